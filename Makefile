@@ -1,0 +1,70 @@
+# One virtual environment in the checkout; uv makes it when it is there, pip when it is not.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SERVE ?=
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check format bench clean
+
+help:  ## what there is to type
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+# A stamp per set of packages: the second run of any command finds it and installs nothing.
+$(VENV)/.made:
+	@if command -v uv >/dev/null 2>&1; then uv venv -q --allow-existing --seed --python $(PYTHON) $(VENV); \
+	else $(PYTHON) -m venv $(VENV); fi
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "ldinstrument needs Python 3.10 or newer; say: make PYTHON=/path/to/python3.x"; exit 1; }
+	@command -v uv >/dev/null 2>&1 || $(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
+	@touch $@
+
+define install
+	@echo "installing what '$(1)' needs (once) ..."
+	@if command -v uv >/dev/null 2>&1; then VIRTUAL_ENV=$(CURDIR)/$(VENV) uv pip install -q $(2); \
+	else $(BIN)/python -m pip install -q $(2); fi
+	@touch $@
+endef
+
+$(VENV)/.demo: $(VENV)/.made pyproject.toml
+	$(call install,demo,-e '.[dev,flask]')
+
+$(VENV)/.test: $(VENV)/.demo pyproject.toml
+	$(call install,test,-e '.[dev,flask,redis,ai]' --group test)
+
+$(VENV)/.check: $(VENV)/.test pyproject.toml
+	$(call install,check,--group check)
+
+$(VENV)/.bench: $(VENV)/.test pyproject.toml
+	$(call install,bench,--group bench)
+
+demo: $(VENV)/.demo  ## real traffic into a local LaunchDarkly, and what it then holds (SERVE=1: stay up)
+	@$(BIN)/ldinstrument demo $(if $(SERVE),--serve)
+
+test: $(VENV)/.test  ## the whole test suite (ARGS="-k name" for a part)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.check  ## ruff format and lint, mypy --strict, pyright on the typing cases
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: $(VENV)/.check  ## let ruff write
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+test-all:  ## the suite on every Python 3.10 to 3.13 that is installed
+	@set -e; ran=0; for v in 3.10 3.11 3.12 3.13; do \
+		p=$$(PYENV_VERSION=3.11.7:3.10.13:3.12.1:3.13.0 sh -c "command -v python$$v && python$$v -c '' 2>/dev/null" | head -n 1); \
+		if [ -z "$$p" ] || ! PYENV_VERSION=3.11.7:3.10.13:3.12.1:3.13.0 python$$v -c '' 2>/dev/null; then \
+			echo "== Python $$v: not installed here, skipped"; continue; fi; \
+		exe=$$(PYENV_VERSION=3.11.7:3.10.13:3.12.1:3.13.0 python$$v -c 'import sys; print(sys.executable)'); \
+		echo "== Python $$v"; ran=1; $(MAKE) --no-print-directory test PYTHON="$$exe" VENV=.venv-$$v; \
+	done; [ $$ran = 1 ]
+
+bench: $(VENV)/.bench  ## the benchmarks, as ratios within one run
+	@for b in benchmarks/bench_*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+
+clean:  ## remove the virtual environments and caches
+	@rm -rf $(VENV) .venv-3.* .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
