@@ -1,0 +1,511 @@
+"""LaunchDarkly's metrics REST API: create, get, list, update, rename, delete, with typed results and typed errors.
+
+```python
+api = MetricsAPI("my-project")
+api.create(Metric("checkout.latency", unit="milliseconds", success_criteria="LowerThanBaseline"))
+api.get("checkout.latency").last_seen
+for metric in api.list(tags=["checkout"]): ...
+api.rename("checkout.latency", "Checkout latency")
+api.delete("checkout.latency")
+```
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .credentials import Token, find_api_host, find_api_token, find_project
+from .errors import ApiError, Conflict, DefinitionError, NotFound, ServerError, Unreachable
+from .metrics import Measure
+from .rest_bodies import AnyMetric, metric_body
+from .rest_calls import Calls, path_of
+
+PAGE = 50
+"""LaunchDarkly's largest page."""
+_PAGES_CAP = 10_000
+_IMMUTABLE = ("key", "kind")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteMetric:
+    """A metric as LaunchDarkly holds it.
+
+    Args:
+        key, name, kind: `kind` is `custom`, `pageview`, `click` or `trace`.
+        event_key: the event that feeds it; None for page views, clicks and traces.
+        numeric, unit, success_criteria, aggregation, percentile: as in `Metric`, or LaunchDarkly's default.
+        zero_fill: whether units without events count as 0.
+        analysis_units: context kinds.
+        last_seen: epoch milliseconds of the last event that it got, None when there was none.
+        version: grows with each change.
+        experiments: how many experiments use it; None when LaunchDarkly did not say.
+        url: the metric in LaunchDarkly's UI.
+        raw: the whole answer, for what this type leaves out.
+    """
+
+    key: str
+    name: str
+    kind: str
+    event_key: str | None
+    numeric: bool
+    unit: str | None
+    success_criteria: str | None
+    aggregation: str
+    percentile: int | None
+    zero_fill: bool
+    analysis_units: tuple[str, ...]
+    tags: tuple[str, ...]
+    description: str
+    archived: bool
+    last_seen: int | None
+    version: int | None
+    experiments: int | None
+    url: str
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+    @property
+    def measure(self) -> Measure:
+        """`value`, `count` or `occurrence`."""
+        if self.numeric:
+            return "value"
+        return "count" if self.aggregation == "sum" else "occurrence"
+
+
+def remote_metric(raw: Any, project: str, host_url: str, request: str = "") -> RemoteMetric:
+    """Read LaunchDarkly's `MetricRep`.
+
+    Raises:
+        Unreachable: the answer is JSON, but no metric.
+    """
+    if not isinstance(raw, dict) or not isinstance(raw.get("key"), str):
+        raise Unreachable("the answer is not a metric; is the host right?", request=request)
+    percentile = raw.get("percentileValue") if raw.get("analysisType") == "percentile" else None
+    default = raw.get("eventDefault")
+    last_seen, version = raw.get("lastSeen"), raw.get("_version")
+    return RemoteMetric(
+        key=raw["key"],
+        name=_string(raw, "name") or raw["key"],
+        kind=_string(raw, "kind") or "custom",
+        event_key=_string(raw, "eventKey"),
+        numeric=raw.get("isNumeric") is True,
+        unit=_string(raw, "unit"),
+        success_criteria=_string(raw, "successCriteria"),
+        aggregation=_string(raw, "unitAggregationType") or "average",
+        percentile=percentile if isinstance(percentile, int) else None,
+        zero_fill=not (isinstance(default, dict) and default.get("disabled") is True),
+        analysis_units=_strings(raw, "analysisUnits") or _strings(raw, "randomizationUnits"),
+        tags=_strings(raw, "tags"),
+        description=_string(raw, "description") or "",
+        archived=raw.get("archived") is True,
+        last_seen=last_seen if isinstance(last_seen, int) and last_seen > 0 else None,
+        version=version if isinstance(version, int) else None,
+        experiments=_experiments(raw),
+        url=_site(raw, project, host_url),
+        raw=raw,
+    )
+
+
+def _string(raw: Mapping[str, Any], name: str) -> str | None:
+    value = raw.get(name)
+    return value if isinstance(value, str) and value else None
+
+
+def _strings(raw: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    values = raw.get(name)
+    return tuple(value for value in values if isinstance(value, str)) if isinstance(values, list) else ()
+
+
+def _experiments(raw: Mapping[str, Any]) -> int | None:
+    for count in (raw.get("experimentCount"), raw.get("activeExperimentCount")):
+        if isinstance(count, int):
+            return count
+    listed = raw.get("experiments")
+    return len(listed) if isinstance(listed, list) else None
+
+
+def _site(raw: Mapping[str, Any], project: str, host_url: str) -> str:
+    site = raw.get("_site")
+    href = site.get("href") if isinstance(site, dict) else None
+    if isinstance(href, str) and href.startswith("/") and not href.startswith("//"):
+        return host_url + href
+    return host_url + path_of("projects", project, "metrics", raw["key"]).removeprefix("/api/v2")
+
+
+class MetricsAPI:
+    """The metrics of one LaunchDarkly project. One per thread.
+
+    Args:
+        project: its key; None takes `LAUNCHDARKLY_PROJECT`, or `default` on a local LaunchDarkly.
+        token: an API access token; None searches for one (`credentials.find_api_token`).
+        base_uri: `us`, `eu`, `federal` or a URL; None takes `LAUNCHDARKLY_API_HOST`, `LDINSTRUMENT_URL`, or US.
+        timeout: seconds for one attempt, to the last byte of the answer.
+        budget: seconds for one call with all its retries and waits.
+        deadline: a `time.monotonic()` reading after which nothing is tried any more.
+        prompt: ask for a token on the terminal; None asks when there is one.
+        sleep: how to wait (tests hand in a recorder).
+
+    Raises:
+        CredentialsError: no token, no project, or a host that cannot be used.
+    """
+
+    def __init__(
+        self,
+        project: str | None = None,
+        *,
+        token: str | Token | None = None,
+        base_uri: str | None = None,
+        timeout: float = 10.0,
+        budget: float = 60.0,
+        deadline: float | None = None,
+        prompt: bool | None = False,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.host = find_api_host(base_uri)
+        self.project = find_project(project, host=self.host)
+        self.token = find_api_token(token, host=self.host, prompt=prompt)
+        self._calls = Calls(self.host, self.token, timeout=timeout, budget=budget, deadline=deadline, sleep=sleep)
+
+    def __repr__(self) -> str:
+        return f"<MetricsAPI of project {self.project} at {self.host.url}>"
+
+    def __enter__(self) -> MetricsAPI:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._calls.close()
+
+    # -- metrics ---------------------------------------------------------------------------------
+    def create(self, metric: AnyMetric) -> RemoteMetric:
+        """Create *metric*.
+
+        After a network fault or a 5xx nobody knows whether LaunchDarkly did it, so this looks before it tries again;
+        a metric that is there then and equal counts as created.
+
+        Raises:
+            Conflict: a metric of that key exists already.
+            InvalidRequest, Unauthorized, Forbidden, NotFound (the project), RateLimited, ServerError, Unreachable.
+        """
+        body = metric_body(metric)
+        path = path_of("metrics", self.project)
+        end = self._calls.end()
+        for attempt in range(20):
+            try:
+                answer = self._calls.send("POST", path, body=body, repeatable=False, end=end)
+            except (ServerError, Unreachable) as error:
+                failed: ApiError = error
+            else:
+                return self._metric(answer.json, f"POST {path}")
+            found = self._look(metric.key, end)
+            if found is not None:
+                if differences(body, found):
+                    raise Conflict(
+                        f"a different metric {metric.key!r} exists already", status=409, request=f"POST {path}"
+                    )
+                return found
+            if not self._calls.wait(attempt, failed, None, end):
+                break
+        raise failed
+
+    def _look(self, key: str, end: float) -> RemoteMetric | None:
+        path = path_of("metrics", self.project, key)
+        try:
+            answer = self._calls.send("GET", path, end=end)
+        except NotFound:
+            return None
+        return self._metric(answer.json, f"GET {path}")
+
+    def get(self, key: str, *, expand: Sequence[str] = ()) -> RemoteMetric:
+        """The metric under *key*.
+
+        Args:
+            expand: what LaunchDarkly adds on request: `experiments`, `experimentCount`, `metricGroups`, ...
+
+        Raises:
+            NotFound: there is none, or no such project.
+        """
+        path = path_of("metrics", self.project, key)
+        params = {"expand": ",".join(expand)} if expand else None
+        return self._metric(self._calls.send("GET", path, params=params).json, f"GET {path}")
+
+    def find(self, key: str) -> RemoteMetric | None:
+        """The metric under *key*, or None."""
+        return self._look(key, self._calls.end())
+
+    def list(
+        self,
+        *,
+        query: str | None = None,
+        tags: Sequence[str] = (),
+        event_keys: Sequence[str] = (),
+        numeric: bool | None = None,
+        event_kind: str | None = None,
+        used_in: str | None = None,
+        sort: str = "createdAt",
+        expand: Sequence[str] = ("experimentCount",),
+        limit: int | None = None,
+    ) -> Iterator[RemoteMetric]:
+        """Every metric that fits, page by page, fetched as they are asked for.
+
+        Args:
+            query: a fuzzy search in keys and names.
+            tags: metrics that carry all of them.
+            event_keys: metrics that read one of these events.
+            numeric: only numeric ones, or only the others.
+            event_kind: `custom`, `pageview` or `click`.
+            used_in: `experiments`, `guarded_rollouts`, `any` or `none`.
+            sort: `createdAt` or `name`, with `-` before it for descending.
+            limit: at most so many.
+        """
+        params: dict[str, Any] = {"sort": sort}
+        if expand:
+            params["expand"] = ",".join(expand)
+        wanted = list(filters(query, tags, event_keys, numeric, event_kind, used_in))
+        if wanted:
+            params["filter"] = ",".join(wanted)
+        return self._pages(params, limit)
+
+    def _pages(self, params: Mapping[str, Any], limit: int | None) -> Iterator[RemoteMetric]:
+        path = path_of("metrics", self.project)
+        seen: set[str] = set()
+        offset = 0
+        for _ in range(_PAGES_CAP):
+            size = PAGE if limit is None else min(PAGE, limit - len(seen))
+            if size <= 0:
+                return
+            page = self._calls.send("GET", path, params={**params, "limit": size, "offset": offset}).json
+            items = page.get("items") if isinstance(page, dict) else None
+            if not isinstance(items, list):
+                raise Unreachable("the answer is not a list of metrics; is the host right?", request=f"GET {path}")
+            offset += len(items)
+            # Somebody may create or delete between two pages: never twice, never round and round.
+            fresh = [one for one in (self._metric(item, f"GET {path}") for item in items) if one.key not in seen]
+            seen.update(one.key for one in fresh)
+            yield from fresh
+            if not fresh or not _more(page, offset):
+                return
+
+    def count(self) -> int | None:
+        """How many metrics the project has; None when LaunchDarkly does not say."""
+        page = self._calls.send("GET", path_of("metrics", self.project), params={"limit": 1}).json
+        total = page.get("totalCount") if isinstance(page, dict) else None
+        return total if isinstance(total, int) else None
+
+    def update(
+        self, key: str, changes: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, comment: str | None = None
+    ) -> RemoteMetric:
+        """Change the metric under *key* by JSON Patch.
+
+        Running experiments keep the version of a metric that they began with; a changed one needs a new iteration.
+
+        Args:
+            changes: new values by LaunchDarkly's field name (`{"unit": "seconds", "eventDefault/disabled": True}`), or
+                a JSON Patch.
+            comment: for LaunchDarkly's audit log.
+
+        Raises:
+            DefinitionError: nothing to change, or `key` or `kind`, which LaunchDarkly never changes.
+            NotFound, Conflict (somebody else changed it at that moment), InvalidRequest, ...
+        """
+        patch = json_patch(changes)
+        body: Any = patch if comment is None else {"comment": comment, "patch": patch}
+        path = path_of("metrics", self.project, key)
+        repeatable = all(step.get("op") == "replace" for step in patch)
+        answer = self._calls.send("PATCH", path, body=body, repeatable=repeatable)
+        return self._metric(answer.json, f"PATCH {path}")
+
+    def rename(self, key: str, name: str) -> RemoteMetric:
+        """Give the metric under *key* another name; its key, and so its events and experiments, stay."""
+        if not isinstance(name, str) or not name.strip():
+            raise DefinitionError("rename: name: give a non-empty string")
+        return self.update(key, {"name": name})
+
+    def delete(self, key: str) -> None:
+        """Delete the metric under *key*; LaunchDarkly has no way back.
+
+        Raises:
+            NotFound: there is none.
+        """
+        path = path_of("metrics", self.project, key)
+        end = self._calls.end()
+        try:
+            self._calls.send("DELETE", path, repeatable=False, end=end)
+        except (ServerError, Unreachable):
+            # It may have happened: a 404 now would not say whose work it was.
+            if self._look(key, end) is not None:
+                self._calls.send("DELETE", path, repeatable=False, end=end)
+
+    # -- around the metrics ----------------------------------------------------------------------
+    def caller(self) -> Mapping[str, Any]:
+        """Whose token this is (`caller-identity`): the cheapest test of a token."""
+        return _mapping(self._calls.send("GET", path_of("caller-identity")).json)
+
+    def context_kinds(self) -> dict[str, bool]:
+        """The project's context kinds, and whether each is archived."""
+        answer = _mapping(self._calls.send("GET", path_of("projects", self.project, "context-kinds")).json)
+        kinds = [kind for kind in answer.get("items") or () if isinstance(kind, dict) and kind.get("key")]
+        return {kind["key"]: bool(kind.get("archived") or kind.get("hideInTargeting")) for kind in kinds}
+
+    def create_context_kind(self, kind: str) -> None:
+        """Create the context kind *kind*."""
+        path = path_of("projects", self.project, "context-kinds", kind)
+        self._calls.send("PUT", path, body={"name": kind})
+
+    def analysis_units(self) -> tuple[str, ...]:
+        """The context kinds that the project's experiments may be analysed by."""
+        return tuple(unit["randomizationUnit"] for unit in self._units())
+
+    def _units(self) -> _Units:
+        path = path_of("projects", self.project, "experimentation-settings")
+        units = _mapping(self._calls.send("GET", path).json).get("randomizationUnits") or ()
+        return [unit for unit in units if isinstance(unit, dict) and isinstance(unit.get("randomizationUnit"), str)]
+
+    def add_analysis_unit(self, kind: str) -> None:
+        """Make the context kind *kind* available for experiments, beside those that are.
+
+        LaunchDarkly only takes the whole list, so this reads it first.
+        """
+        units = [
+            {"randomizationUnit": unit["randomizationUnit"], "default": unit.get("default") is True}
+            for unit in self._units()
+        ]
+        if kind not in [unit["randomizationUnit"] for unit in units]:
+            units.append({"randomizationUnit": kind, "default": not units})
+            path = path_of("projects", self.project, "experimentation-settings")
+            self._calls.send("PUT", path, body={"randomizationUnits": units})
+
+    def _metric(self, raw: Any, request: str) -> RemoteMetric:
+        return remote_metric(raw, self.project, self.host.url, request)
+
+
+_Units = list[dict[str, Any]]  # `list` is a method up there
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _more(page: Mapping[str, Any], offset: int) -> bool:
+    total = page.get("totalCount")
+    if isinstance(total, int):
+        return offset < total
+    return bool(_mapping(page.get("_links")).get("next"))
+
+
+def filters(
+    query: str | None,
+    tags: Sequence[str],
+    event_keys: Sequence[str],
+    numeric: bool | None,
+    event_kind: str | None,
+    used_in: str | None,
+) -> Iterator[str]:
+    """LaunchDarkly's filter grammar: `field operator value`; lists are JSON."""
+    if query:
+        yield f"query equals {json.dumps(query)}"
+    if tags:
+        yield f"tags contains {json.dumps(list(tags))}"
+    if event_keys:
+        yield f"eventKeys anyOf {json.dumps(list(event_keys))}"
+    if numeric is not None:
+        yield f"isNumeric equals {json.dumps(numeric)}"
+    if event_kind:
+        yield f"eventKind equals {json.dumps(event_kind)}"
+    if used_in:
+        yield f"metricUsedIn equals {json.dumps(used_in)}"
+
+
+def json_patch(changes: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """*changes* as a JSON Patch.
+
+    Raises:
+        DefinitionError: empty, or it touches what LaunchDarkly never changes.
+    """
+    if isinstance(changes, Mapping):
+        patch: list[Mapping[str, Any]] = [
+            {"op": "replace", "path": f"/{name}", "value": value} for name, value in changes.items()
+        ]
+    else:
+        patch = list(changes)
+    if not patch:
+        raise DefinitionError("update: nothing to change")
+    for step in patch:
+        name = str(step.get("path", "")).strip("/")
+        if name in _IMMUTABLE and step.get("op") != "test":
+            raise DefinitionError(f"update: LaunchDarkly never changes a metric's {name}; create a new metric instead")
+    return patch
+
+
+# -- wanted and found ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One field of a metric that is not as wanted.
+
+    Args:
+        field: LaunchDarkly's name, as a JSON Patch path without the first slash.
+        wanted, found: the values.
+        label: only what people read differs (name, description, tags): no experiment is touched.
+    """
+
+    field: str
+    wanted: Any
+    found: Any
+    label: bool = False
+
+
+def differences(body: Mapping[str, Any], found: RemoteMetric) -> tuple[Difference, ...]:
+    """What differs between a wanted `MetricPost` *body* and the metric *found*, field by field.
+
+    What the body leaves open (analysis units, description) is not compared; absent fields count as LaunchDarkly's
+    defaults (mean, average, zero-fill on, higher is better).
+    """
+    return tuple(_differing(body, found))
+
+
+def _differing(body: Mapping[str, Any], found: RemoteMetric) -> Iterator[Difference]:
+    pairs: list[tuple[str, Any, Any]] = [
+        ("kind", body["kind"], found.kind),
+        ("successCriteria", body["successCriteria"], found.success_criteria or "HigherThanBaseline"),
+    ]
+    if body["kind"] == "custom":
+        pairs += _custom_pairs(body, found)
+    if "urls" in body:
+        pairs.append(("urls", body["urls"], [dict(url) for url in found.raw.get("urls") or ()]))
+    if "selector" in body:
+        pairs.append(("selector", body["selector"], found.raw.get("selector")))
+    if "analysisUnits" in body:
+        pairs.append(("analysisUnits", sorted(body["analysisUnits"]), sorted(found.analysis_units)))
+    pairs.append(("archived", False, found.archived))
+    yield from (Difference(field, wanted, is_now) for field, wanted, is_now in pairs if wanted != is_now)
+    yield from _labels(body, found)
+
+
+def _custom_pairs(body: Mapping[str, Any], found: RemoteMetric) -> Iterator[tuple[str, Any, Any]]:
+    yield "eventKey", body["eventKey"], found.event_key
+    yield "isNumeric", body["isNumeric"], found.numeric
+    if "unit" in body:
+        yield "unit", body["unit"], found.unit
+    yield "unitAggregationType", body["unitAggregationType"], found.aggregation
+    yield "analysisType", body["analysisType"], "mean" if found.percentile is None else "percentile"
+    yield "percentileValue", body.get("percentileValue"), found.percentile
+    yield "eventDefault/disabled", body["eventDefault"]["disabled"], not found.zero_fill
+
+
+def _labels(body: Mapping[str, Any], found: RemoteMetric) -> Iterator[Difference]:
+    # A name that equals the key is the one we make up when the code gives none.
+    if body["name"] not in (body["key"], found.name):
+        yield Difference("name", body["name"], found.name, label=True)
+    if body.get("description", found.description) != found.description:
+        yield Difference("description", body["description"], found.description, label=True)
+    missing = set(body.get("tags", ())) - set(found.tags)
+    if missing:
+        yield Difference("tags", sorted(missing | set(found.tags)), sorted(found.tags), label=True)
