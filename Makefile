@@ -20,24 +20,21 @@ $(VENV)/.made:
 	@command -v uv >/dev/null 2>&1 || $(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
 	@touch $@
 
-define install
-	@echo "installing what '$(1)' needs (once) ..."
-	@if command -v uv >/dev/null 2>&1; then VIRTUAL_ENV=$(CURDIR)/$(VENV) uv pip install -q $(2); \
-	else $(BIN)/python -m pip install -q $(2); fi
-	@touch $@
-endef
+# Extras carry commas, which $(call) would split at: what to install is a variable of each stamp instead.
+$(VENV)/.demo: WANT = -e '.[dev,flask]'
+$(VENV)/.test: WANT = -e '.[dev,flask,django,redis,ai]' --group test
+$(VENV)/.check: WANT = --group check
+$(VENV)/.bench: WANT = --group bench
 
 $(VENV)/.demo: $(VENV)/.made pyproject.toml
-	$(call install,demo,-e '.[dev,flask]')
-
 $(VENV)/.test: $(VENV)/.demo pyproject.toml
-	$(call install,test,-e '.[dev,flask,redis,ai]' --group test)
-
 $(VENV)/.check: $(VENV)/.test pyproject.toml
-	$(call install,check,--group check)
-
 $(VENV)/.bench: $(VENV)/.test pyproject.toml
-	$(call install,bench,--group bench)
+$(VENV)/.demo $(VENV)/.test $(VENV)/.check $(VENV)/.bench:
+	@echo "installing what 'make $(patsubst .%,%,$(notdir $@))' needs (once) ..."
+	@if command -v uv >/dev/null 2>&1; then VIRTUAL_ENV=$(CURDIR)/$(VENV) uv pip install -q $(WANT); \
+	else $(BIN)/python -m pip install -q $(WANT); fi
+	@touch $@
 
 demo: $(VENV)/.demo  ## real traffic into a local LaunchDarkly, and what it then holds (SERVE=1: stay up)
 	@$(BIN)/ldinstrument demo $(if $(SERVE),--serve)

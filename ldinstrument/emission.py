@@ -1,0 +1,243 @@
+"""From a value to `track`: which client, for whom, dated when, and counted where.
+
+No function here raises into the host, and none waits: without a client, events are held (bounded) until one appears.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from . import sdk
+from .contexts import kinds
+from .errors import StrictError
+from .ledger import ledger, log
+from .metrics import Limit, catalog
+from .rollups import Emission, finite
+
+if TYPE_CHECKING:
+    from ldclient import Context
+
+HELD_EVENTS = 10_000
+
+
+class Tracker(Protocol):
+    """Whatever takes an event: `LDClient` and `AsyncLDClient` fit as they are."""
+
+    def track(
+        self, event_name: str, context: Context, data: Any | None = None, metric_value: Any | None = None
+    ) -> None:
+        """Queue one event; must not wait."""
+
+
+class Handing(threading.local):
+    """What `delivery`'s event processor, called by the client inside `track`, may know of the event it is handed.
+
+    Args:
+        active: an event of ours is being handed over on this thread.
+        at_ms: the date it should carry, in milliseconds since the epoch.
+        accepted: set by the processor when it will report the event's fate to the ledger.
+    """
+
+    active: bool = False
+    at_ms: int | None = None
+    accepted: bool = False
+
+
+handing = Handing()
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """An event that waits for a client."""
+
+    emission: Emission
+    context: Context
+
+
+_held: deque[_Held] = deque()
+_later: deque[Callable[[], None]] = deque()
+
+
+def disabled() -> bool:
+    """Whether `LDINSTRUMENT_DISABLED` makes everything inert; read each time, so a test can switch it."""
+    return os.environ.get("LDINSTRUMENT_DISABLED", "").lower() in ("1", "true", "yes", "on")
+
+
+def now_ms() -> int:
+    """The wall clock, in milliseconds since the epoch."""
+    return int(time.time() * 1000)
+
+
+def emit(one: Emission, context: Context | None, client: Tracker | None) -> None:
+    """Hand one event to *client* (the `ldclient` singleton when None), or say once why not and count it."""
+    if context is None:
+        _refuse(one, "no_context", "has no context: say whose it is, ld.session(context) or context=")
+        return
+    if not finite(one):
+        _refuse(one, "not_a_number", "summed up to infinity; record smaller numbers")
+        return
+    taker = client if client is not None else sdk.singleton_client()
+    if taker is None:
+        _hold(one, context)
+        return
+    if _held:
+        release_held(taker)
+    _hand_over(one, context, taker)
+
+
+def _refuse(one: Emission, reason: str, advice: str) -> None:
+    ledger.discarded(reason, one.values)
+    # Once per cause: whoever has no context, or an offline client, has it for every key.
+    ledger.warn(reason, "", f"{one.event_key}: the event {advice}; dropped, and others of this cause without a word")
+
+
+def _hold(one: Emission, context: Context) -> None:
+    while len(_held) >= HELD_EVENTS:
+        ledger.discarded("no_client", _held.popleft().emission.values)
+    _held.append(_Held(one, context))
+    ledger.warn(
+        "no_client",
+        "",
+        f"no LaunchDarkly client yet: up to {HELD_EVENTS} events are held; "
+        "call ldclient.set_config(...) and ldclient.get() at start-up, or pass client=",
+    )
+
+
+def release_held(client: Tracker | None = None) -> None:
+    """Hand over what was recorded before there was a client."""
+    taker = client if client is not None else sdk.singleton_client()
+    while taker is not None and _held:
+        try:
+            held = _held.popleft()
+        except IndexError:  # another thread took the last one
+            return
+        _hand_over(held.emission, held.context, taker)
+
+
+def _hand_over(one: Emission, context: Context, client: Tracker) -> None:
+    if gone := sdk.discards_everything(client):
+        _refuse(one, gone, f"meets a client that sends nothing ({gone.replace('_', ' ')})")
+        return
+    ledger.emitted_values(one.values)
+    ledger.emitted()
+    handing.active, handing.at_ms, handing.accepted = True, one.at, False
+    try:
+        client.track(one.event_key, context, one.data, one.value)
+    except Exception as error:
+        ledger.failure("client.track", error)
+        if not handing.accepted:
+            ledger.dropped("client_error")
+    else:
+        if not handing.accepted:
+            ledger.unconfirmed()
+    finally:
+        handing.active, handing.at_ms = False, None
+    _debug(one, context)
+    _check_units(one.event_key, context)
+
+
+def _check_units(event_key: str, context: Context) -> None:
+    """Warn about an event that LaunchDarkly would silently ignore for want of the metric's analysis unit."""
+    wanted = catalog.rule(event_key).analysis_units
+    if wanted and wanted.isdisjoint(kinds(context)):
+        ledger.warn(
+            "no_analysis_unit",
+            event_key,
+            f"{event_key}: its metric is analysed by {', '.join(sorted(wanted))}, but the event's context has only "
+            f"{', '.join(sorted(kinds(context)))}: LaunchDarkly will ignore it; use a context with that kind",
+        )
+
+
+def _debug(one: Emission, context: Context) -> None:
+    if os.environ.get("LDINSTRUMENT_DEBUG", "") in ("", "0"):
+        return
+    if not log.isEnabledFor(logging.INFO):
+        log.setLevel(logging.INFO)
+    if not log.hasHandlers():
+        log.addHandler(logging.StreamHandler())
+    log.info("event %s value=%s context=%s data=%s", one.event_key, one.value, context.fully_qualified_key, one.data)
+
+
+# -- what must not happen now --------------------------------------------------------------------
+
+
+def postpone(work: Callable[[], None]) -> None:
+    """Leave *work* for the next safe moment.
+
+    A finaliser runs wherever the garbage collector struck, perhaps inside the SDK's queue with its lock held: `track`
+    from there would wait for itself. Appending to a deque is all that such code may do.
+    """
+    _later.append(work)
+
+
+def settle() -> None:
+    """Do what finalisers left behind, and hand over held events when a client has appeared."""
+    while _later:
+        try:
+            work = _later.popleft()
+        except IndexError:
+            break
+        try:
+            work()
+        except StrictError:
+            raise
+        except Exception as error:
+            ledger.failure("settle", error)
+    if _held:
+        release_held()
+
+
+# -- the rate limit outside sessions --------------------------------------------------------------
+
+
+class TokenBucket:
+    """At most `limit.count` events per `limit.seconds`, with a burst of `limit.count`."""
+
+    def __init__(self, limit: Limit, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limit = limit
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._tokens = max(1.0, limit.count)
+        self._filled = clock()
+
+    def take(self) -> bool:
+        """Take one token; False when there is none."""
+        with self._lock:
+            now = self._clock()
+            gained = (now - self._filled) * self.limit.count / self.limit.seconds
+            self._tokens = min(max(1.0, self.limit.count), self._tokens + max(0.0, gained))
+            self._filled = now
+            if self._tokens < 1:
+                return False
+            self._tokens -= 1
+            return True
+
+
+_buckets: dict[str, TokenBucket] = {}
+_buckets_lock = threading.Lock()
+
+
+def within_rate(event_key: str, limit: Limit | None) -> bool:
+    """Whether one more event of *event_key* fits its limit; takes the token when it does."""
+    if limit is None:
+        return True
+    with _buckets_lock:
+        bucket = _buckets.get(event_key)
+        if bucket is None or bucket.limit != limit:
+            bucket = _buckets[event_key] = TokenBucket(limit)
+    return bucket.take()
+
+
+def forget() -> None:
+    """Drop held events, postponed work and buckets (tests, and a forked child, whose parent keeps its own)."""
+    global _buckets_lock
+    _buckets_lock = threading.Lock()
+    for table in (_held, _later, _buckets):
+        table.clear()

@@ -1,0 +1,70 @@
+"""The evaluation hook: what the current session saw, and for which context.
+
+LaunchDarkly counts an event only for a context that was exposed before it. So a session emits what it holds before a
+flag's first evaluation, and takes its identity from the evaluations that are exposures (`inExperiment`).
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from .ledger import ledger
+from .sessions import current_session
+
+_hooks: list[Any] = []
+_lock = threading.Lock()
+
+
+def hook() -> Any:
+    """The hook for `LDClient.add_hook` or `Config(hooks=[...])`; one for the whole process."""
+    with _lock:
+        if not _hooks:
+            _hooks.append(_made())
+    return _hooks[0]
+
+
+def before(flag_key: str, context: Any) -> None:
+    """Note that *flag_key* is about to be evaluated for *context*."""
+    try:
+        session = current_session()
+        while session is not None:
+            session.before_evaluation(flag_key, context)
+            session = session._outer
+    except Exception as error:
+        ledger.failure("exposure", error)
+
+
+def after(context: Any, detail: Any) -> None:
+    """Note the result of an evaluation for *context*; only an exposure gives the session an identity."""
+    try:
+        session = current_session()
+        reason = getattr(detail, "reason", None)
+        if session is not None and isinstance(reason, dict) and reason.get("inExperiment") is True:
+            session.adopt(context)
+    except Exception as error:
+        ledger.failure("exposure", error)
+
+
+def _made() -> Any:
+    from ldclient.hook import Hook, Metadata
+
+    class ExposureHook(Hook):
+        """Tells the current session of evaluations."""
+
+        @property
+        def metadata(self) -> Metadata:
+            """Who is hooked in."""
+            return Metadata(name="ldinstrument")
+
+        def before_evaluation(self, series_context: Any, data: Any) -> Any:
+            """Before: no fold may cross the exposure."""
+            before(series_context.key, series_context.context)
+            return data
+
+        def after_evaluation(self, series_context: Any, data: Any, detail: Any) -> Any:
+            """After: an exposure says who this is."""
+            after(series_context.context, detail)
+            return data
+
+    return ExposureHook()

@@ -1,0 +1,206 @@
+"""What we know of `launchdarkly-server-sdk` beyond its public API: the one place to look when a new version moves it.
+
+Nothing here imports the SDK by itself: a program that never touched `ldclient` pays nothing for us.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+
+def singleton_client() -> Any | None:
+    """The `ldclient` singleton when it exists already.
+
+    `ldclient.get()` would create it, and may wait 5 seconds for the first flags: never on the host's thread.
+    """
+    module = sys.modules.get("ldclient")
+    return None if module is None else vars(module).get("__client")
+
+
+def discards_everything(client: Any) -> str | None:
+    """Why *client* throws every event away (`offline`, `send_events_off`), or None when it does not."""
+    is_offline = getattr(client, "is_offline", None)
+    if callable(is_offline) and is_offline() is True:
+        return "offline"
+    config = getattr(client, "_config", None)
+    return "send_events_off" if getattr(config, "send_events", True) is False else None
+
+
+# -- what `delivery` borrows, so that an event leaves exactly as the SDK would have sent it -----------------------
+
+
+def is_async(config: Any) -> bool:
+    """Whether *config* belongs to an `AsyncLDClient` (SDK 9.17 and newer)."""
+    module = sys.modules.get("ldclient.async_config")
+    return module is not None and isinstance(config, module.AsyncConfig)
+
+
+def is_async_client(client: Any) -> bool:
+    """Whether *client* is an `AsyncLDClient` (SDK 9.17 and newer)."""
+    module = sys.modules.get("ldclient.async_client")
+    return module is not None and isinstance(client, module.AsyncLDClient)
+
+
+def event_processor_of(client: Any) -> Any | None:
+    """The event processor inside *client*, whoever made it."""
+    return getattr(client, "_event_processor", None)
+
+
+def is_custom(event: Any) -> bool:
+    """Whether *event* came from `track`."""
+    return type(event).__name__ == "EventInputCustom"
+
+
+class Intake:
+    """The SDK's own event dispatcher without its threads: what it makes of events, not how it sends them.
+
+    Context dedupe, index events, summaries, debug events, sampling and the redaction of private attributes are the
+    SDK's code. Not safe for several threads at once.
+
+    Args:
+        config: a `Config` or an `AsyncConfig`.
+    """
+
+    def __init__(self, config: Any) -> None:
+        from random import Random
+
+        from ldclient.impl.events import event_processor as theirs
+        from ldclient.impl.lru_cache import SimpleLRUCache
+        from ldclient.impl.sampler import Sampler
+
+        dispatcher: Any = theirs.EventDispatcher.__new__(theirs.EventDispatcher)
+        dispatcher._disabled = False
+        dispatcher._outbox = theirs.EventBuffer(sys.maxsize)  # our own queue is the bound
+        dispatcher._context_keys = SimpleLRUCache(config.context_keys_capacity)
+        dispatcher._last_known_past_time = 0
+        dispatcher._deduplicated_contexts = 0
+        dispatcher._sampler = Sampler(Random())
+        dispatcher._omit_anonymous_contexts = config.omit_anonymous_contexts
+        self._index = dispatcher._get_indexable_context
+        dispatcher._get_indexable_context = self._index_unless_bare
+        self._theirs = dispatcher
+        self._formatter: Any = theirs.EventOutputFormatter(config)
+        self._ours = False
+
+    def take(self, event: Any, *, ours: bool) -> None:
+        """Process one event as the SDK would; *ours* never indexes a bare context over a richer one."""
+        self._ours = ours
+        self._theirs._process_event(event)
+
+    def drain(self) -> tuple[list[Any], Any | None]:
+        """The events to send, in order, and the summary of evaluations when there is one."""
+        events, summary = self._theirs._outbox.get_payload()
+        self._theirs._outbox.clear()
+        return events, None if summary.is_empty() else summary
+
+    def written(self, event: Any) -> dict[str, Any] | None:
+        """*event* in the shape LaunchDarkly reads; None for a kind that it does not."""
+        out: dict[str, Any] | None = self._formatter.make_output_event(event)
+        return out
+
+    def written_summary(self, summary: Any) -> dict[str, Any]:
+        """The summary event in the shape LaunchDarkly reads."""
+        out: dict[str, Any] = self._formatter.make_summary_event(summary)
+        return out
+
+    def forget_contexts(self) -> None:
+        """Let every context be indexed again, as the SDK does every `context_keys_flush_interval`."""
+        self._theirs._context_keys.clear()
+
+    def hear(self, answer: Any) -> None:
+        """Take the server's `Date` from a 2xx *answer* (`status`, `headers`); it bounds debug events."""
+        self._theirs._handle_response(answer)
+
+    def _index_unless_bare(self, event: Any, block: Any) -> None:
+        if not self._ours:
+            self._index(event, block)
+        elif (rich := _rich_part(event.context)) is event.context:
+            self._index(event, block)
+        elif rich is not None:
+            self._index(type(event)(event.timestamp, rich, event.key), block)
+
+
+def _rich_part(context: Any) -> Any | None:
+    """*context* without the kinds of which it knows no more than the key; None when nothing is left."""
+    if not context.multiple:
+        return None if _is_bare(context) else context
+    parts = [context.get_individual_context(place) for place in range(context.individual_context_count)]
+    rich = [part for part in parts if not _is_bare(part)]
+    if len(rich) == len(parts):
+        return context
+    return type(context).create_multi(*rich) if rich else None
+
+
+def _is_bare(context: Any) -> bool:
+    return context.name is None and not any(True for _ in context.custom_attributes)
+
+
+def event_headers(config: Any) -> dict[str, str]:
+    """The headers of a POST of events, with the key that *config* has now; the payload id is the caller's."""
+    from ldclient.impl import util
+    from ldclient.impl.events import event_processor as theirs
+
+    headers: dict[str, str]
+    if is_async(config):
+        from ldclient.impl.http import ASYNC_USER_AGENT
+
+        headers = util._headers(config, ASYNC_USER_AGENT)
+    else:
+        headers = util._headers(config)
+    schema = getattr(theirs, "CURRENT_EVENT_SCHEMA", None) or getattr(theirs, "__CURRENT_EVENT_SCHEMA__")  # noqa: B009
+    return headers | {"X-LaunchDarkly-Event-Schema": str(schema)}
+
+
+def connection_pool(config: Any, size: int) -> Any:
+    """The SDK's own urllib3 manager (proxies, CA, verification) with room for *size* connections to one host."""
+    from ldclient.impl.http import _http_factory
+
+    manager = _http_factory(config).create_pool_manager(1, config.events_uri)
+    manager.connection_pool_kw["maxsize"] = size
+    return manager
+
+
+def default_event_processor(config: Any) -> Any:
+    """The SDK's own event processor for *config*, as if we were not there."""
+    if is_async(config):
+        from ldclient.impl.events.async_event_processor import DefaultAsyncEventProcessor
+
+        return DefaultAsyncEventProcessor(config)
+    from ldclient.impl.events.event_processor import DefaultEventProcessor
+
+    return DefaultEventProcessor(config)
+
+
+def nudge(processor: Any, deadline: float) -> bool:
+    """Make the SDK's own sync *processor* send, and wait for it until *deadline* (`time.monotonic`).
+
+    Twice, because a flush behind five busy workers is a no-op.
+
+    Returns:
+        Whether both rounds ended in time. What LaunchDarkly answered, the SDK does not tell.
+    """
+    import threading
+
+    from ldclient.impl.events.event_processor import EventProcessorMessage
+
+    for _ in range(2):
+        done = threading.Event()
+        for message in (EventProcessorMessage("flush", None), EventProcessorMessage("test_sync", done)):
+            if not _put(processor._inbox, message, deadline):
+                return False
+        if not done.wait(max(0.0, deadline - time.monotonic())):
+            return False
+    return True
+
+
+def _put(inbox: Any, message: Any, deadline: float) -> bool:
+    """Put *message* into the bounded *inbox*, whose reader may be parked, before *deadline*."""
+    import queue
+
+    try:
+        inbox.put(message, timeout=max(0.001, deadline - time.monotonic()))
+    except queue.Full:
+        return False
+    return True

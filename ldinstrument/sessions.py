@@ -1,0 +1,700 @@
+"""A session: one visit, conversation, request or invocation of one context. It accumulates, then emits.
+
+The hot path appends a tuple to a list and looks at one integer; folding belongs to the end, or to every n-th entry.
+Nothing here raises into the host, and no event leaves while a lock of ours is held.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from . import emission
+from .contexts import agree, as_context, evaluated_context, same, united
+from .data import copied, number
+from .emission import Tracker, disabled, emit, within_rate
+from .errors import StrictError
+from .ledger import Stats, ledger
+from .measurements import discard, measurement
+from .metrics import (
+    BUSINESS_CONVERSION,
+    NEGATIVE_FEEDBACK,
+    REVENUE_IMPACT,
+    TASK_SUCCESS,
+    USER_SATISFACTION,
+    EventRule,
+    Metric,
+    catalog,
+    session_metrics,
+)
+from .outcomes import INTERACTION, OUTCOMES, Outcome, TaskDefinition
+from .rollups import Emission, Fold
+
+if TYPE_CHECKING:
+    from ldclient import Context
+
+FOLD_AT = 256
+"""Entries that a session holds before it folds them: each `track` costs about 20 us, and this bounds the stall."""
+MAX_WAITING = 10_000
+MAX_OPEN = 10_000
+
+_current: ContextVar[Session | None] = ContextVar("ldinstrument_session", default=None)
+clock = time.perf_counter
+
+Entry = tuple[Any, Any, Any, Any, Any]
+"""`(TaskDefinition, Outcome, started, ended, data)` or `(EventRule, value, data, recorded, None)`, in clock seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSummary:
+    """The runs of one task in one session; `duration_ms` adds up the runs that succeeded or failed."""
+
+    successes: int = 0
+    failures: int = 0
+    cancelled: int = 0
+    abandoned: int = 0
+    duration_ms: float = 0.0
+
+    def __iter__(self) -> Iterator[float]:
+        return iter((self.successes, self.failures, self.cancelled, self.abandoned, self.duration_ms))
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a session has seen so far.
+
+    Args:
+        duration_ms: from its start to its last activity.
+        interactions: those that succeeded or failed.
+        success_rate: percent of the interactions, None when there were none.
+        tasks: by task key.
+    """
+
+    duration_ms: float
+    interactions: int
+    successes: int
+    failures: int
+    cancelled: int
+    abandoned: int
+    success_rate: float | None
+    tasks: Mapping[str, TaskSummary] = field(default_factory=dict)
+
+
+class Session:
+    """An open session; made by `session(...)`, never by hand."""
+
+    __slots__ = (
+        "__weakref__",
+        "_adopted",
+        "_context",
+        "_data",
+        "_end_reason",
+        "_ended",
+        "_entries",
+        "_exposed_flags",
+        "_fold_at",
+        "_folding",
+        "_folds",
+        "_last",
+        "_lock",
+        "_outer",
+        "_partial",
+        "_silent",
+        "_started",
+        "_started_ms",
+        "_store",
+        "_tallies",
+        "_tasks",
+        "_waiting",
+        "client",
+        "id",
+        "name",
+    )
+
+    def __init__(
+        self,
+        context: Context | None,
+        *,
+        id: str | None = None,
+        name: str = "session",
+        data: Mapping[str, Any] | None = None,
+        client: Tracker | None = None,
+        outer: Session | None = None,
+        silent: bool = False,
+        store: Any = None,
+    ) -> None:
+        self.id = id or uuid.uuid4().hex
+        self.name = name
+        self.client = client
+        self._context = context
+        self._adopted = context is None
+        self._data = copied(data, f"{name}.*") or {}
+        self._outer = outer
+        # Outside a session, one call becomes a session of its own: no session.* metrics, but the rate limit holds.
+        self._silent = silent
+        self._store = store
+        self._lock = threading.RLock()
+        self._entries: list[Entry] = []
+        self._fold_at = FOLD_AT
+        self._folding = False
+        self._folds: dict[str, Fold] = {}
+        self._waiting: list[Emission] = []
+        self._tasks: dict[str, list[float]] = {}
+        self._tallies = dict.fromkeys(OUTCOMES, 0)
+        self._exposed_flags: set[str] = set()
+        self._ended = False
+        self._partial = False
+        self._end_reason = ""
+        self._started_ms = time.time() * 1000
+        self._started = self._last = clock()
+
+    # -- recording -------------------------------------------------------------------------------
+    def record(
+        self, metric: Metric | str, value: Any = None, *, data: Mapping[str, Any] | None = None
+    ) -> None:
+        """Record a value of *metric* (a `Metric`, or the key of a declared one).
+
+        Args:
+            metric: what is measured. A `Metric` that the catalog lacks is added to it.
+            value: a finite number for a `value` metric, how many for a `count` (1 when left out), nothing for an
+                `occurrence`. Other values cost themselves: said once, counted, never sent.
+            data: goes with the event; JSON types, at most 16 KiB, copied now.
+        """
+        try:
+            measured = measurement(metric, value, data)
+            if measured is not None:
+                self._append((*measured, clock(), None))
+        except StrictError:
+            raise
+        except Exception as error:
+            ledger.failure("record", error)
+
+    def interaction(self, success: bool = True) -> None:
+        """Count one interaction: something the user did that succeeded or failed."""
+        now = clock()
+        self._append((INTERACTION, Outcome.SUCCESS if success else Outcome.FAILURE, now, now, None))
+
+    def conversion(self, value: Any = 0.0, **data: Any) -> None:
+        """Record `business.conversion`: *value* in dollars. `config_key=` becomes `configKey` in the data."""
+        self.record(BUSINESS_CONVERSION, value, data=_wire_names(data))
+
+    def satisfaction(self, score: Any, **data: Any) -> None:
+        """Record `user.satisfaction` (0 to 100), and `user.negative_feedback` below 50.
+
+        `feedback_type=` becomes `feedbackType` in the data.
+        """
+        rated, wire = number(score), _wire_names({"feedback_type": "explicit", **data})
+        if rated is not None and not 0 <= rated <= 100:
+            discard(USER_SATISFACTION.event, "out_of_range", "a satisfaction score is between 0 and 100")
+            return
+        self.record(USER_SATISFACTION, score, data=wire)
+        if rated is not None and rated < 50:
+            self.record(NEGATIVE_FEEDBACK, data=wire)
+
+    def revenue(self, value: Any, **data: Any) -> None:
+        """Record `revenue.impact`: *value* in dollars, only when it is above 0."""
+        amount = number(value)
+        if amount is None or amount > 0:
+            self.record(REVENUE_IMPACT, value, data=_wire_names(data))
+
+    def task_success(self, task_type: str, success: bool, **data: Any) -> None:
+        """Record `task.success_rate`: 1 or 0, with *task_type* as `taskType` in the data."""
+        self.record(TASK_SUCCESS, 1.0 if success else 0.0, data={**_wire_names(data), "taskType": task_type})
+
+    def feedback(self, positive: bool, **data: Any) -> None:
+        """Record a thumb: satisfaction 100 or 0, and `user.negative_feedback` for a thumb down."""
+        self.satisfaction(100 if positive else 0, **{"feedback_type": "thumb", **data})
+
+    def touch(self) -> None:
+        """Note that the session is active now; its duration counts to here."""
+        self._last = max(self._last, clock())
+
+    def _append(self, entry: Entry) -> None:
+        self._entries.append(entry)
+        if len(self._entries) >= self._fold_at:
+            self._fold_up()
+
+    def _append_quietly(self, entry: Entry) -> None:
+        """Append from a finaliser: no lock, no emission; what comes after the end is left for the next safe moment."""
+        self._entries.append(entry)
+        if self._ended:
+            emission.postpone(self._fold_up)
+
+    # -- who it is -------------------------------------------------------------------------------
+    @property
+    def context(self) -> Context | None:
+        """Whose session it is: as given, identified or adopted; else that of the session around it."""
+        if self._context is not None or self._outer is None:
+            return self._context
+        return self._outer.context
+
+    def identify(self, context: Any) -> None:
+        """Say whose session it is, once that is known.
+
+        Another key for a known kind first emits what was recorded under the old one.
+        """
+        known = as_context(context)
+        if known is not None:
+            self._become(known, adopted=False)
+
+    def _become(self, new: Context, *, adopted: bool) -> None:
+        with self._lock:
+            old, outgoing = self._context, []
+            if old is not None and not agree(old, new):
+                outgoing = self._take()
+            self._context = new if old is None else united(old, new)
+            self._adopted = adopted
+            self._last = max(self._last, clock())
+            waiting, self._waiting = self._waiting, []
+        if old is None:
+            outgoing = waiting
+        self._send(outgoing, old if old is not None else new)
+
+    def before_evaluation(self, flag_key: str, context: Any) -> None:
+        """Emit what is held before *flag_key*'s first evaluation: no fold crosses an exposure."""
+        if flag_key in self._exposed_flags:
+            return
+        self._exposed_flags.add(flag_key)
+        seen, known = evaluated_context(context), self.context
+        if seen is not None and (known is None or agree(known, seen)):
+            with self._lock:
+                outgoing = self._take()
+            self._send(outgoing, known)
+
+    def adopt(self, context: Any) -> None:
+        """Take identity from an exposure: widen what agrees, adopt where nothing is known, ignore what disagrees."""
+        seen = evaluated_context(context)
+        if seen is None or seen is self._context:
+            return
+        known = self._context
+        if known is None:
+            inherited = self.context
+            if inherited is None or agree(inherited, seen):
+                self._become(seen if inherited is None else united(inherited, seen), adopted=True)
+        elif agree(known, seen):
+            self._context = united(known, seen)
+
+    # -- folding ---------------------------------------------------------------------------------
+    def _fold_up(self) -> None:
+        """Fold the entries; emit what came late, or what has become too much to hold."""
+        try:
+            with self._lock:
+                self._fold()
+                outgoing = self._take_folded() if self._ended else self._take_loose()
+                late = sum(one.values for one in outgoing) if self._ended else 0
+            if late:
+                ledger.late(late)
+            self._send(outgoing, self.context)
+        except StrictError:
+            raise
+        except Exception as error:
+            ledger.failure("fold", error)
+
+    def _fold(self) -> None:
+        if self._folding:  # a finaliser struck inside: the loop below will find what it appended
+            return
+        self._folding = True
+        try:
+            while self._entries:
+                batch = self._entries[:]
+                del self._entries[: len(batch)]
+                for entry in batch:
+                    if type(entry[0]) is EventRule:
+                        self._fold_value(entry)
+                    else:
+                        self._fold_run(entry)
+        finally:
+            self._folding = False
+
+    def _fold_value(self, entry: Entry) -> None:
+        rule, value, data, at, _ = entry
+        self._last = max(self._last, at)
+        self._into(rule, value, data, at)
+        ledger.recorded()
+
+    def _fold_run(self, entry: Entry) -> None:
+        task, outcome, started, ended, data = entry
+        finished = outcome is Outcome.SUCCESS or outcome is Outcome.FAILURE
+        self._last = max(self._last, ended)
+        if task.interaction:
+            self._tallies[outcome] += 1
+        if not task.key:
+            return
+        tally = self._tasks.setdefault(task.key, [0, 0, 0, 0, 0.0])
+        tally[OUTCOMES.index(outcome)] += 1
+        if not finished:
+            return
+        milliseconds = max(0.0, (ended - started) * 1000)
+        tally[4] += milliseconds
+        ledger.recorded(task.values_per_run)
+        if rule := task.rule("success_rate"):
+            self._into(rule, 1.0 if outcome is Outcome.SUCCESS else 0.0, data, ended)
+        if rule := task.rule("duration"):
+            self._into(rule, milliseconds, data, ended)
+
+    def _into(self, rule: EventRule, value: Any, data: dict[str, Any] | None, at: float) -> None:
+        if self._silent and not within_rate(rule.event_key, rule.rate):
+            ledger.discarded("rate_limited")
+            return
+        fold = self._folds.get(rule.event_key)
+        if fold is None or (fold.rule is not rule and fold.rule != rule):
+            if fold is not None:  # the catalog changed under us: what was folded under the old rule leaves under it
+                self._waiting.extend(fold.take())
+            fold = self._folds[rule.event_key] = Fold(rule)
+        fold.add(value, data, self._date(at))
+
+    def _date(self, at: float) -> int:
+        """The wall-clock date of a clock reading: a clock set back in between cannot disorder events."""
+        return int(self._started_ms + (at - self._started) * 1000)
+
+    # -- taking out; the lock is held ------------------------------------------------------------
+    def _take(self) -> list[Emission]:
+        self._fold()
+        return self._take_folded()
+
+    def _take_folded(self) -> list[Emission]:
+        waiting, self._waiting = self._waiting, []
+        return waiting + [one for fold in self._folds.values() for one in fold.take()]
+
+    def _take_loose(self) -> list[Emission]:
+        loose, self._waiting = self._waiting, []
+        for fold in self._folds.values():
+            if fold.loose:
+                taken, fold.loose = fold.loose, []
+                loose.extend(taken)
+        return loose
+
+    def _send(self, outgoing: list[Emission], context: Context | None) -> None:
+        if not outgoing:
+            return
+        if context is None and not self._ended:
+            self._wait(outgoing)
+            return
+        for one in outgoing:
+            emit(one, context, self.client)
+
+    def _wait(self, outgoing: list[Emission]) -> None:
+        with self._lock:
+            self._waiting.extend(outgoing)
+            surplus, self._waiting = self._waiting[:-MAX_WAITING], self._waiting[-MAX_WAITING:]
+        if surplus:
+            ledger.discarded("no_context", sum(one.values for one in surplus))
+            ledger.warn("no_context", self.name, f"{self.name}: too many values wait for an identity; call identify()")
+
+    # -- the end ---------------------------------------------------------------------------------
+    @property
+    def ended(self) -> bool:
+        """Whether the session has ended; what is recorded afterwards leaves at once and counts as late."""
+        return self._ended
+
+    def end(self, reason: str = "ended") -> None:
+        """End the session and emit its metrics; ending twice is harmless.
+
+        The end is dated, and the duration counted, to the last activity.
+        """
+        try:
+            with self._lock:
+                if self._ended:
+                    return
+                outgoing = self._take()
+                self._ended, self._fold_at, self._end_reason = True, 0, reason
+                outgoing += self._totals(reason)
+            _forget_open(self)
+            if self._outer is not None:
+                self._outer._last = max(self._outer._last, self._last)
+            self._send(outgoing, self.context)
+            if self._entries:
+                self._fold_up()
+            emission.settle()
+        except StrictError:
+            raise
+        except Exception as error:
+            ledger.failure("end", error)
+
+    def _totals(self, reason: str) -> list[Emission]:
+        """The `session.*` events; an abandoned session's duration and rate would be censored, so it has only counts."""
+        if self._silent or self._partial:
+            return []
+        seen, at, data = self._summary(), self._date(self._last), self.totals_data(reason)
+        totals: list[tuple[str, float]] = [("interactions", seen.interactions)]
+        if reason != "abandoned":
+            if seen.success_rate is not None:
+                totals.insert(0, ("success_rate", seen.success_rate))
+            totals.insert(0, ("duration", seen.duration_ms))
+        ledger.recorded(len(totals))
+        return [Emission(f"{self.name}.{suffix}", value, data, at) for suffix, value in totals]
+
+    def totals_data(self, reason: str) -> dict[str, Any]:
+        """The data of this session's `session.*` events."""
+        tallies = self._tallies
+        return {
+            **self._data,
+            "sessionId": self.id,
+            "interactions": tallies[Outcome.SUCCESS] + tallies[Outcome.FAILURE],
+            "successes": tallies[Outcome.SUCCESS],
+            "failures": tallies[Outcome.FAILURE],
+            "cancelled": tallies[Outcome.CANCELLED],
+            "abandoned": tallies[Outcome.ABANDONED],
+            "endReason": reason,
+        }
+
+    def summary(self) -> Summary:
+        """What the session has seen so far."""
+        with self._lock:
+            self._fold()
+            return self._summary()
+
+    def _summary(self) -> Summary:
+        tallies = self._tallies
+        successes, failures = tallies[Outcome.SUCCESS], tallies[Outcome.FAILURE]
+        interactions = successes + failures
+        return Summary(
+            duration_ms=max(0.0, (self._last - self._started) * 1000),
+            interactions=interactions,
+            successes=successes,
+            failures=failures,
+            cancelled=tallies[Outcome.CANCELLED],
+            abandoned=tallies[Outcome.ABANDONED],
+            success_rate=100.0 * successes / interactions if interactions else None,
+            tasks={key: TaskSummary(*map(int, tally[:4]), tally[4]) for key, tally in sorted(self._tasks.items())},
+        )
+
+    def __repr__(self) -> str:
+        return f"<Session {self.name} {self.id}{' ended' if self._ended else ''}>"
+
+    def __del__(self) -> None:
+        # A dropped session is abandoned. Here is no place to emit (see emission.postpone), so it lives once more.
+        if not getattr(self, "_ended", True) and emission is not None:
+            emission.postpone(self._abandon)
+
+    def _abandon(self) -> None:
+        self.end("abandoned")
+
+    def _forked(self) -> None:
+        """In a forked child: what the parent recorded is the parent's to send."""
+        self._lock = threading.RLock()
+        self._folding = False
+        self._entries.clear()
+        self._folds.clear()
+        self._waiting.clear()
+        self._partial = True
+
+
+_WIRE_NAMES = {"config_key": "configKey", "feedback_type": "feedbackType", "task_type": "taskType"}
+
+
+def _wire_names(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data's keys as LaunchDarkly's recipe spells them on the wire."""
+    return {_WIRE_NAMES.get(key, key): value for key, value in data.items()}
+
+
+# -- the current session ---------------------------------------------------------------------------
+
+
+def current_session() -> Session | None:
+    """The innermost open session of this context, or None; never an ended one."""
+    found = _current.get()
+    while found is not None and found._ended:
+        found = found._outer
+    return found
+
+
+def set_current(found: Session | None) -> Session | None:
+    """Make *found* the current session and return the one before. By value, never by token: a token is bound to the
+    `Context` it was made in, and generators are resumed, closed and collected in others."""
+    before = _current.get()
+    _current.set(found)
+    return before
+
+
+@contextmanager
+def entered(found: Session | None) -> Iterator[Session | None]:
+    """Run a block with *found* as the current session, None included, so that nobody's session leaks in."""
+    before = set_current(found)
+    try:
+        yield found
+    finally:
+        set_current(before)
+
+
+def open_session(
+    context: Any = None,
+    *,
+    id: str | None = None,
+    name: str = "session",
+    data: Mapping[str, Any] | None = None,
+    client: Tracker | None = None,
+    outer: Session | None = None,
+    silent: bool = False,
+    store: Any = None,
+) -> Session:
+    """Open a session without making it current; somebody must `end()` it."""
+    emission.settle()
+    if disabled():
+        return _InertSession(None, id=id, name=name)
+    opened = Session(as_context(context), id=id, name=name, data=data, client=client, outer=outer, silent=silent, store=store)
+    _remember_open(opened)
+    return opened
+
+
+class _InertSession(Session):
+    """A session under `LDINSTRUMENT_DISABLED`: takes everything, sends nothing, counts nothing."""
+
+    __slots__ = ()
+
+    def record(self, metric: Metric | str, value: Any = None, *, data: Mapping[str, Any] | None = None) -> None:
+        """Take it, and leave it."""
+
+    def _append(self, entry: Entry) -> None:
+        pass
+
+    _append_quietly = _append
+
+    def end(self, reason: str = "ended") -> None:
+        """End without a word."""
+        self._ended = True
+
+    def __del__(self) -> None:
+        pass
+
+
+def joinable(name: str, context: Context | None, id: str | None, client: Tracker | None) -> Session | None:
+    """The open session around that one of this *name* and *context* joins, or None."""
+    found = current_session()
+    while found is not None:
+        if (
+            found.name == name
+            and not found._ended
+            and (id is None or id == found.id)
+            and (client is None or client is found.client)
+            and (context is None or found.context is None or same(found.context, context))
+        ):
+            return found
+        found = found._outer
+    return None
+
+
+# -- the registry of open sessions -----------------------------------------------------------------
+
+_registry_lock = threading.RLock()
+_open: dict[int, weakref.ref[Session]] = {}
+
+
+def _remember_open(opened: Session) -> None:
+    evicted: list[Session] = []
+    with _registry_lock:
+        _open[id(opened)] = weakref.ref(opened)
+        for oldest in list(itertools.islice(_open, max(0, len(_open) - MAX_OPEN))):
+            stale = _open.pop(oldest)()
+            if stale is not None:
+                evicted.append(stale)
+    for stale in evicted:
+        ledger.evicted()
+        ledger.warn(
+            "evicted", stale.name, f"more than {MAX_OPEN} open {stale.name} sessions: the oldest ended early; end yours"
+        )
+        stale.end("abandoned")
+
+
+def _forget_open(ended: Session) -> None:
+    with _registry_lock:
+        _open.pop(id(ended), None)
+
+
+def open_sessions() -> list[Session]:
+    """The sessions that are open now, oldest first."""
+    with _registry_lock:
+        found = [reference() for reference in _open.values()]
+    return [one for one in found if one is not None and not one._ended]
+
+
+def end_open_sessions(reason: str = "abandoned") -> int:
+    """End every open session (at exit: as abandoned). Returns how many there were."""
+    emission.settle()
+    ending = open_sessions()
+    for one in ending:
+        one.end(reason)
+    emission.settle()
+    return len(ending)
+
+
+def _after_fork() -> None:
+    global _registry_lock
+    _registry_lock = threading.RLock()
+    ledger.clear()
+    emission.forget()
+    for reference in list(_open.values()):
+        one = reference()
+        if one is not None:
+            one._forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+# -- runs that no session received -----------------------------------------------------------------
+
+strays: list[TaskDefinition] = []
+"""One entry per run without a session: appending is all that the hot path does; `count_strays` folds them."""
+
+
+def count_strays() -> None:
+    """Fold the runs without a session into the ledger, and say it once per task."""
+    taken = strays[:]
+    del strays[: len(taken)]
+    if not taken or disabled():
+        return
+    runs: dict[TaskDefinition, int] = {}
+    for task in taken:
+        runs[task] = runs.get(task, 0) + 1
+    for task, count in runs.items():
+        ledger.without_session(task.key, count, count * task.values_per_run)
+        ledger.warn(
+            "no_session",
+            task.key,
+            f"task {task.key!r} ran without a session, so its numbers go nowhere: "
+            "run it inside ld.session(...), or give it context=",
+        )
+
+
+def stats() -> Stats:
+    """The ledger as it stands now, with what open sessions hold and what no session received."""
+    count_strays()
+    emission.settle()
+    for one in open_sessions():
+        with one._lock:
+            one._fold()
+    return ledger.stats()
+
+
+def forget_everything() -> None:
+    """Forget open sessions, strays, held events and the ledger (tests)."""
+    with _registry_lock:
+        for one in open_sessions():
+            one._ended = True
+        _open.clear()
+    strays.clear()
+    emission.forget()
+    ledger.clear()
+    ledger.strict = False
+    _current.set(None)
+
+
+def session_event_keys(name: str) -> tuple[str, ...]:
+    """Declare the metrics of the sessions called *name* and return their event keys."""
+    metrics = session_metrics(name)
+    for metric in metrics:
+        if metric.key not in catalog:
+            catalog.add(metric)
+    return tuple(metric.event for metric in metrics)
+
