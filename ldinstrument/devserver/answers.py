@@ -1,0 +1,64 @@
+"""How the local LaunchDarkly says no, and the small shared words of its HTTP."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from typing import Any
+
+
+class Refused(Exception):  # noqa: N818 - an answer, not a failure
+    """A request that LaunchDarkly would refuse, as the answer it would give.
+
+    Args:
+        status: the HTTP status.
+        code: LaunchDarkly's error code, such as `invalid_request`.
+        message: what is wrong, for a person.
+        headers: further response headers.
+    """
+
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None):
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = headers or {}
+
+    def body(self) -> dict[str, str]:
+        """The error document: code, message and a support id (launchdarkly.md section 1.6)."""
+        return {"code": self.code, "message": self.message, "id": str(uuid.uuid4())}
+
+
+def invalid(message: str) -> Refused:
+    """400 invalid_request."""
+    return Refused(400, "invalid_request", message)
+
+
+def not_found(message: str = "Invalid resource identifier") -> Refused:
+    """404 not_found."""
+    return Refused(404, "not_found", message)
+
+
+def now_ms() -> int:
+    """Epoch milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+STRICT = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def decode(body: bytes) -> Any:
+    """Strict JSON: UTF-8, no NaN, no Infinity, nothing after the document.
+
+    Raises:
+        ValueError: not JSON, or nested too deeply to be read.
+    """
+    try:
+        return STRICT.decode(body.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None

@@ -1,0 +1,132 @@
+"""One run of the server: uvicorn in a thread, ended promptly even with streams open."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from .app import build
+from .delivery import Delivery, Hub
+from .faults import FaultMiddleware
+from .flags import Flags
+from .intake import Intake, faulted_post, is_intake
+from .metrics_api import Metrics, MetricsAPI
+from .projects import Projects, ProjectsAPI
+from .rest_call import RestCalls
+from .store import Document
+from .work import Work
+
+if TYPE_CHECKING:
+    from .server import LocalLaunchDarkly
+
+
+class Running:
+    """The application of a `LocalLaunchDarkly` and the thread that serves it."""
+
+    def __init__(self, local: LocalLaunchDarkly, listener: socket.socket):
+        self.listener = listener
+        self.work = Work(local.store)
+        intake = Intake(self.work, local)
+        self.delivery = Delivery(self.work, Flags(local.store), intake)
+        calls = RestCalls(self.work, local, local.rate_limit)
+        projects = Projects(local.store, local.projects, local.context_kinds)
+        routes = [
+            *intake.routes(),
+            *self.delivery.routes(),
+            *MetricsAPI(calls, Metrics(local.store, projects)).routes(),
+            *ProjectsAPI(calls, projects).routes(),
+        ]
+        app = FaultMiddleware(build(routes, local.allowed_hosts), local._faults, self._record_fault)
+        self.server = _Server(_config(app))
+        self.server.before_shutdown = self._end_streams
+        self._failure: BaseException | None = None
+        self._up = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ldinstrument-devserver", daemon=True)
+
+    def start(self, timeout: float) -> None:
+        """Serve in the thread; return when connections are accepted.
+
+        Raises:
+            RuntimeError: it did not come up.
+        """
+        self.work.open()
+        self._thread.start()
+        if not self._up.wait(timeout) or self._failure is not None:
+            self.stop()
+            raise RuntimeError("the local LaunchDarkly did not start") from self._failure
+
+    def stop(self) -> None:
+        """End the streams, the connections, the loop, the threads."""
+        self.server.should_exit = True
+        self._thread.join()
+        self.work.close()
+        self.listener.close()
+
+    def publish(self, verb: str, change: Document) -> None:
+        """Tell the open streams of a flag change."""
+        if self.delivery.hub is not None:
+            self.delivery.hub.publish(verb, change)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            self._failure = error
+        finally:
+            self._up.set()
+
+    async def _serve(self) -> None:
+        self.delivery.hub = Hub()
+        self.server.up = self._up
+        await self.server.serve(sockets=[self.listener])
+
+    def _end_streams(self) -> None:
+        if self.delivery.hub is not None:
+            self.delivery.hub.close()
+
+    async def _record_fault(self, path: str, headers: dict[str, str], body: bytes, status: int, label: str) -> None:
+        if is_intake(path):
+            await self.work.run(self._keep_fault, path, headers, body, status, label)
+
+    def _keep_fault(self, path: str, headers: dict[str, str], body: bytes, status: int, label: str) -> None:
+        self.work.store.record(faulted_post(path, headers, body, status, label))
+
+
+def _config(app: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=1,
+        backlog=2048,
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that says when it is up, and ends the streams before it waits for the connections to close."""
+
+    def __init__(self, config: uvicorn.Config):
+        super().__init__(config)
+        self.up: threading.Event | None = None
+        self.before_shutdown: Callable[[], None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.up is not None:
+            self.up.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.before_shutdown is not None:
+            self.before_shutdown()
+        await super().shutdown(sockets)

@@ -1,0 +1,290 @@
+"""The local LaunchDarkly as an object: start it on a free port, look into it, stop it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable, Collection, Iterable, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ..errors import missing_extra
+from .faults import Fault, Faults
+from .flags import Flags, read_flags
+from .readout import Readout, read_out
+from .store import Document, Event, Post, Store
+
+if TYPE_CHECKING:
+    from .running import Running
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+DEFAULT_PORT = 8030
+START_SECONDS = 20.0
+
+
+class LocalLaunchDarkly:
+    """A LaunchDarkly in this process, on loopback: metrics API, event intake, flag delivery, read-out and page.
+
+    A context manager: `with LocalLaunchDarkly() as ld:` starts it in a thread and stops it at the end. What it has received
+    can still be read afterwards, and `start()` brings it back on the same port with everything it knew.
+
+    Args:
+        port: 0 takes a free one, which then stays the same over restarts.
+        db: a path for the SQLite database; None keeps everything in memory.
+        flags: flags in LaunchDarkly's SDK format (`experiment_flag` builds one), or the path of a JSON file with flags.
+        sdk_keys: the SDK keys and client-side ids that are accepted; None accepts all that are not empty.
+        tokens: the REST tokens that are accepted; None accepts all that are neither SDK keys nor carry `Bearer`.
+        faults: faults from the start, see `fault`.
+        projects: the projects that exist; None lets every key exist.
+        context_kinds: the context kinds of each project, the default randomization unit first.
+        rate_limit: REST calls in 10 s before 429.
+        max_payload_bytes: a larger event payload is answered with 413.
+        host: the address to bind; other than loopback only on purpose.
+        allowed_hosts: names accepted in the `Host` header; by default the loopback names on loopback, and all elsewhere.
+    """
+
+    def __init__(
+        self,
+        port: int = 0,
+        db: str | Path | None = None,
+        flags: Iterable[Document] | str | Path = (),
+        sdk_keys: Collection[str] | None = None,
+        tokens: Collection[str] | None = None,
+        faults: Iterable[Fault] = (),
+        *,
+        projects: Collection[str] | None = None,
+        context_kinds: Collection[str] = ("user", "request"),
+        rate_limit: int = 100_000,
+        max_payload_bytes: int = 100 * 1024 * 1024,
+        host: str = "127.0.0.1",
+        allowed_hosts: Collection[str] | None = None,
+    ):
+        self.host = host
+        self.port = port
+        self.sdk_keys = sdk_keys
+        self.tokens = tokens
+        self.projects = projects
+        self.context_kinds = context_kinds
+        self.rate_limit = rate_limit
+        self.max_payload_bytes = max_payload_bytes
+        self.allowed_hosts = allowed_hosts if allowed_hosts is not None else LOOPBACK if host in LOOPBACK else None
+        self.store = Store(str(db) if db is not None else None)
+        self._finalizer = weakref.finalize(self, self.store.close)
+        self._flags = Flags(self.store)
+        self._given_flags = read_flags(flags) if isinstance(flags, (str, Path)) else list(flags)
+        self._flags.add_missing(self._given_flags)
+        self._faults = Faults()
+        for fault in faults:
+            self._faults.add(fault)
+        self._running: Running | None = None
+
+    # -- life ---------------------------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        """Where it listens, such as `http://127.0.0.1:8030`; the base, stream and events URI of every SDK, and of REST."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    @property
+    def running(self) -> bool:
+        """Whether it answers."""
+        return self._running is not None
+
+    def start(self) -> LocalLaunchDarkly:
+        """Listen, and return once requests are answered.
+
+        Raises:
+            MissingExtra: starlette or uvicorn is not installed.
+            OSError: the port is taken.
+        """
+        if self._running is None:
+            running = _running_class()(self, self._bind())
+            running.start(START_SECONDS)
+            self._running = running
+        return self
+
+    def stop(self) -> None:
+        """End every stream and connection, and the thread; harmless twice. What was received stays readable."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.stop()
+
+    def close(self) -> None:
+        """Stop, and close the database: nothing can be read any more."""
+        self.stop()
+        self._finalizer()
+
+    def __enter__(self) -> LocalLaunchDarkly:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _bind(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((self.host, self.port))
+        except BaseException:
+            listener.close()
+            raise
+        self.port = int(listener.getsockname()[1])
+        return listener
+
+    # -- what it received -----------------------------------------------------------------------------
+
+    def events(self, kind: str | None = None) -> list[Event]:
+        """Every event that was accepted, in the order of arrival, as it was sent.
+
+        Each is a dict with `payload_id` and `received` (epoch milliseconds) as attributes. Repeated payloads count once;
+        diagnostics are no events.
+        """
+        return [event for event in self.store.events(kind=kind) if not str(event["kind"]).startswith("diagnostic")]
+
+    def custom_events(self, key: str | None = None) -> list[Event]:
+        """The `track` events, of one event key or of all."""
+        return self.store.events(kind="custom", key=key)
+
+    def diagnostics(self) -> list[Event]:
+        """What SDKs said about themselves."""
+        return [event for event in self.store.events() if str(event["kind"]).startswith("diagnostic")]
+
+    def posts(self, route: str | None = None) -> list[Post]:
+        """The POSTs that carried events, refused, spoilt and repeated ones included, in the order of arrival.
+
+        Args:
+            route: a path with wildcards; without it all but diagnostics.
+        """
+        wanted = self.store.posts()
+        if route is None:
+            return [post for post in wanted if "diagnostic" not in post.route]
+        return [post for post in wanted if fnmatchcase(post.route, route)]
+
+    def readout(self, project: str | None = None) -> Readout:
+        """Metrics by flag variation, and totals by event key; see `readout.Readout`."""
+        return read_out(self.store, project)
+
+    def wait_for(self, predicate: Callable[[], Any], timeout: float = 10.0) -> Any:
+        """Look until the predicate is true, and return what it said.
+
+        Raises:
+            TimeoutError: it never was; the message says what had arrived.
+        """
+        deadline = time.monotonic() + timeout
+        while not (found := predicate()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"not within {timeout} s; {len(self.posts())} posts, {len(self.events())} events arrived"
+                )
+            time.sleep(0.005)
+        return found
+
+    def reset(self) -> None:
+        """Forget events, metrics, settings and faults; the flags become those of the start."""
+        self._faults.clear()
+        self.store.forget_traffic()
+        flags = {flag["key"]: flag for flag in self._given_flags}
+        for key in self._flags.all():
+            if key not in flags:
+                self.delete_flag(key)
+        self.store.forget_documents(keep="flag")
+        for flag in flags.values():
+            if not self._flags.same(flag):
+                self.set_flag(flag)
+
+    # -- what it does -----------------------------------------------------------------------------------
+
+    def set_flag(self, flag: Document) -> None:
+        """Create or change a flag while SDKs are connected; the open streams hear of it at once."""
+        self._publish("put", self._flags.set(flag))
+
+    def delete_flag(self, key: str) -> None:
+        """Delete a flag; the open streams hear of it at once."""
+        version = self._flags.delete(key)
+        if version is not None:
+            self._publish("delete", {"key": key, "version": version})
+
+    def _publish(self, verb: str, change: Document) -> None:
+        if self._running is not None:
+            self._running.publish(verb, change)
+
+    def fault(
+        self,
+        route: str,
+        *,
+        status: int | None = None,
+        times: int | None = 1,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | str = b"",
+        delay: float = 0.0,
+        drop: bool | str = False,
+        truncate: bool = False,
+        after: bool = False,
+        method: str | None = None,
+        skip: int = 0,
+        when: Callable[[str, str, Mapping[str, str], bytes], bool] | None = None,
+    ) -> Fault:
+        """Spoil the next matching requests; the fields are those of `faults.Fault`.
+
+        Example: `ld.fault("/bulk", status=503, times=3, headers={"Retry-After": "1"})`.
+
+        Returns:
+            The fault; its `hits` counts, and `times = 0` ends it.
+        """
+        fault = Fault(route, status, times, dict(headers or {}), body, delay, drop, truncate, after, method, skip, when)
+        return self._faults.add(fault)
+
+    def clear_faults(self) -> None:
+        """Behave again."""
+        self._faults.clear()
+
+    def __repr__(self) -> str:
+        return f"<LocalLaunchDarkly {self.url} {'running' if self.running else 'stopped'}>"
+
+
+def _running_class() -> type[Running]:
+    """starlette and uvicorn load with the first start."""
+    try:
+        from .running import Running
+    except ImportError as error:
+        if error.name and error.name.split(".")[0] in ("starlette", "uvicorn", "jsonpatch", "jsonpointer"):
+            raise missing_extra("dev", error.name.split(".")[0]) from error
+        raise
+    return Running
+
+
+def serve(
+    host: str = "127.0.0.1",
+    port: int = DEFAULT_PORT,
+    db: str | Path | None = None,
+    flags: Iterable[Document] | str | Path = (),
+    *,
+    ready: Callable[[LocalLaunchDarkly], Any] | None = None,
+    until: threading.Event | None = None,
+) -> None:
+    """Run a local LaunchDarkly until Ctrl-C (or until the event is set).
+
+    Args:
+        host: the address to bind.
+        port: the port, 0 for a free one.
+        db: see `LocalLaunchDarkly`.
+        flags: see `LocalLaunchDarkly`.
+        ready: called once it answers, to print the address.
+        until: ends it from another thread.
+    """
+    local = LocalLaunchDarkly(port, db, flags, host=host)
+    ended = until or threading.Event()
+    with contextlib.closing(local), local, contextlib.suppress(KeyboardInterrupt):
+        if ready is not None:
+            ready(local)
+        while not ended.wait(0.5):
+            pass
