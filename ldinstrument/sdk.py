@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from importlib import import_module
 from typing import Any
 
 
@@ -29,6 +30,11 @@ def discards_everything(client: Any) -> str | None:
 
 
 # -- what `delivery` borrows, so that an event leaves exactly as the SDK would have sent it -----------------------
+
+
+def _internals(module: str) -> Any:
+    """A module of the SDK that its type hints do not cover."""
+    return import_module(module)
 
 
 def is_async(config: Any) -> bool:
@@ -66,17 +72,14 @@ class Intake:
     def __init__(self, config: Any) -> None:
         from random import Random
 
-        from ldclient.impl.events import event_processor as theirs
-        from ldclient.impl.lru_cache import SimpleLRUCache
-        from ldclient.impl.sampler import Sampler
-
+        theirs = _internals("ldclient.impl.events.event_processor")
         dispatcher: Any = theirs.EventDispatcher.__new__(theirs.EventDispatcher)
         dispatcher._disabled = False
         dispatcher._outbox = theirs.EventBuffer(sys.maxsize)  # our own queue is the bound
-        dispatcher._context_keys = SimpleLRUCache(config.context_keys_capacity)
+        dispatcher._context_keys = _internals("ldclient.impl.lru_cache").SimpleLRUCache(config.context_keys_capacity)
         dispatcher._last_known_past_time = 0
         dispatcher._deduplicated_contexts = 0
-        dispatcher._sampler = Sampler(Random())
+        dispatcher._sampler = _internals("ldclient.impl.sampler").Sampler(Random())
         dispatcher._omit_anonymous_contexts = config.omit_anonymous_contexts
         self._index = dispatcher._get_indexable_context
         dispatcher._get_indexable_context = self._index_unless_bare
@@ -114,9 +117,7 @@ class Intake:
         self._theirs._handle_response(answer)
 
     def _index_unless_bare(self, event: Any, block: Any) -> None:
-        if not self._ours:
-            self._index(event, block)
-        elif (rich := _rich_part(event.context)) is event.context:
+        if not self._ours or (rich := _rich_part(event.context)) is event.context:
             self._index(event, block)
         elif rich is not None:
             self._index(type(event)(event.timestamp, rich, event.key), block)
@@ -139,25 +140,16 @@ def _is_bare(context: Any) -> bool:
 
 def event_headers(config: Any) -> dict[str, str]:
     """The headers of a POST of events, with the key that *config* has now; the payload id is the caller's."""
-    from ldclient.impl import util
-    from ldclient.impl.events import event_processor as theirs
-
-    headers: dict[str, str]
-    if is_async(config):
-        from ldclient.impl.http import ASYNC_USER_AGENT
-
-        headers = util._headers(config, ASYNC_USER_AGENT)
-    else:
-        headers = util._headers(config)
+    theirs, util = _internals("ldclient.impl.events.event_processor"), _internals("ldclient.impl.util")
+    who = (_internals("ldclient.impl.http").ASYNC_USER_AGENT,) if is_async(config) else ()
+    headers: dict[str, str] = util._headers(config, *who)
     schema = getattr(theirs, "CURRENT_EVENT_SCHEMA", None) or getattr(theirs, "__CURRENT_EVENT_SCHEMA__")  # noqa: B009
     return headers | {"X-LaunchDarkly-Event-Schema": str(schema)}
 
 
 def connection_pool(config: Any, size: int) -> Any:
     """The SDK's own urllib3 manager (proxies, CA, verification) with room for *size* connections to one host."""
-    from ldclient.impl.http import _http_factory
-
-    manager = _http_factory(config).create_pool_manager(1, config.events_uri)
+    manager = _internals("ldclient.impl.http")._http_factory(config).create_pool_manager(1, config.events_uri)
     manager.connection_pool_kw["maxsize"] = size
     return manager
 
@@ -165,12 +157,8 @@ def connection_pool(config: Any, size: int) -> Any:
 def default_event_processor(config: Any) -> Any:
     """The SDK's own event processor for *config*, as if we were not there."""
     if is_async(config):
-        from ldclient.impl.events.async_event_processor import DefaultAsyncEventProcessor
-
-        return DefaultAsyncEventProcessor(config)
-    from ldclient.impl.events.event_processor import DefaultEventProcessor
-
-    return DefaultEventProcessor(config)
+        return _internals("ldclient.impl.events.async_event_processor").DefaultAsyncEventProcessor(config)
+    return _internals("ldclient.impl.events.event_processor").DefaultEventProcessor(config)
 
 
 def nudge(processor: Any, deadline: float) -> bool:
@@ -183,11 +171,10 @@ def nudge(processor: Any, deadline: float) -> bool:
     """
     import threading
 
-    from ldclient.impl.events.event_processor import EventProcessorMessage
-
+    message_of = _internals("ldclient.impl.events.event_processor").EventProcessorMessage
     for _ in range(2):
         done = threading.Event()
-        for message in (EventProcessorMessage("flush", None), EventProcessorMessage("test_sync", done)):
+        for message in (message_of("flush", None), message_of("test_sync", done)):
             if not _put(processor._inbox, message, deadline):
                 return False
         if not done.wait(max(0.0, deadline - time.monotonic())):

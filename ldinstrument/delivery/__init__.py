@@ -1,0 +1,50 @@
+"""From `track` to LaunchDarkly: receipts instead of hope.
+
+Names load at first use, so that a program without a LaunchDarkly client pays nothing for them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .configuration import launchdarkly_config
+    from .plugins import Plugin, attach
+    from .processors import EventProcessor
+    from .reports import FlushReport, Receipt
+    from .settling import aflush, flush
+
+__all__ = [
+    "EventProcessor",
+    "FlushReport",
+    "Plugin",
+    "Receipt",
+    "aflush",
+    "attach",
+    "flush",
+    "launchdarkly_config",
+]
+
+_HOMES = {
+    "EventProcessor": "processors",
+    "FlushReport": "reports",
+    "Plugin": "plugins",
+    "Receipt": "reports",
+    "aflush": "settling",
+    "attach": "plugins",
+    "flush": "settling",
+    "launchdarkly_config": "configuration",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{home}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,379 @@
+"""The engine behind an event processor: one thread that seals, a few that post, all of them daemons.
+
+Name resolution cannot be interrupted and a server may never answer, so nobody but these threads touches the network;
+whoever waits, waits for them with a deadline.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .. import emission, sdk
+from ..ledger import ledger
+from .backlog import Backlog
+from .complaints import on_event_loop, say
+from .gates import Gate, retry_after
+from .options import Options
+from .payloads import Payload, Sealer
+from .reports import Receipt
+from .tickets import Ticket
+from .transport import CONNECTIONS, Answer, PoolTransport
+
+EARLY_FLUSH = 1000
+IDLE_POSTER = 5.0
+MOST_BAD_REQUESTS = 3
+
+
+class Engine:
+    """Takes events without waiting, delivers them, and knows what became of each.
+
+    Args:
+        config: the SDK's configuration; its key is read anew for each POST.
+        options: bounds and seams.
+    """
+
+    def __init__(self, config: Any, options: Options) -> None:
+        self.config = config
+        self.options = options
+        self._capacity: int = config.events_max_pending
+        self._early = max(1, min(EARLY_FLUSH, self._capacity // 2))
+        self._begin()
+
+    def _begin(self) -> None:
+        """Everything that a forked child needs afresh."""
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._recorded: deque[tuple[Any, bool]] = deque()
+        self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._rung = False
+        self._backlog = Backlog(self.options.max_bytes, self.options.max_age)
+        self._flying: set[Payload] = set()
+        self._gate = Gate(self.options.first_pause, self.options.longest_pause)
+        self._tickets: list[Ticket] = []
+        self._posters = self._idle = self._dropped = 0
+        self._coordinator: threading.Thread | None = None
+        self.closed = False
+        self._sealer = Sealer(self.config)
+        self._transport = (self.options.transport or PoolTransport)(self.config)
+        self._pid = os.getpid()
+
+    # -- taking events: any thread, also in a forked child ----------------------------------------
+    def accept(self, event: Any, *, ours: bool) -> None:
+        """Queue *event*; never waits unless `wait_when_full` allows it, never raises."""
+        if self._coordinator is None or self._pid != os.getpid():
+            self.start()
+        if self.closed:
+            self._lose("closed", event)
+        elif len(self._recorded) >= self._capacity and not self._room():
+            self._lose("queue_full", event)
+        else:
+            self._recorded.append((event, ours))
+            if len(self._recorded) >= self._early and not self._rung:
+                self._ring()
+
+    def start(self) -> None:
+        """Start the coordinator unless it runs; in a forked child everything begins afresh."""
+        if self._pid != os.getpid():
+            with _after_fork:
+                if self._pid != os.getpid():
+                    self._begin()
+        with self._lock:
+            if self._coordinator is None and not self.closed:
+                self._coordinator = _thread("coordinator", self._coordinate)
+
+    def _lose(self, reason: str, event: Any) -> None:
+        if sdk.is_custom(event):
+            ledger.dropped(reason)
+            self._dropped += 1
+        if reason == "queue_full":
+            say(
+                reason,
+                "",
+                f"events come faster than they can be sent: more than events_max_pending={self._capacity} wait; "
+                "what does not fit is dropped and counted, see stats().events.dropped",
+            )
+
+    def _room(self) -> bool:
+        self._ring()
+        patience = self.options.wait_when_full
+        if patience <= 0 or on_event_loop():
+            return False
+        deadline = time.monotonic() + patience
+        while len(self._recorded) >= self._capacity:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.001)
+        return True
+
+    def _ring(self, seal: bool = True) -> None:
+        self._rung = self._rung or seal
+        self._bell.put(seal)  # re-entrant, unlike a Condition: a finaliser may come by here
+
+    # -- sealing: the coordinator ------------------------------------------------------------------
+    def _coordinate(self) -> None:
+        flush_at = time.monotonic() + self.config.flush_interval
+        forget_at = time.monotonic() + self.config.context_keys_flush_interval
+        while not self.closed:
+            seal = self._rings(min(flush_at, forget_at))
+            now = time.monotonic()
+            if now >= forget_at:
+                self._sealer.intake.forget_contexts()
+                forget_at = now + self.config.context_keys_flush_interval
+            if now >= flush_at:
+                flush_at = now + self.config.flush_interval
+                self._guarded(emission.settle)
+                seal = True
+            if seal:
+                self._guarded(self._seal)
+            self._guarded(self._staff)
+
+    def _rings(self, until: float) -> bool:
+        """Wait for the bell, the time *until*, or the opening of the gate; whether somebody wants things sealed."""
+        with self._lock:
+            if self._backlog and not self._flying:
+                until = min(until, self._gate.opens_at(self.config.sdk_key))
+        try:
+            seal = self._bell.get(timeout=max(0.0, until - time.monotonic()))
+            while not self._bell.empty():
+                seal = self._bell.get() or seal
+        except queue.Empty:
+            return False
+        return seal
+
+    @staticmethod
+    def _guarded(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:
+            ledger.failure("delivery", error)
+
+    def _seal(self) -> None:
+        with self._lock:
+            waiting = [ticket for ticket in self._tickets if not ticket.sealed]
+        self._rung = False
+        recorded = self._recorded
+        taken = [recorded.popleft() for _ in range(len(recorded))]
+        payloads = self._sealer.seal(taken) if taken else []
+        with self._lock:
+            self._dropped += _custom(taken) - sum(payload.custom for payload in payloads)
+            for payload in payloads:
+                self._give_up("backlog_full", self._backlog.add(payload))
+            self._give_up("too_old", self._backlog.expired())
+            for ticket in waiting:
+                ticket.cover(payloads)
+                ticket.sealed = True
+            self._review()
+
+    # -- posting: a few daemon threads -------------------------------------------------------------
+    def _staff(self) -> None:
+        """Wake or start posters for what may leave; where no thread can start any more (at exit), post right here."""
+        with self._lock:
+            shut = self.closed or self._gate.opens_at(self.config.sdk_key) > time.monotonic()
+            wanted = 0 if shut else min(len(self._backlog), CONNECTIONS)
+            self._work.notify(wanted)
+            missing = min(wanted - self._idle, CONNECTIONS - self._posters)
+        for _ in range(missing):
+            with self._lock:
+                self._posters += 1
+            try:
+                _thread("post", self._post_all)
+            except RuntimeError:
+                with self._lock:
+                    self._posters -= 1
+                    payload = self._ready()
+                if payload is not None:
+                    self._attempt(payload)
+
+    def _post_all(self) -> None:
+        try:
+            while (payload := self._next()) is not None:
+                self._attempt(payload)
+        finally:
+            with self._lock:
+                self._posters -= 1
+
+    def _next(self) -> Payload | None:
+        """Wait for a payload that may leave now; None when this thread was idle for long, or must end."""
+        idle_until = time.monotonic() + IDLE_POSTER
+        with self._lock:
+            while not self.closed:
+                if (payload := self._ready()) is not None:
+                    return payload
+                if (patience := idle_until - time.monotonic()) <= 0:
+                    return None
+                self._idle += 1
+                self._work.wait(patience)
+                self._idle -= 1
+        return None
+
+    def _ready(self) -> Payload | None:
+        """The payload that may leave now, marked as flying; one probe at a time while the server fails."""
+        if not self._backlog or (self._gate.failures and self._flying):
+            return None
+        if self._gate.opens_at(self.config.sdk_key) > time.monotonic():
+            return None
+        payload = self._backlog.take()
+        payload.state = "flying"
+        payload.attempts += 1
+        self._flying.add(payload)
+        return payload
+
+    def _attempt(self, payload: Payload) -> None:
+        key = self.config.sdk_key
+        try:
+            headers = sdk.event_headers(self.config) | {"X-LaunchDarkly-Payload-ID": payload.id}
+            if payload.zipped:
+                headers["Content-Encoding"] = "gzip"
+            answer = self._transport.post(payload, headers)
+        except Exception as error:
+            ledger.failure("delivery", error)
+            answer = Answer(0, error=type(error).__name__)
+        with self._lock:
+            self._flying.discard(payload)
+            self._digest(payload, answer, key)
+            self._review()
+            more = bool(self._backlog)
+        if more:
+            self._ring(seal=False)  # the coordinator keeps the time of the gate, and staffs
+        self._receipt(payload, answer)
+
+    def _digest(self, payload: Payload, answer: Answer, key: str) -> None:
+        status = answer.status
+        if 200 <= status < 300:
+            self._gate.succeeded()
+            self._sealer.intake.hear(answer)
+            payload.state = "delivered"
+            ledger.delivered(payload.custom)
+        elif status == 413:
+            self._split(payload)
+        elif status == 400 and payload.attempts >= MOST_BAD_REQUESTS:
+            self._give_up("http_400", [payload])
+        else:
+            if status in (401, 403):
+                self._gate.refused(key)
+                say(
+                    "refused",
+                    str(status),
+                    f"LaunchDarkly refuses the SDK key (HTTP {status}): nothing is sent until the key changes; "
+                    "check LAUNCHDARKLY_SDK_KEY",
+                )
+            else:
+                self._gate.failed(retry_after=retry_after(answer.headers.get("Retry-After")), lost=answer.lost)
+            payload.state = "failed"
+            self._give_up("backlog_full", self._backlog.add(payload))
+
+    def _split(self, payload: Payload) -> None:
+        heirs = payload.split()
+        if not heirs:
+            say("too_large", payload.first_key(), f"{payload.first_key()}: too large for LaunchDarkly (HTTP 413)")
+            self._give_up("too_large", [payload])
+        for heir in reversed(heirs):
+            self._give_up("backlog_full", self._backlog.add(heir, first=True))
+
+    def _give_up(self, reason: str, payloads: Iterable[Payload]) -> None:
+        for payload in payloads:
+            payload.state = "dropped"
+            self._dropped += payload.custom
+            if payload.custom:
+                ledger.dropped(reason, payload.custom)
+
+    def _receipt(self, payload: Payload, answer: Answer) -> None:
+        if self.options.on_receipt is None:
+            return
+        receipt = Receipt(
+            payload.id,
+            payload.events,
+            payload.custom,
+            len(payload.body),
+            answer.status,
+            payload.attempts,
+            answer.seconds,
+            answer.error,
+        )
+        try:
+            self.options.on_receipt(receipt)
+        except Exception as error:
+            ledger.failure("on_receipt", error)
+
+    # -- waiting -----------------------------------------------------------------------------------
+    def open_ticket(self, wake: Callable[[], None], deadline: float) -> Ticket:
+        """Ask for everything to be sent now; *wake* is called when there is nothing left to wait for."""
+        ticket = Ticket(wake, deadline)
+        self.start()
+        with self._lock:
+            self._gate.hurry()
+            ticket.cover([*self._flying, *self._backlog])
+            ticket.sealed = self.closed or not self._recorded
+            self._tickets.append(ticket)
+            self._review()
+        self._ring(seal=not ticket.sealed)
+        return ticket
+
+    def hurry(self) -> None:
+        """Ask for everything to be sent now; does not wait."""
+        self.start()
+        self._ring()
+
+    def close_ticket(self, ticket: Ticket) -> Counter[str]:
+        """Stop waiting; the events of *ticket* by state, `dropped` being those since the last ticket."""
+        with self._lock:
+            if ticket in self._tickets:
+                self._tickets.remove(ticket)
+            counts = ticket.counts()
+            counts["dropped"], self._dropped = self._dropped, 0
+        if not ticket.sealed:
+            counts["waiting"] += _custom(list(self._recorded))
+        return counts
+
+    def _review(self) -> None:
+        """Release the tickets that nothing more can happen to before their deadline."""
+        if not self._tickets:
+            return
+        opens = float("inf") if self.closed else self._gate.opens_at(self.config.sdk_key)
+        for ticket in [one for one in self._tickets if one.sealed]:
+            left = ticket.unsettled()
+            if not left or (opens > ticket.deadline and all(payload.state != "flying" for payload in left)):
+                self._tickets.remove(ticket)
+                ticket.release()
+
+    def pending(self) -> int:
+        """Custom events whose fate is not known."""
+        with self._lock:
+            sealed = sum(payload.custom for payload in (*self._flying, *self._backlog))
+        return sealed + _custom(list(self._recorded))
+
+    # -- ending ------------------------------------------------------------------------------------
+    def close(self) -> None:
+        """End the threads; what is still in the network ends by itself."""
+        with self._lock:
+            self.closed = True
+            self._work.notify_all()
+        self._bell.put(False)
+        if self._coordinator is not None and self._coordinator is not threading.current_thread():
+            self._coordinator.join(0.2)
+        self._transport.close()
+
+
+_after_fork = threading.Lock()
+
+
+def forked() -> None:
+    """In a forked child: nobody holds the lock that guards the new beginning."""
+    global _after_fork
+    _after_fork = threading.Lock()
+
+
+def _thread(name: str, work: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=work, name=f"ldinstrument.delivery.{name}", daemon=True)
+    thread.start()
+    return thread
+
+
+def _custom(recorded: Iterable[tuple[Any, bool]]) -> int:
+    return len([event for event, _ in recorded if sdk.is_custom(event)])

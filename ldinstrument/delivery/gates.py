@@ -1,0 +1,73 @@
+"""When sending may go on: back-off with jitter, `Retry-After`, and the stop after 401 or 403."""
+
+from __future__ import annotations
+
+import random
+import time
+from email.utils import parsedate_to_datetime
+
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+LONGEST_RETRY_AFTER = 3600.0
+
+
+class Gate:
+    """One server's mood. Not safe for several threads at once; times are `time.monotonic` seconds.
+
+    While the server fails, one payload at a time goes out to probe it, after 1, 2, 4 ... 60 seconds, each times 0.5
+    to 1.0 so that a fleet does not come back in step.
+    """
+
+    def __init__(self, first_pause: float = FIRST_PAUSE, longest_pause: float = LONGEST_PAUSE) -> None:
+        self._first = first_pause
+        self._longest = longest_pause
+        self.failures = 0
+        self.not_before = 0.0
+        self.refused_key: str | None = None
+        self._told = False
+        self._last = 0.0
+
+    def opens_at(self, key: str) -> float:
+        """When the next payload may leave with SDK key *key*: infinity while that key is refused."""
+        if self.refused_key is not None:
+            if self.refused_key == key:
+                return float("inf")
+            self.succeeded()
+        return self.not_before
+
+    def succeeded(self) -> None:
+        """The server took a payload."""
+        self.failures, self.not_before, self.refused_key, self._told = 0, 0.0, None, False
+
+    def failed(self, *, retry_after: float | None = None, lost: bool = False) -> None:
+        """The server, or the way to it, failed; *lost*: a connection broke, so the first retry need not wait."""
+        self.failures += 1
+        self._last = time.monotonic()
+        pause = min(self._longest, self._first * 2 ** min(self.failures - 1, 20)) * random.uniform(0.5, 1.0)
+        if lost and self.failures == 1:
+            pause = 0.0
+        self._told = retry_after is not None
+        self.not_before = self._last + (pause if retry_after is None else min(retry_after, LONGEST_RETRY_AFTER))
+
+    def refused(self, key: str) -> None:
+        """401 or 403: *key* will not do, however often it is tried."""
+        self.refused_key = key
+
+    def hurry(self) -> None:
+        """Somebody waits for a flush: shorten a back-off, never a `Retry-After`, and never below the first pause."""
+        if not self._told:
+            self.not_before = min(self.not_before, self._last + self._first / 2)
+
+
+def retry_after(value: str | None) -> float | None:
+    """Seconds that a `Retry-After` header asks for, given as seconds or as an HTTP date; None when it does not."""
+    if not value:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,92 @@
+"""The engines that live in this process, and what happens to them at a fork and at exit."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import weakref
+from typing import Any
+
+from .. import sdk
+from ..ledger import ledger, log
+from . import engine as engines
+from .engine import Engine
+
+EXIT_TIMEOUT = 2.0
+
+_living: weakref.WeakSet[Engine] = weakref.WeakSet()
+_attached: weakref.WeakSet[Any] = weakref.WeakSet()
+_watching = False
+
+
+def enrol(engine: Engine) -> None:
+    """Let flushes without a client, forks and the interpreter's exit reach *engine*."""
+    global _watching
+    _living.add(engine)
+    if not _watching:
+        _watching = True
+        atexit.register(at_exit)
+
+
+def remember(client: Any) -> bool:
+    """Let flushes without a client reach *client*; whether it is new."""
+    new = client not in _attached
+    _attached.add(client)
+    return new
+
+
+def living() -> list[Engine]:
+    """The engines that still take events."""
+    return [engine for engine in list(_living) if not engine.closed]
+
+
+def engine_of(client: Any) -> Engine | None:
+    """The engine inside *client*, or None when it was built without ours."""
+    found = getattr(sdk.event_processor_of(client), "_engine", None)
+    return found if isinstance(found, Engine) else None
+
+
+def strangers() -> list[Any]:
+    """The clients we know of that were built without our event processor."""
+    known = list(_attached)
+    singleton = sdk.singleton_client()
+    if singleton is not None and singleton not in known:
+        known.append(singleton)
+    return [client for client in known if engine_of(client) is None and sdk.discards_everything(client) is None]
+
+
+def at_exit() -> None:
+    """End open sessions as abandoned, deliver for at most `close_timeout`, and never say a word."""
+    from ..sessions import end_open_sessions
+    from .settling import flush
+
+    log.disabled = True
+    try:
+        end_open_sessions("abandoned")
+        patience = min((engine.options.close_timeout for engine in living()), default=EXIT_TIMEOUT)
+        flush(timeout=patience)
+        for engine in living():
+            engine.close()
+    except Exception:  # noqa: S110 - the interpreter is going; there is nobody left to tell
+        pass
+    finally:
+        log.disabled = False
+
+
+def _before_fork() -> None:
+    ledger._lock.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    ledger._lock.release()
+
+
+def _after_fork_in_child() -> None:
+    """What the parent recorded is the parent's to send; engines begin afresh when the child first needs them."""
+    engines.forked()
+    ledger.clear()
+    ledger._lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

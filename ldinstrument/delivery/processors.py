@@ -1,0 +1,89 @@
+"""What the SDK calls: `Config("sdk-key", plugins=[ld.Plugin()], event_processor_class=ld.EventProcessor)`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ldclient.interfaces import EventProcessor as EventProcessorInterface
+
+from .. import sdk
+from ..emission import disabled, handing
+from ..ledger import ledger
+from .complaints import say
+from .engine import Engine
+from .lifetimes import enrol
+from .options import Options
+from .settling import LEFT, flush_async, flush_engines
+
+
+class EventProcessor(EventProcessorInterface):
+    """Delivers events with receipts; give the class itself as `event_processor_class` of `Config` or `AsyncConfig`.
+
+    For options, `functools.partial(ld.EventProcessor, spool="/var/lib/app/events")`; see `Options`.
+
+    Where `LDINSTRUMENT_DISABLED` is set, or an SDK has closed the seam we use, making one gives the SDK's own event
+    processor instead; the latter is said once.
+
+    Args:
+        config: the SDK's configuration.
+        options: keywords of `Options`.
+    """
+
+    _engine: Engine
+
+    def __new__(cls, config: Any, **options: Any) -> Any:
+        """One of ours for a sync or an async client, or the SDK's own."""
+        if disabled():
+            return sdk.default_event_processor(config)
+        try:
+            engine = Engine(config, Options(**options))
+        except TypeError:
+            raise  # an unknown option: say it where it is written
+        except Exception as error:
+            say("seam", type(error).__name__, f"this LaunchDarkly SDK keeps its own event processor ({error!r})")
+            return sdk.default_event_processor(config)
+        self = super().__new__(_AsyncEventProcessor if sdk.is_async(config) else cls)
+        self._engine = engine
+        enrol(engine)
+        engine.start()
+        return self
+
+    def __init__(self, config: Any, **options: Any) -> None:
+        super().__init__()
+
+    def send_event(self, event: Any) -> None:
+        """Take one event of the SDK; never waits."""
+        ours = False
+        if sdk.is_custom(event):
+            ours = handing.active
+            if ours:
+                handing.accepted = True
+                event.timestamp = event.timestamp if handing.at_ms is None else handing.at_ms
+            else:
+                ledger.emitted()
+        self._engine.accept(event, ours=ours)
+
+    def flush(self) -> None:
+        """Send soon; does not wait. `ldinstrument.flush` does."""
+        self._engine.hurry()
+
+    def stop(self) -> None:
+        """Deliver for at most `close_timeout`, then end the threads."""
+        if not self._engine.closed:
+            flush_engines([self._engine], self._engine.options.close_timeout)
+            self._engine.close()
+
+
+class _AsyncEventProcessor(EventProcessor):
+    """The same for an `AsyncLDClient`, which awaits `stop` and `flush_and_wait`."""
+
+    async def flush_and_wait(self, timeout: float) -> bool:
+        """Whether everything recorded so far has been delivered within *timeout* seconds."""
+        counts = await flush_async([self._engine], timeout)
+        return not any(counts[state] for state in LEFT)
+
+    async def stop(self) -> None:  # type: ignore[override]
+        """Deliver for at most `close_timeout`, then end the threads."""
+        if not self._engine.closed:
+            await flush_async([self._engine], self._engine.options.close_timeout)
+            self._engine.close()

@@ -1,0 +1,203 @@
+"""Flushing: wait, until a true deadline, for what became of the events; never raise."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .. import emission, sdk
+from ..ledger import ledger
+from .engine import Engine
+from .lifetimes import engine_of, living, strangers
+from .reports import FlushReport
+from .tickets import Ticket
+
+LONGEST = 3600.0
+LEFT = ("waiting", "flying", "failed")
+
+
+def flush(timeout: float = 2.0, client: Any | None = None) -> FlushReport:
+    """Send what is recorded, wait for LaunchDarkly's answers, and tell what became of it.
+
+    Returns early when nothing more can happen in time: nothing is left, the key is refused, or the next attempt is
+    due after the deadline. On an event loop, await `aflush` instead.
+
+    Args:
+        timeout: seconds, a true deadline in every state: busy threads, a full queue, a server that never answers,
+            a name that never resolves, a forked child, a closed or an offline client.
+        client: the client to flush; None means every client of this process that we know of.
+
+    Returns:
+        The report. This function never raises.
+    """
+    try:
+        deadline = _deadline(timeout)
+        engines, others = _targets(client)
+        return _report(flush_engines(engines, _left(deadline)), _settle_strangers(others, deadline), engines, others)
+    except Exception as error:
+        ledger.failure("flush", error)
+        return FlushReport(confirmed=False)
+
+
+async def aflush(timeout: float = 2.0, client: Any | None = None) -> FlushReport:
+    """`flush` for an event loop, which it never blocks.
+
+    Args:
+        timeout: seconds, a true deadline.
+        client: the client to flush; None means every client of this process that we know of.
+
+    Returns:
+        The report. Only cancellation raises.
+    """
+    try:
+        deadline = _deadline(timeout)
+        engines, others = _targets(client)
+        counts = await flush_async(engines, _left(deadline))
+        late = [not await _settle_stranger_async(one, deadline) for one in others]
+        return _report(counts, any(late), engines, others)
+    except Exception as error:
+        ledger.failure("aflush", error)
+        return FlushReport(confirmed=False)
+
+
+def flush_engines(engines: Iterable[Engine], timeout: float) -> Counter[str]:
+    """Wait for *engines*; custom events by state, and `timed_out`."""
+    deadline = _deadline(timeout)
+    waits: list[tuple[Engine, Ticket, threading.Event]] = []
+    for engine in engines:
+        done = threading.Event()
+        waits.append((engine, engine.open_ticket(done.set, deadline), done))
+    counts: Counter[str] = Counter()
+    for engine, ticket, done in waits:
+        counts["timed_out"] += not done.wait(_left(deadline))
+        counts += engine.close_ticket(ticket)
+    return counts
+
+
+async def flush_async(engines: Iterable[Engine], timeout: float) -> Counter[str]:
+    """`flush_engines` for an event loop."""
+    import asyncio
+
+    deadline = _deadline(timeout)
+    loop = asyncio.get_running_loop()
+    waits: list[tuple[Engine, Ticket, asyncio.Event]] = []
+    for engine in engines:
+        done = asyncio.Event()
+        waits.append((engine, engine.open_ticket(_setter(loop, done), deadline), done))
+    counts: Counter[str] = Counter()
+    try:
+        for _, _, done in waits:
+            counts["timed_out"] += not await _set_in_time(done, deadline)
+    finally:
+        for engine, ticket, _ in waits:
+            counts += engine.close_ticket(ticket)
+    return counts
+
+
+def _setter(loop: Any, done: Any) -> Callable[[], None]:
+    return lambda: loop.call_soon_threadsafe(done.set)
+
+
+async def _set_in_time(done: Any, deadline: float) -> bool:
+    import asyncio
+
+    try:
+        await asyncio.wait_for(done.wait(), _left(deadline))
+    except asyncio.TimeoutError:
+        return bool(done.is_set())
+    return True
+
+
+def _deadline(timeout: float) -> float:
+    return time.monotonic() + min(max(0.0, timeout), LONGEST)
+
+
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())
+
+
+def _targets(client: Any | None) -> tuple[list[Engine], list[Any]]:
+    """The engines to flush, and the clients that cannot tell, after the core has handed over what it still had."""
+    try:
+        emission.settle()
+    except Exception as error:
+        ledger.failure("settle", error)
+    if client is None:
+        return living(), strangers()
+    engine = engine_of(client)
+    return ([engine], []) if engine is not None else ([], [client])
+
+
+# -- clients built without our event processor: the best that is possible -------------------------------------------
+
+
+def _settle_strangers(clients: list[Any], deadline: float) -> bool:
+    """Whether one of *clients* was not done in time."""
+    late = [not _settle_stranger(client, deadline) for client in clients]
+    return any(late)
+
+
+def _settle_stranger(client: Any, deadline: float) -> bool:
+    if sdk.discards_everything(client):
+        return True
+    try:
+        processor = sdk.event_processor_of(client)
+        if sdk.is_async_client(client):
+            return False  # its queue belongs to its loop, and this is not `aflush`
+        if hasattr(processor, "_inbox"):
+            return sdk.nudge(processor, deadline)
+        client.flush()
+    except Exception as error:
+        ledger.failure("flush of a client built elsewhere", error)
+    return False
+
+
+async def _settle_stranger_async(client: Any, deadline: float) -> bool:
+    import asyncio
+
+    if sdk.discards_everything(client):
+        return True
+    if sdk.is_async_client(client):
+        try:
+            return bool(await asyncio.wait_for(client.flush_and_wait(_left(deadline)), _left(deadline)))
+        except asyncio.TimeoutError:
+            return False
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    fate: list[bool] = []
+
+    def work() -> None:
+        fate.append(_settle_stranger(client, deadline))
+        try:
+            loop.call_soon_threadsafe(done.set)
+        except RuntimeError:  # the loop has gone in the meantime
+            return
+
+    threading.Thread(target=work, name="ldinstrument.delivery.nudge", daemon=True).start()
+    return await _set_in_time(done, deadline) and fate == [True]
+
+
+# -- the report --------------------------------------------------------------------------------------------------
+
+
+class _Reported:
+    """How many events had been called unconfirmed when the previous report was made."""
+
+    unconfirmed = 0
+
+
+def _report(counts: Counter[str], late: bool, engines: list[Engine], others: list[Any]) -> FlushReport:
+    total = ledger.stats().events.unconfirmed
+    before, _Reported.unconfirmed = _Reported.unconfirmed, total
+    unconfirmed = total - before if total >= before else total
+    return FlushReport(
+        delivered=counts["delivered"],
+        failed=counts["failed"],
+        dropped=counts["dropped"],
+        pending=counts["waiting"] + counts["flying"] + len(emission._held),
+        unconfirmed=unconfirmed,
+        timed_out=bool(counts["timed_out"]) or late,
+        confirmed=bool(engines) and not others and not unconfirmed,
+    )

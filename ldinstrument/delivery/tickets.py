@@ -1,0 +1,51 @@
+"""One flush and the events it waits for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from .payloads import Payload
+
+
+class Ticket:
+    """What one flush covers: events not sealed yet, and payloads without an answer.
+
+    The engine changes it under its lock, and calls *wake* when there is nothing left to wait for.
+
+    Args:
+        wake: called once; must not wait.
+        deadline: `time.monotonic` seconds; nothing that can only happen later is waited for.
+    """
+
+    def __init__(self, wake: Callable[[], None], deadline: float) -> None:
+        self._wake: Callable[[], None] | None = wake
+        self.deadline = deadline
+        self.payloads: list[Payload] = []
+        self.sealed = False
+
+    def cover(self, payloads: Iterable[Payload]) -> None:
+        """Wait for *payloads*, too."""
+        self.payloads.extend(payloads)
+
+    def unsettled(self) -> list[Payload]:
+        """What has no final answer yet."""
+        return [part for payload in self.payloads for part in payload.lineage() if not part.settled]
+
+    def release(self) -> None:
+        """Wake whoever waits."""
+        wake, self._wake = self._wake, None
+        if wake is None:
+            return
+        try:
+            wake()
+        except RuntimeError:  # its event loop has been closed in the meantime
+            return
+
+    def counts(self) -> Counter[str]:
+        """Custom events by the state of their payload."""
+        counts: Counter[str] = Counter()
+        for payload in self.payloads:
+            for part in payload.lineage():
+                counts[part.state] += part.custom
+        return counts

@@ -1,0 +1,71 @@
+"""One POST over the SDK's own connections. Anything with this `post` can take its place (tests, recorders)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from .. import sdk
+from .payloads import Payload
+
+CONNECTIONS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: `status` 0 and an `error` when nothing did.
+
+    Args:
+        lost: the connection broke without a time-out, as a kept-alive one does that the server has closed.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    error: str = ""
+    lost: bool = False
+
+
+class Transport(Protocol):
+    """Where payloads leave."""
+
+    def post(self, payload: Payload, headers: Mapping[str, str]) -> Answer:
+        """Send the payload's bytes once and wait for the answer; must not raise."""
+
+    def close(self) -> None:
+        """Close idle connections."""
+
+
+class PoolTransport:
+    """The SDK's urllib3 manager, with the time-outs, proxy and CA of its configuration.
+
+    Args:
+        config: the SDK's configuration.
+    """
+
+    def __init__(self, config: Any) -> None:
+        import urllib3
+
+        self._pool = sdk.connection_pool(config, CONNECTIONS)
+        self._url = config.events_uri
+        self._timeout = urllib3.Timeout(connect=config.http.connect_timeout, read=config.http.read_timeout)
+        self._lost = (urllib3.exceptions.ProtocolError, ConnectionError)
+
+    def post(self, payload: Payload, headers: Mapping[str, str]) -> Answer:
+        """Send once; urllib3's own retries and redirects are off."""
+        started = time.monotonic()
+        try:
+            answer = self._pool.request(
+                "POST", self._url, body=payload.body, headers=headers, timeout=self._timeout, retries=False
+            )
+        except Exception as error:
+            reason = getattr(error, "reason", None) or error
+            seconds = time.monotonic() - started
+            return Answer(0, seconds=seconds, error=type(reason).__name__, lost=isinstance(error, self._lost))
+        return Answer(answer.status, answer.headers, time.monotonic() - started)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._pool.clear()
