@@ -214,6 +214,13 @@ class Session:
         """Record a thumb: satisfaction 100 or 0, and `user.negative_feedback` for a thumb down."""
         self.satisfaction(100 if positive else 0, **{"feedback_type": "thumb", **data})
 
+    def add_data(self, **data: Any) -> None:
+        """Add to the data of the session's own `<name>.*` events: what is known only later, such as a status."""
+        added = copied(data, f"{self.name}.*")
+        if added:
+            with self._lock:
+                self._data.update(added)
+
     def touch(self) -> None:
         """Note that the session is active now; its duration counts to here."""
         self._last = max(self._last, clock())
