@@ -62,6 +62,7 @@ class _Held:
 
 
 _held: deque[_Held] = deque()
+_recorder: Tracker | None = None
 _later: deque[Callable[[], None]] = deque()
 
 
@@ -83,13 +84,26 @@ def emit(one: Emission, context: Context | None, client: Tracker | None) -> None
     if not finite(one):
         _refuse(one, "not_a_number", "summed up to infinity; record smaller numbers")
         return
-    taker = client if client is not None else sdk.singleton_client()
+    taker = _taker(client)
     if taker is None:
         _hold(one, context)
         return
     if _held:
         release_held(taker)
     _hand_over(one, context, taker)
+
+
+def _taker(client: Tracker | None) -> Tracker | None:
+    if _recorder is not None:
+        return _recorder
+    return client if client is not None else sdk.singleton_client()
+
+
+def set_recorder(recorder: Tracker | None) -> Tracker | None:
+    """Send everything to *recorder*, whichever client it was meant for (tests); returns the one before."""
+    global _recorder
+    before, _recorder = _recorder, recorder
+    return before
 
 
 def _refuse(one: Emission, reason: str, advice: str) -> None:
@@ -112,7 +126,7 @@ def _hold(one: Emission, context: Context) -> None:
 
 def release_held(client: Tracker | None = None) -> None:
     """Hand over what was recorded before there was a client."""
-    taker = client if client is not None else sdk.singleton_client()
+    taker = _taker(client)
     while taker is not None and _held:
         try:
             held = _held.popleft()

@@ -502,6 +502,11 @@ def _note_function(key: str, fn: Any) -> None:
         )
 
 
+def forget_functions() -> None:
+    """Forget which function used which key (tests)."""
+    _functions.clear()
+
+
 def _depth() -> int:
     depth, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:

@@ -1,0 +1,100 @@
+"""Test your instrumentation: a client that records instead of sending, and a clean slate for every test.
+
+With pytest, ask for the fixture `ld_events`; anywhere else, `with recording() as events:`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from . import emission, sessions, tasks
+from .ledger import ledger
+from .metrics import STANDARD_METRICS, catalog
+
+if TYPE_CHECKING:
+    from ldclient import Context
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedEvent:
+    """One `track` call: what LaunchDarkly would have received."""
+
+    key: str
+    context: Context
+    data: Any
+    value: float | int | None
+
+
+class RecordingClient:
+    """Takes `track` calls and keeps them, oldest first. Give it as `client=`, or let `recording()` do it."""
+
+    def __init__(self) -> None:
+        self.events: list[RecordedEvent] = []
+
+    def track(
+        self, event_name: str, context: Context, data: Any | None = None, metric_value: Any | None = None
+    ) -> None:
+        """Record one event."""
+        self.events.append(RecordedEvent(event_name, context, data, metric_value))
+
+    def of(self, key: str) -> list[RecordedEvent]:
+        """The events with this event key."""
+        return [event for event in self.events if event.key == key]
+
+    def values(self, key: str) -> list[float | int | None]:
+        """The metric values of the events with this event key."""
+        return [event.value for event in self.of(key)]
+
+    def keys(self) -> list[str]:
+        """The event keys, sorted, each once."""
+        return sorted({event.key for event in self.events})
+
+    def only(self, key: str) -> RecordedEvent:
+        """The one event with this event key.
+
+        Raises:
+            AssertionError: there is none, or more than one; says which keys there are.
+        """
+        found = self.of(key)
+        if len(found) != 1:
+            raise AssertionError(f"expected one event {key!r}, found {len(found)}; recorded keys: {self.keys()}")
+        return found[0]
+
+    def clear(self) -> None:
+        """Forget what was recorded."""
+        self.events.clear()
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    def __iter__(self) -> Iterator[RecordedEvent]:
+        return iter(self.events)
+
+
+@contextmanager
+def recording(*, strict: bool = False) -> Iterator[RecordingClient]:
+    """Record every event of the block, whichever client it was meant for; nothing leaves the process.
+
+    Args:
+        strict: raise `StrictError` where production would only log a complaint.
+    """
+    client = RecordingClient()
+    before, strict_before = emission.set_recorder(client), ledger.strict
+    ledger.strict = strict
+    try:
+        yield client
+    finally:
+        emission.settle()
+        emission.set_recorder(before)
+        ledger.strict = strict_before
+
+
+def reset() -> None:
+    """Forget everything global: open sessions, the ledger, held events, and the catalog but for the standard metrics."""
+    sessions.forget_everything()
+    tasks.forget_functions()
+    catalog.clear()
+    catalog.add(*STANDARD_METRICS)
