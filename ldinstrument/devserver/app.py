@@ -56,6 +56,7 @@ class HostGuard:
         self.allowed = allowed
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass a request on, or answer 403."""
         if scope["type"] == "http" and self.allowed is not None:
             headers = dict(scope["headers"])
             host = headers.get(b"host", b"").decode("latin-1")
@@ -85,6 +86,7 @@ class MethodOverride:
         self.app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass a request on with the method it means."""
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith("/api/"):
             wanted = dict(scope["headers"]).get(b"x-http-method-override", b"").upper()
             if wanted in OVERRIDABLE:
@@ -102,5 +104,6 @@ class CrossOrigin:
         )
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a preflight, or pass the request on."""
         private = scope["type"] != "http" or PRIVATE.match(scope["path"])
         await (self.app if private else self.open)(scope, receive, send)

@@ -23,7 +23,7 @@ class Fault:
         headers: response headers.
         body: response body.
         delay: seconds to wait before the answer.
-        drop: cut the connection instead of answering, after the request was read; `"early"` cuts before the body is read.
+        drop: cut the connection instead of answering, after the request was read; `"early"` cuts before its body is.
         truncate: send the headers and half of the body, then cut.
         after: let the server do its work first (the events are kept), then spoil the answer.
         method: only this HTTP method.
@@ -115,8 +115,10 @@ class FaultMiddleware:
         self.app = app
         self.faults = faults
         self.record = record
+        self.stopping: asyncio.Event | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or do what a fault says."""
         if scope["type"] != "http" or not self.faults.wanted(scope["method"], scope["path"]):
             await self.app(scope, receive, send)
             return
@@ -126,25 +128,50 @@ class FaultMiddleware:
         fault = early or self.faults.take(scope["method"], scope["path"], headers, body)
         if fault is None:
             await self.app(scope, _again(body, receive), send)
-        elif fault.after or fault.label() == "delay":
-            await self._after(fault, scope, _again(body, receive), send)
+        elif fault.after:
+            await self._spoil_after(fault, scope, _again(body, receive), send)
+        elif fault.label() == "delay":
+            if await self._pause(fault.delay, send):
+                await self.app(scope, _again(body, receive), send)
         else:
-            status = 0 if fault.drop else fault.status or 200
-            await self.record(scope["path"], headers, body, status, fault.label())
-            await _spoil(fault, send, None)
+            await self.record(scope["path"], headers, body, 0 if fault.drop else fault.status or 200, fault.label())
+            await self._answer(fault, send, Answer())
 
-    async def _after(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
-        if not fault.after:
-            await asyncio.sleep(fault.delay)
-            await self.app(scope, receive, send)
-            return
-        answer = _Answer()
+    async def _spoil_after(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
+        """The server does its work, and nobody hears the answer as it was."""
+        answer = Answer()
         await self.app({**scope, "ldinstrument.fault": fault.label()}, receive, answer.take)
-        await _spoil(fault, send, answer)
+        await self._answer(fault, send, answer)
+
+    async def _pause(self, seconds: float, send: Send) -> bool:
+        """Wait; False when the server stops meanwhile, and the connection is cut."""
+        if self.stopping is None or seconds <= 0:
+            return True
+        try:
+            await asyncio.wait_for(self.stopping.wait(), seconds)
+        except asyncio.TimeoutError:
+            return True
+        _cut(send)
+        return False
+
+    async def _answer(self, fault: Fault, send: Send, answer: Answer) -> None:
+        if not await self._pause(fault.delay, send):
+            return
+        if fault.drop:
+            _cut(send)
+            return
+        answer.spoil(fault)
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        if fault.truncate:
+            await send({"type": "http.response.body", "body": answer.body[: len(answer.body) // 2], "more_body": True})
+            await asyncio.sleep(0.01)  # let the half answer leave before the connection is cut
+            _cut(send)
+        else:
+            await send({"type": "http.response.body", "body": answer.body})
 
 
-class _Answer:
-    """The answer that the server would have given."""
+class Answer:
+    """The answer that the server would have given, and what a fault makes of it."""
 
     def __init__(self) -> None:
         self.status = 200
@@ -152,37 +179,30 @@ class _Answer:
         self.body = b""
 
     async def take(self, message: dict[str, Any]) -> None:
+        """`send` for the application."""
         if message["type"] == "http.response.start":
             self.status, self.headers = message["status"], list(message.get("headers", []))
         elif message["type"] == "http.response.body":
             self.body += message.get("body", b"")
 
-
-async def _spoil(fault: Fault, send: Send, answer: _Answer | None) -> None:
-    """Delay, then cut, halve or replace the answer."""
-    await asyncio.sleep(fault.delay)
-    if fault.drop:
-        _cut(send)
-        return
-    replaced = answer is None or fault.status is not None
-    body = (fault.body.encode() if isinstance(fault.body, str) else fault.body) if replaced else answer.body  # type: ignore[union-attr]
-    status = fault.status or (answer.status if answer else 200)
-    kept = [] if replaced else [pair for pair in answer.headers if pair[0].lower() != b"content-length"]  # type: ignore[union-attr]
-    headers = [*kept, *((name.lower().encode(), value.encode()) for name, value in fault.headers.items())]
-    if status not in (204, 304):
-        headers.append((b"content-length", str(len(body) or (2 if fault.truncate else 0)).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    if fault.truncate:
-        await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
-        await asyncio.sleep(0.01)
-        _cut(send)
-        return
-    await send({"type": "http.response.body", "body": body})
+    def spoil(self, fault: Fault) -> None:
+        """Replace status and body where the fault names them; a truncated answer promises more than it brings."""
+        if fault.status is not None:
+            self.status, self.headers, self.body = fault.status, [], b""
+        if fault.body:
+            self.body = fault.body.encode() if isinstance(fault.body, str) else fault.body
+        kept = [pair for pair in self.headers if pair[0].lower() != b"content-length"]
+        self.headers = [*kept, *((name.lower().encode(), value.encode()) for name, value in fault.headers.items())]
+        if self.status not in (204, 304):
+            length = len(self.body) or (2 if fault.truncate else 0)
+            self.headers.append((b"content-length", str(length).encode()))
 
 
 def _cut(send: Send) -> None:
-    """Abort the TCP connection. uvicorn's `send` is a method of the cycle that holds the transport; ASGI itself has no word
-    for "no answer at all"."""
+    """Abort the TCP connection.
+
+    uvicorn's `send` is a method of the cycle that holds the transport; ASGI itself has no word for "no answer at all".
+    """
     transport = getattr(getattr(send, "__self__", None), "transport", None)
     if transport is None:
         raise RuntimeError("this ASGI server does not let a fault cut the connection")

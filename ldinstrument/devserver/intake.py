@@ -45,8 +45,8 @@ class Intake:
 
     Args:
         work: where the database work is done.
-        access: SDK keys and client-side ids (None accepts all that are not empty), REST tokens for the import API, and the
-            size above which a body is answered with 413.
+        access: SDK keys and client-side ids (None accepts all that are not empty), REST tokens for the import API, and
+            the size above which a body is answered with 413.
     """
 
     def __init__(self, work: Work, access: Access):

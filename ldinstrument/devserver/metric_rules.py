@@ -1,4 +1,4 @@
-"""What LaunchDarkly accepts as a metric: required fields, enums, combinations, defaults (launchdarkly.md section 1.2)."""
+"""What LaunchDarkly accepts as a metric: required fields, enums, combinations, defaults (launchdarkly.md, 1.2)."""
 
 from __future__ import annotations
 
@@ -186,12 +186,13 @@ def _check_filter(node: Any, depth: int) -> None:
 
 
 CHECKS: tuple[Callable[[Document], None], ...] = (
-    _types, _key, _enums, _kind, _targets, _numeric, _aggregation, _percentile, _event_default, _data_source, _winsor, _filter,
+    _types, _key, _enums, _kind, _targets, _numeric, _aggregation, _percentile, _event_default, _data_source, _winsor,
+    _filter,
 )  # fmt: skip
 
 
 def _with_defaults(metric: Document, available: Collection[str]) -> Document:
-    """Complete a valid metric as the server would; empty strings are left out, since the enums of clients refuse them."""
+    """Complete a valid metric as the server would; empty strings go, since the enums of clients refuse them."""
     given = {name: value for name, value in metric.items() if value != ""}
     units = list(dict.fromkeys(given.pop("analysisUnits", None) or given.pop("randomizationUnits", None) or []))
     given.pop("randomizationUnits", None)

@@ -41,7 +41,7 @@ class Metrics:
             raise not_found()
         return found
 
-    def list(self, project: str) -> list[Document]:
+    def every(self, project: str) -> list[Document]:
         """The metrics of a project, oldest first."""
         return self.store.documents("metric", self.projects.require(project))
 
@@ -149,7 +149,7 @@ class MetricsAPI:
         offset = whole_number(parameters, "offset", 0, 0, 10**9)
         tests, expand = filters(parameters.get("filter", "")), _expand(request)
         counted = (
-            {**m, "experimentCount": len(self.metrics.experiments(m["key"]))} for m in self.metrics.list(project)
+            {**m, "experimentCount": len(self.metrics.experiments(m["key"]))} for m in self.metrics.every(project)
         )
         found = [metric for metric in counted if all(test(metric) for test in tests)]
         found = sorted_by(found, parameters.get("sort", "createdAt"))
@@ -175,8 +175,8 @@ class MetricsAPI:
         if not expand:
             return {}
         flags = self.metrics.experiments(key)
-        counts = {"experimentCount": len(flags), "metricGroupCount": 0, "activeExperimentCount": len(flags)}
-        found = {name: counts[name] for name in ("experimentCount", "metricGroupCount") if name in expand}
+        counts: Document = {"experimentCount": len(flags), "metricGroupCount": 0}
+        found = {name: count for name, count in counts.items() if name in expand}
         if "experiments" in expand:
             found["experiments"] = [_experiment(project, flag) for flag in flags]
         return found | ({"metricGroups": []} if "metricGroups" in expand else {})

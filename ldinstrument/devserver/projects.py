@@ -107,9 +107,16 @@ class Projects:
 
 def _kind(key: str, name: str, description: str, version: int, at: int) -> Document:
     return {
-        "key": key, "name": name, "description": description, "version": version, "creationDate": at, "lastModified": at,
-        "createdFrom": "default" if not at else "manual", "archived": False, "hideInTargeting": False,
-    }  # fmt: skip
+        "key": key,
+        "name": name,
+        "description": description,
+        "version": version,
+        "creationDate": at,
+        "lastModified": at,
+        "createdFrom": "manual" if at else "default",
+        "archived": False,
+        "hideInTargeting": False,
+    }
 
 
 class ProjectsAPI:

@@ -4,10 +4,12 @@ The semantics are those of launchdarkly.md section 4:
 
 - A unit is a context kind and key. It belongs to the variation of its *first* exposure (a `feature` event with
   `reason.inExperiment`), and is counted once.
-- An event counts for a unit when its context carries that kind and key and it was created at or after that first exposure.
-- The value of a unit: `occurrence` 1 or 0; `count` the number of events; numeric `sum` the total, numeric `average` the mean of its
-  events that have a value. `metricValue` plays no part in the first two.
-- A unit without a value counts as 0 where the metric fills with zero (`eventDefault.disabled` false); an occurrence always does.
+- An event counts for a unit when its context carries that kind and key, and it was created at or after that first
+  exposure.
+- The value of a unit: `occurrence` 1 or 0; `count` the number of events; numeric `sum` the total, numeric `average` the
+  mean of its events that have a value. `metricValue` plays no part in the first two.
+- A unit without a value counts as 0 where the metric fills with zero (`eventDefault.disabled` false); an occurrence
+  always does.
 - Percentiles are of the unit values, with linear interpolation between neighbours (the common "type 7").
 """
 
@@ -107,8 +109,8 @@ class Row:
 class Total:
     """All events of one key, whoever was exposed to what.
 
-    `events` counts them, `values` those with a numeric value, `sum` adds these up, `distribution` is of the single values,
-    `metrics` names the metrics that read this event key, `last_seen` is in epoch milliseconds.
+    `events` counts them, `values` those with a numeric value, `sum` adds these up, `distribution` is of the single
+    values, `metrics` names the metrics that read this event key, `last_seen` is in epoch milliseconds.
     """
 
     event_key: str
@@ -213,8 +215,8 @@ def _exposed(store: Store) -> dict[str, dict[str, list[int]]]:
 def analysis_unit(metric: Document, flag: Document | None, exposed: list[str]) -> str | None:
     """The context kind by which a metric is analysed in an experiment on this flag.
 
-    The experiment's randomization unit if the metric allows it, else the first unit of the metric that was exposed; None
-    when the two have no kind in common, which is LaunchDarkly's "no data".
+    The experiment's randomization unit if the metric allows it, else the first unit of the metric that was exposed;
+    None when the two have no kind in common, which is LaunchDarkly's "no data".
     """
     allowed = [kind for kind in metric["analysisUnits"] if kind in exposed]
     preferred = [kind for kind in randomization_kinds(flag or {}) if kind in allowed]

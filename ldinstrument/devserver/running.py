@@ -41,8 +41,8 @@ class Running:
             *MetricsAPI(calls, Metrics(local.store, projects)).routes(),
             *ProjectsAPI(calls, projects).routes(),
         ]
-        app = FaultMiddleware(build(routes, local.allowed_hosts), local._faults, self._record_fault)
-        self.server = _Server(_config(app))
+        self.faults = FaultMiddleware(build(routes, local.allowed_hosts), local._faults, self._record_fault)
+        self.server = _Server(_config(self.faults))
         self.server.before_shutdown = self._end_streams
         self._failure: BaseException | None = None
         self._up = threading.Event()
@@ -82,12 +82,15 @@ class Running:
 
     async def _serve(self) -> None:
         self.delivery.hub = Hub()
+        self.faults.stopping = asyncio.Event()
         self.server.up = self._up
         await self.server.serve(sockets=[self.listener])
 
     def _end_streams(self) -> None:
         if self.delivery.hub is not None:
             self.delivery.hub.close()
+        if self.faults.stopping is not None:
+            self.faults.stopping.set()
 
     async def _record_fault(self, path: str, headers: dict[str, str], body: bytes, status: int, label: str) -> None:
         if is_intake(path):

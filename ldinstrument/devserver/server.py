@@ -30,8 +30,8 @@ START_SECONDS = 20.0
 class LocalLaunchDarkly:
     """A LaunchDarkly in this process, on loopback: metrics API, event intake, flag delivery, read-out and page.
 
-    A context manager: `with LocalLaunchDarkly() as ld:` starts it in a thread and stops it at the end. What it has received
-    can still be read afterwards, and `start()` brings it back on the same port with everything it knew.
+    A context manager: `with LocalLaunchDarkly() as ld:` starts it in a thread and stops it at the end. What it has
+    received can still be read afterwards, and `start()` brings it back on the same port with everything it knew.
 
     Args:
         port: 0 takes a free one, which then stays the same over restarts.
@@ -45,7 +45,7 @@ class LocalLaunchDarkly:
         rate_limit: REST calls in 10 s before 429.
         max_payload_bytes: a larger event payload is answered with 413.
         host: the address to bind; other than loopback only on purpose.
-        allowed_hosts: names accepted in the `Host` header; by default the loopback names on loopback, and all elsewhere.
+        allowed_hosts: names accepted in the `Host` header; by default the loopback names on loopback, else all.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class LocalLaunchDarkly:
 
     @property
     def url(self) -> str:
-        """Where it listens, such as `http://127.0.0.1:8030`; the base, stream and events URI of every SDK, and of REST."""
+        """Where it listens, such as `http://127.0.0.1:8030`: base, stream and events URI of every SDK, and of REST."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
@@ -145,8 +145,8 @@ class LocalLaunchDarkly:
     def events(self, kind: str | None = None) -> list[Event]:
         """Every event that was accepted, in the order of arrival, as it was sent.
 
-        Each is a dict with `payload_id` and `received` (epoch milliseconds) as attributes. Repeated payloads count once;
-        diagnostics are no events.
+        Each is a dict with `payload_id` and `received` (epoch milliseconds) as attributes. Repeated payloads count
+        once; diagnostics are no events.
         """
         return [event for event in self.store.events(kind=kind) if not str(event["kind"]).startswith("diagnostic")]
 
@@ -252,7 +252,7 @@ class LocalLaunchDarkly:
 
 
 def _running_class() -> type[Running]:
-    """starlette and uvicorn load with the first start."""
+    """Starlette and uvicorn load with the first start."""
     try:
         from .running import Running
     except ImportError as error:

@@ -17,18 +17,20 @@ CREATE TABLE IF NOT EXISTS documents (
   collection TEXT NOT NULL, project TEXT NOT NULL, key TEXT NOT NULL, body TEXT NOT NULL,
   UNIQUE (collection, project, key));
 CREATE TABLE IF NOT EXISTS posts (
-  id INTEGER PRIMARY KEY, received INTEGER NOT NULL, route TEXT NOT NULL, payload_id TEXT NOT NULL, status INTEGER NOT NULL,
-  bytes INTEGER NOT NULL, events INTEGER NOT NULL, duplicate INTEGER NOT NULL, agent TEXT NOT NULL, fault TEXT NOT NULL,
-  error TEXT NOT NULL);
+  id INTEGER PRIMARY KEY, received INTEGER NOT NULL, route TEXT NOT NULL, payload_id TEXT NOT NULL,
+  status INTEGER NOT NULL, bytes INTEGER NOT NULL, events INTEGER NOT NULL, duplicate INTEGER NOT NULL,
+  agent TEXT NOT NULL, fault TEXT NOT NULL, error TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS posts_by_payload ON posts (payload_id);
 CREATE TABLE IF NOT EXISTS payloads (id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS events (
-  id INTEGER PRIMARY KEY, post INTEGER NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL, created INTEGER NOT NULL, body TEXT NOT NULL);
+  id INTEGER PRIMARY KEY, post INTEGER NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL, created INTEGER NOT NULL,
+  body TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS events_by_key ON events (key, kind);
 CREATE TABLE IF NOT EXISTS event_keys (
   key TEXT PRIMARY KEY, events INTEGER NOT NULL, valued INTEGER NOT NULL, last_seen INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS measurements (
-  key TEXT NOT NULL, kind TEXT NOT NULL, unit TEXT NOT NULL, event INTEGER NOT NULL, created INTEGER NOT NULL, value REAL,
-  PRIMARY KEY (key, kind, unit, event)) WITHOUT ROWID;
+  key TEXT NOT NULL, kind TEXT NOT NULL, unit TEXT NOT NULL, event INTEGER NOT NULL, created INTEGER NOT NULL,
+  value REAL, PRIMARY KEY (key, kind, unit, event)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS exposures (
   flag TEXT NOT NULL, kind TEXT NOT NULL, unit TEXT NOT NULL, variation INTEGER NOT NULL, first INTEGER NOT NULL,
   PRIMARY KEY (flag, kind, unit)) WITHOUT ROWID;
@@ -43,8 +45,8 @@ class Post:
     """One POST that reached the event intake.
 
     `status` is what the intake decided, `fault` what a test made of it (empty without a fault), `duplicate` that its
-    payload id had been accepted before, `events` the number of events in its body (also of a duplicate), `received` epoch
-    milliseconds, `bytes` the size on the wire.
+    payload id had been accepted before, `events` the number of events in its body (also of a duplicate), `received`
+    epoch milliseconds, `bytes` the size on the wire, `error` why it was refused.
     """
 
     route: str
@@ -73,7 +75,7 @@ class Event(dict[str, Any]):
 
 @dataclass(slots=True)
 class Batch:
-    """The rows that the events of one POST become; see `intake.rows_of`."""
+    """The rows that the events of one POST become; see `batches.rows_of`."""
 
     events: list[tuple[str, str, int, str]] = field(default_factory=list)  # kind, key, created, body
     measurements: list[tuple[str, str, str, int, int, float | None]] = field(
@@ -261,9 +263,13 @@ class Store:
     def posts(self) -> list[Post]:
         """Every POST that reached the intake, in the order of arrival."""
         found = self.rows(
-            "SELECT route, payload_id, status, bytes, events, duplicate, received, agent, fault, error FROM posts ORDER BY id"
+            "SELECT route, payload_id, status, bytes, events, duplicate, received, agent, fault, error "
+            "FROM posts ORDER BY id"
         )
-        return [Post(*row[:5], bool(row[5]), *row[6:]) for row in found]
+        return [
+            Post(route, payload, status, size, events, bool(duplicate), received, agent, fault, error)
+            for route, payload, status, size, events, duplicate, received, agent, fault, error in found
+        ]
 
     def forget_traffic(self) -> None:
         """Delete posts, events and exposures; metrics and flags stay."""

@@ -26,8 +26,8 @@ def require_token(request: Request, tokens: Collection[str] | None) -> str:
 
     Args:
         request: the call.
-        tokens: the tokens that are accepted; None accepts everything but what LaunchDarkly's REST API never takes: nothing
-            at all, an SDK key, a mobile key, a client-side id, and a scheme such as `Bearer` before the token.
+        tokens: the tokens that are accepted; None accepts everything but what LaunchDarkly's REST API never takes:
+            nothing at all, an SDK key, a mobile key, a client-side id, and a scheme such as `Bearer` before the token.
 
     Raises:
         Refused: 401.
