@@ -1,0 +1,135 @@
+"""`SessionMetricsTracker`: sessions by an id of yours, where no block can hold them."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .contexts import as_context, kinds, same
+from .emission import Tracker
+from .errors import StrictError
+from .ledger import ledger
+from .sessions import Session, open_session, session_event_keys
+
+if TYPE_CHECKING:
+    from ldclient import Context
+
+R = TypeVar("R")
+
+MAX_SESSIONS = 10_000
+
+
+class SessionMetricsTracker:
+    """Track sessions by explicit ids: a conversation, a game, a checkout that many calls belong to.
+
+    At the end of each, `session.duration` (milliseconds), `session.success_rate` (percent, when there were
+    interactions) and `session.interactions` leave for its user, with `sessionId` in their data. Safe for several
+    threads; a failure of ours never reaches the caller.
+
+    Args:
+        client: takes the events; the `ldclient` singleton at the moment of emission when None.
+        max_sessions: how many may be open; the one silent for longest then ends as abandoned, said once and counted.
+    """
+
+    def __init__(self, client: Tracker | None = None, *, max_sessions: int = MAX_SESSIONS) -> None:
+        session_event_keys("session")
+        self._client = client
+        self._max = max(1, max_sessions)
+        self._lock = threading.RLock()
+        self._open: OrderedDict[Hashable, Session] = OrderedDict()
+
+    def start_session(self, user_id: Any, session_id: str) -> None:
+        """Open the session *session_id*; an open one of the same user goes on, another user's ends first.
+
+        Args:
+            user_id: a key of kind `user`, or an `ldclient.Context`.
+            session_id: yours; unique among the open ones.
+        """
+        _guarded("start_session", lambda: self._start(as_context(user_id), session_id))
+
+    def track_interaction(self, session_id: str, success: bool = True) -> None:
+        """Count one interaction of an open session; an unknown id is no error."""
+        _guarded("track_interaction", lambda: self._track(session_id, success))
+
+    def end_session(self, session_id: str) -> dict[str, Any] | None:
+        """End a session and emit its metrics; the call itself is its last activity.
+
+        Returns:
+            `user_id`, `start_time` (seconds since the epoch), `interactions`, `successful_tasks`, `duration` (seconds);
+            None when no session of this id is open.
+        """
+        return _guarded("end_session", lambda: self._end(session_id))
+
+    def _start(self, context: Context | None, session_id: str) -> None:
+        with self._lock:
+            ending = self._superseded(context, session_id)
+            if ending is None:
+                return
+            self._open[session_id] = open_session(context, id=str(session_id), client=self._client)
+            crowded = [self._open.popitem(last=False)[1] for _ in range(len(self._open) - self._max)]
+        for one in ending:
+            one.end("replaced")
+        for one in crowded:
+            self._evict(one)
+
+    def _superseded(self, context: Context | None, session_id: str) -> list[Session] | None:
+        """The session that a new one of this id replaces; None when the open one goes on."""
+        found = self._open.get(session_id)
+        if found is None or found.ended:
+            return []
+        if context is None or found.context is None or not same(found.context, context):
+            return [self._open.pop(session_id)]
+        found.touch()
+        self._open.move_to_end(session_id)
+        return None
+
+    def _evict(self, crowded: Session) -> None:
+        ledger.evicted()
+        ledger.warn(
+            "evicted", "SessionMetricsTracker", f"more than {self._max} tracked sessions: end yours, or use a store"
+        )
+        crowded.end("abandoned")
+
+    def _track(self, session_id: str, success: bool) -> None:
+        with self._lock:
+            found = self._open.get(session_id)
+            if found is None or found.ended:
+                return
+            self._open.move_to_end(session_id)
+            found.interaction(bool(success))
+
+    def _end(self, session_id: str) -> dict[str, Any] | None:
+        with self._lock:
+            found = self._open.pop(session_id, None)
+        if found is None or found.ended:
+            return None
+        found.touch()
+        seen, started = found.summary(), found._started_ms / 1000
+        found.end()
+        return {
+            "user_id": user_id_of(found.context),
+            "start_time": started,
+            "interactions": seen.interactions,
+            "successful_tasks": seen.successes,
+            "duration": seen.duration_ms / 1000,
+        }
+
+
+def user_id_of(context: Context | None) -> str | None:
+    """The key of kind `user`; of a context without one, its whole key."""
+    if context is None:
+        return None
+    user = kinds(context).get("user")
+    return context.fully_qualified_key if user is None else user.key
+
+
+def _guarded(where: str, work: Callable[[], R]) -> R | None:
+    try:
+        return work()
+    except StrictError:
+        raise
+    except Exception as error:
+        ledger.failure(where, error)
+        return None

@@ -1,0 +1,177 @@
+"""`SessionMetricsTracker`: sessions by an id of the caller's."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import Any
+
+import pytest
+from ldclient import Context
+
+from ldinstrument import sessions
+from ldinstrument.ledger import ledger
+from ldinstrument.tracker import SessionMetricsTracker
+
+
+class Recorder:
+    """Takes events as `LDClient.track` does, and keeps them."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, Any, Any, Any]] = []
+
+    def track(self, event_name: str, context: Any, data: Any = None, metric_value: Any = None) -> None:
+        self.events.append((event_name, context, data, metric_value))
+
+    def by_key(self) -> dict[str, Any]:
+        return {key: value for key, _, _, value in self.events}
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    sessions.forget_everything()
+    yield
+    sessions.forget_everything()
+
+
+def test_the_recipe_of_launchdarkly_works():
+    """Start, interact, end: the summary in seconds, the events in milliseconds, for the user."""
+    recorder = Recorder()
+    tracker = SessionMetricsTracker(recorder)
+
+    tracker.start_session("user-1", "s-1")
+    tracker.track_interaction("s-1", True)
+    tracker.track_interaction("s-1", True)
+    tracker.track_interaction("s-1", False)
+    summary = tracker.end_session("s-1")
+
+    assert summary is not None
+    assert {"user_id", "start_time", "interactions", "successful_tasks", "duration"} == set(summary)
+    assert (summary["user_id"], summary["interactions"], summary["successful_tasks"]) == ("user-1", 3, 2)
+    values = recorder.by_key()
+    assert {"session.duration", "session.success_rate", "session.interactions"} == set(values)
+    assert pytest.approx(summary["duration"] * 1000) == values["session.duration"]
+    assert pytest.approx(100 * 2 / 3) == values["session.success_rate"]
+    assert values["session.interactions"] == 3
+    assert {"s-1"} == {data["sessionId"] for _, _, data, _ in recorder.events}
+    assert {("user", "user-1")} == {(context.kind, context.key) for _, context, _, _ in recorder.events}
+
+
+def test_unknown_ids_are_answered_with_none():
+    """Neither an id never started, nor one that has ended, nor one that cannot be an id is an error."""
+    recorder = Recorder()
+    tracker = SessionMetricsTracker(recorder)
+
+    assert tracker.track_interaction("nobody", True) is None
+    assert tracker.end_session("nobody") is None
+    tracker.start_session("user-1", "s-1")
+    assert tracker.end_session("s-1") is not None
+    assert tracker.end_session("s-1") is None
+    assert tracker.end_session(["unhashable"]) is None  # type: ignore[arg-type]
+
+    assert [key for key, *_ in recorder.events] == ["session.duration", "session.interactions"]
+
+
+def test_a_context_is_taken_as_it_is():
+    """`user_id` may be a context, of several kinds too; `user_id` of the summary is its user's key."""
+    recorder = Recorder()
+    tracker = SessionMetricsTracker(recorder)
+    context = Context.create_multi(Context.create("ana"), Context.create("acme", "organization"))
+
+    tracker.start_session(context, "s-1")
+    summary = tracker.end_session("s-1")
+
+    assert summary is not None
+    assert summary["user_id"] == "ana"
+    assert all(seen == context for _, seen, _, _ in recorder.events)
+
+
+def test_starting_again_goes_on_for_the_same_user_and_ends_anothers():
+    """A repeated start (a retried request) changes nothing; another user's session of that id ends first."""
+    recorder = Recorder()
+    tracker = SessionMetricsTracker(recorder)
+
+    tracker.start_session("ana", "s-1")
+    tracker.track_interaction("s-1", True)
+    tracker.start_session("ana", "s-1")
+    tracker.track_interaction("s-1", True)
+    tracker.start_session("ben", "s-1")
+    summary = tracker.end_session("s-1")
+
+    assert summary is not None
+    assert (summary["user_id"], summary["interactions"]) == ("ben", 0)
+    ended = {context.key: value for key, context, _, value in recorder.events if key == "session.interactions"}
+    assert ended == {"ana": 2, "ben": 0}
+
+
+def test_nobody_costs_the_events_and_nothing_else():
+    """None as user is said once, counted, and never raised."""
+    recorder = Recorder()
+    tracker = SessionMetricsTracker(recorder)
+
+    tracker.start_session(None, "s-1")
+    tracker.track_interaction("s-1", True)
+    summary = tracker.end_session("s-1")
+
+    assert summary is not None
+    assert summary["user_id"] is None
+    assert recorder.events == []
+    assert ledger.stats().values.discarded["no_context"] > 0
+
+
+def test_open_sessions_are_bounded():
+    """Beyond the bound the one silent for longest ends as abandoned, counted."""
+    recorder = Recorder()
+    tracker = SessionMetricsTracker(recorder, max_sessions=3)
+
+    for number in range(5):
+        tracker.start_session("ana", f"s-{number}")
+        tracker.track_interaction("s-0", True)
+
+    assert tracker.end_session("s-1") is None
+    survivor = tracker.end_session("s-0")
+    assert survivor is not None
+    assert survivor["interactions"] == 5
+    assert ledger.stats().evicted_sessions == 2
+    abandoned = [data["sessionId"] for key, _, data, _ in recorder.events if data["endReason"] == "abandoned"]
+    assert {"s-1", "s-2"} == set(abandoned)
+
+
+def test_threads_share_a_tracker():
+    """Eight threads on four sessions: every interaction is in exactly one total."""
+    recorder = Recorder()
+    tracker = SessionMetricsTracker(recorder)
+    for number in range(4):
+        tracker.start_session(f"u-{number}", f"s-{number}")
+
+    def work(seed: int) -> None:
+        for turn in range(500):
+            tracker.track_interaction(f"s-{(seed + turn) % 4}", turn % 5 != 0)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    totals: Counter[str] = Counter()
+    for number in range(4):
+        summary = tracker.end_session(f"s-{number}")
+        assert summary is not None
+        totals["interactions"] += summary["interactions"]
+        totals["successes"] += summary["successful_tasks"]
+
+    assert dict(totals) == {"interactions": 4000, "successes": 3200}
+
+
+def test_a_client_that_fails_never_reaches_the_host():
+    """An exception out of `track` is logged and counted; the summary is still answered."""
+
+    class Broken:
+        def track(self, *args: Any) -> None:
+            raise RuntimeError("broken")
+
+    tracker = SessionMetricsTracker(Broken())
+    tracker.start_session("ana", "s-1")
+
+    assert tracker.end_session("s-1") is not None
+    assert ledger.stats().events.dropped["client_error"] > 0
