@@ -44,8 +44,9 @@ class Intake:
 
     def __init__(self, folder: Path, *, round_trip: float = 0.04, status: Callable[[int], int] = lambda number: 202):
         self.payloads: list[Payload] = []
+        self.status = status
         self.certificate = certificate(folder)
-        handler = type("Handler", (_Handler,), {"intake": self, "status": staticmethod(status)})
+        handler = type("Handler", (_Handler,), {"intake": self})
         self._server = _Server(("127.0.0.1", 0), handler)
         self._server.tls.load_cert_chain(self.certificate, self.certificate.with_suffix(".key"))
         port = self._server.server_address[1]
@@ -93,7 +94,7 @@ class _Server(ThreadingHTTPServer):
     def finish_request(self, request: Any, client_address: Any) -> None:
         # The handshake belongs into the connection's own thread: a frozen client would stop the others.
         with self.tls.wrap_socket(request, server_side=True) as secured:
-            super().finish_request(secured, client_address)  # type: ignore[arg-type]
+            super().finish_request(secured, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A killed client leaves half a handshake or half a request: nothing to report."""
@@ -103,14 +104,13 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     intake: ClassVar[Intake]
-    status: ClassVar[Callable[[int], int]]
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
         events = json.loads(body) if self.path == "/bulk" else []
-        status = self.status(len(self.intake.payloads) + 1)
+        status = self.intake.status(len(self.intake.payloads) + 1)
         identifier = self.headers.get("X-LaunchDarkly-Payload-ID", "")
         self.intake.payloads.append(Payload(identifier, events, time.monotonic(), status))
         self.send_response(status)
@@ -185,7 +185,7 @@ def certificate(folder: Path) -> Path:
     path = folder / "127.0.0.1.pem"
     command = [
         "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1",
-        "-addext", "subjectAltName=IP:127.0.0.1", "-out", path, "-keyout", path.with_suffix(".key"),
+        "-addext", "subjectAltName=IP:127.0.0.1", "-out", str(path), "-keyout", str(path.with_suffix(".key")),
     ]  # fmt: skip
     try:
         subprocess.run(command, check=True, capture_output=True)

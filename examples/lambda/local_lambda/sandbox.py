@@ -56,7 +56,7 @@ class Function:
         self._command = list(command or (sys.executable, "-m", "awslambdaric", handler))
         self._folder = Path(folder)
         self._environment = dict(environment or {})
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
         self._api: Api | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._finisher: threading.Thread | None = None

@@ -1,0 +1,187 @@
+"""AWS Lambda: a session per invocation, and events that are delivered before the sandbox freezes.
+
+Between invocations Lambda stops the whole process in the middle of whatever it does, and in the end it is killed
+without a word. LaunchDarkly's `flush()` only starts to send, so it loses events there. Here, each invocation's events
+are confirmed before the freeze: before the response leaves, or (`deliver="after_response"`) right after it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
+
+from ...emission import Tracker, disabled
+from ...errors import DefinitionError
+from ...ledger import log
+from ...sessions import entered, session_event_keys
+from .extension import Extension, Refused
+from .invocations import NAME, Delivery, Handler, Invocation, check
+
+if TYPE_CHECKING:
+    from ldclient import Context
+
+__all__ = ["lambda_handler"]
+
+HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
+Deliver = Literal["before_response", "after_response"]
+
+
+@overload
+def lambda_handler(handler: HandlerT, /) -> HandlerT: ...
+
+
+@overload
+def lambda_handler(
+    *,
+    context: Context | str | Mapping[str, Any] | Callable[[Any, Any], Any] | None = None,
+    data: Mapping[str, Any] | Callable[[Any, Any], Mapping[str, Any]] | None = None,
+    success: Callable[[Any], object] | None = None,
+    client: Tracker | None = None,
+    deliver: Deliver = "before_response",
+    timeout: float = 2.0,
+    reserve: float = 0.2,
+) -> Callable[[HandlerT], HandlerT]: ...
+
+
+def lambda_handler(
+    handler: Any = None,
+    /,
+    *,
+    context: Any = None,
+    data: Any = None,
+    success: Callable[[Any], object] | None = None,
+    client: Tracker | None = None,
+    deliver: Deliver = "before_response",
+    timeout: float = 2.0,
+    reserve: float = 0.2,
+) -> Any:
+    """Make each invocation of a (synchronous) Lambda handler a session, and deliver its events before the freeze.
+
+    The session is called `invocation`, so its metrics are `invocation.duration`, `invocation.success_rate` and
+    `invocation.interactions`; its id is AWS's request id, its data `coldStart`, `functionName`, `functionVersion`. The
+    invocation is an interaction of it, failed when the handler raises; the handler's result and exception stay what
+    they are. Shortly before the function's time-out a watchdog ends the session (`endReason` is `timeout`) and flushes.
+
+    Make the LaunchDarkly client at module level, outside the handler, and never close it.
+
+    Args:
+        handler: the function, when the decorator is used bare.
+        context: whose invocation: a `Context`, a key, or a callable of (event, lambda_context). When it fails, the
+            session is without an identity until a flag is evaluated.
+        data: goes with the `invocation.*` events; a mapping or a callable of (event, lambda_context).
+        success: says of the handler's result whether it is one, such as `lambda result: result["statusCode"] < 500`.
+        client: takes the events; the `ldclient` singleton when None.
+        deliver: `"before_response"` flushes, then returns. `"after_response"` returns at once and holds the sandbox,
+            not the caller, until the events are confirmed. It needs Lambda's Extensions API, and to decorate at module
+            level; where that is not to be had it says so and delivers before the response.
+        timeout: seconds that one flush may take at most. While LaunchDarkly does not answer, each flush is given half
+            of the one before; what is not confirmed stays pending for the next invocation.
+        reserve: seconds before the function's time-out in which nothing of ours is done.
+
+    Raises:
+        DefinitionError: the handler is a coroutine function, a generator function or a class, or `deliver` is unknown.
+    """
+    if deliver not in ("before_response", "after_response"):
+        raise DefinitionError(f"lambda_handler: deliver is 'before_response' or 'after_response', not {deliver!r}")
+
+    def decorate(target: HandlerT) -> HandlerT:
+        check(target)
+        session_event_keys(NAME)
+        extension = _shared_extension() if deliver == "after_response" else None
+        described = Handler(target, context, data, success, Delivery(client, timeout, reserve))
+        return cast("HandlerT", _wrapped(described, extension))
+
+    return decorate if handler is None else decorate(handler)
+
+
+def _wrapped(handler: Handler, extension: Extension | None) -> Any:
+    call = handler.call
+
+    @functools.wraps(call, updated=())
+    def run(*args: Any, **kwargs: Any) -> Any:
+        invocation = handler.opened(*_event_and_context(args, kwargs))
+        if invocation is None:
+            return call(*args, **kwargs)
+        if extension is not None:
+            extension.begin(invocation.request_id)
+        after: Extension | None = extension
+        try:
+            try:
+                with entered(invocation.session):
+                    result = call(*args, **kwargs)
+            except BaseException as error:
+                if not isinstance(error, Exception):
+                    after = None  # SystemExit and its like end the process: there will be no "after"
+                invocation.raised(error)
+                raise
+            invocation.returned(result)
+        finally:
+            _hand_over(invocation, after)
+        return result
+
+    return run
+
+
+def _event_and_context(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """The last two arguments: a handler may be a method."""
+    event, lambda_context = (None, None, *args, *kwargs.values())[-2:]
+    return event, lambda_context
+
+
+def _hand_over(invocation: Invocation, extension: Extension | None) -> None:
+    if extension is None or not extension.finish(invocation.request_id, invocation.deliver):
+        invocation.deliver()
+
+
+# -- the extension of this process -----------------------------------------------------------------
+
+_lock = threading.Lock()
+_tried = False
+_extension: Extension | None = None
+
+
+def _shared_extension() -> Extension | None:
+    """The extension of this process, registered at the first call; None where it cannot be, and it is said why."""
+    global _tried, _extension
+    with _lock:
+        if not _tried and not disabled():
+            _tried = True
+            _extension = _registered_extension()
+        return _extension
+
+
+def _registered_extension() -> Extension | None:
+    address = os.environ.get("AWS_LAMBDA_RUNTIME_API")
+    if not address:
+        log.info("deliver='after_response': this is not AWS Lambda; events are flushed before each response")
+        return None
+    if _managed():
+        _say_fallback("Lambda Managed Instances do not freeze, and admit no internal extension")
+        return None
+    extension = Extension(address)
+    try:
+        extension.register()
+    except Refused as refused:
+        _say_fallback(f"Lambda refused the extension ({refused}). {_ADVICE}")
+    except (OSError, RuntimeError) as error:
+        _say_fallback(f"the extension could not be registered ({type(error).__name__})")
+    else:
+        return extension
+    return None
+
+
+def _managed() -> bool:
+    kind = os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE")
+    return kind == "lambda-managed-instances" or bool(os.environ.get("AWS_LAMBDA_MAX_CONCURRENCY"))
+
+
+_ADVICE = "Decorate the handler at module level, so that it happens while the function initialises"
+
+
+def _say_fallback(why: str) -> None:
+    log.warning(
+        "deliver='after_response' is not possible here: %s; events are flushed before each response instead", why
+    )

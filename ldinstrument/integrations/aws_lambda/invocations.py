@@ -1,0 +1,221 @@
+"""One invocation: a session around the handler, an end to it in time, and its events on their way before a freeze."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...contexts import as_context
+from ...delivery import FlushReport, flush
+from ...emission import Tracker, disabled
+from ...errors import DefinitionError, StrictError
+from ...ledger import ledger
+from ...outcomes import Outcome, outcome_of
+from ...sessions import Session, current_session, open_session
+from .watchdog import Watchdog
+
+NAME = "invocation"
+SHORTEST = 0.1
+"""Seconds that a flush is given at least, also while LaunchDarkly has not answered for a while."""
+WATCHDOG = 0.5
+"""Seconds for the watchdog's own flush, at most a fifth of what the invocation had."""
+
+watchdog = Watchdog()
+
+
+@dataclass(slots=True)
+class Delivery:
+    """How long a flush may take.
+
+    Args:
+        client: whose events.
+        timeout: seconds at most.
+        reserve: seconds before the function's time-out that are left to the runtime, at most a tenth of what there was.
+    """
+
+    client: Tracker | None
+    timeout: float
+    reserve: float
+    patience: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.patience = self.timeout
+
+    def flush(self, left: float) -> None:
+        """Flush within *left* seconds; what is not confirmed stays pending for the next time."""
+        allowed = min(self.patience, left)
+        if allowed <= 0:
+            return
+        report = flush(allowed, self.client)
+        # While LaunchDarkly does not answer, an outage costs each invocation half of what it cost the one before.
+        self.patience = max(SHORTEST, self.patience / 2) if report.timed_out else self.timeout
+        if report.timed_out:
+            ledger.warn("lambda_pending", NAME, _pending_message(report, allowed))
+
+
+def _pending_message(report: FlushReport, allowed: float) -> str:
+    return (
+        f"LaunchDarkly did not confirm {report.pending + report.failed} events within {allowed:.2f} s; they stay "
+        "pending and leave with the next invocation. If the network is slow, raise lambda_handler(timeout=...)"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A decorated handler: what was asked for, in one place.
+
+    Args:
+        call: the user's handler.
+        context: whose invocation, or a callable of (event, lambda_context) that says so.
+        data: goes with the `invocation.*` events, or a callable of (event, lambda_context) that makes it.
+        success: says of a result whether it is a success; every result is one when None.
+        delivery: how long a flush may take.
+    """
+
+    call: Callable[..., Any]
+    context: Any
+    data: Any
+    success: Callable[[Any], object] | None
+    delivery: Delivery
+
+    def opened(self, event: Any, lambda_context: Any) -> Invocation | None:
+        """A new invocation; None when nothing is to be measured, or it is measured already (a handler in a handler)."""
+        try:
+            request_id = str(getattr(lambda_context, "aws_request_id", None) or "")
+            around = current_session()
+            if disabled() or (around is not None and around.name == NAME and around.id == request_id):
+                return None
+            return Invocation(self, self._session(request_id, event, lambda_context), remaining(lambda_context))
+        except StrictError:
+            raise
+        except Exception as error:
+            ledger.failure("lambda_handler", error)
+            return None
+
+    def _session(self, request_id: str, event: Any, lambda_context: Any) -> Session:
+        who = _asked("context", self.context, event, lambda_context)
+        more = _asked("data", self.data, event, lambda_context)
+        data = {**_about(lambda_context), **(more if isinstance(more, Mapping) else {})}
+        return open_session(as_context(who), id=request_id or None, name=NAME, data=data, client=self.delivery.client)
+
+    def judged(self, result: Any) -> bool:
+        """Whether *result* is a success; a broken `success=` costs nothing but itself."""
+        if self.success is None:
+            return True
+        try:
+            return bool(self.success(result))
+        except Exception as error:
+            ledger.failure("success of lambda_handler", error)
+            return True
+
+
+class Invocation:
+    """One run of a handler, from its session's start to the hand-over of its events."""
+
+    def __init__(self, handler: Handler, session: Session, seconds: float | None):
+        self.session = session
+        self._handler = handler
+        self._over = threading.Lock()
+        self._until = float("inf")
+        if seconds is not None:
+            delivery = handler.delivery
+            self._until = time.monotonic() + seconds - min(delivery.reserve, seconds / 10)
+            watchdog.arm(self._until - min(WATCHDOG, delivery.timeout, seconds / 5), self._running_out)
+
+    @property
+    def request_id(self) -> str:
+        """AWS's id of the request (the session's)."""
+        return self.session.id
+
+    def returned(self, result: Any) -> None:
+        """The handler returned *result*."""
+        self._end(Outcome.SUCCESS if self._handler.judged(result) else Outcome.FAILURE, "ended")
+
+    def raised(self, error: BaseException) -> None:
+        """The handler raised *error*."""
+        self._end(outcome_of(error), "error")
+
+    def deliver(self) -> None:
+        """Flush, within the time that is left."""
+        try:
+            self._handler.delivery.flush(self._until - time.monotonic())
+        except StrictError:
+            raise
+        except Exception as error:
+            ledger.failure("flush of lambda_handler", error)
+
+    def _running_out(self) -> None:
+        """The function is about to time out; nothing of ours would run after that, so end and flush now."""
+        self._end(Outcome.FAILURE, "timeout")
+        self.deliver()
+
+    def _end(self, outcome: Outcome, reason: str) -> None:
+        if not self._over.acquire(blocking=False):  # the watchdog and the handler's end: the first one counts
+            return
+        watchdog.disarm()
+        if outcome in (Outcome.SUCCESS, Outcome.FAILURE):
+            self.session.interaction(outcome is Outcome.SUCCESS)
+        self.session.end(reason)
+
+
+def remaining(lambda_context: Any) -> float | None:
+    """Seconds until the function's time-out; None where nobody knows (a test's context)."""
+    try:
+        return float(lambda_context.get_remaining_time_in_millis()) / 1000
+    except (AttributeError, TypeError, ValueError):
+        return None
+
+
+def check(handler: Any) -> None:
+    """Refuse at decoration what AWS's Python runtime cannot call.
+
+    Raises:
+        DefinitionError: it says what to write instead.
+    """
+    if inspect.isclass(handler) or not callable(handler):
+        raise DefinitionError(f"lambda_handler decorates a function of (event, context), not {type(handler).__name__}")
+    body = handler if inspect.isroutine(handler) else type(handler).__call__
+    if inspect.iscoroutinefunction(body):
+        raise DefinitionError(
+            "lambda_handler: AWS's Python runtime does not await a handler; write "
+            "'def handler(event, context): return asyncio.run(main(event, context))' and decorate that"
+        )
+    if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
+        raise DefinitionError(
+            "lambda_handler: AWS's Python runtime does not iterate a handler; return the whole result"
+        )
+
+
+def _asked(name: str, given: Any, event: Any, lambda_context: Any) -> Any:
+    """What the user gave for *name*, or what his callable says; an error in it costs only that."""
+    if not callable(given):
+        return given
+    try:
+        return given(event, lambda_context)
+    except Exception as error:
+        ledger.failure(f"{name} of lambda_handler", error)
+        return None
+
+
+_cold = True
+
+
+def _about(lambda_context: Any) -> dict[str, Any]:
+    """What LaunchDarkly is told about an invocation: whether it had to wait for a cold start, and whose it was."""
+    global _cold
+    cold, _cold = _cold, False
+    return {
+        # With provisioned concurrency the initialisation was over before anybody asked.
+        "coldStart": cold and os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") != "provisioned-concurrency",
+        "functionName": _text(getattr(lambda_context, "function_name", None)),
+        "functionVersion": _text(getattr(lambda_context, "function_version", None)),
+    }
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
