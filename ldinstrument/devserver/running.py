@@ -16,6 +16,7 @@ from .faults import FaultMiddleware
 from .flags import Flags
 from .intake import Intake, faulted_post, is_intake
 from .metrics_api import Metrics, MetricsAPI
+from .page import Page
 from .projects import Projects, ProjectsAPI
 from .rest_call import RestCalls
 from .store import Document
@@ -33,6 +34,7 @@ class Running:
         self.work = Work(local.store)
         intake = Intake(self.work, local)
         self.delivery = Delivery(self.work, Flags(local.store), intake)
+        self.page = Page(self.work, local)
         calls = RestCalls(self.work, local, local.rate_limit)
         projects = Projects(local.store, local.projects, local.context_kinds)
         routes = [
@@ -40,6 +42,7 @@ class Running:
             *self.delivery.routes(),
             *MetricsAPI(calls, Metrics(local.store, projects)).routes(),
             *ProjectsAPI(calls, projects).routes(),
+            *self.page.routes(),
         ]
         self.faults = FaultMiddleware(build(routes, local.allowed_hosts), local._faults, self._record_fault)
         self.server = _Server(_config(self.faults))
@@ -82,7 +85,7 @@ class Running:
 
     async def _serve(self) -> None:
         self.delivery.hub = Hub()
-        self.faults.stopping = asyncio.Event()
+        self.faults.stopping = self.page.stopping = asyncio.Event()
         self.server.up = self._up
         await self.server.serve(sockets=[self.listener])
 

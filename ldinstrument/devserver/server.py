@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import missing_extra
 from .faults import Fault, Faults
 from .flags import Flags, read_flags
+from .health import Finding, findings
 from .readout import Readout, read_out
 from .store import Document, Event, Post, Store
 
@@ -172,6 +173,10 @@ class LocalLaunchDarkly:
     def readout(self, project: str | None = None) -> Readout:
         """Metrics by flag variation, and totals by event key; see `readout.Readout`."""
         return read_out(self.store, project)
+
+    def health(self, project: str | None = None) -> list[Finding]:
+        """LaunchDarkly's metric health checks over what has arrived; see `health.findings`."""
+        return findings(self.store, project)
 
     def wait_for(self, predicate: Callable[[], Any], timeout: float = 10.0) -> Any:
         """Look until the predicate is true, and return what it said.

@@ -1,0 +1,94 @@
+"""Why a metric is empty: LaunchDarkly's three metric health checks, and what only a local server can see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .readout import measure_of
+from .store import Document, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check of one metric or event key.
+
+    Args:
+        subject: the metric's key, or the event key.
+        check: `event receipt`, `analysis unit`, `numeric value`, `exposure` or `definition`.
+        ok: whether it passed.
+        detail: what was seen, for a person.
+    """
+
+    subject: str
+    check: str
+    ok: bool
+    detail: str
+
+
+def findings(store: Store, project: str | None = None) -> list[Finding]:
+    """Every check of every custom metric, then the event keys that no metric reads.
+
+    Args:
+        store: what is checked.
+        project: only the metrics of this project; None takes all.
+    """
+    with store.locked():
+        projects = [project] if project is not None else store.projects("metric")
+        metrics = [metric for place in projects for metric in store.documents("metric", place)]
+        seen = {
+            key: (events, valued) for key, events, valued in store.rows("SELECT key, events, valued FROM event_keys")
+        }
+        custom = [metric for metric in metrics if metric["kind"] == "custom"]
+        checked = [finding for metric in custom for finding in _of_metric(store, metric, seen)]
+        return [*checked, *_undeclared(custom, seen)]
+
+
+def _of_metric(store: Store, metric: Document, seen: dict[str, tuple[int, int]]) -> Iterator[Finding]:
+    subject, key = metric["key"], metric["eventKey"]
+    events, valued = seen.get(key, (0, 0))
+    if not events:
+        yield Finding(subject, "event receipt", False, _nothing_received(key, seen))
+        return
+    yield Finding(subject, "event receipt", True, f"{events} events")
+    yield _unit_check(store, metric, events)
+    if measure_of(metric) == "value":
+        yield Finding(subject, "numeric value", valued == events, f"{valued} of {events} events carry a number")
+    yield _exposure_check(store, metric)
+
+
+def _nothing_received(key: str, seen: dict[str, tuple[int, int]]) -> str:
+    similar = [other for other in seen if other.lower() == key.lower()]
+    return f"no event {key!r}" + (f", but {similar[0]!r}: event keys are case-sensitive" if similar else "")
+
+
+def _unit_check(store: Store, metric: Document, events: int) -> Finding:
+    units = metric["analysisUnits"]
+    marks = ", ".join("?" * len(units))
+    sql = f"SELECT count(DISTINCT event) FROM measurements WHERE key = ? AND kind IN ({marks})"  # noqa: S608 - marks
+    usable = store.rows(sql, (metric["eventKey"], *units))[0][0]
+    detail = f"{usable} of {events} events carry {' or '.join(units)}"
+    return Finding(metric["key"], "analysis unit", usable == events, detail)
+
+
+EXPOSED = """
+SELECT count(*), count(x.unit), coalesce(sum(m.last >= x.first), 0) FROM
+  (SELECT kind, unit, max(created) AS last FROM measurements WHERE key = ? AND kind IN ({marks}) GROUP BY kind, unit) m
+  LEFT JOIN (SELECT kind, unit, min(first) AS first FROM exposures GROUP BY kind, unit) x USING (kind, unit)
+"""
+
+
+def _exposure_check(store: Store, metric: Document) -> Finding:
+    """Events of units that no experiment saw, or only later, count for nothing."""
+    kinds = metric["analysisUnits"]
+    sql = EXPOSED.replace("{marks}", ", ".join("?" * len(kinds)))
+    units, exposed, after = store.rows(sql, (metric["eventKey"], *kinds))[0]
+    detail = f"{exposed} of {units} units with events were exposed to an experiment, {after} before their last event"
+    return Finding(metric["key"], "exposure", after > 0, detail)
+
+
+def _undeclared(metrics: list[Document], seen: dict[str, tuple[int, int]]) -> Iterator[Finding]:
+    declared = {metric["eventKey"] for metric in metrics}
+    for key, (events, _) in sorted(seen.items()):
+        if key not in declared and not key.startswith(("$ld:", "otel.")):
+            yield Finding(key, "definition", False, f"{events} events that no metric reads")

@@ -1,0 +1,199 @@
+"""The live page, and the JSON under `/dev` that it (and the command line) reads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from .answers import decode, invalid, not_found
+from .delivery import sse
+from .health import findings
+from .listing import whole_number
+from .readout import Readout, read_out
+from .store import Document, Event, Store
+from .work import Work
+
+FILES = {"page.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
+POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"  # noqa: E501
+GUARDS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+TICK_SECONDS = 0.3
+PAYLOADS_SHOWN = 200
+
+
+class Local(Protocol):
+    """What the page may do to the server that it shows."""
+
+    store: Store
+
+    def reset(self) -> None:
+        """Forget what arrived."""
+
+    def set_flag(self, flag: Document) -> None:
+        """Create or change a flag."""
+
+    def delete_flag(self, key: str) -> None:
+        """Delete a flag."""
+
+
+class Page:
+    """The page's routes. They answer this machine's browser and programs, without a token."""
+
+    def __init__(self, work: Work, local: Local):
+        self.work = work
+        self.local = local
+        self.stopping: asyncio.Event | None = None
+        self._computed: tuple[int, str | None, Readout] | None = None
+
+    def routes(self) -> list[Route]:
+        """The page at `/`, everything else under `/dev`."""
+        return [
+            Route("/", self._file("page.html")),
+            Route("/dev/page.css", self._file("page.css")),
+            Route("/dev/page.js", self._file("page.js")),
+            Route("/dev/stream", self._stream),
+            Route("/dev/readout", self._json(self._readout)),
+            Route("/dev/metrics", self._json(self._metrics)),
+            Route("/dev/events", self._json(self._events)),
+            Route("/dev/payloads", self._json(self._payloads)),
+            Route("/dev/health", self._json(self._health)),
+            Route("/dev/flags", self._json(self._flags)),
+            Route("/dev/flags/{key:path}", self._put_flag, methods=["PUT"]),
+            Route("/dev/flags/{key:path}", self._delete_flag, methods=["DELETE"]),
+            Route("/dev/reset", self._reset, methods=["POST"]),
+        ]
+
+    def _file(self, name: str) -> Callable[[Request], Any]:
+        content = Path(__file__).with_name(name).read_bytes()
+
+        async def endpoint(request: Request) -> Response:
+            return Response(content, media_type=FILES[name], headers=GUARDS)
+
+        return endpoint
+
+    def _json(self, read: Callable[[Request], Any]) -> Callable[[Request], Any]:
+        async def endpoint(request: Request) -> Response:
+            return JSONResponse(await self.work.run(read, request), headers=GUARDS)
+
+        return endpoint
+
+    async def _stream(self, request: Request) -> Response:
+        return StreamingResponse(self._revisions(), media_type="text/event-stream", headers=GUARDS)
+
+    async def _revisions(self) -> AsyncIterator[bytes]:
+        """The store's revision whenever it has changed, at most some times a second, until the server stops."""
+        assert self.stopping is not None
+        said = None
+        while not self.stopping.is_set():
+            if said != self.local.store.revision:
+                said = self.local.store.revision
+                yield sse("revision", said)
+            try:
+                await asyncio.wait_for(self.stopping.wait(), TICK_SECONDS)
+            except asyncio.TimeoutError:
+                pass
+
+    def _readout(self, request: Request) -> Document:
+        project = request.query_params.get("project")
+        revision = self.local.store.revision
+        if self._computed is None or self._computed[:2] != (revision, project):
+            self._computed = (revision, project, read_out(self.local.store, project))
+        found = self._computed[2]
+        return {
+            "revision": revision,
+            "rows": [_flat(row) for row in found.rows],
+            "totals": [_flat(t) for t in found.totals],
+        }
+
+    def _metrics(self, request: Request) -> list[Document]:
+        store = self.local.store
+        return [
+            {**metric, "project": project, "lastSeen": store.last_seen(metric.get("eventKey", ""))}
+            for project in store.projects("metric")
+            for metric in store.documents("metric", project)
+        ]
+
+    def _events(self, request: Request) -> Document:
+        limit = whole_number(request.query_params, "limit", 100, 1, 10_000)
+        if "since" in request.query_params:
+            since = whole_number(request.query_params, "since", 0, 0, 2**53)
+            found = self.local.store.events(since=since, limit=limit, key=request.query_params.get("key"))
+        else:
+            found = self.local.store.tail(limit)
+        return {"items": [_listed(event) for event in found], "last": found[-1].id if found else 0}
+
+    def _payloads(self, request: Request) -> Document:
+        return payload_counts(self.local.store)
+
+    def _health(self, request: Request) -> list[Document]:
+        return [asdict(finding) for finding in findings(self.local.store, request.query_params.get("project"))]
+
+    def _flags(self, request: Request) -> list[Document]:
+        return [flag for flag in self.local.store.documents("flag") if not flag.get("deleted")]
+
+    async def _put_flag(self, request: Request) -> Response:
+        try:
+            flag = decode(await request.body())
+        except ValueError:
+            raise invalid("Invalid request body") from None
+        key = request.path_params["key"]
+        if not isinstance(flag, dict) or flag.get("key", key) != key or not isinstance(flag.get("variations"), list):
+            raise invalid("expected a flag with this key and variations")
+        if type(flag.get("version", 1)) is not int:
+            raise invalid("version must be an integer")
+        await self.work.run(self.local.set_flag, {**flag, "key": key})
+        return JSONResponse(self.local.store.document("flag", "", key), headers=GUARDS)
+
+    async def _delete_flag(self, request: Request) -> Response:
+        known = self.local.store.document("flag", "", request.path_params["key"])
+        if known is None or known.get("deleted"):
+            raise not_found()
+        await self.work.run(self.local.delete_flag, request.path_params["key"])
+        return Response(status_code=204)
+
+    async def _reset(self, request: Request) -> Response:
+        await self.work.run(self.local.reset)
+        return Response(status_code=204)
+
+
+def _flat(row: Any) -> Document:
+    """A dataclass with its distribution beside the other fields."""
+    found = asdict(row)
+    return {**found, **found.pop("distribution")}
+
+
+def _listed(event: Event) -> Document:
+    return {"id": event.id, "payloadId": event.payload_id, "received": event.received, "event": dict(event)}
+
+
+TOTALS = """
+SELECT count(*), coalesce(sum(CASE WHEN status < 300 AND status > 0 AND NOT duplicate THEN events ELSE 0 END), 0),
+  coalesce(sum(duplicate), 0), coalesce(sum(status >= 400), 0), coalesce(sum(fault <> ''), 0) FROM posts
+WHERE route NOT LIKE '%diagnostic%'
+"""
+NEWEST = """
+SELECT payload_id, count(*), max(events), sum(duplicate), max(received), group_concat(status) FROM posts
+WHERE payload_id <> '' GROUP BY payload_id ORDER BY max(id) DESC LIMIT ?
+"""
+
+
+def payload_counts(store: Store) -> Document:
+    """POSTs, events, duplicates, refusals and faults, and the newest payload ids with the posts of each."""
+    names = ("posts", "events", "duplicates", "refused", "faults")
+    totals = dict(zip(names, store.rows(TOTALS)[0], strict=True))
+    fields = ("payloadId", "posts", "events", "duplicates", "received", "statuses")
+    return {
+        **totals,
+        "payloads": [dict(zip(fields, row, strict=True)) for row in store.rows(NEWEST, (PAYLOADS_SHOWN,))],
+    }
