@@ -266,11 +266,11 @@ def parse_limit(limit: object) -> Limit:
 
 
 def _callers_depth() -> int:
-    """The `stacklevel` of the first frame outside this package, seen from the caller of the caller."""
+    """The `stacklevel` of the first frame outside this package, for a `warnings.warn` in the caller."""
     depth, frame = 1, sys._getframe(1)
     while frame.f_back and (frame.f_code.co_filename.startswith(_PACKAGE) or frame.f_code.co_filename == "<string>"):
         frame, depth = frame.f_back, depth + 1
-    return max(1, depth - 1)
+    return depth
 
 
 def callers_place() -> str:

@@ -413,6 +413,8 @@ class Session:
                 if self._ended:
                     return
                 outgoing = self._take()
+                if self._last == self._started:  # nothing was noted in between: to be left is its only activity
+                    self._last = clock()
                 self._ended, self._fold_at, self._end_reason = True, 0, reason
                 outgoing += self._totals(reason)
             _forget_open(self)

@@ -1,0 +1,269 @@
+"""Bad input costs at most that one value, says once what to do, and never raises into the host."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import logging
+from typing import Any
+
+import pytest
+from ldclient import Context
+from ldclient.client import LDClient
+from ldclient.config import Config
+
+import ldinstrument as ld
+from ldinstrument import emission
+from ldinstrument.errors import StrictError
+from ldinstrument.metrics import Metric
+from ldinstrument.sessions import stats
+from ldinstrument.testing import RecordingClient, recording
+
+CIRCLE: dict[str, Any] = {"a": 1}
+CIRCLE["self"] = CIRCLE
+
+
+@pytest.fixture(autouse=True)
+def _metrics() -> None:
+    ld.catalog.add(
+        Metric("in.value", unit="items", success_criteria="HigherThanBaseline"),
+        Metric("in.count", "count"),
+        Metric("in.once", "occurrence"),
+    )
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), float("-inf"), True, False, "7", b"7", None, object(), 10**400, 1 + 2j, [1]]
+)
+def test_a_value_that_is_no_finite_number_costs_itself(
+    ld_events: RecordingClient, caplog: pytest.LogCaptureFixture, value: object
+) -> None:
+    """The good value beside it arrives; the log says it once, in one line, without the value's text."""
+    with ld.session("u-1") as s:
+        s.record("in.value", value)
+        s.record("in.value", value)
+        s.record("in.value", 1.5)
+
+    assert [1.5] == ld_events.values("in.value")
+    assert sum(stats().values.discarded.values()) == 2
+    said = [record.message for record in caplog.records]
+    assert len(said) == 1
+    assert "in.value" in said[0]
+    assert "\n" not in said[0]
+
+
+@pytest.mark.parametrize("value", [decimal.Decimal("1.5"), 1.5, 3, __import__("fractions").Fraction(3, 2)])
+def test_every_real_number_is_one(ld_events: RecordingClient, value: Any) -> None:
+    """`Decimal` is what shops count money in."""
+    with ld.session("u-1") as s:
+        s.record("in.value", value)
+
+    assert [float(value)] == ld_events.values("in.value")
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, "2", True, 10**9])
+def test_a_count_is_a_small_whole_number(ld_events: RecordingClient, value: object) -> None:
+    """Anything else costs itself."""
+    with ld.session("u-1") as s:
+        s.record("in.count", value)
+
+    assert ld_events.values("in.count") == []
+
+
+@pytest.mark.parametrize("value", [0.0, 1, True, "yes"])
+def test_an_occurrence_takes_no_value(ld_events: RecordingClient, value: object) -> None:
+    """LaunchDarkly would count 0.0 as a conversion."""
+    with ld.session("u-1") as s:
+        s.record("in.once", value)
+
+    assert ld_events.values("in.once") == []
+    assert stats().values.discarded == {"value_for_occurrence": 1}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        decimal.Decimal(1), datetime.datetime(2026, 1, 1), {1, 2}, b"bytes", CIRCLE, float("nan"), object(), lambda: 1,
+    ],
+    ids=lambda bad: type(bad).__name__,
+)  # fmt: skip
+def test_bad_data_costs_its_own_entry(
+    ld_events: RecordingClient, caplog: pytest.LogCaptureFixture, bad: object
+) -> None:
+    """The event and the entries beside it arrive; the entry is named."""
+    with ld.session("u-1") as s:
+        s.record("in.value", 1, data={"bad": bad, "good": 1, "list": [1, bad]})
+
+    data = ld_events.only("in.value").data
+    assert data["good"] == 1
+    assert data["list"][0] == 1
+    assert "'bad'" in caplog.text
+    __import__("json").dumps(data, allow_nan=False)
+
+
+@pytest.mark.parametrize("data", ["text", [1], 7, {1: 2}, {"k": "\ud800"}])
+def test_data_of_another_shape_costs_no_event(ld_events: RecordingClient, data: Any) -> None:
+    """Not a dict, no string key, a lone surrogate."""
+    with ld.session("u-1") as s:
+        s.record("in.value", 1, data=data)
+
+    __import__("json").dumps(ld_events.only("in.value").data).encode("utf-8")
+
+
+def test_huge_data_is_capped(ld_events: RecordingClient) -> None:
+    """The largest entries go first."""
+    with ld.session("u-1") as s:
+        s.record("in.value", 1, data={"huge": "x" * 100_000, "small": 1})
+
+    assert ld_events.only("in.value").data == {"small": 1}
+
+
+def test_hostile_data_never_reaches_the_host(ld_events: RecordingClient) -> None:
+    """A mapping that raises costs its data."""
+
+    class Hostile(dict):  # type: ignore[type-arg]
+        def items(self) -> Any:
+            raise RuntimeError("no")
+
+        keys = __iter__ = __getitem__ = items
+
+    with ld.session("u-1") as s:
+        s.record("in.value", 1, data=Hostile(a=1))
+
+    assert len(ld_events.of("in.value")) == 1
+
+
+@pytest.mark.parametrize("who", ["", 7, object(), True, {"kind": "user"}, Context.create(""), {"key": 3}])
+def test_an_invalid_context_costs_identity_only(
+    ld_events: RecordingClient, caplog: pytest.LogCaptureFixture, who: Any
+) -> None:
+    """The block runs; the values are counted; the line says what a context is."""
+    with ld.session(who) as s:
+        s.record("in.value", 1)
+
+    assert len(ld_events) == 0
+    assert set(stats().values.discarded) == {"no_context"}
+    assert "ldclient.Context" in caplog.text
+
+
+def test_none_as_user_waits_for_identity(ld_events: RecordingClient) -> None:
+    """None is somebody not known yet, not an error."""
+    with ld.session(None) as s:
+        s.record("in.value", 1)
+        s.identify("u-1")
+
+    assert [1] == ld_events.values("in.value")
+
+
+def test_an_undeclared_key_is_sent_and_said_once(
+    ld_events: RecordingClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """LaunchDarkly accepts it; somebody may have made the metric by hand."""
+    with ld.session("u-1") as s:
+        s.record("nobody.knows", 3)
+        s.record("nobody.knows", 4)
+
+    assert [3, 4] == ld_events.values("nobody.knows")
+    assert caplog.text.count("nobody.knows") >= 1
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("key", [None, 7, "", object()])
+def test_a_key_that_is_none_costs_itself(ld_events: RecordingClient, key: Any) -> None:
+    """Nothing is raised."""
+    with ld.session("u-1") as s:
+        s.record(key, 1)
+
+    assert stats().values.discarded == {"bad_key": 1}
+
+
+def test_a_failing_extractor_costs_identity_only(ld_events: RecordingClient) -> None:
+    """The host's function runs and returns."""
+
+    @ld.session(context=lambda: 1 / 0)
+    def work() -> int:
+        return 7
+
+    assert work() == 7
+    assert len(ld_events) == 0
+
+
+def test_no_client_holds_events_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """They leave when a client appears; we never make one, which could take seconds."""
+    with ld.session("u-1") as s:
+        s.record("in.value", 1)
+    assert "no LaunchDarkly client yet" in caplog.text
+    assert stats().values.open == 3
+
+    client = RecordingClient()
+    with ld.session("u-2", client=client):  # type: ignore[arg-type]
+        pass
+
+    assert [1] == client.values("in.value")
+    assert stats().values.open == 0
+
+
+def test_held_events_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest go first, and are counted."""
+    monkeypatch.setattr(emission, "HELD_EVENTS", 10)
+    for n in range(25):
+        ld.track_revenue(n + 1, context="u-1")
+
+    assert stats().values.discarded == {"no_client": 15}
+    assert stats().values.open == 10
+
+
+@pytest.mark.parametrize(("fields", "reason"), [({"offline": True}, "offline"), ({"send_events": False}, "send_events_off")])
+def test_a_client_that_sends_nothing_is_named(
+    fields: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Offline, or with events off: nothing leaves, and the ledger says why."""
+    client = LDClient(Config("sdk-key", use_ldd=True, **fields))
+    try:
+        with caplog.at_level(logging.WARNING, "ldinstrument"), ld.session("u-1", client=client) as s:
+            s.record("in.value", 1)
+    finally:
+        client.close()
+
+    assert stats().values.discarded == {reason: 3}
+    assert len([record for record in caplog.records if record.name == "ldinstrument"]) == 1
+
+
+def test_a_failing_client_never_reaches_the_host() -> None:
+    """An exception in track costs the event and is counted."""
+
+    class Broken:
+        def track(self, *args: Any, **kwargs: Any) -> None:
+            raise RuntimeError("broken")
+
+    with ld.session("u-1", client=Broken()) as s:  # type: ignore[arg-type]
+        s.record("in.value", 1)
+
+    assert stats().events.dropped == {"client_error": 3}
+
+
+def test_a_missing_analysis_unit_is_said(ld_events: RecordingClient, caplog: pytest.LogCaptureFixture) -> None:
+    """LaunchDarkly would silently ignore the event."""
+    ld.catalog.add(
+        Metric("in.request", unit="items", success_criteria="HigherThanBaseline", analysis_units=["request"])
+    )
+    with ld.session("u-1") as s:
+        s.record("in.request", 1)
+
+    assert "analysed by request" in caplog.text
+
+
+def test_strict_raises_what_production_logs() -> None:
+    """In tests a complaint may be an error."""
+    with recording(strict=True), ld.session("u-1") as s, pytest.raises(StrictError, match="finite number"):
+        s.record("in.value", float("nan"))
+
+
+def test_two_sums_that_overflow_are_dropped(ld_events: RecordingClient) -> None:
+    """Finite values may sum to infinity, which JSON cannot carry."""
+    with ld.session("u-1") as s:
+        s.revenue(1.7e308)
+        s.revenue(1.7e308)
+
+    assert ld_events.values("revenue.impact") == []
+    assert stats().values.discarded == {"not_a_number": 2}

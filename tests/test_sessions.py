@@ -1,0 +1,560 @@
+"""Sessions accumulate, then emit: for whom, when, how much, and never twice."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+import time
+
+import pytest
+from ldclient import Context
+
+import ldinstrument as ld
+from ldinstrument import sessions
+from ldinstrument.errors import DefinitionError
+from ldinstrument.metrics import Metric
+from ldinstrument.sessions import current_session, open_session, stats
+from ldinstrument.testing import RecordingClient
+
+USER = Context.create("u-1")
+
+
+def value(key: str, **fields: object) -> Metric:
+    return Metric(key, **{"unit": "items", "success_criteria": "HigherThanBaseline", **fields})  # type: ignore[arg-type]
+
+
+def multi(**keys: str) -> Context:
+    return Context.create_multi(*(Context.create(key, kind) for kind, key in keys.items()))
+
+
+def adds_up() -> bool:
+    read = stats()
+    values = read.values.recorded == read.values.emitted + read.values.open + sum(read.values.discarded.values())
+    events = read.events.emitted == read.events.delivered + read.events.pending + read.events.unconfirmed + sum(
+        read.events.dropped.values()
+    )
+    return values and events
+
+
+# -- the three metrics -------------------------------------------------------------------------------
+
+
+def test_a_session_emits_its_three_metrics(ld_events: RecordingClient) -> None:
+    """Duration in milliseconds, success rate in percent, interactions as a count, all with the session's data."""
+    with ld.session("u-1", id="s-1", data={"channel": "web"}) as s:
+        s.interaction()
+        s.interaction(success=False)
+        time.sleep(0.02)
+        s.interaction()
+
+    duration = ld_events.only("session.duration")
+    assert 20 <= duration.value < 5000
+    assert ld_events.only("session.success_rate").value == pytest.approx(200 / 3)
+    assert ld_events.only("session.interactions").value == 3
+    assert duration.data == {
+        "sessionId": "s-1", "interactions": 3, "successes": 2, "failures": 1, "cancelled": 0, "abandoned": 0,
+        "endReason": "ended", "channel": "web",
+    }  # fmt: skip
+    assert duration.context == USER
+
+
+def test_without_interactions_there_is_no_rate(ld_events: RecordingClient) -> None:
+    """0 of 0 is no number."""
+    with ld.session("u-1"):
+        pass
+
+    assert ["session.duration", "session.interactions"] == ld_events.keys()
+    assert ld_events.only("session.interactions").value == 0
+
+
+def test_another_name_prefixes_everything(ld_events: RecordingClient) -> None:
+    """A chat is not a request; its metrics are in the catalog from the definition on."""
+    with ld.session("u-1", name="chat") as s:
+        s.interaction()
+
+    assert ["chat.duration", "chat.interactions", "chat.success_rate"] == ld_events.keys()
+    assert "chat.duration" in ld.catalog
+
+
+def test_the_end_is_the_last_activity(ld_events: RecordingClient) -> None:
+    """Idle time after the last activity does not count; a block that recorded nothing lasts as long as it lasted."""
+    began = time.perf_counter()
+    with ld.session("u-1") as s:
+        s.interaction()
+        time.sleep(0.1)
+    whole = (time.perf_counter() - began) * 1000
+    with ld.session("u-2"):
+        time.sleep(0.05)
+
+    first, second = ld_events.of("session.duration")
+    assert first.value <= whole - 100
+    assert second.value >= 50
+
+
+def test_ending_twice_is_harmless(ld_events: RecordingClient) -> None:
+    """Also end() inside the block, and from two threads at once."""
+    with ld.session("u-1") as s:
+        s.end()
+        s.end()
+        assert current_session() is None
+    other = open_session("u-2")
+    threads = [threading.Thread(target=other.end) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(ld_events.of("session.duration")) == 2
+    assert adds_up()
+
+
+def test_an_exception_passes_through_and_is_the_end_reason(ld_events: RecordingClient) -> None:
+    """The host's exception is untouched."""
+    boom = KeyError("boom")
+    with pytest.raises(KeyError) as caught, ld.session("u-1"):
+        raise boom
+
+    assert caught.value is boom
+    assert ld_events.only("session.duration").data["endReason"] == "error"
+
+
+def test_late_values_leave_at_once_and_are_counted(ld_events: RecordingClient) -> None:
+    """Recorded through a held session, or by a task begun inside it."""
+    ld.catalog.add(value("area.a"))
+    with ld.session("u-1") as s:
+        pass
+    s.record("area.a", 3)
+
+    assert [3] == ld_events.values("area.a")
+    assert stats().late == 1
+    assert adds_up()
+
+
+def test_a_dropped_session_is_abandoned(ld_events: RecordingClient) -> None:
+    """Counts only: a duration or rate would be censored."""
+    dropped = open_session("u-1")
+    dropped.interaction()
+    del dropped
+    gc.collect()
+    stats()
+
+    assert ["session.interactions"] == ld_events.keys()
+    assert ld_events.only("session.interactions").data["endReason"] == "abandoned"
+    assert ld_events.only("session.interactions").value == 1
+
+
+def test_open_sessions_are_capped(ld_events: RecordingClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest is ended as abandoned, and counted."""
+    monkeypatch.setattr(sessions, "MAX_OPEN", 3)
+    held = [open_session(f"u-{n}") for n in range(5)]
+
+    assert [True, True, False, False, False] == [one.ended for one in held]
+    assert stats().evicted_sessions == 2
+
+
+# -- nesting -----------------------------------------------------------------------------------------
+
+
+def test_the_same_name_and_context_joins(ld_events: RecordingClient) -> None:
+    """Inner blocks are part of the outer session and do not end it."""
+    with ld.session("u-1") as outer, ld.session("u-1") as inner:
+        assert inner is outer
+    with ld.session("u-1") as outer:
+        with ld.session() as inner:
+            assert inner is outer
+        assert not outer.ended
+
+    assert len(ld_events.of("session.duration")) == 2
+
+
+def test_another_name_or_context_is_independent(ld_events: RecordingClient) -> None:
+    """The innermost receives; afterwards the outer is current again."""
+    ld.catalog.add(value("area.a"))
+    with ld.session("u-1") as outer:
+        with ld.session("u-2") as inner:
+            assert current_session() is inner
+            inner.record("area.a", 1)
+        with ld.session("u-1", name="chat") as chat:
+            assert chat is not outer
+        assert current_session() is outer
+
+    assert ld_events.only("area.a").context.key == "u-2"
+
+
+def test_a_nested_session_without_identity_is_of_the_outer_ones(ld_events: RecordingClient) -> None:
+    """A chat inside a request belongs to the request's user."""
+    with ld.session("u-1", name="request"), ld.session(name="chat"):
+        pass
+
+    assert ld_events.only("chat.duration").context == USER
+
+
+def test_current_session_never_answers_an_ended_one(ld_events: RecordingClient) -> None:
+    """An ended inner session falls back to the open outer one, then to None."""
+    with ld.session("u-1") as outer:
+        with ld.session("u-2") as inner:
+            inner.end()
+            assert current_session() is outer
+        outer.end()
+        assert current_session() is None
+
+
+# -- forms -------------------------------------------------------------------------------------------
+
+
+def test_it_decorates_every_kind_of_function(ld_events: RecordingClient) -> None:
+    """Bare, called, with extractors; sync, async, generator, async generator."""
+
+    @ld.session
+    def bare() -> object:
+        return current_session()
+
+    @ld.session(context=lambda user, **_: user, name="job")
+    def called(user: str, *, other: int = 0) -> str:
+        return current_session().context.key  # type: ignore[union-attr]
+
+    @ld.session("u-3")
+    async def coroutine() -> str:
+        await asyncio.sleep(0)
+        return current_session().context.key  # type: ignore[union-attr]
+
+    @ld.session(context=lambda n: f"g-{n}")
+    def generator(n: int):  # type: ignore[no-untyped-def]
+        yield current_session().context.key
+        yield current_session().context.key
+
+    @ld.session("u-5")
+    async def agenerator():  # type: ignore[no-untyped-def]
+        yield current_session().context.key
+
+    async def drained() -> list[str]:
+        return [item async for item in agenerator()]
+
+    assert isinstance(bare(), ld.Session)
+    assert called("u-2", other=1) == "u-2"
+    assert asyncio.run(coroutine()) == "u-3"
+    seen = []
+    for key in generator(4):
+        assert current_session() is None
+        seen.append(key)
+    assert seen == ["g-4", "g-4"]
+    assert asyncio.run(drained()) == ["u-5"]
+    assert current_session() is None
+    assert {"u-2", "u-3", "g-4", "u-5"} == {event.context.key for event in ld_events}
+    assert asyncio.iscoroutinefunction(coroutine)
+
+
+def test_async_with_and_reuse(ld_events: RecordingClient) -> None:
+    """One scope object may be entered again, and by many tasks at once."""
+    scope = ld.session("u-1")
+
+    async def visit(n: int) -> str:
+        async with scope as s:
+            await asyncio.sleep(0.001 * (5 - n))
+            assert current_session() is s
+            return s.id
+
+    async def all_of_them() -> list[str]:
+        return await asyncio.gather(*(visit(n) for n in range(5)))
+
+    ids = asyncio.run(all_of_them())
+    assert len(set(ids)) == 5
+    assert sorted(ids) == sorted(event.data["sessionId"] for event in ld_events.of("session.duration"))
+
+
+def test_bad_definitions_are_refused_where_they_are_written() -> None:
+    """A name that cannot prefix a metric, two contexts, a class."""
+    with pytest.raises(DefinitionError, match="session name"):
+        ld.session("u-1", name="no spaces")
+    with pytest.raises(DefinitionError, match="once"):
+        ld.session("u-1", context="u-2")
+    with pytest.raises(DefinitionError, match="class"):
+        ld.session()(type("Some", (), {}))
+
+
+# -- identity ------------------------------------------------------------------------------------------
+
+
+def test_late_identity(ld_events: RecordingClient) -> None:
+    """What was recorded before anybody was known belongs to whom identify() names."""
+    ld.catalog.add(value("area.a"))
+    with ld.session() as s:
+        s.record("area.a", 1)
+        s.identify("u-1")
+
+    assert {"u-1"} == {event.context.key for event in ld_events}
+    assert [1] == ld_events.values("area.a")
+
+
+def test_another_key_emits_what_was_recorded_under_the_old_one(ld_events: RecordingClient) -> None:
+    """Login: the visitor's sum is the visitor's, the user's the user's."""
+    ld.catalog.add(value("area.sum", aggregation="sum"))
+    with ld.session("visitor") as s:
+        s.record("area.sum", 1)
+        s.identify("u-1")
+        s.record("area.sum", 10)
+
+    assert [("visitor", 1), ("u-1", 10)] == [(event.context.key, event.value) for event in ld_events.of("area.sum")]
+
+
+def test_another_kind_widens(ld_events: RecordingClient) -> None:
+    """Identifying a kind that was not known yet loses nothing."""
+    with ld.session("u-1") as s:
+        s.identify(Context.create("acme", "org"))
+
+    assert {"user", "org"} == set(ld_events.only("session.duration").context.to_dict()) - {"kind"}
+
+
+def test_no_identity_at_the_end_is_counted(ld_events: RecordingClient) -> None:
+    """Dropped with its reason; said once; nothing raised."""
+    with ld.session() as s:
+        s.interaction()
+
+    assert len(ld_events) == 0
+    assert stats().values.discarded == {"no_context": 3}
+    assert adds_up()
+
+
+def test_exposures_give_identity_and_evaluations_do_not(ld_events: RecordingClient) -> None:
+    """A session without identity adopts an exposure's context; agreeing ones widen, disagreeing ones never do."""
+    with ld.session() as s:
+        s.adopt(multi(user="u-1", request="r-1"))
+        s.adopt(Context.create("u-2"))
+        s.adopt(Context.create("acme", "org"))
+    with ld.session("u-9") as t:
+        t.adopt(Context.builder("u-9").set("plan", "pro").build())
+        t.adopt(Context.create("u-1"))
+
+    first, second = ld_events.of("session.duration")
+    assert {"user": "u-1", "request": "r-1", "org": "acme"} == {
+        kind: part["key"] for kind, part in first.context.to_dict().items() if kind != "kind"
+    }
+    assert second.context.get("plan") == "pro"
+
+
+def test_a_bare_exposure_never_replaces_a_richer_identity(ld_events: RecordingClient) -> None:
+    """LaunchDarkly would forget the attributes."""
+    with ld.session(Context.builder("u-1").name("Ana").build()) as s:
+        s.adopt(Context.create("u-1"))
+
+    assert ld_events.only("session.duration").context.name == "Ana"
+
+
+# -- recording -------------------------------------------------------------------------------------------
+
+
+def test_rollups_fold_as_declared(ld_events: RecordingClient) -> None:
+    """Sum, occurrence, count, average, and the overrides."""
+    with pytest.warns(UserWarning):
+        ld.catalog.add(value("r.last", rollup="last"), value("r.mean", rollup="mean"))
+    ld.catalog.add(
+        value("r.sum", aggregation="sum"), value("r.each"), Metric("r.count", "count"), Metric("r.once", "occurrence")
+    )
+    with ld.session("u-1") as s:
+        for n in (1, 2, 3):
+            for key in ("r.sum", "r.each", "r.last", "r.mean"):
+                s.record(key, n)
+            s.record("r.once")
+        s.record("r.count", 3)
+        s.record("r.count")
+        s.record("r.count", 0)
+
+    assert [6] == ld_events.values("r.sum")
+    assert [1, 2, 3] == ld_events.values("r.each")
+    assert [3] == ld_events.values("r.last")
+    assert [2] == ld_events.values("r.mean")
+    assert [None] == ld_events.values("r.once")
+    assert [None] * 4 == ld_events.values("r.count")
+    assert adds_up()
+
+
+def test_values_fold_only_with_equal_data(ld_events: RecordingClient) -> None:
+    """Up to 16 groups; further ones travel unfolded, and nothing is lost."""
+    ld.catalog.add(value("r.sum", aggregation="sum"))
+    with ld.session("u-1") as s:
+        for n in range(20):
+            s.record("r.sum", 1, data={"group": n})
+            s.record("r.sum", 1, data={"group": n})
+
+    found = ld_events.of("r.sum")
+    assert sum(event.value or 0 for event in found) == 40
+    assert len(found) == 16 + 8
+    assert [2] * 16 == sorted((event.value or 0 for event in found), reverse=True)[:16]
+
+
+def test_data_is_copied_when_recorded(ld_events: RecordingClient) -> None:
+    """A later change of the host's dict does not change the event."""
+    ld.catalog.add(value("r.each"))
+    data = {"n": 1, "deep": {"list": [1]}}
+    with ld.session("u-1") as s:
+        s.record("r.each", 1, data=data)
+        data["n"] = 999
+        data["deep"]["list"].append(2)  # type: ignore[index]
+
+    assert ld_events.only("r.each").data == {"n": 1, "deep": {"list": [1]}}
+
+
+def test_averages_are_bounded_and_sent_early(ld_events: RecordingClient) -> None:
+    """A session of a million values holds only a few of them."""
+    ld.catalog.add(value("r.each"))
+    with ld.session("u-1") as s:
+        for n in range(2000):
+            s.record("r.each", n)
+        assert len(ld_events.of("r.each")) >= 2000 - sessions.FOLD_AT
+
+    assert list(range(2000)) == ld_events.values("r.each")
+
+
+def test_a_metric_given_as_object_is_declared(ld_events: RecordingClient) -> None:
+    """Recording a Metric adds it to the catalog."""
+    with ld.session("u-1") as s:
+        s.record(value("r.new"), 5)
+
+    assert "r.new" in ld.catalog
+    assert [5] == ld_events.values("r.new")
+
+
+def test_no_fold_crosses_an_exposure(ld_events: RecordingClient) -> None:
+    """Before a flag's first evaluation the session emits what it holds; the second evaluation changes nothing."""
+    ld.catalog.add(value("r.sum", aggregation="sum"))
+    with ld.session("u-1") as s:
+        s.record("r.sum", 1)
+        s.before_evaluation("flag", USER)
+        s.record("r.sum", 2)
+        s.before_evaluation("flag", USER)
+        s.record("r.sum", 4)
+
+    assert [1, 6] == ld_events.values("r.sum")
+
+
+def test_a_fold_without_identity_does_not_cross_an_exposure_either(ld_events: RecordingClient) -> None:
+    """It waits for the identity that the exposure brings, apart from what comes after."""
+    ld.catalog.add(value("r.sum", aggregation="sum"))
+    with ld.session() as s:
+        s.record("r.sum", 1)
+        s.before_evaluation("flag", USER)
+        s.adopt(USER)
+        s.record("r.sum", 2)
+
+    assert [1, 2] == ld_events.values("r.sum")
+
+
+def test_totals_are_exact_under_contention(ld_events: RecordingClient) -> None:
+    """Eight threads, one session, folds in between."""
+    ld.catalog.add(value("r.sum", aggregation="sum"))
+    with ld.session("u-1") as s:
+
+        def work() -> None:
+            for _ in range(2000):
+                s.record("r.sum", 1)
+                s.interaction()
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert s.summary().interactions == 16_000
+
+    assert sum(event.value or 0 for event in ld_events.of("r.sum")) == 16_000
+    assert adds_up()
+
+
+def test_summary_is_frozen_and_complete(ld_events: RecordingClient) -> None:
+    """What DESIGN section 4 promises."""
+    with ld.session("u-1") as s:
+        with ld.track_task("area.work"):
+            pass
+        s.interaction()
+        s.interaction(False)
+        seen = s.summary()
+
+    assert (seen.interactions, seen.successes, seen.failures, seen.success_rate) == (2, 1, 1, 50.0)
+    successes, failures, cancelled, abandoned, duration = seen.tasks["area.work"]
+    assert (successes, failures, cancelled, abandoned) == (1, 0, 0, 0)
+    assert duration >= 0
+    with pytest.raises(AttributeError):
+        seen.successes = 9  # type: ignore[misc]
+
+
+def test_a_decorator_on_an_inner_function_changes_nothing_of_the_rate(ld_events: RecordingClient) -> None:
+    """Tasks are not interactions."""
+
+    @ld.track_task("area.inner")
+    def inner() -> None:
+        raise ValueError
+
+    @ld.track_interaction("area.outer")
+    def outer() -> None:
+        with pytest.raises(ValueError):
+            inner()
+
+    with ld.session("u-1"):
+        outer()
+
+    assert [100.0] == ld_events.values("session.success_rate")
+    assert [0.0] == ld_events.values("area.inner.success_rate")
+
+
+# -- where it runs --------------------------------------------------------------------------------------
+
+
+def test_threads_see_a_session_only_when_carried(ld_events: RecordingClient) -> None:
+    """`asyncio.to_thread` inherits; a plain thread does not; `propagate` carries."""
+    seen: list[object] = []
+
+    def look() -> None:
+        seen.append(current_session())
+
+    with ld.session("u-1") as s:
+        for target in (look, ld.propagate(look)):
+            thread = threading.Thread(target=target)
+            thread.start()
+            thread.join()
+        asyncio.run(asyncio.to_thread(look))  # type: ignore[arg-type]
+
+    assert [None, s, s] == seen
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_child_leaves_the_parents_values_to_the_parent(ld_events: RecordingClient) -> None:
+    """The child's copy of an open session emits only what the child recorded."""
+    ld.catalog.add(value("r.sum", aggregation="sum"))
+    reader, writer = os.pipe()
+    with ld.session("u-1") as s:
+        s.record("r.sum", 1)
+        child = os.fork()
+        if child == 0:
+            ld_events.clear()
+            s.record("r.sum", 10)
+            s.end()
+            os.write(writer, repr([(event.key, event.value) for event in ld_events]).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+    os.close(writer)
+    with os.fdopen(reader) as answer:
+        assert answer.read() == "[('r.sum', 10)]"
+    assert [1] == ld_events.values("r.sum")
+
+
+def test_disabled_makes_everything_inert(ld_events: RecordingClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LDINSTRUMENT_DISABLED=1: everything works, nothing is recorded, sent, counted or said."""
+    monkeypatch.setenv("LDINSTRUMENT_DISABLED", "1")
+
+    @ld.track_task("area.work")
+    def work() -> int:
+        return 7
+
+    with ld.session("u-1") as s:
+        s.record("nobody.declared", float("nan"))
+        s.conversion("x")
+        assert work() == 7
+    work()
+    ld.track_revenue(3)
+
+    assert len(ld_events) == 0
+    assert stats().values.recorded == 0
+    assert stats().warnings == {}
