@@ -50,6 +50,13 @@ MAX_OPEN = 10_000
 _current: ContextVar[Session | None] = ContextVar("ldinstrument_session", default=None)
 clock = time.perf_counter
 
+
+def _wall_offset() -> float:
+    """What to add to a clock reading to date it, in milliseconds. The clock is read first: rather late than early."""
+    reading = clock()
+    return (time.time() - reading) * 1000
+
+
 Entry = tuple[Any, Any, Any, Any, Any]
 """`(TaskDefinition, Outcome, started, ended, data)` or `(EventRule, value, data, recorded, None)`, in clock seconds."""
 
@@ -106,11 +113,11 @@ class Session:
         "_folds",
         "_last",
         "_lock",
+        "_offset_ms",
         "_outer",
         "_partial",
         "_silent",
         "_started",
-        "_started_ms",
         "_store",
         "_tallies",
         "_tasks",
@@ -154,8 +161,8 @@ class Session:
         self._ended = False
         self._partial = False
         self._end_reason = ""
-        self._started_ms = time.time() * 1000
         self._started = self._last = clock()
+        self._offset_ms = _wall_offset()
 
     # -- recording -------------------------------------------------------------------------------
     def record(
@@ -275,6 +282,8 @@ class Session:
         if seen is not None and (known is None or agree(known, seen)):
             with self._lock:
                 outgoing = self._take()
+                # The exposure is dated by the wall clock of this moment; what follows must not be dated before it.
+                self._offset_ms = _wall_offset()
             self._send(outgoing, known)
 
     def adopt(self, context: Any) -> None:
@@ -360,8 +369,8 @@ class Session:
         fold.add(value, data, self._date(at))
 
     def _date(self, at: float) -> int:
-        """The wall-clock date of a clock reading: a clock set back in between cannot disorder events."""
-        return int(self._started_ms + (at - self._started) * 1000)
+        """The wall-clock date of a clock reading: a wall clock set back in between cannot disorder events."""
+        return int(at * 1000 + self._offset_ms)
 
     # -- taking out; the lock is held ------------------------------------------------------------
     def _take(self) -> list[Emission]:
