@@ -92,11 +92,20 @@ class Intake:
         self._ours = ours
         self._theirs._process_event(event)
 
-    def drain(self) -> tuple[list[Any], Any | None]:
-        """The events to send, in order, and the summary of evaluations when there is one."""
-        events, summary = self._theirs._outbox.get_payload()
-        self._theirs._outbox.clear()
-        return events, None if summary.is_empty() else summary
+    def drain(self) -> list[Any]:
+        """The events to send, in order, without the summary."""
+        outbox = self._theirs._outbox
+        events: list[Any] = outbox.get_payload().events
+        outbox._events = []
+        return events
+
+    def drain_summary(self) -> Any | None:
+        """The summary of evaluations when there is one."""
+        summary = self._theirs._outbox.get_payload().summary
+        if summary.is_empty():
+            return None
+        self._theirs._outbox._summarizer.clear()
+        return summary
 
     def written(self, event: Any) -> dict[str, Any] | None:
         """*event* in the shape LaunchDarkly reads; None for a kind that it does not."""

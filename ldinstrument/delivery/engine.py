@@ -20,13 +20,17 @@ from .backlog import Backlog
 from .complaints import on_event_loop, say
 from .gates import Gate, retry_after
 from .options import Options
-from .payloads import Payload, Sealer
+from .orphans import orphanage
+from .payloads import Payload, Sealer, custom_among
 from .reports import Receipt
+from .spool import Spool, origin_of
 from .tickets import Ticket
 from .transport import CONNECTIONS, Answer, PoolTransport
 
 EARLY_FLUSH = 1000
 IDLE_POSTER = 5.0
+ADOPT_EVERY = 30.0
+LINGER = 0.01
 MOST_BAD_REQUESTS = 3
 
 
@@ -56,12 +60,21 @@ class Engine:
         self._flying: set[Payload] = set()
         self._gate = Gate(self.options.first_pause, self.options.longest_pause)
         self._tickets: list[Ticket] = []
+        self._drafts: list[str] = []
+        self._sealing, self._limbo = False, 0
+        self._spool = Spool(self.options.spool, self.origin) if self.options.spool else None
+        self._chores: list[Callable[[Spool], None]] = []
         self._posters = self._idle = self._dropped = 0
         self._coordinator: threading.Thread | None = None
         self.closed = False
         self._sealer = Sealer(self.config)
         self._transport = (self.options.transport or PoolTransport)(self.config)
         self._pid = os.getpid()
+
+    @property
+    def origin(self) -> str:
+        """A digest of where the events belong: the address and the key that the configuration has now."""
+        return origin_of(self.config.events_uri, self.config.sdk_key)
 
     # -- taking events: any thread, also in a forked child ----------------------------------------
     def accept(self, event: Any, *, ours: bool) -> None:
@@ -74,18 +87,24 @@ class Engine:
             self._lose("queue_full", event)
         else:
             self._recorded.append((event, ours))
-            if len(self._recorded) >= self._early and not self._rung:
-                self._ring()
+            if not self._rung:
+                if len(self._recorded) >= self._early:
+                    self._ring()
+                elif self._spool is not None:
+                    self._ring(seal=False)
 
     def start(self) -> None:
         """Start the coordinator unless it runs; in a forked child everything begins afresh."""
+        self._renew()
+        with self._lock:
+            if self._coordinator is None and not self.closed:
+                self._coordinator = _thread("coordinator", self._coordinate)
+
+    def _renew(self) -> None:
         if self._pid != os.getpid():
             with _after_fork:
                 if self._pid != os.getpid():
                     self._begin()
-        with self._lock:
-            if self._coordinator is None and not self.closed:
-                self._coordinator = _thread("coordinator", self._coordinate)
 
     def _lose(self, reason: str, event: Any) -> None:
         if sdk.is_custom(event):
@@ -112,15 +131,19 @@ class Engine:
         return True
 
     def _ring(self, seal: bool = True) -> None:
-        self._rung = self._rung or seal
+        self._rung = True
         self._bell.put(seal)  # re-entrant, unlike a Condition: a finaliser may come by here
 
     # -- sealing: the coordinator ------------------------------------------------------------------
     def _coordinate(self) -> None:
-        flush_at = time.monotonic() + self.config.flush_interval
-        forget_at = time.monotonic() + self.config.context_keys_flush_interval
+        flush_at = adopt_at = time.monotonic()
+        forget_at = flush_at + self.config.context_keys_flush_interval
+        flush_at += self.config.flush_interval
         while not self.closed:
-            seal = self._rings(min(flush_at, forget_at))
+            if time.monotonic() >= adopt_at:
+                self._guarded(self.adopt)
+                adopt_at = time.monotonic() + ADOPT_EVERY
+            seal = self._rings(min(flush_at, forget_at, adopt_at))
             now = time.monotonic()
             if now >= forget_at:
                 self._sealer.intake.forget_contexts()
@@ -129,8 +152,7 @@ class Engine:
                 flush_at = now + self.config.flush_interval
                 self._guarded(emission.settle)
                 seal = True
-            if seal:
-                self._guarded(self._seal)
+            self._guarded(self._seal if seal else self._draft)
             self._guarded(self._staff)
 
     def _rings(self, until: float) -> bool:
@@ -140,6 +162,8 @@ class Engine:
                 until = min(until, self._gate.opens_at(self.config.sdk_key))
         try:
             seal = self._bell.get(timeout=max(0.0, until - time.monotonic()))
+            if not seal and self._spool is not None:  # a few events per transaction
+                seal = self._bell.get(timeout=LINGER)
             while not self._bell.empty():
                 seal = self._bell.get() or seal
         except queue.Empty:
@@ -153,22 +177,93 @@ class Engine:
         except Exception as error:
             ledger.failure("delivery", error)
 
+    def _take(self) -> list[tuple[Any, bool]]:
+        """Everything recorded so far; until `_sealing` is over, no ticket may call itself sealed."""
+        with self._lock:
+            self._sealing = True
+            self._rung = False
+            taken = [self._recorded.popleft() for _ in range(len(self._recorded))]
+            self._limbo = _custom(taken)
+        return taken
+
+    def _draft(self) -> None:
+        """With a spool: put what was recorded on disk, long before it is sealed and sent."""
+        if self._spool is None or not self._recorded:
+            return
+        texts = self._sealer.texts(self._take())
+        with self._lock:
+            self._drafts += texts
+            self._dropped += self._limbo - custom_among(texts)
+            self._sealing, self._limbo = False, 0
+            self._on_disk(lambda spool: spool.draft(texts))
+        self._do_chores()
+
     def _seal(self) -> None:
+        """Make payloads of everything recorded so far."""
         with self._lock:
             waiting = [ticket for ticket in self._tickets if not ticket.sealed]
-        self._rung = False
-        recorded = self._recorded
-        taken = [recorded.popleft() for _ in range(len(recorded))]
-        payloads = self._sealer.seal(taken) if taken else []
+        if self._spool is None:
+            payloads = self._sealer.seal(self._take())
+        else:
+            self._draft()
+            payloads = self._join_drafts(self._spool)
         with self._lock:
-            self._dropped += _custom(taken) - sum(payload.custom for payload in payloads)
+            self._dropped += self._limbo - sum(payload.custom for payload in payloads)
+            self._sealing, self._limbo = False, 0
             for payload in payloads:
                 self._give_up("backlog_full", self._backlog.add(payload))
             self._give_up("too_old", self._backlog.expired())
+            for ticket in self._tickets:
+                if not ticket.sealed:
+                    ticket.cover(payloads)
             for ticket in waiting:
-                ticket.cover(payloads)
                 ticket.sealed = True
             self._review()
+        self._do_chores()
+
+    def _join_drafts(self, spool: Spool) -> list[Payload]:
+        with self._lock:
+            drafts, self._drafts = self._drafts, []
+            self._sealing, self._limbo = True, custom_among(drafts)
+        payloads = self._sealer.join(drafts)
+        if payloads:
+            self._on_disk(lambda spool: spool.seal(payloads))
+            self._do_chores()
+        return payloads
+
+    def adopt(self) -> None:
+        """Take over what closed processors of this process, or dead processes with our spool, left for our place."""
+        found = orphanage.adopt(self.origin, self.config.events_uri)
+        if self._spool is not None:
+            with self._lock:
+                room = self.options.max_bytes - self._backlog.bytes
+            from_disk: list[Payload] = []
+            self._on_disk(lambda spool: from_disk.extend(spool.adopt(room, self.options.max_age)))
+            self._do_chores()
+            ledger.emitted(sum(payload.custom for payload in from_disk))
+            found += from_disk
+        if found:
+            with self._lock:
+                for payload in found:
+                    payload.state = "waiting"
+                    self._give_up("backlog_full", self._backlog.add(payload))
+            self._ring(seal=False)
+
+    # -- the spool: under the lock it is only noted what to write ----------------------------------
+    def _on_disk(self, chore: Callable[[Spool], None]) -> None:
+        if self._spool is not None:
+            self._chores.append(chore)
+
+    def _do_chores(self) -> None:
+        if self._spool is None:
+            return
+        with self._lock:
+            chores, self._chores = self._chores, []
+        for chore in chores:
+            try:
+                chore(self._spool)
+            except Exception as error:  # a full disk, a folder that nobody may write: memory still works
+                say("spool", type(error).__name__, f"the spool {self.options.spool} cannot be used ({error})")
 
     # -- posting: a few daemon threads -------------------------------------------------------------
     def _staff(self) -> None:
@@ -238,7 +333,8 @@ class Engine:
             self._flying.discard(payload)
             self._digest(payload, answer, key)
             self._review()
-            more = bool(self._backlog)
+            more = bool(self._backlog) and not self.closed
+        self._do_chores()
         if more:
             self._ring(seal=False)  # the coordinator keeps the time of the gate, and staffs
         self._receipt(payload, answer)
@@ -250,6 +346,7 @@ class Engine:
             self._sealer.intake.hear(answer)
             payload.state = "delivered"
             ledger.delivered(payload.custom)
+            self._on_disk(lambda spool: spool.forget([payload]))
         elif status == 413:
             self._split(payload)
         elif status == 400 and payload.attempts >= MOST_BAD_REQUESTS:
@@ -257,6 +354,7 @@ class Engine:
         else:
             if status in (401, 403):
                 self._gate.refused(key)
+                self._on_disk(lambda spool: spool.refused())
                 say(
                     "refused",
                     str(status),
@@ -267,17 +365,24 @@ class Engine:
                 self._gate.failed(retry_after=retry_after(answer.headers.get("Retry-After")), lost=answer.lost)
             payload.state = "failed"
             self._give_up("backlog_full", self._backlog.add(payload))
+            if self.closed:
+                self._leave()
 
     def _split(self, payload: Payload) -> None:
         heirs = payload.split()
         if not heirs:
             say("too_large", payload.first_key(), f"{payload.first_key()}: too large for LaunchDarkly (HTTP 413)")
             self._give_up("too_large", [payload])
+        else:
+            self._on_disk(lambda spool: spool.replace(payload, heirs))
         for heir in reversed(heirs):
             self._give_up("backlog_full", self._backlog.add(heir, first=True))
 
     def _give_up(self, reason: str, payloads: Iterable[Payload]) -> None:
-        for payload in payloads:
+        gone = list(payloads)
+        if gone:
+            self._on_disk(lambda spool: spool.forget(gone))
+        for payload in gone:
             payload.state = "dropped"
             self._dropped += payload.custom
             if payload.custom:
@@ -309,7 +414,7 @@ class Engine:
         with self._lock:
             self._gate.hurry()
             ticket.cover([*self._flying, *self._backlog])
-            ticket.sealed = self.closed or not self._recorded
+            ticket.sealed = self.closed or not (self._recorded or self._drafts or self._sealing)
             self._tickets.append(ticket)
             self._review()
         self._ring(seal=not ticket.sealed)
@@ -327,8 +432,8 @@ class Engine:
                 self._tickets.remove(ticket)
             counts = ticket.counts()
             counts["dropped"], self._dropped = self._dropped, 0
-        if not ticket.sealed:
-            counts["waiting"] += _custom(list(self._recorded))
+            if not ticket.sealed:
+                counts["waiting"] += self._unsealed()
         return counts
 
     def _review(self) -> None:
@@ -345,19 +450,54 @@ class Engine:
     def pending(self) -> int:
         """Custom events whose fate is not known."""
         with self._lock:
-            sealed = sum(payload.custom for payload in (*self._flying, *self._backlog))
-        return sealed + _custom(list(self._recorded))
+            return sum((payload.custom for payload in (*self._flying, *self._backlog)), self._unsealed())
+
+    def _unsealed(self) -> int:
+        return self._limbo + custom_among(self._drafts) + _custom(list(self._recorded))
 
     # -- ending ------------------------------------------------------------------------------------
     def close(self) -> None:
-        """End the threads; what is still in the network ends by itself."""
+        """End the threads; what is still in the network ends by itself, what is left waits for another processor."""
+        self._renew()
         with self._lock:
             self.closed = True
             self._work.notify_all()
         self._bell.put(False)
         if self._coordinator is not None and self._coordinator is not threading.current_thread():
             self._coordinator.join(0.2)
+        if self._coordinator is None or not self._coordinator.is_alive():
+            self._guarded(self._seal)  # what came between the last flush and the end
+        with self._lock:
+            self._leave()
+            self._review()
         self._transport.close()
+        if self._spool is not None:
+            self._do_chores()
+            self._guarded(self._spool.end)
+
+    def _leave(self) -> None:
+        left = self._backlog.clear()
+        if self._spool is not None:
+            self._give_up_to_disk(left)
+        elif left:
+            refused = self._gate.refused_key == self.config.sdk_key
+            self._give_up("backlog_full", orphanage.leave(self.origin, self.config.events_uri, refused, left))
+
+    def _give_up_to_disk(self, left: list[Payload]) -> None:
+        """What stays in the spool is no longer this process's to count; whoever adopts it counts it as emitted."""
+        for payload in left:
+            if payload.custom:
+                ledger.dropped("spooled", payload.custom)
+
+    def pause(self) -> None:
+        """Before a fork."""
+        if self._spool is not None and self._pid == os.getpid():
+            self._spool.pause()
+
+    def resume(self) -> None:
+        """After it, in the parent."""
+        if self._spool is not None and self._pid == os.getpid():
+            self._spool.resume()
 
 
 _after_fork = threading.Lock()
@@ -367,6 +507,7 @@ def forked() -> None:
     """In a forked child: nobody holds the lock that guards the new beginning."""
     global _after_fork
     _after_fork = threading.Lock()
+    orphanage.forget()
 
 
 def _thread(name: str, work: Callable[[], None]) -> threading.Thread:

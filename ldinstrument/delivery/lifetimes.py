@@ -16,6 +16,7 @@ EXIT_TIMEOUT = 2.0
 
 _living: weakref.WeakSet[Engine] = weakref.WeakSet()
 _attached: weakref.WeakSet[Any] = weakref.WeakSet()
+_paused: list[Engine] = []
 _watching = False
 
 
@@ -33,6 +34,13 @@ def remember(client: Any) -> bool:
     new = client not in _attached
     _attached.add(client)
     return new
+
+
+def retire(engine: Engine) -> None:
+    """Close *engine*; one that lives on for the same place takes over what is left."""
+    engine.close()
+    for other in living():
+        other.adopt()
 
 
 def living() -> list[Engine]:
@@ -66,7 +74,7 @@ def at_exit() -> None:
         patience = min((engine.options.close_timeout for engine in living()), default=EXIT_TIMEOUT)
         flush(timeout=patience)
         for engine in living():
-            engine.close()
+            retire(engine)
     except Exception:  # noqa: S110 - the interpreter is going; there is nobody left to tell
         pass
     finally:
@@ -75,14 +83,20 @@ def at_exit() -> None:
 
 def _before_fork() -> None:
     ledger._lock.acquire()
+    _paused.extend(_living)
+    for engine in _paused:
+        engine.pause()
 
 
 def _after_fork_in_parent() -> None:
+    while _paused:
+        _paused.pop().resume()
     ledger._lock.release()
 
 
 def _after_fork_in_child() -> None:
     """What the parent recorded is the parent's to send; engines begin afresh when the child first needs them."""
+    _paused.clear()
     engines.forked()
     ledger.clear()
     ledger._lock.release()

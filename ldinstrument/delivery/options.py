@@ -18,8 +18,7 @@ class Options:
 
     Args:
         spool: a folder in which undelivered events outlive the process; None keeps them in memory only.
-        spool_bytes: how much one process keeps there.
-        max_bytes: how much of what LaunchDarkly did not take waits in memory.
+        max_bytes: how much of what LaunchDarkly did not take waits, in memory and in the spool.
         max_age: how long it waits, in seconds; in a spool, too.
         close_timeout: how long `close()` and the interpreter's exit may take, in seconds.
         wait_when_full: how long `track` may wait for room in a full queue, in seconds; never on an event loop. The
@@ -31,7 +30,6 @@ class Options:
     """
 
     spool: str | Path | None = None
-    spool_bytes: int = 64 * 2**20
     max_bytes: int = 32 * 2**20
     max_age: float = 24 * 3600.0
     close_timeout: float = 2.0

@@ -86,11 +86,15 @@ def _json(value: Any) -> str:
 _CUSTOM = '{"kind":"custom",'
 
 
+def custom_among(texts: Iterable[str]) -> int:
+    """How many of the JSON *texts* are `track` events."""
+    return sum(text.startswith(_CUSTOM) for text in texts)
+
+
 def join(texts: list[str], zipped: bool, sealed_at: float | None = None) -> Payload:
     """Seal the events *texts*, each JSON as this module writes it, into one payload."""
-    custom = sum(text.startswith(_CUSTOM) for text in texts)
     body = f"[{','.join(texts)}]".encode()
-    payload = Payload(gzip.compress(body) if zipped else body, len(texts), custom, zipped)
+    payload = Payload(gzip.compress(body) if zipped else body, len(texts), custom_among(texts), zipped)
     if sealed_at is not None:
         payload.sealed_at = sealed_at
     return payload
@@ -109,22 +113,24 @@ class Sealer:
 
     def seal(self, recorded: Iterable[tuple[Any, bool]]) -> list[Payload]:
         """Seal *recorded* events (event, whether it is ours); what cannot be JSON is dropped, named and counted."""
-        outgoing = list(self._outgoing(recorded))
-        return [self._sealed(outgoing[start : start + MAX_EVENTS]) for start in range(0, len(outgoing), MAX_EVENTS)]
+        outgoing = [*self._outgoing(recorded), *self._summary()]
+        chunks = (outgoing[start : start + MAX_EVENTS] for start in range(0, len(outgoing), MAX_EVENTS))
+        return [payload for payload in map(self._sealed, chunks) if payload.events]
 
     def texts(self, recorded: Iterable[tuple[Any, bool]]) -> list[str]:
-        """*recorded* events as JSON texts, one by one."""
+        """*recorded* events as JSON texts, one by one; the summary waits for `join`."""
         return [text for text in map(self._text, self._outgoing(recorded)) if text]
 
-    def join(self, texts: list[str]) -> Payload:
-        """Seal *texts* as this configuration wants them."""
-        return join(texts, self._zipped)
+    def join(self, texts: list[str]) -> list[Payload]:
+        """Seal *texts* and the summary as this configuration wants them."""
+        texts = texts + [text for text in map(self._text, self._summary()) if text]
+        return [join(texts[start : start + MAX_EVENTS], self._zipped) for start in range(0, len(texts), MAX_EVENTS)]
 
     def _sealed(self, outgoing: list[dict[str, Any]]) -> Payload:
         try:
             body = _json(outgoing).encode()
         except (TypeError, ValueError, RecursionError):
-            return self.join([text for text in map(self._text, outgoing) if text])
+            return join([text for text in map(self._text, outgoing) if text], self._zipped)
         custom = sum(event["kind"] == "custom" for event in outgoing)
         return Payload(gzip.compress(body) if self._zipped else body, len(outgoing), custom, self._zipped)
 
@@ -141,12 +147,9 @@ class Sealer:
                 self.intake.take(event, ours=ours)
             except Exception as error:
                 _refuse(is_custom(event), str(getattr(event, "key", "")), error)
-        events, summary = self.intake.drain()
-        for event in events:
+        for event in self.intake.drain():
             if written := self._written(event):
                 yield written
-        if summary is not None:
-            yield from self._summary(summary)
 
     def _written(self, event: Any) -> dict[str, Any] | None:
         try:
@@ -155,9 +158,11 @@ class Sealer:
             _refuse(is_custom(event), str(getattr(event, "key", "")), error)
             return None
 
-    def _summary(self, summary: Any) -> Iterator[dict[str, Any]]:
+    def _summary(self) -> Iterator[dict[str, Any]]:
         try:
-            yield self.intake.written_summary(summary)
+            summary = self.intake.drain_summary()
+            if summary is not None:
+                yield self.intake.written_summary(summary)
         except Exception as error:
             _refuse(False, "summary", error)
 

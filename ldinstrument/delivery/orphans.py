@@ -1,0 +1,50 @@
+"""Payloads whose event processor was closed before they were delivered; the next one for the same place adopts them."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from .payloads import Payload
+
+MOST_BYTES = 32 * 2**20
+
+
+@dataclass
+class Orphanage:
+    """What closed event processors left, by where it belongs.
+
+    Like a spool's files, what belongs to one environment is adopted for another only after LaunchDarkly had refused
+    the first one's key, as when `ldclient.set_config` brings the new key.
+    """
+
+    _left: list[tuple[str, str, Payload]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def leave(self, origin: str, place: str, refused: bool, payloads: list[Payload]) -> list[Payload]:
+        """Keep *payloads*.
+
+        Returns:
+            What no longer fits.
+        """
+        with self._lock:
+            self._left += [("" if refused else origin, place, payload) for payload in payloads]
+            gone = []
+            while sum(len(payload.body) for _, _, payload in self._left) > MOST_BYTES:
+                gone.append(self._left.pop(0)[2])
+            return gone
+
+    def adopt(self, origin: str, place: str) -> list[Payload]:
+        """Take out what a processor for *origin* at *place* may deliver."""
+        with self._lock:
+            mine = [entry for entry in self._left if entry[1] == place and entry[0] in ("", origin)]
+            self._left = [entry for entry in self._left if entry not in mine]
+            return [payload for _, _, payload in mine]
+
+    def forget(self) -> None:
+        """Drop everything: a forked child, whose parent keeps its own, and tests."""
+        self._lock = threading.Lock()
+        self._left = []
+
+
+orphanage = Orphanage()

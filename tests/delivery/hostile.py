@@ -1,0 +1,218 @@
+"""A hostile event server on loopback: real sockets, and every way to fail that LaunchDarkly's intake could show.
+
+It counts as LaunchDarkly does: a payload counts once, however often its id arrives.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+import ssl
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Post:
+    """One POST that arrived."""
+
+    payload_id: str
+    key: str
+    body: bytes
+    status: int
+
+
+@dataclass
+class Answering:
+    """What to do with the next posts; `times` None means all of them.
+
+    `stall`: read and never answer; `reset`: cut in the middle of the answer's reading; `late`: answer after seconds;
+    `status`, `headers`: answer that; `largest`: 413 above so many events; `good_key`: 401 for any other.
+    """
+
+    status: int = 202
+    headers: dict[str, str] = field(default_factory=dict)
+    times: int | None = None
+    stall: bool = False
+    reset: bool = False
+    late: float = 0.0
+    largest: int | None = None
+    good_key: str | None = None
+    counts: bool = True
+
+
+class HostileServer:
+    """`with HostileServer() as server: ... server.url ... server.keys()`."""
+
+    def __init__(self, port: int = 0, tls: tuple[str, str] | None = None, delay: float = 0.0) -> None:
+        self.port = port
+        self.posts: list[Post] = []
+        self.plan: list[Answering] = []
+        self._delay = delay
+        self._lock = threading.Lock()
+        self._tls = None
+        if tls:
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._tls.load_cert_chain(*tls)
+        self._open: set[socket.socket] = set()
+        self._listener: socket.socket | None = None
+
+    def __enter__(self) -> HostileServer:
+        self.listen()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.vanish()
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+
+    def listen(self) -> None:
+        """Come (back) to the same port."""
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", self.port))
+        listener.listen(128)
+        self.port = listener.getsockname()[1]
+        self._listener = listener
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+
+    def vanish(self) -> None:
+        """Refuse from now on, and cut every connection."""
+        if self._listener is not None:
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
+        with self._lock:
+            connections, self._open = list(self._open), set()
+        for connection in connections:
+            _close(connection)
+
+    def answer(self, **how: object) -> Answering:
+        """Plan how the next posts are answered; the plans are used up in order, the last one without `times` stays."""
+        plan = Answering(**how)  # type: ignore[arg-type]
+        with self._lock:
+            self.plan.append(plan)
+        return plan
+
+    def behave(self) -> None:
+        """Answer 202 from now on."""
+        with self._lock:
+            self.plan.clear()
+
+    # -- what arrived ------------------------------------------------------------------------------
+    def taken(self) -> list[dict[str, object]]:
+        """The custom events that LaunchDarkly would count."""
+        seen: dict[str, bytes] = {}
+        with self._lock:
+            for post in self.posts:
+                if post.status == 202:
+                    seen.setdefault(post.payload_id, post.body)
+        return [event for body in seen.values() for event in json.loads(body) if event["kind"] == "custom"]
+
+    def keys(self) -> Counter[str]:
+        """How often each event key counts."""
+        return Counter(str(event["key"]) for event in self.taken())
+
+    def posts_per_payload(self) -> Counter[str]:
+        with self._lock:
+            return Counter(post.payload_id for post in self.posts)
+
+    def same_bytes(self) -> bool:
+        """Whether each payload id always came with the same bytes."""
+        with self._lock:
+            bodies: dict[str, set[bytes]] = {}
+            for post in self.posts:
+                bodies.setdefault(post.payload_id, set()).add(post.body)
+        return all(len(found) == 1 for found in bodies.values())
+
+    # -- sockets -----------------------------------------------------------------------------------
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with self._lock:
+                self._open.add(connection)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            if self._tls:
+                time.sleep(self._delay)
+                connection = self._tls.wrap_socket(connection, server_side=True)
+            stream = connection.makefile("rb")
+            while self._one(connection, stream):
+                pass
+        except (OSError, ValueError):
+            pass
+        finally:
+            _close(connection)
+
+    def _one(self, connection: socket.socket, stream: object) -> bool:
+        head = _head(stream)
+        if not head:
+            return False
+        plan = self._next_plan()
+        size = int(head.get("content-length", "0"))
+        if plan.reset:
+            stream.read(size // 2)  # type: ignore[attr-defined]
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            return False
+        body = stream.read(size)  # type: ignore[attr-defined]
+        time.sleep(self._delay)
+        status = self._judge(plan, head, body)
+        if plan.stall:
+            time.sleep(3600)
+        time.sleep(plan.late)
+        extra = "".join(f"{name}: {value}\r\n" for name, value in plan.headers.items())
+        connection.sendall(f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\n{extra}\r\n".encode())
+        return True
+
+    def _judge(self, plan: Answering, head: dict[str, str], body: bytes) -> int:
+        text = gzip.decompress(body) if head.get("content-encoding") == "gzip" else body
+        status = plan.status
+        if plan.good_key is not None and head.get("authorization") != plan.good_key:
+            status = 401
+        if plan.largest is not None and len(json.loads(text)) > plan.largest:
+            status = 413
+        with self._lock:
+            counted = 0 if plan.stall and not plan.counts else status
+            payload_id = head.get("x-launchdarkly-payload-id", "")
+            self.posts.append(Post(payload_id, head.get("authorization", ""), text, counted))
+        return status
+
+    def _next_plan(self) -> Answering:
+        with self._lock:
+            while self.plan:
+                plan = self.plan[0]
+                if plan.times is None:
+                    return plan
+                if plan.times > 0:
+                    plan.times -= 1
+                    return plan
+                self.plan.pop(0)
+            return Answering()
+
+
+def _head(stream: object) -> dict[str, str]:
+    lines = []
+    while (line := stream.readline().strip()) or not lines:  # type: ignore[attr-defined]
+        if not line:
+            return {}
+        lines.append(line.decode("latin-1"))
+    return {name.lower(): value.strip() for name, _, value in (one.partition(":") for one in lines[1:])}
+
+
+def _close(connection: socket.socket) -> None:
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+    connection.close()
