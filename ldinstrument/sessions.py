@@ -118,6 +118,7 @@ class Session:
         "_partial",
         "_silent",
         "_started",
+        "_started_ms",
         "_store",
         "_tallies",
         "_tasks",
@@ -163,6 +164,7 @@ class Session:
         self._end_reason = ""
         self._started = self._last = clock()
         self._offset_ms = _wall_offset()
+        self._started_ms = self._started * 1000 + self._offset_ms
 
     # -- recording -------------------------------------------------------------------------------
     def record(
