@@ -1,0 +1,209 @@
+"""What every request boundary shares: when a session begins, for whom, when it ends, and what is said of the request.
+
+`wsgi` and `asgi` bring requests here; `flask` and `django` add how to find the user.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Any
+
+from ..contexts import as_context
+from ..emission import Tracker
+from ..errors import StrictError
+from ..ledger import ledger
+from ..metrics import check_key
+from ..outcomes import INTERACTION, Outcome, outcome_of
+from ..sessions import Session, clock, open_session, session_event_keys, set_current
+
+REQUEST = "ldinstrument.request"
+"""Where the WSGI environ and the ASGI scope carry the `RequestSession`."""
+
+HEALTH_CHECKS = (
+    "/health", "/health/*", "/healthz", "/healthz/*", "/healthcheck", "/health-check", "/livez", "/livez/*",
+    "/readyz", "/readyz/*", "/ping",
+)  # fmt: skip
+"""Paths that never make a session, whatever `ignore` adds."""
+
+PROBES = (
+    "kube-probe/",
+    "ELB-HealthChecker/",
+    "GoogleHC/",
+    "Amazon-Route53-Health-Check-Service",
+    "Consul Health Check",
+)
+"""How the user agents of health checkers begin."""
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "WEBSOCKET"})
+
+
+class Boundary:
+    """Where requests become sessions.
+
+    Args:
+        context: whose session it is: a Context, a key of kind `user`, or a callable that is given the request. One that
+            answers None is asked again at the end of the request, when a login may have happened.
+        name: the prefix of the session's metrics.
+        client: takes the events; the `ldclient` singleton at the moment of emission when None.
+        ignore: path patterns (as in `fnmatch`: `/static/*`) that make no session; health checks never make one.
+    """
+
+    def __init__(
+        self,
+        context: Any = None,
+        *,
+        name: str = "request",
+        client: Tracker | None = None,
+        ignore: Iterable[str] = (),
+    ) -> None:
+        self.name = check_key("session name", name)
+        self._context = context
+        self._client = client
+        self._ignore = (*HEALTH_CHECKS, *([ignore] if isinstance(ignore, str) else ignore))
+        session_event_keys(name)
+
+    def begin(self, *, path: str, method: str, agent: str = "", preflight: bool = False) -> RequestSession:
+        """The session of a request that begins; none for what is ignored, health checks and CORS preflights.
+
+        Args:
+            path: decides whether it is ignored; it is not kept.
+            method: the HTTP method.
+            agent: the user agent; health checkers make no session.
+            preflight: whether it is a CORS preflight.
+        """
+        if preflight or agent.startswith(PROBES) or any(fnmatchcase(path, pattern) for pattern in self._ignore):
+            return RequestSession(None)
+        # No outer session: whatever was current on this thread or in this task belongs to somebody else.
+        opened = open_session(name=self.name, client=self._client)
+        return RequestSession(opened, method=method if method in METHODS else "OTHER")
+
+    def who(self, request: Any) -> Any:
+        """What `context=` says of *request*; perhaps an awaitable. Its errors are logged, never raised."""
+        if not callable(self._context):
+            return self._context
+        try:
+            return self._context(request)
+        except StrictError:
+            raise
+        except Exception as error:
+            ledger.failure("context extractor", error)
+            return None
+
+    async def who_async(self, request: Any) -> Any:
+        """`who`, awaited where it is an awaitable."""
+        found = self.who(request)
+        if not inspect.isawaitable(found):
+            return found
+        try:
+            return await found
+        except StrictError:
+            raise
+        except Exception as error:
+            ledger.failure("context extractor", error)
+            return None
+
+
+class RequestSession:
+    """One request and its session, None for a request that is ignored: swapped in around the application's code.
+
+    Args:
+        session: as opened by the boundary.
+        method: goes into the data of the session's events, with `route` and the status.
+    """
+
+    __slots__ = (
+        "_ended",
+        "_mine",
+        "_outside",
+        "_reason",
+        "complete_at",
+        "identified",
+        "method",
+        "route",
+        "session",
+        "status",
+    )
+
+    def __init__(self, session: Session | None, *, method: str = "") -> None:
+        self.session = session
+        self.method = method
+        self.route: str | None = None
+        self.status = 0
+        self.identified = session is None
+        self.complete_at: float | None = None
+        self._mine = session
+        self._outside: Session | None = None
+        self._reason = "ended"
+        self._ended = False
+
+    # -- in and out of the application's code ----------------------------------------------------
+    def resume(self) -> None:
+        """In: remember what was current, put mine in its place, by value; None, too."""
+        self._outside = set_current(self._mine)
+
+    def pause(self) -> None:
+        """Out: remember mine (the application may be inside a session of its own), restore what was there."""
+        self._mine = set_current(self._outside)
+
+    # -- what is learnt on the way ---------------------------------------------------------------
+    def identify(self, who: Any) -> None:
+        """Say whose session it is, unless *who* is None."""
+        context = None if who is None else as_context(who)
+        if context is not None and self.session is not None:
+            self.identified = True
+            self.session.identify(context)
+
+    def answered(self, status: int) -> None:
+        """The response has begun, with this status."""
+        self.status = status
+
+    # -- how it ends: the first to say so is right -----------------------------------------------
+    def complete(self) -> None:
+        """The last byte of the response is out."""
+        self._judge(Outcome.FAILURE if self.status >= 500 else Outcome.SUCCESS, "ended")
+
+    def failed(self, error: BaseException) -> None:
+        """The application raised: a failure, unless it was cancelled."""
+        outcome = outcome_of(error)
+        left = outcome in (Outcome.CANCELLED, Outcome.ABANDONED)
+        self._judge(outcome, "abandoned" if left else "error")
+
+    def disconnected(self) -> None:
+        """The client left before the end: abandoned, neither success nor failure, and without a duration."""
+        self._judge(Outcome.ABANDONED, "abandoned")
+
+    def _judge(self, outcome: Outcome, reason: str) -> None:
+        if self.complete_at is not None:
+            return
+        self.complete_at = now = clock()
+        self._reason = reason
+        if self.session is not None:
+            self.session._append((INTERACTION, outcome, now, now, None))
+
+    def end(self) -> None:
+        """End the session; harmless twice."""
+        if self._ended or self.session is None:
+            return
+        self._ended = True
+        self.session.add_data(**self._facts())
+        _stop_clock(self.session, self.complete_at)
+        self.session.end(self._reason)
+
+    def _facts(self) -> dict[str, Any]:
+        facts = {"route": self.route, "method": self.method, "status": self.status}
+        return {name: fact for name, fact in facts.items() if fact}
+
+
+def _stop_clock(session: Session, at: float | None) -> None:
+    """Date the end to the last byte: what the user waited for ends there, whatever background work recorded later."""
+    with session._lock:
+        session._fold()
+        session._last = session._last if at is None else at
+
+
+def asks_again(boundary: Boundary, request: RequestSession) -> bool:
+    """Whether `context=` shall be asked once more: it is a callable that has not said yet who this is."""
+    return not request.identified and callable(boundary._context)
+

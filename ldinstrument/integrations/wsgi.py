@@ -1,0 +1,177 @@
+"""WSGI: a session per request, from the call of the application to the `close()` of its response body.
+
+```python
+application = SessionMiddleware(application, context=lambda environ: environ.get("REMOTE_USER"))
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from ..emission import Tracker, postpone
+from .boundaries import REQUEST, Boundary, RequestSession, asks_again
+
+Environ = dict[str, Any]
+Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+
+
+class SessionMiddleware:
+    """Gives every request that goes through it a session; see `Boundary` for the arguments.
+
+    The session is current in the application, in each step of a streamed body and in its `close()`. The request is an
+    interaction: a success below 500, a failure from 500 or when the application or its stream raises. A client that
+    leaves before the end makes it abandoned, which counts for neither.
+
+    Args:
+        app: the WSGI application. A second middleware inside leaves the request to this one.
+        context: a Context, a key of kind `user`, or a callable that is given the WSGI environ.
+        name: the prefix of the session's metrics: `<name>.duration`, `<name>.success_rate`, `<name>.interactions`.
+        client: takes the events; the `ldclient` singleton at the moment of emission when None.
+        ignore: path patterns that make no session, such as `/static/*`; health checks never make one.
+    """
+
+    def __init__(
+        self,
+        app: Application,
+        *,
+        context: Any = None,
+        name: str = "request",
+        client: Tracker | None = None,
+        ignore: Iterable[str] = (),
+    ) -> None:
+        self.app = app
+        self.boundary = Boundary(context, name=name, client=client, ignore=ignore)
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Serve one request."""
+        if REQUEST in environ:
+            return self.app(environ, start_response)
+        request = environ[REQUEST] = _begin(self.boundary, environ)
+        request.resume()
+        try:
+            body = self.app(environ, _watched_start(start_response, request))
+        except BaseException as error:
+            request.pause()
+            request.failed(error)
+            request.end()
+            raise
+        request.pause()
+        if asks_again(self.boundary, request):
+            request.identify(self.boundary.who(environ))
+        return _watched_body(body, request, environ)
+
+
+def _begin(boundary: Boundary, environ: Environ) -> RequestSession:
+    method = str(environ.get("REQUEST_METHOD", "GET"))
+    request = boundary.begin(
+        path=environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""),
+        method=method,
+        agent=environ.get("HTTP_USER_AGENT", ""),
+        preflight=method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ,
+    )
+    if request.session is not None:
+        request.identify(boundary.who(environ))
+    return request
+
+
+def _watched_start(start_response: Callable[..., Any], request: RequestSession) -> Callable[..., Any]:
+    """Hears the status; an application may call it again with `exc_info`, then the second one holds."""
+
+    def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+        code = status[:3]
+        request.answered(int(code) if code.isdigit() else 0)
+        return start_response(status, headers, *exc_info)
+
+    return start
+
+
+def _watched_body(body: Iterable[bytes], request: RequestSession, environ: Environ) -> Iterable[bytes]:
+    wrapper = environ.get("wsgi.file_wrapper")
+    if isinstance(wrapper, type) and isinstance(body, wrapper) and _watch_close(body, request):
+        return body
+    bodiless = environ.get("REQUEST_METHOD") == "HEAD" or request.status in (204, 304)
+    kind = SizedBody if hasattr(body, "__len__") else Body
+    return kind(body, request, bodiless=bodiless)
+
+
+def _watch_close(body: Any, request: RequestSession) -> bool:
+    """Hang the end on the `close` of a file wrapper, which must stay what it is: the server may use `sendfile`."""
+    close = getattr(body, "close", None)
+
+    def closed() -> None:
+        _close(close, request)
+
+    try:
+        body.close = closed
+    except AttributeError:
+        return False
+    return True
+
+
+def _close(close: Callable[[], Any] | None, request: RequestSession) -> None:
+    request.resume()
+    try:
+        if close is not None:
+            close()
+    except BaseException as error:
+        request.pause()
+        request.failed(error)
+        request.end()
+        raise
+    request.pause()
+    request.complete()
+    request.end()
+
+
+class Body:
+    """A response body: the session is current in each step, and ends with `close()`, which every server calls."""
+
+    def __init__(self, inner: Iterable[bytes], request: RequestSession, *, bodiless: bool) -> None:
+        self._inner = inner
+        self._iterator: Iterator[bytes] | None = None
+        self._request = request
+        self._bodiless = bodiless
+        self._closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        self._request.resume()
+        try:
+            if self._iterator is None:
+                self._iterator = iter(self._inner)
+            chunk = next(self._iterator)
+        except StopIteration:
+            self._request.pause()
+            self._request.complete()
+            raise
+        except BaseException as error:
+            self._request.pause()
+            self._request.failed(error)
+            raise
+        self._request.pause()
+        return chunk
+
+    def close(self) -> None:
+        """Close what is wrapped, and end the session. Before the last chunk it means that the client has left."""
+        self._closed = True
+        if not self._bodiless:
+            self._request.disconnected()
+        _close(getattr(self._inner, "close", None), self._request)
+
+    def __del__(self) -> None:
+        # A test client that never closes its response; a finaliser is no place to emit (see emission.postpone).
+        if not self._closed:
+            postpone(self.close)
+
+
+class SizedBody(Body):
+    """A body that is there already, such as a list: servers look at its length."""
+
+    _inner: Any
+
+    def __len__(self) -> int:
+        return len(self._inner)
