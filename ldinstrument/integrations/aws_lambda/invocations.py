@@ -49,12 +49,13 @@ class Delivery:
     def flush(self, left: float) -> None:
         """Flush within *left* seconds; what is not confirmed stays pending for the next time."""
         allowed = min(self.patience, left)
-        if allowed <= 0:
+        # A tracker need not be a client: one without flush() has nothing to wait for.
+        if allowed <= 0 or (self.client is not None and not hasattr(self.client, "flush")):
             return
         report = flush(allowed, self.client)
         # While LaunchDarkly does not answer, an outage costs each invocation half of what it cost the one before.
         self.patience = max(SHORTEST, self.patience / 2) if report.timed_out else self.timeout
-        if report.timed_out:
+        if report.timed_out and report.pending + report.failed:
             ledger.warn("lambda_pending", NAME, _pending_message(report, allowed))
 
 

@@ -1,0 +1,447 @@
+"""`lambda_handler`, called as AWS's runtime calls it; what needs a frozen process is in test_aws_lambda_frozen.py."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from ldclient import Context
+
+import ldinstrument as ld
+from ldinstrument import ledger as ledgers
+from ldinstrument.errors import DefinitionError
+from ldinstrument.integrations import aws_lambda
+from ldinstrument.integrations.aws_lambda import invocations, lambda_handler
+from ldinstrument.sessions import entered, open_session
+from ldinstrument.testing import RecordingClient, recording
+
+
+@dataclass
+class LambdaContext:
+    """What AWS's runtime hands to a handler, as far as it matters here."""
+
+    aws_request_id: str = "request-1"
+    function_name: str = "quotes"
+    function_version: str = "7"
+    seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        self._until = time.monotonic() + self.seconds
+
+    def get_remaining_time_in_millis(self) -> int:
+        return max(0, int((self._until - time.monotonic()) * 1000))
+
+
+@pytest.fixture(name="client")
+def _client() -> RecordingClient:
+    return RecordingClient()
+
+
+@pytest.fixture(autouse=True)
+def _fresh_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test is a process that has not been invoked yet, outside Lambda."""
+    monkeypatch.setattr(invocations, "_cold", True)
+    monkeypatch.setattr(aws_lambda, "_tried", False)
+    monkeypatch.setattr(aws_lambda, "_extension", None)
+    for name in ("AWS_LAMBDA_RUNTIME_API", "AWS_LAMBDA_INITIALIZATION_TYPE", "AWS_LAMBDA_MAX_CONCURRENCY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_an_invocation_is_a_session_with_aws_s_request_id(client: RecordingClient) -> None:
+    """Its metrics are called invocation.*, and say whose it was and whether it was cold."""
+
+    @lambda_handler(context="user-1", client=client)
+    def handler(event: Any, context: Any) -> str:
+        return "done"
+
+    assert handler({}, LambdaContext()) == "done"
+    assert handler({}, LambdaContext("request-2")) == "done"
+
+    first, second = client.of("invocation.duration")
+    assert first.context.key == "user-1"
+    assert first.data == {
+        "coldStart": True, "functionName": "quotes", "functionVersion": "7", "sessionId": "request-1",
+        "interactions": 1, "successes": 1, "failures": 0, "cancelled": 0, "abandoned": 0, "endReason": "ended",
+    }  # fmt: skip
+    assert (second.data["coldStart"], second.data["sessionId"]) == (False, "request-2")
+    assert client.values("invocation.success_rate") == [100.0, 100.0]
+    assert client.values("invocation.interactions") == [1, 1]
+
+
+def test_provisioned_concurrency_has_no_cold_start(client: RecordingClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the initialisation was over before anybody asked."""
+    monkeypatch.setenv("AWS_LAMBDA_INITIALIZATION_TYPE", "provisioned-concurrency")
+
+    lambda_handler(context="u", client=client)(lambda event, context: None)({}, LambdaContext())
+
+    assert client.only("invocation.duration").data["coldStart"] is False
+
+
+def test_used_bare_and_called() -> None:
+    """Both forms give the handler's own name, document and signature back, and its own result."""
+    result = object()
+
+    def plain(event: Any, context: Any) -> object:
+        """Say hello."""
+        return result
+
+    for decorated in (lambda_handler(plain), lambda_handler()(plain), lambda_handler(context="u")(plain)):
+        with recording():
+            assert decorated({}, LambdaContext()) is result
+        assert (decorated.__name__, decorated.__doc__) == ("plain", "Say hello.")
+        assert inspect.signature(decorated) == inspect.signature(plain)
+
+
+def test_the_handlers_exception_passes_untouched_and_is_a_failure(client: RecordingClient) -> None:
+    """The same object, without a cause or a note of ours."""
+    error = KeyError("no such cart")
+
+    @lambda_handler(context="u", client=client)
+    def handler(event: Any, context: Any) -> None:
+        raise error
+
+    with pytest.raises(KeyError) as caught:
+        handler({}, LambdaContext())
+
+    assert caught.value is error
+    assert error.__cause__ is None
+    assert error.__context__ is None
+    ended = client.only("invocation.success_rate")
+    assert (ended.value, ended.data["endReason"], ended.data["failures"]) == (0.0, "error", 1)
+
+
+@pytest.mark.parametrize(("code", "rate"), [(0, [100.0]), (3, [0.0])])
+def test_sys_exit_counts_as_it_says(client: RecordingClient, code: int, rate: list[float]) -> None:
+    """`sys.exit(0)` is a success, any other a failure; the exit happens all the same."""
+
+    @lambda_handler(context="u", client=client)
+    def handler(event: Any, context: Any) -> None:
+        sys.exit(code)
+
+    with pytest.raises(SystemExit):
+        handler({}, LambdaContext())
+
+    assert client.values("invocation.success_rate") == rate
+
+
+def test_context_may_be_a_callable_of_event_and_lambda_context(client: RecordingClient) -> None:
+    """It gets both arguments, and may answer with a Context."""
+
+    @lambda_handler(
+        context=lambda event, context: Context.builder(event["userId"]).set("fn", context.function_name).build(),
+        client=client,
+    )
+    def handler(event: Any, context: Any) -> None:
+        ld.current_session().conversion(3)
+
+    handler({"userId": "user-9"}, LambdaContext())
+
+    assert {event.context.key for event in client} == {"user-9"}
+    assert client.only("business.conversion").context.get("fn") == "quotes"
+
+
+def test_a_failing_extractor_costs_only_the_identity(client: RecordingClient, caplog: Any) -> None:
+    """The handler runs, may identify later, and the failure is said once."""
+
+    @lambda_handler(context=lambda event, context: event["userId"], client=client)
+    def handler(event: Any, context: Any) -> str:
+        ld.current_session().identify("late-9")
+        return "fine"
+
+    assert handler({}, LambdaContext()) == "fine"
+    assert handler({}, LambdaContext("request-2")) == "fine"
+
+    assert {event.context.key for event in client.of("invocation.duration")} == {"late-9"}
+    said = [record for record in caplog.records if record.name == "ldinstrument"]
+    assert len(said) == 1
+    assert "context of lambda_handler" in said[0].getMessage()
+
+
+def test_data_may_be_made_from_the_event(client: RecordingClient) -> None:
+    """It stands beside what we say of the function; what fails is left out."""
+
+    @lambda_handler(context="u", data=lambda event, context: {"route": event["path"]}, client=client)
+    def handler(event: Any, context: Any) -> None: ...
+
+    handler({"path": "/quote"}, LambdaContext())
+    handler({}, LambdaContext())
+
+    first, second = client.of("invocation.duration")
+    assert (first.data["route"], first.data["functionName"]) == ("/quote", "quotes")
+    assert "route" not in second.data
+
+
+def test_success_judges_the_result(client: RecordingClient) -> None:
+    """An API handler's 500 is a failure though nothing was raised; a broken judgement changes nothing."""
+
+    @lambda_handler(context="u", success=lambda result: result["statusCode"] < 500, client=client)
+    def handler(event: Any, context: Any) -> Any:
+        return event
+
+    handler({"statusCode": 200}, LambdaContext())
+    handler({"statusCode": 503}, LambdaContext())
+    assert handler({}, LambdaContext()) == {}
+
+    assert client.values("invocation.success_rate") == [100.0, 0.0, 100.0]
+
+
+async def coroutine(event: Any, context: Any) -> None: ...
+
+
+def generator(event: Any, context: Any) -> Any:
+    yield
+
+
+async def async_generator(event: Any, context: Any) -> Any:
+    yield
+
+
+class Callable:
+    """A handler as an object, as frameworks have it."""
+
+    def __call__(self, event: Any, context: Any) -> Any:
+        return event
+
+
+class AsyncCallable:
+    async def __call__(self, event: Any, context: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("target", "advice"),
+    [
+        (coroutine, "asyncio.run"),
+        (AsyncCallable(), "asyncio.run"),
+        (generator, "whole result"),
+        (async_generator, "whole result"),
+        (Callable, "a function"),
+        ("handler", "a function"),
+    ],
+)
+def test_what_awss_runtime_cannot_call_is_refused_at_decoration(target: Any, advice: str) -> None:
+    """AWS would try to serialise a coroutine; the error says what to write instead."""
+    with pytest.raises(DefinitionError, match=advice):
+        lambda_handler(target)
+    with pytest.raises(DefinitionError, match=advice):
+        lambda_handler(context="u")(target)
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    """A typo must not silently choose the slower mode."""
+    with pytest.raises(DefinitionError, match="after_response"):
+        lambda_handler(deliver="afterwards")  # type: ignore[call-overload]
+
+
+def test_objects_methods_and_keyword_arguments_work(client: RecordingClient) -> None:
+    """Mangum is a callable object; a class-based handler is a method; tests like keywords."""
+
+    class Service:
+        @lambda_handler(context=lambda event, context: event["u"], client=client)
+        def handle(self, event: Any, context: Any) -> Any:
+            return self, event
+
+    service = Service()
+    assert lambda_handler(context="u", client=client)(Callable())({"a": 1}, LambdaContext("one")) == {"a": 1}
+    assert service.handle({"u": "m"}, LambdaContext("two")) == (service, {"u": "m"})
+    assert service.handle(event={"u": "k"}, context=LambdaContext("three"))[1] == {"u": "k"}
+
+    assert [event.data["sessionId"] for event in client.of("invocation.duration")] == ["one", "two", "three"]
+    assert [event.context.key for event in client.of("invocation.duration")] == ["u", "m", "k"]
+
+
+def test_a_handler_inside_a_handler_is_one_invocation(client: RecordingClient) -> None:
+    """A router that calls a decorated handler with its own context adds no second session."""
+
+    @lambda_handler(context="inner", client=client)
+    def inner(event: Any, context: Any) -> str:
+        return "inner"
+
+    @lambda_handler(context="outer", client=client)
+    def outer(event: Any, context: Any) -> str:
+        return inner(event, context)
+
+    assert outer({}, LambdaContext()) == "inner"
+    assert client.only("invocation.duration").context.key == "outer"
+    assert client.values("invocation.interactions") == [1]
+
+
+def test_nobody_elses_session_is_seen_or_left_behind(client: RecordingClient) -> None:
+    """Inside is the invocation's session, outside what was there before, also after an exception."""
+    seen = []
+
+    @lambda_handler(context="u", client=client)
+    def handler(event: Any, context: Any) -> None:
+        seen.append(ld.current_session().name)
+        if event:
+            raise ValueError
+
+    other = open_session("somebody", name="import", client=client)
+    with entered(other):
+        handler({}, LambdaContext())
+        with pytest.raises(ValueError):
+            handler({"fail": True}, LambdaContext("request-2"))
+        assert ld.current_session() is other
+    other.end()
+
+    assert seen == ["invocation", "invocation"]
+    assert ld.current_session() is None
+
+
+@pytest.mark.parametrize("context", [None, object()])
+def test_a_strange_lambda_context_changes_nothing(client: RecordingClient, context: Any) -> None:
+    """Unit tests call handlers with None; there is no request id then, and no deadline."""
+
+    @lambda_handler(context="u", client=client)
+    def handler(event: Any, context: Any) -> Any:
+        return context
+
+    assert handler({}, context) is context
+    assert len(client.only("invocation.duration").data["sessionId"]) > 10
+
+
+def test_disabled_the_handler_is_only_called(client: RecordingClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LDINSTRUMENT_DISABLED=1 makes it inert: no session, no registration."""
+    monkeypatch.setenv("LDINSTRUMENT_DISABLED", "1")
+    monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1")
+
+    @lambda_handler(context="u", client=client, deliver="after_response")
+    def handler(event: Any, context: Any) -> Any:
+        return ld.current_session()
+
+    assert handler({}, LambdaContext()) is None
+    assert len(client) == 0
+    assert aws_lambda._tried is False
+
+
+def test_the_watchdog_ends_a_session_before_the_time_out(client: RecordingClient) -> None:
+    """While the handler still runs, its session ends as `timeout`; what it does afterwards changes nothing of that."""
+    events_seen = threading.Event()
+
+    class Client(RecordingClient):
+        def track(self, event_name: str, *rest: Any, **more: Any) -> None:
+            super().track(event_name, *rest, **more)
+            if event_name == "invocation.interactions":
+                events_seen.set()
+
+    client = Client()
+
+    @lambda_handler(context="u", client=client)
+    def handler(event: Any, context: Any) -> bool:
+        return events_seen.wait(30) and context.get_remaining_time_in_millis() >= 0
+
+    assert handler({}, LambdaContext(seconds=1.0)) is True
+
+    ended = client.only("invocation.success_rate")
+    assert (ended.value, ended.data["endReason"], ended.data["failures"]) == (0.0, "timeout", 1)
+    assert client.only("invocation.duration").value > 500
+
+
+def test_the_watchdog_keeps_quiet_about_what_ended_in_time(client: RecordingClient) -> None:
+    """Its thread sleeps on after a short invocation, and must not ring for the next one."""
+
+    @lambda_handler(context="u", client=client)
+    def handler(event: Any, context: Any) -> None:
+        time.sleep(event)
+
+    handler(0.0, LambdaContext(seconds=0.4))
+    handler(0.45, LambdaContext("request-2", seconds=60))
+
+    assert [event.data["endReason"] for event in client.of("invocation.duration")] == ["ended", "ended"]
+
+
+def test_outside_lambda_after_response_is_before_response(client: RecordingClient, caplog: Any) -> None:
+    """In a unit test there is no Extensions API; that is no reason for a warning."""
+    caplog.set_level(logging.INFO, "ldinstrument")
+
+    @lambda_handler(context="u", client=client, deliver="after_response")
+    def handler(event: Any, context: Any) -> str:
+        return "ok"
+
+    assert handler({}, LambdaContext()) == "ok"
+    assert client.values("invocation.interactions") == [1]
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+
+
+def test_an_unanswered_registration_falls_back_and_says_so(
+    client: RecordingClient, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refused connection is no reason to fail an import; the module is usable and the log says why it is slower."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", f"127.0.0.1:{unused.getsockname()[1]}")
+
+        @lambda_handler(context="u", client=client, deliver="after_response")
+        def handler(event: Any, context: Any) -> str:
+            return "ok"
+
+        lambda_handler(deliver="after_response")(Callable())  # once per process, so said once
+
+    assert handler({}, LambdaContext()) == "ok"
+    assert client.values("invocation.interactions") == [1]
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        "deliver='after_response' is not possible here: the extension could not be registered "
+        "(ConnectionRefusedError); events are flushed before each response instead"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("AWS_LAMBDA_INITIALIZATION_TYPE", "lambda-managed-instances"), ("AWS_LAMBDA_MAX_CONCURRENCY", "4")],
+)
+def test_managed_instances_get_no_extension(
+    name: str, value: str, client: RecordingClient, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They do not freeze, and refuse internal extensions: not even tried, and said."""
+    with socket.create_server(("127.0.0.1", 0)) as api:
+        api.setblocking(False)
+        monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", f"127.0.0.1:{api.getsockname()[1]}")
+        monkeypatch.setenv(name, value)
+
+        lambda_handler(context="u", client=client, deliver="after_response")(lambda event, context: None)
+
+        with pytest.raises(BlockingIOError):
+            api.accept()
+    assert "Managed Instances" in caplog.text
+
+
+def test_an_outage_costs_each_invocation_half_of_the_one_before(caplog: Any) -> None:
+    """A server that accepts and never answers; the first confirmed flush restores the full time."""
+    import ldclient
+
+    with socket.create_server(("127.0.0.1", 0)) as black_hole:
+        uri = f"http://127.0.0.1:{black_hole.getsockname()[1]}"
+        config = ld.launchdarkly_config("sdk-key", events_only=True, events_uri=uri, base_uri=uri, stream_uri=uri)
+        client = ldclient.LDClient(config)
+        delivery = invocations.Delivery(client, timeout=0.4, reserve=0.1)
+        given = []
+        for _ in range(4):
+            client.track("e", Context.create("u"))
+            delivery.flush(left=10.0)
+            given.append(delivery.patience)
+        began = time.monotonic()
+        delivery.flush(left=0.0)
+        assert time.monotonic() - began < 5
+        assert given == [0.2, 0.1, 0.1, 0.1]
+        assert caplog.text.count("they stay pending and leave with the next invocation") == 1
+        ledgers.ledger.clear()
+    threading.Thread(target=client.close, daemon=True).start()
+
+
+def test_the_package_of_integrations_imports_nothing() -> None:
+    """Who wants the Lambda part does not load Flask, and the other way round."""
+    code = (
+        "import sys; before = set(sys.modules); import ldinstrument.integrations; "
+        "print([name for name in sys.modules if name.startswith('ldinstrument.') and name not in before])"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    assert printed.strip() == "['ldinstrument.integrations']"
