@@ -469,7 +469,7 @@ def bootstrap(
 
 def disabled() -> bool:
     """Whether `LDINSTRUMENT_DISABLED` makes everything inert."""
-    return os.environ.get("LDINSTRUMENT_DISABLED", "").strip().lower() not in ("", "0", "false", "no")
+    return os.environ.get("LDINSTRUMENT_DISABLED", "").strip().lower() in ("1", "true", "yes", "on")
 
 
 def _bootstrap(wanted: Sequence[Metric], place: Callable[[str], str], api: MetricsAPI, *, strictly: bool) -> Plan:

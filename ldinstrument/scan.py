@@ -1,0 +1,346 @@
+"""The catalog of a program, from its code: what importing declares, and what only its text does.
+
+`scan("myapp")` imports the package with all its modules (importing runs their top-level code), takes what decorators
+and `catalog.add` put into the default catalog, and reads the source for keys in function bodies.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from . import metrics as definitions
+from .errors import DefinitionError, LDInstrumentError
+from .metrics import (
+    BUSINESS_CONVERSION,
+    NEGATIVE_FEEDBACK,
+    REVENUE_IMPACT,
+    STANDARD_METRICS,
+    TASK_SUCCESS,
+    USER_SATISFACTION,
+    Catalog,
+    Metric,
+    session_metrics,
+    task_metrics,
+)
+from .scan_source import Use, uses_in
+
+PATTERN_METRICS: Mapping[str, tuple[Metric, ...]] = {
+    "conversion": (BUSINESS_CONVERSION,),
+    "satisfaction": (USER_SATISFACTION, NEGATIVE_FEEDBACK),
+    "feedback": (USER_SATISFACTION, NEGATIVE_FEEDBACK),
+    "revenue": (REVENUE_IMPACT,),
+    "task_success": (TASK_SUCCESS,),
+}
+_STANDARD = {metric.key: metric for metric in STANDARD_METRICS}
+
+
+@dataclass(frozen=True, slots=True)
+class Undeclared:
+    """An event key that the code records and no metric reads.
+
+    Args:
+        key: the event key.
+        place: `file:line`.
+        similar: a declared event key that it may be a misspelling of, or an empty string.
+    """
+
+    key: str
+    place: str
+    similar: str = ""
+
+    def advice(self) -> str:
+        """What to do."""
+        if self.similar.lower() == self.key.lower():
+            return f"it differs only by case from {self.similar!r}; event keys are case-sensitive"
+        if self.similar:
+            return f"did you mean {self.similar!r}? If not: catalog.add(Metric({self.key!r}, ...))"
+        return f"no metric reads it; declare one: catalog.add(Metric({self.key!r}, ...))"
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What a program needs of LaunchDarkly, as its code says.
+
+    Args:
+        metrics: the definitions, sorted by key.
+        places: `file:line` by metric key.
+        undeclared: event keys that are recorded and that no metric reads.
+        dynamic: places whose keys only running the code would tell: (`file:line`, what is called there).
+        unreadable: modules that could not be imported or read, and definitions that cannot work, with the reason.
+        modules: the modules that were looked at.
+    """
+
+    metrics: tuple[Metric, ...]
+    places: Mapping[str, str]
+    undeclared: tuple[Undeclared, ...] = ()
+    dynamic: tuple[tuple[str, str], ...] = ()
+    unreadable: tuple[tuple[str, str], ...] = ()
+    modules: tuple[str, ...] = ()
+
+    def place(self, key: str) -> str:
+        """`file:line` of the metric under *key*; empty when unknown."""
+        return self.places.get(key, "")
+
+
+def scan(targets: str | Sequence[str], *, progress: Callable[[str], None] | None = None) -> Scan:
+    """Find out which metrics a program needs.
+
+    Args:
+        targets: `myapp` (a package with all its modules, or one module), `path/to/app.py`, or `myapp.metrics:catalog`
+            (a `Catalog` or a list of metrics, taken as it is); several may be given.
+        progress: told the name of each module.
+
+    Raises:
+        DefinitionError: a target does not exist, cannot be imported at all, or names no catalog.
+    """
+    finding = _Finding()
+    for target in [targets] if isinstance(targets, str) else targets:
+        if ":" in target and not Path(target).exists():
+            finding.take_catalog(target)
+        else:
+            for name, module, path in _modules(target, finding):
+                if progress is not None:
+                    progress(name)
+                finding.read(name, module, path)
+    return finding.result()
+
+
+class _Finding:
+    """Collects what the modules of a program declare and use."""
+
+    def __init__(self) -> None:
+        self._metrics: dict[str, Metric] = {}
+        self._places: dict[str, str] = {}
+        self._events: list[tuple[str, str]] = []
+        self._dynamic: list[tuple[str, str]] = []
+        self.unreadable: list[tuple[str, str]] = []
+        self._modules: list[str] = []
+        self._from_code = False
+
+    def take_catalog(self, target: str) -> None:
+        """`package.module:attribute`."""
+        name, _, attribute = target.partition(":")
+        found: Any = _imported(name)
+        for part in attribute.split("."):
+            found = getattr(found, part, None)
+        metrics = list(found) if isinstance(found, Iterable) and not isinstance(found, (str, Mapping)) else []
+        if not metrics or not all(isinstance(metric, Metric) for metric in metrics):
+            raise DefinitionError(f"{target}: there is no Catalog and no list of Metric objects under that name")
+        self._modules.append(name)
+        for metric in metrics:
+            self._declare(metric, found.place(metric.key) if isinstance(found, Catalog) else "")
+
+    def read(self, name: str, module: ModuleType | None, path: Path | None) -> None:
+        """One module: its top-level definitions and its source."""
+        self._from_code = True
+        self._modules.append(name)
+        for value in list(vars(module).values()) if module is not None else ():
+            if isinstance(value, Metric) and value.key not in _STANDARD:
+                self._declare(value, definitions.catalog.place(value.key) or str(path or name))
+        if path is None or path.suffix != ".py":
+            return
+        try:
+            found = list(_quiet(lambda: uses_in(path.read_text(encoding="utf-8"), vars(module) if module else None)))
+        except (OSError, ValueError, SyntaxError, RecursionError) as error:
+            self.unreadable.append((str(path), f"its source cannot be read: {error}"))
+            return
+        for use in found:
+            self._use(use, f"{path}:{use.line}")
+
+    def _use(self, use: Use, place: str) -> None:
+        if use.kind == "event":
+            self._events.append((use.key, place))
+        elif use.kind == "dynamic":
+            self._dynamic.append((place, use.key))
+        elif use.kind == "invalid":
+            self.unreadable.append((place, use.key))
+        else:
+            try:
+                for metric in _metrics_of(use):
+                    self._declare(metric, place)
+            except DefinitionError as error:
+                self.unreadable.append((place, str(error)))
+
+    def _declare(self, metric: Metric, place: str) -> None:
+        """What the default catalog says about a key counts: that is what recording uses."""
+        known = self._metrics.get(metric.key)
+        if known is None:
+            standing = definitions.catalog.get(metric.key)
+            self._metrics[metric.key] = metric if standing is None or not self._from_code else standing
+            self._places[metric.key] = place
+        elif known != metric and metric.key not in definitions.catalog:
+            self.unreadable.append((place, f"metric {metric.key!r} is defined otherwise at {self._places[metric.key]}"))
+
+    def result(self) -> Scan:
+        """Everything, with the event keys resolved that only now can be."""
+        if self._from_code:
+            for metric in definitions.catalog:
+                # A standard metric belongs to the program only when something uses it, or it was replaced.
+                if _STANDARD.get(metric.key) != metric:
+                    self._declare(metric, definitions.catalog.place(metric.key))
+                    self._places[metric.key] = definitions.catalog.place(metric.key) or self._places[metric.key]
+        undeclared = [found for key, place in self._events if (found := self._resolve(key, place)) is not None]
+        return Scan(
+            metrics=tuple(self._metrics[key] for key in sorted(self._metrics)),
+            places={key: _short(place) for key, place in self._places.items()},
+            undeclared=tuple(undeclared),
+            dynamic=tuple((_short(place), what) for place, what in dict.fromkeys(self._dynamic)),
+            unreadable=tuple((_short(place), reason) for place, reason in self.unreadable),
+            modules=tuple(self._modules),
+        )
+
+    def _resolve(self, key: str, place: str) -> Undeclared | None:
+        for metric in (*self._metrics.values(), *STANDARD_METRICS):
+            if key in (metric.key, metric.event):
+                self._declare(metric, place)
+                return None
+        known = {metric.event for metric in self._metrics.values()} | set(_STANDARD)
+        by_case = [event for event in sorted(known) if event.lower() == key.lower()]
+        close = by_case or get_close_matches(key, sorted(known), n=1, cutoff=0.85)
+        return Undeclared(key, _short(place), close[0] if close else "")
+
+
+def _metrics_of(use: Use) -> Iterator[Metric]:
+    if use.kind == "task":
+        yield from task_metrics(use.key, use.metrics).values()
+    elif use.kind == "session":
+        yield from session_metrics(use.key)
+    elif use.kind == "pattern":
+        yield from PATTERN_METRICS[use.key]
+    elif use.metric is not None:
+        yield use.metric
+
+
+def _short(place: str) -> str:
+    """*place* relative to the current directory, when it is in there."""
+    path, colon, line = place.rpartition(":")
+    path = path if colon and line.isdigit() else place
+    try:
+        shown = str(Path(path).resolve().relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        shown = path
+    return f"{shown}:{line}" if path != place else shown
+
+
+# -- importing -----------------------------------------------------------------------------------
+
+
+def _modules(target: str, finding: _Finding) -> Iterator[tuple[str, ModuleType | None, Path | None]]:
+    """Name, module (None when importing failed) and source of a target and, for a package, of everything below it."""
+    if target.endswith(".py") or "/" in target or "\\" in target:
+        yield _imported_file(Path(target))
+        return
+    module = _imported(target)
+    yield target, module, _source(module.__spec__)
+    if not hasattr(module, "__path__"):
+        return
+    for info in _walk(module.__path__, f"{target}."):
+        finder: Any = info.module_finder
+        spec = finder.find_spec(info.name, None)
+        # Importing it would run the program.
+        runs = info.name.rpartition(".")[2] == "__main__"
+        found = None if runs else _tried(info.name, finding)
+        yield info.name, found, _source(spec)
+
+
+def _walk(path: Iterable[str], prefix: str) -> Iterator[pkgutil.ModuleInfo]:
+    for info in sorted(pkgutil.iter_modules(path, prefix), key=lambda info: info.name):
+        yield info
+        if info.ispkg:
+            loaded = sys.modules.get(info.name)
+            if loaded is not None and hasattr(loaded, "__path__"):
+                yield from _walk(loaded.__path__, f"{info.name}.")
+
+
+def _tried(name: str, finding: _Finding) -> ModuleType | None:
+    try:
+        return _import(name)
+    except _ImportFailed as error:
+        finding.unreadable.append((name, f"importing it failed, only its source was read: {error}"))
+        return None
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        return _import(name)
+    except _ImportFailed as error:
+        raise DefinitionError(f"{name} cannot be imported: {error}; is the current directory the right one?") from error
+
+
+class _ImportFailed(Exception):  # noqa: N818
+    """Importing a module raised, or ended the program."""
+
+
+def _import(name: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise _ImportFailed(f"{name!r} is not the name of a module")
+    _prepend(Path.cwd())
+    return _guarded(lambda: importlib.import_module(name))
+
+
+def _guarded(load: Callable[[], ModuleType]) -> ModuleType:
+    with warnings.catch_warnings():
+        # A warning about a metric's name belongs to the plan's remarks, not in between.
+        warnings.simplefilter("ignore", definitions.MetricWarning)
+        try:
+            return load()
+        except _ImportFailed:
+            raise
+        except LDInstrumentError as error:
+            raise _ImportFailed(str(error)) from error
+        except (Exception, SystemExit) as error:
+            raise _ImportFailed(f"{type(error).__name__}: {error}") from error
+
+
+def _imported_file(path: Path) -> tuple[str, ModuleType, Path]:
+    """A module by its path, under the name that a `python path` next to it would import it by."""
+    if not path.is_file():
+        raise DefinitionError(f"{path} does not exist")
+    path = path.resolve()
+    _prepend(path.parent)
+    # Two programs may both be called app.py, and one may be called like a module of the standard library.
+    name = path.stem if path.stem not in sys.modules else f"{path.parent.name}_{path.stem}"
+    try:
+        return name, _guarded(lambda: _executed(name, path)), path
+    except _ImportFailed as error:
+        raise DefinitionError(f"{path} cannot be imported: {error}") from error
+
+
+def _executed(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise _ImportFailed("it is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _prepend(directory: Path) -> None:
+    if str(directory) not in sys.path:
+        sys.path.insert(0, str(directory))
+
+
+def _source(spec: Any) -> Path | None:
+    origin = getattr(spec, "origin", None)
+    return Path(origin) if isinstance(origin, str) and origin.endswith(".py") else None
+
+
+def _quiet(read: Callable[[], Iterable[Use]]) -> list[Use]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", definitions.MetricWarning)
+        return list(read())

@@ -1,0 +1,341 @@
+"""Reading a module's source for what only its text declares: keys in function bodies, which importing never runs.
+
+It looks for calls of this library's names, through whatever name the module imported them under, with literal
+arguments or module constants. What it cannot evaluate it reports as dynamic, with the place.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .errors import DefinitionError
+from .metrics import TASK_METRICS, Metric
+
+Kind = Literal["task", "session", "event", "pattern", "metric", "dynamic", "invalid"]
+ROOT = "ldinstrument"
+TASKS = ("track_task", "track_interaction")
+PATTERNS: Mapping[str, str] = {
+    "track_conversion": "conversion", "track_satisfaction": "satisfaction", "track_revenue": "revenue",
+    "track_task_success": "task_success", "track_feedback": "feedback",
+}  # fmt: skip
+BOUNDARY_NAMES: Mapping[str, str] = {"aws_lambda": "invocation", "celery": "job"}
+"""The default `name=` of the boundaries whose sessions are no requests."""
+_SESSION_GIVERS = ("session", "current_session", "open_session", "Session")
+_SESSION_LIKE = re.compile(r"(.*_)?session")
+_MISSING = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One place in the source that says something about metrics.
+
+    Args:
+        kind: `task` (key and which metrics), `session` (its name), `event` (the key given to `record`), `pattern`
+            (the method of Session), `metric` (a definition), `dynamic` (a key that only running would tell),
+            `invalid` (a definition that cannot work).
+        key: the key or name; for `dynamic` and `invalid` what was called, or why not.
+        line: where.
+        metrics: the task metrics that a `task` feeds.
+        metric: the definition of a `metric`.
+    """
+
+    kind: Kind
+    key: str
+    line: int
+    metrics: tuple[str, ...] = ()
+    metric: Metric | None = None
+
+
+def uses_in(source: str, namespace: Mapping[str, Any] | None = None) -> Iterator[Use]:
+    """Every use of this library in *source*.
+
+    Args:
+        source: the text of a module.
+        namespace: the imported module's names, for constants; None when it could not be imported, and then also
+            what its top level does is only known from here.
+
+    Raises:
+        SyntaxError: it is no Python.
+    """
+    tree = ast.parse(source)
+    reader = _Reader(namespace)
+    reader.learn(tree)
+    reader.visit(tree)
+    yield from reader.found
+
+
+class _Reader(ast.NodeVisitor):
+    def __init__(self, namespace: Mapping[str, Any] | None) -> None:
+        self.found: list[Use] = []
+        self._namespace = namespace or {}
+        self._imported = namespace is not None
+        self._names: dict[str, str] = {}
+        self._sessions: set[str] = set()
+        self._constants: dict[str, str] = {}
+        self._locals: list[set[str]] = []
+        self._decorating: dict[int, str] = {}
+
+    # -- what the names of the module mean -----------------------------------------------------------
+    def learn(self, tree: ast.Module) -> None:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                self._learn_import(node)
+            elif isinstance(node, ast.ImportFrom) and _ours(node.module) and not node.level:
+                for alias in node.names:
+                    self._names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+        self._learn_constants(tree)
+        for node in ast.walk(tree):
+            self._sessions.update(self._bound_sessions(node))
+
+    def _learn_import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            if _ours(alias.name):
+                self._names[alias.asname or ROOT] = alias.name if alias.asname else ROOT
+
+    def _learn_constants(self, tree: ast.Module) -> None:
+        """Strings at the top level, for modules that could not be imported."""
+        for node in tree.body:
+            if (
+                isinstance(node, ast.Assign)
+                and isinstance(node.value, ast.Constant)
+                and isinstance(node.value.value, str)
+            ):
+                self._constants |= {
+                    target.id: node.value.value for target in node.targets if isinstance(target, ast.Name)
+                }
+
+    def _bound_sessions(self, node: ast.AST) -> Iterator[str]:
+        """Names that hold a Session: `with session() as s`, `s = current_session()`, `def f(s: Session)`."""
+        pairs: list[tuple[ast.expr | None, ast.expr | None]] = []
+        if isinstance(node, ast.withitem):
+            pairs.append((node.optional_vars, node.context_expr))
+        elif isinstance(node, ast.Assign):
+            pairs += [(target, node.value) for target in node.targets]
+        elif isinstance(node, (ast.NamedExpr, ast.AnnAssign)):
+            pairs.append((node.target, node.value))
+        elif isinstance(node, ast.arg) and node.annotation is not None and self._mentions_session(node.annotation):
+            yield node.arg
+        for target, value in pairs:
+            if (
+                isinstance(target, ast.Name)
+                and isinstance(value, ast.Call)
+                and self._last(value.func) in _SESSION_GIVERS
+            ):
+                yield target.id
+
+    def _mentions_session(self, annotation: ast.expr) -> bool:
+        if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+            return re.search(r"\bSession\b", annotation.value) is not None and "Session" in self._names
+        return any(
+            isinstance(node, ast.expr) and self._last(node) in ("Session", "current_session")
+            for node in ast.walk(annotation)
+        )
+
+    def _canonical(self, node: ast.expr) -> str:
+        """The dotted name of ours that an expression means; empty when it is not ours."""
+        if isinstance(node, ast.Attribute):
+            base = self._canonical(node.value)
+            return f"{base}.{node.attr}" if base else ""
+        if not isinstance(node, ast.Name) or self._is_local(node.id):
+            return ""
+        if node.id in self._names:
+            return self._names[node.id]
+        known = self._namespace.get(node.id)
+        home = getattr(known, "__module__", None) or ""
+        if isinstance(home, str) and _ours(home):
+            return f"{home}.{getattr(known, '__name__', '')}"
+        name = getattr(known, "__name__", "")
+        return name if isinstance(name, str) and _ours(name) else ""
+
+    def _last(self, node: ast.expr) -> str:
+        return self._canonical(node).rpartition(".")[2]
+
+    # -- functions ---------------------------------------------------------------------------------------
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        for decorator in node.decorator_list:
+            if isinstance(decorator, ast.Call):
+                self._decorating[id(decorator)] = node.name
+            elif self._last(decorator) in TASKS:
+                self._add("task", f"task.{node.name}", decorator, metrics=TASK_METRICS[:2])
+            elif self._last(decorator) == "session":
+                self._add("session", "session", decorator)
+            elif self._is_boundary(decorator):
+                self._boundary(decorator, None)
+            self.visit(decorator)
+        for default in [*node.args.defaults, *(one for one in node.args.kw_defaults if one)]:
+            self.visit(default)
+        self._locals.append(_local_names(node))
+        for statement in node.body:
+            self.visit(statement)
+        self._locals.pop()
+
+    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815 - ast's names
+
+    def visit_Lambda(self, node: ast.Lambda) -> None:
+        self._locals.append({arg.arg for arg in ast.walk(node.args) if isinstance(arg, ast.arg)})
+        self.visit(node.body)
+        self._locals.pop()
+
+    def _is_local(self, name: str) -> bool:
+        return any(name in names for names in self._locals) and name not in self._names
+
+    # -- calls -------------------------------------------------------------------------------------------
+    def visit_Call(self, node: ast.Call) -> None:
+        last = self._last(node.func)
+        if last in TASKS:
+            self._task(node, last)
+        elif last == "session":
+            self._session(node, "session")
+        elif last == "SessionMetricsTracker":
+            self._add("session", "session", node)
+        elif last in PATTERNS:
+            self._add("pattern", PATTERNS[last], node)
+        elif last == "Metric":
+            self._definition(node)
+        elif self._is_boundary(node.func):
+            self._boundary(node.func, node)
+        elif isinstance(node.func, ast.Attribute) and self._is_session(node.func.value):
+            self._method(node, node.func.attr)
+        self.generic_visit(node)
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        # Frameworks that are configured by dotted paths: Django's MIDDLEWARE.
+        if isinstance(node.value, str) and re.fullmatch(r"ldinstrument\.integrations(\.\w+)+", node.value):
+            self._add("session", _boundary_name(node.value), node)
+
+    def _task(self, node: ast.Call, last: str) -> None:
+        key = self._text(_argument(node, 0, None))
+        if key is None and not node.args:
+            key = f"task.{self._decorating[id(node)]}" if id(node) in self._decorating else None
+        which = self._strings(_argument(node, None, "metrics"))
+        if key is None:
+            self._dynamic(last, node)
+        else:
+            self._add("task", key, node, metrics=which or TASK_METRICS[:2])
+        record = _argument(node, None, "record")
+        if isinstance(record, ast.Dict):
+            for entry in record.keys:
+                self._event(entry, node)
+        elif record is not None:
+            self._dynamic("record=", node)
+
+    def _session(self, node: ast.Call, default: str) -> None:
+        given = _argument(node, None, "name")
+        name = default if given is None else self._text(given)
+        if name is None:
+            self._dynamic("session(name=...)", node)
+        else:
+            self._add("session", name, node)
+
+    def _is_boundary(self, node: ast.expr) -> bool:
+        dotted = self._canonical(node)
+        return dotted.startswith(f"{ROOT}.integrations.") and dotted.count(".") >= 3
+
+    def _boundary(self, function: ast.expr, call: ast.Call | None) -> None:
+        name = _boundary_name(self._canonical(function))
+        if call is None:
+            self._add("session", name, function)
+        else:
+            self._session(call, name)
+
+    def _is_session(self, node: ast.expr) -> bool:
+        if isinstance(node, ast.Call):
+            return self._last(node.func) in _SESSION_GIVERS
+        name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+        likely = bool(self._names) and _SESSION_LIKE.fullmatch(name.lower()) is not None
+        return likely or (isinstance(node, ast.Name) and node.id in self._sessions)
+
+    def _method(self, node: ast.Call, method: str) -> None:
+        if method == "record":
+            self._event(_argument(node, 0, "metric"), node)
+        elif method in PATTERNS.values():
+            self._add("pattern", method, node)
+
+    def _event(self, key: ast.expr | None, node: ast.Call) -> None:
+        text = self._text(key)
+        if text is not None:
+            self._add("event", text, node)
+            return
+        metric = self._value(key)
+        if isinstance(metric, Metric):
+            self._add("metric", metric.key, node, metric=metric)
+        elif not (isinstance(key, ast.Call) and self._last(key.func) == "Metric"):
+            self._dynamic("record", node)
+
+    def _definition(self, node: ast.Call) -> None:
+        try:
+            args = [ast.literal_eval(arg) for arg in node.args]
+            named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords if keyword.arg}
+        except (ValueError, TypeError, SyntaxError):
+            self._dynamic("Metric", node)
+            return
+        try:
+            metric = Metric(*args, **named)
+        except (DefinitionError, TypeError) as error:
+            self._add("invalid", str(error), node)
+            return
+        self._add("metric", metric.key, node, metric=metric)
+
+    # -- values ------------------------------------------------------------------------------------------
+    def _text(self, node: ast.expr | None) -> str | None:
+        value = self._value(node)
+        return value if isinstance(value, str) else None
+
+    def _strings(self, node: ast.expr | None) -> tuple[str, ...]:
+        if isinstance(node, (ast.Tuple, ast.List)):
+            return tuple(text for text in map(self._text, node.elts) if text)
+        value = self._value(node)
+        if isinstance(value, str):
+            return (value,)
+        return tuple(value) if isinstance(value, (tuple, list)) else ()
+
+    def _value(self, node: ast.expr | None) -> Any:
+        """What a literal or a module's constant is; `_MISSING` when only running would tell."""
+        if isinstance(node, ast.Constant):
+            return node.value
+        if isinstance(node, ast.Name) and not self._is_local(node.id):
+            return self._namespace.get(node.id, self._constants.get(node.id, _MISSING))
+        if isinstance(node, ast.Attribute):
+            owner = self._value(node.value)
+            # Only plain modules and classes: anything else may run code of its own when asked for an attribute.
+            return vars(owner).get(node.attr, _MISSING) if isinstance(owner, (type, type(ast))) else _MISSING
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            left, right = self._text(node.left), self._text(node.right)
+            return left + right if left is not None and right is not None else _MISSING
+        return _MISSING
+
+    def _dynamic(self, what: str, node: ast.AST) -> None:
+        # What runs on import, the import has seen.
+        if self._locals or not self._imported:
+            self._add("dynamic", what, node)
+
+    def _add(
+        self, kind: Kind, key: str, node: ast.AST, *, metrics: tuple[str, ...] = (), metric: Metric | None = None
+    ) -> None:
+        self.found.append(Use(kind, key, getattr(node, "lineno", 0), metrics, metric))
+
+
+def _ours(module: str | None) -> bool:
+    return module is not None and (module == ROOT or module.startswith(f"{ROOT}."))
+
+
+def _boundary_name(dotted: str) -> str:
+    return BOUNDARY_NAMES.get(dotted.split(".")[2], "request")
+
+
+def _argument(node: ast.Call, position: int | None, name: str | None) -> ast.expr | None:
+    if position is not None and len(node.args) > position:
+        return node.args[position]
+    return next((keyword.value for keyword in node.keywords if name is not None and keyword.arg == name), None)
+
+
+def _local_names(node: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    names = {arg.arg for arg in ast.walk(node.args) if isinstance(arg, ast.arg)}
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
+            names.add(inner.id)
+    return names - {name for inner in ast.walk(node) if isinstance(inner, ast.Global) for name in inner.names}
