@@ -158,8 +158,9 @@ class Engine:
     def _rings(self, until: float) -> bool:
         """Wait for the bell, the time *until*, or the opening of the gate; whether somebody wants things sealed."""
         with self._lock:
-            if self._backlog and not self._flying:
-                until = min(until, self._gate.opens_at(self.config.sdk_key))
+            opens = self._gate.opens_at(self.config.sdk_key)
+            if self._backlog and opens > time.monotonic():  # an open gate is the posters' affair
+                until = min(until, opens)
         try:
             seal = self._bell.get(timeout=max(0.0, until - time.monotonic()))
             if not seal and self._spool is not None:  # a few events per transaction
@@ -450,7 +451,8 @@ class Engine:
     def pending(self) -> int:
         """Custom events whose fate is not known."""
         with self._lock:
-            return sum((payload.custom for payload in (*self._flying, *self._backlog)), self._unsealed())
+            flying = sum(payload.custom for payload in self._flying)
+            return flying + sum(payload.custom for payload in self._backlog) + self._unsealed()
 
     def _unsealed(self) -> int:
         return self._limbo + custom_among(self._drafts) + _custom(list(self._recorded))
