@@ -24,6 +24,7 @@ PATTERNS: Mapping[str, str] = {
 }  # fmt: skip
 BOUNDARY_NAMES: Mapping[str, str] = {"aws_lambda": "invocation", "celery": "job"}
 """The default `name=` of the boundaries whose sessions are no requests."""
+_NO_BOUNDARIES = ("gunicorn", "boundaries")
 _SESSION_GIVERS = ("session", "current_session", "open_session", "Session")
 _SESSION_LIKE = re.compile(r"(.*_)?session")
 _MISSING = object()
@@ -233,7 +234,8 @@ class _Reader(ast.NodeVisitor):
 
     def _is_boundary(self, node: ast.expr) -> bool:
         dotted = self._canonical(node)
-        return dotted.startswith(f"{ROOT}.integrations.") and dotted.count(".") >= 3
+        parts = dotted.split(".")
+        return len(parts) > 3 and parts[1] == "integrations" and parts[2] not in _NO_BOUNDARIES
 
     def _boundary(self, function: ast.expr, call: ast.Call | None) -> None:
         name = _boundary_name(self._canonical(function))

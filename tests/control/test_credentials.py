@@ -124,7 +124,8 @@ def test_bytes_that_are_no_text_are_a_remark(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [("", "empty"), ("sdk-secret", "an SDK key"), ("mob-secret", "a mobile key"),
-     ("Bearer api-secret", "without 'Bearer'"), ("api secret", "white space"), ("api-secret\x00", "white space"), ("api-s\u00e9cret", "characters")],
+     ("Bearer api-secret", "without 'Bearer'"), ("api secret", "white space"), ("api-secret\x00", "white space"),
+     ("api-s\u00e9cret", "characters")],
 )  # fmt: skip
 def test_an_explicit_token_that_cannot_be_one(value: str, words: str) -> None:
     """A clear word, and never the value."""

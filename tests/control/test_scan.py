@@ -1,0 +1,336 @@
+"""The catalog from code: what importing declares, what only the source tells, and what neither can."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ldinstrument.errors import DefinitionError
+from ldinstrument.scan import Scan, scan
+from ldinstrument.scan_source import uses_in
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(name="package")
+def _package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """Writes a package of a name that no other test has, and returns the name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+
+    def write(**sources: str) -> str:
+        name = f"scanned{next(_numbers)}"
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "__init__.py").write_text("")
+        for module, source in sources.items():
+            path = folder / f"{module.replace('__sub__', '/')}.py"
+            path.parent.mkdir(exist_ok=True)
+            if path.parent != folder:
+                (path.parent / "__init__.py").touch()
+            path.write_text(textwrap.dedent(source).replace("PACKAGE", name))
+        return name
+
+    yield write
+    for module in set(sys.modules) - before:
+        if module.startswith(("scanned", "program")):
+            del sys.modules[module]
+
+
+def keys(found: Scan) -> set[str]:
+    return {metric.key for metric in found.metrics}
+
+
+def runs(*tasks: str) -> set[str]:
+    return {f"{task}.{suffix}" for task in tasks for suffix in ("success_rate", "duration")}
+
+
+def test_decorators_at_the_top_level(package: Callable[..., str]) -> None:
+    """Every form of the decorators, through every way of importing them, with file and line."""
+    name = package(
+        a="""
+            import ldinstrument as ld
+            from ldinstrument import track_task, track_interaction as interaction
+            from ldinstrument.tasks import track_task as direct
+
+            KEY = "from.constant"
+
+            @track_task
+            def plain(): ...
+
+            @ld.track_task("with.key", metrics=("duration",))
+            async def keyed(): ...
+
+            @interaction(KEY)
+            def talk(): ...
+
+            class Shop:
+                @direct("shop.buy")
+                def buy(self): ...
+
+            for number in range(2):
+                direct(f"looped.n{number}")(plain)
+        """
+    )
+    found = scan(name)
+    assert keys(found) == runs("task.plain", "from.constant", "shop.buy", "looped.n0", "looped.n1") | {
+        "with.key.duration"
+    }
+    assert found.place("with.key.duration") == f"{name}/a.py:11"
+    assert found.place("shop.buy.duration") == f"{name}/a.py:18"
+    assert found.dynamic == ()
+    assert found.modules == (name, f"{name}.a")
+
+
+def test_what_only_function_bodies_declare(package: Callable[..., str]) -> None:
+    """`with` blocks, closures, record, patterns, sessions: read from the source, never run."""
+    name = package(
+        keys="TALK = 'talk.' + 'back'",
+        a="""
+            import ldinstrument as ld
+            from ldinstrument import Metric, Session, current_session
+            from . import keys
+
+            PRICE = Metric("cart.price", unit="dollars", success_criteria="HigherThanBaseline")
+
+            def work(request):
+                raise SystemExit("must not run")
+                with ld.track_task("rerank") as task:
+                    task.fail("empty")
+
+                @ld.track_interaction(keys.TALK, record={"cart.price": len})
+                def closure(): ...
+
+                @ld.track_task
+                def bare_closure(): ...
+
+                with ld.session("user-1", name="chat") as s:
+                    s.record(PRICE, 3)
+                    s.record(Metric("cart.adds", measure="count"))
+                    s.satisfaction(80)
+                if (found := current_session()) is not None:
+                    found.revenue(3)
+                ld.track_task_success("x", True)
+
+            def takes(s: Session | None):
+                s.conversion(2)
+
+            async def streams():
+                async with ld.track_task("stream", metrics=["time_to_first_item"]):
+                    yield
+        """,
+    )
+    found = scan(name)
+    assert keys(found) == runs("rerank", "talk.back", "task.bare_closure") | {
+        "chat.duration", "chat.success_rate", "chat.interactions", "cart.price", "cart.adds", "user.satisfaction",
+        "user.negative_feedback", "revenue.impact", "task.success_rate", "business.conversion",
+        "stream.time_to_first_item",
+    }  # fmt: skip
+    assert found.undeclared == ()
+    assert found.place("rerank.duration") == f"{name}/a.py:10"
+
+
+def test_standard_metrics_only_where_something_uses_them(package: Callable[..., str]) -> None:
+    """The default catalog has them all; a program needs those that it feeds."""
+    assert keys(scan(package(a="import ldinstrument"))) == set()
+    assert keys(scan(package(a="from ldinstrument import track_feedback\ndef f(): track_feedback(True)"))) == {
+        "user.satisfaction", "user.negative_feedback",
+    }  # fmt: skip
+    assert keys(scan(package(a="import ldinstrument as ld\n@ld.session\ndef f(): ..."))) == {
+        "session.duration", "session.success_rate", "session.interactions",
+    }  # fmt: skip
+    assert keys(scan(package(a="import ldinstrument as ld\ndef f(): ld.SessionMetricsTracker()"))) == {
+        "session.duration", "session.success_rate", "session.interactions",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("from ldinstrument.integrations.wsgi import SessionMiddleware\napp = SessionMiddleware(print)", "request"),
+        (
+            "from ldinstrument.integrations import wsgi\napp = wsgi.SessionMiddleware(print, name='page')",
+            "page",
+        ),
+        ("from ldinstrument.integrations.flask import instrument\ndef make(app): instrument(app)", "request"),
+        (
+            "from ldinstrument.integrations.aws_lambda import lambda_handler\n@lambda_handler\ndef f(e, c): ...",
+            "invocation",
+        ),
+        ("MIDDLEWARE = ['ldinstrument.integrations.django.SessionMiddleware']", "request"),
+    ],
+)
+def test_boundaries_open_sessions(source: str, name: str) -> None:
+    """Flask, WSGI, Lambda and Django's settings: their sessions' metrics, under their default or given name."""
+    assert {(use.kind, use.key) for use in uses_in(source)} == {("session", name)}
+
+
+def test_keys_that_nobody_declared(package: Callable[..., str]) -> None:
+    """A misspelt key, one that differs by case, and one that is simply new."""
+    name = package(
+        a="""
+            import ldinstrument as ld
+            ld.catalog.add(ld.Metric("cart.size", measure="count", event_key="Cart size"))
+
+            def work(session):
+                session.record("cart.size")
+                session.record("Cart size")
+                session.record("Cart Size")
+                ld.current_session().record("cart.sise")
+                session.record("entirely.new")
+        """
+    )
+    found = scan(name)
+    assert keys(found) == {"cart.size"}
+    assert [(one.key, one.place) for one in found.undeclared] == [
+        ("Cart Size", f"{name}/a.py:8"), ("cart.sise", f"{name}/a.py:9"), ("entirely.new", f"{name}/a.py:10"),
+    ]  # fmt: skip
+    assert "only by case from 'Cart size'" in found.undeclared[0].advice()
+    assert "catalog.add(Metric('entirely.new'" in found.undeclared[2].advice()
+
+
+def test_dynamic_keys_are_counted_with_their_places(package: Callable[..., str]) -> None:
+    """What only running would tell: f-strings, parameters, tables."""
+    name = package(
+        a="""
+            import ldinstrument as ld
+
+            def work(kind, s: "ld.Session", KEY):
+                with ld.track_task(f"work.{kind}"): ...
+                ld.current_session().record(kind)
+                with ld.session("u", name=kind): ...
+                ld.track_task(KEY, record=dict(a=len))
+                ld.Metric(kind, measure="count")
+
+            KEY = "shadowed"
+        """
+    )
+    found = scan(name)
+    assert [(int(place.rpartition(":")[2]), what) for place, what in found.dynamic] == [
+        (5, "track_task"), (6, "record"), (7, "session(name=...)"), (8, "track_task"), (8, "record="), (9, "Metric"),
+    ]  # fmt: skip
+    assert keys(found) == set()
+
+
+def test_strangers_with_the_same_names_are_left_alone(package: Callable[..., str]) -> None:
+    """`record`, `session` and `Metric` are other libraries' words, too."""
+    name = package(
+        a="""
+            class Recorder:
+                def record(self, key): ...
+            def session(name): ...
+            def track_task(key): ...
+            def work(session_factory):
+                Recorder().record("not.ours")
+                session("not-ours")
+                track_task("not.ours")
+                s = session_factory()
+                s.record("not.ours")
+        """
+    )
+    found = scan(name)
+    assert (keys(found), found.undeclared, found.dynamic) == (set(), (), ())
+
+
+def test_a_module_that_cannot_be_imported_is_still_read(package: Callable[..., str]) -> None:
+    """Reported with the reason; its literals count, and a __main__ is never run."""
+    name = package(
+        good="import ldinstrument as ld\n@ld.track_task('good')\ndef f(): ...",
+        bad="""
+            import ldinstrument as ld
+            import no_such_library
+            KEY = "bad.key"
+
+            @ld.track_task(KEY)
+            def f(): ...
+        """,
+        exits="import sys; sys.exit('no configuration')",
+        broken="def (",
+        __main__="import ldinstrument as ld\nraise RuntimeError\n@ld.track_task('main.work')\ndef f(): ...",
+        sub__sub__deep="from ldinstrument import track_task\n@track_task('deep')\ndef f(): ...",
+    )
+    found = scan(name)
+    assert keys(found) == runs("good", "bad.key", "main.work", "deep")
+    reasons = {where: why for where, why in found.unreadable if not where.endswith(".py")}
+    assert "no_such_library" in reasons[f"{name}.bad"]
+    assert "no configuration" in reasons[f"{name}.exits"]
+    assert "SyntaxError" in reasons[f"{name}.broken"]
+    assert len(found.unreadable) == 4
+
+
+def test_one_module_of_a_package(package: Callable[..., str]) -> None:
+    """Only the named one, and what it imports."""
+    name = package(
+        a="import ldinstrument as ld\n@ld.track_task('a')\ndef f(): ...",
+        b="import ldinstrument as ld\n@ld.track_task('b')\ndef f(): ...",
+    )
+    assert keys(scan(f"{name}.a")) == runs("a")
+    assert keys(scan([f"{name}.a", f"{name}.b"])) == runs("a", "b")
+
+
+def test_a_file_by_its_path(tmp_path: Path, package: Callable[..., str]) -> None:
+    """Two programs that are both called app.py."""
+    package()
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "program.py").write_text(
+            f"import ldinstrument as ld\n@ld.track_task('{folder}')\ndef f(): ..."
+        )
+    found = scan(["one/program.py", "two/program.py"])
+    assert keys(found) == runs("one", "two")
+    assert found.place("two.duration") == "two/program.py:2"
+
+
+def test_a_catalog_by_name(package: Callable[..., str]) -> None:
+    """`module:attribute` is taken as it is: a Catalog, a list, a dotted attribute."""
+    name = package(
+        a="""
+            from ldinstrument import Catalog, Metric, catalog as default
+            mine = Catalog([Metric("only.this", measure="count")])
+            class Settings:
+                metrics = [Metric("that.too", measure="count")]
+            default.add(Metric("not.this", measure="count"))
+            empty, text = [], "abc"
+        """
+    )
+    assert keys(scan(f"{name}.a:mine")) == {"only.this"}
+    assert scan(f"{name}.a:mine").place("only.this") == f"{name}/a.py:3"
+    assert keys(scan(f"{name}.a:Settings.metrics")) == {"that.too"}
+    for missing in ("empty", "text", "nope", "Settings"):
+        with pytest.raises(DefinitionError, match="no Catalog"):
+            scan(f"{name}.a:{missing}")
+
+
+@pytest.mark.parametrize("target", ["no_such_package_here", "not a module", "missing.py", "..", "os.nope"])
+def test_targets_that_do_not_exist(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clear word, and where it was looked for."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DefinitionError, match=r"cannot be imported|does not exist"):
+        scan(target)
+
+
+def test_a_definition_that_cannot_work_is_reported(package: Callable[..., str]) -> None:
+    """In a body nobody has run yet, a metric without a unit is still found."""
+    name = package(a="from ldinstrument import Metric\ndef f(s):\n    return Metric('no.unit')")
+    found = scan(name)
+    assert found.unreadable[0][0] == f"{name}/a.py:3"
+    assert "unit" in found.unreadable[0][1]
+
+
+def test_a_replaced_standard_metric_belongs_to_the_program(package: Callable[..., str]) -> None:
+    """catalog.replace of a standard metric is the program's own definition."""
+    name = package(
+        a="""
+            from ldinstrument import Metric, catalog
+            catalog.replace(Metric("revenue.impact", unit="euros", success_criteria="HigherThanBaseline"))
+        """
+    )
+    found = scan(name)
+    assert keys(found) == {"revenue.impact"}
+    assert found.metrics[0].unit == "euros"
