@@ -141,7 +141,7 @@ function showEvents(rows) {
     ["Received", "n", (row) => clock(row.received)],
     ["Kind", "", (row) => row.event.kind],
     ["Key", "key", (row) => String(row.event.key === undefined ? "" : row.event.key)],
-    ["Context", "key", (row) => who(row.event)],
+    ["Context", "key who", (row) => who(row.event).slice(0, 120)],
     ["", "key data", (row) => details(row.event)],
   ], rows)];
 }
@@ -174,7 +174,7 @@ async function read(path) {
 
 async function refresh() {
   const [readout, metrics, events, payloads, health] = await Promise.all(
-    ["/dev/readout", "/dev/metrics", "/dev/events?limit=60", "/dev/payloads", "/dev/health"].map(read));
+    ["/dev/readout", "/dev/metrics", "/dev/events?limit=40", "/dev/payloads", "/dev/health"].map(read));
   showCounters(payloads);
   show("readout", readout.rows, "Nothing yet: a metric, an exposure and an event of the same context make the first row.", showReadout);
   show("metrics", metrics, "No metric is defined yet.", showMetrics);

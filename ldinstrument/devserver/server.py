@@ -155,6 +155,10 @@ class LocalLaunchDarkly:
         """The `track` events, of one event key or of all."""
         return self.store.events(kind="custom", key=key)
 
+    def count(self, kind: str | None = "custom", key: str | None = None) -> int:
+        """How many events were accepted, without reading them: of one kind (None: of all) and one event key."""
+        return self.store.count(kind, key)
+
     def diagnostics(self) -> list[Event]:
         """What SDKs said about themselves."""
         return [event for event in self.store.events() if str(event["kind"]).startswith("diagnostic")]
@@ -185,13 +189,14 @@ class LocalLaunchDarkly:
             TimeoutError: it never was; the message says what had arrived.
         """
         deadline = time.monotonic() + timeout
-        while not (found := predicate()):
+        while True:
+            asked = time.monotonic()
+            if found := predicate():
+                return found
             if time.monotonic() > deadline:
-                raise TimeoutError(
-                    f"not within {timeout} s; {len(self.posts())} posts, {len(self.events())} events arrived"
-                )
-            time.sleep(0.005)
-        return found
+                arrived = f"{len(self.posts())} posts, {self.count(kind=None)} events"
+                raise TimeoutError(f"not within {timeout} s; {arrived} arrived")
+            time.sleep(max(0.005, time.monotonic() - asked))  # a costly question must not starve the server
 
     def reset(self) -> None:
         """Forget events, metrics, settings and faults; the flags become those of the start."""

@@ -255,6 +255,11 @@ class Store:
         )
         return [Event(json.loads(body), id, payload_id, received) for id, body, payload_id, received in found]
 
+    def count(self, kind: str | None = None, key: str | None = None) -> int:
+        """How many events were kept, of one kind and key or of all."""
+        sql = "SELECT count(*) FROM events WHERE (? IS NULL OR kind = ?)" + (" AND key = ?" if key is not None else "")
+        return int(self.rows(sql, (kind, kind, *([key] if key is not None else [])))[0][0])
+
     def tail(self, limit: int) -> list[Event]:
         """The newest events, oldest first."""
         last = self.rows("SELECT coalesce(max(id), 0) FROM events")[0][0]

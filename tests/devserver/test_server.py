@@ -1,0 +1,183 @@
+"""Life of a local LaunchDarkly: start, stop, restart, persistence, and what it leaves behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import requests
+
+from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag, serve, simple_flag
+
+HEADERS = {"Authorization": "sdk-key"}
+EVENT = {"kind": "custom", "key": "k", "creationDate": 1, "context": {"kind": "user", "key": "u"}}
+
+
+def send(ld: LocalLaunchDarkly, *events: dict) -> requests.Response:
+    with requests.Session() as session:
+        session.trust_env = False
+        return session.post(ld.url + "/bulk", json=list(events), headers=HEADERS, timeout=10)
+
+
+def ours() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("ldinstrument-devserver")]
+
+
+def test_it_listens_on_loopback_and_leaves_no_thread():
+    with LocalLaunchDarkly() as ld:
+        assert ld.url == f"http://127.0.0.1:{ld.port}"
+        assert send(ld, EVENT).status_code == 202
+        assert ours()
+    assert not ours()
+    with pytest.raises(requests.ConnectionError):
+        send(ld, EVENT)
+
+
+def test_what_arrived_can_be_read_after_the_end():
+    with LocalLaunchDarkly() as ld:
+        send(ld, EVENT)
+    assert ld.custom_events() == [EVENT]
+
+
+def test_it_stops_at_once_although_streams_are_open():
+    """Ten held streams must not make anybody wait for the time-out of the graceful end."""
+    with LocalLaunchDarkly() as ld:
+        streams = [requests.get(ld.url + "/all", headers=HEADERS, stream=True, timeout=10) for _ in range(10)]
+        streams.append(requests.get(ld.url + "/dev/stream", stream=True, timeout=10))
+        for stream in streams:
+            assert next(stream.iter_lines())
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    assert not ours()
+    for stream in streams:
+        stream.close()
+
+
+def test_it_stops_at_once_although_a_fault_holds_an_answer():
+    """A black hole is a test's tool, not a reason to hang."""
+    with LocalLaunchDarkly() as ld:
+        ld.fault("/bulk", status=503, delay=600)
+        waiting = threading.Thread(target=lambda: pytest.raises(requests.ConnectionError, send, ld, EVENT))
+        waiting.start()
+        ld.wait_for(lambda: ld.posts() and ld.posts()[0].fault == "503")
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    waiting.join(10)
+    assert not waiting.is_alive()
+
+
+def test_it_comes_back_on_the_same_port_with_what_it_knew():
+    """How a test makes LaunchDarkly vanish and return."""
+    ld = LocalLaunchDarkly(flags=[experiment_flag("exp")])
+    with ld:
+        send(ld, EVENT)
+        port = ld.port
+    with ld:
+        assert ld.port == port
+        send(ld, {**EVENT, "key": "later"})
+        assert [event["key"] for event in ld.custom_events()] == ["k", "later"]
+
+
+def test_a_database_file_survives_the_process(tmp_path):
+    path = tmp_path / "ld.db"
+    first = LocalLaunchDarkly(db=path, flags=[experiment_flag("exp")])
+    with first:
+        send(first, EVENT)
+        version = requests.get(first.url + "/sdk/latest-all", headers=HEADERS, timeout=5).json()["flags"]["exp"]["version"]
+    first.close()
+    second = LocalLaunchDarkly(db=path, flags=[experiment_flag("exp")])
+    with second:
+        assert second.custom_events() == [EVENT]
+        flags = requests.get(second.url + "/sdk/latest-all", headers=HEADERS, timeout=5).json()["flags"]
+        assert flags["exp"]["version"] == version
+    second.close()
+
+
+def test_two_servers_do_not_share_anything():
+    with LocalLaunchDarkly() as one, LocalLaunchDarkly() as other:
+        send(one, EVENT)
+        assert one.port != other.port
+        assert (len(one.events()), len(other.events())) == (1, 0)
+
+
+def test_a_taken_port_is_an_error_of_the_start():
+    with LocalLaunchDarkly() as ld, pytest.raises(OSError):
+        LocalLaunchDarkly(port=ld.port).start()
+
+
+def test_reset_forgets_traffic_metrics_and_faults_and_restores_flags():
+    with LocalLaunchDarkly(flags=[simple_flag("kept")]) as ld:
+        ld.fault("/bulk", status=500, times=None)
+        ld.set_flag(simple_flag("extra"))
+        ld.set_flag(simple_flag("kept", serve=1))
+        body = {"key": "m", "kind": "custom", "eventKey": "m", "isNumeric": False}
+        token = {"Authorization": "api-t"}
+        assert requests.post(ld.url + "/api/v2/metrics/default", json=body, headers=token, timeout=5).status_code == 201
+        ld.reset()
+        assert send(ld, EVENT).status_code == 202
+        assert ld.custom_events() == [EVENT]
+        assert requests.get(ld.url + "/api/v2/metrics/default", headers=token, timeout=5).json()["totalCount"] == 0
+        flags = requests.get(ld.url + "/sdk/latest-all", headers=HEADERS, timeout=5).json()["flags"]
+        assert list(flags) == ["kept"]
+        assert flags["kept"]["fallthrough"] == {"variation": 0}
+        assert flags["kept"]["version"] == 3
+
+
+def test_wait_for_says_what_had_arrived():
+    with LocalLaunchDarkly() as ld:
+        send(ld, EVENT)
+        assert ld.wait_for(lambda: ld.custom_events("k")) == [EVENT]
+        with pytest.raises(TimeoutError, match="1 posts, 1 events"):
+            ld.wait_for(lambda: False, timeout=0.05)
+
+
+def test_serve_runs_until_it_is_told_to_end(tmp_path):
+    """The command line's way: a file with flags, a callback with the address."""
+    flags = tmp_path / "flags.json"
+    flags.write_text('{"flags": {"f": {"key": "f", "variations": [1, 2], "on": true, "fallthrough": {"variation": 1}}}}')
+    until, seen = threading.Event(), []
+
+    def ready(ld: LocalLaunchDarkly) -> None:
+        seen.append(requests.get(ld.url + "/sdk/latest-all", headers=HEADERS, timeout=5).json()["flags"]["f"]["variations"])
+        until.set()
+
+    serve(port=0, flags=flags, ready=ready, until=until)
+    assert seen == [[1, 2]]
+    assert not ours()
+
+
+def test_a_flag_file_that_is_none_is_named(tmp_path):
+    path = tmp_path / "flags.json"
+    path.write_text('[{"variations": []}]')
+    with pytest.raises(ValueError, match=r"flags\.json.*\"key\""):
+        LocalLaunchDarkly(flags=path)
+
+
+def test_importing_it_loads_no_web_framework():
+    """`ldinstrument dev --help` must not need the extra."""
+    code = "import sys, ldinstrument.devserver; print([m for m in ('starlette', 'uvicorn', 'jsonpatch') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_without_the_extra_the_error_is_the_command_to_type():
+    code = (
+        "import sys; sys.modules['starlette'] = None\n"
+        "from ldinstrument.devserver import LocalLaunchDarkly\n"
+        "try: LocalLaunchDarkly().start()\n"
+        "except ImportError as error: print(error)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "pip install 'ldinstrument[dev]'" in said
+
+
+def test_experiment_weights_add_up_and_nonsense_is_refused():
+    flag = experiment_flag("exp", ["a", "b", "c"], "request", [1, 1, 1])
+    rollout = flag["fallthrough"]["rollout"]
+    assert sum(part["weight"] for part in rollout["variations"]) == 100_000
+    assert (rollout["kind"], rollout["contextKind"]) == ("experiment", "request")
+    for bad in ({"variations": ["only"]}, {"weights": [1]}, {"weights": [0, 0]}, {"weights": [-1, 2]}):
+        with pytest.raises(ValueError):
+            experiment_flag("exp", **bad)
