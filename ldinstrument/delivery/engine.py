@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import emission, sdk
 from ..ledger import ledger
@@ -20,12 +20,13 @@ from .backlog import Backlog
 from .complaints import on_event_loop, say
 from .gates import Gate, retry_after
 from .options import Options
-from .orphans import orphanage
+from .orphans import origin_of, orphanage
 from .payloads import Payload, Sealer, custom_among
-from .reports import Receipt
-from .spool import Spool, origin_of
 from .tickets import Ticket
 from .transport import CONNECTIONS, Answer, PoolTransport
+
+if TYPE_CHECKING:
+    from .spool import Spool
 
 EARLY_FLUSH = 1000
 IDLE_POSTER = 5.0
@@ -62,7 +63,7 @@ class Engine:
         self._tickets: list[Ticket] = []
         self._drafts: list[str] = []
         self._sealing, self._limbo = False, 0
-        self._spool = Spool(self.options.spool, self.origin) if self.options.spool else None
+        self._spool = self._made_spool()
         self._chores: list[Callable[[Spool], None]] = []
         self._posters = self._idle = self._dropped = 0
         self._coordinator: threading.Thread | None = None
@@ -70,6 +71,13 @@ class Engine:
         self._sealer = Sealer(self.config)
         self._transport = (self.options.transport or PoolTransport)(self.config)
         self._pid = os.getpid()
+
+    def _made_spool(self) -> Spool | None:
+        if not self.options.spool:
+            return None
+        from .spool import Spool
+
+        return Spool(self.options.spool, self.origin)
 
     @property
     def origin(self) -> str:
@@ -392,18 +400,11 @@ class Engine:
     def _receipt(self, payload: Payload, answer: Answer) -> None:
         if self.options.on_receipt is None:
             return
-        receipt = Receipt(
-            payload.id,
-            payload.events,
-            payload.custom,
-            len(payload.body),
-            answer.status,
-            payload.attempts,
-            answer.seconds,
-            answer.error,
-        )
+        from .reports import Receipt
+
+        what = (payload.id, payload.events, payload.custom, len(payload.body))
         try:
-            self.options.on_receipt(receipt)
+            self.options.on_receipt(Receipt(*what, answer.status, payload.attempts, answer.seconds, answer.error))
         except Exception as error:
             ledger.failure("on_receipt", error)
 

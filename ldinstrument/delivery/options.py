@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .gates import FIRST_PAUSE, LONGEST_PAUSE
-from .reports import Receipt
-from .transport import Transport
+
+if TYPE_CHECKING:
+    from .reports import Receipt
+    from .transport import Transport
 
 
-@dataclass(frozen=True, slots=True)
 class Options:
     """Bounds and seams of one event processor.
 
@@ -29,12 +29,25 @@ class Options:
         transport: makes the `Transport` from the SDK's configuration, in place of the SDK's connections.
     """
 
-    spool: str | Path | None = None
-    max_bytes: int = 32 * 2**20
-    max_age: float = 24 * 3600.0
-    close_timeout: float = 2.0
-    wait_when_full: float = 0.0
-    first_pause: float = FIRST_PAUSE
-    longest_pause: float = LONGEST_PAUSE
-    on_receipt: Callable[[Receipt], None] | None = None
-    transport: Callable[[Any], Transport] | None = None
+    def __init__(
+        self,
+        *,
+        spool: str | Path | None = None,
+        max_bytes: int = 32 * 2**20,
+        max_age: float = 24 * 3600.0,
+        close_timeout: float = 2.0,
+        wait_when_full: float = 0.0,
+        first_pause: float = FIRST_PAUSE,
+        longest_pause: float = LONGEST_PAUSE,
+        on_receipt: Callable[[Receipt], None] | None = None,
+        transport: Callable[[Any], Transport] | None = None,
+    ) -> None:
+        self.spool = spool
+        self.max_bytes = max_bytes
+        self.max_age = max_age
+        self.close_timeout = close_timeout
+        self.wait_when_full = wait_when_full
+        self.first_pause = first_pause
+        self.longest_pause = longest_pause
+        self.on_receipt = on_receipt
+        self.transport = transport

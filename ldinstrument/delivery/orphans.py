@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from dataclasses import dataclass, field
 
 from .payloads import Payload
 
 MOST_BYTES = 32 * 2**20
 
 
-@dataclass
 class Orphanage:
     """What closed event processors left, by where it belongs.
 
@@ -18,8 +17,9 @@ class Orphanage:
     the first one's key, as when `ldclient.set_config` brings the new key.
     """
 
-    _left: list[tuple[str, str, Payload]] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._left: list[tuple[str, str, Payload]] = []
 
     def leave(self, origin: str, place: str, refused: bool, payloads: list[Payload]) -> list[Payload]:
         """Keep *payloads*.
@@ -48,3 +48,8 @@ class Orphanage:
 
 
 orphanage = Orphanage()
+
+
+def origin_of(events_uri: str, sdk_key: str) -> str:
+    """A digest of where events belong; not the key itself."""
+    return hashlib.sha256(f"{events_uri}\n{sdk_key}".encode()).hexdigest()[:32]

@@ -6,14 +6,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import emission, sdk
 from ..ledger import ledger
 from .engine import Engine
 from .lifetimes import engine_of, living, strangers
-from .reports import FlushReport
 from .tickets import Ticket
+
+if TYPE_CHECKING:
+    from .reports import FlushReport
 
 LONGEST = 3600.0
 LEFT = ("waiting", "flying", "failed")
@@ -39,7 +41,7 @@ def flush(timeout: float = 2.0, client: Any | None = None) -> FlushReport:
         return _report(flush_engines(engines, _left(deadline)), _settle_strangers(others, deadline), engines, others)
     except Exception as error:
         ledger.failure("flush", error)
-        return FlushReport(confirmed=False)
+        return _unknown()
 
 
 async def aflush(timeout: float = 2.0, client: Any | None = None) -> FlushReport:
@@ -60,7 +62,7 @@ async def aflush(timeout: float = 2.0, client: Any | None = None) -> FlushReport
         return _report(counts, any(late), engines, others)
     except Exception as error:
         ledger.failure("aflush", error)
-        return FlushReport(confirmed=False)
+        return _unknown()
 
 
 def flush_engines(engines: Iterable[Engine], timeout: float) -> Counter[str]:
@@ -182,6 +184,12 @@ async def _settle_stranger_async(client: Any, deadline: float) -> bool:
 # -- the report --------------------------------------------------------------------------------------------------
 
 
+def _unknown() -> FlushReport:
+    from .reports import FlushReport
+
+    return FlushReport(confirmed=False)
+
+
 class _Reported:
     """How many events had been called unconfirmed when the previous report was made."""
 
@@ -189,6 +197,8 @@ class _Reported:
 
 
 def _report(counts: Counter[str], late: bool, engines: list[Engine], others: list[Any]) -> FlushReport:
+    from .reports import FlushReport
+
     total = ledger.stats().events.unconfirmed
     before, _Reported.unconfirmed = _Reported.unconfirmed, total
     unconfirmed = total - before if total >= before else total

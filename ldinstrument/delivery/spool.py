@@ -9,7 +9,6 @@ key, which then has been changed.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import threading
 import time
@@ -38,7 +37,7 @@ class Spool:
 
     Args:
         folder: made when it is absent.
-        origin: a digest of where its events belong, see `origin_of`.
+        origin: a digest of where its events belong, see `orphans.origin_of`.
     """
 
     def __init__(self, folder: str | Path, origin: str) -> None:
@@ -158,11 +157,6 @@ class Spool:
         with file:  # in this order: killed in between, both files hold the same payload ids
             file.executemany("DELETE FROM payloads WHERE id = ?", [(payload.id,) for payload in taken])
         return taken
-
-
-def origin_of(events_uri: str, sdk_key: str) -> str:
-    """A digest of where events belong; not the key itself."""
-    return hashlib.sha256(f"{events_uri}\n{sdk_key}".encode()).hexdigest()[:32]
 
 
 def _opened(path: Path) -> sqlite3.Connection:

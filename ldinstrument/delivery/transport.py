@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from .. import sdk
@@ -13,19 +12,32 @@ from .payloads import Payload
 CONNECTIONS = 4
 
 
-@dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back: `status` 0 and an `error` when nothing did.
+    """What came back.
 
     Args:
+        status: the HTTP status; 0 when nothing came back.
+        headers: the answer's headers; `get` ignores case.
+        seconds: how long it took.
+        error: the kind of failure when nothing came back.
         lost: the connection broke without a time-out, as a kept-alive one does that the server has closed.
     """
 
-    status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-    error: str = ""
-    lost: bool = False
+    __slots__ = ("error", "headers", "lost", "seconds", "status")
+
+    def __init__(
+        self,
+        status: int,
+        headers: Mapping[str, str] | None = None,
+        seconds: float = 0.0,
+        error: str = "",
+        lost: bool = False,
+    ) -> None:
+        self.status = status
+        self.headers: Mapping[str, str] = {} if headers is None else headers
+        self.seconds = seconds
+        self.error = error
+        self.lost = lost
 
 
 class Transport(Protocol):
