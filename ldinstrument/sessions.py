@@ -37,7 +37,7 @@ from .metrics import (
     session_metrics,
 )
 from .outcomes import INTERACTION, OUTCOMES, Outcome, TaskDefinition
-from .rollups import Emission, Fold
+from .rollups import Emission, Fold, Group
 
 if TYPE_CHECKING:
     from ldclient import Context
@@ -111,6 +111,7 @@ class Session:
         "_fold_at",
         "_folding",
         "_folds",
+        "_given_id",
         "_last",
         "_lock",
         "_offset_ms",
@@ -141,6 +142,7 @@ class Session:
         store: Any = None,
     ) -> None:
         self.id = id or uuid.uuid4().hex
+        self._given_id = id
         self.name = name
         self.client = client
         self._context = context
@@ -420,6 +422,9 @@ class Session:
         The end is dated, and the duration counted, to the last activity.
         """
         try:
+            if self._store is not None:  # the session goes on in there; this was one stay
+                self._store.receive(self)
+                return
             with self._lock:
                 if self._ended:
                     return
@@ -439,6 +444,28 @@ class Session:
             raise
         except Exception as error:
             ledger.failure("end", error)
+
+    def hand_over(self) -> tuple[list[tuple[EventRule, Group]], list[Emission]] | None:
+        """End this stay in a session that a store keeps: what folds, for the store to merge, and what leaves at once.
+
+        None when it has ended already. Tallies, dates and data stay readable; nothing changes them any more.
+        """
+        with self._lock:
+            if self._ended:
+                return None
+            self._fold()
+            loose = self._take_loose()
+            folded = [(fold.rule, group) for fold in self._folds.values() for group in fold.groups.values()]
+            self._folds.clear()
+            if self._partial:  # a forked child counts only what it saw: nothing that it can tell from its parent's
+                self._tallies = dict.fromkeys(OUTCOMES, 0)
+            if self._last == self._started:
+                self._last = clock()
+            self._ended, self._fold_at, self._end_reason = True, 0, "stored"
+        _forget_open(self)
+        if self._outer is not None:
+            self._outer._last = max(self._outer._last, self._last)
+        return folded, loose
 
     def _totals(self, reason: str) -> list[Emission]:
         """The `session.*` events; an abandoned session's duration and rate would be censored, so it has only counts."""
