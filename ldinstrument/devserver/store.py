@@ -257,8 +257,10 @@ class Store:
 
     def count(self, kind: str | None = None, key: str | None = None) -> int:
         """How many events were kept, of one kind and key or of all."""
-        sql = "SELECT count(*) FROM events WHERE (? IS NULL OR kind = ?)" + (" AND key = ?" if key is not None else "")
-        return int(self.rows(sql, (kind, kind, *([key] if key is not None else [])))[0][0])
+        if key is None:
+            return int(self.rows("SELECT count(*) FROM events WHERE ? IS NULL OR kind = ?", (kind, kind))[0][0])
+        sql = "SELECT count(*) FROM events WHERE key = ? AND (? IS NULL OR kind = ?)"
+        return int(self.rows(sql, (key, kind, kind))[0][0])
 
     def tail(self, limit: int) -> list[Event]:
         """The newest events, oldest first."""

@@ -24,7 +24,9 @@ def refused(answer, status=400, code="invalid_request"):
 
 
 def test_a_created_metric_is_complete_with_the_defaults_of_launchdarkly(http):
-    answer = http("POST", BASE, json={"key": "m", "kind": "custom", "eventKey": "Order placed", "isNumeric": False, "foo": 1})
+    answer = http(
+        "POST", BASE, json={"key": "m", "kind": "custom", "eventKey": "Order placed", "isNumeric": False, "foo": 1}
+    )
     assert answer.status_code == 201
     rep = answer.json()
     assert {name: rep[name] for name in ("key", "name", "kind", "eventKey", "isNumeric", "successCriteria", "tags")} == {
@@ -105,7 +107,9 @@ def test_a_body_that_cannot_be_a_metric_is_refused_with_the_field(http, change, 
     ],
 )  # fmt: skip
 def test_each_kind_has_its_own_fields(http, body, message):
-    assert message in refused(http("POST", BASE, json={name: value for name, value in body.items() if value is not None}))
+    assert message in refused(
+        http("POST", BASE, json={name: value for name, value in body.items() if value is not None})
+    )
 
 
 @pytest.mark.parametrize("body", [CLICK, PAGE, {"key": "t", "kind": "trace", "isNumeric": False, "traceQuery": "x"}])
@@ -148,7 +152,11 @@ def test_configured_tokens_and_projects_are_the_only_ones(http):
             url = f"{strict.url}/api/v2/metrics/{project}"
             return requests.get(url, headers={"Authorization": token}, timeout=5).status_code
 
-        assert [status("shop", "api-good"), status("shop", "api-other"), status("default", "api-good")] == [200, 401, 404]
+        assert [status("shop", "api-good"), status("shop", "api-other"), status("default", "api-good")] == [
+            200,
+            401,
+            404,
+        ]
         strict.tokens = {"api-other"}
         assert status("shop", "api-other") == 200
 
@@ -217,7 +225,10 @@ def test_lists_are_sorted_by_creation_or_name(http, many):
     [
         ("query equals M-07", ["m-07"]),
         ("query equals name 54", ["m-00"]),
-        ('tags contains ["all","t1"],eventKeys anyOf ["e-0"]', [f"m-{i:02}" for i in range(55) if i % 2 and i % 3 == 0]),
+        (
+            'tags contains ["all","t1"],eventKeys anyOf ["e-0"]',
+            [f"m-{i:02}" for i in range(55) if i % 2 and i % 3 == 0],
+        ),
         ('eventKeys anyOf ["e-1","e-2"]', [f"m-{i:02}" for i in range(55) if i % 3]),
         ("isNumeric equals false", [f"m-{i:02}" for i in range(0, 55, 5)]),
         ("eventKind equals click", []),
@@ -267,7 +278,11 @@ def test_replace_of_an_absent_member_adds_it(http, metric):
                    replace("/successCriteria", "LowerThanBaseline"), replace("/eventDefault/disabled", True),
                    replace("/percentileValue", None), replace("/selector", ""), replace("/urls", []))  # fmt: skip
     assert answer.status_code == 200, answer.text
-    assert (answer.json()["isNumeric"], answer.json()["unit"], answer.json()["eventDefault"]["disabled"]) == (True, "ms", True)
+    assert (answer.json()["isNumeric"], answer.json()["unit"], answer.json()["eventDefault"]["disabled"]) == (
+        True,
+        "ms",
+        True,
+    )
     assert "selector" not in answer.json()
 
 
@@ -346,7 +361,10 @@ OPERATION = st.fixed_dictionaries(
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(operations=st.lists(OPERATION, max_size=3), body=st.dictionaries(st.sampled_from([*NUMERIC, "urls", "filters", "tags"]), JSON))
+@given(
+    operations=st.lists(OPERATION, max_size=3),
+    body=st.dictionaries(st.sampled_from([*NUMERIC, "urls", "filters", "tags"]), JSON),
+)
 def test_nothing_that_is_sent_breaks_the_server(http, operations, body):
     """Every answer is an answer of the contract, never a 500, and what is accepted can be read back."""
     created = http("POST", BASE, json={**NUMERIC, **body})

@@ -86,7 +86,9 @@ def test_a_database_file_survives_the_process(tmp_path):
     first = LocalLaunchDarkly(db=path, flags=[experiment_flag("exp")])
     with first:
         send(first, EVENT)
-        version = requests.get(first.url + "/sdk/latest-all", headers=HEADERS, timeout=5).json()["flags"]["exp"]["version"]
+        version = requests.get(first.url + "/sdk/latest-all", headers=HEADERS, timeout=5).json()["flags"]["exp"][
+            "version"
+        ]
     first.close()
     second = LocalLaunchDarkly(db=path, flags=[experiment_flag("exp")])
     with second:
@@ -137,11 +139,15 @@ def test_wait_for_says_what_had_arrived():
 def test_serve_runs_until_it_is_told_to_end(tmp_path):
     """The command line's way: a file with flags, a callback with the address."""
     flags = tmp_path / "flags.json"
-    flags.write_text('{"flags": {"f": {"key": "f", "variations": [1, 2], "on": true, "fallthrough": {"variation": 1}}}}')
+    flags.write_text(
+        '{"flags": {"f": {"key": "f", "variations": [1, 2], "on": true, "fallthrough": {"variation": 1}}}}'
+    )
     until, seen = threading.Event(), []
 
     def ready(ld: LocalLaunchDarkly) -> None:
-        seen.append(requests.get(ld.url + "/sdk/latest-all", headers=HEADERS, timeout=5).json()["flags"]["f"]["variations"])
+        seen.append(
+            requests.get(ld.url + "/sdk/latest-all", headers=HEADERS, timeout=5).json()["flags"]["f"]["variations"]
+        )
         until.set()
 
     serve(port=0, flags=flags, ready=ready, until=until)
