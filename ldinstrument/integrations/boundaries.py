@@ -59,8 +59,8 @@ class Boundary:
         ignore: Iterable[str] = (),
     ) -> None:
         self.name = check_key("session name", name)
-        self._context = context
-        self._client = client
+        self.context = context
+        self.client = client
         self._ignore = (*HEALTH_CHECKS, *([ignore] if isinstance(ignore, str) else ignore))
         session_event_keys(name)
 
@@ -75,34 +75,50 @@ class Boundary:
         """
         if preflight or agent.startswith(PROBES) or any(fnmatchcase(path, pattern) for pattern in self._ignore):
             return RequestSession(None)
-        # No outer session: whatever was current on this thread or in this task belongs to somebody else.
-        opened = open_session(name=self.name, client=self._client)
+        try:
+            # No outer session: whatever was current on this thread or in this task belongs to somebody else.
+            opened = open_session(name=self.name, client=self.client)
+        except Exception as error:
+            _failed(error, True, "request")
+            return RequestSession(None)
         return RequestSession(opened, method=method if method in METHODS else "OTHER")
 
-    def who(self, request: Any) -> Any:
-        """What `context=` says of *request*; perhaps an awaitable. Its errors are logged, never raised."""
-        if not callable(self._context):
-            return self._context
+    def who(self, request: Any, *, last: bool = True) -> Any:
+        """What `context=` says of *request*; perhaps an awaitable. Its errors never reach the host.
+
+        Args:
+            request: what the framework calls a request.
+            last: whether nobody asks again; an error is logged only then.
+        """
+        if not callable(self.context):
+            return self.context
         try:
-            return self._context(request)
-        except StrictError:
-            raise
+            return self.context(request)
         except Exception as error:
-            ledger.failure("context extractor", error)
+            _failed(error, last)
             return None
 
-    async def who_async(self, request: Any) -> Any:
+    async def who_async(self, request: Any, *, last: bool = True) -> Any:
         """`who`, awaited where it is an awaitable."""
-        found = self.who(request)
+        found = self.who(request, last=last)
         if not inspect.isawaitable(found):
             return found
         try:
             return await found
-        except StrictError:
-            raise
         except Exception as error:
-            ledger.failure("context extractor", error)
+            _failed(error, last)
             return None
+
+    def asks_again(self, request: RequestSession) -> bool:
+        """Whether `context=` shall be asked once more: it is a callable that has not said yet who this is."""
+        return callable(self.context) and request.session is not None and not request.identified
+
+
+def _failed(error: Exception, last: bool, where: str = "context extractor") -> None:
+    if isinstance(error, StrictError):
+        raise error
+    if last:
+        ledger.failure(where, error)
 
 
 class RequestSession:
@@ -131,14 +147,14 @@ class RequestSession:
         self.method = method
         self.route: str | None = None
         self.status = 0
-        self.identified = session is None
+        self.identified = False
         self.complete_at: float | None = None
         self._mine = session
         self._outside: Session | None = None
         self._reason = "ended"
         self._ended = False
 
-    # -- in and out of the application's code ----------------------------------------------------
+    # -- in and out of the application's code: the `Watcher` of a streamed body, too ---------------
     def resume(self) -> None:
         """In: remember what was current, put mine in its place, by value; None, too."""
         self._outside = set_current(self._mine)
@@ -146,6 +162,9 @@ class RequestSession:
     def pause(self) -> None:
         """Out: remember mine (the application may be inside a session of its own), restore what was there."""
         self._mine = set_current(self._outside)
+
+    def first(self) -> None:
+        """Nothing to note."""
 
     # -- what is learnt on the way ---------------------------------------------------------------
     def identify(self, who: Any) -> None:
@@ -155,20 +174,25 @@ class RequestSession:
             self.identified = True
             self.session.identify(context)
 
-    def answered(self, status: int) -> None:
-        """The response has begun, with this status."""
-        self.status = status
+    @property
+    def bodiless(self) -> bool:
+        """Whether the response has no body: it is complete before anybody reads from it."""
+        return self.method == "HEAD" or self.status in (204, 304)
 
     # -- how it ends: the first to say so is right -----------------------------------------------
-    def complete(self) -> None:
+    def returned(self, result: Any = None) -> None:
         """The last byte of the response is out."""
         self._judge(Outcome.FAILURE if self.status >= 500 else Outcome.SUCCESS, "ended")
 
-    def failed(self, error: BaseException) -> None:
-        """The application raised: a failure, unless it was cancelled."""
+    def raised(self, error: BaseException) -> None:
+        """The application raised: a failure, unless it was cancelled or its consumer had enough."""
         outcome = outcome_of(error)
         left = outcome in (Outcome.CANCELLED, Outcome.ABANDONED)
         self._judge(outcome, "abandoned" if left else "error")
+
+    def broke_off(self) -> None:
+        """The application stopped before the end of its response: a failure."""
+        self._judge(Outcome.FAILURE, "error")
 
     def disconnected(self) -> None:
         """The client left before the end: abandoned, neither success nor failure, and without a duration."""
@@ -187,8 +211,11 @@ class RequestSession:
         if self._ended or self.session is None:
             return
         self._ended = True
-        self.session.add_data(**self._facts())
-        _stop_clock(self.session, self.complete_at)
+        try:
+            self.session.add_data(**self._facts())
+            _stop_clock(self.session, self.complete_at)
+        except Exception as error:
+            _failed(error, True, "request")
         self.session.end(self._reason)
 
     def _facts(self) -> dict[str, Any]:
@@ -201,9 +228,3 @@ def _stop_clock(session: Session, at: float | None) -> None:
     with session._lock:
         session._fold()
         session._last = session._last if at is None else at
-
-
-def asks_again(boundary: Boundary, request: RequestSession) -> bool:
-    """Whether `context=` shall be asked once more: it is a callable that has not said yet who this is."""
-    return not request.identified and callable(boundary._context)
-

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from ..emission import Tracker
 from ..errors import missing_extra
-from .boundaries import REQUEST, Boundary, RequestSession, asks_again
+from .boundaries import REQUEST, Boundary, RequestSession
 from .wsgi import SessionMiddleware
 
 try:
@@ -89,11 +89,11 @@ def _begin(boundary: Boundary) -> None:
     if mine is None or mine.session is None:
         return
     mine.route = request.url_rule.rule if request.url_rule is not None else None
-    mine.identify(boundary.who(request._get_current_object()))  # type: ignore[attr-defined]
+    mine.identify(boundary.who(request._get_current_object(), last=False))  # type: ignore[attr-defined]
 
 
 def _answer(boundary: Boundary, response: Any) -> Any:
     mine = _mine()
-    if mine is not None and asks_again(boundary, mine):
+    if mine is not None and boundary.asks_again(mine):
         mine.identify(boundary.who(request._get_current_object()))  # type: ignore[attr-defined]
     return response

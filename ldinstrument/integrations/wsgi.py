@@ -7,11 +7,12 @@ application = SessionMiddleware(application, context=lambda environ: environ.get
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..emission import Tracker, postpone
-from .boundaries import REQUEST, Boundary, RequestSession, asks_again
+from ..following import WatchedIterator
+from .boundaries import REQUEST, Boundary, RequestSession
 
 Environ = dict[str, Any]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
@@ -54,11 +55,11 @@ class SessionMiddleware:
             body = self.app(environ, _watched_start(start_response, request))
         except BaseException as error:
             request.pause()
-            request.failed(error)
+            request.raised(error)
             request.end()
             raise
         request.pause()
-        if asks_again(self.boundary, request):
+        if self.boundary.asks_again(request):
             request.identify(self.boundary.who(environ))
         return _watched_body(body, request, environ)
 
@@ -72,7 +73,7 @@ def _begin(boundary: Boundary, environ: Environ) -> RequestSession:
         preflight=method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ,
     )
     if request.session is not None:
-        request.identify(boundary.who(environ))
+        request.identify(boundary.who(environ, last=False))
     return request
 
 
@@ -81,7 +82,7 @@ def _watched_start(start_response: Callable[..., Any], request: RequestSession) 
 
     def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
         code = status[:3]
-        request.answered(int(code) if code.isdigit() else 0)
+        request.status = int(code) if code.isdigit() else 0
         return start_response(status, headers, *exc_info)
 
     return start
@@ -91,76 +92,45 @@ def _watched_body(body: Iterable[bytes], request: RequestSession, environ: Envir
     wrapper = environ.get("wsgi.file_wrapper")
     if isinstance(wrapper, type) and isinstance(body, wrapper) and _watch_close(body, request):
         return body
-    bodiless = environ.get("REQUEST_METHOD") == "HEAD" or request.status in (204, 304)
-    kind = SizedBody if hasattr(body, "__len__") else Body
-    return kind(body, request, bodiless=bodiless)
+    return (SizedBody if hasattr(body, "__len__") else Body)(body, request)
 
 
 def _watch_close(body: Any, request: RequestSession) -> bool:
     """Hang the end on the `close` of a file wrapper, which must stay what it is: the server may use `sendfile`."""
     close = getattr(body, "close", None)
 
-    def closed() -> None:
-        _close(close, request)
+    def closing() -> None:
+        try:
+            if close is not None:
+                close()
+        finally:
+            request.returned()
+            request.end()
 
     try:
-        body.close = closed
+        body.close = closing
     except AttributeError:
         return False
     return True
 
 
-def _close(close: Callable[[], Any] | None, request: RequestSession) -> None:
-    request.resume()
-    try:
-        if close is not None:
-            close()
-    except BaseException as error:
-        request.pause()
-        request.failed(error)
-        request.end()
-        raise
-    request.pause()
-    request.complete()
-    request.end()
-
-
-class Body:
+class Body(WatchedIterator):
     """A response body: the session is current in each step, and ends with `close()`, which every server calls."""
 
-    def __init__(self, inner: Iterable[bytes], request: RequestSession, *, bodiless: bool) -> None:
-        self._inner = inner
-        self._iterator: Iterator[bytes] | None = None
+    def __init__(self, inner: Iterable[bytes], request: RequestSession) -> None:
+        super().__init__(inner, request)
         self._request = request
-        self._bodiless = bodiless
         self._closed = False
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        self._request.resume()
-        try:
-            if self._iterator is None:
-                self._iterator = iter(self._inner)
-            chunk = next(self._iterator)
-        except StopIteration:
-            self._request.pause()
-            self._request.complete()
-            raise
-        except BaseException as error:
-            self._request.pause()
-            self._request.failed(error)
-            raise
-        self._request.pause()
-        return chunk
 
     def close(self) -> None:
         """Close what is wrapped, and end the session. Before the last chunk it means that the client has left."""
         self._closed = True
-        if not self._bodiless:
-            self._request.disconnected()
-        _close(getattr(self._inner, "close", None), self._request)
+        if self._request.bodiless:
+            self._request.returned()
+        try:
+            super().close()
+        finally:
+            self._request.end()
 
     def __del__(self) -> None:
         # A test client that never closes its response; a finaliser is no place to emit (see emission.postpone).

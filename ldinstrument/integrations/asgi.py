@@ -1,0 +1,330 @@
+"""ASGI, and so FastAPI, Starlette, Litestar: a session per request or websocket, and an orderly end of the server.
+
+```python
+app = SessionMiddleware(app, context=lambda scope: scope["session"].get("user"))
+app.add_middleware(SessionMiddleware, context=...)      # FastAPI and Starlette; add it last, so that it is outermost
+```
+
+Pure ASGI: a `BaseHTTPMiddleware` would miss streamed bodies and background tasks.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from ..emission import Tracker
+from ..errors import missing_extra
+from ..sessions import Session, end_open_sessions, open_session, set_current
+from .boundaries import REQUEST, Boundary, RequestSession
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+SERVER_ERRORS = (1011, 1012, 1013, 1014)
+"""Close codes by which a websocket's server says that it failed."""
+
+
+class SessionMiddleware:
+    """Gives every request and websocket that goes through it a session.
+
+    The session is current in the application, its streamed body and its background tasks; it ends when the application
+    returns, and its duration counts to the last byte of the response. The request is an interaction: a success
+    below 500, a failure from 500 or when the application raises. A client that leaves before the end makes it
+    abandoned, which counts for neither. A websocket is one interaction, and its end by the client is no fault.
+
+    When the server stops, open sessions end as abandoned and events are flushed: under uvicorn no `atexit` runs.
+
+    Args:
+        app: the ASGI application. A second middleware inside leaves the request to this one.
+        context: a Context, a key of kind `user`, or a callable, async or not, that is given the ASGI scope. One that
+            answers None, or fails because nobody has filled the scope yet, is asked again at the end of the request.
+        name: the prefix of the session's metrics: `<name>.duration`, `<name>.success_rate`, `<name>.interactions`.
+        websocket: the same for websockets, which last for minutes and would spoil the durations of requests; None makes
+            no sessions for them.
+        client: takes the events; the `ldclient` singleton at the moment of emission when None.
+        ignore: path patterns that make no session, such as `/static/*`; health checks never make one.
+        flush_timeout: seconds that the server's shutdown may wait for delivery.
+    """
+
+    def __init__(
+        self,
+        app: Application,
+        *,
+        context: Any = None,
+        name: str = "request",
+        websocket: str | None = "websocket",
+        client: Tracker | None = None,
+        ignore: Iterable[str] = (),
+        flush_timeout: float = 2.0,
+    ) -> None:
+        self.app = app
+        self.flush_timeout = flush_timeout
+        self.boundaries = {"http": Boundary(context, name=name, client=client, ignore=ignore)}
+        if websocket is not None:
+            self.boundaries["websocket"] = Boundary(context, name=websocket, client=client, ignore=ignore)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "lifespan":
+            await Lifespan(self.app, self.flush_timeout).run(scope, receive, send)
+        elif REQUEST in scope or scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+        else:
+            await self._serve(self.boundaries.get(scope["type"]), scope, receive, send)
+
+    async def _serve(self, boundary: Boundary | None, scope: Scope, receive: Receive, send: Send) -> None:
+        request = scope[REQUEST] = await _begin(boundary, scope)
+        watched = _WatchedWebSocket if scope["type"] == "websocket" else _WatchedHTTP
+        messages = watched(request, receive, send)
+        before = set_current(request.session)
+        try:
+            await self.app(scope, messages.receive, messages.send)
+        except BaseException as error:
+            request.raised(error)
+            raise
+        else:
+            messages.stopped()
+        finally:
+            set_current(before)
+            await _finish(boundary, request, scope)
+
+
+async def _begin(boundary: Boundary | None, scope: Scope) -> RequestSession:
+    if boundary is None:
+        return RequestSession(None)
+    method = scope.get("method", "WEBSOCKET")
+    headers = dict(scope.get("headers") or ())
+    request = boundary.begin(
+        path=scope.get("path", ""),
+        method=method,
+        agent=headers.get(b"user-agent", b"").decode("latin-1"),
+        preflight=method == "OPTIONS" and b"access-control-request-method" in headers,
+    )
+    if request.session is not None:
+        request.identify(await boundary.who_async(scope, last=False))
+    return request
+
+
+async def _finish(boundary: Boundary | None, request: RequestSession, scope: Scope) -> None:
+    request.route = request.route or route_of(scope)
+    try:
+        if boundary is not None and boundary.asks_again(request):
+            request.identify(await boundary.who_async(scope))
+    finally:
+        request.end()
+
+
+def route_of(scope: Scope) -> str | None:
+    """The template of the route that Starlette, FastAPI or Litestar found; never the path itself.
+
+    Inside a mounted application it is the template that this one knows, without the mount's prefix.
+    """
+    route = scope.get("route")
+    found = scope.get("path_template") or getattr(route, "path_format", None) or getattr(route, "path", None)
+    return found if isinstance(found, str) else None
+
+
+# -- what is learnt from the messages ---------------------------------------------------------------
+
+
+class _WatchedHTTP:
+    """The messages of one HTTP request."""
+
+    def __init__(self, request: RequestSession, receive: Receive, send: Send) -> None:
+        self.request = request
+        self._receive = receive
+        self._send = send
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.request.disconnected()  # after the last byte that is a matter of course, and changes nothing
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.request.status = int(message["status"])
+        try:
+            await self._send(message)
+        except OSError:  # how a server says that nobody reads any more
+            self.request.disconnected()
+            raise
+        if _is_last(message):
+            self.request.returned()
+
+    def stopped(self) -> None:
+        """The application has returned; without the end of a response that is a failure."""
+        self.request.broke_off()
+
+
+def _is_last(message: Message) -> bool:
+    kind = message["type"]
+    if kind in ("http.response.body", "http.response.zerocopysend"):
+        return not message.get("more_body", False)
+    return bool(kind == "http.response.pathsend")
+
+
+class _WatchedWebSocket:
+    """The messages of one websocket."""
+
+    def __init__(self, request: RequestSession, receive: Receive, send: Send) -> None:
+        self.request = request
+        self._receive = receive
+        self._send = send
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "websocket.disconnect":
+            self.request.returned()
+        return message
+
+    async def send(self, message: Message) -> None:
+        try:
+            await self._send(message)
+        except OSError:
+            self.request.returned()
+            raise
+        self._sent(message)
+
+    def _sent(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "websocket.accept":
+            self.request.status = 101
+        elif kind == "websocket.http.response.start":
+            self.request.status = int(message["status"])
+        elif kind == "websocket.close":
+            self._closed(message)
+
+    def _closed(self, message: Message) -> None:
+        self.request.status = self.request.status or 403
+        if message.get("code", 1000) in SERVER_ERRORS:
+            self.request.broke_off()
+        else:
+            self.request.returned()
+
+    def stopped(self) -> None:
+        """The application has returned, which closes the socket."""
+        self.request.returned()
+
+
+# -- the server's life ------------------------------------------------------------------------------
+
+
+class Lifespan:
+    """Ends open sessions and flushes before the server hears that shutdown is complete.
+
+    Speaks for an application that knows no lifespan, which it shows by raising or returning before it listens.
+    """
+
+    def __init__(self, app: Application, flush_timeout: float) -> None:
+        self._app = app
+        self._flush_timeout = flush_timeout
+        self._listened = False
+
+    async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Follow the application through its life, or live in its place."""
+
+        async def hear() -> Message:
+            self._listened = True
+            return await receive()
+
+        async def tell(message: Message) -> None:
+            if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+                await self._finish()
+            await send(message)
+
+        before = set_current(None)
+        try:
+            await self._app(scope, hear, tell)
+        except Exception:
+            if self._listened:
+                raise
+        finally:
+            set_current(before)
+        if not self._listened:
+            await self._stand_in(receive, send)
+
+    async def _stand_in(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self._finish()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _finish(self) -> None:
+        from ..delivery import aflush
+
+        end_open_sessions("abandoned")
+        await aflush(self._flush_timeout)
+
+
+# -- without the middleware --------------------------------------------------------------------------
+
+
+def session_dependency(
+    context: Any = None, *, name: str = "request", client: Tracker | None = None
+) -> Callable[..., AsyncIterator[Session]]:
+    """Make a FastAPI dependency that gives an endpoint its session: `Depends(session_dependency(...))`.
+
+    Behind `SessionMiddleware` it is the request's session, and *context* says for whom. Without, it opens one around
+    the endpoint, which knows no status: an endpoint that raises is a failure, except for an HTTPException below 500.
+
+    It is async on purpose: FastAPI runs a *sync* dependency with `yield` in another thread, and what is set
+    there, the current session too, is lost to the endpoint.
+
+    Args:
+        context: a Context, a key of kind `user`, or a callable, async or not, that is given Starlette's connection.
+        name: the prefix of the session's metrics, where the dependency opens it.
+        client: takes the events; the `ldclient` singleton at the moment of emission when None.
+
+    Raises:
+        MissingExtra: there is no Starlette.
+    """
+    try:
+        from starlette.requests import HTTPConnection
+    except ImportError as error:
+        raise missing_extra("dev", "starlette") from error
+    boundary = Boundary(context, name=name, client=client)
+
+    async def dependency(connection: Any) -> AsyncIterator[Session]:
+        around = connection.scope.get(REQUEST)
+        if around is not None and around.session is not None:
+            around.identify(await boundary.who_async(connection))
+            yield around.session
+            return
+        async with _opened(boundary, connection) as opened:
+            yield opened
+
+    parameter = inspect.Parameter("connection", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=HTTPConnection)
+    dependency.__signature__ = inspect.Signature([parameter])  # type: ignore[attr-defined]
+    return dependency
+
+
+@asynccontextmanager
+async def _opened(boundary: Boundary, connection: Any) -> AsyncIterator[Session]:
+    session = open_session(name=boundary.name, client=boundary.client)
+    request = RequestSession(session, method=connection.scope.get("method", "WEBSOCKET"))
+    request.identify(await boundary.who_async(connection))
+    before = set_current(session)
+    try:
+        yield session
+    except BaseException as error:
+        request.status = getattr(error, "status_code", 0)
+        if 0 < request.status < 500:
+            request.returned()
+        request.raised(error)
+        raise
+    finally:
+        set_current(before)
+        request.returned()
+        request.route = route_of(connection.scope)
+        request.end()

@@ -1,0 +1,215 @@
+"""Django, sync and async: a session per request, for the user that Django knows.
+
+```python
+MIDDLEWARE = ["ldinstrument.integrations.django.SessionMiddleware", ...]     # first
+LDINSTRUMENT = {"context": "shop.visitors.context_of", "ignore": ["/admin/*"]}     # optional, see SessionMiddleware
+```
+
+Under an ASGI server, wrap the application too, for its lifespan: `asgi.SessionMiddleware(get_asgi_application())`. The
+two know of each other: the outer one opens and ends the session, this one finds the user and the route.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DefinitionError, missing_extra
+from ..following import follow
+from ..sessions import set_current
+from .boundaries import REQUEST, Boundary, RequestSession
+
+try:
+    from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+    from django.conf import settings
+    from django.utils.module_loading import import_string
+except ImportError as error:
+    raise missing_extra("django", "django") from error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OPTIONS = frozenset({"context", "name", "client", "ignore"})
+
+
+class SessionMiddleware:
+    """Gives every request a session, to the end of its response body, streamed ones included.
+
+    Put it first in `MIDDLEWARE`: what the others do, and their failures, then belong to the session, and the
+    user is still found, because it asks when all of them have seen the request.
+
+    `settings.LDINSTRUMENT` is a dict of options:
+
+    * `context`: a callable, async or not, or its dotted path, that is given the `HttpRequest` and answers with a
+      Context, a key of kind `user`, or None. When left out, the primary key of the authenticated user.
+    * `name`: the prefix of the session's metrics, `request`.
+    * `client`: takes the events; the `ldclient` singleton at the moment of emission when left out.
+    * `ignore`: path patterns that make no session; health checks never make one.
+
+    Raises:
+        DefinitionError: at start-up, for an option that there is not.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[Any], Any]) -> None:
+        self.get_response = get_response
+        options = _options()
+        self.finds_users = options["context"] is None
+        self.boundary = Boundary(**{**options, "context": options["context"] or logged_in})
+        if iscoroutinefunction(get_response):
+            markcoroutinefunction(self)
+            self.process_view: Callable[..., Any] = self._process_view_async
+            self._serve: Callable[[Any], Any] = self._answer_async
+        else:
+            self.process_view = self._process_view
+            self._serve = self._answer
+
+    def __call__(self, request: Any) -> Any:
+        """Serve one request, or return the coroutine that does."""
+        return self._serve(request)
+
+    def _answer(self, request: Any) -> Any:
+        mine = self._begin(request)
+        with _around(mine):
+            response = self.get_response(request)
+        if self.boundary.asks_again(mine):
+            mine.identify(self.boundary.who(request))
+        return self._watched(request, response, mine)
+
+    async def _answer_async(self, request: Any) -> Any:
+        mine = self._begin(request)
+        with _around(mine):
+            response = await self.get_response(request)
+        if self.boundary.asks_again(mine):
+            mine.identify(await self._who_async(request))
+        return self._watched(request, response, mine)
+
+    # -- who it is, and where --------------------------------------------------------------------
+    # Django calls `process_view` when every other middleware has seen the request, and the route is known.
+    def _process_view(self, request: Any, view: Any, args: Any, kwargs: Any) -> None:
+        mine = self._noted(request)
+        if mine.session is not None:
+            mine.identify(self.boundary.who(request, last=False))
+
+    async def _process_view_async(self, request: Any, view: Any, args: Any, kwargs: Any) -> None:
+        mine = self._noted(request)
+        if mine.session is not None:
+            mine.identify(await self._who_async(request, last=False))
+
+    async def _who_async(self, request: Any, *, last: bool = True) -> Any:
+        if self.finds_users:
+            return await logged_in_async(request)
+        if inspect.iscoroutinefunction(self.boundary.context):
+            return await self.boundary.who_async(request, last=last)
+        # The project's function may ask the database, which Django allows in a thread only.
+        return await sync_to_async(self.boundary.who)(request, last=last)
+
+    def _noted(self, request: Any) -> RequestSession:
+        mine: RequestSession = getattr(request, "_ldinstrument", None) or RequestSession(None)
+        route = getattr(request.resolver_match, "route", None)
+        mine.route = f"/{route}" if isinstance(route, str) else None
+        return mine
+
+    # -- begin and end ---------------------------------------------------------------------------
+    def _begin(self, request: Any) -> RequestSession:
+        """The session that an ASGI or WSGI middleware around Django has opened, or one of our own."""
+        outer = request.META.get(REQUEST) or getattr(request, "scope", {}).get(REQUEST)
+        mine = outer or self.boundary.begin(
+            path=request.path,
+            method=request.method or "",
+            agent=request.headers.get("User-Agent", ""),
+            preflight=request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers,
+        )
+        request._ldinstrument = mine
+        return mine
+
+    def _watched(self, request: Any, response: Any, mine: RequestSession) -> Any:
+        if request.META.get(REQUEST) is mine or getattr(request, "scope", {}).get(REQUEST) is mine:
+            return response  # whoever opened it sees its end
+        mine.status = response.status_code
+        if not response.streaming:
+            mine.returned()
+            mine.end()
+            return response
+        is_file = getattr(response, "file_to_stream", None) is not None
+        if not is_file:  # a file must stay one, so that the server may use `sendfile`
+            follow(response, mine)
+        response.close = _closing(response.close, mine, complete=is_file or mine.bodiless)
+        return response
+
+
+def _options() -> dict[str, Any]:
+    given = dict(getattr(settings, "LDINSTRUMENT", None) or {})
+    if unknown := sorted(given.keys() - OPTIONS):
+        raise DefinitionError(
+            f"settings.LDINSTRUMENT: unknown {', '.join(unknown)}; there are {', '.join(sorted(OPTIONS))}"
+        )
+    context = given.get("context")
+    # A plain string would be one user for everybody: here it can only be a path.
+    return {**given, "context": import_string(context) if isinstance(context, str) else context}
+
+
+@contextmanager
+def _around(mine: RequestSession) -> Iterator[None]:
+    """The application's turn, with the session current, None included; what it raises ends the session."""
+    before = set_current(mine.session)
+    try:
+        yield
+    except BaseException as error:
+        mine.raised(error)
+        mine.end()
+        raise
+    finally:
+        set_current(before)
+
+
+def _closing(close: Callable[[], None], mine: RequestSession, *, complete: bool) -> Callable[[], None]:
+    """The response's `close`, which every server calls: the end, early when the stream has not been read to its own."""
+
+    def closing() -> None:
+        (mine.returned if complete else mine.disconnected)()
+        mine.resume()
+        try:
+            close()
+        finally:
+            mine.pause()
+            mine.end()
+
+    return closing
+
+
+# -- the user ---------------------------------------------------------------------------------------
+
+
+def logged_in(request: Any) -> str | None:
+    """The primary key of the authenticated user, or None.
+
+    A request without a session cookie is not asked: Django would mark its response as varying by cookie, and caches
+    would stop working.
+    """
+    if not _may_be_logged_in(request):
+        return None
+    user = request.user
+    return str(user.pk) if user.is_authenticated else None
+
+
+async def logged_in_async(request: Any) -> str | None:
+    """The same, on an event loop."""
+    if not hasattr(request, "auser"):  # before Django 5
+        found: str | None = await sync_to_async(logged_in)(request)
+        return found
+    if not _may_be_logged_in(request):
+        return None
+    user = await request.auser()
+    return str(user.pk) if user.is_authenticated else None
+
+
+def _may_be_logged_in(request: Any) -> bool:
+    if not hasattr(request, "user"):  # no AuthenticationMiddleware, or it has not run
+        return False
+    seen = "_cached_user" in vars(request) or "_acached_user" in vars(request)
+    return seen or settings.SESSION_COOKIE_NAME in request.COOKIES
