@@ -181,7 +181,7 @@ def nudge(processor: Any, deadline: float) -> bool:
     import threading
 
     message_of = _internals("ldclient.impl.events.event_processor").EventProcessorMessage
-    for _ in range(2):
+    for _ in range(0 if processor._closed else 2):
         done = threading.Event()
         for message in (message_of("flush", None), message_of("test_sync", done)):
             if not _put(processor._inbox, message, deadline):

@@ -67,7 +67,7 @@ class Engine:
         self._chores: list[Callable[[Spool], None]] = []
         self._posters = self._idle = self._dropped = 0
         self._coordinator: threading.Thread | None = None
-        self.closed = False
+        self.closed = self._abandoned = self._adopting = False
         self._sealer = Sealer(self.config)
         self._transport = (self.options.transport or PoolTransport)(self.config)
         self._pid = os.getpid()
@@ -148,8 +148,8 @@ class Engine:
         forget_at = flush_at + self.config.context_keys_flush_interval
         flush_at += self.config.flush_interval
         while not self.closed:
-            if time.monotonic() >= adopt_at:
-                self._guarded(self.adopt)
+            if self._adopting or time.monotonic() >= adopt_at:
+                self._guarded(self._adopt)
                 adopt_at = time.monotonic() + ADOPT_EVERY
             seal = self._rings(min(flush_at, forget_at, adopt_at))
             now = time.monotonic()
@@ -162,6 +162,8 @@ class Engine:
                 seal = True
             self._guarded(self._seal if seal else self._draft)
             self._guarded(self._staff)
+            if self._abandoned:
+                self.close()
 
     def _rings(self, until: float) -> bool:
         """Wait for the bell, the time *until*, or the opening of the gate; whether somebody wants things sealed."""
@@ -240,23 +242,36 @@ class Engine:
             self._do_chores()
         return payloads
 
-    def adopt(self) -> None:
+    def adopt_soon(self) -> None:
+        """Somebody left something; have a look. Does not wait, takes no lock."""
+        self._adopting = True
+        self._bell.put(False)
+
+    def _adopt(self) -> None:
         """Take over what closed processors of this process, or dead processes with our spool, left for our place."""
-        found = orphanage.adopt(self.origin, self.config.events_uri)
-        if self._spool is not None:
+        self._adopting = False
+        self._adopt_orphans()
+        if self._spool is None:
+            return
+        with self._lock:
+            room = self.options.max_bytes - self._backlog.bytes
+        found: list[Payload] = []
+        self._on_disk(lambda spool: found.extend(spool.adopt(room, self.options.max_age)))
+        self._do_chores()
+        ledger.emitted(sum(payload.custom for payload in found))
+        self._receive(found)
+
+    def _adopt_orphans(self) -> None:
+        if orphanage and not self.closed:
+            self._receive(orphanage.adopt(self.origin, self.config.events_uri))
+
+    def _receive(self, payloads: list[Payload]) -> None:
+        if payloads:
             with self._lock:
-                room = self.options.max_bytes - self._backlog.bytes
-            from_disk: list[Payload] = []
-            self._on_disk(lambda spool: from_disk.extend(spool.adopt(room, self.options.max_age)))
-            self._do_chores()
-            ledger.emitted(sum(payload.custom for payload in from_disk))
-            found += from_disk
-        if found:
-            with self._lock:
-                for payload in found:
+                for payload in payloads:
                     payload.state = "waiting"
                     self._give_up("backlog_full", self._backlog.add(payload))
-            self._ring(seal=False)
+            self._bell.put(False)
 
     # -- the spool: under the lock it is only noted what to write ----------------------------------
     def _on_disk(self, chore: Callable[[Spool], None]) -> None:
@@ -413,6 +428,7 @@ class Engine:
         """Ask for everything to be sent now; *wake* is called when there is nothing left to wait for."""
         ticket = Ticket(wake, deadline)
         self.start()
+        self._adopt_orphans()
         with self._lock:
             self._gate.hurry()
             ticket.cover([*self._flying, *self._backlog])
@@ -477,6 +493,16 @@ class Engine:
         if self._spool is not None:
             self._do_chores()
             self._guarded(self._spool.end)
+        orphanage.told()
+
+    def abandon(self) -> None:
+        """The client let go of its processor without `stop()`, as `postfork()` does; send what there is, and end.
+
+        A finaliser calls this: it takes no lock and does not wait.
+        """
+        if self._pid == os.getpid() and self._coordinator is not None:
+            self._abandoned = True
+            self._bell.put(True)
 
     def _leave(self) -> None:
         left = self._backlog.clear()

@@ -11,6 +11,7 @@ from .. import sdk
 from ..ledger import ledger, log
 from . import engine as engines
 from .engine import Engine
+from .orphans import orphanage
 
 EXIT_TIMEOUT = 2.0
 
@@ -27,6 +28,12 @@ def enrol(engine: Engine) -> None:
     if not _watching:
         _watching = True
         atexit.register(at_exit)
+        orphanage.told = _tell
+
+
+def _tell() -> None:
+    for engine in living():
+        engine.adopt_soon()
 
 
 def remember(client: Any) -> bool:
@@ -34,13 +41,6 @@ def remember(client: Any) -> bool:
     new = client not in _attached
     _attached.add(client)
     return new
-
-
-def retire(engine: Engine) -> None:
-    """Close *engine*; one that lives on for the same place takes over what is left."""
-    engine.close()
-    for other in living():
-        other.adopt()
 
 
 def living() -> list[Engine]:
@@ -74,7 +74,7 @@ def at_exit() -> None:
         patience = min((engine.options.close_timeout for engine in living()), default=EXIT_TIMEOUT)
         flush(timeout=patience)
         for engine in living():
-            retire(engine)
+            engine.close()
     except Exception:  # noqa: S110 - the interpreter is going; there is nobody left to tell
         pass
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Callable
 
 from .payloads import Payload
 
@@ -20,12 +21,16 @@ class Orphanage:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._left: list[tuple[str, str, Payload]] = []
+        self.told: Callable[[], None] = _nobody
+
+    def __len__(self) -> int:
+        return len(self._left)
 
     def leave(self, origin: str, place: str, refused: bool, payloads: list[Payload]) -> list[Payload]:
         """Keep *payloads*.
 
         Returns:
-            What no longer fits.
+            What no longer fits. Somebody has to call `told`, which tells the living.
         """
         with self._lock:
             self._left += [("" if refused else origin, place, payload) for payload in payloads]
@@ -45,6 +50,10 @@ class Orphanage:
         """Drop everything: a forked child, whose parent keeps its own, and tests."""
         self._lock = threading.Lock()
         self._left = []
+
+
+def _nobody() -> None:
+    return
 
 
 orphanage = Orphanage()

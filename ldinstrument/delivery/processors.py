@@ -11,7 +11,7 @@ from ..emission import disabled, handing
 from ..ledger import ledger
 from .complaints import say
 from .engine import Engine
-from .lifetimes import enrol, retire
+from .lifetimes import enrol
 from .options import Options
 from .settling import LEFT, flush_async, flush_engines
 
@@ -71,7 +71,12 @@ class EventProcessor(EventProcessorInterface):
         """Deliver for at most `close_timeout`, then end the threads."""
         if not self._engine.closed:
             flush_engines([self._engine], self._engine.options.close_timeout)
-            retire(self._engine)
+            self._engine.close()
+
+    def __del__(self) -> None:
+        engine = getattr(self, "_engine", None)
+        if engine is not None and not engine.closed:
+            engine.abandon()
 
 
 class _AsyncEventProcessor(EventProcessor):
@@ -86,4 +91,4 @@ class _AsyncEventProcessor(EventProcessor):
         """Deliver for at most `close_timeout`, then end the threads."""
         if not self._engine.closed:
             await flush_async([self._engine], self._engine.options.close_timeout)
-            retire(self._engine)
+            self._engine.close()

@@ -1,0 +1,185 @@
+"""`Plugin`, `attach` and `launchdarkly_config`: how a client meets us."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+import faults
+import ldclient
+import pytest
+from ldclient import Config, Context, LDClient
+from ldclient.integrations.test_data import TestData
+
+from ldinstrument.delivery import EventProcessor, Plugin, aflush, attach, flush, launchdarkly_config
+from ldinstrument.errors import DefinitionError
+from ldinstrument.sessions import entered, open_session
+
+CONTEXT = Context.builder("u-1").name("Ana").build()
+
+async_sdk = pytest.mark.skipif(
+    tuple(map(int, ldclient.__version__.split(".")[:2])) < (9, 17), reason="this SDK has no async client"
+)
+
+
+def _exposing() -> TestData:
+    """A flag that runs as an experiment, so that its evaluation is an exposure."""
+    data = TestData.data_source()
+    rollout = {
+        "kind": "experiment", "contextKind": "user", "seed": 61,
+        "variations": [{"variation": 0, "weight": 50000}, {"variation": 1, "weight": 50000}],
+    }  # fmt: skip
+    flag = data.flag("exp").variation_for_all(True)
+    built = flag._build(1) | {"fallthrough": {"rollout": rollout}, "trackEventsFallthrough": True}
+    flag._build = lambda version: built | {"version": version}  # the builder cannot express an experiment
+    data.update(flag)
+    return data
+
+
+def _evaluated(client: LDClient) -> str | None:
+    """The key that a session without identity adopts from an exposure."""
+    session = open_session(client=client)
+    with entered(session):
+        client.variation("exp", CONTEXT, False)
+    adopted = session.context
+    session.end()
+    return None if adopted is None else adopted.key
+
+
+def test_the_plugin_tells_sessions_of_exposures(server):
+    """A session without identity becomes the context of the experiment."""
+    client = LDClient(Config("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url,
+                             update_processor_class=_exposing(), plugins=[Plugin()],
+                             event_processor_class=EventProcessor))  # fmt: skip
+    assert _evaluated(client) == "u-1"
+    client.close()
+
+
+def test_attach_does_so_for_a_client_built_elsewhere(server):
+    """The hook is added once, however often it is asked for."""
+    client = LDClient(Config("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url,
+                             update_processor_class=_exposing(), diagnostic_opt_out=True))  # fmt: skip
+    attach(client)
+    attach(client)
+    assert len(client._LDClient__hooks) == 1
+    assert _evaluated(client) == "u-1"
+    client.close()
+
+
+def test_a_client_made_again_after_a_fork_keeps_the_hook(server):
+    """`postfork()` builds everything anew from the `Config`; a plugin survives that, a hook added later does not."""
+    client = LDClient(Config("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url,
+                             update_processor_class=_exposing(), plugins=[Plugin()],
+                             event_processor_class=EventProcessor))  # fmt: skip
+    client.postfork(1)
+    assert _evaluated(client) == "u-1"
+    client.track("a", CONTEXT)
+    assert flush(5.0, client).confirmed
+    client.close()
+
+
+@async_sdk
+def test_the_plugin_fits_an_async_client(server):
+    """The very same `Plugin` goes into an `AsyncConfig`."""
+    from ldclient.async_client import AsyncLDClient
+    from ldclient.async_config import AsyncConfig
+
+    async def main() -> tuple[int, int]:
+        client = AsyncLDClient(
+            AsyncConfig("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url, use_ldd=True,
+                        plugins=[Plugin()], event_processor_class=EventProcessor)
+        )  # fmt: skip
+        await client.start(1)
+        client.track("a", CONTEXT)
+        report = await aflush(5.0, client)
+        hooks = len(client._AsyncLDClient__hooks)
+        await client.close()
+        return report.delivered, hooks
+
+    assert asyncio.run(main()) == (1, 1)
+
+
+def test_disabled_is_inert(monkeypatch, server):
+    """`LDINSTRUMENT_DISABLED` adds no hook, and `launchdarkly_config` none of our parts."""
+    monkeypatch.setenv("LDINSTRUMENT_DISABLED", "1")
+    assert Plugin().get_hooks(None) == []
+    config = launchdarkly_config("sdk-key", events_uri=server.url)
+    assert (config.plugins, config.event_processor_class) == ([], None)
+    client = LDClient(Config("sdk-key", offline=True))
+    attach(client)
+    assert client._LDClient__hooks == []
+
+
+def test_the_config_is_suitable():
+    """Our parts, our name, short time-outs; events only: no flag traffic, no diagnostics."""
+    config = launchdarkly_config("sdk-key", events_only=True, flush_interval=7)
+    assert isinstance(config.plugins[0], Plugin)
+    assert config.event_processor_class is EventProcessor
+    assert (config.wrapper_name, config.flush_interval) == ("ldinstrument", 7)
+    assert (config.use_ldd, config.diagnostic_opt_out) == (True, True)
+    assert (config.http.connect_timeout, config.http.read_timeout) == (1, 2)
+    server = launchdarkly_config("sdk-key")
+    assert (server.use_ldd, server.http.connect_timeout, server.http.read_timeout) == (False, 2, 5)
+
+
+def test_what_the_caller_says_wins(tmp_path):
+    """Keywords of `Config` pass through; a spool and other plugins join ours."""
+
+    class Other(Plugin):
+        """Some other plugin of ours; one is enough."""
+
+    config = launchdarkly_config("sdk-key", spool=tmp_path, plugins=[Other()], wrapper_name="mine")
+    assert isinstance(config.event_processor_class, partial)
+    assert config.event_processor_class.keywords == {"spool": tmp_path}
+    assert [type(plugin) for plugin in config.plugins] == [Other]
+    assert config.wrapper_name == "mine"
+
+
+def test_key_and_addresses_come_from_the_environment(monkeypatch):
+    """Explicit argument before environment; `LDINSTRUMENT_URL` only for this machine."""
+    monkeypatch.setenv("LAUNCHDARKLY_SDK_KEY", "sdk-env")
+    monkeypatch.setenv("LAUNCHDARKLY_EVENTS_URI", "http://127.0.0.1:9")
+    config = launchdarkly_config()
+    assert (config.sdk_key, config.events_uri) == ("sdk-env", "http://127.0.0.1:9/bulk")
+    assert launchdarkly_config("sdk-mine", events_uri="http://127.0.0.1:8").events_uri == "http://127.0.0.1:8/bulk"
+    monkeypatch.setenv("LDINSTRUMENT_URL", "http://127.0.0.1:8030/")
+    local = launchdarkly_config()
+    assert (local.base_uri, local.stream_base_uri) == ("http://127.0.0.1:8030", "http://127.0.0.1:8030")
+    assert local.events_uri == "http://127.0.0.1:9/bulk"
+    monkeypatch.setenv("LDINSTRUMENT_URL", "http://metrics.example.test")
+    with pytest.raises(DefinitionError, match="on this machine"):
+        launchdarkly_config()
+
+
+def test_no_key_says_what_to_do(monkeypatch):
+    """No key anywhere is an error that names the variable; a local LaunchDarkly takes any."""
+    with pytest.raises(DefinitionError, match="LAUNCHDARKLY_SDK_KEY"):
+        launchdarkly_config()
+    monkeypatch.setenv("LDINSTRUMENT_URL", "http://localhost:8030")
+    assert launchdarkly_config().sdk_key
+
+
+def test_the_ledger_as_opentelemetry_counters(server):
+    """A meter provider given to the plugin shows the ledger."""
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    config = faults.config(server.url, flush_interval=3600)
+    client = LDClient(Config("sdk-good", events_uri=server.url, use_ldd=True, plugins=[Plugin(meter_provider=provider)],
+                             event_processor_class=config.event_processor_class))  # fmt: skip
+    client.track("a", CONTEXT)
+    client.track("b", CONTEXT, {"n": object()})
+    flush(5.0, client)
+    data = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
+    seen = {(one.name, *point.attributes.values()): point.value for one in data for point in one.data.data_points}
+    assert seen == {
+        ("ldinstrument.events.emitted",): 2,
+        ("ldinstrument.events.delivered",): 1,
+        ("ldinstrument.events.unconfirmed",): 0,
+        ("ldinstrument.events.pending",): 0,
+        ("ldinstrument.events.dropped", "not_json"): 1,
+    }
+    client.close()
+    provider.shutdown()

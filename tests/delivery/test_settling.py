@@ -1,0 +1,362 @@
+"""`flush` and `aflush`: the truth, before the deadline, in every state."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import faults
+import ldclient
+import pytest
+from ldclient import Config, Context, LDClient
+from ldclient.config import HTTPConfig
+
+from ldinstrument.delivery import EventProcessor, FlushReport, Plugin, aflush, attach, flush
+from ldinstrument.emission import emit
+from ldinstrument.ledger import ledger
+from ldinstrument.rollups import Emission
+
+CONTEXT = Context.create("u-1")
+TIMEOUT = 0.3
+SLACK = 0.05
+"""What the promise says. A slow machine gets more, see `_prompt`."""
+
+
+def _prompt(began: float, timeout: float = TIMEOUT) -> None:
+    """The flush that began then is back in time: 50 ms, and a machine's bad second on top."""
+    late = time.monotonic() - began - timeout
+    print(f"{late * 1000:.0f} ms after the deadline")
+    assert late < SLACK + 1.0
+
+
+def _ours() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("ldinstrument")]
+
+
+def test_a_flush_waits_for_the_answer(server, client):
+    """When it returns, LaunchDarkly has the events, and the report says so."""
+    server.answer(late=0.2)
+    client.track("a", CONTEXT)
+    client.track("b", CONTEXT, {"n": 1}, 2.5)
+    assert flush(5.0, client) == FlushReport(delivered=2)
+    assert server.keys() == {"a": 1, "b": 1}
+
+
+def test_nothing_to_flush_returns_at_once(client):
+    """An empty flush is confirmed, and does not wait for anything."""
+    began = time.monotonic()
+    assert flush(5.0, client) == FlushReport()
+    assert time.monotonic() - began < 4.0
+
+
+def test_a_flush_sends_summaries_and_index_events_uncounted(server, client):
+    """Only `track` events count; the others travel along."""
+    client.variation("no-such-flag", CONTEXT, False)
+    client.identify(Context.builder("u-2").name("Bo").build())
+    assert flush(5.0, client) == FlushReport()
+    kinds = [event["kind"] for post in server.posts for event in __import__("json").loads(post.body)]
+    assert sorted(kinds) == ["identify", "index", "summary"]
+
+
+def test_black_hole(server, make):
+    """A server that accepts and never answers costs the deadline and no more."""
+    client = make(flush_interval=3600, read_timeout=30)
+    server.answer(stall=True)
+    client.track("a", CONTEXT)
+    began = time.monotonic()
+    report = flush(TIMEOUT, client)
+    _prompt(began)
+    assert report == FlushReport(pending=1, timed_out=True)
+
+
+def test_saturated_workers(server, make):
+    """With every sending thread stuck, a further flush still keeps its deadline, and nothing is lost."""
+    client = make(flush_interval=3600, read_timeout=1)
+    stall = server.answer(stall=True, counts=False)
+    for number in range(6):
+        client.track(f"e.{number}", CONTEXT)
+        flush(0.02, client)
+    began = time.monotonic()
+    report = flush(TIMEOUT, client)
+    _prompt(began)
+    assert (report.pending + report.failed, report.timed_out) == (6, True)
+    stall.stall = False
+    server.behave()
+    deadline = time.monotonic() + 20
+    while len(server.keys()) < 6 and time.monotonic() < deadline:
+        flush(1.0, client)
+    assert server.keys() == {f"e.{number}": 1 for number in range(6)}
+
+
+def test_full_queue(server, make):
+    """A full queue drops by name; the flush itself is never what is dropped."""
+    client = make(pending=10, flush_interval=3600)
+    for number in range(2000):
+        client.track(f"e.{number}", CONTEXT)
+    report = flush(10.0, client)
+    assert report.delivered + report.dropped <= 2000
+    stats = ledger.stats().events
+    assert stats.delivered == len(server.keys()) > 0
+    assert stats.delivered + stats.dropped["queue_full"] == 2000
+
+
+def test_hanging_dns(make, monkeypatch):
+    """`getaddrinfo` cannot be interrupted: the flush leaves it alone."""
+    hold = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: hold.wait(20) or [])
+    client = LDClient(faults.config("http://events.example.test", flush_interval=3600))
+    client.track("a", CONTEXT)
+    began = time.monotonic()
+    report = flush(TIMEOUT, client)
+    _prompt(began)
+    assert report == FlushReport(pending=1, timed_out=True)
+    began = time.monotonic()
+    client.close()
+    _prompt(began, 2.0)
+    hold.set()
+
+
+def test_closed_client(server, client):
+    """After `close()`, a flush returns at once; what is tracked then is dropped by name."""
+    client.track("a", CONTEXT)
+    client.close()
+    client.track("late", CONTEXT)
+    began = time.monotonic()
+    report = flush(5.0, client)
+    assert time.monotonic() - began < 4.0
+    assert report.dropped == 1
+    assert server.keys() == {"a": 1}
+    assert ledger.stats().events.dropped == {"closed": 1}
+
+
+def test_offline_client():
+    """An offline client sends nothing; the flush says that it cannot confirm."""
+    client = LDClient(Config("sdk-key", offline=True, plugins=[Plugin()], event_processor_class=EventProcessor))
+    client.track("a", CONTEXT)
+    began = time.monotonic()
+    assert flush(5.0, client) == FlushReport(confirmed=False)
+    assert time.monotonic() - began < 4.0
+    client.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
+def test_forked_child(server, client):
+    """A child delivers its own events with threads of its own; the parent's stay the parent's."""
+    client.track("parent", CONTEXT)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            client.track("child", CONTEXT)
+            report = flush(5.0, client)
+            code = 0 if report == FlushReport(delivered=1) and ledger.stats().events.emitted == 1 else 2
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert flush(5.0, client).delivered == 1
+    assert server.keys() == {"parent": 1, "child": 1}
+
+
+def test_a_flush_does_not_wait_for_what_cannot_happen_in_time(server, client):
+    """A `Retry-After` beyond the deadline ends the wait early: the events are kept."""
+    server.answer(status=503, headers={"Retry-After": "60"})
+    client.track("a", CONTEXT)
+    began = time.monotonic()
+    assert flush(30.0, client) == FlushReport(failed=1)
+    assert time.monotonic() - began < 20.0
+
+
+def test_a_flush_without_a_client_reaches_every_client(server, make):
+    """`flush()` is for all clients of the process."""
+    one, two = make(flush_interval=3600), make(flush_interval=3600)
+    one.track("a", CONTEXT)
+    two.track("b", CONTEXT)
+    assert flush(5.0).delivered == 2
+
+
+def test_held_events_are_pending_until_there_is_a_client(server, make):
+    """What was recorded before there was a client leaves when one appears."""
+    emit(Emission("early", None, None, 1234, 1), CONTEXT, None)
+    assert (flush(0.5).pending, flush(0.5).confirmed) == (1, False)
+    client = make(flush_interval=3600)
+    assert flush(5.0, client).delivered == 1
+    assert [(event["key"], event["creationDate"]) for event in server.taken()] == [("early", 1234)]
+
+
+def test_a_client_built_elsewhere_is_flushed_as_well_as_possible(server):
+    """Without our event processor the flush waits, and says `confirmed=False`."""
+    client = LDClient(Config("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url, use_ldd=True,
+                             diagnostic_opt_out=True, flush_interval=3600))  # fmt: skip
+    attach(client)
+    emit(Emission("a", None, 1.0, 1234, 1), CONTEXT, client)
+    report = flush(5.0, client)
+    assert report == FlushReport(unconfirmed=1, confirmed=False)
+    assert server.keys() == {"a": 1}
+    client.close()
+
+
+def test_a_client_built_elsewhere_cannot_exceed_the_deadline(server):
+    """The SDK's own processor, saturated by a black hole, costs the deadline and no more."""
+    uris = {"base_uri": server.url, "events_uri": server.url, "stream_uri": server.url}
+    stock = Config("sdk-key", **uris, use_ldd=True, diagnostic_opt_out=True, http=HTTPConfig(read_timeout=2))
+    client = LDClient(stock)
+    server.answer(stall=True)
+    client.track("a", CONTEXT)
+    began = time.monotonic()
+    report = flush(TIMEOUT, client)
+    _prompt(began)
+    assert (report.timed_out, report.confirmed) == (True, False)
+    server.vanish()
+
+
+def test_flush_never_raises():
+    """Whatever it is given."""
+    assert flush(1.0, client=object()).confirmed is False
+    assert isinstance(flush(-1.0), FlushReport)
+
+
+def test_no_threads_are_left(server, make):
+    """A closed client has ended its threads, a stuck one too once the network lets go."""
+    before = set(_ours())
+    client = make(flush_interval=3600, read_timeout=0.3)
+    server.answer(stall=True, times=2)
+    for number in range(4):
+        client.track(f"e.{number}", CONTEXT)
+        flush(0.05, client)
+    client.close()
+    deadline = time.monotonic() + 10
+    while set(_ours()) - before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert set(_ours()) <= before
+
+
+# -- event loops -----------------------------------------------------------------------------------
+
+
+def _async_config(server, **options):
+    from functools import partial
+
+    from ldclient.async_config import AsyncConfig
+
+    return AsyncConfig("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url, use_ldd=True,
+                       flush_interval=3600, plugins=[Plugin()], http=HTTPConfig(1, options.pop("read_timeout", 5)),
+                       event_processor_class=partial(EventProcessor, **{**faults.FAST, **options}))  # fmt: skip
+
+
+async_sdk = pytest.mark.skipif(
+    tuple(map(int, ldclient.__version__.split(".")[:2])) < (9, 17), reason="this SDK has no async client"
+)
+
+
+@async_sdk
+def test_async_client(server):
+    """An `AsyncLDClient` delivers through the same engine, with its own user agent, and its loop goes on meanwhile."""
+    from ldclient.async_client import AsyncLDClient
+
+    async def main() -> tuple[FlushReport, bool, int]:
+        client = AsyncLDClient(_async_config(server))
+        await client.start(1)
+        client.track("a", CONTEXT)
+        server.answer(late=0.2, times=1)
+        ticks = 0
+        waiting = asyncio.ensure_future(aflush(5.0, client))
+        while not waiting.done():
+            ticks += 1
+            await asyncio.sleep(0.01)
+        client.track("b", CONTEXT)
+        waited = await client.flush_and_wait(5)
+        await client.close()
+        return await waiting, waited, ticks
+
+    report, waited, ticks = asyncio.run(main())
+    assert report == FlushReport(delivered=1)
+    assert waited is True
+    assert ticks > 2
+    assert server.keys() == {"a": 1, "b": 1}
+
+
+@async_sdk
+def test_async_flush_tells_the_truth(server):
+    """Where the SDK's `flush_and_wait` says True after two 500s, ours says False."""
+    from ldclient.async_client import AsyncLDClient
+
+    async def main() -> tuple[bool, FlushReport]:
+        client = AsyncLDClient(_async_config(server, close_timeout=0.1))
+        await client.start(1)
+        server.answer(status=500)
+        client.track("a", CONTEXT)
+        waited = await client.flush_and_wait(0.5)
+        report = await aflush(0.2, client)
+        await client.close()
+        return waited, report
+
+    waited, report = asyncio.run(main())
+    assert waited is False
+    assert (report.failed, report.delivered) == (1, 0)
+
+
+@async_sdk
+def test_async_deadline(server):
+    """The deadline holds on an event loop, for a black hole, too."""
+    from ldclient.async_client import AsyncLDClient
+
+    async def main() -> None:
+        client = AsyncLDClient(_async_config(server, read_timeout=30, close_timeout=0.1))
+        await client.start(1)
+        server.answer(stall=True)
+        client.track("a", CONTEXT)
+        began = time.monotonic()
+        report = await aflush(TIMEOUT, client)
+        _prompt(began)
+        assert report == FlushReport(pending=1, timed_out=True)
+        await client.close()
+
+    asyncio.run(main())
+
+
+@async_sdk
+def test_async_client_built_elsewhere(server):
+    """Without our processor the async client's own wait is used, unconfirmed."""
+    from ldclient.async_client import AsyncLDClient
+    from ldclient.async_config import AsyncConfig
+
+    async def main() -> FlushReport:
+        client = AsyncLDClient(
+            AsyncConfig("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url, use_ldd=True,
+                        diagnostic_opt_out=True)
+        )  # fmt: skip
+        await client.start(1)
+        client.track("a", CONTEXT)
+        report = await aflush(5.0, client)
+        await client.close()
+        return report
+
+    assert asyncio.run(main()).confirmed is False
+    assert server.keys() == {"a": 1}
+
+
+def test_exit_delivers_and_is_silent(server, tmp_path):
+    """A program that just ends has its events delivered by the exit hook, open sessions as abandoned."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import ldclient, sys\n"
+        "from ldinstrument.delivery import launchdarkly_config\n"
+        "from ldinstrument.sessions import open_session\n"
+        "ldclient.set_config(launchdarkly_config('sdk-key', events_only=True))\n"
+        "client = ldclient.get()\n"
+        "session = open_session(ldclient.Context.create('u-1'), client=client)\n"
+        "session.interaction(success=True)\n"
+        "client.track('a', ldclient.Context.create('u-1'))\n"
+    )
+    root = str(faults.HERE.parent.parent)
+    environment = {**os.environ, "PYTHONPATH": root, "LDINSTRUMENT_URL": server.url}
+    done = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert server.keys()["a"] == 1
+    assert server.keys()["session.interactions"] == 1
