@@ -449,7 +449,7 @@ def bootstrap(
     Raises:
         CredentialsError, PlanError, ApiError: only with `wait=True`.
     """
-    if disabled():
+    if disabled() or _held:
         return Plan(project or "", "") if wait else None
     source = definitions.catalog if catalog is None else catalog
     # A snapshot, so that what is created does not depend on how fast the thread starts.
@@ -465,6 +465,19 @@ def bootstrap(
         return work()
     threading.Thread(target=_quietly, args=(work,), name="ldinstrument-bootstrap", daemon=True).start()
     return None
+
+
+_held: list[bool] = []
+
+
+@contextlib.contextmanager
+def on_hold() -> Iterator[None]:
+    """Make `bootstrap` inert meanwhile: code that is only looked at must not create metrics by being imported."""
+    _held.append(True)
+    try:
+        yield
+    finally:
+        _held.pop()
 
 
 def disabled() -> bool:

@@ -19,7 +19,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .credentials import Token, find_api_host, find_api_token, find_project
-from .errors import ApiError, Conflict, DefinitionError, NotFound, ServerError, Unreachable
+from .errors import (
+    ApiError,
+    Conflict,
+    DefinitionError,
+    Forbidden,
+    NotFound,
+    ServerError,
+    Unauthorized,
+    Unreachable,
+)
 from .metrics import Measure
 from .rest_bodies import AnyMetric, metric_body
 from .rest_calls import Calls, path_of
@@ -346,6 +355,38 @@ class MetricsAPI:
     def caller(self) -> Mapping[str, Any]:
         """Whose token this is (`caller-identity`): the cheapest test of a token."""
         return _mapping(self._calls.send("GET", path_of("caller-identity")).json)
+
+    def role(self) -> str:
+        """The base role of the token (`reader`, `writer`, `admin`, ...); empty when LaunchDarkly does not tell."""
+        token_id = self.caller().get("tokenId")
+        if not isinstance(token_id, str) or not token_id:
+            return ""
+        try:
+            found = _mapping(self._calls.send("GET", path_of("tokens", token_id)).json)
+        except (Forbidden, NotFound, Unauthorized):
+            return ""
+        return _string(found, "role") or ""
+
+    def randomization_unit(self, environment: str, experiment: str) -> str:
+        """The context kind that an experiment's current iteration randomizes by; empty when it cannot be read."""
+        path = path_of("projects", self.project, "environments", environment, "experiments", experiment)
+        try:
+            found = _mapping(self._calls.send("GET", path).json)
+        except (Forbidden, NotFound):
+            return ""
+        return _string(_mapping(found.get("currentIteration")), "randomizationUnit") or ""
+
+    def local(self, page: str, **params: Any) -> Any:
+        """What a local LaunchDarkly has under `/dev`, as JSON.
+
+        Raises:
+            NotFound: the host is no local LaunchDarkly.
+        """
+        if not self.host.local:
+            raise NotFound(
+                "only a local LaunchDarkly has this; start one: ldinstrument dev", request=f"GET /dev/{page}"
+            )
+        return self._calls.send("GET", f"/dev/{page}", params=params).json
 
     def context_kinds(self) -> dict[str, bool]:
         """The project's context kinds, and whether each is archived."""

@@ -32,6 +32,7 @@ from .metrics import (
     session_metrics,
     task_metrics,
 )
+from .plans import on_hold
 from .scan_source import Use, uses_in
 
 PATTERN_METRICS: Mapping[str, tuple[Metric, ...]] = {
@@ -104,10 +105,11 @@ def scan(targets: str | Sequence[str], *, progress: Callable[[str], None] | None
         DefinitionError: a target does not exist, cannot be imported at all, or names no catalog.
     """
     finding = _Finding()
-    for target in [targets] if isinstance(targets, str) else targets:
-        if ":" in target and not Path(target).exists():
-            finding.take_catalog(target)
-        else:
+    with on_hold():
+        for target in [targets] if isinstance(targets, str) else targets:
+            if ":" in target and not Path(target).exists():
+                finding.take_catalog(target)
+                continue
             for name, module, path in _modules(target, finding):
                 if progress is not None:
                     progress(name)

@@ -1,0 +1,127 @@
+"""The commands around a local LaunchDarkly: `dev`, `demo`, `readout`, `tail`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import missing_extra
+from .terminal import AsJson, HostName, Project, connect, guarded, out, print_json, row, say, table
+
+POLL_SECONDS = 0.5
+
+
+def dev(
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8030,
+    db: Annotated[
+        Path | None, typer.Option("--db", metavar="FILE", help="Keep everything in this SQLite file.")
+    ] = None,
+    flags: Annotated[
+        Path | None, typer.Option("--flags", metavar="FILE", help="Flags, in the SDK's JSON format.")
+    ] = None,
+) -> None:
+    """Run a local LaunchDarkly until Ctrl-C: no account, no key."""
+    try:
+        from ..devserver import LocalLaunchDarkly, serve
+    except ImportError as error:
+        raise missing_extra("dev", error.name or "the local LaunchDarkly") from error
+
+    def ready(local: LocalLaunchDarkly) -> None:
+        say(f"local LaunchDarkly at {local.url}", "bold")
+        say(f"  export LDINSTRUMENT_URL={local.url}    (SDK, REST and this command line go there)")
+        say(f"  {local.url}/    the live page; Ctrl-C ends it")
+        sys.stdout.flush()
+
+    serve(host, port, db, flags or (), ready=ready)
+
+
+def demo(
+    serve: Annotated[bool, typer.Option("--serve", help="Stay up for browsing.")] = False,
+) -> None:
+    """Show it: real traffic through an instrumented program into a local LaunchDarkly."""
+    from ..demo import run
+
+    raise typer.Exit(run(serve=serve))
+
+
+def readout(project: Project = None, host: HostName = None, as_json: AsJson = False) -> None:
+    """What a local LaunchDarkly holds: each metric by flag variation."""
+    with connect(project, host) as api:
+        found = api.local("readout", project=api.project)
+    if as_json:
+        print_json(found)
+        return
+    shown = table("Metric", "Flag", "Variation", "Units", "Events", "Mean", "p50", "p95",
+                  right=["Units", "Events", "Mean", "p50", "p95"])  # fmt: skip
+    for one in found["rows"]:
+        numbers = (_number(one.get(name)) for name in ("mean", "p50", "p95"))
+        row(shown, one["metric"], one["flag"], one["value"], one["units"], one["events"], *numbers)
+    out().print(shown)
+    totals = table("Event key", "Events", "Sum", "Mean", "p95", "Read by", right=["Events", "Sum", "Mean", "p95"])
+    for one in found["totals"]:
+        numbers = (_number(one.get(name)) for name in ("sum", "mean", "p95"))
+        row(totals, one["event_key"], one["events"], *numbers, ", ".join(one["metrics"]) or "no metric")
+    out().print(totals)
+
+
+def _number(value: Any) -> str:
+    return "" if not isinstance(value, (int, float)) else f"{value:,.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
+
+
+def tail(
+    count: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many to begin with.")] = 20,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    key: Annotated[str | None, typer.Option("--key", help="Only this event key.")] = None,
+    host: HostName = None,
+    as_json: AsJson = False,
+) -> None:
+    """The latest events that a local LaunchDarkly received; --json gives one per line."""
+
+    def show() -> None:
+        with connect(None, host) as api:
+            last = 0
+            page = api.local("events", limit=max(1, count))
+            while True:
+                for event in (item["event"] for item in (page["items"] if count or last else ())):
+                    if key is None or event.get("key") == key:
+                        _print_event(event, as_json)
+                last = max(last, page["last"])
+                if not follow:
+                    return
+                time.sleep(POLL_SECONDS)
+                page = api.local("events", since=last, limit=1000)
+
+    guarded(show)
+
+
+def _print_event(event: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(event, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+        return
+    created = event.get("creationDate") or event.get("startDate") or 0
+    clock = datetime.fromtimestamp(created / 1000, timezone.utc).astimezone().strftime("%H:%M:%S")
+    words = [clock, str(event.get("kind")), str(event.get("key") or "")]
+    if event.get("metricValue") is not None:
+        words.append(f"= {event['metricValue']:.6g}")
+    words += [
+        _context(event.get("context")),
+        json.dumps(event["data"], ensure_ascii=False) if event.get("data") else "",
+    ]
+    say("  ".join(word for word in words if word))
+
+
+def _context(context: Any) -> str:
+    if not isinstance(context, Mapping):
+        return ""
+    if context.get("kind") != "multi":
+        return f"{context.get('kind', 'user')}:{context.get('key')}"
+    return ",".join(f"{kind}:{one.get('key')}" for kind, one in context.items() if isinstance(one, Mapping))

@@ -1,0 +1,266 @@
+"""`ldinstrument plan` and `apply`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from .. import metrics as definitions
+from .. import plans
+from ..metrics import Metric
+from ..naming import naming_complaints
+from ..plans import Change, Plan
+from ..scan import Scan, scan
+from .terminal import (
+    CHANGES,
+    DRIFT,
+    FAILED,
+    AsJson,
+    HostName,
+    Project,
+    Yes,
+    confirmed,
+    connect,
+    err,
+    out,
+    print_json,
+    progress,
+    row,
+    say,
+    table,
+    warn,
+)
+
+Targets = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[TARGET]...",
+        help="A package (all its modules are imported), a module, a file, or module:catalog. Without one: the standard "
+        "metrics.",
+    ),
+]
+Update = Annotated[bool, typer.Option("--update", help="Also change metrics that differ from the code.")]
+_SHOWN = 10
+_MARKS = {"create": ("+", "green"), "unchanged": ("=", "dim"), "drift": ("~", "yellow"), "error": ("!", "red")}
+
+
+def plan(
+    targets: Targets = None,
+    project: Project = None,
+    host: HostName = None,
+    update: Update = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what LaunchDarkly needs for your code to count, and change nothing.
+
+    Exit code 0: nothing to do, 1: failed, 3: there is something to create, 4: something differs.
+    """
+    found = declared(targets)
+    with connect(project, host) as api, progress("reading metrics") as report:
+        made = plans.plan(found.metrics, api, place=found.place, progress=report)
+    code = plan_code(made, found)
+    if as_json:
+        print_json(_json(made, found, code))
+    else:
+        show(made, found)
+        _next_step(made, targets, update)
+    raise typer.Exit(code)
+
+
+def apply(
+    targets: Targets = None,
+    project: Project = None,
+    host: HostName = None,
+    update: Update = False,
+    create_context_kinds: Annotated[
+        bool, typer.Option("--create-context-kinds", help="Create missing context kinds, available for experiments.")
+    ] = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Create the metrics that your code needs; with --update, also change those that differ.
+
+    Nothing is ever deleted. Exit code 0: done, 1: failed, 4: done, but something still differs.
+    """
+    found = declared(targets)
+    with connect(project, host) as api:
+        with progress("reading metrics") as report:
+            made = plans.plan(found.metrics, api, place=found.place, progress=report)
+        if not as_json:
+            show(made, found)
+        if update and _to_update(made) and not _may_update(made, yes, as_json):
+            raise typer.Exit(FAILED)
+        with progress("applying") as report:
+            done = plans.apply(made, api, update=update, create_context_kinds=create_context_kinds, progress=report)
+    code = apply_code(done, found)
+    if as_json:
+        print_json(_json(done, found, code))
+    else:
+        _results(done)
+    raise typer.Exit(code)
+
+
+# -- what the code declares ----------------------------------------------------------------------
+
+
+def declared(targets: Sequence[str] | None) -> Scan:
+    """The catalog of *targets*; without any, the default catalog."""
+    if not targets:
+        catalog = definitions.catalog
+        metrics = tuple(catalog)
+        return Scan(metrics, {metric.key: "" for metric in metrics})
+    with progress("importing") as report:
+        return scan(targets, progress=lambda name: report(f"importing {name}", 0, 0))
+
+
+def plan_code(made: Plan, found: Scan) -> int:
+    """The exit code that says what *made* asks for."""
+    if made.errors:
+        return FAILED
+    if made.drift or made.finer or found.undeclared:
+        return DRIFT
+    return CHANGES if made.create else 0
+
+
+def apply_code(done: Plan, found: Scan) -> int:
+    """The exit code that says what is left after applying."""
+    if done.failed:
+        return FAILED
+    left = [change for change in done.drift if change.result != "updated"]
+    return DRIFT if left or done.finer or found.undeclared else 0
+
+
+def _json(made: Plan, found: Scan, code: int) -> dict[str, Any]:
+    return {
+        **made.to_json(),
+        "undeclared": [{"key": one.key, "place": one.place, "advice": one.advice()} for one in found.undeclared],
+        "dynamic": [{"place": place, "call": what} for place, what in found.dynamic],
+        "unreadable": [{"where": where, "reason": reason} for where, reason in found.unreadable],
+        "exitCode": code,
+    }
+
+
+# -- showing -------------------------------------------------------------------------------------
+
+
+def show(made: Plan, found: Scan) -> None:
+    """Print a plan for people."""
+    shown = table("", "Metric", "What")
+    for change in made.changes:
+        mark, style = _MARKS[change.action]
+        row(shown, mark, change.metric.key, "\n".join(_what(change)), style=style)
+    if made.changes:
+        out().print(shown)
+    for line in _remarks(made, found):
+        say(line)
+    say(_summary(made))
+
+
+def _what(change: Change) -> Iterator[str]:
+    if change.action == "create":
+        yield f"create: {definition(change.metric)}"
+    elif change.action == "unchanged" and not change.differences:
+        yield "as in the code"
+    elif change.action == "error":
+        yield change.problem
+    for one in change.differences if change.action != "error" else ():
+        label = " (label)" if one.label else ""
+        yield f"{one.field}: {one.found!r} -> {one.wanted!r}{label}"
+    if change.action == "drift" and change.found is not None:
+        count = change.found.experiments
+        yield "used by an unknown number of experiments" if count is None else f"used by {count} experiments"
+        yield change.found.url
+    if change.place and change.action != "unchanged":
+        yield f"declared at {change.place}"
+
+
+def definition(metric: Metric) -> str:
+    """A definition in one line."""
+    if metric.numeric:
+        statistic = f"p{metric.percentile}" if metric.percentile else metric.aggregation
+        words = [f"value in {metric.unit}", str(statistic)]
+    else:
+        words = [metric.measure]
+    words.append("lower is better" if metric.success_criteria == "LowerThanBaseline" else "higher is better")
+    words.append("zero-fill" if metric.zero_fill else "no zero-fill")
+    if metric.event_key and metric.event_key != metric.key:
+        words.append(f"event {metric.event_key!r}")
+    if metric.analysis_units:
+        words.append(f"by {' or '.join(metric.analysis_units)}")
+    return ", ".join(words)
+
+
+def _remarks(made: Plan, found: Scan) -> Iterator[str]:
+    for one in made.finer:
+        yield f"! {one.advice()}"
+    for _, advice in made.missing_units:
+        yield f"! {advice}"
+    for unit in found.undeclared:
+        yield f"! {unit.place}: event key {unit.key!r}: {unit.advice()}"
+    for where, reason in found.unreadable:
+        yield f"? {where}: {reason}"
+    if found.dynamic:
+        yield f"? {len(found.dynamic)} keys are made at run time and cannot be seen from here:"
+        yield from (f"    {place}: {what}" for place, what in found.dynamic[:_SHOWN])
+        yield from _more(len(found.dynamic))
+    for metric in found.metrics:
+        yield from (f"? {metric.key}: {complaint}" for complaint in naming_complaints(metric.key, metric.unit))
+    yield from (f"? {remark}" for remark in made.remarks)
+    if made.unmanaged:
+        keys = ", ".join(metric.key for metric in made.unmanaged[:_SHOWN])
+        more = f" and {len(made.unmanaged) - _SHOWN} more" if len(made.unmanaged) > _SHOWN else ""
+        yield f"  {len(made.unmanaged)} metrics in LaunchDarkly are not in the code, and stay: {keys}{more}"
+
+
+def _more(count: int) -> Iterator[str]:
+    if count > _SHOWN:
+        yield f"    and {count - _SHOWN} more (--json lists them all)"
+
+
+def _summary(made: Plan) -> str:
+    same = sum(change.action == "unchanged" for change in made.changes)
+    parts = (f"{len(made.create)} to create", f"{len(made.drift)} differ", f"{same} as they should be")
+    return ", ".join(parts) + (f", {len(made.errors)} in error" if made.errors else "")
+
+
+def _next_step(made: Plan, targets: Sequence[str] | None, update: bool) -> None:
+    target = "".join(f" {target}" for target in targets or ())
+    if made.errors:
+        say("nothing can be applied before the errors are mended", "red", on=err())
+    elif made.drift and (update or not made.create):
+        say(f"next: ldinstrument apply{target} --update (running experiments need a new iteration)", on=err())
+    elif made.create:
+        say(f"next: ldinstrument apply{target}", on=err())
+
+
+# -- applying ------------------------------------------------------------------------------------
+
+
+def _to_update(made: Plan) -> list[Change]:
+    return [change for change in made.changes if change.differences and change.action in ("drift", "unchanged")]
+
+
+def _may_update(made: Plan, yes: bool, as_json: bool) -> bool:
+    changing = _to_update(made)
+    used = sum((change.found.experiments or 0) for change in changing if change.found)
+    if as_json or yes or not err().is_terminal:
+        return True
+    with contextlib.suppress(typer.Abort):
+        return confirmed(f"change {len(changing)} metrics, used by {used} experiments?", yes=yes)
+    return False
+
+
+def _results(done: Plan) -> None:
+    for change in done.changes:
+        if change.result in ("created", "updated", "created by another"):
+            say(f"{change.result}: {change.metric.key}  {change.found.url if change.found else ''}", "green")
+    for change in done.failed:
+        warn(f"{change.result}: {change.metric.key}{f': {change.failure}' if change.failure else ''}")
+    left = [change.metric.key for change in done.drift if change.result != "updated"]
+    if left:
+        say(f"still different, see --update: {', '.join(left)}", "yellow")
+    made = sum(bool(change.result) and change not in done.failed for change in done.changes)
+    say(f"{made} done, {len(done.failed)} failed")

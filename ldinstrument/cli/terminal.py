@@ -1,0 +1,127 @@
+"""What commands say, and where: answers on stdout, everything else on stderr; readable without a terminal, too."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from ..plans import Progress as Report
+from ..rest import MetricsAPI
+
+Project = Annotated[
+    str | None, typer.Option("--project", "-p", metavar="KEY", help="LaunchDarkly project; else LAUNCHDARKLY_PROJECT.")
+]
+HostName = Annotated[
+    str | None,
+    typer.Option(
+        "--host", metavar="HOST", help="us, eu, federal or a URL; else LAUNCHDARKLY_API_HOST, LDINSTRUMENT_URL."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+FAILED, USAGE, CHANGES, DRIFT = 1, 2, 3, 4
+
+
+def out() -> Console:
+    """Where answers go."""
+    return Console(highlight=False)
+
+
+def err() -> Console:
+    """Where everything else goes."""
+    return Console(stderr=True, highlight=False)
+
+
+def say(text: str, style: str = "", *, on: Console | None = None) -> None:
+    """Print a line as it is: what comes from elsewhere is no markup."""
+    (on or out()).print(Text(text, style=style), soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning to stderr."""
+    say(f"warning: {text}", "yellow", on=err())
+
+
+def print_json(value: Any) -> None:
+    """Print JSON to stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def connect(project: str | None, host: str | None) -> MetricsAPI:
+    """The API of a project; says on stderr where it is and whose token is used, never the token."""
+    api = MetricsAPI(project, base_uri=host, prompt=None)
+    for remark in api.token.remarks:
+        warn(remark)
+    say(f"project {api.project} at {api.host.url}; token from {api.token.source}", "dim", on=err())
+    return api
+
+
+def table(*columns: str, title: str | None = None, right: Sequence[str] = ()) -> Table:
+    """An empty table that folds long words instead of cutting them."""
+    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, show_edge=False)
+    for column in columns:
+        made.add_column(column, overflow="fold", justify="right" if column in right else "left")
+    return made
+
+
+def row(made: Table, *cells: object, style: str = "") -> None:
+    """Add a row of plain text."""
+    made.add_row(*(Text("" if cell is None else str(cell)) for cell in cells), style=style)
+
+
+def confirmed(question: str, *, yes: bool) -> bool:
+    """Ask on a terminal; without one, only `--yes` counts.
+
+    Raises:
+        typer.Exit: there is no terminal and no `--yes`.
+    """
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        say("error: not on a terminal, so nobody can confirm; say --yes", "red", on=err())
+        raise typer.Exit(USAGE)
+    return typer.confirm(question, err=True)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Report]:
+    """A progress bar on stderr while something is under way; nothing without a terminal."""
+    console = err()
+    bar = Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console,
+        transient=True, disable=not console.is_terminal,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task(what, total=None)
+
+        def report(doing: str, done: int, total: int) -> None:
+            bar.update(task, description=doing or what, completed=done, total=total or None)
+
+        yield report
+
+
+def when(milliseconds: int | None) -> str:
+    """A moment in the local time zone; `never` for None."""
+    if milliseconds is None:
+        return "never"
+    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def guarded(call: Callable[[], None]) -> None:
+    """Run *call*; Ctrl-C is the ordinary way to end it."""
+    try:
+        call()
+    except KeyboardInterrupt:
+        err().print()
