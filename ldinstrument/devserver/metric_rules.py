@@ -166,10 +166,11 @@ def _winsor(metric: Document) -> None:
 
 def _filter(metric: Document) -> None:
     if "filters" in metric:
-        _check_filter(metric["filters"], 0)
+        metric["filters"] = _checked_filter(metric["filters"], 0)
 
 
-def _check_filter(node: Any, depth: int) -> None:
+def _checked_filter(node: Any, depth: int) -> Document:
+    """A filter node and those below it, `negate` filled in."""
     if (
         not isinstance(node, dict)
         or node.get("type") not in ("contextAttribute", "eventProperty", "group")
@@ -178,11 +179,13 @@ def _check_filter(node: Any, depth: int) -> None:
         raise invalid("filters.type must be one of contextAttribute, eventProperty, group")
     if not isinstance(node.get("op"), str) or not isinstance(node.get("values"), list):
         raise invalid("filters need op and values")
+    if not isinstance(node.get("negate", False), bool):
+        raise invalid("filters.negate must be true or false")
     if node["type"] == "group":
-        for child in node["values"]:
-            _check_filter(child, depth + 1)
-    elif not isinstance(node.get("attribute"), str):
+        return {"negate": False, **node, "values": [_checked_filter(child, depth + 1) for child in node["values"]]}
+    if not isinstance(node.get("attribute"), str):
         raise invalid("filters.attribute is required")
+    return {"negate": False, **node}
 
 
 CHECKS: tuple[Callable[[Document], None], ...] = (

@@ -1,0 +1,120 @@
+"""LaunchDarkly's own REST client, whose strict models validate every answer, against the local metrics API."""
+
+from __future__ import annotations
+
+import pytest
+
+from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
+
+api = pytest.importorskip("launchdarkly_api")
+exceptions = pytest.importorskip("launchdarkly_api.exceptions")
+
+
+@pytest.fixture(name="client")
+def _client(ld: LocalLaunchDarkly):
+    with api.ApiClient(api.Configuration(host=ld.url, api_key={"ApiKey": "api-token"})) as client:
+        yield client
+
+
+@pytest.fixture(name="metrics")
+def _metrics(client):
+    return api.MetricsApi(client)
+
+
+def post(**fields):
+    body = {"key": "session.duration", "kind": "custom", "eventKey": "session.duration", "isNumeric": True,
+            "unit": "milliseconds", "successCriteria": "LowerThanBaseline", **fields}  # fmt: skip
+    return api.MetricPost.from_dict(body)
+
+
+def test_the_whole_life_of_a_metric(metrics):
+    made = metrics.post_metric("default", post(tags=["a"], analysisUnits=["user", "request"], name="Duration",
+                                               eventDefault={"disabled": True, "value": 0}))  # fmt: skip
+    assert (made.key, made.version, made.is_numeric, made.unit) == ("session.duration", 1, True, "milliseconds")
+    assert made.analysis_units == made.randomization_units == ["user", "request"]
+    assert made.event_default.disabled is True
+    patch = [api.PatchOperation(op="replace", path="/name", value="Session length")]
+    changed = metrics.patch_metric("default", "session.duration", patch)
+    assert (changed.name, changed.version, changed.id) == ("Session length", 2, made.id)
+    assert changed.version_id != made.version_id
+    assert metrics.get_metric("default", "session.duration") == changed
+    listed = metrics.get_metrics("default")
+    assert (listed.total_count, [item.key for item in listed.items]) == (1, ["session.duration"])
+    assert metrics.delete_metric("default", "session.duration") is None
+    assert metrics.get_metrics("default").items == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"analysisType": "percentile", "percentileValue": 99},
+        {"isNumeric": False, "unit": None, "successCriteria": None, "unitAggregationType": "sum"},
+        {"kind": "pageview", "eventKey": None, "isNumeric": None, "unit": None, "successCriteria": None,
+         "urls": [{"kind": "substring", "substring": "/cart"}]},
+        {"kind": "click", "eventKey": None, "isNumeric": None, "unit": None, "successCriteria": None, "selector": ".buy",
+         "urls": [{"kind": "canonical", "url": "https://x.test/"}]},
+        {"winsorLowerPercentile": 1, "winsorUpperPercentile": 99.5, "winsorIncludeImputed": True, "windowEndOffset": 86400000},
+        {"filters": {"type": "group", "op": "and", "negate": False, "values": [
+            {"type": "eventProperty", "attribute": "category", "op": "in", "values": ["books"], "negate": False}]}},
+    ],
+)  # fmt: skip
+def test_every_kind_of_metric_passes_the_strict_models(metrics, fields):
+    body = {name: value for name, value in post(**fields).to_dict().items() if value is not None}
+    made = metrics.post_metric("default", api.MetricPost.from_dict(body))
+    read = metrics.get_metric("default", made.key, expand="experiments,experimentCount,metricGroups,metricGroupCount")
+    assert read.kind == fields.get("kind", "custom")
+    assert metrics.get_metrics("default", expand="experimentCount").items[0].experiment_count == 0
+
+
+def test_experiments_of_a_metric_pass_the_strict_models(ld, metrics):
+    metrics.post_metric("default", post())
+    ld.set_flag(experiment_flag("exp", metrics=["session.duration"]))
+    read = metrics.get_metric("default", "session.duration", expand="experiments,experimentCount")
+    assert (read.experiment_count, [experiment.key for experiment in read.experiments]) == (1, ["exp"])
+
+
+def test_pages_filters_and_sorting(metrics):
+    for i in range(7):
+        metrics.post_metric("default", post(key=f"m{i}", name=f"m{i}", eventKey=f"e{i % 2}"))
+    page = metrics.get_metrics("default", limit=2, offset=2, sort="-createdAt", filter='eventKeys anyOf ["e0"]')
+    assert ([item.key for item in page.items], page.total_count) == (["m2", "m0"], 4)
+    assert set(page.links) == {"self", "first", "last", "prev"}
+
+
+def test_each_refusal_is_the_exception_of_its_status(ld, client, metrics):
+    metrics.post_metric("default", post())
+    with pytest.raises(exceptions.ConflictException):
+        metrics.post_metric("default", post())
+    with pytest.raises(exceptions.BadRequestException, match="unit is required"):
+        metrics.post_metric("default", api.MetricPost.from_dict({"key": "x", "kind": "custom", "eventKey": "x",
+                            "isNumeric": True, "successCriteria": "LowerThanBaseline"}))  # fmt: skip
+    with pytest.raises(exceptions.NotFoundException):
+        metrics.get_metric("default", "nothing")
+    with pytest.raises(exceptions.BadRequestException):
+        metrics.patch_metric("default", "session.duration", [api.PatchOperation(op="replace", path="/key", value="x")])
+    ld.fault("/api/v2/metrics/*", status=503, body='{"code": "unavailable", "message": "soon"}')
+    with pytest.raises(exceptions.ServiceException):
+        metrics.get_metric("default", "session.duration")
+    ld.fault("/api/v2/metrics/*", status=429, headers={"X-Ratelimit-Reset": "1"})
+    with pytest.raises(exceptions.ApiException) as limited:
+        metrics.get_metric("default", "session.duration")
+    assert limited.value.status == 429
+    client.configuration.api_key["ApiKey"] = "sdk-00000000"
+    with pytest.raises(exceptions.UnauthorizedException):
+        metrics.get_metrics("default")
+
+
+def test_projects_context_kinds_settings_and_identity(client):
+    assert api.ProjectsApi(client).get_project("default").key == "default"
+    assert api.OtherApi(client).get_caller_identity().auth_kind == "token"
+    contexts = api.ContextsApi(client)
+    contexts.put_context_kind("default", "session", api.UpsertContextKindPayload(name="Session"))
+    kinds = {kind.key: kind for kind in contexts.get_context_kinds_by_project_key("default").items}
+    assert set(kinds) == {"user", "request", "session"}
+    experiments = api.ExperimentsApi(client)
+    units = experiments.get_experimentation_settings("default").randomization_units
+    body = [{"randomizationUnit": unit.randomization_unit, "default": unit.default} for unit in units]
+    body.append({"randomizationUnit": "session", "default": False})
+    put = api.RandomizationSettingsPut.from_dict({"randomizationUnits": body})
+    kept = experiments.put_experimentation_settings("default", put).randomization_units
+    assert [unit.randomization_unit for unit in kept] == ["user", "request", "session"]
