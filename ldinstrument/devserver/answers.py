@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 import uuid
 from typing import Any
@@ -52,13 +53,26 @@ def _refuse_constant(name: str) -> Any:
 STRICT = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
+def _finite(text: str) -> float:
+    found = float(text)
+    if math.isinf(found):
+        raise ValueError(f"{text} is out of range")
+    return found
+
+
+STRICTER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+
+
 def decode(body: bytes) -> Any:
-    """Strict JSON: UTF-8, no NaN, no Infinity, nothing after the document.
+    """Strict JSON that can be written again: UTF-8, no NaN, no infinity (1e999 neither), no half surrogate pair.
 
     Raises:
-        ValueError: not JSON, or nested too deeply to be read.
+        ValueError: it is not that, or nested too deeply to be read.
     """
     try:
-        return STRICT.decode(body.decode("utf-8"))
+        found = STRICTER.decode(body.decode("utf-8"))
+        if b"\\u" in body:
+            json.dumps(found, ensure_ascii=False).encode("utf-8")
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    return found

@@ -132,9 +132,17 @@ def _add_exposure(batch: Batch, event: Document, flag: str, created: int) -> Non
         return
     if not isinstance(reason, dict) or reason.get("inExperiment") is not True:
         return
-    batch.variations[flag, variation] = _text(json.dumps(event.get("value"), ensure_ascii=True))
+    batch.variations[flag, variation] = _variation_text(event.get("value"))
     for kind, unit in units_of(event).items():
         batch.exposures.append((flag, kind, unit, variation, created))
+
+
+def _variation_text(value: Any) -> str:
+    """JSON of a variation's value; null for the infinity that a number like 1e999 is read as."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return "null"
 
 
 def units_of(event: Mapping[str, Any]) -> dict[str, str]:

@@ -248,12 +248,19 @@ class Store:
         self, *, since: int = 0, limit: int = -1, key: str | None = None, kind: str | None = None
     ) -> list[Event]:
         """Events in the order of arrival, of every kind or of one, with ids above *since*."""
-        found = self.rows(
+        found = self.event_rows(since=since, limit=limit, key=key, kind=kind)
+        return [Event(json.loads(body), id, payload_id, received) for id, body, payload_id, received in found]
+
+    def event_rows(
+        self, *, since: int = 0, limit: int = -1, key: str | None = None, kind: str | None = None
+    ) -> list[tuple[int, str, str, int]]:
+        """The same with the JSON text of each event: id, text, payload id, time of receipt."""
+        rows: list[tuple[Any, ...]] = self.rows(
             "SELECT e.id, e.body, p.payload_id, p.received FROM events e JOIN posts p ON p.id = e.post "
             "WHERE e.id > ? AND (? IS NULL OR e.kind = ?) AND (? IS NULL OR e.key = ?) ORDER BY e.id LIMIT ?",
             (since, kind, kind, key, key, limit),
         )
-        return [Event(json.loads(body), id, payload_id, received) for id, body, payload_id, received in found]
+        return [(id, body, payload_id, received) for id, body, payload_id, received in rows]
 
     def count(self, kind: str | None = None, key: str | None = None) -> int:
         """How many events were kept, of one kind and key or of all."""
@@ -262,10 +269,9 @@ class Store:
         sql = "SELECT count(*) FROM events WHERE key = ? AND (? IS NULL OR kind = ?)"
         return int(self.rows(sql, (key, kind, kind))[0][0])
 
-    def tail(self, limit: int) -> list[Event]:
-        """The newest events, oldest first."""
-        last = self.rows("SELECT coalesce(max(id), 0) FROM events")[0][0]
-        return self.events(since=max(0, last - limit))
+    def tail(self, limit: int) -> int:
+        """The id before the newest *limit* events, for `since`."""
+        return max(0, int(self.rows("SELECT coalesce(max(id), 0) FROM events")[0][0]) - limit)
 
     def posts(self) -> list[Post]:
         """Every POST that reached the intake, in the order of arrival."""

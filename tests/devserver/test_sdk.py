@@ -12,7 +12,9 @@ from ldclient import Context, datasystem
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag, simple_flag
 
 
-@pytest.mark.parametrize("config", [{}, {"stream": False}, {"enable_event_compression": True}], ids=["stream", "poll", "gzip"])
+@pytest.mark.parametrize(
+    "config", [{}, {"stream": False}, {"enable_event_compression": True}], ids=["stream", "poll", "gzip"]
+)
 def test_flags_arrive_and_exposures_and_events_return(ld, sdk, config):
     client = sdk(**config)
     assert client.is_initialized()
