@@ -1,0 +1,216 @@
+"""Sessions in this process: the default. Bounded; what does not fit ends early and is counted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import count, islice
+
+from ..ledger import ledger
+from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed
+from .records import TOMBSTONE, Record, merged, parsed
+
+MAX_SESSIONS = 10_000
+MAX_REMEMBERED = 10_000
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """An ended session: from when on, in milliseconds, it may be handed out, and who had it last."""
+
+    due: int
+    text: str
+    owner: str = ""
+
+
+@dataclass(slots=True)
+class _Outgoing:
+    """A sealed payload, likewise."""
+
+    due: int
+    sealed: Sealed
+    sealed_at: int
+
+
+class MemoryStore:
+    """A store within one process.
+
+    Sessions are kept as texts in the order of their last activity, so the next to fall silent is always the first.
+
+    Args:
+        rules: when a session is over.
+        max_sessions: how many may be open; beyond, the one silent for longest ends as abandoned.
+        clock: milliseconds since the epoch.
+    """
+
+    shared = False
+
+    def __init__(
+        self, rules: Rules | None = None, *, max_sessions: int = MAX_SESSIONS, clock: Callable[[], int] | None = None
+    ) -> None:
+        self.rules = rules or Rules()
+        self._max = max(1, max_sessions)
+        self._clock = clock or _wall_ms
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()
+        self._open: dict[str, str] = {}
+        self._gone: dict[str, tuple[str, int]] = {}
+        self._ended: dict[str, _Waiting] = {}
+        self._sealed: dict[str, _Outgoing] = {}
+        self._places = count()
+
+    # -- open sessions ---------------------------------------------------------------------------
+    def merge(self, key: str, delta: Delta) -> Merged:
+        """Add *delta* to the open session of *key*, or open the next one when that is over."""
+        with self._lock:
+            now = self._clock()
+            record, ended, answer = merged(self._open.pop(key, None) or self._remembered(key, now), delta, now, self.rules)
+            for one in ended:
+                self._wait(one, now)
+            self._open[key] = record.text()
+            self._gone.pop(key, None)
+            self._evict(now)
+            return answer
+
+    def end(self, key: str, reason: str) -> str | None:
+        """End the open session of *key* now. Returns its record; None when none is open."""
+        with self._lock:
+            held = self._open.pop(key, None)
+            if held is None:
+                return None
+            record = parsed(held)
+            record.reason = reason
+            self._move_on(key, record, self._clock())
+            return record.text()
+
+    def _remembered(self, key: str, now: int) -> str | None:
+        previous, until = self._gone.get(key, ("", 0))
+        return TOMBSTONE + previous if previous and until > now else None
+
+    def _move_on(self, key: str, record: Record, now: int) -> None:
+        self._wait(record, now)
+        self._gone.pop(key, None)
+        self._gone[key] = (record.id, now + int(self.rules.remember * 1000))
+        for oldest in list(islice(self._gone, max(0, len(self._gone) - MAX_REMEMBERED))):
+            del self._gone[oldest]
+
+    def _wait(self, record: Record, due: int) -> None:
+        self._ended[str(next(self._places))] = _Waiting(due, record.text())
+
+    def _evict(self, now: int) -> None:
+        while len(self._open) > self._max:
+            key = next(iter(self._open))
+            record = parsed(self._open.pop(key))
+            record.reason = "abandoned"
+            self._move_on(key, record, now)
+            ledger.evicted()
+            ledger.warn(
+                "evicted",
+                "MemoryStore",
+                f"more than {self._max} open sessions in memory: the one silent for longest ended early; "
+                "raise max_sessions=, or use sqlite:/// or redis://",
+            )
+
+    # -- ended sessions --------------------------------------------------------------------------
+    def claim(self, limit: int, lease: float, owner: str) -> list[Ended]:
+        """Hand out up to *limit* sessions that are over; nobody else is handed them for *lease* seconds."""
+        with self._lock:
+            now = self._clock()
+            self._retire(limit, now)
+            claimed = list(islice(((place, one) for place, one in self._ended.items() if one.due <= now), limit))
+            for _, one in claimed:
+                one.due, one.owner = now + int(lease * 1000), owner
+            return [Ended(place, one.text) for place, one in claimed]
+
+    def _retire(self, limit: int, now: int) -> None:
+        """Move on what has fallen silent, from the front: the order is that of the last activity."""
+        silent = []
+        for key, text in islice(self._open.items(), limit):
+            record = parsed(text)
+            if record.deadline(self.rules) > now:
+                break
+            silent.append((key, record))
+        for key, record in silent:
+            del self._open[key]
+            self._move_on(key, record, now)
+
+    def seal(self, places: Sequence[str], sealed: Sequence[Sealed], lease: float, owner: str) -> list[str]:
+        """Put *sealed* in the place of the claimed sessions *places*, all or nothing; returns those that were lost."""
+        with self._lock:
+            lost = [place for place in places if place not in self._ended or self._ended[place].owner != owner]
+            if not lost:
+                for place in places:
+                    del self._ended[place]
+                self._keep(sealed, lease)
+            return lost
+
+    # -- sealed payloads -------------------------------------------------------------------------
+    def _keep(self, payloads: Sequence[Sealed], lease: float) -> None:
+        now = self._clock()
+        for one in payloads:
+            self._sealed[one.id] = _Outgoing(now + int(lease * 1000), replace(one, attempts=1), now - int(one.age * 1000))
+
+    def claim_sealed(self, limit: int, lease: float, owner: str) -> list[Sealed]:
+        """Hand out up to *limit* sealed payloads whose time has come."""
+        with self._lock:
+            now = self._clock()
+            claimed = list(islice((one for one in self._sealed.values() if one.due <= now), limit))
+            for one in claimed:
+                one.due = now + int(lease * 1000)
+                age = (now - one.sealed_at) / 1000
+                one.sealed = replace(one.sealed, attempts=one.sealed.attempts + 1, age=age)
+            return [one.sealed for one in claimed]
+
+    def acknowledge(self, payload_id: str) -> None:
+        """Forget a payload."""
+        with self._lock:
+            self._sealed.pop(payload_id, None)
+
+    def postpone(self, payload_id: str, delay: float) -> None:
+        """Let a payload be claimed again after *delay* seconds."""
+        with self._lock:
+            if found := self._sealed.get(payload_id):
+                found.due = self._clock() + int(delay * 1000)
+
+    def replace(self, payload_id: str, halves: Sequence[Sealed]) -> None:
+        """Put *halves* in the place of a payload that was too large."""
+        with self._lock:
+            if self._sealed.pop(payload_id, None) is not None:
+                self._keep(halves, 0.0)
+
+    # -- life ------------------------------------------------------------------------------------
+    def holdings(self) -> Holdings:
+        """What the store holds now."""
+        with self._lock:
+            return Holdings(len(self._open), len(self._ended), len(self._sealed))
+
+    def end_all(self, reason: str) -> int:
+        """End every open session: the process is going, and nobody else can see them."""
+        with self._lock:
+            keys = list(self._open)
+            for key in keys:
+                self.end(key, reason)
+            return len(keys)
+
+    def pause(self) -> None:
+        """Before a fork: no other thread is halfway."""
+        self._lock.acquire()
+
+    def resume(self) -> None:
+        """After it, in the parent."""
+        self._lock.release()
+
+    def forked(self) -> None:
+        """In the child: what the parent holds is the parent's to report."""
+        self._begin()
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def _wall_ms() -> int:
+    return int(time.time() * 1000)

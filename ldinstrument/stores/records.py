@@ -1,0 +1,207 @@
+"""A session as a store keeps it: one short JSON text, and how a delta goes into it.
+
+The Lua in `scripts` does the same on a Redis server, number for number; the behaviour suite holds both to it.
+Numbers that must not lose a digit travel as text, because Lua's JSON keeps fourteen.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from .protocol import Delta, GroupValues, Merged, Rules
+
+MARK = 6
+"""Characters per flag in `Record.flags`."""
+MOST_GROUPS = 64
+"""Groups that one open session holds; beyond, they leave early as events of their own."""
+MOST_FLAGS = 128
+"""Flags that one session remembers; evaluating more costs folding, never correctness."""
+TOMBSTONE = "-"
+"""What a key holds when its session is over begins with it; the session's id follows."""
+
+
+@dataclass(slots=True)
+class Record:
+    """A session in a store; dates are milliseconds after `base`, which keeps them short.
+
+    Args:
+        id: of the session.
+        previous: the visitor's session before it.
+        name: the prefix of its metrics.
+        base: milliseconds since the epoch, by the store's clock.
+        started, last: its first and last activity.
+        context: key by context kind.
+        tallies: successes, failures, cancelled, abandoned.
+        data: its own data, as JSON text.
+        flags: marks of the flags it has evaluated.
+        groups: folded values by group key.
+        reason: why it ended; empty while it is open.
+        part: only groups that leave early: no totals, the session goes on.
+    """
+
+    id: str
+    previous: str
+    name: str
+    base: int
+    started: int
+    last: int
+    context: dict[str, str]
+    tallies: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    data: str = ""
+    flags: str = ""
+    groups: dict[str, GroupValues] = field(default_factory=dict)
+    reason: str = ""
+    part: bool = False
+
+    def text(self) -> str:
+        """As it is stored; what is empty is left out."""
+        told: dict[str, Any] = {"i": self.id, "p": self.previous, "n": self.name, "b": self.base}
+        told |= {"s": self.started, "l": self.last, "c": self.context, "t": self.tallies}
+        told |= {"d": self.data, "x": self.flags, "r": self.reason, "q": 1 if self.part else 0}
+        if told["n"] == "session":
+            del told["n"]
+        if self.groups:
+            told["g"] = {key: group_fields(group) for key, group in self.groups.items()}
+        return json.dumps({key: value for key, value in told.items() if value or key in "bsl"}, separators=(",", ":"))
+
+    def deadline(self, rules: Rules) -> int:
+        """When it will be over if nothing more happens, in milliseconds since the epoch."""
+        return self.base + min(self.last + int(rules.idle * 1000), self.started + int(rules.maximum * 1000))
+
+    def over(self, began: int, context: dict[str, str], rules: Rules) -> str:
+        """Why activity that began at *began* does not belong to it; empty when it does."""
+        if began > self.base + self.last + int(rules.idle * 1000):
+            return "idle"
+        if began > self.base + self.started + int(rules.maximum * 1000):
+            return "maximum"
+        differs = any(self.context.get(kind, key) != key for kind, key in context.items())
+        return "identified" if differs else ""
+
+    def crosses(self, delta: Delta) -> bool:
+        """Whether the groups must leave before *delta* is added: no fold crosses an exposure, nor grows for ever."""
+        if not self.groups:
+            return False
+        if any(mark not in _marks(self.flags) for mark in _marks(delta.flags)):
+            return True
+        return len(self.groups.keys() | delta.groups.keys()) > MOST_GROUPS
+
+    def take(self, delta: Delta, now: int) -> None:
+        """Add *delta*."""
+        there = now - self.base
+        last = there - delta.last_ago
+        if delta.data and (last >= self.last or not self.data):
+            self.data = delta.data
+        self.started = min(self.started, there - delta.started_ago)
+        self.last = max(self.last, last)
+        self.context = {**self.context, **delta.context}
+        self.tallies = [mine + more for mine, more in zip(self.tallies, delta.tallies, strict=True)]
+        known = _marks(self.flags)
+        new = [mark for mark in _marks(delta.flags) if mark not in known]
+        self.flags += "".join(new[: max(0, MOST_FLAGS - len(known))])
+        for key, (total, count, first, latest, value) in delta.groups.items():
+            coming = (total, count, there - first, there - latest, value)
+            mine = self.groups.get(key)
+            self.groups[key] = coming if mine is None else united(mine, coming)
+
+    def spilled(self) -> Record:
+        """The groups as a part of their own, which may be sealed at once; this session starts new ones."""
+        part = Record(self.id, "", self.name, self.base, self.started, self.last, dict(self.context), part=True)
+        part.groups, self.groups = self.groups, {}
+        return part
+
+
+def parsed(text: str) -> Record:
+    """A record from its text."""
+    told = json.loads(text)
+    groups = {key: group_of(fields) for key, fields in (told.get("g") or {}).items()}
+    return Record(
+        told.get("i", ""), told.get("p", ""), told.get("n", "session"), int(told["b"]), int(told["s"]), int(told["l"]),
+        told.get("c") or {}, [int(one) for one in told.get("t", (0, 0, 0, 0))], told.get("d", ""), told.get("x", ""),
+        groups, told.get("r", ""), bool(told.get("q")),
+    )  # fmt: skip
+
+
+def merged(held: str | None, delta: Delta, now: int, rules: Rules) -> tuple[Record, list[Record], Merged]:
+    """What a key holds after *delta*, the records that this ended, and what to answer.
+
+    Args:
+        held: the text under the key: a record, a tombstone, or None.
+        delta: what is added.
+        now: the store's clock, in milliseconds since the epoch.
+        rules: when a session is over.
+    """
+    previous = held[1:] if held is not None and held.startswith(TOMBSTONE) else ""
+    found = parsed(held) if held is not None and not previous else None
+    ended: list[Record] = []
+    if found is not None and (reason := found.over(now - delta.started_ago, delta.context, rules)):
+        found.reason, previous = reason, found.id
+        ended.append(found)
+        found = None
+    elif found is not None and found.crosses(delta):
+        ended.append(found.spilled())
+    opened = found is None
+    if found is None:
+        found = Record(delta.id, previous, delta.name, now, -delta.started_ago, -delta.last_ago, {})
+    found.take(delta, now)
+    return found, ended, Merged(found.id, found.previous, opened, found.context)
+
+
+def united(one: GroupValues, other: GroupValues) -> GroupValues:
+    """Two groups of equal data in one; in either order the same. Of equally late values the larger is the last."""
+    latest = max((one[3], _rank(one[4]), one[4]), (other[3], _rank(other[4]), other[4]), key=lambda item: item[:2])
+    return one[0] + other[0], one[1] + other[1], min(one[2], other[2]), latest[0], latest[2]
+
+
+def _rank(value: float | None) -> float:
+    return float("-inf") if value is None else value
+
+
+# -- texts ---------------------------------------------------------------------------------------
+
+
+def group_key(event_key: str, rollup: str, numeric: bool, data: str) -> str:
+    """Under which equal values fold; a sweeper needs no catalog to read it."""
+    return f"{rollup[0]}{int(numeric)}{event_key}\n{data}"
+
+
+def group_parts(key: str) -> tuple[str, bool, str, str]:
+    """`(rollup's initial, numeric, event key, data)` of a group key; data as JSON never holds a raw newline."""
+    event_key, _, data = key[2:].rpartition("\n")
+    return key[0], key[1] == "1", event_key, data
+
+
+def group_fields(group: GroupValues) -> list[Any]:
+    """A group as JSON holds it."""
+    total, count, first, last, value = group
+    same = value is not None and value == total
+    return [_text(total), count, first, last, "=" if same else "" if value is None else _text(value)]
+
+
+def group_of(fields: list[Any]) -> GroupValues:
+    """A group from what JSON held."""
+    total = _number(fields[0])
+    value = total if fields[4] == "=" else None if fields[4] == "" else _number(fields[4])
+    return total, int(fields[1]), int(fields[2]), int(fields[3]), value
+
+
+def _text(number: float) -> str:
+    return repr(number)
+
+
+def _number(text: Any) -> float | int:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def mark_of(flag_key: str) -> str:
+    """The mark of a flag, short and the same in every process; one pair of flags in 16 million shares one."""
+    return f"{zlib.crc32(flag_key.encode()) & 0xFFFFFF:06x}"
+
+
+def _marks(flags: str) -> list[str]:
+    return [flags[at : at + MARK] for at in range(0, len(flags), MARK)]

@@ -1,0 +1,227 @@
+"""Sessions on a Redis (or Valkey) server: the workers of a whole fleet share them.
+
+One script per verb: atomic, and one round trip. The time is the server's. Keys carry a hash tag per shard, so a cluster
+will do as well; each script stays within one shard.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import missing_extra
+from . import scripts
+from .protocol import Delta, Ended, Holdings, Merged, Operation, Rules, Sealed
+from .records import MOST_GROUPS, group_fields
+
+SHARDS_OF_A_CLUSTER = 16
+OPERATIONS = 4096
+"""Merges of one worker whose numbers share a key on the server."""
+
+
+class RedisStore:
+    """A store on a server.
+
+    Args:
+        client: a `redis.Redis` or `redis.RedisCluster`; give it short time-outs and no retries (`connect` does).
+        rules: when a session is over; the same in every worker.
+        prefix: of every key; environments that share a server need one each.
+        shards: over how many hash tags the visitors are spread; the same in every worker.
+    """
+
+    shared = True
+
+    def __init__(
+        self, client: Any, rules: Rules | None = None, *, prefix: str = "ldinstrument", shards: int | None = None
+    ) -> None:
+        self.rules = rules or Rules()
+        self._client = client
+        self._shards = shards or (SHARDS_OF_A_CLUSTER if _is_cluster(client) else 1)
+        self._tags = [f"{{{prefix}{shard or ''}}}:" for shard in range(self._shards)]
+        self._claimed: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    # -- open sessions ---------------------------------------------------------------------------
+    def merge(self, key: str, delta: Delta) -> Merged:
+        """Add *delta* to the open session of *key*, or open the next one when that is over. One round trip."""
+        rules, name = self.rules, _operation(delta.operation)
+        answer = self._run(
+            scripts.MERGE, self._tag_of(key), key, wire(delta), _ms(rules.idle), _ms(rules.maximum), MOST_GROUPS, *name
+        )
+        id, previous, opened, context = answer
+        return Merged(id.decode(), previous.decode(), bool(opened), json.loads(context))
+
+    def end(self, key: str, reason: str) -> str | None:
+        """End the open session of *key* now. Returns its record; None when none is open."""
+        text = self._run(scripts.END, self._tag_of(key), key, reason, _ms(self.rules.remember))
+        return None if text is None else str(text.decode())
+
+    # -- ended sessions --------------------------------------------------------------------------
+    def claim(self, limit: int, lease: float, owner: str) -> list[Ended]:
+        """Hand out up to *limit* sessions that are over, all of one shard."""
+        for tag in self._any_order():
+            found = self._run(scripts.CLAIM, tag, limit, _ms(lease), _owner(owner), _ms(self.rules.remember))
+            if found:
+                pairs = zip(found[::2], found[1::2], strict=True)
+                return [Ended(f"{tag} {place.decode()}", text.decode()) for place, text in pairs]
+        return []
+
+    def seal(self, places: Sequence[str], sealed: Sequence[Sealed], lease: float, owner: str) -> list[str]:
+        """Put *sealed* in the place of the claimed sessions *places*, all or nothing; returns those that were lost."""
+        if not places:
+            return []
+        tag = places[0].partition(" ")[0]
+        numbers = [place.partition(" ")[2] for place in places]
+        lost = self._run(scripts.SEAL, tag, _owner(owner), _ms(lease), len(numbers), *numbers, *_fields(sealed))
+        if not lost:
+            self._know(tag, sealed)
+        return [f"{tag} {number.decode()}" for number in lost]
+
+    # -- sealed payloads -------------------------------------------------------------------------
+    def claim_sealed(self, limit: int, lease: float, owner: str) -> list[Sealed]:
+        """Hand out up to *limit* sealed payloads whose time has come."""
+        for tag in self._any_order():
+            found = [
+                Sealed(id.decode(), body, int(events), zipped == b"1", attempts, age / 1000)
+                for id, body, events, zipped, attempts, age in self._run(scripts.CLAIM_SEALED, tag, limit, _ms(lease))
+            ]
+            if found:
+                self._know(tag, found)
+                return found
+        return []
+
+    def acknowledge(self, payload_id: str) -> None:
+        """Forget a payload."""
+        for tag in self._tags_of(payload_id):
+            self._run(scripts.ACKNOWLEDGE, tag, payload_id)
+        with self._lock:
+            self._claimed.pop(payload_id, None)
+
+    def postpone(self, payload_id: str, delay: float) -> None:
+        """Let a payload be claimed again after *delay* seconds."""
+        for tag in self._tags_of(payload_id):
+            self._run(scripts.POSTPONE, tag, payload_id, _ms(delay))
+
+    def replace(self, payload_id: str, halves: Sequence[Sealed]) -> None:
+        """Put *halves* in the place of a payload that was too large."""
+        for tag in self._tags_of(payload_id):
+            self._run(scripts.REPLACE, tag, payload_id, *_fields(halves))
+            self._know(tag, halves)
+
+    # -- life ------------------------------------------------------------------------------------
+    def holdings(self) -> Holdings:
+        """What the store holds now."""
+        counts = [self._run(scripts.HOLDINGS, tag) for tag in self._tags]
+        return Holdings(*map(sum, zip(*counts, strict=True)))
+
+    def pause(self) -> None:
+        """Before a fork: nothing; the client opens its own connections in the child."""
+
+    def resume(self) -> None:
+        """After a fork, in the parent: nothing."""
+
+    def forked(self) -> None:
+        """After a fork, in the child: leave the parent's connections alone."""
+        self._lock = threading.Lock()
+        self._claimed = {}
+
+    def close(self) -> None:
+        """Close the connections; the next call opens new ones."""
+        self._client.close()
+
+    # -- where things are ------------------------------------------------------------------------
+    def _tag_of(self, key: str) -> str:
+        return self._tags[zlib.crc32(key.encode()) % self._shards]
+
+    def _any_order(self) -> list[str]:
+        """The shards in random order: sweepers that come at the same moment do not queue at the first."""
+        return random.sample(self._tags, len(self._tags))
+
+    def _know(self, tag: str, payloads: Sequence[Sealed]) -> None:
+        with self._lock:
+            self._claimed |= {one.id: tag for one in payloads}
+
+    def _tags_of(self, payload_id: str) -> list[str]:
+        with self._lock:
+            tag = self._claimed.get(payload_id)
+        return self._tags if tag is None else [tag]
+
+    # -- scripts ---------------------------------------------------------------------------------
+    def _run(self, script: str, tag: str, *arguments: Any) -> Any:
+        from redis.exceptions import NoScriptError
+
+        anchor = tag + "open"
+        try:
+            return self._client.evalsha(_digest(script), 1, anchor, tag, *arguments)
+        except NoScriptError:
+            return self._client.eval(script, 1, anchor, tag, *arguments)
+
+
+def connect(url: str, *, timeout: float = 0.25, cluster: bool = False) -> Any:
+    """A client for *url* that fails fast: short time-outs, no retries. `redis` loads now.
+
+    Raises:
+        MissingExtra: redis-py is not installed.
+    """
+    try:
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+    except ImportError:
+        raise missing_extra("redis", "redis") from None
+    made = redis.RedisCluster.from_url if cluster else redis.Redis.from_url
+    return made(
+        url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0), health_check_interval=0
+    )
+
+
+def wire(delta: Delta) -> str:
+    """A delta as the script reads it; what is empty is left out."""
+    told: dict[str, Any] = {"i": delta.id, "n": delta.name, "a": delta.started_ago, "l": delta.last_ago}
+    told["t"] = delta.tallies
+    optional = {"c": delta.context, "d": delta.data, "x": delta.flags}
+    told |= {key: value for key, value in optional.items() if value}
+    if delta.groups:
+        told["g"] = {key: group_fields(group) for key, group in delta.groups.items()}
+    return json.dumps(told, separators=(",", ":"))
+
+
+def _is_cluster(client: Any) -> bool:
+    return hasattr(client, "get_redis_connection") or type(client).__name__ == "RedisCluster"
+
+
+def _operation(operation: Operation | None) -> tuple[str, int]:
+    if operation is None:
+        return "", 0
+    return f"{operation.worker}:{operation.number // OPERATIONS}", operation.number % OPERATIONS
+
+
+def _owner(owner: str) -> str:
+    return owner[: scripts.OWNER].ljust(scripts.OWNER, "-")
+
+
+def _fields(payloads: Sequence[Sealed]) -> list[Any]:
+    return [
+        field for one in payloads for field in (one.id, one.body, one.events, int(one.zipped), int(one.age * 1000))
+    ]
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)
+
+
+_digests: dict[str, str] = {}
+
+
+def _digest(script: str) -> str:
+    """The name under which the server keeps *script*."""
+    import hashlib
+
+    found = _digests.get(script)
+    if found is None:
+        found = _digests[script] = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+    return found

@@ -1,0 +1,275 @@
+"""What a Redis server runs for us: each verb is one script, so it is atomic and costs one round trip.
+
+They do what `records` does. Every key of a script carries the same hash tag, so they run on a cluster, too. Under
+`v<key>` is a visitor's open session or a tombstone, in `open` its deadline; under `e<place>` an ended session, under
+`p<id>` a sealed payload, and in `ended` and `out` from when on they may be handed out; `o<worker>` holds the numbers of
+merges that were made. An ended session's text begins with its owner, `OWNER` characters, so that a claim need not
+rewrite it. What nobody ever sweeps, the server forgets after a week.
+"""
+
+from __future__ import annotations
+
+OWNER = 16
+
+_COMMON = """
+local prefix = ARGV[1]
+local KEEP = 604800000
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local function exact(number)
+  local text = string.format('%.15g', number)
+  if tonumber(text) == number then return text end
+  return string.format('%.17g', number)
+end
+local function wait(text)
+  local place = redis.call('INCR', prefix .. 'places')
+  redis.call('SET', prefix .. 'e' .. place, '----------------' .. text, 'PX', KEEP)
+  redis.call('ZADD', prefix .. 'ended', now, place)
+end
+local function remember(key, id, milliseconds)
+  redis.call('SET', prefix .. 'v' .. key, '-' .. id, 'PX', milliseconds)
+  redis.call('ZREM', prefix .. 'open', key)
+end
+"""
+
+MERGE = (
+    _COMMON
+    + """
+local key, idle, maximum, most = ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local delta = cjson.decode(ARGV[3])
+local held = redis.call('GET', prefix .. 'v' .. key)
+local record, previous = nil, ''
+if held then
+  if string.sub(held, 1, 1) == '-' then previous = string.sub(held, 2) else record = cjson.decode(held) end
+end
+if ARGV[7] ~= '' then
+  local seen = prefix .. 'o' .. ARGV[7]
+  local fresh = redis.call('SADD', seen, ARGV[8])
+  redis.call('EXPIRE', seen, 1800)
+  if fresh == 0 then
+    if record then return {record.i, record.p or '', 0, cjson.encode(record.c or {})} end
+    return {previous, '', 0, '{}'}
+  end
+end
+local began = now - delta.a
+local function known(marks, mark)
+  for at = 1, #marks, 6 do
+    if string.sub(marks, at, at + 5) == mark then return true end
+  end
+  return false
+end
+if record then
+  local reason = nil
+  if began > record.b + record.l + idle then reason = 'idle'
+  elseif began > record.b + record.s + maximum then reason = 'maximum'
+  else
+    for kind, whose in pairs(delta.c or {}) do
+      if record.c and record.c[kind] and record.c[kind] ~= whose then reason = 'identified' end
+    end
+  end
+  if reason then
+    record.r = reason
+    previous = record.i
+    wait(cjson.encode(record))
+    record = nil
+  elseif record.g then
+    local crosses, count = false, 0
+    local marks = delta.x or ''
+    for at = 1, #marks, 6 do
+      if not known(record.x or '', string.sub(marks, at, at + 5)) then crosses = true end
+    end
+    for _ in pairs(record.g) do count = count + 1 end
+    for name in pairs(delta.g or {}) do
+      if not record.g[name] then count = count + 1 end
+    end
+    if crosses or count > most then
+      wait(cjson.encode({i = record.i, n = record.n, b = record.b, s = record.s, l = record.l, c = record.c,
+        t = {0, 0, 0, 0}, g = record.g, q = 1}))
+      record.g = nil
+    end
+  end
+end
+local opened = 0
+if not record then
+  opened = 1
+  record = {i = delta.i, b = now, s = -delta.a, l = -delta.l, t = {0, 0, 0, 0}}
+  if previous ~= '' then record.p = previous end
+  if delta.n ~= 'session' then record.n = delta.n end
+end
+local there = now - record.b
+local last = there - delta.l
+if delta.d and (last >= record.l or not record.d) then record.d = delta.d end
+record.s = math.min(record.s, there - delta.a)
+record.l = math.max(record.l, last)
+if delta.c then
+  record.c = record.c or {}
+  for kind, whose in pairs(delta.c) do record.c[kind] = whose end
+end
+if not record.t then record.t = {0, 0, 0, 0} end
+for at = 1, 4 do record.t[at] = record.t[at] + delta.t[at] end
+if delta.x then
+  local marks = record.x or ''
+  for at = 1, #delta.x, 6 do
+    local mark = string.sub(delta.x, at, at + 5)
+    if #marks < 768 and not known(marks, mark) then marks = marks .. mark end
+  end
+  record.x = marks
+end
+local function whole(group)
+  if group[5] == '=' then group[5] = group[1] end
+  return group
+end
+for name, coming in pairs(delta.g or {}) do
+  record.g = record.g or {}
+  whole(coming)
+  coming[3], coming[4] = there - coming[3], there - coming[4]
+  local mine = record.g[name]
+  if mine then
+    whole(mine)
+    local later = coming[4] > mine[4]
+    if coming[4] == mine[4] then
+      later = coming[5] ~= '' and (mine[5] == '' or tonumber(coming[5]) > tonumber(mine[5]))
+    end
+    if later then mine[4], mine[5] = coming[4], coming[5] end
+    mine[1] = exact(tonumber(mine[1]) + tonumber(coming[1]))
+    mine[2] = mine[2] + coming[2]
+    mine[3] = math.min(mine[3], coming[3])
+    coming = mine
+  end
+  if coming[5] == coming[1] then coming[5] = '=' end
+  record.g[name] = coming
+end
+local deadline = record.b + math.min(record.l + idle, record.s + maximum)
+redis.call('SET', prefix .. 'v' .. key, cjson.encode(record), 'PX', math.max(1, deadline - now) + KEEP)
+redis.call('ZADD', prefix .. 'open', deadline, key)
+return {record.i, record.p or '', opened, cjson.encode(record.c or {})}
+"""
+)
+
+END = (
+    _COMMON
+    + """
+local held = redis.call('GET', prefix .. 'v' .. ARGV[2])
+if not held or string.sub(held, 1, 1) == '-' then return false end
+local record = cjson.decode(held)
+record.r = ARGV[3]
+local text = cjson.encode(record)
+wait(text)
+remember(ARGV[2], record.i, ARGV[4])
+return text
+"""
+)
+
+CLAIM = (
+    _COMMON
+    + """
+for _, key in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'open', '-inf', now, 'LIMIT', 0, ARGV[2])) do
+  local text = redis.call('GET', prefix .. 'v' .. key)
+  if text and string.sub(text, 1, 1) ~= '-' then
+    wait(text)
+    remember(key, cjson.decode(text).i, ARGV[5])
+  else
+    redis.call('ZREM', prefix .. 'open', key)
+  end
+end
+local claimed = {}
+for _, place in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'ended', '-inf', now, 'LIMIT', 0, ARGV[2])) do
+  local text = redis.call('GETRANGE', prefix .. 'e' .. place, 16, -1)
+  if text == '' then
+    redis.call('ZREM', prefix .. 'ended', place)
+  else
+    redis.call('SETRANGE', prefix .. 'e' .. place, 0, ARGV[4])
+    redis.call('ZADD', prefix .. 'ended', now + tonumber(ARGV[3]), place)
+    claimed[#claimed + 1] = place
+    claimed[#claimed + 1] = text
+  end
+end
+return claimed
+"""
+)
+
+_KEEP_SEALED = """
+local function keep(at, lease)
+  while ARGV[at] do
+    local name = prefix .. 'p' .. ARGV[at]
+    redis.call('HSET', name, 'b', ARGV[at + 1], 'e', ARGV[at + 2], 'z', ARGV[at + 3],
+      's', now - tonumber(ARGV[at + 4]), 'a', 1)
+    redis.call('PEXPIRE', name, KEEP)
+    redis.call('ZADD', prefix .. 'out', now + lease, ARGV[at])
+    at = at + 5
+  end
+end
+"""
+
+SEAL = (
+    _COMMON
+    + _KEEP_SEALED
+    + """
+local owner, places = ARGV[2], tonumber(ARGV[4])
+local lost = {}
+for at = 5, 4 + places do
+  if redis.call('GETRANGE', prefix .. 'e' .. ARGV[at], 0, 15) ~= owner then lost[#lost + 1] = ARGV[at] end
+end
+if #lost > 0 then return lost end
+for at = 5, 4 + places do
+  redis.call('DEL', prefix .. 'e' .. ARGV[at])
+  redis.call('ZREM', prefix .. 'ended', ARGV[at])
+end
+keep(5 + places, tonumber(ARGV[3]))
+return lost
+"""
+)
+
+CLAIM_SEALED = (
+    _COMMON
+    + """
+local claimed = {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'out', '-inf', now, 'LIMIT', 0, ARGV[2])) do
+  local name = prefix .. 'p' .. id
+  local fields = redis.call('HMGET', name, 'b', 'e', 'z', 's')
+  if fields[1] then
+    redis.call('ZADD', prefix .. 'out', now + tonumber(ARGV[3]), id)
+    local attempts = redis.call('HINCRBY', name, 'a', 1)
+    claimed[#claimed + 1] = {id, fields[1], fields[2], fields[3], attempts, now - tonumber(fields[4])}
+  else
+    redis.call('ZREM', prefix .. 'out', id)
+  end
+end
+return claimed
+"""
+)
+
+ACKNOWLEDGE = (
+    _COMMON
+    + """
+redis.call('ZREM', prefix .. 'out', ARGV[2])
+return redis.call('DEL', prefix .. 'p' .. ARGV[2])
+"""
+)
+
+POSTPONE = (
+    _COMMON
+    + """
+if redis.call('EXISTS', prefix .. 'p' .. ARGV[2]) == 1 then
+  redis.call('ZADD', prefix .. 'out', now + tonumber(ARGV[3]), ARGV[2])
+end
+return 0
+"""
+)
+
+REPLACE = (
+    _COMMON
+    + _KEEP_SEALED
+    + """
+redis.call('ZREM', prefix .. 'out', ARGV[2])
+if redis.call('DEL', prefix .. 'p' .. ARGV[2]) == 1 then keep(3, 0) end
+return 0
+"""
+)
+
+HOLDINGS = (
+    _COMMON
+    + """
+return {redis.call('ZCARD', prefix .. 'open'), redis.call('ZCARD', prefix .. 'ended'), redis.call('ZCARD', prefix .. 'out')}
+"""
+)

@@ -1,0 +1,230 @@
+"""Sessions in a SQLite file: several workers of one host share them, and they outlive all of them.
+
+Write-ahead logging, so that a reader never waits; a write is one short transaction, which a killed worker leaves whole
+or not at all. The time is SQLite's.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed
+from .records import TOMBSTONE, Record, merged, parsed
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS visitors (key TEXT PRIMARY KEY, due INTEGER NOT NULL, text TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS visitors_due ON visitors (due);
+CREATE TABLE IF NOT EXISTS ended (
+    place INTEGER PRIMARY KEY AUTOINCREMENT, due INTEGER NOT NULL, owner TEXT NOT NULL, text TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS ended_due ON ended (due);
+CREATE TABLE IF NOT EXISTS outbox (
+    id TEXT PRIMARY KEY, due INTEGER NOT NULL, body BLOB NOT NULL, events INTEGER NOT NULL, zipped INTEGER NOT NULL,
+    attempts INTEGER NOT NULL, sealed_at INTEGER NOT NULL
+);
+"""
+_NOW = "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
+_PUT = (
+    "INSERT INTO visitors (key, due, text) VALUES (?, ?, ?) "
+    "ON CONFLICT (key) DO UPDATE SET due = excluded.due, text = excluded.text"
+)
+
+
+class SqliteStore:
+    """A store in a file.
+
+    The connection is closed before a fork and opened again on either side: SQLite's must never be in two processes.
+
+    Args:
+        path: of the file; made when it is absent, readable by its owner only.
+        rules: when a session is over; the same in every worker.
+        timeout: seconds that a write waits for another worker's before it fails.
+    """
+
+    shared = True
+
+    def __init__(self, path: str | Path, rules: Rules | None = None, *, timeout: float = 0.5) -> None:
+        self.rules = rules or Rules()
+        self._path = Path(path)
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+
+    # -- open sessions ---------------------------------------------------------------------------
+    def merge(self, key: str, delta: Delta) -> Merged:
+        """Add *delta* to the open session of *key*, or open the next one when that is over. One transaction."""
+        with self._writing() as (file, now):
+            row = file.execute("SELECT text FROM visitors WHERE key = ?", (key,)).fetchone()
+            record, ended, answer = merged(row and row[0], delta, now, self.rules)
+            for one in ended:
+                _wait(file, one, now)
+            file.execute(_PUT, (key, record.deadline(self.rules), record.text()))
+        return answer
+
+    def end(self, key: str, reason: str) -> str | None:
+        """End the open session of *key* now. Returns its record; None when none is open."""
+        with self._writing() as (file, now):
+            row = file.execute("SELECT text FROM visitors WHERE key = ?", (key,)).fetchone()
+            if row is None or row[0].startswith(TOMBSTONE):
+                return None
+            record = parsed(row[0])
+            record.reason = reason
+            self._move_on(file, key, record, now)
+        return record.text()
+
+    def _move_on(self, file: sqlite3.Connection, key: str, record: Record, now: int) -> None:
+        _wait(file, record, now)
+        file.execute(_PUT, (key, now + int(self.rules.remember * 1000), TOMBSTONE + record.id))
+
+    # -- ended sessions --------------------------------------------------------------------------
+    def claim(self, limit: int, lease: float, owner: str) -> list[Ended]:
+        """Hand out up to *limit* sessions that are over; nobody else is handed them for *lease* seconds."""
+        with self._writing() as (file, now):
+            self._retire(file, limit, now)
+            query = "SELECT place, text FROM ended WHERE due <= ? ORDER BY due LIMIT ?"
+            rows = file.execute(query, (now, limit)).fetchall()
+            until = now + int(lease * 1000)
+            file.executemany(
+                "UPDATE ended SET due = ?, owner = ? WHERE place = ?", [(until, owner, place) for place, _ in rows]
+            )
+        return [Ended(str(place), text) for place, text in rows]
+
+    def _retire(self, file: sqlite3.Connection, limit: int, now: int) -> None:
+        """Move on what has fallen silent, and forget who has been gone for long."""
+        query = "SELECT key, text FROM visitors WHERE due <= ? ORDER BY due LIMIT ?"
+        for key, text in file.execute(query, (now, limit)).fetchall():
+            if text.startswith(TOMBSTONE):
+                file.execute("DELETE FROM visitors WHERE key = ?", (key,))
+            else:
+                self._move_on(file, key, parsed(text), now)
+
+    def seal(self, places: Sequence[str], sealed: Sequence[Sealed], lease: float, owner: str) -> list[str]:
+        """Put *sealed* in the place of the claimed sessions *places*, all or nothing; returns those that were lost."""
+        with self._writing() as (file, now):
+            query = "SELECT owner FROM ended WHERE place = ?"
+            owners = {place: file.execute(query, (int(place),)).fetchone() for place in places}
+            lost = [place for place, row in owners.items() if row is None or row[0] != owner]
+            if not lost:
+                file.executemany("DELETE FROM ended WHERE place = ?", [(int(place),) for place in places])
+                _keep(file, sealed, now, lease)
+        return lost
+
+    # -- sealed payloads -------------------------------------------------------------------------
+    def claim_sealed(self, limit: int, lease: float, owner: str) -> list[Sealed]:
+        """Hand out up to *limit* sealed payloads whose time has come."""
+        with self._writing() as (file, now):
+            query = (
+                "SELECT id, body, events, zipped, attempts + 1, sealed_at FROM outbox WHERE due <= ? ORDER BY due LIMIT ?"
+            )
+            rows = file.execute(query, (now, limit)).fetchall()
+            until = now + int(lease * 1000)
+            file.executemany(
+                "UPDATE outbox SET due = ?, attempts = attempts + 1 WHERE id = ?", [(until, row[0]) for row in rows]
+            )
+        return [Sealed(*row[:3], bool(row[3]), row[4], (now - row[5]) / 1000) for row in rows]
+
+    def acknowledge(self, payload_id: str) -> None:
+        """Forget a payload."""
+        with self._writing() as (file, _):
+            file.execute("DELETE FROM outbox WHERE id = ?", (payload_id,))
+
+    def postpone(self, payload_id: str, delay: float) -> None:
+        """Let a payload be claimed again after *delay* seconds."""
+        with self._writing() as (file, now):
+            file.execute("UPDATE outbox SET due = ? WHERE id = ?", (now + int(delay * 1000), payload_id))
+
+    def replace(self, payload_id: str, halves: Sequence[Sealed]) -> None:
+        """Put *halves* in the place of a payload that was too large."""
+        with self._writing() as (file, now):
+            if file.execute("DELETE FROM outbox WHERE id = ?", (payload_id,)).rowcount:
+                _keep(file, halves, now, 0.0)
+
+    # -- life ------------------------------------------------------------------------------------
+    def holdings(self) -> Holdings:
+        """What the store holds now."""
+        with self._locked() as file:
+            query = "SELECT count(*) FROM visitors WHERE substr(text, 1, 1) != ?"
+            (visitors,) = file.execute(query, (TOMBSTONE,)).fetchone()
+            (ended,) = file.execute("SELECT count(*) FROM ended").fetchone()
+            (sealed,) = file.execute("SELECT count(*) FROM outbox").fetchone()
+        return Holdings(visitors, ended, sealed)
+
+    def pause(self) -> None:
+        """Before a fork: close."""
+        self._lock.acquire()
+        self._close()
+
+    def resume(self) -> None:
+        """After it, in the parent; the next call opens."""
+        self._lock.release()
+
+    def forked(self) -> None:
+        """In the child, likewise."""
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close the file; the next call opens it again."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    # -- the file --------------------------------------------------------------------------------
+    @contextmanager
+    def _locked(self) -> Iterator[sqlite3.Connection]:
+        if not self._lock.acquire(timeout=self._timeout):
+            raise TimeoutError("other threads keep the SQLite store busy")
+        try:
+            if self._connection is None:
+                self._connection = _opened(self._path, self._timeout)
+            yield self._connection
+        finally:
+            self._lock.release()
+
+    @contextmanager
+    def _writing(self) -> Iterator[tuple[sqlite3.Connection, int]]:
+        """One transaction and its time: all of it or nothing."""
+        with self._locked() as file:
+            file.execute("BEGIN IMMEDIATE")
+            try:
+                yield file, file.execute(_NOW).fetchone()[0]
+                file.execute("COMMIT")
+            except BaseException:
+                if file.in_transaction:
+                    file.execute("ROLLBACK")
+                raise
+
+
+def _opened(path: Path, timeout: float) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):  # only when new: closing a descriptor would drop this process's locks on the file
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    file = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
+    try:
+        file.execute("PRAGMA journal_mode = WAL")
+        file.execute("PRAGMA synchronous = NORMAL")
+        file.executescript(_SCHEMA)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _wait(file: sqlite3.Connection, record: Record, due: int) -> None:
+    file.execute("INSERT INTO ended (due, owner, text) VALUES (?, '', ?)", (due, record.text()))
+
+
+def _keep(file: sqlite3.Connection, payloads: Sequence[Sealed], now: int, lease: float) -> None:
+    until = now + int(lease * 1000)
+    file.executemany(
+        "INSERT INTO outbox (id, due, body, events, zipped, attempts, sealed_at) VALUES (?, ?, ?, ?, ?, 1, ?)",
+        [(one.id, until, one.body, one.events, int(one.zipped), now - int(one.age * 1000)) for one in payloads],
+    )
