@@ -11,6 +11,7 @@ import threading
 import time
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from ldclient import Context
@@ -20,6 +21,7 @@ from ldinstrument import ledger as ledgers
 from ldinstrument.errors import DefinitionError
 from ldinstrument.integrations import aws_lambda
 from ldinstrument.integrations.aws_lambda import invocations, lambda_handler
+from ldinstrument.integrations.aws_lambda.watchdog import Watchdog
 from ldinstrument.sessions import entered, open_session
 from ldinstrument.testing import RecordingClient, recording
 
@@ -238,6 +240,8 @@ def test_an_unknown_mode_is_refused() -> None:
     """A typo must not silently choose the slower mode."""
     with pytest.raises(DefinitionError, match="after_response"):
         lambda_handler(deliver="afterwards")  # type: ignore[call-overload]
+    with pytest.raises(DefinitionError, match="seconds"):
+        lambda_handler(timeout=0)
 
 
 def test_objects_methods_and_keyword_arguments_work(client: RecordingClient) -> None:
@@ -295,16 +299,17 @@ def test_nobody_elses_session_is_seen_or_left_behind(client: RecordingClient) ->
     assert ld.current_session() is None
 
 
-@pytest.mark.parametrize("context", [None, object()])
+@pytest.mark.parametrize("context", [None, object(), MagicMock()])
 def test_a_strange_lambda_context_changes_nothing(client: RecordingClient, context: Any) -> None:
-    """Unit tests call handlers with None; there is no request id then, and no deadline."""
+    """Unit tests call handlers with None or a mock, whose time-out is no number, and must not look like one."""
 
     @lambda_handler(context="u", client=client)
     def handler(event: Any, context: Any) -> Any:
         return context
 
     assert handler({}, context) is context
-    assert len(client.only("invocation.duration").data["sessionId"]) > 10
+    ended = client.only("invocation.duration").data
+    assert (len(ended["sessionId"]), ended["functionName"], ended["endReason"]) == (32, None, "ended")
 
 
 def test_disabled_the_handler_is_only_called(client: RecordingClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,6 +347,23 @@ def test_the_watchdog_ends_a_session_before_the_time_out(client: RecordingClient
     ended = client.only("invocation.success_rate")
     assert (ended.value, ended.data["endReason"], ended.data["failures"]) == (0.0, "timeout", 1)
     assert client.only("invocation.duration").value > 500
+
+
+def test_without_a_thread_to_spare_the_handler_runs(client: RecordingClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process out of threads has no watchdog; that is no reason to fail."""
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(invocations, "watchdog", Watchdog())
+    handler = lambda_handler(context="u", client=client)(lambda event, context: "ran")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert handler({}, LambdaContext()) == "ran"
+
+    assert client.values("invocation.interactions") == [1]
+    assert handler({}, LambdaContext("request-2")) == "ran"
+    assert invocations.watchdog._started
 
 
 def test_the_watchdog_keeps_quiet_about_what_ended_in_time(client: RecordingClient) -> None:

@@ -200,6 +200,34 @@ def test_an_outage_is_made_up_for(mode: str, deploy: Deploy, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_a_connection_that_was_closed_while_frozen_costs_nothing(mode: str, deploy: Deploy, intake: Intake) -> None:
+    """Minutes may pass between invocations, and servers close idle connections: a new one is made in time."""
+    function = deploy(OURS + "handler = lambda_handler(context='u', deliver=MODE)(lambda event, context: 1)", mode)
+    done = []
+    for number in range(4):
+        done += invoke(function, number)
+        assert intake.way is not None
+        intake.way.hang_up()
+
+    assert before_the_freeze(intake, done) == [True] * 4
+    assert intake.duplicates == 0
+
+
+def test_a_connection_that_died_silently_loses_nothing(deploy: Deploy, intake: Intake) -> None:
+    """A gateway forgot it: the POST gets no answer, and what is not confirmed leaves with a later invocation, once."""
+    function = deploy(OURS + "handler = lambda_handler(context='u', deliver=MODE)(lambda event, context: 1)")
+    done = invoke(function, 0)
+    assert intake.way is not None
+    intake.way.forget()
+    while set(arrivals(intake)) != {one.request_id for one in done} or len(done) < 3:
+        done += invoke(function, len(done))
+        assert len(done) < 50
+
+    assert {one.outcome for one in done} == {"ok"}
+    assert len(intake.events("invocation.duration")) == len(done)
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_a_raising_handler_delivers_too(mode: str, deploy: Deploy, intake: Intake) -> None:
     """The caller gets the handler's own error, LaunchDarkly a failed invocation."""
     function = deploy(

@@ -50,8 +50,8 @@ class Intake:
         self._server = _Server(("127.0.0.1", 0), handler)
         self._server.tls.load_cert_chain(self.certificate, self.certificate.with_suffix(".key"))
         port = self._server.server_address[1]
-        self._way = Distance(port, round_trip / 2) if round_trip else None
-        self.uri = f"https://127.0.0.1:{self._way.port if self._way else port}"
+        self.way = Distance(port, round_trip / 2) if round_trip else None
+        self.uri = f"https://127.0.0.1:{self.way.port if self.way else port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     def events(self, key: str | None = None) -> list[dict[str, Any]]:
@@ -79,8 +79,8 @@ class Intake:
     ) -> None:
         self._server.shutdown()
         self._server.server_close()
-        if self._way:
-            self._way.close()
+        if self.way:
+            self.way.close()
 
 
 class _Server(ThreadingHTTPServer):
@@ -128,6 +128,8 @@ class Distance:
         self._target = target
         self._delay = delay
         self._loop = asyncio.new_event_loop()
+        self._epoch = 0
+        self._writers: set[asyncio.StreamWriter] = set()
         self._server = self._loop.run_until_complete(asyncio.start_server(self._connect, "127.0.0.1", 0))
         self.port: int = self._server.sockets[0].getsockname()[1]
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -139,10 +141,13 @@ class Distance:
             await asyncio.gather(self._carry(reader, far_writer), self._carry(far_reader, writer))
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        epoch, under_way = self._epoch, asyncio.Queue[tuple[float, bytes]]()
+        self._writers.add(writer)
         arrivals = asyncio.create_task(self._arrive(under_way, writer))
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
+                if epoch < self._epoch:
+                    continue
                 under_way.put_nowait((self._loop.time() + self._delay, data))
         under_way.put_nowait((self._loop.time() + self._delay, b""))
         await arrivals
@@ -156,7 +161,17 @@ class Distance:
                     break
                 writer.write(data)
                 await writer.drain()
+        self._writers.discard(writer)
         writer.close()
+
+    def hang_up(self) -> None:
+        """Close every connection, as a server does with idle ones; both ends learn of it."""
+        for writer in tuple(self._writers):
+            self._loop.call_soon_threadsafe(writer.close)
+
+    def forget(self) -> None:
+        """Swallow from now on what comes over today's connections, as a NAT gateway does after some idle minutes."""
+        self._epoch += 1
 
     def close(self) -> None:
         """Close the door and every connection."""

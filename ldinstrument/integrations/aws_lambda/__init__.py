@@ -8,6 +8,7 @@ are confirmed before the freeze: before the response leaves, or (`deliver="after
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -82,10 +83,13 @@ def lambda_handler(
         reserve: seconds before the function's time-out in which nothing of ours is done.
 
     Raises:
-        DefinitionError: the handler is a coroutine function, a generator function or a class, or `deliver` is unknown.
+        DefinitionError: the handler is a coroutine function, a generator function or a class, `deliver` is
+            unknown, or a time is no time.
     """
     if deliver not in ("before_response", "after_response"):
         raise DefinitionError(f"lambda_handler: deliver is 'before_response' or 'after_response', not {deliver!r}")
+    if not timeout > 0 or reserve < 0:
+        raise DefinitionError("lambda_handler: timeout= and reserve= are seconds, above 0 and from 0 on")
 
     def decorate(target: HandlerT) -> HandlerT:
         check(target)
@@ -100,7 +104,8 @@ def lambda_handler(
 def _wrapped(handler: Handler, extension: Extension | None) -> Any:
     call = handler.call
 
-    @functools.wraps(call, updated=())
+    # The attributes of a callable object are its own business; a function's belong to whoever decorates it.
+    @functools.wraps(call, updated=("__dict__",) if inspect.isroutine(call) else ())
     def run(*args: Any, **kwargs: Any) -> Any:
         invocation = handler.opened(*_event_and_context(args, kwargs))
         if invocation is None:

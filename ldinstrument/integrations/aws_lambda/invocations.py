@@ -92,7 +92,7 @@ class Handler:
     def opened(self, event: Any, lambda_context: Any) -> Invocation | None:
         """A new invocation; None when nothing is to be measured, or it is measured already (a handler in a handler)."""
         try:
-            request_id = str(getattr(lambda_context, "aws_request_id", None) or "")
+            request_id = _text(getattr(lambda_context, "aws_request_id", None))
             around = current_session()
             if disabled() or (around is not None and around.name == NAME and around.id == request_id):
                 return None
@@ -103,11 +103,11 @@ class Handler:
             ledger.failure("lambda_handler", error)
             return None
 
-    def _session(self, request_id: str, event: Any, lambda_context: Any) -> Session:
+    def _session(self, request_id: str | None, event: Any, lambda_context: Any) -> Session:
         who = _asked("context", self.context, event, lambda_context)
         more = _asked("data", self.data, event, lambda_context)
         data = {**_about(lambda_context), **(more if isinstance(more, Mapping) else {})}
-        return open_session(as_context(who), id=request_id or None, name=NAME, data=data, client=self.delivery.client)
+        return open_session(as_context(who), id=request_id, name=NAME, data=data, client=self.delivery.client)
 
     def judged(self, result: Any) -> bool:
         """Whether *result* is a success; a broken `success=` costs nothing but itself."""
@@ -126,7 +126,8 @@ class Invocation:
     def __init__(self, handler: Handler, session: Session, seconds: float | None):
         self.session = session
         self._handler = handler
-        self._over = threading.Lock()
+        self._ending = threading.Lock()
+        self._ended = False
         self._until = float("inf")
         if seconds is not None:
             delivery = handler.delivery
@@ -161,20 +162,22 @@ class Invocation:
         self.deliver()
 
     def _end(self, outcome: Outcome, reason: str) -> None:
-        if not self._over.acquire(blocking=False):  # the watchdog and the handler's end: the first one counts
-            return
-        watchdog.disarm()
-        if outcome in (Outcome.SUCCESS, Outcome.FAILURE):
-            self.session.interaction(outcome is Outcome.SUCCESS)
-        self.session.end(reason)
+        # The watchdog or the handler's end: the first one counts, and the second waits until all of it is emitted.
+        with self._ending:
+            if self._ended:
+                return
+            self._ended = True
+            watchdog.disarm()
+            if outcome in (Outcome.SUCCESS, Outcome.FAILURE):
+                self.session.interaction(outcome is Outcome.SUCCESS)
+            self.session.end(reason)
 
 
 def remaining(lambda_context: Any) -> float | None:
     """Seconds until the function's time-out; None where nobody knows (a test's context)."""
-    try:
-        return float(lambda_context.get_remaining_time_in_millis()) / 1000
-    except (AttributeError, TypeError, ValueError):
-        return None
+    ask = getattr(lambda_context, "get_remaining_time_in_millis", None)
+    milliseconds = ask() if callable(ask) else None
+    return milliseconds / 1000 if isinstance(milliseconds, (int, float)) else None  # a mock's answer is no number
 
 
 def check(handler: Any) -> None:

@@ -27,10 +27,16 @@ class Watchdog:
         with self._changed:
             self._alarm = at, action
             if not self._started:
-                self._started = True
-                threading.Thread(target=self._run, name="ldinstrument-watchdog", daemon=True).start()
+                self._start()
             elif self._sleeps_until is None or at < self._sleeps_until:
                 self._changed.notify()
+
+    def _start(self) -> None:
+        try:
+            threading.Thread(target=self._run, name="ldinstrument-watchdog", daemon=True).start()
+            self._started = True
+        except RuntimeError as error:  # the process has no thread left; the handler shall run all the same
+            ledger.failure("watchdog", error)
 
     def disarm(self) -> None:
         """Forget the alarm; one that rings at this very moment still does."""
