@@ -166,6 +166,10 @@ class RequestSession:
     def first(self) -> None:
         """Nothing to note."""
 
+    def unstarted(self) -> None:
+        """Nobody asked for the body."""
+        self.disconnected()
+
     # -- what is learnt on the way ---------------------------------------------------------------
     def identify(self, who: Any) -> None:
         """Say whose session it is, unless *who* is None."""

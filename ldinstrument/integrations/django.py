@@ -137,7 +137,7 @@ class SessionMiddleware:
             return response
         is_file = getattr(response, "file_to_stream", None) is not None
         if not is_file:  # a file must stay one, so that the server may use `sendfile`
-            follow(response, mine)
+            follow(response, _Stream(mine))
         response.close = _closing(response.close, mine, complete=is_file or mine.bodiless)
         return response
 
@@ -180,6 +180,20 @@ def _closing(close: Callable[[], None], mine: RequestSession, *, complete: bool)
             mine.end()
 
     return closing
+
+
+class _Stream:
+    """Watches a streamed body. Django's ASGI handler does not close a response whose stream raised: the end is here."""
+
+    def __init__(self, mine: RequestSession) -> None:
+        self.resume, self.pause, self.first, self.unstarted = mine.resume, mine.pause, mine.first, mine.unstarted
+        self.returned = mine.returned
+        self._mine = mine
+
+    def raised(self, error: BaseException) -> None:
+        """The stream broke, or nobody reads it any more."""
+        self._mine.raised(error)
+        self._mine.end()
 
 
 # -- the user ---------------------------------------------------------------------------------------
