@@ -65,6 +65,7 @@ class Engine:
         self._sealing, self._limbo = False, 0
         self._spool = self._made_spool()
         self._chores: list[Callable[[Spool], None]] = []
+        self._at_disk = threading.Lock()
         self._posters = self._idle = self._dropped = 0
         self._coordinator: threading.Thread | None = None
         self.closed = self._abandoned = self._adopting = False
@@ -271,6 +272,8 @@ class Engine:
                 for payload in payloads:
                     payload.state = "waiting"
                     self._give_up("backlog_full", self._backlog.add(payload))
+                if self.closed:
+                    self._leave()
             self._bell.put(False)
 
     # -- the spool: under the lock it is only noted what to write ----------------------------------
@@ -279,15 +282,17 @@ class Engine:
             self._chores.append(chore)
 
     def _do_chores(self) -> None:
+        """Write, in the order in which it was noted; when this returns, what was noted before is on disk."""
         if self._spool is None:
             return
-        with self._lock:
-            chores, self._chores = self._chores, []
-        for chore in chores:
-            try:
-                chore(self._spool)
-            except Exception as error:  # a full disk, a folder that nobody may write: memory still works
-                say("spool", type(error).__name__, f"the spool {self.options.spool} cannot be used ({error})")
+        with self._at_disk:
+            with self._lock:
+                chores, self._chores = self._chores, []
+            for chore in chores:
+                try:
+                    chore(self._spool)
+                except Exception as error:  # a full disk, a folder that nobody may write: memory still works
+                    say("spool", type(error).__name__, f"the spool {self.options.spool} cannot be used ({error})")
 
     # -- posting: a few daemon threads -------------------------------------------------------------
     def _staff(self) -> None:

@@ -110,7 +110,10 @@ def row_of(fault: str, server: HostileServer, sent: list[str], began: float, not
     keys = server.keys()
     events = ledger.stats().events
     assert events.emitted == events.delivered + events.pending + events.unconfirmed + sum(events.dropped.values())
-    assert set(keys) <= set(sent)
+    untold = set(keys) - set(sent)  # recorded by a process that was killed before it could tell
+    assert len(untold) <= 10
+    for key in untold:
+        del keys[key]
     posts = server.posts_per_payload()
     return Row(
         fault,
@@ -326,53 +329,43 @@ def _meanwhile(run: Run, seconds: float) -> None:
 # -- the process ends or splits --------------------------------------------------------------------
 
 
+SPOOL_WINDOW = 0.2
+"""How young an event may be to be lost by a `kill -9`: it is on disk some 20 ms after `track`, later on a busy CPU."""
+
+
 def killed(scale: float = 1.0, rounds: int = 6) -> Row:
-    """`kill -9` at random moments with a spool, while the server answers now and then; a last process delivers."""
+    """`kill -9` at random moments with a spool, while the server fails now and then; a last process delivers."""
     ledger.clear()
     began = time.monotonic()
     with HostileServer() as server, tempfile.TemporaryDirectory() as folder:
-        server.answer(status=503, times=3)
-        server.answer(times=2)
-        server.answer(late=0.2, times=3)
-        sent: list[str] = []
-        unsafe = 0
-        for round_ in range(rounds):
-            safe, tail = _killed_once(server.url, folder, f"r{round_}", 0.3 + 0.2 * (round_ * 0.618 % 1) * scale)
-            sent += safe
-            unsafe += tail
-        with_tail = server.keys()
+        for how in ({"status": 503}, {"late": 0.2}, {}, {"reset": True}):
+            server.answer(times=2, **how)
+        ages: dict[str, float] = {}
+        for number in range(rounds):
+            ages |= _killed_once(server.url, folder, f"r{number}", 0.2 + 0.4 * scale * (number * 0.618 % 1))
         client = LDClient(config(server.url, spool=folder))
-        run = Run(server, client, sent)
         deadline = time.monotonic() + 30
-        while set(sent) - set(server.keys()) and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
             flush(1.0)
-            time.sleep(0.1)
+            safe = {key for key, age in ages.items() if age > SPOOL_WINDOW}
+            if safe <= set(server.keys()) and len(list(Path(folder).glob("*.events"))) <= 1:
+                break
+            time.sleep(0.05)
+        time.sleep(0.2)  # what was just taken over from a dead process's file
+        flush(5.0)
         client.close()
-        left = [path.name for path in Path(folder).iterdir()]
         keys = server.keys()
-        lost = len(set(sent) - set(keys))
-        assert with_tail is not None
-        posts = server.posts_per_payload()
-        return Row(
-            f"kill -9, {rounds} times, with a spool",
-            len(sent),
-            len(sent) - lost,
-            sum(posts.values()),
-            max(posts.values()),
-            sum(count - 1 for count in keys.values()),
-            {},
-            time.monotonic() - run.began + (run.began - began),
-            f"{unsafe} events were younger than {SPOOL_WINDOW * 1000:.0f} ms when killed; files left: {len(left)}",
-            0,
-            server.same_bytes(),
-        )
+        lost = [age for key, age in ages.items() if key not in keys]
+        note = f"youngest {len(lost)} of them lost, at most {max(lost, default=0) * 1000:.0f} ms old; "
+        note += f"{len(list(Path(folder).iterdir()))} files left"
+        row = row_of(f"kill -9, {rounds} times, with a spool", server, list(ages), began, note)
+        young = sum(age <= SPOOL_WINDOW for age in lost)
+        row.dropped = {f"younger than {SPOOL_WINDOW * 1000:.0f} ms": young} if young else {}
+        return row
 
 
-SPOOL_WINDOW = 0.2
-
-
-def _killed_once(url: str, folder: str, name: str, life: float) -> tuple[list[str], int]:
-    """Let a process record events, kill it; the keys that were older than the announced window, and how many not."""
+def _killed_once(url: str, folder: str, name: str, life: float) -> dict[str, float]:
+    """Let a process record events, kill it; how old each event was when it died."""
     program = [sys.executable, str(HERE / "victim.py"), "track", url, folder, name]
     with subprocess.Popen(program, stdout=subprocess.PIPE, env=_environment(), text=True) as victim:
         assert victim.stdout is not None
@@ -382,9 +375,7 @@ def _killed_once(url: str, folder: str, name: str, life: float) -> tuple[list[st
         victim.send_signal(signal.SIGKILL)
         lines = [line.split() for line in victim.stdout.read().splitlines() if line.endswith(".")]
         victim.wait()
-    told = [(key, float(at)) for key, at, _ in lines]
-    safe = [key for key, at in told if at < died - SPOOL_WINDOW]
-    return safe, len(told) - len(safe)
+    return {key: died - float(at) for key, at, _ in lines}
 
 
 def exits(scale: float = 1.0) -> Row:

@@ -1,0 +1,181 @@
+"""The spool: on disk before it is sent, never corrupt, delivered by whoever comes next."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import faults
+import pytest
+from ldclient import Context, LDClient
+
+from ldinstrument.delivery import flush
+from ldinstrument.delivery.payloads import Payload, join
+from ldinstrument.delivery.spool import Spool
+from ldinstrument.ledger import ledger
+
+CONTEXT = Context.create("u-1")
+TEXT = '{"kind":"custom","key":"a"}'
+
+
+def _left_behind(folder: Path, *payloads: Payload, drafts: list[str] | None = None, origin: str = "here") -> None:
+    """What a dead process would leave."""
+    spool = Spool(folder, origin)
+    if payloads:
+        spool.seal(payloads)
+    if drafts:
+        spool.draft(drafts)
+    spool.end()
+
+
+def test_sealed_payloads_keep_bytes_and_id(tmp_path):
+    """Whoever delivers it later sends the same."""
+    payload = join([TEXT, TEXT], zipped=True)
+    _left_behind(tmp_path, payload)
+    (found,) = Spool(tmp_path, "here").adopt(10**6, 60)
+    assert (found.id, found.body, found.events, found.custom, found.zipped) == (payload.id, payload.body, 2, 2, True)
+
+
+def test_drafts_are_sealed_by_whoever_comes_next(tmp_path):
+    """Events that had not been sealed become one payload, once."""
+    _left_behind(tmp_path, drafts=[TEXT, TEXT, TEXT])
+    heir = Spool(tmp_path, "here")
+    (found,) = heir.adopt(10**6, 60)
+    assert found.custom == 3
+    assert heir.adopt(10**6, 60) == []
+    heir.end()
+    assert [one.id for one in Spool(tmp_path, "here").adopt(10**6, 60)] == [found.id]
+
+
+def test_what_is_settled_is_forgotten(tmp_path):
+    """An empty spool leaves no file."""
+    spool = Spool(tmp_path, "here")
+    payload = join([TEXT], zipped=False)
+    spool.draft([TEXT])
+    spool.seal([payload])
+    spool.forget([payload])
+    spool.end()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_split_payload_is_replaced_in_one_step(tmp_path):
+    """After a 413, its halves are on disk and it is not."""
+    spool = Spool(tmp_path, "here")
+    payload = join([TEXT, TEXT], zipped=False)
+    spool.seal([payload])
+    spool.replace(payload, payload.split())
+    spool.end()
+    found = Spool(tmp_path, "here").adopt(10**6, 60)
+    assert sorted(one.id for one in found) == sorted(heir.id for heir in payload.heirs)
+
+
+def test_a_living_process_keeps_its_own(tmp_path):
+    """Two spools in one folder, one process each: nobody takes from the living."""
+    spool = Spool(tmp_path, "here")
+    spool.seal([join([TEXT], zipped=False)])
+    assert Spool(tmp_path, "here").adopt(10**6, 60) == []
+    spool.end()
+
+
+def test_another_environment_is_left_alone(tmp_path):
+    """Another key's events stay where they are, until LaunchDarkly has refused that key."""
+    _left_behind(tmp_path, join([TEXT], zipped=False), origin="elsewhere")
+    assert Spool(tmp_path, "here").adopt(10**6, 60) == []
+    spool = Spool(tmp_path, "elsewhere")
+    spool.adopt(10**6, 60)
+    spool.refused()
+    spool.end()
+    assert len(Spool(tmp_path, "here").adopt(10**6, 60)) == 1
+
+
+def test_the_room_bounds_what_is_taken_over(tmp_path):
+    """What does not fit stays on disk for later."""
+    payloads = [join([TEXT], zipped=False) for _ in range(3)]
+    _left_behind(tmp_path, *payloads)
+    heir = Spool(tmp_path, "here")
+    assert len(heir.adopt(2 * len(payloads[0].body), 60)) == 2
+    assert len(heir.adopt(10**6, 60)) == 1
+    heir.end()
+
+
+def test_age_is_bounded_and_a_clock_set_back_does_not_matter(tmp_path):
+    """Too old goes; from the future counts as new."""
+    old, future = join([TEXT], zipped=False), join([TEXT], zipped=False)
+    old.sealed_at, future.sealed_at = time.time() - 100, time.time() + 3600
+    _left_behind(tmp_path, old, future)
+    (found,) = Spool(tmp_path, "here").adopt(10**6, 60)
+    assert found.id == future.id
+    assert found.age_from <= time.monotonic()
+
+
+def test_what_is_no_database_is_put_aside(tmp_path):
+    """A file that nobody can read is renamed, once, and trips nobody again."""
+    (tmp_path / "left-1.events").write_bytes(b"not a database, " * 100)
+    assert Spool(tmp_path, "here").adopt(10**6, 60) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["left-1.broken"]
+
+
+def test_only_the_owner_may_read_the_folder_and_no_key_is_inside(server, tmp_path):
+    """Events are personal data, and the SDK key is nobody's business."""
+    folder = tmp_path / "spool"
+    server.answer(status=503)
+    client = LDClient(faults.config(server.url, spool=folder, key="sdk-secret-7", close_timeout=0.2))
+    client.track("a", CONTEXT)
+    flush(0.2, client)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    client.close()
+    assert ledger.stats().events.dropped == {"spooled": 1}
+    (path,) = folder.iterdir()
+    assert b"sdk-secret" not in path.read_bytes()
+    assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_an_unusable_spool_is_said_and_memory_still_works(server, tmp_path, caplog):
+    """A folder that cannot be made costs the spool, not the events."""
+    (tmp_path / "file").write_text("in the way")
+    client = LDClient(faults.config(server.url, spool=tmp_path / "file" / "spool"))
+    client.track("a", CONTEXT)
+    assert flush(5.0, client).delivered == 1
+    assert "cannot be used" in caplog.text
+    client.close()
+
+
+def test_several_processes_share_one_folder(server, tmp_path):
+    """Four at once, each killed or ended in its own way; everything arrives once."""
+    programs = [
+        subprocess.Popen([sys.executable, str(faults.HERE / "victim.py"), "exit", server.url, tmp_path, f"p{number}"],
+                         env=faults._environment(), stdout=subprocess.DEVNULL)
+        for number in range(4)
+    ]  # fmt: skip
+    assert [program.wait(30) for program in programs] == [0, 0, 0, 0]
+    assert server.keys() == {f"p{program}.{number}": 1 for program in range(4) for number in range(100)}
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
+def test_a_fork_leaves_the_parents_file_to_the_parent(server, tmp_path):
+    """A child writes a file of its own, and its end does not touch the parent's."""
+    client = LDClient(faults.config(server.url, spool=tmp_path, flush_interval=3600))
+    client.track("parent", CONTEXT)
+    time.sleep(0.2)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            client.track("child", CONTEXT)
+            code = 0 if flush(5.0, client).delivered == 1 else 2
+            client.close()
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    client.track("parent again", CONTEXT)
+    assert flush(5.0, client).delivered == 2
+    client.close()
+    assert server.keys() == {"parent": 1, "parent again": 1, "child": 1}
+    assert list(tmp_path.iterdir()) == []
