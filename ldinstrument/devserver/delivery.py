@@ -105,12 +105,12 @@ class Delivery:
 
     async def _stream(self, request: Request) -> Response:
         self.intake.check_key(request)
-        return _event_stream(self._messages())
+        return event_stream(self._messages())
 
     async def _stream_flags(self, request: Request) -> Response:
         """The stream of SDKs before segments: flags only."""
         self.intake.check_key(request)
-        return _event_stream(self._messages(flags_only=True))
+        return event_stream(self._messages(flags_only=True))
 
     async def _messages(self, *, flags_only: bool = False) -> AsyncIterator[bytes]:
         """Subscribe first, then read: a change in between is sent twice rather than never; SDKs go by its version."""
@@ -128,7 +128,7 @@ class Delivery:
     async def _latest(self, request: Request) -> Response:
         self.intake.check_key(request)
         content = await self.work.run(self.everything)
-        return _with_etag(request, content)
+        return with_etag(request, content)
 
     async def _one(self, request: Request) -> Response:
         self.intake.check_key(request)
@@ -138,7 +138,7 @@ class Delivery:
     async def _poll(self, request: Request) -> Response:
         self.intake.check_key(request)
         messages = await self.work.run(self._changeset, request.query_params.get("basis", ""))
-        return _with_etag(request, {"events": [{"event": event, "data": data} for event, data in messages]})
+        return with_etag(request, {"events": [{"event": event, "data": data} for event, data in messages]})
 
     def _changeset(self, basis: str) -> list[tuple[str, dict[str, Any]]]:
         """What an FDv2 client with this basis has to hear: nothing, or everything."""
@@ -147,7 +147,7 @@ class Delivery:
 
     async def _stream_v2(self, request: Request) -> Response:
         self.intake.check_key(request)
-        return _event_stream(self._messages_v2(request.query_params.get("basis", "")))
+        return event_stream(self._messages_v2(request.query_params.get("basis", "")))
 
     async def _messages_v2(self, basis: str) -> AsyncIterator[bytes]:
         with self._hub().subscription() as changes:
@@ -158,11 +158,13 @@ class Delivery:
                 yield _v2_message(*change, version)
 
 
-def _event_stream(messages: AsyncIterator[bytes]) -> Response:
+def event_stream(messages: AsyncIterator[bytes]) -> Response:
+    """Server-sent events; without a length, so that the server sends them in chunks, which the Python SDK needs."""
     return StreamingResponse(messages, media_type="text/event-stream", headers=HEADERS)
 
 
-def _with_etag(request: Request, content: dict[str, Any]) -> Response:
+def with_etag(request: Request, content: dict[str, Any]) -> Response:
+    """JSON with an ETag, or 304 when the client has it."""
     body = json.dumps(content, separators=(",", ":")).encode()
     headers = {**HEADERS, "ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"'}
     if headers["ETag"] in request.headers.get("if-none-match", ""):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from .app import build
+from .browser import BrowserDelivery
 from .delivery import Delivery, Hub
 from .faults import FaultMiddleware
 from .flags import Flags
@@ -35,6 +36,7 @@ class Running:
         self.work = Work(local.store)
         intake = Intake(self.work, local)
         self.delivery = Delivery(self.work, Flags(local.store), intake)
+        self.browser = BrowserDelivery(self.work, Flags(local.store), intake)
         self.page = Page(self.work, local)
         calls = RestCalls(self.work, local, local.rate_limit)
         projects = Projects(local.store, local.projects, local.context_kinds)
@@ -43,6 +45,7 @@ class Running:
             *self.delivery.routes(),
             *MetricsAPI(calls, Metrics(local.store, projects)).routes(),
             *ProjectsAPI(calls, projects).routes(),
+            *self.browser.routes(),
             *self.page.routes(),
         ]
         self.faults = FaultMiddleware(build(routes, local.allowed_hosts), local._faults, self._record_fault)
@@ -68,6 +71,7 @@ class Running:
         self.server.end()
         self._thread.join()
         self.work.close()
+        self.browser.evaluations.close()
         self.listener.close()
 
     def publish(self, verb: str, change: Document) -> None:
@@ -84,7 +88,7 @@ class Running:
             self.server.up.set()
 
     async def _serve(self) -> None:
-        self.delivery.hub = Hub()
+        self.delivery.hub = self.browser.hub = Hub()
         self.faults.stopping = self.page.stopping = asyncio.Event()
         await self.server.serve(sockets=[self.listener])
 
