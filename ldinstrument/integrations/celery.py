@@ -1,0 +1,171 @@
+"""Celery: what a task does in a worker belongs to whoever asked for it.
+
+```python
+app = Celery(...)
+instrument(app)
+```
+
+A task sent from within a session takes its context, kinds and keys without attributes, and its id along in a message
+header. In the worker each run is a session of its own, called `job`, for that context.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .. import sdk
+from ..contexts import kinds
+from ..emission import Tracker
+from ..errors import missing_extra
+from ..ledger import ledger
+from ..outcomes import INTERACTION, Outcome
+from ..sessions import Session, clock, current_session, end_open_sessions, open_session, set_current
+from .boundaries import Boundary
+
+try:
+    from celery import signals
+except ImportError as error:
+    raise missing_extra("celery", "celery") from error
+
+if TYPE_CHECKING:
+    from ldclient import Context
+
+HEADER = "ldinstrument"
+START_SECONDS = 2.0
+"""How long a pool process waits for flags: Celery kills one that takes four seconds to begin."""
+App = TypeVar("App")
+
+
+def instrument(
+    app: App, context: Any = None, *, name: str = "job", client: Tracker | None = None, flush_timeout: float = 2.0
+) -> App:
+    """Give every run of a task of *app* a session, for the context of the session that sent the task.
+
+    The run is an interaction: a success when the task returns, a failure when it raises; a retry, a rejected or an
+    ignored run is neither. Pool processes get their LaunchDarkly client going after the fork, and end and
+    flush before they exit, because no `atexit` runs in them.
+
+    Args:
+        app: the Celery application; call this where it is made, in the sending and in the working program. Doing it
+            twice is harmless.
+        context: whose runs these are instead of the sender's: a Context, a key of kind `user`, or a callable that is
+            given the task (`task.request` has its arguments). None, also as its answer, means the sender's.
+        name: the prefix of the session's metrics: `<name>.duration`, `<name>.success_rate`, `<name>.interactions`.
+        client: takes the events; the `ldclient` singleton at the moment of emission when None.
+        flush_timeout: seconds that the end of a pool process, or of the worker, may wait for delivery.
+
+    Returns:
+        *app*.
+    """
+    runs = Runs(app, Boundary(context, name=name, client=client), flush_timeout)
+    connect(signals.before_task_publish, runs.send, HEADER)
+    connect(signals.task_prerun, runs.begin, (HEADER, id(app)))
+    connect(signals.task_postrun, runs.end, (HEADER, id(app)))
+    connect(signals.worker_process_init, runs.forked, HEADER)
+    connect(signals.worker_process_shutdown, runs.stop, HEADER)
+    connect(signals.worker_shutdown, runs.stop, HEADER)
+    return app
+
+
+def connect(signal: Any, receiver: Any, uid: Any) -> None:
+    """Let *receiver* hear *signal*, once per *uid*, however often this is called."""
+    signal.connect(receiver, weak=False, dispatch_uid=(uid, receiver.__name__))
+
+
+class Runs:
+    """What happens to a task on its way, as Celery's signals tell it."""
+
+    def __init__(self, app: Any, boundary: Boundary, flush_timeout: float) -> None:
+        self._app = app
+        self._boundary = boundary
+        self._flush_timeout = flush_timeout
+
+    # -- in the sending program ------------------------------------------------------------------
+    def send(self, headers: dict[str, Any] | None = None, **_: Any) -> None:
+        """A task is about to be sent: it takes the session's context along."""
+        session = current_session()
+        if session is not None and session.context is not None and headers is not None:
+            headers[HEADER] = packed(session.context, session.id)
+
+    # -- in the worker ---------------------------------------------------------------------------
+    def begin(self, task: Any = None, **_: Any) -> None:
+        """A run begins: its session is current until it ends. Celery logs what a signal's receiver raises."""
+        if task is None or task.app is not self._app:
+            return
+        context, sender = self._sender(task)
+        who = self._boundary.who(task)
+        opened = open_session(
+            context if who is None else who,
+            name=self._boundary.name,
+            data={"task": task.name, "parentSessionId": sender},
+            client=self._boundary.client,
+        )
+        task.request.ldinstrument_run = (opened, set_current(opened))
+
+    def _sender(self, task: Any) -> tuple[Context | None, str | None]:
+        """Whose session sent the task: as the message says, or, when it runs eagerly, the one that is current here."""
+        header = getattr(task.request, HEADER, None)
+        if header is not None:
+            return unpacked(header)
+        session = current_session() if task.request.is_eager else None
+        return (None, None) if session is None else (session.context, session.id)
+
+    def end(self, task: Any = None, state: str | None = None, **_: Any) -> None:
+        """A run has ended."""
+        run = getattr(getattr(task, "request", None), "ldinstrument_run", None)
+        if run is None:
+            return
+        session, before = run
+        task.request.ldinstrument_run = None
+        set_current(before)
+        finish(session, state or "", task.request.retries or 0)
+
+    # -- the worker's life -----------------------------------------------------------------------
+    def forked(self, **_: Any) -> None:
+        """A pool process begins: the client that it inherited has no threads any more."""
+        client = self._boundary.client or sdk.singleton_client()
+        postfork = getattr(client, "postfork", None)
+        if postfork is not None:
+            postfork(START_SECONDS)
+
+    def stop(self, **_: Any) -> None:
+        """A pool process, or the worker, is about to exit."""
+        from ..delivery import flush
+
+        end_open_sessions("abandoned")
+        flush(self._flush_timeout)
+
+
+def finish(session: Session, state: str, retries: int) -> None:
+    """Judge a run by Celery's *state*, and end its session; a run that will be repeated was no interaction."""
+    now = clock()
+    outcome = {"SUCCESS": Outcome.SUCCESS, "FAILURE": Outcome.FAILURE}.get(state, Outcome.CANCELLED)
+    session._append((INTERACTION, outcome, now, now, None))
+    session.add_data(state=state, retries=retries)
+    session.end({Outcome.SUCCESS: "ended", Outcome.FAILURE: "error"}.get(outcome, "abandoned"))
+
+
+# -- the header -------------------------------------------------------------------------------------
+
+
+def packed(context: Context, session_id: str) -> str:
+    """Kinds and keys of *context*, and which of them are anonymous; its other attributes stay at home."""
+    parts = [[kind, part.key, part.anonymous] for kind, part in kinds(context).items()]
+    return json.dumps({"context": parts, "session": session_id})
+
+
+def unpacked(header: Any) -> tuple[Context | None, str | None]:
+    """The context and the session's id of a header; None of a header that is not ours."""
+    from ldclient import Context
+
+    try:
+        told = json.loads(header)
+        parts = [
+            Context.builder(key).kind(kind).anonymous(anonymous).build() for kind, key, anonymous in told["context"]
+        ]
+        context = parts[0] if len(parts) == 1 else Context.create_multi(*parts)
+    except Exception as error:
+        ledger.failure("celery header", error)
+        return None, None
+    return (context if context.valid else None), str(told.get("session", "")) or None

@@ -1,0 +1,197 @@
+"""Celery: a session goes to the worker with the message, and ends there. Real workers, real client."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ldinstrument as ld
+from ldinstrument import sessions, testing
+from ldinstrument.devserver import LocalLaunchDarkly
+
+celery = pytest.importorskip("celery")
+
+from ldinstrument.integrations.celery import HEADER, instrument, packed, unpacked  # noqa: E402
+
+HERE = Path(__file__).parent
+
+
+def outcome(event: Any) -> tuple[int, int, int]:
+    """Successes, failures, and runs that were neither."""
+    return event["data"]["successes"], event["data"]["failures"], event["data"]["cancelled"]
+
+
+@pytest.fixture
+def eager() -> Any:
+    """An application whose tasks run where they are sent."""
+    app = celery.Celery("eager", broker="memory://")
+    app.conf.task_always_eager = True
+    return instrument(instrument(app))
+
+
+def test_a_run_is_a_session_of_its_own_for_the_sender(eager: Any) -> None:
+    """It has the sender's context and names the sender's session; instrumenting twice changes nothing."""
+
+    @eager.task
+    def work() -> str:
+        ld.track_conversion(1.0)
+        found = ld.current_session()
+        return "none" if found is None else found.name
+
+    with testing.recording() as events, ld.session("ada") as sender:
+        assert work.delay().get() == "job"
+        assert ld.current_session() is sender
+
+    run = events.only("job.interactions")
+    assert (run.context.key, run.value) == ("ada", 1)
+    assert run.data["parentSessionId"] == sender.id
+    assert run.data["task"].endswith("work")
+    assert events.only("business.conversion").context.key == "ada"
+
+
+def test_a_failing_task_is_a_failure_and_leaves_nobody_behind(eager: Any) -> None:
+    """The session that was current before is current again."""
+
+    @eager.task
+    def fail() -> None:
+        raise ValueError
+
+    with testing.recording() as events:
+        with ld.session("ada"):
+            fail.apply()
+        assert ld.current_session() is None
+
+    assert (
+        events.only("job.interactions").data["successes"],
+        events.only("job.interactions").data["failures"],
+    ) == (0, 1)
+    assert sessions.open_sessions() == []
+
+
+def test_a_task_may_name_its_context_itself() -> None:
+    """`context=` is given the task, with its arguments in `task.request`."""
+    app = celery.Celery("own", broker="memory://")
+    app.conf.task_always_eager = True
+    instrument(app, context=lambda task: task.request.args[0])
+
+    @app.task
+    def greet(user: str) -> str:
+        return user
+
+    with testing.recording() as events:
+        greet.delay("bob")
+
+    assert events.only("job.interactions").context.key == "bob"
+
+
+def test_the_header_carries_kinds_and_keys_and_no_attributes() -> None:
+    """A broker is no place for personal data; anonymous stays anonymous."""
+    from ldclient import Context
+
+    user = Context.builder("ada").name("Ada Lovelace").set("email", "ada@example.org").build()
+    team = Context.builder("t1").kind("team").anonymous(True).build()
+    header = packed(Context.create_multi(user, team), "s-1")
+
+    assert "Lovelace" not in header
+    assert "example.org" not in header
+    context, session = unpacked(header)
+    assert session == "s-1"
+    assert context is not None
+    assert context.fully_qualified_key == Context.create_multi(Context.create("ada"), team).fully_qualified_key
+    assert context.get_individual_context("team").anonymous is True
+
+
+@pytest.mark.parametrize("header", ["", "{}", "[1]", '{"context": [["user"]]}', 7])
+def test_a_header_that_is_not_ours_costs_only_itself(header: Any) -> None:
+    """Somebody else's message must not stop the task."""
+    assert unpacked(header) == (None, None)
+
+
+@pytest.fixture
+def launchdarkly() -> Iterator[LocalLaunchDarkly]:
+    with LocalLaunchDarkly() as local:
+        yield local
+
+
+@pytest.mark.parametrize(
+    "pool", [["--pool=solo"], ["--pool=prefork", "--concurrency=2"], ["--pool=threads", "--concurrency=2"]],
+    ids=["solo", "prefork", "threads"],
+)  # fmt: skip
+def test_a_real_worker_ends_the_session_and_delivers_it(
+    pool: list[str], launchdarkly: LocalLaunchDarkly, tmp_path: Path
+) -> None:
+    """Client made at import, before the fork; every run arrives once, for the sender, also those of the last moment."""
+    environment = {
+        **os.environ,
+        "CELERY_SHOP_FOLDER": str(tmp_path),
+        "LDINSTRUMENT_URL": launchdarkly.url,
+        "no_proxy": "127.0.0.1",
+        "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
+    }
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "celery", "-A", "celery_shop", "worker", *pool, "--loglevel=WARNING"],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        sent = subprocess.run(
+            [sys.executable, "-c", SENDER], env=environment, capture_output=True, text=True, timeout=100, check=True
+        )
+        stop(worker)
+    finally:
+        worker.kill()
+        output = worker.communicate()[0]
+
+    assert "packed 6" in sent.stdout
+    launchdarkly.wait_for(lambda: len(launchdarkly.custom_events("job.interactions")) >= 9, 10)
+    runs = launchdarkly.custom_events("job.interactions")
+    by_task: dict[str, list[Any]] = {}
+    for run in runs:
+        by_task.setdefault(run["data"]["task"].rpartition(".")[2], []).append(run)
+    assert {task: len(found) for task, found in by_task.items()} == {"pack": 6, "break_down": 1, "flaky": 2}, output
+    assert [outcome(run) for run in by_task["pack"]] == [(1, 0, 0)] * 6
+    assert [outcome(run) for run in by_task["break_down"]] == [(0, 1, 0)]
+    assert sorted(outcome(run) for run in by_task["flaky"]) == [(0, 0, 1), (1, 0, 0)]
+    assert {"ada"} == {run["context"]["key"] for run in runs}
+    assert sum(event["metricValue"] for event in launchdarkly.custom_events("business.conversion")) == 12.0
+
+
+def stop(worker: subprocess.Popen[str]) -> None:
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(timeout=30)
+
+
+SENDER = """
+import ldinstrument as ld
+from celery_shop import break_down, flaky, pack
+with ld.session("ada"):
+    sent = [pack.delay(number) for number in range(6)]
+    broken, flaky = break_down.delay(), flaky.delay()
+print("packed", len([one.get(timeout=60) for one in sent]))
+broken.get(timeout=60, propagate=False)
+print(flaky.get(timeout=60))
+"""
+
+
+def test_nothing_is_added_to_a_message_sent_outside_a_session() -> None:
+    """No session, no header: other people's messages stay as they are."""
+    app = celery.Celery("plain", broker="memory://")
+    instrument(app)
+    seen: list[dict[str, Any]] = []
+
+    @app.task
+    def work() -> None:
+        """Never run: nobody listens."""
+
+    celery.signals.before_task_publish.connect(lambda headers, **_: seen.append(dict(headers)), weak=False)
+    work.delay()
+    with ld.session("ada"):
+        work.delay()
+
+    assert [HEADER in headers for headers in seen] == [False, True]
