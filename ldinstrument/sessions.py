@@ -606,6 +606,10 @@ class _InertSession(Session):
 
     _append_quietly = _append
 
+    def _fold_up(self) -> None:
+        # Tracked functions append without asking whose list it is.
+        self._entries.clear()
+
     def end(self, reason: str = "ended") -> None:
         """End without a word."""
         self._ended = True
@@ -675,8 +679,9 @@ def end_open_sessions(reason: str = "abandoned") -> int:
 
 
 def _after_fork() -> None:
-    global _registry_lock
-    _registry_lock = threading.RLock()
+    global _registry_lock, _strays_lock
+    _registry_lock, _strays_lock = threading.RLock(), threading.RLock()
+    strays.clear()
     ledger.clear()
     emission.forget()
     for reference in list(_open.values()):
@@ -693,12 +698,14 @@ if hasattr(os, "register_at_fork"):
 
 strays: list[TaskDefinition] = []
 """One entry per run without a session: appending is all that the hot path does; `count_strays` folds them."""
+_strays_lock = threading.RLock()
 
 
 def count_strays() -> None:
     """Fold the runs without a session into the ledger, and say it once per task."""
-    taken = strays[:]
-    del strays[: len(taken)]
+    with _strays_lock:  # two threads that copied the same runs would count them twice
+        taken = strays[:]
+        del strays[: len(taken)]
     if not taken or disabled():
         return
     runs: dict[TaskDefinition, int] = {}
@@ -706,6 +713,7 @@ def count_strays() -> None:
         runs[task] = runs.get(task, 0) + 1
     for task, count in runs.items():
         ledger.without_session(task.key, count, count * task.values_per_run)
+    for task in runs:
         ledger.warn(
             "no_session",
             task.key,
