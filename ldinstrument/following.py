@@ -6,10 +6,15 @@ session can be swapped in and out around the user's code, and of the end.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
 import types
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Iterator
 from typing import Any, Protocol
+
+from .ledger import ledger
+from .shapes import ASYNC_GENERATOR, COROUTINE, GENERATOR, follower_shaped
 
 
 class Watcher(Protocol):
@@ -23,6 +28,9 @@ class Watcher(Protocol):
 
     def first(self) -> None:
         """The first item of a stream is there."""
+
+    def unstarted(self) -> None:
+        """The end: the stream was closed before anybody asked for an item."""
 
     def returned(self, result: Any) -> None:
         """The end: it returned, or its items are exhausted."""
@@ -38,27 +46,40 @@ _PLAIN: tuple[type, ...] = (
 )  # fmt: skip
 _KNOWN_CAP = 4096
 
-# Filled as types are seen; the hot path is one dictionary look-up.
-followers: dict[type, Follower | None] = dict.fromkeys(_PLAIN)
+# Filled as types are seen; the hot path is one look-up. The second is for results of an `await`: another awaitable
+# that comes out of it is a value like any other.
+plain_types: set[type] = set(_PLAIN)
+plain_awaited_types: set[type] = set(_PLAIN)
+_followers: dict[type, Follower] = {}
 
 
-def follow(result: Any, watcher: Watcher) -> Any | None:
+def follow(result: Any, watcher: Watcher, *, awaited: bool = False) -> Any | None:
     """The watched stand-in for a *result* that is still running, or None when it is a plain value."""
-    follower = follower_of(type(result))
-    return None if follower is None else follower(result, watcher)
-
-
-def follower_of(kind: type) -> Follower | None:
-    """How results of this type are followed; None for plain values."""
+    kind = type(result)
+    if kind in (plain_awaited_types if awaited else plain_types):
+        return None
     try:
-        return followers[kind]
-    except KeyError:
-        if len(followers) > _KNOWN_CAP:  # classes made at run time must not live for ever in here
-            for known in list(followers):
-                if known not in _PLAIN:
-                    del followers[known]
-        found = followers[kind] = _classify(kind)
-        return found
+        follower = _follower(kind, awaited)
+        return None if follower is None else follower(result, watcher)
+    except Exception as error:  # an odd object of the host's: it is handed on as it is
+        ledger.failure("following a result", error)
+        return None
+
+
+def _follower(kind: type, awaited: bool) -> Follower | None:
+    """How results of this type are followed; None for plain values."""
+    known = plain_awaited_types if awaited else plain_types
+    found = _followers.get(kind)
+    if found is None:
+        found = _classify(kind)
+        if found is not None and len(_followers) < _KNOWN_CAP:
+            _followers[kind] = found
+    if found is None or (awaited and found in _AWAITABLES):
+        if len(known) > _KNOWN_CAP:  # classes made at run time must not live for ever in here
+            known.intersection_update(_PLAIN)
+        known.add(kind)
+        return None
+    return found
 
 
 def _classify(kind: type) -> Follower | None:
@@ -72,142 +93,74 @@ def _classify(kind: type) -> Follower | None:
         base = getattr(sys.modules.get(module), name, None)
         if isinstance(base, type) and issubclass(kind, base):
             return follower
-    if callable(getattr(kind, "add_done_callback", None)) and hasattr(kind, "__await__"):
-        return _future
-    return _awaitable if hasattr(kind, "__await__") else None
+    if not hasattr(kind, "__await__"):
+        return None
+    return _future if callable(getattr(kind, "add_done_callback", None)) else _awaitable
 
 
-# -- the three that Python makes ------------------------------------------------------------------
-
-
-def coroutine(inner: Coroutine[Any, Any, Any], watcher: Watcher) -> Coroutine[Any, Any, Any]:
-    """*inner*, watched; nothing is heard when it is never awaited."""
-    outer = _coroutine(inner, watcher)
-    outer.__name__, outer.__qualname__ = inner.__name__, inner.__qualname__
-    return outer
-
-
-async def _coroutine(inner: Coroutine[Any, Any, Any], watcher: Watcher) -> Any:
-    watcher.resume()
-    try:
-        result = await inner
-    except BaseException as error:
-        watcher.pause()
-        watcher.raised(error)
-        raise
-    watcher.pause()
+def settled(result: Any, watcher: Watcher) -> Any:
+    """What to give the caller for the *result* of a call: watched when it is still running; else this was the end."""
+    running = follow(result, watcher)
+    if running is not None:
+        return running
     watcher.returned(result)
     return result
 
 
-def generator(inner: Generator[Any, Any, Any], watcher: Watcher) -> Generator[Any, Any, Any]:
+def settled_awaited(result: Any, watcher: Watcher) -> Any:
+    """The same for the result of an `await`: a stream is watched; another awaitable is a value like any other."""
+    running = follow(result, watcher, awaited=True)
+    if running is not None:
+        return running
+    watcher.returned(result)
+    return result
+
+
+# -- the three that Python makes ------------------------------------------------------------------
+
+_generator = follower_shaped(GENERATOR)
+_awaitable_generator = follower_shaped(GENERATOR, awaitable=True)
+_async_generator = follower_shaped(ASYNC_GENERATOR)
+_coroutine = follower_shaped(COROUTINE, {"_settle": settled_awaited})
+
+
+class _Unawaited:
+    """Holds a coroutine until somebody awaits its stand-in: dropped before, only one of the two complains."""
+
+    def __init__(self, inner: Coroutine[Any, Any, Any]) -> None:
+        self._inner = inner
+        self._started = False
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        self._started = True
+        return self._inner.__await__()
+
+    def __del__(self) -> None:
+        if not self._started:
+            self._inner.close()
+
+
+def coroutine(inner: Any, watcher: Watcher) -> Any:
+    """*inner*, watched; nothing is heard when it is never awaited."""
+    if inspect.getcoroutinestate(inner) != inspect.CORO_CREATED:  # somebody else is driving it already
+        return _named(_coroutine(inner, watcher), inner)
+    return _named(_coroutine(_Unawaited(inner), watcher), inner)
+
+
+def generator(inner: Any, watcher: Watcher) -> Any:
     """*inner*, watched, with the whole generator protocol; nothing is heard when it is never iterated."""
-    outer = _generator(inner, watcher)
+    awaitable = inner.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE
+    return _named((_awaitable_generator if awaitable else _generator)(inner, watcher), inner)
+
+
+def async_generator(inner: Any, watcher: Watcher) -> Any:
+    """*inner*, watched, with the whole async generator protocol; nothing is heard when it is never iterated."""
+    return _named(_async_generator(inner, watcher), inner)
+
+
+def _named(outer: Any, inner: Any) -> Any:
     outer.__name__, outer.__qualname__ = inner.__name__, inner.__qualname__
     return outer
-
-
-def _generator(inner: Generator[Any, Any, Any], watcher: Watcher) -> Generator[Any, Any, Any]:
-    step: Callable[[], Any] = inner.__next__
-    started = False
-    while True:
-        watcher.resume()
-        try:
-            item = step()
-        except StopIteration as stop:
-            watcher.pause()
-            watcher.returned(stop.value)
-            return stop.value
-        except BaseException as error:
-            watcher.pause()
-            watcher.raised(error)
-            raise
-        watcher.pause()
-        if not started:
-            started = True
-            watcher.first()
-        try:
-            sent = yield item
-        except GeneratorExit as exit:
-            _close(inner, watcher, exit)
-            raise
-        except BaseException as error:
-            step = _thrower(inner.throw, error)
-        else:
-            step = inner.__next__ if sent is None else _sender(inner.send, sent)
-
-
-def _close(inner: Generator[Any, Any, Any], watcher: Watcher, exit: GeneratorExit) -> None:
-    watcher.resume()
-    try:
-        inner.close()
-    except BaseException as error:
-        watcher.pause()
-        watcher.raised(error)
-        raise
-    watcher.pause()
-    watcher.raised(exit)
-
-
-def async_generator(inner: AsyncGenerator[Any, Any], watcher: Watcher) -> AsyncGenerator[Any, Any]:
-    """*inner*, watched, with the whole async generator protocol; nothing is heard when it is never iterated."""
-    outer = _async_generator(inner, watcher)
-    outer.__name__, outer.__qualname__ = _names(inner)  # type: ignore[attr-defined]
-    return outer
-
-
-def _names(inner: Any) -> tuple[str, str]:
-    return inner.__name__, inner.__qualname__
-
-
-async def _async_generator(inner: AsyncGenerator[Any, Any], watcher: Watcher) -> AsyncGenerator[Any, Any]:
-    step: Callable[[], Any] = inner.__anext__
-    started = False
-    while True:
-        watcher.resume()
-        try:
-            item = await step()
-        except StopAsyncIteration:
-            watcher.pause()
-            watcher.returned(None)
-            return
-        except BaseException as error:
-            watcher.pause()
-            watcher.raised(error)
-            raise
-        watcher.pause()
-        if not started:
-            started = True
-            watcher.first()
-        try:
-            sent = yield item
-        except GeneratorExit as exit:
-            await _aclose(inner, watcher, exit)
-            raise
-        except BaseException as error:
-            step = _thrower(inner.athrow, error)
-        else:
-            step = inner.__anext__ if sent is None else _sender(inner.asend, sent)
-
-
-async def _aclose(inner: AsyncGenerator[Any, Any], watcher: Watcher, exit: GeneratorExit) -> None:
-    watcher.resume()
-    try:
-        await inner.aclose()
-    except BaseException as error:
-        watcher.pause()
-        watcher.raised(error)
-        raise
-    watcher.pause()
-    watcher.raised(exit)
-
-
-def _thrower(throw: Callable[[BaseException], Any], error: BaseException) -> Callable[[], Any]:
-    return lambda: throw(error)
-
-
-def _sender(send: Callable[[Any], Any], value: Any) -> Callable[[], Any]:
-    return lambda: send(value)
 
 
 # -- other awaitables ------------------------------------------------------------------------------
@@ -223,7 +176,8 @@ def _heard(done: Any, watcher: Watcher) -> None:
     if done.cancelled():
         watcher.raised(_cancelled_error())
         return
-    error = done.exception()
+    # Not `exception()`: it would mark the exception as retrieved, and asyncio's own complaint would fall silent.
+    error = done._exception if hasattr(done, "_exception") else done.exception()
     if error is None:
         watcher.returned(done.result())
     else:
@@ -237,18 +191,34 @@ def _cancelled_error() -> BaseException:
 
 
 def _awaitable(inner: Any, watcher: Watcher) -> Any:
-    """Any other awaitable: a transparent stand-in whose `__await__` is watched."""
+    """Any other awaitable: a transparent stand-in whose `await` (or `async with`) is watched."""
+    kind: Any = type(inner)
+    watched = _watched_type(kind)(inner)
+    watched._self_watcher = watcher
+    return watched
+
+
+_ASYNC_PROTOCOLS = ("__aenter__", "__aexit__", "__aiter__", "__anext__")
+
+
+@functools.lru_cache(maxsize=256)
+def _watched_type(kind: type) -> Any:
     import wrapt
 
-    class Watched(wrapt.ObjectProxy):  # type: ignore[misc]
-        def __await__(self) -> Generator[Any, Any, Any]:
-            return _generator(_awaiting(self.__wrapped__), watcher)
+    def awaiting(self: Any) -> Any:
+        return _generator(self.__wrapped__.__await__(), self._self_watcher)
 
-    return Watched(inner)
+    def passed_on(name: str) -> Any:
+        return lambda self, *args: getattr(self.__wrapped__, name)(*args)
 
+    def entering(self: Any) -> Any:
+        return _coroutine(self.__wrapped__.__aenter__(), self._self_watcher)
 
-def _awaiting(inner: Any) -> Generator[Any, Any, Any]:
-    return (yield from inner.__await__())
+    # wrapt 1.x knows no asynchronous protocol, and Python looks these up on the type.
+    body: dict[str, Any] = {name: passed_on(name) for name in _ASYNC_PROTOCOLS if hasattr(kind, name)}
+    if "__aenter__" in body:
+        body["__aenter__"] = entering
+    return type("Watched", (wrapt.ObjectProxy,), {**body, "__await__": awaiting, "__module__": __name__})
 
 
 # -- responses whose body streams ------------------------------------------------------------------
@@ -307,14 +277,20 @@ class WatchedIterator:
         self._over = True
         if error is None:
             self._watcher.returned(None)
+        elif self._iterator is None and isinstance(error, GeneratorExit):
+            self._watcher.unstarted()
         else:
             self._watcher.raised(error)
 
 
 def _starlette(response: Any, watcher: Watcher) -> Any:
     """Starlette (and FastAPI) `StreamingResponse`: its body iterator is watched."""
-    response.body_iterator = async_generator(_items(response.body_iterator), watcher)
+    response.body_iterator = _async_body(response.body_iterator, watcher)
     return response
+
+
+def _async_body(body: Any, watcher: Watcher) -> Any:
+    return async_generator(body if isinstance(body, types.AsyncGeneratorType) else _items(body), watcher)
 
 
 async def _items(body: Any) -> AsyncGenerator[Any, Any]:
@@ -330,21 +306,26 @@ async def _items(body: Any) -> AsyncGenerator[Any, Any]:
 def _werkzeug(response: Any, watcher: Watcher) -> Any:
     """Werkzeug (and Flask) `Response`: a streamed body is watched, a ready one has ended already."""
     if not response.is_streamed:
-        watcher.returned(response)
-        return response
-    response.response = WatchedIterator(response.response, watcher)
+        return None
+    if response.direct_passthrough:  # a file: the server may recognise its wrapper, and send it without Python
+        response.call_on_close(lambda: watcher.returned(None))
+    else:
+        response.response = WatchedIterator(response.response, watcher)
     return response
 
 
 def _django(response: Any, watcher: Watcher) -> Any:
-    """Django `StreamingHttpResponse`, with a sync or an async body."""
+    """Django `StreamingHttpResponse`, with a sync or an async body; a file is left to the server."""
+    if hasattr(response, "file_to_stream"):
+        return None
     if response.is_async:
-        response.streaming_content = async_generator(_items(response.streaming_content), watcher)
+        response.streaming_content = _async_body(response.streaming_content, watcher)
     else:
         response.streaming_content = WatchedIterator(response.streaming_content, watcher)
     return response
 
 
+_AWAITABLES = (coroutine, _future, _awaitable)
 _RESPONSES: tuple[tuple[str, str, Follower], ...] = (
     ("starlette.responses", "StreamingResponse", _starlette),
     ("werkzeug.wrappers", "Response", _werkzeug),

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .contexts import as_context
-from .decorating import rebuilt
-from .emission import Tracker, disabled
+from .decorating import Decorated, rebuilt
+from .emission import Tracker, disabled, postpone
 from .errors import DefinitionError, StrictError
-from .following import follow
-from .following import async_generator as watched_async_generator
-from .following import generator as watched_generator
+from .following import settled, settled_awaited
 from .ledger import ledger
 from .metrics import check_key
+from .outcomes import is_closing
 from .sessions import (
     Session,
     _current,
@@ -26,12 +25,12 @@ from .sessions import (
     session_event_keys,
     set_current,
 )
+from .shapes import ASYNC_GENERATOR, CALL, COROUTINE, GENERATOR, shaped, stream_shaped
 
 if TYPE_CHECKING:
     from ldclient import Context
 
-P = ParamSpec("P")
-R = TypeVar("R")
+F = TypeVar("F", bound="Decorated")
 
 
 class Visit:
@@ -114,7 +113,7 @@ class SessionScope:
         return mine
 
     def _visit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Visit:
-        context = self._who(args, kwargs)
+        context = None if disabled() else self._who(args, kwargs)
         found = None if disabled() else joinable(self._name, context, self._id, self._client)
         if found is None:
             opened = open_session(
@@ -136,108 +135,80 @@ class SessionScope:
             return None
 
     # -- the decorator ---------------------------------------------------------------------------
-    def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
+    def __call__(self, fn: F) -> F:
         """Decorate *fn*: each call is a session of its own, to the end of what it returns or yields."""
-        return rebuilt(fn, self._wrap, "session")
+        made: F = rebuilt(fn, SessionWrapper(self))
+        return made
 
-    def _wrap(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        if inspect.iscoroutinefunction(fn):
-            return self._wrap_coroutine(fn)
-        if inspect.isgeneratorfunction(fn):
-            return self._wrap_generator(fn)
-        if inspect.isasyncgenfunction(fn):
-            return self._wrap_async_generator(fn)
-        return self._wrap_plain(fn)
+    def stay(self, streaming: bool, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Stay:
+        """Begin one call of a decorated function, or one *streaming* of what a generator function made."""
+        return Stay(self._visit(args, kwargs or {}), streaming=streaming)
 
-    def _wrap_plain(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(fn)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            visit = self._visit(args, kwargs)
-            visit.enter()
-            try:
-                result = fn(*args, **kwargs)
-            except BaseException as error:
-                visit.leave()
-                visit.end(error)
-                raise
-            visit.leave()
-            running = follow(result, _Stay(visit))
-            if running is not None:
-                return running
-            visit.end()
-            return result
-
-        return run
-
-    def _wrap_coroutine(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(fn)
-        async def run(*args: Any, **kwargs: Any) -> Any:
-            visit = self._visit(args, kwargs)
-            visit.enter()
-            try:
-                result = await fn(*args, **kwargs)
-            except BaseException as error:
-                visit.leave()
-                visit.end(error)
-                raise
-            visit.leave()
-            visit.end()
-            return result
-
-        return run
-
-    def _wrap_generator(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(fn)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            stay = _Stay(self._visit(args, kwargs))
-            return (yield from watched_generator(fn(*args, **kwargs), stay))
-
-        return run
-
-    def _wrap_async_generator(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        # An async generator cannot delegate with `yield from`: the watched one is driven by one more loop, whose
-        # ends (close, throw, exhaustion) pass through it.
-        @functools.wraps(fn)
-        async def run(*args: Any, **kwargs: Any) -> Any:
-            inner = watched_async_generator(fn(*args, **kwargs), _Stay(self._visit(args, kwargs)))
-            step: Callable[[], Any] = inner.__anext__
-            while True:
-                try:
-                    item = await step()
-                except StopAsyncIteration:
-                    return
-                try:
-                    sent = yield item
-                except GeneratorExit:
-                    await inner.aclose()
-                    raise
-                except BaseException as error:
-                    step = functools.partial(inner.athrow, error)
-                else:
-                    step = functools.partial(inner.asend, sent)
-
-        return run
+    def __reduce__(self) -> Any:
+        return _scope, (self._context, self._id, self._name, self._data, self._client, self._store)
 
 
-class _Stay:
-    """Watches a stream: the session is swapped in by value around each resume, and ends with it."""
+def _scope(context: Any, id: str | None, name: str, data: Any, client: Any, store: Any) -> SessionScope:
+    return SessionScope(context, id=id, name=name, data=data, client=client, store=store)
 
-    __slots__ = ("_mine", "_visit")
 
-    def __init__(self, visit: Visit) -> None:
+_TEMPLATES = {"call": CALL, "coroutine": COROUTINE, "generator": GENERATOR, "async_generator": ASYNC_GENERATOR}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SessionWrapper:
+    """Wraps functions so that each call is a session."""
+
+    scope: SessionScope
+    what: str = "session"
+
+    def wrap(self, fn: Callable[..., Any], kind: str) -> Callable[..., Any]:
+        """A function that runs *fn* in a session."""
+        made: Callable[..., Any] = shaped(
+            _TEMPLATES[kind], fn, self._names(kind), arguments=_is_extractor(self.scope._context)
+        )
+        return made
+
+    def stream(self, fn: Callable[..., Any], kind: str) -> Callable[[Any], Any]:
+        """A function that watches a generator, made by *fn*, that nobody has started yet."""
+        return stream_shaped(_TEMPLATES[kind], self._names(kind))
+
+    def _names(self, kind: str) -> dict[str, Any]:
+        begin = functools.partial(self.scope.stay, kind in ("generator", "async_generator"))
+        return {"_begin": begin, "_settle": settled_awaited if kind == "coroutine" else settled}
+
+
+class Stay:
+    """Watches one call or stream: the session is swapped in by value around each resume, and ends with it."""
+
+    __slots__ = ("_mine", "_streaming", "_visit")
+
+    def __init__(self, visit: Visit, *, streaming: bool) -> None:
         self._visit = visit
         self._mine: Session | None = visit.session
+        self._streaming = streaming
 
     def resume(self) -> None:
         """In: remember what the consumer has, put mine in its place."""
         self._visit.before = set_current(self._mine)
 
     def pause(self) -> None:
-        """Out: remember mine (the body may have entered another session), give the consumer its own back."""
-        self._mine = set_current(self._visit.before)
+        """Out: give the consumer its own back, and remember mine (the body may have entered another session).
+
+        A coroutine that ends in a foreign context, where mine is not current, leaves everything alone.
+        """
+        if self._streaming:
+            self._mine = set_current(self._visit.before)
+        else:
+            self._visit.leave()
+            self._streaming = True  # what comes now, if anything, is the stream that the call returned
 
     def first(self) -> None:
         """Nothing to note."""
+
+    def unstarted(self) -> None:
+        """The session ends with the stream that nobody wanted."""
+        self._visit.end()
 
     def returned(self, result: Any) -> None:
         """The session ends with the stream."""
@@ -245,11 +216,8 @@ class _Stay:
 
     def raised(self, error: BaseException) -> None:
         """The session ends with the stream; a consumer that had enough is no error."""
-        if isinstance(error, GeneratorExit):
-            # Perhaps the garbage collector's doing: emit later, from a safe place.
-            from .emission import postpone
-
-            postpone(self._visit.end)
+        if is_closing(error):  # perhaps the garbage collector's doing: emit later, from a safe place
+            postpone(functools.partial(self._visit.end, None if isinstance(error, GeneratorExit) else error))
         else:
             self._visit.end(error)
 
@@ -259,7 +227,7 @@ def _is_extractor(context: Any) -> bool:
 
 
 @overload
-def session(target: Callable[P, R], /) -> Callable[P, R]: ...
+def session(target: F, /) -> F: ...
 
 
 @overload

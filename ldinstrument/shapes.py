@@ -1,0 +1,375 @@
+"""One function per kind of callable, with the signature of what it wraps.
+
+A decorator written as `def run(*args, **kwargs)` raises a wrong call's `TypeError` late: for a coroutine function at
+the `await`, for a generator function at the first `next`. So `run` is compiled with the very parameters of the
+decorated function, as `dataclasses` compiles an `__init__`: the interpreter itself checks the call, no tuple and no dictionary is
+built on the way (0.04 us a call), the kind is native, so `inspect`, method calls and pickling by name work, and its
+globals are those of the decorated function, where frameworks look up annotations.
+
+All that a template uses is a closure variable whose name starts with `_`; nothing is looked up in the user's module.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import keyword
+import linecache
+import re
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+FILENAME = "<ldinstrument {number}>"
+_GENERIC = ("*_args, **_kwargs", "*_args, **_kwargs")
+
+# -- watched: the watcher hears of each resume, each pause and the end --------------------------------
+
+CALL = """
+def run({params}):
+    _watch = _begin({given})
+    _watch.resume()
+    try:
+        _result = _fn({args})
+    except _BaseException as _error:
+        _watch.pause()
+        _watch.raised(_error)
+        raise
+    _watch.pause()
+    return _settle(_result, _watch)
+"""
+
+COROUTINE = """
+async def run({params}):
+    _coroutine = {inner}
+    _watch = _begin({given})
+    _watch.resume()
+    try:
+        _result = await _coroutine
+    except _BaseException as _error:
+        _watch.pause()
+        _watch.raised(_error)
+        raise
+    _watch.pause()
+    return _settle(_result, _watch)
+"""
+
+GENERATOR = """
+def run({params}):
+    _inner = {inner}
+    _watch = _begin({given})
+    _step, _fresh = _inner.__next__, True
+    while True:
+        _watch.resume()
+        try:
+            _item = _step()
+        except _StopIteration as _stop:
+            _watch.pause()
+            _watch.returned(_stop.value)
+            return _stop.value
+        except _BaseException as _error:
+            _step = None
+            _watch.pause()
+            _watch.raised(_error)
+            raise
+        _watch.pause()
+        if _fresh:
+            _fresh = False
+            _watch.first()
+        _exit = None
+        try:
+            _sent = yield _item
+        except _GeneratorExit as _error:
+            _exit = _bare(_error)
+        except _BaseException as _error:
+            _step = _partial(_inner.throw, _bare(_error))
+        else:
+            _step = _inner.__next__ if _sent is None else _partial(_inner.send, _sent)
+        if _exit is not None:
+            _watch.resume()
+            try:
+                _value = _inner.close()
+            except _BaseException as _error:
+                _exit = None
+                _watch.pause()
+                _watch.raised(_error)
+                raise
+            _watch.pause()
+            _watch.raised(_exit)
+            if _value is not None:
+                return _value
+            try:
+                raise _exit
+            finally:
+                _exit = None
+"""
+
+ASYNC_GENERATOR = """
+async def run({params}):
+    _inner = {inner}
+    _watch = _begin({given})
+    _step, _fresh = _first_step(_inner), True
+    while True:
+        _watch.resume()
+        try:
+            _item = await _step
+        except _StopAsyncIteration:
+            _watch.pause()
+            _watch.returned(None)
+            return
+        except _BaseException as _error:
+            _step = None
+            _watch.pause()
+            _watch.raised(_error)
+            raise
+        _watch.pause()
+        if _fresh:
+            _fresh = False
+            _watch.first()
+        _exit = None
+        try:
+            _sent = yield _item
+        except _GeneratorExit as _error:
+            _exit = _bare(_error)
+        except _BaseException as _error:
+            _step = _inner.athrow(_bare(_error))
+        else:
+            _step = _inner.__anext__() if _sent is None else _inner.asend(_sent)
+        if _exit is not None:
+            _watch.resume()
+            try:
+                await _inner.aclose()
+            except _BaseException as _error:
+                _exit = None
+                _watch.pause()
+                _watch.raised(_error)
+                raise
+            _watch.pause()
+            _watch.raised(_exit)
+            try:
+                raise _exit
+            finally:
+                _exit = None
+"""
+
+# -- the same for a task that wants nothing but clock and outcome: this is what the host pays most often ---
+
+TASK_CALL = """
+def run({params}):
+    _session = _current()
+    if _session is not None and _session._ended:
+        _session = _open_session()
+    if _session is None:
+        try:
+            _result = _fn({args})
+        except _BaseException as _error:
+            _raised(_task, None, 0.0, _error)
+            raise
+        if _type(_result) not in _plain_types:
+            return _followed(_task, None, 0.0, _result)
+        _strays_append(_task)
+        if _len(_strays) >= _strays_at:
+            _count_strays()
+        return _result
+    _started = _now()
+    try:
+        _result = _fn({args})
+    except _BaseException as _error:
+        _raised(_task, _session, _started, _error)
+        raise
+    if _type(_result) not in _plain_types:
+        return _followed(_task, _session, _started, _result)
+    _entries = _session._entries
+    _entries.append((_task, _success, _started, _now(), None))
+    if _len(_entries) >= _session._fold_at:
+        _session._fold_up()
+    return _result
+"""
+
+TASK_COROUTINE = """
+async def run({params}):
+    _session = _current()
+    if _session is not None and _session._ended:
+        _session = _open_session()
+    _coroutine = {inner}
+    _started = _now()
+    try:
+        _result = await _coroutine
+    except _BaseException as _error:
+        _raised(_task, _session, _started, _error)
+        raise
+    if _type(_result) not in _plain_types:
+        return _followed(_task, _session, _started, _result)
+    if _session is None:
+        _strays_append(_task)
+        if _len(_strays) >= _strays_at:
+            _count_strays()
+        return _result
+    _entries = _session._entries
+    _entries.append((_task, _success, _started, _now(), None))
+    if _len(_entries) >= _session._fold_at:
+        _session._fold_up()
+    return _result
+"""
+
+TASK_GENERATOR = """
+def run({params}):
+    _inner = {inner}
+    _session = _open_session()
+    _started = _now()
+    try:
+        _result = yield from _inner
+    except _BaseException as _error:
+        _raised(_task, _session, _started, _error)
+        raise
+    _returned(_task, _session, _started)
+    return _result
+"""
+
+PASSING = """
+def run({params}):
+    return _stream(_fn({args}))
+"""
+
+
+# -- making one -------------------------------------------------------------------------------------
+
+
+def shaped(template: str, fn: Callable[..., Any], names: dict[str, Any], *, arguments: bool = False) -> Any:
+    """A function made from *template* that wraps *fn* and looks like it to everybody who asks.
+
+    Args:
+        template: one of this module's.
+        fn: what it calls; a plain function keeps its parameters, anything else is called with `*args, **kwargs`.
+        names: what the template's closure variables stand for.
+        arguments: `_begin` is given the call's arguments, exactly as the caller gave them.
+    """
+    generic = arguments or not isinstance(fn, types.FunctionType)
+    params, args = _GENERIC if generic else _parameters(fn.__code__)
+    source = template.format(
+        params=params, args=args, inner=f"_fn({args})", given="_args, _kwargs" if arguments else ""
+    )
+    made = _made(source, {"_fn": fn, **names}, getattr(fn, "__globals__", None))
+    if not generic and isinstance(fn, types.FunctionType) and params != _GENERIC[0]:
+        made.__defaults__, made.__kwdefaults__ = fn.__defaults__, fn.__kwdefaults__
+    functools.update_wrapper(made, fn)
+    if isinstance(fn, types.FunctionType) and fn.__code__.co_flags & inspect.CO_ITERABLE_COROUTINE:
+        return types.coroutine(made)
+    return made
+
+
+def follower_shaped(
+    template: str, names: dict[str, Any] | None = None, *, awaitable: bool = False
+) -> Callable[[Any, Any], Any]:
+    """A function of what runs already and its watcher, made from *template*."""
+    source = template.replace("    _watch = _begin({given})\n", "").format(params="_given, _watch", inner="_given")
+    made: Callable[[Any, Any], Any] = _made(source, names or {}, None)
+    return types.coroutine(made) if awaitable else made
+
+
+def stream_shaped(template: str, names: dict[str, Any]) -> Callable[[Any], Any]:
+    """A function of a generator (or async generator) that nobody has started yet, made from *template*."""
+    made: Callable[[Any], Any] = _made(template.format(params="_given", inner="_given", given=""), names, None)
+    return made
+
+
+def _made(source: str, names: dict[str, Any], module: dict[str, Any] | None) -> Any:
+    names = {**_ALWAYS, **names}
+    code = _compiled(source, tuple(sorted(names)))
+    cells = tuple(types.CellType(names[name]) for name in code.co_freevars)
+    return types.FunctionType(code, globals() if module is None else module, "run", None, cells)
+
+
+@functools.lru_cache(maxsize=1024)
+def _compiled(source: str, names: tuple[str, ...]) -> types.CodeType:
+    """The code of `run`; the names it uses are made its free variables by a function around it."""
+    inner = source.strip().replace("\n", "\n    ")
+    text = f"def around({', '.join(names)}):\n    {inner}\n    return run\n"
+    filename = FILENAME.format(number=f"{next(_numbers)}")
+    around = next(one for one in compile(text, filename, "exec").co_consts if isinstance(one, types.CodeType))
+    # So that a traceback and a debugger show the lines.
+    linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
+    return next(one for one in around.co_consts if isinstance(one, types.CodeType))
+
+
+def _parameters(code: types.CodeType) -> tuple[str, str]:
+    """The parameter list of *code* and how to pass each one on, as source."""
+    wanted = code.co_argcount + code.co_kwonlyargcount
+    varargs, varkeys = bool(code.co_flags & inspect.CO_VARARGS), bool(code.co_flags & inspect.CO_VARKEYWORDS)
+    names = code.co_varnames[: wanted + varargs + varkeys]
+    if not all(_usable(name) for name in names):
+        return _GENERIC
+    params, args = list(names[: code.co_argcount]), list(names[: code.co_argcount])
+    if code.co_posonlyargcount:
+        params.insert(code.co_posonlyargcount, "/")
+    if varargs:
+        params.append(f"*{names[wanted]}")
+        args.append(f"*{names[wanted]}")
+    elif code.co_kwonlyargcount:
+        params.append("*")
+    params += names[code.co_argcount : wanted]
+    args += [f"{name}={name}" for name in names[code.co_argcount : wanted]]
+    if varkeys:
+        params.append(f"**{names[-1]}")
+        args.append(f"**{names[-1]}")
+    return ", ".join(params), ", ".join(args)
+
+
+def _usable(name: str) -> bool:
+    return name.isidentifier() and not keyword.iskeyword(name) and name not in _RESERVED
+
+
+def is_shaped(fn: Any) -> bool:
+    """Whether *fn* was made here."""
+    return isinstance(fn, types.FunctionType) and fn.__code__.co_filename.startswith("<ldinstrument ")
+
+
+def closed_over(fn: Any, name: str) -> Any:
+    """What the closure variable *name* of a function made here stands for; None when it has none."""
+    where = fn.__code__.co_freevars
+    return fn.__closure__[where.index(name)].cell_contents if name in where else None
+
+
+# -- what templates use -------------------------------------------------------------------------------
+
+
+def _bare(error: BaseException) -> BaseException:
+    """*error* without the traceback entry of the `yield` it was thrown in at: it is on its way to another frame."""
+    if error.__traceback__ is not None:
+        error.__traceback__ = error.__traceback__.tb_next
+    return error
+
+
+def _first_step(inner: Any) -> Any:
+    """The first step of an async generator that no event loop shall know of.
+
+    A loop closes the async generators it knows when it shuts down, all at once: ours and the one inside would be closed
+    at the same time, and one of them would complain. Ours closes the inner one.
+    """
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        return inner.__anext__()
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+
+
+_numbers = itertools.count(1)
+_ALWAYS: dict[str, Any] = {
+    "_BaseException": BaseException,
+    "_GeneratorExit": GeneratorExit,
+    "_StopAsyncIteration": StopAsyncIteration,
+    "_StopIteration": StopIteration,
+    "_bare": _bare,
+    "_first_step": _first_step,
+    "_len": len,
+    "_partial": functools.partial,
+    "_type": type,
+}
+_TEMPLATES = (CALL, COROUTINE, GENERATOR, ASYNC_GENERATOR, TASK_CALL, TASK_COROUTINE, TASK_GENERATOR)
+_RESERVED = frozenset(word for template in _TEMPLATES for word in re.findall(r"\b_\w+", template)) | {
+    "_args",
+    "_kwargs",
+}
