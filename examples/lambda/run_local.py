@@ -67,6 +67,8 @@ def run(mode: str, invocations: int, round_trip: float) -> Run:
             for number in range(invocations):
                 done.append(function.invoke({"userId": f"user-{number}", "items": 1 + number % 3}))
                 function.finish()
+                if done[-1].outcome != "ok":
+                    raise SystemExit(f"invocation {number} {done[-1].outcome}; the function said:\n{function.log()}")
             log = function.log()
         arrived = {event["data"]["sessionId"]: event["received"] for event in intake.events("invocation.duration")}
         return Run(mode, done, arrived, intake.duplicates, log)

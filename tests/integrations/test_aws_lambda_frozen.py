@@ -280,7 +280,7 @@ def handler(event, context):
     time.sleep(event)
 """,
         mode,
-        timeout=3.0,
+        timeout=2.0,
     )
 
     stuck, fine = invoke(function, 60, 0)
@@ -330,7 +330,7 @@ def test_ours_is_never_held_past_the_time_out(mode: str, deploy: Deploy, tmp_pat
     with socket.create_server(("127.0.0.1", 0)) as black_hole:
         uri = f"http://127.0.0.1:{black_hole.getsockname()[1]}"
         module = OURS + "handler = lambda_handler(context='u', deliver=MODE, timeout=30)(lambda event, context: 1)"
-        function = deploy(module, mode, timeout=2.5, environment={"LAUNCHDARKLY_EVENTS_URI": uri})
+        function = deploy(module, mode, timeout=1.5, environment={"LAUNCHDARKLY_EVENTS_URI": uri})
         done = invoke(function, 0, 1)
 
         assert [(one.outcome, one.response) for one in done] == [("ok", 1)] * 2
