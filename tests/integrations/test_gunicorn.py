@@ -1,0 +1,177 @@
+"""Prefork servers with a client made before the fork: gunicorn `--preload`, multiprocessing, Celery's prefork pool."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
+ROOT = Path(__file__).parent.parent.parent
+_spec = importlib.util.spec_from_file_location("hostile", ROOT / "tests" / "delivery" / "hostile.py")
+assert _spec is not None
+assert _spec.loader is not None
+hostile: Any = sys.modules.setdefault("hostile", importlib.util.module_from_spec(_spec))
+_spec.loader.exec_module(hostile)
+
+APPLICATION = """
+import os, threading
+import ldclient
+from ldinstrument.delivery import launchdarkly_config
+from ldinstrument.sessions import open_session
+
+ldclient.set_config(launchdarkly_config("sdk-key", events_only=True, flush_interval=3600))
+client = ldclient.get()
+context = ldclient.Context.create("u-1")
+client.track(f"preload.{os.getpid()}", context)
+
+def app(environ, start_response):
+    client.track("request." + environ["QUERY_STRING"], context)
+    start_response("200 OK", [("Content-Length", "0")])
+    return []
+"""
+
+
+@pytest.fixture(name="server")
+def _server() -> Iterator[Any]:
+    with hostile.HostileServer() as server:
+        yield server
+
+
+def _environment(url: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "LDINSTRUMENT_URL": url, "no_proxy": "*"}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("hooks", [True, False], ids=["with our hooks", "without"])
+def test_gunicorn_preload(server, tmp_path, hooks):
+    """Every request's event arrives once, the preloaded one once, and the workers end in time."""
+    pytest.importorskip("gunicorn")
+    (tmp_path / "application.py").write_text(APPLICATION)
+    line = "from ldinstrument.integrations.gunicorn import post_fork, worker_exit\n" if hooks else ""
+    (tmp_path / "conf.py").write_text(line)
+    port = _free_port()
+    program = [sys.executable, "-m", "gunicorn", "--preload", "-w", "2", "-b", f"127.0.0.1:{port}", "-c", "conf.py",
+               "--graceful-timeout", "5", "application:app"]  # fmt: skip
+    log = (tmp_path / "log").open("w")
+    gunicorn = subprocess.Popen(program, cwd=tmp_path, env=_environment(server.url), stderr=log)
+    try:
+        for number in range(40):
+            _get(f"http://127.0.0.1:{port}/?{number}")
+    finally:
+        gunicorn.send_signal(signal.SIGTERM)
+        code = gunicorn.wait(20)
+        log.close()
+    assert code == 0, (tmp_path / "log").read_text()
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    keys = server.keys()
+    assert {key: count for key, count in keys.items() if key.startswith("request.")} == {
+        f"request.{number}": 1 for number in range(40)
+    }
+    assert keys[f"preload.{gunicorn.pid}"] == 1
+
+
+def _get(url: str) -> None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            opener.open(url, timeout=5).read()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _run(tmp_path: Path, server: Any, text: str) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(text)
+    done = subprocess.run([sys.executable, program], env=_environment(server.url), cwd=tmp_path, capture_output=True,
+                          text=True, timeout=60)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_multiprocessing(server, tmp_path):
+    """A pool of forked workers, each of which ends in its own way; nothing is sent twice and nothing hangs."""
+    _run(
+        tmp_path,
+        server,
+        APPLICATION
+        + """
+import multiprocessing
+from ldinstrument.delivery import flush
+
+def work(number):
+    client.track(f"work.{number}", context)
+    return flush(5.0).delivered
+
+if __name__ == "__main__":
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        assert pool.map(work, range(30), chunksize=1) == [1] * 30
+    assert flush(5.0).delivered == 1
+""",
+    )
+    keys = server.keys()
+    assert {key: count for key, count in keys.items() if key.startswith("work.")} == {
+        f"work.{number}": 1 for number in range(30)
+    }
+    assert sum(count for key, count in keys.items() if key.startswith("preload.")) == 1
+
+
+def test_celery_prefork(server, tmp_path):
+    """Tasks in Celery's prefork pool, with a client made in the parent."""
+    pytest.importorskip("celery")
+    (tmp_path / "tasks.py").write_text(
+        APPLICATION
+        + """
+from celery import Celery
+from ldinstrument.delivery import flush
+
+queue = Celery("tasks", broker="filesystem://", backend="file://results")
+queue.conf.broker_transport_options = {"data_folder_in": "queue", "data_folder_out": "queue"}
+queue.conf.worker_hijack_root_logger = False
+
+@queue.task
+def work(number):
+    client.track(f"work.{number}", context)
+    return flush(5.0).delivered
+"""
+    )
+    for folder in ("queue", "results"):
+        (tmp_path / folder).mkdir()
+    program = [sys.executable, "-m", "celery", "-A", "tasks:queue", "worker", "-P", "prefork", "-c", "2", "-l", "warning",
+               "--without-gossip", "--without-mingle", "--without-heartbeat"]  # fmt: skip
+    log = (tmp_path / "log").open("w")
+    worker = subprocess.Popen(program, cwd=tmp_path, env=_environment(server.url), stderr=log, stdout=log)
+    try:
+        _run(
+            tmp_path,
+            server,
+            "import tasks\nresults = [tasks.work.delay(number) for number in range(10)]\n"
+            "assert [one.get(timeout=30) for one in results] == [1] * 10\n",
+        )
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        worker.wait(20)
+        log.close()
+    keys = server.keys()
+    assert {key: count for key, count in keys.items() if key.startswith("work.")} == {
+        f"work.{number}": 1 for number in range(10)
+    }, (tmp_path / "log").read_text()
