@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from .errors import ApiError, Forbidden, NotFound, Unauthorized
 from .metrics import RESERVED_PREFIXES, Metric, event_rule
+from .plans import incompatible
 from .rest import Difference, MetricsAPI, RemoteMetric, differences
 from .rest_bodies import metric_body
 
@@ -81,19 +82,23 @@ def examine(key: str, api: MetricsAPI, catalog: Iterable[Metric]) -> list[Findin
     """
     wanted = {metric.key: metric for metric in catalog}
     walked = access(api)
-    if walked[-1].status == "broken":
-        return walked
+    return walked if walked[-1].status == "broken" else [*walked, *_walk(key, api, wanted, _health(api))]
+
+
+def _walk(
+    key: str, api: MetricsAPI, wanted: dict[str, Metric], health: tuple[dict[str, Any], ...] | None
+) -> Iterator[Finding]:
+    """The links of one metric, to the first broken one."""
     found, finding = _existence(key, api, wanted)
-    walked.append(finding)
+    yield finding
     if found is None:
-        return walked
-    patient = Patient(key, api, wanted, found, _health(api))
+        return
+    patient = Patient(key, api, wanted, found, health)
     for check in METRIC_CHECKS:
         for link in check(patient):
-            walked.append(link)
+            yield link
             if link.status == "broken":
-                return walked
-    return walked
+                return
 
 
 def access(api: MetricsAPI) -> list[Finding]:
@@ -227,6 +232,10 @@ def _definition(patient: Patient) -> Iterator[Finding]:
             "only LaunchDarkly's side can be checked",
             f"ldinstrument doctor {patient.key} --code YOUR_PACKAGE",
         )
+        return
+    problem = incompatible(patient.declared, patient.found)
+    if problem:
+        yield Finding("definition", "broken", problem, "numbers in two units under one metric mean nothing")
         return
     drifted = [one for one in differences(metric_body(patient.declared), patient.found) if not one.label]
     if not drifted:
@@ -388,7 +397,7 @@ def _ago(seconds: float) -> str:
 
 
 _LOCAL_ADVICE = {
-    "event receipt": ("events come under another key", "ldinstrument tail"),
+    "event receipt": ("event keys are case-sensitive", "ldinstrument tail"),
     "analysis unit": (
         "events whose context has none of the metric's analysis units count for nothing",
         "give the session a context of that kind: session(Context.create(key, kind))",
@@ -406,11 +415,11 @@ def _seen_locally(patient: Patient) -> Iterator[Finding]:
     for one in patient.health or ():
         if one.get("subject") != patient.key or one.get("check") not in _LOCAL_ADVICE:
             continue
-        why, command = _LOCAL_ADVICE[one["check"]]
+        detail, (why, command) = str(one.get("detail")), _LOCAL_ADVICE[one["check"]]
         if one.get("ok"):
-            yield Finding(one["check"], "ok", str(one.get("detail")))
-        else:
-            yield Finding(one["check"], "broken", str(one.get("detail")), why, command)
+            yield Finding(one["check"], "ok", detail)
+        elif one["check"] != "event receipt" or "case-sensitive" in detail:  # never received: see last seen
+            yield Finding(one["check"], "broken", detail, why, command)
     if patient.health is None:
         yield Finding(
             "exposure",
@@ -485,12 +494,7 @@ def examine_all(api: MetricsAPI, catalog: Iterable[Metric]) -> tuple[list[Findin
     if shared[-1].status == "broken":
         return shared, {}
     health = _health(api)
-    told: dict[str, list[Finding]] = {}
-    for key in wanted:
-        found, finding = _existence(key, api, wanted)
-        findings = [finding]
-        if found is not None:
-            patient = Patient(key, api, wanted, found, health)
-            findings += [link for check in METRIC_CHECKS for link in check(patient)]
-        told[key] = [link for link in findings if link.status in ("broken", "warning")]
-    return shared, told
+    return shared, {
+        key: [link for link in _walk(key, api, wanted, health) if link.status in ("broken", "warning")]
+        for key in wanted
+    }

@@ -250,14 +250,14 @@ def _change(metric: Metric, found: RemoteMetric | None, units: frozenset[str] | 
         problem = f"the project has no analysis unit {', '.join(map(repr, absent))}" if absent else ""
         return Change(metric, "error" if absent else "create", problem=problem, place=place)
     differing = differences(metric_body(metric), found)
-    problem = _incompatible(metric, found)
+    problem = incompatible(metric, found)
     if problem:
         return Change(metric, "error", found, differing, problem, place)
     drifted = any(not one.label for one in differing)
     return Change(metric, "drift" if drifted else "unchanged", found, differing, place=place)
 
 
-def _incompatible(metric: Metric, found: RemoteMetric) -> str:
+def incompatible(metric: Metric, found: RemoteMetric) -> str:
     """Why the events of *metric* would spoil what *found* has counted so far; empty when they would not."""
     if found.kind != "custom":
         return (

@@ -147,7 +147,8 @@ class _Finding:
         self._from_code = True
         self._modules.append(name)
         for value in list(vars(module).values()) if module is not None else ():
-            if isinstance(value, Metric) and value.key not in _STANDARD:
+            # Not isinstance: it would ask a proxy (Flask's request) for its class.
+            if type(value) is Metric and value.key not in _STANDARD:
                 self._declare(value, definitions.catalog.place(value.key) or str(path or name))
         if path is None or path.suffix != ".py":
             return
@@ -240,7 +241,7 @@ def _short(place: str) -> str:
 def _modules(target: str, finding: _Finding) -> Iterator[tuple[str, ModuleType | None, Path | None]]:
     """Name, module (None when importing failed) and source of a target and, for a package, of everything below it."""
     if target.endswith(".py") or "/" in target or "\\" in target:
-        yield _imported_file(Path(target))
+        yield from _program(Path(target))
         return
     module = _imported(target)
     yield target, module, _source(module.__spec__)
@@ -310,12 +311,29 @@ def _imported_file(path: Path) -> tuple[str, ModuleType, Path]:
         raise DefinitionError(f"{path} does not exist")
     path = path.resolve()
     _prepend(path.parent)
+    for name, loaded in list(sys.modules.items()):
+        if getattr(loaded, "__file__", None) == str(path):
+            return name, loaded, path
     # Two programs may both be called app.py, and one may be called like a module of the standard library.
     name = path.stem if path.stem not in sys.modules else f"{path.parent.name}_{path.stem}"
     try:
         return name, _guarded(lambda: _executed(name, path)), path
     except _ImportFailed as error:
         raise DefinitionError(f"{path} cannot be imported: {error}") from error
+
+
+def _program(path: Path) -> Iterator[tuple[str, ModuleType | None, Path | None]]:
+    """A file, and the modules beside and below it that it imports."""
+    before = set(sys.modules)
+    yield _imported_file(path)
+    folder = path.resolve().parent
+    for name in sorted(set(sys.modules) - before):
+        module = sys.modules[name]
+        source = _source(module.__spec__) if isinstance(module, ModuleType) else None
+        if source is None or source == path.resolve() or "site-packages" in source.parts:
+            continue
+        if folder in source.resolve().parents:
+            yield name, module, source
 
 
 def _executed(name: str, path: Path) -> ModuleType:

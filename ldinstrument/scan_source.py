@@ -10,6 +10,7 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import FunctionType, ModuleType
 from typing import Any, Literal
 
 from .errors import DefinitionError
@@ -145,12 +146,7 @@ class _Reader(ast.NodeVisitor):
             return ""
         if node.id in self._names:
             return self._names[node.id]
-        known = self._namespace.get(node.id)
-        home = getattr(known, "__module__", None) or ""
-        if isinstance(home, str) and _ours(home):
-            return f"{home}.{getattr(known, '__name__', '')}"
-        name = getattr(known, "__name__", "")
-        return name if isinstance(name, str) and _ours(name) else ""
+        return _name_of(self._namespace.get(node.id))
 
     def _last(self, node: ast.expr) -> str:
         return self._canonical(node).rpartition(".")[2]
@@ -263,7 +259,7 @@ class _Reader(ast.NodeVisitor):
             self._add("event", text, node)
             return
         metric = self._value(key)
-        if isinstance(metric, Metric):
+        if _is(metric, Metric):
             self._add("metric", metric.key, node, metric=metric)
         elif not (isinstance(key, ast.Call) and self._last(key.func) == "Metric"):
             self._dynamic("record", node)
@@ -285,15 +281,15 @@ class _Reader(ast.NodeVisitor):
     # -- values ------------------------------------------------------------------------------------------
     def _text(self, node: ast.expr | None) -> str | None:
         value = self._value(node)
-        return value if isinstance(value, str) else None
+        return value if _is(value, str) else None
 
     def _strings(self, node: ast.expr | None) -> tuple[str, ...]:
         if isinstance(node, (ast.Tuple, ast.List)):
             return tuple(text for text in map(self._text, node.elts) if text)
         value = self._value(node)
-        if isinstance(value, str):
+        if _is(value, str):
             return (value,)
-        return tuple(value) if isinstance(value, (tuple, list)) else ()
+        return tuple(value) if _is(value, tuple) or _is(value, list) else ()
 
     def _value(self, node: ast.expr | None) -> Any:
         """What a literal or a module's constant is; `_MISSING` when only running would tell."""
@@ -304,7 +300,7 @@ class _Reader(ast.NodeVisitor):
         if isinstance(node, ast.Attribute):
             owner = self._value(node.value)
             # Only plain modules and classes: anything else may run code of its own when asked for an attribute.
-            return vars(owner).get(node.attr, _MISSING) if isinstance(owner, (type, type(ast))) else _MISSING
+            return vars(owner).get(node.attr, _MISSING) if _is(owner, type) or _is(owner, ModuleType) else _MISSING
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
             left, right = self._text(node.left), self._text(node.right)
             return left + right if left is not None and right is not None else _MISSING
@@ -319,6 +315,25 @@ class _Reader(ast.NodeVisitor):
         self, kind: Kind, key: str, node: ast.AST, *, metrics: tuple[str, ...] = (), metric: Metric | None = None
     ) -> None:
         self.found.append(Use(kind, key, getattr(node, "lineno", 0), metrics, metric))
+
+
+def _name_of(known: Any) -> str:
+    """The dotted name of a module, class or function of ours.
+
+    Nothing else is asked for an attribute, or even for its class: a proxy (Flask's `request`) would run code.
+    """
+    if _is(known, ModuleType):
+        name = known.__name__
+    elif _is(known, type) or _is(known, FunctionType):
+        name = f"{known.__module__}.{known.__name__}"
+    else:
+        return ""
+    return name if _ours(name) else ""
+
+
+def _is(value: Any, kind: type) -> bool:
+    """`isinstance` without the detour over `value.__class__`."""
+    return issubclass(type(value), kind)
 
 
 def _ours(module: str | None) -> bool:

@@ -43,10 +43,8 @@ def doctor(
         })  # fmt: skip
     else:
         _show(walked)
-        for key, told in by_metric.items():
-            say(f"\n{key}: {'nothing to see' if not told else ''}", "bold" if told else "green")
-            if told:
-                _show(told)
+        if by_metric:
+            _show_all(by_metric)
     raise typer.Exit(_code(everything))
 
 
@@ -60,6 +58,20 @@ def _show(findings: Sequence[Finding]) -> None:
             lines.append(f"what helps: {finding.command}")
         row(shown, finding.status, finding.check, "\n".join(lines), style=_STYLES[finding.status])
     out().print(shown)
+
+
+def _show_all(by_metric: dict[str, list[Finding]]) -> None:
+    """One line per metric and finding; what helps is said once, however many metrics it would help."""
+    shown = table("Metric", "", "What was seen", keys=by_metric)
+    for key, told in by_metric.items():
+        for finding in told or [Finding("", "ok", "every link holds")]:
+            what = f"{finding.check}: {finding.what}" if finding.check else finding.what
+            row(shown, key, finding.status, what, style=_STYLES[finding.status])
+    out().print(shown)
+    helps = {(one.check, one.why, one.command) for told in by_metric.values() for one in told if one.command}
+    for check, why, command in sorted(helps):
+        say(f"{check}: {why}\n    what helps: {command}")
+    say("the whole walk of one metric: ldinstrument doctor METRIC")
 
 
 def _code(findings: Sequence[Finding]) -> int:

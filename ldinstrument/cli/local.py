@@ -16,6 +16,7 @@ from ..errors import missing_extra
 from .terminal import AsJson, HostName, Project, connect, guarded, out, print_json, row, say, table
 
 POLL_SECONDS = 0.5
+NUMBERS = ("Units", "Events", "Mean", "p50", "p95")
 
 
 def dev(
@@ -59,8 +60,9 @@ def readout(project: Project = None, host: HostName = None, as_json: AsJson = Fa
     if as_json:
         print_json(found)
         return
-    shown = table("Metric", "Flag", "Variation", "Units", "Events", "Mean", "p50", "p95",
-                  right=["Units", "Events", "Mean", "p50", "p95"])  # fmt: skip
+    shown = table(
+        *("Metric", "Flag", "Variation", *NUMBERS), right=NUMBERS, keys=[one["metric"] for one in found["rows"]]
+    )
     for one in found["rows"]:
         numbers = (_number(one.get(name)) for name in ("mean", "p50", "p95"))
         row(shown, one["metric"], one["flag"], one["value"], one["units"], one["events"], *numbers)

@@ -67,10 +67,9 @@ def list_(
     if as_json:
         print_json([dict(metric.raw) for metric in found])
         return
-    shown = table("Key", "Measure", "Unit", "Used", "Last seen", "Name", right=["Used"])
+    shown = table("Key", "Measures", "Last seen", "Name", keys=[one.key for one in found])
     for metric in found:
-        used = "?" if metric.experiments is None else metric.experiments
-        row(shown, metric.key, _measure(metric), metric.unit, used, when(metric.last_seen), metric.name)
+        row(shown, metric.key, _measures(metric), when(metric.last_seen), metric.name)
     out().print(shown)
     say(f"{len(found)} of {max(total, len(found))} metrics")
 
@@ -81,6 +80,11 @@ def _measure(metric: RemoteMetric) -> str:
     if not metric.numeric:
         return metric.measure
     return f"p{metric.percentile}" if metric.percentile else metric.aggregation
+
+
+def _measures(metric: RemoteMetric) -> str:
+    archived = " (archived)" if metric.archived else ""
+    return f"{_measure(metric)} of {metric.unit}{archived}" if metric.unit else f"{_measure(metric)}{archived}"
 
 
 @app.command()

@@ -148,7 +148,7 @@ def _json(made: Plan, found: Scan, code: int) -> dict[str, Any]:
 
 def show(made: Plan, found: Scan) -> None:
     """Print a plan for people."""
-    shown = table("", "Metric", "What")
+    shown = table("", "Metric", "What", keys=[change.metric.key for change in made.changes])
     for change in made.changes:
         mark, style = _MARKS[change.action]
         row(shown, mark, change.metric.key, "\n".join(_what(change)), style=style)
@@ -203,7 +203,7 @@ def _remarks(made: Plan, found: Scan) -> Iterator[str]:
     for where, reason in found.unreadable:
         yield f"? {where}: {reason}"
     if found.dynamic:
-        yield f"? {len(found.dynamic)} keys are made at run time and cannot be seen from here:"
+        yield f"? keys made at run time, which cannot be seen from here: {len(found.dynamic)}"
         yield from (f"    {place}: {what}" for place, what in found.dynamic[:_SHOWN])
         yield from _more(len(found.dynamic))
     for metric in found.metrics:
@@ -212,7 +212,7 @@ def _remarks(made: Plan, found: Scan) -> Iterator[str]:
     if made.unmanaged:
         keys = ", ".join(metric.key for metric in made.unmanaged[:_SHOWN])
         more = f" and {len(made.unmanaged) - _SHOWN} more" if len(made.unmanaged) > _SHOWN else ""
-        yield f"  {len(made.unmanaged)} metrics in LaunchDarkly are not in the code, and stay: {keys}{more}"
+        yield f"  in LaunchDarkly and not in the code, left alone: {len(made.unmanaged)} ({keys}{more})"
 
 
 def _more(count: int) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Annotated, Any
@@ -68,11 +68,23 @@ def connect(project: str | None, host: str | None) -> MetricsAPI:
     return api
 
 
-def table(*columns: str, title: str | None = None, right: Sequence[str] = ()) -> Table:
-    """An empty table that folds long words instead of cutting them."""
-    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, show_edge=False)
+def table(*columns: str, right: Sequence[str] = (), keys: Iterable[str] = ()) -> Table:
+    """An empty table that folds long words instead of cutting them.
+
+    Args:
+        right: columns of numbers.
+        keys: what the `Key` or `Metric` column will hold; up to 40 characters of it are not folded, so that they can
+            be copied.
+    """
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    widest = min(40, max((len(key) for key in keys), default=1))
     for column in columns:
-        made.add_column(column, overflow="fold", justify="right" if column in right else "left")
+        made.add_column(
+            column,
+            overflow="fold",
+            justify="right" if column in right else "left",
+            min_width=widest if column in ("Key", "Metric") else None,
+        )
     return made
 
 

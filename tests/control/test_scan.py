@@ -274,6 +274,33 @@ def test_one_module_of_a_package(package: Callable[..., str]) -> None:
     assert keys(scan([f"{name}.a", f"{name}.b"])) == runs("a", "b")
 
 
+def test_proxies_are_not_woken(package: Callable[..., str]) -> None:
+    """Flask's request, and worse: nothing in a module's namespace is asked for attributes."""
+    name = package(
+        a="""
+            from flask import request, current_app
+            import ldinstrument as ld
+
+            class Trap:
+                @property
+                def __class__(self): raise SystemError("woken")
+                def __getattr__(self, name): raise SystemError("woken")
+
+            trap = Trap()
+
+            def work():
+                trap.record("x")
+                request.session.record(trap.key)
+                with ld.track_task(trap): ...
+                with ld.track_task(trap.key): ...
+                trap()
+        """
+    )
+    found = scan(name)
+    assert [what for _, what in found.dynamic] == ["record", "track_task", "track_task"]
+    assert found.unreadable == ()
+
+
 def test_a_file_by_its_path(tmp_path: Path, package: Callable[..., str]) -> None:
     """Two programs that are both called app.py."""
     package()
@@ -285,6 +312,18 @@ def test_a_file_by_its_path(tmp_path: Path, package: Callable[..., str]) -> None
     found = scan(["one/program.py", "two/program.py"])
     assert keys(found) == runs("one", "two")
     assert found.place("two.duration") == "two/program.py:2"
+
+
+def test_a_file_brings_its_neighbours(tmp_path: Path, package: Callable[..., str]) -> None:
+    """What a program imports from its own folder belongs to it."""
+    package()
+    (tmp_path / "program_main.py").write_text("import program_helper, json")
+    (tmp_path / "program_helper.py").write_text(
+        "import ldinstrument as ld\ndef f():\n    with ld.track_task('helped'): ..."
+    )
+    found = scan("program_main.py")
+    assert keys(found) == runs("helped")
+    assert found.modules == ("program_main", "program_helper")
 
 
 def test_a_catalog_by_name(package: Callable[..., str]) -> None:

@@ -1,0 +1,458 @@
+"""The command line, command by command, with its errors and exit codes, against the local LaunchDarkly."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ldclient
+import pytest
+
+from ldinstrument.cli import main
+from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
+from ldinstrument.metrics import STANDARD_METRICS, Metric
+from ldinstrument.rest import MetricsAPI
+
+ROOT = Path(__file__).resolve().parents[2]
+SUM = Metric("cart.value", unit="dollars", success_criteria="HigherThanBaseline", aggregation="sum")
+APP = """
+    import ldinstrument as ld
+
+    ld.bootstrap(wait=False)  # must not create anything when the code is only looked at
+    ld.catalog.add(ld.Metric("cart.value", unit="dollars", success_criteria="HigherThanBaseline", aggregation="sum"))
+
+    @ld.track_task("checkout.total")
+    def total(s: ld.Session):
+        s.record("cart.value", 3)
+"""
+COMMAND = [sys.executable, "-c", "import sys; from ldinstrument.cli import main; sys.exit(main())"]
+KEYS = {"cart.value", "checkout.total.duration", "checkout.total.success_rate"}
+
+
+class Ran:
+    """What a command did."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture(name="run")
+def _run(
+    ld: LocalLaunchDarkly, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Ran]:
+    """Run the command line in this process, 80 columns wide, without a terminal."""
+    monkeypatch.setenv("LDINSTRUMENT_URL", ld.url)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+    def run(*arguments: str) -> Ran:
+        capsys.readouterr()
+        code = main(arguments)
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(name="app")
+def _app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A program, and the name of its file."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    (tmp_path / "program_cli.py").write_text(textwrap.dedent(APP))
+    yield "program_cli.py"
+    for name in set(sys.modules) - before:
+        if name.startswith("program"):
+            del sys.modules[name]
+
+
+# -- plan and apply --------------------------------------------------------------------------------
+
+
+def test_plan_apply_plan(run: Callable[..., Ran], api: MetricsAPI, app: str) -> None:
+    """Changes: 3. Applied: 0. Nothing to do: 0. And looking creates nothing, whatever the code does on import."""
+    planned = run("plan", app)
+    assert planned.code == 3
+    assert "checkout.total.duration" in planned.out
+    assert "program_cli.py:7" in planned.out
+    assert "3 to create" in planned.out
+    assert f"ldinstrument apply {app}" in planned.err
+    assert "token from LDINSTRUMENT_URL" in planned.err
+    assert api.count() == 0
+    applied = run("apply", app)
+    assert (applied.code, applied.out.count("created: ")) == (0, 3)
+    assert f"{api.host.url}/projects/default/metrics/cart.value" in applied.out
+    assert {found.key for found in api.list()} == KEYS
+    again = run("plan", app)
+    assert (again.code, "3 as they should be" in again.out) == (0, True)
+
+
+def test_no_line_of_a_plan_is_wider_than_80_columns_for_tables(run: Callable[..., Ran]) -> None:
+    """Without a terminal, tables are 80 columns wide, keys are whole and nothing is coloured."""
+    planned = run("plan")
+    assert planned.code == 3
+    rows = [line for line in planned.out.splitlines() if not line.startswith(("?", "!"))]
+    assert max(map(len, rows)) <= 80
+    assert "\x1b" not in planned.out
+    for metric in STANDARD_METRICS:
+        assert metric.key in planned.out
+
+
+def test_plan_as_json(run: Callable[..., Ran], app: str) -> None:
+    """The same as data, with nothing else on stdout."""
+    planned = run("plan", app, "--json")
+    found = planned.json
+    assert (planned.code, found["exitCode"], found["project"]) == (3, 3, "default")
+    assert {change["key"]: change["action"] for change in found["changes"]} == dict.fromkeys(KEYS, "create")
+    assert found["changes"][0]["declaredAt"] == "program_cli.py:5"
+    applied = run("apply", app, "--json")
+    assert {change["result"] for change in applied.json["changes"]} == {"created"}
+
+
+def test_drift_is_4_and_only_patched_with_update(run: Callable[..., Ran], api: MetricsAPI, app: str) -> None:
+    """Field by field, with the number of experiments; apply without --update leaves it and says so."""
+    api.create(Metric("cart.value", unit="euros", success_criteria="HigherThanBaseline", aggregation="sum"))
+    planned = run("plan", app)
+    assert planned.code == 4
+    assert "unit: 'euros' -> 'dollars'" in planned.out
+    assert "used by 0 experiments" in planned.out
+    applied = run("apply", app)
+    assert (applied.code, "still different" in applied.out) == (4, True)
+    assert api.get("cart.value").unit == "euros"
+    updated = run("apply", app, "--update")
+    assert (updated.code, "updated: cart.value" in updated.out) == (0, True)
+    assert api.get("cart.value").unit == "dollars"
+
+
+def test_an_error_is_1_and_nothing_is_applied(run: Callable[..., Ran], api: MetricsAPI) -> None:
+    """session.duration in seconds."""
+    api.create(Metric("session.duration", unit="seconds", success_criteria="LowerThanBaseline"))
+    assert run("plan").code == 1
+    applied = run("apply")
+    assert applied.code == 1
+    assert "error: nothing was applied: session.duration: it counts seconds" in applied.err
+    assert api.count() == 1
+
+
+def test_what_the_source_tells(run: Callable[..., Ran], app: str) -> None:
+    """Undeclared keys make it 4; dynamic ones and modules that cannot be imported are told."""
+    Path("program_bad.py").write_text(
+        "import ldinstrument as ld\n\ndef f(key, s: ld.Session):\n    s.record('Cart.Value')\n    s.record(key)\n"
+        "    with ld.track_task(f'{key}.x'): ...\n"
+    )
+    planned = run("plan", app, "program_bad.py")
+    assert planned.code == 4
+    assert "program_bad.py:4: event key 'Cart.Value': it differs only by case from 'cart.value'" in planned.out
+    assert "cannot be seen from here: 2" in planned.out
+    assert "program_bad.py:6: track_task" in planned.out
+    found = run("plan", app, "program_bad.py", "--json").json
+    assert (len(found["undeclared"]), len(found["dynamic"])) == (1, 2)
+
+
+def test_context_kinds_are_created_only_when_asked(run: Callable[..., Ran], api: MetricsAPI, app: str) -> None:
+    """The advice names the option, and the option does it."""
+    Path("program_units.py").write_text(
+        "from ldinstrument import Metric\n"
+        "METRICS = [Metric('org.seats', measure='count', analysis_units=['organization'])]\n"
+    )
+    planned = run("plan", "program_units:METRICS")
+    assert (planned.code, "--create-context-kinds" in planned.out) == (1, True)
+    assert run("apply", "program_units:METRICS", "--create-context-kinds").code == 0
+    assert "organization" in api.analysis_units()
+
+
+def test_a_failed_apply_is_1(run: Callable[..., Ran], ld: LocalLaunchDarkly, app: str) -> None:
+    """LaunchDarkly refuses one: told with its words, the others are created."""
+    ld.fault("/api/v2/metrics/default", method="POST", status=400, body='{"message": "odd", "id": "support-1"}')
+    applied = run("apply", app)
+    assert applied.code == 1
+    assert re.search(r"failed: \S+: odd .*support-1", applied.err)
+    assert "2 done, 1 failed" in applied.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["plan", "no_such_package"], "cannot be imported"),
+        (["plan", "nothing.py"], "does not exist"),
+        (["plan", "os:path"], "no Catalog"),
+        (["plan", "--host", "http://example.org"], "https"),
+        (["plan", "--host", "http://127.0.0.1:9"], "no LaunchDarkly API token"),
+        (["metrics", "get", "no.such"], "Invalid resource identifier|Not Found|not found"),
+        (["metrics", "rename", "no.such", "x"], "404"),
+        (["metrics", "create", "Bad Key", "--measure", "count"], "letters, digits"),
+        (["metrics", "create", "a.b"], "unit: a value needs one"),
+        (["metrics", "create", "a.b", "--unit", "ms"], "success_criteria"),
+        (["metrics", "create", "a.b", "--kind", "trace"], "custom, pageview, click"),
+        (["metrics", "create", "a.b", "--kind", "pageview"], "UrlMatch"),
+        (["metrics", "update", "a.b", "key=c"], "never changes"),
+    ],
+)
+def test_errors_are_one_line_and_1(run: Callable[..., Ran], arguments: list[str], words: str) -> None:
+    """No traceback, a clear word."""
+    ran = run(*arguments)
+    assert ran.code == 1
+    assert re.search(words, ran.err)
+    errors = [line for line in ran.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["plan", "--nope"],
+        ["metrics", "get"],
+        ["metrics", "update", "a.b", "nonsense"],
+        ["nope"],
+        ["metrics", "list", "-n", "0"],
+    ],
+)
+def test_wrong_usage_is_2(run: Callable[..., Ran], arguments: list[str]) -> None:
+    """As everywhere."""
+    assert run(*arguments).code == 2
+
+
+def test_a_token_is_named_by_its_source_only(
+    run: Callable[..., Ran], ld: LocalLaunchDarkly, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two sources that differ are a warning; neither token is printed, not even on failure."""
+    monkeypatch.setenv("LAUNCHDARKLY_API_HOST", ld.url)
+    monkeypatch.setenv("LD_API_KEY", "api-secret-one")
+    monkeypatch.setenv("LAUNCHDARKLY_ACCESS_TOKEN", "api-secret-two")
+    ran = run("metrics", "list", "--project", "default")
+    assert ran.code == 0
+    assert "token from LD_API_KEY" in ran.err
+    assert "warning: another token stands in LAUNCHDARKLY_ACCESS_TOKEN" in ran.err
+    ld.fault("*", status=401, times=None)
+    failed = run("plan", "--project", "default")
+    assert failed.code == 1
+    assert "secret" not in ran.out + ran.err + failed.out + failed.err
+
+
+# -- metrics ---------------------------------------------------------------------------------------
+
+
+def test_metrics_create_get_list_update_rename_delete(run: Callable[..., Ran], api: MetricsAPI) -> None:
+    """The life of a metric on the command line."""
+    created = run("metrics", "create", "search.latency", "--unit", "milliseconds", "--lower-is-better",
+                  "--percentile", "95", "--tag", "search", "--name", "Search latency",
+                  "--analysis-unit", "user")  # fmt: skip
+    assert (created.code, "created: search.latency" in created.out) == (0, True)
+    shown = run("metrics", "get", "search.latency").out
+    for words in ("p95", "milliseconds", "lower", "Search latency", "never", f"{api.host.url}/projects/default"):
+        assert words in shown
+    assert run("metrics", "get", "search.latency", "--json").json["percentileValue"] == 95
+    listed = run("metrics", "list", "--tag", "search", "--kind", "custom", "--query", "search")
+    assert "search.latency" in listed.out
+    assert "p95 of" in listed.out
+    assert [one["key"] for one in run("metrics", "list", "--json").json] == ["search.latency"]
+    updated = run("metrics", "update", "search.latency", "unit=seconds", "percentileValue=99", "--comment", "slower")
+    assert "percentileValue: 95 -> 99" in updated.out
+    assert api.get("search.latency").percentile == 99
+    assert "'Latency of search'" in run("metrics", "rename", "search.latency", "Latency of search").out
+    deleted = run("metrics", "delete", "search.latency", "no.such", "--yes")
+    assert (deleted.code, "deleted: search.latency" in deleted.out) == (1, True)
+    assert "there is no metric no.such" in deleted.err
+    assert api.count() == 0
+
+
+def test_metrics_create_page_views_and_clicks(run: Callable[..., Ran], api: MetricsAPI) -> None:
+    """The kinds that never pass through track."""
+    assert run("metrics", "create", "pricing.seen", "--kind", "pageview", "--url", "substring:/pricing").code == 0
+    assert run("metrics", "create", "buy.clicked", "--kind", "click", "--url", "exact:https://example.org/",
+               "--selector", "#buy", "--json").json["selector"] == "#buy"  # fmt: skip
+    assert api.get("pricing.seen").raw["urls"] == [{"kind": "substring", "substring": "/pricing"}]
+
+
+def test_delete_asks_and_without_a_terminal_refuses(run: Callable[..., Ran], api: MetricsAPI) -> None:
+    """Nothing is deleted unless somebody says so."""
+    api.create(SUM)
+    refused = run("metrics", "delete", "cart.value")
+    assert (refused.code, "--yes" in refused.err) == (2, True)
+    assert api.count() == 1
+
+
+@pytest.mark.parametrize(("answer", "left"), [("n", 1), ("y", 0)])
+def test_delete_on_a_terminal(ld: LocalLaunchDarkly, api: MetricsAPI, answer: str, left: int) -> None:
+    """A real terminal, a real question, a real answer."""
+    api.create(SUM)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ["LDINSTRUMENT_URL"] = ld.url
+        os.execv(sys.executable, [*COMMAND, "metrics", "delete", "cart.value"])
+    seen = b""
+    while b"[y/N]" not in seen:
+        seen += os.read(terminal, 1000)
+    os.write(terminal, answer.encode() + b"\n")
+    try:
+        while os.read(terminal, 1000):
+            pass
+    except OSError:
+        pass
+    os.waitpid(pid, 0)
+    os.close(terminal)
+    assert api.count() == left
+    assert b"used by 0 experiments" in seen
+
+
+# -- doctor ----------------------------------------------------------------------------------------
+
+
+def test_doctor(run: Callable[..., Ran], api: MetricsAPI, app: str) -> None:
+    """Broken: 1. One metric as a walk, all of them as a list; the command that mends it."""
+    walked = run("doctor", "cart.value", "--code", app)
+    assert walked.code == 1
+    assert "what helps: ldinstrument apply" in walked.out
+    run("apply", app)
+    everything = run("doctor", "--code", app)
+    assert everything.code == 1
+    assert "has never" in everything.out
+    assert everything.out.count("what helps") == 1
+    found = run("doctor", "cart.value", "--code", app, "--json").json
+    assert found["findings"][-1]["check"] == "last seen"
+
+
+# -- around a local LaunchDarkly -------------------------------------------------------------------
+
+
+def test_readout_and_tail(run: Callable[..., Ran], ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
+    """What real traffic by the real SDK left behind."""
+    ld.set_flag(experiment_flag("new-cart", [False, True]))
+    api.create(SUM)
+    client = ldclient.LDClient(
+        ldclient.Config("sdk-test", base_uri=ld.url, events_uri=ld.url, stream_uri=ld.url, diagnostic_opt_out=True)
+    )
+    context = ldclient.Context.create("u-1")
+    client.variation("new-cart", context, False)
+    client.track("cart.value", context, {"via": "test"}, 12.5)
+    client.close()
+    ld.wait_for(lambda: ld.custom_events("cart.value"))
+    shown = run("readout")
+    assert shown.code == 0
+    assert re.search(r"cart\.value\s+new-cart\s+\w+\s+1\s+1\s+12\.5", shown.out)
+    assert {one["metric"] for one in run("readout", "--json").json["rows"]} == {"cart.value"}
+    tailed = run("tail", "--key", "cart.value")
+    assert 'cart.value  = 12.5  user:u-1  {"via": "test"}' in tailed.out
+    (line,) = run("tail", "--key", "cart.value", "--json").out.splitlines()
+    assert json.loads(line)["metricValue"] == 12.5
+    assert run("tail", "-n", "0").out == ""
+
+
+def test_tail_follows(ld: LocalLaunchDarkly) -> None:
+    """Events show while it runs; Ctrl-C ends it without a traceback."""
+    environ = {**os.environ, "LDINSTRUMENT_URL": ld.url, "no_proxy": "127.0.0.1", "PYTHONUNBUFFERED": "1"}
+    command = [*COMMAND, "tail", "-f", "-n", "0", "--json"]
+    following = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
+    lines: list[str] = []
+    assert following.stdout is not None
+    reader = threading.Thread(target=lambda: lines.extend(iter(following.stdout.readline, "")), daemon=True)  # type: ignore[union-attr]
+    reader.start()
+    try:
+        assert following.stderr is not None
+        assert "token from" in following.stderr.readline()
+        end = time.monotonic() + 30
+        while not lines and time.monotonic() < end:
+            client = ldclient.LDClient(
+                ldclient.Config("sdk-test", events_uri=ld.url, use_ldd=True, diagnostic_opt_out=True)
+            )
+            client.track("followed", ldclient.Context.create("u"))
+            client.close()
+            time.sleep(0.3)
+        following.send_signal(2)
+        assert following.wait(20) == 0
+        assert "Traceback" not in following.stderr.read()
+    finally:
+        following.kill()
+        following.wait()
+    assert "followed" in {json.loads(line).get("key") for line in lines}
+
+
+def test_readout_is_for_a_local_launchdarkly_only(run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against LaunchDarkly itself: what to start instead; no request is made."""
+    monkeypatch.setenv("LD_API_KEY", "api-x")
+    ran = run("readout", "--host", "https://launchdarkly.invalid", "--project", "p")
+    assert (ran.code, "ldinstrument dev" in ran.err) == (1, True)
+
+
+def test_dev_serves_until_ctrl_c() -> None:
+    """It prints its address, works, keeps its data in a file, and ends cleanly."""
+    command = [*COMMAND, "dev", "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        assert f"export LDINSTRUMENT_URL={url}" in process.stdout.readline()
+        with MetricsAPI(token="api-x", base_uri=url) as api:
+            api.create(SUM)
+            assert api.count() == 1
+        process.send_signal(2)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_dev_on_a_taken_port(run: Callable[..., Ran], ld: LocalLaunchDarkly) -> None:
+    """One line."""
+    ran = run("dev", "--port", str(ld.port))
+    assert (ran.code, "error: " in ran.err, "Traceback" in ran.err) == (1, True, False)
+
+
+# -- without its libraries -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_without_typer_or_rich_it_says_what_to_install(missing: str) -> None:
+    """The command to type, no traceback."""
+    program = (
+        f"import sys; sys.modules[{missing!r}] = None; from ldinstrument.cli import main; sys.exit(main(['plan']))"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert ran.returncode == 1
+    assert "pip install 'ldinstrument[cli]'" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_every_command_has_help_and_is_in_the_docs(run: Callable[..., Ran]) -> None:
+    """docs/cli.md names every command and every option."""
+    import typer.main
+
+    from ldinstrument.cli.app import app
+
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    root: Any = typer.main.get_command(app)
+    commands = {name: command for name, command in root.commands.items() if name != "metrics"}
+    commands |= {f"metrics {name}": command for name, command in root.commands["metrics"].commands.items()}
+    assert len(commands) >= 13
+    for name, command in commands.items():
+        assert f"ldinstrument {name}" in page, name
+        helped = run(*name.split(), "--help")
+        assert (helped.code, bool(command.help)) == (0, True)
+        for parameter in command.params:
+            longest = max(parameter.opts, key=len)
+            if longest.startswith("--") and longest != "--help":
+                assert parameter.help, f"{name} {longest}"
+                assert longest in page, f"{name} {longest}"
+
+
+def test_the_console_script_is_installed() -> None:
+    """`ldinstrument --help` as a user types it."""
+    script = Path(sys.executable).with_name("ldinstrument")
+    ran = subprocess.run([str(script), "--help"], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, "doctor" in ran.stdout) == (0, True)

@@ -1,0 +1,264 @@
+"""Why is my metric empty: each broken link is found, is the last one, and comes with a reason and a command."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import ldclient
+import pytest
+
+from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
+from ldinstrument.doctor import Finding, access, examine, examine_all
+from ldinstrument.metrics import Metric
+from ldinstrument.rest import MetricsAPI
+
+VALUE = Metric("cart.value", unit="dollars", success_criteria="HigherThanBaseline", aggregation="sum")
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+def send(ld: LocalLaunchDarkly, *events: tuple[str, Any, Any], exposed: Any = None) -> None:
+    """Real traffic by the real SDK: an evaluation, then events of (key, context, value)."""
+    client = ldclient.LDClient(
+        ldclient.Config("sdk-test", base_uri=ld.url, events_uri=ld.url, stream_uri=ld.url, diagnostic_opt_out=True)
+    )
+    if exposed is not None:
+        client.variation("new-cart", exposed, False)
+    for key, context, value in events:
+        client.track(key, context, None, value)
+    client.close()
+    ld.wait_for(lambda: len(ld.custom_events()) >= len(events))
+
+
+def user(key: str) -> ldclient.Context:
+    return ldclient.Context.create(key)
+
+
+def last(findings: list[Finding]) -> Finding:
+    assert [one.check for one in findings if one.status == "broken"] in ([], [findings[-1].check])
+    return findings[-1]
+
+
+def broken(findings: list[Finding]) -> Finding:
+    found = last(findings)
+    assert found.status == "broken"
+    assert found.why
+    return found
+
+
+def statuses(findings: list[Finding]) -> dict[str, str]:
+    return {finding.check: finding.status for finding in findings}
+
+
+# -- access ------------------------------------------------------------------------------------------
+
+
+def test_a_refused_token_ends_the_walk(token: str) -> None:
+    """401: what to make, and which source it came from is known."""
+    with LocalLaunchDarkly(tokens=["other"]) as ld, MetricsAPI("default", token=token, base_uri=ld.url) as api:
+        finding = broken(examine("a.b", api, []))
+    assert (finding.check, "LAUNCHDARKLY_ACCESS_TOKEN" in finding.command) == ("token", True)
+
+
+def test_an_unknown_project_ends_the_walk(token: str) -> None:
+    """404 for the project."""
+    with LocalLaunchDarkly(projects=["default"]) as ld, MetricsAPI("nope", token=token, base_uri=ld.url) as api:
+        assert broken(examine("a.b", api, [])).check == "project"
+
+
+def test_a_server_that_is_down_ends_the_walk(token: str) -> None:
+    """No answer at all."""
+    with MetricsAPI("p", token=token, base_uri="http://127.0.0.1:9", budget=0.2) as api:
+        assert "did not answer" in broken(access(api)).what
+
+
+def test_a_reader_is_warned(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
+    """A token that may only read works for the doctor and not for apply."""
+    ld.fault("/api/v2/caller-identity", status=200, body=json.dumps({"tokenId": "t1"}))
+    ld.fault("/api/v2/tokens/t1", status=200, body=json.dumps({"_id": "t1", "role": "reader"}))
+    assert statuses(access(api))["token"] == "warning"
+
+
+def test_disabled_is_said(api: MetricsAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LDINSTRUMENT_DISABLED where the doctor runs."""
+    monkeypatch.setenv("LDINSTRUMENT_DISABLED", "1")
+    assert statuses(access(api))["environment"] == "warning"
+
+
+# -- existence and definition ------------------------------------------------------------------------
+
+
+def test_missing_in_launchdarkly(api: MetricsAPI) -> None:
+    """Declared and not created: apply."""
+    assert broken(examine("cart.value", api, [VALUE])).command == "ldinstrument apply"
+
+
+def test_missing_everywhere_names_the_likely_one(api: MetricsAPI) -> None:
+    """Differs by case, by a letter, or is only in LaunchDarkly."""
+    assert "did you mean cart.value" in broken(examine("Cart.Value", api, [VALUE])).what
+    assert "did you mean cart.value" in broken(examine("cart.vlaue", api, [VALUE])).what
+    api.create(VALUE)
+    assert broken(examine("cart.val", api, [])).command == "ldinstrument doctor cart.value"
+    assert "metrics create nothing.alike" in broken(examine("nothing.alike", api, [])).command
+
+
+def test_archived(api: MetricsAPI) -> None:
+    """Archived metrics are in no experiment."""
+    api.create(VALUE)
+    api.update(VALUE.key, {"archived": True})
+    finding = broken(examine(VALUE.key, api, [VALUE]))
+    assert (finding.check, finding.command) == ("archived", "ldinstrument metrics update cart.value archived=false")
+
+
+def test_another_kind(api: MetricsAPI) -> None:
+    """A page view is not fed by track."""
+    from ldinstrument.rest_bodies import PageViewMetric, UrlMatch
+
+    api.create(PageViewMetric("a.page", (UrlMatch("exact", "https://example.org"),)))
+    assert broken(examine("a.page", api, [])).check == "kind"
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [({"unit": "euros"}, "warning"), ({"isNumeric": False}, "broken"), ({"eventKey": "x"}, "broken")],
+)
+def test_a_definition_that_differs(api: MetricsAPI, change: dict[str, Any], status: str) -> None:
+    """Another unit makes it wrong, another event key makes it empty."""
+    api.create(VALUE)
+    api.update(VALUE.key, change)
+    walked = examine(VALUE.key, api, [VALUE])
+    assert statuses(walked)["definition"] == status
+    assert "--update" in next(one.command for one in walked if one.check == "definition")
+
+
+def test_seconds_where_milliseconds_are_sent(api: MetricsAPI, latency: Metric) -> None:
+    """The same refusal as in plan."""
+    api.create(Metric(latency.key, unit="seconds", success_criteria="LowerThanBaseline"))
+    assert "mixed" in broken(examine(latency.key, api, [latency])).what
+
+
+def test_an_event_key_that_differs_only_by_case(api: MetricsAPI) -> None:
+    """Made by hand in LaunchDarkly, with a capital letter."""
+    api.create(Metric("by.hand", measure="count", event_key="Cart.Value"))
+    finding = broken(examine("by.hand", api, [VALUE]))
+    assert finding.command == "ldinstrument metrics update by.hand eventKey=cart.value"
+
+
+def test_a_numeric_metric_on_an_event_without_numbers(api: MetricsAPI) -> None:
+    """The code declares the event as an occurrence; and a value of 0 counts as an occurrence."""
+    api.create(Metric("by.hand", unit="x", success_criteria="HigherThanBaseline", event_key="signup.done"))
+    assert broken(examine("by.hand", api, [Metric("signup.done", measure="occurrence")])).check == "numbers"
+    api.create(Metric("by.hand2", measure="occurrence", event_key="cart.value"))
+    assert statuses(examine("by.hand2", api, [VALUE]))["numbers"] == "warning"
+
+
+def test_an_analysis_unit_that_is_not_available(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
+    """Taken away after the metric was made."""
+    api.create(Metric("req.count", measure="count", analysis_units=("request",)))
+    settings = json.dumps({"randomizationUnits": [{"randomizationUnit": "user", "default": True}]})
+    ld.fault("/api/v2/projects/default/experimentation-settings", status=200, body=settings, times=None)
+    finding = broken(examine("req.count", api, []))
+    assert (finding.check, "request is not available" in finding.what) == ("analysis unit", True)
+
+
+def test_zero_fill_on_a_latency_and_percentiles(ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric) -> None:
+    """Both pitfalls are warnings with the command that mends them."""
+    api.create(latency)
+    api.update(latency.key, {"eventDefault/disabled": False})
+    walked = examine(latency.key, api, [])
+    assert statuses(walked)["zero-fill"] == "warning"
+    assert "ldinstrument metrics update checkout.latency eventDefault/disabled=true" in [one.command for one in walked]
+    api.create(Metric("p.lat", unit="ms", success_criteria="LowerThanBaseline", percentile=95))
+    percentile = next(one for one in examine("p.lat", api, []) if one.check == "percentile")
+    assert "CUPED" in percentile.why
+    body = {**api.get("p.lat").raw}
+    del body["percentileValue"]
+    ld.fault("/api/v2/metrics/default/p.lat", status=200, body=json.dumps(body), times=None)
+    assert broken(examine("p.lat", api, [])).check == "percentile"
+
+
+# -- what arrived ------------------------------------------------------------------------------------
+
+
+def test_never_received(api: MetricsAPI) -> None:
+    """All definitions are right, and nothing came."""
+    api.create(VALUE)
+    finding = broken(examine(VALUE.key, api, [VALUE]))
+    assert finding.check == "last seen"
+    assert "flush" in finding.command
+    assert "postfork" in finding.why
+
+
+def test_received_under_another_case(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
+    """The local LaunchDarkly saw `Cart.Value`."""
+    api.create(VALUE)
+    send(ld, ("Cart.Value", user("u"), 1.0))
+    finding = broken(examine(VALUE.key, api, [VALUE]))
+    assert (finding.check, "'Cart.Value'" in finding.what) == ("event receipt", True)
+
+
+def test_long_ago(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
+    """An event that stopped coming is a warning."""
+    api.create(VALUE)
+    body = {**api.get(VALUE.key).raw, "lastSeen": int((time.time() - 30 * 86400) * 1000), "experiments": []}
+    ld.fault("/api/v2/metrics/default/cart.value", status=200, body=json.dumps(body), times=None)
+    ld.fault("/dev/health", status=404, times=None)
+    walked = examine(VALUE.key, api, [VALUE])
+    assert next(one for one in walked if one.check == "last seen").what == "30 days ago"
+    assert statuses(walked)["exposure"] == "unknown"
+
+
+def test_the_wrong_context_kind(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
+    """Events of another kind than the metric's analysis unit."""
+    api.create(VALUE)
+    send(ld, ("cart.value", ldclient.Context.create("org-1", "organization"), 1.0))
+    finding = broken(examine(VALUE.key, api, [VALUE]))
+    assert (finding.check, "Context.create" in finding.command) == ("analysis unit", True)
+
+
+def test_events_without_a_number(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
+    """A numeric metric whose events carry none."""
+    api.create(VALUE)
+    send(ld, ("cart.value", user("u"), None))
+    assert broken(examine(VALUE.key, api, [VALUE])).check == "numeric value"
+
+
+def test_never_exposed_and_all_well(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
+    """The events of u-1 come without an exposure; those of u-2 after one; then every link holds."""
+    ld.set_flag(experiment_flag("new-cart", [False, True]))
+    api.create(VALUE)
+    send(ld, ("cart.value", user("u-1"), 1.0))
+    assert broken(examine(VALUE.key, api, [VALUE])).check == "exposure"
+    send(ld, ("cart.value", user("u-2"), 2.0), exposed=user("u-2"))
+    walked = examine(VALUE.key, api, [VALUE])
+    assert {one.status for one in walked} <= {"ok", "warning"}
+    assert [one.check for one in walked][-1] == "experiments"
+
+
+def test_an_experiment_that_randomizes_by_something_else(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
+    """The metric is analysed by user, the experiment randomizes by request."""
+    api.create(VALUE)
+    body = {**api.get(VALUE.key).raw, "lastSeen": int(time.time() * 1000), "experimentCount": 1,
+            "experiments": [{"key": "exp", "name": "Exp", "environmentKey": "production"}]}  # fmt: skip
+    ld.fault("/api/v2/metrics/default/cart.value", status=200, body=json.dumps(body), times=None)
+    ld.fault("/dev/health", status=404, times=None)
+    ld.fault("/api/v2/projects/default/environments/production/experiments/exp", status=200,
+             body=json.dumps({"key": "exp", "currentIteration": {"randomizationUnit": "request"}}))  # fmt: skip
+    finding = broken(examine(VALUE.key, api, [VALUE]))
+    assert "Exp randomizes by 'request'" in finding.what
+
+
+def test_all_metrics_at_once(ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric) -> None:
+    """For each the warnings and the first broken link; nothing for those that are well."""
+    ld.set_flag(experiment_flag("new-cart", [False, True]))
+    api.create(VALUE)
+    send(ld, ("cart.value", user("u"), 2.0), exposed=user("u"))
+    shared, told = examine_all(api, [VALUE, latency])
+    assert {one.status for one in shared} == {"ok"}
+    assert [one.check for one in told[latency.key]] == ["metric"]
+    assert [one for one in told[VALUE.key] if one.status == "broken"] == []
