@@ -37,7 +37,8 @@ def _modules(request) -> Path:
 NODE = """
 const { init } = require('@launchdarkly/node-server-sdk');
 const url = process.argv[2], stream = process.argv[3] === 'stream';
-const client = init('sdk-key', { baseUri: url, streamUri: url, eventsUri: url, stream, logger: { debug() {}, info() {}, warn() {}, error: console.error } });
+const logger = { debug() {}, info() {}, warn() {}, error: console.error };
+const client = init('sdk-key', { baseUri: url, streamUri: url, eventsUri: url, stream, logger });
 (async () => {
   await client.waitForInitialization({ timeout: 10 });
   const seen = [];
@@ -76,7 +77,11 @@ def test_the_node_sdk(ld, modules, mode):
     assert said["plain"] == ("b" if mode == "stream" else "none")
     assert [event["data"]["value"] for event in ld.custom_events("from.node")] == said["seen"]
     assert [event["metricValue"] for event in ld.custom_events("from.node")] == list(range(40))
-    exposed = {event["context"]["user"]["key"]: event["value"] for event in ld.events("feature") if event["key"] == "new-prompt"}
+    exposed = {
+        event["context"]["user"]["key"]: event["value"]
+        for event in ld.events("feature")
+        if event["key"] == "new-prompt"
+    }
     assert exposed == {f"u-{i}": value for i, value in enumerate(said["seen"])}
     assert set(said["seen"]) == {"short", "long"}
     assert all(post.agent.startswith("NodeJSClient/") and post.payload_id for post in ld.posts())

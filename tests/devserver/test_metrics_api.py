@@ -10,9 +10,12 @@ from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
 
 BASE = "/api/v2/metrics/default"
 NUMERIC = {
-    "key": "m", "kind": "custom", "eventKey": "m", "isNumeric": True, "unit": "ms", "successCriteria": "LowerThanBaseline",
+    "key": "m", "kind": "custom", "eventKey": "m", "isNumeric": True, "unit": "ms",
+    "successCriteria": "LowerThanBaseline",
 }  # fmt: skip
 CLICK = {"key": "c", "kind": "click", "selector": "#buy", "urls": [{"kind": "exact", "url": "https://x.test/"}]}
+PERCENTILE = {"analysisType": "percentile", "percentileValue": 95}
+FILTER = {"type": "eventProperty", "attribute": "category", "op": "in", "values": ["books"]}
 PAGE = {"key": "p", "kind": "pageview", "urls": [{"kind": "regex", "pattern": "^/a"}]}
 
 
@@ -29,7 +32,8 @@ def test_a_created_metric_is_complete_with_the_defaults_of_launchdarkly(http):
     )
     assert answer.status_code == 201
     rep = answer.json()
-    assert {name: rep[name] for name in ("key", "name", "kind", "eventKey", "isNumeric", "successCriteria", "tags")} == {
+    names = ("key", "name", "kind", "eventKey", "isNumeric", "successCriteria", "tags")
+    assert {name: rep[name] for name in names} == {
         "key": "m", "name": "m", "kind": "custom", "eventKey": "Order placed", "isNumeric": False,
         "successCriteria": "HigherThanBaseline", "tags": [],
     }  # fmt: skip
@@ -71,7 +75,7 @@ def test_a_created_metric_is_complete_with_the_defaults_of_launchdarkly(http):
         ({"analysisType": "percentile", "percentileValue": 101}, "between 0 and 100"),
         ({"analysisType": "percentile", "percentileValue": 9.5}, "must be an integer"),
         ({"analysisType": "percentile", "percentileValue": True}, "must be an integer"),
-        ({"analysisType": "percentile", "percentileValue": 95, "eventDefault": {"disabled": False}}, "must be true when"),
+        ({**PERCENTILE, "eventDefault": {"disabled": False}}, "must be true when"),
         ({"eventDefault": {"disabled": False, "value": 1}}, "must be 0"),
         ({"eventDefault": {"disabled": "no"}}, "true or false"),
         ({"eventDefault": []}, "must be an object"),
@@ -84,7 +88,8 @@ def test_a_created_metric_is_complete_with_the_defaults_of_launchdarkly(http):
         ({"winsorLowerPercentile": 0}, "exclusive"),
         ({"winsorLowerPercentile": 9, "winsorUpperPercentile": 5}, "greater"),
         ({"filters": {"type": "x"}}, "filters.type"),
-        ({"filters": {"type": "group", "op": "and", "values": [{"type": "eventProperty", "op": "in", "values": [1]}]}}, "attribute"),
+        ({"filters": {"type": "group", "op": "and", "values": [{**FILTER, "attribute": None}]}}, "attribute"),
+        ({"filters": {**FILTER, "negate": "no"}}, "negate"),
     ],
 )  # fmt: skip
 def test_a_body_that_cannot_be_a_metric_is_refused_with_the_field(http, change, message):
@@ -99,11 +104,11 @@ def test_a_body_that_cannot_be_a_metric_is_refused_with_the_field(http, change, 
         ({**CLICK, "selector": None}, "selector is required"),
         ({**CLICK, "urls": []}, "urls is required"),
         ({**CLICK, "isNumeric": True}, "cannot be numeric"),
-        ({**CLICK, "filters": {"type": "eventProperty", "attribute": "a", "op": "in", "values": [1]}}, "filters are only"),
+        ({**CLICK, "filters": FILTER}, "filters are only"),
         ({**PAGE, "urls": None}, "urls is required"),
         ({**PAGE, "urls": [{"kind": "regex", "url": "x"}]}, "urls need a kind"),
         ({**PAGE, "urls": [{"kind": ["regex"]}]}, "urls need a kind"),
-        ({"key": "t", "kind": "trace", "isNumeric": True, "unit": "ms", "successCriteria": "LowerThanBaseline"}, "traceValueLocation"),
+        ({**NUMERIC, "kind": "trace", "eventKey": None}, "traceValueLocation"),
     ],
 )  # fmt: skip
 def test_each_kind_has_its_own_fields(http, body, message):
@@ -207,7 +212,8 @@ def test_pages_hold_20_by_default_and_links_lead_through_all(http, many):
 
 @pytest.mark.parametrize("query", ["limit=51", "limit=0", "limit=x", "limit=-1", "offset=-1", "sort=key", "expand=foo",
                                    "filter=key equals x", "filter=tags equals", "filter=isNumeric equals maybe",
-                                   'filter=tags contains ["a"', "filter=query equals a b,,", "filter=metricUsedIn equals moon"])  # fmt: skip
+                                   'filter=tags contains ["a"', "filter=query equals a b,,",
+                                   "filter=metricUsedIn equals moon"])  # fmt: skip
 def test_a_wrong_query_is_refused(http, query):
     name, _, value = query.partition("=")
     refused(http("GET", BASE, params={name: value}))
@@ -352,8 +358,10 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
     max_leaves=4,
 )
-PATHS = st.sampled_from(["", "/", "/name", "/tags", "/tags/0", "/tags/-", "/eventDefault", "/eventDefault/disabled", "/unit",
-                         "/urls/0/kind", "/analysisUnits", "/analysisUnits/0", "/filters", "/~2", "/kind", "/percentileValue"])  # fmt: skip
+PATHS = st.sampled_from(
+    ["", "/", "/name", "/tags", "/tags/0", "/tags/-", "/eventDefault", "/eventDefault/disabled", "/unit",
+     "/urls/0/kind", "/analysisUnits", "/analysisUnits/0", "/filters", "/~2", "/kind", "/percentileValue"]
+)  # fmt: skip
 OPERATION = st.fixed_dictionaries(
     {"op": st.sampled_from(["add", "remove", "replace", "move", "copy", "test"]), "path": PATHS, "value": JSON},
     optional={"from": PATHS},
@@ -405,8 +413,8 @@ def test_unknown_places_and_methods_answer_with_documents(http):
 
 
 def test_browsers_of_other_origins_may_use_the_api(http):
-    preflight = http("OPTIONS", BASE, headers={"Origin": "https://x.test", "Access-Control-Request-Method": "PATCH",
-                                               "Access-Control-Request-Headers": "authorization,ld-api-version"})  # fmt: skip
+    asked = {"Access-Control-Request-Method": "PATCH", "Access-Control-Request-Headers": "authorization,ld-api-version"}
+    preflight = http("OPTIONS", BASE, headers={"Origin": "https://x.test", **asked})
     assert preflight.status_code == 200
     assert preflight.headers["Access-Control-Allow-Origin"] == "*"
     assert "PATCH" in preflight.headers["Access-Control-Allow-Methods"]
@@ -435,10 +443,10 @@ def test_a_new_context_kind_has_to_be_made_available_before_it_can_be_an_analysi
     assert "session" in [kind["key"] for kind in http("GET", f"{project}/context-kinds").json()["items"]]
 
 
-@pytest.mark.parametrize("body", [{}, {"randomizationUnits": []}, {"randomizationUnits": ["user"]},
-                                  {"randomizationUnits": [{"randomizationUnit": "user", "default": True},
-                                                          {"randomizationUnit": "request", "default": True}]}])  # fmt: skip
-def test_experimentation_settings_need_exactly_one_default(http, body):
+@pytest.mark.parametrize("units", [None, [], ["user"], [("user", False)], [("user", True), ("request", True)]])
+def test_experimentation_settings_need_exactly_one_default(http, units):
+    listed = units and [{"randomizationUnit": unit[0], "default": unit[1]} for unit in units if isinstance(unit, tuple)]
+    body = {"randomizationUnits": listed or units}
     refused(http("PUT", "/api/v2/projects/default/experimentation-settings", json=body))
 
 

@@ -10,6 +10,9 @@ api = pytest.importorskip("launchdarkly_api")
 exceptions = pytest.importorskip("launchdarkly_api.exceptions")
 
 
+NO_EVENT = {"eventKey": None, "isNumeric": None, "unit": None, "successCriteria": None}
+
+
 @pytest.fixture(name="client")
 def _client(ld: LocalLaunchDarkly):
     with api.ApiClient(api.Configuration(host=ld.url, api_key={"ApiKey": "api-token"})) as client:
@@ -49,11 +52,10 @@ def test_the_whole_life_of_a_metric(metrics):
     [
         {"analysisType": "percentile", "percentileValue": 99},
         {"isNumeric": False, "unit": None, "successCriteria": None, "unitAggregationType": "sum"},
-        {"kind": "pageview", "eventKey": None, "isNumeric": None, "unit": None, "successCriteria": None,
-         "urls": [{"kind": "substring", "substring": "/cart"}]},
-        {"kind": "click", "eventKey": None, "isNumeric": None, "unit": None, "successCriteria": None, "selector": ".buy",
-         "urls": [{"kind": "canonical", "url": "https://x.test/"}]},
-        {"winsorLowerPercentile": 1, "winsorUpperPercentile": 99.5, "winsorIncludeImputed": True, "windowEndOffset": 86400000},
+        {**NO_EVENT, "kind": "pageview", "urls": [{"kind": "substring", "substring": "/cart"}]},
+        {**NO_EVENT, "kind": "click", "selector": ".buy", "urls": [{"kind": "canonical", "url": "https://x.test/"}]},
+        {"winsorLowerPercentile": 1, "winsorUpperPercentile": 99.5, "winsorIncludeImputed": True},
+        {"windowStartOffset": 0, "windowEndOffset": 86400000},
         {"filters": {"type": "group", "op": "and", "negate": False, "values": [
             {"type": "eventProperty", "attribute": "category", "op": "in", "values": ["books"], "negate": False}]}},
     ],

@@ -21,9 +21,10 @@ from ldinstrument.devserver.store import Post, Store
 FLAGS = ["f1", "f2"]
 KINDS = ["user", "request"]
 EVENT_KEYS = ["latency", "buy"]
+NO_ZERO = {"eventDefault": {"disabled": True}}
 METRICS = [
     {"key": "sum", "eventKey": "latency", "isNumeric": True, "unitAggregationType": "sum"},
-    {"key": "sum-no-zero", "eventKey": "latency", "isNumeric": True, "unitAggregationType": "sum", "eventDefault": {"disabled": True}},
+    {"key": "sum-no-zero", "eventKey": "latency", "isNumeric": True, "unitAggregationType": "sum", **NO_ZERO},
     {"key": "mean", "eventKey": "latency", "isNumeric": True, "eventDefault": {"disabled": True}},
     {"key": "mean-zero", "eventKey": "latency", "isNumeric": True},
     {"key": "p75", "eventKey": "latency", "isNumeric": True, "analysisType": "percentile", "percentileValue": 75},

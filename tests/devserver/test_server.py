@@ -60,7 +60,12 @@ def test_it_stops_at_once_although_a_fault_holds_an_answer():
     """A black hole is a test's tool, not a reason to hang."""
     with LocalLaunchDarkly() as ld:
         ld.fault("/bulk", status=503, delay=600)
-        waiting = threading.Thread(target=lambda: pytest.raises(requests.ConnectionError, send, ld, EVENT))
+
+        def wait() -> None:
+            with pytest.raises(requests.ConnectionError):
+                send(ld, EVENT)
+
+        waiting = threading.Thread(target=wait)
         waiting.start()
         ld.wait_for(lambda: ld.posts() and ld.posts()[0].fault == "503")
         began = time.monotonic()
@@ -164,7 +169,8 @@ def test_a_flag_file_that_is_none_is_named(tmp_path):
 
 def test_importing_it_loads_no_web_framework():
     """`ldinstrument dev --help` must not need the extra."""
-    code = "import sys, ldinstrument.devserver; print([m for m in ('starlette', 'uvicorn', 'jsonpatch') if m in sys.modules])"
+    names = ("starlette", "uvicorn", "jsonpatch")
+    code = f"import sys, ldinstrument.devserver; print([name for name in {names} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
