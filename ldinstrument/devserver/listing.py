@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -53,21 +53,17 @@ def _flag(name: str) -> Callable[[Any], Test]:
     return make
 
 
-def _connections(value: Any) -> Test:
+def _connections(value: Any, used: Collection[str]) -> Test:
     wanted = _as_bool(value)
-    return lambda metric: (metric.get("experimentCount", 0) > 0) is wanted
+    return lambda metric: (metric["key"] in used) is wanted
 
 
-def _used_in(value: Any) -> Test:
-    tests: Mapping[str, Test] = {
-        "experiments": lambda metric: metric.get("experimentCount", 0) > 0,
-        "guarded_rollouts": lambda metric: False,
-        "any": lambda metric: metric.get("experimentCount", 0) > 0,
-        "none": lambda metric: metric.get("experimentCount", 0) == 0,
-    }
-    if str(value) not in tests:
+def _used_in(value: Any, used: Collection[str]) -> Test:
+    """Guarded rollouts do not exist locally, so nothing is used in one."""
+    wanted = {"experiments": True, "any": True, "none": False, "guarded_rollouts": None}
+    if str(value) not in wanted:
         raise invalid("filter: metricUsedIn must be experiments, guarded_rollouts, any or none")
-    return tests[str(value)]
+    return lambda metric: (metric["key"] in used) is wanted[str(value)]
 
 
 def _data_source(value: Any) -> Test:
@@ -92,8 +88,6 @@ FILTERS: Mapping[tuple[str, str], Callable[[Any], Test]] = {
     ("eventKind", "equals"): _any_of("kind"),
     ("isNumeric", "equals"): _flag("isNumeric"),
     ("unitAggregationType", "equals"): _any_of("unitAggregationType"),
-    ("hasConnections", "equals"): _connections,
-    ("metricUsedIn", "equals"): _used_in,
     ("maintainerIds", "anyOf"): _any_of("maintainerId"),
     ("maintainerTeamKey", "equals"): _nobody,
     ("dataSourceKeys", "anyOf"): _data_source,
@@ -101,10 +95,18 @@ FILTERS: Mapping[tuple[str, str], Callable[[Any], Test]] = {
     ("versionIds", "anyOf"): _any_of("_versionId"),
     ("view", "equals"): _nobody,
 }
+USES: Mapping[tuple[str, str], Callable[[Any, Collection[str]], Test]] = {
+    ("hasConnections", "equals"): _connections,
+    ("metricUsedIn", "equals"): _used_in,
+}
 
 
-def filters(text: str) -> list[Test]:
+def filters(text: str, used: Collection[str]) -> list[Test]:
     """The tests that a `filter` parameter asks for, all of which have to hold.
+
+    Args:
+        text: the parameter.
+        used: keys of the metrics that an experiment uses.
 
     Raises:
         Refused: 400, a field, operator or value that the API does not know.
@@ -112,14 +114,22 @@ def filters(text: str) -> list[Test]:
     tests, at = [], 0
     while at < len(text):
         clause = CLAUSE.match(text, at)
-        if clause is None or clause.groups() not in FILTERS:
+        if clause is None:
             raise invalid(f"filter: cannot read {text[at : at + 60]!r}")
         value, at = _value(text, clause.end())
-        tests.append(FILTERS[clause[1], clause[2]](value))
+        tests.append(_test(clause[1], clause[2], value, used))
         if at < len(text) and text[at] != ",":
             raise invalid(f"filter: expected a comma before {text[at : at + 60]!r}")
         at += 1
     return tests
+
+
+def _test(field: str, operator: str, value: Any, used: Collection[str]) -> Test:
+    if (field, operator) in USES:
+        return USES[field, operator](value, used)
+    if (field, operator) not in FILTERS:
+        raise invalid(f"filter: there is no {field} {operator}")
+    return FILTERS[field, operator](value)
 
 
 def _value(text: str, at: int) -> tuple[Any, int]:

@@ -94,10 +94,13 @@ class Metrics:
         if not self.store.remove("metric", self.projects.require(project), key):
             raise not_found()
 
-    def experiments(self, key: str) -> list[str]:
-        """The experiments (flags) that name this metric as one of theirs."""
-        flags = self.store.documents("flag")
-        return [flag["key"] for flag in flags if key in flag.get("experimentMetrics", ())]
+    def uses(self) -> dict[str, list[str]]:
+        """Metric key to the experiments (flags) that name it as one of theirs."""
+        found: dict[str, list[str]] = {}
+        for flag in self.store.documents("flag"):
+            for key in flag.get("experimentMetrics", ()):
+                found.setdefault(key, []).append(flag["key"])
+        return found
 
 
 def _dates(metric: Document) -> Document:
@@ -147,11 +150,9 @@ class MetricsAPI:
         project, parameters = request.path_params["project"], request.query_params
         limit = whole_number(parameters, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
         offset = whole_number(parameters, "offset", 0, 0, 10**9)
-        tests, expand = filters(parameters.get("filter", "")), _expand(request)
-        counted = (
-            {**m, "experimentCount": len(self.metrics.experiments(m["key"]))} for m in self.metrics.every(project)
-        )
-        found = [metric for metric in counted if all(test(metric) for test in tests)]
+        uses, expand = self.metrics.uses(), _expand(request)
+        tests = filters(parameters.get("filter", ""), uses)
+        found = [metric for metric in self.metrics.every(project) if all(test(metric) for test in tests)]
         found = sorted_by(found, parameters.get("sort", "createdAt"))
         items = [self._rep(project, metric, expand) for metric in found[offset : offset + limit]]
         for item in items:
@@ -174,7 +175,7 @@ class MetricsAPI:
     def _expanded(self, project: str, key: str, expand: tuple[str, ...]) -> Document:
         if not expand:
             return {}
-        flags = self.metrics.experiments(key)
+        flags = self.metrics.uses().get(key, [])
         counts: Document = {"experimentCount": len(flags), "metricGroupCount": 0}
         found = {name: count for name, count in counts.items() if name in expand}
         if "experiments" in expand:
