@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from .errors import ApiError, Forbidden, NotFound, Unauthorized
+from .ledger import ledger
 from .metrics import RESERVED_PREFIXES, Metric, event_rule
 from .plans import incompatible
 from .rest import Difference, MetricsAPI, RemoteMetric, differences
@@ -405,7 +406,8 @@ _LOCAL_ADVICE = {
     "numeric value": ("events without a finite number do not count", "record a finite number"),
     "exposure": (
         "only events after an exposure of the same context count",
-        "evaluate the flag with the session's context, before recording",
+        "evaluate the flag before recording, with the very context of the session: not with another key, nor with one "
+        "made anew in each call",
     ),
 }
 
@@ -428,6 +430,41 @@ def _seen_locally(patient: Patient) -> Iterator[Finding]:
             "only events after an exposure of the same context count",
             "try it against a local LaunchDarkly: ldinstrument dev",
         )
+
+
+_SAID: dict[str, tuple[str, str]] = {
+    "no_analysis_unit": (
+        "LaunchDarkly ignores events without the metric's analysis unit",
+        "use a context of that kind",
+    ),
+    "bad_data": ("a field of the data was left out", "give JSON types"),
+    "not_json": ("the event was dropped", "give JSON types"),
+    "too_large": ("LaunchDarkly refused the event for its size", "send less data with it"),
+    "not_a_number": ("the value was left out", "record a finite number"),
+    "no_value": ("the value was left out", "record a finite number"),
+    "value_for_occurrence": ("the value was left out", "record an occurrence without a value, only when it happened"),
+    "bad_count": ("the value was left out", "record a whole number"),
+    "out_of_range": ("the value was left out", "record a value within the range"),
+    "undeclared": ("no metric reads the event", "catalog.add(Metric(...)), then ldinstrument apply"),
+    "two_definitions": ("only the catalog's definition counts", "make the two equal"),
+    "no_session": ("its numbers go nowhere", "run it inside session(...), or give it context="),
+    "no_context": ("an event needs a context", "session(context), or identify() before the end"),
+    "invalid_context": ("an event needs a valid context", "give an ldclient.Context or a key"),
+    "no_client": ("events wait for a client", "call ldclient.set_config(...) and ldclient.get()"),
+    "offline": ("nothing is sent", "do not set offline=True"),
+    "send_events_off": ("nothing is sent", "do not set send_events=False"),
+}
+
+
+def _said_here(patient: Patient) -> Iterator[Finding]:
+    """What this very process complained about, when the doctor is called from inside the program."""
+    event = patient.found.event_key or patient.key
+    about = {event, patient.key, *(one.key for one in patient.wanted.values() if one.event == event)}
+    tasks = {key.rpartition(".")[0] for key in about}
+    for (cause, subject), count in ledger.stats().warnings.items():
+        if cause in _SAID and (subject in about or subject in tasks or subject.split(" ")[0] in about or not subject):
+            why, command = _SAID[cause]
+            yield Finding("this process", "warning", f"{cause.replace('_', ' ')}, {count} times", why, command)
 
 
 def _zero_fill(patient: Patient) -> Iterator[Finding]:
@@ -477,6 +514,7 @@ METRIC_CHECKS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
     _analysis_units,
     _percentile,
     _zero_fill,
+    _said_here,
     _seen_locally,
     _last_seen,
     _experiments,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from . import doctor, local, metrics, plans
+from . import doctor, local, metrics, plans, sweep
 
 app = typer.Typer(
     name="ldinstrument",
@@ -20,4 +20,5 @@ app.command()(local.dev)
 app.command()(local.demo)
 app.command()(local.readout)
 app.command()(local.tail)
+app.command()(sweep.sweep)
 app.add_typer(metrics.app, name="metrics")

@@ -414,6 +414,27 @@ def test_dev_on_a_taken_port(run: Callable[..., Ran], ld: LocalLaunchDarkly) -> 
     assert (ran.code, "error: " in ran.err, "Traceback" in ran.err) == (1, True, False)
 
 
+def test_sweep(run: Callable[..., Ran], ld: LocalLaunchDarkly, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that nobody ended, in a file; swept once, delivered once; a store that cannot be opened is an error."""
+    monkeypatch.setenv("LAUNCHDARKLY_SDK_KEY", "sdk-sweep")
+    address = f"sqlite:///{tmp_path}/sessions.db"
+    program = (
+        "import sys, ldinstrument as ld; from ldinstrument.stores import open_store\n"
+        "store = open_store(sys.argv[1], idle=0.2, sweep=False)\n"
+        "with ld.session('u-1', id='s-1', store=store) as s: s.interaction()\n"
+        "store.close()\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program, address], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    time.sleep(0.5)
+    swept = run("sweep", address, "--idle", "0.2", "--json")
+    assert (swept.code, swept.json["sessions"]) == (0, 1), swept.err
+    ld.wait_for(lambda: ld.custom_events("session.interactions"))
+    assert run("sweep", address, "--idle", "0.2").out.startswith("0 sessions")
+    assert len(ld.custom_events("session.interactions")) == 1
+    assert "error: ftp: is no session store" in run("sweep", "ftp://example.org").err
+
+
 # -- without its libraries -------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
 from ldinstrument.doctor import Finding, access, examine, examine_all
+from ldinstrument.ledger import ledger
 from ldinstrument.metrics import Metric
 from ldinstrument.rest import MetricsAPI
 
@@ -262,3 +263,15 @@ def test_all_metrics_at_once(ld: LocalLaunchDarkly, api: MetricsAPI, latency: Me
     assert {one.status for one in shared} == {"ok"}
     assert [one.check for one in told[latency.key]] == ["metric"]
     assert [one for one in told[VALUE.key] if one.status == "broken"] == []
+
+
+def test_what_this_process_complained_about(api: MetricsAPI) -> None:
+    """Inside the program, the ledger's warnings about this event are part of the walk; others' are not."""
+    api.create(VALUE)
+    ledger.warn("not_a_number", "cart.value", "x")
+    ledger.warn("bad_data", "cart.value data['when']", "x")
+    ledger.warn("no_session", "cart", "x")
+    ledger.warn("offline", "", "x")
+    ledger.warn("bad_data", "other.key data", "x")
+    told = [one.what for one in examine(VALUE.key, api, [VALUE]) if one.check == "this process"]
+    assert told == ["not a number, 1 times", "bad data, 1 times", "no session, 1 times", "offline, 1 times"]

@@ -1,0 +1,41 @@
+"""`ldinstrument sweep`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from .terminal import CHANGES, FAILED, AsJson, err, print_json, say
+
+Seconds = Annotated[float | None, typer.Option(metavar="SECONDS", help="As the workers have it.")]
+
+
+def sweep(
+    store: Annotated[
+        str,
+        typer.Argument(envvar="LDINSTRUMENT_STORE", show_envvar=True, help="sqlite:///path or redis://host:port/0."),
+    ],
+    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="At most so many sessions.")] = None,
+    idle: Seconds = None,
+    maximum: Seconds = None,
+    remember: Seconds = None,
+    as_json: AsJson = False,
+) -> None:
+    """Report the sessions that have ended in a store: for cron, and for fleets without a process that lives on.
+
+    The SDK key comes from LAUNCHDARKLY_SDK_KEY. Exit code 0: all done, 1: failed, 3: done to the limit, more is left.
+    """
+    from ..stores import sweep as sweep_store
+
+    given: dict[str, Any] = {"idle": idle, "maximum": maximum, "remember": remember}
+    report = sweep_store(store, limit=limit, **{name: value for name, value in given.items() if value is not None})
+    if as_json:
+        print_json(asdict(report))
+    else:
+        say(f"{report.sessions} sessions, {report.delivered} events delivered, {report.dropped} dropped")
+    if report.error:
+        say(f"error: stopped early: {report.error}; what is left is kept for the next sweep", "red", on=err())
+        raise typer.Exit(FAILED)
+    raise typer.Exit(0 if report.complete else CHANGES)
