@@ -305,7 +305,7 @@ def test_a_refused_question_is_asked_again(error: Exception, caplog: Any) -> Non
         aws.respond(invocation)
         aws.sandbox.wait_ended(invocation)
         assert invocation.outcome == "ok"
-    assert caplog.text.count("the request for Lambda's next event failed") == 1
+        assert caplog.text.count("the request for Lambda's next event failed") == 1
 
 
 def test_what_was_handed_over_while_the_question_failed_is_delivered() -> None:

@@ -7,6 +7,7 @@ next event, and kills it in the end without a thaw, as Lambda does.
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -426,6 +427,52 @@ def test_managed_instances_are_left_alone(deploy: Deploy, intake: Intake) -> Non
     assert (function.sandbox.extensions, function.sandbox.refusals) == ({}, [])
     assert before_the_freeze(intake, done) == [True] * 3
     assert function.log().count("Lambda Managed Instances") == 1
+
+
+def test_two_handlers_share_one_extension(deploy: Deploy, intake: Intake) -> None:
+    """A process has one, however many of its functions are decorated."""
+    function = deploy(
+        OURS
+        + """
+first = lambda_handler(context="u", deliver=MODE)(lambda event, context: "first")
+second = lambda_handler(context="u", deliver=MODE)(lambda event, context: "second")
+def handler(event, context):
+    return (first, second)[event](event, context)
+"""
+    )
+
+    done = invoke(function, 0, 1, 0)
+
+    assert [one.response for one in done] == ["first", "second", "first"]
+    assert function.sandbox is not None
+    assert [one.name for one in function.sandbox.extensions.values()] == ["ldinstrument"]
+    assert function.sandbox.refusals == []
+    assert before_the_freeze(intake, done) == [True] * 3
+
+
+def test_snap_start_goes_on_after_the_restore(deploy: Deploy, intake: Intake) -> None:
+    """The snapshot is taken while the extension waits; what was registered before it serves after it."""
+    module = OURS + "handler = lambda_handler(context='u', deliver=MODE)(lambda event, context: 1)"
+    function = deploy(module, environment={"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start"})
+
+    done = invoke(function, *range(3))
+
+    assert function.log() == ""
+    assert before_the_freeze(intake, done) == [True] * 3
+    assert all((one.responded or 0.0) <= arrivals(intake)[one.request_id] for one in done)
+
+
+def test_the_local_run_prints_its_table() -> None:
+    """As the README shows it; the exit status is what CI looks at."""
+    command = [sys.executable, "run_local.py", "--invocations", "3"]
+    folder = Path(__file__).parents[2] / "examples" / "lambda"
+
+    printed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    header, before, after = printed.splitlines()
+    assert header.split()[:3] == ["mode", "invocations", "lost"]
+    assert before.split()[:4] == ["before_response", "3", "0", "3"]
+    assert after.split()[:4] == ["after_response", "3", "0", "3"]
 
 
 def test_the_client_is_never_closed(deploy: Deploy, intake: Intake) -> None:

@@ -64,6 +64,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == RUNTIME + "invocation/next":
             invocation = self.sandbox.runtime_next()
             self._send(200, invocation.event, self._runtime_headers(invocation))
+        elif self.path == RUNTIME + "restore/next":
+            self.sandbox.restore_next()
+            self._send(200, {})
         elif self.path == EXTENSION + "event/next":
             invocation = self.sandbox.extension_next(self.headers.get("Lambda-Extension-Identifier"))
             self._send(200, self._extension_event(invocation))

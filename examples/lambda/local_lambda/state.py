@@ -167,6 +167,16 @@ class Sandbox:
                 raise Ended(self.over)
             return self.current
 
+    def restore_next(self) -> None:
+        """`GET /runtime/restore/next` (SnapStart): a snapshot is taken when everybody waits, and restored at once."""
+        with self.changed:
+            self.registration_open = False
+            self.changed.wait_for(lambda: self.over is not None or self._extensions_wait())
+            if self.over is not None:
+                raise Ended(self.over)
+            self._freeze()
+            self._thaw()
+
     def respond(self, request_id: str, payload: bytes, *, error: bool) -> None:
         """`POST /runtime/invocation/ID/response` or `/error`: the caller has its answer at this moment."""
         with self.changed:
@@ -233,7 +243,8 @@ class Sandbox:
             self.changed.notify_all()
 
     def _asked(self) -> None:
-        if not self._runtime_waiting or not all(extension.waiting for extension in self.extensions.values()):
+        self.changed.notify_all()
+        if not self._runtime_waiting or not self._extensions_wait():
             return
         now = time.monotonic()
         self._freeze()
@@ -242,4 +253,6 @@ class Sandbox:
         if self.current is not None and self.current.ended is None:
             self.current.ended = self.current.frozen = now
             self.current.outcome = "error" if self.current.error is not None else "ok"
-        self.changed.notify_all()
+
+    def _extensions_wait(self) -> bool:
+        return all(extension.waiting for extension in self.extensions.values())
