@@ -12,9 +12,12 @@ from .emission import Tracker
 from .errors import StrictError
 from .ledger import ledger
 from .sessions import Session, open_session, session_event_keys
+from .stores.protocol import Delta
 
 if TYPE_CHECKING:
     from ldclient import Context
+
+    from .stores import SessionStore
 
 R = TypeVar("R")
 
@@ -26,19 +29,21 @@ class SessionMetricsTracker:
 
     At the end of each, `session.duration` (milliseconds), `session.success_rate` (percent, when there were
     interactions) and `session.interactions` leave for its user, with `sessionId` in their data. Safe for several
-    threads; a failure of ours never reaches the caller.
+    threads, and with a shared store for several workers; a failure of ours never reaches the caller.
 
     Args:
         client: takes the events; the `ldclient` singleton at the moment of emission when None.
-        max_sessions: how many may be open; the one silent for longest then ends as abandoned, said once and counted.
+        store: keeps the sessions (`ldinstrument.stores.open_store`), so that any worker may go on with them, and
+            reports those that fall silent; in this process, until they are ended, when None.
+        max_sessions: without a store: how many may be open; the one silent for longest then ends as abandoned, said
+            once and counted.
     """
 
-    def __init__(self, client: Tracker | None = None, *, max_sessions: int = MAX_SESSIONS) -> None:
+    def __init__(
+        self, client: Tracker | None = None, store: SessionStore | None = None, *, max_sessions: int = MAX_SESSIONS
+    ) -> None:
         session_event_keys("session")
-        self._client = client
-        self._max = max(1, max_sessions)
-        self._lock = threading.RLock()
-        self._open: OrderedDict[Hashable, Session] = OrderedDict()
+        self._sessions = _Held(client, max(1, max_sessions)) if store is None else _Stored(client, store)
 
     def start_session(self, user_id: Any, session_id: str) -> None:
         """Open the session *session_id*; an open one of the same user goes on, another user's ends first.
@@ -47,11 +52,11 @@ class SessionMetricsTracker:
             user_id: a key of kind `user`, or an `ldclient.Context`.
             session_id: yours; unique among the open ones.
         """
-        _guarded("start_session", lambda: self._start(as_context(user_id), session_id))
+        _guarded("start_session", lambda: self._sessions.start(as_context(user_id), session_id))
 
     def track_interaction(self, session_id: str, success: bool = True) -> None:
-        """Count one interaction of an open session; an unknown id is no error."""
-        _guarded("track_interaction", lambda: self._track(session_id, success))
+        """Count one interaction of an open session; an unknown id, or one silent for too long, is no error."""
+        _guarded("track_interaction", lambda: self._sessions.track(session_id, bool(success)))
 
     def end_session(self, session_id: str) -> dict[str, Any] | None:
         """End a session and emit its metrics; the call itself is its last activity.
@@ -60,9 +65,19 @@ class SessionMetricsTracker:
             `user_id`, `start_time` (seconds since the epoch), `interactions`, `successful_tasks`, `duration` (seconds);
             None when no session of this id is open.
         """
-        return _guarded("end_session", lambda: self._end(session_id))
+        return _guarded("end_session", lambda: self._sessions.end(session_id))
 
-    def _start(self, context: Context | None, session_id: str) -> None:
+
+class _Held:
+    """Sessions in this process."""
+
+    def __init__(self, client: Tracker | None, most: int) -> None:
+        self._client = client
+        self._max = most
+        self._lock = threading.RLock()
+        self._open: OrderedDict[Hashable, Session] = OrderedDict()
+
+    def start(self, context: Context | None, session_id: str) -> None:
         with self._lock:
             ending = self._superseded(context, session_id)
             if ending is None:
@@ -92,15 +107,15 @@ class SessionMetricsTracker:
         )
         crowded.end("abandoned")
 
-    def _track(self, session_id: str, success: bool) -> None:
+    def track(self, session_id: str, success: bool) -> None:
         with self._lock:
             found = self._open.get(session_id)
             if found is None or found.ended:
                 return
             self._open.move_to_end(session_id)
-            found.interaction(bool(success))
+            found.interaction(success)
 
-    def _end(self, session_id: str) -> dict[str, Any] | None:
+    def end(self, session_id: str) -> dict[str, Any] | None:
         with self._lock:
             found = self._open.pop(session_id, None)
         if found is None or found.ended:
@@ -108,13 +123,54 @@ class SessionMetricsTracker:
         found.touch()
         seen, started = found.summary(), found._started_ms / 1000
         found.end()
-        return {
-            "user_id": user_id_of(found.context),
-            "start_time": started,
-            "interactions": seen.interactions,
-            "successful_tasks": seen.successes,
-            "duration": seen.duration_ms / 1000,
-        }
+        user_id = user_id_of(found.context)
+        return _answer(user_id, started, seen.interactions, seen.successes, seen.duration_ms)
+
+
+class _Stored:
+    """Sessions in a store: each call is one round trip."""
+
+    def __init__(self, client: Tracker | None, store: SessionStore) -> None:
+        self._store = store
+        store.prefer(client)
+
+    def start(self, context: Context | None, session_id: str) -> None:
+        known = {} if context is None else {kind: part.key for kind, part in kinds(context).items()}
+        self._store.merge(_checked(session_id), Delta(session_id, context=known))
+
+    def track(self, session_id: str, success: bool) -> None:
+        tallies = (int(success), int(not success), 0, 0)
+        self._store.merge(_checked(session_id), Delta(session_id, tallies=tallies, joins=True))
+
+    def end(self, session_id: str) -> dict[str, Any] | None:
+        found = self._store.end(_checked(session_id), active=True)
+        if found is None:
+            return None
+        whole = ",".join(f"{kind}:{key}" for kind, key in sorted(found.context.items())) or None
+        return _answer(
+            found.context.get("user", whole),
+            (found.base + found.started) / 1000,
+            sum(found.tallies[:2]),
+            found.tallies[0],
+            float(found.last - found.started),
+        )
+
+
+def _answer(user_id: str | None, started: float, interactions: int, successes: int, duration: float) -> dict[str, Any]:
+    return {
+        "user_id": user_id,
+        "start_time": started,
+        "interactions": interactions,
+        "successful_tasks": successes,
+        "duration": duration / 1000,
+    }
+
+
+def _checked(session_id: object) -> str:
+    """Ids travel to other processes, so they are text."""
+    if not isinstance(session_id, (str, int)):
+        raise TypeError("a session id is a text")
+    return str(session_id)
 
 
 def user_id_of(context: Context | None) -> str | None:

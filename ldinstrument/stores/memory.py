@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from itertools import count, islice
 
 from ..ledger import ledger
+from . import crowds
 from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed
-from .records import TOMBSTONE, Record, merged, parsed
+from .records import TOMBSTONE, Record, closed, merged, parsed
 
 MAX_SESSIONS = 10_000
 MAX_REMEMBERED = 10_000
@@ -53,6 +54,7 @@ class MemoryStore:
         self.rules = rules or Rules()
         self._max = max(1, max_sessions)
         self._clock = clock or _wall_ms
+        self._inherited = False
         self._begin()
 
     def _begin(self) -> None:
@@ -64,11 +66,18 @@ class MemoryStore:
         self._places = count()
 
     # -- open sessions ---------------------------------------------------------------------------
-    def merge(self, key: str, delta: Delta) -> Merged:
+    def merge(self, key: str, delta: Delta) -> Merged | None:
         """Add *delta* to the open session of *key*, or open the next one when that is over."""
+        if self._inherited:
+            self._inherited = False
+            crowds.forked()
         with self._lock:
             now = self._clock()
-            record, ended, answer = merged(self._open.pop(key, None) or self._remembered(key, now), delta, now, self.rules)
+            outcome = merged(self._open.get(key) or self._remembered(key, now), delta, now, self.rules)
+            if outcome is None:
+                return None
+            record, ended, answer = outcome
+            self._open.pop(key, None)  # and in again, at the end: the order is that of the last activity
             for one in ended:
                 self._wait(one, now)
             self._open[key] = record.text()
@@ -76,16 +85,14 @@ class MemoryStore:
             self._evict(now)
             return answer
 
-    def end(self, key: str, reason: str) -> str | None:
+    def end(self, key: str, reason: str, *, active: bool = False) -> str | None:
         """End the open session of *key* now. Returns its record; None when none is open."""
         with self._lock:
-            held = self._open.pop(key, None)
-            if held is None:
-                return None
-            record = parsed(held)
-            record.reason = reason
-            self._move_on(key, record, self._clock())
-            return record.text()
+            now = self._clock()
+            record, was_open = closed(self._open.pop(key, None), now, reason, active, self.rules)
+            if record is not None:
+                self._move_on(key, record, now)
+            return record.text() if record is not None and was_open else None
 
     def _remembered(self, key: str, now: int) -> str | None:
         previous, until = self._gone.get(key, ("", 0))
@@ -152,7 +159,9 @@ class MemoryStore:
     def _keep(self, payloads: Sequence[Sealed], lease: float) -> None:
         now = self._clock()
         for one in payloads:
-            self._sealed[one.id] = _Outgoing(now + int(lease * 1000), replace(one, attempts=1), now - int(one.age * 1000))
+            self._sealed[one.id] = _Outgoing(
+                now + int(lease * 1000), replace(one, attempts=1), now - int(one.age * 1000)
+            )
 
     def claim_sealed(self, limit: int, lease: float, owner: str) -> list[Sealed]:
         """Hand out up to *limit* sealed payloads whose time has come."""
@@ -207,6 +216,7 @@ class MemoryStore:
     def forked(self) -> None:
         """In the child: what the parent holds is the parent's to report."""
         self._begin()
+        self._inherited = True
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -19,7 +19,7 @@ from typing import Protocol
 MINUTE = 60.0
 HOUR = 3600.0
 
-GroupValues = tuple[float, float, int, int, float | None]
+GroupValues = tuple[float, int, int, int, float | None]
 """`(total, count, first, last, value of the last)`; the dates in milliseconds."""
 
 
@@ -66,6 +66,7 @@ class Delta:
         flags: marks of the flags evaluated in it, each `MARK` characters.
         groups: folded values by `group_key`; their dates are milliseconds ago.
         values: how many recorded values the groups stand for.
+        joins: only joins a session that is open; opens none.
         operation: names this merge.
     """
 
@@ -79,6 +80,7 @@ class Delta:
     flags: str = ""
     groups: dict[str, GroupValues] = field(default_factory=dict)
     values: int = 0
+    joins: bool = False
     operation: Operation | None = None
 
     def aged(self, milliseconds: int) -> Delta:
@@ -108,6 +110,25 @@ class Merged:
     previous_id: str = ""
     opened: bool = False
     context: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class VisitRef:
+    """Which session a request was part of.
+
+    Args:
+        visitor: whose.
+        session_id: the session; the request's own id when the store did not answer.
+        previous_id: the visitor's session before it; empty when there was none, or it is forgotten.
+        opened: whether the request opened the session.
+        stored: whether the store has taken the request's numbers; False: they wait for it in memory.
+    """
+
+    visitor: str
+    session_id: str
+    previous_id: str = ""
+    opened: bool = False
+    stored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +162,7 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """What a store holds now: sessions that are open, sessions that wait to be sealed, payloads that wait to be sent."""
+    """What a store holds now: open sessions, ended ones that wait to be sealed, payloads that wait to be sent."""
 
     open: int = 0
     ended: int = 0
@@ -154,11 +175,19 @@ class Store(Protocol):
     shared: bool
     """Whether other processes see the same sessions."""
 
-    def merge(self, key: str, delta: Delta) -> Merged:
-        """Add *delta* to the open session of *key*, or open the next one when that is over. One round trip."""
+    def merge(self, key: str, delta: Delta) -> Merged | None:
+        """Add *delta* to the open session of *key*, or open the next one when that is over. One round trip.
 
-    def end(self, key: str, reason: str) -> str | None:
-        """End the open session of *key* now. Returns its record; None when none is open."""
+        Returns:
+            The session; None when the delta only joins, and none is open.
+        """
+
+    def end(self, key: str, reason: str, *, active: bool = False) -> str | None:
+        """End the open session of *key* now; *active*: to end it is its last activity.
+
+        Returns:
+            Its record; None when none is open.
+        """
 
     def claim(self, limit: int, lease: float, owner: str) -> list[Ended]:
         """Hand out up to *limit* sessions that are over; nobody else is handed them for *lease* seconds."""

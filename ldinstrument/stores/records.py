@@ -124,8 +124,8 @@ def parsed(text: str) -> Record:
     )  # fmt: skip
 
 
-def merged(held: str | None, delta: Delta, now: int, rules: Rules) -> tuple[Record, list[Record], Merged]:
-    """What a key holds after *delta*, the records that this ended, and what to answer.
+def merged(held: str | None, delta: Delta, now: int, rules: Rules) -> tuple[Record, list[Record], Merged] | None:
+    """What a key holds after *delta*, the records that this ended, and what to answer; None: nothing to join.
 
     Args:
         held: the text under the key: a record, a tombstone, or None.
@@ -136,7 +136,10 @@ def merged(held: str | None, delta: Delta, now: int, rules: Rules) -> tuple[Reco
     previous = held[1:] if held is not None and held.startswith(TOMBSTONE) else ""
     found = parsed(held) if held is not None and not previous else None
     ended: list[Record] = []
-    if found is not None and (reason := found.over(now - delta.started_ago, delta.context, rules)):
+    reason = "" if found is None else found.over(now - delta.started_ago, delta.context, rules)
+    if delta.joins and (found is None or reason):
+        return None
+    if found is not None and reason:
         found.reason, previous = reason, found.id
         ended.append(found)
         found = None
@@ -144,9 +147,31 @@ def merged(held: str | None, delta: Delta, now: int, rules: Rules) -> tuple[Reco
         ended.append(found.spilled())
     opened = found is None
     if found is None:
+        previous = "" if previous == delta.id else previous
         found = Record(delta.id, previous, delta.name, now, -delta.started_ago, -delta.last_ago, {})
     found.take(delta, now)
     return found, ended, Merged(found.id, found.previous, opened, found.context)
+
+
+def closed(held: str | None, now: int, reason: str, active: bool, rules: Rules) -> tuple[Record | None, bool]:
+    """The open session under a key, ended, and whether it was open until now; `(None, False)` when there is none.
+
+    Args:
+        held: the text under the key.
+        now: the store's clock.
+        reason: of the end; a session that fell silent long ago keeps that as its reason.
+        active: whether to end it is its last activity.
+        rules: when a session is over.
+    """
+    if held is None or held.startswith(TOMBSTONE):
+        return None, False
+    record = parsed(held)
+    if now > record.deadline(rules):
+        return record, False
+    record.reason = reason
+    if active:
+        record.last = max(record.last, now - record.base)
+    return record, True
 
 
 def united(one: GroupValues, other: GroupValues) -> GroupValues:

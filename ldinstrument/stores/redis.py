@@ -46,18 +46,22 @@ class RedisStore:
         self._lock = threading.Lock()
 
     # -- open sessions ---------------------------------------------------------------------------
-    def merge(self, key: str, delta: Delta) -> Merged:
+    def merge(self, key: str, delta: Delta) -> Merged | None:
         """Add *delta* to the open session of *key*, or open the next one when that is over. One round trip."""
         rules, name = self.rules, _operation(delta.operation)
         answer = self._run(
             scripts.MERGE, self._tag_of(key), key, wire(delta), _ms(rules.idle), _ms(rules.maximum), MOST_GROUPS, *name
         )
+        if answer is None:
+            return None
         id, previous, opened, context = answer
         return Merged(id.decode(), previous.decode(), bool(opened), json.loads(context))
 
-    def end(self, key: str, reason: str) -> str | None:
+    def end(self, key: str, reason: str, *, active: bool = False) -> str | None:
         """End the open session of *key* now. Returns its record; None when none is open."""
-        text = self._run(scripts.END, self._tag_of(key), key, reason, _ms(self.rules.remember))
+        rules = self.rules
+        times = _ms(rules.remember), int(active), _ms(rules.idle), _ms(rules.maximum)
+        text = self._run(scripts.END, self._tag_of(key), key, reason, *times)
         return None if text is None else str(text.decode())
 
     # -- ended sessions --------------------------------------------------------------------------
@@ -175,7 +179,11 @@ def connect(url: str, *, timeout: float = 0.25, cluster: bool = False) -> Any:
         raise missing_extra("redis", "redis") from None
     made = redis.RedisCluster.from_url if cluster else redis.Redis.from_url
     return made(
-        url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0), health_check_interval=0
+        url,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        retry=Retry(NoBackoff(), 0),
+        health_check_interval=0,
     )
 
 
@@ -183,6 +191,8 @@ def wire(delta: Delta) -> str:
     """A delta as the script reads it; what is empty is left out."""
     told: dict[str, Any] = {"i": delta.id, "n": delta.name, "a": delta.started_ago, "l": delta.last_ago}
     told["t"] = delta.tallies
+    if delta.joins:
+        told["j"] = 1
     optional = {"c": delta.context, "d": delta.data, "x": delta.flags}
     told |= {key: value for key, value in optional.items() if value}
     if delta.groups:
@@ -205,9 +215,7 @@ def _owner(owner: str) -> str:
 
 
 def _fields(payloads: Sequence[Sealed]) -> list[Any]:
-    return [
-        field for one in payloads for field in (one.id, one.body, one.events, int(one.zipped), int(one.age * 1000))
-    ]
+    return [field for one in payloads for field in (one.id, one.body, one.events, int(one.zipped), int(one.age * 1000))]
 
 
 def _ms(seconds: float) -> int:

@@ -48,7 +48,7 @@ if ARGV[7] ~= '' then
   redis.call('EXPIRE', seen, 1800)
   if fresh == 0 then
     if record then return {record.i, record.p or '', 0, cjson.encode(record.c or {})} end
-    return {previous, '', 0, '{}'}
+    return {delta.i, '', 0, '{}'}
   end
 end
 local began = now - delta.a
@@ -67,6 +67,7 @@ if record then
       if record.c and record.c[kind] and record.c[kind] ~= whose then reason = 'identified' end
     end
   end
+  if delta.j and reason then return false end
   if reason then
     record.r = reason
     previous = record.i
@@ -90,10 +91,11 @@ if record then
   end
 end
 local opened = 0
+if not record and delta.j then return false end
 if not record then
   opened = 1
   record = {i = delta.i, b = now, s = -delta.a, l = -delta.l, t = {0, 0, 0, 0}}
-  if previous ~= '' then record.p = previous end
+  if previous ~= '' and previous ~= delta.i then record.p = previous end
   if delta.n ~= 'session' then record.n = delta.n end
 end
 local there = now - record.b
@@ -152,11 +154,15 @@ END = (
 local held = redis.call('GET', prefix .. 'v' .. ARGV[2])
 if not held or string.sub(held, 1, 1) == '-' then return false end
 local record = cjson.decode(held)
-record.r = ARGV[3]
+local over = now > record.b + math.min(record.l + tonumber(ARGV[6]), record.s + tonumber(ARGV[7]))
+if not over then
+  record.r = ARGV[3]
+  if ARGV[5] == '1' then record.l = math.max(record.l, now - record.b) end
+end
 local text = cjson.encode(record)
 wait(text)
 remember(ARGV[2], record.i, ARGV[4])
-return text
+return not over and text
 """
 )
 
@@ -270,6 +276,7 @@ return 0
 HOLDINGS = (
     _COMMON
     + """
-return {redis.call('ZCARD', prefix .. 'open'), redis.call('ZCARD', prefix .. 'ended'), redis.call('ZCARD', prefix .. 'out')}
+local function count(name) return redis.call('ZCARD', prefix .. name) end
+return {count('open'), count('ended'), count('out')}
 """
 )

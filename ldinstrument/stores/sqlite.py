@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed
-from .records import TOMBSTONE, Record, merged, parsed
+from .records import TOMBSTONE, Record, closed, merged, parsed
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS visitors (key TEXT PRIMARY KEY, due INTEGER NOT NULL, text TEXT NOT NULL);
@@ -56,26 +56,27 @@ class SqliteStore:
         self._connection: sqlite3.Connection | None = None
 
     # -- open sessions ---------------------------------------------------------------------------
-    def merge(self, key: str, delta: Delta) -> Merged:
+    def merge(self, key: str, delta: Delta) -> Merged | None:
         """Add *delta* to the open session of *key*, or open the next one when that is over. One transaction."""
         with self._writing() as (file, now):
             row = file.execute("SELECT text FROM visitors WHERE key = ?", (key,)).fetchone()
-            record, ended, answer = merged(row and row[0], delta, now, self.rules)
+            outcome = merged(row and row[0], delta, now, self.rules)
+            if outcome is None:
+                return None
+            record, ended, answer = outcome
             for one in ended:
                 _wait(file, one, now)
             file.execute(_PUT, (key, record.deadline(self.rules), record.text()))
         return answer
 
-    def end(self, key: str, reason: str) -> str | None:
+    def end(self, key: str, reason: str, *, active: bool = False) -> str | None:
         """End the open session of *key* now. Returns its record; None when none is open."""
         with self._writing() as (file, now):
             row = file.execute("SELECT text FROM visitors WHERE key = ?", (key,)).fetchone()
-            if row is None or row[0].startswith(TOMBSTONE):
-                return None
-            record = parsed(row[0])
-            record.reason = reason
-            self._move_on(file, key, record, now)
-        return record.text()
+            record, was_open = closed(row and row[0], now, reason, active, self.rules)
+            if record is not None:
+                self._move_on(file, key, record, now)
+        return record.text() if record is not None and was_open else None
 
     def _move_on(self, file: sqlite3.Connection, key: str, record: Record, now: int) -> None:
         _wait(file, record, now)
@@ -118,15 +119,14 @@ class SqliteStore:
     def claim_sealed(self, limit: int, lease: float, owner: str) -> list[Sealed]:
         """Hand out up to *limit* sealed payloads whose time has come."""
         with self._writing() as (file, now):
-            query = (
-                "SELECT id, body, events, zipped, attempts + 1, sealed_at FROM outbox WHERE due <= ? ORDER BY due LIMIT ?"
-            )
+            columns = "id, body, events, zipped, attempts + 1, sealed_at"
+            query = f"SELECT {columns} FROM outbox WHERE due <= ? ORDER BY due LIMIT ?"  # noqa: S608 - ours
             rows = file.execute(query, (now, limit)).fetchall()
             until = now + int(lease * 1000)
             file.executemany(
                 "UPDATE outbox SET due = ?, attempts = attempts + 1 WHERE id = ?", [(until, row[0]) for row in rows]
             )
-        return [Sealed(*row[:3], bool(row[3]), row[4], (now - row[5]) / 1000) for row in rows]
+        return [Sealed(row[0], row[1], row[2], bool(row[3]), row[4], (now - row[5]) / 1000) for row in rows]
 
     def acknowledge(self, payload_id: str) -> None:
         """Forget a payload."""
