@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iter
 from typing import Any, Protocol
 
 from .ledger import ledger
-from .shapes import ASYNC_GENERATOR, COROUTINE, GENERATOR, follower_shaped
+from .shapes import ASYNC_GENERATOR, COROUTINE, GENERATOR, follower_shaped, named
 
 
 class Watcher(Protocol):
@@ -143,24 +143,19 @@ class _Unawaited:
 def coroutine(inner: Any, watcher: Watcher) -> Any:
     """*inner*, watched; nothing is heard when it is never awaited."""
     if inspect.getcoroutinestate(inner) != inspect.CORO_CREATED:  # somebody else is driving it already
-        return _named(_coroutine(inner, watcher), inner)
-    return _named(_coroutine(_Unawaited(inner), watcher), inner)
+        return named(_coroutine(inner, watcher), inner)
+    return named(_coroutine(_Unawaited(inner), watcher), inner)
 
 
 def generator(inner: Any, watcher: Watcher) -> Any:
     """*inner*, watched, with the whole generator protocol; nothing is heard when it is never iterated."""
     awaitable = inner.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE
-    return _named((_awaitable_generator if awaitable else _generator)(inner, watcher), inner)
+    return named((_awaitable_generator if awaitable else _generator)(inner, watcher), inner)
 
 
 def async_generator(inner: Any, watcher: Watcher) -> Any:
     """*inner*, watched, with the whole async generator protocol; nothing is heard when it is never iterated."""
-    return _named(_async_generator(inner, watcher), inner)
-
-
-def _named(outer: Any, inner: Any) -> Any:
-    outer.__name__, outer.__qualname__ = inner.__name__, inner.__qualname__
-    return outer
+    return named(_async_generator(inner, watcher), inner)
 
 
 # -- other awaitables ------------------------------------------------------------------------------

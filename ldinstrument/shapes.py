@@ -230,7 +230,8 @@ def run({params}):
 
 PASSING = """
 def run({params}):
-    return _stream(_fn({args}))
+    _inner = _fn({args})
+    return _named(_stream(_inner), _inner)
 """
 
 
@@ -335,6 +336,12 @@ def closed_over(fn: Any, name: str) -> Any:
 # -- what templates use -------------------------------------------------------------------------------
 
 
+def named(outer: Any, inner: Any) -> Any:
+    """*outer* under the name of the coroutine or generator *inner*."""
+    outer.__name__, outer.__qualname__ = inner.__name__, inner.__qualname__
+    return outer
+
+
 def _bare(error: BaseException) -> BaseException:
     """*error* without the traceback entry of the `yield` it was thrown in at: it is on its way to another frame."""
     if error.__traceback__ is not None:
@@ -365,10 +372,11 @@ _ALWAYS: dict[str, Any] = {
     "_bare": _bare,
     "_first_step": _first_step,
     "_len": len,
+    "_named": named,
     "_partial": functools.partial,
     "_type": type,
 }
-_TEMPLATES = (CALL, COROUTINE, GENERATOR, ASYNC_GENERATOR, TASK_CALL, TASK_COROUTINE, TASK_GENERATOR)
+_TEMPLATES = (CALL, COROUTINE, GENERATOR, ASYNC_GENERATOR, TASK_CALL, TASK_COROUTINE, TASK_GENERATOR, PASSING)
 _RESERVED = frozenset(word for template in _TEMPLATES for word in re.findall(r"\b_\w+", template)) | {
     "_args",
     "_kwargs",

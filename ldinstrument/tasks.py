@@ -68,8 +68,7 @@ class TaskWrapper:
 
     def stream(self, fn: Callable[..., Any], kind: str) -> Callable[[Any], Any]:
         """A function that watches a generator, made by *fn*, that nobody has started yet."""
-        made = stream_shaped(self._template(kind), self._names(kind))
-        return functools.update_wrapper(made, fn) if hasattr(fn, "__qualname__") else made
+        return stream_shaped(self._template(kind), self._names(kind))
 
     def _template(self, kind: str) -> str:
         fast = self.options.plain and "time_to_first_item" not in self.task.metrics
