@@ -300,7 +300,8 @@ class SessionStore:
 
     def _way_out(self, client: Any) -> Outlet | None:
         """The outlet of *client*, kept, for its connections are worth keeping."""
-        wanted = client or self._client or sdk.singleton_client()
+        given = client if client is not None else self._client
+        wanted = given if given is not None else sdk.singleton_client()
         known, outlet = self._outlet
         if wanted is None or known is not wanted or outlet is None:
             outlet = outlet_of(wanted)

@@ -1,0 +1,369 @@
+"""What every store does, whichever it is: one suite over memory, SQLite and a real Redis server."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from ldinstrument.stores import Delta
+from ldinstrument.stores.protocol import Operation, Sealed
+from ldinstrument.stores.records import MOST_GROUPS, mark_of, parsed
+
+KEY = "session:v-1"
+
+
+def delta(id="s-1", *, context=None, flags=(), **fields):
+    fields.setdefault("tallies", (1, 0, 0, 0))
+    return Delta(id, context=context or {}, flags="".join(map(mark_of, flags)), **fields)
+
+
+def revenue(total, *, count=1, ago=0):
+    return {"s1revenue.impact\n": (total, count, ago, ago, None)}
+
+
+def ended(store):
+    """Everything that is over, claimed and forgotten, as records."""
+    found = []
+    while claimed := store.claim(100, 60.0, "the-test"):
+        found += [parsed(one.text) for one in claimed]
+        assert store.seal([one.place for one in claimed], [], 60.0, "the-test") == []
+    return found
+
+
+def silent(seconds=0.03):
+    time.sleep(seconds)
+
+
+def test_a_visit_is_one_session_over_many_merges(make_store):
+    """The first delta opens a session, the next ones join it: tallies and sums add up, the dates span them."""
+    store = make_store()
+
+    first = store.merge(KEY, delta("s-1", started_ago=5000, last_ago=4000, groups=revenue(10.5)))
+    second = store.merge(KEY, delta("s-2", tallies=(1, 2, 3, 4), started_ago=100, last_ago=50, groups=revenue(0.25)))
+    third = store.merge(KEY, delta("s-3", tallies=(0, 0, 0, 0), started_ago=9000, last_ago=8000))
+    assert store.end(KEY, "logout") is not None
+
+    assert [(one.id, one.opened) for one in (first, second, third)] == [("s-1", True), ("s-1", False), ("s-1", False)]
+    (record,) = ended(store)
+    assert (record.id, record.reason, record.tallies) == ("s-1", "logout", [2, 2, 3, 4])
+    assert record.groups["s1revenue.impact\n"][:2] == (10.75, 2)
+    assert 8900 <= record.last - record.started <= 9000 + 60_000
+    assert record.started < record.last
+
+
+def test_visitors_do_not_mix(make_store):
+    """Each key has its own session, also when merges of many keys come at the same time."""
+    store = make_store()
+
+    def work(number):
+        for _ in range(10):
+            for visitor in range(4):
+                store.merge(f"session:{visitor}", delta(f"s-{visitor}-{number}", groups=revenue(2.0**visitor)))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for visitor in range(4):
+        store.end(f"session:{visitor}", "ended")
+
+    records = {record.id.split("-")[1]: record for record in ended(store)}
+    assert {visitor: record.tallies[0] for visitor, record in records.items()} == dict.fromkeys("0123", 40)
+    assert {visitor: record.groups["s1revenue.impact\n"][0] for visitor, record in records.items()} == {
+        str(visitor): 40 * 2.0**visitor for visitor in range(4)
+    }
+
+
+def test_after_the_idle_time_the_next_session_opens_and_knows_the_one_before(make_store):
+    """Activity that begins after the silence opens the next session with `previousId`; the first one has ended."""
+    store = make_store(idle=0.02)
+
+    store.merge(KEY, delta("s-1"))
+    silent()
+    found = store.merge(KEY, delta("s-2"))
+
+    assert (found.id, found.previous_id, found.opened) == ("s-2", "s-1", True)
+    first = ended(store)[0]
+    assert (first.id, first.reason) == ("s-1", "idle")
+
+
+def test_a_request_that_began_in_time_still_belongs_to_its_session(make_store):
+    """The silence is measured to the beginning of the request, not to its end: a slow one splits nothing."""
+    store = make_store(idle=60.0)
+
+    store.merge(KEY, delta("s-1", started_ago=100_000, last_ago=90_000))
+    found = store.merge(KEY, delta("s-2", started_ago=40_000))
+
+    assert (found.id, found.opened) == ("s-1", False)
+
+
+def test_a_session_lasts_no_longer_than_the_maximum(make_store):
+    """However busy a visitor is, activity after the maximum opens the next session."""
+    store = make_store(maximum=60.0)
+
+    store.merge(KEY, delta("s-1", started_ago=61_000, last_ago=1000))
+    found = store.merge(KEY, delta("s-2"))
+
+    assert (found.id, found.previous_id) == ("s-2", "s-1")
+    assert [record.reason for record in ended(store)] == ["maximum"]
+
+
+def test_a_session_that_was_ended_is_remembered_and_ended_once(make_store):
+    """Ending is for the open session only; the next activity opens one that knows it, until it is forgotten."""
+    store = make_store()
+
+    store.merge(KEY, delta("s-1"))
+
+    assert parsed(store.end(KEY, "logout")).id == "s-1"
+    assert store.end(KEY, "logout") is None
+    assert store.end("session:nobody", "logout") is None
+    assert store.merge(KEY, delta("s-2")).previous_id == "s-1"
+    assert [record.id for record in ended(store)] == ["s-1"]
+
+
+def test_what_is_long_gone_is_forgotten(make_store):
+    """After `remember` seconds a visitor is a new one."""
+    store = make_store(remember=0.02)
+
+    store.merge(KEY, delta("s-1"))
+    store.end(KEY, "logout")
+    silent()
+    store.claim(10, 60.0, "the-test")
+
+    assert store.merge(KEY, delta("s-2")).previous_id == ""
+
+
+def test_a_session_that_fell_silent_cannot_be_ended_later(make_store):
+    """It has ended by itself: it keeps that as its reason, and its end does not move to now."""
+    store = make_store(idle=0.02)
+
+    store.merge(KEY, delta("s-1"))
+    silent()
+
+    assert store.end(KEY, "logout", active=True) is None
+    (record,) = ended(store)
+    assert (record.reason, record.last) == ("", 0)
+
+
+def test_the_end_may_be_the_last_activity(make_store):
+    """`active` counts the duration to the end itself."""
+    store = make_store()
+
+    store.merge(KEY, delta("s-1", last_ago=1000, started_ago=1000))
+    idle, active = parsed(store.end(KEY, "ended")), None
+    store.merge(KEY, delta("s-2", last_ago=1000, started_ago=1000))
+    active = parsed(store.end(KEY, "ended", active=True))
+
+    assert idle.last == idle.started
+    assert active.last - active.started >= 1000
+
+
+def test_a_delta_that_only_joins_opens_nothing(make_store):
+    """Without an open session it is answered with None, and leaves no trace."""
+    store = make_store(idle=60.0)
+
+    assert store.merge(KEY, delta("s-1", joins=True)) is None
+    store.merge(KEY, delta("s-1", tallies=(0, 0, 0, 0)))
+    assert store.merge(KEY, delta("s-2", joins=True)).id == "s-1"
+    store.merge("session:silent", delta("s-3", started_ago=70_000, last_ago=70_000))
+    assert store.merge("session:silent", delta("s-4", joins=True)) is None
+    store.end(KEY, "ended")
+
+    assert sorted((record.id, record.tallies[0]) for record in ended(store)) == [("s-1", 1), ("s-3", 1)]
+
+
+def test_identity_widens_and_somebody_else_is_another_session(make_store):
+    """Who is unknown becomes known, another kind joins; another key of a known kind is another visitor."""
+    store = make_store()
+
+    store.merge(KEY, delta("s-1"))
+    store.merge(KEY, delta("s-2", context={"user": "ana"}))
+    store.merge(KEY, delta("s-3"))
+    widened = store.merge(KEY, delta("s-4", context={"organization": "acme"}))
+    other = store.merge(KEY, delta("s-5", context={"user": "ben"}))
+
+    assert widened.context == {"user": "ana", "organization": "acme"}
+    assert (other.id, other.previous_id, other.context) == ("s-5", "s-1", {"user": "ben"})
+    (record,) = ended(store)
+    assert (record.reason, record.tallies[0], record.context) == ("identified", 4, widened.context)
+
+
+def test_no_fold_crosses_an_exposure(make_store):
+    """When a request evaluates a flag for the first time in the session, what is folded leaves as a part."""
+    store = make_store()
+
+    store.merge(KEY, delta(flags=["a"], groups=revenue(1.0)))
+    store.merge(KEY, delta(flags=["a"], groups=revenue(2.0)))
+    store.merge(KEY, delta(flags=["a", "b"], groups=revenue(4.0)))
+    store.merge(KEY, delta(flags=["b"], groups=revenue(8.0)))
+    store.end(KEY, "ended")
+
+    part, whole = ended(store)
+    assert (part.part, whole.part) == (True, False)
+    assert [record.groups["s1revenue.impact\n"][0] for record in (part, whole)] == [3.0, 12.0]
+    assert whole.tallies[0] == 4
+    assert part.tallies == [0, 0, 0, 0]
+
+
+def test_a_session_does_not_grow_for_ever(make_store):
+    """Beyond the bound of groups, they leave early; nothing is lost."""
+    store = make_store()
+
+    for number in range(MOST_GROUPS + 10):
+        store.merge(KEY, delta(groups={f's1revenue.impact\n{{"n":{number}}}': (1.0, 1, 0, 0, None)}))
+    store.end(KEY, "ended")
+
+    records = ended(store)
+    assert len(records) == 2
+    assert sum(group[0] for record in records for group in record.groups.values()) == MOST_GROUPS + 10
+    assert all(len(record.groups) <= MOST_GROUPS for record in records)
+
+
+def test_numbers_keep_every_digit(make_store):
+    """Sums are exact where doubles are, and the last value of equally late ones is the larger."""
+    store = make_store()
+    values = [0.1, 2**52 + 1.0, 1e-300, 123456789.123456789, 1e300]
+
+    for number, value in enumerate(values):
+        store.merge(KEY, delta(groups={f"l1gauge.{number}\n": (value, 1, 0, 0, value)}))
+    store.end(KEY, "ended")
+
+    (record,) = ended(store)
+    assert [record.groups[f"l1gauge.{number}\n"][4] for number in range(len(values))] == values
+
+
+def test_texts_survive(make_store):
+    """Quotes, newlines, other alphabets and very odd keys come back as they went."""
+    store = make_store()
+    odd = 'a"\\\n\u2028é{}😀'
+
+    store.merge(f"session:{odd}", delta(odd, context={"user": odd}, data='{"who":"é\\n"}', name="chat"))
+    store.end(f"session:{odd}", odd)
+
+    (record,) = ended(store)
+    assert (record.id, record.context, record.data, record.name) == (odd, {"user": odd}, '{"who":"é\\n"}', "chat")
+    assert record.reason == odd
+
+
+def test_a_lease_keeps_others_away_and_runs_out(make_store):
+    """What one has claimed nobody else is handed, until the lease has run out; then the first one is too late."""
+    store = make_store()
+    store.merge(KEY, delta())
+    store.end(KEY, "ended")
+
+    (mine,) = store.claim(10, 0.0, "first")
+    (theirs,) = store.claim(10, 60.0, "second")
+    assert store.claim(10, 60.0, "third") == []
+
+    assert theirs == mine
+    assert store.seal([mine.place], [Sealed("p-1", b"[]", 0)], 60.0, "first") == [mine.place]
+    assert store.holdings().sealed == 0
+    assert store.seal([theirs.place], [Sealed("p-2", b"[]", 0)], 60.0, "second") == []
+    assert store.seal([theirs.place], [Sealed("p-3", b"[]", 0)], 60.0, "second") == [theirs.place]
+    assert (store.holdings().ended, store.holdings().sealed) == (0, 1)
+
+
+def test_sealing_is_all_or_nothing(make_store):
+    """One lost session keeps the whole batch from being sealed; the rest may be sealed without it."""
+    store = make_store()
+    for number in range(3):
+        store.merge(f"session:{number}", delta())
+        store.end(f"session:{number}", "ended")
+    (taken,) = store.claim(1, 0.0, "first")
+    places = [one.place for one in store.claim(3, 60.0, "second")]
+    assert taken.place in places
+    store.seal([taken.place], [], 60.0, "second")
+
+    assert store.seal(places, [Sealed("p-1", b"[]", 0)], 60.0, "second") == [taken.place]
+    rest = [place for place in places if place != taken.place]
+    assert store.seal(rest, [Sealed("p-1", b"[]", 0)], 60.0, "second") == []
+    assert (store.holdings().ended, store.holdings().sealed) == (0, 1)
+
+
+def test_a_sealed_payload_comes_back_with_the_same_id_and_bytes_until_it_is_acknowledged(make_store):
+    """A worker that dies after sealing leaves exactly what it would have sent."""
+    store = make_store()
+    store.merge(KEY, delta())
+    store.end(KEY, "ended")
+    places = [one.place for one in store.claim(10, 60.0, "first")]
+    body = bytes(range(256))
+
+    store.seal(places, [Sealed("p-1", body, 3, True)], 60.0, "first")
+    assert store.claim_sealed(10, 60.0, "second") == []
+    store.postpone("p-1", 0.0)
+    (again,) = store.claim_sealed(10, 60.0, "second")
+
+    assert (again.id, again.body, again.events, again.zipped, again.attempts) == ("p-1", body, 3, True, 2)
+    assert 0 <= again.age < 60
+    assert store.claim_sealed(10, 60.0, "third") == []
+    store.postpone("p-1", 0.0)
+    assert [one.attempts for one in store.claim_sealed(10, 60.0, "third")] == [3]
+    store.acknowledge("p-1")
+    store.acknowledge("p-1")
+    store.postpone("p-1", 0.0)
+    assert (store.claim_sealed(10, 0.0, "fourth"), store.holdings().sealed) == ([], 0)
+
+
+def test_a_payload_that_is_too_large_is_replaced_by_halves(make_store):
+    """Both halves are there, or neither; an acknowledged one is not brought back."""
+    store = make_store()
+    store.merge(KEY, delta())
+    store.end(KEY, "ended")
+    places = [one.place for one in store.claim(10, 60.0, "first")]
+    store.seal(places, [Sealed("p-1", b"[1,2]", 2)], 60.0, "first")
+
+    store.replace("p-1", [Sealed("p-2", b"[1]", 1), Sealed("p-3", b"[2]", 1)])
+    store.replace("p-1", [Sealed("p-4", b"[1]", 1)])
+
+    assert sorted(one.id for one in store.claim_sealed(10, 60.0, "first")) == ["p-2", "p-3"]
+
+
+def test_claims_are_bounded_and_disjoint(make_store):
+    """Many sweepers at once share what is over: every session is handed to exactly one of them."""
+    store = make_store(idle=0.01)
+    for number in range(60):
+        store.merge(f"session:{number}", delta(f"s-{number}"))
+    silent()
+    seen, lock = [], threading.Lock()
+
+    def sweep(owner):
+        while claimed := store.claim(7, 60.0, owner):
+            assert len(claimed) <= 7
+            with lock:
+                seen.extend(parsed(one.text).id for one in claimed)
+
+    threads = [threading.Thread(target=sweep, args=(f"owner-{number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(seen) == sorted(f"s-{number}" for number in range(60))
+
+
+def test_open_sessions_are_not_claimed(make_store):
+    """Only what is over is handed out; holdings tell the three apart."""
+    store = make_store()
+    store.merge(KEY, delta())
+
+    assert store.claim(10, 60.0, "first") == []
+    assert (store.holdings().open, store.holdings().ended, store.holdings().sealed) == (1, 0, 0)
+
+
+def test_a_repeated_merge_counts_once_where_time_outs_can_happen(make_store):
+    """A shared server knows the names of merges; the others fail or succeed, and never leave it open."""
+    store = make_store()
+    named = delta(groups=revenue(5.0), operation=Operation("worker", 7))
+
+    store.merge(KEY, named)
+    if type(store).__name__ == "RedisStore":
+        store.merge(KEY, named)
+        store.end(KEY, "ended")
+        store.merge(KEY, named)
+        assert store.holdings().open == 0
+    else:
+        store.end(KEY, "ended")
+
+    (record,) = ended(store)
+    assert (record.tallies[0], record.groups["s1revenue.impact\n"][0]) == (1, 5.0)
