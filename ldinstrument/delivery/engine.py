@@ -69,6 +69,7 @@ class Engine:
         self._posters = self._idle = self._dropped = 0
         self._coordinator: threading.Thread | None = None
         self.closed = self._abandoned = self._adopting = False
+        self._ends_at = float("inf")
         self._sealer = Sealer(self.config)
         self._transport = (self.options.transport or PoolTransport)(self.config)
         self._pid = os.getpid()
@@ -152,7 +153,7 @@ class Engine:
             if self._adopting or time.monotonic() >= adopt_at:
                 self._guarded(self._adopt)
                 adopt_at = time.monotonic() + ADOPT_EVERY
-            seal = self._rings(min(flush_at, forget_at, adopt_at))
+            seal = self._rings(min(flush_at, forget_at, adopt_at, self._ends_at))
             now = time.monotonic()
             if now >= forget_at:
                 self._sealer.intake.forget_contexts()
@@ -163,7 +164,7 @@ class Engine:
                 seal = True
             self._guarded(self._seal if seal else self._draft)
             self._guarded(self._staff)
-            if self._abandoned:
+            if self._abandoned and self._may_end():
                 self.close()
 
     def _rings(self, until: float) -> bool:
@@ -362,7 +363,7 @@ class Engine:
             self._flying.discard(payload)
             self._digest(payload, answer, key)
             self._review()
-            more = bool(self._backlog) and not self.closed
+            more = (bool(self._backlog) or self._abandoned) and not self.closed
         self._do_chores()
         if more:
             self._ring(seal=False)  # the coordinator keeps the time of the gate, and staffs
@@ -494,11 +495,16 @@ class Engine:
         with self._lock:
             self._leave()
             self._review()
-        self._transport.close()
+        self._guarded(self._transport.close)
         if self._spool is not None:
             self._do_chores()
             self._guarded(self._spool.end)
         orphanage.told()
+
+    def wait_for_end(self, timeout: float) -> None:
+        """Wait for an engine that closes itself; harmless for any other."""
+        if self.closed and self._coordinator is not None:
+            self._coordinator.join(timeout)
 
     def abandon(self) -> None:
         """The client let go of its processor without `stop()`, as `postfork()` does; send what there is, and end.
@@ -506,8 +512,14 @@ class Engine:
         A finaliser calls this: it takes no lock and does not wait.
         """
         if self._pid == os.getpid() and self._coordinator is not None:
+            self._ends_at = time.monotonic() + self.options.close_timeout
             self._abandoned = True
             self._bell.put(True)
+
+    def _may_end(self) -> bool:
+        with self._lock:
+            left = self._recorded or self._drafts or self._backlog or self._flying
+        return not left or time.monotonic() >= self._ends_at
 
     def _leave(self) -> None:
         left = self._backlog.clear()

@@ -75,6 +75,8 @@ def at_exit() -> None:
         flush(timeout=patience)
         for engine in living():
             engine.close()
+        for engine in list(_living):
+            engine.wait_for_end(0.2)
     except Exception:  # noqa: S110 - the interpreter is going; there is nobody left to tell
         pass
     finally:

@@ -283,3 +283,29 @@ def test_options_travel_through_partial(server, tmp_path):
     assert flush(5.0, client).delivered == 1
     client.close()
     assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_client_that_nobody_holds_still_delivers(server, make):
+    """Dropped without `close()`: the processor sends what it has, waits for the answers, and ends its threads."""
+    import gc
+    import threading
+    import time
+
+    def elsewhere() -> None:
+        processor = EventProcessor(make(flush_interval=3600)._config)
+        engines.append(processor._engine)
+        from ldclient.impl.events.types import EventInputCustom
+
+        processor.send_event(EventInputCustom(1, BARE, "a"))
+
+    engines: list[Any] = []
+    server.answer(late=0.3, times=1)
+    elsewhere()
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while not engines[0].closed and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert engines[0].closed
+    assert server.keys() == {"a": 1}
+    assert ledger.stats().events.delivered == 1
+    assert engines[0]._coordinator not in threading.enumerate()
