@@ -10,15 +10,20 @@ Pure ASGI: a `BaseHTTPMiddleware` would miss streamed bodies and background task
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from ..emission import Tracker
 from ..errors import missing_extra
 from ..sessions import Session, end_open_sessions, open_session, set_current
-from .boundaries import REQUEST, Boundary, RequestSession
+from .boundaries import REQUEST, Boundary, RequestSession, end_session
+from .visitors import Secret, visitors_of
+
+__all__ = ["SessionMiddleware", "end_session", "session_dependency"]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -44,12 +49,22 @@ class SessionMiddleware:
         app: the ASGI application. A second middleware inside leaves the request to this one.
         context: a Context, a key of kind `user`, or a callable, async or not, that is given the ASGI scope. One that
             answers None, or fails because nobody has filled the scope yet, is asked again at the end of the request.
-        name: the prefix of the session's metrics: `<name>.duration`, `<name>.success_rate`, `<name>.interactions`.
+        name: the prefix of the session's metrics: `<name>.duration`, `<name>.success_rate`, `<name>.interactions`. None
+            is `request`, or `session` with a store.
         websocket: the same for websockets, which last for minutes and would spoil the durations of requests; None makes
-            no sessions for them.
+            no sessions for them. With a store they are part of the visit, and of this only None matters.
         client: takes the events; the `ldclient` singleton at the moment of emission when None.
         ignore: path patterns that make no session, such as `/static/*`; health checks never make one.
         flush_timeout: seconds that the server's shutdown may wait for delivery.
+        store: a store, or its address such as `sqlite:///sessions.db`: a session then is a visit of many requests, over
+            all workers, and ends in the store (see `ldinstrument.stores`). It is closed when the server stops.
+        cookie: with a store: the cookie that carries a signed, random visitor id, or its name; False sends none, and
+            visits go by context.
+        header: a request header that may carry the same, for clients without cookies; the response has it, too.
+        secret: signs the id, the same in all workers; None takes `LDINSTRUMENT_SECRET`.
+
+    Raises:
+        DefinitionError: a store with a cookie and no secret.
     """
 
     def __init__(
@@ -57,22 +72,29 @@ class SessionMiddleware:
         app: Application,
         *,
         context: Any = None,
-        name: str = "request",
+        name: str | None = None,
         websocket: str | None = "websocket",
         client: Tracker | None = None,
         ignore: Iterable[str] = (),
         flush_timeout: float = 2.0,
+        store: Any = None,
+        cookie: bool | str = True,
+        header: str | None = None,
+        secret: Secret = None,
     ) -> None:
         self.app = app
         self.flush_timeout = flush_timeout
-        self.boundaries = {"http": Boundary(context, name=name, client=client, ignore=ignore)}
+        self.visitors = visitors_of(store, cookie, header, secret)
+        http = Boundary(context, name=name, client=client, ignore=ignore, store=store)
+        self.boundaries = {"http": http}
         if websocket is not None:
-            self.boundaries["websocket"] = Boundary(context, name=websocket, client=client, ignore=ignore)
+            same = http if http.store is not None else None
+            self.boundaries["websocket"] = same or Boundary(context, name=websocket, client=client, ignore=ignore)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] == "lifespan":
-            await Lifespan(self.app, self.flush_timeout).run(scope, receive, send)
+            await Lifespan(self.app, self.flush_timeout, self.boundaries["http"].store).run(scope, receive, send)
         elif REQUEST in scope or scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
         else:
@@ -81,7 +103,7 @@ class SessionMiddleware:
     async def _serve(self, boundary: Boundary | None, scope: Scope, receive: Receive, send: Send) -> None:
         request = scope[REQUEST] = await _begin(boundary, scope)
         watched = _WatchedWebSocket if scope["type"] == "websocket" else _WatchedHTTP
-        messages = watched(request, receive, send)
+        messages = watched(request, receive, self._marking(scope, request, send))
         before = set_current(request.session)
         try:
             await self.app(scope, messages.receive, messages.send)
@@ -94,17 +116,46 @@ class SessionMiddleware:
             set_current(before)
             await _finish(boundary, request, scope)
 
+    def _marking(self, scope: Scope, request: RequestSession, send: Send) -> Send:
+        """Find the visitor, and let the response bring him what it has to."""
+        if self.visitors is None or request.session is None:
+            return send
+        headers = _headers(scope)
+        name = self.visitors.header
+        visitor = self.visitors.arrived(headers.get("cookie", ""), headers.get(name.lower()) if name else None)
+        request.visitor = visitor.id
+        answer = partial(self.visitors.answer, visitor, scope.get("scheme") in ("https", "wss"))
+
+        async def marking(message: Message) -> None:
+            if message["type"] in ("http.response.start", "websocket.accept"):
+                given = list(message.get("headers") or ())
+                cacheable = b",".join(value for key, value in given if key.lower() == b"cache-control")
+                marks = [(key.lower().encode(), value.encode()) for key, value in answer(cacheable.decode("latin-1"))]
+                message = {**message, "headers": given + marks}
+            await send(message)
+
+        return marking
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """The request's headers by lower-case name; of repeated ones the last, of cookies all."""
+    found: dict[str, str] = {}
+    for raw_name, raw_value in scope.get("headers") or ():
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        found[name] = f"{found[name]}; {value}" if name == "cookie" and name in found else value
+    return found
+
 
 async def _begin(boundary: Boundary | None, scope: Scope) -> RequestSession:
     if boundary is None:
         return RequestSession(None)
     method = scope.get("method", "WEBSOCKET")
-    headers = dict(scope.get("headers") or ())
+    headers = _headers(scope)
     request = boundary.begin(
         path=scope.get("path", ""),
         method=method,
-        agent=headers.get(b"user-agent", b"").decode("latin-1"),
-        preflight=method == "OPTIONS" and b"access-control-request-method" in headers,
+        agent=headers.get("user-agent", ""),
+        preflight=method == "OPTIONS" and "access-control-request-method" in headers,
     )
     if request.session is not None:
         request.identify(await boundary.who_async(scope, last=False))
@@ -117,7 +168,7 @@ async def _finish(boundary: Boundary | None, request: RequestSession, scope: Sco
         if boundary is not None and boundary.asks_again(request):
             request.identify(await boundary.who_async(scope))
     finally:
-        request.end()
+        await request.aend()
 
 
 def route_of(scope: Scope) -> str | None:
@@ -222,8 +273,9 @@ class Lifespan:
     Speaks for an application that knows no lifespan, which it shows by raising or returning before it listens.
     """
 
-    def __init__(self, app: Application, flush_timeout: float) -> None:
+    def __init__(self, app: Application, flush_timeout: float, store: Any = None) -> None:
         self._app = app
+        self._store = store
         self._flush_timeout = flush_timeout
         self._listened = False
 
@@ -264,6 +316,8 @@ class Lifespan:
         from ..delivery import aflush
 
         end_open_sessions("abandoned")
+        if self._store is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._store.close)
         await aflush(self._flush_timeout)
 
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from ..contexts import as_context
 from ..emission import Tracker
@@ -16,7 +19,7 @@ from ..errors import StrictError
 from ..ledger import ledger
 from ..metrics import check_key
 from ..outcomes import INTERACTION, Outcome, outcome_of
-from ..sessions import Session, clock, open_session, session_event_keys, set_current
+from ..sessions import Session, clock, current_session, open_session, session_event_keys, set_current
 
 REQUEST = "ldinstrument.request"
 """Where the WSGI environ and the ASGI scope carry the `RequestSession`."""
@@ -45,24 +48,27 @@ class Boundary:
     Args:
         context: whose session it is: a Context, a key of kind `user`, or a callable that is given the request. One that
             answers None is asked again at the end of the request, when a login may have happened.
-        name: the prefix of the session's metrics.
+        name: the prefix of the session's metrics; None is `request`, or `session` with a store.
         client: takes the events; the `ldclient` singleton at the moment of emission when None.
         ignore: path patterns (as in `fnmatch`: `/static/*`) that make no session; health checks never make one.
+        store: a `SessionStore`, or its address: sessions then are visits of many requests, and end in the store.
     """
 
     def __init__(
         self,
         context: Any = None,
         *,
-        name: str = "request",
+        name: str | None = None,
         client: Tracker | None = None,
         ignore: Iterable[str] = (),
+        store: Any = None,
     ) -> None:
-        self.name = check_key("session name", name)
+        self.name = check_key("session name", name or ("request" if store is None else "session"))
         self.context = context
         self.client = client
+        self.store = _opened(store)
         self._ignore = (*HEALTH_CHECKS, *([ignore] if isinstance(ignore, str) else ignore))
-        session_event_keys(name)
+        session_event_keys(self.name)
 
     def begin(self, *, path: str, method: str, agent: str = "", preflight: bool = False) -> RequestSession:
         """The session of a request that begins; none for what is ignored, health checks and CORS preflights.
@@ -77,11 +83,11 @@ class Boundary:
             return RequestSession(None)
         try:
             # No outer session: whatever was current on this thread or in this task belongs to somebody else.
-            opened = open_session(name=self.name, client=self.client)
+            opened = open_session(name=self.name, client=self.client, store=self.store)
         except Exception as error:
             _failed(error, True, "request")
             return RequestSession(None)
-        return RequestSession(opened, method=method if method in METHODS else "OTHER")
+        return RequestSession(opened, method=method if method in METHODS else "OTHER", store=self.store)
 
     def who(self, request: Any, *, last: bool = True) -> Any:
         """What `context=` says of *request*; perhaps an awaitable. Its errors never reach the host.
@@ -114,6 +120,15 @@ class Boundary:
         return callable(self.context) and request.session is not None and not request.identified
 
 
+def _opened(store: Any) -> Any:
+    """A store as given, or the one at an address."""
+    if not isinstance(store, (str, Path)):
+        return store
+    from ..stores import open_store
+
+    return open_store(store)
+
+
 def _failed(error: Exception, last: bool, where: str = "context extractor") -> None:
     if isinstance(error, StrictError):
         raise error
@@ -127,23 +142,33 @@ class RequestSession:
     Args:
         session: as opened by the boundary.
         method: goes into the data of the session's events, with `route` and the status.
+        store: where the visit is that this request is part of.
     """
 
     __slots__ = (
+        "__weakref__",
         "_ended",
         "_mine",
         "_outside",
         "_reason",
         "complete_at",
         "identified",
+        "leaving",
         "method",
         "route",
         "session",
         "status",
+        "store",
+        "visitor",
     )
 
-    def __init__(self, session: Session | None, *, method: str = "") -> None:
+    def __init__(self, session: Session | None, *, method: str = "", store: Any = None) -> None:
         self.session = session
+        self.store = store
+        self.visitor: str | None = None
+        self.leaving = False
+        if session is not None and store is not None:
+            _visits[session] = self
         self.method = method
         self.route: str | None = None
         self.status = 0
@@ -211,20 +236,73 @@ class RequestSession:
             self.session._append((INTERACTION, outcome, now, now, None))
 
     def end(self) -> None:
-        """End the session; harmless twice."""
-        if self._ended or self.session is None:
+        """End the session, or bring what this request adds to the visit that it is part of; harmless twice."""
+        session = self._last_look()
+        if session is None:
             return
+        if self.store is None:
+            session.end(self._reason)
+        else:
+            _merge(session, self.store, self.visitor, self.leaving)
+
+    async def aend(self) -> None:
+        """`end` for an event loop: a store is asked on a thread."""
+        if self.store is None:
+            self.end()
+            return
+        session = self._last_look()
+        if session is not None:
+            import asyncio  # a program without an event loop need not load it
+
+            job = partial(_merge, session, self.store, self.visitor, self.leaving)
+            await asyncio.get_running_loop().run_in_executor(None, job)
+
+    def _last_look(self) -> Session | None:
+        """The session, the first time; its clock stopped, and told what the request was."""
+        if self._ended or self.session is None:
+            return None
         self._ended = True
         try:
-            self.session.add_data(**self._facts())
+            if self.store is None:  # one request's route would say nothing of a visit
+                self.session.add_data(**self._facts())
             _stop_clock(self.session, self.complete_at)
         except Exception as error:
             _failed(error, True, "request")
-        self.session.end(self._reason)
+        return self.session
 
     def _facts(self) -> dict[str, Any]:
         facts = {"route": self.route, "method": self.method, "status": self.status}
         return {name: fact for name, fact in facts.items() if fact}
+
+
+_visits: WeakKeyDictionary[Session, RequestSession] = WeakKeyDictionary()
+
+
+def end_session() -> bool:
+    """End the visit that the current request belongs to, as at logout; what comes next opens the next one.
+
+    It ends when the request does, with everything that the request still records. Without a store there is no visit,
+    and nothing happens.
+
+    Returns:
+        Whether there is a visit to end.
+    """
+    found = current_session()
+    while found is not None:
+        request = _visits.get(found)
+        if request is not None:
+            request.leaving = True
+            return True
+        found = found._outer
+    return False
+
+
+def _merge(session: Session, store: Any, visitor: str | None, leaving: bool) -> None:
+    from ..stores import end_request, end_session
+
+    merged = end_request(session, store, visitor)
+    if leaving:
+        end_session(store, merged.visitor, name=session.name)
 
 
 def _stop_clock(session: Session, at: float | None) -> None:

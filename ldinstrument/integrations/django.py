@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DefinitionError, missing_extra
 from ..following import follow
 from ..sessions import set_current
-from .boundaries import REQUEST, Boundary, RequestSession
+from .boundaries import REQUEST, Boundary, RequestSession, end_session
+from .visitors import visitors_of
 
 try:
     from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
@@ -31,7 +32,13 @@ except ImportError as error:
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OPTIONS = frozenset({"context", "name", "client", "ignore"})
+__all__ = ["SessionMiddleware", "end_session", "logged_in", "logged_in_async"]
+
+OPTIONS = frozenset({"context", "name", "client", "ignore", "store", "cookie", "header", "secret"})
+VISITOR = "_ld_visitor"
+
+
+MARKING: dict[str, Any] = {"cookie": True, "header": None, "secret": None}
 
 
 class SessionMiddleware:
@@ -44,9 +51,15 @@ class SessionMiddleware:
 
     * `context`: a callable, async or not, or its dotted path, that is given the `HttpRequest` and answers with a
       Context, a key of kind `user`, or None. When left out, the primary key of the authenticated user.
-    * `name`: the prefix of the session's metrics, `request`.
+    * `name`: the prefix of the session's metrics; `request`, or `session` with a store.
     * `client`: takes the events; the `ldclient` singleton at the moment of emission when left out.
     * `ignore`: path patterns that make no session; health checks never make one.
+    * `store`: a store, or its address such as `sqlite:///sessions.db`: a session then is a visit of many requests, over
+      all workers, and ends in the store (see `ldinstrument.stores`).
+    * `cookie`: with a store: a random visitor id is kept in Django's session where the request has one, else in a
+      signed cookie; `False` marks nobody, and visits go by context; a string is the cookie's name.
+    * `header`: a request header that may carry the same, for clients without cookies; the response has it, too.
+    * `secret`: signs the id; `SECRET_KEY` and its fallbacks when left out.
 
     Raises:
         DefinitionError: at start-up, for an option that there is not.
@@ -59,7 +72,9 @@ class SessionMiddleware:
         self.get_response = get_response
         options = _options()
         self.finds_users = options["context"] is None
+        marking = [options.pop(name, default) for name, default in MARKING.items()]
         self.boundary = Boundary(**{**options, "context": options["context"] or logged_in})
+        self.visitors = visitors_of(self.boundary.store, *marking)
         if iscoroutinefunction(get_response):
             markcoroutinefunction(self)
             self.process_view: Callable[..., Any] = self._process_view_async
@@ -78,7 +93,9 @@ class SessionMiddleware:
             response = self.get_response(request)
         if self.boundary.asks_again(mine):
             mine.identify(self.boundary.who(request))
-        return self._watched(request, response, mine)
+        if self._is_over(request, response, mine):
+            mine.end()
+        return response
 
     async def _answer_async(self, request: Any) -> Any:
         mine = self._begin(request)
@@ -86,18 +103,23 @@ class SessionMiddleware:
             response = await self.get_response(request)
         if self.boundary.asks_again(mine):
             mine.identify(await self._who_async(request))
-        return self._watched(request, response, mine)
+        if self._is_over(request, response, mine):
+            await mine.aend()
+        return response
 
     # -- who it is, and where --------------------------------------------------------------------
     # Django calls `process_view` when every other middleware has seen the request, and the route is known.
     def _process_view(self, request: Any, view: Any, args: Any, kwargs: Any) -> None:
         mine = self._noted(request)
         if mine.session is not None:
+            self._recognise(request, mine)
             mine.identify(self.boundary.who(request, last=False))
 
     async def _process_view_async(self, request: Any, view: Any, args: Any, kwargs: Any) -> None:
         mine = self._noted(request)
         if mine.session is not None:
+            if self.visitors is not None:
+                await sync_to_async(self._recognise)(request, mine)
             mine.identify(await self._who_async(request, last=False))
 
     async def _who_async(self, request: Any, *, last: bool = True) -> Any:
@@ -125,21 +147,46 @@ class SessionMiddleware:
             preflight=request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers,
         )
         request._ldinstrument = mine
+        if self.visitors is not None and outer is None and mine.session is not None:
+            name = self.visitors.header
+            header = request.headers.get(name) if name else None
+            request._ldinstrument_visitor = self.visitors.arrived(request.META.get("HTTP_COOKIE", ""), header)
+            mine.visitor = request._ldinstrument_visitor.id
         return mine
 
-    def _watched(self, request: Any, response: Any, mine: RequestSession) -> Any:
+    def _recognise(self, request: Any, mine: RequestSession) -> None:
+        """Keep a new visitor's id in Django's session, where the request has one: then no cookie of ours is needed."""
+        arrived = getattr(request, "_ldinstrument_visitor", None)
+        if arrived is None or arrived.token is None or not hasattr(request, "session"):
+            return
+        if settings.SESSION_COOKIE_NAME in request.COOKIES:
+            mine.visitor = str(request.session.setdefault(VISITOR, arrived.id))
+            request._ldinstrument_visitor = None
+
+    def _is_over(self, request: Any, response: Any, mine: RequestSession) -> bool:
+        """Whether the request is over with *response*; a streamed one is when it is closed."""
         if request.META.get(REQUEST) is mine or getattr(request, "scope", {}).get(REQUEST) is mine:
-            return response  # whoever opened it sees its end
+            return False  # whoever opened it sees its end
         mine.status = response.status_code
+        self._mark(request, response)
         if not response.streaming:
             mine.returned()
-            mine.end()
-            return response
+            return True
         is_file = getattr(response, "file_to_stream", None) is not None
         if not is_file:  # a file must stay one, so that the server may use `sendfile`
             follow(response, _Stream(mine))
         response.close = _closing(response.close, mine, complete=is_file or mine.bodiless)
-        return response
+        return False
+
+    def _mark(self, request: Any, response: Any) -> None:
+        arrived = getattr(request, "_ldinstrument_visitor", None)
+        if self.visitors is None or arrived is None:
+            return
+        for name, value in self.visitors.answer(arrived, request.is_secure(), response.get("Cache-Control", "")):
+            if name == "Set-Cookie":
+                response.cookies.load(value)
+            else:
+                response[name] = value
 
 
 def _options() -> dict[str, Any]:
@@ -150,7 +197,9 @@ def _options() -> dict[str, Any]:
         )
     context = given.get("context")
     # A plain string would be one user for everybody: here it can only be a path.
-    return {**given, "context": import_string(context) if isinstance(context, str) else context}
+    given["context"] = import_string(context) if isinstance(context, str) else context
+    given.setdefault("secret", [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS])
+    return given
 
 
 @contextmanager

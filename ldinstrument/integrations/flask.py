@@ -8,21 +8,27 @@ instrument(app, context=lambda request: request.headers.get("X-User"))
 
 from __future__ import annotations
 
+import secrets
 import sys
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from ..emission import Tracker
 from ..errors import missing_extra
-from .boundaries import REQUEST, Boundary, RequestSession
+from ..ledger import ledger
+from .boundaries import REQUEST, Boundary, RequestSession, end_session
+from .visitors import Secret
 from .wsgi import SessionMiddleware
 
 try:
-    from flask import Flask, has_request_context, request
+    from flask import Flask, has_request_context, request, session
 except ImportError as error:
     raise missing_extra("flask", "flask") from error
 
+__all__ = ["end_session", "instrument", "logged_in"]
+
 EXTENSION = "ldinstrument"
+VISITOR = "_ld_visitor"
 App = TypeVar("App", bound=Flask)
 
 
@@ -30,9 +36,13 @@ def instrument(
     app: App,
     context: Any = None,
     *,
-    name: str = "request",
+    name: str | None = None,
     client: Tracker | None = None,
     ignore: Iterable[str] = (),
+    store: Any = None,
+    cookie: bool | str = True,
+    header: str | None = None,
+    secret: Secret = None,
 ) -> App:
     """Give every request of *app* a session, from its first `before_request` to the end of its response body.
 
@@ -43,21 +53,35 @@ def instrument(
         app: the application; doing it twice is harmless.
         context: a Context, a key of kind `user`, or a callable that is given Flask's request and answers with one of
             these, or None. When left out, the user of Flask-Login, where it is in use.
-        name: the prefix of the session's metrics: `<name>.duration`, `<name>.success_rate`, `<name>.interactions`.
+        name: the prefix of the session's metrics: `<name>.duration`, `<name>.success_rate`, `<name>.interactions`. None
+            is `request`, or `session` with a store.
         client: takes the events; the `ldclient` singleton at the moment of emission when None.
         ignore: path patterns that make no session; the application's static files and health checks never make one.
+        store: a store, or its address such as `sqlite:///sessions.db`: a session then is a visit of many requests, over
+            all workers, and ends in the store (see `ldinstrument.stores`).
+        cookie: with a store: Flask's own session carries a random visitor id. False marks nobody, and visits go by
+            context.
+        header: a request header that carries a signed visitor id instead, for clients without cookies.
+        secret: carry the id in a cookie of its own, called *cookie*, and sign it with this.
 
     Returns:
         *app*.
     """
     if EXTENSION in app.extensions:
         return app
-    boundary = Boundary(logged_in if context is None else context, name=name, client=client)
-    middleware = SessionMiddleware(app.wsgi_app, name=name, client=client, ignore=[*_static(app), *_listed(ignore)])
+    boundary = Boundary(logged_in if context is None else context)
+    own = secret is not None or header is not None
+    middleware = SessionMiddleware(
+        app.wsgi_app, name=name, client=client, ignore=[*_static(app), *_listed(ignore)],
+        store=store, cookie=cookie if secret is not None else False, header=header, secret=secret or app.secret_key,
+    )  # fmt: skip
     app.extensions[EXTENSION] = middleware
     app.wsgi_app = middleware  # type: ignore[method-assign]
     # First of all, so that the others, such as a check of rights, already have the session's user.
-    app.before_request_funcs.setdefault(None, []).insert(0, lambda: _begin(boundary))
+    steps = app.before_request_funcs.setdefault(None, [])
+    steps.insert(0, lambda: _begin(boundary))
+    if store is not None and cookie and not own:
+        steps.insert(0, lambda: _recognise(app))
     app.after_request_funcs.setdefault(None, []).insert(0, lambda response: _answer(boundary, response))
     return app
 
@@ -82,6 +106,21 @@ def _static(app: Flask) -> list[str]:
 def _mine() -> RequestSession | None:
     found = request.environ.get(REQUEST)
     return found if isinstance(found, RequestSession) else None
+
+
+def _recognise(app: Flask) -> None:
+    """The visitor's id in Flask's own session; a new one when there is none."""
+    mine = _mine()
+    if mine is None or mine.session is None:
+        return
+    if not app.secret_key:
+        ledger.warn(
+            "no_visitor", "flask", "Flask's session carries the visitor's id: set app.secret_key; visits go by context"
+        )
+        return
+    if VISITOR not in session:
+        session[VISITOR] = secrets.token_urlsafe(16)
+    mine.visitor = str(session[VISITOR])
 
 
 def _begin(boundary: Boundary) -> None:

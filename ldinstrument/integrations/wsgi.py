@@ -8,13 +8,18 @@ application = SessionMiddleware(application, context=lambda environ: environ.get
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from ..emission import Tracker, postpone
 from ..following import WatchedIterator
-from .boundaries import REQUEST, Boundary, RequestSession
+from .boundaries import REQUEST, Boundary, RequestSession, end_session
+from .visitors import Secret, visitors_of
+
+__all__ = ["SessionMiddleware", "end_session"]
 
 Environ = dict[str, Any]
+Marks = Callable[[str], list[tuple[str, str]]]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 
@@ -28,9 +33,19 @@ class SessionMiddleware:
     Args:
         app: the WSGI application. A second middleware inside leaves the request to this one.
         context: a Context, a key of kind `user`, or a callable that is given the WSGI environ.
-        name: the prefix of the session's metrics: `<name>.duration`, `<name>.success_rate`, `<name>.interactions`.
+        name: the prefix of the session's metrics: `<name>.duration`, `<name>.success_rate`, `<name>.interactions`. None
+            is `request`, or `session` with a store.
         client: takes the events; the `ldclient` singleton at the moment of emission when None.
         ignore: path patterns that make no session, such as `/static/*`; health checks never make one.
+        store: a store, or its address such as `sqlite:///sessions.db`: a session then is a visit of many requests, over
+            all workers, and ends in the store (see `ldinstrument.stores`).
+        cookie: with a store: the cookie that carries a signed, random visitor id, or its name; False sends none, and
+            visits go by context.
+        header: a request header that may carry the same, for clients without cookies; the response has it, too.
+        secret: signs the id, the same in all workers; None takes `LDINSTRUMENT_SECRET`.
+
+    Raises:
+        DefinitionError: a store with a cookie and no secret.
     """
 
     def __init__(
@@ -38,21 +53,27 @@ class SessionMiddleware:
         app: Application,
         *,
         context: Any = None,
-        name: str = "request",
+        name: str | None = None,
         client: Tracker | None = None,
         ignore: Iterable[str] = (),
+        store: Any = None,
+        cookie: bool | str = True,
+        header: str | None = None,
+        secret: Secret = None,
     ) -> None:
         self.app = app
-        self.boundary = Boundary(context, name=name, client=client, ignore=ignore)
+        self.boundary = Boundary(context, name=name, client=client, ignore=ignore, store=store)
+        self.visitors = visitors_of(store, cookie, header, secret)
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""
         if REQUEST in environ:
             return self.app(environ, start_response)
         request = environ[REQUEST] = _begin(self.boundary, environ)
+        marks = self._recognise(environ, request)
         request.resume()
         try:
-            body = self.app(environ, _watched_start(start_response, request))
+            body = self.app(environ, _watched_start(start_response, request, marks))
         except BaseException as error:
             request.pause()
             request.raised(error)
@@ -62,6 +83,17 @@ class SessionMiddleware:
         if self.boundary.asks_again(request):
             request.identify(self.boundary.who(environ))
         return _watched_body(body, request, environ)
+
+    def _recognise(self, environ: Environ, request: RequestSession) -> Marks | None:
+        """Find the visitor, and what the response has to bring him."""
+        if self.visitors is None or request.session is None:
+            return None
+        name = self.visitors.header
+        header = environ.get(f"HTTP_{name.upper().replace('-', '_')}") if name else None
+        visitor = self.visitors.arrived(environ.get("HTTP_COOKIE", ""), header)
+        request.visitor = visitor.id
+        secure = environ.get("wsgi.url_scheme") == "https"
+        return partial(self.visitors.answer, visitor, secure)
 
 
 def _begin(boundary: Boundary, environ: Environ) -> RequestSession:
@@ -77,15 +109,23 @@ def _begin(boundary: Boundary, environ: Environ) -> RequestSession:
     return request
 
 
-def _watched_start(start_response: Callable[..., Any], request: RequestSession) -> Callable[..., Any]:
+def _watched_start(
+    start_response: Callable[..., Any], request: RequestSession, marks: Marks | None
+) -> Callable[..., Any]:
     """Hears the status; an application may call it again with `exc_info`, then the second one holds."""
 
     def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
         code = status[:3]
         request.status = int(code) if code.isdigit() else 0
+        if marks is not None:
+            headers = headers + marks(_cache_control(headers))
         return start_response(status, headers, *exc_info)
 
     return start
+
+
+def _cache_control(headers: list[tuple[str, str]]) -> str:
+    return ",".join(value for name, value in headers if name.lower() == "cache-control")
 
 
 def _watched_body(body: Iterable[bytes], request: RequestSession, environ: Environ) -> Iterable[bytes]:

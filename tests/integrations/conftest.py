@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import sys
@@ -63,11 +64,20 @@ class Running:
     def __init__(self, kind: Kind, port: int) -> None:
         self.kind = kind
         self.port = port
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
+        # A server closes the connection after an exception; a client that reuses it races against that.
+        once = httpx.Limits(max_keepalive_connections=0)
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False, limits=once)
 
     def get(self, path: str, user: str | None = "ada", **headers: str) -> httpx.Response:
         given = headers if user is None else {"X-User": user, **headers}
         return self.http.get(path, headers=given)
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[httpx.Client]:
+        """A client that keeps its connection, and so stays with one thread of a threading server."""
+        address = f"http://127.0.0.1:{self.port}"
+        with httpx.Client(base_url=address, headers={"X-User": "ada"}, timeout=30, trust_env=False) as client:
+            yield client
 
     def path(self, path: str) -> str:
         """The path of the async twin where a framework has both."""
@@ -151,7 +161,10 @@ class Events:
 
     def of(self, key: str, count: int = 1) -> list[testing.RecordedEvent]:
         """Exactly *count* events of *key*, awaited."""
-        until(lambda: len(self.recorder.of(key)) >= count and not sessions.open_sessions(), f"{count} of {key}")
+        try:
+            until(lambda: len(self.recorder.of(key)) >= count and not sessions.open_sessions(), f"{count} of {key}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; {self.recorder.keys()}; open: {sessions.open_sessions()}") from error
         found = self.recorder.of(key)
         assert len(found) == count, [event.data for event in found]
         return found
