@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import _thread
 import inspect
 import logging
+import os
+import re
 import socket
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -433,6 +437,31 @@ def test_managed_instances_get_no_extension(
         with pytest.raises(BlockingIOError):
             api.accept()
     assert "Managed Instances" in caplog.text
+
+
+def test_green_threads_get_no_extension(client: RecordingClient, caplog: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS's runtime blocks in C: a greenlet would never get to ask for an event, and the function would hang."""
+    monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1")
+    original = _thread.start_new_thread
+    monkeypatch.setattr(_thread, "start_new_thread", lambda *args, **kwargs: original(*args, **kwargs))
+
+    handler = lambda_handler(context="u", client=client, deliver="after_response")(lambda event, context: "ok")
+
+    assert handler({}, LambdaContext()) == "ok"
+    assert "threads are patched here (gevent, eventlet)" in caplog.text
+
+
+def test_the_examples_readme_names_its_metrics() -> None:
+    """`ldinstrument plan` finds them in the code, so the README must not know better."""
+    folder = Path(__file__).parents[2] / "examples" / "lambda"
+    code = "from ldinstrument.scan import scan; print(*(one.key for one in scan('handler.py').metrics))"
+    environment = {**os.environ, "LAUNCHDARKLY_SDK_KEY": "sdk-local", "LAUNCHDARKLY_EVENTS_URI": "http://127.0.0.1:9"}
+    command = [sys.executable, "-c", code]
+    printed = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert len(printed.split()) == 6
+    sentence = (folder / "README.md").read_text().split("creates the metrics: ")[1].split(".\n")[0]
+    assert sorted(printed.split()) == sorted(re.findall(r"`([^`]+)`", sentence))
 
 
 def test_an_outage_costs_each_invocation_half_of_the_one_before(caplog: Any) -> None:

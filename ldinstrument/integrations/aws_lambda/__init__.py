@@ -7,6 +7,7 @@ are confirmed before the freeze: before the response leaves, or (`deliver="after
 
 from __future__ import annotations
 
+import _thread
 import functools
 import inspect
 import os
@@ -165,6 +166,10 @@ def _registered_extension() -> Extension | None:
         return None
     if _managed():
         _say_fallback("Lambda Managed Instances do not freeze, and admit no internal extension")
+        return None
+    if not inspect.isbuiltin(_thread.start_new_thread):
+        # AWS's runtime waits for events in C code, which never lets a green thread ask for its own.
+        _say_fallback("threads are patched here (gevent, eventlet)")
         return None
     extension = Extension(address)
     try:
