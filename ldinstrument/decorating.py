@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from .errors import DefinitionError
-from .shapes import PASSING, is_shaped, shaped
+from .shapes import PASSING, Unawaited, is_shaped, shaped
 
 Decorated: TypeAlias = (
     "Callable[..., Any] | classmethod[Any, Any, Any] | property | functools.cached_property[Any]"
@@ -38,8 +38,8 @@ class Wrapper(Protocol):
     def wrap(self, fn: Callable[..., Any], kind: str) -> Callable[..., Any]:
         """A function that runs *fn*, which is of this *kind*: `call`, `coroutine`, `generator`, `async_generator`."""
 
-    def stream(self, fn: Callable[..., Any], kind: str) -> Callable[[Any], Any]:
-        """A function that watches a generator, made by *fn*, that nobody has started yet."""
+    def stream(self, kind: str) -> Callable[[Any], Any]:
+        """A function that watches a coroutine or generator that nobody has started yet."""
 
 
 def rebuilt(target: Any, wrapper: Wrapper) -> Any:
@@ -182,11 +182,18 @@ _FORWARDED = {name: _forwarded(name) for name in ("__module__", "__doc__")}
 
 def _running(target: Any, wrapper: Wrapper) -> Callable[..., Any]:
     kind = kind_of(target)
-    if kind in ("call", "coroutine") or type(target) is types.FunctionType:
+    if kind == "call" or type(target) is types.FunctionType or _has_async_call(target):
         return wrapper.wrap(target, kind)
-    # Call at once, as without us, so that a wrong call fails here; the run begins with the first item.
-    made: Callable[..., Any] = shaped(PASSING, target, {"_stream": wrapper.stream(target, kind)})
+    # Call at once, as without us, so that a wrong call fails here; the run begins with the first item or the await.
+    stream = wrapper.stream(kind)
+    held = (lambda inner: stream(Unawaited(inner))) if kind == "coroutine" else stream
+    made: Callable[..., Any] = shaped(PASSING, target, {"_stream": held})
     return made
+
+
+def _has_async_call(target: Any) -> bool:
+    """Whether frameworks see that *target* is async by asking its `__call__`, so that ours must be async, too."""
+    return inspect.iscoroutinefunction(getattr(type(target), "__call__", None))  # noqa: B004 - not whether, but which
 
 
 @functools.lru_cache(maxsize=1)
@@ -267,7 +274,7 @@ _PACKAGE = str(Path(__file__).resolve().parent)
 
 def warn_caller(message: str) -> None:
     """Warn with the line of the first caller outside this package."""
-    depth, frame = 1, sys._getframe(1)
+    depth, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame, depth = frame.f_back, depth + 1
     warnings.warn(message, UserWarning, stacklevel=depth)

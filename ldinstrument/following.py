@@ -10,11 +10,11 @@ import functools
 import inspect
 import sys
 import types
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
 from typing import Any, Protocol
 
 from .ledger import ledger
-from .shapes import ASYNC_GENERATOR, COROUTINE, GENERATOR, follower_shaped, named
+from .shapes import ASYNC_GENERATOR, COROUTINE, GENERATOR, Unawaited, follower_shaped, named
 
 
 class Watcher(Protocol):
@@ -124,27 +124,11 @@ _async_generator = follower_shaped(ASYNC_GENERATOR)
 _coroutine = follower_shaped(COROUTINE, {"_settle": settled_awaited})
 
 
-class _Unawaited:
-    """Holds a coroutine until somebody awaits its stand-in: dropped before, only one of the two complains."""
-
-    def __init__(self, inner: Coroutine[Any, Any, Any]) -> None:
-        self._inner = inner
-        self._started = False
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        self._started = True
-        return self._inner.__await__()
-
-    def __del__(self) -> None:
-        if not self._started:
-            self._inner.close()
-
-
 def coroutine(inner: Any, watcher: Watcher) -> Any:
     """*inner*, watched; nothing is heard when it is never awaited."""
     if inspect.getcoroutinestate(inner) != inspect.CORO_CREATED:  # somebody else is driving it already
         return named(_coroutine(inner, watcher), inner)
-    return named(_coroutine(_Unawaited(inner), watcher), inner)
+    return named(_coroutine(Unawaited(inner), watcher), inner)
 
 
 def generator(inner: Any, watcher: Watcher) -> Any:

@@ -169,8 +169,8 @@ class SessionWrapper:
         )
         return made
 
-    def stream(self, fn: Callable[..., Any], kind: str) -> Callable[[Any], Any]:
-        """A function that watches a generator, made by *fn*, that nobody has started yet."""
+    def stream(self, kind: str) -> Callable[[Any], Any]:
+        """A function that watches a coroutine or generator that nobody has started yet."""
         return stream_shaped(_TEMPLATES[kind], self._names(kind))
 
     def _names(self, kind: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import linecache
 import re
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 FILENAME = "<ldinstrument {number}>"
@@ -334,6 +334,22 @@ def closed_over(fn: Any, name: str) -> Any:
 
 
 # -- what templates use -------------------------------------------------------------------------------
+
+
+class Unawaited:
+    """Holds a coroutine until somebody awaits its stand-in: dropped before, only one of the two complains."""
+
+    def __init__(self, inner: Coroutine[Any, Any, Any]) -> None:
+        self._inner = inner
+        self._started = False
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        self._started = True
+        return self._inner.__await__()
+
+    def __del__(self) -> None:
+        if not self._started:
+            self._inner.close()
 
 
 def named(outer: Any, inner: Any) -> Any:

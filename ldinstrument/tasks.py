@@ -66,8 +66,8 @@ class TaskWrapper:
         )
         return made
 
-    def stream(self, fn: Callable[..., Any], kind: str) -> Callable[[Any], Any]:
-        """A function that watches a generator, made by *fn*, that nobody has started yet."""
+    def stream(self, kind: str) -> Callable[[Any], Any]:
+        """A function that watches a coroutine or generator that nobody has started yet."""
         return stream_shaped(self._template(kind), self._names(kind))
 
     def _template(self, kind: str) -> str:
@@ -126,8 +126,8 @@ class TaskScope:
             task = TaskDefinition("", self._interaction, {})  # refused below, with the reason
         else:
             task = self._task or _define(_key_of(fn), self._interaction, self._metrics)
-            _note_function(task.key, fn)
         made: F = rebuilt(fn, TaskWrapper(task, self._options))
+        _note_function(task.key, fn)
         return made
 
     def __enter__(self) -> Run:
@@ -224,6 +224,7 @@ def _note_function(key: str, fn: Any) -> None:
     """Say it when two functions share one key, or one is decorated twice: their numbers would be one metric."""
     if _tracked_as(fn, key):
         warn_caller(f"track_task {key!r}: decorated twice with this key, so each call counts twice; remove one")
+        return
     inner = _innermost(fn)
     place = f"{getattr(inner, '__module__', '?')}.{getattr(inner, '__qualname__', type(inner).__qualname__)}"
     known = _functions.setdefault(key, place)
@@ -238,8 +239,10 @@ def _tracked_as(fn: Any, key: str) -> bool:
     """Whether *fn*, or a function that it wraps, is measured under *key* already."""
     inner = _innermost(fn)
     for _ in range(50):
-        wrapper = inspect.getattr_static(inner, "_self_wrapper", None)
-        task = closed_over(inner, "_task") if is_shaped(inner) else getattr(wrapper, "task", None)
+        wrapper = getattr(inner, "_self_wrapper", None)
+        task = wrapper.task if isinstance(wrapper, TaskWrapper) else None
+        if is_shaped(inner):
+            task = closed_over(inner, "_task")
         if task is not None and task.key == key:
             return True
         inner = getattr(inner, "__wrapped__", None)
