@@ -184,6 +184,20 @@ def test_nothing_of_a_hundred_invocations_is_lost(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_a_client_built_elsewhere_is_waited_for_as_well_as_can_be(mode: str, deploy: Deploy, intake: Intake) -> None:
+    """A plain `Config` without our event processor: nothing is confirmed, but the SDK's own sending is waited for."""
+    module = f"""{PLAIN}
+from ldinstrument.integrations.aws_lambda import lambda_handler
+handler = lambda_handler(context="u", deliver=os.environ["DELIVER"])(lambda event, context: 1)
+"""
+    function = deploy(module, mode)
+
+    done = invoke(function, *range(10))
+
+    assert before_the_freeze(intake, done) == [True] * 10
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_an_outage_is_made_up_for(mode: str, deploy: Deploy, tmp_path: Path) -> None:
     """LaunchDarkly answers 503 for a while: what was not taken leaves with a later invocation, once."""
     (tmp_path / "tls").mkdir()
