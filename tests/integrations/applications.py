@@ -14,6 +14,7 @@ from typing import Any
 
 import ldinstrument as ld
 from ldinstrument.integrations import asgi, flask, wsgi
+from ldinstrument.integrations.boundaries import end_session
 
 CHUNKS = 400
 STEP = 0.01
@@ -95,7 +96,7 @@ class Broken(Exception):
 # -- plain WSGI --------------------------------------------------------------------------------------
 
 
-def wsgi_app() -> Any:
+def wsgi_app(**options: Any) -> Any:
     def inner(environ: dict[str, Any], start_response: Any) -> Any:
         path, user = environ["PATH_INFO"], environ.get("HTTP_X_USER")
         if environ.get("HTTP_X_BREAK"):
@@ -108,7 +109,9 @@ def wsgi_app() -> Any:
         start_response(status, [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
         return [body]
 
-    return wsgi.SessionMiddleware(inner, context=lambda environ: environ.get("HTTP_X_USER"), ignore="/quiet/*")
+    return wsgi.SessionMiddleware(
+        inner, context=lambda environ: environ.get("HTTP_X_USER"), ignore="/quiet/*", **options
+    )
 
 
 def plain(path: str, user: str | None) -> tuple[str, bytes]:
@@ -120,6 +123,8 @@ def plain(path: str, user: str | None) -> tuple[str, bytes]:
         return "503 Service Unavailable", b""
     if path == "/login":
         login()
+    elif path == "/logout":
+        end_session()
     elif path.startswith("/items/"):
         convert(3.0)
     elif path == "/meet":
@@ -133,11 +138,12 @@ def plain(path: str, user: str | None) -> tuple[str, bytes]:
 # -- Flask ---------------------------------------------------------------------------------------------
 
 
-def flask_app() -> Any:
+def flask_app(**options: Any) -> Any:
     from flask import Flask, Response, abort, request, stream_with_context
 
     app = Flask("shop")
-    flask.instrument(app, context=lambda request: request.headers.get("X-User"), ignore="/quiet/*")
+    app.secret_key = options.pop("secret", None)  # Flask's own session carries the visitor
+    flask.instrument(app, context=lambda request: request.headers.get("X-User"), ignore="/quiet/*", **options)
 
     @app.before_request
     def broken_middleware() -> None:
@@ -169,6 +175,11 @@ def flask_app() -> Any:
         login()
         return seen()
 
+    @app.get("/logout")
+    def log_out() -> str:
+        flask.end_session()
+        return seen()
+
     @app.get("/meet")
     def meet() -> str:
         meeting.wait()
@@ -181,7 +192,7 @@ def flask_app() -> Any:
 # -- plain ASGI ----------------------------------------------------------------------------------------
 
 
-def asgi_app() -> Any:
+def asgi_app(**options: Any) -> Any:
     async def inner(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             raise NotImplementedError("no lifespan")
@@ -198,7 +209,7 @@ def asgi_app() -> Any:
         status, body = await asyncio.to_thread(plain, scope["path"], headers.get("x-user"))
         await answer(send, int(status[:3]), body)
 
-    return asgi.SessionMiddleware(inner, context=header_of, ignore="/quiet/*")
+    return asgi.SessionMiddleware(inner, context=header_of, ignore="/quiet/*", **options)
 
 
 def header_of(scope: Any) -> str | None:
@@ -274,7 +285,7 @@ async def chat(socket: Any) -> None:
         await socket.send_text(seen())
 
 
-def starlette_app() -> Any:
+def starlette_app(**options: Any) -> Any:
     from starlette.applications import Starlette
     from starlette.background import BackgroundTask
     from starlette.exceptions import HTTPException
@@ -313,6 +324,10 @@ def starlette_app() -> Any:
 
         return endpoint
 
+    def log_out(request: Any) -> Any:
+        end_session()
+        return PlainTextResponse(seen())
+
     async def later(request: Any) -> Any:
         return PlainTextResponse(seen(), background=BackgroundTask(background))
 
@@ -325,16 +340,17 @@ def starlette_app() -> Any:
         Route("/stream-boom", streams(broken_stream_async)),
         Route("/endless", streams(endless_async)),
         Route("/login", log_in),
+        Route("/logout", log_out),
         Route("/meet", meet),
         Route("/background", later),
         *(Route(path, who) for path in ("/who", "/health", "/quiet/who")),
         WebSocketRoute("/chat", chat),
     ]
-    ours = Middleware(asgi.SessionMiddleware, context=header_of, ignore=["/quiet/*"])
+    ours = Middleware(asgi.SessionMiddleware, context=header_of, ignore=["/quiet/*"], **options)
     return Starlette(routes=routes, middleware=[ours, Middleware(BrokenMiddleware)])
 
 
-def fastapi_app() -> Any:
+def fastapi_app(**options: Any) -> Any:
     import fastapi
     from fastapi.responses import PlainTextResponse, StreamingResponse
     from starlette.requests import Request
@@ -342,7 +358,7 @@ def fastapi_app() -> Any:
 
     app = fastapi.FastAPI(default_response_class=PlainTextResponse)
     app.add_middleware(BrokenMiddleware)
-    app.add_middleware(asgi.SessionMiddleware, context=header_of, ignore=["/quiet/*"])
+    app.add_middleware(asgi.SessionMiddleware, context=header_of, ignore=["/quiet/*"], **options)
 
     async def item(item: int) -> str:
         convert(3.0)
@@ -366,6 +382,10 @@ def fastapi_app() -> Any:
         login()
         return seen()
 
+    def log_out() -> str:
+        end_session()
+        return seen()
+
     async def later(tasks: fastapi.BackgroundTasks) -> str:
         tasks.add_task(background)
         return seen()
@@ -381,7 +401,7 @@ def fastapi_app() -> Any:
 
     endpoints = {
         "/items/{item}": item, "/boom": boom, "/teapot": teapot, "/unavailable": unavailable, "/meet": meet,
-        "/login": log_in, "/background": later, "/who": seen, "/health": seen, "/quiet/who": seen,
+        "/login": log_in, "/logout": log_out, "/background": later, "/who": seen, "/health": seen, "/quiet/who": seen,
         "/stream": streams(stream_async), "/stream-boom": streams(broken_stream_async),
         "/endless": streams(endless_async),
     }  # fmt: skip
@@ -486,6 +506,10 @@ def django_urls() -> list[Any]:
         login()
         return HttpResponse(seen())
 
+    def log_out(request: Any) -> Any:
+        end_session()
+        return HttpResponse(seen())
+
     def meet(request: Any) -> Any:
         meeting.wait()
         convert(1.0, user=request.headers.get("X-User"))
@@ -505,6 +529,7 @@ def django_urls() -> list[Any]:
         path("teapot", refused),
         path("unavailable", unavailable),
         path("login", log_in),
+        path("logout", log_out),
         path("meet", meet),
         path("async/meet", meet_async),
         path("async/who", who_async),
@@ -518,19 +543,27 @@ def django_urls() -> list[Any]:
     ]
 
 
-def django_wsgi_app() -> Any:
+def django_wsgi_app(**options: Any) -> Any:
     from django.core.handlers.wsgi import WSGIHandler
 
-    django_settings()
-    return WSGIHandler()
+    return django_handler(WSGIHandler, options)
 
 
-def django_asgi_app() -> Any:
+def django_asgi_app(**options: Any) -> Any:
     from django.core.handlers.asgi import ASGIHandler
 
+    return django_handler(ASGIHandler, options)
+
+
+def django_handler(kind: Any, options: dict[str, Any]) -> Any:
+    """Django reads its settings when a handler is made."""
     django_settings()
-    return ASGIHandler()
+    from django.conf import settings
+    from django.test import override_settings
+
+    with override_settings(LDINSTRUMENT={**settings.LDINSTRUMENT, **options}):
+        return kind()
 
 
-def django_wrapped_app() -> Any:
-    return asgi.SessionMiddleware(django_asgi_app(), ignore=["/quiet/*"])
+def django_wrapped_app(**options: Any) -> Any:
+    return asgi.SessionMiddleware(django_asgi_app(), ignore=["/quiet/*"], **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import logging
 import sys
@@ -17,6 +18,7 @@ import httpx
 import pytest
 
 from ldinstrument import sessions, testing
+from ldinstrument.devserver import LocalLaunchDarkly
 
 
 def _load(name: str) -> Any:
@@ -40,7 +42,7 @@ class Kind:
     """One way to run the application."""
 
     name: str
-    make: Callable[[], Any]
+    make: Callable[..., Any]
     is_async: bool = False
     prefix: str = ""
     features: frozenset[str] = frozenset()
@@ -132,17 +134,40 @@ def until(predicate: Callable[[], Any], what: str, timeout: float = 20.0) -> Any
     return found
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.name)
-def running(request: pytest.FixtureRequest) -> Iterator[Running]:
+@contextlib.contextmanager
+def served(kind: Kind, **options: Any) -> Iterator[Running]:
     """The application in one framework, served over real HTTP."""
-    kind: Kind = request.param
     for noisy in ("shop", "uvicorn.error", "django.request", "asyncio", "werkzeug"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
-    port, stop = (serve_asgi if kind.is_async else serve_wsgi)(kind.make())
+    port, stop = (serve_asgi if kind.is_async else serve_wsgi)(kind.make(**options))
     found = Running(kind, port)
-    yield found
-    found.http.close()
-    stop()
+    try:
+        yield found
+    finally:
+        found.http.close()
+        stop()
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.name)
+def running(request: pytest.FixtureRequest) -> Iterator[Running]:
+    """Each framework in turn."""
+    with served(request.param) as found:
+        yield found
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+def serving(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """A context manager for each framework in turn, with options for our part of it."""
+    return functools.partial(served, request.param)
+
+
+@pytest.fixture
+def launchdarkly(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalLaunchDarkly]:
+    """A LaunchDarkly on loopback, and the environment that leads there."""
+    with LocalLaunchDarkly() as local:
+        monkeypatch.setenv("LDINSTRUMENT_URL", local.url)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        yield local
 
 
 @pytest.fixture

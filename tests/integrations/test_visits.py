@@ -1,0 +1,144 @@
+"""Visits of many requests, in every framework, over real HTTP, the real client and a local LaunchDarkly."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import ldclient
+import pytest
+
+import ldinstrument as ld
+from ldinstrument import sessions, stores
+from ldinstrument.devserver import LocalLaunchDarkly
+from ldinstrument.errors import DefinitionError
+from ldinstrument.integrations import wsgi
+
+SECRET = "only for tests"
+
+
+@pytest.fixture
+def client(launchdarkly: LocalLaunchDarkly) -> Iterator[ldclient.LDClient]:
+    with contextlib.closing(ldclient.LDClient(ld.launchdarkly_config("sdk-test", events_only=True))) as made:
+        yield made
+
+
+@pytest.fixture
+def store(client: ldclient.LDClient) -> Iterator[stores.SessionStore]:
+    with stores.open_store("memory:", client=client, sweep=False) as opened:
+        yield opened
+
+
+def visit(client: httpx.Client, running: Any) -> None:
+    """A page, a stream, a page that breaks, and the way out."""
+    client.get("/items/7")
+    client.get(running.path("/stream"))
+    with contextlib.suppress(httpx.HTTPError):
+        client.get("/boom")
+    client.get("/logout")
+
+
+@contextlib.contextmanager
+def browser(running: Any, user: str | None = "ada") -> Iterator[httpx.Client]:
+    """A client with a cookie jar of its own."""
+    address, headers = f"http://127.0.0.1:{running.port}", {} if user is None else {"X-User": user}
+    once = httpx.Limits(max_keepalive_connections=0)
+    with httpx.Client(base_url=address, headers=headers, timeout=30, trust_env=False, limits=once) as client:
+        yield client
+
+
+def reported(launchdarkly: LocalLaunchDarkly, store: stores.SessionStore, count: int) -> list[Any]:
+    """The visits that LaunchDarkly has heard of, after a sweep."""
+    launchdarkly.wait_for(lambda: not sessions.open_sessions())
+    store.sweep()
+    return launchdarkly.wait_for(
+        lambda: len(found := launchdarkly.custom_events("session.interactions")) >= count and found
+    )
+
+
+def test_requests_of_one_visitor_are_one_visit(
+    serving: Any, launchdarkly: LocalLaunchDarkly, client: Any, store: Any
+) -> None:
+    """Four requests, one session; the next request after the logout opens the next one, which names the one before."""
+    with serving(store=store, secret=SECRET, client=client) as running, browser(running) as visitor:
+        visit(visitor, running)
+        visit(visitor, running)
+
+    first, second = sorted(reported(launchdarkly, store, 2), key=lambda event: event["creationDate"])
+    for done in (first, second):
+        assert 4 == done["metricValue"] == done["data"]["interactions"]
+        assert (done["data"]["successes"], done["data"]["failures"]) == (3, 1)
+        assert done["context"]["key"] == "ada"
+        assert "route" not in done["data"]
+    assert second["data"]["previousId"] == first["data"]["sessionId"]
+    assert [event["metricValue"] for event in launchdarkly.custom_events("business.conversion")] == [6.0, 6.0]
+    assert launchdarkly.custom_events("request.interactions") == []
+
+
+def test_two_browsers_are_two_visits(serving: Any, launchdarkly: LocalLaunchDarkly, client: Any, store: Any) -> None:
+    """Also of the same user: each device has its own cookie."""
+    with serving(store=store, secret=SECRET, client=client) as running:
+        for _ in range(2):
+            with browser(running) as visitor:
+                visit(visitor, running)
+
+    assert [event["metricValue"] for event in reported(launchdarkly, store, 2)] == [4, 4]
+
+
+def test_without_a_cookie_visits_go_by_context(
+    serving: Any, launchdarkly: LocalLaunchDarkly, client: Any, store: Any
+) -> None:
+    """`cookie=False` marks nobody: what is known of the user is all there is."""
+    with serving(store=store, cookie=False, client=client) as running:
+        for user in ("ada", "ada", "bob"):
+            with browser(running, user) as visitor:
+                assert "set-cookie" not in visitor.get("/items/1").headers
+        with browser(running, "ada") as visitor:
+            visitor.get("/logout")
+        with browser(running, "bob") as visitor:
+            visitor.get("/logout")
+
+    found = {event["context"]["key"]: event["metricValue"] for event in reported(launchdarkly, store, 2)}
+    assert found == {"ada": 3, "bob": 2}
+
+
+def test_a_login_in_the_middle_of_a_visit_keeps_it_together(
+    serving: Any, launchdarkly: LocalLaunchDarkly, client: Any, store: Any
+) -> None:
+    """The pages before the login were nobody's; the visit becomes the user's."""
+    with serving(store=store, secret=SECRET, client=client) as running, browser(running, None) as visitor:
+        for path in ("/items/1", "/login", "/items/2", "/logout"):
+            visitor.get(path)
+
+    (done,) = reported(launchdarkly, store, 1)
+    assert (done["context"]["key"], done["metricValue"]) == ("late", 4)
+    assert sum(event["metricValue"] for event in launchdarkly.custom_events("business.conversion")) == 6.0
+
+
+def test_the_cookie_is_modest(serving: Any, client: Any, store: Any) -> None:
+    """Random, HTTP only, same site; not sent again while it is young, and never where a health check asks."""
+    with serving(store=store, secret=SECRET, client=client) as running, browser(running, "ada") as visitor:
+        assert "set-cookie" not in visitor.get("/health").headers
+        cookie = visitor.get("/items/1").headers["set-cookie"]
+        again = visitor.get("/items/1").headers
+
+    assert "HttpOnly" in cookie
+    assert "ada" not in cookie
+    if running.kind.name != "flask":  # Flask's own session has Flask's own attributes
+        assert "SameSite=Lax" in cookie
+        assert "set-cookie" not in again
+
+
+def test_a_store_needs_a_secret_or_no_cookie(store: Any) -> None:
+    """Said where it is written, with the way out."""
+    with pytest.raises(DefinitionError, match="LDINSTRUMENT_SECRET"):
+        wsgi.SessionMiddleware(lambda environ, start: [], store=store)
+
+
+def test_ending_a_visit_where_there_is_none_is_harmless() -> None:
+    """Outside a request, and without a store."""
+    assert wsgi.end_session() is False
+    with ld.session("ada", client=object()):
+        assert wsgi.end_session() is False
