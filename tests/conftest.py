@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from ldinstrument import testing
+from ldinstrument.metrics import catalog
 
 # The SDK honours a proxy even for loopback servers.
 for _name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
@@ -18,7 +19,10 @@ for _name in [name for name in os.environ if name.startswith(("LDINSTRUMENT_", "
 
 @pytest.fixture(autouse=True)
 def _clean_slate() -> Iterator[None]:
-    """Every test begins and ends with an empty ledger, no open session and the standard catalog."""
+    """Every test begins with an empty ledger and no open session; what it declares is forgotten after it."""
+    declared_by_imports = list(catalog)
     testing.reset()
+    catalog.add(*declared_by_imports)
     yield
     testing.reset()
+    catalog.add(*declared_by_imports)

@@ -9,7 +9,7 @@ import warnings
 import pytest
 
 from ldinstrument.errors import ConflictingDefinition, DefinitionError
-from ldinstrument.metrics import Catalog, Metric, MetricWarning, catalog, session_metrics, task_metrics
+from ldinstrument.metrics import STANDARD_METRICS, Catalog, Metric, MetricWarning, catalog, session_metrics, task_metrics
 
 
 def value(key: str = "area.thing", **fields: object) -> Metric:
@@ -165,7 +165,8 @@ def test_the_standard_metrics_are_the_recipes() -> None:
     assert {
         "session.duration", "session.success_rate", "session.interactions", "business.conversion", "revenue.impact",
         "user.satisfaction", "user.negative_feedback", "task.success_rate",
-    } == {metric.key for metric in catalog}  # fmt: skip
+    } == {metric.key for metric in Catalog(STANDARD_METRICS)}  # fmt: skip
+    assert all(catalog[metric.key] == metric for metric in STANDARD_METRICS)
     assert (catalog["business.conversion"].aggregation, catalog["business.conversion"].zero_fill) == ("sum", True)
     assert catalog["user.negative_feedback"].success_criteria == "LowerThanBaseline"
     duration, rate, interactions = session_metrics("chat")
