@@ -283,13 +283,13 @@ async def _items(body: Any) -> AsyncGenerator[Any, Any]:
 
 
 def _werkzeug(response: Any, watcher: Watcher) -> Any:
-    """Werkzeug (and Flask) `Response`: a streamed body is watched, a ready one has ended already."""
-    if not response.is_streamed:
+    """Werkzeug (and Flask) `Response`: a streamed body is watched, a ready one has ended already.
+
+    So has a file: the server may recognise its wrapper and send it without Python, and Werkzeug then closes nothing.
+    """
+    if not response.is_streamed or response.direct_passthrough:
         return None
-    if response.direct_passthrough:  # a file: the server may recognise its wrapper, and send it without Python
-        response.call_on_close(lambda: watcher.returned(None))
-    else:
-        response.response = WatchedIterator(response.response, watcher)
+    response.response = WatchedIterator(response.response, watcher)
     return response
 
 

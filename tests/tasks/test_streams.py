@@ -1,0 +1,301 @@
+"""Responses whose body streams: the task lasts until the body ends, in the frameworks' own hands."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ldinstrument as ld
+
+PAUSE = 0.02
+BOTH = pytest.mark.parametrize("kind", ["task", "session"])
+
+
+def counts(session: ld.Session, key: str = "k") -> tuple[int, ...]:
+    tasks = session.summary().tasks
+    return tuple(int(number) for number in tuple(tasks[key])[:4]) if key in tasks else (0, 0, 0, 0)
+
+
+# -- Starlette and FastAPI ------------------------------------------------------------------------------
+
+
+def _starlette_client(endpoint: Callable[..., Any]) -> Any:
+    pytest.importorskip("httpx")
+    applications = pytest.importorskip("starlette.applications")
+    routing = pytest.importorskip("starlette.routing")
+    testclient = pytest.importorskip("starlette.testclient")
+    app = applications.Starlette(routes=[routing.Route("/", endpoint)])
+    return testclient.TestClient(app, raise_server_exceptions=False)
+
+
+@pytest.mark.parametrize("body", ["async", "sync"])
+@pytest.mark.parametrize("endpoint", ["async", "sync"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_starlette_streaming_response(body: str, endpoint: str) -> None:
+    """Timed to the last chunk, failed by a body that breaks, whatever makes the response."""
+    responses = pytest.importorskip("starlette.responses")
+    failing = [False]
+
+    def chunks() -> Iterator[bytes]:
+        for _ in range(2):
+            time.sleep(PAUSE)
+            yield b"x"
+        if failing[0]:
+            raise OSError("broken body")
+
+    async def achunks() -> AsyncIterator[bytes]:
+        for chunk in chunks():
+            yield chunk
+
+    @ld.track_task("k")
+    async def aview(request: Any) -> Any:
+        return responses.StreamingResponse(achunks() if body == "async" else chunks())
+
+    @ld.track_task("sync")
+    def view(request: Any) -> Any:
+        return responses.StreamingResponse(achunks() if body == "async" else chunks())
+
+    key = "k" if endpoint == "async" else "sync"
+    with ld.session("u") as s:
+        client = _starlette_client(_in(s, aview if endpoint == "async" else view))
+        assert client.get("/").content == b"xx"
+        assert counts(s, key) == (1, 0, 0, 0)
+        assert s.summary().tasks[key].duration_ms >= PAUSE * 2000 * 0.9
+        failing[0] = True
+        client.get("/")
+        assert counts(s, key) == (1, 1, 0, 0)
+
+
+def _in(session: ld.Session, view: Callable[..., Any]) -> Callable[..., Any]:
+    """*view*, run inside *session* in whatever thread or task the test client runs it."""
+    import inspect
+
+    from ldinstrument.sessions import entered
+
+    if inspect.iscoroutinefunction(view):
+
+        async def endpoint(request: Any) -> Any:
+            with entered(session):
+                return await view(request)
+
+        return endpoint
+
+    def sync_endpoint(request: Any) -> Any:
+        with entered(session):
+            return view(request)
+
+    return sync_endpoint
+
+
+def test_a_starlette_endpoint_object_stays_async() -> None:
+    """Starlette asks `__call__` whether it is a coroutine function; a decorated object must say so."""
+    responses = pytest.importorskip("starlette.responses")
+
+    class Endpoint:
+        async def __call__(self, request: Any) -> Any:
+            return responses.PlainTextResponse("hello")
+
+    decorated = ld.track_task("k")(Endpoint())
+
+    async def main() -> None:
+        with ld.session("u") as s:
+            response = await decorated(None)
+            assert response.body == b"hello"
+            assert counts(s) == (1, 0, 0, 0)
+
+    asyncio.run(main())
+    from starlette._utils import is_async_callable
+
+    assert is_async_callable(decorated)
+
+
+def test_fastapi_reads_annotations_through_the_decorator() -> None:
+    """With `from __future__ import annotations` they are text, looked up in the globals of the decorated function."""
+    fastapi = pytest.importorskip("fastapi")
+    pytest.importorskip("httpx")
+    from fastapi.testclient import TestClient
+
+    app = fastapi.FastAPI()
+
+    @app.get("/{number}")
+    @ld.track_task("k")
+    async def view(number: int, factor: int = 2) -> dict[str, int]:
+        return {"result": number * factor}
+
+    client = TestClient(app)
+    assert client.get("/4?factor=3").json() == {"result": 12}
+    assert client.get("/x").status_code == 422
+    assert ld.stats().without_session == {"k": 1}
+
+
+# -- Flask ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(name="flask_app")
+def _flask_app() -> Any:
+    flask = pytest.importorskip("flask")
+    return flask.Flask(__name__)
+
+
+@pytest.mark.parametrize("wrapped", ["response", "generator"])
+def test_a_flask_streaming_body(flask_app: Any, wrapped: str) -> None:
+    """A `Response` around a generator, or the bare generator: to the last chunk, and abandoned when the client goes."""
+    import flask
+
+    def chunks() -> Iterator[str]:
+        for _ in range(2):
+            time.sleep(PAUSE)
+            yield "x"
+
+    @flask_app.get("/")
+    @ld.track_task("k")
+    def view() -> Any:
+        return flask.Response(flask.stream_with_context(chunks())) if wrapped == "response" else chunks()
+
+    with ld.session("u") as s:
+        client = flask_app.test_client()
+        assert client.get("/").data == b"xx"
+        assert counts(s) == (1, 0, 0, 0)
+        assert s.summary().tasks["k"].duration_ms >= PAUSE * 2000 * 0.9
+        response = client.get("/", buffered=False)
+        assert next(response.iter_encoded()) == b"x"
+        response.close()
+        assert counts(s) == (1, 0, 0, 1)
+
+
+def test_other_flask_responses_end_at_once(flask_app: Any, tmp_path: Path) -> None:
+    """A ready response is a plain value; a file goes out as the server likes, and has ended, too."""
+    import flask
+
+    target = tmp_path / "file.txt"
+    target.write_text("content")
+
+    @flask_app.get("/ready")
+    @ld.track_task("ready")
+    def ready() -> Any:
+        return flask.Response("text")
+
+    @flask_app.get("/file")
+    @ld.track_task("file")
+    def send() -> Any:
+        return flask.send_file(target)
+
+    with ld.session("u") as s:
+        client = flask_app.test_client()
+        assert client.get("/ready").data == b"text"
+        with client.get("/file") as response:
+            assert response.data == b"content"
+        assert (counts(s, "ready"), counts(s, "file")) == ((1, 0, 0, 0), (1, 0, 0, 0))
+
+
+def test_a_body_nobody_reads_is_nothing(flask_app: Any) -> None:
+    """HEAD closes the body without asking for a chunk: it never ran."""
+    import flask
+
+    @flask_app.get("/")
+    @ld.track_task("k")
+    def view() -> Any:
+        return flask.Response(iter(["x"]))
+
+    with ld.session("u") as s:
+        flask_app.test_client().head("/").close()
+        assert counts(s) == (0, 0, 0, 0)
+
+
+# -- Django -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(name="django")
+def _django() -> Any:
+    found = pytest.importorskip("django")
+    from django.conf import settings
+
+    if not settings.configured:
+        settings.configure()
+    return found
+
+
+def test_a_django_streaming_response(django: Any) -> None:
+    """Sync and async bodies, to the last chunk; a breaking one fails, a closed one is abandoned."""
+    from django.http import FileResponse, HttpResponse, StreamingHttpResponse
+
+    failing = [False]
+
+    def chunks() -> Iterator[bytes]:
+        time.sleep(PAUSE)
+        yield b"x"
+        if failing[0]:
+            raise OSError("broken body")
+        yield b"y"
+
+    async def achunks() -> AsyncIterator[bytes]:
+        for chunk in chunks():
+            yield chunk
+
+    @ld.track_task("k")
+    def view(body: Any) -> Any:
+        return StreamingHttpResponse(body)
+
+    @ld.track_task("other")
+    def other(response: Any) -> Any:
+        return response
+
+    async def reading() -> bytes:
+        return b"".join([part async for part in view(achunks())])
+
+    with ld.session("u") as s:
+        response = view(chunks())
+        assert b"".join(response) == b"xy"
+        response.close()
+        assert counts(s) == (1, 0, 0, 0)
+        assert s.summary().tasks["k"].duration_ms >= PAUSE * 1000 * 0.9
+        assert asyncio.run(reading()) == b"xy"
+        assert counts(s) == (2, 0, 0, 0)
+        response = view(chunks())
+        assert next(iter(response)) == b"x"
+        response.close()
+        assert counts(s) == (2, 0, 0, 1)
+        failing[0] = True
+        with pytest.raises(OSError, match="broken body"):
+            b"".join(view(chunks()))
+        assert counts(s) == (2, 1, 0, 1)
+        with Path(__file__).open("rb") as file:
+            assert b"".join(other(FileResponse(file))).startswith(b'"""')
+        assert other(HttpResponse("x")).content == b"x"
+        assert counts(s, "other") == (2, 0, 0, 0)
+
+
+# -- a session around the stream -----------------------------------------------------------------------------
+
+
+def test_a_session_lasts_as_long_as_its_stream(ld_events: Any, flask_app: Any) -> None:
+    """`@session` above a view: the body still runs inside, and the session ends with it."""
+    import flask
+
+    @ld.track_task("k")
+    def piece() -> str:
+        return "x"
+
+    def chunks() -> Iterator[str]:
+        for _ in range(2):
+            yield piece()
+
+    @flask_app.get("/")
+    @ld.session(context=lambda: flask.request.args["user"])
+    def view() -> Any:
+        assert ld.current_session() is not None
+        return flask.Response(chunks())
+
+    assert flask_app.test_client().get("/?user=u-7").data == b"xx"
+    assert ld.current_session() is None
+    assert {event.context.key for event in ld_events} == {"u-7"}
+    assert len(ld_events.of("k.duration")) == 2
+    assert ld_events.only("session.duration").data["endReason"] == "ended"
+    flask_app.test_client().head("/?user=u-8").close()
+    assert len(ld_events.of("session.duration")) == 2
+    assert ld.current_session() is None
