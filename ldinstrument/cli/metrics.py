@@ -10,7 +10,7 @@ import typer
 from ..errors import DefinitionError, NotFound
 from ..metrics import Aggregation, Measure, Metric, SuccessCriteria
 from ..rest import RemoteMetric, json_patch
-from ..rest_bodies import AnyMetric, ClickMetric, MatchKind, PageViewMetric, UrlMatch
+from ..rest.bodies import AnyMetric, ClickMetric, MatchKind, PageViewMetric, UrlMatch
 from .terminal import (
     FAILED,
     AsJson,

@@ -20,7 +20,7 @@ from ldinstrument.errors import ApiError
 from ldinstrument.metrics import Metric, MetricWarning
 from ldinstrument.plans import apply, plan
 from ldinstrument.rest import MetricsAPI, differences
-from ldinstrument.rest_bodies import metric_body
+from ldinstrument.rest.bodies import metric_body
 
 KEYS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,30}", fullmatch=True).filter(lambda key: not key.startswith("otel."))
 TEXT = st.text(st.characters(blacklist_categories=("Cs",)), max_size=20)

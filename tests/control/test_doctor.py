@@ -118,7 +118,7 @@ def test_archived(api: MetricsAPI) -> None:
 
 def test_another_kind(api: MetricsAPI) -> None:
     """A page view is not fed by track."""
-    from ldinstrument.rest_bodies import PageViewMetric, UrlMatch
+    from ldinstrument.rest.bodies import PageViewMetric, UrlMatch
 
     api.create(PageViewMetric("a.page", (UrlMatch("exact", "https://example.org"),)))
     assert broken(examine("a.page", api, [])).check == "kind"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -108,7 +109,7 @@ def test_another_word_for_the_same_unit_is_drift(api: MetricsAPI, latency: Metri
 
 def test_another_kind_is_an_error(api: MetricsAPI, latency: Metric) -> None:
     """The kind of a metric never changes."""
-    from ldinstrument.rest_bodies import PageViewMetric, UrlMatch
+    from ldinstrument.rest.bodies import PageViewMetric, UrlMatch
 
     api.create(PageViewMetric(latency.key, (UrlMatch("exact", "https://example.org"),)))
     assert "pageview" in plan([latency], api).errors[0].problem
@@ -273,6 +274,37 @@ def test_bootstrap_has_a_deadline(ld: LocalLaunchDarkly, token: str) -> None:
     with pytest.raises(Unreachable):
         bootstrap("p", token=token, base_uri=ld.url, timeout=1)
     assert time.monotonic() - began < 15
+
+
+def test_a_name_that_never_resolves_does_not_hold_bootstrap(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    """Name resolution has no time-out; bootstrap has."""
+    released = threading.Event()
+
+    def never(*_: Any, **__: Any) -> Any:
+        released.wait(60)
+        raise OSError("no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", never)
+    began = time.monotonic()
+    try:
+        with pytest.raises(Unreachable, match=r"within 0\.2 s"):
+            bootstrap("p", token=token, base_uri="https://launchdarkly.invalid", timeout=0.2)
+    finally:
+        released.set()
+    assert time.monotonic() - began < 30
+    wait_until(lambda: not bootstrap_threads())
+
+
+def test_bootstrap_says_where_another_token_stands(
+    ld: LocalLaunchDarkly, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two variables that differ: one line, without the tokens."""
+    monkeypatch.setenv("LAUNCHDARKLY_API_HOST", ld.url)
+    monkeypatch.setenv("LD_API_KEY", "api-secret-one")
+    monkeypatch.setenv("LAUNCHDARKLY_ACCESS_TOKEN", "api-secret-two")
+    bootstrap("default", catalog=[ONCE])
+    assert "another token stands in LAUNCHDARKLY_ACCESS_TOKEN; the one from LD_API_KEY is used" in caplog.text
+    assert "secret" not in caplog.text
 
 
 # -- at start-up -------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from launchdarkly_api.models.patch_operation import PatchOperation
 from launchdarkly_api.models.randomization_settings_put import RandomizationSettingsPut
 from launchdarkly_api.models.upsert_context_kind_payload import UpsertContextKindPayload
 
+import ldinstrument
 from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.errors import (
     ApiError,
@@ -36,8 +37,8 @@ from ldinstrument.errors import (
 )
 from ldinstrument.metrics import STANDARD_METRICS, Metric, task_metrics
 from ldinstrument.rest import MetricsAPI, differences, json_patch
-from ldinstrument.rest_bodies import ClickMetric, PageViewMetric, UrlMatch, metric_body
-from ldinstrument.rest_calls import pause
+from ldinstrument.rest.bodies import ClickMetric, PageViewMetric, UrlMatch, metric_body
+from ldinstrument.rest.calls import pause
 
 METRICS = "/api/v2/metrics/*"
 EVERY_KIND = (
@@ -515,7 +516,7 @@ def _frames(error: BaseException) -> str:
     for one in chain:
         seen += "".join(traceback.format_exception(one)) + repr(one) + str(one) + repr(vars(one))
         for frame, _ in traceback.walk_tb(one.__traceback__):
-            if Path(frame.f_code.co_filename).parent.name == "ldinstrument":
+            if Path(ldinstrument.__file__).parent in Path(frame.f_code.co_filename).parents:
                 seen += repr(frame.f_locals)
         chain += [cause for cause in (one.__cause__, one.__context__) if cause is not None]
         assert len(chain) < 20

@@ -12,7 +12,7 @@ import pytest
 
 from ldinstrument.errors import DefinitionError
 from ldinstrument.scan import Scan, scan
-from ldinstrument.scan_source import uses_in
+from ldinstrument.scan.source import uses_in
 
 _numbers = itertools.count()
 

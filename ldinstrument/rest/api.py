@@ -1,25 +1,14 @@
-"""LaunchDarkly's metrics REST API: create, get, list, update, rename, delete, with typed results and typed errors.
-
-```python
-api = MetricsAPI("my-project")
-api.create(Metric("checkout.latency", unit="milliseconds", success_criteria="LowerThanBaseline"))
-api.get("checkout.latency").last_seen
-for metric in api.list(tags=["checkout"]): ...
-api.rename("checkout.latency", "Checkout latency")
-api.delete("checkout.latency")
-```
-"""
+"""The calls of the metrics REST API, with typed results."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from .credentials import Token, find_api_host, find_api_token, find_project
-from .errors import (
+from ..credentials import Token, find_api_host, find_api_token, find_project
+from ..errors import (
     ApiError,
     Conflict,
     DefinitionError,
@@ -29,119 +18,14 @@ from .errors import (
     Unauthorized,
     Unreachable,
 )
-from .metrics import Measure
-from .rest_bodies import AnyMetric, metric_body
-from .rest_calls import Calls, path_of
+from .bodies import AnyMetric, metric_body
+from .calls import Calls, path_of
+from .remote import RemoteMetric, differences, remote_metric, text_of
 
 PAGE = 50
 """LaunchDarkly's largest page."""
 _PAGES_CAP = 10_000
 _IMMUTABLE = ("key", "kind")
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteMetric:
-    """A metric as LaunchDarkly holds it.
-
-    Args:
-        key, name, kind: `kind` is `custom`, `pageview`, `click` or `trace`.
-        event_key: the event that feeds it; None for page views, clicks and traces.
-        numeric, unit, success_criteria, aggregation, percentile: as in `Metric`, or LaunchDarkly's default.
-        zero_fill: whether units without events count as 0.
-        analysis_units: context kinds.
-        last_seen: epoch milliseconds of the last event that it got, None when there was none.
-        version: grows with each change.
-        experiments: how many experiments use it; None when LaunchDarkly did not say.
-        url: the metric in LaunchDarkly's UI.
-        raw: the whole answer, for what this type leaves out.
-    """
-
-    key: str
-    name: str
-    kind: str
-    event_key: str | None
-    numeric: bool
-    unit: str | None
-    success_criteria: str | None
-    aggregation: str
-    percentile: int | None
-    zero_fill: bool
-    analysis_units: tuple[str, ...]
-    tags: tuple[str, ...]
-    description: str
-    archived: bool
-    last_seen: int | None
-    version: int | None
-    experiments: int | None
-    url: str
-    raw: Mapping[str, Any] = field(repr=False, compare=False)
-
-    @property
-    def measure(self) -> Measure:
-        """`value`, `count` or `occurrence`."""
-        if self.numeric:
-            return "value"
-        return "count" if self.aggregation == "sum" else "occurrence"
-
-
-def remote_metric(raw: Any, project: str, host_url: str, request: str = "") -> RemoteMetric:
-    """Read LaunchDarkly's `MetricRep`.
-
-    Raises:
-        Unreachable: the answer is JSON, but no metric.
-    """
-    if not isinstance(raw, dict) or not isinstance(raw.get("key"), str):
-        raise Unreachable("the answer is not a metric; is the host right?", request=request)
-    percentile = raw.get("percentileValue") if raw.get("analysisType") == "percentile" else None
-    default = raw.get("eventDefault")
-    last_seen, version = raw.get("lastSeen"), raw.get("_version")
-    return RemoteMetric(
-        key=raw["key"],
-        name=_string(raw, "name") or raw["key"],
-        kind=_string(raw, "kind") or "custom",
-        event_key=_string(raw, "eventKey"),
-        numeric=raw.get("isNumeric") is True,
-        unit=_string(raw, "unit"),
-        success_criteria=_string(raw, "successCriteria"),
-        aggregation=_string(raw, "unitAggregationType") or "average",
-        percentile=percentile if isinstance(percentile, int) else None,
-        zero_fill=not (isinstance(default, dict) and default.get("disabled") is True),
-        analysis_units=_strings(raw, "analysisUnits") or _strings(raw, "randomizationUnits"),
-        tags=_strings(raw, "tags"),
-        description=_string(raw, "description") or "",
-        archived=raw.get("archived") is True,
-        last_seen=last_seen if isinstance(last_seen, int) and last_seen > 0 else None,
-        version=version if isinstance(version, int) else None,
-        experiments=_experiments(raw),
-        url=_site(raw, project, host_url),
-        raw=raw,
-    )
-
-
-def _string(raw: Mapping[str, Any], name: str) -> str | None:
-    value = raw.get(name)
-    return value if isinstance(value, str) and value else None
-
-
-def _strings(raw: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    values = raw.get(name)
-    return tuple(value for value in values if isinstance(value, str)) if isinstance(values, list) else ()
-
-
-def _experiments(raw: Mapping[str, Any]) -> int | None:
-    for count in (raw.get("experimentCount"), raw.get("activeExperimentCount")):
-        if isinstance(count, int):
-            return count
-    listed = raw.get("experiments")
-    return len(listed) if isinstance(listed, list) else None
-
-
-def _site(raw: Mapping[str, Any], project: str, host_url: str) -> str:
-    site = raw.get("_site")
-    href = site.get("href") if isinstance(site, dict) else None
-    if isinstance(href, str) and href.startswith("/") and not href.startswith("//"):
-        return host_url + href
-    return host_url + path_of("projects", project, "metrics", raw["key"]).removeprefix("/api/v2")
 
 
 class MetricsAPI:
@@ -365,7 +249,7 @@ class MetricsAPI:
             found = _mapping(self._calls.send("GET", path_of("tokens", token_id)).json)
         except (Forbidden, NotFound, Unauthorized):
             return ""
-        return _string(found, "role") or ""
+        return text_of(found, "role") or ""
 
     def randomization_unit(self, environment: str, experiment: str) -> str:
         """The context kind that an experiment's current iteration randomizes by; empty when it cannot be read."""
@@ -374,7 +258,7 @@ class MetricsAPI:
             found = _mapping(self._calls.send("GET", path).json)
         except (Forbidden, NotFound):
             return ""
-        return _string(_mapping(found.get("currentIteration")), "randomizationUnit") or ""
+        return text_of(_mapping(found.get("currentIteration")), "randomizationUnit") or ""
 
     def local(self, page: str, **params: Any) -> Any:
         """What a local LaunchDarkly has under `/dev`, as JSON.
@@ -482,71 +366,3 @@ def json_patch(changes: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list
         if name in _IMMUTABLE and step.get("op") != "test":
             raise DefinitionError(f"update: LaunchDarkly never changes a metric's {name}; create a new metric instead")
     return patch
-
-
-# -- wanted and found ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One field of a metric that is not as wanted.
-
-    Args:
-        field: LaunchDarkly's name, as a JSON Patch path without the first slash.
-        wanted, found: the values.
-        label: only what people read differs (name, description, tags): no experiment is touched.
-    """
-
-    field: str
-    wanted: Any
-    found: Any
-    label: bool = False
-
-
-def differences(body: Mapping[str, Any], found: RemoteMetric) -> tuple[Difference, ...]:
-    """What differs between a wanted `MetricPost` *body* and the metric *found*, field by field.
-
-    What the body leaves open (analysis units, description) is not compared; absent fields count as LaunchDarkly's
-    defaults (mean, average, zero-fill on, higher is better).
-    """
-    return tuple(_differing(body, found))
-
-
-def _differing(body: Mapping[str, Any], found: RemoteMetric) -> Iterator[Difference]:
-    pairs: list[tuple[str, Any, Any]] = [
-        ("kind", body["kind"], found.kind),
-        ("successCriteria", body["successCriteria"], found.success_criteria or "HigherThanBaseline"),
-    ]
-    if body["kind"] == "custom":
-        pairs += _custom_pairs(body, found)
-    if "urls" in body:
-        pairs.append(("urls", body["urls"], [dict(url) for url in found.raw.get("urls") or ()]))
-    if "selector" in body:
-        pairs.append(("selector", body["selector"], found.raw.get("selector")))
-    if "analysisUnits" in body:
-        pairs.append(("analysisUnits", sorted(body["analysisUnits"]), sorted(found.analysis_units)))
-    pairs.append(("archived", False, found.archived))
-    yield from (Difference(field, wanted, is_now) for field, wanted, is_now in pairs if wanted != is_now)
-    yield from _labels(body, found)
-
-
-def _custom_pairs(body: Mapping[str, Any], found: RemoteMetric) -> Iterator[tuple[str, Any, Any]]:
-    yield "eventKey", body["eventKey"], found.event_key
-    yield "isNumeric", body["isNumeric"], found.numeric
-    if "unit" in body:
-        yield "unit", body["unit"], found.unit
-    yield "unitAggregationType", body["unitAggregationType"], found.aggregation
-    yield "analysisType", body["analysisType"], "mean" if found.percentile is None else "percentile"
-    yield "percentileValue", body.get("percentileValue"), found.percentile
-    yield "eventDefault/disabled", body["eventDefault"]["disabled"], not found.zero_fill
-
-
-def _labels(body: Mapping[str, Any], found: RemoteMetric) -> Iterator[Difference]:
-    # A name that equals the key is the one we make up when the code gives none.
-    if body["name"] not in (body["key"], found.name):
-        yield Difference("name", body["name"], found.name, label=True)
-    if body.get("description", found.description) != found.description:
-        yield Difference("description", body["description"], found.description, label=True)
-    missing = set(body.get("tags", ())) - set(found.tags)
-    if missing:
-        yield Difference("tags", sorted(missing | set(found.tags)), sorted(found.tags), label=True)

@@ -1,26 +1,18 @@
-"""The catalog of a program, from its code: what importing declares, and what only its text does.
-
-`scan("myapp")` imports the package with all its modules (importing runs their top-level code), takes what decorators
-and `catalog.add` put into the default catalog, and reads the source for keys in function bodies.
-"""
+"""What the modules of a program declare and use, gathered into one catalog."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import pkgutil
-import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from . import metrics as definitions
-from .errors import DefinitionError, LDInstrumentError
-from .metrics import (
+from .. import metrics as definitions
+from ..errors import DefinitionError
+from ..metrics import (
     BUSINESS_CONVERSION,
     NEGATIVE_FEEDBACK,
     REVENUE_IMPACT,
@@ -32,8 +24,8 @@ from .metrics import (
     session_metrics,
     task_metrics,
 )
-from .plans import on_hold
-from .scan_source import Use, uses_in
+from .importing import imported
+from .source import Use, uses_in
 
 PATTERN_METRICS: Mapping[str, tuple[Metric, ...]] = {
     "conversion": (BUSINESS_CONVERSION,),
@@ -93,31 +85,7 @@ class Scan:
         return self.places.get(key, "")
 
 
-def scan(targets: str | Sequence[str], *, progress: Callable[[str], None] | None = None) -> Scan:
-    """Find out which metrics a program needs.
-
-    Args:
-        targets: `myapp` (a package with all its modules, or one module), `path/to/app.py`, or `myapp.metrics:catalog`
-            (a `Catalog` or a list of metrics, taken as it is); several may be given.
-        progress: told the name of each module.
-
-    Raises:
-        DefinitionError: a target does not exist, cannot be imported at all, or names no catalog.
-    """
-    finding = _Finding()
-    with on_hold():
-        for target in [targets] if isinstance(targets, str) else targets:
-            if ":" in target and not Path(target).exists():
-                finding.take_catalog(target)
-                continue
-            for name, module, path in _modules(target, finding):
-                if progress is not None:
-                    progress(name)
-                finding.read(name, module, path)
-    return finding.result()
-
-
-class _Finding:
+class Finding:
     """Collects what the modules of a program declare and use."""
 
     def __init__(self) -> None:
@@ -132,7 +100,7 @@ class _Finding:
     def take_catalog(self, target: str) -> None:
         """`package.module:attribute`."""
         name, _, attribute = target.partition(":")
-        found: Any = _imported(name)
+        found: Any = imported(name)
         for part in attribute.split("."):
             found = getattr(found, part, None)
         metrics = list(found) if isinstance(found, Iterable) and not isinstance(found, (str, Mapping)) else []
@@ -233,131 +201,6 @@ def _short(place: str) -> str:
     except (ValueError, OSError):
         shown = path
     return f"{shown}:{line}" if path != place else shown
-
-
-# -- importing -----------------------------------------------------------------------------------
-
-
-def _modules(target: str, finding: _Finding) -> Iterator[tuple[str, ModuleType | None, Path | None]]:
-    """Name, module (None when importing failed) and source of a target and, for a package, of everything below it."""
-    if target.endswith(".py") or "/" in target or "\\" in target:
-        yield from _program(Path(target))
-        return
-    module = _imported(target)
-    yield target, module, _source(module.__spec__)
-    if not hasattr(module, "__path__"):
-        return
-    for info in _walk(module.__path__, f"{target}."):
-        finder: Any = info.module_finder
-        spec = finder.find_spec(info.name, None)
-        # Importing it would run the program.
-        runs = info.name.rpartition(".")[2] == "__main__"
-        found = None if runs else _tried(info.name, finding)
-        yield info.name, found, _source(spec)
-
-
-def _walk(path: Iterable[str], prefix: str) -> Iterator[pkgutil.ModuleInfo]:
-    for info in sorted(pkgutil.iter_modules(path, prefix), key=lambda info: info.name):
-        yield info
-        if info.ispkg:
-            loaded = sys.modules.get(info.name)
-            if loaded is not None and hasattr(loaded, "__path__"):
-                yield from _walk(loaded.__path__, f"{info.name}.")
-
-
-def _tried(name: str, finding: _Finding) -> ModuleType | None:
-    try:
-        return _import(name)
-    except _ImportFailed as error:
-        finding.unreadable.append((name, f"importing it failed, only its source was read: {error}"))
-        return None
-
-
-def _imported(name: str) -> ModuleType:
-    try:
-        return _import(name)
-    except _ImportFailed as error:
-        raise DefinitionError(f"{name} cannot be imported: {error}; is the current directory the right one?") from error
-
-
-class _ImportFailed(Exception):  # noqa: N818
-    """Importing a module raised, or ended the program."""
-
-
-def _import(name: str) -> ModuleType:
-    if not all(part.isidentifier() for part in name.split(".")):
-        raise _ImportFailed(f"{name!r} is not the name of a module")
-    _prepend(Path.cwd())
-    return _guarded(lambda: importlib.import_module(name))
-
-
-def _guarded(load: Callable[[], ModuleType]) -> ModuleType:
-    with warnings.catch_warnings():
-        # A warning about a metric's name belongs to the plan's remarks, not in between.
-        warnings.simplefilter("ignore", definitions.MetricWarning)
-        try:
-            return load()
-        except _ImportFailed:
-            raise
-        except LDInstrumentError as error:
-            raise _ImportFailed(str(error)) from error
-        except (Exception, SystemExit) as error:
-            raise _ImportFailed(f"{type(error).__name__}: {error}") from error
-
-
-def _imported_file(path: Path) -> tuple[str, ModuleType, Path]:
-    """A module by its path, under the name that a `python path` next to it would import it by."""
-    if not path.is_file():
-        raise DefinitionError(f"{path} does not exist")
-    path = path.resolve()
-    _prepend(path.parent)
-    for name, loaded in list(sys.modules.items()):
-        if getattr(loaded, "__file__", None) == str(path):
-            return name, loaded, path
-    # Two programs may both be called app.py, and one may be called like a module of the standard library.
-    name = path.stem if path.stem not in sys.modules else f"{path.parent.name}_{path.stem}"
-    try:
-        return name, _guarded(lambda: _executed(name, path)), path
-    except _ImportFailed as error:
-        raise DefinitionError(f"{path} cannot be imported: {error}") from error
-
-
-def _program(path: Path) -> Iterator[tuple[str, ModuleType | None, Path | None]]:
-    """A file, and the modules beside and below it that it imports."""
-    before = set(sys.modules)
-    yield _imported_file(path)
-    folder = path.resolve().parent
-    for name in sorted(set(sys.modules) - before):
-        module = sys.modules[name]
-        source = _source(module.__spec__) if isinstance(module, ModuleType) else None
-        if source is None or source == path.resolve() or "site-packages" in source.parts:
-            continue
-        if folder in source.resolve().parents:
-            yield name, module, source
-
-
-def _executed(name: str, path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise _ImportFailed("it is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def _prepend(directory: Path) -> None:
-    if str(directory) not in sys.path:
-        sys.path.insert(0, str(directory))
-
-
-def _source(spec: Any) -> Path | None:
-    origin = getattr(spec, "origin", None)
-    return Path(origin) if isinstance(origin, str) and origin.endswith(".py") else None
 
 
 def _quiet(read: Callable[[], Iterable[Use]]) -> list[Use]:

@@ -21,8 +21,8 @@ from urllib.parse import quote, urlsplit
 import requests
 import urllib3
 
-from .credentials import Host, Token
-from .errors import (
+from ..credentials import Host, Token
+from ..errors import (
     ApiError,
     Conflict,
     DefinitionError,

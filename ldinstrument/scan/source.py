@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import Any, Literal
 
-from .errors import DefinitionError
-from .metrics import TASK_METRICS, Metric
+from ..errors import DefinitionError
+from ..metrics import TASK_METRICS, Metric
 
 Kind = Literal["task", "session", "event", "pattern", "metric", "dynamic", "invalid"]
 ROOT = "ldinstrument"

@@ -1,0 +1,77 @@
+"""The links that all metrics share: this process, the token and its role, the project."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from ..errors import ApiError, Forbidden, NotFound, Unauthorized
+from ..rest import MetricsAPI
+from .findings import Finding
+
+
+def access(api: MetricsAPI) -> list[Finding]:
+    """The links that all metrics share: this process, the token and its role, the project."""
+    findings = list(_environment())
+    try:
+        role = api.role()
+    except ApiError as error:
+        return [*findings, _refused("token", error, api)]
+    source = f"from {api.token.source}"
+    if role in ("reader", "no_access"):
+        findings.append(
+            Finding(
+                "token",
+                "warning",
+                f"accepted ({source}), but its role is {role}",
+                "it cannot create metrics",
+                "make a token with the role Writer, and export LAUNCHDARKLY_ACCESS_TOKEN",
+            )
+        )
+    else:
+        findings.append(Finding("token", "ok", f"accepted ({source}){f', role {role}' if role else ''}"))
+    try:
+        count = api.count()
+    except ApiError as error:
+        return [*findings, _refused("project", error, api)]
+    return [*findings, Finding("project", "ok", f"{api.project} at {api.host.url}, {count} metrics")]
+
+
+def _environment() -> Iterator[Finding]:
+    if os.environ.get("LDINSTRUMENT_DISABLED", "").strip().lower() in ("1", "true", "yes", "on"):
+        yield Finding(
+            "environment",
+            "warning",
+            "LDINSTRUMENT_DISABLED is set here",
+            "where it is set, nothing is measured or sent",
+            "unset LDINSTRUMENT_DISABLED",
+        )
+
+
+def _refused(check: str, error: ApiError, api: MetricsAPI) -> Finding:
+    if isinstance(error, Unauthorized):
+        command = "make a new API access token, and export LAUNCHDARKLY_ACCESS_TOKEN"
+        return Finding(check, "broken", f"refused: {error}", "without it nothing can be read or created", command)
+    if isinstance(error, Forbidden):
+        return Finding(
+            check,
+            "broken",
+            f"forbidden: {error}",
+            "the role of the token does not reach this project",
+            "ask for a role with proj/*:metric/*",
+        )
+    if isinstance(error, NotFound):
+        return Finding(
+            check,
+            "broken",
+            f"there is no project {api.project!r} at {api.host.url}",
+            "metrics belong to a project",
+            "give --project KEY, or export LAUNCHDARKLY_PROJECT",
+        )
+    return Finding(
+        check,
+        "broken",
+        f"{api.host.url} did not answer: {error}",
+        "nothing can be looked at",
+        "check the host (LAUNCHDARKLY_API_HOST, LDINSTRUMENT_URL) and the network",
+    )

@@ -1,0 +1,269 @@
+"""The links of one metric, each a function that looks at it and says what it sees."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from ..errors import Forbidden, NotFound
+from ..metrics import RESERVED_PREFIXES, event_rule
+from ..plans import incompatible
+from ..rest import Difference, differences, metric_body
+from .findings import Finding, Patient, Status
+from .received import said_here, seen_locally
+
+STALE_DAYS = 14
+"""LaunchDarkly's own check of analysis units looks back so far."""
+_LATENCY_WORDS = ("latency", "duration", "time", "tokens", "score")
+
+
+def _archived(patient: Patient) -> Iterator[Finding]:
+    if patient.found.archived:
+        yield Finding(
+            "archived",
+            "broken",
+            "the metric is archived",
+            "no experiment can use it",
+            f"ldinstrument metrics update {patient.key} archived=false",
+        )
+    else:
+        yield Finding("archived", "ok", "no")
+
+
+def _kind(patient: Patient) -> Iterator[Finding]:
+    kind = patient.found.kind
+    if kind != "custom":
+        yield Finding(
+            "kind",
+            "broken",
+            f"it is a {kind} metric",
+            "those are not fed by track, but by browsers or traces",
+            "declare a metric under another key",
+        )
+
+
+def _definition(patient: Patient) -> Iterator[Finding]:
+    if patient.declared is None:
+        yield Finding(
+            "definition",
+            "unknown",
+            "the code that was looked at does not declare it",
+            "only LaunchDarkly's side can be checked",
+            f"ldinstrument doctor {patient.key} --code YOUR_PACKAGE",
+        )
+        return
+    problem = incompatible(patient.declared, patient.found)
+    if problem:
+        yield Finding("definition", "broken", problem, "numbers in two units under one metric mean nothing")
+        return
+    drifted = [one for one in differences(metric_body(patient.declared), patient.found) if not one.label]
+    if not drifted:
+        yield Finding("definition", "ok", "as the code declares it")
+        return
+    told = "; ".join(f"{one.field} is {one.found!r}, the code says {one.wanted!r}" for one in drifted)
+    yield Finding(
+        "definition",
+        _weight(drifted),
+        told,
+        "LaunchDarkly analyses something else than the code means",
+        "ldinstrument apply --update (running experiments need a new iteration)",
+    )
+
+
+def _weight(drifted: Sequence[Difference]) -> Status:
+    """Which drift makes a metric stay empty, and which only makes it wrong."""
+    return "broken" if {one.field for one in drifted} & {"eventKey", "isNumeric", "kind"} else "warning"
+
+
+def _event_key(patient: Patient) -> Iterator[Finding]:
+    event = patient.found.event_key or ""
+    sent = sorted({metric.event for metric in patient.wanted.values()})
+    if event.startswith(RESERVED_PREFIXES):
+        yield Finding(
+            "event key",
+            "warning",
+            f"{event!r} has a prefix of LaunchDarkly's own",
+            "the events come from LaunchDarkly's libraries, not from here",
+            "choose another event key",
+        )
+    elif event in sent or not patient.wanted:
+        yield Finding("event key", "ok", event)
+        yield from _numbers(patient, event)
+    else:
+        by_case = [one for one in sent if one.lower() == event.lower()]
+        if by_case:
+            yield Finding(
+                "event key",
+                "broken",
+                f"it reads {event!r}, the code sends {by_case[0]!r}",
+                "event keys are case-sensitive",
+                f"ldinstrument metrics update {patient.key} eventKey={by_case[0]}",
+            )
+        else:
+            yield Finding(
+                "event key",
+                "warning",
+                f"no metric in the code reads {event!r}",
+                "perhaps nothing sends it any more",
+                "look for the key in the code that sends it",
+            )
+
+
+def _numbers(patient: Patient, event: str) -> Iterator[Finding]:
+    """A numeric metric ignores events without a value; the others ignore the value, 0 included."""
+    feeding = [metric for metric in patient.wanted.values() if metric.event == event]
+    if not feeding:
+        return
+    rule = event_rule(event, feeding)
+    if patient.found.numeric and not rule.numeric:
+        yield Finding(
+            "numbers",
+            "broken",
+            "it is numeric, and the code sends its event without a number",
+            "events without a number do not count",
+            "declare it with measure='value'",
+        )
+    if patient.found.numeric is False and rule.numeric and patient.found.measure == "occurrence":
+        yield Finding(
+            "numbers",
+            "warning",
+            "it counts occurrences of an event that carries numbers",
+            "a value of 0 counts as much as any other",
+            "send the event only when it happened",
+        )
+
+
+def _analysis_units(patient: Patient) -> Iterator[Finding]:
+    units = patient.found.analysis_units
+    if not units:
+        return
+    try:
+        available = patient.api.analysis_units()
+    except (NotFound, Forbidden) as error:
+        yield Finding("analysis unit", "unknown", f"the project's settings cannot be read: {error}")
+        return
+    missing = [unit for unit in units if unit not in available]
+    why = "an event counts only for a context that has one of the metric's analysis units"
+    if missing:
+        yield Finding(
+            "analysis unit",
+            "broken" if len(missing) == len(units) else "warning",
+            f"{', '.join(missing)} is not available for experiments in this project",
+            why,
+            "ldinstrument apply --create-context-kinds",
+        )
+    else:
+        yield Finding("analysis unit", "ok", f"{' or '.join(units)}; contexts of these kinds count")
+
+
+def _experiments(patient: Patient) -> Iterator[Finding]:
+    listed = patient.found.raw.get("experiments")
+    experiments = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    if not experiments and not patient.found.experiments:
+        yield Finding(
+            "experiments",
+            "warning",
+            "no experiment uses it",
+            "its numbers show in experiments only",
+            f"add it to an experiment: {patient.found.url}",
+        )
+        return
+    for one in experiments[:5]:
+        unit = patient.api.randomization_unit(str(one.get("environmentKey") or "production"), str(one.get("key")))
+        if unit and patient.found.analysis_units and unit not in patient.found.analysis_units:
+            yield Finding(
+                "experiments",
+                "broken",
+                f"{one.get('name')} randomizes by {unit!r}, the metric is analysed by "
+                f"{' or '.join(patient.found.analysis_units)}",
+                "then no event finds its exposure",
+                f"declare analysis_units=({unit!r},), then ldinstrument apply --update",
+            )
+            return
+    yield Finding("experiments", "ok", f"{patient.found.experiments or len(experiments)} use it")
+
+
+def _last_seen(patient: Patient) -> Iterator[Finding]:
+    seen = patient.found.last_seen
+    if seen is None:
+        yield Finding(
+            "last seen",
+            "broken",
+            f"LaunchDarkly has never received {patient.found.event_key!r}",
+            "the program has not run, is offline or disabled, was forked without postfork, ends before it flushes, or "
+            "uses another environment's SDK key",
+            "in the program: ldinstrument.flush() and ldinstrument.stats(); events show after about 5 minutes",
+        )
+        return
+    days = (time.time() * 1000 - seen) / 86_400_000
+    if days > STALE_DAYS:
+        yield Finding(
+            "last seen",
+            "warning",
+            f"{days:.0f} days ago",
+            "the event has stopped coming",
+            "look whether the code that sends it still runs",
+        )
+    else:
+        yield Finding("last seen", "ok", f"{_ago(days * 86_400)} ago")
+
+
+def _ago(seconds: float) -> str:
+    for length, word in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {word}"
+    return f"{max(0, seconds):.0f} seconds"
+
+
+def _zero_fill(patient: Patient) -> Iterator[Finding]:
+    found = patient.found
+    if not found.numeric or not found.zero_fill:
+        yield Finding("zero-fill", "ok", "off" if found.numeric else "on, as it should be without numbers")
+        return
+    slow_is_bad = found.success_criteria == "LowerThanBaseline" or any(word in found.key for word in _LATENCY_WORDS)
+    if found.percentile is not None or (found.aggregation == "average" and slow_is_bad):
+        yield Finding(
+            "zero-fill",
+            "warning",
+            "units without events count as 0",
+            "that pulls a latency, score or ratio towards 0, and 'never called' looks fast",
+            f"ldinstrument metrics update {found.key} eventDefault/disabled=true",
+        )
+    else:
+        yield Finding("zero-fill", "ok", "on: units without events count as 0")
+
+
+def _percentile(patient: Patient) -> Iterator[Finding]:
+    raw, found = patient.found.raw, patient.found
+    if raw.get("analysisType") != "percentile":
+        return
+    if found.percentile is None:
+        yield Finding(
+            "percentile",
+            "broken",
+            "it is analysed by percentile, but which one is not set",
+            "LaunchDarkly needs the number",
+            f"ldinstrument metrics update {found.key} percentileValue=95",
+        )
+        return
+    yield Finding(
+        "percentile",
+        "ok" if not found.zero_fill else "warning",
+        f"p{found.percentile} over the units, not over the events",
+        "it cannot be in a funnel, and with CUPED LaunchDarkly uses the mean",
+    )
+
+
+METRIC_CHECKS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
+    _archived,
+    _kind,
+    _definition,
+    _event_key,
+    _analysis_units,
+    _percentile,
+    _zero_fill,
+    said_here,
+    seen_locally,
+    _last_seen,
+    _experiments,
+)

@@ -1,0 +1,54 @@
+"""What a check says, and what it looks at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..metrics import Metric
+from ..rest import MetricsAPI, RemoteMetric
+
+Status = Literal["ok", "warning", "broken", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One link of the chain.
+
+    Args:
+        check: which link.
+        status: `broken` stops the walk; `unknown` could not be looked at.
+        what: what was seen.
+        why: why it matters; empty when all is well.
+        command: what mends it, or where to look next.
+    """
+
+    check: str
+    status: Status
+    what: str
+    why: str = ""
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """What the checks of one metric look at.
+
+    Args:
+        key: the metric's key.
+        api: the project.
+        wanted: what the code declares, by key.
+        found: the metric in LaunchDarkly.
+        health: what a local LaunchDarkly found; None elsewhere.
+    """
+
+    key: str
+    api: MetricsAPI
+    wanted: dict[str, Metric]
+    found: RemoteMetric
+    health: tuple[dict[str, Any], ...] | None = None
+
+    @property
+    def declared(self) -> Metric | None:
+        """The definition in the code, None when the code has none."""
+        return self.wanted.get(self.key)

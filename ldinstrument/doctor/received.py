@@ -1,0 +1,77 @@
+"""What arrived: as a local LaunchDarkly saw it, and what this very process complained about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..ledger import ledger
+from .findings import Finding, Patient
+
+_LOCAL_ADVICE = {
+    "event receipt": ("event keys are case-sensitive", "ldinstrument tail"),
+    "analysis unit": (
+        "events whose context has none of the metric's analysis units count for nothing",
+        "give the session a context of that kind: session(Context.create(key, kind))",
+    ),
+    "numeric value": ("events without a finite number do not count", "record a finite number"),
+    "exposure": (
+        "only events after an exposure of the same context count",
+        "evaluate the flag before recording, with the very context of the session: not with another key, nor with one "
+        "made anew in each call",
+    ),
+}
+
+
+def seen_locally(patient: Patient) -> Iterator[Finding]:
+    """What only a local LaunchDarkly can see: each event, its context, and the exposures."""
+    for one in patient.health or ():
+        if one.get("subject") != patient.key or one.get("check") not in _LOCAL_ADVICE:
+            continue
+        detail, (why, command) = str(one.get("detail")), _LOCAL_ADVICE[one["check"]]
+        if one.get("ok"):
+            yield Finding(one["check"], "ok", detail)
+        elif one["check"] != "event receipt" or "case-sensitive" in detail:  # never received: see last seen
+            yield Finding(one["check"], "broken", detail, why, command)
+    if patient.health is None:
+        yield Finding(
+            "exposure",
+            "unknown",
+            "LaunchDarkly does not tell whose exposure it has seen",
+            "only events after an exposure of the same context count",
+            "try it against a local LaunchDarkly: ldinstrument dev",
+        )
+
+
+_SAID: dict[str, tuple[str, str]] = {
+    "no_analysis_unit": (
+        "LaunchDarkly ignores events without the metric's analysis unit",
+        "use a context of that kind",
+    ),
+    "bad_data": ("a field of the data was left out", "give JSON types"),
+    "not_json": ("the event was dropped", "give JSON types"),
+    "too_large": ("LaunchDarkly refused the event for its size", "send less data with it"),
+    "not_a_number": ("the value was left out", "record a finite number"),
+    "no_value": ("the value was left out", "record a finite number"),
+    "value_for_occurrence": ("the value was left out", "record an occurrence without a value, only when it happened"),
+    "bad_count": ("the value was left out", "record a whole number"),
+    "out_of_range": ("the value was left out", "record a value within the range"),
+    "undeclared": ("no metric reads the event", "catalog.add(Metric(...)), then ldinstrument apply"),
+    "two_definitions": ("only the catalog's definition counts", "make the two equal"),
+    "no_session": ("its numbers go nowhere", "run it inside session(...), or give it context="),
+    "no_context": ("an event needs a context", "session(context), or identify() before the end"),
+    "invalid_context": ("an event needs a valid context", "give an ldclient.Context or a key"),
+    "no_client": ("events wait for a client", "call ldclient.set_config(...) and ldclient.get()"),
+    "offline": ("nothing is sent", "do not set offline=True"),
+    "send_events_off": ("nothing is sent", "do not set send_events=False"),
+}
+
+
+def said_here(patient: Patient) -> Iterator[Finding]:
+    """What this very process complained about, when the doctor is called from inside the program."""
+    event = patient.found.event_key or patient.key
+    about = {event, patient.key, *(one.key for one in patient.wanted.values() if one.event == event)}
+    tasks = {key.rpartition(".")[0] for key in about}
+    for (cause, subject), count in ledger.stats().warnings.items():
+        if cause in _SAID and (subject in about or subject in tasks or subject.split(" ")[0] in about or not subject):
+            why, command = _SAID[cause]
+            yield Finding("this process", "warning", f"{cause.replace('_', ' ')}, {count} times", why, command)

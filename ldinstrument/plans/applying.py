@@ -1,0 +1,109 @@
+"""`apply`: create what is missing, and change what differs when asked to."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from ..errors import ApiError, Conflict, PlanError
+from ..rest import MetricsAPI, differences, metric_body
+from .changes import Action, Change, Plan, Progress
+
+
+def apply(
+    plan: Plan,
+    api: MetricsAPI,
+    *,
+    update: bool = False,
+    create_context_kinds: bool = False,
+    progress: Progress | None = None,
+) -> Plan:
+    """Create what *plan* says is missing; with *update*, also change what differs.
+
+    Args:
+        update: patch drifted metrics. Running experiments keep the old version until a new iteration.
+        create_context_kinds: create missing context kinds and make them available for experiments first.
+        progress: told how far it is.
+
+    Returns:
+        The plan with what happened to each change. A metric that LaunchDarkly refused does not keep the others from
+        being created; see `Plan.failed`.
+
+    Raises:
+        PlanError: the plan has errors; nothing was done.
+        ApiError: a context kind could not be created.
+    """
+    if create_context_kinds:
+        plan = _with_context_kinds(plan, api)
+    if plan.errors:
+        raise PlanError(
+            "nothing was applied: " + "; ".join(f"{change.metric.key}: {change.problem}" for change in plan.errors)
+        )
+    return carry_out(plan, api, update, progress or (lambda *_: None))
+
+
+def _with_context_kinds(plan: Plan, api: MetricsAPI) -> Plan:
+    kinds = api.context_kinds() if plan.missing_units else {}
+    made = {unit for unit, _ in plan.missing_units}
+    for unit in sorted(made):
+        if kinds.get(unit, True):
+            api.create_context_kind(unit)
+        api.add_analysis_unit(unit)
+    changes = tuple(
+        replace(change, action="create", problem="")
+        if change.action == "error" and change.found is None and made
+        else change
+        for change in plan.changes
+    )
+    return replace(plan, changes=changes, missing_units=())
+
+
+def carry_out(plan: Plan, api: MetricsAPI, update: bool, report: Progress) -> Plan:
+    """Do what *plan* says, except for what it calls an error."""
+    done: list[Change] = []
+    hopeless = False
+    todo = sum(_is_work(change, update) for change in plan.changes)
+    worked = 0
+    for change in plan.changes:
+        if not _is_work(change, update):
+            done.append(change)
+            continue
+        if hopeless:
+            done.append(replace(change, result="not tried"))
+            continue
+        report(change.metric.key, worked, todo)
+        worked += 1
+        try:
+            done.append(_create(change, api) if change.action == "create" else _patch(change, api))
+        except ApiError as error:
+            done.append(replace(change, result="failed", failure=error))
+            # Only a refusal of this one metric says nothing about the next.
+            hopeless = error.status not in (400, 404, 409, 422)
+    report("", worked, todo)
+    return replace(plan, changes=tuple(done))
+
+
+def _is_work(change: Change, update: bool) -> bool:
+    return change.action == "create" or (update and change.action != "error" and bool(change.differences))
+
+
+def _create(change: Change, api: MetricsAPI) -> Change:
+    """Create; when another process was faster, look whether it made the same."""
+    for attempt in range(3):
+        try:
+            return replace(change, found=api.create(change.metric), result="created")
+        except Conflict as error:
+            conflict = error
+        found = api.find(change.metric.key)
+        if found is not None:
+            differing = differences(metric_body(change.metric), found)
+            action: Action = "drift" if any(not one.label for one in differing) else "unchanged"
+            return replace(change, action=action, found=found, differences=differing, result="created by another")
+        # "Try again later" is LaunchDarkly's own advice for a 409 behind which there is nothing.
+        time.sleep(0.1 * 2**attempt)
+    raise conflict
+
+
+def _patch(change: Change, api: MetricsAPI) -> Change:
+    found = api.update(change.metric.key, {one.field: one.wanted for one in change.differences})
+    return replace(change, found=found, result="updated")

@@ -1,0 +1,160 @@
+"""`bootstrap`: plan and apply in one call, for the start of a program."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from .. import metrics as definitions
+from ..credentials import Token
+from ..errors import LDInstrumentError, StrictError, Unreachable
+from ..ledger import ledger, log
+from ..metrics import Metric
+from ..rest import MetricsAPI
+from .applying import apply, carry_out
+from .changes import Plan
+from .comparing import places, plan
+
+GRACE_SECONDS = 1.0
+
+
+def bootstrap(
+    project: str | None = None,
+    *,
+    catalog: Iterable[Metric] | None = None,
+    token: str | Token | None = None,
+    base_uri: str | None = None,
+    timeout: float = 30.0,
+    wait: bool = True,
+) -> Plan | None:
+    """Make sure that LaunchDarkly has every metric of *catalog*: create what is missing, report drift, change nothing.
+
+    Idempotent, and safe when many processes start at once. Call it after the modules that declare metrics are imported.
+
+    Args:
+        project: the project key; None takes `LAUNCHDARKLY_PROJECT`, or `default` on a local LaunchDarkly.
+        catalog: which metrics; None takes the default catalog.
+        token: an API access token; None searches for one.
+        base_uri: `us`, `eu`, `federal` or a URL; None takes the environment's.
+        timeout: seconds for everything together.
+        wait: False is for the start of a service: the work happens on a daemon thread, this returns None at once, and
+            whatever goes wrong is one line in the log.
+
+    Returns:
+        The applied plan; an empty one with `LDINSTRUMENT_DISABLED=1`; None with `wait=False`.
+
+    Raises:
+        CredentialsError, PlanError, ApiError: only with `wait=True`.
+    """
+    if disabled() or _held:
+        return Plan(project or "", "") if wait else None
+    source = definitions.catalog if catalog is None else catalog
+    # A snapshot, so that what is created does not depend on how fast the thread starts.
+    wanted = list(source)
+    place = places(source)
+    deadline = time.monotonic() + timeout
+
+    def work() -> Plan:
+        with MetricsAPI(project, token=token, base_uri=base_uri, deadline=deadline) as api:
+            return _bootstrap(wanted, place, api, strictly=wait)
+
+    if wait:
+        return _within(timeout, work)
+    _start(lambda: _quietly(work))
+    return None
+
+
+def _start(target: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=target, name="ldinstrument-bootstrap", daemon=True)
+    thread.start()
+    return thread
+
+
+def _within(seconds: float, work: Callable[[], Plan]) -> Plan:
+    """Run *work*, and stop waiting for it soon after its own deadline.
+
+    Looking up a name has no time-out of its own: only another thread can be left behind.
+    """
+    done: list[Plan | BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(work())
+        except BaseException as error:
+            done.append(error)
+
+    _start(run).join(seconds + GRACE_SECONDS)
+    if not done:
+        raise Unreachable(f"LaunchDarkly's metrics were not checked within {seconds:g} s")
+    if isinstance(done[0], BaseException):
+        raise done[0]
+    return done[0]
+
+
+_held: list[bool] = []
+
+
+@contextlib.contextmanager
+def on_hold() -> Iterator[None]:
+    """Make `bootstrap` inert meanwhile: code that is only looked at must not create metrics by being imported."""
+    _held.append(True)
+    try:
+        yield
+    finally:
+        _held.pop()
+
+
+def disabled() -> bool:
+    """Whether `LDINSTRUMENT_DISABLED` makes everything inert."""
+    return os.environ.get("LDINSTRUMENT_DISABLED", "").strip().lower() in ("1", "true", "yes", "on")
+
+
+def _bootstrap(wanted: Sequence[Metric], place: Callable[[str], str], api: MetricsAPI, *, strictly: bool) -> Plan:
+    for remark in api.token.remarks:
+        ledger.warn("credentials", remark, remark)
+    made = plan(wanted, api, unmanaged=False, place=place)
+    if strictly:
+        done = apply(made, api)
+        for change in done.failed:
+            if change.failure is not None:
+                raise change.failure
+    else:
+        # One metric that must not be applied is no reason to go without the others.
+        done = carry_out(made, api, False, lambda *_: None)
+    _say(done)
+    return done
+
+
+def _say(done: Plan) -> None:
+    created = [change.metric.key for change in done.changes if change.result == "created"]
+    if created:
+        log.info("created in LaunchDarkly project %s: %s", done.project, ", ".join(created))
+    for change in done.failed:
+        ledger.warn("bootstrap", change.metric.key, f"metric {change.metric.key!r} was not created: {change.failure}")
+    for change in done.errors:
+        ledger.warn("bootstrap", change.metric.key, f"metric {change.metric.key!r}: {change.problem}")
+    for change in done.drift:
+        fields = ", ".join(one.field for one in change.differences if not one.label)
+        ledger.warn(
+            "drift",
+            change.metric.key,
+            f"metric {change.metric.key!r} in LaunchDarkly differs from the code in {fields}; see: ldinstrument plan",
+        )
+    for one in done.finer:
+        ledger.warn("finer", one.found.key, one.advice())
+    for remark in (*done.remarks, *(advice for _, advice in done.missing_units)):
+        ledger.warn("bootstrap", remark, remark)
+
+
+def _quietly(work: Callable[[], Plan]) -> None:
+    """Run *work* on a thread of its own; the host hears of a failure in one line and in no other way."""
+    try:
+        work()
+    except LDInstrumentError as error:
+        with contextlib.suppress(StrictError):
+            ledger.warn("bootstrap", type(error).__name__, f"LaunchDarkly's metrics were not checked: {error}")
+    except Exception as error:
+        ledger.failure("bootstrap", error)
