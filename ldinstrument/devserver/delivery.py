@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
 from starlette.requests import Request
@@ -47,7 +47,8 @@ class Hub:
 
     def publish(self, verb: str, change: dict[str, Any]) -> None:
         """Send a change to every stream; from any thread."""
-        self._loop.call_soon_threadsafe(self._offer, (verb, change))
+        with suppress(RuntimeError):  # the loop has just ended, and the streams with it
+            self._loop.call_soon_threadsafe(self._offer, (verb, change))
 
     def close(self) -> None:
         """End every stream at once, and those that come; on the loop."""

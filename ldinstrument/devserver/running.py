@@ -118,6 +118,7 @@ def _config(app: Any) -> uvicorn.Config:
         server_header=False,
         ws="none",
         timeout_graceful_shutdown=1,
+        timeout_keep_alive=75,  # uvicorn's 5 s would meet the SDK's flush interval, and cut a POST in two
         backlog=2048,
     )
 

@@ -76,6 +76,7 @@ class LocalLaunchDarkly:
         self.allowed_hosts = allowed_hosts if allowed_hosts is not None else LOOPBACK if host in LOOPBACK else None
         self.store = Store(str(db) if db is not None else None)
         self._finalizer = weakref.finalize(self, self.store.close)
+        self._finalizer.atexit = False  # a forked child may have inherited the store's lock, held
         self._flags = Flags(self.store)
         self._given_flags = read_flags(flags) if isinstance(flags, (str, Path)) else list(flags)
         self._flags.add_missing(self._given_flags)

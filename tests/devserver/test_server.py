@@ -193,3 +193,28 @@ def test_experiment_weights_add_up_and_nonsense_is_refused():
     for bad in ({"variations": ["only"]}, {"weights": [1]}, {"weights": [0, 0]}, {"weights": [-1, 2]}):
         with pytest.raises(ValueError):
             experiment_flag("exp", **bad)
+
+
+def test_a_forked_child_ends_although_the_server_is_busy():
+    """The child inherits locks and no threads; leaving it must neither hang nor disturb the parent."""
+    code = (
+        "import os, sys, threading, requests\n"
+        "from ldinstrument.devserver import LocalLaunchDarkly\n"
+        "with LocalLaunchDarkly() as ld:\n"
+        "    held, release = threading.Event(), threading.Event()\n"
+        "    def hold():\n"
+        "        with ld.store.locked():\n"
+        "            held.set(); release.wait()\n"
+        "    threading.Thread(target=hold).start()\n"
+        "    held.wait()\n"
+        "    pid = os.fork()\n"
+        "    if pid == 0: sys.exit(0)\n"
+        "    release.set()\n"
+        "    code = os.waitpid(pid, 0)[1]\n"
+        "    event = {'kind': 'custom', 'key': 'k', 'context': {'kind': 'user', 'key': 'u'}}\n"
+        "    answer = requests.post(ld.url + '/bulk', json=[event], headers={'Authorization': 'sdk'}, timeout=5)\n"
+        "    print(code, answer.status_code, len(ld.events()))\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.stdout.split(), done.stderr) == (["0", "202", "1"], "")
