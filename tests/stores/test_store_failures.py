@@ -1,0 +1,525 @@
+"""Failing stores, failing servers, killed workers: numbers may wait or be counted as lost; a request never suffers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import threading
+import time
+from collections import Counter
+
+import pytest
+from ldclient import LDClient
+from ldclient.config import Config, HTTPConfig
+
+from ldinstrument.devserver import LocalLaunchDarkly
+from ldinstrument.ledger import ledger
+from ldinstrument.sessions import open_session
+from ldinstrument.stores import (
+    Delta,
+    MemoryStore,
+    RedisStore,
+    Rules,
+    SqliteStore,
+    end_request,
+    end_session,
+    open_store,
+    sweep,
+)
+from ldinstrument.stores.redis import connect
+from ldinstrument.stores.sending import WireOutlet
+from ldinstrument.stores.sweeping import BATCH, Sweep
+from ldinstrument.testing import RecordingClient
+
+
+@pytest.fixture(scope="module", name="server")
+def _server():
+    with LocalLaunchDarkly() as server:
+        yield server
+
+
+@pytest.fixture(name="ld")
+def _ld(server):
+    server.reset()
+    server.max_payload_bytes = 100 * 1024 * 1024
+    return server
+
+
+@pytest.fixture(name="client")
+def _client(ld):
+    config = Config(
+        "sdk-test", base_uri=ld.url, events_uri=ld.url, stream_uri=ld.url, use_ldd=True, diagnostic_opt_out=True,
+        http=HTTPConfig(connect_timeout=1, read_timeout=1),
+    )  # fmt: skip
+    client = LDClient(config)
+    yield client
+    client.close()
+
+
+def visit(store, visitor="v-1", *, money=1.0, client=None):
+    opened = open_session("ana", client=client if client is not None else RecordingClient())
+    opened.interaction()
+    opened.revenue(money)
+    return end_request(opened, store, visitor)
+
+
+def over(store, count, first=0):
+    for number in range(first, first + count):
+        store.merge(f"session:{number}", Delta(f"s-{number}", context={"user": "ana"}, tallies=(1, 0, 0, 0)))
+        store.end(f"session:{number}", "ended")
+
+
+def reported(ld):
+    return Counter(event["data"]["sessionId"] for event in ld.custom_events("session.interactions"))
+
+
+def until(condition, timeout=20.0):
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.01)
+
+
+class Failing(MemoryStore):
+    """A store in memory that fails on demand, like a server that is away."""
+
+    def __init__(self):
+        super().__init__(Rules())
+        self.away, self.calls = False, 0
+
+    def merge(self, key, delta):
+        self.calls += 1
+        if self.away:
+            raise ConnectionError("redis://:secret@10.0.0.1 refused")
+        return super().merge(key, delta)
+
+
+# -- a store that does not answer ------------------------------------------------------------------
+
+
+def test_a_store_that_is_away_costs_no_request_and_no_number(keep, caplog):
+    """Merges wait in memory; once it answers again they are brought in, with the dates that they had."""
+    raw = Failing()
+    store = keep(raw, client=RecordingClient())
+
+    raw.away = True
+    refs = [visit(store) for _ in range(50)]
+    waiting, calls = store.waiting, raw.calls
+    raw.away = False
+    until(lambda: store.catch_up() or store.waiting == 0)
+
+    assert not any(ref.stored for ref in refs)
+    assert waiting == 50
+    assert calls < 10, "the circuit breaker spares a store that is away"
+    ended = raw.end("session:v-1", "ended")
+    assert json.loads(ended)["t"][0] == 50
+    assert [record.message.count("secret") for record in caplog.records] == [0] * len(caplog.records)
+    assert len([record for record in caplog.records if "does not answer" in record.message]) == 1
+    stats = ledger.stats()
+    assert stats.values.recorded == stats.values.emitted == 50
+
+
+def test_what_waits_is_bounded_and_counted(keep):
+    """Beyond the bound the oldest waiting numbers are lost, and the ledger says how many."""
+    raw = Failing()
+    store = keep(raw, client=RecordingClient(), max_waiting=10)
+
+    raw.away = True
+    for _ in range(25):
+        visit(store)
+
+    assert store.waiting == 10
+    assert ledger.stats().values.discarded["store_down"] == 15
+    assert ledger.stats().values.open == 10
+
+
+def test_an_end_that_could_not_be_said_is_said_later(keep):
+    """A logout while the store is away happens when it is back, after the merges before it."""
+    raw = Failing()
+    store = keep(raw, client=RecordingClient())
+
+    raw.away = True
+    visit(store)
+    assert end_session(store, "v-1") is None
+    raw.away = False
+    until(lambda: store.catch_up() or store.waiting == 0)
+
+    assert (raw.holdings().open, raw.holdings().ended) == (0, 1)
+
+
+def test_the_sweeper_brings_in_what_waited(keep):
+    """Nobody has to call anything: the worker's own thread tries again."""
+    raw = Failing()
+    store = keep(raw, client=RecordingClient(), sweep=True, interval=60.0)
+
+    raw.away = True
+    visit(store)
+    raw.away = False
+
+    until(lambda: store.waiting == 0)
+    assert raw.holdings().open == 1
+
+
+def test_a_stopped_redis_is_bounded_and_exact(servers, keep, tmp_path):
+    """A server that hangs costs one short time-out; what it took although nobody heard of it is not counted twice."""
+    server = servers.RedisServer(servers.redis_binary(), tmp_path)
+    try:
+        raw = RedisStore(connect(server.url, timeout=0.2), Rules())
+        store = keep(raw, client=RecordingClient())
+        visit(store)
+        server.signal(signal.SIGSTOP)
+        started = time.monotonic()
+        for _ in range(100):
+            visit(store)
+        took = time.monotonic() - started
+        server.signal(signal.SIGCONT)
+        until(lambda: store.catch_up() or store.waiting == 0)
+
+        assert took < 10, "a hundred requests met a dead server"
+        ended = raw.end("session:v-1", "ended")
+        assert json.loads(ended)["t"][0] == 101
+    finally:
+        server.stop()
+
+
+def test_a_restarted_redis_keeps_its_sessions_and_its_scripts_are_loaded_again(servers, keep, tmp_path):
+    """With its append-only file, a restart (here: `kill -9`) loses nothing; the first call loads the script anew."""
+    server = servers.RedisServer(servers.redis_binary(), tmp_path, durable=True)
+    try:
+        raw = RedisStore(connect(server.url, timeout=5.0), Rules())
+        store = keep(raw, client=RecordingClient())
+        for _ in range(5):
+            visit(store)
+        server.stop()
+        for _ in range(5):
+            visit(store)
+        server.start()
+        until(lambda: store.catch_up() or store.waiting == 0)
+        assert visit(store).stored
+
+        assert json.loads(raw.end("session:v-1", "ended"))["t"][0] == 11
+    finally:
+        server.stop()
+
+
+def test_redis_as_a_cluster(servers, tmp_path):
+    """Every script stays within one hash slot; visitors spread over the shards, and all are swept."""
+    from redis import RedisCluster
+
+    server = servers.RedisServer(servers.redis_binary(), tmp_path, cluster=True)
+    try:
+        with open_store(server.url.replace("redis://", "redis+cluster://") + "?prefix=x", sweep=False) as store:
+            assert isinstance(store.store._client, RedisCluster)
+            over(store.store, 40)
+            recording = RecordingClient()
+            report = sweep(store, client=recording)
+
+        assert report.complete
+        assert len(store.store._tags) == 16
+        assert sorted(event.data["sessionId"] for event in recording.of("session.interactions")) == sorted(
+            f"s-{number}" for number in range(40)
+        )
+    finally:
+        server.stop()
+
+
+def test_a_locked_sqlite_file_costs_a_wait_and_no_number(keep, tmp_path):
+    """Somebody who holds the file for longer than the time-out makes merges wait in memory."""
+    raw = SqliteStore(tmp_path / "x.db", Rules(), timeout=0.05)
+    store = keep(raw, client=RecordingClient())
+    visit(store)
+
+    blocker = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    blocked = [visit(store) for _ in range(5)]
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    until(lambda: store.catch_up() or store.waiting == 0)
+
+    assert not any(ref.stored for ref in blocked)
+    assert json.loads(raw.end("session:v-1", "ended"))["t"][0] == 6
+
+
+def test_a_sqlite_file_is_readable_by_its_owner_only(tmp_path):
+    """It holds the keys of contexts."""
+    store = SqliteStore(tmp_path / "x.db")
+    store.merge("session:v", Delta("s"))
+    store.close()
+
+    assert (tmp_path / "x.db").stat().st_mode & 0o077 == 0
+
+
+# -- a LaunchDarkly that does not answer -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fault", [{"status": 503}, {"status": 429}, {"drop": True}, {"status": 202, "drop": True, "after": True}]
+)
+def test_what_could_not_be_sent_is_sent_again_with_the_same_id_and_bytes(make_store, keep, ld, client, fault):
+    """Whether LaunchDarkly had taken it or not: the repetition has the same payload id, so it counts once."""
+    raw = make_store()
+    store = keep(raw, client=client)
+    over(raw, 3)
+
+    ld.fault("/bulk", **fault)
+    first = sweep(store)
+    held = raw.holdings()
+    for post in ld.posts():
+        raw.postpone(post.payload_id, 0.0)
+    second = sweep(store)
+
+    assert (first.sessions, first.complete, held.sealed) == (3, False, 1)
+    assert first.error
+    assert (second.sessions, second.complete) == (0, True)
+    assert len({post.payload_id for post in ld.posts()}) == 1
+    assert len(ld.posts()) == 2
+    assert reported(ld) == {f"s-{number}": 1 for number in range(3)}
+
+
+def test_a_refused_key_keeps_everything(make_store, keep, ld, client):
+    """401: nothing is lost, nothing is claimed in vain; when the key is right it all leaves."""
+    raw = make_store()
+    store = keep(raw, client=client)
+    over(raw, 3)
+
+    ld.fault("/bulk", status=401)
+    refused = sweep(store)
+    (post,) = ld.posts()
+    raw.postpone(post.payload_id, 0.0)
+    ld.clear_faults()
+    sweep(store)
+
+    assert refused.error == "401"
+    assert reported(ld) == {f"s-{number}": 1 for number in range(3)}
+
+
+def test_a_payload_that_is_too_large_is_halved(make_store, keep, ld, client):
+    """413: two payloads under new ids take its place in the store, until they fit."""
+    raw = make_store()
+    store = keep(raw, client=client)
+    over(raw, 16)
+
+    ld.max_payload_bytes = 3000
+    report = sweep(store)
+
+    assert (report.complete, report.dropped) == (True, 0)
+    assert reported(ld) == {f"s-{number}": 1 for number in range(16)}
+    assert max(post.bytes for post in ld.posts() if post.status == 202) <= 3000
+    assert raw.holdings().sealed == 0
+
+
+def test_a_payload_that_launchdarkly_never_takes_is_dropped_and_counted(make_store, keep, ld, client):
+    """400 three times: it is in nobody's way any more."""
+    raw = make_store()
+    store = keep(raw, client=client)
+    over(raw, 1)
+
+    ld.fault("/bulk", status=400, times=None)
+    for _ in range(3):
+        sweep(store)
+        for post in ld.posts():
+            raw.postpone(post.payload_id, 0.0)
+    ld.clear_faults()
+
+    assert raw.holdings().sealed == 0
+    assert ledger.stats().events.dropped["http_400"] == 3
+    assert sweep(store).posts == 0
+
+
+def test_a_large_backlog_is_swept_in_batches(make_store, keep, ld, client):
+    """Many sessions per POST, few enough for one; a limit is kept."""
+    raw = make_store()
+    store = keep(raw, client=client)
+    over(raw, BATCH * 2 + 50)
+
+    limited = sweep(store, limit=30)
+    rest = sweep(store)
+
+    assert (limited.sessions, limited.complete) == (30, False)
+    assert (rest.sessions, rest.complete) == (BATCH * 2 + 20, True)
+    assert len(ld.posts()) == 4
+    assert set(reported(ld).values()) == {1}
+    assert len(reported(ld)) == BATCH * 2 + 50
+
+
+def test_what_leaves_looks_as_the_sdk_sends_it(make_store, keep, ld, client):
+    """Route, key, schema and payload id are those of the SDK."""
+    raw, seen = make_store(), {}
+    store = keep(raw, client=client)
+    over(raw, 1)
+
+    ld.fault("/bulk", delay=0.0, when=lambda method, path, headers, body: seen.update(headers) is not None)
+    sweep(store)
+
+    (post,) = ld.posts()
+    assert post.route == "/bulk"
+    assert seen["authorization"] == "sdk-test"
+    assert seen["x-launchdarkly-event-schema"] == "4"
+    assert seen["x-launchdarkly-payload-id"] == post.payload_id
+    assert seen["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("dies", ["claimed", "sealed", "sent"])
+def test_a_sweeper_that_dies_loses_nothing_and_repeats_nothing(make_store, ld, client, dies):
+    """After the claim, after sealing, after the POST: whoever takes over makes it one report."""
+
+    class Killed(BaseException):
+        pass
+
+    class Dying(WireOutlet):
+        def post(self, sealed):
+            if dies == "sealed":
+                raise Killed
+            super().post(sealed)
+            raise Killed
+
+    raw = make_store()
+    over(raw, 5)
+    if dies == "claimed":
+        assert len(raw.claim(100, 0.0, "dead")) == 5
+    else:
+        with pytest.raises(Killed):
+            Sweep(raw, Dying(client._config), raw.rules, "dead", lease=0.0).run()
+    report = Sweep(raw, WireOutlet(client._config), raw.rules, "alive").run()
+
+    assert report.complete
+    assert reported(ld) == {f"s-{number}": 1 for number in range(5)}
+    assert len({post.payload_id for post in ld.posts()}) == 1
+    assert [post.duplicate for post in ld.posts()] == ([False, True] if dies == "sent" else [False])
+
+
+def test_a_sweeper_that_slept_through_its_lease_sends_nothing_of_anothers(make_store, ld, client):
+    """It finds at sealing that others have taken over, and keeps its hands off."""
+    raw = make_store()
+    over(raw, 5)
+
+    class Slow(WireOutlet):
+        zipped = False
+
+    taken = raw.claim(100, 0.0, "slow")
+    report = Sweep(raw, Slow(client._config), raw.rules, "quick").run()
+    lost = raw.seal([one.place for one in taken], [], 60.0, "slow")
+
+    assert report.complete
+    assert sorted(lost) == sorted(one.place for one in taken)
+    assert reported(ld) == {f"s-{number}": 1 for number in range(5)}
+
+
+# -- life ------------------------------------------------------------------------------------------
+
+
+def test_the_background_sweeper_reports(make_store, keep, ld, client):
+    """The thread of a worker finds what fell silent, by itself."""
+    store = keep(make_store(idle=0.05), client=client, sweep=True, interval=0.1)
+
+    visit(store, client=client)
+
+    ld.wait_for(lambda: ld.custom_events("session.interactions"), timeout=30.0)
+    assert len(reported(ld)) == 1
+
+
+def test_without_a_client_sessions_wait(make_store, keep, monkeypatch):
+    """No client, an offline client: nothing is claimed, and it is said once."""
+    store = keep(make_store())
+    over(store.store, 1)
+    offline = LDClient(Config("sdk-test", offline=True))
+
+    assert store.sweep().error == "no client"
+    assert store.sweep(client=offline).error == "no client"
+    assert store.holdings().ended == 1
+    offline.close()
+
+
+def test_closing_reports_what_only_this_process_knows(keep, ld, client):
+    """Sessions in memory end as abandoned at exit: counts, no duration or rate, which would be censored."""
+    store = keep(MemoryStore(Rules()), client=client, sweep=True, interval=60.0)
+    visit(store, money=2.5, client=client)
+
+    store.close(timeout=20.0)
+    store.close()
+
+    keys = {event["key"]: event for event in ld.custom_events()}
+    assert set(keys) == {"session.interactions", "revenue.impact"}
+    assert keys["session.interactions"]["data"]["endReason"] == "abandoned"
+
+
+def test_closing_leaves_a_shared_store_alone(keep, tmp_path, ld, client):
+    """Other workers go on with its sessions."""
+    store = keep(SqliteStore(tmp_path / "x.db"), client=client, sweep=True)
+    visit(store, client=client)
+    store.close(timeout=20.0)
+
+    assert SqliteStore(tmp_path / "x.db").holdings().open == 1
+    assert ld.custom_events("session.interactions") == []
+
+
+def test_memory_is_bounded_and_evictions_are_counted(keep):
+    """The session silent for longest ends early, as abandoned, and is reported."""
+    recording = RecordingClient()
+    store = keep(MemoryStore(Rules(), max_sessions=3), client=recording)
+
+    for number in range(5):
+        visit(store, f"v-{number}")
+        visit(store, "v-0")
+    sweep(store)
+
+    assert store.holdings().open == 3
+    assert ledger.stats().evicted_sessions == 2
+    assert [event.data["endReason"] for event in recording.of("session.interactions")] == ["abandoned"] * 2
+    assert recording.of("session.duration") == []
+
+
+def _in_child(work):
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.write(writing, json.dumps(work()).encode())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        answer = pipe.read()
+    assert os.waitpid(child, 0)[1] == 0
+    return json.loads(answer)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_shares_the_store_and_nothing_else(make_store, keep):
+    """A child merges into the same session (of a shared store) on a connection, a name and a thread of its own."""
+    raw = make_store()
+    store = keep(raw, client=RecordingClient(), sweep=True, interval=60.0)
+    visit(store)
+    worker = store._worker
+
+    def child():
+        inherited = store._sweeper is None
+        ref = visit(store)
+        return [inherited, ref.stored, ref.opened, store._worker != worker, store._sweeper is not None]
+
+    before = threading.active_count()
+    answers = _in_child(child)
+    after = visit(store)
+
+    assert answers == [True, True, not raw.shared, True, True]
+    assert after.stored
+    assert threading.active_count() == before
+    assert json.loads(raw.end("session:v-1", "ended"))["t"][0] == (3 if raw.shared else 2)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_memory_in_several_workers_is_said(keep):
+    """A forked worker with a store in memory hears that its visitors will be two people."""
+    store = keep(MemoryStore(Rules()), client=RecordingClient())
+
+    def child():
+        visit(store)
+        visit(store)
+        return sum(ledger.stats().warnings.get(("several_workers", "memory"), 0) for _ in range(1))
+
+    assert _in_child(child) == 1
+    assert ("several_workers", "memory") not in ledger.stats().warnings
