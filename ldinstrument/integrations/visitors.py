@@ -54,8 +54,8 @@ class Visitors:
         header: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        given = secret or os.environ.get(SECRET, "")
-        self._keys = [_key(one) for one in ([given] if isinstance(given, (str, bytes)) else given) if one]
+        given = [secret] if isinstance(secret, (str, bytes)) else list(secret or ())
+        self._keys = [_key(one) for one in [*filter(None, given)] or [os.environ.get(SECRET, "")] if one]
         if not self._keys:
             raise DefinitionError(
                 "store=: a visitor's id needs a signature: give secret=, the same in all workers, or set "

@@ -1,0 +1,275 @@
+"""What is ASGI's own: the lifespan, disconnects, unfinished responses, dependencies, and whose session it is not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+import ldinstrument as ld
+from ldinstrument import sessions, testing
+from ldinstrument.devserver import LocalLaunchDarkly
+from ldinstrument.integrations.asgi import SessionMiddleware, session_dependency
+
+
+@pytest.fixture
+def events() -> Iterator[testing.RecordingClient]:
+    with testing.recording() as recorder:
+        yield recorder
+
+
+def http(path: str = "/", method: str = "GET", **scope: Any) -> dict[str, Any]:
+    return {"type": "http", "path": path, "method": method, "headers": [], **scope}
+
+
+async def call(app: Any, scope: dict[str, Any], *received: dict[str, Any]) -> list[dict[str, Any]]:
+    """Do what a server does: hand in what was received, keep what is sent."""
+    inbox, sent = list(received), []
+
+    async def receive() -> dict[str, Any]:
+        return inbox.pop(0)
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent
+
+
+async def ok(scope: Any, receive: Any, send: Any) -> None:
+    ld.track_conversion(1.0)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+def test_nobodys_session_leaks_in_or_out(events: testing.RecordingClient) -> None:
+    """Neither into a request, nor into an ignored one, nor into what the server does next in this task."""
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(ld.current_session())
+        await ok(scope, receive, send)
+
+    async def serve() -> None:
+        async with ld.session("foreign") as foreign:
+            await call(SessionMiddleware(app, context="ada"), http())
+            await call(SessionMiddleware(app, context="ada"), http("/health"))
+            assert ld.current_session() is foreign
+            assert foreign not in seen
+
+    asyncio.run(serve())
+    assert seen[1] is None
+    assert events.only("request.interactions").context.key == "ada"
+
+
+def test_an_application_that_stops_in_the_middle_has_failed(events: testing.RecordingClient) -> None:
+    """No response, or half of one: the server says 500 or cuts the connection."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+
+    asyncio.run(call(SessionMiddleware(app, context="ada"), http()))
+    done = events.only("request.interactions")
+    assert (done.data["failures"], done.data["endReason"]) == (1, "error")
+
+
+def test_a_disconnect_before_the_end_is_abandoned_and_after_it_nothing(events: testing.RecordingClient) -> None:
+    """Servers report the same message for both."""
+
+    async def early(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await ok(scope, receive, send)
+
+    async def late(scope: Any, receive: Any, send: Any) -> None:
+        await ok(scope, receive, send)
+        await receive()
+
+    for app in (early, late):
+        asyncio.run(call(SessionMiddleware(app, context="ada"), http(), {"type": "http.disconnect"}))
+
+    assert [
+        (event.data["abandoned"], event.data["successes"]) for event in events.of("request.interactions")
+    ] == [(1, 0), (0, 1)]
+
+
+def test_a_send_that_fails_is_a_client_that_has_left(events: testing.RecordingClient) -> None:
+    """From ASGI 2.4 on servers raise OSError; the application hears of it unchanged."""
+
+    async def serve() -> None:
+        async def send(message: Any) -> None:
+            raise BrokenPipeError
+
+        async def receive() -> Any:
+            raise AssertionError
+
+        with pytest.raises(BrokenPipeError):
+            await SessionMiddleware(ok, context="ada")(http(), receive, send)
+
+    asyncio.run(serve())
+    assert events.only("request.interactions").data["abandoned"] == 1
+
+
+def test_a_cancelled_request_is_neither_success_nor_failure(events: testing.RecordingClient) -> None:
+    """A server that shuts down, or a time-out around the application."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(60)
+
+    async def serve() -> None:
+        task = asyncio.create_task(call(SessionMiddleware(app, context="ada"), http()))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(serve())
+    done = events.only("request.interactions")
+    assert (done.data["cancelled"], done.value, done.data["endReason"]) == (1, 0, "abandoned")
+
+
+def test_the_context_may_be_asked_asynchronously_and_again_at_the_end(events: testing.RecordingClient) -> None:
+    """An inner middleware fills the scope after ours has looked into it."""
+
+    async def context(scope: Any) -> str:
+        await asyncio.sleep(0)
+        return str(scope["session"]["user"])
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope["session"] = {"user": "late"}
+        await ok(scope, receive, send)
+
+    asyncio.run(call(SessionMiddleware(app, context=context), http()))
+    assert {"late"} == {event.context.key for event in events}
+
+
+# -- lifespan ----------------------------------------------------------------------------------------
+
+STARTUP, SHUTDOWN = {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}
+
+
+async def knows_no_lifespan(scope: Any, receive: Any, send: Any) -> None:
+    assert scope["type"] == "http"
+
+
+async def returns_at_once(scope: Any, receive: Any, send: Any) -> None:
+    return
+
+
+async def lives(scope: Any, receive: Any, send: Any) -> None:
+    assert ld.current_session() is None
+    for _ in range(2):
+        kind = (await receive())["type"]
+        await send({"type": f"{kind}.complete"})
+
+
+@pytest.mark.parametrize("app", [knows_no_lifespan, returns_at_once, lives])
+def test_the_end_of_the_server_ends_sessions_and_delivers_them(
+    app: Any, launchdarkly: LocalLaunchDarkly, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the server hears that shutdown is complete, LaunchDarkly has everything; any application will do."""
+    import ldclient
+
+    client = ldclient.LDClient(ld.launchdarkly_config("sdk-test", events_only=True, flush_interval=300))
+    arrived: list[int] = []
+
+    async def serve() -> None:
+        opened = sessions.open_session("ada", name="held", client=client)
+        opened.interaction()
+        inbox = [STARTUP, SHUTDOWN]
+
+        async def receive() -> Any:
+            return inbox.pop(0)
+
+        async def send(message: Any) -> None:
+            if message["type"] == "lifespan.shutdown.complete":
+                arrived.append(len(launchdarkly.custom_events("held.interactions")))
+
+        await SessionMiddleware(app)({"type": "lifespan"}, receive, send)
+
+    asyncio.run(serve())
+    client.close()
+    assert arrived == [1]
+
+
+def test_a_failed_startup_is_the_applications_own(events: testing.RecordingClient) -> None:
+    """It listened and raised: that must stop the server, so nobody speaks for it."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        raise RuntimeError("no database")
+
+    with pytest.raises(RuntimeError, match="no database"):
+        asyncio.run(call(SessionMiddleware(app), {"type": "lifespan"}, STARTUP))
+
+
+# -- FastAPI's dependency -------------------------------------------------------------------------------
+
+
+def fastapi_shop(**options: Any) -> Any:
+    import fastapi
+
+    app = fastapi.FastAPI()
+    ours = fastapi.Depends(session_dependency(context=lambda connection: connection.headers.get("x-user")))
+
+    async def item(session: Any = ours) -> str:
+        assert ld.current_session() is session
+        ld.track_conversion(4.0)
+        return str(session.name)
+
+    async def refused(session: Any = ours) -> str:
+        raise fastapi.HTTPException(404)
+
+    async def broken(session: Any = ours) -> str:
+        raise fastapi.HTTPException(502)
+
+    app.get("/items/{item}")(item)
+    app.get("/refused")(refused)
+    app.get("/broken")(broken)
+    return SessionMiddleware(app, **options) if options else app
+
+
+def get(app: Any, path: str) -> httpx.Response:
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+            return await client.get(path, headers={"X-User": "ada"})
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("options", [{}, {"context": "somebody"}], ids=["alone", "behind the middleware"])
+def test_a_dependency_gives_an_endpoint_its_session(events: testing.RecordingClient, options: Any) -> None:
+    """Alone it opens one; behind the middleware it says whose the request's is."""
+    assert get(fastapi_shop(**options), "/items/7").text == '"request"'
+
+    done = events.only("request.interactions")
+    assert (done.context.key, done.data["successes"], done.data["route"]) == ("ada", 1, "/items/{item}")
+    assert events.only("business.conversion").context.key == "ada"
+
+
+@pytest.mark.parametrize(("path", "failures"), [("/refused", 0), ("/broken", 1)])
+def test_a_dependency_knows_what_an_endpoint_raises(events: testing.RecordingClient, path: str, failures: int) -> None:
+    """It sees no response, and an HTTPException below 500 is no failure."""
+    get(fastapi_shop(), path)
+    assert events.only("request.interactions").data["failures"] == failures
+
+
+def test_a_session_opened_in_a_sync_dependency_is_lost(events: testing.RecordingClient) -> None:
+    """FastAPI runs it in another thread, so the endpoint cannot see it: the reason why ours is async."""
+    import fastapi
+
+    app = fastapi.FastAPI()
+
+    def sync_dependency() -> Iterator[None]:
+        with ld.session("ada"):
+            yield
+
+    async def who(_: None = fastapi.Depends(sync_dependency)) -> str:
+        return "none" if ld.current_session() is None else "there"
+
+    app.get("/who")(who)
+    assert get(app, "/who").text == '"none"'

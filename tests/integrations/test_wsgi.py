@@ -1,0 +1,252 @@
+"""What is WSGI's own: late `start_response`, files, lengths, bodies that nobody closes, and whose session it is not."""
+
+from __future__ import annotations
+
+import gc
+import io
+import logging
+from collections.abc import Iterator
+from typing import Any
+from wsgiref.util import FileWrapper, setup_testing_defaults
+
+import pytest
+
+import ldinstrument as ld
+from ldinstrument import emission, sessions, testing
+from ldinstrument.integrations.wsgi import SessionMiddleware
+
+
+@pytest.fixture
+def events() -> Iterator[testing.RecordingClient]:
+    with testing.recording() as recorder:
+        yield recorder
+
+
+def call(app: Any, *, read: bool = True, close: bool = True, **environ: Any) -> tuple[Any, list[str]]:
+    """Do what a server does."""
+    statuses: list[str] = []
+    setup_testing_defaults(environ)
+    body = SessionMiddleware(app, context="ada")(environ, lambda status, headers, *rest: statuses.append(status))
+    try:
+        if read:
+            list(body)
+    finally:
+        if close:
+            body.close()  # type: ignore[attr-defined]
+    return body, statuses
+
+
+def plain(environ: Any, start_response: Any) -> list[bytes]:
+    start_response("200 OK", [])
+    ld.track_conversion(1.0)
+    return [b"body"]
+
+
+def test_nobodys_session_leaks_in_or_out(events: testing.RecordingClient) -> None:
+    """A session that is current on the server's thread is neither used nor lost, for a health check neither."""
+    seen: list[Any] = []
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        seen.append(ld.current_session())
+        return plain(environ, start_response)
+
+    with ld.session("foreign") as foreign:
+        call(app)
+        call(app, PATH_INFO="/healthz")
+        assert ld.current_session() is foreign
+
+    assert foreign not in seen
+    assert seen[1] is None
+    assert ld.current_session() is None
+    assert events.only("request.interactions").context.key == "ada"
+
+
+def test_a_session_left_open_by_the_view_does_not_outlive_the_request(events: testing.RecordingClient) -> None:
+    """A `with` block that was entered and never left is current in the body, and gone afterwards."""
+    seen: list[Any] = []
+
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        forgotten = ld.session("ada", name="forgotten")
+        forgotten.__enter__()
+        yield b"1"
+        found = ld.current_session()
+        seen.append(found.name if found is not None else None)
+        yield b"2"
+
+    call(app)
+    assert seen == ["forgotten"]
+    assert ld.current_session() is None
+    sessions.end_open_sessions()
+
+
+def test_an_application_may_start_its_response_late(events: testing.RecordingClient) -> None:
+    """A generator runs at its first step only; the status is known then."""
+
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        ld.track_conversion(2.0)
+        start_response("503 Service Unavailable", [])
+        yield b"late"
+
+    call(app)
+
+    done = events.only("request.interactions")
+    assert (done.data["status"], done.data["failures"]) == (503, 1)
+    assert events.only("business.conversion").context.key == "ada"
+
+
+def test_a_second_start_of_the_response_holds(events: testing.RecordingClient) -> None:
+    """How error middlewares turn a begun 200 into a 500."""
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        try:
+            raise ValueError
+        except ValueError as error:
+            start_response("500 Internal Server Error", [], (ValueError, error, None))
+        return [b""]
+
+    call(app)
+    data = events.only("request.interactions").data
+    assert (data["status"], data["failures"]) == (500, 1)
+
+
+def test_a_file_stays_a_file(events: testing.RecordingClient) -> None:
+    """Servers send a file wrapper by `sendfile`, and look for the very class; the session ends with its `close`."""
+    file = io.BytesIO(b"content")
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return environ["wsgi.file_wrapper"](file)
+
+    body, _ = call(app, read=False, **{"wsgi.file_wrapper": FileWrapper})
+
+    assert type(body) is FileWrapper
+    assert file.closed
+    assert events.only("request.interactions").data["successes"] == 1
+
+
+def test_a_ready_body_keeps_its_length(events: testing.RecordingClient) -> None:
+    """Servers look at it for the Content-Length."""
+    body, _ = call(plain)
+    assert len(body) == 1
+
+
+@pytest.mark.parametrize("environ", [{"REQUEST_METHOD": "HEAD"}, {"STATUS": "204 No Content"}])
+def test_a_response_without_a_body_is_complete_unread(events: testing.RecordingClient, environ: Any) -> None:
+    """A server need not read what it does not send."""
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        start_response(environ.get("STATUS", "200 OK"), [])
+        return [b"ignored"]
+
+    call(app, read=False, **environ)
+    assert events.only("request.interactions").data["successes"] == 1
+
+
+def test_a_body_closed_early_is_abandoned(events: testing.RecordingClient) -> None:
+    """Read to the middle, or not at all: the client has left."""
+
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield from (b"1", b"2")
+
+    call(app, read=False)
+    done = events.only("request.interactions")
+    assert (done.data["abandoned"], done.data["endReason"]) == (1, "abandoned")
+
+
+def test_work_in_close_belongs_to_the_session(events: testing.RecordingClient) -> None:
+    """Frameworks hang clean-up and late work there."""
+
+    class Closing(list[bytes]):
+        def close(self) -> None:
+            ld.track_conversion(5.0)
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return Closing([b"1"])
+
+    call(app)
+    assert events.only("business.conversion").context.key == "ada"
+
+
+def test_a_body_that_nobody_closes_ends_when_it_is_dropped(events: testing.RecordingClient) -> None:
+    """Test clients do that; what was read to its end is a success all the same."""
+    call(plain, close=False)
+    gc.collect()
+    emission.settle()
+
+    assert events.only("request.interactions").data["successes"] == 1
+    assert sessions.open_sessions() == []
+
+
+def test_the_inner_of_two_middlewares_leaves_the_request_alone(events: testing.RecordingClient) -> None:
+    """One request, one session, however often it is wrapped."""
+    call(SessionMiddleware(plain, context="other"))
+
+    assert events.only("request.interactions").context.key == "ada"
+
+
+def test_a_failing_context_function_costs_the_context_only(
+    events: testing.RecordingClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is asked twice, and complained about once; the response is served."""
+    asked: list[Any] = []
+
+    def context(environ: Any) -> str:
+        asked.append(environ)
+        raise KeyError("user")
+
+    environ: dict[str, Any] = {}
+    setup_testing_defaults(environ)
+    with caplog.at_level(logging.WARNING, "ldinstrument"):
+        body = SessionMiddleware(plain, context=context)(environ, lambda *_: None)
+        assert list(body) == [b"body"]
+        body.close()  # type: ignore[attr-defined]
+
+    assert len(asked) == 2
+    assert "context extractor" in caplog.text
+    assert events.events == []
+
+
+def test_a_context_that_is_known_only_afterwards_is_in_time(events: testing.RecordingClient) -> None:
+    """The application fills the environ; the second question finds it."""
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        environ["REMOTE_USER"] = "late"
+        return plain(environ, start_response)
+
+    environ: dict[str, Any] = {}
+    setup_testing_defaults(environ)
+    body = SessionMiddleware(app, context=lambda environ: environ["REMOTE_USER"])(environ, lambda *_: None)
+    list(body)
+    body.close()  # type: ignore[attr-defined]
+
+    assert events.only("business.conversion").context.key == "late"
+
+
+def test_disabled_means_inert(events: testing.RecordingClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests are served, and nothing else happens."""
+    monkeypatch.setenv("LDINSTRUMENT_DISABLED", "1")
+    assert call(plain)[1] == ["200 OK"]
+    assert events.events == []
+
+
+def test_the_duration_ends_with_the_last_byte(events: testing.RecordingClient) -> None:
+    """What `close` does, and how long the server takes to call it, is not what the user waited for."""
+    import time
+
+    class Closing(list[bytes]):
+        def close(self) -> None:
+            time.sleep(0.2)
+            ld.track_conversion(5.0)
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return Closing([b"1"])
+
+    call(app)
+    duration = events.only("request.duration").value
+    assert duration is not None
+    assert duration < 200
