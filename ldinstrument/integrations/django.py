@@ -23,7 +23,7 @@ from .boundaries import REQUEST, Boundary, RequestSession, end_session
 from .visitors import visitors_of
 
 try:
-    from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+    from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction, sync_to_async
     from django.conf import settings
     from django.utils.module_loading import import_string
 except ImportError as error:
@@ -72,10 +72,13 @@ class SessionMiddleware:
         self.get_response = get_response
         options = _options()
         self.finds_users = options["context"] is None
+        is_async = iscoroutinefunction(get_response)
+        if not is_async and iscoroutinefunction(options["context"]):
+            options["context"] = async_to_sync(options["context"])
         marking = [options.pop(name, default) for name, default in MARKING.items()]
         self.boundary = Boundary(**{**options, "context": options["context"] or logged_in})
         self.visitors = visitors_of(self.boundary.store, *marking)
-        if iscoroutinefunction(get_response):
+        if is_async:
             markcoroutinefunction(self)
             self.process_view: Callable[..., Any] = self._process_view_async
             self._serve: Callable[[Any], Any] = self._answer_async

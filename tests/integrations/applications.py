@@ -7,6 +7,7 @@ inside ours, that raises for the header `X-Break`.
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -431,6 +432,11 @@ def django_settings() -> None:
         ALLOWED_HOSTS=["127.0.0.1", "testserver"],
         ROOT_URLCONF="ldinstrument_test_urls",
         MIDDLEWARE=["ldinstrument.integrations.django.SessionMiddleware", "ldinstrument_test_urls.broken_middleware"],
+        INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes"],
+        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": f"{tempfile.mkdtemp()}/shop.db"}},
+        DEFAULT_AUTO_FIELD="django.db.models.AutoField",
+        SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
+        USE_TZ=True,
         LOGGING_CONFIG=None,
         LDINSTRUMENT={"context": django_user, "ignore": ["/quiet/*"]},
     )
