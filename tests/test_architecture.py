@@ -15,7 +15,7 @@ ROOT = Path(ldinstrument.__file__).parent
 
 # Lower rungs first; a module may import from its own rung's package or from lower rungs.
 RUNGS = [
-    {"errors", "naming"},
+    {"errors", "naming", "shapes"},
     {"ledger"},
     {"metrics"},
     {"data", "sdk"},
@@ -23,16 +23,18 @@ RUNGS = [
     {"rollups"},
     {"emission"},
     {"sessions"},
-    {"following", "decorating", "exposure", "threads", "patterns"},
+    {"following", "decorating", "exposure", "patterns"},
+    {"runs", "threads"},
     {"scopes", "tasks"},
     {"delivery", "otel", "ai"},
     {"stores"},
     {"tracker", "testing", "integrations"},
     {"pytest_plugin"},
     {"demo"},
-    {"cli", "__main__"},
+    {"cli"},
+    {"__main__"},
 ]
-CONTROL = {"credentials", "rest", "rest_bodies", "rest_calls", "plans", "scan", "scan_source", "doctor", "devserver"}
+CONTROL = {"credentials", "rest", "plans", "scan", "doctor", "devserver"}
 CONTROL_MAY_USE = {"errors", "naming", "ledger", "metrics"} | CONTROL
 
 
