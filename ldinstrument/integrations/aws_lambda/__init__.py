@@ -108,24 +108,19 @@ def _wrapped(handler: Handler, extension: Extension | None) -> Any:
     # The attributes of a callable object are its own business; a function's belong to whoever decorates it.
     @functools.wraps(call, updated=("__dict__",) if inspect.isroutine(call) else ())
     def run(*args: Any, **kwargs: Any) -> Any:
-        invocation = handler.opened(*_event_and_context(args, kwargs))
+        invocation = handler.opened(*_event_and_context(args, kwargs), extension)
         if invocation is None:
             return call(*args, **kwargs)
-        if extension is not None:
-            extension.begin(invocation.request_id)
-        after: Extension | None = extension
         try:
             try:
                 with entered(invocation.session):
                     result = call(*args, **kwargs)
             except BaseException as error:
-                if not isinstance(error, Exception):
-                    after = None  # SystemExit and its like end the process: there will be no "after"
                 invocation.raised(error)
                 raise
             invocation.returned(result)
         finally:
-            _hand_over(invocation, after)
+            _hand_over(invocation, extension)
         return result
 
     return run
@@ -138,7 +133,8 @@ def _event_and_context(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[A
 
 
 def _hand_over(invocation: Invocation, extension: Extension | None) -> None:
-    if extension is None or not extension.finish(invocation.request_id, invocation.deliver):
+    handed = extension is not None and extension.finish(invocation.request_id, invocation.deliver)
+    if invocation.is_last or not handed:
         invocation.deliver()
 
 

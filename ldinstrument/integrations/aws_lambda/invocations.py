@@ -16,6 +16,7 @@ from ...errors import DefinitionError, StrictError
 from ...ledger import ledger
 from ...outcomes import Outcome, outcome_of
 from ...sessions import Session, current_session, open_session
+from .extension import Extension
 from .watchdog import Watchdog
 
 NAME = "invocation"
@@ -89,17 +90,21 @@ class Handler:
         self.success = success
         self.delivery = delivery
 
-    def opened(self, event: Any, lambda_context: Any) -> Invocation | None:
+    def opened(self, event: Any, lambda_context: Any, extension: Extension | None) -> Invocation | None:
         """A new invocation; None when nothing is to be measured, or it is measured already (a handler in a handler)."""
+        request_id = _text(getattr(lambda_context, "aws_request_id", None))
+        around = current_session()
+        if disabled() or (around is not None and around.name == NAME and around.id == request_id):
+            return None
+        if extension is not None and request_id:
+            extension.begin(request_id)  # before the extractors: they may take their time
         try:
-            request_id = _text(getattr(lambda_context, "aws_request_id", None))
-            around = current_session()
-            if disabled() or (around is not None and around.name == NAME and around.id == request_id):
-                return None
             return Invocation(self, self._session(request_id, event, lambda_context), remaining(lambda_context))
-        except StrictError:
-            raise
         except Exception as error:
+            if extension is not None and request_id:
+                extension.finish(request_id, _nothing)
+            if isinstance(error, StrictError):
+                raise
             ledger.failure("lambda_handler", error)
             return None
 
@@ -126,6 +131,7 @@ class Invocation:
     def __init__(self, handler: Handler, session: Session, seconds: float | None):
         self.session = session
         self._handler = handler
+        self.is_last = False
         self._ending = threading.Lock()
         self._ended = False
         self._until = float("inf")
@@ -144,7 +150,8 @@ class Invocation:
         self._end(Outcome.SUCCESS if self._handler.judged(result) else Outcome.FAILURE, "ended")
 
     def raised(self, error: BaseException) -> None:
-        """The handler raised *error*."""
+        """The handler raised *error*; `SystemExit` and its like end the process, so there will be no "after"."""
+        self.is_last = not isinstance(error, Exception)
         self._end(outcome_of(error), "error")
 
     def deliver(self) -> None:
@@ -171,6 +178,10 @@ class Invocation:
             if outcome in (Outcome.SUCCESS, Outcome.FAILURE):
                 self.session.interaction(outcome is Outcome.SUCCESS)
             self.session.end(reason)
+
+
+def _nothing() -> None:
+    """There is nothing to deliver."""
 
 
 def remaining(lambda_context: Any) -> float | None:

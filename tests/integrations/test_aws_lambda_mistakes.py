@@ -1,0 +1,265 @@
+"""Mistakes that take a Lambda function down or cost its events: the controls make them, ours does not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "lambda_api"))
+
+from deploying import (  # noqa: F401 - fixtures, used by their names
+    EXAMPLE,
+    MODES,
+    OURS,
+    RAW_EXTENSION,
+    SDK,
+    Deploy,
+    Intake,
+    _deploy,
+    _intake,
+    arrivals,
+    before_the_freeze,
+    invoke,
+)
+
+
+def test_an_extension_that_never_asks_ends_no_initialisation(deploy: Deploy) -> None:
+    """The control: registered but never `next`. The function never answers anybody."""
+    function = deploy(
+        f"{SDK}{RAW_EXTENSION}\nregister('silent')\ndef handler(event, context): return 1", init_timeout=2
+    )
+
+    (done,) = invoke(function, {})
+
+    assert (done.outcome, done.response) == ("exited", None)
+    assert function.sandbox is not None
+    assert function.sandbox.over == "Sandbox.InitTimedout"
+
+
+def test_an_extension_that_holds_on_times_a_good_invocation_out(deploy: Deploy) -> None:
+    """The control: the caller has the answer, Lambda still reports a time-out and throws the sandbox away."""
+    module = f"""{SDK}{RAW_EXTENSION}
+identifier = register("clumsy")
+threading.Thread(target=ask_for_ever, args=(identifier, 60), daemon=True).start()
+def handler(event, context): return 1
+"""
+    function = deploy(module, timeout=1)
+
+    done = invoke(function, {}, {})
+
+    assert [(one.outcome, one.response) for one in done] == [("timed out", 1)] * 2
+    assert function.cold_starts == 2
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_ours_is_never_held_past_the_time_out(mode: str, deploy: Deploy, tmp_path: Path) -> None:
+    """LaunchDarkly accepts and never answers, and the flush was given half a minute: no invocation times out."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as black_hole:
+        uri = f"http://127.0.0.1:{black_hole.getsockname()[1]}"
+        module = OURS + "handler = lambda_handler(context='u', deliver=MODE, timeout=30)(lambda event, context: 1)"
+        function = deploy(module, mode, timeout=1.5, environment={"LAUNCHDARKLY_EVENTS_URI": uri})
+        done = invoke(function, 0, 1)
+
+        assert [(one.outcome, one.response) for one in done] == [("ok", 1)] * 2
+        assert function.cold_starts == 1
+
+
+def test_a_decorator_above_ours_that_answers_by_itself_is_not_waited_for(deploy: Deploy, intake: Intake) -> None:
+    """An idempotency cache, say: ours never begins, and the extension lets go instead of holding to the time-out."""
+    function = deploy(
+        OURS
+        + """
+@lambda_handler(context="u", deliver=MODE)
+def inner(event, context):
+    return "fresh"
+def handler(event, context):
+    return "cached" if event else inner(event, context)
+"""
+    )
+
+    done = invoke(function, 0, 1, 1, 0)
+
+    assert [one.response for one in done] == ["fresh", "cached", "cached", "fresh"]
+    assert ({one.outcome for one in done}, function.cold_starts) == ({"ok"}, 1)
+    assert before_the_freeze(intake, done) == [True, False, False, True]
+
+
+def test_a_slow_decorator_above_ours_loses_nothing(deploy: Deploy, intake: Intake) -> None:
+    """Ours begins after the extension let go: it then delivers before the response."""
+    function = deploy(
+        OURS
+        + """
+@lambda_handler(context="u", deliver=MODE)
+def inner(event, context):
+    return 1
+def handler(event, context):
+    time.sleep(0.6)
+    return inner(event, context)
+"""
+    )
+
+    done = invoke(function, *range(3))
+
+    assert before_the_freeze(intake, done) == [True] * 3
+    assert all(arrivals(intake)[one.request_id] <= (one.responded or 0.0) for one in done)
+
+
+def test_a_slow_extractor_is_part_of_the_handler(deploy: Deploy, intake: Intake) -> None:
+    """The extension waits for it, too, and the response does not wait for LaunchDarkly."""
+    function = deploy(
+        OURS
+        + """
+def who(event, context):
+    time.sleep(0.5)
+    return "u"
+handler = lambda_handler(context=who, deliver=MODE)(lambda event, context: 1)
+"""
+    )
+
+    done = invoke(function, *range(3))
+
+    assert before_the_freeze(intake, done) == [True] * 3
+    assert sum((one.responded or 0.0) <= arrivals(intake)[one.request_id] for one in done) >= 2
+
+
+def test_an_exit_that_is_caught_above_ours_is_not_waited_for(deploy: Deploy, intake: Intake) -> None:
+    """A framework may turn `sys.exit` into an answer; the sandbox is not held to the time-out for it."""
+    function = deploy(
+        OURS
+        + """
+@lambda_handler(context="u", deliver=MODE)
+def inner(event, context):
+    sys.exit(1)
+def handler(event, context):
+    try:
+        inner(event, context)
+    except SystemExit as exit:
+        return exit.code
+""",
+        timeout=30.0,
+    )
+
+    done = invoke(function, *range(3))
+
+    assert [(one.outcome, one.response) for one in done] == [("ok", 1)] * 3
+    assert all(one.held_ms < 15_000 for one in done)
+    assert before_the_freeze(intake, done) == [True] * 3
+
+
+def test_decorated_in_the_middle_of_an_invocation_it_falls_back(deploy: Deploy, intake: Intake) -> None:
+    """Registration is closed by then: said in one line, delivered before the response, nothing lost."""
+    function = deploy(
+        OURS
+        + """
+def handler(event, context):
+    global handle
+    if event == 0:
+        handle = lambda_handler(context="u", deliver="after_response")(lambda event, context: 1)
+    return handle(event, context)
+"""
+    )
+
+    done = invoke(function, *range(3))
+
+    assert before_the_freeze(intake, done) == [True] * 3
+    assert all(arrivals(intake)[one.request_id] <= (one.responded or 0.0) for one in done)
+    log = function.log()
+    assert log.count("deliver='after_response' is not possible here") == 1
+    assert "403 Extension.RegistrationClosed" in log
+    assert "Decorate the handler at module level" in log
+
+
+def test_a_name_that_is_taken_makes_it_fall_back(deploy: Deploy, intake: Intake) -> None:
+    """Another extension has our name: Lambda says 403, and the function works all the same."""
+    module = f"""{OURS}{RAW_EXTENSION}
+identifier = register("ldinstrument")
+threading.Thread(target=ask_for_ever, args=(identifier,), daemon=True).start()
+handler = lambda_handler(context="u", deliver=MODE)(lambda event, context: 1)
+"""
+    function = deploy(module)
+
+    done = invoke(function, *range(3))
+
+    assert before_the_freeze(intake, done) == [True] * 3
+    assert "403 Extension.InvalidExtensionState" in function.log()
+
+
+def test_managed_instances_are_left_alone(deploy: Deploy, intake: Intake) -> None:
+    """No registration at all there, one line, and events before the response."""
+    module = OURS + "handler = lambda_handler(context='u', deliver=MODE)(lambda event, context: 1)"
+    function = deploy(module, environment={"AWS_LAMBDA_INITIALIZATION_TYPE": "lambda-managed-instances"})
+
+    done = invoke(function, *range(3))
+
+    assert function.sandbox is not None
+    assert (function.sandbox.extensions, function.sandbox.refusals) == ({}, [])
+    assert before_the_freeze(intake, done) == [True] * 3
+    assert function.log().count("Lambda Managed Instances") == 1
+
+
+def test_two_handlers_share_one_extension(deploy: Deploy, intake: Intake) -> None:
+    """A process has one, however many of its functions are decorated."""
+    function = deploy(
+        OURS
+        + """
+first = lambda_handler(context="u", deliver=MODE)(lambda event, context: "first")
+second = lambda_handler(context="u", deliver=MODE)(lambda event, context: "second")
+def handler(event, context):
+    return (first, second)[event](event, context)
+"""
+    )
+
+    done = invoke(function, 0, 1, 0)
+
+    assert [one.response for one in done] == ["first", "second", "first"]
+    assert function.sandbox is not None
+    assert [one.name for one in function.sandbox.extensions.values()] == ["ldinstrument"]
+    assert function.sandbox.refusals == []
+    assert before_the_freeze(intake, done) == [True] * 3
+
+
+def test_snap_start_goes_on_after_the_restore(deploy: Deploy, intake: Intake) -> None:
+    """The snapshot is taken while the extension waits; what was registered before it serves after it."""
+    module = OURS + "handler = lambda_handler(context='u', deliver=MODE)(lambda event, context: 1)"
+    function = deploy(module, environment={"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start"})
+
+    done = invoke(function, *range(3))
+
+    assert function.log() == ""
+    assert before_the_freeze(intake, done) == [True] * 3
+    assert all((one.responded or 0.0) <= arrivals(intake)[one.request_id] for one in done)
+
+
+def test_the_local_run_prints_its_table() -> None:
+    """As the README shows it; the exit status is what CI looks at."""
+    command = [sys.executable, "run_local.py", "--invocations", "3"]
+    printed = subprocess.run(command, cwd=EXAMPLE, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    header, before, after = printed.splitlines()
+    assert header.split()[:3] == ["mode", "invocations", "lost"]
+    assert before.split()[:4] == ["before_response", "3", "0", "3"]
+    assert after.split()[:4] == ["after_response", "3", "0", "3"]
+
+
+def test_the_client_is_never_closed(deploy: Deploy, intake: Intake) -> None:
+    """It was made during the initialisation and serves every invocation of the sandbox."""
+    function = deploy(
+        OURS
+        + """
+def closed(*args, **kwargs):
+    print("the client was closed", flush=True)
+ldclient.LDClient.close = closed
+handler = lambda_handler(context="u", deliver=MODE)(lambda event, context: threading.active_count())
+"""
+    )
+
+    done = invoke(function, *range(5))
+
+    assert before_the_freeze(intake, done) == [True] * 5
+    assert function.log() == ""
+    assert done[-1].response == done[1].response  # nor does a thread stay behind per invocation
