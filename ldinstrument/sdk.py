@@ -176,7 +176,8 @@ def nudge(processor: Any, deadline: float) -> bool:
     Twice, because a flush behind five busy workers is a no-op.
 
     Returns:
-        Whether both rounds ended in time; a closed processor has nothing to wait for. What LaunchDarkly answered, the SDK does not tell.
+        Whether both rounds ended in time; a closed processor has nothing to wait for. What LaunchDarkly answered, the
+        SDK does not tell.
     """
     import threading
 

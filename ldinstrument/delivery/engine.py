@@ -32,6 +32,7 @@ EARLY_FLUSH = 1000
 IDLE_POSTER = 5.0
 ADOPT_EVERY = 30.0
 LINGER = 0.01
+FEW = 100
 MOST_BAD_REQUESTS = 3
 
 
@@ -66,6 +67,8 @@ class Engine:
         self._spool = self._made_spool()
         self._chores: list[Callable[[Spool], None]] = []
         self._at_disk = threading.Lock()
+        self._sealer_lock = threading.Lock()
+        self._lost: deque[None] = deque()
         self._posters = self._idle = self._dropped = 0
         self._coordinator: threading.Thread | None = None
         self.closed = self._abandoned = self._adopting = False
@@ -119,7 +122,7 @@ class Engine:
     def _lose(self, reason: str, event: Any) -> None:
         if sdk.is_custom(event):
             ledger.dropped(reason)
-            self._dropped += 1
+            self._lost.append(None)
         if reason == "queue_full":
             say(
                 reason,
@@ -127,6 +130,13 @@ class Engine:
                 f"events come faster than they can be sent: more than events_max_pending={self._capacity} wait; "
                 "what does not fit is dropped and counted, see stats().events.dropped",
             )
+
+    def _count_lost(self) -> int:
+        """How many were lost on other threads since; appending is all that those may do without a lock."""
+        count = len(self._lost)
+        for _ in range(count):
+            self._lost.popleft()
+        return count
 
     def _room(self) -> bool:
         self._ring()
@@ -156,7 +166,8 @@ class Engine:
             seal = self._rings(min(flush_at, forget_at, adopt_at, self._ends_at))
             now = time.monotonic()
             if now >= forget_at:
-                self._sealer.intake.forget_contexts()
+                with self._sealer_lock:
+                    self._sealer.intake.forget_contexts()
                 forget_at = now + self.config.context_keys_flush_interval
             if now >= flush_at:
                 flush_at = now + self.config.flush_interval
@@ -201,7 +212,12 @@ class Engine:
 
     def _draft(self) -> None:
         """With a spool: put what was recorded on disk, long before it is sealed and sent."""
-        if self._spool is None or not self._recorded:
+        if self._spool is not None:
+            with self._sealer_lock:
+                self._draft_now()
+
+    def _draft_now(self) -> None:
+        if not self._recorded:
             return
         texts = self._sealer.texts(self._take())
         with self._lock:
@@ -213,14 +229,27 @@ class Engine:
 
     def _seal(self) -> None:
         """Make payloads of everything recorded so far."""
+        with self._sealer_lock:
+            self._seal_now()
+
+    def _seal_here(self) -> None:
+        """A few events only: seal them on the thread that waits for them, which saves waking another one first."""
+        if self._spool is None and len(self._recorded) <= FEW and self._sealer_lock.acquire(blocking=False):
+            try:
+                self._guarded(self._seal_now)
+            finally:
+                self._sealer_lock.release()
+
+    def _seal_now(self) -> None:
         with self._lock:
             waiting = [ticket for ticket in self._tickets if not ticket.sealed]
         if self._spool is None:
             payloads = self._sealer.seal(self._take())
         else:
-            self._draft()
+            self._draft_now()
             payloads = self._join_drafts(self._spool)
         with self._lock:
+            self._dropped += self._count_lost()
             self._dropped += self._limbo - sum(payload.custom for payload in payloads)
             self._sealing, self._limbo = False, 0
             for payload in payloads:
@@ -441,7 +470,14 @@ class Engine:
             ticket.sealed = self.closed or not (self._recorded or self._drafts or self._sealing)
             self._tickets.append(ticket)
             self._review()
-        self._ring(seal=not ticket.sealed)
+        if not ticket.sealed:
+            self._seal_here()
+        with self._lock:
+            shut = self._gate.opens_at(self.config.sdk_key) > time.monotonic()
+            at_once = ticket.sealed and not shut and self._idle >= len(self._backlog)
+            self._work.notify(len(self._backlog))
+        if not at_once:
+            self._ring(seal=not ticket.sealed)
         return ticket
 
     def hurry(self) -> None:
@@ -455,7 +491,7 @@ class Engine:
             if ticket in self._tickets:
                 self._tickets.remove(ticket)
             counts = ticket.counts()
-            counts["dropped"], self._dropped = self._dropped, 0
+            counts["dropped"], self._dropped = self._dropped + self._count_lost(), 0
             if not ticket.sealed:
                 counts["waiting"] += self._unsealed()
         return counts
