@@ -179,7 +179,7 @@ async function refresh() {
   show("readout", readout.rows, "Nothing yet: a metric, an exposure and an event of the same context make the first row.", showReadout);
   show("metrics", metrics, "No metric is defined yet.", showMetrics);
   show("totals", readout.totals, "No custom event has arrived yet.", showTotals);
-  show("health", health, "Nothing to check yet.", showHealth);
+  show("health", health.sort((one, other) => one.ok - other.ok), "Nothing to check yet.", showHealth);
   show("events", events.items.reverse(), "No event has arrived yet.", showEvents);
   show("payloads", payloads.payloads.slice(0, 40), "No payload has arrived yet.", showPayloads);
 }

@@ -184,3 +184,27 @@ def test_many_clients_at_once_lose_nothing(ld):
     assert ld.count(key="work") == 1600
     assert ld.count("feature") == 1600
     assert sum(event["metricValue"] for event in ld.custom_events("work")) == 8 * sum(range(200))
+
+
+def test_the_ai_sdk(ld, sdk):
+    """An experiment on an AI config: its variation arrives, its exposure and the tracker's events return."""
+    ai = pytest.importorskip("ldai.client")
+    variations = [
+        {"_ldMeta": {"enabled": True, "variationKey": name, "version": 1}, "model": {"name": name},
+         "provider": {"name": "local"}, "messages": [{"role": "system", "content": "Hello {{name}}"}]}
+        for name in ("small", "large")
+    ]  # fmt: skip
+    ld.set_flag(experiment_flag("assistant", variations))
+    client = sdk()
+    config = ai.LDAIClient(client).completion_config("assistant", Context.create("u"), None, {"name": "Ana"})
+    assert config.messages[0].content == "Hello Ana"
+    tracker = config.create_tracker()
+    tracker.track_success()
+    tracker.track_duration(120)
+    client.flush()
+    (event,) = ld.wait_for(lambda: ld.custom_events("$ld:ai:duration:total"))
+    assert (event["metricValue"], event["data"]["modelName"]) == (120, config.model.name)
+    assert ld.custom_events("$ld:ai:usage:completion-config")[0]["data"] == "assistant"
+    (exposure,) = ld.events("feature")
+    assert exposure["value"]["model"]["name"] == config.model.name in ("small", "large")
+    assert ld.health() == []
