@@ -351,15 +351,15 @@ def test_a_failing_context_extractor(ld_events: RecordingClient) -> None:
 def test_a_limit_holds_outside_sessions(ld_events: RecordingClient) -> None:
     """`Metric(limit=)` is a token bucket per event key; what it withholds is counted."""
     ld.catalog.add(
-        Metric("k.duration", unit="milliseconds", success_criteria="LowerThanBaseline", limit="2/h"),
+        Metric("limited.duration", unit="milliseconds", success_criteria="LowerThanBaseline", limit="2/h"),
     )
 
-    @ld.track_task("k", metrics=("duration",), context=Context.create("u-1"))
+    @ld.track_task("limited", metrics=("duration",), context=Context.create("u-1"))
     def work() -> None: ...
 
     for _ in range(5):
         work()
-    assert len(ld_events.of("k.duration")) == 2
+    assert len(ld_events.of("limited.duration")) == 2
     assert ld.stats().values.discarded == {"rate_limited": 3}
     assert adds_up()
 

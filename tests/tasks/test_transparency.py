@@ -26,7 +26,7 @@ import ldinstrument as ld
 from ldinstrument.errors import DefinitionError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use this key, so their runs are one metric")
-BOTH = pytest.mark.parametrize("decorate", [ld.track_task("k"), ld.session(name="visit")], ids=["track_task", "session"])
+BOTH = pytest.mark.parametrize("decorate", [ld.track_task("both"), ld.session(name="visit")], ids=["track_task", "session"])
 
 
 def counts(session: ld.Session, key: str = "k") -> tuple[int, ...]:
