@@ -1,0 +1,77 @@
+"""What the real servers of `test_servers.py` serve: WSGI and ASGI, with the client made at import, before any fork."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import fastapi
+import flask
+import ldclient
+from fastapi.responses import StreamingResponse
+
+import ldinstrument as ld
+from ldinstrument.integrations.asgi import SessionMiddleware
+from ldinstrument.integrations.flask import instrument
+
+# Nothing leaves by itself: whatever arrives was sent at the end.
+ldclient.set_config(ld.launchdarkly_config("sdk-local", flush_interval=300))
+ldclient.get()
+
+
+def user(scope: Any) -> str:
+    return dict(scope["headers"])[b"x-user"].decode()
+
+
+application = flask.Flask("served_shop")
+instrument(application, context=lambda request: request.headers["X-User"])
+application.config["PROPAGATE_EXCEPTIONS"] = False
+
+
+@application.get("/buy")
+def buy() -> str:
+    ld.track_conversion(3.0)
+    return str(os.getpid())
+
+
+@application.get("/stream")
+def stream() -> flask.Response:
+    def chunks() -> Iterator[str]:
+        for _ in range(3):
+            ld.track_conversion(1.0)
+            yield "."
+
+    return flask.Response(chunks())
+
+
+@application.get("/boom")
+def boom() -> str:
+    raise ValueError("broken on purpose")
+
+
+api = fastapi.FastAPI()
+
+
+@api.get("/buy")
+async def buy_async() -> int:
+    ld.track_conversion(3.0)
+    return os.getpid()
+
+
+@api.get("/stream")
+async def stream_async() -> StreamingResponse:
+    async def chunks() -> AsyncIterator[str]:
+        for _ in range(3):
+            ld.track_conversion(1.0)
+            yield "."
+
+    return StreamingResponse(chunks())
+
+
+@api.get("/boom")
+async def boom_async() -> None:
+    raise ValueError("broken on purpose")
+
+
+asgi = SessionMiddleware(api, context=user)

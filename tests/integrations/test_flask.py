@@ -1,0 +1,130 @@
+"""What is Flask's own: its user, its static files, its session, its async views."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ldinstrument as ld
+from ldinstrument import stores, testing
+
+flask = pytest.importorskip("flask")
+
+from ldinstrument.integrations.flask import instrument  # noqa: E402
+
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def events() -> Iterator[testing.RecordingClient]:
+    with testing.recording() as recorder:
+        yield recorder
+
+
+def shop(**options: Any) -> Any:
+    app = flask.Flask("shop", static_folder=str(HERE), static_url_path="/static")
+    app.add_url_rule("/items/<int:item>", "item", lambda item: "item")
+    return instrument(instrument(app, **options), context="nobody: the second time changes nothing")
+
+
+def get(app: Any, path: str, **headers: str) -> Any:
+    with app.test_client().get(path, headers=headers, buffered=True) as answer:
+        return answer
+
+
+def test_flask_logins_user_is_found_by_itself(events: testing.RecordingClient) -> None:
+    """Logged in before: from the first moment. Logged in by this very request: in time."""
+    flask_login = pytest.importorskip("flask_login")
+    app = shop()
+    app.secret_key = "s"
+    manager = flask_login.LoginManager(app)
+
+    class User(flask_login.UserMixin):  # type: ignore[misc]
+        id = "ada"
+
+    manager.user_loader(lambda key: User())
+
+    @app.get("/login")
+    def login() -> str:
+        ld.track_conversion(1.0)
+        flask_login.login_user(User())
+        return "welcome"
+
+    client = app.test_client()
+    for path in ("/items/7", "/login", "/items/8"):
+        client.get(path, buffered=True).close()
+
+    assert [event.context.key for event in events.of("request.interactions")] == ["ada", "ada"]
+    assert events.only("business.conversion").context.key == "ada"
+
+
+def test_the_context_is_given_flasks_request(events: testing.RecordingClient) -> None:
+    """The real object, not the proxy; the route is the rule."""
+    kinds: list[type] = []
+
+    def context(request: Any) -> Any:
+        kinds.append(type(request))
+        return request.headers.get("X-User")
+
+    get(shop(context=context), "/items/7", **{"X-User": "ada"})
+
+    done = events.only("request.interactions")
+    assert (done.context.key, done.data["route"]) == ("ada", "/items/<int:item>")
+    assert [flask.Request] == kinds
+
+
+def test_static_files_make_no_session(events: testing.RecordingClient) -> None:
+    """They are no interactions; the user's own patterns come on top."""
+    app = shop(context="ada", ignore="/items/*")
+    assert get(app, f"/static/{Path(__file__).name}").status_code == 200
+    get(app, "/items/7")
+
+    assert events.events == []
+
+
+def test_an_async_view_is_in_the_session(events: testing.RecordingClient) -> None:
+    """Flask runs it on an event loop in another thread, with a copy of the context."""
+    app = shop(context="ada")
+
+    @app.get("/async")
+    async def view() -> str:
+        ld.track_conversion(1.0)
+        return "ok"
+
+    get(app, "/async")
+    assert events.only("business.conversion").context.key == "ada"
+
+
+def test_a_login_after_the_first_request_of_a_visit_is_the_same_visit() -> None:
+    """The visitor's id is in Flask's own session, beside whatever the application keeps there."""
+    with stores.open_store("memory:", sweep=False) as store:
+        app = shop(store=store)
+        app.secret_key = "s"
+        client = app.test_client()
+        for item in range(3):
+            client.get(f"/items/{item}", buffered=True).close()
+        with client.session_transaction() as kept:
+            assert list(kept) == ["_ld_visitor"]
+        assert store.holdings().open == 1
+
+
+def test_without_a_secret_key_visits_go_by_context(caplog: pytest.LogCaptureFixture) -> None:
+    """Said once, with what to do."""
+    with stores.open_store("memory:", sweep=False) as store, caplog.at_level(logging.WARNING, "ldinstrument"):
+        app = shop(store=store, context=lambda request: request.headers["X-User"])
+        for user in ("ada", "bob", "ada"):
+            get(app, "/items/1", **{"X-User": user})
+        assert store.holdings().open == 2
+    assert caplog.text.count("app.secret_key") == 1
+
+
+def test_a_secret_of_ones_own_means_a_cookie_of_its_own() -> None:
+    """For applications that must not touch Flask's session."""
+    with stores.open_store("memory:", sweep=False) as store:
+        answer = get(shop(store=store, secret="other", cookie="visit"), "/items/1")
+    assert answer.headers["Set-Cookie"].startswith("visit=")

@@ -1,0 +1,117 @@
+"""Real servers with several workers, the real client, and a count at the end: what clients did is what arrived."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ldinstrument.devserver import LocalLaunchDarkly
+
+HERE = Path(__file__).parent
+HOOKS = "from ldinstrument.integrations.gunicorn import post_fork, worker_exit\n"
+PATHS = ("/buy", "/stream", "/boom", "/buy", "/buy")
+USERS = ("ada", "bob", "eve", "joe")
+
+
+def gunicorn(*more: str) -> list[str]:
+    return ["gunicorn", "--workers", "2", "--log-level", "critical", "--graceful-timeout", "10", *more]
+
+
+def uvicorn(workers: int) -> list[str]:
+    return ["uvicorn", "--workers", str(workers), "--log-level", "critical"]
+
+
+SERVERS = {
+    "gunicorn sync": gunicorn(),
+    "gunicorn sync, preloaded": gunicorn("--preload"),
+    "gunicorn gthread": gunicorn("--threads", "4"),
+    "gunicorn gthread, preloaded": gunicorn("--threads", "4", "--preload"),
+    "uvicorn": uvicorn(1),
+    "uvicorn, two workers": uvicorn(2),
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def started(command: list[str], launchdarkly: LocalLaunchDarkly, folder: Path) -> tuple[subprocess.Popen[str], str]:
+    """Start a server, and wait until it answers a health check, which leaves no trace."""
+    port = free_port()
+    environment = {
+        **os.environ,
+        "LDINSTRUMENT_URL": launchdarkly.url,
+        "no_proxy": "127.0.0.1",
+        "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
+    }
+    if command[0] == "gunicorn":
+        (folder / "hooks.py").write_text(HOOKS)
+        where = ["--bind", f"127.0.0.1:{port}", "--config", str(folder / "hooks.py"), "served_shop:application"]
+    else:
+        where = ["--host", "127.0.0.1", "--port", str(port), "served_shop:asgi"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command, *where],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            httpx.get(f"{address}/health", trust_env=False)
+        except httpx.HTTPError:
+            time.sleep(0.05)
+        else:
+            return process, address
+    process.kill()
+    raise AssertionError(f"the server did not start: {process.communicate()[0]}")
+
+
+def traffic(address: str) -> tuple[Counter[str], Counter[tuple[str, str]]]:
+    """Forty requests over eight threads: users by number of requests, and what they met."""
+    jobs = [(user, path) for user in USERS for path in PATHS * 2]
+
+    def ask(job: tuple[str, str]) -> tuple[str, str]:
+        user, path = job
+        answer = httpx.get(address + path, headers={"X-User": user}, timeout=30, trust_env=False)
+        assert answer.status_code == (500 if path == "/boom" else 200)
+        return job
+
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(ask, jobs))
+    return Counter(user for user, _ in done), Counter((user, path) for user, path in done)
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_what_clients_did_is_what_arrives(name: str, launchdarkly: LocalLaunchDarkly, tmp_path: Path) -> None:
+    """No session is missing and none is there twice, over several workers, after an ordinary end of the server."""
+    process, address = started(SERVERS[name], launchdarkly, tmp_path)
+    try:
+        requests, met = traffic(address)
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=40)
+    finally:
+        process.kill()
+        output = process.communicate()[0]
+
+    found = launchdarkly.custom_events("request.interactions")
+    assert requests == Counter(event["context"]["key"] for event in found), output
+    assert len(found) == len({event["data"]["sessionId"] for event in found})
+    failures = Counter(event["context"]["key"] for event in found if event["data"]["failures"])
+    assert {user: met[user, "/boom"] for user in USERS} == failures
+    totals: Counter[str] = Counter()
+    for event in launchdarkly.custom_events("business.conversion"):
+        totals[event["context"]["key"]] += event["metricValue"]
+    assert {user: 3.0 * (met[user, "/buy"] + met[user, "/stream"]) for user in USERS} == totals
+    assert {"/buy", "/stream", "/boom"} == {event["data"]["route"] for event in found}
