@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -46,7 +47,12 @@ def err() -> Console:
 
 def say(text: str, style: str = "", *, on: Console | None = None) -> None:
     """Print a line as it is: what comes from elsewhere is no markup."""
-    (on or out()).print(Text(text, style=style), soft_wrap=True)
+    (on or out()).print(Text(_plain(text), style=style), soft_wrap=True)
+
+
+def _plain(text: str) -> str:
+    """*text* without control characters: names in LaunchDarkly are other people's, and this is a terminal."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "?", text)
 
 
 def warn(text: str) -> None:
@@ -90,7 +96,7 @@ def table(*columns: str, right: Sequence[str] = (), keys: Iterable[str] = ()) ->
 
 def row(made: Table, *cells: object, style: str = "") -> None:
     """Add a row of plain text."""
-    made.add_row(*(Text("" if cell is None else str(cell)) for cell in cells), style=style)
+    made.add_row(*(Text("" if cell is None else _plain(str(cell))) for cell in cells), style=style)
 
 
 def confirmed(question: str, *, yes: bool) -> bool:

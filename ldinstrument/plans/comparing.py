@@ -41,7 +41,8 @@ def plan(
     """
     wanted = list(catalog)
     report = progress or (lambda *_: None)
-    there = _whole_project(api, report) if unmanaged else _about(wanted, api, report)
+    there = _whole_project(api, report) if unmanaged else _on_events_of(wanted, api)
+    there |= _by_key([metric.key for metric in wanted if metric.key not in there], api, report)
     units, missing, remarks = _units(wanted, api)
     place = place or places(catalog)
     keys = {metric.key for metric in wanted}
@@ -69,15 +70,20 @@ def _whole_project(api: MetricsAPI, report: Progress) -> dict[str, RemoteMetric]
     return there
 
 
-def _about(wanted: Sequence[Metric], api: MetricsAPI, report: Progress) -> dict[str, RemoteMetric]:
-    """What reads the events of *wanted*, and what has one of their keys but reads another event."""
+def _on_events_of(wanted: Sequence[Metric], api: MetricsAPI) -> dict[str, RemoteMetric]:
+    """What reads the events of *wanted*."""
     events = sorted({metric.event for metric in wanted})
     there: dict[str, RemoteMetric] = {}
     for start in range(0, len(events), _CHUNK):
         there |= {found.key: found for found in api.list(event_keys=events[start : start + _CHUNK])}
-    missing = [metric.key for metric in wanted if metric.key not in there]
-    for done, key in enumerate(missing):
-        report("looking for metrics", done, len(missing))
+    return there
+
+
+def _by_key(keys: Sequence[str], api: MetricsAPI, report: Progress) -> dict[str, RemoteMetric]:
+    """Those of *keys* that exist although no list had them: under another event, or archived."""
+    there: dict[str, RemoteMetric] = {}
+    for done, key in enumerate(keys):
+        report("looking for metrics", done, len(keys))
         found = api.find(key)
         if found is not None:
             there[key] = found

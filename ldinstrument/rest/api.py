@@ -25,6 +25,7 @@ from .remote import RemoteMetric, differences, remote_metric, text_of
 PAGE = 50
 """LaunchDarkly's largest page."""
 _PAGES_CAP = 10_000
+_LOCKED_TRIES = 4
 _IMMUTABLE = ("key", "kind")
 
 
@@ -211,8 +212,17 @@ class MetricsAPI:
         body: Any = patch if comment is None else {"comment": comment, "patch": patch}
         path = path_of("metrics", self.project, key)
         repeatable = all(step.get("op") == "replace" for step in patch)
-        answer = self._calls.send("PATCH", path, body=body, repeatable=repeatable)
-        return self._metric(answer.json, f"PATCH {path}")
+        end = self._calls.end()
+        for attempt in range(_LOCKED_TRIES):
+            try:
+                answer = self._calls.send("PATCH", path, body=body, repeatable=repeatable, end=end)
+                return self._metric(answer.json, f"PATCH {path}")
+            except Conflict as error:
+                conflict = error
+            # LaunchDarkly's own advice for its optimistic lock: nothing was changed, try again later.
+            if conflict.code != "optimistic_locking_error" or not self._calls.wait(attempt, conflict, None, end):
+                break
+        raise conflict
 
     def rename(self, key: str, name: str) -> RemoteMetric:
         """Give the metric under *key* another name; its key, and so its events and experiments, stay."""

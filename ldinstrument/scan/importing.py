@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +15,8 @@ from typing import Any
 
 from ..errors import DefinitionError, LDInstrumentError
 from ..metrics import MetricWarning
+
+_TESTS = re.compile(r"tests?|test_.*|.*_test|conftest")
 
 
 def modules(target: str, unreadable: list[tuple[str, str]]) -> Iterator[tuple[str, ModuleType | None, Path | None]]:
@@ -44,6 +47,8 @@ def modules(target: str, unreadable: list[tuple[str, str]]) -> Iterator[tuple[st
 
 def _walk(path: Iterable[str], prefix: str) -> Iterator[pkgutil.ModuleInfo]:
     for info in sorted(pkgutil.iter_modules(path, prefix), key=lambda info: info.name):
+        if _TESTS.fullmatch(info.name.rpartition(".")[2]):
+            continue
         yield info
         if info.ispkg:
             loaded = sys.modules.get(info.name)

@@ -25,7 +25,7 @@ PATTERNS: Mapping[str, str] = {
 }  # fmt: skip
 BOUNDARY_NAMES: Mapping[str, str] = {"aws_lambda": "invocation", "celery": "job"}
 """The default `name=` of the boundaries whose sessions are no requests."""
-_NO_BOUNDARIES = ("gunicorn", "boundaries")
+_BOUNDARIES = ("SessionMiddleware", "instrument", "lambda_handler", "session_dependency")
 _SESSION_GIVERS = ("session", "current_session", "open_session", "Session")
 _SESSION_LIKE = re.compile(r"(.*_)?session")
 _MISSING = object()
@@ -202,7 +202,10 @@ class _Reader(ast.NodeVisitor):
     def visit_Constant(self, node: ast.Constant) -> None:
         # Frameworks that are configured by dotted paths: Django's MIDDLEWARE.
         if isinstance(node.value, str) and re.fullmatch(r"ldinstrument\.integrations(\.\w+)+", node.value):
-            self._add("session", _boundary_name(node.value), node)
+            settings = self._namespace.get("LDINSTRUMENT")
+            options = settings if type(settings) is dict else {}
+            name = "session" if options.get("store") is not None else _boundary_name(node.value)
+            self._add("session", str(options.get("name") or name), node)
 
     def _task(self, node: ast.Call, last: str) -> None:
         key = self._text(_argument(node, 0, None))
@@ -222,7 +225,7 @@ class _Reader(ast.NodeVisitor):
 
     def _session(self, node: ast.Call, default: str) -> None:
         given = _argument(node, None, "name")
-        name = default if given is None else self._text(given)
+        name = default if given is None or self._value(given) is None else self._text(given)
         if name is None:
             self._dynamic("session(name=...)", node)
         else:
@@ -230,15 +233,17 @@ class _Reader(ast.NodeVisitor):
 
     def _is_boundary(self, node: ast.expr) -> bool:
         dotted = self._canonical(node)
-        parts = dotted.split(".")
-        return len(parts) > 3 and parts[1] == "integrations" and parts[2] not in _NO_BOUNDARIES
+        return dotted.startswith(f"{ROOT}.integrations.") and dotted.rpartition(".")[2] in _BOUNDARIES
 
     def _boundary(self, function: ast.expr, call: ast.Call | None) -> None:
         name = _boundary_name(self._canonical(function))
         if call is None:
             self._add("session", name, function)
-        else:
-            self._session(call, name)
+            return
+        store = _argument(call, None, "store")
+        # A session in a store is a visit, not a request.
+        visits = store is not None and not (isinstance(store, ast.Constant) and store.value is None)
+        self._session(call, "session" if visits else name)
 
     def _is_session(self, node: ast.expr) -> bool:
         if isinstance(node, ast.Call):

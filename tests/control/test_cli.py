@@ -280,6 +280,27 @@ def test_metrics_create_page_views_and_clicks(run: Callable[..., Ran], api: Metr
     assert api.get("pricing.seen").raw["urls"] == [{"kind": "substring", "substring": "/pricing"}]
 
 
+def test_control_characters_do_not_reach_the_terminal(run: Callable[..., Ran], api: MetricsAPI) -> None:
+    """A name in LaunchDarkly is somebody else's text."""
+    api.create(Metric("odd.name", measure="count", name="red \x1b[31m [bold]x[/bold] \x07"))
+    for command in (("list",), ("get", "odd.name"), ("rename", "odd.name", "\x1b[2J")):
+        shown = run("metrics", *command)
+        assert shown.code == 0
+        assert not {"\x1b", "\x07"} & set(shown.out + shown.err)
+    assert "[bold]" in run("metrics", "update", "odd.name", 'name="[bold]"').out
+
+
+def test_names_that_read_badly_are_remarked(run: Callable[..., Ran], app: str) -> None:
+    """The lint of names is part of the plan, and no error."""
+    Path("program_named.py").write_text(
+        "from ldinstrument import Metric, catalog\n"
+        "catalog.add(Metric('CartMs', unit='ms', success_criteria='LowerThanBaseline'))\n"
+    )
+    planned = run("plan", "program_named.py")
+    assert planned.code == 3
+    assert "CartMs: the key is not lower case" in planned.out
+
+
 def test_delete_asks_and_without_a_terminal_refuses(run: Callable[..., Ran], api: MetricsAPI) -> None:
     """Nothing is deleted unless somebody says so."""
     api.create(SUM)

@@ -401,6 +401,18 @@ def test_a_patch_that_is_not_idempotent_is_not_repeated(
     assert api.rename(latency.key, "Again").name == "Again"
 
 
+def test_an_optimistic_lock_is_tried_again(ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric) -> None:
+    """Somebody else changed it at the same moment: nothing was done, so again; any other conflict is an error at once."""
+    api.create(latency)
+    locked = json.dumps({"code": "optimistic_locking_error", "message": "Conflict. Try again later."})
+    ld.fault(METRICS, method="PATCH", status=409, body=locked, times=2)
+    assert api.rename(latency.key, "Again").name == "Again"
+    fault = ld.fault(METRICS, method="PATCH", status=409, body=json.dumps({"code": "other"}), times=None)
+    with pytest.raises(Conflict):
+        api.rename(latency.key, "Never")
+    assert fault.hits == 1
+
+
 def test_a_slow_body_ends_at_the_timeout(script: Any, token: str) -> None:
     """A byte now and then would keep a plain read timeout alive for ever."""
 

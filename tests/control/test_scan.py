@@ -164,11 +164,49 @@ def test_standard_metrics_only_where_something_uses_them(package: Callable[..., 
             "invocation",
         ),
         ("MIDDLEWARE = ['ldinstrument.integrations.django.SessionMiddleware']", "request"),
+        ("from ldinstrument.integrations.celery import instrument\ninstrument(print)", "job"),
+        ("from ldinstrument.integrations import flask\nflask.instrument(print, store='sqlite:///x.db')", "session"),
+        (
+            "from ldinstrument.integrations.wsgi import SessionMiddleware as W\nW(print, store=None, name=None)",
+            "request",
+        ),
     ],
 )
 def test_boundaries_open_sessions(source: str, name: str) -> None:
     """Flask, WSGI, Lambda and Django's settings: their sessions' metrics, under their default or given name."""
     assert {(use.kind, use.key) for use in uses_in(source)} == {("session", name)}
+
+
+def test_djangos_settings_name_the_sessions(package: Callable[..., str]) -> None:
+    """`LDINSTRUMENT = {...}` beside MIDDLEWARE."""
+    middleware = "MIDDLEWARE = ['ldinstrument.integrations.django.SessionMiddleware']\n"
+    assert "page.duration" in keys(scan(package(settings=f"{middleware}LDINSTRUMENT = {{'name': 'page'}}")))
+    visits = package(settings=f"{middleware}LDINSTRUMENT = {{'store': 'sqlite:///x.db'}}")
+    assert "session.duration" in keys(scan(visits))
+
+
+def test_helpers_of_the_integrations_are_no_boundaries() -> None:
+    """Not everything in there opens sessions."""
+    source = (
+        "from ldinstrument.integrations.gunicorn import post_fork\n"
+        "from ldinstrument.integrations.flask import logged_in, end_session\n"
+        "post_fork(1, 2); logged_in(3); end_session()\n"
+    )
+    assert list(uses_in(source)) == []
+
+
+def test_modules_of_tests_are_left_out(package: Callable[..., str]) -> None:
+    """What only tests record, LaunchDarkly needs not know; and their imports may not even be installed."""
+    task = "import ldinstrument as ld\n@ld.track_task('{}')\ndef f(): ..."
+    name = package(
+        app=task.format("app"),
+        tests__sub__test_app=task.format("tests"),
+        test_more=task.format("more"),
+        conftest=task.format("conftest"),
+    )
+    found = scan(name)
+    assert keys(found) == runs("app")
+    assert scan(f"{name}.test_more").modules == (f"{name}.test_more",)
 
 
 def test_keys_that_nobody_declared(package: Callable[..., str]) -> None:
