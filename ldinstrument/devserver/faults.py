@@ -25,7 +25,8 @@ class Fault:
         delay: seconds to wait before the answer.
         drop: cut the connection instead of answering, after the request was read; `"early"` cuts before its body is.
         truncate: send the headers and half of the body, then cut.
-        after: let the server do its work first (the events are kept), then spoil the answer.
+        after: let the server do its work first (the events are kept), then spoil the answer; not for streams, whose
+            answer has no end.
         method: only this HTTP method.
         skip: let this many matching requests pass first.
         when: called with method, path, headers (lower case) and body; only requests for which it is true are hit.
