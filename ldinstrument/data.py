@@ -1,6 +1,7 @@
-"""Data that is safe to send: JSON types only, copied when recorded, so that nobody's later change or odd object spoils it.
+"""Data that is safe to send: JSON types only, copied when recorded, so that nobody's later change spoils it.
 
-One value in an event's `data` that JSON cannot carry makes LaunchDarkly's SDK lose the whole batch. Here it costs itself.
+One value in an event's `data` that JSON cannot carry makes LaunchDarkly's SDK lose the whole batch. Here it costs
+itself.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ _KEEP = (str, bool, int)
 def copied(data: Mapping[str, Any] | None, event_key: str) -> dict[str, Any] | None:
     """A deep, JSON-safe copy of *data* (at most 16 KiB), or None when there is none.
 
-    What JSON cannot carry (dates, decimals, sets, bytes, circular references, NaN) is left out and named once in the log.
+    What JSON cannot carry (dates, decimals, sets, bytes, circular references, NaN) is left out and named once.
     """
     if not data:
         return None
     if not isinstance(data, Mapping):
         ledger.warn(
-            "bad_data", event_key, f"{event_key}: data is a {type(data).__name__}; give a dict. The event goes without it"
+            "bad_data",
+            event_key,
+            f"{event_key}: data is a {type(data).__name__}; give a dict. The event goes without it",
         )
         return None
     try:

@@ -33,7 +33,7 @@ class DefinitionError(LDInstrumentError, ValueError):
     """A metric, key or decorator that cannot work; raised where it is written."""
 
 
-class ConflictingDefinition(DefinitionError):
+class ConflictingDefinition(DefinitionError):  # noqa: N818
     """Two different definitions under one key; one of them has to change its key."""
 
 

@@ -149,9 +149,7 @@ class Ledger:
             pending = events["emitted"] - events["delivered"] - events["unconfirmed"] - sum(self._dropped.values())
             return Stats(
                 Values(values["recorded"], values["emitted"], still_open, _frozen(self._discarded)),
-                Events(
-                    events["emitted"], events["delivered"], pending, events["unconfirmed"], _frozen(self._dropped)
-                ),
+                Events(events["emitted"], events["delivered"], pending, events["unconfirmed"], _frozen(self._dropped)),
                 late=values["late"],
                 without_session=_frozen(self._without_session),
                 evicted_sessions=values["evicted"],

@@ -76,8 +76,7 @@ def _shown(value: Any) -> str:
 
 
 def discard(event_key: str, reason: str, advice: str) -> None:
+    """Count one value as discarded and say once why."""
     ledger.recorded()
     ledger.discarded(reason)
     ledger.warn(reason, event_key, f"{event_key}: {advice}; this value is left out")
-
-

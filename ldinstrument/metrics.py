@@ -316,7 +316,7 @@ _TASK_METRICS: dict[str, dict[str, Any]] = {
     "success_rate": {
         "unit": "ratio",
         "success_criteria": "HigherThanBaseline",
-        "description": "1 for a run that succeeded, 0 for one that failed; cancelled and abandoned runs are in neither.",
+        "description": "1 for a run that succeeded, 0 for one that failed; cancelled and abandoned runs are left out.",
     },
     "duration": {
         "unit": "milliseconds",
@@ -498,7 +498,9 @@ class Catalog:
         try:
             return self._metrics[key]
         except KeyError:
-            raise KeyError(f"no metric {key!r} in the catalog; declare it with catalog.add(Metric({key!r}, ...))") from None
+            raise KeyError(
+                f"no metric {key!r} in the catalog; declare it with catalog.add(Metric({key!r}, ...))"
+            ) from None
 
     def __contains__(self, key: object) -> bool:
         return key in self._metrics

@@ -1,4 +1,4 @@
-"""A lint of metric keys: the dotted hierarchy (`quality.accuracy`), lower case, no unit in the key. Advice, not errors."""
+"""A lint of metric keys: the dotted hierarchy (`quality.accuracy`), lower case, no unit in it. Advice only."""
 
 from __future__ import annotations
 

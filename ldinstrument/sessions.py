@@ -169,9 +169,7 @@ class Session:
         self._started_ms = self._started * 1000 + self._offset_ms
 
     # -- recording -------------------------------------------------------------------------------
-    def record(
-        self, metric: Metric | str, value: Any = None, *, data: Mapping[str, Any] | None = None
-    ) -> None:
+    def record(self, metric: Metric | str, value: Any = None, *, data: Mapping[str, Any] | None = None) -> None:
         """Record a value of *metric* (a `Metric`, or the key of a declared one).
 
         Args:
@@ -557,7 +555,8 @@ def current_session() -> Session | None:
 
 def set_current(found: Session | None) -> Session | None:
     """Make *found* the current session and return the one before. By value, never by token: a token is bound to the
-    `Context` it was made in, and generators are resumed, closed and collected in others."""
+    `Context` it was made in, and generators are resumed, closed and collected in others.
+    """
     before = _current.get()
     _current.set(found)
     return before
@@ -588,7 +587,9 @@ def open_session(
     emission.settle()
     if disabled():
         return _InertSession(None, id=id, name=name)
-    opened = Session(as_context(context), id=id, name=name, data=data, client=client, outer=outer, silent=silent, store=store)
+    opened = Session(
+        as_context(context), id=id, name=name, data=data, client=client, outer=outer, silent=silent, store=store
+    )
     _remember_open(opened)
     return opened
 
@@ -752,4 +753,3 @@ def session_event_keys(name: str) -> tuple[str, ...]:
         if metric.key not in catalog:
             catalog.add(metric)
     return tuple(metric.event for metric in metrics)
-

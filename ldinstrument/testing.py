@@ -93,7 +93,7 @@ def recording(*, strict: bool = False) -> Iterator[RecordingClient]:
 
 
 def reset() -> None:
-    """Forget everything global: open sessions, the ledger, held events, and the catalog but for the standard metrics."""
+    """Forget everything global: open sessions, ledger, held events, and the catalog but for the standard metrics."""
     sessions.forget_everything()
     tasks.forget_functions()
     catalog.clear()

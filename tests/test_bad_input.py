@@ -155,9 +155,7 @@ def test_none_as_user_waits_for_identity(ld_events: RecordingClient) -> None:
     assert [1] == ld_events.values("in.value")
 
 
-def test_an_undeclared_key_is_sent_and_said_once(
-    ld_events: RecordingClient, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_undeclared_key_is_sent_and_said_once(ld_events: RecordingClient, caplog: pytest.LogCaptureFixture) -> None:
     """LaunchDarkly accepts it; somebody may have made the metric by hand."""
     with ld.session("u-1") as s:
         s.record("nobody.knows", 3)
@@ -213,7 +211,9 @@ def test_held_events_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stats().values.open == 10
 
 
-@pytest.mark.parametrize(("fields", "reason"), [({"offline": True}, "offline"), ({"send_events": False}, "send_events_off")])
+@pytest.mark.parametrize(
+    ("fields", "reason"), [({"offline": True}, "offline"), ({"send_events": False}, "send_events_off")]
+)
 def test_a_client_that_sends_nothing_is_named(
     fields: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,7 +9,15 @@ import warnings
 import pytest
 
 from ldinstrument.errors import ConflictingDefinition, DefinitionError
-from ldinstrument.metrics import STANDARD_METRICS, Catalog, Metric, MetricWarning, catalog, session_metrics, task_metrics
+from ldinstrument.metrics import (
+    STANDARD_METRICS,
+    Catalog,
+    Metric,
+    MetricWarning,
+    catalog,
+    session_metrics,
+    task_metrics,
+)
 
 
 def value(key: str = "area.thing", **fields: object) -> Metric:

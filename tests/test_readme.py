@@ -69,7 +69,11 @@ def test_its_links_lead_somewhere() -> None:
 @pytest.mark.parametrize("block", range(len(blocks("python"))))
 def test_every_block_is_python(block: int) -> None:
     """Compiles, with an indented `...` where a name is only pointed at."""
-    compile(re.sub(r"^(@.*)$\n(?!def|@|async)", r"\1\ndef decorated(): ...\n", blocks("python")[block], flags=re.M), "README", "exec")
+    compile(
+        re.sub(r"^(@.*)$\n(?!def|@|async)", r"\1\ndef decorated(): ...\n", blocks("python")[block], flags=re.M),
+        "README",
+        "exec",
+    )
 
 
 def test_the_recording_block_is_true(ld_events: RecordingClient) -> None:

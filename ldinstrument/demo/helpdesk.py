@@ -97,8 +97,6 @@ def context_of(environ: dict[str, Any]) -> str | None:
     return parse_qs(environ.get("QUERY_STRING", "")).get("visitor", [None])[0]
 
 
-
-
 def needed() -> list[Metric]:
     """The metrics that this program feeds."""
     return [metric for metric in catalog if metric.key.startswith(("assistant.", "request.", "business."))]

@@ -60,9 +60,7 @@ def play(launchdarkly: Any, visitors: int, advance: Callable[[], None] = lambda:
     address = dict.fromkeys(("base_uri", "events_uri", "stream_uri"), launchdarkly.url)
     client = LDClient(Config("sdk-local", plugins=[Plugin()], event_processor_class=EventProcessor, **address))
     try:
-        application = SessionMiddleware(
-            helpdesk.application(client), context=helpdesk.context_of, client=client
-        )
+        application = SessionMiddleware(helpdesk.application(client), context=helpdesk.context_of, client=client)
         bootstrap(
             "default",
             catalog=helpdesk.needed(),

@@ -1,4 +1,4 @@
-"""Visitors of the demo: real HTTP requests, and an account of what they got that owes nothing to the instrumentation."""
+"""Visitors of the demo: real HTTP requests, and an account of what they got, apart from all instrumentation."""
 
 from __future__ import annotations
 
