@@ -510,7 +510,7 @@ class Session:
             cancelled=tallies[Outcome.CANCELLED],
             abandoned=tallies[Outcome.ABANDONED],
             success_rate=100.0 * successes / interactions if interactions else None,
-            tasks={key: TaskSummary(*map(int, tally[:4]), tally[4]) for key, tally in sorted(self._tasks.items())},
+            tasks={key: _task_summary(tally) for key, tally in sorted(self._tasks.items())},
         )
 
     def __repr__(self) -> str:
@@ -532,6 +532,11 @@ class Session:
         self._folds.clear()
         self._waiting.clear()
         self._partial = True
+
+
+def _task_summary(tally: list[float]) -> TaskSummary:
+    successes, failures, cancelled, abandoned = map(int, tally[:4])
+    return TaskSummary(successes, failures, cancelled, abandoned, tally[4])
 
 
 _WIRE_NAMES = {"config_key": "configKey", "feedback_type": "feedbackType", "task_type": "taskType"}

@@ -94,7 +94,8 @@ def visitor_context(visitor: str) -> Context:
 
 def context_of(environ: dict[str, Any]) -> str | None:
     """Whose request this is: the session takes the richer context from the evaluation."""
-    return parse_qs(environ.get("QUERY_STRING", "")).get("visitor", [None])[0]
+    visitors = parse_qs(str(environ.get("QUERY_STRING", ""))).get("visitor")
+    return visitors[0] if visitors else None
 
 
 def needed() -> list[Metric]:

@@ -72,7 +72,7 @@ def play(launchdarkly: Any, visitors: int, advance: Callable[[], None] = lambda:
         report = flush(timeout=10, client=client)
         return Shown(accounts, launchdarkly.readout(), report)
     finally:
-        client.close()
+        client.close()  # type: ignore[no-untyped-call]
 
 
 def _wait() -> None:
