@@ -38,12 +38,11 @@ def run(serve: bool = False, visitors: int = VISITORS) -> int:
         with _progress(console, visitors * len(QUESTIONS)) as advance:
             shown = play(launchdarkly, visitors, advance)
         _tables(console, shown)
-        console.print(f"\nthe page: [bold]{launchdarkly.url}/[/bold]", end="  ")
-        if not serve:
-            console.print("([bold]make demo SERVE=1[/bold] keeps it up for browsing)")
+        page = f"\nthe page: [bold]{launchdarkly.url}/[/bold]"
+        if serve:
+            _browse(console, f"{page}  (Ctrl-C ends it)")
         else:
-            console.print("(Ctrl-C ends it)")
-            _wait()
+            console.print(f"{page}  ([bold]make demo SERVE=1[/bold] keeps it up for browsing)")
     return 0
 
 
@@ -75,8 +74,9 @@ def play(launchdarkly: Any, visitors: int, advance: Callable[[], None] = lambda:
         client.close()  # type: ignore[no-untyped-call]
 
 
-def _wait() -> None:
+def _browse(console: Any, line: str) -> None:
     try:
+        console.print(line)
         threading.Event().wait()
     except KeyboardInterrupt:
         return
