@@ -140,7 +140,9 @@ class SessionStore:
             return None
         self._awake()
         key, now = key_of(delta.name, visitor), time.monotonic()
-        named = replace(delta, operation=Operation(self._worker, next(self._numbers)))
+        operation = Operation(self._worker, next(self._numbers))
+        context = {kind: _utf8(whose) for kind, whose in delta.context.items()}
+        named = replace(delta, id=_utf8(delta.id), context=context, operation=operation)
         found: Merged | None = self._attempt(_Late(key, now, named))
         return found
 
@@ -172,11 +174,22 @@ class SessionStore:
         try:
             answer = self._do(late)
         except Exception as error:
-            self._failed(error)
-            self._keep(late)
+            if not self._refused(late, error):
+                self._failed(error)
+                self._keep(late)
             return None
         self._succeeded()
         return answer
+
+    def _refused(self, late: _Late, error: Exception) -> bool:
+        """Whether the store is well and only this one delta is lost."""
+        if not self.store.refuses(error):
+            return False
+        ledger.failure("session store", error)
+        if late.delta is not None:
+            ledger.discarded("store_refused", late.delta.values)
+        self._succeeded()
+        return True
 
     def _do(self, late: _Late) -> Any:
         if late.delta is None:
@@ -248,10 +261,12 @@ class SessionStore:
                     return
                 self._do(late)
             except Exception as error:
-                self._put_back(late)
-                self._failed(error)
-                return
-            self._succeeded()
+                if not self._refused(late, error):
+                    self._put_back(late)
+                    self._failed(error)
+                    return
+            else:
+                self._succeeded()
 
     def _oldest(self) -> _Late | None:
         with self._lock:
@@ -391,7 +406,12 @@ def key_of(name: str, visitor: str) -> str:
     text = str(visitor)
     if len(text) > LONGEST_KEY:
         text = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()
-    return f"{name}:{text}".encode("utf-8", "replace").decode()
+    return _utf8(f"{name}:{text}")
+
+
+def _utf8(text: str) -> str:
+    """The text without lone surrogates, which no store can carry."""
+    return text.encode("utf-8", "replace").decode()
 
 
 # -- forks and the end -----------------------------------------------------------------------------

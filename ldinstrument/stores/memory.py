@@ -197,6 +197,10 @@ class MemoryStore:
         with self._lock:
             return Holdings(len(self._open), len(self._ended), len(self._sealed))
 
+    def refuses(self, error: Exception) -> bool:
+        """Whatever fails in memory fails again."""
+        return True
+
     def end_all(self, reason: str) -> int:
         """End every open session: the process is going, and nobody else can see them."""
         with self._lock:

@@ -214,6 +214,9 @@ class Store(Protocol):
     def holdings(self) -> Holdings:
         """What the store holds now."""
 
+    def refuses(self, error: Exception) -> bool:
+        """Whether *error* says that the store is well but cannot take this, ever."""
+
     def pause(self) -> None:
         """Before a fork: let go of what must not be in two processes."""
 

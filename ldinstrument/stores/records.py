@@ -124,6 +124,14 @@ def parsed(text: str) -> Record:
     )  # fmt: skip
 
 
+def readable(text: str) -> Record | None:
+    """A record from its text; None when somebody else's hand has been in the store."""
+    try:
+        return parsed(text)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return None
+
+
 def merged(held: str | None, delta: Delta, now: int, rules: Rules) -> tuple[Record, list[Record], Merged] | None:
     """What a key holds after *delta*, the records that this ended, and what to answer; None: nothing to join.
 
@@ -134,7 +142,7 @@ def merged(held: str | None, delta: Delta, now: int, rules: Rules) -> tuple[Reco
         rules: when a session is over.
     """
     previous = held[1:] if held is not None and held.startswith(TOMBSTONE) else ""
-    found = parsed(held) if held is not None and not previous else None
+    found = readable(held) if held is not None and not previous else None
     ended: list[Record] = []
     reason = "" if found is None else found.over(now - delta.started_ago, delta.context, rules)
     if delta.joins and (found is None or reason):
@@ -165,8 +173,8 @@ def closed(held: str | None, now: int, reason: str, active: bool, rules: Rules) 
     """
     if held is None or held.startswith(TOMBSTONE):
         return None, False
-    record = parsed(held)
-    if now > record.deadline(rules):
+    record = readable(held)
+    if record is None or now > record.deadline(rules):
         return record, False
     record.reason = reason
     if active:
@@ -213,6 +221,8 @@ def group_of(fields: list[Any]) -> GroupValues:
 
 
 def _text(number: float) -> str:
+    if not isinstance(number, (int, float)):
+        raise TypeError("a folded value is a number")
     return repr(number)
 
 

@@ -122,6 +122,12 @@ class RedisStore:
         counts = [self._run(scripts.HOLDINGS, tag) for tag in self._tags]
         return Holdings(*map(sum, zip(*counts, strict=True)))
 
+    def refuses(self, error: Exception) -> bool:
+        """A script that failed on what it was given; away, loading, full, read-only and the like have other names."""
+        from redis.exceptions import DataError, RedisError, ResponseError
+
+        return type(error) in (ResponseError, DataError) or not isinstance(error, (RedisError, OSError))
+
     def pause(self) -> None:
         """Before a fork: nothing; the client opens its own connections in the child."""
 

@@ -40,7 +40,12 @@ local delta = cjson.decode(ARGV[3])
 local held = redis.call('GET', prefix .. 'v' .. key)
 local record, previous = nil, ''
 if held then
-  if string.sub(held, 1, 1) == '-' then previous = string.sub(held, 2) else record = cjson.decode(held) end
+  if string.sub(held, 1, 1) == '-' then
+    previous = string.sub(held, 2)
+  else
+    local whole, found = pcall(cjson.decode, held)
+    if whole and type(found) == 'table' and found.b then record = found end
+  end
 end
 if ARGV[7] ~= '' then
   local seen = prefix .. 'o' .. ARGV[7]
@@ -171,9 +176,10 @@ CLAIM = (
     + """
 for _, key in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'open', '-inf', now, 'LIMIT', 0, ARGV[2])) do
   local text = redis.call('GET', prefix .. 'v' .. key)
-  if text and string.sub(text, 1, 1) ~= '-' then
+  local whole, record = pcall(cjson.decode, text or '')
+  if whole and type(record) == 'table' and record.i then
     wait(text)
-    remember(key, cjson.decode(text).i, ARGV[5])
+    remember(key, record.i, ARGV[5])
   else
     redis.call('ZREM', prefix .. 'open', key)
   end

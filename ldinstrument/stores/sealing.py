@@ -12,7 +12,7 @@ from ..delivery.payloads import Payload, join
 from ..ledger import ledger
 from ..rollups import Emission, finite
 from .protocol import Ended, GroupValues, Rules, Sealed
-from .records import Record, group_parts, parsed
+from .records import Record, group_parts, readable
 
 
 class Sealing:
@@ -27,7 +27,7 @@ class Sealing:
     def __init__(self, ended: Iterable[Ended], rules: Rules, zipped: bool) -> None:
         self.dropped: Counter[str] = Counter()
         self.totals = 0
-        texts = [text for one in ended for text in self._texts(parsed(one.text), rules)]
+        texts = [text for one in ended for text in self._texts(readable(one.text), rules)]
         self.sealed = as_sealed(join(texts, zipped)) if texts else None
 
     def count(self) -> None:
@@ -44,8 +44,11 @@ class Sealing:
                 "a stored session ended without a context: say whose it is, identify() or context=; dropped",
             )
 
-    def _texts(self, record: Record, rules: Rules) -> list[str]:
+    def _texts(self, record: Record | None, rules: Rules) -> list[str]:
         """The events of one session, each as JSON text: its groups, then its totals."""
+        if record is None:
+            self.dropped["unreadable"] += 1
+            return []
         emissions = [_emission(key, group, record.base) for key, group in record.groups.items()]
         kept = [one for one in emissions if finite(one)]
         self.dropped["not_a_number"] += len(emissions) - len(kept)

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed
-from .records import TOMBSTONE, Record, closed, merged, parsed
+from .records import TOMBSTONE, Record, closed, merged, readable
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS visitors (key TEXT PRIMARY KEY, due INTEGER NOT NULL, text TEXT NOT NULL);
@@ -99,10 +99,11 @@ class SqliteStore:
         """Move on what has fallen silent, and forget who has been gone for long."""
         query = "SELECT key, text FROM visitors WHERE due <= ? ORDER BY due LIMIT ?"
         for key, text in file.execute(query, (now, limit)).fetchall():
-            if text.startswith(TOMBSTONE):
+            record = None if text.startswith(TOMBSTONE) else readable(text)
+            if record is None:
                 file.execute("DELETE FROM visitors WHERE key = ?", (key,))
             else:
-                self._move_on(file, key, parsed(text), now)
+                self._move_on(file, key, record, now)
 
     def seal(self, places: Sequence[str], sealed: Sequence[Sealed], lease: float, owner: str) -> list[str]:
         """Put *sealed* in the place of the claimed sessions *places*, all or nothing; returns those that were lost."""
@@ -153,6 +154,12 @@ class SqliteStore:
             (ended,) = file.execute("SELECT count(*) FROM ended").fetchone()
             (sealed,) = file.execute("SELECT count(*) FROM outbox").fetchone()
         return Holdings(visitors, ended, sealed)
+
+    def refuses(self, error: Exception) -> bool:
+        """A busy, full or broken file may get well; anything else is about what was given."""
+        return not isinstance(error, (sqlite3.Error, OSError)) or isinstance(
+            error, (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError)
+        )
 
     def pause(self) -> None:
         """Before a fork: close."""

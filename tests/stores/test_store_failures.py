@@ -95,6 +95,9 @@ class Failing(MemoryStore):
             raise ConnectionError("redis://:secret@10.0.0.1 refused")
         return super().merge(key, delta)
 
+    def refuses(self, error):
+        return not isinstance(error, ConnectionError)
+
 
 # -- a store that does not answer ------------------------------------------------------------------
 
@@ -119,6 +122,39 @@ def test_a_store_that_is_away_costs_no_request_and_no_number(keep, caplog):
     assert len([record for record in caplog.records if "does not answer" in record.message]) == 1
     stats = ledger.stats()
     assert stats.values.recorded == stats.values.emitted == 50
+
+
+def test_what_a_store_cannot_take_costs_itself(make_store, keep):
+    """A delta that no store can carry is lost and counted; it neither opens the breaker nor blocks the others."""
+    raw = make_store()
+    store = keep(raw, client=RecordingClient())
+
+    store.merge("v-1", Delta("s-1", groups={"s1a\n": ("no number", 1, 0, 0, None)}, values=3))  # type: ignore[dict-item]
+    odd = store.merge("v-\ud800", Delta("s-\ud800", context={"user": "\ud800"}))
+
+    assert store.waiting == 0
+    assert odd is not None
+    assert visit(store).stored
+
+
+def test_a_text_that_somebody_else_put_there_stops_nobody(tmp_path, keep, servers, redis_server):
+    """A record that cannot be read is dropped and counted; the visitor, and the sweep, go on."""
+    sqlite, prefix = SqliteStore(tmp_path / "x.db", Rules(idle=0.01), timeout=10.0), "odd"
+    redis = RedisStore(connect(redis_server.url, timeout=10.0), Rules(idle=0.01), prefix=prefix)
+    for raw in (sqlite, redis):
+        for visitor in ("v-1", "v-2", "v-3"):
+            raw.merge(f"session:{visitor}", Delta("s", context={"user": "ana"}))
+    with sqlite._writing() as (file, _):
+        file.execute("UPDATE visitors SET text = '{\"odd\"' WHERE key != 'session:v-3'")
+    for visitor in ("v-1", "v-2"):
+        redis._client.set(f"{{{prefix}}}:vsession:{visitor}", '{"odd"')
+
+    for raw in (sqlite, redis):
+        assert raw.merge("session:v-1", Delta("s-2")).opened
+        time.sleep(0.05)
+        recording = RecordingClient()
+        assert keep(raw, client=recording).sweep().complete
+        assert len(recording.of("session.interactions")) == 1
 
 
 def test_what_waits_is_bounded_and_counted(keep):
