@@ -1,6 +1,7 @@
 """An outdoor shop with an AI assistant, instrumented: `python run.py` starts it with everything it needs.
 
-LaunchDarkly chooses the assistant's prompt (flag `assistant-prompt`); sessions tell it what came of that.
+LaunchDarkly chooses the assistant's prompt (flag `assistant-prompt`). A session is a visit: many requests, over all
+workers, until the visitor leaves or falls silent; then LaunchDarkly hears what came of the prompt.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from ldclient import Context
 from werkzeug.wrappers import Response as AnyResponse
 
 import ldinstrument as ld
-from ldinstrument.integrations.flask import instrument
+from ldinstrument.integrations.flask import end_session, instrument
+from ldinstrument.stores import SessionStore, open_store
 
 FLAG = "assistant-prompt"
 PRODUCTS = {
@@ -34,15 +36,21 @@ def create_app(assistant: Assistant | None = None) -> Flask:
     helper = assistant or Assistant()
     app = Flask(__name__)
     app.secret_key = os.environ.get("SHOP_SECRET", "only for this example")
-    instrument(app, context=visitor)
+    instrument(app, context=visitor, store=visits())
     app.before_request(remember_visitor)
     app.add_url_rule("/", view_func=shop)
     app.add_url_rule("/ask", view_func=lambda: ask(helper), endpoint="ask", methods=["POST"])
     app.add_url_rule("/feedback", view_func=feedback, methods=["POST"])
     app.add_url_rule("/cart", view_func=add_to_cart, methods=["POST"])
     app.add_url_rule("/checkout", view_func=checkout, methods=["POST"])
+    app.add_url_rule("/leave", view_func=leave, methods=["POST"])
     ld.bootstrap(wait=False)  # LaunchDarkly gets the metrics that this program's events feed
     return app
+
+
+def visits() -> SessionStore:
+    """Where a visit lives while its requests go to one worker and another; a minute of silence ends it."""
+    return open_store(os.environ.get("SHOP_STORE", "memory:"), idle=60, interval=5)
 
 
 # -- who it is -------------------------------------------------------------------------------------
@@ -95,3 +103,10 @@ def checkout() -> AnyResponse:
     if cart:
         ld.track_conversion(total, items=len(cart))
     return redirect(url_for("shop", bought=len(cart)))
+
+
+def leave() -> str:
+    """The visit ends here and now, instead of after a minute of silence."""
+    end_session()
+    session.clear()
+    return render_template("bye.html")

@@ -10,28 +10,66 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 from fake_openai import FakeOpenAI
 
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
 
 HERE = Path(__file__).resolve().parent
+MEASURED = ("business.conversion", "user.satisfaction", "session.interactions", "session.duration", "assistant.tokens")
+
+
+class Place(NamedTuple):
+    """Everything that runs."""
+
+    url: str
+    launchdarkly: LocalLaunchDarkly
+    openai: FakeOpenAI
+    shop: subprocess.Popen[bytes]
+
+
+@contextmanager
+def serving(port: int = 0, launchdarkly_port: int = 0, workers: int = 2) -> Iterator[Place]:
+    """The shop and all that it needs, until the block ends; 0 takes a free port."""
+    flag = experiment_flag("assistant-prompt", ["brief", "friendly"], metrics=MEASURED)
+    port = port or free_port()
+    with (
+        LocalLaunchDarkly(launchdarkly_port, flags=[flag]) as launchdarkly,
+        FakeOpenAI() as openai,
+        TemporaryDirectory() as folder,
+    ):
+        environment = {
+            **os.environ,
+            "LDINSTRUMENT_URL": launchdarkly.url,
+            "OPENAI_BASE_URL": openai.url,
+            "SHOP_STORE": f"{folder}/visits.db",
+            "no_proxy": "127.0.0.1",
+        }
+        shop = subprocess.Popen(gunicorn(port, workers), env=environment)
+        try:
+            wait_for_answer(port, shop)
+            yield Place(f"http://127.0.0.1:{port}", launchdarkly, openai, shop)
+        finally:
+            shop.terminate()
+            shop.wait()
 
 
 def main() -> int:
     options = parsed()
-    flag = experiment_flag("assistant-prompt", ["brief", "friendly"])
-    with LocalLaunchDarkly(options.launchdarkly_port, flags=[flag]) as launchdarkly, FakeOpenAI() as openai:
-        port = options.port or free_port()
-        shop = subprocess.Popen(gunicorn(port, options.workers), env=environment(launchdarkly.url, openai.url))
-        print(f"The shop:         http://127.0.0.1:{port}")
-        print(f"LaunchDarkly has: {launchdarkly.url}", flush=True)
+    with serving(options.port, options.launchdarkly_port, options.workers) as place:
+        print(f"The shop:         {place.url}")
+        print(f"LaunchDarkly has: {place.launchdarkly.url}")
+        print("Ctrl-C ends it.", flush=True)
         try:
-            return shop.wait()
+            return place.shop.wait()
         except KeyboardInterrupt:
-            shop.terminate()
-            return shop.wait()
+            return 0
 
 
 def parsed() -> argparse.Namespace:
@@ -49,8 +87,16 @@ def gunicorn(port: int, workers: int) -> list[str]:
     return [sys.executable, "-m", "gunicorn", "--chdir", str(HERE), *bind, "--log-level", "warning", "app:create_app()"]
 
 
-def environment(launchdarkly: str, openai: str) -> dict[str, str]:
-    return {**os.environ, "LDINSTRUMENT_URL": launchdarkly, "OPENAI_BASE_URL": openai, "no_proxy": "127.0.0.1"}
+def wait_for_answer(port: int, shop: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while shop.poll() is None and time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise SystemExit("the shop did not start; see above")
 
 
 def free_port() -> int:

@@ -16,7 +16,6 @@ flask = pytest.importorskip("flask")
 
 from ldinstrument.integrations.flask import instrument  # noqa: E402
 
-
 HERE = Path(__file__).parent
 
 
