@@ -1,0 +1,166 @@
+"""`open_store` and `sweep`: from an address to sessions, as a program and as cron use them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from ldinstrument.devserver import LocalLaunchDarkly
+from ldinstrument.errors import DefinitionError, MissingExtra
+from ldinstrument.ledger import ledger
+from ldinstrument.stores import Delta, MemoryStore, RedisStore, SqliteStore, open_store, sweep
+
+
+def test_addresses(tmp_path, redis_server):
+    """Each scheme opens its store, with the times that it was given."""
+    with open_store() as store:
+        assert isinstance(store.store, MemoryStore)
+        assert (store.rules.idle, store.rules.maximum) == (1800.0, 86_400.0)
+    with open_store("memory:", idle=60, max_sessions=5) as store:
+        assert (store.rules.idle, store.store._max) == (60.0, 5)
+    for address in (f"sqlite:///{tmp_path}/a.db", tmp_path / "a.db"):
+        with open_store(address, sweep=False) as store:
+            assert isinstance(store.store, SqliteStore)
+            store.merge("v", Delta("s"))
+            assert store.holdings().open == 1
+    with open_store(f"{redis_server.url}?prefix=addresses&timeout=5", sweep=False, maximum=7200) as store:
+        assert isinstance(store.store, RedisStore)
+        assert store.store._tags == ["{addresses}:"]
+        store.merge("v", Delta("s"))
+        assert store.holdings().open == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "advice"),
+    [("postgres://x", "use memory:"), ("sqlite:", "name a file"), ("sqlite:///:memory:", "use memory:")],
+)
+def test_an_address_that_is_none_says_what_to_write(address, advice):
+    """One clear line, where it is written."""
+    with pytest.raises(DefinitionError, match=advice):
+        open_store(address)
+
+
+@pytest.mark.parametrize("idle", [0, -1, True, "30", float("nan")])
+def test_a_time_must_be_positive(idle):
+    """Zero would end every session at once."""
+    with pytest.raises(DefinitionError, match="idle"):
+        open_store("memory:", idle=idle)
+
+
+def test_redis_without_its_library_names_the_extra(monkeypatch):
+    """The error is the command to type."""
+    monkeypatch.setitem(sys.modules, "redis", None)
+
+    with pytest.raises(MissingExtra, match=r"ldinstrument\[redis\]"):
+        open_store("redis://127.0.0.1:1/0")
+
+
+def test_a_password_in_the_address_is_never_said(keep, caplog):
+    """Not in the log, not in a repr."""
+    with open_store("redis://:hunter2@127.0.0.1:1/0", sweep=False) as store:
+        store.merge("v", Delta("s"))
+
+        assert store.waiting == 1
+        assert "hunter2" not in caplog.text + repr(store) + repr(ledger.stats())
+
+
+def test_importing_the_stores_loads_no_library():
+    """Neither redis nor sqlite3 nor the SDK before they are needed."""
+    program = (
+        "import sys, ldinstrument.stores as s; s.SessionStore; s.open_store; s.end_request;"
+        "print([m for m in ('redis', 'sqlite3', 'ldclient', 'urllib3') if m in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert answer.stdout.strip() == "[]"
+
+
+def test_sweep_as_cron_runs_it(tmp_path):
+    """An address and a key are enough: no client, no worker; where LaunchDarkly is, the environment says."""
+    with open_store(tmp_path / "x.db", sweep=False) as store:
+        store.merge("v", Delta("s-1", context={"user": "ana"}, tallies=(2, 0, 0, 0)))
+        store.end("v")
+    program = textwrap.dedent(
+        """
+        import sys
+        from ldinstrument.stores import sweep
+        report = sweep(sys.argv[1], sdk_key="sdk-cron")
+        print(report.sessions, report.delivered, report.complete)
+        """
+    )
+    with LocalLaunchDarkly() as ld:
+        answer = subprocess.run(
+            [sys.executable, "-c", program, f"sqlite:///{tmp_path}/x.db"],
+            env={**os.environ, "LDINSTRUMENT_URL": ld.url}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+
+        assert answer.stdout.split() == ["1", "3", "True"]
+        assert answer.stderr == ""
+        (event,) = ld.custom_events("session.interactions")
+        assert (event["metricValue"], event["data"]["sessionId"]) == (2, "s-1")
+
+
+def test_sweep_needs_a_key(tmp_path):
+    """Without a client and a key there is nowhere to send: it says what to set."""
+    with pytest.raises(DefinitionError, match="LAUNCHDARKLY_SDK_KEY"):
+        sweep(tmp_path / "x.db")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="siblings find each other by an abstract socket name")
+def test_sibling_workers_with_memory_are_noticed(tmp_path):
+    """Two processes of one program that keep sessions in memory: the second says so; one alone says nothing."""
+    program = tmp_path / "app.py"
+    program.write_text(
+        textwrap.dedent(
+            """
+            import logging, sys
+            logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(message)s")
+            from ldinstrument.stores import open_store
+            with open_store("memory:"), open_store("memory:"):
+                print("open", flush=True)
+                sys.stdin.readline()
+            """
+        )
+    )
+    command = [sys.executable, str(program)]
+    first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "open\n"
+        second = subprocess.run(command, input="\n", capture_output=True, text=True, check=True)
+    finally:
+        alone, _ = first.communicate("\n")
+    third = subprocess.run(command, input="\n", capture_output=True, text=True, check=True)
+
+    assert "several workers keep sessions in memory" in second.stdout
+    assert alone == ""
+    assert third.stdout == "open\n"
+
+
+def test_the_end_of_the_interpreter_reports_what_memory_holds(tmp_path):
+    """Short, silent, bounded: sessions in memory leave at exit as abandoned, without anybody closing anything."""
+    program = textwrap.dedent(
+        """
+        import sys, ldclient
+        from ldclient.config import Config
+        from ldinstrument.sessions import open_session
+        from ldinstrument.stores import end_request, open_store
+        ldclient.set_config(Config("sdk-test", base_uri=sys.argv[1], events_uri=sys.argv[1], stream_uri=sys.argv[1],
+                                   use_ldd=True, diagnostic_opt_out=True))
+        ldclient.get()
+        store = open_store("memory:")
+        request = open_session("ana")
+        request.interaction()
+        end_request(request, store, "v-1")
+        """
+    )
+    with LocalLaunchDarkly() as ld:
+        answer = subprocess.run([sys.executable, "-c", program, ld.url], capture_output=True, text=True, check=True)
+
+        assert answer.stderr == ""
+        (event,) = ld.custom_events("session.interactions")
+        assert event["data"]["endReason"] == "abandoned"
