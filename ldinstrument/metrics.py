@@ -6,6 +6,7 @@ from the rollups that turn the many values of one session into few events withou
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 import threading
@@ -284,6 +285,7 @@ def callers_place() -> str:
 # -- what sessions and tasks emit by themselves --------------------------------------------------
 
 
+@functools.lru_cache(maxsize=256)
 def session_metrics(name: str = "session") -> tuple[Metric, Metric, Metric]:
     """The three metrics of the sessions called *name*: duration, success rate, interactions."""
     return (
