@@ -253,7 +253,15 @@ def _read(response: requests.Response, until: float) -> bytes | Fault:
             return Fault("the answer came too slowly")
         if len(content) > _BODY_CAP:
             return Fault("the answer is too large", final=True)
+    # urllib3 1.x takes the end of the connection for the end of the answer.
+    if response.raw.tell() < _announced(response):
+        return Fault("the answer broke off")
     return bytes(content)
+
+
+def _announced(response: requests.Response) -> int:
+    length = response.headers.get("Content-Length", "")
+    return int(length) if length.isdecimal() and "Transfer-Encoding" not in response.headers else 0
 
 
 def _pieces(response: requests.Response) -> Iterator[bytes]:

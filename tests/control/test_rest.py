@@ -402,7 +402,7 @@ def test_a_patch_that_is_not_idempotent_is_not_repeated(
 
 
 def test_an_optimistic_lock_is_tried_again(ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric) -> None:
-    """Somebody else changed it at the same moment: nothing was done, so again; any other conflict is an error at once."""
+    """Somebody else changed it at the same moment: nothing was done, so again; other conflicts are errors at once."""
     api.create(latency)
     locked = json.dumps({"code": "optimistic_locking_error", "message": "Conflict. Try again later."})
     ld.fault(METRICS, method="PATCH", status=409, body=locked, times=2)
