@@ -121,15 +121,21 @@ def test_an_outage_is_made_up_for(mode: str, deploy: Deploy, tmp_path: Path) -> 
         assert len(intake.events("invocation.duration")) == len(done)
 
 
+@pytest.mark.parametrize("how", ["closed", "reset on use"])
 @pytest.mark.parametrize("mode", MODES)
-def test_a_connection_that_was_closed_while_frozen_costs_nothing(mode: str, deploy: Deploy, intake: Intake) -> None:
-    """Minutes may pass between invocations, and servers close idle connections: a new one is made in time."""
+def test_a_connection_that_ended_while_frozen_costs_nothing(
+    how: str, mode: str, deploy: Deploy, intake: Intake
+) -> None:
+    """Minutes pass between invocations: servers close idle connections, gateways forget them. A new one is made."""
     function = deploy(OURS + "handler = lambda_handler(context='u', deliver=MODE)(lambda event, context: 1)", mode)
+    assert intake.way is not None
     done = []
     for number in range(4):
         done += invoke(function, number)
-        assert intake.way is not None
-        intake.way.hang_up()
+        if how == "closed":
+            intake.way.hang_up()
+        else:
+            intake.way.forget(resets=True)
 
     assert before_the_freeze(intake, done) == [True] * 4
     assert intake.duplicates == 0

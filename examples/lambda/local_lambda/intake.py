@@ -129,6 +129,7 @@ class Distance:
         self._delay = delay
         self._loop = asyncio.new_event_loop()
         self._epoch = 0
+        self._resets = False
         self._writers: set[asyncio.StreamWriter] = set()
         self._server = self._loop.run_until_complete(asyncio.start_server(self._connect, "127.0.0.1", 0))
         self.port: int = self._server.sockets[0].getsockname()[1]
@@ -147,6 +148,7 @@ class Distance:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 if epoch < self._epoch:
+                    self._into_the_void()
                     continue
                 under_way.put_nowait((self._loop.time() + self._delay, data))
         under_way.put_nowait((self._loop.time() + self._delay, b""))
@@ -169,9 +171,19 @@ class Distance:
         for writer in tuple(self._writers):
             self._loop.call_soon_threadsafe(writer.close)
 
-    def forget(self) -> None:
-        """Swallow from now on what comes over today's connections, as a NAT gateway does after some idle minutes."""
+    def forget(self, *, resets: bool = False) -> None:
+        """Deliver nothing more over today's connections, as a gateway after some idle minutes.
+
+        Args:
+            resets: answer what still comes over them with a reset (AWS's NAT gateway); without, silence.
+        """
         self._epoch += 1
+        self._resets = resets
+
+    def _into_the_void(self) -> None:
+        if self._resets:
+            for writer in tuple(self._writers):
+                writer.transport.abort()
 
     def close(self) -> None:
         """Close the door and every connection."""
