@@ -101,7 +101,7 @@ class SessionStore:
         return getattr(self.store, "rules", Rules())
 
     # -- what requests do: bounded, and never an exception -----------------------------------------
-    def receive(self, session: Session, visitor: str | None = None) -> VisitRef:
+    def receive(self, session: Session, visitor: str | None = None, *, ends: str = "") -> VisitRef:
         """End *session* by merging it into that of *visitor*; see `visits.end_request`. Never raises, ends once."""
         own = VisitRef(visitor or _visitor_of(session), session.id)
         try:
@@ -109,7 +109,7 @@ class SessionStore:
             if parts is None:
                 return own
             self.prefer(session.client)
-            answer = self.merge(own.visitor, delta_of(session, parts[0]))
+            answer = self.merge(own.visitor, replace(delta_of(session, parts[0]), ends=ends))
             _send(session, parts[1], answer)
             if session._entries:
                 session._fold_up()
@@ -144,6 +144,8 @@ class SessionStore:
         context = {kind: _utf8(whose) for kind, whose in delta.context.items()}
         named = replace(delta, id=_utf8(delta.id), context=context, operation=operation)
         found: Merged | None = self._attempt(_Late(key, now, named))
+        if delta.ends and self._sweeper is not None:
+            self._sweeper.hurry()
         return found
 
     def end(self, visitor: str, *, name: str = "session", reason: str = "ended", active: bool = False) -> Record | None:

@@ -80,9 +80,12 @@ class MemoryStore:
             self._open.pop(key, None)  # and in again, at the end: the order is that of the last activity
             for one in ended:
                 self._wait(one, now)
-            self._open[key] = record.text()
-            self._gone.pop(key, None)
-            self._evict(now)
+            if record.reason:
+                self._move_on(key, record, now)
+            else:
+                self._open[key] = record.text()
+                self._gone.pop(key, None)
+                self._evict(now)
             return answer
 
     def end(self, key: str, reason: str, *, active: bool = False) -> str | None:

@@ -67,6 +67,7 @@ class Delta:
         groups: folded values by `group_key`; their dates are milliseconds ago.
         values: how many recorded values the groups stand for.
         joins: only joins a session that is open; opens none.
+        ends: the reason with which it ends the session, too; empty when it goes on.
         operation: names this merge.
     """
 
@@ -81,6 +82,7 @@ class Delta:
     groups: dict[str, GroupValues] = field(default_factory=dict)
     values: int = 0
     joins: bool = False
+    ends: str = ""
     operation: Operation | None = None
 
     def aged(self, milliseconds: int) -> Delta:

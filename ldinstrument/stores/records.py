@@ -135,6 +135,8 @@ def readable(text: str) -> Record | None:
 def merged(held: str | None, delta: Delta, now: int, rules: Rules) -> tuple[Record, list[Record], Merged] | None:
     """What a key holds after *delta*, the records that this ended, and what to answer; None: nothing to join.
 
+    A record with a reason has ended, too: with this very delta.
+
     Args:
         held: the text under the key: a record, a tombstone, or None.
         delta: what is added.
@@ -158,6 +160,7 @@ def merged(held: str | None, delta: Delta, now: int, rules: Rules) -> tuple[Reco
         previous = "" if previous == delta.id else previous
         found = Record(delta.id, previous, delta.name, now, -delta.started_ago, -delta.last_ago, {})
     found.take(delta, now)
+    found.reason = delta.ends
     return found, ended, Merged(found.id, found.previous, opened, found.context)
 
 

@@ -49,9 +49,8 @@ class RedisStore:
     def merge(self, key: str, delta: Delta) -> Merged | None:
         """Add *delta* to the open session of *key*, or open the next one when that is over. One round trip."""
         rules, name = self.rules, _operation(delta.operation)
-        answer = self._run(
-            scripts.MERGE, self._tag_of(key), key, wire(delta), _ms(rules.idle), _ms(rules.maximum), MOST_GROUPS, *name
-        )
+        bounds = _ms(rules.idle), _ms(rules.maximum), MOST_GROUPS
+        answer = self._run(scripts.MERGE, self._tag_of(key), key, wire(delta), *bounds, *name, _ms(rules.remember))
         if answer is None:
             return None
         id, previous, opened, context = answer
@@ -199,7 +198,7 @@ def wire(delta: Delta) -> str:
     told["t"] = delta.tallies
     if delta.joins:
         told["j"] = 1
-    optional = {"c": delta.context, "d": delta.data, "x": delta.flags}
+    optional = {"c": delta.context, "d": delta.data, "x": delta.flags, "e": delta.ends}
     told |= {key: value for key, value in optional.items() if value}
     if delta.groups:
         told["g"] = {key: group_fields(group) for key, group in delta.groups.items()}

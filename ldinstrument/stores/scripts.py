@@ -146,9 +146,15 @@ for name, coming in pairs(delta.g or {}) do
   if coming[5] == coming[1] then coming[5] = '=' end
   record.g[name] = coming
 end
-local deadline = record.b + math.min(record.l + idle, record.s + maximum)
-redis.call('SET', prefix .. 'v' .. key, cjson.encode(record), 'PX', math.max(1, deadline - now) + KEEP)
-redis.call('ZADD', prefix .. 'open', deadline, key)
+if delta.e then
+  record.r = delta.e
+  wait(cjson.encode(record))
+  remember(key, record.i, ARGV[9])
+else
+  local deadline = record.b + math.min(record.l + idle, record.s + maximum)
+  redis.call('SET', prefix .. 'v' .. key, cjson.encode(record), 'PX', math.max(1, deadline - now) + KEEP)
+  redis.call('ZADD', prefix .. 'open', deadline, key)
+end
 return {record.i, record.p or '', opened, cjson.encode(record.c or {})}
 """
 )

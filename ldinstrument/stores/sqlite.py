@@ -66,7 +66,10 @@ class SqliteStore:
             record, ended, answer = outcome
             for one in ended:
                 _wait(file, one, now)
-            file.execute(_PUT, (key, record.deadline(self.rules), record.text()))
+            if record.reason:
+                self._move_on(file, key, record, now)
+            else:
+                file.execute(_PUT, (key, record.deadline(self.rules), record.text()))
         return answer
 
     def end(self, key: str, reason: str, *, active: bool = False) -> str | None:

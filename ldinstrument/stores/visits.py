@@ -11,7 +11,7 @@ from .keeping import SessionStore
 from .protocol import VisitRef
 
 
-def end_request(session: Session, store: SessionStore, visitor: str | None = None) -> VisitRef:
+def end_request(session: Session, store: SessionStore, visitor: str | None = None, *, ends: str = "") -> VisitRef:
     """End the session of a request by merging it into the visitor's, in one round trip. Never raises, ends once.
 
     What folds (sums, occurrences, tallies, the dates) goes to the store; values that travel one by one leave at once.
@@ -21,15 +21,20 @@ def end_request(session: Session, store: SessionStore, visitor: str | None = Non
         store: where the visit is.
         visitor: whose visit it is: the id in the cookie, a conversation's id. None: the session's context is, and
             without one the session stands for itself.
+        ends: the visit ends with this request (logout), for this reason; still one round trip.
     """
-    return store.receive(session, visitor)
+    return store.receive(session, visitor, ends=ends)
 
 
-async def aend_request(session: Session, store: SessionStore, visitor: str | None = None) -> VisitRef:
+async def aend_request(
+    session: Session, store: SessionStore, visitor: str | None = None, *, ends: str = ""
+) -> VisitRef:
     """`end_request` for an event loop, which it never blocks: the round trip happens on a thread."""
     import asyncio
 
-    return await asyncio.get_running_loop().run_in_executor(None, partial(end_request, session, store, visitor))
+    return await asyncio.get_running_loop().run_in_executor(
+        None, partial(end_request, session, store, visitor, ends=ends)
+    )
 
 
 def end_session(store: SessionStore, visitor: str, *, name: str = "session", reason: str = "ended") -> VisitRef | None:

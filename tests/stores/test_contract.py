@@ -122,6 +122,23 @@ def test_a_session_that_was_ended_is_remembered_and_ended_once(make_store):
     assert [record.id for record in ended(store)] == ["s-1"]
 
 
+def test_a_delta_may_end_its_session(make_store):
+    """A logout is part of its request: merged and ended in one step; the next one knows it."""
+    store = make_store()
+
+    store.merge(KEY, delta("s-1"))
+    last = store.merge(KEY, delta("s-2", ends="logout"))
+    only = store.merge("session:other", delta("s-3", ends="logout"))
+
+    assert (last.id, last.opened, only.opened) == ("s-1", False, True)
+    assert store.holdings().open == 0
+    assert store.merge(KEY, delta("s-4")).previous_id == "s-1"
+    assert [(record.id, record.reason, record.tallies[0]) for record in ended(store)] == [
+        ("s-1", "logout", 2),
+        ("s-3", "logout", 1),
+    ]
+
+
 def test_what_is_long_gone_is_forgotten(make_store):
     """After `remember` seconds a visitor is a new one."""
     store = make_store(remember=0.02)

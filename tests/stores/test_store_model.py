@@ -104,7 +104,9 @@ def _client(redis_server):
 
 # Ages in steps of ten seconds around a limit of 25: the seconds that the test itself takes decide nothing.
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["v-1", "v-2"]), DELTAS, st.sampled_from(["merge", "merge", "merge", "join", "end"])),
+    st.tuples(
+        st.sampled_from(["v-1", "v-2"]), DELTAS, st.sampled_from(["merge", "merge", "merge", "join", "last", "end"])
+    ),
     min_size=1,
     max_size=12,
 )
@@ -130,7 +132,8 @@ def test_redis_does_what_memory_does(client, steps, idle, maximum, data):
         began, last = stepped(delta.started_ago), stepped(delta.last_ago)
         sent = Delta(
             f"s-{number}", context=context, started_ago=began, last_ago=last, flags=flags, tallies=delta.tallies,
-            groups=delta.groups, joins=verb == "join", operation=Operation("w", number),
+            groups=delta.groups, joins=verb == "join", ends="out" if verb == "last" else "",
+            operation=Operation("w", number),
         )  # fmt: skip
         for place, store in enumerate((redis, memory)):
             if verb == "end":
