@@ -91,9 +91,10 @@ def test_a_disconnect_before_the_end_is_abandoned_and_after_it_nothing(events: t
     for app in (early, late):
         asyncio.run(call(SessionMiddleware(app, context="ada"), http(), {"type": "http.disconnect"}))
 
-    assert [
-        (event.data["abandoned"], event.data["successes"]) for event in events.of("request.interactions")
-    ] == [(1, 0), (0, 1)]
+    assert [(event.data["abandoned"], event.data["successes"]) for event in events.of("request.interactions")] == [
+        (1, 0),
+        (0, 1),
+    ]
 
 
 def test_a_send_that_fails_is_a_client_that_has_left(events: testing.RecordingClient) -> None:
