@@ -16,16 +16,21 @@ import types
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from .errors import DefinitionError
 from .shapes import PASSING, Unawaited, is_shaped, shaped
 
-Decorated: TypeAlias = (
-    "Callable[..., Any] | classmethod[Any, Any, Any] | property | functools.cached_property[Any]"
-    " | functools.partialmethod[Any] | functools.singledispatchmethod[Any]"
-)
-"""What may be decorated; it keeps its very type, so the decorators are typed `F -> F`."""
+if TYPE_CHECKING:
+    # What may be decorated; it keeps its very type, so the decorators are typed `F -> F`.
+    Decorated: TypeAlias = (
+        Callable[..., Any]
+        | classmethod[Any, Any, Any]
+        | property
+        | functools.cached_property[Any]
+        | functools.partialmethod[Any]
+        | functools.singledispatchmethod[Any]
+    )
 
 
 class Wrapper(Protocol):

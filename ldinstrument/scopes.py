@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .contexts import as_context
-from .decorating import Decorated, rebuilt
+from .decorating import rebuilt
 from .emission import Tracker, disabled, postpone
 from .errors import DefinitionError, StrictError
 from .following import settled, settled_awaited
@@ -29,6 +29,8 @@ from .shapes import ASYNC_GENERATOR, CALL, COROUTINE, GENERATOR, shaped, stream_
 
 if TYPE_CHECKING:
     from ldclient import Context
+
+    from .decorating import Decorated
 
 F = TypeVar("F", bound="Decorated")
 

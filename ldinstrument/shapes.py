@@ -2,9 +2,9 @@
 
 A decorator written as `def run(*args, **kwargs)` raises a wrong call's `TypeError` late: for a coroutine function at
 the `await`, for a generator function at the first `next`. So `run` is compiled with the very parameters of the
-decorated function, as `dataclasses` compiles an `__init__`: the interpreter itself checks the call, no tuple and no dictionary is
-built on the way (0.04 us a call), the kind is native, so `inspect`, method calls and pickling by name work, and its
-globals are those of the decorated function, where frameworks look up annotations.
+decorated function, as `dataclasses` compiles an `__init__`: the interpreter itself checks the call, no tuple and no
+dictionary is built on the way (0.04 us a call), the kind is native, so `inspect`, method calls and pickling by name
+work, and its globals are those of the decorated function, where frameworks look up annotations.
 
 All that a template uses is a closure variable whose name starts with `_`; nothing is looked up in the user's module.
 """

@@ -11,10 +11,10 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import runs
-from .decorating import Decorated, rebuilt, warn_caller
+from .decorating import rebuilt, warn_caller
 from .errors import DefinitionError
 from .following import plain_awaited_types, plain_types, settled, settled_awaited
 from .metrics import TASK_METRICS, Metric, catalog, check_key, task_metrics
@@ -34,6 +34,9 @@ from .shapes import (
     shaped,
     stream_shaped,
 )
+
+if TYPE_CHECKING:
+    from .decorating import Decorated
 
 F = TypeVar("F", bound="Decorated")
 Expected = type[BaseException] | tuple[type[BaseException], ...]

@@ -1,4 +1,4 @@
-"""Threads, tasks, executors, the garbage collector: totals are exact, and nothing of ours waits or emits where it must not."""
+"""Threads, tasks, executors, the garbage collector: totals are exact; nothing waits or emits where it must not."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -125,7 +126,6 @@ def test_a_session_that_ends_while_threads_record(_switching: None, ld_events: R
         def many(opened: ld.Session = opened) -> None:
             with entered(opened):
                 for _ in range(200):
-                    opened._append  # noqa: B018 - hold it, as a run that began inside does
                     work()
 
         set_current(None)
@@ -370,7 +370,7 @@ keep.append(loose)
 threading.local().x = keep
 print("end")
 """
-    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "PYTHONWARNINGS": "error"}
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "PYTHONWARNINGS": "error"}
     ran = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False, env=environment
     )

@@ -99,10 +99,24 @@ async def abody(program: list[tuple[str, Any]], heard: list[Any]) -> AsyncGenera
             return
 
 
-def observed(work: Callable[[], Any]) -> Any:
+STEPS: dict[str, Callable[[Any, Any], Any]] = {
+    "next": lambda generator, value: next(generator),
+    "send": lambda generator, value: generator.send(value),
+    "throw": lambda generator, value: generator.throw(value("thrown")),
+    "close": lambda generator, value: generator.close(),
+}
+ASTEPS: dict[str, Callable[[Any, Any], Any]] = {
+    "next": lambda generator, value: generator.__anext__(),
+    "send": lambda generator, value: generator.asend(value),
+    "throw": lambda generator, value: generator.athrow(value("thrown")),
+    "close": lambda generator, value: generator.aclose(),
+}
+
+
+def observed(work: Callable[..., Any], *args: Any) -> Any:
     """What *work* did: returned, or raised and why."""
     try:
-        return ("returned", work())
+        return ("returned", work(*args))
     except StopIteration as stop:
         return ("stopped", stop.value)
     except BaseException as error:
@@ -126,13 +140,7 @@ def driven(make: Callable[..., Any], program: Any, script: Any) -> tuple[list[An
             trace.append(("dropped", list(heard), SEEN.get()))
             end = "abandoned" if end == "running" else end
             break
-        action = {
-            "next": lambda: next(generator),
-            "send": lambda value=value: generator.send(value),
-            "throw": lambda value=value: generator.throw(value("thrown")),
-            "close": lambda: generator.close(),
-        }[what]
-        seen = observed(action)
+        seen = observed(STEPS[what], generator, value)
         trace.append((what, seen, list(heard), SEEN.get(), generator.__name__))
         end = ended(what, seen, end, started)
     generator = None
@@ -228,15 +236,12 @@ async def adriven(make: Callable[..., Any], program: Any, script: Any, tasks: bo
     for what, value in script:
         if what == "drop":
             break
-        step = {
-            "next": lambda: generator.__anext__(),
-            "send": lambda value=value: generator.asend(value),
-            "throw": lambda value=value: generator.athrow(value("thrown")),
-            "close": lambda: generator.aclose(),
-        }[what]
-        seen = await (asyncio.create_task(aobserved(step)) if tasks else aobserved(step))
+        step = aobserved(ASTEPS[what], generator, value)
+        seen = await (asyncio.create_task(step) if tasks else step)
         trace.append((what, seen, list(heard), SEEN.get()))
-        end = ended(what, ("stopped", None) if seen[0] == "raised" and seen[1] is StopAsyncIteration else seen, end, True)
+        end = ended(
+            what, ("stopped", None) if seen[0] == "raised" and seen[1] is StopAsyncIteration else seen, end, True
+        )
     await generator.aclose() if not generator.ag_running and end != "running" else None
     del generator
     gc.collect(0)
@@ -245,9 +250,9 @@ async def adriven(make: Callable[..., Any], program: Any, script: Any, tasks: bo
     return [*trace, heard], "abandoned" if end == "running" else end
 
 
-async def aobserved(step: Callable[[], Any]) -> Any:
+async def aobserved(step: Callable[..., Any], *args: Any) -> Any:
     try:
-        return ("returned", await step())
+        return ("returned", await step(*args))
     except BaseException as error:
         return ("raised", type(error), str(error), type(error.__context__), type(error.__cause__))
 
@@ -352,7 +357,7 @@ class Interleavings(RuleBasedStateMachine):
     def run_one(self, data: st.DataObject, error: type[BaseException] | None) -> None:
         index, chosen = self.inside(data)
         with entered(chosen):
-            observed(lambda: self.call(error))
+            observed(self.call, error)
         cancelled = error in (KeyboardInterrupt, asyncio.CancelledError)
         success = error in (None, SystemExit)
         self.count(index, "success" if success else "cancelled" if cancelled else "failure")
@@ -372,15 +377,15 @@ class Interleavings(RuleBasedStateMachine):
         made, index = self.running[data.draw(st.integers(0, len(self.running) - 1))]  # an index: a draw is kept alive
         if where == "thread":
             seen: list[Any] = []
-            thread = threading.Thread(target=lambda: seen.append(observed(lambda: made.send(None))))
+            thread = threading.Thread(target=lambda: seen.append(observed(made.send, None)))
             thread.start()
             thread.join(10)
             end = seen[0]
         elif where == "context":
-            end = contextvars.Context().run(observed, lambda: made.send(None))
+            end = contextvars.Context().run(observed, made.send, None)
         else:
             with entered(self.inside(data)[1] if where == "other session" else None):
-                end = observed(lambda: made.send(None))
+                end = observed(made.send, None)
         if end[0] == "stopped":
             self.over(made, index, "success")
 
@@ -389,9 +394,9 @@ class Interleavings(RuleBasedStateMachine):
     def stop(self, data: st.DataObject, how: str) -> None:
         made, index = self.running[data.draw(st.integers(0, len(self.running) - 1))]  # an index: a draw is kept alive
         if how == "throw":
-            assert observed(lambda: made.throw(Boom()))[:2] == ("raised", Boom)
+            assert observed(made.throw, Boom())[:2] == ("raised", Boom)
         elif how == "cancel":
-            assert observed(lambda: made.throw(asyncio.CancelledError()))[:2] == ("raised", asyncio.CancelledError)
+            assert observed(made.throw, asyncio.CancelledError())[:2] == ("raised", asyncio.CancelledError)
         elif how == "close":
             made.close()
         self.over(made, index, {"throw": "failure", "cancel": "cancelled"}.get(how, "abandoned"))

@@ -26,7 +26,9 @@ import ldinstrument as ld
 from ldinstrument.errors import DefinitionError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use this key, so their runs are one metric")
-BOTH = pytest.mark.parametrize("decorate", [ld.track_task("both"), ld.session(name="visit")], ids=["track_task", "session"])
+BOTH = pytest.mark.parametrize(
+    "decorate", [ld.track_task("both"), ld.session(name="visit")], ids=["track_task", "session"]
+)
 
 
 def counts(session: ld.Session, key: str = "k") -> tuple[int, ...]:
@@ -67,7 +69,15 @@ def test_inspect_gives_the_same_answers(decorate: Any, fn: Any, at_sign: bool) -
         asyncio.iscoroutinefunction if sys.version_info < (3, 14) else inspect.iscoroutinefunction,
     ):  # fmt: skip
         assert ask(wrapped) == ask(original), ask
-    for name in ("__name__", "__qualname__", "__module__", "__doc__", "__annotations__", "__defaults__", "__kwdefaults__"):
+    for name in (
+        "__name__",
+        "__qualname__",
+        "__module__",
+        "__doc__",
+        "__annotations__",
+        "__defaults__",
+        "__kwdefaults__",
+    ):
         assert getattr(wrapped, name) == getattr(original, name)
     assert wrapped.__globals__ is original.__globals__
     assert wrapped.__code__.co_varnames[:1] == original.__code__.co_varnames[:1]
@@ -124,7 +134,9 @@ def test_parameters_with_our_own_names() -> None:
     """Names that our code uses inside are free for the application."""
 
     @ld.track_task("k")
-    def odd(_session: int, _fn: int, _result: int = 3, *_args: int, _started: int = 5, **_kwargs: int) -> tuple[Any, ...]:
+    def odd(
+        _session: int, _fn: int, _result: int = 3, *_args: int, _started: int = 5, **_kwargs: int
+    ) -> tuple[Any, ...]:
         return _session, _fn, _result, _args, _started, _kwargs
 
     with ld.session("u") as s:
@@ -536,7 +548,7 @@ def test_a_cached_method() -> None:
 
     class Thing:
         @ld.track_task("k")
-        @functools.lru_cache
+        @functools.lru_cache  # noqa: B019
         def method(self, x: int) -> int:
             return x
 
