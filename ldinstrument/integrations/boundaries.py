@@ -81,13 +81,17 @@ class Boundary:
         """
         if preflight or agent.startswith(PROBES) or any(fnmatchcase(path, pattern) for pattern in self._ignore):
             return RequestSession(None)
+        return self.open(method if method in METHODS else "OTHER")
+
+    def open(self, method: str = "") -> RequestSession:
+        """A session; none when opening one fails, which is logged."""
         try:
             # No outer session: whatever was current on this thread or in this task belongs to somebody else.
             opened = open_session(name=self.name, client=self.client, store=self.store)
         except Exception as error:
             _failed(error, True, "request")
             return RequestSession(None)
-        return RequestSession(opened, method=method if method in METHODS else "OTHER", store=self.store)
+        return RequestSession(opened, method=method, store=self.store)
 
     def who(self, request: Any, *, last: bool = True) -> Any:
         """What `context=` says of *request*; perhaps an awaitable. Its errors never reach the host.
@@ -211,23 +215,24 @@ class RequestSession:
     # -- how it ends: the first to say so is right -----------------------------------------------
     def returned(self, result: Any = None) -> None:
         """The last byte of the response is out."""
-        self._judge(Outcome.FAILURE if self.status >= 500 else Outcome.SUCCESS, "ended")
+        self.judge(Outcome.FAILURE if self.status >= 500 else Outcome.SUCCESS, "ended")
 
     def raised(self, error: BaseException) -> None:
         """The application raised: a failure, unless it was cancelled or its consumer had enough."""
         outcome = outcome_of(error)
         left = outcome in (Outcome.CANCELLED, Outcome.ABANDONED)
-        self._judge(outcome, "abandoned" if left else "error")
+        self.judge(outcome, "abandoned" if left else "error")
 
     def broke_off(self) -> None:
         """The application stopped before the end of its response: a failure."""
-        self._judge(Outcome.FAILURE, "error")
+        self.judge(Outcome.FAILURE, "error")
 
     def disconnected(self) -> None:
         """The client left before the end: abandoned, neither success nor failure, and without a duration."""
-        self._judge(Outcome.ABANDONED, "abandoned")
+        self.judge(Outcome.ABANDONED, "abandoned")
 
-    def _judge(self, outcome: Outcome, reason: str) -> None:
+    def judge(self, outcome: Outcome, reason: str) -> None:
+        """Count the interaction, and stop the clock; *reason* becomes the session's `endReason`."""
         if self.complete_at is not None:
             return
         self.complete_at = now = clock()
@@ -278,6 +283,16 @@ class RequestSession:
 _visits: WeakKeyDictionary[Session, RequestSession] = WeakKeyDictionary()
 
 
+def visit_of(session: Session | None) -> RequestSession | None:
+    """The request, around *session*, that is part of a visit; None where there is none."""
+    while session is not None:
+        found = _visits.get(session)
+        if found is not None:
+            return found
+        session = session._outer
+    return None
+
+
 def end_session() -> bool:
     """End the visit that the current request belongs to, as at logout; what comes next opens the next one.
 
@@ -287,14 +302,10 @@ def end_session() -> bool:
     Returns:
         Whether there is a visit to end.
     """
-    found = current_session()
-    while found is not None:
-        request = _visits.get(found)
-        if request is not None:
-            request.leaving = True
-            return True
-        found = found._outer
-    return False
+    visit = visit_of(current_session())
+    if visit is not None:
+        visit.leaving = True
+    return visit is not None
 
 
 def _merge(session: Session, store: Any, visitor: str | None, leaving: bool) -> None:

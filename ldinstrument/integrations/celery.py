@@ -5,23 +5,24 @@ app = Celery(...)
 instrument(app)
 ```
 
-A task sent from within a session takes its context, kinds and keys without attributes, and its id along in a message
-header. In the worker each run is a session of its own, called `job`, for that context.
+A task sent from within a session takes its context (kinds and keys, no attributes) and its id along in a message header.
+In the worker each run is a session of its own, called `job`, for that context; with a store it is part of the visit that
+it was sent from.
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from .. import sdk
 from ..contexts import kinds
 from ..emission import Tracker
 from ..errors import missing_extra
 from ..ledger import ledger
-from ..outcomes import INTERACTION, Outcome
-from ..sessions import Session, clock, current_session, end_open_sessions, open_session, set_current
-from .boundaries import Boundary
+from ..outcomes import Outcome
+from ..sessions import current_session, end_open_sessions
+from .boundaries import Boundary, RequestSession, visit_of
 
 try:
     from celery import signals
@@ -38,7 +39,13 @@ App = TypeVar("App")
 
 
 def instrument(
-    app: App, context: Any = None, *, name: str = "job", client: Tracker | None = None, flush_timeout: float = 2.0
+    app: App,
+    context: Any = None,
+    *,
+    name: str | None = None,
+    client: Tracker | None = None,
+    store: Any = None,
+    flush_timeout: float = 2.0,
 ) -> App:
     """Give every run of a task of *app* a session, for the context of the session that sent the task.
 
@@ -51,14 +58,17 @@ def instrument(
             twice is harmless.
         context: whose runs these are instead of the sender's: a Context, a key of kind `user`, or a callable that is
             given the task (`task.request` has its arguments). None, also as its answer, means the sender's.
-        name: the prefix of the session's metrics: `<name>.duration`, `<name>.success_rate`, `<name>.interactions`.
+        name: the prefix of the session's metrics: `<name>.duration`, `<name>.success_rate`, `<name>.interactions`. None
+            is `job`, or `session` with a store.
         client: takes the events; the `ldclient` singleton at the moment of emission when None.
+        store: the store that the sender's boundary has, or its address: what a run records then joins the visit.
         flush_timeout: seconds that the end of a pool process, or of the worker, may wait for delivery.
 
     Returns:
         *app*.
     """
-    runs = Runs(app, Boundary(context, name=name, client=client), flush_timeout)
+    boundary = Boundary(context, name=name or ("job" if store is None else None), client=client, store=store)
+    runs = Runs(app, boundary, flush_timeout)
     connect(signals.before_task_publish, runs.send, HEADER)
     connect(signals.task_prerun, runs.begin, (HEADER, id(app)))
     connect(signals.task_postrun, runs.end, (HEADER, id(app)))
@@ -85,41 +95,45 @@ class Runs:
     def send(self, headers: dict[str, Any] | None = None, **_: Any) -> None:
         """A task is about to be sent: it takes the session's context along."""
         session = current_session()
-        if session is not None and session.context is not None and headers is not None:
-            headers[HEADER] = packed(session.context, session.id)
+        if session is not None and headers is not None:
+            visit = visit_of(session)
+            headers[HEADER] = packed(session.context, session.id, None if visit is None else visit.visitor)
 
     # -- in the worker ---------------------------------------------------------------------------
     def begin(self, task: Any = None, **_: Any) -> None:
         """A run begins: its session is current until it ends. Celery logs what a signal's receiver raises."""
         if task is None or task.app is not self._app:
             return
-        context, sender = self._sender(task)
+        sender = self._sender(task)
         who = self._boundary.who(task)
-        opened = open_session(
-            context if who is None else who,
-            name=self._boundary.name,
-            data={"task": task.name, "parentSessionId": sender},
-            client=self._boundary.client,
-        )
-        task.request.ldinstrument_run = (opened, set_current(opened))
+        run = self._boundary.open()
+        run.visitor = sender.visitor
+        run.identify(sender.context if who is None else who)
+        if run.session is not None and run.store is None:
+            run.session.add_data(task=task.name, parentSessionId=sender.session_id)
+        task.request.ldinstrument_run = run
+        run.resume()
 
-    def _sender(self, task: Any) -> tuple[Context | None, str | None]:
+    def _sender(self, task: Any) -> Sender:
         """Whose session sent the task: as the message says, or, when it runs eagerly, the one that is current here."""
         header = getattr(task.request, HEADER, None)
         if header is not None:
             return unpacked(header)
         session = current_session() if task.request.is_eager else None
-        return (None, None) if session is None else (session.context, session.id)
+        visit = visit_of(session)
+        return Sender(
+            None if session is None else session.context,
+            None if session is None else session.id,
+            None if visit is None else visit.visitor,
+        )
 
     def end(self, task: Any = None, state: str | None = None, **_: Any) -> None:
         """A run has ended."""
         run = getattr(getattr(task, "request", None), "ldinstrument_run", None)
-        if run is None:
-            return
-        session, before = run
-        task.request.ldinstrument_run = None
-        set_current(before)
-        finish(session, state or "", task.request.retries or 0)
+        if isinstance(run, RequestSession):
+            task.request.ldinstrument_run = None
+            run.pause()
+            finish(run, state or "", task.request.retries or 0)
 
     # -- the worker's life -----------------------------------------------------------------------
     def forked(self, **_: Any) -> None:
@@ -137,26 +151,35 @@ class Runs:
         flush(self._flush_timeout)
 
 
-def finish(session: Session, state: str, retries: int) -> None:
+def finish(run: RequestSession, state: str, retries: int) -> None:
     """Judge a run by Celery's *state*, and end its session; a run that will be repeated was no interaction."""
-    now = clock()
     outcome = {"SUCCESS": Outcome.SUCCESS, "FAILURE": Outcome.FAILURE}.get(state, Outcome.CANCELLED)
-    session._append((INTERACTION, outcome, now, now, None))
-    session.add_data(state=state, retries=retries)
-    session.end({Outcome.SUCCESS: "ended", Outcome.FAILURE: "error"}.get(outcome, "abandoned"))
+    run.judge(outcome, {Outcome.SUCCESS: "ended", Outcome.FAILURE: "error"}.get(outcome, "abandoned"))
+    if run.session is not None and run.store is None:
+        run.session.add_data(state=state, retries=retries)
+    run.end()
 
 
 # -- the header -------------------------------------------------------------------------------------
 
 
-def packed(context: Context, session_id: str) -> str:
+class Sender(NamedTuple):
+    """Where a task comes from: its context, the session's id, and the visit's visitor where there is a store."""
+
+    context: Context | None = None
+    session_id: str | None = None
+    visitor: str | None = None
+
+
+def packed(context: Context | None, session_id: str, visitor: str | None = None) -> str:
     """Kinds and keys of *context*, and which of them are anonymous; its other attributes stay at home."""
-    parts = [[kind, part.key, part.anonymous] for kind, part in kinds(context).items()]
-    return json.dumps({"context": parts, "session": session_id})
+    known = {} if context is None else kinds(context)
+    parts = [[kind, part.key, part.anonymous] for kind, part in known.items()]
+    return json.dumps({"context": parts, "session": session_id, "visitor": visitor})
 
 
-def unpacked(header: Any) -> tuple[Context | None, str | None]:
-    """The context and the session's id of a header; None of a header that is not ours."""
+def unpacked(header: Any) -> Sender:
+    """What a header says; nothing, when it is not ours."""
     from ldclient import Context
 
     try:
@@ -164,8 +187,9 @@ def unpacked(header: Any) -> tuple[Context | None, str | None]:
         parts = [
             Context.builder(key).kind(kind).anonymous(anonymous).build() for kind, key, anonymous in told["context"]
         ]
-        context = parts[0] if len(parts) == 1 else Context.create_multi(*parts)
+        context = Context.create_multi(*parts) if parts else None
+        valid = context if context is not None and context.valid else None
+        return Sender(valid, told.get("session"), told.get("visitor"))
     except Exception as error:
         ledger.failure("celery header", error)
-        return None, None
-    return (context if context.valid else None), str(told.get("session", "")) or None
+        return Sender()

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
+import ldclient
 import pytest
 
 import ldinstrument as ld
-from ldinstrument import sessions, testing
+from ldinstrument import sessions, stores, testing
 from ldinstrument.devserver import LocalLaunchDarkly
+from ldinstrument.integrations.boundaries import REQUEST
+from ldinstrument.integrations.wsgi import SessionMiddleware
 
 celery = pytest.importorskip("celery")
 
@@ -101,8 +105,8 @@ def test_the_header_carries_kinds_and_keys_and_no_attributes() -> None:
 
     assert "Lovelace" not in header
     assert "example.org" not in header
-    context, session = unpacked(header)
-    assert session == "s-1"
+    context, session, visitor = unpacked(header)
+    assert (session, visitor) == ("s-1", None)
     assert context is not None
     assert context.fully_qualified_key == Context.create_multi(Context.create("ada"), team).fully_qualified_key
     assert context.get_individual_context("team").anonymous is True
@@ -111,13 +115,7 @@ def test_the_header_carries_kinds_and_keys_and_no_attributes() -> None:
 @pytest.mark.parametrize("header", ["", "{}", "[1]", '{"context": [["user"]]}', 7])
 def test_a_header_that_is_not_ours_costs_only_itself(header: Any) -> None:
     """Somebody else's message must not stop the task."""
-    assert unpacked(header) == (None, None)
-
-
-@pytest.fixture
-def launchdarkly() -> Iterator[LocalLaunchDarkly]:
-    with LocalLaunchDarkly() as local:
-        yield local
+    assert unpacked(header) == (None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +175,45 @@ print("packed", len([one.get(timeout=60) for one in sent]))
 broken.get(timeout=60, propagate=False)
 print(flaky.get(timeout=60))
 """
+
+
+def test_with_a_store_a_run_is_part_of_the_visit_it_was_sent_from(launchdarkly: LocalLaunchDarkly) -> None:
+    """The message carries the visitor: page and job are one session, with the sum of both."""
+    environment = {"LDINSTRUMENT_URL": launchdarkly.url, "no_proxy": "127.0.0.1"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        client = ldclient.LDClient(ld.launchdarkly_config("sdk-test", events_only=True))
+    with contextlib.closing(client), stores.open_store("memory:", client=client, sweep=False) as store:
+        app = celery.Celery("visits", broker="memory://")
+        app.conf.task_always_eager = True
+        instrument(app, store=store, client=client)
+
+        @app.task
+        def pack() -> None:
+            ld.track_conversion(2.0)
+
+        def page(environ: Any, start_response: Any) -> list[bytes]:
+            ld.track_conversion(1.0)
+            pack.delay()
+            start_response("200 OK", [])
+            return []
+
+        site = SessionMiddleware(page, context="ada", store=store, client=client, secret="s")
+        environ: dict[str, Any] = {}
+        setup_testing_defaults(environ)
+        body = site(environ, lambda *_: None)
+        list(body)
+        body.close()  # type: ignore[attr-defined]
+        assert 1 == store.holdings().open
+        visitor = environ[REQUEST].visitor
+        stores.end_session(store, visitor)
+        store.sweep()
+
+        launchdarkly.wait_for(lambda: launchdarkly.custom_events("session.interactions"))
+    assert [2] == [event["metricValue"] for event in launchdarkly.custom_events("session.interactions")]
+    assert [3.0] == [event["metricValue"] for event in launchdarkly.custom_events("business.conversion")]
+    assert [] == launchdarkly.custom_events("job.interactions")
 
 
 def test_nothing_is_added_to_a_message_sent_outside_a_session() -> None:
