@@ -10,6 +10,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -71,7 +72,7 @@ class Token:
         return isinstance(other, Token) and self.reveal() == other.reveal()
 
     def __hash__(self) -> int:
-        return hash(self.source)
+        return hash(self.reveal())
 
     def __reduce__(self) -> Any:
         raise TypeError("a Token is not written anywhere; hand over where it comes from instead")
@@ -103,6 +104,8 @@ def why_not_a_token(text: object) -> str:
     for prefix, what in (("sdk-", "an SDK key"), ("mob-", "a mobile key")):
         if text.startswith(prefix):
             return f"this is {what}, which the REST API refuses; it needs an API access token (api-...)"
+    if re.fullmatch(r"[0-9a-f]{24}", text):
+        return "this is a client-side ID, which the REST API refuses; it needs an API access token (api-...)"
     return ""
 
 

@@ -29,9 +29,10 @@ def doctor(
     Exit code 0: every link holds, 1: a link is broken, 4: nothing is broken, but something looks wrong.
     """
     found = declared(code)
+    known = code or metric in {one.key for one in found.metrics}
     with connect(project, host) as api, progress("examining"):
         if metric is not None:
-            walked = examine(metric, api, found.metrics)
+            walked = examine(metric, api, found.metrics if known else ())
             by_metric: dict[str, list[Finding]] = {}
         else:
             walked, by_metric = examine_all(api, found.metrics)

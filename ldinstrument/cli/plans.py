@@ -227,6 +227,8 @@ def _summary(made: Plan) -> str:
 
 
 def _next_step(made: Plan, targets: Sequence[str] | None, update: bool) -> None:
+    if not targets:
+        say("these are the standard metrics; ldinstrument plan YOUR_PACKAGE plans what your code needs", on=err())
     target = "".join(f" {target}" for target in targets or ())
     if made.errors:
         say("nothing can be applied before the errors are mended", "red", on=err())

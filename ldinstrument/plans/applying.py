@@ -33,27 +33,25 @@ def apply(
         PlanError: the plan has errors; nothing was done.
         ApiError: a context kind could not be created.
     """
+    # A metric that does not exist yet can only be in error for want of its analysis units.
+    errors = [change for change in plan.errors if change.found is not None or not create_context_kinds]
+    if errors:
+        raise PlanError(
+            "nothing was applied: " + "; ".join(f"{change.metric.key}: {change.problem}" for change in errors)
+        )
     if create_context_kinds:
         plan = _with_context_kinds(plan, api)
-    if plan.errors:
-        raise PlanError(
-            "nothing was applied: " + "; ".join(f"{change.metric.key}: {change.problem}" for change in plan.errors)
-        )
     return carry_out(plan, api, update, progress or (lambda *_: None))
 
 
 def _with_context_kinds(plan: Plan, api: MetricsAPI) -> Plan:
     kinds = api.context_kinds() if plan.missing_units else {}
-    made = {unit for unit, _ in plan.missing_units}
-    for unit in sorted(made):
+    for unit, _ in plan.missing_units:
         if kinds.get(unit, True):
             api.create_context_kind(unit)
         api.add_analysis_unit(unit)
     changes = tuple(
-        replace(change, action="create", problem="")
-        if change.action == "error" and change.found is None and made
-        else change
-        for change in plan.changes
+        replace(change, action="create", problem="") if change.action == "error" else change for change in plan.changes
     )
     return replace(plan, changes=changes, missing_units=())
 

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, overload
 
 from .. import metrics as definitions
 from ..credentials import Token
@@ -19,6 +20,30 @@ from .changes import Plan
 from .comparing import places, plan
 
 GRACE_SECONDS = 1.0
+
+
+@overload
+def bootstrap(
+    project: str | None = None,
+    *,
+    catalog: Iterable[Metric] | None = None,
+    token: str | Token | None = None,
+    base_uri: str | None = None,
+    timeout: float = 30.0,
+    wait: Literal[True] = True,
+) -> Plan: ...
+
+
+@overload
+def bootstrap(
+    project: str | None = None,
+    *,
+    catalog: Iterable[Metric] | None = None,
+    token: str | Token | None = None,
+    base_uri: str | None = None,
+    timeout: float = 30.0,
+    wait: bool,
+) -> Plan | None: ...
 
 
 def bootstrap(

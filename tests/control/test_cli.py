@@ -349,6 +349,15 @@ def test_doctor(run: Callable[..., Ran], api: MetricsAPI, app: str) -> None:
     assert found["findings"][-1]["check"] == "last seen"
 
 
+def test_doctor_without_the_code_looks_at_launchdarkly_only(run: Callable[..., Ran], api: MetricsAPI) -> None:
+    """It says that it has not seen the code, and claims nothing about it."""
+    api.create(SUM)
+    walked = run("doctor", "cart.value", "--json").json["findings"]
+    told = {one["check"]: one["status"] for one in walked}
+    assert (told["definition"], told["event key"]) == ("unknown", "ok")
+    assert "--code" in next(one["command"] for one in walked if one["check"] == "definition")
+
+
 # -- around a local LaunchDarkly -------------------------------------------------------------------
 
 

@@ -123,7 +123,7 @@ def test_bytes_that_are_no_text_are_a_remark(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [("", "empty"), ("sdk-secret", "an SDK key"), ("mob-secret", "a mobile key"),
+    [("", "empty"), ("sdk-secret", "an SDK key"), ("mob-secret", "a mobile key"), ("5ec4e7" * 4, "a client-side ID"),
      ("Bearer api-secret", "without 'Bearer'"), ("api secret", "white space"), ("api-secret\x00", "white space"),
      ("api-s\u00e9cret", "characters")],
 )  # fmt: skip
@@ -157,6 +157,8 @@ def test_a_token_does_not_show_itself() -> None:
     told = f"{token} {token!r} {[token]} {attributes} {getattr(token, '__dict__', {})}"
     assert "secret" not in told
     assert repr(token) == "<Token from LD_API_KEY>"
+    assert token == Token("api-secret-9", "elsewhere")
+    assert len({token, Token("api-secret-9", "elsewhere"), Token("api-other")}) == 2
     for leak in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError):
             leak(token)

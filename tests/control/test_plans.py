@@ -174,6 +174,16 @@ def test_missing_analysis_units_are_an_error_with_the_way_out(api: MetricsAPI) -
     assert plan([metric], api).missing_units == ()
 
 
+def test_context_kinds_are_not_created_for_a_plan_in_error(api: MetricsAPI) -> None:
+    """Nothing is applied means nothing at all."""
+    api.create(Metric("session.duration", unit="seconds", success_criteria="LowerThanBaseline"))
+    made = plan([*STANDARD_METRICS, Metric("org.seats", measure="count", analysis_units=("organization",))], api)
+    assert len(made.errors) == 2
+    with pytest.raises(PlanError, match="seconds"):
+        apply(made, api, create_context_kinds=True)
+    assert "organization" not in api.context_kinds()
+
+
 def test_one_refusal_does_not_keep_the_others(ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric) -> None:
     """A metric that LaunchDarkly refuses is reported; the rest is created."""
     ld.fault("/api/v2/metrics/default", method="POST", status=400, body='{"code": "invalid_request", "message": "odd"}')
