@@ -55,6 +55,7 @@ def sweep(
     limit: int | None = None,
     idle: float | None = None,
     maximum: float | None = None,
+    remember: float | None = None,
 ) -> SweepReport:
     """Report what has ended in a store, now and on this thread: for cron, serverless and tests. Never raises for a
     store or a server that fails; the report says so.
@@ -65,13 +66,17 @@ def sweep(
             `LAUNCHDARKLY_SDK_KEY`.
         sdk_key: of the environment that the sessions belong to.
         limit: at most so many sessions.
-        idle, maximum: for an address; those that the workers use.
+        idle, maximum, remember: for an address; those that the workers use.
 
     Raises:
         DefinitionError: an address that is none, or no SDK key anywhere.
     """
     mine = not isinstance(store, SessionStore)
-    keeper = store if isinstance(store, SessionStore) else _opened(store, idle, maximum)
+    keeper = (
+        store
+        if isinstance(store, SessionStore)
+        else _opened(store, {"idle": idle, "maximum": maximum, "remember": remember})
+    )
     try:
         return keeper.sweep(limit, client=client, outlet=_outlet(keeper, client, sdk_key))
     finally:
@@ -85,9 +90,9 @@ def _outlet(keeper: SessionStore, client: Any | None, sdk_key: str | None) -> Ou
     return outlet_for(sdk_key)
 
 
-def _opened(store: Store | str | Path, idle: float | None, maximum: float | None) -> SessionStore:
+def _opened(store: Store | str | Path, times: dict[str, float | None]) -> SessionStore:
     if isinstance(store, (str, Path)):
-        return open_store(store, sweep=False, idle=idle, maximum=maximum)
+        return open_store(store, sweep=False, **times)
     return SessionStore(store, sweep=False)
 
 

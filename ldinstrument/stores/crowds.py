@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import socket
@@ -56,4 +57,5 @@ def _first_of_its_kind() -> bool:
         claimed.close()
         return False
     _witness, _held_by = claimed, os.getpid()
+    atexit.register(claimed.close)
     return True
