@@ -127,7 +127,7 @@ def plan_code(made: Plan, found: Scan) -> int:
 
 def apply_code(done: Plan, found: Scan) -> int:
     """The exit code that says what is left after applying."""
-    if done.failed:
+    if done.failed or done.errors:
         return FAILED
     left = [change for change in done.drift if change.result != "updated"]
     return DRIFT if left or done.finer or found.undeclared else 0

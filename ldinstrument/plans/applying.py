@@ -6,8 +6,9 @@ import time
 from dataclasses import replace
 
 from ..errors import ApiError, Conflict, PlanError
-from ..rest import MetricsAPI, differences, metric_body
-from .changes import Action, Change, Plan, Progress
+from ..rest import MetricsAPI
+from .changes import Change, Plan, Progress
+from .comparing import compared
 
 
 def apply(
@@ -94,9 +95,7 @@ def _create(change: Change, api: MetricsAPI) -> Change:
             conflict = error
         found = api.find(change.metric.key)
         if found is not None:
-            differing = differences(metric_body(change.metric), found)
-            action: Action = "drift" if any(not one.label for one in differing) else "unchanged"
-            return replace(change, action=action, found=found, differences=differing, result="created by another")
+            return replace(compared(change.metric, found, change.place), result="created by another")
         # "Try again later" is LaunchDarkly's own advice for a 409 behind which there is nothing.
         time.sleep(0.1 * 2**attempt)
     raise conflict

@@ -95,6 +95,11 @@ def _change(metric: Metric, found: RemoteMetric | None, units: frozenset[str] | 
     if found is None:
         problem = f"the project has no analysis unit {', '.join(map(repr, absent))}" if absent else ""
         return Change(metric, "error" if absent else "create", problem=problem, place=place)
+    return compared(metric, found, place)
+
+
+def compared(metric: Metric, found: RemoteMetric, place: str = "") -> Change:
+    """The change for a metric that exists."""
     differing = differences(metric_body(metric), found)
     problem = incompatible(metric, found)
     if problem:

@@ -12,7 +12,7 @@ import pytest
 
 from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.ledger import ledger
-from ldinstrument.metrics import Metric, catalog
+from ldinstrument.metrics import STANDARD_METRICS, Metric, catalog
 from ldinstrument.rest import MetricsAPI
 
 TOKEN = "api-0f1e2d3c-very-secret"  # made up; tests grep for it
@@ -29,8 +29,10 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
 
 @pytest.fixture(autouse=True)
 def _clean_globals() -> Iterator[None]:
-    """The default catalog and the ledger are as they were."""
+    """The default catalog has the standard metrics only, whatever other tests' modules declare, and gets theirs back."""
     metrics = list(catalog)
+    catalog.clear()
+    catalog.add(*STANDARD_METRICS)
     yield
     catalog.clear()
     catalog.add(*metrics)

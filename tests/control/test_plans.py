@@ -215,6 +215,15 @@ def test_created_by_another_in_between(
     assert (done[SUM.key].result, done[SUM.key].action) == ("created by another", "drift")
 
 
+def test_created_by_another_with_another_unit(ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric) -> None:
+    """An older program, at the same moment, with seconds: an error, as plan would have said."""
+    made = plan([latency], api)
+    api.create(Metric(latency.key, unit="seconds", success_criteria="LowerThanBaseline"))
+    (change,) = apply(made, api).changes
+    assert (change.action, change.result) == ("error", "created by another")
+    assert "seconds" in change.problem
+
+
 def test_a_409_behind_which_there_is_nothing_is_tried_again(
     ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric
 ) -> None:
