@@ -22,8 +22,19 @@ def send(ld: LocalLaunchDarkly, *events: dict) -> requests.Response:
         return session.post(ld.url + "/bulk", json=list(events), headers=HEADERS, timeout=10)
 
 
+_elsewhere: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def _servers_of_other_tests() -> None:
+    """Fixtures of other folders may keep a server of theirs for the whole run."""
+    _elsewhere.clear()
+    _elsewhere.update(threading.enumerate())
+
+
 def ours() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("ldinstrument-devserver")]
+    threads = set(threading.enumerate()) - _elsewhere
+    return [thread.name for thread in threads if thread.name.startswith("ldinstrument-devserver")]
 
 
 def test_it_listens_on_loopback_and_leaves_no_thread():
