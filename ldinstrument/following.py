@@ -20,6 +20,10 @@ from .shapes import ASYNC_GENERATOR, COROUTINE, GENERATOR, Unawaited, follower_s
 class Watcher(Protocol):
     """Hears what becomes of a call. None of its methods may raise."""
 
+    @property
+    def delegates(self) -> bool:
+        """Whether a generator, once it has begun, needs no resume and pause: `yield from` costs a quarter."""
+
     def resume(self) -> None:
         """The user's code is about to run."""
 

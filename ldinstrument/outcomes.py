@@ -23,6 +23,8 @@ class Outcome(str, Enum):
     CANCELLED = "cancelled"
     ABANDONED = "abandoned"
 
+    __hash__ = str.__hash__  # Enum's own is Python code, and each run is counted by its outcome
+
     @property
     def finished(self) -> bool:
         """Whether a run that ended so has a success rate and a duration."""

@@ -47,6 +47,8 @@ class Run:
     __slots__ = ("_args", "_consumer", "_data", "_failure", "_first", "_kwargs", "_options", "_over", "_session",
                  "_started", "_task")  # fmt: skip
 
+    delegates = True  # a task only reads the session, so between its first item and its end there is nothing to do
+
     def __init__(
         self,
         task: TaskDefinition,

@@ -184,6 +184,7 @@ class Stay:
     """Watches one call or stream: the session is swapped in by value around each resume, and ends with it."""
 
     __slots__ = ("_mine", "_streaming", "_visit")
+    delegates = False
 
     def __init__(self, visit: Visit, *, streaming: bool) -> None:
         self._visit = visit

@@ -86,6 +86,14 @@ def run({params}):
         except _BaseException as _error:
             _step = _partial(_inner.throw, _bare(_error))
         else:
+            if _sent is None and _watch.delegates:
+                try:
+                    _result = yield from _inner
+                except _BaseException as _error:
+                    _watch.raised(_error)
+                    raise
+                _watch.returned(_result)
+                return _result
             _step = _inner.__next__ if _sent is None else _partial(_inner.send, _sent)
         if _exit is not None:
             _watch.resume()

@@ -19,6 +19,7 @@ class Carried:
     """Swaps a session in, by value, while what was carried runs."""
 
     __slots__ = ("_before", "_mine")
+    delegates = False
 
     def __init__(self, mine: Session | None) -> None:
         self._mine = mine
