@@ -34,6 +34,11 @@ _PUT = (
     "ON CONFLICT (key) DO UPDATE SET due = excluded.due, text = excluded.text"
 )
 
+_FORGET = (
+    "DELETE FROM visitors WHERE rowid IN "
+    "(SELECT rowid FROM visitors WHERE due <= ? AND substr(text, 1, 1) = '-' ORDER BY due LIMIT 1000)"
+)
+
 
 class SqliteStore:
     """A store in a file.
@@ -99,10 +104,11 @@ class SqliteStore:
         return [Ended(str(place), text) for place, text in rows]
 
     def _retire(self, file: sqlite3.Connection, limit: int, now: int) -> None:
-        """Move on what has fallen silent, and forget who has been gone for long."""
-        query = "SELECT key, text FROM visitors WHERE due <= ? ORDER BY due LIMIT ?"
+        """Forget who has been gone for long, and move on what has fallen silent."""
+        file.execute(_FORGET, (now,))
+        query = "SELECT key, text FROM visitors WHERE due <= ? AND substr(text, 1, 1) != '-' ORDER BY due LIMIT ?"
         for key, text in file.execute(query, (now, limit)).fetchall():
-            record = None if text.startswith(TOMBSTONE) else readable(text)
+            record = readable(text)
             if record is None:
                 file.execute("DELETE FROM visitors WHERE key = ?", (key,))
             else:

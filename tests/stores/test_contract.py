@@ -151,6 +151,19 @@ def test_what_is_long_gone_is_forgotten(make_store):
     assert store.merge(KEY, delta("s-2")).previous_id == ""
 
 
+def test_those_who_are_long_gone_do_not_hold_up_a_sweep(make_store):
+    """Any number of forgotten visitors is no reason to claim less than what is over."""
+    store = make_store(idle=0.01, remember=0.01)
+    for number in range(300):
+        store.merge(f"session:gone-{number}", delta())
+        store.end(f"session:gone-{number}", "logout")
+    assert len(ended(store)) == 300
+    store.merge(KEY, delta("s-1"))
+    silent()
+
+    assert [one.text and parsed(one.text).id for one in store.claim(10, 60.0, "the-test")] == ["s-1"]
+
+
 def test_a_session_that_fell_silent_cannot_be_ended_later(make_store):
     """It has ended by itself: it keeps that as its reason, and its end does not move to now."""
     store = make_store(idle=0.02)
