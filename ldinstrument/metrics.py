@@ -424,6 +424,13 @@ def event_rule(event_key: str, metrics: Iterable[Metric]) -> EventRule:
     return EventRule(event_key, numeric, not numeric and counting, rollup, rate, units)
 
 
+_RULES_CAP = 10_000
+
+
+def _nobodys(event_key: str) -> EventRule:
+    return EventRule(event_key, False, False, "each", None, frozenset(), declared=False)
+
+
 class Catalog:
     """The metrics that a program needs, by key.
 
@@ -491,9 +498,9 @@ class Catalog:
         if found is None:
             with self._lock:
                 feeding = [metric for metric in self._metrics.values() if metric.event == event_key]
-                if not feeding:
-                    return EventRule(event_key, False, False, "each", None, frozenset(), declared=False)
-                found = self._rules[event_key] = event_rule(event_key, feeding)
+                found = event_rule(event_key, feeding) if feeding else _nobodys(event_key)
+                if feeding or len(self._rules) < _RULES_CAP:  # keys that nobody declared may come from outside
+                    self._rules[event_key] = found
         return found
 
     def __getitem__(self, key: str) -> Metric:

@@ -35,6 +35,7 @@ from .metrics import (
     Metric,
     catalog,
     session_metrics,
+    task_metrics,
 )
 from .outcomes import INTERACTION, OUTCOMES, Outcome, TaskDefinition
 from .rollups import Emission, Fold, Group
@@ -355,9 +356,9 @@ class Session:
         tally[4] += milliseconds
         ledger.recorded(task.values_per_run)
         if rule := task.rule("success_rate"):
-            self._into(rule, 1.0 if outcome is Outcome.SUCCESS else 0.0, data, ended)
+            self._into(_declared(rule, task, "success_rate"), float(outcome is Outcome.SUCCESS), data, ended)
         if rule := task.rule("duration"):
-            self._into(rule, milliseconds, data, ended)
+            self._into(_declared(rule, task, "duration"), milliseconds, data, ended)
 
     def _into(self, rule: EventRule, value: Any, data: dict[str, Any] | None, at: float) -> None:
         if self._silent and not within_rate(rule.event_key, rule.rate):
@@ -532,6 +533,14 @@ class Session:
         self._folds.clear()
         self._waiting.clear()
         self._partial = True
+
+
+def _declared(rule: EventRule, task: TaskDefinition, suffix: str) -> EventRule:
+    """*rule*, or that of the task's own metric when the catalog was cleared after the decoration (tests)."""
+    if rule.declared:
+        return rule
+    catalog.add(task_metrics(task.key, (suffix,))[suffix])
+    return catalog.rule(task.metrics[suffix])
 
 
 def _task_summary(tally: list[float]) -> TaskSummary:

@@ -498,6 +498,21 @@ def test_a_decorator_on_an_inner_function_changes_nothing_of_the_rate(ld_events:
     assert [0.0] == ld_events.values("area.inner.success_rate")
 
 
+def test_a_task_outlives_a_cleared_catalog(ld_events: RecordingClient) -> None:
+    """`testing.reset()` between tests must not turn the numbers of module-level tasks into events without value."""
+
+    @ld.track_task("area.kept")
+    def kept() -> None:
+        pass
+
+    ld.catalog.clear()
+    with ld.session("u-1"):
+        kept()
+
+    assert [1.0] == ld_events.values("area.kept.success_rate")
+    assert "area.kept.duration" in ld.catalog
+
+
 # -- where it runs --------------------------------------------------------------------------------------
 
 
