@@ -56,6 +56,8 @@ def worker(address: str, events: str, skew: float) -> None:
     )  # fmt: skip
     store = open_store(address, idle=IDLE, interval=INTERVAL, lease=LEASE, client=client)
 
+    _linger(store.store)
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             parts = self.path.strip("/").split("/")
@@ -87,6 +89,19 @@ def worker(address: str, events: str, skew: float) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     print(server.server_address[1], flush=True)
     server.serve_forever()
+
+
+def _linger(store: Any) -> None:
+    """Rest now and then at the places where it matters who is killed: before sealing, and before acknowledging."""
+    store.seal, store.acknowledge = _slowly(store.seal), _slowly(store.acknowledge)
+
+
+def _slowly(verb: Any) -> Any:
+    def later(*arguments: Any) -> Any:
+        time.sleep(random.choice((0.0, 0.0, 0.2)))
+        return verb(*arguments)
+
+    return later
 
 
 class Worker:
