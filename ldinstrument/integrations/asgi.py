@@ -176,9 +176,17 @@ def route_of(scope: Scope) -> str | None:
 
     Inside a mounted application it is the template that this one knows, without the mount's prefix.
     """
-    route = scope.get("route")
+    route = scope.get("route") or _route_by_endpoint(scope)
     found = scope.get("path_template") or getattr(route, "path_format", None) or getattr(route, "path", None)
     return found if isinstance(found, str) else None
+
+
+def _route_by_endpoint(scope: Scope) -> Any:
+    """Older Starlettes name the endpoint only: its route is the one that has it, if it is the only one."""
+    endpoint = scope.get("endpoint")
+    routes = getattr(scope.get("router"), "routes", None) or ()
+    found = [route for route in routes if endpoint is not None and getattr(route, "endpoint", None) is endpoint]
+    return found[0] if len(found) == 1 else None
 
 
 # -- what is learnt from the messages ---------------------------------------------------------------

@@ -5,9 +5,9 @@ app = Celery(...)
 instrument(app)
 ```
 
-A task sent from within a session takes its context (kinds and keys, no attributes) and its id along in a message header.
-In the worker each run is a session of its own, called `job`, for that context; with a store it is part of the visit that
-it was sent from.
+A task sent from within a session takes its context (kinds and keys, no attributes) and its id along in a message
+header. In the worker each run is a session of its own, called `job`, for that context; with a store it is part of the
+visit that it was sent from.
 """
 
 from __future__ import annotations
