@@ -102,7 +102,6 @@ class Session:
 
     __slots__ = (
         "__weakref__",
-        "_adopted",
         "_context",
         "_data",
         "_end_reason",
@@ -147,7 +146,6 @@ class Session:
         self.name = name
         self.client = client
         self._context = context
-        self._adopted = context is None
         self._data = copied(data, f"{name}.*") or {}
         self._outer = outer
         # Outside a session, one call becomes a session of its own: no session.* metrics, but the rate limit holds.
@@ -261,20 +259,18 @@ class Session:
         """
         known = as_context(context)
         if known is not None:
-            self._become(known, adopted=False)
+            self._become(known)
 
-    def _become(self, new: Context, *, adopted: bool) -> None:
+    def _become(self, new: Context) -> None:
         with self._lock:
-            old, outgoing = self._context, []
-            if old is not None and not agree(old, new):
+            old, outgoing = self.context, []
+            if old is None:
+                outgoing, self._waiting = self._waiting, []
+            elif not agree(old, new):
                 outgoing = self._take()
             self._context = new if old is None else united(old, new)
-            self._adopted = adopted
             self._last = max(self._last, clock())
-            waiting, self._waiting = self._waiting, []
-        if old is None:
-            outgoing = waiting
-        self._send(outgoing, old if old is not None else new)
+        self._send(outgoing, new if old is None else old)
 
     def before_evaluation(self, flag_key: str, context: Any) -> None:
         """Emit what is held before *flag_key*'s first evaluation: no fold crosses an exposure."""
@@ -298,7 +294,7 @@ class Session:
         if known is None:
             inherited = self.context
             if inherited is None or agree(inherited, seen):
-                self._become(seen if inherited is None else united(inherited, seen), adopted=True)
+                self._become(seen)
         elif agree(known, seen):
             self._context = united(known, seen)
 

@@ -299,6 +299,17 @@ def test_another_key_emits_what_was_recorded_under_the_old_one(ld_events: Record
     assert [("visitor", 1), ("u-1", 10)] == [(event.context.key, event.value) for event in ld_events.of("area.sum")]
 
 
+def test_an_inherited_identity_is_emitted_before_another_takes_over(ld_events: RecordingClient) -> None:
+    """A chat without identity of its own was the request's user's until it says otherwise."""
+    ld.catalog.add(value("area.sum", aggregation="sum"))
+    with ld.session("visitor", name="request"), ld.session(name="chat") as s:
+        s.record("area.sum", 1)
+        s.identify("u-1")
+        s.record("area.sum", 10)
+
+    assert [("visitor", 1), ("u-1", 10)] == [(event.context.key, event.value) for event in ld_events.of("area.sum")]
+
+
 def test_another_kind_widens(ld_events: RecordingClient) -> None:
     """Identifying a kind that was not known yet loses nothing."""
     with ld.session("u-1") as s:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import missing_extra
+from ..ledger import Events
 from .traffic import QUESTIONS, Account, drive, served
 
 VISITORS = 120
@@ -15,11 +16,12 @@ VISITORS = 120
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What the demo did and what LaunchDarkly made of it: `accounts` by voice, the read-out, the flush report."""
+    """What the demo did and what LaunchDarkly made of it: `accounts` by voice, the read-out, the flush, the ledger."""
 
     accounts: dict[str, Account]
     readout: Any
     report: Any
+    events: Events
 
 
 def run(serve: bool = False, visitors: int = VISITORS) -> int:
@@ -54,6 +56,7 @@ def play(launchdarkly: Any, visitors: int, advance: Callable[[], None] = lambda:
     from ..delivery import EventProcessor, Plugin, flush
     from ..integrations.wsgi import SessionMiddleware
     from ..plans import bootstrap
+    from ..sessions import stats
     from . import helpdesk
 
     address = dict.fromkeys(("base_uri", "events_uri", "stream_uri"), launchdarkly.url)
@@ -69,7 +72,7 @@ def play(launchdarkly: Any, visitors: int, advance: Callable[[], None] = lambda:
         with served(application) as desk:
             accounts = drive(desk, visitors, advance)
         report = flush(timeout=10, client=client)
-        return Shown(accounts, launchdarkly.readout(), report)
+        return Shown(accounts, launchdarkly.readout(), report, stats().events)
     finally:
         client.close()  # type: ignore[no-untyped-call]
 
@@ -105,10 +108,10 @@ def _tables(console: Any, shown: Shown) -> None:
 
     visitors = {visitor for account in shown.accounts.values() for visitor in account.visitors}
     requests = sum(account.requests for account in shown.accounts.values())
-    report = shown.report
+    events = shown.events
     console.print(
-        f"{len(visitors)} visitors asked {requests} questions; the flush at the end delivered {report.delivered} "
-        f"events, lost {report.failed + report.dropped}"
+        f"{len(visitors)} visitors asked {requests} questions: {events.emitted} events emitted, "
+        f"{events.delivered} delivered, {sum(events.dropped.values())} dropped"
     )
     table = Table(
         Column("metric", no_wrap=True, min_width=29), "voice", "units", "events", "mean", "p50", "p95",
