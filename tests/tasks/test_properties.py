@@ -131,7 +131,6 @@ def driven(make: Callable[..., Any], program: Any, script: Any) -> tuple[list[An
     generator = make(program, heard)
     end = "nothing"
     for what, value in script:
-        started = generator.gi_frame is not None and generator.gi_frame.f_lasti != -1 if generator else False
         if generator is None:
             break
         if what == "drop":
@@ -142,7 +141,9 @@ def driven(make: Callable[..., Any], program: Any, script: Any) -> tuple[list[An
             break
         seen = observed(STEPS[what], generator, value)
         trace.append((what, seen, list(heard), SEEN.get(), generator.__name__))
-        end = ended(what, seen, end, started)
+        if seen[0] == "raised" and "ignored GeneratorExit" in seen[2]:
+            return trace, "refused"  # a bare one could be resumed even now; nobody does
+        end = ended(what, seen, end)
     generator = None
     if end == "running":
         end = "abandoned"
@@ -150,7 +151,7 @@ def driven(make: Callable[..., Any], program: Any, script: Any) -> tuple[list[An
     return [*trace, heard, SEEN.get()], end
 
 
-def ended(what: str, seen: Any, before: str, started: bool) -> str:
+def ended(what: str, seen: Any, before: str) -> str:
     """The model: how a run ends, from what a bare generator does."""
     if before not in ("nothing", "running"):
         return before
