@@ -29,7 +29,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
 
 @pytest.fixture(autouse=True)
 def _clean_globals() -> Iterator[None]:
-    """The default catalog has the standard metrics only, whatever other tests' modules declare; they get theirs back."""
+    """The default catalog has the standard metrics only, whatever other tests' modules declare; then all is back."""
     metrics = list(catalog)
     catalog.clear()
     catalog.add(*STANDARD_METRICS)

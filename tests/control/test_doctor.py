@@ -74,7 +74,7 @@ def test_an_unknown_project_ends_the_walk(token: str) -> None:
 
 def test_a_server_that_is_down_ends_the_walk(token: str) -> None:
     """No answer at all."""
-    with MetricsAPI("p", token=token, base_uri="http://127.0.0.1:9", budget=0.2) as api:
+    with MetricsAPI("p", token=token, base_uri="http://127.0.0.1:9", budget=5, sleep=lambda _: None) as api:
         assert "did not answer" in broken(access(api)).what
 
 
