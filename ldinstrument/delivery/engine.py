@@ -53,7 +53,7 @@ class Engine:
 
     def _begin(self) -> None:
         """Everything that a forked child needs afresh."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # re-entrant: a signal handler may flush what it has interrupted
         self._work = threading.Condition(self._lock)
         self._recorded: deque[tuple[Any, bool]] = deque()
         self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -388,6 +388,7 @@ class Engine:
         except Exception as error:
             ledger.failure("delivery", error)
             answer = Answer(0, error=type(error).__name__)
+        self._receipt(payload, answer)
         with self._lock:
             self._flying.discard(payload)
             self._digest(payload, answer, key)
@@ -396,7 +397,6 @@ class Engine:
         self._do_chores()
         if more:
             self._ring(seal=False)  # the coordinator keeps the time of the gate, and staffs
-        self._receipt(payload, answer)
 
     def _digest(self, payload: Payload, answer: Answer, key: str) -> None:
         status = answer.status
@@ -527,7 +527,7 @@ class Engine:
         if self._coordinator is not None and self._coordinator is not threading.current_thread():
             self._coordinator.join(0.2)
         if self._coordinator is None or not self._coordinator.is_alive():
-            self._guarded(self._seal)  # what came between the last flush and the end
+            self._seal_the_rest()
         with self._lock:
             self._leave()
             self._review()
@@ -536,6 +536,14 @@ class Engine:
             self._do_chores()
             self._guarded(self._spool.end)
         orphanage.told()
+
+    def _seal_the_rest(self) -> None:
+        """What came between the last flush and the end; a signal handler may have interrupted another sealing."""
+        if self._sealer_lock.acquire(timeout=0.2):
+            try:
+                self._guarded(self._seal_now)
+            finally:
+                self._sealer_lock.release()
 
     def wait_for_end(self, timeout: float) -> None:
         """Wait for an engine that closes itself; harmless for any other."""

@@ -90,5 +90,7 @@ class _AsyncEventProcessor(EventProcessor):
     async def stop(self) -> None:  # type: ignore[override]
         """Deliver for at most `close_timeout`, then end the threads."""
         if not self._engine.closed:
+            import asyncio
+
             await flush_async([self._engine], self._engine.options.close_timeout)
-            self._engine.close()
+            await asyncio.to_thread(self._engine.close)  # it may wait a moment for a thread and the disk

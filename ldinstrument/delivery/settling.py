@@ -68,13 +68,14 @@ async def aflush(timeout: float = 2.0, client: Any | None = None) -> FlushReport
 def flush_engines(engines: Iterable[Engine], timeout: float) -> Counter[str]:
     """Wait for *engines*; custom events by state, and `timed_out`."""
     deadline = _deadline(timeout)
-    waits: list[tuple[Engine, Ticket, threading.Event]] = []
+    waits: list[tuple[Engine, Ticket, threading.Lock]] = []
     for engine in engines:
-        done = threading.Event()
-        waits.append((engine, engine.open_ticket(done.set, deadline), done))
+        done = threading.Lock()  # not an Event: its own lock may be held by what a signal handler has interrupted
+        done.acquire()
+        waits.append((engine, engine.open_ticket(done.release, deadline), done))
     counts: Counter[str] = Counter()
     for engine, ticket, done in waits:
-        counts["timed_out"] += not done.wait(_left(deadline))
+        counts["timed_out"] += not done.acquire(timeout=_left(deadline))
         counts += engine.close_ticket(ticket)
     return counts
 

@@ -1,0 +1,136 @@
+"""Everything at once: many threads, a server in every mood, forks and signals in the middle."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+
+import faults
+import pytest
+from ldclient import Context, LDClient
+
+from ldinstrument.delivery import flush
+from ldinstrument.ledger import ledger
+
+CONTEXT = Context.create("u-1")
+MOODS = (
+    {},
+    {"status": 503},
+    {"status": 500},
+    {"status": 429, "headers": {"Retry-After": "0.05"}},
+    {"status": 408},
+    {"reset": True},
+    {"late": 0.15},
+    {"largest": 5},
+    {"stall": True, "counts": False},
+)
+
+
+def _adds_up() -> None:
+    events = ledger.stats().events
+    assert events.emitted == events.delivered + events.pending + events.unconfirmed + sum(events.dropped.values())
+
+
+@pytest.mark.parametrize("spool", [False, True], ids=["memory", "spool"])
+def test_many_threads_and_a_server_in_every_mood(server, make, tmp_path, spool):
+    """Once the server is well again, every event has arrived once; at every moment the ledger adds up."""
+    moods = random.Random(7)
+    for _ in range(60):
+        server.answer(times=1, **moods.choice(MOODS))
+    options = {"spool": tmp_path} if spool else {}
+    client = make(read_timeout=0.1, flush_interval=0.02, first_pause=0.01, longest_pause=0.05, **options)
+
+    def work(name: int) -> None:
+        for number in range(150):
+            client.track(f"{name}.{number}", CONTEXT)
+            time.sleep(0.001)
+            if number % 10 == 0:
+                flush(0.01, client)
+                _adds_up()
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    server.behave()
+    deadline = time.monotonic() + 30
+    while ledger.stats().events.pending and time.monotonic() < deadline:
+        flush(1.0, client)
+    _adds_up()
+    assert server.keys() == {f"{name}.{number}": 1 for name in range(6) for number in range(150)}
+    assert server.same_bytes()
+    assert max(server.posts_per_payload().values()) > 1
+    assert ledger.stats().events.delivered == 900
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
+def test_forks_while_threads_track_and_flush(server, tmp_path):
+    """Thirty children, forked while other threads hold whatever lock they like; none hangs, nothing comes twice."""
+    client = LDClient(faults.config(server.url, spool=tmp_path, flush_interval=0.01))
+    stop = threading.Event()
+
+    def work(name: str) -> None:
+        number = 0
+        while not stop.is_set():
+            client.track(f"{name}.{number}", CONTEXT)
+            number += 1
+            if number % 7 == 0:
+                flush(0.05, client)
+        counts[name] = number
+
+    counts: dict[str, int] = {}
+    threads = [threading.Thread(target=work, args=(f"parent{n}",)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(30):
+            child = os.fork()
+            if child == 0:
+                code = 1
+                try:
+                    signal.alarm(20)
+                    client.track(f"child.{number}", CONTEXT)
+                    code = 0 if flush(10.0, client).delivered == 1 else 2
+                finally:
+                    os._exit(code)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    while flush(5.0, client).pending:
+        pass
+    client.close()
+    expected = {f"child.{n}": 1 for n in range(30)} | {f"{k}.{n}": 1 for k, v in counts.items() for n in range(v)}
+    assert server.keys() == expected
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this platform has no interval timer")
+def test_a_signal_handler_may_track_and_flush(server, client):
+    """A handler that interrupts `track` and `flush` at random places does both itself, and nothing waits for itself."""
+    handled = 0
+
+    def handler(*_) -> None:
+        nonlocal handled
+        client.track(f"signal.{handled}", CONTEXT)
+        flush(0.01, client)
+        handled += 1
+        signal.setitimer(signal.ITIMER_REAL, 0.003)  # once more, only now: no handler inside a handler
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.003)
+    try:
+        for number in range(300):
+            client.track(f"main.{number}", CONTEXT)
+            flush(0.05, client)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    while flush(5.0, client).pending:
+        pass
+    assert handled > 10
+    assert server.keys() == {f"main.{n}": 1 for n in range(300)} | {f"signal.{n}": 1 for n in range(handled)}
