@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -45,6 +47,16 @@ def stream() -> flask.Response:
     return flask.Response(chunks())
 
 
+@application.get("/endless")
+def endless() -> flask.Response:
+    def chunks() -> Iterator[str]:
+        for _ in range(400):
+            yield "." * 20_000
+            time.sleep(0.01)
+
+    return flask.Response(chunks())
+
+
 @application.get("/boom")
 def boom() -> str:
     raise ValueError("broken on purpose")
@@ -65,6 +77,16 @@ async def stream_async() -> StreamingResponse:
         for _ in range(3):
             ld.track_conversion(1.0)
             yield "."
+
+    return StreamingResponse(chunks())
+
+
+@api.get("/endless")
+async def endless_async() -> StreamingResponse:
+    async def chunks() -> AsyncIterator[str]:
+        for _ in range(400):
+            yield "." * 20_000
+            await asyncio.sleep(0.01)
 
     return StreamingResponse(chunks())
 

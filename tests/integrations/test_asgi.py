@@ -274,3 +274,27 @@ def test_a_session_opened_in_a_sync_dependency_is_lost(events: testing.Recording
 
     app.get("/who")(who)
     assert get(app, "/who").text == '"none"'
+
+
+def test_a_dependency_of_the_application_may_identify_the_user(events: testing.RecordingClient) -> None:
+    """Behind the middleware: an async dependency that knows the user from other dependencies says it."""
+    import fastapi
+
+    async def current_user() -> str:
+        return "ada"
+
+    async def known(user: str = fastapi.Depends(current_user)) -> None:
+        session = ld.current_session()
+        assert session is not None
+        session.identify(user)
+
+    async def item(item: int) -> str:
+        ld.track_conversion(1.0)
+        return "ok"
+
+    app = fastapi.FastAPI(dependencies=[fastapi.Depends(known)])
+    app.get("/items/{item}")(item)
+    get(SessionMiddleware(app), "/items/7")
+
+    assert {"ada"} == {event.context.key for event in events}
+    assert 4 == len(events)

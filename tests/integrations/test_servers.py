@@ -58,7 +58,8 @@ def started(command: list[str], launchdarkly: LocalLaunchDarkly, folder: Path) -
     }
     if command[0] == "gunicorn":
         (folder / "hooks.py").write_text(HOOKS)
-        where = ["--bind", f"127.0.0.1:{port}", "--config", str(folder / "hooks.py"), "served_shop:application"]
+        hooks = ["--config", str(folder / "hooks.py")] if "--preload" in command else []
+        where = ["--bind", f"127.0.0.1:{port}", *hooks, "served_shop:application"]
     else:
         where = ["--host", "127.0.0.1", "--port", str(port), "served_shop:asgi"]
     process = subprocess.Popen(
@@ -115,3 +116,25 @@ def test_what_clients_did_is_what_arrives(name: str, launchdarkly: LocalLaunchDa
         totals[event["context"]["key"]] += event["metricValue"]
     assert {user: 3.0 * (met[user, "/buy"] + met[user, "/stream"]) for user in USERS} == totals
     assert {"/buy", "/stream", "/boom"} == {event["data"]["route"] for event in found}
+
+
+@pytest.mark.parametrize("name", ["gunicorn sync", "gunicorn gthread", "uvicorn"])
+def test_a_client_that_leaves_is_noticed(name: str, launchdarkly: LocalLaunchDarkly, tmp_path: Path) -> None:
+    """In the middle of a stream of 8 MB: abandoned, neither success nor failure."""
+    process, address = started(SERVERS[name], launchdarkly, tmp_path)
+    try:
+        host, _, port = address.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.sendall(b"GET /endless HTTP/1.1\r\nHost: shop\r\nX-User: ada\r\n\r\n")
+            assert b"200" in connection.recv(1000)
+        httpx.get(f"{address}/buy", headers={"X-User": "bob"}, timeout=30, trust_env=False)
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=40)
+    finally:
+        process.kill()
+        output = process.communicate()[0]
+
+    found = {event["context"]["key"]: event for event in launchdarkly.custom_events("request.interactions")}
+    assert {"ada": 0, "bob": 1} == {user: event["metricValue"] for user, event in found.items()}, output
+    assert 1 == found["ada"]["data"]["abandoned"]
