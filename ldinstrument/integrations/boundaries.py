@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,8 @@ class Boundary:
         self.context = context
         self.client = client
         self.store = _opened(store)
-        self._ignore = (*HEALTH_CHECKS, *([ignore] if isinstance(ignore, str) else ignore))
+        patterns = [*HEALTH_CHECKS, *([ignore] if isinstance(ignore, str) else ignore)]
+        self._is_ignored = re.compile("|".join(map(translate, patterns))).match
         session_event_keys(self.name)
 
     def begin(self, *, path: str, method: str, agent: str = "", preflight: bool = False) -> RequestSession:
@@ -79,7 +81,7 @@ class Boundary:
             agent: the user agent; health checkers make no session.
             preflight: whether it is a CORS preflight.
         """
-        if preflight or agent.startswith(PROBES) or any(fnmatchcase(path, pattern) for pattern in self._ignore):
+        if preflight or self._is_ignored(path) or agent.startswith(PROBES):
             return RequestSession(None)
         return self.open(method if method in METHODS else "OTHER")
 
