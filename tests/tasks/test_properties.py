@@ -240,9 +240,8 @@ async def adriven(make: Callable[..., Any], program: Any, script: Any, tasks: bo
         step = aobserved(ASTEPS[what], generator, value)
         seen = await (asyncio.create_task(step) if tasks else step)
         trace.append((what, seen, list(heard), SEEN.get()))
-        end = ended(
-            what, ("stopped", None) if seen[0] == "raised" and seen[1] is StopAsyncIteration else seen, end, True
-        )
+        exhausted = seen[0] == "raised" and seen[1] is StopAsyncIteration
+        end = ended(what, ("stopped", None) if exhausted else seen, end)
     await generator.aclose() if not generator.ag_running and end != "running" else None
     del generator
     gc.collect(0)
