@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import emission, sdk
@@ -67,6 +68,8 @@ class Engine:
         self._spool = self._made_spool()
         self._chores: list[Callable[[Spool], None]] = []
         self._at_disk = threading.Lock()
+        self._verdicts: deque[Callable[[], object]] = deque()
+        self._speaking = threading.Lock()
         self._sealer_lock = threading.Lock()
         self._lost: deque[None] = deque()
         self._posters = self._idle = self._dropped = 0
@@ -195,7 +198,7 @@ class Engine:
         return seal
 
     @staticmethod
-    def _guarded(work: Callable[[], None]) -> None:
+    def _guarded(work: Callable[[], object]) -> None:
         try:
             work()
         except Exception as error:
@@ -261,6 +264,7 @@ class Engine:
             for ticket in waiting:
                 ticket.sealed = True
             self._review()
+        self._pronounce()
         self._do_chores()
 
     def _join_drafts(self, spool: Spool) -> list[Payload]:
@@ -304,6 +308,7 @@ class Engine:
                     self._give_up("backlog_full", self._backlog.add(payload))
                 if self.closed:
                     self._leave()
+            self._pronounce()
             self._bell.put(False)
 
     # -- the spool: under the lock it is only noted what to write ----------------------------------
@@ -394,6 +399,7 @@ class Engine:
             self._digest(payload, answer, key)
             self._review()
             more = (bool(self._backlog) or self._abandoned) and not self.closed
+        self._pronounce()
         self._do_chores()
         if more:
             self._ring(seal=False)  # the coordinator keeps the time of the gate, and staffs
@@ -404,7 +410,7 @@ class Engine:
             self._gate.succeeded()
             self._sealer.intake.hear(answer)
             payload.state = "delivered"
-            ledger.delivered(payload.custom)
+            self._verdicts.append(partial(ledger.delivered, payload.custom))
             self._on_disk(lambda spool: spool.forget([payload]))
         elif status == 413:
             self._split(payload)
@@ -412,14 +418,7 @@ class Engine:
             self._give_up("http_400", [payload])
         else:
             if status in (401, 403):
-                self._gate.refused(key)
-                self._on_disk(lambda spool: spool.refused())
-                say(
-                    "refused",
-                    str(status),
-                    f"LaunchDarkly refuses the SDK key (HTTP {status}): nothing is sent until the key changes; "
-                    "check LAUNCHDARKLY_SDK_KEY",
-                )
+                self._refuse_key(status, key)
             else:
                 self._gate.failed(retry_after=retry_after(answer.headers.get("Retry-After")), lost=answer.lost)
             payload.state = "failed"
@@ -427,15 +426,38 @@ class Engine:
             if self.closed:
                 self._leave()
 
+    def _refuse_key(self, status: int, key: str) -> None:
+        self._gate.refused(key)
+        self._on_disk(lambda spool: spool.refused())
+        message = (
+            f"LaunchDarkly refuses the SDK key (HTTP {status}): nothing is sent until the key changes; "
+            "check LAUNCHDARKLY_SDK_KEY"
+        )
+        self._verdicts.append(partial(say, "refused", str(status), message))
+
     def _split(self, payload: Payload) -> None:
         heirs = payload.split()
-        if not heirs:
-            say("too_large", payload.first_key(), f"{payload.first_key()}: too large for LaunchDarkly (HTTP 413)")
-            self._give_up("too_large", [payload])
-        else:
+        if heirs:
             self._on_disk(lambda spool: spool.replace(payload, heirs))
+        else:
+            key = payload.first_key()
+            self._verdicts.append(partial(say, "too_large", key, f"{key}: too large for LaunchDarkly (HTTP 413)"))
+            self._give_up("too_large", [payload])
         for heir in reversed(heirs):
             self._give_up("backlog_full", self._backlog.add(heir, first=True))
+
+    def _pronounce(self) -> None:
+        """Tell the ledger what was decided under our lock, then release whoever waited for it, in this order.
+
+        Not under our lock, and never waiting for it: a signal handler may have interrupted a thread that holds the
+        ledger's. Whoever is speaking already says ours, too.
+        """
+        while self._verdicts and self._speaking.acquire(blocking=False):
+            try:
+                while self._verdicts:
+                    self._guarded(self._verdicts.popleft())
+            finally:
+                self._speaking.release()
 
     def _give_up(self, reason: str, payloads: Iterable[Payload]) -> None:
         gone = list(payloads)
@@ -445,7 +467,7 @@ class Engine:
             payload.state = "dropped"
             self._dropped += payload.custom
             if payload.custom:
-                ledger.dropped(reason, payload.custom)
+                self._verdicts.append(partial(ledger.dropped, reason, payload.custom))
 
     def _receipt(self, payload: Payload, answer: Answer) -> None:
         if self.options.on_receipt is None:
@@ -470,6 +492,7 @@ class Engine:
             ticket.sealed = self.closed or not (self._recorded or self._drafts or self._sealing)
             self._tickets.append(ticket)
             self._review()
+        self._pronounce()
         if not ticket.sealed:
             self._seal_here()
         with self._lock:
@@ -505,7 +528,7 @@ class Engine:
             left = ticket.unsettled()
             if not left or (opens > ticket.deadline and all(payload.state != "flying" for payload in left)):
                 self._tickets.remove(ticket)
-                ticket.release()
+                self._verdicts.append(ticket.release)
 
     def pending(self) -> int:
         """Custom events whose fate is not known."""
@@ -531,6 +554,7 @@ class Engine:
         with self._lock:
             self._leave()
             self._review()
+        self._pronounce()
         self._guarded(self._transport.close)
         if self._spool is not None:
             self._do_chores()
@@ -577,7 +601,7 @@ class Engine:
         """What stays in the spool is no longer this process's to count; whoever adopts it counts it as emitted."""
         for payload in left:
             if payload.custom:
-                ledger.dropped("spooled", payload.custom)
+                self._verdicts.append(partial(ledger.dropped, "spooled", payload.custom))
 
     def pause(self) -> None:
         """Before a fork."""
