@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import emission, sdk
-from ..delivery.complaints import say
+from ..delivery.complaints import on_event_loop, say
 from ..delivery.gates import Gate
 from ..errors import StrictError
 from ..ledger import ledger
@@ -109,7 +109,9 @@ class SessionStore:
             if parts is None:
                 return own
             self.prefer(session.client)
-            answer = self.merge(own.visitor, replace(delta_of(session, parts[0]), ends=ends))
+            # Who ends a session on an event loop, without `aend_request`, must not stop everybody else there.
+            later = self.store.shared and on_event_loop()
+            answer = self.merge(own.visitor, replace(delta_of(session, parts[0]), ends=ends), later=later)
             _send(session, parts[1], answer)
             if session._entries:
                 session._fold_up()
@@ -129,8 +131,13 @@ class SessionStore:
         if client is not None and self._client is None:
             self._client = client
 
-    def merge(self, visitor: str, delta: Delta) -> Merged | None:
+    def merge(self, visitor: str, delta: Delta, *, later: bool = False) -> Merged | None:
         """Add *delta* to the session of *visitor*: one round trip, at most one time-out.
+
+        Args:
+            visitor: whose.
+            delta: what is added.
+            later: on the sweeper's thread instead of this one, where there is one.
 
         Returns:
             The session that it went into; None when the store does not answer, and the delta waits, or when there was
@@ -139,14 +146,22 @@ class SessionStore:
         if emission.disabled():
             return None
         self._awake()
-        key, now = key_of(delta.name, visitor), time.monotonic()
-        operation = Operation(self._worker, next(self._numbers))
-        context = {kind: _utf8(whose) for kind, whose in delta.context.items()}
-        named = replace(delta, id=_utf8(delta.id), context=context, operation=operation)
-        found: Merged | None = self._attempt(_Late(key, now, named))
+        late = self._named(visitor, delta)
+        if later and self._sweeper is not None:
+            self._keep(late)
+            self._sweeper.ring()
+            return None
+        found: Merged | None = self._attempt(late)
         if delta.ends and self._sweeper is not None:
             self._sweeper.hurry()
         return found
+
+    def _named(self, visitor: str, delta: Delta) -> _Late:
+        """A delta with a name for its merge, from now on."""
+        operation = Operation(self._worker, next(self._numbers))
+        context = {kind: _utf8(whose) for kind, whose in delta.context.items()}
+        named = replace(delta, id=_utf8(delta.id), context=context, operation=operation)
+        return _Late(key_of(delta.name, visitor), time.monotonic(), named)
 
     def end(self, visitor: str, *, name: str = "session", reason: str = "ended", active: bool = False) -> Record | None:
         """End the open session of *visitor* now (logout); it is reported soon.
@@ -181,6 +196,8 @@ class SessionStore:
                 self._keep(late)
             return None
         self._succeeded()
+        if self._late and not self._sweeps:  # no thread that would: a few at a time
+            self.catch_up(10)
         return answer
 
     def _refused(self, late: _Late, error: Exception) -> bool:
@@ -251,9 +268,10 @@ class SessionStore:
         """How many merges wait for the store to answer."""
         return len(self._late)
 
-    def catch_up(self) -> None:
-        """Bring to the store what waited for it; ends at the first failure."""
-        while (late := self._oldest()) is not None:
+    def catch_up(self, most: int | None = None) -> None:
+        """Bring to the store what waited for it (at most *most*); ends at the first failure."""
+        done = itertools.count()
+        while (most is None or next(done) < most) and (late := self._oldest()) is not None:
             if time.monotonic() - late.since > MAX_WAIT:
                 self._give_up([late])
                 continue

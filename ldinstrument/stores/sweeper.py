@@ -38,6 +38,10 @@ class Sweeper:
         self._due = min(self._due, time.monotonic() + SOON)
         self._bell.set()
 
+    def ring(self) -> None:
+        """Something waits to be brought in: now, please."""
+        self._bell.set()
+
     def stop(self, timeout: float) -> bool:
         """End the thread after its keeper's last words; whether that was within *timeout* seconds."""
         self._stopped = True

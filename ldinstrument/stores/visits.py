@@ -15,6 +15,8 @@ def end_request(session: Session, store: SessionStore, visitor: str | None = Non
     """End the session of a request by merging it into the visitor's, in one round trip. Never raises, ends once.
 
     What folds (sums, occurrences, tallies, the dates) goes to the store; values that travel one by one leave at once.
+    On an event loop a shared store is talked to on the sweeper's thread, and the answer is not waited for: there,
+    `aend_request` is better.
 
     Args:
         session: of this request.

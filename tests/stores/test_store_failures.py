@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 from ldclient import LDClient
 from ldclient.config import Config, HTTPConfig
 
+from ldinstrument import session
 from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.ledger import ledger
 from ldinstrument.sessions import open_session
@@ -169,6 +171,44 @@ def test_what_waits_is_bounded_and_counted(keep):
     assert store.waiting == 10
     assert ledger.stats().values.discarded["store_down"] == 15
     assert ledger.stats().values.open == 10
+
+
+def test_an_event_loop_never_waits_for_a_shared_store(keep):
+    """`async with session(store=)` in a coroutine: the round trip is made on the sweeper's thread."""
+    threads = []
+
+    class Remote(MemoryStore):
+        shared = True
+
+        def merge(self, key, delta):
+            threads.append(threading.current_thread().name)
+            return super().merge(key, delta)
+
+    raw = Remote(Rules())
+    store = keep(raw, client=RecordingClient(), sweep=True, interval=60.0)
+
+    async def main():
+        async with session("ana", id="conv-1", store=store) as stay:
+            stay.interaction()
+
+    asyncio.run(main())
+    until(lambda: store.waiting == 0 and raw.holdings().open)
+
+    assert threads == ["ldinstrument.stores.sweeper"]
+    assert json.loads(raw.end("session:conv-1", "ended"))["t"][0] == 1
+
+
+def test_without_a_thread_the_next_merge_brings_in_what_waited(keep):
+    """A store opened with `sweep=False` (Lambda) catches up a few at a time, with each merge that succeeds."""
+    raw = Failing()
+    store = keep(raw, client=RecordingClient())
+
+    raw.away = True
+    refs = [visit(store) for _ in range(15)]
+    raw.away = False
+    until(lambda: refs.append(visit(store)) or (refs[-1].stored and store.waiting == 0))
+
+    assert json.loads(raw.end("session:v-1", "ended"))["t"][0] == len(refs)
 
 
 def test_an_end_that_could_not_be_said_is_said_later(keep):
@@ -537,13 +577,13 @@ def test_a_fork_shares_the_store_and_nothing_else(make_store, keep):
         ref = visit(store)
         return [inherited, ref.stored, ref.opened, store._worker != worker, store._sweeper is not None]
 
-    before = threading.active_count()
+    sweeper = store._sweeper
     answers = _in_child(child)
     after = visit(store)
 
     assert answers == [True, True, not raw.shared, True, True]
     assert after.stored
-    assert threading.active_count() == before
+    assert store._sweeper is sweeper
     assert json.loads(raw.end("session:v-1", "ended"))["t"][0] == (3 if raw.shared else 2)
 
 
