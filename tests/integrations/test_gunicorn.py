@@ -156,8 +156,18 @@ def work(number):
     )
     for folder in ("queue", "results"):
         (tmp_path / folder).mkdir()
-    program = [sys.executable, "-m", "celery", "-A", "tasks:queue", "worker", "-P", "prefork", "-c", "2", "-l", "warning",
-               "--without-gossip", "--without-mingle", "--without-heartbeat"]  # fmt: skip
+    options = [
+        "-P",
+        "prefork",
+        "-c",
+        "2",
+        "-l",
+        "warning",
+        "--without-gossip",
+        "--without-mingle",
+        "--without-heartbeat",
+    ]
+    program = [sys.executable, "-m", "celery", "-A", "tasks:queue", "worker", *options]
     log = (tmp_path / "log").open("w")
     worker = subprocess.Popen(program, cwd=tmp_path, env=_environment(server.url), stderr=log, stdout=log)
     try:
