@@ -24,10 +24,19 @@ def redis_binary() -> str | None:
     return None
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_port(*, cluster: bool = False) -> int:
+    """A free port; a cluster node also takes the one 10,000 above it."""
+    while True:
+        with socket.socket() as probe, socket.socket() as bus:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+            if not cluster:
+                return port
+            try:
+                bus.bind(("127.0.0.1", port - 10_000))
+            except OSError:
+                continue
+            return port - 10_000
 
 
 class RedisServer:
@@ -41,7 +50,7 @@ class RedisServer:
     """
 
     def __init__(self, binary: str, folder: Path, *, durable: bool = False, cluster: bool = False) -> None:
-        self.port = free_port()
+        self.port = free_port(cluster=cluster)
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._arguments = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
         self._arguments += ["--appendonly", "yes", "--appendfsync", "everysec"] if durable else []
@@ -52,14 +61,18 @@ class RedisServer:
 
     def start(self) -> None:
         import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
         self._process = subprocess.Popen(self._arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        with redis.Redis(port=self.port) as client:
-            for _ in range(400):
+        with redis.Redis(port=self.port, retry=Retry(NoBackoff(), 0)) as client:
+            for _ in range(600):
                 try:
                     client.ping()
                     break
                 except redis.exceptions.ConnectionError:
+                    if self._process.poll() is not None:
+                        raise RuntimeError("redis-server did not start") from None
                     time.sleep(0.05)
             else:
                 raise RuntimeError("redis-server did not come up")
