@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
@@ -112,7 +113,8 @@ def declared(targets: Sequence[str] | None) -> Scan:
         catalog = definitions.catalog
         metrics = tuple(catalog)
         return Scan(metrics, {metric.key: "" for metric in metrics})
-    with progress("importing") as report:
+    # What the imported code prints must not end up among the JSON.
+    with progress("importing") as report, contextlib.redirect_stdout(sys.stderr):
         return scan(targets, progress=lambda name: report(f"importing {name}", 0, 0))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -17,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+from ..credentials import find_api_host
 from ..plans import Progress as Report
 from ..rest import MetricsAPI
 
@@ -32,6 +34,8 @@ HostName = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
+LOCAL_SECONDS = 5.0
+"""What does not answer on this machine by then is not running."""
 FAILED, USAGE, CHANGES, DRIFT = 1, 2, 3, 4
 
 
@@ -67,11 +71,18 @@ def print_json(value: Any) -> None:
 
 def connect(project: str | None, host: str | None) -> MetricsAPI:
     """The API of a project; says on stderr where it is and whose token is used, never the token."""
-    api = MetricsAPI(project, base_uri=host, prompt=None)
+    local = find_api_host(host).local
+    api = MetricsAPI(project, base_uri=host, prompt=None, budget=LOCAL_SECONDS if local else 60.0, sleep=_patiently)
     for remark in api.token.remarks:
         warn(remark)
     say(f"project {api.project} at {api.host.url}; token from {api.token.source}", "dim", on=err())
     return api
+
+
+def _patiently(seconds: float) -> None:
+    if seconds >= 1:
+        say(f"LaunchDarkly is not ready; trying again in {seconds:.0f} s", "dim", on=err())
+    time.sleep(seconds)
 
 
 def table(*columns: str, right: Sequence[str] = (), keys: Iterable[str] = ()) -> Table:

@@ -28,6 +28,7 @@ SUM = Metric("cart.value", unit="dollars", success_criteria="HigherThanBaseline"
 APP = """
     import ldinstrument as ld
 
+    print("imported")
     ld.bootstrap(wait=False)  # must not create anything when the code is only looked at
     ld.catalog.add(ld.Metric("cart.value", unit="dollars", success_criteria="HigherThanBaseline", aggregation="sum"))
 
@@ -89,7 +90,7 @@ def test_plan_apply_plan(run: Callable[..., Ran], api: MetricsAPI, app: str) -> 
     planned = run("plan", app)
     assert planned.code == 3
     assert "checkout.total.duration" in planned.out
-    assert "program_cli.py:7" in planned.out
+    assert "program_cli.py:8" in planned.out
     assert "3 to create" in planned.out
     assert f"ldinstrument apply {app}" in planned.err
     assert "token from LDINSTRUMENT_URL" in planned.err
@@ -117,9 +118,10 @@ def test_plan_as_json(run: Callable[..., Ran], app: str) -> None:
     """The same as data, with nothing else on stdout."""
     planned = run("plan", app, "--json")
     found = planned.json
+    assert "imported" in planned.err
     assert (planned.code, found["exitCode"], found["project"]) == (3, 3, "default")
     assert {change["key"]: change["action"] for change in found["changes"]} == dict.fromkeys(KEYS, "create")
-    assert found["changes"][0]["declaredAt"] == "program_cli.py:5"
+    assert found["changes"][0]["declaredAt"] == "program_cli.py:6"
     applied = run("apply", app, "--json")
     assert {change["result"] for change in applied.json["changes"]} == {"created"}
 
@@ -162,6 +164,15 @@ def test_what_the_source_tells(run: Callable[..., Ran], app: str) -> None:
     assert "program_bad.py:6: track_task" in planned.out
     found = run("plan", app, "program_bad.py", "--json").json
     assert (len(found["undeclared"]), len(found["dynamic"])) == (1, 2)
+
+
+def test_a_local_launchdarkly_that_does_not_run(run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said soon, with the command that starts one."""
+    monkeypatch.setenv("LDINSTRUMENT_URL", "http://127.0.0.1:9")
+    began = time.monotonic()
+    ran = run("plan")
+    assert (ran.code, "is it running? (ldinstrument dev)" in ran.err) == (1, True)
+    assert time.monotonic() - began < 30
 
 
 def test_context_kinds_are_created_only_when_asked(run: Callable[..., Ran], api: MetricsAPI, app: str) -> None:

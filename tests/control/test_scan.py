@@ -262,8 +262,12 @@ def test_strangers_with_the_same_names_are_left_alone(package: Callable[..., str
         a="""
             class Recorder:
                 def record(self, key): ...
+            import ldinstrument
+            measured = ldinstrument.track_task
             def session(name): ...
             def track_task(key): ...
+            def shadowed(measured):
+                measured("not.ours")
             def work(session_factory):
                 Recorder().record("not.ours")
                 session("not-ours")
