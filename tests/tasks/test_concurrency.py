@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 
 import ldinstrument as ld
 from ldinstrument import emission, sessions
+from ldinstrument.outcomes import TaskDefinition
 from ldinstrument.sessions import current_session, entered, set_current
 from ldinstrument.testing import RecordingClient
 
@@ -148,6 +150,21 @@ def test_runs_without_a_session_in_many_threads(_switching: None) -> None:
     _together(*[many] * THREADS, *[lambda: [ld.stats() for _ in range(200)] and None] * 3)
     assert ld.stats().without_session == {"k": THREADS * 3 * ROUNDS}
     assert ld.stats().values.discarded == {"no_session": THREADS * 3 * ROUNDS * 2}
+
+
+def test_two_threads_that_fold_the_strays_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading the list and emptying it is one step: what two threads read is counted once."""
+
+    class Slow(list):  # type: ignore[type-arg]
+        def __getitem__(self, index: Any) -> Any:
+            found = super().__getitem__(index)
+            time.sleep(0.05)
+            return found
+
+    task = TaskDefinition("k", False, {"duration": "k.duration"})
+    monkeypatch.setattr(sessions, "strays", Slow([task] * 10))
+    _together(sessions.count_strays, sessions.count_strays, sessions.count_strays)
+    assert sessions.ledger.stats().without_session == {"k": 10}
 
 
 def test_interleaved_tasks_keep_their_own_sessions(ld_events: RecordingClient) -> None:

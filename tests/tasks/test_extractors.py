@@ -595,6 +595,20 @@ def test_strict_raises_after_the_host_has_its_own() -> None:
             work(True)
 
 
+def test_a_failing_run_that_we_cannot_even_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the limit of a recursion nothing of ours may work: the program's own exception comes out all the same."""
+
+    @ld.track_task("k")
+    def work() -> None:
+        raise KeyError("mine")
+
+    monkeypatch.setattr("ldinstrument.runs.Run", lambda *args: 1 / 0)
+    monkeypatch.setattr("ldinstrument.runs.ledger.failure", lambda *args: 1 / 0)
+    with ld.session("u"), pytest.raises(KeyError, match="mine") as caught:
+        work()
+    assert caught.value.__context__ is None
+
+
 def test_failures_of_ours_never_reach_the_host(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import gc
 import inspect
+import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
@@ -451,6 +452,36 @@ def test_an_async_generator_whose_consumer_is_cancelled(way: str) -> None:
                 gc.collect()
                 await asyncio.sleep(0.01)
                 assert counts(s) == (0, 0, number, 0)
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="a task cannot be asked whether it is being cancelled")
+@pytest.mark.parametrize("way", WAYS)
+def test_a_generator_dropped_by_a_cancelled_task(way: str) -> None:
+    """An async consumer of a sync generator, cancelled between two items: cancelled; one that breaks: abandoned."""
+
+    def items() -> Generator[int, None, None]:
+        yield 1
+        yield 2
+
+    wrapped = tracked(way, items)
+
+    async def consumer(wait: float) -> None:
+        for _ in wrapped():
+            await asyncio.sleep(wait)
+            break
+
+    async def main() -> None:
+        with ld.session("u") as s:
+            task = asyncio.create_task(consumer(30))
+            await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert counts(s) == CANCELLED
+            await consumer(0)
+            assert counts(s) == (0, 0, 1, 1)
 
     asyncio.run(main())
 
