@@ -13,11 +13,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import emission, sdk
 from ..ledger import ledger
 from .backlog import Backlog
+from .chores import Chores
 from .complaints import on_event_loop, say
 from .gates import Gate, retry_after
 from .options import Options
@@ -25,9 +26,7 @@ from .orphans import origin_of, orphanage
 from .payloads import Payload, Sealer, custom_among
 from .tickets import Ticket
 from .transport import CONNECTIONS, Answer, PoolTransport
-
-if TYPE_CHECKING:
-    from .spool import Spool
+from .verdicts import Verdicts
 
 EARLY_FLUSH = 1000
 IDLE_POSTER = 5.0
@@ -65,11 +64,8 @@ class Engine:
         self._tickets: list[Ticket] = []
         self._drafts: list[str] = []
         self._sealing, self._limbo = False, 0
-        self._spool = self._made_spool()
-        self._chores: list[Callable[[Spool], None]] = []
-        self._at_disk = threading.Lock()
-        self._verdicts: deque[Callable[[], object]] = deque()
-        self._speaking = threading.Lock()
+        self._chores = Chores(self.options.spool, self.origin)
+        self._verdicts = Verdicts()
         self._sealer_lock = threading.Lock()
         self._lost: deque[None] = deque()
         self._posters = self._idle = self._dropped = 0
@@ -79,13 +75,6 @@ class Engine:
         self._sealer = Sealer(self.config)
         self._transport = (self.options.transport or PoolTransport)(self.config)
         self._pid = os.getpid()
-
-    def _made_spool(self) -> Spool | None:
-        if not self.options.spool:
-            return None
-        from .spool import Spool
-
-        return Spool(self.options.spool, self.origin)
 
     @property
     def origin(self) -> str:
@@ -106,7 +95,7 @@ class Engine:
             if not self._rung:
                 if len(self._recorded) >= self._early:
                     self._ring()
-                elif self._spool is not None:
+                elif self._chores:
                     self._ring(seal=False)
 
     def start(self) -> None:
@@ -189,7 +178,7 @@ class Engine:
                 until = min(until, opens)
         try:
             seal = self._bell.get(timeout=max(0.0, until - time.monotonic()))
-            if not seal and self._spool is not None:  # a few events per transaction
+            if not seal and self._chores:  # a few events per transaction
                 seal = self._bell.get(timeout=LINGER)
             while not self._bell.empty():
                 seal = self._bell.get() or seal
@@ -215,7 +204,7 @@ class Engine:
 
     def _draft(self) -> None:
         """With a spool: put what was recorded on disk, long before it is sealed and sent."""
-        if self._spool is not None:
+        if self._chores:
             with self._sealer_lock:
                 self._draft_now()
 
@@ -227,8 +216,8 @@ class Engine:
             self._drafts += texts
             self._dropped += self._limbo - custom_among(texts)
             self._sealing, self._limbo = False, 0
-            self._on_disk(lambda spool: spool.draft(texts))
-        self._do_chores()
+            self._chores.note(lambda spool: spool.draft(texts))
+        self._chores.do()
 
     def _seal(self) -> None:
         """Make payloads of everything recorded so far."""
@@ -237,7 +226,7 @@ class Engine:
 
     def _seal_here(self) -> None:
         """A few events only: seal them on the thread that waits for them, which saves waking another one first."""
-        if self._spool is None and len(self._recorded) <= FEW and self._sealer_lock.acquire(blocking=False):
+        if not self._chores and len(self._recorded) <= FEW and self._sealer_lock.acquire(blocking=False):
             try:
                 self._guarded(self._seal_now)
             finally:
@@ -246,11 +235,11 @@ class Engine:
     def _seal_now(self) -> None:
         with self._lock:
             waiting = [ticket for ticket in self._tickets if not ticket.sealed]
-        if self._spool is None:
-            payloads = self._sealer.seal(self._take())
-        else:
+        if self._chores:
             self._draft_now()
-            payloads = self._join_drafts(self._spool)
+            payloads = self._join_drafts()
+        else:
+            payloads = self._sealer.seal(self._take())
         with self._lock:
             self._dropped += self._count_lost()
             self._dropped += self._limbo - sum(payload.custom for payload in payloads)
@@ -264,17 +253,17 @@ class Engine:
             for ticket in waiting:
                 ticket.sealed = True
             self._review()
-        self._pronounce()
-        self._do_chores()
+        self._verdicts.pronounce()
+        self._chores.do()
 
-    def _join_drafts(self, spool: Spool) -> list[Payload]:
+    def _join_drafts(self) -> list[Payload]:
         with self._lock:
             drafts, self._drafts = self._drafts, []
             self._sealing, self._limbo = True, custom_among(drafts)
         payloads = self._sealer.join(drafts)
         if payloads:
-            self._on_disk(lambda spool: spool.seal(payloads))
-            self._do_chores()
+            self._chores.note(lambda spool: spool.seal(payloads))
+            self._chores.do()
         return payloads
 
     def adopt_soon(self) -> None:
@@ -286,13 +275,13 @@ class Engine:
         """Take over what closed processors of this process, or dead processes with our spool, left for our place."""
         self._adopting = False
         self._adopt_orphans()
-        if self._spool is None:
+        if not self._chores:
             return
         with self._lock:
             room = self.options.max_bytes - self._backlog.bytes
         found: list[Payload] = []
-        self._on_disk(lambda spool: found.extend(spool.adopt(room, self.options.max_age)))
-        self._do_chores()
+        self._chores.note(lambda spool: found.extend(spool.adopt(room, self.options.max_age)))
+        self._chores.do()
         ledger.emitted(sum(payload.custom for payload in found))
         self._receive(found)
 
@@ -308,26 +297,8 @@ class Engine:
                     self._give_up("backlog_full", self._backlog.add(payload))
                 if self.closed:
                     self._leave()
-            self._pronounce()
+            self._verdicts.pronounce()
             self._bell.put(False)
-
-    # -- the spool: under the lock it is only noted what to write ----------------------------------
-    def _on_disk(self, chore: Callable[[Spool], None]) -> None:
-        if self._spool is not None:
-            self._chores.append(chore)
-
-    def _do_chores(self) -> None:
-        """Write, in the order in which it was noted; when this returns, what was noted before is on disk."""
-        if self._spool is None:
-            return
-        with self._at_disk:
-            with self._lock:
-                chores, self._chores = self._chores, []
-            for chore in chores:
-                try:
-                    chore(self._spool)
-                except Exception as error:  # a full disk, a folder that nobody may write: memory still works
-                    say("spool", type(error).__name__, f"the spool {self.options.spool} cannot be used ({error})")
 
     # -- posting: a few daemon threads -------------------------------------------------------------
     def _staff(self) -> None:
@@ -399,8 +370,8 @@ class Engine:
             self._digest(payload, answer, key)
             self._review()
             more = (bool(self._backlog) or self._abandoned) and not self.closed
-        self._pronounce()
-        self._do_chores()
+        self._verdicts.pronounce()
+        self._chores.do()
         if more:
             self._ring(seal=False)  # the coordinator keeps the time of the gate, and staffs
 
@@ -410,8 +381,8 @@ class Engine:
             self._gate.succeeded()
             self._sealer.intake.hear(answer)
             payload.state = "delivered"
-            self._verdicts.append(partial(ledger.delivered, payload.custom))
-            self._on_disk(lambda spool: spool.forget([payload]))
+            self._verdicts.note(partial(ledger.delivered, payload.custom))
+            self._chores.note(lambda spool: spool.forget([payload]))
         elif status == 413:
             self._split(payload)
         elif status == 400 and payload.attempts >= MOST_BAD_REQUESTS:
@@ -428,46 +399,33 @@ class Engine:
 
     def _refuse_key(self, status: int, key: str) -> None:
         self._gate.refused(key)
-        self._on_disk(lambda spool: spool.refused())
+        self._chores.note(lambda spool: spool.refused())
         message = (
             f"LaunchDarkly refuses the SDK key (HTTP {status}): nothing is sent until the key changes; "
             "check LAUNCHDARKLY_SDK_KEY"
         )
-        self._verdicts.append(partial(say, "refused", str(status), message))
+        self._verdicts.note(partial(say, "refused", str(status), message))
 
     def _split(self, payload: Payload) -> None:
         heirs = payload.split()
         if heirs:
-            self._on_disk(lambda spool: spool.replace(payload, heirs))
+            self._chores.note(lambda spool: spool.replace(payload, heirs))
         else:
             key = payload.first_key()
-            self._verdicts.append(partial(say, "too_large", key, f"{key}: too large for LaunchDarkly (HTTP 413)"))
+            self._verdicts.note(partial(say, "too_large", key, f"{key}: too large for LaunchDarkly (HTTP 413)"))
             self._give_up("too_large", [payload])
         for heir in reversed(heirs):
             self._give_up("backlog_full", self._backlog.add(heir, first=True))
 
-    def _pronounce(self) -> None:
-        """Tell the ledger what was decided under our lock, then release whoever waited for it, in this order.
-
-        Not under our lock, and never waiting for it: a signal handler may have interrupted a thread that holds the
-        ledger's. Whoever is speaking already says ours, too.
-        """
-        while self._verdicts and self._speaking.acquire(blocking=False):
-            try:
-                while self._verdicts:
-                    self._guarded(self._verdicts.popleft())
-            finally:
-                self._speaking.release()
-
     def _give_up(self, reason: str, payloads: Iterable[Payload]) -> None:
         gone = list(payloads)
         if gone:
-            self._on_disk(lambda spool: spool.forget(gone))
+            self._chores.note(lambda spool: spool.forget(gone))
         for payload in gone:
             payload.state = "dropped"
             self._dropped += payload.custom
             if payload.custom:
-                self._verdicts.append(partial(ledger.dropped, reason, payload.custom))
+                self._verdicts.note(partial(ledger.dropped, reason, payload.custom))
 
     def _receipt(self, payload: Payload, answer: Answer) -> None:
         if self.options.on_receipt is None:
@@ -492,7 +450,7 @@ class Engine:
             ticket.sealed = self.closed or not (self._recorded or self._drafts or self._sealing)
             self._tickets.append(ticket)
             self._review()
-        self._pronounce()
+        self._verdicts.pronounce()
         if not ticket.sealed:
             self._seal_here()
         with self._lock:
@@ -528,13 +486,7 @@ class Engine:
             left = ticket.unsettled()
             if not left or (opens > ticket.deadline and all(payload.state != "flying" for payload in left)):
                 self._tickets.remove(ticket)
-                self._verdicts.append(ticket.release)
-
-    def pending(self) -> int:
-        """Custom events whose fate is not known."""
-        with self._lock:
-            flying = sum(payload.custom for payload in self._flying)
-            return flying + sum(payload.custom for payload in self._backlog) + self._unsealed()
+                self._verdicts.note(ticket.release)
 
     def _unsealed(self) -> int:
         return self._limbo + custom_among(self._drafts) + _custom(list(self._recorded))
@@ -554,11 +506,10 @@ class Engine:
         with self._lock:
             self._leave()
             self._review()
-        self._pronounce()
+        self._verdicts.pronounce()
         self._guarded(self._transport.close)
-        if self._spool is not None:
-            self._do_chores()
-            self._guarded(self._spool.end)
+        self._chores.note(lambda spool: spool.end())
+        self._chores.do()
         orphanage.told()
 
     def _seal_the_rest(self) -> None:
@@ -591,7 +542,7 @@ class Engine:
 
     def _leave(self) -> None:
         left = self._backlog.clear()
-        if self._spool is not None:
+        if self._chores:
             self._give_up_to_disk(left)
         elif left:
             refused = self._gate.refused_key == self.config.sdk_key
@@ -601,17 +552,17 @@ class Engine:
         """What stays in the spool is no longer this process's to count; whoever adopts it counts it as emitted."""
         for payload in left:
             if payload.custom:
-                self._verdicts.append(partial(ledger.dropped, "spooled", payload.custom))
+                self._verdicts.note(partial(ledger.dropped, "spooled", payload.custom))
 
     def pause(self) -> None:
         """Before a fork."""
-        if self._spool is not None and self._pid == os.getpid():
-            self._spool.pause()
+        if self._pid == os.getpid():
+            self._chores.pause()
 
     def resume(self) -> None:
         """After it, in the parent."""
-        if self._spool is not None and self._pid == os.getpid():
-            self._spool.resume()
+        if self._pid == os.getpid():
+            self._chores.resume()
 
 
 _after_fork = threading.Lock()
