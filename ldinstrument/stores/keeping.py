@@ -314,10 +314,9 @@ class SessionStore:
         """
         return self._sweep(limit, outlet or self._way_out(client), breathe=False)
 
-    def sweep_in_background(self) -> SweepReport | None:
+    def sweep_in_background(self) -> SweepReport:
         """The same as the worker's own thread does it: in batches, with pauses, so that nothing stalls."""
-        outlet = self._way_out(None)
-        return None if outlet is None else self._sweep(None, outlet, breathe=True)
+        return self._sweep(None, self._way_out(None), breathe=True)
 
     def _sweep(self, limit: int | None, outlet: Outlet | None, *, breathe: bool) -> SweepReport:
         if outlet is None:

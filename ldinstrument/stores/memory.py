@@ -11,10 +11,11 @@ from itertools import count, islice
 from ..ledger import ledger
 from . import crowds
 from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed
-from .records import TOMBSTONE, Record, closed, merged, parsed
+from .records import TOMBSTONE, Record, closed, merged, parsed, readable
 
 MAX_SESSIONS = 10_000
 MAX_REMEMBERED = 10_000
+_TOTALS = ("duration", "success_rate", "interactions")
 
 
 @dataclass(slots=True)
@@ -42,7 +43,8 @@ class MemoryStore:
 
     Args:
         rules: when a session is over.
-        max_sessions: how many may be open; beyond, the one silent for longest ends as abandoned.
+        max_sessions: how many may be open; beyond, the one silent for longest ends as abandoned. As many may wait to
+            be reported.
         clock: milliseconds since the epoch.
     """
 
@@ -110,6 +112,20 @@ class MemoryStore:
 
     def _wait(self, record: Record, due: int) -> None:
         self._ended[str(next(self._places))] = _Waiting(due, record.text())
+        while len(self._ended) > self._max:
+            self._lose(readable(self._ended.pop(next(iter(self._ended))).text))
+
+    def _lose(self, record: Record | None) -> None:
+        """Nobody has reported for so long that memory is full: the oldest goes, with the events that it would be."""
+        events = 0 if record is None else len(record.groups) + len(_TOTALS)
+        ledger.emitted(events)
+        ledger.dropped("store_full", events)
+        ledger.warn(
+            "store_full",
+            "MemoryStore",
+            f"more than {self._max} ended sessions wait in memory to be reported: the oldest are dropped; "
+            "is there a LaunchDarkly client, and does it reach LaunchDarkly?",
+        )
 
     def _evict(self, now: int) -> None:
         while len(self._open) > self._max:

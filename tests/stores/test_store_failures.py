@@ -547,6 +547,17 @@ def test_memory_is_bounded_and_evictions_are_counted(keep):
     assert recording.of("session.duration") == []
 
 
+def test_what_waits_in_memory_to_be_reported_is_bounded_too(keep):
+    """Without a client nothing is reported: the oldest ended sessions are dropped, said once and counted."""
+    store = keep(MemoryStore(Rules(), max_sessions=3))
+
+    over(store.store, 5)
+
+    assert store.holdings().ended == 3
+    assert ledger.stats().events.dropped["store_full"] == 2 * 3
+    assert ledger.stats().warnings["store_full", "MemoryStore"] == 2
+
+
 def _in_child(work):
     reading, writing = os.pipe()
     child = os.fork()
