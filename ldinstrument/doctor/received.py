@@ -74,4 +74,4 @@ def said_here(patient: Patient) -> Iterator[Finding]:
     for (cause, subject), count in ledger.stats().warnings.items():
         if cause in _SAID and (subject in about or subject in tasks or subject.split(" ")[0] in about or not subject):
             why, command = _SAID[cause]
-            yield Finding("this process", "warning", f"{cause.replace('_', ' ')}, {count} times", why, command)
+            yield Finding("this process", "warning", f"{cause.replace('_', ' ')} ({count}x)", why, command)

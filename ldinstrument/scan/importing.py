@@ -37,12 +37,10 @@ def modules(target: str, unreadable: list[tuple[str, str]]) -> Iterator[tuple[st
     if not hasattr(module, "__path__"):
         return
     for info in _walk(module.__path__, f"{target}."):
-        finder: Any = info.module_finder
-        spec = finder.find_spec(info.name, None)
         # Importing it would run the program.
         runs = info.name.rpartition(".")[2] == "__main__"
         found = None if runs else _tried(info.name, unreadable)
-        yield info.name, found, _source(spec)
+        yield info.name, found, _source(_spec(info))
 
 
 def _walk(path: Iterable[str], prefix: str) -> Iterator[pkgutil.ModuleInfo]:
@@ -51,9 +49,19 @@ def _walk(path: Iterable[str], prefix: str) -> Iterator[pkgutil.ModuleInfo]:
             continue
         yield info
         if info.ispkg:
-            loaded = sys.modules.get(info.name)
-            if loaded is not None and hasattr(loaded, "__path__"):
-                yield from _walk(loaded.__path__, f"{info.name}.")
+            yield from _walk(_folders(info), f"{info.name}.")
+
+
+def _folders(info: pkgutil.ModuleInfo) -> Iterable[str]:
+    """Where the modules of a sub-package are, also when it could not be imported."""
+    loaded = sys.modules.get(info.name)
+    found = getattr(loaded, "__path__", None) if loaded is not None else None
+    return list(found or getattr(_spec(info), "submodule_search_locations", None) or ())
+
+
+def _spec(info: pkgutil.ModuleInfo) -> Any:
+    finder: Any = info.module_finder
+    return finder.find_spec(info.name, None)
 
 
 def _tried(name: str, unreadable: list[tuple[str, str]]) -> ModuleType | None:

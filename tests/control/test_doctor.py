@@ -274,4 +274,4 @@ def test_what_this_process_complained_about(api: MetricsAPI) -> None:
     ledger.warn("offline", "", "x")
     ledger.warn("bad_data", "other.key data", "x")
     told = [one.what for one in examine(VALUE.key, api, [VALUE]) if one.check == "this process"]
-    assert told == ["not a number, 1 times", "bad data, 1 times", "no session, 1 times", "offline, 1 times"]
+    assert told == ["not a number (1x)", "bad data (1x)", "no session (1x)", "offline (1x)"]

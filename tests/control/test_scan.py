@@ -306,6 +306,15 @@ def test_a_module_that_cannot_be_imported_is_still_read(package: Callable[..., s
     assert len(found.unreadable) == 4
 
 
+def test_a_sub_package_that_cannot_be_imported_is_still_read(package: Callable[..., str], tmp_path: Path) -> None:
+    """Its __init__ fails, so its modules cannot be imported either; their literals count."""
+    name = package(sub__sub__inner="import ldinstrument as ld\n@ld.track_task('inner')\ndef f(): ...")
+    (tmp_path / name / "sub" / "__init__.py").write_text("import no_such_library")
+    found = scan(name)
+    assert keys(found) == runs("inner")
+    assert [where for where, _ in found.unreadable] == [f"{name}.sub", f"{name}.sub.inner"]
+
+
 def test_one_module_of_a_package(package: Callable[..., str]) -> None:
     """Only the named one, and what it imports."""
     name = package(
