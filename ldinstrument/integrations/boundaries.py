@@ -9,7 +9,6 @@ import inspect
 import re
 from collections.abc import Iterable
 from fnmatch import translate
-from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -168,6 +167,8 @@ class RequestSession:
         "visitor",
     )
 
+    delegates = False
+
     def __init__(self, session: Session | None, *, method: str = "", store: Any = None) -> None:
         self.session = session
         self.store = store
@@ -250,19 +251,20 @@ class RequestSession:
         if self.store is None:
             session.end(self._reason)
         else:
-            _merge(session, self.store, self.visitor, self.leaving)
+            from ..stores import end_request
+
+            end_request(session, self.store, self.visitor, ends="ended" if self.leaving else "")
 
     async def aend(self) -> None:
-        """`end` for an event loop: a store is asked on a thread."""
+        """`end` for an event loop, which does not wait for a store."""
         if self.store is None:
             self.end()
             return
         session = self._last_look()
         if session is not None:
-            import asyncio  # a program without an event loop need not load it
+            from ..stores import aend_request
 
-            job = partial(_merge, session, self.store, self.visitor, self.leaving)
-            await asyncio.get_running_loop().run_in_executor(None, job)
+            await aend_request(session, self.store, self.visitor, ends="ended" if self.leaving else "")
 
     def _last_look(self) -> Session | None:
         """The session, the first time; its clock stopped, and told what the request was."""
@@ -308,14 +310,6 @@ def end_session() -> bool:
     if visit is not None:
         visit.leaving = True
     return visit is not None
-
-
-def _merge(session: Session, store: Any, visitor: str | None, leaving: bool) -> None:
-    from ..stores import end_request, end_session
-
-    merged = end_request(session, store, visitor)
-    if leaving:
-        end_session(store, merged.visitor, name=session.name)
 
 
 def _stop_clock(session: Session, at: float | None) -> None:

@@ -237,6 +237,8 @@ def _closing(close: Callable[[], None], mine: RequestSession, *, complete: bool)
 class _Stream:
     """Watches a streamed body. Django's ASGI handler does not close a response whose stream raised: the end is here."""
 
+    delegates = False
+
     def __init__(self, mine: RequestSession) -> None:
         self.resume, self.pause, self.first, self.unstarted = mine.resume, mine.pause, mine.first, mine.unstarted
         self.returned = mine.returned

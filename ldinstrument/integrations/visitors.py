@@ -55,7 +55,9 @@ class Visitors:
         clock: Callable[[], float] = time.time,
     ) -> None:
         given = [secret] if isinstance(secret, (str, bytes)) else list(secret or ())
-        self._keys = [_key(one) for one in [*filter(None, given)] or [os.environ.get(SECRET, "")] if one]
+        self._keys = [_key(one) for one in given if one]
+        if not self._keys and SECRET in os.environ:
+            self._keys = [_key(os.environ[SECRET])]
         if not self._keys:
             raise DefinitionError(
                 "store=: a visitor's id needs a signature: give secret=, the same in all workers, or set "
