@@ -260,10 +260,11 @@ def shaped(template: str, fn: Callable[..., Any], names: dict[str, Any], *, argu
     source = template.format(
         params=params, args=args, inner=f"_fn({args})", given="_args, _kwargs" if arguments else ""
     )
-    made = _made(source, {"_fn": fn, **names}, getattr(fn, "__globals__", None))
+    module = getattr(fn, "__globals__", None)
+    made = _made(source, {"_fn": fn, **names}, module if isinstance(module, dict) else None)
     if not generic and isinstance(fn, types.FunctionType) and params != _GENERIC[0]:
         made.__defaults__, made.__kwdefaults__ = fn.__defaults__, fn.__kwdefaults__
-    functools.update_wrapper(made, fn)
+    functools.update_wrapper(made, fn, updated=("__dict__",) if isinstance(fn, types.FunctionType) else ())
     if isinstance(fn, types.FunctionType) and fn.__code__.co_flags & inspect.CO_ITERABLE_COROUTINE:
         return types.coroutine(made)
     return made

@@ -144,6 +144,29 @@ def test_cancelled_and_timed_out_coroutines(options: dict[str, Any]) -> None:
     asyncio.run(main())
 
 
+def test_a_context_variable_set_in_a_coroutine_reaches_its_caller() -> None:
+    """As without the decorator: `await` runs in the caller's context."""
+
+    @ld.track_task("k")
+    async def plain() -> None:
+        VALUE.set("plain")
+
+    @ld.track_task("o", data=lambda result: {})
+    async def options() -> None:
+        VALUE.set("options")
+
+    @ld.session(context="u", name="visit")
+    async def visit() -> None:
+        VALUE.set("visit")
+
+    async def main() -> None:
+        for work, expected in ((plain, "plain"), (options, "options"), (visit, "visit")):
+            await work()
+            assert VALUE.get() == expected
+
+    asyncio.run(main())
+
+
 def test_a_coroutine_never_awaited_is_nothing() -> None:
     """It complains once, under its own name, as without us."""
 

@@ -769,6 +769,77 @@ def test_above_a_fixture_or_a_setter() -> None:
         assert counts(s, "x") == (1, 0, 0, 0)
 
 
+def test_above_a_task_queue_or_a_command() -> None:
+    """Celery and click keep the function they were given; so does the object that they return."""
+    celery = pytest.importorskip("celery")
+    click = pytest.importorskip("click")
+    app = celery.Celery("test", broker="memory://")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+
+        @ld.track_task("k")
+        @app.task
+        def job() -> int:
+            return 1
+
+        @ld.track_task("c")
+        @click.command
+        def command() -> None: ...
+
+    said = [str(one.message) for one in caught if "has no effect" in str(one.message)]
+    assert ["@app.task" in said[0], "@click.command" in said[1], len(said)] == [True, True, 2]
+    assert {one.filename for one in caught if "has no effect" in str(one.message)} == {__file__}
+    assert job() == 1
+    assert isinstance(command, click.Command)
+
+
+def test_below_a_task_queue() -> None:
+    """Written below, it measures what the worker runs."""
+    celery = pytest.importorskip("celery")
+    app = celery.Celery("test", broker="memory://")
+
+    @app.task(name="add")
+    @ld.track_task("k")
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    with ld.session("u") as s:
+        assert add.apply((1, 2)).get() == 3
+        with pytest.raises(TypeError):
+            add.delay(1)  # Celery checks the arguments against the signature
+        assert counts(s) == (1, 0, 0, 0)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="new in 3.12")
+def test_a_function_marked_as_a_coroutine_function() -> None:
+    """It still runs its own code at the call, and is still seen as marked."""
+    ran: list[str] = []
+
+    def marked() -> Any:
+        ran.append("at the call")
+        return coro(1)
+
+    inspect.markcoroutinefunction(marked)  # type: ignore[attr-defined, unused-ignore]
+    wrapped = ld.track_task("k")(marked)
+    assert inspect.iscoroutinefunction(wrapped)
+    with ld.session("u") as s:
+        made = wrapped()
+        assert ran == ["at the call"]
+        assert asyncio.run(_awaited(made)) == 3
+        assert counts(s) == (1, 0, 0, 0)
+
+
+def test_mocks_can_be_decorated() -> None:
+    """A mock answers to every name; it is proxied and called like any object."""
+    from unittest.mock import MagicMock
+
+    mock = MagicMock(return_value=3)
+    with ld.session("u") as s:
+        assert ld.track_task("k")(mock)(1) == 3
+        assert counts(s) == (1, 0, 0, 0)
+    mock.assert_called_once_with(1)
+
+
 # -- pickle and copy ----------------------------------------------------------------------------------------
 
 
