@@ -15,20 +15,19 @@ import secrets
 import threading
 import time
 import weakref
-from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from .. import emission, sdk
 from ..delivery.complaints import on_event_loop, say
-from ..delivery.gates import Gate
 from ..errors import StrictError
 from ..ledger import ledger
 from ..rollups import Emission
 from ..sessions import Session, open_sessions
 from .deltas import delta_of
+from .patience import Late, Patience
 from .protocol import Delta, Holdings, Merged, Operation, Rules, Store, VisitRef
-from .records import Record, parsed
+from .records import Record
 from .sealing import context_of
 from .sending import Outlet, outlet_of
 from .sweeper import Sweeper
@@ -36,19 +35,7 @@ from .sweeping import LEASE, Sweep, SweepReport
 
 INTERVAL = 15.0
 MAX_WAITING = 10_000
-MAX_WAIT = 900.0
 LONGEST_KEY = 128
-
-
-@dataclass(frozen=True, slots=True)
-class _Late:
-    """A delta (or, without one, an end) that the store has not taken yet, and since when it waits."""
-
-    key: str
-    since: float
-    delta: Delta | None = None
-    reason: str = ""
-    active: bool = False
 
 
 class SessionStore:
@@ -89,9 +76,7 @@ class SessionStore:
         self._sweeping = threading.Lock()
         self._worker = secrets.token_hex(6)
         self._numbers = itertools.count()
-        self._gate = Gate(first_pause=0.5, longest_pause=30.0)
-        self._probing = False
-        self._late: deque[_Late] = deque()
+        self._patience = Patience(self.store, self._max_waiting, self._failing, watched=self._sweeps)
         self._outlet: tuple[Any, Outlet | None] = (None, None)
         self._sweeper: Sweeper | None = None
 
@@ -148,20 +133,20 @@ class SessionStore:
         self._awake()
         late = self._named(visitor, delta)
         if later and self._sweeper is not None:
-            self._keep(late)
+            self._patience.keep(late)
             self._sweeper.ring()
             return None
-        found: Merged | None = self._attempt(late)
+        found: Merged | None = self._patience.attempt(late)
         if delta.ends and self._sweeper is not None:
             self._sweeper.hurry()
         return found
 
-    def _named(self, visitor: str, delta: Delta) -> _Late:
+    def _named(self, visitor: str, delta: Delta) -> Late:
         """A delta with a name for its merge, from now on."""
         operation = Operation(self._worker, next(self._numbers))
         context = {kind: _utf8(whose) for kind, whose in delta.context.items()}
         named = replace(delta, id=_utf8(delta.id), context=context, operation=operation)
-        return _Late(key_of(delta.name, visitor), time.monotonic(), named)
+        return Late(key_of(delta.name, visitor), time.monotonic(), named)
 
     def end(self, visitor: str, *, name: str = "session", reason: str = "ended", active: bool = False) -> Record | None:
         """End the open session of *visitor* now (logout); it is reported soon.
@@ -178,130 +163,30 @@ class SessionStore:
         if emission.disabled():
             return None
         self._awake()
-        late = _Late(key_of(name, visitor), time.monotonic(), reason=reason, active=active)
-        ended: Record | None = self._attempt(late)
+        late = Late(key_of(name, visitor), time.monotonic(), reason=reason, active=active)
+        ended: Record | None = self._patience.attempt(late)
         if ended is not None and self._sweeper is not None:
             self._sweeper.hurry()
         return ended
 
-    def _attempt(self, late: _Late) -> Any:
-        if not self._may_try():
-            self._keep(late)
-            return None
-        try:
-            answer = self._do(late)
-        except Exception as error:
-            if not self._refused(late, error):
-                self._failed(error)
-                self._keep(late)
-            return None
-        self._succeeded()
-        if self._late and not self._sweeps:  # no thread that would: a few at a time
-            self.catch_up(10)
-        return answer
-
-    def _refused(self, late: _Late, error: Exception) -> bool:
-        """Whether the store is well and only this one delta is lost."""
-        if not self.store.refuses(error):
-            return False
-        ledger.failure("session store", error)
-        if late.delta is not None:
-            ledger.discarded("store_refused", late.delta.values)
-        self._succeeded()
-        return True
-
-    def _do(self, late: _Late) -> Any:
-        if late.delta is None:
-            text = self.store.end(late.key, late.reason, active=late.active)
-            return None if text is None else parsed(text)
-        waited = int((time.monotonic() - late.since) * 1000)
-        answer = self.store.merge(late.key, late.delta.aged(waited))
-        ledger.emitted_values(late.delta.values)
-        return answer
-
     # -- a store that fails ------------------------------------------------------------------------
-    def _may_try(self) -> bool:
-        """Whether to ask the store: always while it is well; after a failure one caller at a time, now and then."""
-        with self._lock:
-            if not self._gate.failures:
-                return True
-            if self._probing or self._gate.opens_at("") > time.monotonic():
-                return False
-            self._probing = True
-            return True
-
-    def _succeeded(self) -> None:
-        if self._gate.failures:
-            with self._lock:
-                self._gate.succeeded()
-                self._probing = False
-
-    def _failed(self, error: Exception) -> None:
-        with self._lock:
-            self._gate.failed()
-            self._probing = False
-        say(
-            "store_down",
-            type(self.store).__name__,
-            f"the session store does not answer ({type(error).__name__}): up to {self._max_waiting} requests' numbers "
-            "wait in memory, and requests go on without it",
-        )
-        if self._sweeper is not None:
-            self._sweeper.hurry()
-
-    def _keep(self, late: _Late) -> None:
-        with self._lock:
-            self._late.append(late)
-            surplus = [self._late.popleft() for _ in range(len(self._late) - self._max_waiting)]
-        self._give_up(surplus)
-
-    def _give_up(self, lost: list[_Late]) -> None:
-        for one in lost:
-            ledger.discarded("store_down", 0 if one.delta is None else one.delta.values)
-        if lost:
-            ledger.warn(
-                "store_lost", "", "the session store was away for too long: the oldest waiting numbers are lost"
-            )
-
     @property
     def waiting(self) -> int:
         """How many merges wait for the store to answer."""
-        return len(self._late)
+        return len(self._patience)
 
-    def catch_up(self, most: int | None = None) -> None:
-        """Bring to the store what waited for it (at most *most*); ends at the first failure."""
-        done = itertools.count()
-        while (most is None or next(done) < most) and (late := self._oldest()) is not None:
-            if time.monotonic() - late.since > MAX_WAIT:
-                self._give_up([late])
-                continue
-            try:
-                if not self._may_try():
-                    self._put_back(late)
-                    return
-                self._do(late)
-            except Exception as error:
-                if not self._refused(late, error):
-                    self._put_back(late)
-                    self._failed(error)
-                    return
-            else:
-                self._succeeded()
-
-    def _oldest(self) -> _Late | None:
-        with self._lock:
-            return self._late.popleft() if self._late else None
-
-    def _put_back(self, late: _Late) -> None:
-        with self._lock:
-            self._late.appendleft(late)
+    def catch_up(self) -> None:
+        """Bring to the store what waited for it; ends at the first failure."""
+        self._patience.catch_up()
 
     def next_attempt(self) -> float:
         """Seconds until it makes sense to `catch_up`; infinite when nothing waits."""
-        if not self._late:
-            return float("inf")
-        with self._lock:
-            return max(0.05, self._gate.opens_at("") - time.monotonic())
+        return self._patience.next_attempt()
+
+    def _failing(self) -> None:
+        """The store has just failed: the sweeper watches for its return."""
+        if self._sweeper is not None:
+            self._sweeper.ring()
 
     # -- sweeping ------------------------------------------------------------------------------------
     def sweep(self, limit: int | None = None, *, client: Any = None, outlet: Outlet | None = None) -> SweepReport:
