@@ -35,6 +35,8 @@ def flush(timeout: float = 2.0, client: Any | None = None) -> FlushReport:
     Returns:
         The report. This function never raises.
     """
+    if emission.disabled():
+        return _unknown()
     try:
         deadline = _deadline(timeout)
         engines, others = _targets(client)
@@ -54,6 +56,8 @@ async def aflush(timeout: float = 2.0, client: Any | None = None) -> FlushReport
     Returns:
         The report. Only cancellation raises.
     """
+    if emission.disabled():
+        return _unknown()
     try:
         deadline = _deadline(timeout)
         engines, others = _targets(client)

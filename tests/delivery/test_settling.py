@@ -215,6 +215,13 @@ def test_a_client_built_elsewhere_cannot_exceed_the_deadline(server):
     server.vanish()
 
 
+def test_disabled_flush_is_inert(monkeypatch, client):
+    """`LDINSTRUMENT_DISABLED`: no wait, nothing confirmed."""
+    monkeypatch.setenv("LDINSTRUMENT_DISABLED", "1")
+    assert flush(30.0, client) == FlushReport(confirmed=False)
+    assert asyncio.run(aflush(30.0, client)) == FlushReport(confirmed=False)
+
+
 def test_flush_never_raises():
     """Whatever it is given."""
     assert flush(1.0, client=object()).confirmed is False
