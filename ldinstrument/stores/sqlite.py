@@ -17,8 +17,10 @@ from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed
 from .records import TOMBSTONE, Record, closed, merged, readable
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS visitors (key TEXT PRIMARY KEY, due INTEGER NOT NULL, text TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS visitors_due ON visitors (due);
+CREATE TABLE IF NOT EXISTS visitors (
+    key TEXT PRIMARY KEY, gone INTEGER NOT NULL, due INTEGER NOT NULL, text TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS visitors_due ON visitors (gone, due);
 CREATE TABLE IF NOT EXISTS ended (
     place INTEGER PRIMARY KEY AUTOINCREMENT, due INTEGER NOT NULL, owner TEXT NOT NULL, text TEXT NOT NULL
 );
@@ -30,13 +32,13 @@ CREATE TABLE IF NOT EXISTS outbox (
 """
 _NOW = "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
 _PUT = (
-    "INSERT INTO visitors (key, due, text) VALUES (?, ?, ?) "
-    "ON CONFLICT (key) DO UPDATE SET due = excluded.due, text = excluded.text"
+    "INSERT INTO visitors (key, gone, due, text) VALUES (?, ?, ?, ?) "
+    "ON CONFLICT (key) DO UPDATE SET gone = excluded.gone, due = excluded.due, text = excluded.text"
 )
 
 _FORGET = (
     "DELETE FROM visitors WHERE rowid IN "
-    "(SELECT rowid FROM visitors WHERE due <= ? AND substr(text, 1, 1) = '-' ORDER BY due LIMIT 1000)"
+    "(SELECT rowid FROM visitors WHERE gone = 1 AND due <= ? ORDER BY due LIMIT 1000)"
 )
 
 
@@ -74,7 +76,7 @@ class SqliteStore:
             if record.reason:
                 self._move_on(file, key, record, now)
             else:
-                file.execute(_PUT, (key, record.deadline(self.rules), record.text()))
+                file.execute(_PUT, (key, 0, record.deadline(self.rules), record.text()))
         return answer
 
     def end(self, key: str, reason: str, *, active: bool = False) -> str | None:
@@ -88,7 +90,7 @@ class SqliteStore:
 
     def _move_on(self, file: sqlite3.Connection, key: str, record: Record, now: int) -> None:
         _wait(file, record, now)
-        file.execute(_PUT, (key, now + int(self.rules.remember * 1000), TOMBSTONE + record.id))
+        file.execute(_PUT, (key, 1, now + int(self.rules.remember * 1000), TOMBSTONE + record.id))
 
     # -- ended sessions --------------------------------------------------------------------------
     def claim(self, limit: int, lease: float, owner: str) -> list[Ended]:
@@ -106,7 +108,7 @@ class SqliteStore:
     def _retire(self, file: sqlite3.Connection, limit: int, now: int) -> None:
         """Forget who has been gone for long, and move on what has fallen silent."""
         file.execute(_FORGET, (now,))
-        query = "SELECT key, text FROM visitors WHERE due <= ? AND substr(text, 1, 1) != '-' ORDER BY due LIMIT ?"
+        query = "SELECT key, text FROM visitors WHERE gone = 0 AND due <= ? ORDER BY due LIMIT ?"
         for key, text in file.execute(query, (now, limit)).fetchall():
             record = readable(text)
             if record is None:
@@ -158,8 +160,7 @@ class SqliteStore:
     def holdings(self) -> Holdings:
         """What the store holds now."""
         with self._locked() as file:
-            query = "SELECT count(*) FROM visitors WHERE substr(text, 1, 1) != ?"
-            (visitors,) = file.execute(query, (TOMBSTONE,)).fetchone()
+            (visitors,) = file.execute("SELECT count(*) FROM visitors WHERE gone = 0").fetchone()
             (ended,) = file.execute("SELECT count(*) FROM ended").fetchone()
             (sealed,) = file.execute("SELECT count(*) FROM outbox").fetchone()
         return Holdings(visitors, ended, sealed)

@@ -327,6 +327,27 @@ def test_a_sqlite_file_is_readable_by_its_owner_only(tmp_path):
     assert (tmp_path / "x.db").stat().st_mode & 0o077 == 0
 
 
+def test_a_sweep_of_sqlite_reads_only_what_is_due(tmp_path):
+    """Every query of a claim goes by an index: its cost does not grow with what is open, or has been gone for long."""
+    store, seen = SqliteStore(tmp_path / "x.db"), []
+    over(store, 1)
+    store._connection.set_trace_callback(seen.append)
+    store.claim(10, 60.0, "the-test")
+    store.claim_sealed(10, 60.0, "the-test")
+    store._connection.set_trace_callback(None)
+    queries = [text for text in seen if "FROM" in text and "julianday" not in text]
+    plans = [
+        row[3]
+        for text in queries
+        for row in store._connection.execute(f"EXPLAIN QUERY PLAN {text}")
+        if "SCAN" in row[3]
+    ]
+    store.close()
+
+    assert len(queries) >= 4
+    assert [plan for plan in plans if "outbox" not in plan] == []
+
+
 # -- a LaunchDarkly that does not answer -----------------------------------------------------------
 
 
