@@ -36,7 +36,14 @@ APP = """
     def total(s: ld.Session):
         s.record("cart.value", 3)
 """
-COMMAND = [sys.executable, "-c", "import sys; from ldinstrument.cli import main; sys.exit(main())"]
+# A shell that starts the tests in the background has Ctrl-C ignored, and children inherit that.
+PROGRAM = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from ldinstrument.cli import main
+sys.exit(main())
+"""
+COMMAND = [sys.executable, "-c", PROGRAM]
 KEYS = {"cart.value", "checkout.total.duration", "checkout.total.success_rate"}
 
 
