@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fnmatch import translate
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,8 @@ class RequestSession:
         session: as opened by the boundary.
         method: goes into the data of the session's events, with `route` and the status.
         store: where the visit is that this request is part of.
+
+    `ask`, when it is set, is the last question for whom the session is, put at the end to who has not said it yet.
     """
 
     __slots__ = (
@@ -156,6 +158,7 @@ class RequestSession:
         "_mine",
         "_outside",
         "_reason",
+        "ask",
         "complete_at",
         "identified",
         "leaving",
@@ -174,6 +177,7 @@ class RequestSession:
         self.store = store
         self.visitor: str | None = None
         self.leaving = False
+        self.ask: Callable[[], Any] | None = None
         if session is not None and store is not None:
             _visits[session] = self
         self.method = method
@@ -271,6 +275,8 @@ class RequestSession:
         if self._ended or self.session is None:
             return None
         self._ended = True
+        if self.ask is not None and not self.identified:
+            self.identify(self.ask())
         try:
             if self.store is None:  # one request's route would say nothing of a visit
                 self.session.add_data(**self._facts())

@@ -80,8 +80,6 @@ class SessionMiddleware:
             request.end()
             raise
         request.pause()
-        if self.boundary.asks_again(request):
-            request.identify(self.boundary.who(environ))
         return _watched_body(body, request, environ)
 
     def _recognise(self, environ: Environ, request: RequestSession) -> Marks | None:
@@ -106,6 +104,8 @@ def _begin(boundary: Boundary, environ: Environ) -> RequestSession:
     )
     if request.session is not None:
         request.identify(boundary.who(environ, last=False))
+        if boundary.asks_again(request):
+            request.ask = partial(boundary.who, environ)
     return request
 
 
@@ -118,7 +118,7 @@ def _watched_start(
         code = status[:3]
         request.status = int(code) if code.isdigit() else 0
         if marks is not None:
-            headers = headers + marks(_cache_control(headers))
+            headers = [*headers, *marks(_cache_control(headers))]
         return start_response(status, headers, *exc_info)
 
     return start

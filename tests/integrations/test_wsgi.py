@@ -226,6 +226,35 @@ def test_a_context_that_is_known_only_afterwards_is_in_time(events: testing.Reco
     assert events.only("business.conversion").context.key == "late"
 
 
+@pytest.mark.parametrize("raises", [True, False])
+def test_the_last_question_is_asked_at_the_very_end(events: testing.RecordingClient, raises: bool) -> None:
+    """Also of a generator that logs in at its first step, and of an application that raises."""
+
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        environ["REMOTE_USER"] = "late"
+        if raises:
+            raise ValueError
+        return steps(environ, start_response)
+
+    def steps(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        environ["REMOTE_USER"] = "later"
+        yield b""
+
+    environ: dict[str, Any] = {}
+    setup_testing_defaults(environ)
+    middleware = SessionMiddleware(app, context=lambda environ: environ["REMOTE_USER"])
+    if raises:
+        with pytest.raises(ValueError):
+            middleware(environ, lambda *_: None)
+    else:
+        body = middleware(environ, lambda *_: None)
+        list(body)
+        body.close()  # type: ignore[attr-defined]
+
+    assert ("late" if raises else "later") == events.only("request.interactions").context.key
+
+
 def test_disabled_means_inert(events: testing.RecordingClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests are served, and nothing else happens."""
     monkeypatch.setenv("LDINSTRUMENT_DISABLED", "1")
