@@ -21,7 +21,7 @@ from ldinstrument.sessions import current_session, entered, open_session, set_cu
 from ldinstrument.testing import RecordingClient
 
 QUICK = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 pytestmark = pytest.mark.filterwarnings("ignore:.*use this key, so their runs are one metric")
 
@@ -142,7 +142,7 @@ def driven(make: Callable[..., Any], program: Any, script: Any) -> tuple[list[An
         seen = observed(STEPS[what], generator, value)
         trace.append((what, seen, list(heard), SEEN.get(), generator.__name__))
         if seen[0] == "raised" and "ignored GeneratorExit" in seen[2]:
-            return trace, "refused"  # a bare one could be resumed even now; nobody does
+            return [*trace[:-1], seen], "refused"  # a bare one could be resumed even now; nobody does
         end = ended(what, seen, end)
     generator = None
     if end == "running":
