@@ -102,6 +102,17 @@ def _classify(kind: type) -> Follower | None:
     return _future if callable(getattr(kind, "add_done_callback", None)) else _awaitable
 
 
+def notice_frameworks() -> None:
+    """Look into tuples from now on, if Flask is there: its views may return `(generator, headers)`.
+
+    Called when something is decorated, so that other programs do not pay for it at each tuple.
+    """
+    if "flask" in sys.modules:
+        for known in (plain_types, plain_awaited_types):
+            known.discard(tuple)
+        _followers[tuple] = _flask_tuple
+
+
 def settled(result: Any, watcher: Watcher) -> Any:
     """What to give the caller for the *result* of a call: watched when it is still running; else this was the end."""
     running = follow(result, watcher)
@@ -267,7 +278,9 @@ class WatchedIterator:
 
 
 def _starlette(response: Any, watcher: Watcher) -> Any:
-    """Starlette (and FastAPI) `StreamingResponse`: its body iterator is watched."""
+    """Starlette (and FastAPI) `StreamingResponse`, and its like for server-sent events: the body is watched."""
+    if not hasattr(response, "body_iterator"):
+        return None
     response.body_iterator = _async_body(response.body_iterator, watcher)
     return response
 
@@ -297,6 +310,15 @@ def _werkzeug(response: Any, watcher: Watcher) -> Any:
     return response
 
 
+def _flask_tuple(result: tuple[Any, ...], watcher: Watcher) -> Any:
+    """What a Flask view returned, `(body, status, headers)`, with its body watched when that streams."""
+    flask = sys.modules.get("flask")
+    if flask is None or not 2 <= len(result) <= 3 or not flask.has_request_context():
+        return None
+    body = follow(result[0], watcher, awaited=True)
+    return None if body is None else (body, *result[1:])
+
+
 def _django(response: Any, watcher: Watcher) -> Any:
     """Django `StreamingHttpResponse`, with a sync or an async body; a file is left to the server."""
     if hasattr(response, "file_to_stream"):
@@ -310,7 +332,7 @@ def _django(response: Any, watcher: Watcher) -> Any:
 
 _AWAITABLES = (coroutine, _future, _awaitable)
 _RESPONSES: tuple[tuple[str, str, Follower], ...] = (
-    ("starlette.responses", "StreamingResponse", _starlette),
+    ("starlette.responses", "Response", _starlette),
     ("werkzeug.wrappers", "Response", _werkzeug),
     ("django.http", "StreamingHttpResponse", _django),
 )

@@ -12,7 +12,7 @@ from .contexts import as_context
 from .decorating import rebuilt
 from .emission import Tracker, disabled, postpone
 from .errors import DefinitionError, StrictError
-from .following import settled, settled_awaited
+from .following import notice_frameworks, settled, settled_awaited
 from .ledger import ledger
 from .metrics import check_key
 from .outcomes import is_closing
@@ -176,6 +176,7 @@ class SessionWrapper:
         return stream_shaped(_TEMPLATES[kind], self._names(kind))
 
     def _names(self, kind: str) -> dict[str, Any]:
+        notice_frameworks()
         begin = functools.partial(self.scope.stay, kind in ("generator", "async_generator"))
         return {"_begin": begin, "_settle": settled_awaited if kind == "coroutine" else settled}
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from . import runs
 from .decorating import rebuilt, warn_caller
 from .errors import DefinitionError
-from .following import plain_awaited_types, plain_types, settled, settled_awaited
+from .following import notice_frameworks, plain_awaited_types, plain_types, settled, settled_awaited
 from .metrics import TASK_METRICS, Metric, catalog, check_key, task_metrics
 from .outcomes import Outcome, TaskDefinition, current_task
 from .runs import STRAYS_AT, Extractor, Run, TaskOptions, beginning
@@ -78,6 +78,7 @@ class TaskWrapper:
         return _FAST_TEMPLATES.get(kind, _TEMPLATES[kind]) if fast else _TEMPLATES[kind]
 
     def _names(self, kind: str) -> dict[str, Any]:
+        notice_frameworks()
         awaited = kind == "coroutine"
         return {
             "_begin": beginning(self.task, self.options),

@@ -92,6 +92,36 @@ def _in(session: ld.Session, view: Callable[..., Any]) -> Callable[..., Any]:
     return sync_endpoint
 
 
+def test_a_response_of_another_library_with_a_body_iterator() -> None:
+    """Server-sent events have a response class of their own, with Starlette's kind of body."""
+    responses = pytest.importorskip("starlette.responses")
+
+    class Events(responses.Response):
+        def __init__(self, body: Any) -> None:
+            self.body_iterator = body
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"data: 1"
+
+    @ld.track_task("k")
+    async def view() -> Any:
+        return Events(chunks())
+
+    @ld.track_task("plain")
+    async def plain() -> Any:
+        return responses.PlainTextResponse("x")
+
+    async def main() -> None:
+        with ld.session("u") as s:
+            response = await view()
+            assert counts(s) == (0, 0, 0, 0)
+            assert [chunk async for chunk in response.body_iterator] == [b"data: 1"]
+            assert (await plain()).body == b"x"
+            assert (counts(s), counts(s, "plain")) == ((1, 0, 0, 0), (1, 0, 0, 0))
+
+    asyncio.run(main())
+
+
 def test_a_starlette_endpoint_object_stays_async() -> None:
     """Starlette asks `__call__` whether it is a coroutine function; a decorated object must say so."""
     responses = pytest.importorskip("starlette.responses")
@@ -142,7 +172,7 @@ def _flask_app() -> Any:
     return flask.Flask(__name__)
 
 
-@pytest.mark.parametrize("wrapped", ["response", "generator"])
+@pytest.mark.parametrize("wrapped", ["response", "generator", "tuple", "response tuple"])
 def test_a_flask_streaming_body(flask_app: Any, wrapped: str) -> None:
     """A `Response` around a generator, or the bare generator: to the last chunk, and abandoned when the client goes."""
     import flask
@@ -155,7 +185,8 @@ def test_a_flask_streaming_body(flask_app: Any, wrapped: str) -> None:
     @flask_app.get("/")
     @ld.track_task("k")
     def view() -> Any:
-        return flask.Response(flask.stream_with_context(chunks())) if wrapped == "response" else chunks()
+        body = flask.Response(flask.stream_with_context(chunks())) if "response" in wrapped else chunks()
+        return (body, 200, {"X-Kind": wrapped}) if "tuple" in wrapped else body
 
     with ld.session("u") as s:
         client = flask_app.test_client()
@@ -166,6 +197,26 @@ def test_a_flask_streaming_body(flask_app: Any, wrapped: str) -> None:
         assert next(response.iter_encoded()) == b"x"
         response.close()
         assert counts(s) == (1, 0, 0, 1)
+
+
+def test_other_tuples_are_values(flask_app: Any) -> None:
+    """A ready body in a tuple, and a generator in a tuple outside a request, are what they are."""
+
+    @flask_app.get("/")
+    @ld.track_task("ready")
+    def ready() -> Any:
+        return "text", 201
+
+    @ld.track_task("pair")
+    def pair() -> tuple[Iterator[int], int]:
+        return (number for number in range(2)), 3
+
+    with ld.session("u") as s:
+        response = flask_app.test_client().get("/")
+        assert (response.data, response.status_code) == (b"text", 201)
+        made = pair()
+        assert (list(made[0]), made[1]) == ([0, 1], 3)
+        assert (counts(s, "ready"), counts(s, "pair")) == ((1, 0, 0, 0), (1, 0, 0, 0))
 
 
 def test_other_flask_responses_end_at_once(flask_app: Any, tmp_path: Path) -> None:
