@@ -19,8 +19,8 @@ from .protocol import Delta, Ended, Holdings, Merged, Operation, Rules, Sealed
 from .records import MOST_GROUPS, group_fields
 
 SHARDS_OF_A_CLUSTER = 16
-OPERATIONS = 4096
-"""Merges of one worker whose numbers share a key on the server."""
+OPERATIONS = 512
+"""Merges of one worker whose numbers share a key on the server: as many as Redis packs into two bytes each."""
 
 
 class RedisStore:
