@@ -180,11 +180,52 @@ def import_weight(rounds: int = 5) -> None:
     print(f"import ldclient {theirs:.0f} ms, ours on top of it {ours:.1f} ms: {ours / theirs:.0%}")
 
 
+def deadlines(timeout: float = 0.3, rounds: int = 20) -> None:
+    """How late a flush comes back at worst, in the states in which a flush usually hangs."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "delivery"))
+    import faults
+    from hostile import HostileServer
+    from ldclient import LDClient
+
+    def late(state: str, client: Any) -> None:
+        worst = 0.0
+        for _ in range(rounds):
+            began = time.monotonic()
+            report = faults.flush(timeout, client)
+            assert report.timed_out, report
+            worst = max(worst, time.monotonic() - began - timeout)
+        print(f"flush({timeout}) with {state}: at worst {worst * 1000:.1f} ms after the deadline", flush=True)
+
+    with HostileServer() as server:
+        server.answer(stall=True)
+        stuck = LDClient(faults.config(server.url, read_timeout=30, flush_interval=3600, pending=10))
+        for _ in range(6):
+            stuck.track("a", faults.CONTEXT)
+            faults.flush(0.02, stuck)
+        late("every thread stuck in a black hole", stuck)
+        for _ in range(1000):
+            stuck.track("a", faults.CONTEXT)
+        late("a full queue besides", stuck)
+        resolve, socket.getaddrinfo = socket.getaddrinfo, lambda *_, **__: time.sleep(60) or []  # type: ignore
+        nowhere = LDClient(faults.config("http://events.example.test", flush_interval=3600))
+        nowhere.track("a", faults.CONTEXT)
+        late("a name that never resolves", nowhere)
+        socket.getaddrinfo = resolve
+        if (child := os.fork()) == 0:
+            stuck.track("a", faults.CONTEXT)
+            late("a black hole, in a forked child", stuck)
+            os._exit(0)
+        os.waitpid(child, 0)
+        for client in (stuck, nowhere):
+            client.close()
+
+
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--rounds", type=int, default=300)
     rounds = arguments.parse_args().rounds
     import_weight()
+    deadlines()
     for delay in (0.0, 0.04):
         for events, share in ((1, 1.0), (100, 1.0), (5000, 0.1)):
             measure(delay, events, max(5, int(rounds * share * (0.3 if delay else 1.0))))
