@@ -11,6 +11,7 @@ import random
 import threading
 import zlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from ..errors import missing_extra
@@ -123,9 +124,9 @@ class RedisStore:
 
     def refuses(self, error: Exception) -> bool:
         """A script that failed on what it was given; away, loading, full, read-only and the like have other names."""
-        from redis.exceptions import DataError, RedisError, ResponseError
+        from redis.exceptions import DataError, ResponseError
 
-        return type(error) in (ResponseError, DataError) or not isinstance(error, (RedisError, OSError))
+        return type(error) is ResponseError or isinstance(error, (DataError, TypeError, ValueError, LookupError))
 
     def pause(self) -> None:
         """Before a fork: nothing; the client opens its own connections in the child."""
@@ -137,6 +138,8 @@ class RedisStore:
         """After a fork, in the child: leave the parent's connections alone."""
         self._lock = threading.Lock()
         self._claimed = {}
+        if isinstance(self._client, _Cluster):
+            self._client.forked()
 
     def close(self) -> None:
         """Close the connections; the next call opens new ones."""
@@ -182,7 +185,7 @@ def connect(url: str, *, timeout: float = 0.25, cluster: bool = False) -> Any:
         from redis.retry import Retry
     except ImportError:
         raise missing_extra("redis", "redis") from None
-    made = redis.RedisCluster.from_url if cluster else redis.Redis.from_url
+    made = partial(_Cluster, redis.RedisCluster) if cluster else redis.Redis.from_url
     return made(
         url,
         socket_timeout=timeout,
@@ -190,6 +193,40 @@ def connect(url: str, *, timeout: float = 0.25, cluster: bool = False) -> Any:
         retry=Retry(NoBackoff(), 0),
         health_check_interval=0,
     )
+
+
+class _Cluster:
+    """A `RedisCluster` that connects when it is first needed: one that is away keeps no program from starting."""
+
+    def __init__(self, kind: Any, url: str, **options: Any) -> None:
+        self._make = partial(kind.from_url, url, **options)
+        self.forked()
+
+    def forked(self) -> None:
+        """In a forked child: connect anew."""
+        self._lock = threading.Lock()
+        self._made: Any = None
+
+    def _client(self) -> Any:
+        with self._lock:
+            if self._made is None:
+                self._made = self._make()
+            return self._made
+
+    def evalsha(self, *arguments: Any) -> Any:
+        """Run a script by its name."""
+        return self._client().evalsha(*arguments)
+
+    def eval(self, *arguments: Any) -> Any:
+        """Run a script."""
+        return self._client().eval(*arguments)
+
+    def close(self) -> None:
+        """Close the connections that there are."""
+        with self._lock:
+            made, self._made = self._made, None
+        if made is not None:
+            made.close()
 
 
 def wire(delta: Delta) -> str:
@@ -206,7 +243,7 @@ def wire(delta: Delta) -> str:
 
 
 def _is_cluster(client: Any) -> bool:
-    return hasattr(client, "get_redis_connection") or type(client).__name__ == "RedisCluster"
+    return isinstance(client, _Cluster) or hasattr(client, "get_redis_connection")
 
 
 def _operation(operation: Operation | None) -> tuple[str, int]:

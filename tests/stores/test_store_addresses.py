@@ -59,6 +59,14 @@ def test_redis_without_its_library_names_the_extra(monkeypatch):
         open_store("redis://127.0.0.1:1/0")
 
 
+@pytest.mark.parametrize("address", ["redis://127.0.0.1:1/0", "redis+cluster://127.0.0.1:1/0"])
+def test_a_server_that_is_away_keeps_no_program_from_starting(address):
+    """Opening connects to nothing; what comes waits for the server."""
+    with open_store(address, sweep=False) as store:
+        assert store.merge("v", Delta("s")) is None
+        assert store.waiting == 1
+
+
 def test_a_password_in_the_address_is_never_said(keep, caplog):
     """Not in the log, not in a repr."""
     with open_store("redis://:hunter2@127.0.0.1:1/0", sweep=False) as store:
