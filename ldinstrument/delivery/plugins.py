@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABCMeta
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ldclient import plugin as theirs
 from ldclient.plugin import EnvironmentMetadata, PluginMetadata
@@ -23,7 +23,20 @@ class _Nothing:
         yield
 
 
-class Plugin(theirs.Plugin):
+if TYPE_CHECKING:
+
+    class _EitherPlugin(theirs.Plugin, theirs.AsyncPlugin):
+        """What a type checker shall see: it goes into a `Config` and into an `AsyncConfig`."""
+
+        def register(self, client: Any, metadata: EnvironmentMetadata) -> Any: ...
+
+        def get_hooks(self, metadata: EnvironmentMetadata) -> list[Any]: ...
+
+else:
+    _EitherPlugin = theirs.Plugin
+
+
+class Plugin(_EitherPlugin):
     """Tells sessions of flag evaluations, and lets events recorded before there was a client leave.
 
     `Config("sdk-key", plugins=[ld.Plugin()], event_processor_class=ld.EventProcessor)`; the same in an `AsyncConfig`.

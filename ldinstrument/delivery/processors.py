@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ldclient.interfaces import EventProcessor as EventProcessorInterface
 
@@ -15,8 +15,21 @@ from .lifetimes import enrol
 from .options import Options
 from .settling import LEFT, flush_async, flush_engines
 
+if TYPE_CHECKING:
+    from ldclient.interfaces import AsyncEventProcessor
 
-class EventProcessor(EventProcessorInterface):
+    class _EitherProcessor(EventProcessorInterface, AsyncEventProcessor):
+        """What a type checker shall see: it goes into a `Config` and into an `AsyncConfig`."""
+
+        async def flush_and_wait(self, timeout: float) -> bool: ...
+
+        def stop(self) -> Any: ...
+
+else:
+    _EitherProcessor = EventProcessorInterface
+
+
+class EventProcessor(_EitherProcessor):
     """Delivers events with receipts; give the class itself as `event_processor_class` of `Config` or `AsyncConfig`.
 
     For options, `functools.partial(ld.EventProcessor, spool="/var/lib/app/events")`; see `Options`.
@@ -67,7 +80,7 @@ class EventProcessor(EventProcessorInterface):
         """Send soon; does not wait. `ldinstrument.flush` does."""
         self._engine.hurry()
 
-    def stop(self) -> None:
+    def stop(self) -> Any:
         """Deliver for at most `close_timeout`, then end the threads."""
         if not self._engine.closed:
             flush_engines([self._engine], self._engine.options.close_timeout)
@@ -87,7 +100,7 @@ class _AsyncEventProcessor(EventProcessor):
         counts = await flush_async([self._engine], timeout)
         return not any(counts[state] for state in LEFT)
 
-    async def stop(self) -> None:  # type: ignore[override]
+    async def stop(self) -> None:
         """Deliver for at most `close_timeout`, then end the threads."""
         if not self._engine.closed:
             import asyncio
