@@ -14,8 +14,9 @@ import ldclient
 from fastapi.responses import StreamingResponse
 
 import ldinstrument as ld
-from ldinstrument.integrations.asgi import SessionMiddleware
+from ldinstrument.integrations.asgi import SessionMiddleware, end_session
 from ldinstrument.integrations.flask import instrument
+from ldinstrument.stores import open_store
 
 # Nothing leaves by itself: whatever arrives was sent at the end.
 ldclient.set_config(ld.launchdarkly_config("sdk-local", flush_interval=300))
@@ -26,8 +27,13 @@ def user(scope: Any) -> str:
     return dict(scope["headers"])[b"x-user"].decode()
 
 
+# With a store, sessions are visits of many requests.
+VISITS: dict[str, Any] = {}
+if "SHOP_STORE" in os.environ:
+    VISITS = {"store": open_store(os.environ["SHOP_STORE"], idle=2), "secret": "only for tests"}
+
 application = flask.Flask("served_shop")
-instrument(application, context=lambda request: request.headers["X-User"])
+instrument(application, context=lambda request: request.headers["X-User"], **VISITS)
 application.config["PROPAGATE_EXCEPTIONS"] = False
 
 
@@ -35,6 +41,11 @@ application.config["PROPAGATE_EXCEPTIONS"] = False
 def buy() -> str:
     ld.track_conversion(3.0)
     return str(os.getpid())
+
+
+@application.get("/leave")
+def leave() -> str:
+    return str(end_session())
 
 
 @application.get("/stream")
@@ -71,6 +82,11 @@ async def buy_async() -> int:
     return os.getpid()
 
 
+@api.get("/leave")
+async def leave_async() -> bool:
+    return end_session()
+
+
 @api.get("/stream")
 async def stream_async() -> StreamingResponse:
     async def chunks() -> AsyncIterator[str]:
@@ -96,4 +112,4 @@ async def boom_async() -> None:
     raise ValueError("broken on purpose")
 
 
-asgi = SessionMiddleware(api, context=user)
+asgi = SessionMiddleware(api, context=user, **VISITS)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from ldinstrument import stores
 from ldinstrument.devserver import LocalLaunchDarkly
 
 HERE = Path(__file__).parent
@@ -47,11 +52,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def started(command: list[str], launchdarkly: LocalLaunchDarkly, folder: Path) -> tuple[subprocess.Popen[str], str]:
+def started(
+    command: list[str], launchdarkly: LocalLaunchDarkly, folder: Path, **variables: str
+) -> tuple[subprocess.Popen[str], str]:
     """Start a server, and wait until it answers a health check, which leaves no trace."""
     port = free_port()
     environment = {
         **os.environ,
+        **variables,
         "LDINSTRUMENT_URL": launchdarkly.url,
         "no_proxy": "127.0.0.1",
         "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
@@ -111,10 +119,8 @@ def test_what_clients_did_is_what_arrives(name: str, launchdarkly: LocalLaunchDa
     assert len(found) == len({event["data"]["sessionId"] for event in found})
     failures = Counter(event["context"]["key"] for event in found if event["data"]["failures"])
     assert {user: met[user, "/boom"] for user in USERS} == failures
-    totals: Counter[str] = Counter()
-    for event in launchdarkly.custom_events("business.conversion"):
-        totals[event["context"]["key"]] += event["metricValue"]
-    assert {user: 3.0 * (met[user, "/buy"] + met[user, "/stream"]) for user in USERS} == totals
+    spent = totals(launchdarkly.custom_events("business.conversion"))
+    assert {user: 3.0 * (met[user, "/buy"] + met[user, "/stream"]) for user in USERS} == spent
     assert {"/buy", "/stream", "/boom"} == {event["data"]["route"] for event in found}
 
 
@@ -138,3 +144,55 @@ def test_a_client_that_leaves_is_noticed(name: str, launchdarkly: LocalLaunchDar
     found = {event["context"]["key"]: event for event in launchdarkly.custom_events("request.interactions")}
     assert {"ada": 0, "bob": 1} == {user: event["metricValue"] for user, event in found.items()}, output
     assert 1 == found["ada"]["data"]["abandoned"]
+
+
+@pytest.mark.parametrize("name", ["gunicorn sync", "gunicorn gthread, preloaded", "uvicorn, two workers"])
+def test_visits_over_several_workers_are_counted_once(
+    name: str, launchdarkly: LocalLaunchDarkly, tmp_path: Path
+) -> None:
+    """Sixteen visitors at once, each request at whichever worker: nothing is missing and nothing there twice.
+
+    A page may be brought in by its worker after another one has ended the visit with `/leave`; it then is a visit of
+    its own, so the totals are by user.
+    """
+    address_of_store = f"sqlite:////{str(tmp_path / 'visits.db').lstrip('/')}"
+    process, address = started(SERVERS[name], launchdarkly, tmp_path, SHOP_STORE=address_of_store)
+    chance = random.Random(6)
+    plans = {f"user-{number}": chance.choices(PATHS, k=chance.randint(1, 9)) for number in range(16)}
+
+    def visit(user: str) -> None:
+        with httpx.Client(base_url=address, headers={"X-User": user}, timeout=30, trust_env=False) as client:
+            for path in [*plans[user], "/leave"]:
+                # A new connection each time, but the same cookies: another worker may answer.
+                client.get(path, headers={"Connection": "close"})
+
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(visit, plans))
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=40)
+    finally:
+        process.kill()
+        output = process.communicate()[0]
+    with stores.open_store(address_of_store, idle=2, sweep=False) as store:
+        launchdarkly.wait_for(
+            lambda: stores.sweep(store, sdk_key="sdk-local") and not any(astuple(store.holdings())), 20
+        )
+
+    found = launchdarkly.custom_events("session.interactions")
+    assert len(found) == len({event["data"]["sessionId"] for event in found})
+    assert {user: len(paths) + 1 for user, paths in plans.items()} == totals(found), output
+    failures: Counter[str] = Counter()
+    for event in found:
+        failures[event["context"]["key"]] += event["data"]["failures"]
+    assert {user: paths.count("/boom") for user, paths in plans.items()} == failures
+    spent = totals(launchdarkly.custom_events("business.conversion"))
+    assert {user: 3.0 * buys for user, paths in plans.items() if (buys := len(paths) - paths.count("/boom"))} == spent
+
+
+def totals(events: Iterable[Any]) -> dict[str, float]:
+    """The values by user."""
+    found: Counter[str] = Counter()
+    for event in events:
+        found[event["context"]["key"]] += event["metricValue"]
+    return dict(found)
