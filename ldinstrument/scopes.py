@@ -143,7 +143,7 @@ class SessionScope:
         return made
 
     def stay(self, streaming: bool, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Stay:
-        """Begin one call of a decorated function, or one *streaming* of what a generator function made."""
+        """Begin one call of a decorated function; *streaming*: its steps each end in the context they began in."""
         return Stay(self._visit(args, kwargs or {}), streaming=streaming)
 
     def __reduce__(self) -> Any:
@@ -177,7 +177,7 @@ class SessionWrapper:
 
     def _names(self, kind: str) -> dict[str, Any]:
         notice_frameworks()
-        begin = functools.partial(self.scope.stay, kind in ("generator", "async_generator"))
+        begin = functools.partial(self.scope.stay, kind != "coroutine")
         return {"_begin": begin, "_settle": settled_awaited if kind == "coroutine" else settled}
 
 

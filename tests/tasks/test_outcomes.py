@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import concurrent.futures
+import contextvars
 import sys
 from collections.abc import Generator
 from typing import Any
@@ -275,6 +276,44 @@ def test_a_session_around_every_kind(ld_events: RecordingClient) -> None:
     ]  # fmt: skip
     assert len({id(one) for one in seen}) == 4
     assert all(one.ended for one in seen)
+
+
+def test_a_session_left_open_inside_does_not_leak() -> None:
+    """Whatever the body entered and forgot, the caller has its own session back."""
+    forgotten: list[Any] = []
+
+    @ld.session(context="u-1")
+    def call() -> None:
+        forgotten.append(ld.session("u-2", name="forgotten").__enter__())
+
+    call()
+    assert ld.current_session() is None
+    with ld.session("u-3", name="mine") as mine:
+        call()
+        assert ld.current_session() is mine
+    for one in forgotten:
+        one.end()
+
+
+def test_a_coroutine_that_ends_in_a_foreign_context() -> None:
+    """It leaves alone what is current there."""
+
+    class Once:
+        def __await__(self) -> Generator[None, None, None]:
+            yield
+
+    @ld.session(context="u-1")
+    async def visit() -> None:
+        await Once()
+
+    coroutine = visit()
+    with ld.session("u-2", name="outer"):
+        contextvars.copy_context().run(coroutine.send, None)
+        elsewhere = contextvars.Context()
+        with pytest.raises(StopIteration):
+            elsewhere.run(coroutine.send, None)
+        assert elsewhere.run(ld.current_session) is None
+    assert ld.current_session() is None
 
 
 def test_a_session_inside_the_body_of_a_decorated_generator(ld_events: RecordingClient) -> None:
