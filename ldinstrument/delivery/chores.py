@@ -51,7 +51,8 @@ class Chores:
 
     def _try(self, chore: Callable[[Spool], None], spool: Spool) -> None:
         try:
-            chore(spool)
+            if not spool.ended:  # what a late answer would still write, whoever takes over the file will find out
+                chore(spool)
         except Exception as error:
             say("spool", type(error).__name__, f"the spool {self._folder} cannot be used ({error})")
 

@@ -183,7 +183,8 @@ class Engine:
             while not self._bell.empty():
                 seal = self._bell.get() or seal
         except queue.Empty:
-            return False
+            seal = False
+        self._rung = False  # whoever records from now on rings again
         return seal
 
     @staticmethod
@@ -197,7 +198,6 @@ class Engine:
         """Everything recorded so far; until `_sealing` is over, no ticket may call itself sealed."""
         with self._lock:
             self._sealing = True
-            self._rung = False
             taken = [self._recorded.popleft() for _ in range(len(self._recorded))]
             self._limbo = _custom(taken)
         return taken
@@ -239,7 +239,7 @@ class Engine:
             self._draft_now()
             payloads = self._join_drafts()
         else:
-            payloads = self._sealer.seal(self._take())
+            payloads = self._sealed(self._take())
         with self._lock:
             self._dropped += self._count_lost()
             self._dropped += self._limbo - sum(payload.custom for payload in payloads)
@@ -255,6 +255,14 @@ class Engine:
             self._review()
         self._verdicts.pronounce()
         self._chores.do()
+
+    def _sealed(self, taken: list[tuple[Any, bool]]) -> list[Payload]:
+        try:
+            return self._sealer.seal(taken)
+        except Exception as error:  # each event is guarded by itself, so this is a fault of ours: at least count it
+            ledger.failure("delivery", error)
+            ledger.dropped("internal", _custom(taken))
+            return []
 
     def _join_drafts(self) -> list[Payload]:
         with self._lock:
@@ -368,12 +376,14 @@ class Engine:
         with self._lock:
             self._flying.discard(payload)
             self._digest(payload, answer, key)
+            if self.closed:
+                self._leave()
             self._review()
             more = (bool(self._backlog) or self._abandoned) and not self.closed
         self._verdicts.pronounce()
         self._chores.do()
         if more:
-            self._ring(seal=False)  # the coordinator keeps the time of the gate, and staffs
+            self._bell.put(False)  # the coordinator keeps the time of the gate, and staffs
 
     def _digest(self, payload: Payload, answer: Answer, key: str) -> None:
         status = answer.status
@@ -394,8 +404,6 @@ class Engine:
                 self._gate.failed(retry_after=retry_after(answer.headers.get("Retry-After")), lost=answer.lost)
             payload.state = "failed"
             self._give_up("backlog_full", self._backlog.add(payload))
-            if self.closed:
-                self._leave()
 
     def _refuse_key(self, status: int, key: str) -> None:
         self._gate.refused(key)
@@ -458,7 +466,7 @@ class Engine:
             at_once = ticket.sealed and not shut and self._idle >= len(self._backlog)
             self._work.notify(len(self._backlog))
         if not at_once:
-            self._ring(seal=not ticket.sealed)
+            self._bell.put(not ticket.sealed)
         return ticket
 
     def hurry(self) -> None:

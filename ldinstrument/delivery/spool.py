@@ -46,7 +46,7 @@ class Spool:
         self._lock = threading.Lock()
         self._path = self._folder / f"{os.getpid()}-{_started(os.getpid())}-{uuid.uuid4().hex[:8]}.events"
         self._open: sqlite3.Connection | None = None
-        self._ended = False
+        self.ended = False
 
     def draft(self, texts: Iterable[str]) -> None:
         """Keep events, each as JSON text, that are not sealed yet."""
@@ -95,7 +95,7 @@ class Spool:
     def end(self) -> None:
         """Close; what is still inside is left for the next processor, in this process or another."""
         with self._lock:
-            self._ended = True
+            self.ended = True
             if self._open is None:
                 return
             kept = self._open.execute("SELECT (SELECT count(*) FROM payloads) + (SELECT count(*) FROM drafts)")
@@ -110,7 +110,7 @@ class Spool:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
-            if self._ended:
+            if self.ended:
                 raise OSError("the spool has ended")
             if self._open is None:
                 self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)

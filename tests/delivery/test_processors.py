@@ -309,3 +309,21 @@ def test_a_client_that_nobody_holds_still_delivers(server, make):
     assert server.keys() == {"a": 1}
     assert ledger.stats().events.delivered == 1
     assert engines[0]._coordinator not in threading.enumerate()
+
+
+def test_a_full_thousand_leaves_early_whatever_came_before(server, client):
+    """With a flush interval of an hour: 1,000 waiting events are sent at once, also after a flush and a failure."""
+    import time
+
+    for round_ in range(3):
+        server.answer(status=503, times=1)
+        client.track(f"single.{round_}", BARE)
+        while flush(5.0, client).failed:
+            pass
+        for number in range(1000):
+            client.track(f"many.{round_}.{number}", BARE)
+        deadline = time.monotonic() + 20
+        while ledger.stats().events.pending and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert ledger.stats().events.pending == 0
+    assert len(server.keys()) == 3003

@@ -179,3 +179,21 @@ def test_a_fork_leaves_the_parents_file_to_the_parent(server, tmp_path):
     client.close()
     assert server.keys() == {"parent": 1, "parent again": 1, "child": 1}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_event_is_on_disk_soon_whatever_came_before(server, tmp_path):
+    """With a flush interval of an hour: each event is in the file moments after `track`, also after a failure."""
+    server.answer(status=503, headers={"Retry-After": "60"})
+    client = LDClient(faults.config(server.url, spool=tmp_path, flush_interval=3600, close_timeout=0.1))
+    for number in range(3):
+        client.track(f"e.{number}", CONTEXT)
+        deadline = time.monotonic() + 10
+        while not _mentions(tmp_path, f'"e.{number}"') and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert _mentions(tmp_path, f'"e.{number}"')
+        flush(0.2, client)
+    client.close()
+
+
+def _mentions(folder: Path, text: str) -> bool:
+    return any(text.encode() in path.read_bytes() for path in folder.iterdir())
