@@ -96,7 +96,7 @@ def test_a_bad_value_costs_its_event_only(server, client):
 def test_an_event_of_ours_carries_its_own_date(server, client):
     """`handing.at_ms` is the date; the processor accepts it and settles it in the ledger."""
     emit(Emission("dated", 2.0, None, 1_700_000_000_000, 1), RICH, client)
-    assert handing.accepted is True
+    assert (handing.active, ledger.stats().events.unconfirmed) == (False, 0)
     assert flush(5.0, client).delivered == 1
     (event,) = server.taken()
     assert (event["creationDate"], event["metricValue"]) == (1_700_000_000_000, 2.0)
