@@ -13,33 +13,33 @@ from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
+from .errors import StrictError
 from .ledger import ledger
 
 MAX_BYTES = 16_384
 MAX_DEPTH = 20
-_KEEP = (str, bool, int)
+MAX_VALUES = 2_000
+MAX_INT = 2**63 - 1
 
 
 def copied(data: Mapping[str, Any] | None, event_key: str) -> dict[str, Any] | None:
     """A deep, JSON-safe copy of *data* (at most 16 KiB), or None when there is none.
 
-    What JSON cannot carry (dates, decimals, sets, bytes, circular references, NaN) is left out and named once.
+    What JSON cannot carry (dates, decimals, sets, bytes, circular references, NaN, numbers beyond 64 bits) is left
+    out and named once, and so is what is more than 2,000 values deep or wide.
     """
-    if not data:
-        return None
-    if not isinstance(data, Mapping):
-        ledger.warn(
-            "bad_data",
-            event_key,
-            f"{event_key}: data is a {type(data).__name__}; give a dict. The event goes without it",
-        )
+    if data is None:
         return None
     try:
-        safe = _mapping(data, event_key, "data", ())
+        if not isinstance(data, Mapping):
+            _complain(event_key, "", f"data is a {type(data).__name__}; give a dict")
+            return None
+        return _capped(_Copy(event_key).mapping(data, "", ()), event_key)
+    except StrictError:
+        raise
     except Exception as error:  # a hostile mapping of the host's
-        _complain(event_key, "data", type(error).__name__)
+        _complain(event_key, "", f"data raised {type(error).__name__} while it was copied")
         return None
-    return _capped(safe, event_key) if safe else None
 
 
 def number(value: object) -> float | int | None:
@@ -57,9 +57,11 @@ def number(value: object) -> float | int | None:
         except (ValueError, OverflowError, ArithmeticError):
             return None
     try:
-        return plain if math.isfinite(plain) else None
-    except OverflowError:  # a whole number beyond what JSON readers hold
+        if not math.isfinite(plain):
+            return None
+    except OverflowError:  # a whole number beyond every float
         return None
+    return plain if abs(plain) <= MAX_INT else float(plain)
 
 
 def frozen(data: Mapping[str, Any] | None) -> str:
@@ -71,50 +73,69 @@ class _Unfit(Exception):  # noqa: N818 - never leaves this file
     """A value that JSON cannot carry."""
 
 
-def _mapping(data: Mapping[Any, Any], event_key: str, path: str, seen: tuple[int, ...]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in dict(data).items():
-        if not isinstance(key, str):
-            _complain(event_key, f"{path}[{key!r:.40}]", "a key that is no string")
-            continue
-        try:
-            out[_text(key)] = _value(value, event_key, f"{path}[{key!r:.40}]", (*seen, id(data)))
-        except _Unfit as unfit:
-            _complain(event_key, f"{path}[{key!r:.40}]", str(unfit))
-    return out
+class _Copy:
+    """One copying: it counts what it has seen, so that wide or shared structures cannot hold up the host."""
+
+    def __init__(self, event_key: str) -> None:
+        self._event_key = event_key
+        self._left = MAX_VALUES
+
+    def mapping(self, data: Mapping[Any, Any], top: str, seen: tuple[int, ...]) -> dict[str, Any]:
+        """Copy a mapping; *top* is the entry of the event's data that it belongs to, *seen* what it is nested in."""
+        out: dict[str, Any] = {}
+        for key, value in data.items():
+            entry = top or (key[:40] if isinstance(key, str) else type(key).__name__)
+            try:
+                out[_key(key)] = self._value(value, entry, (*seen, id(data)))
+            except _Unfit as unfit:
+                _complain(self._event_key, entry, str(unfit))
+            if self._left <= 0:
+                break
+        return out
+
+    def _value(self, value: Any, top: str, seen: tuple[int, ...]) -> Any:
+        self._left -= 1
+        if self._left <= 0:
+            raise _Unfit(f"more than {MAX_VALUES} values")
+        if value is None or type(value) is bool:
+            return value
+        if isinstance(value, str):
+            return _text(value)
+        if isinstance(value, (int, float)):
+            return _plain(value)
+        if id(value) in seen:
+            raise _Unfit("a circular reference")
+        if len(seen) >= MAX_DEPTH:
+            raise _Unfit(f"nested deeper than {MAX_DEPTH}")
+        if isinstance(value, Mapping):
+            return self.mapping(value, top, seen)
+        if isinstance(value, (list, tuple)):
+            return self._items(value, top, (*seen, id(value)))
+        raise _Unfit(f"a {type(value).__name__}")
+
+    def _items(self, values: Any, top: str, seen: tuple[int, ...]) -> list[Any]:
+        out = []
+        for value in values:
+            try:
+                out.append(self._value(value, top, seen))
+            except _Unfit as unfit:
+                _complain(self._event_key, top, str(unfit))
+            if self._left <= 0:
+                break
+        return out
 
 
-def _value(value: Any, event_key: str, path: str, seen: tuple[int, ...]) -> Any:
-    if value is None or type(value) in (bool, int):
-        return value
-    if isinstance(value, str):
-        return _text(value)
-    if isinstance(value, float):
-        return _finite(value)
+def _key(key: Any) -> str:
+    if not isinstance(key, str):
+        raise _Unfit("a key that is no string")
+    return _text(key)
+
+
+def _plain(value: int | float) -> int | float:
     if isinstance(value, int):
+        if abs(value) > MAX_INT:
+            raise _Unfit("a whole number beyond 64 bits")
         return int(value)
-    if id(value) in seen:
-        raise _Unfit("a circular reference")
-    if len(seen) >= MAX_DEPTH:
-        raise _Unfit(f"nested deeper than {MAX_DEPTH}")
-    if isinstance(value, Mapping):
-        return _mapping(value, event_key, path, seen)
-    if isinstance(value, (list, tuple)):
-        return _items(value, event_key, path, (*seen, id(value)))
-    raise _Unfit(f"a {type(value).__name__}")
-
-
-def _items(values: Any, event_key: str, path: str, seen: tuple[int, ...]) -> list[Any]:
-    out = []
-    for index, value in enumerate(list(values)):
-        try:
-            out.append(_value(value, event_key, f"{path}[{index}]", seen))
-        except _Unfit as unfit:
-            _complain(event_key, f"{path}[{index}]", str(unfit))
-    return out
-
-
-def _finite(value: float) -> float:
     if not math.isfinite(value):
         raise _Unfit("not a finite number")
     return float(value)
@@ -122,25 +143,27 @@ def _finite(value: float) -> float:
 
 def _text(value: str) -> str:
     """The text without lone surrogates, which UTF-8 cannot carry."""
-    text = str.__str__(value)
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return str.__str__(value).encode("utf-8", "replace").decode("utf-8")
 
 
 def _capped(safe: dict[str, Any], event_key: str) -> dict[str, Any] | None:
     """*safe* without its largest entries until it fits into `MAX_BYTES`."""
-    sizes = {key: len(json.dumps(value)) + len(key) + 4 for key, value in safe.items()}
-    total = sum(sizes.values())
-    while total > MAX_BYTES:
-        largest = max(sizes, key=sizes.__getitem__)
-        total -= sizes.pop(largest)
-        del safe[largest]
-        _complain(event_key, f"data[{largest!r:.40}]", f"more than {MAX_BYTES} bytes in all")
+    sizes = sorted(((len(json.dumps(value)) + len(key) + 4, key) for key, value in safe.items()), reverse=True)
+    total, left_out = sum(size for size, _ in sizes), 0
+    for size, key in sizes:
+        if total <= MAX_BYTES:
+            break
+        total, left_out = total - size, left_out + 1
+        del safe[key]
+    if left_out:
+        _complain(event_key, sizes[0][1][:40], f"{left_out} of the largest entries, for data has {MAX_BYTES} bytes")
     return safe or None
 
 
-def _complain(event_key: str, path: str, what: str) -> None:
+def _complain(event_key: str, entry: str, what: str) -> None:
     ledger.warn(
         "bad_data",
-        f"{event_key} {path}",
-        f"{event_key}: {path} left out: {what}; give JSON types (str, int, finite float, bool, None, list, dict)",
+        f"{event_key} {entry}",
+        f"{event_key}: data{f'[{entry!r}]' if entry else ''} left out: {what}; "
+        "give JSON types (str, int, finite float, bool, None, list, dict)",
     )

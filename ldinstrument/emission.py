@@ -88,8 +88,8 @@ def emit(one: Emission, context: Context | None, client: Tracker | None) -> None
     if taker is None:
         _hold(one, context)
         return
-    if _held:
-        release_held(taker)
+    if _held and client is None:  # what waits was meant for the singleton, not for whichever client comes by
+        release_held()
     _hand_over(one, context, taker)
 
 
@@ -97,6 +97,17 @@ def _taker(client: Tracker | None) -> Tracker | None:
     if _recorder is not None:
         return _recorder
     return client if client is not None else sdk.singleton_client()
+
+
+def check_client(client: object) -> None:
+    """Say it once when *client* cannot take events; its events will be dropped one by one."""
+    if client is not None and (isinstance(client, type) or not callable(getattr(client, "track", None))):
+        ledger.warn(
+            "bad_client",
+            type(client).__name__,
+            f"client: a {type(client).__name__} has no track(); give an LDClient, such as ldclient.get() with its "
+            "parentheses",
+        )
 
 
 def set_recorder(recorder: Tracker | None) -> Tracker | None:
@@ -120,14 +131,18 @@ def _hold(one: Emission, context: Context) -> None:
         "no_client",
         "",
         f"no LaunchDarkly client yet: up to {HELD_EVENTS} events are held; "
-        "call ldclient.set_config(...) and ldclient.get() at start-up, or pass client=",
+        "call ldclient.set_config(...) and ldclient.get() at start-up, or give sessions their client=",
     )
 
 
 def release_held(client: Tracker | None = None) -> None:
     """Hand over what was recorded before there was a client."""
-    taker = _taker(client)
-    while taker is not None and _held:
+    if _recorder is not None:
+        return
+    taker = client if client is not None else sdk.singleton_client()
+    if taker is None or sdk.discards_everything(taker):
+        return
+    while _held:
         try:
             held = _held.popleft()
         except IndexError:  # another thread took the last one
@@ -136,25 +151,37 @@ def release_held(client: Tracker | None = None) -> None:
 
 
 def _hand_over(one: Emission, context: Context, client: Tracker) -> None:
-    if gone := sdk.discards_everything(client):
+    if gone := _sends_nothing(client):
         _refuse(one, gone, f"meets a client that sends nothing ({gone.replace('_', ' ')})")
         return
     ledger.emitted_values(one.values)
     ledger.emitted()
+    # A client may be a wrapper that tracks something of its own first: what was being handed over comes back after it.
+    before = handing.active, handing.at_ms, handing.accepted
     handing.active, handing.at_ms, handing.accepted = True, one.at, False
     try:
         client.track(one.event_key, context, one.data, one.value)
-    except Exception as error:
-        ledger.failure("client.track", error)
+    except BaseException as error:
         if not handing.accepted:
             ledger.dropped("client_error")
+        if not isinstance(error, Exception):
+            raise
+        ledger.failure("client.track", error)
     else:
         if not handing.accepted:
             ledger.unconfirmed()
     finally:
-        handing.active, handing.at_ms = False, None
+        handing.active, handing.at_ms, handing.accepted = before
     _debug(one, context)
     _check_units(one.event_key, context)
+
+
+def _sends_nothing(client: Tracker) -> str | None:
+    try:
+        return sdk.discards_everything(client)
+    except Exception as error:
+        ledger.failure("client", error)
+        return None
 
 
 def _check_units(event_key: str, context: Context) -> None:
@@ -217,7 +244,8 @@ class TokenBucket:
     def __init__(self, limit: Limit, clock: Callable[[], float] = time.monotonic) -> None:
         self.limit = limit
         self._clock = clock
-        self._lock = threading.Lock()
+        # Re-entrant, as everywhere: a signal handler or finaliser may record while this thread takes a token.
+        self._lock = threading.RLock()
         self._tokens = max(1.0, limit.count)
         self._filled = clock()
 
@@ -235,7 +263,7 @@ class TokenBucket:
 
 
 _buckets: dict[str, TokenBucket] = {}
-_buckets_lock = threading.Lock()
+_buckets_lock = threading.RLock()
 
 
 def within_rate(event_key: str, limit: Limit | None) -> bool:
@@ -252,6 +280,6 @@ def within_rate(event_key: str, limit: Limit | None) -> bool:
 def forget() -> None:
     """Drop held events, postponed work and buckets (tests, and a forked child, whose parent keeps its own)."""
     global _buckets_lock
-    _buckets_lock = threading.Lock()
+    _buckets_lock = threading.RLock()
     for table in (_held, _later, _buckets):
         table.clear()

@@ -6,22 +6,17 @@ flag's first evaluation, and takes its identity from the evaluations that are ex
 
 from __future__ import annotations
 
-import threading
+import functools
 from typing import Any
 
 from .ledger import ledger
 from .sessions import current_session
 
-_hooks: list[Any] = []
-_lock = threading.Lock()
 
-
+@functools.lru_cache(maxsize=1)
 def hook() -> Any:
     """The hook for `LDClient.add_hook` or `Config(hooks=[...])`; one for the whole process."""
-    with _lock:
-        if not _hooks:
-            _hooks.append(_made())
-    return _hooks[0]
+    return _made()
 
 
 def before(flag_key: str, context: Any) -> None:
@@ -40,8 +35,12 @@ def after(context: Any, detail: Any) -> None:
     try:
         session = current_session()
         reason = getattr(detail, "reason", None)
-        if session is not None and isinstance(reason, dict) and reason.get("inExperiment") is True:
+        exposed = isinstance(reason, dict) and reason.get("inExperiment") is True
+        while exposed and session is not None:
+            knew = session.knows_who
             session.adopt(context)
+            # A request around a chat that did not know who it is learns it, too; what knows shields what is around it.
+            session = None if knew else session._outer
     except Exception as error:
         ledger.failure("exposure", error)
 

@@ -86,6 +86,11 @@ class Ledger:
             self._without_session: Counter[str] = Counter()
             self._said: Counter[tuple[str, str]] = Counter()
 
+    def forked(self) -> None:
+        """In a forked child: the parent's counts are the parent's, and its threads may have held the lock."""
+        self._lock = threading.RLock()
+        self.clear()
+
     # -- values ----------------------------------------------------------------------------------
     def recorded(self, count: int = 1) -> None:
         """Count *count* values as recorded; they are open until emitted or discarded."""
@@ -173,6 +178,10 @@ class Ledger:
             first = self._said[entry] == 1
         if first:
             log.warning("%s", message)
+
+    def hosts_failure(self, what: str, error: BaseException, cost: str) -> None:
+        """Say once that a function which the host gave us raised: no traceback of ours, and what it costs."""
+        self.warn("host", what, f"{what} raised {type(error).__name__}: {cost}; make it return a value for every input")
 
     def failure(self, where: str, error: BaseException) -> None:
         """Log a failure of our own once per place and kind; it must never reach the host."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from .data import copied, number
 from .ledger import ledger
-from .metrics import EventRule, Metric, catalog
+from .metrics import METRIC_KEY, RESERVED_PREFIXES, EventRule, Metric, catalog
 
 MAX_COUNT = 10_000
 
@@ -21,16 +21,15 @@ def measurement(
         discard("(no key)", "bad_key", f"give a Metric or its key, not {type(metric).__name__}")
         return None
     known = _known(metric)
-    rule = catalog.rule(known.event if known else str(metric))
+    key = known.event if known else str.__str__(metric)  # an enum member is the string it stands for
+    rule = catalog.rule(key)
     if not rule.declared:
-        ledger.warn(
-            "undeclared",
-            str(metric),
-            f"{metric}: no metric is declared for it, so LaunchDarkly may ignore it; "
-            f"say ldinstrument.catalog.add(Metric({str(metric)!r}, ...)) and create it with bootstrap",
-        )
+        if key.startswith(RESERVED_PREFIXES):
+            discard(key, "reserved_prefix", f"{' and '.join(RESERVED_PREFIXES)} are LaunchDarkly's own; choose another")
+            return None
+        _say_undeclared(key)
         rule = replace(rule, numeric=value is not None)
-    kind = known.measure if known else ("value" if rule.numeric else "occurrence")
+    kind = known.measure if known else _kind(rule)
     if (problem := _problem(kind, value)) is not None:
         discard(rule.event_key, *problem)
         return None
@@ -38,6 +37,20 @@ def measurement(
     if kind == "count" and checked == 0:
         return None
     return rule, checked, copied(data, rule.event_key)
+
+
+def _kind(rule: EventRule) -> str:
+    return "value" if rule.numeric else "count" if rule.counted else "occurrence"
+
+
+def _say_undeclared(key: str) -> None:
+    definition = f"Metric({key!r}, ...)" if METRIC_KEY.fullmatch(key) else f"Metric('a.key', event_key={key!r}, ...)"
+    ledger.warn(
+        "undeclared",
+        key,
+        f"{key}: no metric is declared for it, so LaunchDarkly may ignore it; "
+        f"say ldinstrument.catalog.add({definition}) and create it with bootstrap",
+    )
 
 
 def _known(metric: Metric | str) -> Metric | None:

@@ -25,7 +25,7 @@ SuccessCriteria = Literal["HigherThanBaseline", "LowerThanBaseline"]
 Rollup = Literal["sum", "once", "last", "mean", "each"]
 TaskMetric = Literal["success_rate", "duration", "time_to_first_item"]
 
-_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+METRIC_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LIMIT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(s|m|h)\s*")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 RESERVED_PREFIXES = ("$ld:", "otel.")
@@ -240,7 +240,7 @@ def check_key(what: str, key: object) -> str:
     if not isinstance(key, str) or not key:
         raise DefinitionError(f"{what}: key: give a non-empty string, not {key!r}")
     refuse_reserved(f"{what} {key!r}: key", key)
-    if not _KEY.fullmatch(key):
+    if not METRIC_KEY.fullmatch(key):
         raise DefinitionError(
             f"{what} {key!r}: key: use letters, digits, '.', '_' and '-' only, and start with a letter or digit"
         )
@@ -455,7 +455,7 @@ class Catalog:
         place = callers_place()
         for metric in metrics:
             if not isinstance(metric, Metric):
-                raise DefinitionError(f"catalog: give Metric objects, not {metric!r}")
+                raise DefinitionError(f"catalog: give Metric objects, not a {type(metric).__name__}")
             with self._lock:
                 known = self._metrics.get(metric.key)
                 if known is None:
@@ -472,11 +472,15 @@ class Catalog:
     def replace(self, metric: Metric) -> None:
         """Put *metric* in the place of whatever stands under its key."""
         if not isinstance(metric, Metric):
-            raise DefinitionError(f"catalog: give a Metric object, not {metric!r}")
+            raise DefinitionError(f"catalog: give a Metric object, not a {type(metric).__name__}")
         with self._lock:
             self._metrics[metric.key] = metric
             self._places[metric.key] = callers_place()
             self._rules.clear()
+
+    def forked(self) -> None:
+        """In a forked child: another thread of the parent may have held the lock."""
+        self._lock = threading.RLock()
 
     def clear(self) -> None:
         """Forget every definition."""

@@ -79,6 +79,10 @@ class Fold:
         """Take one value in. Returns how many values it counts for: a count of 3 is 3 events."""
         if self.rule.rollup == "each":
             return self._add_each(value, data, at)
+        if value is None and self.rule.rollup in ("mean", "last"):
+            # An occurrence on the same event key: it counts for its own metric, and must not be a 0 in this one.
+            self.loose.append(Emission(self.rule.event_key, None, data, at))
+            return 1
         key = frozen(data)
         group = self.groups.get(key)
         if group is None:

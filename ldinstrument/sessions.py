@@ -6,17 +6,18 @@ Nothing here raises into the host, and no event leaves while a lock of ours is h
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import threading
 import time
 import uuid
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from . import emission
 from .contexts import agree, as_context, evaluated_context, same, united
@@ -43,10 +44,13 @@ from .rollups import Emission, Fold, Group
 if TYPE_CHECKING:
     from ldclient import Context
 
+P = ParamSpec("P")
+
 FOLD_AT = 256
 """Entries that a session holds before it folds them: each `track` costs about 20 us, and this bounds the stall."""
 MAX_WAITING = 10_000
 MAX_OPEN = 10_000
+MAX_EXPOSURES = 1_000
 
 _current: ContextVar[Session | None] = ContextVar("ldinstrument_session", default=None)
 clock = time.perf_counter
@@ -97,6 +101,33 @@ class Summary:
     tasks: Mapping[str, TaskSummary] = field(default_factory=dict)
 
 
+def session_id(given: Any) -> str:
+    """*given* as a session's id: a text of at most 256 characters; a random one when there is none, or none usable."""
+    if given is None:
+        return uuid.uuid4().hex
+    try:
+        text = str(given).encode("utf-8", "replace").decode("utf-8")[:256]
+    except Exception as error:
+        ledger.hosts_failure(f"id= of a session, a {type(given).__name__},", error, "the session gets a random id")
+        text = ""
+    return text or uuid.uuid4().hex
+
+
+def harmless(method: Callable[P, None]) -> Callable[P, None]:
+    """Nothing that the host hands to *method* may raise into the host."""
+
+    @functools.wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            method(*args, **kwargs)
+        except StrictError:
+            raise
+        except Exception as error:
+            ledger.failure(method.__name__, error)
+
+    return call
+
+
 class Session:
     """An open session; made by `session(...)`, never by hand."""
 
@@ -141,11 +172,12 @@ class Session:
         silent: bool = False,
         store: Any = None,
     ) -> None:
-        self.id = id or uuid.uuid4().hex
+        self.id = session_id(id)
         self._given_id = id
         self.name = name
         self.client = client
         self._context = context
+        emission.check_client(client)
         self._data = copied(data, f"{name}.*") or {}
         self._outer = outer
         # Outside a session, one call becomes a session of its own: no session.* metrics, but the rate limit holds.
@@ -159,12 +191,13 @@ class Session:
         self._waiting: list[Emission] = []
         self._tasks: dict[str, list[float]] = {}
         self._tallies = dict.fromkeys(OUTCOMES, 0)
-        self._exposed_flags: set[str] = set()
+        self._exposed_flags: set[tuple[str, str]] = set()
         self._ended = False
         self._partial = False
         self._end_reason = ""
         self._started = self._last = clock()
-        self._offset_ms = _wall_offset()
+        # Never before what is around it: a wall clock set back must not date us before exposures that we saw.
+        self._offset_ms = max(_wall_offset(), outer._offset_ms) if outer is not None else _wall_offset()
         self._started_ms = self._started * 1000 + self._offset_ms
 
     # -- recording -------------------------------------------------------------------------------
@@ -186,15 +219,18 @@ class Session:
         except Exception as error:
             ledger.failure("record", error)
 
+    @harmless
     def interaction(self, success: bool = True) -> None:
         """Count one interaction: something the user did that succeeded or failed."""
         now = clock()
         self._append((INTERACTION, Outcome.SUCCESS if success else Outcome.FAILURE, now, now, None))
 
+    @harmless
     def conversion(self, value: Any = 0.0, **data: Any) -> None:
         """Record `business.conversion`: *value* in dollars. `config_key=` becomes `configKey` in the data."""
         self.record(BUSINESS_CONVERSION, value, data=_wire_names(data))
 
+    @harmless
     def satisfaction(self, score: Any, **data: Any) -> None:
         """Record `user.satisfaction` (0 to 100), and `user.negative_feedback` below 50.
 
@@ -208,20 +244,24 @@ class Session:
         if rated is not None and rated < 50:
             self.record(NEGATIVE_FEEDBACK, data=wire)
 
+    @harmless
     def revenue(self, value: Any, **data: Any) -> None:
         """Record `revenue.impact`: *value* in dollars, only when it is above 0."""
         amount = number(value)
         if amount is None or amount > 0:
             self.record(REVENUE_IMPACT, value, data=_wire_names(data))
 
+    @harmless
     def task_success(self, task_type: str, success: bool, **data: Any) -> None:
         """Record `task.success_rate`: 1 or 0, with *task_type* as `taskType` in the data."""
         self.record(TASK_SUCCESS, 1.0 if success else 0.0, data={**_wire_names(data), "taskType": task_type})
 
+    @harmless
     def feedback(self, positive: bool, **data: Any) -> None:
         """Record a thumb: satisfaction 100 or 0, and `user.negative_feedback` for a thumb down."""
         self.satisfaction(100 if positive else 0, **{"feedback_type": "thumb", **data})
 
+    @harmless
     def add_data(self, **data: Any) -> None:
         """Add to the data of the session's own `<name>.*` events: what is known only later, such as a status."""
         added = copied(data, f"{self.name}.*")
@@ -246,12 +286,18 @@ class Session:
 
     # -- who it is -------------------------------------------------------------------------------
     @property
+    def knows_who(self) -> bool:
+        """Whether it has an identity of its own, given or adopted."""
+        return self._context is not None
+
+    @property
     def context(self) -> Context | None:
         """Whose session it is: as given, identified or adopted; else that of the session around it."""
         if self._context is not None or self._outer is None:
             return self._context
         return self._outer.context
 
+    @harmless
     def identify(self, context: Any) -> None:
         """Say whose session it is, once that is known.
 
@@ -264,26 +310,42 @@ class Session:
     def _become(self, new: Context) -> None:
         with self._lock:
             old, outgoing = self.context, []
+            changes = old is not None and not agree(old, new)
             if old is None:
                 outgoing, self._waiting = self._waiting, []
-            elif not agree(old, new):
+            elif changes:
                 outgoing = self._take()
+                self._exposed_flags.clear()
+            heirs = [one._emit_as(old) for one in _heirs(self)] if changes else []
             self._context = new if old is None else united(old, new)
-            self._last = max(self._last, clock())
         self._send(outgoing, new if old is None else old)
+        for emit_held in heirs:
+            emit_held()
+
+    def _emit_as(self, old: Context | None) -> Callable[[], None]:
+        """Take what this session inside another holds, to be sent under the identity that it inherited until now."""
+        with self._lock:
+            outgoing = self._take()
+        return lambda: self._send(outgoing, old)
 
     def before_evaluation(self, flag_key: str, context: Any) -> None:
         """Emit what is held before *flag_key*'s first evaluation: no fold crosses an exposure."""
-        if flag_key in self._exposed_flags:
+        seen = evaluated_context(context)
+        if seen is None:
             return
-        self._exposed_flags.add(flag_key)
-        seen, known = evaluated_context(context), self.context
-        if seen is not None and (known is None or agree(known, seen)):
-            with self._lock:
-                outgoing = self._take()
-                # The exposure is dated by the wall clock of this moment; what follows must not be dated before it.
-                self._offset_ms = _wall_offset()
-            self._send(outgoing, known)
+        exposure = flag_key, seen.fully_qualified_key
+        known = self.context
+        if exposure in self._exposed_flags or not (known is None or agree(known, seen)):
+            return
+        with self._lock:
+            outgoing = self._take()
+            if len(self._exposed_flags) >= MAX_EXPOSURES:
+                self._exposed_flags.clear()
+            self._exposed_flags.add(exposure)
+            # The exposure is dated by the wall clock of this moment; what follows must not be dated before it, nor
+            # before an earlier exposure when the wall clock was set back.
+            self._offset_ms = max(self._offset_ms, _wall_offset())
+        self._send(outgoing, known)
 
     def adopt(self, context: Any) -> None:
         """Take identity from an exposure: widen what agrees, adopt where nothing is known, ignore what disagrees."""
@@ -394,8 +456,14 @@ class Session:
         if context is None and not self._ended:
             self._wait(outgoing)
             return
-        for one in outgoing:
-            emit(one, context, self.client)
+        sent = 0
+        try:
+            for one in outgoing:
+                sent += 1
+                emit(one, context, self.client)
+        finally:
+            if left := sum(one.values for one in outgoing[sent:]):  # KeyboardInterrupt, or strict
+                ledger.discarded("interrupted", left)
 
     def _wait(self, outgoing: list[Emission]) -> None:
         with self._lock:
@@ -420,6 +488,7 @@ class Session:
             if self._store is not None:  # the session goes on in there; this was one stay
                 self._store.receive(self)
                 return
+            reason = str(reason)
             with self._lock:
                 if self._ended:
                     return
@@ -621,6 +690,26 @@ class _InertSession(Session):
         # Tracked functions append without asking whose list it is.
         self._entries.clear()
 
+    _fold = _fold_up
+
+    def _send(self, outgoing: list[Emission], context: Context | None) -> None:
+        pass
+
+    def before_evaluation(self, flag_key: str, context: Any) -> None:
+        """See it, and leave it."""
+
+    def adopt(self, context: Any) -> None:
+        """Stay nobody's."""
+
+    def identify(self, context: Any) -> None:
+        """Stay nobody's."""
+
+    def add_data(self, **data: Any) -> None:
+        """Take it, and leave it."""
+
+    def hand_over(self) -> None:
+        """Nothing for a store."""
+
     def end(self, reason: str = "ended") -> None:
         """End without a word."""
         self._ended = True
@@ -636,13 +725,26 @@ def joinable(name: str, context: Context | None, id: str | None, client: Tracker
         if (
             found.name == name
             and not found._ended
-            and (id is None or id == found.id)
+            and (id is None or session_id(id) == found.id)
             and (client is None or client is found.client)
             and (context is None or found.context is None or same(found.context, context))
         ):
             return found
         found = found._outer
     return None
+
+
+def _heirs(around: Session) -> list[Session]:
+    """The open sessions inside *around* that have no identity but its."""
+    found = []
+    for one in open_sessions():
+        inside = one
+        while inside._outer is not None and inside._context is None:
+            inside = inside._outer
+            if inside is around:
+                found.append(one)
+                break
+    return found
 
 
 # -- the registry of open sessions -----------------------------------------------------------------
@@ -693,7 +795,8 @@ def _after_fork() -> None:
     global _registry_lock, _strays_lock
     _registry_lock, _strays_lock = threading.RLock(), threading.RLock()
     strays.clear()
-    ledger.clear()
+    ledger.forked()
+    catalog.forked()
     emission.forget()
     for reference in list(_open.values()):
         one = reference()

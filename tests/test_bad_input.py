@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import json
 import logging
+import uuid
 from typing import Any
 
+import ldclient
 import pytest
 from ldclient import Context
 from ldclient.client import LDClient
@@ -186,18 +189,22 @@ def test_a_failing_extractor_costs_identity_only(ld_events: RecordingClient) -> 
     assert len(ld_events) == 0
 
 
-def test_no_client_holds_events_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_no_client_holds_events_and_says_so(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """They leave when a client appears; we never make one, which could take seconds."""
     with ld.session("u-1") as s:
         s.record("in.value", 1)
     assert "no LaunchDarkly client yet" in caplog.text
     assert stats().values.open == 3
 
-    client = RecordingClient()
-    with ld.session("u-2", client=client):  # type: ignore[arg-type]
+    somebody_elses, singleton = RecordingClient(), RecordingClient()
+    with ld.session("u-2", client=somebody_elses):
+        pass
+    assert somebody_elses.values("in.value") == []
+    monkeypatch.setitem(vars(ldclient), "__client", singleton)
+    with ld.session("u-3"):
         pass
 
-    assert [1] == client.values("in.value")
+    assert [1] == singleton.values("in.value")
     assert stats().values.open == 0
 
 
@@ -267,3 +274,105 @@ def test_two_sums_that_overflow_are_dropped(ld_events: RecordingClient) -> None:
 
     assert ld_events.values("revenue.impact") == []
     assert stats().values.discarded == {"not_a_number": 2}
+
+
+@pytest.mark.parametrize("given", [uuid.uuid4(), 7, b"x", object(), "\ud800", "x" * 1000, 0])
+def test_any_id_becomes_a_text(ld_events: RecordingClient, given: Any) -> None:
+    """An id that JSON cannot carry would cost the SDK's whole batch."""
+    with ld.session("u-1", id=given):
+        pass
+
+    data = ld_events.only("session.duration").data
+    assert isinstance(data["sessionId"], str)
+    assert 0 < len(data["sessionId"]) <= 256
+    json.dumps(data).encode()
+
+
+class Hostile:
+    """Raises whatever it is asked."""
+
+    def __bool__(self) -> bool:
+        raise RuntimeError("no truth")
+
+    __str__ = __len__ = __iter__ = __repr__ = __bool__  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        lambda s: s.interaction(Hostile()),
+        lambda s: s.feedback(Hostile()),
+        lambda s: s.task_success("t", Hostile()),
+        lambda s: s.add_data(x=10**5000, y=Hostile()),
+        lambda s: s.record("in.value", 1, data=Hostile()),
+        lambda s: s.record("in.value", Hostile()),
+        lambda s: s.record(Hostile(), 1),
+        lambda s: s.conversion(Hostile()),
+        lambda s: s.revenue(Hostile()),
+        lambda s: s.satisfaction(Hostile()),
+        lambda s: s.identify(Hostile()),
+        lambda s: s.end(Hostile()),
+        lambda s: ld.track_revenue(Hostile(), context=Hostile()),
+        lambda s: ld.session("u", id=Hostile(), data=Hostile()).__enter__(),
+    ],
+)
+def test_a_hostile_object_never_reaches_the_host(ld_events: RecordingClient, attempt: Any) -> None:
+    """Whatever is handed in, the block goes on."""
+    with ld.session("u-1") as s:
+        attempt(s)
+        s.record("in.value", 2)
+
+
+def test_wide_data_neither_stalls_nor_floods(ld_events: RecordingClient, caplog: pytest.LogCaptureFixture) -> None:
+    """Ten thousand keys, a list of dates, and lists shared to the power of eight: bounded, and said once each."""
+    shared: list[Any] = [1]
+    for _ in range(8):
+        shared = [shared] * 6
+    with ld.session("u-1") as s:
+        s.record("in.value", 1, data={f"k{n}": n for n in range(10_000)})
+        s.record("in.value", 1, data={"dates": [datetime.datetime(2026, 1, 1)] * 500})
+        s.record("in.value", 1, data={"shared": shared})
+
+    assert len(ld_events.of("in.value")) == 3
+    assert len(caplog.records) <= 4
+
+
+@pytest.mark.parametrize("key", ["$ld:ai:tokens:total", "otel.http.error"])
+def test_launchdarklys_own_keys_are_not_recorded(
+    ld_events: RecordingClient, caplog: pytest.LogCaptureFixture, key: str
+) -> None:
+    """They would mix with its own metrics, and no Metric may be declared for them."""
+    with ld.session("u-1") as s:
+        s.record(key, 1)
+
+    assert stats().values.discarded == {"reserved_prefix": 1}
+    assert "catalog.add" not in caplog.text
+
+
+@pytest.mark.parametrize("client", [LDClient, ldclient.get, "sdk-key", 5])
+def test_what_is_no_client_is_said_with_advice(client: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """The class, the forgotten parentheses, a key: the block runs, each event is counted."""
+    with ld.session("u-1", client=client) as s:
+        s.record("in.value", 1)
+
+    assert "give an LDClient" in caplog.text
+    read = stats()
+    assert read.values.open == 0
+    assert read.events.pending == 0
+
+
+def test_a_client_that_interrupts_leaves_no_value_open() -> None:
+    """Ctrl-C inside track comes out, and what it cut off is counted."""
+
+    class Interrupted:
+        def track(self, *args: Any, **kwargs: Any) -> None:
+            raise KeyboardInterrupt
+
+    s = ld.session("u-1", client=Interrupted()).__enter__()  # type: ignore[arg-type]
+    s.record("in.value", 1)
+    with pytest.raises(KeyboardInterrupt):
+        s.end()
+
+    read = stats()
+    assert (read.values.open, read.events.pending) == (0, 0)
+    assert read.values.discarded == {"interrupted": 2}

@@ -452,6 +452,90 @@ def test_a_fold_without_identity_does_not_cross_an_exposure_either(ld_events: Re
     assert [1, 2] == ld_events.values("r.sum")
 
 
+def test_a_flag_seen_with_somebody_else_is_still_to_be_seen(ld_events: RecordingClient) -> None:
+    """The exposure is of a flag and a context; a login makes every flag unseen."""
+    ld.catalog.add(value("r.sum", aggregation="sum"))
+    with ld.session("u-1") as s:
+        s.before_evaluation("flag", Context.create("other"))
+        s.record("r.sum", 1)
+        s.before_evaluation("flag", USER)
+        s.record("r.sum", 2)
+        s.identify("u-2")
+        s.record("r.sum", 4)
+        s.before_evaluation("flag", Context.create("u-2"))
+        s.record("r.sum", 8)
+
+    assert [1, 2, 4, 8] == ld_events.values("r.sum")
+
+
+def test_a_wall_clock_set_back_dates_nothing_before_an_exposure(
+    ld_events: RecordingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The session's dates never run backwards, also not those of a session inside it."""
+    dates: list[int | None] = []
+    monkeypatch.setattr(RecordingClient, "track", lambda *_: dates.append(sessions.emission.handing.at_ms))
+    real = time.time
+    with ld.session("u-1") as s:
+        s.before_evaluation("f", USER)
+        exposed = int(real() * 1000)
+        monkeypatch.setattr(time, "time", lambda: real() - 3600)
+        s.before_evaluation("g", USER)
+        s.revenue(1)
+        with ld.session("u-2"):
+            pass
+
+    assert len(dates) == 5
+    assert all(date is not None and date >= exposed for date in dates)
+
+
+def test_a_request_around_a_chat_learns_who_it_is(ld_events: RecordingClient) -> None:
+    """An exposure inside the innermost session identifies those around it that know nobody; an explicit one shields."""
+    from ldinstrument import exposure
+
+    class Exposed:
+        reason = {"kind": "FALLTHROUGH", "inExperiment": True}
+
+    with ld.session(name="request"), ld.session(name="chat"):
+        exposure.after(USER, Exposed())
+    with ld.session(name="job"), ld.session("u-2", name="chat"):
+        exposure.after(Context.create("u-2"), Exposed())
+
+    assert {"request.duration", "chat.duration"} <= set(ld_events.keys())
+    assert "job.duration" not in set(ld_events.keys())
+
+
+def test_an_heir_keeps_what_it_recorded_under_the_old_identity(ld_events: RecordingClient) -> None:
+    """A login in the request around a chat does not rewrite the chat's past."""
+    ld.catalog.add(value("r.sum", aggregation="sum"))
+    with ld.session("visitor", name="request") as request, ld.session(name="chat") as chat:
+        chat.record("r.sum", 1)
+        request.identify("u-1")
+        chat.record("r.sum", 2)
+
+    assert [("visitor", 1), ("u-1", 2)] == [(event.context.key, event.value) for event in ld_events.of("r.sum")]
+
+
+def test_learning_who_it_is_is_no_activity(ld_events: RecordingClient) -> None:
+    """A session that is identified at its start and records nothing lasts as long as its block."""
+    with ld.session() as s:
+        s.identify("u-1")
+        time.sleep(0.03)
+
+    assert ld_events.only("session.duration").value >= 30
+
+
+def test_an_occurrence_beside_a_mean_is_no_zero_in_it(ld_events: RecordingClient) -> None:
+    """It travels as an event without a value, which numeric metrics ignore."""
+    with pytest.warns(UserWarning):
+        ld.catalog.add(value("r.mean", rollup="mean"))
+    ld.catalog.add(Metric("r.seen", "occurrence", event_key="r.mean"))
+    with ld.session("u-1") as s:
+        s.record("r.mean", 10)
+        s.record("r.seen")
+
+    assert sorted(map(str, ld_events.values("r.mean"))) == ["10.0", "None"]
+
+
 def test_totals_are_exact_under_contention(ld_events: RecordingClient) -> None:
     """Eight threads, one session, folds in between."""
     ld.catalog.add(value("r.sum", aggregation="sum"))
