@@ -18,6 +18,7 @@ EXIT_TIMEOUT = 2.0
 _living: weakref.WeakSet[Engine] = weakref.WeakSet()
 _attached: weakref.WeakSet[Any] = weakref.WeakSet()
 _paused: list[Engine] = []
+_held: list[Any] = []
 _watching = False
 
 
@@ -84,7 +85,8 @@ def at_exit() -> None:
 
 
 def _before_fork() -> None:
-    ledger._lock.acquire()
+    _held.append(ledger._lock)
+    _held[-1].acquire()
     _paused.extend(_living)
     for engine in _paused:
         engine.pause()
@@ -93,7 +95,7 @@ def _before_fork() -> None:
 def _after_fork_in_parent() -> None:
     while _paused:
         _paused.pop().resume()
-    ledger._lock.release()
+    _held.pop().release()
 
 
 def _after_fork_in_child() -> None:
@@ -101,7 +103,7 @@ def _after_fork_in_child() -> None:
     _paused.clear()
     engines.forked()
     ledger.clear()
-    ledger._lock.release()
+    _held.pop().release()  # this very lock: somebody may have given the ledger a new one
 
 
 if hasattr(os, "register_at_fork"):
