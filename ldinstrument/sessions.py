@@ -191,13 +191,13 @@ class Session:
         self._waiting: list[Emission] = []
         self._tasks: dict[str, list[float]] = {}
         self._tallies = dict.fromkeys(OUTCOMES, 0)
-        self._exposed_flags: set[tuple[str, str]] = set()
+        self._exposed_flags: set[str] = set()
         self._ended = False
         self._partial = False
         self._end_reason = ""
         self._started = self._last = clock()
         # Never before what is around it: a wall clock set back must not date us before exposures that we saw.
-        self._offset_ms = max(_wall_offset(), outer._offset_ms) if outer is not None else _wall_offset()
+        self._offset_ms: float = max(_wall_offset(), outer._offset_ms) if outer is not None else _wall_offset()
         self._started_ms = self._started * 1000 + self._offset_ms
 
     # -- recording -------------------------------------------------------------------------------
@@ -333,7 +333,7 @@ class Session:
         seen = evaluated_context(context)
         if seen is None:
             return
-        exposure = flag_key, seen.fully_qualified_key
+        exposure = f"{flag_key} {seen.fully_qualified_key}"
         known = self.context
         if exposure in self._exposed_flags or not (known is None or agree(known, seen)):
             return
