@@ -112,6 +112,7 @@ def measure(delay: float, events: int, rounds: int) -> None:
             event_processor_class=partial(EventProcessor, transport=transport),
         )
     )
+    client._event_processor._engine._early = 10**9  # nothing may leave before the flush that is measured
     context = Context.builder("u-1").name("Ana").set("plan", "pro").build()
     raw_connection = http.client.HTTPConnection("127.0.0.1", port)
     raw, confirmed, dumps = [], [], []

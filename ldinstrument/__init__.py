@@ -29,6 +29,7 @@ _HOME = {
     "current_session": "sessions",
     "flush": "delivery",
     "launchdarkly_config": "delivery",
+    "open_store": "stores",
     "propagate": "threads",
     "session": "scopes",
     "stats": "sessions",
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from .plans import bootstrap
     from .scopes import session
     from .sessions import Session, Summary, current_session, stats
+    from .stores import open_store
     from .tasks import track_interaction, track_task
     from .threads import propagate
     from .tracker import SessionMetricsTracker
@@ -84,6 +86,7 @@ __all__ = [
     "current_session",
     "flush",
     "launchdarkly_config",
+    "open_store",
     "propagate",
     "session",
     "stats",

@@ -180,8 +180,12 @@ class Ledger:
             log.warning("%s", message)
 
     def hosts_failure(self, what: str, error: BaseException, cost: str) -> None:
-        """Say once that a function which the host gave us raised: no traceback of ours, and what it costs."""
-        self.warn("host", what, f"{what} raised {type(error).__name__}: {cost}; make it return a value for every input")
+        """Say once, with its line, that something which the host gave us raised, and what that costs."""
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        place = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""
+        self.warn("host", what, f"{what} raised {type(error).__name__}{place}: {cost}; mend it there")
 
     def failure(self, where: str, error: BaseException) -> None:
         """Log a failure of our own once per place and kind; it must never reach the host."""

@@ -178,7 +178,7 @@ class Run:
             try:
                 who = who(*self._args, **self._kwargs)
             except Exception as error:
-                ledger.failure("context extractor", error)
+                ledger.hosts_failure(f"context= of task {self._task.key}", error, "its runs have no identity")
                 return None
         return as_context(who)
 
@@ -214,7 +214,7 @@ class Run:
         except KeyboardInterrupt:  # the user's, not the extractor's
             raise
         except BaseException as error:
-            ledger.failure(f"{what} of task {self._task.key}", error)
+            ledger.hosts_failure(f"{what}= of task {self._task.key}", error, "that value is left out")
             return _MISSING
 
     def __repr__(self) -> str:

@@ -15,7 +15,7 @@ from .errors import DefinitionError, StrictError
 from .following import notice_frameworks, settled, settled_awaited
 from .ledger import ledger
 from .metrics import check_key
-from .outcomes import is_closing
+from .outcomes import current_task, is_closing
 from .sessions import (
     Session,
     _current,
@@ -38,12 +38,14 @@ F = TypeVar("F", bound="Decorated")
 class Visit:
     """One stay in a session: it was opened here, or joined; leaving ends it only where it was opened."""
 
-    __slots__ = ("before", "joined", "session")
+    __slots__ = ("before", "joined", "session", "where")
 
     def __init__(self, session: Session, *, joined: bool) -> None:
         self.session = session
         self.joined = joined
         self.before: Session | None = None
+        # One session may be stayed in by many threads and tasks at once: each leaves its own stay.
+        self.where = threading.get_ident(), current_task()
 
     def enter(self) -> None:
         """Make the session current."""
@@ -78,9 +80,9 @@ class SessionScope:
         self._name = check_key("session name", name)
         self._data = data
         self._client = client
-        self._store = store
+        self._store = _checked_store(store)
         self._visits: list[Visit] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         session_event_keys(name)
 
     # -- with, async with ------------------------------------------------------------------------
@@ -105,11 +107,15 @@ class SessionScope:
 
     def _leaving(self) -> Visit | None:
         """The visit that ends here: one scope may be entered by many threads and tasks at once."""
-        here = _current.get()
+        here, session = (threading.get_ident(), current_task()), _current.get()
         with self._lock:
-            mine = next((visit for visit in reversed(self._visits) if visit.session is here), None)
-            if mine is None and self._visits:
-                mine = self._visits[-1]
+            latest = self._visits[::-1]
+            mine = (
+                next((visit for visit in latest if visit.where == here and visit.session is session), None)
+                or next((visit for visit in latest if visit.where == here), None)
+                or next((visit for visit in latest if visit.session is session), None)
+                or next(iter(latest), None)
+            )
             if mine is not None:
                 self._visits.remove(mine)
         return mine
@@ -123,8 +129,10 @@ class SessionScope:
                 outer=current_session(), store=self._store,
             )  # fmt: skip
             return Visit(opened, joined=False)
-        if context is not None and found.context is None:
-            found.identify(context)
+        if context is not None:
+            found.identify(context)  # it agrees, or it would not join: this names nobody else, it only widens
+        if self._data is not None:
+            found.merge_data(self._data)
         return Visit(found, joined=True)
 
     def _who(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Context | None:
@@ -133,7 +141,7 @@ class SessionScope:
         except StrictError:
             raise
         except Exception as error:
-            ledger.failure("context extractor", error)
+            ledger.hosts_failure("context= of a session", error, "the session has no identity until identify()")
             return None
 
     # -- the decorator ---------------------------------------------------------------------------
@@ -148,6 +156,15 @@ class SessionScope:
 
     def __reduce__(self) -> Any:
         return _scope, (self._context, self._id, self._name, self._data, self._client, self._store)
+
+
+def _checked_store(store: Any) -> Any:
+    if store is not None and not callable(getattr(store, "receive", None)):
+        raise DefinitionError(
+            f"session: store: give a store, such as ldinstrument.open_store('sqlite:///sessions.db'), "
+            f"not a {type(store).__name__}"
+        )
+    return store
 
 
 def _scope(context: Any, id: str | None, name: str, data: Any, client: Any, store: Any) -> SessionScope:

@@ -264,6 +264,11 @@ class Session:
     @harmless
     def add_data(self, **data: Any) -> None:
         """Add to the data of the session's own `<name>.*` events: what is known only later, such as a status."""
+        self.merge_data(data)
+
+    @harmless
+    def merge_data(self, data: Mapping[str, Any]) -> None:
+        """The same from a mapping, whose keys need not be names."""
         added = copied(data, f"{self.name}.*")
         if added:
             with self._lock:
@@ -704,7 +709,7 @@ class _InertSession(Session):
     def identify(self, context: Any) -> None:
         """Stay nobody's."""
 
-    def add_data(self, **data: Any) -> None:
+    def merge_data(self, data: Mapping[str, Any]) -> None:
         """Take it, and leave it."""
 
     def hand_over(self) -> None:

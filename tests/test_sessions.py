@@ -274,6 +274,45 @@ def test_bad_definitions_are_refused_where_they_are_written() -> None:
         ld.session()(type("Some", (), {}))
 
 
+def test_a_scope_shared_with_a_background_thread_leaks_nothing(ld_events: RecordingClient) -> None:
+    """Who leaves first leaves its own stay: the thread that opened the session ends it."""
+    scope, inside, go = ld.session("u-1"), threading.Event(), threading.Event()
+
+    def background() -> None:
+        with scope:
+            inside.set()
+            go.wait(10)
+
+    with scope as s:
+        thread = threading.Thread(target=ld.propagate(background))
+        thread.start()
+        assert inside.wait(10)
+    assert current_session() is None
+    assert s.ended
+    go.set()
+    thread.join()
+
+    assert len(ld_events.of("session.duration")) == 1
+
+
+def test_joining_brings_what_the_inner_block_knows(ld_events: RecordingClient) -> None:
+    """A further kind widens the identity; the inner data joins the outer's."""
+    inner = Context.create_multi(USER, Context.create("acme", "org"))
+    with ld.session("u-1") as outer, ld.session(inner, data={"step": "pay", "odd key": 1}) as joined:
+        assert joined is outer
+
+    event = ld_events.only("session.duration")
+    assert {"user", "org"} == set(event.context.to_dict()) - {"kind"}
+    assert (event.data["step"], event.data["odd key"]) == ("pay", 1)
+
+
+@pytest.mark.parametrize("store", ["sqlite:///x.db", 5, object()])
+def test_what_is_no_store_is_refused_at_definition(store: object) -> None:
+    """With what to write instead."""
+    with pytest.raises(DefinitionError, match="open_store"):
+        ld.session("u-1", store=store)
+
+
 # -- identity ------------------------------------------------------------------------------------------
 
 

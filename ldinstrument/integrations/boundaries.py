@@ -134,11 +134,11 @@ def _opened(store: Any) -> Any:
     return open_store(store)
 
 
-def _failed(error: Exception, last: bool, where: str = "context extractor") -> None:
+def _failed(error: Exception, last: bool, where: str = "context= of a request") -> None:
     if isinstance(error, StrictError):
         raise error
     if last:
-        ledger.failure(where, error)
+        ledger.hosts_failure(where, error, "its session has no identity from it")
 
 
 class RequestSession:

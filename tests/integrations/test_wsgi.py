@@ -206,7 +206,7 @@ def test_a_failing_context_function_costs_the_context_only(
         body.close()  # type: ignore[attr-defined]
 
     assert len(asked) == 2
-    assert "context extractor" in caplog.text
+    assert "context= of a request" in caplog.text
     assert events.events == []
 
 

@@ -109,8 +109,8 @@ def test_a_failing_extractor_costs_its_own_value(bad: Callable[..., Any], ld_eve
     assert ld_events.values("cart.size") == [3, 3]
     assert ld_events.values("k.success_rate") == [1.0, 1.0]
     assert [one.data for one in ld_events.of("k.duration")] == [{"n": 3}] * 2
-    internal = [cause for cause, _ in ld.stats().warnings if cause.startswith("internal:success")]
-    assert internal == ["internal:success of task k"]
+    internal = [what for cause, what in ld.stats().warnings if cause == "host" and what.startswith("success=")]
+    assert internal == ["success= of task k"]
 
 
 class _Awaitable:
