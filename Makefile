@@ -6,7 +6,7 @@ SERVE ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format bench clean
+.PHONY: help demo test test-all check format bench faults clean
 
 help:  ## what there is to type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -46,6 +46,7 @@ check: $(VENV)/.check  ## ruff format and lint, mypy --strict, pyright on the ty
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/pyright --pythonpath $(BIN)/python tests/typing_cases
 
 format: $(VENV)/.check  ## let ruff write
 	@$(BIN)/ruff format .
@@ -62,6 +63,9 @@ test-all:  ## the suite on every Python 3.10 to 3.13 that is installed
 
 bench: $(VENV)/.bench  ## the benchmarks, as ratios within one run
 	@for b in benchmarks/bench_*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+
+faults: $(VENV)/.test  ## the table of faults in docs/reliability.md, measured anew (about 8 minutes)
+	@$(BIN)/python benchmarks/faults.py --scale 30 --write
 
 clean:  ## remove the virtual environments and caches
 	@rm -rf $(VENV) .venv-3.* .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

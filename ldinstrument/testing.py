@@ -5,6 +5,7 @@ With pytest, ask for the fixture `ld_events`; anywhere else, `with recording() a
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,5 +97,8 @@ def reset() -> None:
     """Forget everything global: open sessions, ledger, held events, and the catalog but for the standard metrics."""
     sessions.forget_everything()
     tasks.forget_functions()
+    delivery_orphans = sys.modules.get("ldinstrument.delivery.orphans")
+    if delivery_orphans is not None:
+        delivery_orphans.orphanage.forget()
     catalog.clear()
     catalog.add(*STANDARD_METRICS)

@@ -148,7 +148,7 @@ def _settle_strangers(clients: list[Any], deadline: float) -> bool:
 
 
 def _settle_stranger(client: Any, deadline: float) -> bool:
-    if sdk.discards_everything(client):
+    if sdk.discards_everything(client) or not hasattr(client, "flush"):
         return True
     try:
         processor = sdk.event_processor_of(client)
