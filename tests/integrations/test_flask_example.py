@@ -108,6 +108,11 @@ def test_what_visitors_did_is_what_launchdarkly_reads(place: Any, chromium: Any)
     launchdarkly.wait_for(lambda: len(launchdarkly.custom_events("session.interactions")) >= len(PLANS), 60)
     launchdarkly.wait_for(lambda: len(launchdarkly.custom_events("assistant.tokens")) >= len(PLANS), 60)
     launchdarkly.wait_for(lambda: len(launchdarkly.custom_events("user.satisfaction")) >= len(PLANS), 60)
+    # Two workers post by themselves: that one kind of event is complete says nothing of the others.
+    buyers = sum(bool(products) for _, products in PLANS)
+    launchdarkly.wait_for(lambda: len(launchdarkly.custom_events("business.conversion")) >= buyers, 60)
+    for key in ("session.duration", "session.success_rate", "assistant.answer.duration"):
+        launchdarkly.wait_for(lambda key=key: len(launchdarkly.custom_events(key)) >= len(PLANS), 60)
 
     by_prompt = exposures(launchdarkly)
     assert Counter(one.friendly for one in seen) == Counter(value == "friendly" for value in by_prompt.values())
