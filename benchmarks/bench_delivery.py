@@ -4,7 +4,8 @@ Prints medians and p99, as ratios within this run: `python benchmarks/bench_deli
 
 * raw: `http.client`, one connection kept alive, the very bytes and headers of the payload;
 * flush: `flush()` after `track`, until the receipt is there; formatting and JSON are inside;
-* the server is a process of its own; once on plain HTTP, once behind 40 ms of round trip.
+* the server is a process of its own; once one that only reads and answers, once the local LaunchDarkly, which checks
+  and stores every event as an intake must, once behind 40 ms of round trip.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import time
+import uuid
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,15 @@ def serve(ready: Any, delay: float) -> None:
         threading.Thread(target=one, args=(connection,), daemon=True).start()
 
 
+def serve_local(ready: Any, delay: float) -> None:
+    """The local LaunchDarkly: it reads, checks and stores every event before it answers."""
+    from ldinstrument.devserver import LocalLaunchDarkly
+
+    with LocalLaunchDarkly() as local:
+        ready.send(local.port)
+        time.sleep(3600)
+
+
 class Keeper:
     """A transport that remembers the last payload, and posts it for real."""
 
@@ -83,14 +94,14 @@ def percentiles(times: list[float]) -> tuple[float, float]:
     return statistics.median(ordered) * 1000, ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))] * 1000
 
 
-def measure(delay: float, events: int, rounds: int) -> None:
+def measure(delay: float, events: int, rounds: int, server_of: Any = serve) -> None:
     """One line: *events* per flush."""
     from ldclient import Config, Context, LDClient
 
     from ldinstrument.delivery import EventProcessor, Plugin, flush
 
     here, there = multiprocessing.Pipe()
-    server = multiprocessing.get_context("spawn").Process(target=serve, args=(there, delay), daemon=True)
+    server = multiprocessing.get_context("spawn").Process(target=server_of, args=(there, delay), daemon=True)
     server.start()
     port = here.recv()
     url = f"http://127.0.0.1:{port}"
@@ -123,7 +134,8 @@ def measure(delay: float, events: int, rounds: int) -> None:
         report = flush(30.0, client)
         took = time.perf_counter() - began
         assert (report.delivered, report.confirmed) == (events, True), report
-        payload, headers = keepers[-1].payload, keepers[-1].headers
+        # An id of its own: a repeated one is answered without reading the events.
+        payload, headers = keepers[-1].payload, {**keepers[-1].headers, "X-LaunchDarkly-Payload-ID": str(uuid.uuid4())}
         began = time.perf_counter()
         raw_connection.request("POST", "/bulk", payload.body, headers)
         raw_connection.getresponse().read()
@@ -137,9 +149,10 @@ def measure(delay: float, events: int, rounds: int) -> None:
     server.terminate()
     server.join()
     (raw_median, raw_p99), (median, p99), (dump_median, _) = map(percentiles, (raw, confirmed, dumps))
+    where = "local LaunchDarkly" if server_of is serve_local else f"round trip {delay * 1000:3.0f} ms"
     bound = f"SDK's serialisation {dump_median:.2f} ms; (flush - it) / raw {(median - dump_median) / raw_median:.2f}"
     print(
-        f"round trip {delay * 1000:3.0f} ms, {events:5d} events: raw POST {raw_median:.2f} / {raw_p99:.2f} ms, "
+        f"{where}, {events:5d} events: raw POST {raw_median:.2f} / {raw_p99:.2f} ms, "
         f"confirmed flush {median:.2f} / {p99:.2f} ms (median / p99): {median / raw_median:.2f} and "
         f"{p99 / raw_p99:.2f} times; {bound}",
         flush=True,
@@ -230,3 +243,5 @@ if __name__ == "__main__":
     for delay in (0.0, 0.04):
         for events, share in ((1, 1.0), (100, 1.0), (5000, 0.1)):
             measure(delay, events, max(5, int(rounds * share * (0.3 if delay else 1.0))))
+    for events, share in ((1, 1.0), (100, 1.0), (5000, 0.1)):
+        measure(0.0, events, max(5, int(rounds * share)), serve_local)

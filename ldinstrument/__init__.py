@@ -19,7 +19,7 @@ _HOME = {
     "Session": "sessions",
     "SessionMetricsTracker": "tracker",
     "Stats": "ledger",
-    "Summary": "sessions",
+    "Summary": "summaries",
     "Tracker": "emission",
     "Values": "ledger",
     "aflush": "delivery",
@@ -58,8 +58,9 @@ if TYPE_CHECKING:
     )
     from .plans import bootstrap
     from .scopes import session
-    from .sessions import Session, Summary, current_session, stats
+    from .sessions import Session, current_session, stats
     from .stores import open_store
+    from .summaries import Summary
     from .tasks import track_interaction, track_task
     from .threads import propagate
     from .tracker import SessionMetricsTracker

@@ -17,11 +17,11 @@ from .following import settled, settled_awaited
 from .ledger import ledger
 from .metrics import Metric, catalog
 from .outcomes import Outcome, TaskDefinition, current_task, is_cancelling, is_closing, outcome_of
-from .sessions import Session, clock, count_strays, current_session, open_session, strays
+from .sessions import Session, clock, current_session, open_session
+from .strays import STRAYS_AT, count_strays, strays
 
 Extractor = Callable[[Any], Any]
 
-STRAYS_AT = 1024
 _MISSING = object()
 
 

@@ -16,7 +16,6 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from . import emission
@@ -40,6 +39,8 @@ from .metrics import (
 )
 from .outcomes import INTERACTION, OUTCOMES, Outcome, TaskDefinition
 from .rollups import Emission, Fold, Group
+from .strays import count_strays, forget_strays
+from .summaries import Summary, summarised
 
 if TYPE_CHECKING:
     from ldclient import Context
@@ -64,41 +65,6 @@ def _wall_offset() -> float:
 
 Entry = tuple[Any, Any, Any, Any, Any]
 """`(TaskDefinition, Outcome, started, ended, data)` or `(EventRule, value, data, recorded, None)`, in clock seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class TaskSummary:
-    """The runs of one task in one session; `duration_ms` adds up the runs that succeeded or failed."""
-
-    successes: int = 0
-    failures: int = 0
-    cancelled: int = 0
-    abandoned: int = 0
-    duration_ms: float = 0.0
-
-    def __iter__(self) -> Iterator[float]:
-        return iter((self.successes, self.failures, self.cancelled, self.abandoned, self.duration_ms))
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What a session has seen so far.
-
-    Args:
-        duration_ms: from its start to its last activity.
-        interactions: those that succeeded or failed.
-        success_rate: percent of the interactions, None when there were none.
-        tasks: by task key.
-    """
-
-    duration_ms: float
-    interactions: int
-    successes: int
-    failures: int
-    cancelled: int
-    abandoned: int
-    success_rate: float | None
-    tasks: Mapping[str, TaskSummary] = field(default_factory=dict)
 
 
 def session_id(given: Any) -> str:
@@ -570,19 +536,7 @@ class Session:
             return self._summary()
 
     def _summary(self) -> Summary:
-        tallies = self._tallies
-        successes, failures = tallies[Outcome.SUCCESS], tallies[Outcome.FAILURE]
-        interactions = successes + failures
-        return Summary(
-            duration_ms=max(0.0, (self._last - self._started) * 1000),
-            interactions=interactions,
-            successes=successes,
-            failures=failures,
-            cancelled=tallies[Outcome.CANCELLED],
-            abandoned=tallies[Outcome.ABANDONED],
-            success_rate=100.0 * successes / interactions if interactions else None,
-            tasks={key: _task_summary(tally) for key, tally in sorted(self._tasks.items())},
-        )
+        return summarised((self._last - self._started) * 1000, self._tallies, self._tasks)
 
     def __repr__(self) -> str:
         return f"<Session {self.name} {self.id}{' ended' if self._ended else ''}>"
@@ -611,11 +565,6 @@ def _declared(rule: EventRule, task: TaskDefinition, suffix: str) -> EventRule:
         return rule
     catalog.add(task_metrics(task.key, (suffix,))[suffix])
     return catalog.rule(task.metrics[suffix])
-
-
-def _task_summary(tally: list[float]) -> TaskSummary:
-    successes, failures, cancelled, abandoned = map(int, tally[:4])
-    return TaskSummary(successes, failures, cancelled, abandoned, tally[4])
 
 
 _WIRE_NAMES = {"config_key": "configKey", "feedback_type": "feedbackType", "task_type": "taskType"}
@@ -797,9 +746,9 @@ def end_open_sessions(reason: str = "abandoned") -> int:
 
 
 def _after_fork() -> None:
-    global _registry_lock, _strays_lock
-    _registry_lock, _strays_lock = threading.RLock(), threading.RLock()
-    strays.clear()
+    global _registry_lock
+    _registry_lock = threading.RLock()
+    forget_strays(forked=True)
     ledger.forked()
     catalog.forked()
     emission.forget()
@@ -813,32 +762,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-# -- runs that no session received -----------------------------------------------------------------
-
-strays: list[TaskDefinition] = []
-"""One entry per run without a session: appending is all that the hot path does; `count_strays` folds them."""
-_strays_lock = threading.RLock()
-
-
-def count_strays() -> None:
-    """Fold the runs without a session into the ledger, and say it once per task."""
-    with _strays_lock:  # two threads that copied the same runs would count them twice
-        taken = strays[:]
-        del strays[: len(taken)]
-    if not taken or disabled():
-        return
-    runs: dict[TaskDefinition, int] = {}
-    for task in taken:
-        runs[task] = runs.get(task, 0) + 1
-    for task, count in runs.items():
-        ledger.without_session(task.key, count, count * task.values_per_run)
-    for task in runs:
-        ledger.warn(
-            "no_session",
-            task.key,
-            f"task {task.key!r} ran without a session, so its numbers go nowhere: "
-            "run it inside ld.session(...), or give it context=",
-        )
+# -- for everybody ---------------------------------------------------------------------------------
 
 
 def stats() -> Stats:
@@ -857,7 +781,7 @@ def forget_everything() -> None:
         for one in open_sessions():
             one._ended = True
         _open.clear()
-    strays.clear()
+    forget_strays()
     emission.forget()
     ledger.clear()
     ledger.strict = False

@@ -19,8 +19,8 @@ from .errors import DefinitionError
 from .following import notice_frameworks, plain_awaited_types, plain_types, settled, settled_awaited
 from .metrics import TASK_METRICS, Metric, catalog, check_key, task_metrics
 from .outcomes import Outcome, TaskDefinition, current_task
-from .runs import STRAYS_AT, Extractor, Run, TaskOptions, beginning
-from .sessions import _current, clock, count_strays, current_session, strays
+from .runs import Extractor, Run, TaskOptions, beginning
+from .sessions import _current, clock, current_session
 from .shapes import (
     ASYNC_GENERATOR,
     CALL,
@@ -34,6 +34,7 @@ from .shapes import (
     shaped,
     stream_shaped,
 )
+from .strays import STRAYS_AT, count_strays, strays
 
 if TYPE_CHECKING:
     from .decorating import Decorated

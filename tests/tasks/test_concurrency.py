@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import ldinstrument as ld
-from ldinstrument import emission, sessions
+from ldinstrument import emission, sessions, strays
 from ldinstrument.outcomes import TaskDefinition
 from ldinstrument.sessions import current_session, entered, set_current
 from ldinstrument.testing import RecordingClient
@@ -162,8 +162,8 @@ def test_two_threads_that_fold_the_strays_at_once(monkeypatch: pytest.MonkeyPatc
             return found
 
     task = TaskDefinition("k", False, {"duration": "k.duration"})
-    monkeypatch.setattr(sessions, "strays", Slow([task] * 10))
-    _together(sessions.count_strays, sessions.count_strays, sessions.count_strays)
+    monkeypatch.setattr(strays, "strays", Slow([task] * 10))
+    _together(strays.count_strays, strays.count_strays, strays.count_strays)
     assert sessions.ledger.stats().without_session == {"k": 10}
 
 
@@ -315,7 +315,7 @@ def test_a_collected_generator_takes_no_lock_and_emits_nothing(ld_events: Record
     held, released = threading.Event(), threading.Event()
 
     def holding() -> None:
-        with s._lock, sessions._registry_lock, sessions._strays_lock, sessions.ledger._lock:
+        with s._lock, sessions._registry_lock, strays._lock, sessions.ledger._lock:
             held.set()
             released.wait(20)
 
