@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .contexts import as_context, kinds, same
 from .emission import Tracker
-from .errors import StrictError
+from .errors import DefinitionError, StrictError
 from .ledger import ledger
 from .sessions import Session, open_session, session_event_keys
 from .stores.protocol import Delta
@@ -33,17 +34,23 @@ class SessionMetricsTracker:
 
     Args:
         client: takes the events; the `ldclient` singleton at the moment of emission when None.
-        store: keeps the sessions (`ldinstrument.stores.open_store`), so that any worker may go on with them, and
-            reports those that fall silent; in this process, until they are ended, when None.
+        store: keeps the sessions (`ldinstrument.open_store`, or an address for it), so that any worker may go on with
+            them, and reports those that fall silent; in this process, until they are ended, when None.
         max_sessions: without a store: how many may be open; the one silent for longest then ends as abandoned, said
             once and counted.
     """
 
     def __init__(
-        self, client: Tracker | None = None, store: SessionStore | None = None, *, max_sessions: int = MAX_SESSIONS
+        self,
+        client: Tracker | None = None,
+        store: SessionStore | str | Path | None = None,
+        *,
+        max_sessions: int = MAX_SESSIONS,
     ) -> None:
+        if not isinstance(max_sessions, int) or max_sessions < 1:
+            raise DefinitionError(f"SessionMetricsTracker: max_sessions: give a number above 0, not {max_sessions!r}")
         session_event_keys("session")
-        self._sessions = _Held(client, max(1, max_sessions)) if store is None else _Stored(client, store)
+        self._sessions = _Held(client, max_sessions) if store is None else _Stored(client, _store_of(store))
 
     def start_session(self, user_id: Any, session_id: str) -> None:
         """Open the session *session_id*; an open one of the same user goes on, another user's ends first.
@@ -78,23 +85,40 @@ class _Held:
         self._open: OrderedDict[Hashable, Session] = OrderedDict()
 
     def start(self, context: Context | None, session_id: str) -> None:
+        if self._goes_on(context, session_id):
+            return
+        # Opening may emit what is left behind elsewhere, and nothing leaves while a lock is held.
+        opened = open_session(context, id=str(session_id), client=self._client)
         with self._lock:
             ending = self._superseded(context, session_id)
-            if ending is None:
+            if ending is None:  # another thread was faster; ours has seen nothing
+                opened.hand_over()
                 return
-            self._open[session_id] = open_session(context, id=str(session_id), client=self._client)
+            self._open[session_id] = opened
             crowded = [self._open.popitem(last=False)[1] for _ in range(len(self._open) - self._max)]
         for one in ending:
             one.end("replaced")
         for one in crowded:
             self._evict(one)
 
+    def _goes_on(self, context: Context | None, session_id: str) -> bool:
+        """Whether an open session of this id and user is there; it is active now."""
+        with self._lock:
+            found = self._open.get(session_id)
+            if found is None or found.ended or not self._is_of(found, context):
+                return False
+            return self._superseded(context, session_id) is None
+
+    @staticmethod
+    def _is_of(found: Session, context: Context | None) -> bool:
+        return context is not None and found.context is not None and same(found.context, context)
+
     def _superseded(self, context: Context | None, session_id: str) -> list[Session] | None:
         """The session that a new one of this id replaces; None when the open one goes on."""
         found = self._open.get(session_id)
         if found is None or found.ended:
             return []
-        if context is None or found.context is None or not same(found.context, context):
+        if not self._is_of(found, context):
             return [self._open.pop(session_id)]
         found.touch()
         self._open.move_to_end(session_id)
@@ -164,6 +188,19 @@ def _answer(user_id: str | None, started: float, interactions: int, successes: i
         "successful_tasks": successes,
         "duration": duration / 1000,
     }
+
+
+def _store_of(store: SessionStore | str | Path) -> SessionStore:
+    if isinstance(store, (str, Path)):
+        from .stores import open_store
+
+        return open_store(store)
+    if not callable(getattr(store, "merge", None)):
+        raise DefinitionError(
+            f"SessionMetricsTracker: store: give a store or its address, such as 'sqlite:///sessions.db', "
+            f"not a {type(store).__name__}"
+        )
+    return store
 
 
 def _checked(session_id: object) -> str:

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 from ldclient import Context
 
+import ldinstrument as ld
 from ldinstrument import sessions
+from ldinstrument.errors import DefinitionError
 from ldinstrument.ledger import ledger
+from ldinstrument.testing import RecordingClient
 from ldinstrument.tracker import SessionMetricsTracker
 
 
@@ -175,3 +178,35 @@ def test_a_client_that_fails_never_reaches_the_host():
 
     assert tracker.end_session("s-1") is not None
     assert ledger.stats().events.dropped["client_error"] > 0
+
+
+@pytest.mark.parametrize("arguments", [{"store": 5}, {"store": object()}, {"max_sessions": None}, {"max_sessions": 0}])
+def test_bad_arguments_are_refused_where_they_are_written(arguments: dict[str, Any]) -> None:
+    """With what to write instead."""
+    with pytest.raises(DefinitionError, match="SessionMetricsTracker"):
+        ld.SessionMetricsTracker(**arguments)
+
+
+def test_an_address_opens_a_store(tmp_path: Any, ld_events: RecordingClient) -> None:
+    """The same words as everywhere else."""
+    tracker = ld.SessionMetricsTracker(store=f"sqlite:///{tmp_path}/sessions.db")
+    tracker.start_session("u-1", "s-1")
+    tracker.track_interaction("s-1", True)
+    answer = tracker.end_session("s-1")
+
+    assert answer is not None
+    assert (answer["user_id"], answer["interactions"], answer["successful_tasks"]) == ("u-1", 1, 1)
+
+
+def test_many_threads_may_start_the_same_session(ld_events: RecordingClient) -> None:
+    """It is one session, and nothing is emitted for those that lost the race."""
+    tracker = ld.SessionMetricsTracker()
+    threads = [threading.Thread(target=tracker.start_session, args=("u-1", "s-1")) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    tracker.track_interaction("s-1", True)
+    tracker.end_session("s-1")
+
+    assert [1] == ld_events.values("session.interactions")
