@@ -669,6 +669,39 @@ def test_threads_see_a_session_only_when_carried(ld_events: RecordingClient) -> 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("locked", ["ledger", "catalog"])
+def test_a_fork_while_another_thread_holds_a_lock_hangs_nobody(locked: str) -> None:
+    """The child gets locks of its own; the thread that held them is not in it."""
+    lock = {"ledger": sessions.ledger._lock, "catalog": ld.catalog._lock}[locked]
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            release.wait(2)  # delivery, where it is loaded, waits for the ledger before it forks
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    child = os.fork()
+    if child == 0:
+        stats()
+        ld.catalog.add(value("area.child"))
+        os._exit(7)
+    release.set()
+    thread.join()
+    deadline = time.monotonic() + 20
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if ended == (0, 0):
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+    assert ended != (0, 0)
+    assert os.waitstatus_to_exitcode(ended[1]) == 7
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_forked_child_leaves_the_parents_values_to_the_parent(ld_events: RecordingClient) -> None:
     """The child's copy of an open session emits only what the child recorded."""
     ld.catalog.add(value("r.sum", aggregation="sum"))
@@ -700,7 +733,12 @@ def test_disabled_makes_everything_inert(ld_events: RecordingClient, monkeypatch
     with ld.session("u-1") as s:
         s.record("nobody.declared", float("nan"))
         s.conversion("x")
+        s.identify("u-2")
+        s.add_data(step=1)
+        s.before_evaluation("flag", USER)
+        s.adopt(USER)
         assert work() == 7
+        assert s.summary().tasks == {}
     work()
     ld.track_revenue(3)
 
