@@ -71,11 +71,6 @@ def disabled() -> bool:
     return os.environ.get("LDINSTRUMENT_DISABLED", "").lower() in ("1", "true", "yes", "on")
 
 
-def now_ms() -> int:
-    """The wall clock, in milliseconds since the epoch."""
-    return int(time.time() * 1000)
-
-
 def emit(one: Emission, context: Context | None, client: Tracker | None) -> None:
     """Hand one event to *client* (the `ldclient` singleton when None), or say once why not and count it."""
     if context is None:

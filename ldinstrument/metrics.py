@@ -23,7 +23,6 @@ Measure = Literal["value", "count", "occurrence"]
 Aggregation = Literal["average", "sum"]
 SuccessCriteria = Literal["HigherThanBaseline", "LowerThanBaseline"]
 Rollup = Literal["sum", "once", "last", "mean", "each"]
-TaskMetric = Literal["success_rate", "duration", "time_to_first_item"]
 
 METRIC_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LIMIT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(s|m|h)\s*")

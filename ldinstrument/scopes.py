@@ -20,9 +20,9 @@ from .sessions import (
     Session,
     _current,
     current_session,
+    declare_session_metrics,
     joinable,
     open_session,
-    session_event_keys,
     set_current,
 )
 from .shapes import ASYNC_GENERATOR, CALL, COROUTINE, GENERATOR, shaped, stream_shaped
@@ -83,7 +83,7 @@ class SessionScope:
         self._store = _checked_store(store)
         self._visits: list[Visit] = []
         self._lock = threading.RLock()
-        session_event_keys(name)
+        declare_session_metrics(name)
 
     # -- with, async with ------------------------------------------------------------------------
     def __enter__(self) -> Session:

@@ -101,7 +101,6 @@ class Session:
         "__weakref__",
         "_context",
         "_data",
-        "_end_reason",
         "_ended",
         "_entries",
         "_exposed_flags",
@@ -160,7 +159,6 @@ class Session:
         self._exposed_flags: set[str] = set()
         self._ended = False
         self._partial = False
-        self._end_reason = ""
         self._started = self._last = clock()
         # Never before what is around it: a wall clock set back must not date us before exposures that we saw.
         self._offset_ms: float = max(_wall_offset(), outer._offset_ms) if outer is not None else _wall_offset()
@@ -466,7 +464,7 @@ class Session:
                 outgoing = self._take()
                 if self._last == self._started:  # nothing was noted in between: to be left is its only activity
                     self._last = clock()
-                self._ended, self._fold_at, self._end_reason = True, 0, reason
+                self._ended, self._fold_at = True, 0
                 outgoing += self._totals(reason)
             _forget_open(self)
             if self._outer is not None:
@@ -496,7 +494,7 @@ class Session:
                 self._tallies = dict.fromkeys(OUTCOMES, 0)
             if self._last == self._started:
                 self._last = clock()
-            self._ended, self._fold_at, self._end_reason = True, 0, "stored"
+            self._ended, self._fold_at = True, 0
         _forget_open(self)
         if self._outer is not None:
             self._outer._last = max(self._outer._last, self._last)
@@ -788,10 +786,8 @@ def forget_everything() -> None:
     _current.set(None)
 
 
-def session_event_keys(name: str) -> tuple[str, ...]:
-    """Declare the metrics of the sessions called *name* and return their event keys."""
-    metrics = session_metrics(name)
-    for metric in metrics:
+def declare_session_metrics(name: str) -> None:
+    """Declare the metrics of the sessions called *name*, but for those that the program has defined itself."""
+    for metric in session_metrics(name):
         if metric.key not in catalog:
             catalog.add(metric)
-    return tuple(metric.event for metric in metrics)

@@ -12,7 +12,7 @@ from .contexts import as_context, kinds, same
 from .emission import Tracker
 from .errors import DefinitionError, StrictError
 from .ledger import ledger
-from .sessions import Session, open_session, session_event_keys
+from .sessions import Session, declare_session_metrics, open_session
 from .stores.protocol import Delta
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class SessionMetricsTracker:
     ) -> None:
         if not isinstance(max_sessions, int) or max_sessions < 1:
             raise DefinitionError(f"SessionMetricsTracker: max_sessions: give a number above 0, not {max_sessions!r}")
-        session_event_keys("session")
+        declare_session_metrics("session")
         self._sessions = _Held(client, max_sessions) if store is None else _Stored(client, _store_of(store))
 
     def start_session(self, user_id: Any, session_id: str) -> None:

@@ -19,7 +19,7 @@ from ..errors import StrictError
 from ..ledger import ledger
 from ..metrics import check_key
 from ..outcomes import INTERACTION, Outcome, outcome_of
-from ..sessions import Session, clock, current_session, open_session, session_event_keys, set_current
+from ..sessions import Session, clock, current_session, declare_session_metrics, open_session, set_current
 
 REQUEST = "ldinstrument.request"
 """Where the WSGI environ and the ASGI scope carry the `RequestSession`."""
@@ -69,7 +69,7 @@ class Boundary:
         self.store = _opened(store)
         patterns = [*HEALTH_CHECKS, *([ignore] if isinstance(ignore, str) else ignore)]
         self._is_ignored = re.compile("|".join(map(translate, patterns))).match
-        session_event_keys(self.name)
+        declare_session_metrics(self.name)
 
     def begin(self, *, path: str, method: str, agent: str = "", preflight: bool = False) -> RequestSession:
         """The session of a request that begins; none for what is ignored, health checks and CORS preflights.

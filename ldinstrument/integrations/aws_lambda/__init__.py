@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 from ...emission import Tracker, disabled
 from ...errors import DefinitionError
 from ...ledger import log
-from ...sessions import entered, session_event_keys
+from ...sessions import declare_session_metrics, entered
 from .extension import Extension, Refused
 from .invocations import NAME, Delivery, Handler, Invocation, check
 
@@ -94,7 +94,7 @@ def lambda_handler(
 
     def decorate(target: HandlerT) -> HandlerT:
         check(target)
-        session_event_keys(NAME)
+        declare_session_metrics(NAME)
         extension = _shared_extension() if deliver == "after_response" else None
         described = Handler(target, context, data, success, Delivery(client, timeout, reserve))
         return cast("HandlerT", _wrapped(described, extension))
