@@ -376,3 +376,10 @@ def test_a_client_that_interrupts_leaves_no_value_open() -> None:
     read = stats()
     assert (read.values.open, read.events.pending) == (0, 0)
     assert read.values.discarded == {"interrupted": 2}
+
+
+@pytest.mark.parametrize("timeout", ["2", None, float("nan"), -1, object()])
+def test_flush_takes_any_timeout(timeout: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """It never raises; what is no number of seconds is said in one line."""
+    assert ld.flush(timeout) is not None
+    assert "internal failure" not in caplog.text

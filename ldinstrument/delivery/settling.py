@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import emission, sdk
 from ..ledger import ledger
+from .complaints import say
 from .engine import Engine
 from .lifetimes import engine_of, living, strangers
 from .tickets import Ticket
@@ -119,6 +120,9 @@ async def _set_in_time(done: Any, deadline: float) -> bool:
 
 
 def _deadline(timeout: float) -> float:
+    if not isinstance(timeout, (int, float)) or timeout != timeout:
+        say("bad_timeout", "", "flush: timeout: give seconds, such as flush(timeout=2.0); 2 seconds are used")
+        timeout = 2.0
     return time.monotonic() + min(max(0.0, timeout), LONGEST)
 
 
