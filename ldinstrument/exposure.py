@@ -7,6 +7,7 @@ flag's first evaluation, and takes its identity from the evaluations that are ex
 from __future__ import annotations
 
 import functools
+from collections.abc import Generator
 from typing import Any
 
 from .ledger import ledger
@@ -45,11 +46,20 @@ def after(context: Any, detail: Any) -> None:
         ledger.failure("exposure", error)
 
 
+class _Passed(dict[str, Any]):
+    """The data of an evaluation series, passed on unchanged; `AsyncLDClient` of SDK 9.17 and 9.18 awaits it."""
+
+    def __await__(self) -> Generator[None, None, dict[str, Any]]:
+        return self
+        yield
+
+
 def _made() -> Any:
+    from ldclient import hook as theirs
     from ldclient.hook import Hook, Metadata
 
     class ExposureHook(Hook):
-        """Tells the current session of evaluations."""
+        """Tells the current session of evaluations, by a sync client or an async one."""
 
         @property
         def metadata(self) -> Metadata:
@@ -59,11 +69,13 @@ def _made() -> Any:
         def before_evaluation(self, series_context: Any, data: Any) -> Any:
             """Before: no fold may cross the exposure."""
             before(series_context.key, series_context.context)
-            return data
+            return _Passed(data)
 
         def after_evaluation(self, series_context: Any, data: Any, detail: Any) -> Any:
             """After: an exposure says who this is."""
             after(series_context.context, detail)
-            return data
+            return _Passed(data)
 
+    if hasattr(theirs, "AsyncHook"):  # these SDKs let an async client have no other
+        theirs.AsyncHook.register(ExposureHook)
     return ExposureHook()

@@ -11,7 +11,9 @@ import pytest
 from ldclient import Config, Context, LDClient
 from ldclient.integrations.test_data import TestData
 
+from ldinstrument import session
 from ldinstrument.delivery import EventProcessor, Plugin, aflush, attach, flush, launchdarkly_config
+from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
 from ldinstrument.errors import DefinitionError
 from ldinstrument.sessions import entered, open_session
 
@@ -97,6 +99,32 @@ def test_the_plugin_fits_an_async_client(server):
         return report.delivered, hooks
 
     assert asyncio.run(main()) == (1, 1)
+
+
+@async_sdk
+@pytest.mark.parametrize("plugged", [True, False], ids=["plugin", "attach"])
+def test_an_async_client_tells_sessions_of_exposures(caplog, plugged):
+    """Its SDK awaits what its hooks return, and takes no sync one: evaluations are seen without a complaint."""
+    from ldclient.async_client import AsyncLDClient
+    from ldclient.async_config import AsyncConfig
+
+    ours = {"plugins": [Plugin()], "event_processor_class": EventProcessor} if plugged else {}
+
+    async def main(url: str) -> str | None:
+        client = AsyncLDClient(
+            AsyncConfig("sdk-key", base_uri=url, events_uri=url, stream_uri=url, diagnostic_opt_out=True, **ours)
+        )
+        await client.start(30)
+        if not plugged:
+            attach(client)
+        async with session(client=client) as visit:
+            assert await client.variation("exp", CONTEXT, None) in ("old", "new")
+        await client.close()
+        return None if visit.context is None else visit.context.key
+
+    with LocalLaunchDarkly(flags=[experiment_flag("exp", ["old", "new"])]) as local:
+        assert asyncio.run(main(local.url)) == "u-1"
+    assert [record.getMessage() for record in caplog.records if record.levelname != "INFO"] == []
 
 
 def test_disabled_is_inert(monkeypatch, server):
