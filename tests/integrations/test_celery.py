@@ -15,7 +15,7 @@ import ldclient
 import pytest
 
 import ldinstrument as ld
-from ldinstrument import sessions, stores, testing
+from ldinstrument import registry, stores, testing
 from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.integrations.boundaries import REQUEST
 from ldinstrument.integrations.wsgi import SessionMiddleware
@@ -76,7 +76,7 @@ def test_a_failing_task_is_a_failure_and_leaves_nobody_behind(eager: Any) -> Non
         events.only("job.interactions").data["successes"],
         events.only("job.interactions").data["failures"],
     ) == (0, 1)
-    assert sessions.open_sessions() == []
+    assert registry.open_sessions() == []
 
 
 def test_a_task_may_name_its_context_itself() -> None:
@@ -123,46 +123,45 @@ def test_a_header_that_is_not_ours_costs_only_itself(header: Any) -> None:
     ids=["solo", "prefork", "threads"],
 )  # fmt: skip
 def test_a_real_worker_ends_the_session_and_delivers_it(
-    pool: list[str], launchdarkly: LocalLaunchDarkly, tmp_path: Path
+    pool: list[str], launchdarkly: LocalLaunchDarkly, redis_of_its_own: Any, tmp_path: Path
 ) -> None:
     """Client made at import, before the fork; every run arrives once, for the sender, also those of the last moment."""
     environment = {
         **os.environ,
-        "CELERY_SHOP_FOLDER": str(tmp_path),
+        "CELERY_SHOP_REDIS": redis_of_its_own.url,
         "LDINSTRUMENT_URL": launchdarkly.url,
         "no_proxy": "127.0.0.1",
         "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
     }
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "celery", "-A", "celery_shop", "worker", *pool, "--loglevel=WARNING"],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    log = tmp_path / "worker.log"
+    with log.open("w") as output:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "celery_shop", "worker", *pool, "--loglevel=WARNING"],
+            env=environment, stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
     try:
-        sent = subprocess.run(
-            [sys.executable, "-c", SENDER], env=environment, capture_output=True, text=True, timeout=100, check=True
-        )
-        stop(worker)
+        sent = subprocess.run([sys.executable, "-c", SENDER], env=environment, capture_output=True, text=True)
+        worker.send_signal(signal.SIGTERM)
+        worker.wait()
     finally:
         worker.kill()
-        output = worker.communicate()[0]
+        worker.wait()
 
+    told = f"sender: {sent.stderr}\nworker: {log.read_text()}"
+    assert sent.returncode == 0, told
     assert "packed 6" in sent.stdout
-    launchdarkly.wait_for(lambda: len(launchdarkly.custom_events("job.interactions")) >= 9, 10)
+    launchdarkly.wait_for(lambda: len(launchdarkly.custom_events("job.interactions")) >= 9, 60)
+    launchdarkly.wait_for(lambda: len(launchdarkly.custom_events("business.conversion")) >= 6, 60)
     runs = launchdarkly.custom_events("job.interactions")
     by_task: dict[str, list[Any]] = {}
     for run in runs:
         by_task.setdefault(run["data"]["task"].rpartition(".")[2], []).append(run)
-    assert {task: len(found) for task, found in by_task.items()} == {"pack": 6, "break_down": 1, "flaky": 2}, output
+    assert {task: len(found) for task, found in by_task.items()} == {"pack": 6, "break_down": 1, "flaky": 2}, told
     assert [outcome(run) for run in by_task["pack"]] == [(1, 0, 0)] * 6
     assert [outcome(run) for run in by_task["break_down"]] == [(0, 1, 0)]
     assert sorted(outcome(run) for run in by_task["flaky"]) == [(0, 0, 1), (1, 0, 0)]
     assert {"ada"} == {run["context"]["key"] for run in runs}
     assert sum(event["metricValue"] for event in launchdarkly.custom_events("business.conversion")) == 12.0
-
-
-def stop(worker: subprocess.Popen[str]) -> None:
-    worker.send_signal(signal.SIGTERM)
-    worker.wait(timeout=30)
 
 
 SENDER = """
@@ -171,9 +170,9 @@ from celery_shop import break_down, flaky, pack
 with ld.session("ada"):
     sent = [pack.delay(number) for number in range(6)]
     broken, flaky = break_down.delay(), flaky.delay()
-print("packed", len([one.get(timeout=60) for one in sent]))
-broken.get(timeout=60, propagate=False)
-print(flaky.get(timeout=60))
+print("packed", len([one.get(timeout=100) for one in sent]))
+broken.get(timeout=100, propagate=False)
+print(flaky.get(timeout=100))
 """
 
 

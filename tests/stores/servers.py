@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
 def redis_binary() -> str | None:
@@ -24,19 +27,20 @@ def redis_binary() -> str | None:
     return None
 
 
-def free_port(*, cluster: bool = False) -> int:
-    """A free port; a cluster node also takes the one 10,000 above it."""
+def free_port() -> int:
+    """A port that was free just now, below those that the kernel gives to outgoing connections and to port 0.
+
+    So nothing but another such server can take it in between. A cluster node also takes the one 10,000 above it.
+    """
     while True:
+        port = random.SystemRandom().randrange(11_000, 22_000)
         with socket.socket() as probe, socket.socket() as bus:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-            if not cluster:
-                return port
             try:
-                bus.bind(("127.0.0.1", port - 10_000))
+                probe.bind(("127.0.0.1", port))
+                bus.bind(("127.0.0.1", port + 10_000))
             except OSError:
                 continue
-            return port - 10_000
+        return port
 
 
 class RedisServer:
@@ -50,38 +54,56 @@ class RedisServer:
     """
 
     def __init__(self, binary: str, folder: Path, *, durable: bool = False, cluster: bool = False) -> None:
-        self.port = free_port(cluster=cluster)
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._arguments = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+        self._arguments = [binary, "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
         self._arguments += ["--appendonly", "yes", "--appendfsync", "everysec"] if durable else []
         self._arguments += ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"] if cluster else []
         self._cluster = cluster
         self._process: subprocess.Popen[bytes] | None = None
-        self.start()
+        for _ in range(20):
+            self.port = free_port()
+            try:
+                self.start()
+                break
+            except PortTakenError:
+                continue
+        else:
+            raise PortTakenError("no port of twenty could be had")
+        self.url = f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
+        """Start it on its port, and wait until it answers.
+
+        Raises:
+            PortTakenError: it ended at once, or somebody else answers on that port.
+        """
         import redis
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        self._process = subprocess.Popen(self._arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        program = [*self._arguments, "--port", str(self.port)]
+        self._process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         with redis.Redis(port=self.port, retry=Retry(NoBackoff(), 0)) as client:
-            for _ in range(600):
-                try:
-                    client.ping()
-                    break
-                except redis.exceptions.ConnectionError:
-                    if self._process.poll() is not None:
-                        raise RuntimeError("redis-server did not start") from None
-                    time.sleep(0.05)
-            else:
-                raise RuntimeError("redis-server did not come up")
+            _until(lambda: self._answers(client), "redis-server came up")
             if self._cluster:
                 client.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
-                for _ in range(400):
-                    if client.execute_command("CLUSTER INFO")["cluster_state"] == "ok":
-                        return
-                    time.sleep(0.05)
+                _until(
+                    lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok", "the cluster is complete"
+                )
+
+    def _answers(self, client: Any) -> bool:
+        import redis
+
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise PortTakenError(f"redis-server ended with {self._process.returncode}")
+        try:
+            answering = client.info("server")["process_id"]
+        except redis.exceptions.ConnectionError:  # not listening yet, or still loading what it kept
+            return False
+        if answering != self._process.pid:
+            self.stop()
+            raise PortTakenError("another redis-server answers on this port")
+        return True
 
     def signal(self, what: signal.Signals) -> None:
         assert self._process is not None
@@ -93,3 +115,14 @@ class RedisServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+
+class PortTakenError(Exception):
+    """Somebody took the port between the look and the start."""
+
+
+def _until(predicate: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 100
+    while not predicate():
+        assert time.monotonic() < deadline, f"not in 100 s: {what}"
+        time.sleep(0.02)
