@@ -5,9 +5,9 @@ Nothing here imports the SDK by itself: a program that never touched `ldclient` 
 
 from __future__ import annotations
 
+import json
 import sys
 import time
-from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -60,18 +60,56 @@ def is_custom(event: Any) -> bool:
     return type(event).__name__ == "EventInputCustom"
 
 
-def _remembering_the_last(write: Callable[..., Any]) -> Callable[..., Any]:
-    """*write*, which is asked for the same (immutable) context again and again, with its last answer at hand."""
-    asked: tuple[Any, ...] = ()
-    answer: Any = None
+class Writer:
+    """Writes custom events as JSON texts, in the SDK's shape, on whichever thread tracks them.
 
-    def written(context: Any, *how: Any) -> Any:
-        nonlocal asked, answer
-        if not asked or asked[0] is not context or asked[1:] != how:
-            asked, answer = (context, *how), write(context, *how)
-        return answer
+    A session's events come in a row and share one (immutable) context; writing it is half of what an event costs, so
+    the last one is remembered. Safe for several threads at once.
 
-    return written
+    Args:
+        config: a `Config` or an `AsyncConfig`.
+    """
+
+    def __init__(self, config: Any) -> None:
+        theirs = _internals("ldclient.impl.events.event_processor")
+        self._formatter: Any = theirs.EventOutputFormatter(config)
+        self._context_of: Any = getattr(self._formatter, "_process_context", None)
+        if self._context_of is not None:
+            self._formatter._process_context = _Aside
+        self._last: tuple[Any, str] = (None, "")
+
+    def text(self, event: Any) -> str:
+        """The custom *event* as JSON.
+
+        Raises:
+            TypeError: its data cannot be JSON.
+            ValueError: it holds a number that JSON has not, or itself.
+            RecursionError: it is nested too deep.
+        """
+        out: dict[str, Any] = self._formatter.make_output_event(event)
+        aside = out["context"]
+        if type(aside) is not _Aside:
+            return as_json(out)
+        del out["context"]
+        context, written = self._last
+        if context is not aside.context:
+            written = as_json(self._context_of(aside.context, *aside.how))
+            self._last = (aside.context, written)
+        return f'{as_json(out)[:-1]},"context":{written}}}'
+
+
+class _Aside:
+    """A context that is yet to be written, and how."""
+
+    __slots__ = ("context", "how")
+
+    def __init__(self, context: Any, *how: Any) -> None:
+        self.context = context
+        self.how = how
+
+
+as_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+"""One encoder for all: making one takes as long as a small event."""
 
 
 class Intake:
@@ -100,21 +138,26 @@ class Intake:
         dispatcher._get_indexable_context = self._index_unless_bare
         self._theirs = dispatcher
         self._formatter: Any = theirs.EventOutputFormatter(config)
-        if hasattr(self._formatter, "_process_context"):
-            # A session's events come in a row and share one context; writing it is half of what an event costs.
-            self._formatter._process_context = _remembering_the_last(self._formatter._process_context)
         self._ours = False
+        self._seen: tuple[Any, bool] = (None, False)
 
     def take(self, event: Any, *, ours: bool) -> None:
         """Process one event as the SDK would; *ours* never indexes a bare context over a richer one."""
         self._ours = ours
+        self._seen = (event.context, ours)
         self._theirs._process_event(event)
+
+    def would_only_pass(self, event: Any, *, ours: bool) -> bool:
+        """Whether `take` would do nothing to the custom *event* but pass it on: it follows one of the same context."""
+        context, whose = self._seen
+        return context is event.context and whose is ours
 
     def drain(self) -> list[Any]:
         """The events to send, in order, without the summary."""
         outbox = self._theirs._outbox
-        events: list[Any] = outbox.get_payload().events
-        outbox._events = []
+        events: list[Any] = outbox._events
+        if events:
+            outbox._events = []
         return events
 
     def drain_summary(self) -> Any | None:
@@ -138,6 +181,7 @@ class Intake:
     def forget_contexts(self) -> None:
         """Let every context be indexed again, as the SDK does every `context_keys_flush_interval`."""
         self._theirs._context_keys.clear()
+        self._seen = (None, False)
 
     def hear(self, answer: Any) -> None:
         """Take the server's `Date` from a 2xx *answer* (`status`, `headers`); it bounds debug events."""

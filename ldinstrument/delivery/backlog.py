@@ -50,6 +50,13 @@ class Backlog:
         self.bytes -= len(payload.body)
         return payload
 
+    def discard(self, payload: Payload) -> bool:
+        """Take out *payload*; whether it was there."""
+        if payload not in self._waiting:
+            return False
+        self._remove(payload)
+        return True
+
     def expired(self) -> list[Payload]:
         """Take out what has waited too long."""
         horizon = time.monotonic() - self._max_age

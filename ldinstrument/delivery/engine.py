@@ -1,7 +1,7 @@
-"""The engine behind an event processor: one thread that seals, a few that post, all of them daemons.
+"""The engine behind an event processor: a queue, one thread that seals, and a sender with a few that post, all daemons.
 
-Name resolution cannot be interrupted and a server may never answer, so nobody but these threads touches the network;
-whoever waits, waits for them with a deadline.
+Name resolution cannot be interrupted, so nobody but these threads opens a connection; whoever waits, waits for them, or
+for an answer on an open connection, with a deadline.
 """
 
 from __future__ import annotations
@@ -17,23 +17,20 @@ from typing import Any
 
 from .. import emission, sdk
 from ..ledger import ledger
-from .backlog import Backlog
 from .chores import Chores
 from .complaints import on_event_loop, say
-from .gates import Gate, retry_after
 from .options import Options
 from .orphans import origin_of, orphanage
-from .payloads import Payload, Sealer, custom_among
+from .payloads import Payload, Recorded, Sealer, custom_among, recorder
+from .sender import Sender, thread
 from .tickets import Ticket
-from .transport import CONNECTIONS, Answer, PoolTransport
+from .transport import Answer
 from .verdicts import Verdicts
 
 EARLY_FLUSH = 1000
-IDLE_POSTER = 5.0
 ADOPT_EVERY = 30.0
 LINGER = 0.01
 FEW = 100
-MOST_BAD_REQUESTS = 3
 
 
 class Engine:
@@ -54,32 +51,23 @@ class Engine:
     def _begin(self) -> None:
         """Everything that a forked child needs afresh."""
         self._lock = threading.RLock()  # re-entrant: a signal handler may flush what it has interrupted
-        self._work = threading.Condition(self._lock)
-        self._recorded: deque[tuple[Any, bool]] = deque()
+        self._record = recorder(self.config)
+        self._recorded: deque[Recorded] = deque()
         self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._rung = False
-        self._backlog = Backlog(self.options.max_bytes, self.options.max_age)
-        self._flying: set[Payload] = set()
-        self._gate = Gate(self.options.first_pause, self.options.longest_pause)
         self._tickets: list[Ticket] = []
         self._drafts: list[str] = []
         self._sealing, self._limbo = False, 0
-        self._chores = Chores(self.options.spool, self.origin)
+        self._chores = Chores(self.options.spool, origin_of(self.config.events_uri, self.config.sdk_key))
         self._verdicts = Verdicts()
+        self._sender = Sender(self.config, self.options, self._lock, self._chores, self._verdicts, self._answered)
         self._sealer_lock = threading.Lock()
         self._lost: deque[None] = deque()
-        self._posters = self._idle = self._dropped = 0
         self._coordinator: threading.Thread | None = None
         self.closed = self._abandoned = self._adopting = False
         self._ends_at = float("inf")
         self._sealer = Sealer(self.config)
-        self._transport = (self.options.transport or PoolTransport)(self.config)
         self._pid = os.getpid()
-
-    @property
-    def origin(self) -> str:
-        """A digest of where the events belong: the address and the key that the configuration has now."""
-        return origin_of(self.config.events_uri, self.config.sdk_key)
 
     # -- taking events: any thread, also in a forked child ----------------------------------------
     def accept(self, event: Any, *, ours: bool) -> None:
@@ -91,7 +79,7 @@ class Engine:
         elif len(self._recorded) >= self._capacity and not self._room():
             self._lose("queue_full", event)
         else:
-            self._recorded.append((event, ours))
+            self._recorded.append(self._record(event, ours))
             if not self._rung:
                 if len(self._recorded) >= self._early:
                     self._ring()
@@ -103,7 +91,7 @@ class Engine:
         self._renew()
         with self._lock:
             if self._coordinator is None and not self.closed:
-                self._coordinator = _thread("coordinator", self._coordinate)
+                self._coordinator = thread("coordinator", self._coordinate)
 
     def _renew(self) -> None:
         if self._pid != os.getpid():
@@ -166,15 +154,15 @@ class Engine:
                 self._guarded(emission.settle)
                 seal = True
             self._guarded(self._seal if seal else self._draft)
-            self._guarded(self._staff)
+            self._guarded(self._sender.staff)
             if self._abandoned and self._may_end():
                 self.close()
 
     def _rings(self, until: float) -> bool:
         """Wait for the bell, the time *until*, or the opening of the gate; whether somebody wants things sealed."""
         with self._lock:
-            opens = self._gate.opens_at(self.config.sdk_key)
-            if self._backlog and opens > time.monotonic():  # an open gate is the posters' affair
+            opens = self._sender.opens_at()
+            if self._sender.backlog and opens > time.monotonic():  # an open gate is the posters' affair
                 until = min(until, opens)
         try:
             seal = self._bell.get(timeout=max(0.0, until - time.monotonic()))
@@ -194,7 +182,7 @@ class Engine:
         except Exception as error:
             ledger.failure("delivery", error)
 
-    def _take(self) -> list[tuple[Any, bool]]:
+    def _take(self) -> list[Recorded]:
         """Everything recorded so far; until `_sealing` is over, no ticket may call itself sealed."""
         with self._lock:
             self._sealing = True
@@ -214,7 +202,7 @@ class Engine:
         texts = self._sealer.texts(self._take())
         with self._lock:
             self._drafts += texts
-            self._dropped += self._limbo - custom_among(texts)
+            self._sender.dropped += self._limbo - custom_among(texts)
             self._sealing, self._limbo = False, 0
             self._chores.note(lambda spool: spool.draft(texts))
         self._chores.do()
@@ -241,12 +229,10 @@ class Engine:
         else:
             payloads = self._sealed(self._take())
         with self._lock:
-            self._dropped += self._count_lost()
-            self._dropped += self._limbo - sum(payload.custom for payload in payloads)
+            self._sender.dropped += self._count_lost()
+            self._sender.dropped += self._limbo - sum(payload.custom for payload in payloads)
             self._sealing, self._limbo = False, 0
-            for payload in payloads:
-                self._give_up("backlog_full", self._backlog.add(payload))
-            self._give_up("too_old", self._backlog.expired())
+            self._sender.add(payloads)
             for ticket in self._tickets:
                 if not ticket.sealed:
                     ticket.cover(payloads)
@@ -256,7 +242,7 @@ class Engine:
         self._verdicts.pronounce()
         self._chores.do()
 
-    def _sealed(self, taken: list[tuple[Any, bool]]) -> list[Payload]:
+    def _sealed(self, taken: list[Recorded]) -> list[Payload]:
         try:
             return self._sealer.seal(taken)
         except Exception as error:  # each event is guarded by itself, so this is a fault of ours: at least count it
@@ -286,7 +272,7 @@ class Engine:
         if not self._chores:
             return
         with self._lock:
-            room = self.options.max_bytes - self._backlog.bytes
+            room = self.options.max_bytes - self._sender.backlog.bytes
         found: list[Payload] = []
         self._chores.note(lambda spool: found.extend(spool.adopt(room, self.options.max_age)))
         self._chores.do()
@@ -295,178 +281,44 @@ class Engine:
 
     def _adopt_orphans(self) -> None:
         if orphanage and not self.closed:
-            self._receive(orphanage.adopt(self.origin, self.config.events_uri))
+            self._receive(orphanage.adopt(self._sender.origin, self.config.events_uri))
 
     def _receive(self, payloads: list[Payload]) -> None:
         if payloads:
             with self._lock:
-                for payload in payloads:
-                    payload.state = "waiting"
-                    self._give_up("backlog_full", self._backlog.add(payload))
+                self._sender.add(payloads)
                 if self.closed:
-                    self._leave()
+                    self._sender.leave()
             self._verdicts.pronounce()
             self._bell.put(False)
 
-    # -- posting: a few daemon threads -------------------------------------------------------------
-    def _staff(self) -> None:
-        """Wake or start posters for what may leave; where no thread can start any more (at exit), post right here."""
-        with self._lock:
-            shut = self.closed or self._gate.opens_at(self.config.sdk_key) > time.monotonic()
-            wanted = 0 if shut else min(len(self._backlog), CONNECTIONS)
-            self._work.notify(wanted)
-            missing = min(wanted - self._idle, CONNECTIONS - self._posters)
-        for _ in range(missing):
-            with self._lock:
-                self._posters += 1
-            try:
-                _thread("post", self._post_all)
-            except RuntimeError:
-                with self._lock:
-                    self._posters -= 1
-                    payload = self._ready()
-                if payload is not None:
-                    self._attempt(payload)
-
-    def _post_all(self) -> None:
-        try:
-            while (payload := self._next()) is not None:
-                self._attempt(payload)
-        finally:
-            with self._lock:
-                self._posters -= 1
-
-    def _next(self) -> Payload | None:
-        """Wait for a payload that may leave now; None when this thread was idle for long, or must end."""
-        idle_until = time.monotonic() + IDLE_POSTER
-        with self._lock:
-            while not self.closed:
-                if (payload := self._ready()) is not None:
-                    return payload
-                if (patience := idle_until - time.monotonic()) <= 0:
-                    return None
-                self._idle += 1
-                self._work.wait(patience)
-                self._idle -= 1
-        return None
-
-    def _ready(self) -> Payload | None:
-        """The payload that may leave now, marked as flying; one probe at a time while the server fails."""
-        if not self._backlog or (self._gate.failures and self._flying):
-            return None
-        if self._gate.opens_at(self.config.sdk_key) > time.monotonic():
-            return None
-        payload = self._backlog.take()
-        payload.state = "flying"
-        payload.attempts += 1
-        self._flying.add(payload)
-        return payload
-
-    def _attempt(self, payload: Payload) -> None:
-        key = self.config.sdk_key
-        try:
-            headers = sdk.event_headers(self.config) | {"X-LaunchDarkly-Payload-ID": payload.id}
-            if payload.zipped:
-                headers["Content-Encoding"] = "gzip"
-            answer = self._transport.post(payload, headers)
-        except Exception as error:
-            ledger.failure("delivery", error)
-            answer = Answer(0, error=type(error).__name__)
-        self._receipt(payload, answer)
-        with self._lock:
-            self._flying.discard(payload)
-            self._digest(payload, answer, key)
-            if self.closed:
-                self._leave()
-            self._review()
-            more = (bool(self._backlog) or self._abandoned) and not self.closed
-        self._verdicts.pronounce()
-        self._chores.do()
-        if more:
-            self._bell.put(False)  # the coordinator keeps the time of the gate, and staffs
-
-    def _digest(self, payload: Payload, answer: Answer, key: str) -> None:
-        status = answer.status
-        if 200 <= status < 300:
-            self._gate.succeeded()
-            self._sealer.intake.hear(answer)
-            payload.state = "delivered"
-            self._verdicts.note(partial(ledger.delivered, payload.custom))
-            self._chores.note(lambda spool: spool.forget([payload]))
-        elif status == 413:
-            self._split(payload)
-        elif status == 400 and payload.attempts >= MOST_BAD_REQUESTS:
-            self._give_up("http_400", [payload])
-        else:
-            if status in (401, 403):
-                self._refuse_key(status, key)
-            else:
-                self._gate.failed(retry_after=retry_after(answer.headers.get("Retry-After")), lost=answer.lost)
-            payload.state = "failed"
-            self._give_up("backlog_full", self._backlog.add(payload))
-
-    def _refuse_key(self, status: int, key: str) -> None:
-        self._gate.refused(key)
-        self._chores.note(lambda spool: spool.refused())
-        message = (
-            f"LaunchDarkly refuses the SDK key (HTTP {status}): nothing is sent until the key changes; "
-            "check LAUNCHDARKLY_SDK_KEY"
-        )
-        self._verdicts.note(partial(say, "refused", str(status), message))
-
-    def _split(self, payload: Payload) -> None:
-        heirs = payload.split()
-        if heirs:
-            self._chores.note(lambda spool: spool.replace(payload, heirs))
-        else:
-            key = payload.first_key()
-            self._verdicts.note(partial(say, "too_large", key, f"{key}: too large for LaunchDarkly (HTTP 413)"))
-            self._give_up("too_large", [payload])
-        for heir in reversed(heirs):
-            self._give_up("backlog_full", self._backlog.add(heir, first=True))
-
-    def _give_up(self, reason: str, payloads: Iterable[Payload]) -> None:
-        gone = list(payloads)
-        if gone:
-            self._chores.note(lambda spool: spool.forget(gone))
-        for payload in gone:
-            payload.state = "dropped"
-            self._dropped += payload.custom
-            if payload.custom:
-                self._verdicts.note(partial(ledger.dropped, reason, payload.custom))
-
-    def _receipt(self, payload: Payload, answer: Answer) -> None:
-        if self.options.on_receipt is None:
-            return
-        from .reports import Receipt
-
-        what = (payload.id, payload.events, payload.custom, len(payload.body))
-        try:
-            self.options.on_receipt(Receipt(*what, answer.status, payload.attempts, answer.seconds, answer.error))
-        except Exception as error:
-            ledger.failure("on_receipt", error)
-
     # -- waiting -----------------------------------------------------------------------------------
-    def open_ticket(self, wake: Callable[[], None], deadline: float) -> Ticket:
-        """Ask for everything to be sent now; *wake* is called when there is nothing left to wait for."""
+    def open_ticket(self, wake: Callable[[], None], deadline: float, *, here: bool = False) -> Ticket:
+        """Ask for everything to be sent now; *wake* is called when there is nothing left to wait for.
+
+        Args:
+            wake: must not wait.
+            deadline: `time.monotonic` seconds.
+            here: the caller waits anyway; what can be done on its thread in time, is.
+        """
         ticket = Ticket(wake, deadline)
         self.start()
         self._adopt_orphans()
         with self._lock:
-            self._gate.hurry()
-            ticket.cover([*self._flying, *self._backlog])
+            self._sender.gate.hurry()
+            self._sender.resend_mine()
+            ticket.cover({*self._sender.flying, *self._sender.backlog})
             ticket.sealed = self.closed or not (self._recorded or self._drafts or self._sealing)
             self._tickets.append(ticket)
             self._review()
         self._verdicts.pronounce()
         if not ticket.sealed:
             self._seal_here()
+        if here:
+            self._sender.send_here(deadline)
         with self._lock:
-            shut = self._gate.opens_at(self.config.sdk_key) > time.monotonic()
-            at_once = ticket.sealed and not shut and self._idle >= len(self._backlog)
-            self._work.notify(len(self._backlog))
-        if not at_once:
-            self._bell.put(not ticket.sealed)
+            if ticket in self._tickets and not (self._sender.rouse() and ticket.sealed):
+                self._bell.put(not ticket.sealed)
         return ticket
 
     def hurry(self) -> None:
@@ -480,16 +332,24 @@ class Engine:
             if ticket in self._tickets:
                 self._tickets.remove(ticket)
             counts = ticket.counts()
-            counts["dropped"], self._dropped = self._dropped + self._count_lost(), 0
+            counts["dropped"], self._sender.dropped = self._sender.dropped + self._count_lost(), 0
             if not ticket.sealed:
                 counts["waiting"] += self._unsealed()
         return counts
+
+    def _answered(self, answer: Answer) -> None:
+        """The sender has an answer: release whom it concerns."""
+        if answer.accepted:
+            self._guarded(partial(self._sealer.intake.hear, answer))
+        self._review()
+        if (self._sender.backlog or self._abandoned) and not self.closed:
+            self._bell.put(False)  # the coordinator keeps the time of the gate, and staffs
 
     def _review(self) -> None:
         """Release the tickets that nothing more can happen to before their deadline."""
         if not self._tickets:
             return
-        opens = float("inf") if self.closed else self._gate.opens_at(self.config.sdk_key)
+        opens = float("inf") if self.closed else self._sender.opens_at()
         for ticket in [one for one in self._tickets if one.sealed]:
             left = ticket.unsettled()
             if not left or (opens > ticket.deadline and all(payload.state != "flying" for payload in left)):
@@ -505,17 +365,17 @@ class Engine:
         self._renew()
         with self._lock:
             self.closed = True
-            self._work.notify_all()
+            self._sender.end()
         self._bell.put(False)
         if self._coordinator is not None and self._coordinator is not threading.current_thread():
             self._coordinator.join(0.2)
         if self._coordinator is None or not self._coordinator.is_alive():
             self._seal_the_rest()
         with self._lock:
-            self._leave()
+            self._sender.leave()
             self._review()
         self._verdicts.pronounce()
-        self._guarded(self._transport.close)
+        self._guarded(self._sender.close)
         self._chores.note(lambda spool: spool.end())
         self._chores.do()
         orphanage.told()
@@ -545,22 +405,8 @@ class Engine:
 
     def _may_end(self) -> bool:
         with self._lock:
-            left = self._recorded or self._drafts or self._backlog or self._flying
+            left = self._recorded or self._drafts or self._sender.backlog or self._sender.flying
         return not left or time.monotonic() >= self._ends_at
-
-    def _leave(self) -> None:
-        left = self._backlog.clear()
-        if self._chores:
-            self._give_up_to_disk(left)
-        elif left:
-            refused = self._gate.refused_key == self.config.sdk_key
-            self._give_up("backlog_full", orphanage.leave(self.origin, self.config.events_uri, refused, left))
-
-    def _give_up_to_disk(self, left: list[Payload]) -> None:
-        """What stays in the spool is no longer this process's to count; whoever adopts it counts it as emitted."""
-        for payload in left:
-            if payload.custom:
-                self._verdicts.note(partial(ledger.dropped, "spooled", payload.custom))
 
     def pause(self) -> None:
         """Before a fork."""
@@ -583,11 +429,5 @@ def forked() -> None:
     orphanage.forget()
 
 
-def _thread(name: str, work: Callable[[], None]) -> threading.Thread:
-    thread = threading.Thread(target=work, name=f"ldinstrument.delivery.{name}", daemon=True)
-    thread.start()
-    return thread
-
-
-def _custom(recorded: Iterable[tuple[Any, bool]]) -> int:
-    return len([event for event, _ in recorded if sdk.is_custom(event)])
+def _custom(recorded: Iterable[Recorded]) -> int:
+    return sum(one.custom for one in recorded)

@@ -40,14 +40,21 @@ class Gate:
         self.failures, self.not_before, self.refused_key, self._told = 0, 0.0, None, False
 
     def failed(self, *, retry_after: float | None = None, lost: bool = False) -> None:
-        """The server, or the way to it, failed; *lost*: a connection broke, so the first retry need not wait."""
+        """The server, or the way to it, failed.
+
+        Args:
+            retry_after: seconds that it asked for; they only lengthen the pause, because a server whose clock is slow
+                names dates in the past.
+            lost: a connection broke, so the first retry need not wait.
+        """
         self.failures += 1
         self._last = time.monotonic()
         pause = min(self._longest, self._first * 2 ** min(self.failures - 1, 20)) * random.uniform(0.5, 1.0)
         if lost and self.failures == 1:
             pause = 0.0
-        self._told = retry_after is not None
-        self.not_before = self._last + (pause if retry_after is None else min(retry_after, LONGEST_RETRY_AFTER))
+        asked = min(retry_after or 0.0, LONGEST_RETRY_AFTER)
+        self._told = asked > pause
+        self.not_before = self._last + max(pause, asked)
 
     def refused(self, key: str) -> None:
         """401 or 403: *key* will not do, however often it is tried."""

@@ -66,7 +66,7 @@ def strangers() -> list[Any]:
 
 def at_exit() -> None:
     """End open sessions as abandoned, deliver for at most `close_timeout`, and never say a word."""
-    from ..sessions import end_open_sessions
+    from ..registry import end_open_sessions
     from .settling import flush
 
     log.disabled = True

@@ -6,11 +6,11 @@ import gzip
 import json
 import time
 import uuid
-from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, NamedTuple
 
 from ..ledger import ledger
-from ..sdk import Intake, is_custom
+from ..sdk import Intake, Writer, as_json, is_custom
 from . import complaints
 
 MAX_EVENTS = 5000
@@ -32,7 +32,8 @@ class Payload:
     """
 
     __slots__ = (
-        "age_from", "attempts", "body", "custom", "events", "heirs", "id", "sealed_at", "state", "zipped",
+        "age_from", "attempts", "bad_requests", "body", "custom", "events", "flights", "heirs", "id", "sealed_at",
+        "sender", "state", "zipped",
     )  # fmt: skip
 
     def __init__(
@@ -52,7 +53,9 @@ class Payload:
         self.id = id or str(uuid.uuid4())
         self.sealed_at = time.time() if sealed_at is None else sealed_at
         self.age_from = time.monotonic() if age_from is None else age_from
-        self.attempts = 0
+        self.attempts = self.bad_requests = self.flights = 0
+        self.sender: int | None = None
+        """The thread that posts it while it waits for a flush."""
         self.state: State = "waiting"
         self.heirs: tuple[Payload, ...] = ()
 
@@ -72,7 +75,7 @@ class Payload:
     def texts(self) -> list[str]:
         """Its events, each as JSON text."""
         body = gzip.decompress(self.body) if self.zipped else self.body
-        return [_json(event) for event in json.loads(body)]
+        return [as_json(event) for event in json.loads(body)]
 
     def split(self) -> tuple[Payload, ...]:
         """Two payloads with half of the events each, under new ids; one that cannot be split gives nothing."""
@@ -92,10 +95,6 @@ class Payload:
         return str(event.get("key") or event.get("kind"))
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
-
-
 _CUSTOM = '{"kind":"custom",'
 
 
@@ -110,6 +109,41 @@ def join(texts: list[str], zipped: bool) -> Payload:
     return Payload(gzip.compress(body) if zipped else body, len(texts), custom_among(texts), zipped)
 
 
+class Recorded(NamedTuple):
+    """An event as it waits to be sealed.
+
+    Args:
+        event: the SDK's own.
+        ours: whether a session of ours emitted it.
+        text: a custom event as JSON, written when it was tracked: what the host changes later is not what it tracked,
+            and whoever flushes does not wait for the writing. None for other kinds, and for what cannot be written.
+    """
+
+    event: Any
+    ours: bool
+    text: str | None
+
+    @property
+    def custom(self) -> bool:
+        """Whether it came from `track`."""
+        return self.text is not None or is_custom(self.event)
+
+
+def recorder(config: Any) -> Callable[[Any, bool], Recorded]:
+    """Makes `Recorded` of an event and whether it is ours; safe for several threads at once."""
+    text_of = Writer(config).text
+
+    def record(event: Any, ours: bool) -> Recorded:
+        if not is_custom(event) or event.sampling_ratio is not None:
+            return Recorded(event, ours, None)
+        try:
+            return Recorded(event, ours, text_of(event))
+        except Exception:  # it is refused, with its name, when it is sealed
+            return Recorded(event, ours, None)
+
+    return record
+
+
 class Sealer:
     """Makes payloads of recorded events. One thread at a time.
 
@@ -121,63 +155,56 @@ class Sealer:
         self.intake = Intake(config)
         self._zipped = bool(config.enable_event_compression)
 
-    def seal(self, recorded: Iterable[tuple[Any, bool]]) -> list[Payload]:
-        """Seal *recorded* events (event, whether it is ours); what cannot be JSON is dropped, named and counted."""
-        outgoing = [*self._outgoing(recorded), *self._summary()]
-        chunks = (outgoing[start : start + MAX_EVENTS] for start in range(0, len(outgoing), MAX_EVENTS))
-        return [payload for payload in map(self._sealed, chunks) if payload.events]
+    def seal(self, recorded: Iterable[Recorded]) -> list[Payload]:
+        """Seal *recorded* events and the summary; what cannot be JSON is dropped, named and counted."""
+        return self.join(self.texts(recorded))
 
-    def texts(self, recorded: Iterable[tuple[Any, bool]]) -> list[str]:
+    def texts(self, recorded: Iterable[Recorded]) -> list[str]:
         """*recorded* events as JSON texts, one by one; the summary waits for `join`."""
-        return [text for text in map(self._text, self._outgoing(recorded)) if text]
+        texts: list[str] = []
+        for event, ours, text in recorded:
+            if text is not None and self.intake.would_only_pass(event, ours=ours):
+                texts.append(text)
+            else:
+                texts += self._passed(event, ours, text)
+        return texts
 
     def join(self, texts: list[str]) -> list[Payload]:
         """Seal *texts* and the summary as this configuration wants them."""
-        texts = texts + [text for text in map(self._text, self._summary()) if text]
+        texts = texts + self._summary()
         return [join(texts[start : start + MAX_EVENTS], self._zipped) for start in range(0, len(texts), MAX_EVENTS)]
 
-    def _sealed(self, outgoing: list[dict[str, Any]]) -> Payload:
+    def _passed(self, event: Any, ours: bool, text: str | None) -> Iterator[str]:
+        """What the SDK makes of *event*: nothing, itself, an index or a debug event besides."""
         try:
-            body = _json(outgoing).encode()
-        except (TypeError, ValueError, RecursionError):
-            return join([text for text in map(self._text, outgoing) if text], self._zipped)
-        custom = sum(event["kind"] == "custom" for event in outgoing)
-        return Payload(gzip.compress(body) if self._zipped else body, len(outgoing), custom, self._zipped)
-
-    def _text(self, event: dict[str, Any]) -> str | None:
-        try:
-            return _json(event)
-        except (TypeError, ValueError, RecursionError) as error:
-            _refuse(event["kind"] == "custom", str(event.get("key") or event["kind"]), error)
-            return None
-
-    def _outgoing(self, recorded: Iterable[tuple[Any, bool]]) -> Iterator[dict[str, Any]]:
-        for event, ours in recorded:
-            try:
-                self.intake.take(event, ours=ours)
-            except Exception as error:
-                _refuse(is_custom(event), str(getattr(event, "key", "")), error)
-        for event in self.intake.drain():
-            if written := self._written(event):
+            self.intake.take(event, ours=ours)
+        except Exception as error:
+            _refuse(event, error)
+        for out in self.intake.drain():
+            if text is not None and out is event:
+                yield text
+            elif (written := self._written(out)) is not None:
                 yield written
 
-    def _written(self, event: Any) -> dict[str, Any] | None:
+    def _written(self, event: Any) -> str | None:
         try:
-            return self.intake.written(event)
+            out = self.intake.written(event)
+            return None if out is None else as_json(out)
         except Exception as error:
-            _refuse(is_custom(event), str(getattr(event, "key", "")), error)
+            _refuse(event, error)
             return None
 
-    def _summary(self) -> Iterator[dict[str, Any]]:
+    def _summary(self) -> list[str]:
         try:
             summary = self.intake.drain_summary()
-            if summary is not None:
-                yield self.intake.written_summary(summary)
+            return [] if summary is None else [as_json(self.intake.written_summary(summary))]
         except Exception as error:
-            _refuse(False, "summary", error)
+            _refuse(None, error)
+            return []
 
 
-def _refuse(counted: bool, key: str, error: Exception) -> None:
-    if counted:
+def _refuse(event: Any, error: Exception) -> None:
+    key = "summary" if event is None else str(getattr(event, "key", "") or type(event).__name__)
+    if is_custom(event):
         ledger.dropped("not_json")
     complaints.say("not_json", key, f"{key}: an event that cannot be JSON ({error}) was dropped; its batch was not")

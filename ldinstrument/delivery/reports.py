@@ -41,7 +41,7 @@ class Receipt:
         status: the HTTP status, 0 when there was no answer.
         attempts: how often it was tried so far, this time included.
         seconds: how long this attempt took.
-        error: what went wrong when there was no answer, such as `ReadTimeoutError`; never a key or an address.
+        error: what went wrong when there was no answer, such as `TimeoutError`; never a key or an address.
     """
 
     payload_id: str

@@ -74,10 +74,12 @@ def flush_engines(engines: Iterable[Engine], timeout: float) -> Counter[str]:
     """Wait for *engines*; custom events by state, and `timed_out`."""
     deadline = _deadline(timeout)
     waits: list[tuple[Engine, Ticket, threading.Lock]] = []
+    engines = list(engines)
+    here = len(engines) == 1  # of two, the second would not even be asked before the first has answered
     for engine in engines:
         done = threading.Lock()  # not an Event: its own lock may be held by what a signal handler has interrupted
         done.acquire()
-        waits.append((engine, engine.open_ticket(done.release, deadline), done))
+        waits.append((engine, engine.open_ticket(done.release, deadline, here=here), done))
     counts: Counter[str] = Counter()
     for engine, ticket, done in waits:
         counts["timed_out"] += not done.acquire(timeout=_left(deadline))

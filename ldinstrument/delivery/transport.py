@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from .. import sdk
@@ -39,9 +39,30 @@ class Answer:
         self.error = error
         self.lost = lost
 
+    @property
+    def accepted(self) -> bool:
+        """Whether LaunchDarkly took the payload."""
+        return 200 <= self.status < 300
+
+
+class Outstanding:
+    """A request that has left and was not answered in time.
+
+    Args:
+        wait: waits for the answer as long as the configuration allows; must not raise.
+    """
+
+    __slots__ = ("wait",)
+
+    def __init__(self, wait: Callable[[], Answer]) -> None:
+        self.wait = wait
+
 
 class Transport(Protocol):
-    """Where payloads leave."""
+    """Where payloads leave.
+
+    With `ready` and `post_by`, as `DirectTransport` has them, a flush may use it on its own thread.
+    """
 
     def post(self, payload: Payload, headers: Mapping[str, str]) -> Answer:
         """Send the payload's bytes once and wait for the answer; must not raise."""
@@ -50,17 +71,28 @@ class Transport(Protocol):
         """Close idle connections."""
 
 
+def transport_of(config: Any) -> Transport:
+    """The way to LaunchDarkly that *config* describes: straight, or through its proxy."""
+    pool = sdk.connection_pool(config, CONNECTIONS)
+    if pool.proxy is not None:
+        return PoolTransport(config, pool)
+    from .wires import DirectTransport
+
+    return DirectTransport(config, CONNECTIONS)
+
+
 class PoolTransport:
     """The SDK's urllib3 manager, with the time-outs, proxy and CA of its configuration.
 
     Args:
         config: the SDK's configuration.
+        pool: its manager.
     """
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, pool: Any) -> None:
         import urllib3
 
-        self._pool = sdk.connection_pool(config, CONNECTIONS)
+        self._pool = pool
         self._url = config.events_uri
         self._timeout = urllib3.Timeout(connect=config.http.connect_timeout, read=config.http.read_timeout)
         self._lost = (urllib3.exceptions.ProtocolError, ConnectionError)

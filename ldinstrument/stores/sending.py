@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from .. import sdk
 from ..delivery.lifetimes import engine_of
-from ..delivery.transport import Answer, PoolTransport, Transport
+from ..delivery.transport import Answer, Transport, transport_of
 from .protocol import Sealed
 from .sealing import as_payload
 
@@ -33,7 +33,7 @@ class WireOutlet:
     def __init__(self, config: Any, transport: Transport | None = None) -> None:
         self.zipped = bool(config.enable_event_compression)
         self._config = config
-        self._transport = transport or PoolTransport(config)
+        self._transport = transport or transport_of(config)
 
     def post(self, sealed: Sealed) -> Answer:
         """Send it once and wait for the answer."""

@@ -64,7 +64,7 @@ def test_an_untrusted_certificate_is_a_failure_that_is_kept(far):
     client = _client(far, None, receipts)
     client.track("a", CONTEXT)
     assert flush(0.4, client).failed == 1
-    assert (receipts[0].status, receipts[0].error) == (0, "SSLError")
+    assert (receipts[0].status, receipts[0].error) == (0, "SSLCertVerificationError")
     assert far.posts == []
     client.close()
     assert ledger.stats().events.pending == 1
