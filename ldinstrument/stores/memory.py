@@ -11,7 +11,7 @@ from itertools import count, islice
 from ..ledger import ledger
 from . import crowds
 from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed
-from .records import TOMBSTONE, Record, closed, merged, parsed, readable
+from .records import Gone, Record, closed, gone, merged, parsed, readable
 
 MAX_SESSIONS = 10_000
 MAX_REMEMBERED = 10_000
@@ -75,20 +75,28 @@ class MemoryStore:
             crowds.forked()
         with self._lock:
             now = self._clock()
-            outcome = merged(self._open.get(key) or self._remembered(key, now), delta, now, self.rules)
+            held = self._open.get(key) or self._remembered(key, now)
+            over = gone(held)
+            place = "" if over is None else over.place
+            waiting = self._ended.get(place)
+            outcome = merged(held, delta, now, self.rules, None if waiting is None else waiting.text)
             if outcome is None:
                 return None
-            record, ended, answer = outcome
-            self._open.pop(key, None)  # and in again, at the end: the order is that of the last activity
-            for one in ended:
+            for one in outcome.ended:
                 self._wait(one, now)
-            if record.reason:
+            if outcome.returns:
+                del self._ended[place]
+            record = outcome.record
+            self._open.pop(key, None)  # and in again, at the end: the order is that of the last activity
+            if outcome.stays:  # who had claimed it finds at sealing that it is no longer his
+                self._ended[place] = _Waiting(now, record.text())
+            elif record.reason:
                 self._move_on(key, record, now)
             else:
                 self._open[key] = record.text()
                 self._gone.pop(key, None)
                 self._evict(now)
-            return answer
+            return outcome.answer
 
     def end(self, key: str, reason: str, *, active: bool = False) -> str | None:
         """End the open session of *key* now. Returns its record; None when none is open."""
@@ -100,20 +108,22 @@ class MemoryStore:
             return record.text() if record is not None and was_open else None
 
     def _remembered(self, key: str, now: int) -> str | None:
-        previous, until = self._gone.get(key, ("", 0))
-        return TOMBSTONE + previous if previous and until > now else None
+        tombstone, until = self._gone.get(key, (None, 0))
+        return tombstone if until > now else None
 
     def _move_on(self, key: str, record: Record, now: int) -> None:
-        self._wait(record, now)
+        tombstone = Gone(record.id, now, self._wait(record, now)).text()
         self._gone.pop(key, None)
-        self._gone[key] = (record.id, now + int(self.rules.remember * 1000))
+        self._gone[key] = (tombstone, now + int(self.rules.remember * 1000))
         for oldest in list(islice(self._gone, max(0, len(self._gone) - MAX_REMEMBERED))):
             del self._gone[oldest]
 
-    def _wait(self, record: Record, due: int) -> None:
-        self._ended[str(next(self._places))] = _Waiting(due, record.text())
+    def _wait(self, record: Record, due: int) -> str:
+        place = str(next(self._places))
+        self._ended[place] = _Waiting(due, record.text())
         while len(self._ended) > self._max:
             self._lose(readable(self._ended.pop(next(iter(self._ended))).text))
+        return place
 
     def _lose(self, record: Record | None) -> None:
         """Nobody has reported for so long that memory is full: the oldest goes, with the events that it would be."""

@@ -20,7 +20,7 @@ MOST_GROUPS = 64
 MOST_FLAGS = 128
 """Flags that one session remembers; evaluating more costs folding, never correctness."""
 TOMBSTONE = "-"
-"""What a key holds when its session is over begins with it; the session's id follows."""
+"""What a key holds when its session is over begins with it; see `Gone`."""
 
 
 @dataclass(slots=True)
@@ -132,19 +132,69 @@ def readable(text: str) -> Record | None:
         return None
 
 
-def merged(held: str | None, delta: Delta, now: int, rules: Rules) -> tuple[Record, list[Record], Merged] | None:
-    """What a key holds after *delta*, the records that this ended, and what to answer; None: nothing to join.
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """What a key holds when its session is over.
 
-    A record with a reason has ended, too: with this very delta.
+    Args:
+        id: of the session.
+        at: when it was moved on, in milliseconds since the epoch by the store's clock.
+        place: where its record waits to be sealed, while it does.
+    """
+
+    id: str
+    at: int
+    place: str
+
+    def text(self) -> str:
+        """As it is stored."""
+        return f"{TOMBSTONE}{self.place} {self.at} {self.id}"
+
+
+def gone(held: str | None) -> Gone | None:
+    """Which session is over, from the text under a key; None when the key holds nothing, or a session."""
+    if held is None or not held.startswith(TOMBSTONE):
+        return None
+    place, _, rest = held[1:].partition(" ")
+    at, _, id = rest.partition(" ")
+    return Gone(id, int(at), place) if at.isdigit() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a delta makes of the sessions of a key.
+
+    Args:
+        record: the session that it went into. With a reason it has ended: with this very delta, or *stays*.
+        ended: what else has ended with it: the session before, or groups that leave early.
+        answer: to the merge.
+        stays: the record had ended and goes back to its place among those that wait to be sealed.
+        returns: it had only fallen silent, and goes on: it leaves that place.
+    """
+
+    record: Record
+    ended: list[Record]
+    answer: Merged
+    stays: bool = False
+    returns: bool = False
+
+
+def merged(held: str | None, delta: Delta, now: int, rules: Rules, waiting: str | None = None) -> Outcome | None:
+    """What a key's session becomes with *delta*; None: it only joins, and there is nothing to join.
+
+    A delta may come late: what began before its session's end belongs to it for as long as that waits to be sealed.
 
     Args:
         held: the text under the key: a record, a tombstone, or None.
         delta: what is added.
         now: the store's clock, in milliseconds since the epoch.
         rules: when a session is over.
+        waiting: the record at the place that the tombstone names, while it waits to be sealed.
     """
-    previous = held[1:] if held is not None and held.startswith(TOMBSTONE) else ""
-    found = readable(held) if held is not None and not previous else None
+    over = gone(held)
+    previous = over.id if over is not None else ""
+    late = _late(over, waiting, delta, now, rules)
+    found = late if late is not None or held is None or held.startswith(TOMBSTONE) else readable(held)
     ended: list[Record] = []
     reason = "" if found is None else found.over(now - delta.started_ago, delta.context, rules)
     if delta.joins and (found is None or reason):
@@ -160,8 +210,22 @@ def merged(held: str | None, delta: Delta, now: int, rules: Rules) -> tuple[Reco
         previous = "" if previous == delta.id else previous
         found = Record(delta.id, previous, delta.name, now, -delta.started_ago, -delta.last_ago, {})
     found.take(delta, now)
-    found.reason = delta.ends
-    return found, ended, Merged(found.id, found.previous, opened, found.context)
+    stays = late is not None and bool(late.reason)
+    found.reason = found.reason or delta.ends
+    return Outcome(
+        found, ended, Merged(found.id, found.previous, opened, found.context), stays, late is not None and not stays
+    )
+
+
+def _late(over: Gone | None, waiting: str | None, delta: Delta, now: int, rules: Rules) -> Record | None:
+    """The session that is over and that *delta* is still part of."""
+    record = readable(waiting) if over is not None and waiting else None
+    if over is None or record is None or record.id != over.id:
+        return None
+    began = now - delta.started_ago
+    if record.over(began, delta.context, rules) or (record.reason and began >= over.at):
+        return None
+    return record
 
 
 def closed(held: str | None, now: int, reason: str, active: bool, rules: Rules) -> tuple[Record | None, bool]:

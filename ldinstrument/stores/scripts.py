@@ -1,10 +1,10 @@
 """What a Redis server runs for us: each verb is one script, so it is atomic and costs one round trip.
 
 They do what `records` does. Every key of a script carries the same hash tag, so they run on a cluster, too. Under
-`v<key>` is a visitor's open session or a tombstone, in `open` its deadline; under `e<place>` an ended session, under
-`p<id>` a sealed payload, and in `ended` and `out` from when on they may be handed out; `o<worker>` holds the numbers of
-merges that were made. An ended session's text begins with its owner, `OWNER` characters, so that a claim need not
-rewrite it. What nobody ever sweeps, the server forgets after a week.
+`v<key>` is a visitor's open session, or a tombstone (where it waits, when it ended, its id), in `open` its deadline;
+under `e<place>` an ended session, under `p<id>` a sealed payload, and in `ended` and `out` from when on they may be
+handed out; `o<worker>` holds the numbers of merges that were made. An ended session's text begins with its owner,
+`OWNER` characters, so that a claim need not rewrite it. What nobody ever sweeps, the server forgets after a week.
 """
 
 from __future__ import annotations
@@ -21,13 +21,18 @@ local function exact(number)
   if tonumber(text) == number then return text end
   return string.format('%.17g', number)
 end
-local function wait(text)
-  local place = redis.call('INCR', prefix .. 'places')
+local function put(place, text)
   redis.call('SET', prefix .. 'e' .. place, '----------------' .. text, 'PX', KEEP)
   redis.call('ZADD', prefix .. 'ended', now, place)
 end
-local function remember(key, id, milliseconds)
-  redis.call('SET', prefix .. 'v' .. key, '-' .. id, 'PX', milliseconds)
+local function wait(text)
+  local place = redis.call('INCR', prefix .. 'places')
+  put(place, text)
+  return place
+end
+local function move_on(key, id, text, milliseconds)
+  local tombstone = '-' .. string.format('%.0f %.0f ', wait(text), now) .. id
+  redis.call('SET', prefix .. 'v' .. key, tombstone, 'PX', milliseconds)
   redis.call('ZREM', prefix .. 'open', key)
 end
 """
@@ -38,13 +43,17 @@ MERGE = (
 local key, idle, maximum, most = ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local delta = cjson.decode(ARGV[3])
 local held = redis.call('GET', prefix .. 'v' .. key)
-local record, previous = nil, ''
+local record, previous, place, ended = nil, '', nil, nil
+local function readable(text)
+  local whole, found = pcall(cjson.decode, text)
+  return whole and type(found) == 'table' and found.b and found
+end
 if held then
   if string.sub(held, 1, 1) == '-' then
-    previous = string.sub(held, 2)
+    place, ended, previous = string.match(held, '^%-(%d+) (%d+) (.*)$')
+    previous = previous or ''
   else
-    local whole, found = pcall(cjson.decode, held)
-    if whole and type(found) == 'table' and found.b then record = found end
+    record = readable(held)
   end
 end
 if ARGV[7] ~= '' then
@@ -63,15 +72,27 @@ local function known(marks, mark)
   end
   return false
 end
-if record then
-  local reason = nil
-  if began > record.b + record.l + idle then reason = 'idle'
-  elseif began > record.b + record.s + maximum then reason = 'maximum'
-  else
-    for kind, whose in pairs(delta.c or {}) do
-      if record.c and record.c[kind] and record.c[kind] ~= whose then reason = 'identified' end
+local function over(one)
+  if began > one.b + one.l + idle then return 'idle' end
+  if began > one.b + one.s + maximum then return 'maximum' end
+  for kind, whose in pairs(delta.c or {}) do
+    if one.c and one.c[kind] and one.c[kind] ~= whose then return 'identified' end
+  end
+  return nil
+end
+local stays = false
+if place then
+  local late = readable(redis.call('GETRANGE', prefix .. 'e' .. place, 16, -1))
+  if late and late.i == previous and not over(late) and (not late.r or began < tonumber(ended)) then
+    record, stays = late, late.r
+    if not stays then
+      redis.call('DEL', prefix .. 'e' .. place)
+      redis.call('ZREM', prefix .. 'ended', place)
     end
   end
+end
+if record then
+  local reason = over(record)
   if delta.j and reason then return false end
   if reason then
     record.r = reason
@@ -146,10 +167,11 @@ for name, coming in pairs(delta.g or {}) do
   if coming[5] == coming[1] then coming[5] = '=' end
   record.g[name] = coming
 end
-if delta.e then
+if stays then
+  put(place, cjson.encode(record))
+elseif delta.e then
   record.r = delta.e
-  wait(cjson.encode(record))
-  remember(key, record.i, ARGV[9])
+  move_on(key, record.i, cjson.encode(record), ARGV[9])
 else
   local deadline = record.b + math.min(record.l + idle, record.s + maximum)
   redis.call('SET', prefix .. 'v' .. key, cjson.encode(record), 'PX', math.max(1, deadline - now) + KEEP)
@@ -171,8 +193,7 @@ if not over then
   if ARGV[5] == '1' then record.l = math.max(record.l, now - record.b) end
 end
 local text = cjson.encode(record)
-wait(text)
-remember(ARGV[2], record.i, ARGV[4])
+move_on(ARGV[2], record.i, text, ARGV[4])
 return not over and text
 """
 )
@@ -184,8 +205,7 @@ for _, key in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'open', '-inf', now, 
   local text = redis.call('GET', prefix .. 'v' .. key)
   local whole, record = pcall(cjson.decode, text or '')
   if whole and type(record) == 'table' and record.i then
-    wait(text)
-    remember(key, record.i, ARGV[5])
+    move_on(key, record.i, text, ARGV[5])
   else
     redis.call('ZREM', prefix .. 'open', key)
   end

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed
-from .records import TOMBSTONE, Record, closed, merged, readable
+from .records import Gone, Record, closed, gone, merged, readable
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS visitors (
@@ -30,12 +31,12 @@ CREATE TABLE IF NOT EXISTS outbox (
     attempts INTEGER NOT NULL, sealed_at INTEGER NOT NULL
 );
 """
-_NOW = "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
+_NOW = "SELECT CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
 _PUT = (
     "INSERT INTO visitors (key, gone, due, text) VALUES (?, ?, ?, ?) "
     "ON CONFLICT (key) DO UPDATE SET gone = excluded.gone, due = excluded.due, text = excluded.text"
 )
-
+_AT = "SELECT text FROM ended WHERE place = ?"
 _FORGET = (
     "DELETE FROM visitors WHERE rowid IN "
     "(SELECT rowid FROM visitors WHERE gone = 1 AND due <= ? ORDER BY due LIMIT 1000)"
@@ -65,23 +66,30 @@ class SqliteStore:
     # -- open sessions ---------------------------------------------------------------------------
     def merge(self, key: str, delta: Delta) -> Merged | None:
         """Add *delta* to the open session of *key*, or open the next one when that is over. One transaction."""
-        with self._writing() as (file, now):
-            row = file.execute("SELECT text FROM visitors WHERE key = ?", (key,)).fetchone()
-            outcome = merged(row and row[0], delta, now, self.rules)
+        with self._writing() as (file, now, waited):
+            (held,) = file.execute("SELECT text FROM visitors WHERE key = ?", (key,)).fetchone() or (None,)
+            over = gone(held)
+            (waiting,) = (over and file.execute(_AT, (over.place,)).fetchone()) or (None,)
+            outcome = merged(held, delta.aged(waited), now, self.rules, waiting)
             if outcome is None:
                 return None
-            record, ended, answer = outcome
-            for one in ended:
+            for one in outcome.ended:
                 _wait(file, one, now)
-            if record.reason:
+            if over is not None and outcome.returns:
+                file.execute("DELETE FROM ended WHERE place = ?", (over.place,))
+            record = outcome.record
+            if over is not None and outcome.stays:  # who had claimed it finds at sealing that it is no longer his
+                query = "UPDATE ended SET due = ?, owner = '', text = ? WHERE place = ?"
+                file.execute(query, (now, record.text(), over.place))
+            elif record.reason:
                 self._move_on(file, key, record, now)
             else:
                 file.execute(_PUT, (key, 0, record.deadline(self.rules), record.text()))
-        return answer
+        return outcome.answer
 
     def end(self, key: str, reason: str, *, active: bool = False) -> str | None:
         """End the open session of *key* now. Returns its record; None when none is open."""
-        with self._writing() as (file, now):
+        with self._writing() as (file, now, _):
             row = file.execute("SELECT text FROM visitors WHERE key = ?", (key,)).fetchone()
             record, was_open = closed(row and row[0], now, reason, active, self.rules)
             if record is not None:
@@ -89,13 +97,13 @@ class SqliteStore:
         return record.text() if record is not None and was_open else None
 
     def _move_on(self, file: sqlite3.Connection, key: str, record: Record, now: int) -> None:
-        _wait(file, record, now)
-        file.execute(_PUT, (key, 1, now + int(self.rules.remember * 1000), TOMBSTONE + record.id))
+        tombstone = Gone(record.id, now, str(_wait(file, record, now))).text()
+        file.execute(_PUT, (key, 1, now + int(self.rules.remember * 1000), tombstone))
 
     # -- ended sessions --------------------------------------------------------------------------
     def claim(self, limit: int, lease: float, owner: str) -> list[Ended]:
         """Hand out up to *limit* sessions that are over; nobody else is handed them for *lease* seconds."""
-        with self._writing() as (file, now):
+        with self._writing() as (file, now, _):
             self._retire(file, limit, now)
             query = "SELECT place, text FROM ended WHERE due <= ? ORDER BY due LIMIT ?"
             rows = file.execute(query, (now, limit)).fetchall()
@@ -118,7 +126,7 @@ class SqliteStore:
 
     def seal(self, places: Sequence[str], sealed: Sequence[Sealed], lease: float, owner: str) -> list[str]:
         """Put *sealed* in the place of the claimed sessions *places*, all or nothing; returns those that were lost."""
-        with self._writing() as (file, now):
+        with self._writing() as (file, now, _):
             query = "SELECT owner FROM ended WHERE place = ?"
             owners = {place: file.execute(query, (int(place),)).fetchone() for place in places}
             lost = [place for place, row in owners.items() if row is None or row[0] != owner]
@@ -130,7 +138,7 @@ class SqliteStore:
     # -- sealed payloads -------------------------------------------------------------------------
     def claim_sealed(self, limit: int, lease: float, owner: str) -> list[Sealed]:
         """Hand out up to *limit* sealed payloads whose time has come."""
-        with self._writing() as (file, now):
+        with self._writing() as (file, now, _):
             columns = "id, body, events, zipped, attempts + 1, sealed_at"
             query = f"SELECT {columns} FROM outbox WHERE due <= ? ORDER BY due LIMIT ?"  # noqa: S608 - ours
             rows = file.execute(query, (now, limit)).fetchall()
@@ -142,17 +150,17 @@ class SqliteStore:
 
     def acknowledge(self, payload_id: str) -> None:
         """Forget a payload."""
-        with self._writing() as (file, _):
+        with self._writing() as (file, _, _):
             file.execute("DELETE FROM outbox WHERE id = ?", (payload_id,))
 
     def postpone(self, payload_id: str, delay: float) -> None:
         """Let a payload be claimed again after *delay* seconds."""
-        with self._writing() as (file, now):
+        with self._writing() as (file, now, _):
             file.execute("UPDATE outbox SET due = ? WHERE id = ?", (now + int(delay * 1000), payload_id))
 
     def replace(self, payload_id: str, halves: Sequence[Sealed]) -> None:
         """Put *halves* in the place of a payload that was too large."""
-        with self._writing() as (file, now):
+        with self._writing() as (file, now, _):
             if file.execute("DELETE FROM outbox WHERE id = ?", (payload_id,)).rowcount:
                 _keep(file, halves, now, 0.0)
 
@@ -207,12 +215,14 @@ class SqliteStore:
             self._lock.release()
 
     @contextmanager
-    def _writing(self) -> Iterator[tuple[sqlite3.Connection, int]]:
-        """One transaction and its time: all of it or nothing."""
+    def _writing(self) -> Iterator[tuple[sqlite3.Connection, int, int]]:
+        """One transaction, all of it or nothing; its time, and for how many milliseconds it waited for others."""
+        asked = time.monotonic()
         with self._locked() as file:
             file.execute("BEGIN IMMEDIATE")
             try:
-                yield file, file.execute(_NOW).fetchone()[0]
+                waited = int((time.monotonic() - asked) * 1000)
+                yield file, file.execute(_NOW).fetchone()[0], waited
                 file.execute("COMMIT")
             except BaseException:
                 if file.in_transaction:
@@ -235,8 +245,8 @@ def _opened(path: Path, timeout: float) -> sqlite3.Connection:
     return file
 
 
-def _wait(file: sqlite3.Connection, record: Record, due: int) -> None:
-    file.execute("INSERT INTO ended (due, owner, text) VALUES (?, '', ?)", (due, record.text()))
+def _wait(file: sqlite3.Connection, record: Record, due: int) -> int | None:
+    return file.execute("INSERT INTO ended (due, owner, text) VALUES (?, '', ?)", (due, record.text())).lastrowid
 
 
 def _keep(file: sqlite3.Connection, payloads: Sequence[Sealed], now: int, lease: float) -> None:

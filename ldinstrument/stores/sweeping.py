@@ -109,17 +109,17 @@ class Sweep:
 
     def _batch(self, size: int) -> int:
         """Claim, seal, send; how many sessions it were, 0 when there were none or they could not be sent."""
-        ended = self._store.claim(size, self._lease, self._owner)
-        while ended:
-            sealing = Sealing(ended, self._rules, self._outlet.zipped)
-            sealed, places = sealing.sealed, [one.place for one in ended]
-            lost = self._store.seal(places, [sealed] if sealed else [], self._lease, self._owner)
-            if not lost:
-                sealing.count()
-                self.report.sessions += len(ended)
-                return len(ended) if sealed is None or self._deliver(sealed) else 0
-            # This worker slept beyond its lease, and others were handed some of the batch: those are theirs.
-            ended = [one for one in ended if one.place not in set(lost)]
+        while ended := self._store.claim(size, self._lease, self._owner):
+            while ended:
+                sealing = Sealing(ended, self._rules, self._outlet.zipped)
+                sealed, places = sealing.sealed, [one.place for one in ended]
+                lost = self._store.seal(places, [sealed] if sealed else [], self._lease, self._owner)
+                if not lost:
+                    sealing.count()
+                    self.report.sessions += len(ended)
+                    return len(ended) if sealed is None or self._deliver(sealed) else 0
+                # A late request has joined some, or this worker slept beyond its lease: those are handed out anew.
+                ended = [one for one in ended if one.place not in set(lost)]
         return 0
 
     def _deliver(self, sealed: Sealed) -> bool:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import logging
 import os
 import random
 import signal
@@ -398,6 +399,7 @@ def main() -> int:
         address, events, skew = arguments.worker
         worker(address, events, float(skew))
         return 0
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # connections are cut on purpose
     verdicts = [run(store, arguments.seconds, arguments.seed) for store in arguments.store]
     print(table(verdicts))
     wrong = {one.store: one.wrong() for one in verdicts if one.wrong()}

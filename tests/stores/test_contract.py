@@ -139,6 +139,99 @@ def test_a_delta_may_end_its_session(make_store):
     ]
 
 
+def test_what_began_before_the_end_joins_while_that_waits_to_be_sealed(make_store):
+    """A page whose worker is slower than the logout still belongs to its visit; what begins later does not."""
+    store = make_store()
+
+    store.merge(KEY, delta("s-1", groups=revenue(1.0)))
+    store.merge(KEY, delta("s-2", groups=revenue(2.0), ends="logout"))
+    late = store.merge(KEY, delta("s-3", groups=revenue(4.0), started_ago=60_000, last_ago=50_000))
+    again = store.merge(KEY, delta("s-4", started_ago=60_000, ends="another"))
+    after = store.merge(KEY, delta("s-5"))
+
+    assert [(one.id, one.opened) for one in (late, again)] == [("s-1", False)] * 2
+    assert (after.id, after.previous_id, after.opened) == ("s-5", "s-1", True)
+    (record,) = ended(store)
+    assert (record.id, record.reason, record.tallies) == ("s-1", "logout", [4, 0, 0, 0])
+    assert record.groups["s1revenue.impact\n"][:2] == (7.0, 3)
+    assert record.last - record.started >= 59_000
+    assert store.holdings().open == 1
+
+
+def test_what_comes_after_the_sealing_is_the_next_session(make_store):
+    """The report is on its way: even what began before the end cannot change it."""
+    store = make_store()
+
+    store.merge(KEY, delta("s-1", ends="logout"))
+    assert len(ended(store)) == 1
+    late = store.merge(KEY, delta("s-2", started_ago=60_000))
+
+    assert (late.id, late.previous_id, late.opened) == ("s-2", "s-1", True)
+    assert store.holdings().ended == 0
+
+
+def test_a_sweeper_cannot_seal_what_has_grown_since_its_claim(make_store):
+    """Its copy is too old: it loses the place, and whoever claims next is handed the whole session."""
+    store = make_store()
+    for visitor in ("v-1", "v-2"):
+        store.merge(f"session:{visitor}", delta(f"s-{visitor}", ends="logout"))
+
+    places = {parsed(one.text).id: one.place for one in store.claim(10, 60.0, "first")}
+    assert store.merge("session:v-1", delta("late", started_ago=60_000)).id == "s-v-1"
+
+    assert store.seal(list(places.values()), [Sealed("p-1", b"[]", 0)], 60.0, "first") == [places["s-v-1"]]
+    assert store.seal([places["s-v-2"]], [Sealed("p-2", b"[]", 0)], 60.0, "first") == []
+    (grown,) = store.claim(10, 60.0, "first")
+    assert (grown.place, parsed(grown.text).tallies[0]) == (places["s-v-1"], 2)
+    assert store.seal([grown.place], [], 60.0, "first") == []
+
+
+def test_a_session_that_fell_silent_goes_on_with_a_request_that_began_in_time(make_store):
+    """A sweeper has only noticed the silence; until it seals, a slow request finds its session as it was."""
+    store = make_store(idle=60.0)
+
+    store.merge(KEY, delta("s-1", started_ago=70_000, last_ago=60_500))
+    claimed = [one.place for one in store.claim(10, 60.0, "first")]
+    slow = store.merge(KEY, delta("s-2", started_ago=50_000))
+    next_one = store.merge(KEY, delta("s-3"))
+
+    assert len(claimed) == 1
+    assert [(one.id, one.opened) for one in (slow, next_one)] == [("s-1", False)] * 2
+    assert (store.holdings().open, store.holdings().ended) == (1, 0)
+    assert store.seal(claimed, [Sealed("p-1", b"[]", 0)], 60.0, "first") == claimed
+    assert store.end(KEY, "logout") is not None
+    (record,) = ended(store)
+    assert (record.id, record.reason, record.tallies[0]) == ("s-1", "logout", 3)
+
+
+def test_a_late_request_of_somebody_else_is_a_session_of_its_own(make_store):
+    """Another key of a known kind, or a request that began after the silence, joins no session that is over."""
+    store = make_store(idle=60.0)
+
+    store.merge("session:silent", delta("s-3", started_ago=90_000, last_ago=90_000))
+    assert len(store.claim(10, 0.0, "first")) == 1
+    too_late = store.merge("session:silent", delta("s-4", started_ago=20_000))
+    store.merge(KEY, delta("s-1", context={"user": "ana"}, ends="logout"))
+    other = store.merge(KEY, delta("s-2", context={"user": "ben"}, started_ago=1000))
+
+    assert (other.id, other.previous_id) == ("s-2", "s-1")
+    assert (too_late.id, too_late.previous_id) == ("s-4", "s-3")
+
+
+def test_what_joins_late_crosses_no_exposure(make_store):
+    """What the session had folded leaves as a part when the late request has seen another flag."""
+    store = make_store()
+
+    store.merge(KEY, delta("s-1", flags=["a"], groups=revenue(1.0), ends="logout"))
+    joined = store.merge(KEY, delta("s-2", flags=["b"], groups=revenue(2.0), started_ago=1000, joins=True))
+
+    assert joined.id == "s-1"
+    assert sorted((record.part, record.groups["s1revenue.impact\n"][0]) for record in ended(store)) == [
+        (False, 2.0),
+        (True, 1.0),
+    ]
+
+
 def test_what_is_long_gone_is_forgotten(make_store):
     """After `remember` seconds a visitor is a new one."""
     store = make_store(remember=0.02)
@@ -173,7 +266,7 @@ def test_a_session_that_fell_silent_cannot_be_ended_later(make_store):
 
     assert store.end(KEY, "logout", active=True) is None
     (record,) = ended(store)
-    assert (record.reason, record.last) == ("", 0)
+    assert (record.reason, record.last - record.started) == ("", 0)
 
 
 def test_the_end_may_be_the_last_activity(make_store):
@@ -181,9 +274,9 @@ def test_the_end_may_be_the_last_activity(make_store):
     store = make_store()
 
     store.merge(KEY, delta("s-1", last_ago=1000, started_ago=1000))
-    idle, active = parsed(store.end(KEY, "ended")), None
-    store.merge(KEY, delta("s-2", last_ago=1000, started_ago=1000))
-    active = parsed(store.end(KEY, "ended", active=True))
+    idle = parsed(store.end(KEY, "ended"))
+    store.merge("session:v-2", delta("s-2", last_ago=1000, started_ago=1000))
+    active = parsed(store.end("session:v-2", "ended", active=True))
 
     assert idle.last == idle.started
     assert active.last - active.started >= 1000

@@ -146,7 +146,7 @@ def test_a_text_that_somebody_else_put_there_stops_nobody(tmp_path, keep, server
     for raw in (sqlite, redis):
         for visitor in ("v-1", "v-2", "v-3"):
             raw.merge(f"session:{visitor}", Delta("s", context={"user": "ana"}))
-    with sqlite._writing() as (file, _):
+    with sqlite._writing() as (file, _, _):
         file.execute("UPDATE visitors SET text = '{\"odd\"' WHERE key != 'session:v-3'")
     for visitor in ("v-1", "v-2"):
         redis._client.set(f"{{{prefix}}}:vsession:{visitor}", '{"odd"')
@@ -500,6 +500,27 @@ def test_a_sweeper_that_slept_through_its_lease_sends_nothing_of_anothers(make_s
     assert report.complete
     assert sorted(lost) == sorted(one.place for one in taken)
     assert reported(ld) == {f"s-{number}": 1 for number in range(5)}
+
+
+def test_a_page_that_comes_between_claim_and_sealing_is_reported_with_its_visit(make_store, ld, client, monkeypatch):
+    """Not lost, not twice, and in this very sweep."""
+    raw = make_store()
+    over(raw, 3)
+    claim, late = raw.claim, Delta("late", context={"user": "ana"}, tallies=(1, 0, 0, 0), started_ago=60_000)
+
+    def claimed_in_time(*arguments):
+        found = claim(*arguments)
+        monkeypatch.setattr(raw, "claim", claim)
+        assert raw.merge("session:1", late).id == "s-1"
+        return found
+
+    monkeypatch.setattr(raw, "claim", claimed_in_time)
+    report = Sweep(raw, WireOutlet(client._config), raw.rules, "the-test").run()
+
+    assert (report.sessions, report.complete) == (3, True)
+    assert reported(ld) == {f"s-{number}": 1 for number in range(3)}
+    told = {event["data"]["sessionId"]: event["metricValue"] for event in ld.custom_events("session.interactions")}
+    assert told == {"s-0": 1, "s-1": 2, "s-2": 1}
 
 
 # -- life ------------------------------------------------------------------------------------------

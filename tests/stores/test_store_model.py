@@ -53,9 +53,9 @@ def whole(record):
 def folded(deltas, now=NOW):
     text = None
     for delta in deltas:
-        record, ended, _ = merged(text, delta, now, Rules())
-        assert ended == []
-        text = record.text()
+        outcome = merged(text, delta, now, Rules())
+        assert outcome.ended == []
+        text = outcome.record.text()
     return whole(parsed(text))
 
 
