@@ -30,7 +30,7 @@ from typing import Any
 import wrapt
 
 import ldinstrument as ld
-from ldinstrument import sessions
+from ldinstrument import sessions, strays
 
 now = time.perf_counter
 
@@ -165,7 +165,7 @@ class Discarding:
 def without_session() -> Iterator[None]:
     """No session; the runs are counted at the end, as `stats()` would."""
     yield
-    sessions.count_strays()
+    strays.count_strays()
 
 
 def drive(coroutine: Any) -> None:

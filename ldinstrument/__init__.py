@@ -32,7 +32,7 @@ _HOME = {
     "open_store": "stores",
     "propagate": "threads",
     "session": "scopes",
-    "stats": "sessions",
+    "stats": "registry",
     "track_conversion": "patterns",
     "track_feedback": "patterns",
     "track_interaction": "tasks",
@@ -57,8 +57,9 @@ if TYPE_CHECKING:
         track_task_success,
     )
     from .plans import bootstrap
+    from .registry import stats
     from .scopes import session
-    from .sessions import Session, current_session, stats
+    from .sessions import Session, current_session
     from .stores import open_store
     from .summaries import Summary
     from .tasks import track_interaction, track_task

@@ -11,7 +11,7 @@ from collections.abc import Generator
 from typing import Any
 
 from .ledger import ledger
-from .sessions import current_session
+from .sessions import concerned, current_session
 
 
 @functools.lru_cache(maxsize=1)
@@ -23,10 +23,8 @@ def hook() -> Any:
 def before(flag_key: str, context: Any) -> None:
     """Note that *flag_key* is about to be evaluated for *context*."""
     try:
-        session = current_session()
-        while session is not None:
+        for session in concerned():
             session.before_evaluation(flag_key, context)
-            session = session._outer
     except Exception as error:
         ledger.failure("exposure", error)
 
@@ -41,7 +39,7 @@ def after(context: Any, detail: Any) -> None:
             knew = session.knows_who
             session.adopt(context)
             # A request around a chat that did not know who it is learns it, too; what knows shields what is around it.
-            session = None if knew else session._outer
+            session = None if knew else session.outer
     except Exception as error:
         ledger.failure("exposure", error)
 

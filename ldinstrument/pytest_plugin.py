@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 @pytest.fixture(name="ld_events")
 def _ld_events() -> Iterator[RecordingClient]:
     """Every event that the test's code tracks, recorded instead of sent; the ledger starts at zero."""
-    from . import sessions, testing
+    from . import testing
 
-    sessions.forget_everything()
+    testing.forget_everything()
     with testing.recording() as client:
         yield client
-    sessions.forget_everything()
+    testing.forget_everything()

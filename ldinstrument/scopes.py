@@ -129,6 +129,9 @@ class SessionScope:
                 outer=current_session(), store=self._store,
             )  # fmt: skip
             return Visit(opened, joined=False)
+        inner = current_session()
+        if inner is not None and inner is not found:
+            found.joined_from(inner)
         if context is not None:
             found.identify(context)  # it agrees, or it would not join: this names nobody else, it only widens
         if self._data is not None:

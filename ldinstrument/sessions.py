@@ -7,8 +7,6 @@ Nothing here raises into the host, and no event leaves while a lock of ours is h
 from __future__ import annotations
 
 import functools
-import itertools
-import os
 import threading
 import time
 import uuid
@@ -18,12 +16,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ParamSpec
 
-from . import emission
+from . import emission, registry
 from .contexts import agree, as_context, evaluated_context, same, united
 from .data import copied, number
 from .emission import Tracker, disabled, emit, within_rate
 from .errors import StrictError
-from .ledger import Stats, ledger
+from .ledger import ledger
 from .measurements import discard, measurement
 from .metrics import (
     BUSINESS_CONVERSION,
@@ -39,7 +37,6 @@ from .metrics import (
 )
 from .outcomes import INTERACTION, OUTCOMES, Outcome, TaskDefinition
 from .rollups import Emission, Fold, Group
-from .strays import count_strays, forget_strays
 from .summaries import Summary, summarised
 
 if TYPE_CHECKING:
@@ -50,7 +47,6 @@ P = ParamSpec("P")
 FOLD_AT = 256
 """Entries that a session holds before it folds them: each `track` costs about 20 us, and this bounds the stall."""
 MAX_WAITING = 10_000
-MAX_OPEN = 10_000
 MAX_EXPOSURES = 1_000
 
 _current: ContextVar[Session | None] = ContextVar("ldinstrument_session", default=None)
@@ -99,6 +95,7 @@ class Session:
 
     __slots__ = (
         "__weakref__",
+        "_between",
         "_context",
         "_data",
         "_ended",
@@ -111,7 +108,6 @@ class Session:
         "_last",
         "_lock",
         "_offset_ms",
-        "_outer",
         "_partial",
         "_silent",
         "_started",
@@ -123,6 +119,7 @@ class Session:
         "client",
         "id",
         "name",
+        "outer",
     )
 
     def __init__(
@@ -144,7 +141,8 @@ class Session:
         self._context = context
         emission.check_client(client)
         self._data = copied(data, f"{name}.*") or {}
-        self._outer = outer
+        self.outer = outer
+        self._between: list[weakref.ref[Session]] = []
         # Outside a session, one call becomes a session of its own: no session.* metrics, but the rate limit holds.
         self._silent = silent
         self._store = store
@@ -184,10 +182,16 @@ class Session:
             ledger.failure("record", error)
 
     @harmless
-    def interaction(self, success: bool = True) -> None:
-        """Count one interaction: something the user did that succeeded or failed."""
-        now = clock()
-        self._append((INTERACTION, Outcome.SUCCESS if success else Outcome.FAILURE, now, now, None))
+    def interaction(self, success: bool | Outcome = True, *, at: float | None = None) -> None:
+        """Count one interaction: something the user did that succeeded or failed.
+
+        Args:
+            success: whether it succeeded; an `Outcome` is taken as it is.
+            at: when, as a reading of `clock`; now when None.
+        """
+        outcome = success if isinstance(success, Outcome) else Outcome.SUCCESS if success else Outcome.FAILURE
+        when = clock() if at is None else at
+        self._append((INTERACTION, outcome, when, when, None))
 
     @harmless
     def conversion(self, value: Any = 0.0, **data: Any) -> None:
@@ -242,6 +246,12 @@ class Session:
         """Note that the session is active now; its duration counts to here."""
         self._last = max(self._last, clock())
 
+    def stop_clock(self, at: float) -> None:
+        """Count the duration to *at*, a reading of `clock`, and date the end to it, whatever was recorded later."""
+        with self._lock:
+            self._fold()
+            self._last = at
+
     def _append(self, entry: Entry) -> None:
         self._entries.append(entry)
         if len(self._entries) >= self._fold_at:
@@ -262,9 +272,9 @@ class Session:
     @property
     def context(self) -> Context | None:
         """Whose session it is: as given, identified or adopted; else that of the session around it."""
-        if self._context is not None or self._outer is None:
+        if self._context is not None or self.outer is None:
             return self._context
-        return self._outer.context
+        return self.outer.context
 
     @harmless
     def identify(self, context: Any) -> None:
@@ -328,6 +338,20 @@ class Session:
                 self._become(seen)
         elif agree(known, seen):
             self._context = united(known, seen)
+
+    # -- what is around it, and in between -------------------------------------------------------
+    def joined_from(self, inner: Session) -> None:
+        """Note that a block in *inner*, a session inside this one, is a stay in this one again."""
+        with self._lock:
+            known = self.between()
+            if inner not in known:
+                self._between = [weakref.ref(one) for one in (*known, inner)]
+
+    def between(self) -> list[Session]:
+        """The open sessions inside this one in which somebody has joined it again."""
+        if not self._between:
+            return []
+        return [one for one in (reference() for reference in self._between) if one is not None and not one._ended]
 
     # -- folding ---------------------------------------------------------------------------------
     def _fold_up(self) -> None:
@@ -466,9 +490,7 @@ class Session:
                     self._last = clock()
                 self._ended, self._fold_at = True, 0
                 outgoing += self._totals(reason)
-            _forget_open(self)
-            if self._outer is not None:
-                self._outer._last = max(self._outer._last, self._last)
+            self._leave()
             self._send(outgoing, self.context)
             if self._entries:
                 self._fold_up()
@@ -495,10 +517,14 @@ class Session:
             if self._last == self._started:
                 self._last = clock()
             self._ended, self._fold_at = True, 0
-        _forget_open(self)
-        if self._outer is not None:
-            self._outer._last = max(self._outer._last, self._last)
+        self._leave()
         return folded, loose
+
+    def _leave(self) -> None:
+        """Open no more; what is around it was active as long as it was."""
+        registry.forget(self)
+        if self.outer is not None:
+            self.outer._last = max(self.outer._last, self._last)
 
     def _totals(self, reason: str) -> list[Emission]:
         """The `session.*` events; an abandoned session's duration and rate would be censored, so it has only counts."""
@@ -580,7 +606,7 @@ def current_session() -> Session | None:
     """The innermost open session of this context, or None; never an ended one."""
     found = _current.get()
     while found is not None and found._ended:
-        found = found._outer
+        found = found.outer
     return found
 
 
@@ -621,7 +647,7 @@ def open_session(
     opened = Session(
         as_context(context), id=id, name=name, data=data, client=client, outer=outer, silent=silent, store=store
     )
-    _remember_open(opened)
+    registry.remember(opened)
     return opened
 
 
@@ -670,6 +696,21 @@ class _InertSession(Session):
         pass
 
 
+def concerned() -> list[Session]:
+    """The open sessions that an evaluation here concerns: the current one, what is around it, and, where a block
+    inside another session joined one further out, that other session, too.
+    """
+    found: list[Session] = []
+    waiting = [current_session()]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and one not in found:
+            found.append(one)
+            waiting.append(one.outer)
+            waiting.extend(one.between())
+    return found
+
+
 def joinable(name: str, context: Context | None, id: str | None, client: Tracker | None) -> Session | None:
     """The open session around that one of this *name* and *context* joins, or None."""
     found = current_session()
@@ -682,108 +723,21 @@ def joinable(name: str, context: Context | None, id: str | None, client: Tracker
             and (context is None or found.context is None or same(found.context, context))
         ):
             return found
-        found = found._outer
+        found = found.outer
     return None
 
 
 def _heirs(around: Session) -> list[Session]:
     """The open sessions inside *around* that have no identity but its."""
     found = []
-    for one in open_sessions():
+    for one in registry.open_sessions():
         inside = one
-        while inside._outer is not None and inside._context is None:
-            inside = inside._outer
+        while inside.outer is not None and inside._context is None:
+            inside = inside.outer
             if inside is around:
                 found.append(one)
                 break
     return found
-
-
-# -- the registry of open sessions -----------------------------------------------------------------
-
-_registry_lock = threading.RLock()
-_open: dict[int, weakref.ref[Session]] = {}
-
-
-def _remember_open(opened: Session) -> None:
-    evicted: list[Session] = []
-    with _registry_lock:
-        _open[id(opened)] = weakref.ref(opened)
-        for oldest in list(itertools.islice(_open, max(0, len(_open) - MAX_OPEN))):
-            stale = _open.pop(oldest)()
-            if stale is not None:
-                evicted.append(stale)
-    for stale in evicted:
-        ledger.evicted()
-        ledger.warn(
-            "evicted", stale.name, f"more than {MAX_OPEN} open {stale.name} sessions: the oldest ended early; end yours"
-        )
-        stale.end("abandoned")
-
-
-def _forget_open(ended: Session) -> None:
-    with _registry_lock:
-        _open.pop(id(ended), None)
-
-
-def open_sessions() -> list[Session]:
-    """The sessions that are open now, oldest first."""
-    with _registry_lock:
-        found = [reference() for reference in _open.values()]
-    return [one for one in found if one is not None and not one._ended]
-
-
-def end_open_sessions(reason: str = "abandoned") -> int:
-    """End every open session (at exit: as abandoned). Returns how many there were."""
-    emission.settle()
-    ending = open_sessions()
-    for one in ending:
-        one.end(reason)
-    emission.settle()
-    return len(ending)
-
-
-def _after_fork() -> None:
-    global _registry_lock
-    _registry_lock = threading.RLock()
-    forget_strays(forked=True)
-    ledger.forked()
-    catalog.forked()
-    emission.forget()
-    for reference in list(_open.values()):
-        one = reference()
-        if one is not None:
-            one._forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-# -- for everybody ---------------------------------------------------------------------------------
-
-
-def stats() -> Stats:
-    """The ledger as it stands now, with what open sessions hold and what no session received."""
-    count_strays()
-    emission.settle()
-    for one in open_sessions():
-        with one._lock:
-            one._fold()
-    return ledger.stats()
-
-
-def forget_everything() -> None:
-    """Forget open sessions, strays, held events and the ledger (tests)."""
-    with _registry_lock:
-        for one in open_sessions():
-            one._ended = True
-        _open.clear()
-    forget_strays()
-    emission.forget()
-    ledger.clear()
-    ledger.strict = False
-    _current.set(None)
 
 
 def declare_session_metrics(name: str) -> None:

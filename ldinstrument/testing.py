@@ -11,9 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import emission, sessions, tasks
+from . import emission, tasks
 from .ledger import ledger
 from .metrics import STANDARD_METRICS, catalog
+from .registry import forget_open_sessions
+from .sessions import set_current
+from .strays import forget_strays
 
 if TYPE_CHECKING:
     from ldclient import Context
@@ -93,9 +96,19 @@ def recording(*, strict: bool = False) -> Iterator[RecordingClient]:
         ledger.strict = strict_before
 
 
+def forget_everything() -> None:
+    """Forget open sessions, runs without one, held events and the ledger; the catalog stays."""
+    forget_open_sessions()
+    forget_strays()
+    emission.forget()
+    ledger.clear()
+    ledger.strict = False
+    set_current(None)
+
+
 def reset() -> None:
     """Forget everything global: open sessions, ledger, held events, and the catalog but for the standard metrics."""
-    sessions.forget_everything()
+    forget_everything()
     tasks.forget_functions()
     delivery_orphans = sys.modules.get("ldinstrument.delivery.orphans")
     if delivery_orphans is not None:

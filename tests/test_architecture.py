@@ -23,6 +23,7 @@ RUNGS = [
     {"rollups"},
     {"emission", "summaries"},
     {"strays"},
+    {"registry"},
     {"sessions"},
     {"following", "decorating", "exposure", "patterns"},
     {"runs", "threads"},

@@ -19,7 +19,7 @@ import ldinstrument as ld
 from ldinstrument import emission
 from ldinstrument.errors import StrictError
 from ldinstrument.metrics import Metric
-from ldinstrument.sessions import stats
+from ldinstrument.registry import stats
 from ldinstrument.testing import RecordingClient, recording
 
 CIRCLE: dict[str, Any] = {"a": 1}

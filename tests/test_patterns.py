@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 import ldinstrument as ld
-from ldinstrument.sessions import stats
+from ldinstrument.registry import stats
 from ldinstrument.testing import RecordingClient
 
 

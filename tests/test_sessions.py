@@ -12,10 +12,11 @@ import pytest
 from ldclient import Context
 
 import ldinstrument as ld
-from ldinstrument import sessions
+from ldinstrument import registry, sessions
 from ldinstrument.errors import DefinitionError
 from ldinstrument.metrics import Metric
-from ldinstrument.sessions import current_session, open_session, stats
+from ldinstrument.registry import stats
+from ldinstrument.sessions import current_session, open_session
 from ldinstrument.testing import RecordingClient
 
 USER = Context.create("u-1")
@@ -58,6 +59,27 @@ def test_a_session_emits_its_three_metrics(ld_events: RecordingClient) -> None:
         "endReason": "ended", "channel": "web",
     }  # fmt: skip
     assert duration.context == USER
+
+
+def test_an_interaction_takes_an_outcome_as_it_is(ld_events: RecordingClient) -> None:
+    """`Outcome.FAILURE` is a text, and as such true: it is no success all the same."""
+    with ld.session("u-1") as s:
+        for outcome in ld.Outcome:
+            s.interaction(outcome)
+
+    data = ld_events.only("session.interactions").data
+    assert [1, 1, 1, 1] == [data[name] for name in ("successes", "failures", "cancelled", "abandoned")]
+    assert [50.0] == ld_events.values("session.success_rate")
+
+
+def test_a_stopped_clock_dates_the_end(ld_events: RecordingClient) -> None:
+    """What a background task records after the last byte counts, and prolongs nothing."""
+    with ld.session("u-1") as s:
+        s.interaction(at=sessions.clock())
+        s.stop_clock(s._started + 0.25)
+        s.add_data(status=200)
+
+    assert ld_events.only("session.duration").value == pytest.approx(250)
 
 
 def test_without_interactions_there_is_no_rate(ld_events: RecordingClient) -> None:
@@ -147,7 +169,7 @@ def test_a_dropped_session_is_abandoned(ld_events: RecordingClient) -> None:
 
 def test_open_sessions_are_capped(ld_events: RecordingClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest is ended as abandoned, and counted."""
-    monkeypatch.setattr(sessions, "MAX_OPEN", 3)
+    monkeypatch.setattr(registry, "MAX_OPEN", 3)
     held = [open_session(f"u-{n}") for n in range(5)]
 
     assert [True, True, False, False, False] == [one.ended for one in held]
@@ -477,6 +499,27 @@ def test_no_fold_crosses_an_exposure(ld_events: RecordingClient) -> None:
         s.record("r.sum", 4)
 
     assert [1, 6] == ld_events.values("r.sum")
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_an_exposure_in_a_session_joined_again_is_seen_by_the_one_in_between(
+    ld_events: RecordingClient, times: int
+) -> None:
+    """A request, a chat in it, and a block of the request again: what the chat holds does not cross its exposure."""
+    from ldinstrument import exposure
+
+    ld.catalog.add(value("r.sum", aggregation="sum"))
+    with ld.session("u-1", name="request"), ld.session(name="chat") as chat:
+        chat.record("r.sum", 1)
+        for n in range(times):
+            with ld.session("u-1", name="request") as request:
+                assert request is chat.outer
+                exposure.before(f"flag-{n}", USER)
+            chat.record("r.sum", 2)
+        assert request.between() == [chat]
+    assert request.between() == []
+
+    assert [1, *[2] * times] == ld_events.values("r.sum")
 
 
 def test_a_fold_without_identity_does_not_cross_an_exposure_either(ld_events: RecordingClient) -> None:

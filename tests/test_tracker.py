@@ -10,7 +10,7 @@ import pytest
 from ldclient import Context
 
 import ldinstrument as ld
-from ldinstrument import sessions
+from ldinstrument import testing
 from ldinstrument.errors import DefinitionError
 from ldinstrument.ledger import ledger
 from ldinstrument.testing import RecordingClient
@@ -32,9 +32,9 @@ class Recorder:
 
 @pytest.fixture(autouse=True)
 def _fresh():
-    sessions.forget_everything()
+    testing.forget_everything()
     yield
-    sessions.forget_everything()
+    testing.forget_everything()
 
 
 def test_the_recipe_of_launchdarkly_works():

@@ -19,7 +19,8 @@ from typing import Any
 
 from ..emission import Tracker
 from ..errors import missing_extra
-from ..sessions import Session, end_open_sessions, open_session, set_current
+from ..registry import end_open_sessions
+from ..sessions import Session, open_session, set_current
 from .boundaries import REQUEST, Boundary, RequestSession, end_session
 from .visitors import Secret, visitors_of
 

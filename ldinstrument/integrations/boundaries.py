@@ -18,7 +18,7 @@ from ..emission import Tracker
 from ..errors import StrictError
 from ..ledger import ledger
 from ..metrics import check_key
-from ..outcomes import INTERACTION, Outcome, outcome_of
+from ..outcomes import Outcome, outcome_of
 from ..sessions import Session, clock, current_session, declare_session_metrics, open_session, set_current
 
 REQUEST = "ldinstrument.request"
@@ -245,7 +245,7 @@ class RequestSession:
         self.complete_at = now = clock()
         self._reason = reason
         if self.session is not None:
-            self.session._append((INTERACTION, outcome, now, now, None))
+            self.session.interaction(outcome, at=now)
 
     def end(self) -> None:
         """End the session, or bring what this request adds to the visit that it is part of; harmless twice."""
@@ -280,7 +280,8 @@ class RequestSession:
         try:
             if self.store is None:  # one request's route would say nothing of a visit
                 self.session.add_data(**self._facts())
-            _stop_clock(self.session, self.complete_at)
+            if self.complete_at is not None:  # what the user waited for ends there, not with the background's work
+                self.session.stop_clock(self.complete_at)
         except Exception as error:
             _failed(error, True, "request")
         return self.session
@@ -299,7 +300,7 @@ def visit_of(session: Session | None) -> RequestSession | None:
         found = _visits.get(session)
         if found is not None:
             return found
-        session = session._outer
+        session = session.outer
     return None
 
 
@@ -316,10 +317,3 @@ def end_session() -> bool:
     if visit is not None:
         visit.leaving = True
     return visit is not None
-
-
-def _stop_clock(session: Session, at: float | None) -> None:
-    """Date the end to the last byte: what the user waited for ends there, whatever background work recorded later."""
-    with session._lock:
-        session._fold()
-        session._last = session._last if at is None else at

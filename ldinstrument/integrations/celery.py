@@ -21,7 +21,8 @@ from ..emission import Tracker
 from ..errors import missing_extra
 from ..ledger import ledger
 from ..outcomes import Outcome
-from ..sessions import current_session, end_open_sessions
+from ..registry import end_open_sessions
+from ..sessions import current_session
 from .boundaries import Boundary, RequestSession, visit_of
 
 try:

@@ -16,7 +16,7 @@ from .. import sdk
 from ..delivery.settling import flush
 from ..emission import disabled
 from ..ledger import ledger
-from ..sessions import end_open_sessions
+from ..registry import end_open_sessions
 
 EXIT_TIMEOUT = 2.0
 

@@ -22,8 +22,9 @@ from .. import emission, sdk
 from ..delivery.complaints import on_event_loop, say
 from ..errors import StrictError
 from ..ledger import ledger
+from ..registry import open_sessions
 from ..rollups import Emission
-from ..sessions import Session, open_sessions
+from ..sessions import Session
 from .deltas import delta_of
 from .patience import Late, Patience
 from .protocol import Delta, Holdings, Merged, Operation, Rules, Store, VisitRef

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ldinstrument import sessions, testing
+from ldinstrument import registry, testing
 from ldinstrument.devserver import LocalLaunchDarkly
 
 
@@ -175,7 +175,7 @@ def events() -> Iterator[Events]:
     """What the sessions of one test emit."""
     with testing.recording() as recorder:
         yield Events(recorder)
-        until(lambda: not sessions.open_sessions(), "every session has ended")
+        until(lambda: not registry.open_sessions(), "every session has ended")
 
 
 class Events:
@@ -187,9 +187,9 @@ class Events:
     def of(self, key: str, count: int = 1) -> list[testing.RecordedEvent]:
         """Exactly *count* events of *key*, awaited."""
         try:
-            until(lambda: len(self.recorder.of(key)) >= count and not sessions.open_sessions(), f"{count} of {key}")
+            until(lambda: len(self.recorder.of(key)) >= count and not registry.open_sessions(), f"{count} of {key}")
         except AssertionError as error:
-            raise AssertionError(f"{error}; {self.recorder.keys()}; open: {sessions.open_sessions()}") from error
+            raise AssertionError(f"{error}; {self.recorder.keys()}; open: {registry.open_sessions()}") from error
         found = self.recorder.of(key)
         assert len(found) == count, [event.data for event in found]
         return found
@@ -198,4 +198,4 @@ class Events:
         return self.of(key)[0]
 
     def none(self) -> bool:
-        return not self.recorder.events and not sessions.open_sessions()
+        return not self.recorder.events and not registry.open_sessions()

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ldinstrument import sessions
+from ldinstrument import registry
 
 
 def outcome(event: Any) -> tuple[int, int, int]:
@@ -162,7 +162,7 @@ def test_nothing_is_left_open_after_many_requests(running: Any, events: Any) -> 
 
     assert len(answers) == 20
     assert len({event.data["sessionId"] for event in events.of("request.interactions", 20)}) == 20
-    assert sessions.open_sessions() == []
+    assert registry.open_sessions() == []
 
 
 def test_a_background_task_belongs_to_the_request_but_not_to_its_duration(running: Any, events: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import ldinstrument as ld
-from ldinstrument import sessions, stores, testing
+from ldinstrument import registry, stores, testing
 from ldinstrument.errors import DefinitionError
 
 pytest.importorskip("django")
@@ -112,7 +112,7 @@ def test_a_file_response_stays_one(user: Any, events: testing.RecordingClient) -
     response = middleware(RequestFactory().get("/file"))
 
     assert response.file_to_stream is not None
-    assert len(sessions.open_sessions()) == 1
+    assert len(registry.open_sessions()) == 1
     response.close()
     assert events.only("request.interactions").data["successes"] == 1
 

@@ -12,7 +12,7 @@ import ldclient
 import pytest
 
 import ldinstrument as ld
-from ldinstrument import sessions, stores
+from ldinstrument import registry, stores
 from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.errors import DefinitionError
 from ldinstrument.integrations import wsgi
@@ -52,7 +52,7 @@ def browser(running: Any, user: str | None = "ada") -> Iterator[httpx.Client]:
 
 def reported(launchdarkly: LocalLaunchDarkly, store: stores.SessionStore, count: int) -> list[Any]:
     """The visits that LaunchDarkly has heard of, after a sweep."""
-    launchdarkly.wait_for(lambda: not sessions.open_sessions())
+    launchdarkly.wait_for(lambda: not registry.open_sessions())
     store.sweep()
     return launchdarkly.wait_for(
         lambda: len(found := launchdarkly.custom_events("session.interactions")) >= count and found

@@ -12,7 +12,7 @@ from wsgiref.util import FileWrapper, setup_testing_defaults
 import pytest
 
 import ldinstrument as ld
-from ldinstrument import emission, sessions, testing
+from ldinstrument import emission, registry, testing
 from ldinstrument.integrations.wsgi import SessionMiddleware
 
 
@@ -77,7 +77,7 @@ def test_a_session_left_open_by_the_view_does_not_outlive_the_request(events: te
     call(app)
     assert seen == ["forgotten"]
     assert ld.current_session() is None
-    sessions.end_open_sessions()
+    registry.end_open_sessions()
 
 
 def test_an_application_may_start_its_response_late(events: testing.RecordingClient) -> None:
@@ -178,7 +178,7 @@ def test_a_body_that_nobody_closes_ends_when_it_is_dropped(events: testing.Recor
     emission.settle()
 
     assert events.only("request.interactions").data["successes"] == 1
-    assert sessions.open_sessions() == []
+    assert registry.open_sessions() == []
 
 
 def test_the_inner_of_two_middlewares_leaves_the_request_alone(events: testing.RecordingClient) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import ldinstrument as ld
-from ldinstrument import emission, sessions, strays
+from ldinstrument import emission, registry, sessions, strays
 from ldinstrument.outcomes import TaskDefinition
 from ldinstrument.sessions import current_session, entered, set_current
 from ldinstrument.testing import RecordingClient
@@ -315,7 +315,7 @@ def test_a_collected_generator_takes_no_lock_and_emits_nothing(ld_events: Record
     held, released = threading.Event(), threading.Event()
 
     def holding() -> None:
-        with s._lock, sessions._registry_lock, strays._lock, sessions.ledger._lock:
+        with s._lock, registry._lock, strays._lock, sessions.ledger._lock:
             held.set()
             released.wait(20)
 

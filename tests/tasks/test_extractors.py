@@ -15,7 +15,8 @@ from ldclient import Context
 import ldinstrument as ld
 from ldinstrument.errors import DefinitionError, StrictError
 from ldinstrument.metrics import Metric
-from ldinstrument.sessions import current_session, open_sessions, set_current
+from ldinstrument.registry import open_sessions
+from ldinstrument.sessions import current_session, set_current
 from ldinstrument.testing import RecordingClient, recording
 
 
