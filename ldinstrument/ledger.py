@@ -140,6 +140,11 @@ class Ledger:
         with self._lock:
             self._events["unconfirmed"] += count
 
+    def unconfirmed_so_far(self) -> int:
+        """Events handed to clients that cannot tell; a whole `stats()` would be most of what a small flush costs."""
+        with self._lock:
+            return self._events["unconfirmed"]
+
     def dropped(self, reason: str, count: int = 1) -> None:
         """Move *count* events from pending to `dropped[reason]`."""
         with self._lock:

@@ -139,18 +139,14 @@ class Intake:
         self._theirs = dispatcher
         self._formatter: Any = theirs.EventOutputFormatter(config)
         self._ours = False
-        self._seen: tuple[Any, bool] = (None, False)
+        self.seen: tuple[Any, bool] = (None, False)
+        """The context taken last, and whose event it was: a custom event with the same is only passed on."""
 
     def take(self, event: Any, *, ours: bool) -> None:
         """Process one event as the SDK would; *ours* never indexes a bare context over a richer one."""
         self._ours = ours
-        self._seen = (event.context, ours)
+        self.seen = (event.context, ours)
         self._theirs._process_event(event)
-
-    def would_only_pass(self, event: Any, *, ours: bool) -> bool:
-        """Whether `take` would do nothing to the custom *event* but pass it on: it follows one of the same context."""
-        context, whose = self._seen
-        return context is event.context and whose is ours
 
     def drain(self) -> list[Any]:
         """The events to send, in order, without the summary."""
@@ -162,10 +158,11 @@ class Intake:
 
     def drain_summary(self) -> Any | None:
         """The summary of evaluations when there is one."""
-        summary = self._theirs._outbox.get_payload().summary
-        if summary.is_empty():
+        outbox = self._theirs._outbox
+        if not outbox._summarizer.flags:
             return None
-        self._theirs._outbox._summarizer.clear()
+        summary = outbox.get_payload().summary
+        outbox._summarizer.clear()
         return summary
 
     def written(self, event: Any) -> dict[str, Any] | None:
@@ -181,7 +178,7 @@ class Intake:
     def forget_contexts(self) -> None:
         """Let every context be indexed again, as the SDK does every `context_keys_flush_interval`."""
         self._theirs._context_keys.clear()
-        self._seen = (None, False)
+        self.seen = (None, False)
 
     def hear(self, answer: Any) -> None:
         """Take the server's `Date` from a 2xx *answer* (`status`, `headers`); it bounds debug events."""

@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from .chores import Chores
 from .complaints import on_event_loop, say
 from .options import Options
 from .orphans import origin_of, orphanage
-from .payloads import Payload, Recorded, Sealer, custom_among, recorder
+from .payloads import Payload, Recorded, Sealer, custom_among, recorder, tracked_among
 from .sender import Sender, thread
 from .tickets import Ticket
 from .transport import Answer
@@ -187,7 +187,7 @@ class Engine:
         with self._lock:
             self._sealing = True
             taken = [self._recorded.popleft() for _ in range(len(self._recorded))]
-            self._limbo = _custom(taken)
+            self._limbo = tracked_among(taken)
         return taken
 
     def _draft(self) -> None:
@@ -247,7 +247,7 @@ class Engine:
             return self._sealer.seal(taken)
         except Exception as error:  # each event is guarded by itself, so this is a fault of ours: at least count it
             ledger.failure("delivery", error)
-            ledger.dropped("internal", _custom(taken))
+            ledger.dropped("internal", tracked_among(taken))
             return []
 
     def _join_drafts(self) -> list[Payload]:
@@ -357,7 +357,7 @@ class Engine:
                 self._verdicts.note(ticket.release)
 
     def _unsealed(self) -> int:
-        return self._limbo + custom_among(self._drafts) + _custom(list(self._recorded))
+        return self._limbo + custom_among(self._drafts) + tracked_among(list(self._recorded))
 
     # -- ending ------------------------------------------------------------------------------------
     def close(self) -> None:
@@ -427,7 +427,3 @@ def forked() -> None:
     global _after_fork
     _after_fork = threading.Lock()
     orphanage.forget()
-
-
-def _custom(recorded: Iterable[Recorded]) -> int:
-    return sum(one.custom for one in recorded)

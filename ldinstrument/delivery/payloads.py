@@ -100,7 +100,7 @@ _CUSTOM = '{"kind":"custom",'
 
 def custom_among(texts: Iterable[str]) -> int:
     """How many of the JSON *texts* are `track` events."""
-    return sum(text.startswith(_CUSTOM) for text in texts)
+    return sum([text.startswith(_CUSTOM) for text in texts])
 
 
 def join(texts: list[str], zipped: bool) -> Payload:
@@ -123,10 +123,10 @@ class Recorded(NamedTuple):
     ours: bool
     text: str | None
 
-    @property
-    def custom(self) -> bool:
-        """Whether it came from `track`."""
-        return self.text is not None or is_custom(self.event)
+
+def tracked_among(recorded: Iterable[Recorded]) -> int:
+    """How many of *recorded* came from `track`."""
+    return sum([text is not None or is_custom(event) for event, _, text in recorded])
 
 
 def recorder(config: Any) -> Callable[[Any, bool], Recorded]:
@@ -162,11 +162,13 @@ class Sealer:
     def texts(self, recorded: Iterable[Recorded]) -> list[str]:
         """*recorded* events as JSON texts, one by one; the summary waits for `join`."""
         texts: list[str] = []
+        context, whose = self.intake.seen
         for event, ours, text in recorded:
-            if text is not None and self.intake.would_only_pass(event, ours=ours):
-                texts.append(text)
+            if text is not None and event.context is context and ours is whose:
+                texts.append(text)  # the SDK would only pass it on
             else:
                 texts += self._passed(event, ours, text)
+                context, whose = self.intake.seen
         return texts
 
     def join(self, texts: list[str]) -> list[Payload]:

@@ -82,8 +82,8 @@ def flush_engines(engines: Iterable[Engine], timeout: float) -> Counter[str]:
         waits.append((engine, engine.open_ticket(done.release, deadline, here=here), done))
     counts: Counter[str] = Counter()
     for engine, ticket, done in waits:
-        counts["timed_out"] += not done.acquire(timeout=_left(deadline))
-        counts += engine.close_ticket(ticket)
+        counts["timed_out"] += not (done.acquire(blocking=False) or done.acquire(timeout=_left(deadline)))
+        counts.update(engine.close_ticket(ticket))
     return counts
 
 
@@ -210,7 +210,7 @@ class _Reported:
 def _report(counts: Counter[str], late: bool, engines: list[Engine], others: list[Any]) -> FlushReport:
     from .reports import FlushReport
 
-    total = ledger.stats().events.unconfirmed
+    total = ledger.unconfirmed_so_far()
     before, _Reported.unconfirmed = _Reported.unconfirmed, total
     unconfirmed = total - before if total >= before else total
     return FlushReport(
