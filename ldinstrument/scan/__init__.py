@@ -6,9 +6,11 @@ and `catalog.add` put into the default catalog, and reads the source for keys in
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ..metrics import MetricWarning
 from ..plans import on_hold
 from .finding import Finding, Scan, Undeclared
 from .importing import modules
@@ -21,15 +23,17 @@ def scan(targets: str | Sequence[str], *, progress: Callable[[str], None] | None
     """Find out which metrics a program needs.
 
     Args:
-        targets: `myapp` (a package with all its modules, or one module), `path/to/app.py`, or `myapp.metrics:catalog`
-            (a `Catalog` or a list of metrics, taken as it is); several may be given.
+        targets: `myapp` (a package with all its modules, or one module), `path/to/myapp`, `path/to/app.py`, or
+            `myapp.metrics:catalog` (a `Catalog` or a list of metrics, taken as it is); several may be given.
         progress: told the name of each module.
 
     Raises:
         DefinitionError: a target does not exist, cannot be imported at all, or names no catalog.
     """
     finding = Finding()
-    with on_hold():
+    with on_hold(), warnings.catch_warnings():
+        # A remark about a metric's name belongs to the plan, not in between.
+        warnings.simplefilter("ignore", MetricWarning)
         for target in [targets] if isinstance(targets, str) else targets:
             if ":" in target and not Path(target).exists():
                 finding.take_catalog(target)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -121,7 +120,7 @@ class Finding:
         if path is None or path.suffix != ".py":
             return
         try:
-            found = list(_quiet(lambda: uses_in(path.read_text(encoding="utf-8"), vars(module) if module else None)))
+            found = list(uses_in(path.read_bytes(), vars(module) if module else None))
         except (OSError, ValueError, SyntaxError, RecursionError) as error:
             self.unreadable.append((str(path), f"its source cannot be read: {error}"))
             return
@@ -201,9 +200,3 @@ def _short(place: str) -> str:
     except (ValueError, OSError):
         shown = path
     return f"{shown}:{line}" if path != place else shown
-
-
-def _quiet(read: Callable[[], Iterable[Use]]) -> list[Use]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", definitions.MetricWarning)
-        return list(read())

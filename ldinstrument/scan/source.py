@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from ..errors import DefinitionError
 from ..metrics import TASK_METRICS, Metric
+from .values import Values, is_a
 
 Kind = Literal["task", "session", "event", "pattern", "metric", "dynamic", "invalid"]
 ROOT = "ldinstrument"
@@ -27,8 +28,8 @@ BOUNDARY_NAMES: Mapping[str, str] = {"aws_lambda": "invocation", "celery": "job"
 """The default `name=` of the boundaries whose sessions are no requests."""
 _BOUNDARIES = ("SessionMiddleware", "instrument", "lambda_handler", "session_dependency")
 _SESSION_GIVERS = ("session", "current_session", "open_session", "Session")
+_SHOWN = 60
 _SESSION_LIKE = re.compile(r"(.*_)?session")
-_MISSING = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +53,16 @@ class Use:
     metric: Metric | None = None
 
 
-def uses_in(source: str, namespace: Mapping[str, Any] | None = None) -> Iterator[Use]:
+def uses_in(source: str | bytes, namespace: Mapping[str, Any] | None = None) -> Iterator[Use]:
     """Every use of this library in *source*.
 
     Args:
-        source: the text of a module.
+        source: the text of a module; as bytes, its own coding line counts.
         namespace: the imported module's names, for constants; None when it could not be imported, and then also
             what its top level does is only known from here.
 
     Raises:
-        SyntaxError: it is no Python.
+        SyntaxError, ValueError: it is no Python.
     """
     tree = ast.parse(source)
     reader = _Reader(namespace)
@@ -77,7 +78,7 @@ class _Reader(ast.NodeVisitor):
         self._imported = namespace is not None
         self._names: dict[str, str] = {}
         self._sessions: set[str] = set()
-        self._constants: dict[str, str] = {}
+        self._values = Values(self._namespace, self._is_local)
         self._locals: list[set[str]] = []
         self._decorating: dict[int, str] = {}
 
@@ -89,7 +90,10 @@ class _Reader(ast.NodeVisitor):
             elif isinstance(node, ast.ImportFrom) and _ours(node.module) and not node.level:
                 for alias in node.names:
                     self._names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
-        self._learn_constants(tree)
+            elif isinstance(node, ast.ImportFrom) and not self._imported:
+                # Nobody can say what a module that is not there re-exports, but these names are ours alone.
+                self._names |= {one.asname or one.name: f"{ROOT}.{one.name}" for one in node.names if one.name in TASKS}
+        self._values.learn(tree)
         for node in ast.walk(tree):
             self._sessions.update(self._bound_sessions(node))
 
@@ -98,20 +102,8 @@ class _Reader(ast.NodeVisitor):
             if _ours(alias.name):
                 self._names[alias.asname or ROOT] = alias.name if alias.asname else ROOT
 
-    def _learn_constants(self, tree: ast.Module) -> None:
-        """Strings at the top level, for modules that could not be imported."""
-        for node in tree.body:
-            if (
-                isinstance(node, ast.Assign)
-                and isinstance(node.value, ast.Constant)
-                and isinstance(node.value.value, str)
-            ):
-                self._constants |= {
-                    target.id: node.value.value for target in node.targets if isinstance(target, ast.Name)
-                }
-
     def _bound_sessions(self, node: ast.AST) -> Iterator[str]:
-        """Names that hold a Session: `with session() as s`, `s = current_session()`, `def f(s: Session)`."""
+        """Names that hold a Session: `with session() as s`, `self.s = current_session()`, `def f(s: Session)`."""
         pairs: list[tuple[ast.expr | None, ast.expr | None]] = []
         if isinstance(node, ast.withitem):
             pairs.append((node.optional_vars, node.context_expr))
@@ -122,12 +114,11 @@ class _Reader(ast.NodeVisitor):
         elif isinstance(node, ast.arg) and node.annotation is not None and self._mentions_session(node.annotation):
             yield node.arg
         for target, value in pairs:
-            if (
-                isinstance(target, ast.Name)
-                and isinstance(value, ast.Call)
-                and self._last(value.func) in _SESSION_GIVERS
-            ):
-                yield target.id
+            if isinstance(value, ast.Call) and self._last(value.func) in _SESSION_GIVERS:
+                if isinstance(target, ast.Name):
+                    yield target.id
+                elif isinstance(target, ast.Attribute):
+                    yield f".{target.attr}"
 
     def _mentions_session(self, annotation: ast.expr) -> bool:
         if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
@@ -141,7 +132,7 @@ class _Reader(ast.NodeVisitor):
         """The dotted name of ours that an expression means; empty when it is not ours."""
         if isinstance(node, ast.Attribute):
             base = self._canonical(node.value)
-            return f"{base}.{node.attr}" if base else ""
+            return f"{base}.{node.attr}" if base else _name_of(self._values.of(node))
         if not isinstance(node, ast.Name) or self._is_local(node.id):
             return ""
         if node.id in self._names:
@@ -208,12 +199,12 @@ class _Reader(ast.NodeVisitor):
             self._add("session", str(options.get("name") or name), node)
 
     def _task(self, node: ast.Call, last: str) -> None:
-        key = self._text(_argument(node, 0, None))
+        key = self._values.text(_argument(node, 0, None))
         if key is None and not node.args:
             key = f"task.{self._decorating[id(node)]}" if id(node) in self._decorating else None
-        which = self._strings(_argument(node, None, "metrics"))
+        which = self._values.texts(_argument(node, None, "metrics"))
         if key is None:
-            self._dynamic(last, node)
+            self._dynamic(last, node, _argument(node, 0, None))
         else:
             self._add("task", key, node, metrics=which or TASK_METRICS[:2])
         record = _argument(node, None, "record")
@@ -221,13 +212,13 @@ class _Reader(ast.NodeVisitor):
             for entry in record.keys:
                 self._event(entry, node)
         elif record is not None:
-            self._dynamic("record=", node)
+            self._dynamic(f"{last}(record=...)", node)
 
     def _session(self, node: ast.Call, default: str) -> None:
         given = _argument(node, None, "name")
-        name = default if given is None or self._value(given) is None else self._text(given)
+        name = default if given is None or self._values.of(given) is None else self._values.text(given)
         if name is None:
-            self._dynamic("session(name=...)", node)
+            self._dynamic("session", node, given, "name=")
         else:
             self._add("session", name, node)
 
@@ -250,7 +241,7 @@ class _Reader(ast.NodeVisitor):
             return self._last(node.func) in _SESSION_GIVERS
         name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
         likely = bool(self._names) and _SESSION_LIKE.fullmatch(name.lower()) is not None
-        return likely or (isinstance(node, ast.Name) and node.id in self._sessions)
+        return likely or (f".{name}" if isinstance(node, ast.Attribute) else name) in self._sessions
 
     def _method(self, node: ast.Call, method: str) -> None:
         if method == "record":
@@ -259,22 +250,22 @@ class _Reader(ast.NodeVisitor):
             self._add("pattern", method, node)
 
     def _event(self, key: ast.expr | None, node: ast.Call) -> None:
-        text = self._text(key)
+        text = self._values.text(key)
         if text is not None:
             self._add("event", text, node)
             return
-        metric = self._value(key)
-        if _is(metric, Metric):
+        metric = self._values.of(key)
+        if is_a(metric, Metric):
             self._add("metric", metric.key, node, metric=metric)
         elif not (isinstance(key, ast.Call) and self._last(key.func) == "Metric"):
-            self._dynamic("record", node)
+            self._dynamic("record", node, key)
 
     def _definition(self, node: ast.Call) -> None:
         try:
             args = [ast.literal_eval(arg) for arg in node.args]
             named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords if keyword.arg}
         except (ValueError, TypeError, SyntaxError):
-            self._dynamic("Metric", node)
+            self._dynamic("Metric", node, _argument(node, 0, "key"))
             return
         try:
             metric = Metric(*args, **named)
@@ -283,38 +274,11 @@ class _Reader(ast.NodeVisitor):
             return
         self._add("metric", metric.key, node, metric=metric)
 
-    # -- values ------------------------------------------------------------------------------------------
-    def _text(self, node: ast.expr | None) -> str | None:
-        value = self._value(node)
-        return value if _is(value, str) else None
-
-    def _strings(self, node: ast.expr | None) -> tuple[str, ...]:
-        if isinstance(node, (ast.Tuple, ast.List)):
-            return tuple(text for text in map(self._text, node.elts) if text)
-        value = self._value(node)
-        if _is(value, str):
-            return (value,)
-        return tuple(value) if _is(value, tuple) or _is(value, list) else ()
-
-    def _value(self, node: ast.expr | None) -> Any:
-        """What a literal or a module's constant is; `_MISSING` when only running would tell."""
-        if isinstance(node, ast.Constant):
-            return node.value
-        if isinstance(node, ast.Name) and not self._is_local(node.id):
-            return self._namespace.get(node.id, self._constants.get(node.id, _MISSING))
-        if isinstance(node, ast.Attribute):
-            owner = self._value(node.value)
-            # Only plain modules and classes: anything else may run code of its own when asked for an attribute.
-            return vars(owner).get(node.attr, _MISSING) if _is(owner, type) or _is(owner, ModuleType) else _MISSING
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-            left, right = self._text(node.left), self._text(node.right)
-            return left + right if left is not None and right is not None else _MISSING
-        return _MISSING
-
-    def _dynamic(self, what: str, node: ast.AST) -> None:
+    def _dynamic(self, what: str, node: ast.AST, key: ast.expr | None = None, keyword: str = "") -> None:
         # What runs on import, the import has seen.
         if self._locals or not self._imported:
-            self._add("dynamic", what, node)
+            shown = what if key is None else f"{what}({keyword}{_shortened(ast.unparse(key))})"
+            self._add("dynamic", shown, node)
 
     def _add(
         self, kind: Kind, key: str, node: ast.AST, *, metrics: tuple[str, ...] = (), metric: Metric | None = None
@@ -327,18 +291,17 @@ def _name_of(known: Any) -> str:
 
     Nothing else is asked for an attribute, or even for its class: a proxy (Flask's `request`) would run code.
     """
-    if _is(known, ModuleType):
+    if is_a(known, ModuleType):
         name = known.__name__
-    elif _is(known, type) or _is(known, FunctionType):
+    elif is_a(known, type) or is_a(known, FunctionType):
         name = f"{known.__module__}.{known.__name__}"
     else:
         return ""
     return name if _ours(name) else ""
 
 
-def _is(value: Any, kind: type) -> bool:
-    """`isinstance` without the detour over `value.__class__`."""
-    return issubclass(type(value), kind)
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def _ours(module: str | None) -> bool:

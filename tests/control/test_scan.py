@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -251,7 +252,8 @@ def test_dynamic_keys_are_counted_with_their_places(package: Callable[..., str])
     )
     found = scan(name)
     assert [(int(place.rpartition(":")[2]), what) for place, what in found.dynamic] == [
-        (5, "track_task"), (6, "record"), (7, "session(name=...)"), (8, "track_task"), (8, "record="), (9, "Metric"),
+        (5, "track_task(f'work.{kind}')"), (6, "record(kind)"), (7, "session(name=kind)"), (8, "track_task(KEY)"),
+        (8, "track_task(record=...)"), (9, "Metric(kind)"),
     ]  # fmt: skip
     assert keys(found) == set()
 
@@ -348,8 +350,151 @@ def test_proxies_are_not_woken(package: Callable[..., str]) -> None:
         """
     )
     found = scan(name)
-    assert [what for _, what in found.dynamic] == ["record", "track_task", "track_task"]
+    assert [what for _, what in found.dynamic] == ["record(trap.key)", "track_task(trap)", "track_task(trap.key)"]
     assert found.unreadable == ()
+
+
+def test_folders_without_init(package: Callable[..., str], tmp_path: Path) -> None:
+    """Python imports them as packages, so their code runs; a script in one is read and not run."""
+    name = package(a="import ldinstrument as ld\n@ld.track_task('a')\ndef f(): ...")
+    for folder, text in {
+        f"{name}/handlers": "import ldinstrument as ld\nimport not_there\n@ld.track_task('bare')\ndef f(): ...",
+        f"{name}/handlers/deep": "import ldinstrument as ld\ndef f():\n    with ld.track_task('bare.deep'): ...",
+        f"{name}/empty": "",
+        f"{name}/tests": "import ldinstrument as ld\n@ld.track_task('of.a.test')\ndef f(): ...",
+    }.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "module.py").write_text(text)
+    found = scan(name)
+    assert keys(found) == runs("a", "bare", "bare.deep")
+    assert found.unreadable == ()
+
+
+def test_a_namespace_package_has_modules_below(package: Callable[..., str], tmp_path: Path) -> None:
+    """No __init__.py anywhere: its modules are imported at every depth, so what they declare at run time is known."""
+    package()
+    (tmp_path / "scanned_space" / "part" / "deep").mkdir(parents=True)
+    text = "import ldinstrument as ld\nfor name in ['KEY']:\n    ld.track_task(name)(lambda: 0)"
+    for number, folder in enumerate(("scanned_space", "scanned_space/part", "scanned_space/part/deep")):
+        (tmp_path / folder / "module.py").write_text(text.replace("KEY", f"depth.{number}"))
+    found = scan("scanned_space")
+    assert keys(found) == runs("depth.0", "depth.1", "depth.2")
+    assert (found.dynamic, found.unreadable) == ((), ())
+
+
+def test_the_src_layout(package: Callable[..., str], tmp_path: Path) -> None:
+    """A package that is not installed, by its name, by its folder, and by a file of it with relative imports."""
+    package()
+    folder = tmp_path / "src" / "scanned_src"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("import ldinstrument as ld\n@ld.track_task('top')\ndef f(): ...")
+    (folder / "views.py").write_text("from . import f, ld\n@ld.track_task('view')\ndef g(): ...")
+    for target in ("scanned_src", "src/scanned_src", "./src/scanned_src/", str(folder)):
+        assert keys(scan(target)) == runs("top", "view"), target
+    # A file by its path is one module of its package, whose __init__ Python imports before it.
+    assert keys(scan("src/scanned_src/views.py")) == runs("top", "view")
+    assert scan("src/scanned_src/views.py").unreadable == ()
+    assert scan("src/scanned_src/__init__.py").modules == ("scanned_src",)
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [("./", "name a package"), ("./notes.txt", "no Python file"), ("./nowhere", "does not exist")],
+)
+def test_paths_that_are_no_package(package: Callable[..., str], tmp_path: Path, target: str, words: str) -> None:
+    """Each with what is wrong with it."""
+    package()
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(DefinitionError, match=words):
+        scan(target)
+
+
+def test_why_a_target_cannot_be_imported(package: Callable[..., str], tmp_path: Path) -> None:
+    """The wrong directory and a missing library are two things."""
+    name = package()
+    (tmp_path / name / "__init__.py").write_text("import no_such_library")
+    with pytest.raises(DefinitionError, match=r"no_such_library.*is what it needs installed"):
+        scan(name)
+    with pytest.raises(DefinitionError, match="is the current directory the right one"):
+        scan("no_such_package_here")
+
+
+def test_sources_in_other_encodings(package: Callable[..., str], tmp_path: Path) -> None:
+    """A byte order mark, and a coding line: Python reads both."""
+    name = package()
+    text = "import ldinstrument as ld\ndef f():\n    with ld.track_task('KEY'): return 'é'\n"
+    (tmp_path / name / "marked.py").write_bytes(text.replace("KEY", "marked").encode("utf-8-sig"))
+    latin = "# -*- coding: latin-1 -*-\n" + text.replace("KEY", "latin")
+    (tmp_path / name / "latin.py").write_bytes(latin.encode("latin-1"))
+    found = scan(name)
+    assert keys(found) == runs("marked", "latin")
+    assert found.unreadable == ()
+
+
+def test_re_exports_and_constants_of_other_modules(package: Callable[..., str]) -> None:
+    """What a program gathers in a module of its own is still this library; keys may be constants of any kind."""
+    name = package(
+        tools="""
+            import ldinstrument
+            from ldinstrument import session, track_task
+        """,
+        a="""
+            from enum import Enum
+            import PACKAGE.tools as tools
+
+            PREFIX = "pre"
+            TABLE = {"one": "table.one"}
+
+            class Keys(str, Enum):
+                ONE = "enum.one"
+                TWO = "enum.two"
+
+            class Base:
+                KEY = "base.key"
+
+            class Child(Base): ...
+
+            class Service:
+                def __init__(self):
+                    self._held = tools.session("u")
+
+                def work(self, which):
+                    with tools.track_task("via.module"): ...
+                    with tools.ldinstrument.track_task("via.both"): ...
+                    with tools.track_task(f"{PREFIX}.formatted"): ...
+                    with tools.track_task(TABLE["one"]): ...
+                    with tools.track_task(Keys.ONE): ...
+                    with tools.track_task(Keys.TWO.value): ...
+                    with tools.track_task(Child.KEY): ...
+                    with tools.track_task(f"{PREFIX:>5}"): ...
+                    with tools.track_task(f"{PREFIX}.{which}"): ...
+                    with tools.track_task(TABLE[which]): ...
+                    self._held.record("held.key")
+        """,
+    )
+    found = scan(name)
+    tasks = ("via.module", "via.both", "pre.formatted", "table.one", "enum.one", "enum.two", "base.key")
+    assert keys(found) - runs(*tasks) == {"session.duration", "session.success_rate", "session.interactions"}
+    assert keys(found) >= runs(*tasks)
+    assert [one.key for one in found.undeclared] == ["held.key"]
+    assert len(found.dynamic) == 3
+
+
+def test_a_broken_module_re_exports_too(package: Callable[..., str]) -> None:
+    """Nobody can import it, but the decorators' names are ours."""
+    name = package(
+        tools="from ldinstrument import track_task",
+        a="from .tools import track_task as timed\nimport no_such_library\n@timed('timed')\ndef f(): ...",
+    )
+    assert keys(scan(name)) == runs("timed")
+
+
+def test_names_that_read_badly_are_not_warned_about_in_between(package: Callable[..., str]) -> None:
+    """The plan remarks on them; a Python warning would name a line of ours."""
+    name = package(a="import ldinstrument as ld\ndef f():\n    with ld.track_task('Bad'): ...")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert keys(scan(name)) == runs("Bad")
 
 
 def test_a_file_by_its_path(tmp_path: Path, package: Callable[..., str]) -> None:
