@@ -18,7 +18,7 @@ from .ledger import ledger
 from .metrics import Metric, catalog
 from .outcomes import Outcome, TaskDefinition, current_task, is_cancelling, is_closing, outcome_of
 from .sessions import Session, clock, current_session, open_session
-from .strays import STRAYS_AT, count_strays, strays
+from .strays import quiet, stray
 
 Extractor = Callable[[Any], Any]
 
@@ -168,7 +168,7 @@ class Run:
         if self._session is not None:
             self._session._append_quietly((self._task, outcome, self._started, ended, None))
         elif self._options.context is None:
-            strays.append(self._task if outcome.finished else self._task.unfinished)
+            quiet.append(self._task if outcome.finished else self._task.unfinished)
         elif self._first is not None or outcome.finished:
             postpone(lambda: self._deliver_alone(outcome, ended, _MISSING))
 
@@ -245,16 +245,6 @@ def _failed(where: str, error: BaseException) -> None:
         ledger.failure(where, error)
     except Exception:  # noqa: S110 - a recursion at its limit, or a broken log handler: the host comes first
         pass
-
-
-# -- without a session ---------------------------------------------------------------------------------
-
-
-def stray(task: TaskDefinition, outcome: Outcome = Outcome.SUCCESS) -> None:
-    """Note a run that no session receives; counted and said when the list is folded."""
-    strays.append(task if outcome.finished else task.unfinished)
-    if len(strays) >= STRAYS_AT:
-        count_strays()
 
 
 # -- what the templates of plain tasks call off their fast path ------------------------------------------

@@ -177,9 +177,10 @@ def run({params}):
             raise
         if _type(_result) not in _plain_types:
             return _followed(_task, None, 0.0, _result)
-        _strays_append(_task)
-        if _len(_strays) >= _strays_at:
-            _count_strays()
+        try:
+            _take()
+        except _IndexError:
+            _refill()
         return _result
     _started = _now()
     try:
@@ -202,6 +203,19 @@ async def run({params}):
     if _session is not None and _session._ended:
         _session = _open_session()
     _coroutine = {inner}
+    if _session is None:
+        try:
+            _result = await _coroutine
+        except _BaseException as _error:
+            _raised(_task, None, 0.0, _error)
+            raise
+        if _type(_result) not in _plain_types:
+            return _followed(_task, None, 0.0, _result)
+        try:
+            _take()
+        except _IndexError:
+            _refill()
+        return _result
     _started = _now()
     try:
         _result = await _coroutine
@@ -210,11 +224,6 @@ async def run({params}):
         raise
     if _type(_result) not in _plain_types:
         return _followed(_task, _session, _started, _result)
-    if _session is None:
-        _strays_append(_task)
-        if _len(_strays) >= _strays_at:
-            _count_strays()
-        return _result
     _entries = _session._entries
     _entries.append((_task, _success, _started, _now(), None))
     if _len(_entries) >= _session._fold_at:
@@ -392,6 +401,7 @@ _numbers = itertools.count(1)
 _ALWAYS: dict[str, Any] = {
     "_BaseException": BaseException,
     "_GeneratorExit": GeneratorExit,
+    "_IndexError": IndexError,
     "_StopAsyncIteration": StopAsyncIteration,
     "_StopIteration": StopIteration,
     "_bare": _bare,

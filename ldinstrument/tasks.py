@@ -34,7 +34,7 @@ from .shapes import (
     shaped,
     stream_shaped,
 )
-from .strays import STRAYS_AT, count_strays, strays
+from .strays import strays_of
 
 if TYPE_CHECKING:
     from .decorating import Decorated
@@ -80,22 +80,20 @@ class TaskWrapper:
 
     def _names(self, kind: str) -> dict[str, Any]:
         notice_frameworks()
-        awaited = kind == "coroutine"
+        awaited, strays = kind == "coroutine", strays_of(self.task)
         return {
             "_begin": beginning(self.task, self.options),
-            "_count_strays": count_strays,
             "_current": _current.get,
             "_followed": runs.plain_followed_awaited if awaited else runs.plain_followed,
             "_now": clock,
             "_open_session": current_session,
             "_plain_types": plain_awaited_types if awaited else plain_types,
             "_raised": runs.plain_raised,
+            "_refill": strays.refill,
             "_returned": runs.plain_returned,
             "_settle": settled_awaited if awaited else settled,
-            "_strays": strays,
-            "_strays_append": strays.append,
-            "_strays_at": STRAYS_AT,
             "_success": Outcome.SUCCESS,
+            "_take": strays.take,
             "_task": self.task,
         }
 

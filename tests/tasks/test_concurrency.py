@@ -162,9 +162,35 @@ def test_two_threads_that_fold_the_strays_at_once(monkeypatch: pytest.MonkeyPatc
             return found
 
     task = TaskDefinition("k", False, {"duration": "k.duration"})
-    monkeypatch.setattr(strays, "strays", Slow([task] * 10))
+    monkeypatch.setattr(strays, "quiet", Slow([task] * 10))
     _together(strays.count_strays, strays.count_strays, strays.count_strays)
-    assert sessions.ledger.stats().without_session == {"k": 10}
+    assert ld.stats().without_session == {"k": 10}
+
+
+def test_a_run_without_a_session_is_said_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Once per task, when it happens, and not after a thousand of them; what follows is counted all the same."""
+
+    @ld.track_task("k")
+    async def work() -> None: ...
+
+    for _ in range(3):
+        asyncio.run(work())
+        assert ["k"] == [record.message.split("'")[1] for record in caplog.records]
+    assert ld.stats().without_session == {"k": 3}
+
+
+def test_keys_made_up_at_run_time_share_a_count_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that names a task after each of its users is counted to the last run, in bounded memory."""
+    monkeypatch.setattr(strays, "_known", {})
+    monkeypatch.setattr(strays, "MAX_KEPT", 2)
+    for n in range(5):
+        with ld.track_task(f"k.{n}"):
+            pass
+    with ld.track_task("k.0"):
+        pass
+
+    assert ld.stats().without_session == {"...": 3, "k.0": 2, "k.1": 1}
+    assert len(strays._known) == 3
 
 
 def test_interleaved_tasks_keep_their_own_sessions(ld_events: RecordingClient) -> None:
