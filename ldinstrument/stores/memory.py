@@ -91,7 +91,7 @@ class MemoryStore:
             if outcome.stays:  # who had claimed it finds at sealing that it is no longer his
                 self._ended[place] = _Waiting(now, record.text())
             elif record.reason:
-                self._move_on(key, record, now)
+                self._move_on(key, record, now, began=now - delta.started_ago)
             else:
                 self._open[key] = record.text()
                 self._gone.pop(key, None)
@@ -111,8 +111,8 @@ class MemoryStore:
         tombstone, until = self._gone.get(key, (None, 0))
         return tombstone if until > now else None
 
-    def _move_on(self, key: str, record: Record, now: int) -> None:
-        tombstone = Gone(record.id, now, self._wait(record, now)).text()
+    def _move_on(self, key: str, record: Record, now: int, *, began: int | None = None) -> None:
+        tombstone = Gone(record.id, now if began is None else began, self._wait(record, now)).text()
         self._gone.pop(key, None)
         self._gone[key] = (tombstone, now + int(self.rules.remember * 1000))
         for oldest in list(islice(self._gone, max(0, len(self._gone) - MAX_REMEMBERED))):

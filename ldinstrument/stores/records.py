@@ -19,6 +19,8 @@ MOST_GROUPS = 64
 """Groups that one open session holds; beyond, they leave early as events of their own."""
 MOST_FLAGS = 128
 """Flags that one session remembers; evaluating more costs folding, never correctness."""
+ROUNDING = 1
+"""Milliseconds by which whole ones may date a beginning too early."""
 TOMBSTONE = "-"
 """What a key holds when its session is over begins with it; see `Gone`."""
 
@@ -138,7 +140,8 @@ class Gone:
 
     Args:
         id: of the session.
-        at: when it was moved on, in milliseconds since the epoch by the store's clock.
+        at: when its end began (of a logout: the request), in milliseconds since the epoch by the store's clock: whoever
+            has waited for the end began later.
         place: where its record waits to be sealed, while it does.
     """
 
@@ -223,7 +226,7 @@ def _late(over: Gone | None, waiting: str | None, delta: Delta, now: int, rules:
     if over is None or record is None or record.id != over.id:
         return None
     began = now - delta.started_ago
-    if record.over(began, delta.context, rules) or (record.reason and began >= over.at):
+    if record.over(began, delta.context, rules) or (record.reason and began >= over.at - ROUNDING):
         return None
     return record
 

@@ -30,8 +30,8 @@ local function wait(text)
   put(place, text)
   return place
 end
-local function move_on(key, id, text, milliseconds)
-  local tombstone = '-' .. string.format('%.0f %.0f ', wait(text), now) .. id
+local function move_on(key, id, text, milliseconds, began)
+  local tombstone = '-' .. string.format('%.0f %.0f ', wait(text), began or now) .. id
   redis.call('SET', prefix .. 'v' .. key, tombstone, 'PX', milliseconds)
   redis.call('ZREM', prefix .. 'open', key)
 end
@@ -83,7 +83,7 @@ end
 local stays = false
 if place then
   local late = readable(redis.call('GETRANGE', prefix .. 'e' .. place, 16, -1))
-  if late and late.i == previous and not over(late) and (not late.r or began < tonumber(ended)) then
+  if late and late.i == previous and not over(late) and (not late.r or began < tonumber(ended) - 1) then
     record, stays = late, late.r
     if not stays then
       redis.call('DEL', prefix .. 'e' .. place)
@@ -171,7 +171,7 @@ if stays then
   put(place, cjson.encode(record))
 elseif delta.e then
   record.r = delta.e
-  move_on(key, record.i, cjson.encode(record), ARGV[9])
+  move_on(key, record.i, cjson.encode(record), ARGV[9], began)
 else
   local deadline = record.b + math.min(record.l + idle, record.s + maximum)
   redis.call('SET', prefix .. 'v' .. key, cjson.encode(record), 'PX', math.max(1, deadline - now) + KEEP)

@@ -82,7 +82,7 @@ class SqliteStore:
                 query = "UPDATE ended SET due = ?, owner = '', text = ? WHERE place = ?"
                 file.execute(query, (now, record.text(), over.place))
             elif record.reason:
-                self._move_on(file, key, record, now)
+                self._move_on(file, key, record, now, began=now - delta.started_ago - waited)
             else:
                 file.execute(_PUT, (key, 0, record.deadline(self.rules), record.text()))
         return outcome.answer
@@ -96,8 +96,11 @@ class SqliteStore:
                 self._move_on(file, key, record, now)
         return record.text() if record is not None and was_open else None
 
-    def _move_on(self, file: sqlite3.Connection, key: str, record: Record, now: int) -> None:
-        tombstone = Gone(record.id, now, str(_wait(file, record, now))).text()
+    def _move_on(
+        self, file: sqlite3.Connection, key: str, record: Record, now: int, *, began: int | None = None
+    ) -> None:
+        place = str(_wait(file, record, now))
+        tombstone = Gone(record.id, now if began is None else began, place).text()
         file.execute(_PUT, (key, 1, now + int(self.rules.remember * 1000), tombstone))
 
     # -- ended sessions --------------------------------------------------------------------------

@@ -125,7 +125,7 @@ def serve_asgi(app: Any) -> tuple[int, Callable[[], None]]:
     return server.servers[0].sockets[0].getsockname()[1], stop
 
 
-def until(predicate: Callable[[], Any], what: str, timeout: float = 20.0) -> Any:
+def until(predicate: Callable[[], Any], what: str, timeout: float = 60.0) -> Any:
     """Wait until *predicate* is true: an end is seen a moment after the client has its last byte."""
     deadline = time.monotonic() + timeout
     while not (found := predicate()):

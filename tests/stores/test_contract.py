@@ -158,6 +158,18 @@ def test_what_began_before_the_end_joins_while_that_waits_to_be_sealed(make_stor
     assert store.holdings().open == 1
 
 
+def test_who_waited_for_the_logout_begins_the_next_visit(make_store):
+    """A logout is brought in after its last byte, and by then the next page may have begun: that one is no late one."""
+    store = make_store()
+
+    store.merge(KEY, delta("s-1", started_ago=9000))
+    store.merge(KEY, delta("s-2", started_ago=5000, last_ago=4000, ends="logout"))
+    before = store.merge(KEY, delta("s-3", started_ago=7000))
+    after = store.merge(KEY, delta("s-4", started_ago=3000))
+
+    assert (before.id, after.id, after.previous_id) == ("s-1", "s-4", "s-1")
+
+
 def test_what_comes_after_the_sealing_is_the_next_session(make_store):
     """The report is on its way: even what began before the end cannot change it."""
     store = make_store()
