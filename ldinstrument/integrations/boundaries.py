@@ -161,6 +161,7 @@ class RequestSession:
         "ask",
         "complete_at",
         "identified",
+        "is_new",
         "leaving",
         "method",
         "route",
@@ -176,6 +177,7 @@ class RequestSession:
         self.session = session
         self.store = store
         self.visitor: str | None = None
+        self.is_new = False
         self.leaving = False
         self.ask: Callable[[], Any] | None = None
         if session is not None and store is not None:

@@ -17,11 +17,11 @@ from ..emission import Tracker
 from ..errors import missing_extra
 from ..ledger import ledger
 from .boundaries import REQUEST, Boundary, RequestSession, end_session
-from .visitors import Secret
+from .visitors import Secret, may_be_shared
 from .wsgi import SessionMiddleware
 
 try:
-    from flask import Flask, has_request_context, request, session
+    from flask import Flask, globals, has_request_context, request, session
 except ImportError as error:
     raise missing_extra("flask", "flask") from error
 
@@ -80,9 +80,10 @@ def instrument(
     # First of all, so that the others, such as a check of rights, already have the session's user.
     steps = app.before_request_funcs.setdefault(None, [])
     steps.insert(0, lambda: _begin(boundary))
-    if store is not None and cookie and not own:
-        steps.insert(0, lambda: _recognise(app))
-    app.after_request_funcs.setdefault(None, []).insert(0, lambda response: _answer(boundary, response))
+    visits = Visits(app) if store is not None and cookie and not own else None
+    if visits is not None:
+        steps.insert(0, visits.recognise)
+    app.after_request_funcs.setdefault(None, []).insert(0, lambda response: _answer(boundary, visits, response))
     return app
 
 
@@ -108,21 +109,6 @@ def _mine() -> RequestSession | None:
     return found if isinstance(found, RequestSession) else None
 
 
-def _recognise(app: Flask) -> None:
-    """The visitor's id in Flask's own session; a new one when there is none."""
-    mine = _mine()
-    if mine is None or mine.session is None:
-        return
-    if not app.secret_key:
-        ledger.warn(
-            "no_visitor", "flask", "Flask's session carries the visitor's id: set app.secret_key; visits go by context"
-        )
-        return
-    if VISITOR not in session:
-        session[VISITOR] = secrets.token_urlsafe(16)
-    mine.visitor = str(session[VISITOR])
-
-
 def _begin(boundary: Boundary) -> None:
     mine = _mine()
     if mine is None or mine.session is None:
@@ -131,8 +117,66 @@ def _begin(boundary: Boundary) -> None:
     mine.identify(boundary.who(request._get_current_object(), last=False))  # type: ignore[attr-defined]
 
 
-def _answer(boundary: Boundary, response: Any) -> Any:
+def _answer(boundary: Boundary, visits: Visits | None, response: Any) -> Any:
     mine = _mine()
-    if mine is not None and boundary.asks_again(mine):
+    if mine is None or mine.session is None:
+        return response
+    known = mine.identified
+    if boundary.asks_again(mine):
         mine.identify(boundary.who(request._get_current_object()))  # type: ignore[attr-defined]
+    if visits is not None:
+        visits.remember(mine, response, logged_in=mine.identified and not known)
     return response
+
+
+class Visits:
+    """The visitor's id in Flask's own session. What an odd session does costs the visit, never the page."""
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+
+    def recognise(self) -> None:
+        """Find the id that the request has brought, or make a new one."""
+        mine = _mine()
+        if mine is None or mine.session is None:
+            return
+        if not self._app.secret_key:
+            ledger.warn(
+                "no_visitor",
+                "flask",
+                "Flask's session carries the visitor's id: set app.secret_key; visits go by context",
+            )
+            return
+        try:
+            found = _peeked()
+        except Exception as error:
+            ledger.failure("reading Flask's session", error)
+            return
+        mine.is_new = found is None
+        mine.visitor = secrets.token_urlsafe(16) if found is None else str(found)
+
+    def remember(self, mine: RequestSession, response: Any, *, logged_in: bool) -> None:
+        """Keep the id of a new visitor, also over a login that begins with `session.clear()`.
+
+        Not on a response that a shared cache may keep: it must carry nobody's id.
+        """
+        if mine.visitor is None or not (mine.is_new or logged_in):
+            return
+        try:
+            if not may_be_shared(response.headers.get("Cache-Control", "")) and _peeked() is None:
+                session[VISITOR] = mine.visitor
+        except Exception as error:
+            ledger.failure("writing Flask's session", error)
+
+
+def _peeked() -> Any:
+    """The id in Flask's session. No page depends on it, so reading it must not make the page vary by cookie."""
+    held = getattr(globals.request_ctx, "_session", None)
+    if held is None:  # before Flask 3.1.3 the proxy leaves no mark
+        held = session._get_current_object()  # type: ignore[attr-defined]
+    marked = getattr(held, "accessed", True)
+    try:
+        return held.get(VISITOR)
+    finally:
+        if not marked:
+            held.accessed = False

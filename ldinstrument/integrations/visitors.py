@@ -87,7 +87,7 @@ class Visitors:
             secure: whether the request came over TLS.
             cacheable: the response's `Cache-Control`: what a shared cache may keep must carry nobody's id.
         """
-        if visitor.token is None or "public" in cacheable or "s-maxage" in cacheable:
+        if visitor.token is None or may_be_shared(cacheable):
             return []
         found = [(self.header, visitor.token)] if self.header else []
         if self.cookie:
@@ -111,6 +111,12 @@ class Visitors:
     def _written(self, whose: str) -> str:
         signed = f"{whose}.{int(self._clock()):x}"
         return f"{signed}.{_signature(self._keys[0], signed)}"
+
+
+def may_be_shared(cache_control: str) -> bool:
+    """Whether a shared cache may keep a response with this `Cache-Control`: it must carry nobody's id."""
+    told = cache_control.lower()
+    return "public" in told or "s-maxage" in told
 
 
 def visitors_of(store: object, cookie: bool | str, header: str | None, secret: Secret) -> Visitors | None:

@@ -112,6 +112,77 @@ def test_a_login_after_the_first_request_of_a_visit_is_the_same_visit() -> None:
         assert store.holdings().open == 1
 
 
+def test_a_login_that_clears_the_session_is_the_same_visit_and_a_logout_ends_the_visitor() -> None:
+    """As Flask's tutorial does both: what came before the login belongs to the user, what comes after is new."""
+    events = testing.RecordingClient()
+    with stores.open_store("memory:", client=events, sweep=False) as store:
+        app = shop(store=store, client=events, context=lambda request: flask.session.get("user"))
+        app.secret_key = "s"
+
+        @app.get("/login")
+        def login() -> str:
+            flask.session.clear()
+            flask.session["user"] = "ada"
+            return "welcome"
+
+        @app.get("/logout")
+        def logout() -> str:
+            flask.session.clear()
+            return "bye"
+
+        client = app.test_client()
+        for path in ("/items/1", "/login", "/items/2", "/logout", "/items/3"):
+            client.get(path, buffered=True).close()
+        assert store.holdings().open == 2
+
+    assert [(event.context.key, event.value) for event in events.of("session.interactions")] == [("ada", 4)]
+
+
+def test_pages_that_a_shared_cache_may_keep_stay_nobodys() -> None:
+    """Neither a visitor's id on them, nor a reason to vary by cookie: the page does not depend on it."""
+    with stores.open_store("memory:", sweep=False) as store:
+        app = shop(store=store)
+        app.secret_key = "s"
+
+        @app.get("/news")
+        def news() -> Any:
+            return "news", {"Cache-Control": "Public, max-age=60"}
+
+        client = app.test_client()
+        fresh = client.get("/news", buffered=True)
+        marked = client.get("/items/1", buffered=True)
+        known = client.get("/news", buffered=True)
+        private = client.get("/items/1", buffered=True)
+
+    assert [name for name in ("Set-Cookie", "Vary") if name in fresh.headers] == []
+    assert "session=" in marked.headers["Set-Cookie"]
+    for answer in (known, private):
+        assert [name for name in ("Set-Cookie", "Vary") if name in answer.headers] == []
+    assert store.holdings().open == 0
+
+
+def test_an_odd_session_costs_the_visit_and_never_the_page(caplog: pytest.LogCaptureFixture) -> None:
+    """A session backend that is away must not break pages that do not use it."""
+    from flask.sessions import SecureCookieSession, SessionInterface
+
+    class Away(SecureCookieSession):
+        def get(self, *arguments: Any) -> Any:
+            raise ConnectionError("away")
+
+    class Odd(SessionInterface):
+        def open_session(self, app: Any, request: Any) -> Any:
+            return Away()
+
+        def save_session(self, app: Any, session: Any, response: Any) -> None:
+            pass
+
+    with stores.open_store("memory:", sweep=False) as store:
+        app = shop(store=store, context="ada")
+        app.secret_key, app.session_interface = "s", Odd()
+        assert [get(app, "/items/1").status_code for _ in range(2)] == [200, 200]
+        assert store.holdings().open == 1
+
+
 def test_without_a_secret_key_visits_go_by_context(caplog: pytest.LogCaptureFixture) -> None:
     """Said once, with what to do."""
     with stores.open_store("memory:", sweep=False) as store, caplog.at_level(logging.WARNING, "ldinstrument"):
