@@ -11,12 +11,13 @@ import re
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from .errors import ConflictingDefinition, DefinitionError
+from .ledger import ledger
 from .naming import naming_complaints
 
 Measure = Literal["value", "count", "occurrence"]
@@ -284,6 +285,9 @@ def callers_place() -> str:
 # -- what sessions and tasks emit by themselves --------------------------------------------------
 
 
+SESSION_METRICS = ("duration", "success_rate", "interactions")
+
+
 @functools.lru_cache(maxsize=256)
 def session_metrics(name: str = "session") -> tuple[Metric, Metric, Metric]:
     """The three metrics of the sessions called *name*: duration, success rate, interactions."""
@@ -424,6 +428,7 @@ def event_rule(event_key: str, metrics: Iterable[Metric]) -> EventRule:
 
 
 _RULES_CAP = 10_000
+MAX_IMPLIED = 6_000
 
 
 def _nobodys(event_key: str) -> EventRule:
@@ -440,8 +445,10 @@ class Catalog:
     def __init__(self, metrics: Iterable[Metric] = ()) -> None:
         self._lock = threading.RLock()
         self._metrics: dict[str, Metric] = {}
+        self._feeding: dict[str, dict[str, Metric]] = {}
         self._places: dict[str, str] = {}
         self._rules: dict[str, EventRule] = {}
+        self._implied = 0
         self.add(*metrics)
 
     def add(self, *metrics: Metric) -> None:
@@ -458,9 +465,7 @@ class Catalog:
             with self._lock:
                 known = self._metrics.get(metric.key)
                 if known is None:
-                    self._metrics[metric.key] = metric
-                    self._places[metric.key] = place
-                    self._rules.clear()
+                    self._put(metric, place)
                 elif known != metric:
                     raise ConflictingDefinition(
                         f"two definitions of metric {metric.key!r}: {_differences(known, metric)}; declared at "
@@ -473,9 +478,41 @@ class Catalog:
         if not isinstance(metric, Metric):
             raise DefinitionError(f"catalog: give a Metric object, not a {type(metric).__name__}")
         with self._lock:
-            self._metrics[metric.key] = metric
-            self._places[metric.key] = callers_place()
-            self._rules.clear()
+            known = self._metrics.get(metric.key)
+            if known is not None:
+                del self._feeding[known.event][known.key]
+                self._rules.pop(known.event, None)
+            self._put(metric, callers_place())
+
+    def _put(self, metric: Metric, place: str) -> None:
+        self._metrics[metric.key] = metric
+        self._feeding.setdefault(metric.event, {})[metric.key] = metric
+        self._places[metric.key] = place
+        self._rules.pop(metric.event, None)
+
+    def imply(self, name: str, keys: Iterable[str], made: Callable[[], Iterable[Metric]]) -> None:
+        """Declare the metrics that *name*, of a session or a task, implies, but for those that are there already.
+
+        Names may come from outside, so there is a limit to them: beyond it, said once, they are not declared.
+
+        Args:
+            name: the session's name or the task's key.
+            keys: the keys of the metrics.
+            made: makes them; asked only when one is missing.
+        """
+        missing = [key for key in keys if key not in self._metrics]
+        if not missing:
+            return
+        if self._implied + len(missing) > MAX_IMPLIED:
+            ledger.warn(
+                "too_many_names",
+                "",
+                f"{name}: more than {MAX_IMPLIED} metrics are implied by names of sessions and tasks, and LaunchDarkly "
+                "needs each of them: give what varies as id= or data=, not in the name",
+            )
+            return
+        self._implied += len(missing)
+        self.add(*(metric for metric in made() if metric.key in missing))
 
     def forked(self) -> None:
         """In a forked child: another thread of the parent may have held the lock."""
@@ -484,8 +521,9 @@ class Catalog:
     def clear(self) -> None:
         """Forget every definition."""
         with self._lock:
-            for table in (self._metrics, self._places, self._rules):
+            for table in (self._metrics, self._feeding, self._places, self._rules):
                 table.clear()
+            self._implied = 0
 
     def get(self, key: str) -> Metric | None:
         """The metric under *key*, or None."""
@@ -500,7 +538,7 @@ class Catalog:
         found = self._rules.get(event_key)
         if found is None:
             with self._lock:
-                feeding = [metric for metric in self._metrics.values() if metric.event == event_key]
+                feeding = [*self._feeding.get(event_key, {}).values()]
                 found = event_rule(event_key, feeding) if feeding else _nobodys(event_key)
                 if feeding or len(self._rules) < _RULES_CAP:  # keys that nobody declared may come from outside
                     self._rules[event_key] = found

@@ -27,11 +27,13 @@ from .metrics import (
     BUSINESS_CONVERSION,
     NEGATIVE_FEEDBACK,
     REVENUE_IMPACT,
+    SESSION_METRICS,
     TASK_SUCCESS,
     USER_SATISFACTION,
     EventRule,
     Metric,
     catalog,
+    event_rule,
     session_metrics,
     task_metrics,
 )
@@ -584,11 +586,13 @@ class Session:
 
 
 def _declared(rule: EventRule, task: TaskDefinition, suffix: str) -> EventRule:
-    """*rule*, or that of the task's own metric when the catalog was cleared after the decoration (tests)."""
+    """*rule*, or that of the task's own metric when the catalog lacks it: cleared (tests), or full."""
     if rule.declared:
         return rule
-    catalog.add(task_metrics(task.key, (suffix,))[suffix])
-    return catalog.rule(task.metrics[suffix])
+    own = task_metrics(task.key, (suffix,))[suffix]
+    catalog.imply(task.key, [own.key], lambda: [own])
+    found = catalog.rule(own.event)
+    return found if found.declared else event_rule(own.event, [own])
 
 
 _WIRE_NAMES = {"config_key": "configKey", "feedback_type": "feedbackType", "task_type": "taskType"}
@@ -742,6 +746,5 @@ def _heirs(around: Session) -> list[Session]:
 
 def declare_session_metrics(name: str) -> None:
     """Declare the metrics of the sessions called *name*, but for those that the program has defined itself."""
-    for metric in session_metrics(name):
-        if metric.key not in catalog:
-            catalog.add(metric)
+    keys = [f"{name}.{suffix}" for suffix in SESSION_METRICS]
+    catalog.imply(name, keys, lambda: session_metrics(name))

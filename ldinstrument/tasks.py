@@ -183,11 +183,9 @@ def _where() -> tuple[int, int]:
 
 
 def _define(key: str, interaction: bool, which: tuple[str, ...]) -> TaskDefinition:
-    metrics = task_metrics(key, which)
-    for metric in metrics.values():
-        if metric.key not in catalog:
-            catalog.add(metric)
-    return TaskDefinition(key, interaction, {suffix: metric.event for suffix, metric in metrics.items()})
+    metrics = {suffix: f"{key}.{suffix}" for suffix in which}
+    catalog.imply(key, metrics.values(), lambda: task_metrics(key, which).values())
+    return TaskDefinition(key, interaction, metrics)
 
 
 def _checked_task_key(key: str) -> str:
@@ -221,6 +219,7 @@ def _innermost(fn: Any) -> Any:
 
 
 _functions: dict[str, str] = {}
+MAX_FUNCTIONS = 10_000
 
 
 def _note_function(key: str, fn: Any) -> None:
@@ -230,7 +229,7 @@ def _note_function(key: str, fn: Any) -> None:
         return
     inner = _innermost(fn)
     place = f"{getattr(inner, '__module__', '?')}.{getattr(inner, '__qualname__', type(inner).__qualname__)}"
-    known = _functions.setdefault(key, place)
+    known = _functions.setdefault(key, place) if len(_functions) < MAX_FUNCTIONS else _functions.get(key, place)
     if known != place:
         warn_caller(
             f"track_task {key!r}: both {known} and {place} use this key, so their runs are one metric; "

@@ -184,6 +184,16 @@ def test_the_standard_metrics_are_the_recipes() -> None:
     assert {"success_rate", "duration"} == set(task_metrics("ai.answer"))
 
 
+def test_a_replaced_metric_leaves_its_old_event_key() -> None:
+    """Values of the old key are nobody's then, and those of the new one travel by the new definition."""
+    own = Catalog([value("area.money", aggregation="sum", event_key="old")])
+    assert (own.rule("old").rollup, own.rule("new").declared) == ("sum", False)
+    own.replace(value("area.money", event_key="new"))
+
+    assert not own.rule("old").declared
+    assert (own.rule("new").declared, own.rule("new").rollup) == (True, "each")
+
+
 def test_many_threads_may_declare_at_once() -> None:
     """No definition is lost under contention."""
     own = Catalog()

@@ -12,7 +12,7 @@ import pytest
 from ldclient import Context
 
 import ldinstrument as ld
-from ldinstrument import registry, sessions
+from ldinstrument import metrics, registry, sessions
 from ldinstrument.errors import DefinitionError
 from ldinstrument.metrics import Metric
 from ldinstrument.registry import stats
@@ -98,6 +98,24 @@ def test_another_name_prefixes_everything(ld_events: RecordingClient) -> None:
 
     assert ["chat.duration", "chat.interactions", "chat.success_rate"] == ld_events.keys()
     assert "chat.duration" in ld.catalog
+
+
+def test_names_made_up_at_run_time_do_not_fill_the_catalog(
+    ld_events: RecordingClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Beyond a limit, said once, nothing more is declared; what they record is counted and sent all the same."""
+    monkeypatch.setattr(metrics, "MAX_IMPLIED", 8)
+    for n in range(5):
+        with ld.session("u-1", name=f"chat-{n}"), ld.track_task(f"step.{n}"):
+            pass
+    with ld.session("u-1", name="chat-0"):
+        pass
+
+    assert len([metric for metric in ld.catalog if metric.key.startswith(("chat", "step"))]) == 8
+    assert ["step.1"] == [one.message.partition(":")[0] for one in caplog.records]
+    assert [1.0] * 5 == [value for n in range(5) for value in ld_events.values(f"step.{n}.success_rate")]
+    assert [2, 1, 1, 1, 1] == [len(ld_events.of(f"chat-{n}.duration")) for n in range(5)]
+    assert adds_up()
 
 
 def test_the_end_is_the_last_activity(ld_events: RecordingClient) -> None:
