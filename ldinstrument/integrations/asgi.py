@@ -177,9 +177,16 @@ def route_of(scope: Scope) -> str | None:
 
     Inside a mounted application it is the template that this one knows, without the mount's prefix.
     """
-    route = scope.get("route") or _route_by_endpoint(scope)
+    route = _included(scope) or scope.get("route") or _route_by_endpoint(scope)
     found = scope.get("path_template") or getattr(route, "path_format", None) or getattr(route, "path", None)
     return found if isinstance(found, str) else None
+
+
+def _included(scope: Scope) -> Any:
+    """Newer FastAPIs leave a route as its router has it, and say beside it where `include_router` has put it."""
+    told = scope.get("fastapi")
+    found = told.get("effective_route_context") if isinstance(told, dict) else None
+    return found if getattr(found, "original_route", None) is scope.get("route") else None
 
 
 def _route_by_endpoint(scope: Scope) -> Any:

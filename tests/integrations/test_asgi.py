@@ -298,3 +298,24 @@ def test_a_dependency_of_the_application_may_identify_the_user(events: testing.R
 
     assert {"ada"} == {event.context.key for event in events}
     assert 4 == len(events)
+
+
+def test_a_route_of_an_included_router_has_its_prefixes(events: testing.RecordingClient) -> None:
+    """Two versions of an API are two routes, however deep their routers are nested."""
+    import fastapi
+
+    async def item(item: int) -> str:
+        return "ok"
+
+    shop, api = fastapi.APIRouter(prefix="/shops/{shop}"), fastapi.FastAPI()
+    items = fastapi.APIRouter()
+    items.get("/items/{item}")(item)
+    shop.include_router(items)
+    for version in ("/v1", "/v2"):
+        api.include_router(shop, prefix=version)
+    app = SessionMiddleware(api, context="ada")
+    for path in ("/v1/shops/alpine/items/7", "/v2/shops/alpine/items/7"):
+        assert get(app, path).status_code == 200
+
+    routes = [event.data["route"] for event in events.of("request.interactions")]
+    assert routes == ["/v1/shops/{shop}/items/{item}", "/v2/shops/{shop}/items/{item}"]
