@@ -139,13 +139,11 @@ class Intake:
         self._theirs = dispatcher
         self._formatter: Any = theirs.EventOutputFormatter(config)
         self._ours = False
-        self.seen: tuple[Any, bool] = (None, False)
-        """The context taken last, and whose event it was: a custom event with the same is only passed on."""
+        self._date: str | None = None
 
     def take(self, event: Any, *, ours: bool) -> None:
         """Process one event as the SDK would; *ours* never indexes a bare context over a richer one."""
         self._ours = ours
-        self.seen = (event.context, ours)
         self._theirs._process_event(event)
 
     def drain(self) -> list[Any]:
@@ -178,11 +176,13 @@ class Intake:
     def forget_contexts(self) -> None:
         """Let every context be indexed again, as the SDK does every `context_keys_flush_interval`."""
         self._theirs._context_keys.clear()
-        self.seen = (None, False)
 
     def hear(self, answer: Any) -> None:
         """Take the server's `Date` from a 2xx *answer* (`status`, `headers`); it bounds debug events."""
-        self._theirs._handle_response(answer)
+        date = answer.headers.get("Date")
+        if date != self._date:  # it changes once a second at most
+            self._date = date
+            self._theirs._handle_response(answer)
 
     def _index_unless_bare(self, event: Any, block: Any) -> None:
         if not self._ours or (rich := _rich_part(event.context)) is event.context:

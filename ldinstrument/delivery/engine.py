@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from .chores import Chores
 from .complaints import on_event_loop, say
 from .options import Options
 from .orphans import origin_of, orphanage
-from .payloads import Payload, Recorded, Sealer, custom_among, recorder, tracked_among
+from .payloads import Payload, Recorded, Recorder, Sealer, custom_among, tracked_among
 from .sender import Sender, thread
 from .tickets import Ticket
 from .transport import Answer
@@ -51,13 +51,14 @@ class Engine:
     def _begin(self) -> None:
         """Everything that a forked child needs afresh."""
         self._lock = threading.RLock()  # re-entrant: a signal handler may flush what it has interrupted
-        self._record = recorder(self.config)
         self._recorded: deque[Recorded] = deque()
+        self._recorder = Recorder(self.config, self._recorded)
         self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._rung = False
         self._tickets: list[Ticket] = []
         self._drafts: list[str] = []
-        self._sealing, self._limbo = False, 0
+        self._sealing = False
+        self._limbo: tuple[list[Recorded], list[str]] = ([], [])
         self._chores = Chores(self.options.spool, origin_of(self.config.events_uri, self.config.sdk_key))
         self._verdicts = Verdicts()
         self._sender = Sender(self.config, self.options, self._lock, self._chores, self._verdicts, self._answered)
@@ -79,7 +80,7 @@ class Engine:
         elif len(self._recorded) >= self._capacity and not self._room():
             self._lose("queue_full", event)
         else:
-            self._recorded.append(self._record(event, ours))
+            self._recorder.record(event, ours)
             if not self._rung:
                 if len(self._recorded) >= self._early:
                     self._ring()
@@ -147,6 +148,7 @@ class Engine:
             now = time.monotonic()
             if now >= forget_at:
                 with self._sealer_lock:
+                    self._recorder.forget_context()
                     self._sealer.intake.forget_contexts()
                 forget_at = now + self.config.context_keys_flush_interval
             if now >= flush_at:
@@ -186,8 +188,9 @@ class Engine:
         """Everything recorded so far; until `_sealing` is over, no ticket may call itself sealed."""
         with self._lock:
             self._sealing = True
-            taken = [self._recorded.popleft() for _ in range(len(self._recorded))]
-            self._limbo = tracked_among(taken)
+            take = self._recorded.popleft
+            taken = [take() for _ in range(len(self._recorded))]
+            self._limbo = (taken, [])
         return taken
 
     def _draft(self) -> None:
@@ -199,11 +202,10 @@ class Engine:
     def _draft_now(self) -> None:
         if not self._recorded:
             return
-        texts = self._sealer.texts(self._take())
+        texts, _ = self._sealer.texts(self._take())
         with self._lock:
             self._drafts += texts
-            self._sender.dropped += self._limbo - custom_among(texts)
-            self._sealing, self._limbo = False, 0
+            self._sealed_all()
             self._chores.note(lambda spool: spool.draft(texts))
         self._chores.do()
 
@@ -212,15 +214,18 @@ class Engine:
         with self._sealer_lock:
             self._seal_now()
 
-    def _seal_here(self) -> None:
+    def _seal_here(self) -> list[Payload]:
         """A few events only: seal them on the thread that waits for them, which saves waking another one first."""
-        if not self._chores and len(self._recorded) <= FEW and self._sealer_lock.acquire(blocking=False):
+        if not self._chores and 0 < len(self._recorded) <= FEW and self._sealer_lock.acquire(blocking=False):
             try:
-                self._guarded(self._seal_now)
+                return self._seal_now()
+            except Exception as error:
+                ledger.failure("delivery", error)
             finally:
                 self._sealer_lock.release()
+        return []
 
-    def _seal_now(self) -> None:
+    def _seal_now(self) -> list[Payload]:
         with self._lock:
             waiting = [ticket for ticket in self._tickets if not ticket.sealed]
         if self._chores:
@@ -229,9 +234,7 @@ class Engine:
         else:
             payloads = self._sealed(self._take())
         with self._lock:
-            self._sender.dropped += self._count_lost()
-            self._sender.dropped += self._limbo - sum(payload.custom for payload in payloads)
-            self._sealing, self._limbo = False, 0
+            self._sealed_all()
             self._sender.add(payloads)
             for ticket in self._tickets:
                 if not ticket.sealed:
@@ -241,19 +244,28 @@ class Engine:
             self._review()
         self._verdicts.pronounce()
         self._chores.do()
+        return payloads
 
     def _sealed(self, taken: list[Recorded]) -> list[Payload]:
         try:
             return self._sealer.seal(taken)
         except Exception as error:  # each event is guarded by itself, so this is a fault of ours: at least count it
             ledger.failure("delivery", error)
-            ledger.dropped("internal", tracked_among(taken))
+            lost = tracked_among(taken)
+            ledger.dropped("internal", lost)
+            self._sealer.refused += lost
             return []
+
+    def _sealed_all(self) -> None:
+        """What was taken is sealed, or refused."""
+        self._sender.dropped += self._count_lost() + self._sealer.refused
+        self._sealer.refused = 0
+        self._sealing, self._limbo = False, ([], [])
 
     def _join_drafts(self) -> list[Payload]:
         with self._lock:
             drafts, self._drafts = self._drafts, []
-            self._sealing, self._limbo = True, custom_among(drafts)
+            self._sealing, self._limbo = True, ([], drafts)
         payloads = self._sealer.join(drafts)
         if payloads:
             self._chores.note(lambda spool: spool.seal(payloads))
@@ -293,29 +305,51 @@ class Engine:
             self._bell.put(False)
 
     # -- waiting -----------------------------------------------------------------------------------
-    def open_ticket(self, wake: Callable[[], None], deadline: float, *, here: bool = False) -> Ticket:
+    def flush_here(self, deadline: float, counts: Counter[str]) -> list[Payload] | None:
+        """Seal and send on this thread, which waits anyway, what can be: few events, over an open connection.
+
+        Returns:
+            None when nothing is left to wait for: all is in *counts*, by state. Otherwise what the ticket that is
+            needed now has to cover besides what it finds.
+        """
+        payloads: list[Payload] = []
+        if self._pid == os.getpid() and not self.closed and self._sender.prompt():
+            payloads = self._seal_here()
+            if payloads:
+                self._sender.send_here(deadline)
+        with self._lock:
+            sender = self._sender
+            if self._recorded or self._drafts or self._sealing or sender.flying or sender.backlog or orphanage:
+                return payloads
+            for payload in payloads:
+                payload.count(counts)
+            self._count_dropped(counts)
+        return None
+
+    def open_ticket(self, wake: Callable[[], None], deadline: float, payloads: Iterable[Payload] = ()) -> Ticket:
         """Ask for everything to be sent now; *wake* is called when there is nothing left to wait for.
 
         Args:
             wake: must not wait.
             deadline: `time.monotonic` seconds.
-            here: the caller waits anyway; what can be done on its thread in time, is.
+            payloads: what it covers besides what waits or flies.
         """
         ticket = Ticket(wake, deadline)
-        self.start()
+        if self._coordinator is None or self._pid != os.getpid():
+            self.start()
         self._adopt_orphans()
         with self._lock:
             self._sender.gate.hurry()
-            self._sender.resend_mine()
-            ticket.cover({*self._sender.flying, *self._sender.backlog})
+            if self._sender.flying or self._sender.backlog:
+                self._sender.resend_mine()
+            ticket.cover({*payloads, *self._sender.flying, *self._sender.backlog})
             ticket.sealed = self.closed or not (self._recorded or self._drafts or self._sealing)
             self._tickets.append(ticket)
-            self._review()
+            if ticket.sealed:
+                self._review()
         self._verdicts.pronounce()
         if not ticket.sealed:
             self._seal_here()
-        if here:
-            self._sender.send_here(deadline)
         with self._lock:
             if ticket in self._tickets and not (self._sender.rouse() and ticket.sealed):
                 self._bell.put(not ticket.sealed)
@@ -326,16 +360,19 @@ class Engine:
         self.start()
         self._ring()
 
-    def close_ticket(self, ticket: Ticket) -> Counter[str]:
-        """Stop waiting; the events of *ticket* by state, `dropped` being those since the last ticket."""
+    def close_ticket(self, ticket: Ticket, counts: Counter[str]) -> None:
+        """Stop waiting; add the events of *ticket* to *counts* by state: `dropped` are those since the last ticket."""
         with self._lock:
             if ticket in self._tickets:
                 self._tickets.remove(ticket)
-            counts = ticket.counts()
-            counts["dropped"], self._sender.dropped = self._sender.dropped + self._count_lost(), 0
+            ticket.count(counts)
+            self._count_dropped(counts)
             if not ticket.sealed:
                 counts["waiting"] += self._unsealed()
-        return counts
+
+    def _count_dropped(self, counts: Counter[str]) -> None:
+        counts["dropped"] += self._sender.dropped + self._count_lost()
+        self._sender.dropped = 0
 
     def _answered(self, answer: Answer) -> None:
         """The sender has an answer: release whom it concerns."""
@@ -357,7 +394,8 @@ class Engine:
                 self._verdicts.note(ticket.release)
 
     def _unsealed(self) -> int:
-        return self._limbo + custom_among(self._drafts) + tracked_among(list(self._recorded))
+        taken, joining = self._limbo
+        return tracked_among([*taken, *list(self._recorded)]) + custom_among([*joining, *self._drafts])
 
     # -- ending ------------------------------------------------------------------------------------
     def close(self) -> None:

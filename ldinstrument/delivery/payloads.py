@@ -6,8 +6,9 @@ import gzip
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, NamedTuple
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ..ledger import ledger
 from ..sdk import Intake, Writer, as_json, is_custom
@@ -72,6 +73,12 @@ class Payload:
         else:
             yield self
 
+    def count(self, counts: Counter[str]) -> None:
+        """Add its custom events to *counts*, by state; what is given up is counted where it is."""
+        for part in self.lineage():
+            if part.state != "dropped":
+                counts[part.state] += part.custom
+
     def texts(self) -> list[str]:
         """Its events, each as JSON text."""
         body = gzip.decompress(self.body) if self.zipped else self.body
@@ -103,20 +110,20 @@ def custom_among(texts: Iterable[str]) -> int:
     return sum([text.startswith(_CUSTOM) for text in texts])
 
 
-def join(texts: list[str], zipped: bool) -> Payload:
-    """Seal the events *texts*, each JSON as this module writes it, into one payload."""
+def join(texts: list[str], zipped: bool, custom: int | None = None) -> Payload:
+    """Seal the events *texts*, each JSON as this module writes it, into one payload; *custom* of them, when known."""
     body = f"[{','.join(texts)}]".encode()
-    return Payload(gzip.compress(body) if zipped else body, len(texts), custom_among(texts), zipped)
+    custom = custom_among(texts) if custom is None else custom
+    return Payload(gzip.compress(body) if zipped else body, len(texts), custom, zipped)
 
 
-class Recorded(NamedTuple):
-    """An event as it waits to be sealed.
+class Event(NamedTuple):
+    """An event that is yet to pass the SDK's dispatcher.
 
     Args:
         event: the SDK's own.
         ours: whether a session of ours emitted it.
-        text: a custom event as JSON, written when it was tracked: what the host changes later is not what it tracked,
-            and whoever flushes does not wait for the writing. None for other kinds, and for what cannot be written.
+        text: a custom event as JSON. None for other kinds, and for what cannot be written.
     """
 
     event: Any
@@ -124,24 +131,49 @@ class Recorded(NamedTuple):
     text: str | None
 
 
+Recorded: TypeAlias = "Event | str"
+"""What waits to be sealed: an event, or the text of a custom one that the dispatcher would only pass on."""
+
+
 def tracked_among(recorded: Iterable[Recorded]) -> int:
     """How many of *recorded* came from `track`."""
-    return sum([text is not None or is_custom(event) for event, _, text in recorded])
+    return sum([isinstance(one, str) or one.text is not None or is_custom(one.event) for one in recorded])
 
 
-def recorder(config: Any) -> Callable[[Any, bool], Recorded]:
-    """Makes `Recorded` of an event and whether it is ours; safe for several threads at once."""
-    text_of = Writer(config).text
+class Recorder:
+    """Queues events, custom ones as the JSON that will be sent. Safe for several threads at once.
 
-    def record(event: Any, ours: bool) -> Recorded:
-        if not is_custom(event) or event.sampling_ratio is not None:
-            return Recorded(event, ours, None)
-        try:
-            return Recorded(event, ours, text_of(event))
-        except Exception:  # it is refused, with its name, when it is sealed
-            return Recorded(event, ours, None)
+    They are written when they are tracked: what the host changes later is not what it tracked, and whoever flushes does
+    not wait for it.
 
-    return record
+    Args:
+        config: the SDK's configuration.
+        queue: where to.
+    """
+
+    def __init__(self, config: Any, queue: deque[Recorded]) -> None:
+        self._text_of = Writer(config).text
+        self._put = queue.append
+        self._last: tuple[Any, bool] = (None, False)
+
+    def record(self, event: Any, ours: bool) -> None:
+        """Queue *event*."""
+        text = None
+        if is_custom(event) and event.sampling_ratio is None:
+            try:
+                text = self._text_of(event)
+            except Exception:  # it is refused, with its name, when it is sealed
+                text = None
+        context, whose = self._last
+        if text is not None and event.context is context and ours is whose:
+            self._put(text)  # the dispatcher has taken this context, or will have when it comes to this
+        else:
+            self._put(Event(event, ours, text))
+            self._last = (event.context, ours)
+
+    def forget_context(self) -> None:
+        """Let the dispatcher see the next event, whosever it is: it has forgotten, too."""
+        self._last = (None, False)
 
 
 class Sealer:
@@ -153,27 +185,32 @@ class Sealer:
 
     def __init__(self, config: Any) -> None:
         self.intake = Intake(config)
+        self.refused = 0
+        """Custom events that could not be sealed; whoever counts them sets it back."""
         self._zipped = bool(config.enable_event_compression)
 
     def seal(self, recorded: Iterable[Recorded]) -> list[Payload]:
         """Seal *recorded* events and the summary; what cannot be JSON is dropped, named and counted."""
-        return self.join(self.texts(recorded))
+        return self.join(*self.texts(recorded))
 
-    def texts(self, recorded: Iterable[Recorded]) -> list[str]:
-        """*recorded* events as JSON texts, one by one; the summary waits for `join`."""
+    def texts(self, recorded: Iterable[Recorded]) -> tuple[list[str], int]:
+        """*recorded* events as JSON texts, and how many of them are custom ones; the summary waits for `join`."""
         texts: list[str] = []
-        context, whose = self.intake.seen
-        for event, ours, text in recorded:
-            if text is not None and event.context is context and ours is whose:
-                texts.append(text)  # the SDK would only pass it on
+        others = 0
+        for one in recorded:
+            if isinstance(one, str):
+                texts.append(one)
             else:
-                texts += self._passed(event, ours, text)
-                context, whose = self.intake.seen
-        return texts
+                passed = list(self._passed(*one))
+                others += len(passed) - custom_among(passed)
+                texts += passed
+        return texts, len(texts) - others
 
-    def join(self, texts: list[str]) -> list[Payload]:
-        """Seal *texts* and the summary as this configuration wants them."""
+    def join(self, texts: list[str], custom: int | None = None) -> list[Payload]:
+        """Seal *texts*, of which *custom* are, and the summary as this configuration wants them."""
         texts = texts + self._summary()
+        if len(texts) <= MAX_EVENTS:
+            return [join(texts, self._zipped, custom)] if texts else []
         return [join(texts[start : start + MAX_EVENTS], self._zipped) for start in range(0, len(texts), MAX_EVENTS)]
 
     def _passed(self, event: Any, ours: bool, text: str | None) -> Iterator[str]:
@@ -181,7 +218,7 @@ class Sealer:
         try:
             self.intake.take(event, ours=ours)
         except Exception as error:
-            _refuse(event, error)
+            self._refuse(event, error)
         for out in self.intake.drain():
             if text is not None and out is event:
                 yield text
@@ -193,7 +230,7 @@ class Sealer:
             out = self.intake.written(event)
             return None if out is None else as_json(out)
         except Exception as error:
-            _refuse(event, error)
+            self._refuse(event, error)
             return None
 
     def _summary(self) -> list[str]:
@@ -201,12 +238,12 @@ class Sealer:
             summary = self.intake.drain_summary()
             return [] if summary is None else [as_json(self.intake.written_summary(summary))]
         except Exception as error:
-            _refuse(None, error)
+            self._refuse(None, error)
             return []
 
-
-def _refuse(event: Any, error: Exception) -> None:
-    key = "summary" if event is None else str(getattr(event, "key", "") or type(event).__name__)
-    if is_custom(event):
-        ledger.dropped("not_json")
-    complaints.say("not_json", key, f"{key}: an event that cannot be JSON ({error}) was dropped; its batch was not")
+    def _refuse(self, event: Any, error: Exception) -> None:
+        key = "summary" if event is None else str(getattr(event, "key", "") or type(event).__name__)
+        if is_custom(event):
+            ledger.dropped("not_json")
+            self.refused += 1
+        complaints.say("not_json", key, f"{key}: an event that cannot be JSON ({error}) was dropped; its batch was not")

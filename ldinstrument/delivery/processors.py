@@ -68,12 +68,11 @@ class EventProcessor(_EitherProcessor):
         """Take one event of the SDK; never waits."""
         ours = False
         if sdk.is_custom(event):
-            ours = handing.active
-            if ours:
-                handing.accepted = True
-                event.timestamp = event.timestamp if handing.at_ms is None else handing.at_ms
-            else:
+            at = handing.takes(event)
+            if at is None:
                 ledger.emitted()
+            else:
+                ours, event.timestamp = True, at
         self._engine.accept(event, ours=ours)
 
     def flush(self) -> None:

@@ -17,7 +17,7 @@ from .gates import Gate, retry_after
 from .options import Options
 from .orphans import origin_of, orphanage
 from .payloads import Payload
-from .transport import CONNECTIONS, Answer, Outstanding, transport_of
+from .transport import CONNECTIONS, PAYLOAD_ID, Answer, Outstanding, transport_of
 from .verdicts import Verdicts
 
 IDLE_POSTER = 5.0
@@ -61,7 +61,8 @@ class Sender:
         self.closed = False
         self._posters = self._idle = 0
         self._transport = (options.transport or transport_of)(config)
-        self._headers: tuple[str | None, dict[str, str]] = (None, {})
+        self._ready_now: Callable[[], bool] = getattr(self._transport, "ready", bool)
+        self._headers: tuple[str | None, dict[str, str], dict[str, str]] = (None, {}, {})
 
     @property
     def origin(self) -> str:
@@ -73,12 +74,18 @@ class Sender:
         """When the next payload may leave (`time.monotonic`)."""
         return self.gate.opens_at(self._config.sdk_key)
 
-    def add(self, payloads: Iterable[Payload]) -> None:
+    def add(self, payloads: list[Payload]) -> None:
         """Queue *payloads*; what no longer fits, or has waited too long, is given up by name."""
         for payload in payloads:
             payload.state = "waiting"
-            self.give_up("backlog_full", self.backlog.add(payload))
-        self.give_up("too_old", self.backlog.expired())
+            self._queue(payload)
+        if len(self.backlog) > len(payloads):  # something waited before
+            self.give_up("too_old", self.backlog.expired())
+
+    def _queue(self, payload: Payload, *, first: bool = False) -> None:
+        gone = self.backlog.add(payload, first=first)
+        if gone:
+            self.give_up("backlog_full", gone)
 
     def give_up(self, reason: str, payloads: Iterable[Payload]) -> None:
         """Drop *payloads*, counted by *reason*."""
@@ -124,7 +131,7 @@ class Sender:
         for payload in [one for one in self.flying if one.sender == me]:
             payload.sender = None
             payload.state = "waiting"
-            self.give_up("backlog_full", self.backlog.add(payload, first=True))
+            self._queue(payload, first=True)
 
     # -- without it -------------------------------------------------------------------------------
     def close(self) -> None:
@@ -150,14 +157,16 @@ class Sender:
                 if payload is not None:
                     self._attempt(payload)
 
+    def prompt(self) -> bool:
+        """Whether `send_here` would find an open connection."""
+        return self._ready_now()
+
     def send_here(self, deadline: float) -> None:
         """Post the one small payload that waits on the calling thread, which would otherwise wait for two others.
 
         Nothing is begun that could outlast *deadline* (`time.monotonic`): it takes a connection that is open already,
         and an answer that is late is left to a thread.
         """
-        if not getattr(self._transport, "ready", bool)():
-            return
         with self._lock:
             few = not self.closed and len(self.backlog) == 1 and self.backlog.bytes <= SMALL
             payload = self._ready() if few else None
@@ -219,15 +228,14 @@ class Sender:
                 self._take_in(payload, answer, key)
 
     def _post(self, payload: Payload, key: str, deadline: float | None) -> Answer | Outstanding | None:
-        known, standing = self._headers
+        known, plain, zipped = self._headers
         if known != key:
-            standing = sdk.event_headers(self._config)
-            self._headers = (key, standing)
-        headers = {**standing, "X-LaunchDarkly-Payload-ID": payload.id}
-        if payload.zipped:
-            headers["Content-Encoding"] = "gzip"
+            plain = sdk.event_headers(self._config)
+            zipped = {**plain, "Content-Encoding": "gzip"}
+            self._headers = (key, plain, zipped)
+        headers = zipped if payload.zipped else plain
         if deadline is None:
-            return self._transport.post(payload, headers)
+            return self._transport.post(payload, {**headers, PAYLOAD_ID: payload.id})
         found: Answer | Outstanding | None = self._transport.post_by(payload, headers, deadline)  # type: ignore[attr-defined]
         return found
 
@@ -249,7 +257,7 @@ class Sender:
             payload.flights -= 1
             self.flying.discard(payload)
             payload.state = "failed" if payload.attempts else "waiting"
-            self.give_up("backlog_full", self.backlog.add(payload, first=True))
+            self._queue(payload, first=True)
             if self.closed:
                 self.leave()
 
@@ -297,7 +305,7 @@ class Sender:
                 self._back_off(answer)
             payload.bad_requests += status == 400
             payload.state = "failed"
-            self.give_up("backlog_full", self.backlog.add(payload))
+            self._queue(payload)
 
     def _back_off(self, answer: Answer) -> None:
         self.gate.failed(retry_after=retry_after(answer.headers.get("Retry-After")), lost=answer.lost)
@@ -327,7 +335,7 @@ class Sender:
             self._verdicts.note(partial(say, "too_large", key, f"{key}: too large for LaunchDarkly (HTTP 413)"))
             self.give_up("too_large", [payload])
         for heir in reversed(heirs):
-            self.give_up("backlog_full", self.backlog.add(heir, first=True))
+            self._queue(heir, first=True)
 
     def _receipt(self, payload: Payload, answer: Answer) -> None:
         if self._options.on_receipt is None:

@@ -13,6 +13,7 @@ from ..ledger import ledger
 from .complaints import say
 from .engine import Engine
 from .lifetimes import engine_of, living, strangers
+from .payloads import Payload
 from .tickets import Ticket
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def flush(timeout: float = 2.0, client: Any | None = None) -> FlushReport:
     try:
         deadline = _deadline(timeout)
         engines, others = _targets(client)
-        return _report(flush_engines(engines, _left(deadline)), _settle_strangers(others, deadline), engines, others)
+        return _report(_flush_by(deadline, engines), _settle_strangers(others, deadline), engines, others)
     except Exception as error:
         ledger.failure("flush", error)
         return _unknown()
@@ -72,18 +73,24 @@ async def aflush(timeout: float = 2.0, client: Any | None = None) -> FlushReport
 
 def flush_engines(engines: Iterable[Engine], timeout: float) -> Counter[str]:
     """Wait for *engines*; custom events by state, and `timed_out`."""
-    deadline = _deadline(timeout)
+    return _flush_by(_deadline(timeout), list(engines))
+
+
+def _flush_by(deadline: float, engines: list[Engine]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    sent: list[Payload] | None = []
+    if len(engines) == 1:  # of two, the second would not even be asked before the first has answered
+        sent = engines[0].flush_here(deadline, counts)
+        if sent is None:
+            return counts
     waits: list[tuple[Engine, Ticket, threading.Lock]] = []
-    engines = list(engines)
-    here = len(engines) == 1  # of two, the second would not even be asked before the first has answered
     for engine in engines:
         done = threading.Lock()  # not an Event: its own lock may be held by what a signal handler has interrupted
         done.acquire()
-        waits.append((engine, engine.open_ticket(done.release, deadline, here=here), done))
-    counts: Counter[str] = Counter()
+        waits.append((engine, engine.open_ticket(done.release, deadline, sent or ()), done))
     for engine, ticket, done in waits:
         counts["timed_out"] += not (done.acquire(blocking=False) or done.acquire(timeout=_left(deadline)))
-        counts.update(engine.close_ticket(ticket))
+        engine.close_ticket(ticket, counts)
     return counts
 
 
@@ -103,7 +110,7 @@ async def flush_async(engines: Iterable[Engine], timeout: float) -> Counter[str]
             counts["timed_out"] += not await _set_in_time(done, deadline)
     finally:
         for engine, ticket, _ in waits:
-            counts += engine.close_ticket(ticket)
+            engine.close_ticket(ticket, counts)
     return counts
 
 

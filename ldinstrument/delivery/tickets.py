@@ -42,10 +42,7 @@ class Ticket:
         except RuntimeError:  # its event loop has been closed in the meantime
             return
 
-    def counts(self) -> Counter[str]:
-        """Custom events by the state of their payload."""
-        counts: Counter[str] = Counter()
+    def count(self, counts: Counter[str]) -> None:
+        """Add its custom events to *counts*, by the state of their payload."""
         for payload in self.payloads:
-            for part in payload.lineage():
-                counts[part.state] += part.custom
-        return counts
+            payload.count(counts)

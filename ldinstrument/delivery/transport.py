@@ -10,6 +10,8 @@ from .. import sdk
 from .payloads import Payload
 
 CONNECTIONS = 4
+PAYLOAD_ID = "X-LaunchDarkly-Payload-ID"
+"""LaunchDarkly counts a payload once, however often its id arrives."""
 
 
 class Answer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import re
 import ssl
 import time
 from collections import deque
@@ -15,10 +16,14 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from urllib3.util import wait_for_read
+
 from .payloads import Payload
-from .transport import Answer, Outstanding
+from .transport import PAYLOAD_ID, Answer, Outstanding
 
 LONGEST_ANSWER = 65536
+ONE_PACKET = 8192
+PRECISION = 0.001
 
 
 class DirectTransport:
@@ -43,6 +48,7 @@ class DirectTransport:
         self._secure = place.scheme == "https"
         self._config = config
         self._tls: ssl.SSLContext | None = None
+        self._last_head: tuple[Mapping[str, str], Head | None] = ({}, None)
 
     def post(self, payload: Payload, headers: Mapping[str, str]) -> Answer:
         """Send once and wait for the answer."""
@@ -50,12 +56,10 @@ class DirectTransport:
         wire = self._warm()
         if wire is None:
             try:
-                wire = self._new()
-                wire.timeout = self._connect_timeout
-                wire.connect()
+                wire = Wire(self._place(), self._connect_timeout)
             except Exception as error:
                 return _nothing(error, began, lost=False)
-        sent = self._send(wire, payload, headers, began + self._read_timeout)
+        sent = self._send(wire, payload, headers, time.monotonic() + self._read_timeout)
         return sent or self._answer(wire, began)
 
     def ready(self) -> bool:
@@ -65,6 +69,11 @@ class DirectTransport:
     def post_by(self, payload: Payload, headers: Mapping[str, str], deadline: float) -> Answer | Outstanding | None:
         """Send once and wait until *deadline* (`time.monotonic`).
 
+        Args:
+            payload: what to send; its id is added here.
+            headers: all others. The same mapping again and again costs nothing; it must not change.
+            deadline: when to return at the latest.
+
         Returns:
             The answer; what is still to be waited for; or None when no connection was open and nothing was sent.
         """
@@ -72,36 +81,46 @@ class DirectTransport:
         wire = self._warm()
         if wire is None:
             return None
-        sent = self._send(wire, payload, headers, min(deadline, began + self._read_timeout))
-        return sent or self._answer(wire, began, deadline)
+        deadline = min(deadline, began + self._read_timeout)
+        return self._send(wire, payload, headers, deadline) or self._answer(wire, began, deadline)
 
     def close(self) -> None:
         """Close idle connections."""
-        while self._idle:
-            self._idle.pop().close()
+        while (wire := self._taken()) is not None:
+            wire.close()
+
+    def _taken(self) -> Wire | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
 
     def _warm(self) -> Wire | None:
-        while self._idle:
-            try:
-                wire = self._idle.pop()
-            except IndexError:
-                break
+        while (wire := self._taken()) is not None:
             if wire.idle():
                 return wire
             wire.close()
         return None
 
-    def _new(self) -> Wire:
+    def _place(self) -> http.client.HTTPConnection:
         if not self._secure:
-            return Wire(self._host, self._port)
+            return http.client.HTTPConnection(self._host, self._port)
         if self._tls is None:  # reading a CA bundle takes 15 ms, and not every client sends an event
             self._tls = _tls_as_the_sdk(self._config)
-        return SecureWire(self._host, self._port, context=self._tls)
+        return http.client.HTTPSConnection(self._host, self._port, context=self._tls)
+
+    def _head(self, payload: Payload, headers: Mapping[str, str]) -> bytes:
+        known, head = self._last_head
+        if head is None or known is not headers:
+            standing = {name: value for name, value in headers.items() if name != PAYLOAD_ID}
+            head = Head(self._place(), self._path, standing, PAYLOAD_ID)
+            self._last_head = (headers, head)
+        return head.filled(payload.id, len(payload.body))
 
     def _send(self, wire: Wire, payload: Payload, headers: Mapping[str, str], until: float) -> Answer | None:
         began = time.monotonic()
         try:
-            wire.ask(self._path, payload.body, headers, until)
+            wire.ask(self._head(payload, headers), payload.body, until)
         except BaseException as error:
             wire.close()
             if not isinstance(error, Exception):
@@ -111,9 +130,8 @@ class DirectTransport:
 
     def _answer(self, wire: Wire, began: float, deadline: float | None = None) -> Answer | Any:
         """Wait until *deadline*, or as long as the configuration allows."""
-        wire.until = time.monotonic() + self._read_timeout if deadline is None else deadline
         try:
-            status, headers = wire.answer()
+            status, headers = wire.answer(time.monotonic() + self._read_timeout if deadline is None else deadline)
         except BaseException as error:
             late = isinstance(error, TimeoutError)
             if late and deadline is not None and not wire.heard:
@@ -122,7 +140,7 @@ class DirectTransport:
             if not isinstance(error, Exception):
                 raise
             return _nothing(error, began, lost=not late)
-        if wire.sock is not None and len(self._idle) < self._most_idle:
+        if wire.reusable and len(self._idle) < self._most_idle:
             self._idle.append(wire)
         else:
             wire.close()
@@ -152,56 +170,66 @@ def _their_certificates() -> str:
     return certifi.where()
 
 
-class Wire(http.client.HTTPConnection):
-    """One connection. Not safe for several threads at once.
+class Wire:
+    """One open connection. Not safe for several threads at once.
 
-    `until` (`time.monotonic`) bounds whatever it does next; `heard` counts the bytes of the answer so far.
+    Args:
+        connection: made for the place, not open yet.
+        connect_timeout: seconds for opening it.
     """
 
-    until = float("inf")
-    heard = 0
-    _unsent: list[bytes]
+    def __init__(self, connection: http.client.HTTPConnection, connect_timeout: float) -> None:
+        connection.timeout = connect_timeout
+        connection.connect()
+        self._connection = connection
+        self._sock: Any = connection.sock
+        self.until = float("inf")
+        """When whatever it does has to be over (`time.monotonic`)."""
+        self.heard = 0
+        """Bytes of the answer so far."""
+        self.reusable = False
+        self._granted = 0.0
 
     def idle(self) -> bool:
         """Whether it is open and silent; a server that has closed it can be heard."""
-        from urllib3.util import wait_for_read
+        return not wait_for_read(self._sock, 0.0)
 
-        return self.sock is not None and not wait_for_read(self.sock, 0.0)
+    def ask(self, head: bytes, body: bytes, until: float) -> None:
+        """Send a request."""
+        self.until, self.heard, self.reusable = until, 0, False
+        if len(body) < ONE_PACKET:
+            self.limit()
+            self._sock.sendall(head + body)
+        else:  # a copy would cost more than a second call, and the server can begin with the head
+            for part in (head, body):
+                self.limit()
+                self._sock.sendall(part)
 
-    def send(self, data: Any) -> None:
-        """Keep *data* for `ask`: head and body leave in one packet, and in one system call."""
-        self._unsent.append(data)
-
-    def ask(self, path: str, body: bytes, headers: Mapping[str, str], until: float) -> None:
-        """POST *body*; the connection must be open."""
-        self.until, self.heard, self._unsent = until, 0, []
-        self.request("POST", path, body, headers)
-        self.limit()
-        self.sock.sendall(b"".join(self._unsent))
-        self._unsent = []
-
-    def answer(self) -> tuple[int, Mapping[str, str]]:
+    def answer(self, until: float) -> tuple[int, Mapping[str, str]]:
         """Status and headers; the body is read and forgotten.
 
         Raises:
-            TimeoutError: `until` has come. When nothing was `heard`, one may ask again.
+            TimeoutError: *until* has come. When nothing was `heard`, one may ask again.
         """
-        response = self.getresponse()
-        response.read(LONGEST_ANSWER)
-        if not response.isclosed():
+        self.until = until
+        self._read = self.limit().recv(LONGEST_ANSWER)
+        self.heard = len(self._read)
+        plain = plain_answer(self._read)
+        if plain is not None:
+            self.reusable = True
+            return plain
+        response = http.client.HTTPResponse(self, method="POST")  # type: ignore[arg-type]
+        try:
+            response.begin()
+            response.read(LONGEST_ANSWER)
+            self.reusable = response.isclosed() and not response.will_close
+        finally:
             response.close()
-            self.close()
         headers: Any = response.headers
         return response.status, headers
 
-    def response_class(  # type: ignore[override]
-        self, sock: Any, debuglevel: int = 0, method: str | None = None, url: str | None = None
-    ) -> http.client.HTTPResponse:
-        """What `getresponse` reads with."""
-        return _Response(sock, self, method)
-
-    def limit(self) -> None:
-        """Let the next read or write last until `until` at most.
+    def limit(self) -> Any:
+        """The socket, whose next read or write may last until `until` at most.
 
         Raises:
             TimeoutError: it has come.
@@ -209,39 +237,93 @@ class Wire(http.client.HTTPConnection):
         left = self.until - time.monotonic()
         if left <= 0:
             raise TimeoutError
-        self.sock.settimeout(left)
+        if abs(left - self._granted) > PRECISION:
+            self._sock.settimeout(left)
+            self._granted = left
+        return self._sock
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """What an `HTTPResponse` reads."""
+        return io.BufferedReader(_Bytes(self, self._read))
+
+    def close(self) -> None:
+        """Close it."""
+        self._connection.close()
 
 
-class SecureWire(Wire, http.client.HTTPSConnection):
-    """The same over TLS."""
+class _Bytes(io.RawIOBase):
+    """What has been *read* of a wire and what follows; each further read has only what is left of its time."""
 
-
-class _Response(http.client.HTTPResponse):
-    def __init__(self, sock: Any, wire: Wire, method: str | None) -> None:
-        super().__init__(sock, method=method)
-        self.fp = io.BufferedReader(_Limited(self.fp.detach(), wire, sock))
-
-
-class _Limited(io.RawIOBase):
-    """A socket's bytes, each read of which has only what is left of the wire's time."""
-
-    def __init__(self, raw: io.RawIOBase, wire: Wire, sock: Any) -> None:
-        self._raw = raw
+    def __init__(self, wire: Wire, read: bytes) -> None:
         self._wire = wire
-        self._sock = sock
+        self._read: bytes | None = read
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int | None:
-        left = self._wire.until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self._sock.settimeout(left)
-        count: int | None = self._raw.readinto(buffer)
-        self._wire.heard += count or 0
+    def readinto(self, buffer: Any) -> int:
+        if self._read:
+            count = min(len(buffer), len(self._read))
+            buffer[:count], self._read = self._read[:count], self._read[count:] or None
+        elif self._read is not None:  # nothing: the other side has closed
+            count = 0
+        else:
+            count = self._wire.limit().recv_into(buffer)
         return count
 
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
+
+class Headers(dict[str, str]):
+    """Headers by their names in lower case; `get` ignores case."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of the header *name*."""
+        return super().get(name.lower(), default)
+
+
+_PLAIN = re.compile(rb"HTTP/1\.1 (2\d\d) [^\r\n]*\r\n((?:[!-9;-~]+:[^\r\n]*\r\n)+)\r\n")
+
+
+def plain_answer(read: bytes) -> tuple[int, Headers] | None:
+    """Status and headers of an answer that *read* holds whole, a 2xx without a body that keeps the connection.
+
+    None for any other, which is for `http.client` to read: for this one it takes a quarter of a small flush.
+    """
+    found = _PLAIN.fullmatch(read)
+    if found is None:
+        return None
+    headers = Headers()
+    for line in found[2].decode("latin-1").split("\r\n")[:-1]:
+        name, _, value = line.partition(":")
+        headers[name.lower()] = value.strip()
+    if headers.get("content-length") != "0" or "connection" in headers or "transfer-encoding" in headers:
+        return None
+    return int(found[1]), headers
+
+
+class Head:
+    """The head of a POST as `http.client` writes it, once per set of headers; each request fills in two values.
+
+    Args:
+        place: a connection to where it goes; it is not opened.
+        path: path and query.
+        headers: what stays the same from request to request.
+        varying: the header whose value does not.
+    """
+
+    def __init__(self, place: http.client.HTTPConnection, path: str, headers: Mapping[str, str], varying: str) -> None:
+        written: list[bytes] = []
+        place.send = written.append  # type: ignore[method-assign, assignment]
+        place.request("POST", path, _LENGTH, {**headers, varying: _VALUE})
+        head = b"".join(written[:-1])
+        length = f"Content-Length: {len(_LENGTH)}\r\n".encode()
+        before, _, after = head.replace(length, b"", 1).partition(_VALUE.encode())
+        self._before = before
+        self._after = after.removesuffix(b"\r\n") + b"Content-Length: "
+
+    def filled(self, value: str, length: int) -> bytes:
+        """The head of the request with this *value* and a body of *length* bytes."""
+        return b"%b%b%b%d\r\n\r\n" % (self._before, value.encode("latin-1"), self._after, length)
+
+
+_VALUE = "00000000-0000-4000-8000-000000000000"
+_LENGTH = b"x"
