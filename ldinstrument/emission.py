@@ -40,14 +40,25 @@ class Handing(threading.local):
     """What `delivery`'s event processor, called by the client inside `track`, may know of the event it is handed.
 
     Args:
-        active: an event of ours is being handed over on this thread.
-        at_ms: the date it should carry, in milliseconds since the epoch.
+        what: the event of ours that is being handed over on this thread; None when there is none.
         accepted: set by the processor when it will report the event's fate to the ledger.
     """
 
-    active: bool = False
-    at_ms: int | None = None
+    what: Emission | None = None
     accepted: bool = False
+
+    def takes(self, event: Any) -> int | None:
+        """The date, in milliseconds since the epoch, that *event* should carry when it is ours; else None.
+
+        The client may be a wrapper that renames our event, or that tracks others of its own meanwhile.
+        """
+        ours = self.what
+        if ours is None or self.accepted:
+            return None
+        if event.key != ours.event_key and (ours.data is None or event.data is not ours.data):
+            return None
+        self.accepted = True
+        return ours.at
 
 
 handing = Handing()
@@ -152,8 +163,8 @@ def _hand_over(one: Emission, context: Context, client: Tracker) -> None:
     ledger.emitted_values(one.values)
     ledger.emitted()
     # A client may be a wrapper that tracks something of its own first: what was being handed over comes back after it.
-    before = handing.active, handing.at_ms, handing.accepted
-    handing.active, handing.at_ms, handing.accepted = True, one.at, False
+    before = handing.what, handing.accepted
+    handing.what, handing.accepted = one, False
     try:
         client.track(one.event_key, context, one.data, one.value)
     except BaseException as error:
@@ -166,7 +177,7 @@ def _hand_over(one: Emission, context: Context, client: Tracker) -> None:
         if not handing.accepted:
             ledger.unconfirmed()
     finally:
-        handing.active, handing.at_ms, handing.accepted = before
+        handing.what, handing.accepted = before
     _debug(one, context)
     _check_units(one.event_key, context)
 

@@ -573,7 +573,9 @@ def test_a_wall_clock_set_back_dates_nothing_before_an_exposure(
 ) -> None:
     """The session's dates never run backwards, also not those of a session inside it."""
     dates: list[int | None] = []
-    monkeypatch.setattr(RecordingClient, "track", lambda *_: dates.append(sessions.emission.handing.at_ms))
+    monkeypatch.setattr(
+        RecordingClient, "track", lambda *_: dates.append(getattr(sessions.emission.handing.what, "at", None))
+    )
     real = time.time
     with ld.session("u-1") as s:
         s.before_evaluation("f", USER)

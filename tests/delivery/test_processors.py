@@ -94,13 +94,31 @@ def test_a_bad_value_costs_its_event_only(server, client):
 
 
 def test_an_event_of_ours_carries_its_own_date(server, client):
-    """`handing.at_ms` is the date; the processor accepts it and settles it in the ledger."""
+    """The date of its value; the processor accepts it and settles it in the ledger."""
     emit(Emission("dated", 2.0, None, 1_700_000_000_000, 1), RICH, client)
-    assert (handing.active, ledger.stats().events.unconfirmed) == (False, 0)
+    assert (handing.what, ledger.stats().events.unconfirmed) == (None, 0)
     assert flush(5.0, client).delivered == 1
     (event,) = server.taken()
     assert (event["creationDate"], event["metricValue"]) == (1_700_000_000_000, 2.0)
     assert (ledger.stats().events.emitted, ledger.stats().events.delivered) == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["ours", "renamed.ours"])
+def test_what_a_wrapper_tracks_meanwhile_is_its_own(server, client, name):
+    """A client that wraps LaunchDarkly's may track events of its own: only ours has our date, and counts as ours."""
+
+    class Audited:
+        def track(self, event_name, context, data=None, metric_value=None):
+            client.track("audit.before", context)
+            client.track(name, context, data, metric_value)
+            client.track("audit.after", context)
+
+    emit(Emission("ours", 2.0, {"n": 1}, 1_700_000_000_000, 1), RICH, Audited())
+    assert flush(5.0, client).delivered == 3
+    dates = {event["key"]: event["creationDate"] for event in server.taken()}
+    assert [key for key, date in dates.items() if date == 1_700_000_000_000] == [name]
+    events = ledger.stats().events
+    assert (events.emitted, events.delivered, events.unconfirmed) == (3, 3, 0)
 
 
 def test_ours_never_indexes_a_bare_context_over_a_richer_one(server, client):
