@@ -11,15 +11,13 @@ from typing import Literal, overload
 
 from .. import metrics as definitions
 from ..credentials import Token
-from ..errors import LDInstrumentError, StrictError, Unreachable
+from ..errors import LDInstrumentError, StrictError
 from ..ledger import ledger, log
 from ..metrics import Metric
 from ..rest import MetricsAPI
 from .applying import apply, carry_out
 from .changes import Plan
 from .comparing import places, plan
-
-GRACE_SECONDS = 1.0
 
 
 @overload
@@ -87,36 +85,9 @@ def bootstrap(
             return _bootstrap(wanted, place, api, strictly=wait)
 
     if wait:
-        return _within(timeout, work)
-    _start(lambda: _quietly(work))
+        return work()
+    threading.Thread(target=_quietly, args=(work,), name="ldinstrument-bootstrap", daemon=True).start()
     return None
-
-
-def _start(target: Callable[[], object]) -> threading.Thread:
-    thread = threading.Thread(target=target, name="ldinstrument-bootstrap", daemon=True)
-    thread.start()
-    return thread
-
-
-def _within(seconds: float, work: Callable[[], Plan]) -> Plan:
-    """Run *work*, and stop waiting for it soon after its own deadline.
-
-    Looking up a name has no time-out of its own: only another thread can be left behind.
-    """
-    done: list[Plan | BaseException] = []
-
-    def run() -> None:
-        try:
-            done.append(work())
-        except BaseException as error:
-            done.append(error)
-
-    _start(run).join(seconds + GRACE_SECONDS)
-    if not done:
-        raise Unreachable(f"LaunchDarkly's metrics were not checked within {seconds:g} s")
-    if isinstance(done[0], BaseException):
-        raise done[0]
-    return done[0]
 
 
 _held: list[bool] = []

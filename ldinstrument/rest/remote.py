@@ -103,7 +103,7 @@ def _strings(raw: Mapping[str, Any], name: str) -> tuple[str, ...]:
 
 def _experiments(raw: Mapping[str, Any]) -> int | None:
     for count in (raw.get("experimentCount"), raw.get("activeExperimentCount")):
-        if isinstance(count, int):
+        if type(count) is int:
             return count
     listed = raw.get("experiments")
     return len(listed) if isinstance(listed, list) else None
