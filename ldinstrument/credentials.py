@@ -30,6 +30,7 @@ HOSTS: Mapping[str, str] = {
 TOKEN_VARIABLES = ("LAUNCHDARKLY_API_KEY", "LAUNCHDARKLY_API_TOKEN", "LD_API_KEY", "LAUNCHDARKLY_ACCESS_TOKEN")
 CONFIG_FILE = "~/.claude/config.json"
 _CONFIG_PATH = ("mcpServers", "launchdarkly", "env", "LAUNCHDARKLY_API_KEY")
+_PLACEHOLDERS = ("${", "$(", "{{", "<", "...", "://")
 _ADVICE = (
     "make an API access token in LaunchDarkly (Organization settings, Authorization, role Writer) and "
     "export LAUNCHDARKLY_ACCESS_TOKEN=api-...; or try without an account: ldinstrument dev, "
@@ -99,6 +100,10 @@ def why_not_a_token(text: object) -> str:
         return "the API token is empty"
     if text.lower().startswith(("bearer ", "authorization:")):
         return "give the bare API token, without 'Bearer' or 'Authorization:' before it"
+    if text[0] in "\"'`" or text[-1] in "\"'`":
+        return "the API token stands in quotes; leave them out (docker and systemd keep those of an environment file)"
+    if any(mark in text for mark in _PLACEHOLDERS):
+        return "this is a placeholder that nobody has filled in, not an API token"
     if not text.isascii() or not text.isprintable() or " " in text:
         return "this is no API token: it contains white space or other characters that no token has"
     for prefix, what in (("sdk-", "an SDK key"), ("mob-", "a mobile key")):
@@ -172,7 +177,7 @@ def _from_config(path: Path) -> tuple[str | None, str]:
     """The token of the config file, and what was wrong with the file; a missing file is nothing wrong."""
     shown = _shown(path)
     try:
-        text = path.expanduser().read_text(encoding="utf-8")
+        text = path.expanduser().read_text(encoding="utf-8-sig")
     except (FileNotFoundError, NotADirectoryError, RuntimeError):
         return None, ""
     except (OSError, UnicodeDecodeError) as error:
@@ -229,7 +234,8 @@ def find_api_host(base_uri: str | None = None, *, environ: Mapping[str, str] | N
         environ: instead of `os.environ`.
 
     Raises:
-        CredentialsError: not a usable URL, a token would travel unencrypted, or `LDINSTRUMENT_URL` is not loopback.
+        CredentialsError: neither a region nor a usable URL, a token would travel unencrypted, or `LDINSTRUMENT_URL` is
+            not loopback.
     """
     for source, value in _hosts(base_uri, os.environ if environ is None else environ):
         if value:
@@ -238,20 +244,21 @@ def find_api_host(base_uri: str | None = None, *, environ: Mapping[str, str] | N
 
 
 def _hosts(base_uri: str | None, environ: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:
-    yield "base_uri", base_uri
+    yield "base_uri (--host)", base_uri
     for name in ("LAUNCHDARKLY_API_HOST", "LDINSTRUMENT_URL"):
         yield name, environ.get(name, "").strip()
 
 
 def _checked_host(source: str, value: str) -> Host:
-    text = HOSTS.get(value.lower(), value)
-    text = text if "://" in text else f"https://{text}"
     try:
+        text = _as_url(value.strip())
         parts = urlsplit(text)
         loopback = is_loopback(parts.hostname or "")
         _ = parts.port
     except ValueError:
-        raise CredentialsError(f"{source}: not a URL; write something like https://app.launchdarkly.com") from None
+        text = ""
+    if not text or not text.isprintable() or " " in text:
+        raise CredentialsError(f"{source}: write us, eu, federal, or a URL such as https://app.launchdarkly.com")
     if parts.username or parts.password or parts.query or parts.fragment or not parts.hostname:
         raise CredentialsError(f"{source}: give scheme and host only, such as https://app.launchdarkly.com")
     if source == "LDINSTRUMENT_URL" and not loopback:
@@ -262,6 +269,16 @@ def _checked_host(source: str, value: str) -> Host:
     if parts.scheme not in ("http", "https") or (parts.scheme == "http" and not loopback):
         raise CredentialsError(f"{source}: use https for {parts.hostname}, or the token travels unencrypted")
     return Host(text.rstrip("/"), source, loopback)
+
+
+def _as_url(value: str) -> str:
+    """*value*, a region or a URL with or without its scheme, as a URL; empty when it is a word that is neither."""
+    if value.lower() in HOSTS or "://" in value:
+        return HOSTS.get(value.lower(), value)
+    hostname = urlsplit(f"//{value}").hostname or ""
+    if is_loopback(hostname):
+        return f"http://{value}"
+    return f"https://{value}" if "." in hostname else ""
 
 
 def is_loopback(hostname: str) -> bool:

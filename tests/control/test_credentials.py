@@ -107,6 +107,20 @@ def test_a_file_without_the_entry_is_nothing_wrong(tmp_path: Path, content: str)
     assert find_api_token(environ={"LD_API_KEY": "api-1"}, config_file=config(tmp_path, content)).remarks == ()
 
 
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    """As some editors write it."""
+    (tmp_path / "config.json").write_text(json.dumps(claude("api-marked")), encoding="utf-8-sig")
+    assert find_api_token(environ={}, config_file=tmp_path / "config.json").reveal() == "api-marked"
+
+
+def test_a_placeholder_in_the_file_leads_to_the_environment(tmp_path: Path) -> None:
+    """As people write it who keep the token elsewhere."""
+    path = config(tmp_path, claude("${LAUNCHDARKLY_API_KEY}"))
+    found = find_api_token(environ={"LAUNCHDARKLY_API_KEY": "api-real"}, config_file=path)
+    assert (found.reveal(), found.source) == ("api-real", "LAUNCHDARKLY_API_KEY")
+    assert "placeholder" in found.remarks[0]
+
+
 def test_an_unreadable_file_is_a_remark(tmp_path: Path) -> None:
     """A directory in its place cannot be read, not even by root."""
     (tmp_path / "config.json").mkdir()
@@ -125,7 +139,9 @@ def test_bytes_that_are_no_text_are_a_remark(tmp_path: Path) -> None:
     ("value", "words"),
     [("", "empty"), ("sdk-secret", "an SDK key"), ("mob-secret", "a mobile key"), ("5ec4e7" * 4, "a client-side ID"),
      ("Bearer api-secret", "without 'Bearer'"), ("api secret", "white space"), ("api-secret\x00", "white space"),
-     ("api-s\u00e9cret", "characters")],
+     ("api-s\u00e9cret", "characters"), ('"api-secret"', "in quotes"), ("'api-secret'", "in quotes"),
+     ("${LAUNCHDARKLY_SECRET}", "placeholder"), ("{{secret}}", "placeholder"), ("<your-secret-token>", "placeholder"),
+     ("api-...", "placeholder"), ("op://vault/secret", "placeholder")],
 )  # fmt: skip
 def test_an_explicit_token_that_cannot_be_one(value: str, words: str) -> None:
     """A clear word, and never the value."""
@@ -197,13 +213,27 @@ def test_the_prompt_does_not_echo(tmp_path: Path) -> None:
 def test_hosts_in_their_order() -> None:
     """Explicit, LAUNCHDARKLY_API_HOST, LDINSTRUMENT_URL, LaunchDarkly in the US."""
     environ = {"LAUNCHDARKLY_API_HOST": "app.eu.launchdarkly.com", "LDINSTRUMENT_URL": "http://localhost:8030/"}
-    assert find_api_host("federal", environ=environ) == Host("https://app.launchdarkly.us", "base_uri")
+    assert find_api_host("federal", environ=environ) == Host("https://app.launchdarkly.us", "base_uri (--host)")
     assert find_api_host(environ=environ) == Host("https://app.eu.launchdarkly.com", "LAUNCHDARKLY_API_HOST")
     del environ["LAUNCHDARKLY_API_HOST"]
     assert find_api_host(environ=environ) == Host("http://localhost:8030", "LDINSTRUMENT_URL", local=True)
     assert find_api_host(environ={}) == Host("https://app.launchdarkly.com", "LaunchDarkly (US)")
     assert find_api_host("EU", environ={}).url == "https://app.eu.launchdarkly.com"
     assert find_api_host("http://[::1]:8030", environ={}).local
+
+
+@pytest.mark.parametrize(
+    ("value", "url"),
+    [
+        (" us ", "https://app.launchdarkly.com"),
+        ("localhost:8030", "http://localhost:8030"),
+        ("127.0.0.1:8030/", "http://127.0.0.1:8030"),
+        ("app.launchdarkly.com:443", "https://app.launchdarkly.com:443"),
+    ],
+)
+def test_hosts_without_their_scheme(value: str, url: str) -> None:
+    """This machine speaks http, everybody else https."""
+    assert find_api_host(value, environ={}).url == url
 
 
 @pytest.mark.parametrize(
@@ -217,8 +247,11 @@ def test_the_local_url_is_loopback_only(value: str) -> None:
         find_api_host(environ={"LDINSTRUMENT_URL": value})
 
 
-@pytest.mark.parametrize("value", ["http://app.launchdarkly.com", "ftp://x.org", "https://", "https://u:p@x.org", "https://x.org?a=b",
-                                   "http://[bad", "https://x.org:port"])  # fmt: skip
+@pytest.mark.parametrize(
+    "value",
+    ["http://app.launchdarkly.com", "ftp://x.org", "https://", "https://u:p@x.org", "https://x.org?a=b", "http://[bad",
+     "https://x.org:port", "usa", "https://x .org", "https://x.org\n.com", "//", "[bad"],
+)  # fmt: skip
 def test_hosts_that_cannot_be_used(value: str) -> None:
     """Unencrypted, with a password in it, or no URL."""
     with pytest.raises(CredentialsError, match="base_uri") as caught:
