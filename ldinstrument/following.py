@@ -10,7 +10,7 @@ import functools
 import inspect
 import sys
 import types
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from typing import Any, Protocol
 
 from .ledger import ledger
@@ -185,10 +185,11 @@ def _cancelled_error() -> BaseException:
 
 
 def _awaitable(inner: Any, watcher: Watcher) -> Any:
-    """Any other awaitable: a transparent stand-in whose `await` (or `async with`) is watched."""
+    """Any other awaitable: a transparent stand-in whose `await`, `async with` or `send` is watched."""
     kind: Any = type(inner)
     watched = _watched_type(kind)(inner)
     watched._self_watcher = watcher
+    watched._self_driven = None
     return watched
 
 
@@ -208,10 +209,24 @@ def _watched_type(kind: type) -> Any:
     def entering(self: Any) -> Any:
         return _coroutine(self.__wrapped__.__aenter__(), self._self_watcher)
 
+    def driven(self: Any) -> Any:
+        if self._self_driven is None:
+            self._self_driven = awaiting(self)
+        return self._self_driven
+
+    def closing(self: Any) -> Any:
+        if self._self_driven is not None:
+            self._self_driven.close()
+        return self.__wrapped__.close()
+
     # wrapt 1.x knows no asynchronous protocol, and Python looks these up on the type.
     body: dict[str, Any] = {name: passed_on(name) for name in _ASYNC_PROTOCOLS if hasattr(kind, name)}
     if "__aenter__" in body:
         body["__aenter__"] = entering
+    if issubclass(kind, Coroutine):  # a task does not await it, but drives it itself: Cython's, aiohttp's
+        body["send"] = lambda self, value: driven(self).send(value)
+        body["throw"] = lambda self, *error: driven(self).throw(*error)
+        body["close"] = closing
     return type("Watched", (wrapt.ObjectProxy,), {**body, "__await__": awaiting, "__module__": __name__})
 
 

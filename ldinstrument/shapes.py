@@ -84,7 +84,7 @@ def run({params}):
         except _GeneratorExit as _error:
             _exit = _bare(_error)
         except _BaseException as _error:
-            _step = _partial(_inner.throw, _bare(_error))
+            _step = _partial(_throw_of(_inner), _bare(_error))
         else:
             if _sent is None and _watch.delegates:
                 try:
@@ -98,7 +98,7 @@ def run({params}):
         if _exit is not None:
             _watch.resume()
             try:
-                _value = _inner.close()
+                _value = _close_of(_inner)()
             except _BaseException as _error:
                 _exit = None
                 _watch.pause()
@@ -383,6 +383,24 @@ def _bare(error: BaseException) -> BaseException:
     return error
 
 
+def _throw_of(inner: Any) -> Any:
+    """What throws into *inner*; the iterator of an `__await__` need not know how, and then what is thrown comes out."""
+    return getattr(inner, "throw", _raised)
+
+
+def _close_of(inner: Any) -> Any:
+    """What closes *inner*, where it can be closed."""
+    return getattr(inner, "close", _nothing)
+
+
+def _raised(error: BaseException) -> Any:
+    raise error
+
+
+def _nothing() -> None:
+    pass
+
+
 def _first_step(inner: Any) -> Any:
     """The first step of an async generator that no event loop shall know of.
 
@@ -405,10 +423,12 @@ _ALWAYS: dict[str, Any] = {
     "_StopAsyncIteration": StopAsyncIteration,
     "_StopIteration": StopIteration,
     "_bare": _bare,
+    "_close_of": _close_of,
     "_first_step": _first_step,
     "_len": len,
     "_named": named,
     "_partial": functools.partial,
+    "_throw_of": _throw_of,
     "_type": type,
 }
 _TEMPLATES = (CALL, COROUTINE, GENERATOR, ASYNC_GENERATOR, TASK_CALL, TASK_COROUTINE, TASK_GENERATOR, PASSING)

@@ -9,7 +9,7 @@ import inspect
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -734,6 +734,94 @@ def test_a_generator_based_coroutine_stays_awaitable() -> None:
             assert counts(s) == counts(s, "other") == SUCCESS
 
     asyncio.run(main())
+
+
+class Foreign(Coroutine[Any, Any, str]):
+    """A coroutine that Python did not make, as Cython's and aiohttp's are: a task drives it without awaiting it."""
+
+    def __init__(self, inner: Coroutine[Any, Any, str]) -> None:
+        self.inner = inner
+
+    def send(self, value: Any) -> Any:
+        return self.inner.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self.inner.throw(*error)
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def __await__(self) -> Generator[Any, None, str]:
+        return self.inner.__await__()
+
+
+def test_a_coroutine_object_that_is_driven_and_not_awaited() -> None:
+    """`asyncio.run` and `create_task` use its `send`; awaiting it, cancelling and closing it count as ever."""
+
+    async def work(fail: bool) -> str:
+        await asyncio.sleep(0)
+        if fail:
+            raise KeyError("driven")
+        return "value"
+
+    @ld.track_task("k")
+    def start(fail: bool = False) -> Foreign:
+        return Foreign(work(fail))
+
+    async def main() -> None:
+        assert await asyncio.create_task(start()) == "value"
+        assert await start() == "value"
+        with pytest.raises(KeyError, match="driven"):
+            await asyncio.create_task(start(fail=True))
+        cancelled = asyncio.create_task(start())
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+
+    with ld.session("u") as s:
+        assert asyncio.run(start()) == "value"
+        assert counts(s) == SUCCESS
+        asyncio.run(main())
+        assert counts(s) == (3, 1, 1, 0)
+        begun, fresh = start(), start()
+        begun.send(None)
+        begun.close()
+        fresh.close()
+        assert counts(s) == (3, 1, 1, 1)
+        assert {inspect.getcoroutinestate(one.inner) for one in (begun, fresh)} == {inspect.CORO_CLOSED}
+
+
+class Plain:
+    """An awaitable whose iterator is no generator: it can neither be thrown into nor closed."""
+
+    def __await__(self) -> Iterator[None]:
+        return iter([None, None])
+
+
+@pytest.mark.parametrize("by", ["task", "session"])
+def test_an_awaitable_that_cannot_be_thrown_into(by: str, ld_events: RecordingClient) -> None:
+    """What is thrown comes out, as without the decorator, and it is closed in silence."""
+    decorate: Any = ld.track_task("k") if by == "task" else ld.session("u-2", name="visit")
+
+    @decorate
+    def start() -> Plain:
+        return Plain()
+
+    async def awaiting() -> None:
+        await start()
+
+    with ld.session("u") as s:
+        thrown, closed = awaiting(), awaiting()
+        thrown.send(None)
+        with pytest.raises(KeyError, match="thrown"):
+            thrown.throw(KeyError("thrown"))
+        closed.send(None)
+        closed.close()
+        assert counts(s) == ((0, 1, 0, 1) if by == "task" else NOTHING)
+    if by == "session":
+        reasons = [event.data["endReason"] for event in ld_events.of("visit.interactions")]
+        assert sorted(reasons) == ["ended", "error"]
 
 
 # -- objects and partials ---------------------------------------------------------------------------------
