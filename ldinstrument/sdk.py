@@ -55,6 +55,11 @@ def event_processor_of(client: Any) -> Any | None:
     return getattr(client, "_event_processor", None)
 
 
+def has_ended(client: Any) -> bool:
+    """Whether *client* was closed, as far as its event processor tells."""
+    return getattr(event_processor_of(client), "_closed", False) is True
+
+
 def is_custom(event: Any) -> bool:
     """Whether *event* came from `track`."""
     return type(event).__name__ == "EventInputCustom"

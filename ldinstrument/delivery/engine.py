@@ -93,6 +93,7 @@ class Engine:
         with self._lock:
             if self._coordinator is None and not self.closed:
                 self._coordinator = thread("coordinator", self._coordinate)
+                started()
 
     def _renew(self) -> None:
         if self._pid != os.getpid():
@@ -458,6 +459,14 @@ class Engine:
 
 
 _after_fork = threading.Lock()
+
+
+def _nobody() -> None:
+    return
+
+
+started: Callable[[], None] = _nobody
+"""Called when an engine starts to work in this process."""
 
 
 def forked() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import weakref
 from typing import Any
 
@@ -20,6 +21,7 @@ _attached: weakref.WeakSet[Any] = weakref.WeakSet()
 _paused: list[Engine] = []
 _held: list[Any] = []
 _watching = False
+_watched: set[int] = set()
 
 
 def enrol(engine: Engine) -> None:
@@ -30,6 +32,18 @@ def enrol(engine: Engine) -> None:
         _watching = True
         atexit.register(at_exit)
         orphanage.told = _tell
+        engines.started = _watch_child
+
+
+def _watch_child() -> None:
+    """A child of `multiprocessing` leaves without `atexit`, by `os._exit`; it runs these instead."""
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is None or processes.parent_process() is None or os.getpid() in _watched:
+        return
+    from multiprocessing.util import Finalize
+
+    _watched.add(os.getpid())
+    Finalize(None, at_exit, exitpriority=10)
 
 
 def _tell() -> None:

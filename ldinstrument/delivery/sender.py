@@ -262,22 +262,27 @@ class Sender:
                 self.leave()
 
     def _take_in(self, payload: Payload, answer: Answer, key: str) -> None:
-        self._receipt(payload, answer)
-        with self._lock:
-            payload.flights -= 1
-            if not payload.flights:
-                self.flying.discard(payload)
-            if self._counts(payload, answer):
-                try:
-                    self._digest(payload, answer, key)
-                except Exception as error:  # such as a spooled body that is no JSON: it must not stay in the air
-                    ledger.failure("delivery", error)
-                    self.give_up("internal", [payload])
-            if self.closed:
-                self.leave()
-            self._answered(answer)
-        self._verdicts.pronounce()
-        self._chores.do()
+        try:
+            self._receipt(payload, answer)
+        finally:  # the host's callback may end its thread, not our count
+            with self._lock:
+                payload.flights -= 1
+                if not payload.flights:
+                    self.flying.discard(payload)
+                if self._counts(payload, answer):
+                    self._settle(payload, answer, key)
+                if self.closed:
+                    self.leave()
+                self._answered(answer)
+            self._verdicts.pronounce()
+            self._chores.do()
+
+    def _settle(self, payload: Payload, answer: Answer, key: str) -> None:
+        try:
+            self._digest(payload, answer, key)
+        except Exception as error:  # such as a spooled body that is no JSON: it must not stay in the air
+            ledger.failure("delivery", error)
+            self.give_up("internal", [payload])
 
     def _counts(self, payload: Payload, answer: Answer) -> bool:
         """Whether *answer* decides: not when the payload was sent twice (see `resend_mine`) and the other may."""

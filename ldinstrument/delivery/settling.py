@@ -155,30 +155,45 @@ def _targets(client: Any | None) -> tuple[list[Engine], list[Any]]:
 
 
 def _settle_strangers(clients: list[Any], deadline: float) -> bool:
-    """Whether one of *clients* was not done in time."""
+    """Whether the deadline ended the wait for one of *clients*."""
     late = [not _settle_stranger(client, deadline) for client in clients]
     return any(late)
 
 
 def _settle_stranger(client: Any, deadline: float) -> bool:
-    if sdk.discards_everything(client) or not hasattr(client, "flush"):
-        return True
+    """Whether there is nothing more to wait for before *deadline*; what became of its events, *client* cannot tell."""
+    if _has_nothing_to_wait_for(client) or sdk.is_async_client(client):
+        return True  # the queue of an async one belongs to its loop, and this is not `aflush`
+    processor = sdk.event_processor_of(client)
+    if hasattr(processor, "_inbox"):
+        return _guarded(lambda: sdk.nudge(processor, deadline))
+    done = threading.Lock()
+    done.acquire()
+
+    def work() -> None:  # whatever it does, and however long
+        _guarded(client.flush)
+        done.release()
+
+    threading.Thread(target=work, name="ldinstrument.delivery.nudge", daemon=True).start()
+    return done.acquire(timeout=_left(deadline))
+
+
+def _has_nothing_to_wait_for(client: Any) -> bool:
+    return bool(sdk.discards_everything(client)) or not hasattr(client, "flush") or sdk.has_ended(client)
+
+
+def _guarded(work: Callable[[], Any]) -> bool:
     try:
-        processor = sdk.event_processor_of(client)
-        if sdk.is_async_client(client):
-            return False  # its queue belongs to its loop, and this is not `aflush`
-        if hasattr(processor, "_inbox"):
-            return sdk.nudge(processor, deadline)
-        client.flush()
+        return bool(work())
     except Exception as error:
         ledger.failure("flush of a client built elsewhere", error)
-    return False
+        return True
 
 
 async def _settle_stranger_async(client: Any, deadline: float) -> bool:
     import asyncio
 
-    if sdk.discards_everything(client):
+    if _has_nothing_to_wait_for(client):
         return True
     if sdk.is_async_client(client):
         try:
