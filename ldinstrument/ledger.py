@@ -174,15 +174,15 @@ class Ledger:
             StrictError: when `strict` is set, so that a test sees what production would only log.
         """
         if self.strict:
-            raise StrictError(message)
+            raise StrictError(_one_line(message))
         with self._lock:
             # The subject may come from outside (an event key): a cap keeps the table small.
-            known = (cause, subject) in self._said or len(self._said) < _SAID_CAP
-            entry = (cause, subject if known else "...")
+            known = (cause, subject[:_SUBJECT_CAP]) in self._said or len(self._said) < _SAID_CAP
+            entry = (cause, subject[:_SUBJECT_CAP] if known else "...")
             self._said[entry] += 1
             first = self._said[entry] == 1
         if first:
-            log.warning("%s", message)
+            log.warning("%s", _one_line(message))
 
     def hosts_failure(self, what: str, error: BaseException, cost: str) -> None:
         """Say once, with its line, that something which the host gave us raised, and what that costs."""
@@ -203,6 +203,14 @@ class Ledger:
 
 
 _SAID_CAP = 1000
+_SUBJECT_CAP = 200
+_LINE_CAP = 600
+
+
+def _one_line(message: str) -> str:
+    """*message* as one line of bounded length: keys and names in it may come from outside."""
+    short = message if len(message) <= _LINE_CAP else f"{message[: _LINE_CAP // 2]} ... {message[-_LINE_CAP // 2 :]}"
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in short)
 
 
 def _frozen(counter: Counter[str]) -> Mapping[str, int]:

@@ -147,6 +147,12 @@ class SessionScope:
             ledger.hosts_failure("context= of a session", error, "the session has no identity until identify()")
             return None
 
+    if not TYPE_CHECKING:  # where it would allow every name
+
+        def __getattr__(self, name: str) -> Any:
+            advice = f": enter it first, with session(...) as s: s.{name}" if hasattr(Session, name) else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{advice}")
+
     # -- the decorator ---------------------------------------------------------------------------
     def __call__(self, fn: F) -> F:
         """Decorate *fn*: each call is a session of its own, to the end of what it returns or yields."""

@@ -87,7 +87,11 @@ def harmless(method: Callable[P, None]) -> Callable[P, None]:
         except StrictError:
             raise
         except Exception as error:
-            ledger.failure(method.__name__, error)
+            trace = error.__traceback__
+            if isinstance(error, TypeError) and trace is not None and trace.tb_next is None:  # it never began
+                ledger.warn("wrong_call", method.__name__, f"{error}; the call is left out")
+            else:
+                ledger.failure(method.__name__, error)
 
     return call
 

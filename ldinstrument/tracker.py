@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
 
 from .contexts import as_context, kinds, same
 from .emission import Tracker
@@ -59,11 +60,13 @@ class SessionMetricsTracker:
             user_id: a key of kind `user`, or an `ldclient.Context`.
             session_id: yours; unique among the open ones.
         """
-        _guarded("start_session", lambda: self._sessions.start(as_context(user_id), session_id))
+        if (known := _checked(session_id)) is not None:
+            _guarded("start_session", lambda: self._sessions.start(as_context(user_id), known))
 
     def track_interaction(self, session_id: str, success: bool = True) -> None:
         """Count one interaction of an open session; an unknown id, or one silent for too long, is no error."""
-        _guarded("track_interaction", lambda: self._sessions.track(session_id, bool(success)))
+        if (known := _checked(session_id)) is not None:
+            _guarded("track_interaction", lambda: self._sessions.track(known, bool(success)))
 
     def end_session(self, session_id: str) -> dict[str, Any] | None:
         """End a session and emit its metrics; the call itself is its last activity.
@@ -72,7 +75,8 @@ class SessionMetricsTracker:
             `user_id`, `start_time` (seconds since the epoch), `interactions`, `successful_tasks`, `duration` (seconds);
             None when no session of this id is open.
         """
-        return _guarded("end_session", lambda: self._sessions.end(session_id))
+        known = _checked(session_id)
+        return None if known is None else _guarded("end_session", lambda: self._sessions.end(known))
 
 
 class _Held:
@@ -82,13 +86,13 @@ class _Held:
         self._client = client
         self._max = most
         self._lock = threading.RLock()
-        self._open: OrderedDict[Hashable, Session] = OrderedDict()
+        self._open: OrderedDict[str, Session] = OrderedDict()
 
     def start(self, context: Context | None, session_id: str) -> None:
         if self._goes_on(context, session_id):
             return
         # Opening may emit what is left behind elsewhere, and nothing leaves while a lock is held.
-        opened = open_session(context, id=str(session_id), client=self._client)
+        opened = open_session(context, id=session_id, client=self._client)
         with self._lock:
             ending = self._superseded(context, session_id)
             if ending is None:  # another thread was faster; ours has seen nothing
@@ -160,14 +164,14 @@ class _Stored:
 
     def start(self, context: Context | None, session_id: str) -> None:
         known = {} if context is None else {kind: part.key for kind, part in kinds(context).items()}
-        self._store.merge(_checked(session_id), Delta(session_id, context=known))
+        self._store.merge(session_id, Delta(session_id, context=known))
 
     def track(self, session_id: str, success: bool) -> None:
         tallies = (int(success), int(not success), 0, 0)
-        self._store.merge(_checked(session_id), Delta(session_id, tallies=tallies, joins=True))
+        self._store.merge(session_id, Delta(session_id, tallies=tallies, joins=True))
 
     def end(self, session_id: str) -> dict[str, Any] | None:
-        found = self._store.end(_checked(session_id), active=True)
+        found = self._store.end(session_id, active=True)
         if found is None:
             return None
         whole = ",".join(f"{kind}:{key}" for kind, key in sorted(found.context.items())) or None
@@ -203,11 +207,16 @@ def _store_of(store: SessionStore | str | Path) -> SessionStore:
     return store
 
 
-def _checked(session_id: object) -> str:
-    """Ids travel to other processes, so they are text."""
-    if not isinstance(session_id, (str, int)):
-        raise TypeError("a session id is a text")
-    return str(session_id)
+def _checked(session_id: object) -> str | None:
+    """Ids travel to other processes, so they are text; what cannot be one is said once, and nobody's session."""
+    if isinstance(session_id, (str, int, UUID)) and not isinstance(session_id, bool):
+        return str(session_id)
+    ledger.warn(
+        "bad_session_id",
+        type(session_id).__name__,
+        f"SessionMetricsTracker: session_id: give a text, not a {type(session_id).__name__}; the call is left out",
+    )
+    return None
 
 
 def user_id_of(context: Context | None) -> str | None:

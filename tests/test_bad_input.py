@@ -378,6 +378,35 @@ def test_a_client_that_interrupts_leaves_no_value_open() -> None:
     assert read.values.discarded == {"interrupted": 2}
 
 
+@pytest.mark.parametrize("key", ["area.a\nWARNING:root:all is well", "\x1b[2Jarea", "k" * 5000])
+def test_what_comes_from_outside_is_said_in_one_line(key: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A key with a line break in it writes no second line into the log, and a long one no page."""
+    with ld.session("u-1", client=RecordingClient()) as s:
+        s.record(key, 1)
+
+    (said,) = caplog.records
+    assert said.getMessage().isprintable()
+    assert len(said.getMessage()) < 700
+
+
+def test_a_wrong_call_is_said_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """It costs itself; there is nothing of ours to see in a traceback."""
+    with ld.session("u-1", client=RecordingClient()) as s:
+        s.conversion(1, value=2)  # type: ignore[misc]
+        s.revenue()  # type: ignore[call-arg]
+
+    assert [False, False] == [bool(one.exc_info) for one in caplog.records]
+    assert "conversion() got multiple values for argument 'value'" in caplog.text
+    assert "revenue() missing 1 required positional argument: 'value'" in caplog.text
+
+
+def test_a_session_used_before_it_is_entered_says_so() -> None:
+    """`with` is missing: the error says what to write."""
+    with pytest.raises(AttributeError, match=r"enter it first, with session\(\.\.\.\) as s: s\.record"):
+        ld.session("u-1").record("area.a", 1)  # type: ignore[union-attr]
+    assert not hasattr(ld.session("u-1"), "nothing_of_ours")
+
+
 @pytest.mark.parametrize("timeout", ["2", None, float("nan"), -1, object()])
 def test_flush_takes_any_timeout(timeout: Any, caplog: pytest.LogCaptureFixture) -> None:
     """It never raises; what is no number of seconds is said in one line."""
