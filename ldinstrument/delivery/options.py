@@ -25,7 +25,7 @@ class Options:
             default never waits.
         first_pause: the first pause after a failure, in seconds; it doubles.
         longest_pause: the longest one.
-        on_receipt: called with each `Receipt` on a sending thread; must not wait.
+        on_receipt: called with each `Receipt`, on a thread of ours or the one that flushes; must not wait.
         transport: makes the `Transport` from the SDK's configuration, in place of the SDK's connections.
     """
 

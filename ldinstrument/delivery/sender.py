@@ -177,7 +177,7 @@ class Sender:
     def _post_all(self) -> None:
         try:
             while (payload := self._next()) is not None:
-                self._attempt(payload)
+                _contained(partial(self._attempt, payload))
         finally:
             with self._lock:
                 self._posters -= 1
@@ -246,7 +246,7 @@ class Sender:
             self._take_in(payload, late.wait(), key)
 
         try:
-            thread("post", wait)
+            thread("post", partial(_contained, wait))
         except RuntimeError:  # the interpreter is going
             self._take_in(payload, Answer(0, error="TimeoutError"), key)
 
@@ -352,6 +352,14 @@ class Sender:
             self._options.on_receipt(Receipt(*what, answer.status, payload.attempts, answer.seconds, answer.error))
         except Exception as error:
             ledger.failure("on_receipt", error)
+
+
+def _contained(work: Callable[[], None]) -> None:
+    """Do *work* on a thread of ours, which whatever the host's callbacks raise does not end."""
+    try:
+        work()
+    except BaseException as error:
+        ledger.failure("delivery", error)
 
 
 def thread(name: str, work: Callable[[], None]) -> threading.Thread:

@@ -56,6 +56,14 @@ def test_retry_after_is_respected_and_not_hurried():
     assert gate.not_before <= time.monotonic() + 0.5
 
 
+def test_retry_after_never_shortens_the_back_off():
+    """0, or a date that the server's slow clock put into the past, is no invitation to hammer."""
+    for asked in (0.0, 0.001):
+        gate = Gate(first_pause=1000.0, longest_pause=1000.0)
+        gate.failed(retry_after=asked)
+        assert gate.not_before >= time.monotonic() + 400
+
+
 def test_a_refused_key_closes_the_gate_until_it_changes():
     """Infinity for the refused key, now for another."""
     gate = Gate()

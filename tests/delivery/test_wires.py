@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hostile import HostileServer
 from hypothesis import given
 from hypothesis import strategies as st
 from ldclient import Config, Context, LDClient

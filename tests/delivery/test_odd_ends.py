@@ -1,0 +1,222 @@
+"""Servers, clients and callbacks that misbehave in ways of their own: each costs what it must, and is said once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import faults
+import pytest
+from ldclient import Config, Context, LDClient
+
+from ldinstrument.delivery import EventProcessor, FlushReport, aflush, attach, flush
+from ldinstrument.delivery.payloads import Payload
+from ldinstrument.ledger import ledger
+
+CONTEXT = Context.create("u-1")
+
+
+def _until_settled(client: LDClient, patience: float = 30.0) -> None:
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline and (flush(1.0, client).timed_out or ledger.stats().events.pending):
+        time.sleep(0.01)
+
+
+def test_a_date_nobody_can_read_costs_nothing(server, client):
+    """The server's `Date` only bounds debug events; one that overflows does not cost the payload it came with."""
+    server.answer(headers={"Date": "Mon, 01 Jan 99999999999999 00:00:00 GMT"})
+    client.track("a", CONTEXT)
+    assert flush(20.0, client) == FlushReport(delivered=1)
+
+
+def test_one_bad_request_in_an_outage_is_not_three(server, make):
+    """A proxy's single 400 among its 503s is no verdict; three of LaunchDarkly's are."""
+    server.answer(status=503, times=4)
+    server.answer(status=400, times=1)
+    server.answer(status=202)
+    client = make(flush_interval=3600)
+    client.track("a", CONTEXT)
+    _until_settled(client)
+    assert (server.keys(), ledger.stats().events.dropped) == ({"a": 1}, {})
+
+
+def test_an_outage_is_said_once(server, make, caplog):
+    """At the second failure in a row, with its status and no address; the events are kept."""
+    server.answer(status=404)
+    client = make(flush_interval=0.05)
+    client.track("a", CONTEXT)
+    with caplog.at_level(logging.WARNING, "ldinstrument"):
+        deadline = time.monotonic() + 30
+        while len(server.posts) < 5 and time.monotonic() < deadline:
+            flush(0.2, client)
+    said = [record.getMessage() for record in caplog.records if "404" in record.getMessage()]
+    assert len(said) == 1
+    assert "LAUNCHDARKLY_EVENTS_URI" in said[0]
+    assert "127.0.0.1" not in said[0]
+    assert "sdk-" not in said[0]
+
+
+def test_a_single_lost_connection_is_not_said(server, client, caplog):
+    """Kept-alive connections end all the time."""
+    server.answer(reset=True, times=1)
+    client.track("a", CONTEXT)
+    with caplog.at_level(logging.WARNING, "ldinstrument"):
+        assert flush(20.0, client).delivered == 1
+    assert not caplog.records
+
+
+def test_what_is_dropped_by_a_bound_is_said_once(server, make, caplog):
+    """`max_bytes`: the first loss has a line, which says where the count is."""
+    server.answer(status=503)
+    client = make(flush_interval=0.02, max_bytes=400)
+    with caplog.at_level(logging.WARNING, "ldinstrument"):
+        deadline = time.monotonic() + 30
+        while ledger.stats().events.dropped.get("backlog_full", 0) < 3 and time.monotonic() < deadline:
+            client.track("a", CONTEXT)
+            flush(0.05, client)
+    said = [record.getMessage() for record in caplog.records if "max_bytes" in record.getMessage()]
+    assert len(said) == 1
+    assert "stats().events.dropped" in said[0]
+
+
+def test_a_body_that_is_no_json_does_not_stay_in_the_air(server, make):
+    """As a damaged spool may hold: on 413 it cannot be split, so it is dropped by name; the next one is not."""
+    server.answer(status=413, times=1)
+    client = make(flush_interval=3600)
+    engine = client._event_processor._engine
+    client.track("a", CONTEXT)
+    flush(0.0, client)
+    ledger.emitted(2)
+    engine._receive([Payload(b"no json", 2, 2)])
+    _until_settled(client)
+    stats = ledger.stats().events
+    assert (stats.pending, sum(stats.dropped.values()) + stats.delivered) == (0, 3)
+
+
+@pytest.mark.parametrize("odd", [SystemExit(1), RuntimeError("odd")], ids=repr)
+def test_a_callback_that_raises_loses_no_count(server, make, odd):
+    """`on_receipt` is the host's; whatever it raises, the payload has its fate and the next one is sent."""
+
+    def on_receipt(_: object) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise odd
+
+    client = make(flush_interval=3600, on_receipt=on_receipt)
+    for number in range(3):
+        client.track("a", CONTEXT)
+        assert flush(20.0, client).delivered == 1, number
+    assert ledger.stats().events.pending == 0
+
+
+class Foreign:
+    """An event processor of somebody else's."""
+
+    hold = threading.Event()
+
+    def __init__(self, config: object) -> None:
+        """Nothing to keep."""
+
+    def send_event(self, event: object) -> None:
+        """Forget it."""
+
+    def flush(self) -> None:
+        self.hold.wait(60)
+
+    def stop(self) -> None:
+        """Nothing to end."""
+
+
+def test_a_foreign_flush_that_blocks_costs_the_deadline_only(server):
+    """It runs on a thread of its own, for which nobody waits longer than asked."""
+    Foreign.hold.clear()
+    client = LDClient(
+        Config("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url, use_ldd=True,
+               event_processor_class=Foreign)
+    )  # fmt: skip
+    began = time.monotonic()
+    report = flush(0.3, client)
+    took = time.monotonic() - began
+    Foreign.hold.set()
+    assert took < 20
+    assert (report.timed_out, report.confirmed) == (True, False)
+    assert flush(20.0, client) == FlushReport(confirmed=False)
+    client.close()
+
+
+def test_a_closed_client_of_the_sdks_own_has_nothing_to_wait_for(server):
+    """Closed is done; what became of its events it cannot tell."""
+    client = LDClient(
+        Config("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url, use_ldd=True)
+    )
+    attach(client)
+    client.close()
+    assert flush(20.0) == FlushReport(confirmed=False)
+
+
+def test_a_closed_async_client_of_the_sdks_own_has_nothing_to_wait_for(server):
+    """Its own `flush_and_wait` would never end."""
+    pytest.importorskip("ldclient.async_client", reason="SDK 9.17 and newer")
+    from ldclient.async_client import AsyncLDClient
+    from ldclient.async_config import AsyncConfig
+
+    async def main() -> tuple[FlushReport, float]:
+        client = AsyncLDClient(
+            AsyncConfig("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url, use_ldd=True,
+                        diagnostic_opt_out=True)
+        )  # fmt: skip
+        await client.start(20)
+        attach(client)
+        await client.close()
+        began = time.monotonic()
+        return await aflush(60.0), time.monotonic() - began
+
+    report, took = asyncio.run(main())
+    assert report == FlushReport(confirmed=False)
+    assert took < 30
+
+
+PROGRAM = """
+import multiprocessing, sys
+sys.path[:0] = [{here!r}]
+import faults
+from ldclient import LDClient
+
+
+def work(client=None):
+    client = client or LDClient(faults.config({url!r}, flush_interval=3600))
+    client.track("child", faults.CONTEXT)
+
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context({method!r})
+    given = LDClient(faults.config({url!r}, flush_interval=3600)) if {method!r} == "fork" else None
+    child = context.Process(target=work, args=(given,))
+    child.start()
+    child.join(60)
+    sys.exit(child.exitcode)
+"""
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_a_multiprocessing_child_that_returns_has_delivered(server, tmp_path: Path, method: str) -> None:
+    """It leaves by `os._exit`, without `atexit`; what it recorded is delivered all the same."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM.format(here=str(faults.HERE), url=server.url, method=method))
+    done = subprocess.run(
+        [sys.executable, str(program)], env=faults._environment(), timeout=100, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert server.keys() == {"child": 1}
+
+
+def test_options_are_keywords_of_the_processor(server, make):
+    """A misspelt one is an error where it is written."""
+    with pytest.raises(TypeError):
+        partial(EventProcessor, spol="x")(faults.config(server.url))
