@@ -211,7 +211,7 @@ class _WatchedHTTP:
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            self.request.disconnected()  # after the last byte that is a matter of course, and changes nothing
+            self._left()
         return message
 
     async def send(self, message: Message) -> None:
@@ -220,10 +220,17 @@ class _WatchedHTTP:
         try:
             await self._send(message)
         except OSError:  # how a server says that nobody reads any more
-            self.request.disconnected()
+            self._left()
             raise
         if _is_last(message):
             self.request.returned()
+
+    def _left(self) -> None:
+        """The client has left; after the last byte that is a matter of course, and changes nothing."""
+        if self.request.bodiless and self.request.status:  # Hypercorn says so after the head, which was all
+            self.request.returned()
+        else:
+            self.request.disconnected()
 
     def stopped(self) -> None:
         """The application has returned; without the end of a response that is a failure."""

@@ -319,3 +319,19 @@ def test_a_route_of_an_included_router_has_its_prefixes(events: testing.Recordin
 
     routes = [event.data["route"] for event in events.of("request.interactions")]
     assert routes == ["/v1/shops/{shop}/items/{item}", "/v2/shops/{shop}/items/{item}"]
+
+
+@pytest.mark.parametrize(("method", "status", "left"), [("HEAD", 200, 0), ("GET", 304, 0), ("GET", 200, 1)])
+def test_a_response_without_a_body_is_complete_with_its_head(
+    events: testing.RecordingClient, method: str, status: int, left: int
+) -> None:
+    """Some servers say that the client has left as soon as the head is out: only a body could still be missing."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        assert (await receive())["type"] == "http.disconnect"
+
+    asyncio.run(call(SessionMiddleware(app, context="ada"), http(method=method), {"type": "http.disconnect"}))
+
+    done = events.only("request.interactions")
+    assert (done.data["abandoned"], done.data["successes"]) == (left, 1 - left)
