@@ -36,13 +36,16 @@ def _far(certificate) -> Iterator[HostileServer]:
         yield server
 
 
-def _client(server: HostileServer, trusted: str | None, receipts: list[Receipt]) -> LDClient:
+def _client(
+    server: HostileServer, trusted: str | None, receipts: list[Receipt], host: str = "127.0.0.1", **http: bool
+) -> LDClient:
     from functools import partial
 
     made = partial(EventProcessor, on_receipt=receipts.append, close_timeout=0.2)
+    url = server.url.replace("127.0.0.1", host)
     return LDClient(
-        Config("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url, use_ldd=True,
-               flush_interval=3600, http=HTTPConfig(ca_certs=trusted), plugins=[Plugin()], event_processor_class=made)
+        Config("sdk-key", base_uri=url, events_uri=url, stream_uri=url, use_ldd=True, flush_interval=3600,
+               http=HTTPConfig(ca_certs=trusted, **http), plugins=[Plugin()], event_processor_class=made)
     )  # fmt: skip
 
 
@@ -68,3 +71,22 @@ def test_an_untrusted_certificate_is_a_failure_that_is_kept(far):
     assert far.posts == []
     client.close()
     assert ledger.stats().events.pending == 1
+
+
+def test_a_certificate_for_another_name_is_not_trusted(far, certificate):
+    """Trusted, but made for 127.0.0.1: whoever answers as localhost is somebody else."""
+    receipts: list[Receipt] = []
+    client = _client(far, certificate[0], receipts, host="localhost")
+    client.track("a", CONTEXT)
+    assert flush(2.0, client).failed == 1
+    assert (receipts[0].status, receipts[0].error) == (0, "SSLCertVerificationError")
+    assert far.posts == []
+    client.close()
+
+
+def test_verification_can_be_switched_off_as_in_the_sdk(far):
+    """`HTTPConfig(disable_ssl_verification=True)`, for a proxy that signs for itself."""
+    client = _client(far, None, [], disable_ssl_verification=True)
+    client.track("a", CONTEXT)
+    assert flush(20.0, client) == FlushReport(delivered=1)
+    client.close()
