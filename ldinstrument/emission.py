@@ -219,9 +219,11 @@ def postpone(work: Callable[[], None]) -> None:
     """Leave *work* for the next safe moment.
 
     A finaliser runs wherever the garbage collector struck, perhaps inside the SDK's queue with its lock held: `track`
-    from there would wait for itself. Appending to a deque is all that such code may do.
+    from there would wait for itself. Appending to a deque is all that such code may do. At exit, when modules have been
+    emptied already, there is no later.
     """
-    _later.append(work)
+    if _later is not None:
+        _later.append(work)
 
 
 def settle() -> None:

@@ -174,7 +174,7 @@ class Body(WatchedIterator):
 
     def __del__(self) -> None:
         # A test client that never closes its response; a finaliser is no place to emit (see emission.postpone).
-        if not self._closed:
+        if not self._closed and postpone is not None:  # at exit, modules are emptied before what they hold
             postpone(self.close)
 
 

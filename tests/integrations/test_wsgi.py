@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import io
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 from wsgiref.util import FileWrapper, setup_testing_defaults
@@ -279,3 +281,18 @@ def test_the_duration_ends_with_the_last_byte(events: testing.RecordingClient) -
     duration = events.only("request.duration").value
     assert duration is not None
     assert duration < 200
+
+
+def test_a_body_that_outlives_its_program_goes_without_a_word() -> None:
+    """Nobody closed the response, and the interpreter is taking itself apart."""
+    program = """
+import builtins
+from ldinstrument.integrations.wsgi import SessionMiddleware
+def app(environ, start):
+    start("200 OK", [])
+    return [b"ok"]
+builtins.kept = SessionMiddleware(app, context="ada")({"REQUEST_METHOD": "GET"}, lambda *arguments: None)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
