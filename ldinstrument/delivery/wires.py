@@ -60,7 +60,7 @@ class DirectTransport:
             except Exception as error:
                 return _nothing(error, began, lost=False)
         sent = self._send(wire, payload, headers, time.monotonic() + self._read_timeout)
-        return sent or self._answer(wire, began)
+        return sent or self._answer(wire, began, time.monotonic() + self._read_timeout)
 
     def ready(self) -> bool:
         """Whether `post_by` would find an open connection."""
@@ -81,8 +81,9 @@ class DirectTransport:
         wire = self._warm()
         if wire is None:
             return None
-        deadline = min(deadline, began + self._read_timeout)
-        return self._send(wire, payload, headers, deadline) or self._answer(wire, began, deadline)
+        latest = began + self._read_timeout
+        sent = self._send(wire, payload, headers, min(deadline, latest))
+        return sent or self._answer(wire, began, min(deadline, latest), latest)
 
     def close(self) -> None:
         """Close idle connections."""
@@ -128,14 +129,14 @@ class DirectTransport:
             return _nothing(error, began, lost=not isinstance(error, TimeoutError))
         return None
 
-    def _answer(self, wire: Wire, began: float, deadline: float | None = None) -> Answer | Any:
-        """Wait until *deadline*, or as long as the configuration allows."""
+    def _answer(self, wire: Wire, began: float, until: float, latest: float = 0.0) -> Answer | Any:
+        """Wait until *until*; somebody else may wait until *latest*, when that is later and nothing came yet."""
         try:
-            status, headers = wire.answer(time.monotonic() + self._read_timeout if deadline is None else deadline)
+            status, headers = wire.answer(until)
         except BaseException as error:
             late = isinstance(error, TimeoutError)
-            if late and deadline is not None and not wire.heard:
-                return Outstanding(lambda: self._answer(wire, began))
+            if late and until < latest and not wire.heard:
+                return Outstanding(lambda: self._answer(wire, began, latest))
             wire.close()
             if not isinstance(error, Exception):
                 raise
