@@ -30,6 +30,12 @@ class Late:
     active: bool = False
 
 
+def told(error: Exception) -> str:
+    """What may be said of a failure: its kind; of SQLite's the text, too, which names no address and no key."""
+    kind = type(error).__name__
+    return f"{kind}: {error}" if type(error).__module__ == "sqlite3" else kind
+
+
 class Patience:
     """Brings deltas and ends to a store, now or later. Safe for several threads; nothing here raises.
 
@@ -112,7 +118,7 @@ class Patience:
         say(
             "store_down",
             type(self._store).__name__,
-            f"the session store does not answer ({type(error).__name__}): up to {self._most} requests' numbers "
+            f"the session store does not answer ({told(error)}): up to {self._most} requests' numbers "
             "wait in memory, and requests go on without it",
         )
         self._failing()

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ..delivery.complaints import say
 from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed
 from .records import Gone, Record, closed, gone, merged, readable
 
@@ -62,6 +63,7 @@ class SqliteStore:
         self._timeout = timeout
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
 
     # -- open sessions ---------------------------------------------------------------------------
     def merge(self, key: str, delta: Delta) -> Merged | None:
@@ -213,6 +215,14 @@ class SqliteStore:
         try:
             if self._connection is None:
                 self._connection = _opened(self._path, self._timeout)
+                self._file = _identity(self._path)
+            elif _identity(self._path) != self._file:
+                say(
+                    "store_moved",
+                    type(self).__name__,
+                    "the SQLite file of the session store was moved, deleted or replaced while it is in use: restart "
+                    "all workers; until then they do not share their sessions",
+                )
             yield self._connection
         finally:
             self._lock.release()
@@ -231,6 +241,15 @@ class SqliteStore:
                 if file.in_transaction:
                     file.execute("ROLLBACK")
                 raise
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file is at *path*, whatever it is called; None when there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _opened(path: Path, timeout: float) -> sqlite3.Connection:

@@ -14,6 +14,7 @@ from ..delivery.complaints import say
 from ..delivery.gates import retry_after
 from ..delivery.transport import Answer
 from ..ledger import ledger
+from .patience import told
 from .protocol import Rules, Sealed, Store
 from .sealing import Sealing, as_payload, as_sealed
 from .sending import Outlet
@@ -92,7 +93,7 @@ class Sweep:
             say(
                 "sweep",
                 type(error).__name__,
-                f"a sweep of the session store failed ({type(error).__name__}): later again",
+                f"a sweep of the session store failed ({told(error)}): later again",
             )
         return self.report
 

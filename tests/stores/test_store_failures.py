@@ -316,6 +316,37 @@ def test_a_locked_sqlite_file_costs_a_wait_and_no_number(keep, tmp_path):
     assert json.loads(raw.end("session:v-1", "ended"))["t"][0] == 6
 
 
+def test_what_is_wrong_with_a_sqlite_file_is_said(keep, tmp_path, caplog):
+    """SQLite's own words, once; the numbers wait for somebody who mends it."""
+    (tmp_path / "x.db").write_bytes(b"not a database" * 100)
+    store = keep(SqliteStore(tmp_path / "x.db"), client=RecordingClient())
+
+    refs = [visit(store) for _ in range(3)]
+    report = store.sweep()
+    (tmp_path / "x.db").unlink()
+    until(lambda: store.catch_up() or store.waiting == 0)
+
+    assert not any(ref.stored for ref in refs)
+    assert (report.complete, report.error) == (False, "DatabaseError")
+    assert [
+        record.message for record in caplog.records if "does not answer (DatabaseError: file is not" in record.message
+    ]
+    assert store.holdings().open == 1
+
+
+def test_a_sqlite_file_that_is_taken_away_is_missed(keep, tmp_path, caplog):
+    """Its workers go on with what they have open, which nobody who starts later can see: that is said, once."""
+    store = keep(SqliteStore(tmp_path / "x.db"), client=RecordingClient())
+
+    assert visit(store).stored
+    assert "restart all workers" not in caplog.text
+    (tmp_path / "x.db").rename(tmp_path / "y.db")
+    for _ in range(3):
+        assert visit(store).stored
+
+    assert caplog.text.count("restart all workers") == 1
+
+
 def test_a_sqlite_file_is_readable_by_its_owner_only(tmp_path):
     """It holds the keys of contexts."""
     store = SqliteStore(tmp_path / "x.db")
