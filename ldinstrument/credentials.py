@@ -152,7 +152,7 @@ def find_api_token(
         if differing:
             remarks.append(f"another token stands in {' and '.join(differing)}; the one from {first.source} is used")
         return Token(first.reveal(), first.source, tuple(remarks))
-    if prompt or (prompt is None and _on_a_terminal()):
+    if prompt or (prompt is None and on_a_terminal()):
         return _ask(remarks)
     raise CredentialsError("; ".join([*remarks, f"no LaunchDarkly API token: {_ADVICE}"]))
 
@@ -203,7 +203,8 @@ def _shown(path: Path) -> str:
     return str(path)
 
 
-def _on_a_terminal() -> bool:
+def on_a_terminal() -> bool:
+    """Whether somebody is there to answer a question."""
     try:
         return sys.stdin.isatty() and sys.stderr.isatty()
     except (AttributeError, ValueError):  # closed or replaced streams

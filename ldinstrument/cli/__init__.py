@@ -10,14 +10,28 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import LDInstrumentError, missing_extra
+from . import streams
+
+READER_GONE = 141
+"""What a shell calls the end of a program whose reader has gone (128 + SIGPIPE)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     Args:
-        arguments: instead of `sys.argv[1:]`.
+        arguments: instead of `sys.argv[1:]`; with them, the process is somebody else's and goes on.
     """
+    if arguments is not None:
+        try:
+            return _run(arguments)
+        finally:
+            streams.give_back()
+    streams.forgiving()
+    return streams.leave(_run(sys.argv[1:]))
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         from .app import app
     except ImportError as error:
@@ -26,13 +40,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(missing_extra("cli", error.name or "typer"), file=sys.stderr)
         return 1
     try:
-        app(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="ldinstrument")
+        app(args=list(arguments), prog_name="ldinstrument")
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else 1 if exit_.code else 0
+    except streams.ReaderGone:
+        streams.reader_has_gone()
+        return READER_GONE
     except LDInstrumentError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _failed(str(error))
     except OSError as error:  # a taken port, a full disk
-        print(f"error: {error.strerror or error}", file=sys.stderr)
-        return 1
+        return _failed(error.strerror or str(error))
     return 0
+
+
+def _failed(reason: str) -> int:
+    line = " ".join(reason.split())
+    print(f"error: {''.join(one if one.isprintable() else '?' for one in line)}", file=sys.stderr)
+    return 1

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from .. import __version__
 from . import doctor, local, metrics, plans, sweep
+from .terminal import say
 
 app = typer.Typer(
     name="ldinstrument",
@@ -22,3 +26,18 @@ app.command()(local.readout)
 app.command()(local.tail)
 app.command()(sweep.sweep)
 app.add_typer(metrics.app, name="metrics")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        say(f"ldinstrument {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which it is.")
+    ] = False,
+) -> None:
+    pass

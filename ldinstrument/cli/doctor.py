@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated
 
 import typer
 
 from ..doctor import Finding, examine, examine_all
 from .plans import declared
-from .terminal import DRIFT, FAILED, AsJson, HostName, Project, connect, out, print_json, progress, row, say, table
+from .terminal import (
+    DRIFT,
+    FAILED,
+    AsJson,
+    HostName,
+    Project,
+    as_typed,
+    connect,
+    err,
+    out,
+    print_json,
+    progress,
+    row,
+    say,
+    table,
+)
 
 _STYLES = {"ok": "green", "warning": "yellow", "broken": "red", "unknown": "dim"}
+_OURS = re.compile(r"ldinstrument (apply|doctor|metrics \w+)\b")
+ByMetric = dict[str, list[Finding]]
 
 
 def doctor(
@@ -30,13 +48,20 @@ def doctor(
     """
     found = declared(code)
     known = code or metric in {one.key for one in found.metrics}
+    by_metric: ByMetric = {}
     with connect(project, host) as api, progress("examining"):
         if metric is not None:
             walked = examine(metric, api, found.metrics if known else ())
-            by_metric: dict[str, list[Finding]] = {}
         else:
             walked, by_metric = examine_all(api, found.metrics)
-    everything = [*walked, *(finding for told in by_metric.values() for finding in told)]
+    if not code and metric is None:
+        by_metric = _existing(by_metric)
+
+    def typed(finding: Finding) -> Finding:
+        return replace(finding, command=_typed(finding.command, code or (), project, host))
+
+    walked = [typed(one) for one in walked]
+    by_metric = {key: [typed(one) for one in told] for key, told in by_metric.items()}
     if as_json:
         print_json({
             "findings": [asdict(one) for one in walked],
@@ -46,22 +71,40 @@ def doctor(
         _show(walked)
         if by_metric:
             _show_all(by_metric)
-    raise typer.Exit(_code(everything))
+        if not code and metric is None:
+            say("for the metrics of your code: ldinstrument doctor --code YOUR_PACKAGE", on=err())
+    raise typer.Exit(_code([*walked, *(finding for told in by_metric.values() for finding in told)]))
+
+
+def _existing(by_metric: ByMetric) -> ByMetric:
+    """Nobody said that there is code that needs the standard metrics: those that do not exist are no finding."""
+    return {key: told for key, told in by_metric.items() if all(one.check != "metric" for one in told)}
+
+
+def _typed(command: str, code: Sequence[str], project: str | None, host: str | None) -> str:
+    """The *command* that a finding names, for the very code, project and host that this one was called with."""
+    if not (ours := _OURS.match(command)):
+        return command
+    words = ours.group()
+    if words.endswith("apply"):
+        words = " ".join([words, *code])
+    elif words.endswith("doctor") and "--code" not in command:
+        words = " ".join([words, *(f"--code {target}" for target in code)])
+    return as_typed(words, project, host) + command[ours.end() :]
 
 
 def _show(findings: Sequence[Finding]) -> None:
-    shown = table("", "Check", "What was seen")
+    """Lines, not a table: addresses and commands are there to be copied."""
+    width = max(len(finding.check) for finding in findings)
     for finding in findings:
-        lines = [finding.what]
+        say(f"{finding.status:8} {finding.check:{width}}  {finding.what}", _STYLES[finding.status])
         if finding.why:
-            lines.append(f"why it matters: {finding.why}")
+            say(f"{'':{width + 11}}why it matters: {finding.why}")
         if finding.command:
-            lines.append(f"what helps: {finding.command}")
-        row(shown, finding.status, finding.check, "\n".join(lines), style=_STYLES[finding.status])
-    out().print(shown)
+            say(f"{'':{width + 11}}what helps: {finding.command}")
 
 
-def _show_all(by_metric: dict[str, list[Finding]]) -> None:
+def _show_all(by_metric: ByMetric) -> None:
     """One line per metric and finding; what helps is said once, however many metrics it would help."""
     shown = table("Metric", "", "What was seen", keys=by_metric)
     for key, told in by_metric.items():

@@ -106,8 +106,7 @@ def tail(
 
 def _print_event(event: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps(event, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
+        print_json(event, indent=None)
         return
     created = event.get("creationDate") or event.get("startDate") or 0
     clock = datetime.fromtimestamp(created / 1000, timezone.utc).astimezone().strftime("%H:%M:%S")

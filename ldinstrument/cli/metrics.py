@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
 import typer
 
-from ..errors import DefinitionError, NotFound
+from ..credentials import on_a_terminal
+from ..errors import NotFound
 from ..metrics import Aggregation, Measure, Metric, SuccessCriteria
 from ..rest import RemoteMetric, json_patch
 from ..rest.bodies import AnyMetric, ClickMetric, MatchKind, PageViewMetric, UrlMatch
@@ -26,12 +27,14 @@ from .terminal import (
     row,
     say,
     table,
+    warn,
     when,
 )
 
 app = typer.Typer(help="Metrics in LaunchDarkly, one by one.", no_args_is_help=True)
 Key = Annotated[str, typer.Argument(help="The metric's key.")]
 Texts = list[str] | None
+Kind = Literal["custom", "pageview", "click"]
 
 
 @app.command("list")
@@ -39,11 +42,14 @@ def list_(
     query: Annotated[str | None, typer.Option("--query", "-q", help="Words in the key or the name.")] = None,
     tag: Annotated[Texts, typer.Option("--tag", help="Only with this tag; several: with all of them.")] = None,
     event_key: Annotated[Texts, typer.Option("--event-key", help="Only those that read this event.")] = None,
-    kind: Annotated[str | None, typer.Option("--kind", help="custom, pageview or click.")] = None,
+    kind: Annotated[Kind | None, typer.Option("--kind", help="Only of this kind.")] = None,
     used_in: Annotated[
-        str | None, typer.Option("--used-in", help="experiments, guarded_rollouts, any or none.")
+        Literal["experiments", "guarded_rollouts", "any", "none"] | None,
+        typer.Option("--used-in", help="Only those in use there."),
     ] = None,
-    sort: Annotated[str, typer.Option("--sort", help="createdAt or name; with - before it descending.")] = "name",
+    sort: Annotated[
+        Literal["name", "-name", "createdAt", "-createdAt"], typer.Option("--sort", help="With - before it descending.")
+    ] = "name",
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="At most so many.")] = None,
     project: Project = None,
     host: HostName = None,
@@ -117,23 +123,23 @@ def _show(metric: RemoteMetric) -> None:
         "version": metric.version,
         "last seen": when(metric.last_seen),
         "archived": "yes" if metric.archived else None,
-        "in LaunchDarkly": metric.url,
     }
     for name, value in facts.items():
         if value not in (None, ""):
             row(shown, name, value)
     out().print(shown)
+    say(metric.url)
 
 
 @app.command()
 def create(
     key: Key,
-    measure: Annotated[str, typer.Option("--measure", "-m", help="value, count or occurrence.")] = "value",
+    measure: Annotated[Measure | None, typer.Option("--measure", "-m", help="What is counted; else value.")] = None,
     unit: Annotated[str | None, typer.Option("--unit", "-u", help="What a value is counted in.")] = None,
     lower: Annotated[
         bool | None, typer.Option("--lower-is-better/--higher-is-better", help="Which way is success.")
     ] = None,
-    aggregation: Annotated[str | None, typer.Option("--aggregation", help="average or sum.")] = None,
+    aggregation: Annotated[Aggregation | None, typer.Option("--aggregation", help="Of the values of a unit.")] = None,
     percentile: Annotated[int | None, typer.Option("--percentile", help="Analyse this percentile, such as 95.")] = None,
     event_key: Annotated[str | None, typer.Option("--event-key", help="The event it reads; else its key.")] = None,
     analysis_unit: Annotated[Texts, typer.Option("--analysis-unit", help="A context kind; may be repeated.")] = None,
@@ -143,7 +149,9 @@ def create(
     name: Annotated[str | None, typer.Option("--name", help="What people read.")] = None,
     description: Annotated[str, typer.Option("--description", help="What people read.")] = "",
     tag: Annotated[Texts, typer.Option("--tag", help="May be repeated.")] = None,
-    kind: Annotated[str, typer.Option("--kind", help="custom, pageview or click.")] = "custom",
+    kind: Annotated[Kind, typer.Option("--kind", help="custom is what programs send, the others are for browsers.")] = (
+        "custom"
+    ),
     url: Annotated[
         Texts,
         typer.Option(
@@ -156,24 +164,27 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Create a metric by hand. Better: declare it in the code, and apply."""
-    criteria = None if lower is None else "LowerThanBaseline" if lower else "HigherThanBaseline"
+    criteria: SuccessCriteria | None = None if lower is None else "LowerThanBaseline" if lower else "HigherThanBaseline"
     labels: dict[str, Any] = {
         "name": name,
         "description": description,
         "tags": tuple(tag or ()),
         "analysis_units": tuple(analysis_unit or ()) or None,
     }
+    of_events = {"--measure": measure, "--unit": unit, "--aggregation": aggregation, "--percentile": percentile,
+                 "--event-key": event_key, "--zero-fill": zero_fill}  # fmt: skip
     metric: AnyMetric
     if kind == "custom":
+        if measure in (None, "value"):
+            _require({"--unit": unit, "--lower-is-better or --higher-is-better": criteria}, "a value")
+        _refuse({"--url": url, "--selector": selector or None}, "pageview or click")
         metric = Metric(
-            key, cast("Measure", measure), unit=unit, success_criteria=cast("SuccessCriteria | None", criteria),
-            aggregation=cast("Aggregation | None", aggregation), percentile=percentile, event_key=event_key,
-            zero_fill=zero_fill, **labels,
+            key, measure or "value", unit=unit, success_criteria=criteria, aggregation=aggregation,
+            percentile=percentile, event_key=event_key, zero_fill=zero_fill, **labels,
         )  # fmt: skip
     else:
-        metric = _browser_metric(
-            kind, key, url or [], selector, {**labels, "success_criteria": criteria or "HigherThanBaseline"}
-        )
+        _refuse(of_events, "custom")
+        metric = _browser_metric(kind, key, url or [], selector, criteria, labels)
     with connect(project, host) as api:
         created = api.create(metric)
     if as_json:
@@ -182,13 +193,32 @@ def create(
         say(f"created: {created.key}  {created.url}", "green")
 
 
-def _browser_metric(kind: str, key: str, urls: list[str], selector: str, labels: dict[str, Any]) -> AnyMetric:
-    matches = tuple(UrlMatch(cast("MatchKind", how), text) for how, _, text in (url.partition(":") for url in urls))
+def _refuse(options: dict[str, Any], kind: str) -> None:
+    """Options that would be left out without a word."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise typer.BadParameter(f"{', '.join(given)}: only for --kind {kind}")
+
+
+def _require(options: dict[str, Any], what: str) -> None:
+    missing = [name for name, value in options.items() if not value]
+    if missing:
+        raise typer.BadParameter(f"{what} needs {' and '.join(missing)}")
+
+
+def _browser_metric(
+    kind: Kind, key: str, urls: list[str], selector: str, criteria: SuccessCriteria | None, labels: dict[str, Any]
+) -> AnyMetric:
+    _require({"--url": urls, **({"--selector": selector} if kind == "click" else {})}, f"a {kind}")
+    parted = [url.partition(":") for url in urls]
+    if wrong := [url for url, (how, _, _) in zip(urls, parted, strict=True) if how not in get_args(MatchKind)]:
+        raise typer.BadParameter(f"--url: {wrong[0]!r} is not KIND:TEXT, with {', '.join(get_args(MatchKind))} as KIND")
+    matches = tuple(UrlMatch(cast("MatchKind", how), text) for how, _, text in parted)
+    success: SuccessCriteria = criteria or "HigherThanBaseline"
     if kind == "pageview":
-        return PageViewMetric(key, matches, **labels)
-    if kind == "click":
-        return ClickMetric(key, matches, selector, **labels)
-    raise DefinitionError(f"--kind: {kind!r} is not one of custom, pageview, click")
+        _refuse({"--selector": selector or None}, "click")
+        return PageViewMetric(key, matches, success_criteria=success, **labels)
+    return ClickMetric(key, matches, selector, success_criteria=success, **labels)
 
 
 @app.command()
@@ -214,18 +244,26 @@ def update(
         for field, value in wanted.items():
             say(f"{field}: {_now(metric, field)!r} -> {value!r}", on=err() if as_json else None)
         used = metric.experiments or 0
-        if (
-            used
-            and err().is_terminal
-            and not as_json
-            and not confirmed(f"{used} experiments use it; change it?", yes=yes)
-        ):
+        asked = used and on_a_terminal() and not as_json
+        if asked and not confirmed(f"{used} experiments use it; change it?", yes=yes):
             raise typer.Exit(FAILED)
         changed = api.update(key, wanted, comment=comment)
     if as_json:
         print_json(dict(changed.raw))
     else:
         say(f"updated: {changed.key}  {changed.url}", "green")
+    left = [field for field, value in wanted.items() if not _taken(value, _now(changed, field))]
+    for field in left:
+        warn(f"LaunchDarkly accepted the request, and {field} still is {_now(changed, field)!r}: is it spelt right?")
+    if left:
+        raise typer.Exit(FAILED)
+
+
+def _taken(wanted: Any, now: Any) -> bool:
+    """Whether LaunchDarkly's answer shows what was asked for: fields that it does not know it leaves out in silence."""
+    if isinstance(wanted, list) and isinstance(now, list):
+        return sorted(map(str, wanted)) == sorted(map(str, now))
+    return bool(wanted == now or (not wanted and not now))
 
 
 def _parsed(change: str) -> tuple[str, Any]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import sys
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from .. import metrics as definitions
 from .. import plans
+from ..credentials import on_a_terminal
 from ..metrics import Metric
 from ..naming import naming_complaints
 from ..plans import Change, Plan
 from ..scan import Scan, scan
+from . import streams
 from .terminal import (
     CHANGES,
     DRIFT,
@@ -23,6 +25,7 @@ from .terminal import (
     HostName,
     Project,
     Yes,
+    as_typed,
     confirmed,
     connect,
     err,
@@ -44,6 +47,7 @@ Targets = Annotated[
     ),
 ]
 Update = Annotated[bool, typer.Option("--update", help="Also change metrics that differ from the code.")]
+IMPORT_SECONDS = 10.0
 _SHOWN = 10
 _MARKS = {"create": ("+", "green"), "unchanged": ("=", "dim"), "drift": ("~", "yellow"), "error": ("!", "red")}
 
@@ -67,7 +71,7 @@ def plan(
         print_json(_json(made, found, code))
     else:
         show(made, found)
-        _next_step(made, targets, update)
+        _next_step(made, found, targets, update, lambda command: as_typed(command, project, host))
     raise typer.Exit(code)
 
 
@@ -113,9 +117,32 @@ def declared(targets: Sequence[str] | None) -> Scan:
         catalog = definitions.catalog
         metrics = tuple(catalog)
         return Scan(metrics, {metric.key: "" for metric in metrics})
-    # What the imported code prints must not end up among the JSON.
-    with progress("importing") as report, contextlib.redirect_stdout(sys.stderr):
-        return scan(targets, progress=lambda name: report(f"importing {name}", 0, 0))
+    streams.keep_for_answers()
+    with progress("importing") as report, _patience() as importing:
+
+        def imports(name: str) -> None:
+            importing.append(name)
+            report(f"importing {name}", 0, 0)
+
+        return scan(targets, progress=imports)
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[list[str]]:
+    """Say what is being imported when that takes long: a module may run the whole program on import."""
+    importing: list[str] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(IMPORT_SECONDS):
+            for name in importing[-1:]:
+                say(f"still importing {name}; does it run the program on import? (Ctrl-C ends this)", on=err())
+
+    threading.Thread(target=watch, name="ldinstrument-importing", daemon=True).start()
+    try:
+        yield importing
+    finally:
+        over.set()
 
 
 def plan_code(made: Plan, found: Scan) -> int:
@@ -174,7 +201,6 @@ def _what(change: Change) -> Iterator[str]:
     if change.action == "drift" and change.found is not None:
         count = change.found.experiments
         yield "used by an unknown number of experiments" if count is None else f"used by {count} experiments"
-        yield change.found.url
     if change.place and change.action != "unchanged":
         yield f"declared at {change.place}"
 
@@ -196,6 +222,10 @@ def definition(metric: Metric) -> str:
 
 
 def _remarks(made: Plan, found: Scan) -> Iterator[str]:
+    for change in made.changes:
+        # Not in the table, which would break the address in two.
+        if change.found is not None and change.action in ("drift", "error"):
+            yield f"{_MARKS[change.action][0]} {change.metric.key}: {change.found.url}"
     for one in made.finer:
         yield f"! {one.advice()}"
     for _, advice in made.missing_units:
@@ -228,16 +258,21 @@ def _summary(made: Plan) -> str:
     return ", ".join(parts) + (f", {len(made.errors)} in error" if made.errors else "")
 
 
-def _next_step(made: Plan, targets: Sequence[str] | None, update: bool) -> None:
+def _next_step(
+    made: Plan, found: Scan, targets: Sequence[str] | None, update: bool, typed: Callable[[str], str]
+) -> None:
     if not targets:
         say("these are the standard metrics; ldinstrument plan YOUR_PACKAGE plans what your code needs", on=err())
-    target = "".join(f" {target}" for target in targets or ())
+    elif not found.metrics:
+        looked = ", ".join(found.modules[:_SHOWN])
+        say(f"nothing declares a metric in {len(found.modules)} modules: {looked}", "red", on=err())
+    apply = typed(" ".join(["ldinstrument apply", *(targets or ())]))
     if made.errors:
         say("nothing can be applied before the errors are mended", "red", on=err())
     elif made.drift and (update or not made.create):
-        say(f"next: ldinstrument apply{target} --update (running experiments need a new iteration)", on=err())
+        say(f"next: {apply} --update (running experiments need a new iteration)", on=err())
     elif made.create:
-        say(f"next: ldinstrument apply{target}", on=err())
+        say(f"next: {apply}", on=err())
 
 
 # -- applying ------------------------------------------------------------------------------------
@@ -250,7 +285,7 @@ def _to_update(made: Plan) -> list[Change]:
 def _may_update(made: Plan, yes: bool, as_json: bool) -> bool:
     changing = _to_update(made)
     used = sum((change.found.experiments or 0) for change in changing if change.found)
-    if as_json or yes or not err().is_terminal:
+    if as_json or yes or not on_a_terminal():
         return True
     with contextlib.suppress(typer.Abort):
         return confirmed(f"change {len(changing)} metrics, used by {used} experiments?", yes=yes)
@@ -263,6 +298,9 @@ def _results(done: Plan) -> None:
             say(f"{change.result}: {change.metric.key}  {change.found.url if change.found else ''}", "green")
     for change in done.failed:
         warn(f"{change.result}: {change.metric.key}{f': {change.failure}' if change.failure else ''}")
+    for change in done.not_taken:
+        fields = ", ".join(f"{one.field} is {one.found!r}" for one in change.differences)
+        warn(f"{change.metric.key}: LaunchDarkly accepted the request, and still {fields}")
     left = [change.metric.key for change in done.drift if change.result != "updated"]
     if left:
         say(f"still different, see --update: {', '.join(left)}", "yellow")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import sys
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,9 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from ..credentials import find_api_host
+from ..credentials import find_api_host, on_a_terminal
 from ..plans import Progress as Report
 from ..rest import MetricsAPI
+from . import streams
 
 Project = Annotated[
     str | None, typer.Option("--project", "-p", metavar="KEY", help="LaunchDarkly project; else LAUNCHDARKLY_PROJECT.")
@@ -39,14 +40,19 @@ LOCAL_SECONDS = 5.0
 FAILED, USAGE, CHANGES, DRIFT = 1, 2, 3, 4
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise streams.ReaderGone
+
+
 def out() -> Console:
     """Where answers go."""
-    return Console(highlight=False)
+    return _Console(file=streams.answers(), highlight=False)
 
 
 def err() -> Console:
     """Where everything else goes."""
-    return Console(stderr=True, highlight=False)
+    return _Console(stderr=True, highlight=False)
 
 
 def say(text: str, style: str = "", *, on: Console | None = None) -> None:
@@ -56,7 +62,7 @@ def say(text: str, style: str = "", *, on: Console | None = None) -> None:
 
 def _plain(text: str) -> str:
     """*text* without control characters: names in LaunchDarkly are other people's, and this is a terminal."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "?", text)
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", "?", text)
 
 
 def warn(text: str) -> None:
@@ -64,9 +70,21 @@ def warn(text: str) -> None:
     say(f"warning: {text}", "yellow", on=err())
 
 
-def print_json(value: Any) -> None:
-    """Print JSON to stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+def print_json(value: Any, *, indent: int | None = 2) -> None:
+    """Print JSON to stdout, at once."""
+    stream = streams.answers()
+    if stream is None:
+        return
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    try:
+        text.encode(stream.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=indent)
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        raise streams.ReaderGone from None
 
 
 def connect(project: str | None, host: str | None) -> MetricsAPI:
@@ -85,6 +103,12 @@ def _patiently(seconds: float) -> None:
     time.sleep(seconds)
 
 
+def as_typed(command: str, project: str | None, host: str | None) -> str:
+    """*command* with the options that this one was called with, so that it can be pasted."""
+    options = [f"--{name} {shlex.quote(given)}" for name, given in (("project", project), ("host", host)) if given]
+    return " ".join([command, *options])
+
+
 def table(*columns: str, right: Sequence[str] = (), keys: Iterable[str] = ()) -> Table:
     """An empty table that folds long words instead of cutting them.
 
@@ -94,13 +118,14 @@ def table(*columns: str, right: Sequence[str] = (), keys: Iterable[str] = ()) ->
             be copied.
     """
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    widest = min(40, max((len(key) for key in keys), default=1))
+    # A fixed width: rich forgets a minimum while it shrinks columns, and then cuts the last one off.
+    widest = min(40, out().width // 2, max((len(key) for key in keys), default=6))
     for column in columns:
         made.add_column(
             column,
             overflow="fold",
             justify="right" if column in right else "left",
-            min_width=widest if column in ("Key", "Metric") else None,
+            width=widest if column in ("Key", "Metric") else None,
         )
     return made
 
@@ -118,7 +143,7 @@ def confirmed(question: str, *, yes: bool) -> bool:
     """
     if yes:
         return True
-    if not sys.stdin.isatty():
+    if not on_a_terminal():
         say("error: not on a terminal, so nobody can confirm; say --yes", "red", on=err())
         raise typer.Exit(USAGE)
     return typer.confirm(question, err=True)
@@ -130,7 +155,7 @@ def progress(what: str) -> Iterator[Report]:
     console = err()
     bar = Progress(
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console,
-        transient=True, disable=not console.is_terminal,
+        transient=True, disable=not on_a_terminal(),
     )  # fmt: skip
     with bar:
         task = bar.add_task(what, total=None)

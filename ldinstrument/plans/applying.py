@@ -90,12 +90,15 @@ def _create(change: Change, api: MetricsAPI) -> Change:
     """Create; when another process was faster, look whether it made the same."""
     for attempt in range(3):
         try:
-            return replace(change, found=api.create(change.metric), result="created")
+            found = api.create(change.metric)
+            # LaunchDarkly ignores fields that it does not know, without an error: only its answer tells.
+            after = compared(change.metric, found, change.place)
+            return replace(after if after.differences else change, found=found, result="created")
         except Conflict as error:
             conflict = error
-        found = api.find(change.metric.key)
-        if found is not None:
-            return replace(compared(change.metric, found, change.place), result="created by another")
+        other = api.find(change.metric.key)
+        if other is not None:
+            return replace(compared(change.metric, other, change.place), result="created by another")
         # "Try again later" is LaunchDarkly's own advice for a 409 behind which there is nothing.
         time.sleep(0.1 * 2**attempt)
     raise conflict
@@ -103,4 +106,5 @@ def _create(change: Change, api: MetricsAPI) -> Change:
 
 def _patch(change: Change, api: MetricsAPI) -> Change:
     found = api.update(change.metric.key, {one.field: one.wanted for one in change.differences})
-    return replace(change, found=found, result="updated")
+    after = compared(change.metric, found, change.place)
+    return replace(after, result="not taken") if after.differences else replace(change, found=found, result="updated")

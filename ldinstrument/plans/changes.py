@@ -11,7 +11,7 @@ from ..metrics import Metric
 from ..rest import Difference, RemoteMetric
 
 Action = Literal["create", "unchanged", "drift", "error"]
-Result = Literal["", "created", "created by another", "updated", "failed", "not tried"]
+Result = Literal["", "created", "created by another", "updated", "not taken", "failed", "not tried"]
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
 
@@ -27,7 +27,7 @@ class Change:
         differences: field by field; labels (name, description, tags) alone are no drift.
         problem: why it is an error, and what to do.
         place: `file:line` where it is declared.
-        result: what `apply` did.
+        result: what `apply` did; `not taken`: LaunchDarkly accepted the update, and left fields as they were.
         failure: why that failed.
     """
 
@@ -111,6 +111,15 @@ class Plan:
     def failed(self) -> tuple[Change, ...]:
         """What `apply` tried in vain, or did not come to."""
         return tuple(change for change in self.changes if change.result in ("failed", "not tried"))
+
+    @property
+    def not_taken(self) -> tuple[Change, ...]:
+        """What LaunchDarkly accepted, and did not make as asked: their `differences` are what is left."""
+        return tuple(
+            change
+            for change in self.changes
+            if change.result == "not taken" or (change.result == "created" and change.differences)
+        )
 
     def _of(self, action: Action) -> tuple[Change, ...]:
         return tuple(change for change in self.changes if change.action == action)

@@ -25,7 +25,7 @@ def scan(targets: str | Sequence[str], *, progress: Callable[[str], None] | None
     Args:
         targets: `myapp` (a package with all its modules, or one module), `path/to/myapp`, `path/to/app.py`, or
             `myapp.metrics:catalog` (a `Catalog` or a list of metrics, taken as it is); several may be given.
-        progress: told the name of each module.
+        progress: told the name of each module before it is imported.
 
     Raises:
         DefinitionError: a target does not exist, cannot be imported at all, or names no catalog.
@@ -38,8 +38,6 @@ def scan(targets: str | Sequence[str], *, progress: Callable[[str], None] | None
             if ":" in target and not Path(target).exists():
                 finding.take_catalog(target)
                 continue
-            for name, module, path in modules(target, finding.unreadable):
-                if progress is not None:
-                    progress(name)
+            for name, module, path in modules(target, finding.unreadable, progress or (lambda _: None)):
                 finding.read(name, module, path)
     return finding.result()

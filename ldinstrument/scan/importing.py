@@ -19,17 +19,19 @@ _TESTS = re.compile(r"tests?|test_.*|.*_test|conftest")
 Found = tuple[str, ModuleType | None, Path | None]
 
 
-def modules(target: str, unreadable: list[tuple[str, str]]) -> Iterator[Found]:
+def modules(target: str, unreadable: list[tuple[str, str]], report: Callable[[str], None]) -> Iterator[Found]:
     """Name, module (None when it was not imported) and source of a target and, for a package, of everything below it.
 
     Args:
         target: a package, a module, or the path of a folder or file.
         unreadable: gets the modules that could not be imported, with the reason.
+        report: told the name of each module before it is imported.
 
     Raises:
         DefinitionError: the target itself does not exist, or cannot be imported.
     """
     path = Path(target)
+    report(target)
     if target.endswith(".py"):
         yield from _program(path)
         return
@@ -38,6 +40,7 @@ def modules(target: str, unreadable: list[tuple[str, str]]) -> Iterator[Found]:
     yield name, module, _source(module.__spec__)
     # Whoever does without __init__.py at the top does so below, too.
     for found in _walk(getattr(module, "__path__", ()), f"{name}.", getattr(module, "__file__", None) is None):
+        report(found.name)
         yield found.name, found.imported(unreadable), _source(found.spec)
 
 

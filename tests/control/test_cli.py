@@ -6,19 +6,22 @@ import json
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ldclient
 import pytest
 
-from ldinstrument.cli import main
+import ldinstrument
+from ldinstrument.cli import main, plans
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
 from ldinstrument.metrics import STANDARD_METRICS, Metric
 from ldinstrument.rest import MetricsAPI
@@ -40,7 +43,8 @@ APP = """
 PROGRAM = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from ldinstrument.cli import main
+import ldinstrument
+from ldinstrument.cli import main, plans
 sys.exit(main())
 """
 COMMAND = [sys.executable, "-c", PROGRAM]
@@ -214,10 +218,6 @@ def test_a_failed_apply_is_1(run: Callable[..., Ran], ld: LocalLaunchDarkly, app
         (["metrics", "get", "no.such"], "Invalid resource identifier|Not Found|not found"),
         (["metrics", "rename", "no.such", "x"], "404"),
         (["metrics", "create", "Bad Key", "--measure", "count"], "letters, digits"),
-        (["metrics", "create", "a.b"], "unit: a value needs one"),
-        (["metrics", "create", "a.b", "--unit", "ms"], "success_criteria"),
-        (["metrics", "create", "a.b", "--kind", "trace"], "custom, pageview, click"),
-        (["metrics", "create", "a.b", "--kind", "pageview"], "UrlMatch"),
         (["metrics", "update", "a.b", "key=c"], "never changes"),
     ],
 )
@@ -231,19 +231,184 @@ def test_errors_are_one_line_and_1(run: Callable[..., Ran], arguments: list[str]
     assert "Traceback" not in ran.err
 
 
+CREATE = ["metrics", "create", "a.b"]
+
+
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "words"),
     [
-        ["plan", "--nope"],
-        ["metrics", "get"],
-        ["metrics", "update", "a.b", "nonsense"],
-        ["nope"],
-        ["metrics", "list", "-n", "0"],
+        (["plan", "--nope"], "--nope"),
+        (["metrics", "get"], "key"),
+        (["metrics", "update", "a.b", "nonsense"], "FIELD=VALUE"),
+        (["nope"], "nope"),
+        (["metrics", "list", "-n", "0"], "limit"),
+        (["metrics", "list", "--kind", "trace"], "kind"),
+        (["metrics", "list", "--sort", "size"], "createdAt"),
+        (["metrics", "list", "--used-in", "flags"], "guarded_rollouts"),
+        ([*CREATE, "--kind", "trace"], "pageview"),
+        ([*CREATE, "--measure", "sum"], "occurrence"),
+        (CREATE, "--unit and --lower-is-better"),
+        ([*CREATE, "--unit", "ms"], "--lower-is-better or"),
+        ([*CREATE, "--kind", "pageview"], "--url"),
+        ([*CREATE, "--kind", "pageview", "--url", "/pricing"], "KIND:TEXT"),
+        ([*CREATE, "--kind", "pageview", "--url", "exact:/x", "--unit", "ms"], "only for --kind custom"),
+        ([*CREATE, "--kind", "pageview", "--url", "exact:/x", "--selector", "a"], "only for --kind click"),
+        ([*CREATE, "--kind", "click", "--url", "exact:/x"], "--selector"),
+        ([*CREATE, "--measure", "count", "--url", "exact:/x"], "only for --kind pageview"),
     ],
 )
-def test_wrong_usage_is_2(run: Callable[..., Ran], arguments: list[str]) -> None:
-    """As everywhere."""
-    assert run(*arguments).code == 2
+def test_wrong_usage_is_2(
+    run: Callable[..., Ran], api: MetricsAPI, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    """As everywhere; an option that would be left out without a word is refused."""
+    monkeypatch.setenv("COLUMNS", "300")
+    ran = run(*arguments)
+    assert (ran.code, api.count()) == (2, 0)
+    assert words in ran.err
+
+
+def test_version(run: Callable[..., Ran]) -> None:
+    """What one is asked for in every issue."""
+    assert run("--version").out == f"ldinstrument {ldinstrument.__version__}\n"
+
+
+def test_what_launchdarkly_leaves_out_in_silence(run: Callable[..., Ran], api: MetricsAPI) -> None:
+    """It answers 200 to fields that it does not know; the command does not claim that they were changed."""
+    api.create(SUM)
+    ran = run("metrics", "update", "cart.value", "untis=euros", "name=Value of a cart")
+    assert (ran.code, api.get("cart.value").name) == (1, "Value of a cart")
+    assert "untis still is None" in ran.err
+    same = run("metrics", "update", "cart.value", 'tags=["b", "a"]', "archived=false", "description=")
+    assert (same.code, same.err.count("still")) == (0, 0)
+
+
+# -- in the shell of somebody ------------------------------------------------------------------------
+
+NOISY = """
+import atexit, os, subprocess, threading
+import ldinstrument as ld
+print("from print")
+os.write(1, b"from a write\\n")
+subprocess.run(["echo", "from a child"], check=True)
+atexit.register(print, "from an exit hook")
+heard = threading.Event()
+def later():
+    while not heard.wait(0.001):
+        print("from a thread")
+threading.Thread(target=later, daemon=True).start()
+@ld.track_task("noisy")
+def f(): ...
+"""
+
+
+@pytest.fixture(name="shell")
+def _shell(ld: LocalLaunchDarkly, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line in a process of its own, without a terminal."""
+
+    def shell(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        extra = {"LDINSTRUMENT_URL": ld.url, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+        return subprocess.run(
+            [*COMMAND, *arguments], cwd=tmp_path, env={**os.environ, **extra}, timeout=120, text=True,
+            **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+        )  # fmt: skip
+
+    return shell
+
+
+def test_nothing_but_the_answer_is_on_stdout(shell: Callable[..., Any], tmp_path: Path) -> None:
+    """Imported code may write as it likes: prints, bare writes, children, threads, exit hooks."""
+    (tmp_path / "noisy.py").write_text(NOISY)
+    ran = shell("plan", "noisy.py", "--json")
+    assert ran.returncode == 3, ran.stderr
+    assert [change["key"] for change in json.loads(ran.stdout)["changes"]] == ["noisy.duration", "noisy.success_rate"]
+    for words in ("from print", "from a write", "from a child", "from an exit hook"):
+        assert words in ran.stderr
+    assert "from" not in shell("plan", "noisy.py").stdout
+
+
+def test_threads_that_imported_code_leaves_running_are_not_waited_for(
+    shell: Callable[..., Any], tmp_path: Path
+) -> None:
+    """A scheduler that starts on import would keep a deploy step for ever."""
+    (tmp_path / "scheduler.py").write_text(
+        "import threading\nimport ldinstrument as ld\n"
+        "threading.Thread(target=threading.Event().wait).start()\n@ld.track_task('planned')\ndef f(): ..."
+    )
+    assert shell("plan", "scheduler.py").returncode == 3
+
+
+def test_an_import_that_takes_long_is_named(
+    run: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, app: str
+) -> None:
+    """A module that serves on import never ends; one sees which."""
+    monkeypatch.setattr(plans, "IMPORT_SECONDS", 0.01)
+    (tmp_path / "program_slow.py").write_text("import time\ntime.sleep(1)")
+    assert "still importing program_slow.py; does it run" in run("plan", "program_slow.py").err
+
+
+def test_a_reader_that_has_gone_is_no_failure_of_ours(shell: Callable[..., Any]) -> None:
+    """`| head -1` ends it as a shell expects, without a word."""
+    for arguments in (("plan",), ("plan", "--json")):
+        reading, writing = os.pipe()
+        os.close(reading)
+        try:
+            ran = shell(*arguments, stdout=writing)
+        finally:
+            os.close(writing)
+        assert ran.returncode == 141
+        assert "pipe" not in ran.stderr.lower()
+
+
+@pytest.mark.parametrize("arguments", [("metrics", "list"), ("metrics", "list", "--json"), ("plan", "--json")])
+def test_without_stdout_and_stdin(shell: Callable[..., Any], api: MetricsAPI, arguments: tuple[str, ...]) -> None:
+    """As some daemons start their children."""
+    api.create(SUM)
+    command = shlex.join([*COMMAND, *arguments])
+    ran = subprocess.run(
+        f"{command} <&- >&-", shell=True, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
+        env={**os.environ, "LDINSTRUMENT_URL": api.host.url},
+    )  # fmt: skip
+    assert ran.returncode == (3 if "plan" in arguments else 0), ran.stderr
+    refused = subprocess.run(
+        f"{shlex.join([*COMMAND, 'metrics', 'delete', 'cart.value'])} <&-", shell=True, capture_output=True, text=True,
+        timeout=120, check=False, env={**os.environ, "LDINSTRUMENT_URL": api.host.url},
+    )  # fmt: skip
+    assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
+
+
+def test_a_terminal_that_is_poor_in_letters(shell: Callable[..., Any], ld: LocalLaunchDarkly) -> None:
+    """ASCII, and a name with half a character in it: tables escape, JSON stays JSON."""
+    found = {"items": [{"key": "cart.value", "name": "Wärenkorb \U0001f6d2 \ud800"}], "totalCount": 1}
+    ld.fault("/api/v2/metrics/default", status=200, times=None, body=json.dumps(found))
+    for encoding in ("ascii", "utf-8"):
+        env = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+        listed = shell("metrics", "list", env=env)
+        assert (listed.returncode, "renkorb" in listed.stdout) == (0, True), listed.stderr
+        (one,) = json.loads(shell("metrics", "list", "--json", env=env).stdout)
+        assert one["name"].startswith("Wärenkorb")
+
+
+def test_forced_colours_make_no_terminal(shell: Callable[..., Any], api: MetricsAPI) -> None:
+    """FORCE_COLOR, as in many a CI: colours, and nobody is asked anything."""
+    api.create(replace(SUM, unit="euros"))
+    ran = shell("metrics", "update", "cart.value", "unit=pounds", env={"FORCE_COLOR": "1"})
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("columns", ["30", "60", "80", "200"])
+def test_no_table_loses_letters(
+    run: Callable[..., Ran], api: MetricsAPI, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    """However narrow: what does not fit is folded, not cut off."""
+    name = "The value of a cart when it is paid"
+    api.create(replace(SUM, key="a.rather.long.key.of.a.metric", name=name))
+    monkeypatch.setenv("COLUMNS", columns)
+    rows = run("metrics", "list").out.splitlines()
+    ruler = next(line for line in run("metrics", "list").out.splitlines() if "─" in line)
+    assert len(ruler) <= int(columns)
+    for word in ("a.rather.long.key.of.a.metric", name.replace(" ", ""), "sumofdollars"):
+        letters = sorted("".join(rows[2:]).replace(" ", ""))
+        assert all(letters.count(letter) >= word.count(letter) for letter in set(word))
 
 
 def test_a_token_is_named_by_its_source_only(

@@ -224,6 +224,25 @@ def test_created_by_another_with_another_unit(ld: LocalLaunchDarkly, api: Metric
     assert "seconds" in change.problem
 
 
+def test_what_launchdarkly_accepts_and_leaves_out_is_still_different(
+    ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric
+) -> None:
+    """It answers 2xx to fields that it ignores: only its answer tells what became of them."""
+    other = {"key": latency.key, "name": "x", "kind": "custom", "eventKey": latency.key, "isNumeric": True,
+             "unit": "milliseconds", "successCriteria": "LowerThanBaseline", "unitAggregationType": "sum",
+             "eventDefault": {"disabled": True}}  # fmt: skip
+    ld.fault("/api/v2/metrics/default", method="POST", status=201, body=json.dumps(other))
+    (created,) = apply(plan([latency], api), api).not_taken
+    assert created.result == "created"
+    assert [(one.field, one.found) for one in created.differences] == [("unitAggregationType", "sum")]
+    api.create(replace(latency, aggregation="sum"))
+    ld.fault(f"/api/v2/metrics/default/{latency.key}", method="PATCH", status=200, body=json.dumps(other))
+    done = apply(plan([latency], api), api, update=True)
+    assert [change.result for change in done.not_taken] == ["not taken"]
+    assert done.failed == ()
+    assert apply(plan([latency], api), api, update=True).not_taken == ()
+
+
 def test_a_409_behind_which_there_is_nothing_is_tried_again(
     ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric
 ) -> None:
