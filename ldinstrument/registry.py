@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import itertools
 import os
 import threading
@@ -9,7 +11,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 from . import emission
-from .ledger import Stats, ledger
+from .ledger import Stats, ledger, log
 from .metrics import catalog
 from .strays import count_strays, forget_strays
 
@@ -25,6 +27,7 @@ _open: dict[int, weakref.ref[Session]] = {}
 def remember(opened: Session) -> None:
     """Note that *opened* is open; when that is one too many, the oldest ends as abandoned."""
     evicted: list[Session] = []
+    _watch_exit()
     with _lock:
         _open[id(opened)] = weakref.ref(opened)
         for oldest in list(itertools.islice(_open, max(0, len(_open) - MAX_OPEN))):
@@ -77,6 +80,24 @@ def forget_open_sessions() -> None:
         for one in open_sessions():
             one._ended = True
         _open.clear()
+
+
+@functools.lru_cache(maxsize=1)
+def _watch_exit() -> None:
+    """End what is open at exit, also where no event processor of ours would: before a client is closed that was there
+    before the first session.
+    """
+    atexit.register(_at_exit)
+
+
+def _at_exit() -> None:
+    log.disabled, before = True, log.disabled
+    try:
+        end_open_sessions("abandoned")
+    except Exception:  # noqa: S110 - the interpreter is going; there is nobody left to tell
+        pass
+    finally:
+        log.disabled = before
 
 
 def _after_fork() -> None:

@@ -15,7 +15,7 @@ from .errors import DefinitionError, StrictError
 from .following import notice_frameworks, settled, settled_awaited
 from .ledger import ledger
 from .metrics import check_key
-from .outcomes import current_task, is_closing
+from .outcomes import Outcome, current_task, is_closing, outcome_of
 from .sessions import (
     Session,
     _current,
@@ -56,10 +56,23 @@ class Visit:
         if _current.get() is self.session:
             set_current(self.before)
 
-    def end(self, error: BaseException | None = None) -> None:
+    def end(self, reason: str = "ended") -> None:
         """End the session where it was opened."""
         if not self.joined:
-            self.session.end("ended" if error is None else "error")
+            self.session.end(reason)
+
+
+_REASONS = {
+    Outcome.SUCCESS: "ended",  # SystemExit(0)
+    Outcome.FAILURE: "error",
+    Outcome.CANCELLED: "abandoned",  # where it broke off says nothing of how long it takes
+    Outcome.ABANDONED: "ended",  # the consumer of a stream had enough
+}
+
+
+def _reason(error: BaseException | None) -> str:
+    """The `endReason` of a session whose block or function *error* came out of."""
+    return "ended" if error is None else _REASONS[outcome_of(error)]
 
 
 class SessionScope:
@@ -97,7 +110,7 @@ class SessionScope:
         visit = self._leaving()
         if visit is not None:
             visit.leave()
-            visit.end(error)
+            visit.end(_reason(error))
 
     async def __aenter__(self) -> Session:
         return self.__enter__()
@@ -247,9 +260,9 @@ class Stay:
     def raised(self, error: BaseException) -> None:
         """The session ends with the stream; a consumer that had enough is no error."""
         if is_closing(error):  # perhaps the garbage collector's doing: emit later, from a safe place
-            postpone(functools.partial(self._visit.end, None if isinstance(error, GeneratorExit) else error))
+            postpone(functools.partial(self._visit.end, _reason(error)))
         else:
-            self._visit.end(error)
+            self._visit.end(_reason(error))
 
 
 def _is_extractor(context: Any) -> bool:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -183,6 +186,63 @@ def test_a_dropped_session_is_abandoned(ld_events: RecordingClient) -> None:
     assert ["session.interactions"] == ld_events.keys()
     assert ld_events.only("session.interactions").data["endReason"] == "abandoned"
     assert ld_events.only("session.interactions").value == 1
+
+
+def test_a_session_that_is_open_at_exit_is_abandoned() -> None:
+    """Also for a client that is none of ours, and before it is closed; nobody hears a word."""
+    program = (
+        "import atexit, ldinstrument as ld\n"
+        "class Client:\n"
+        "    def track(self, key, context, data=None, value=None):\n"
+        "        print(key, value, data['endReason'])\n"
+        "    def close(self): print('closed')\n"
+        "client = Client()\n"
+        "atexit.register(client.close)\n"
+        "held = ld.session('u-1', client=client).__enter__()\n"
+        "held.interaction()\n"
+        "nobodys = ld.session(client=client).__enter__()\n"
+        "nobodys.identify(5)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+
+    assert done.stdout.splitlines() == ["session.interactions 1 abandoned", "closed"]
+    assert done.stderr.count("\n") == 1  # of identify(5)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (None, "ended"),
+        (SystemExit(0), "ended"),
+        (SystemExit(2), "error"),
+        (ValueError(), "error"),
+        (KeyboardInterrupt(), "abandoned"),
+        (asyncio.CancelledError(), "abandoned"),
+    ],
+    ids=repr,
+)
+def test_what_ends_a_block_is_its_end_reason(
+    ld_events: RecordingClient, error: BaseException | None, reason: str
+) -> None:
+    """A block that was cancelled is abandoned: its duration and its rate would say nothing."""
+
+    @ld.session("u-1")
+    def call() -> None:
+        if error is not None:
+            raise error
+
+    @ld.session("u-1")
+    async def coroutine() -> None:
+        call()
+
+    for work in (call, lambda: coroutine().send(None)):
+        ld_events.clear()
+        with contextlib.suppress(StopIteration, *([type(error)] if error else [])):
+            work()
+
+        counted = ld_events.of("session.interactions")
+        assert [event.data["endReason"] for event in counted] == [reason]
+        assert len(ld_events.of("session.duration")) == (reason != "abandoned")
 
 
 def test_open_sessions_are_capped(ld_events: RecordingClient, monkeypatch: pytest.MonkeyPatch) -> None:

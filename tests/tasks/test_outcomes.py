@@ -225,9 +225,9 @@ def test_an_exit_leaves_no_trace_behind(error: BaseException, ld_events: Recordi
     with ld.session("u-2"):
         assert second() == 2
     assert {event.context.key for event in ld_events.of("second.duration")} == {"u-2"}
-    reason = "ended" if isinstance(error, GeneratorExit) else "error"  # whoever closes has had enough
-    assert ld_events.only("visit.duration").data["endReason"] == reason
-    assert ld_events.only("visit.duration").context.key == "u-1"
+    reasons = {SystemExit: "error", GeneratorExit: "ended"}  # whoever closes has had enough
+    assert ld_events.only("visit.interactions").data["endReason"] == reasons.get(type(error), "abandoned")
+    assert ld_events.only("visit.interactions").context.key == "u-1"
     assert ld.current_session() is None
 
 

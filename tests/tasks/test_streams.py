@@ -264,11 +264,14 @@ def test_a_body_nobody_reads_is_nothing(flask_app: Any) -> None:
 @pytest.fixture(name="django")
 def _django() -> Any:
     found = pytest.importorskip("django")
-    from django.conf import settings
+    from django.conf import empty, settings
 
-    if not settings.configured:
+    bare = not settings.configured
+    if bare:
         settings.configure()
-    return found
+    yield found
+    if bare:  # others configure more, in whatever order the tests run
+        settings._wrapped = empty
 
 
 def test_a_django_streaming_response(django: Any) -> None:
