@@ -271,7 +271,11 @@ def _django() -> Any:
         settings.configure()
     yield found
     if bare:  # others configure more, in whatever order the tests run
+        from django.db import connections
+
         settings._wrapped = empty
+        vars(connections).pop("settings", None)
+        connections.__init__()
 
 
 def test_a_django_streaming_response(django: Any) -> None:
