@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from ..errors import DefinitionError
 from .crowds import watch
@@ -13,6 +13,7 @@ from .protocol import Rules, Store
 from .sending import Outlet, outlet_for
 from .sweeping import SweepReport
 
+_SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
 _ADDRESSES = "memory:, sqlite:///path, redis://host:port/0, rediss://... or redis+cluster://..."
 
 
@@ -103,13 +104,13 @@ def _positive(name: str, given: float) -> float:
 
 
 def _store(address: str, rules: Rules, bounds: dict[str, Any]) -> Store:
-    scheme = urlsplit(address).scheme if ":" in address else ""
+    scheme = address.partition(":")[0] if ":" in address else ""
     if address in ("memory:", "memory://"):
         from .memory import MemoryStore
 
         watch()
         return MemoryStore(rules, **bounds)
-    if scheme in ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster"):
+    if scheme in ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster", "valkey", "valkeys"):
         return _redis(address, rules)
     if scheme == "sqlite" or not scheme or len(scheme) == 1:  # a drive letter is no scheme
         from .sqlite import SqliteStore
@@ -128,10 +129,19 @@ def _path(address: str, scheme: str) -> str:
 def _redis(address: str, rules: Rules) -> Store:
     from .redis import RedisStore, connect
 
-    parts = urlsplit(address)
-    asked = dict(parse_qsl(parts.query))
+    rest = address.partition("://")[2]
+    place, _, query = rest.partition("?")
+    asked = dict(parse_qsl(query, keep_blank_values=True))
     ours = {name: asked.pop(name) for name in ("prefix", "timeout") if name in asked}
-    scheme, cluster, _ = parts.scheme.partition("+cluster")
-    plain = urlunsplit((scheme, parts.netloc, parts.path, urlencode(asked), ""))
-    client = connect(plain, timeout=float(ours.get("timeout", 0.25)), cluster=bool(cluster))
+    asked.pop("decode_responses", None)  # payloads are bytes
+    scheme, cluster, _ = address.partition("://")[0].partition("+cluster")
+    plain = f"{_SCHEMES.get(scheme, scheme)}://{place}" + (f"?{urlencode(asked)}" if asked else "")
+    client = connect(plain, timeout=_seconds(ours.get("timeout", "0.25")), cluster=bool(cluster))
     return RedisStore(client, rules, prefix=ours.get("prefix", "ldinstrument"))
+
+
+def _seconds(text: str) -> float:
+    try:
+        return _positive("?timeout=", float(text))
+    except ValueError:
+        raise DefinitionError(f"?timeout=: give seconds above 0, not {text!r}") from None

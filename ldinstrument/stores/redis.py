@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import threading
 import zlib
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from ..errors import missing_extra
+from ..errors import DefinitionError, missing_extra
 from . import scripts
 from .protocol import Delta, Ended, Holdings, Merged, Operation, Rules, Sealed
 from .records import MOST_GROUPS, group_fields
@@ -24,14 +25,24 @@ OPERATIONS = 512
 """Merges of one worker whose numbers share a key on the server: as many as Redis packs into two bytes each."""
 
 
+_MOODS = re.compile(
+    r"\b(OOM|READONLY|NOREPLICAS|LOADING|MISCONF|BUSY|CLUSTERDOWN|MASTERDOWN|TRYAGAIN|NOAUTH|NOPERM|WRONGTYPE)\b"
+)
+"""What a server may get over. Redis 6 wraps these words of a command in an error of the script around it."""
+
+
 class RedisStore:
     """A store on a server.
 
     Args:
-        client: a `redis.Redis` or `redis.RedisCluster`; give it short time-outs and no retries (`connect` does).
+        client: a `redis.Redis` or `redis.RedisCluster`; give it short time-outs and no retries (`connect` does), and
+            not `decode_responses`.
         rules: when a session is over; the same in every worker.
         prefix: of every key; environments that share a server need one each.
         shards: over how many hash tags the visitors are spread; the same in every worker.
+
+    Raises:
+        DefinitionError: a client that decodes its responses: payloads are bytes.
     """
 
     shared = True
@@ -39,6 +50,8 @@ class RedisStore:
     def __init__(
         self, client: Any, rules: Rules | None = None, *, prefix: str = "ldinstrument", shards: int | None = None
     ) -> None:
+        if _decodes(client):
+            raise DefinitionError("RedisStore: give it a client of its own, without decode_responses=True")
         self.rules = rules or Rules()
         self._client = client
         self._shards = shards or (SHARDS_OF_A_CLUSTER if _is_cluster(client) else 1)
@@ -123,10 +136,12 @@ class RedisStore:
         return Holdings(*map(sum, zip(*counts, strict=True)))
 
     def refuses(self, error: Exception) -> bool:
-        """A script that failed on what it was given; away, loading, full, read-only and the like have other names."""
+        """A script that failed on what it was given, not on a server that is full, read-only and the like."""
         from redis.exceptions import DataError, ResponseError
 
-        return type(error) is ResponseError or isinstance(error, (DataError, TypeError, ValueError, LookupError))
+        if type(error) is ResponseError:
+            return _MOODS.search(str(error)) is None
+        return isinstance(error, (DataError, TypeError, ValueError, LookupError))
 
     def pause(self) -> None:
         """Before a fork: nothing; the client opens its own connections in the child."""
@@ -177,6 +192,7 @@ def connect(url: str, *, timeout: float = 0.25, cluster: bool = False) -> Any:
     """A client for *url* that fails fast: short time-outs, no retries. `redis` loads now.
 
     Raises:
+        DefinitionError: an address that redis-py cannot read, or an option that it does not know.
         MissingExtra: redis-py is not installed.
     """
     try:
@@ -185,14 +201,20 @@ def connect(url: str, *, timeout: float = 0.25, cluster: bool = False) -> Any:
         from redis.retry import Retry
     except ImportError:
         raise missing_extra("redis", "redis") from None
-    made = partial(_Cluster, redis.RedisCluster) if cluster else redis.Redis.from_url
-    return made(
-        url,
-        socket_timeout=timeout,
-        socket_connect_timeout=timeout,
-        retry=Retry(NoBackoff(), 0),
-        health_check_interval=0,
-    )
+    options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "health_check_interval": 0}
+    options["retry"] = Retry(NoBackoff(), 0)
+    if cluster:
+        return _Cluster(redis.RedisCluster, url, **options)
+    try:
+        client = redis.Redis.from_url(url, **options)
+        pool = client.connection_pool
+        pool.connection_class(**pool.connection_kwargs)  # connects nowhere, but knows its options
+    except (TypeError, ValueError) as error:  # whose text may hold a part of the address, such as the password
+        raise DefinitionError(
+            f"redis: redis-py cannot read this address ({type(error).__name__}): redis://[user:password@]host:port/0, "
+            "with special characters of the password as %xx, and options that redis-py knows"
+        ) from None
+    return client
 
 
 class _Cluster:
@@ -240,6 +262,11 @@ def wire(delta: Delta) -> str:
     if delta.groups:
         told["g"] = {key: group_fields(group) for key, group in delta.groups.items()}
     return json.dumps(told, separators=(",", ":"))
+
+
+def _decodes(client: Any) -> bool:
+    pool = getattr(client, "connection_pool", None)
+    return bool(getattr(pool, "connection_kwargs", {}).get("decode_responses"))
 
 
 def _is_cluster(client: Any) -> bool:

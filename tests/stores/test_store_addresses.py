@@ -44,6 +44,48 @@ def test_an_address_that_is_none_says_what_to_write(address, advice):
         open_store(address)
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "redis://:hunter2@host:99999/0", "redis://:hun/ter2@host:6379/0", "redis://[::1/0?hunter2",
+        "redis://host/0?hunter2=1", "redis://host/0?timeout=soon", "redis://host/0?timeout=0", "redis+tls://host/0",
+    ],
+)  # fmt: skip
+def test_a_redis_address_that_cannot_be_read_is_said_at_once(address):
+    """Not with the first request, whose numbers would be lost; and without what may be a password."""
+    with pytest.raises(DefinitionError) as raised:
+        open_store(address, sweep=False)
+
+    assert "ter2" not in str(raised.value)
+    assert raised.value.__cause__ is None
+
+
+def test_other_ways_to_write_a_redis_address(redis_of_its_own):
+    """A socket, Valkey's own schemes, no port; an option that would spoil the payloads is ignored."""
+    port = redis_of_its_own.port
+    with open_store(f"valkey://127.0.0.1:{port}?decode_responses=True&timeout=5&protocol=3", sweep=False) as store:
+        store.merge("v", Delta("s"))
+        assert store.holdings().open == 1
+    for address, key, value in (
+        ("unix:///run/redis.sock?db=2", "path", "/run/redis.sock"),
+        ("unix://user:pw@/run/redis.sock", "username", "user"),
+        ("redis://", "host", None),
+        ("valkeys://cache.example:6380/1", "port", 6380),
+    ):
+        with open_store(address, sweep=False) as store:
+            pool = store.store._client.connection_pool
+            assert pool.connection_kwargs.get(key) == value
+    assert "SSL" in pool.connection_class.__name__
+
+
+def test_a_client_that_decodes_its_responses_is_refused():
+    """Its answers are no bytes: said where it is given, with what to give instead."""
+    redis = pytest.importorskip("redis")
+
+    with pytest.raises(DefinitionError, match="decode_responses"):
+        RedisStore(redis.Redis(decode_responses=True))
+
+
 @pytest.mark.parametrize("idle", [0, -1, True, "30", float("nan")])
 def test_a_time_must_be_positive(idle):
     """Zero would end every session at once."""

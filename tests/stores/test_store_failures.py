@@ -299,6 +299,36 @@ def test_redis_as_a_cluster(servers, tmp_path):
         server.stop()
 
 
+@pytest.mark.parametrize("trouble", ["full", "read-only", "too few replicas", "somebody's key"])
+def test_a_redis_that_may_get_well_loses_nothing(redis_of_its_own, keep, trouble):
+    """A full server, a replica before its promotion, an operator's mistake: what is merged waits until it is over."""
+    raw = RedisStore(connect(redis_of_its_own.url, timeout=10.0), Rules())
+    store, server = keep(raw, client=RecordingClient()), connect(redis_of_its_own.url, timeout=10.0)
+    visit(store)
+    falls_ill, gets_well = {
+        "full": (lambda: server.config_set("maxmemory", 1), lambda: server.config_set("maxmemory", 0)),
+        "read-only": (lambda: server.replicaof("127.0.0.1", 1), lambda: server.replicaof("NO", "ONE")),
+        "too few replicas": (
+            lambda: server.config_set("min-replicas-to-write", 3),
+            lambda: server.config_set("min-replicas-to-write", 0),
+        ),
+        "somebody's key": (
+            lambda: server.delete("{ldinstrument}:open") and server.set("{ldinstrument}:open", "mine"),
+            lambda: server.delete("{ldinstrument}:open"),
+        ),
+    }[trouble]
+
+    falls_ill()
+    refs = [visit(store) for _ in range(3)]
+    gets_well()
+    until(lambda: store.catch_up() or store.waiting == 0)
+    server.close()
+
+    assert not any(ref.stored for ref in refs)
+    assert dict(ledger.stats().values.discarded) == {}
+    assert json.loads(raw.end("session:v-1", "ended"))["t"][0] == 4
+
+
 def test_a_locked_sqlite_file_costs_a_wait_and_no_number(keep, tmp_path):
     """Somebody who holds the file for longer than the time-out makes merges wait in memory."""
     raw = SqliteStore(tmp_path / "x.db", Rules(), timeout=0.05)
