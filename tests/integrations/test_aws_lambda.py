@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import functools
 import inspect
 import logging
 import os
@@ -225,6 +226,7 @@ class AsyncCallable:
     ("target", "advice"),
     [
         (coroutine, "asyncio.run"),
+        (functools.partial(functools.partial(coroutine)), "asyncio.run"),
         (AsyncCallable(), "asyncio.run"),
         (generator, "whole result"),
         (async_generator, "whole result"),
@@ -244,8 +246,14 @@ def test_an_unknown_mode_is_refused() -> None:
     """A typo must not silently choose the slower mode."""
     with pytest.raises(DefinitionError, match="after_response"):
         lambda_handler(deliver="afterwards")  # type: ignore[call-overload]
-    with pytest.raises(DefinitionError, match="seconds"):
-        lambda_handler(timeout=0)
+
+
+@pytest.mark.parametrize("times", [{"timeout": 0}, {"timeout": "2"}, {"timeout": float("nan")}, {"timeout": None},
+                                   {"reserve": -1}, {"reserve": float("nan")}, {"timeout": True}], ids=str)  # fmt: skip
+def test_a_time_that_is_none_is_refused(times: dict[str, Any]) -> None:
+    """At decoration, in one sentence; an invocation would be too late."""
+    with pytest.raises(DefinitionError, match="are seconds"):
+        lambda_handler(**times)
 
 
 def test_objects_methods_and_keyword_arguments_work(client: RecordingClient) -> None:
@@ -263,6 +271,43 @@ def test_objects_methods_and_keyword_arguments_work(client: RecordingClient) -> 
 
     assert [event.data["sessionId"] for event in client.of("invocation.duration")] == ["one", "two", "three"]
     assert [event.context.key for event in client.of("invocation.duration")] == ["u", "m", "k"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda handler, event, context: handler(event, context),
+        lambda handler, event, context: handler(context=context, event=event),
+        lambda handler, event, context: handler(event, context=context),
+        lambda handler, event, context: handler(event, context, "extra"),
+        lambda handler, event, context: handler(event, context, extra=1),
+        lambda handler, event, context: handler(event),
+    ],
+    ids=["positional", "keywords", "both", "a third", "a third by name", "the event only"],
+)
+def test_extractors_get_event_and_context_wherever_they_stand(client: RecordingClient, call: Any) -> None:
+    """AWS passes two; whoever calls a handler from a test or a router passes what its signature takes."""
+
+    @lambda_handler(context=lambda event, context: event["userId"], client=client)
+    def handler(event: Any, context: Any = None, extra: Any = None) -> Any:
+        return event, context
+
+    aws = LambdaContext()
+    assert call(handler, {"userId": "u-7"}, aws) in (({"userId": "u-7"}, aws), ({"userId": "u-7"}, None))
+    assert client.only("invocation.duration").context.key == "u-7"
+
+
+def test_a_handler_of_no_known_signature_gets_the_last_two(client: RecordingClient) -> None:
+    """A wrapper that hides what it wraps, as a function and as a method."""
+
+    def hidden(*args: Any, **kwargs: Any) -> Any:
+        return args
+
+    handler = lambda_handler(context=lambda event, context: event["userId"], client=client)(hidden)
+    handler({"userId": "a"}, LambdaContext())
+    handler("self", {"userId": "b"}, LambdaContext("request-2"))
+
+    assert [event.context.key for event in client.of("invocation.duration")] == ["a", "b"]
 
 
 def test_a_handler_inside_a_handler_is_one_invocation(client: RecordingClient) -> None:
@@ -303,7 +348,14 @@ def test_nobody_elses_session_is_seen_or_left_behind(client: RecordingClient) ->
     assert ld.current_session() is None
 
 
-@pytest.mark.parametrize("context", [None, object(), MagicMock()])
+class Hostile:
+    """A context, perhaps somebody's proxy, of which every question fails."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+@pytest.mark.parametrize("context", [None, object(), MagicMock(), Hostile()], ids=lambda one: type(one).__name__)
 def test_a_strange_lambda_context_changes_nothing(client: RecordingClient, context: Any) -> None:
     """Unit tests call handlers with None or a mock, whose time-out is no number, and must not look like one."""
 
@@ -314,6 +366,45 @@ def test_a_strange_lambda_context_changes_nothing(client: RecordingClient, conte
     assert handler({}, context) is context
     ended = client.only("invocation.duration").data
     assert (len(ended["sessionId"]), ended["functionName"], ended["endReason"]) == (32, None, "ended")
+
+
+@pytest.mark.parametrize("left", [0, -1, float("nan"), float("inf"), sys.maxsize, 10**30, "3000"], ids=str)
+def test_no_answer_about_the_time_left_makes_a_time_out(
+    client: RecordingClient, monkeypatch: pytest.MonkeyPatch, left: Any
+) -> None:
+    """Stubs answer 0, or for ever: the invocation ends as it does, and the watchdog lives on."""
+    monkeypatch.setattr(invocations, "watchdog", Watchdog())
+    stub, rung = LambdaContext(), threading.Event()
+    stub.get_remaining_time_in_millis = lambda: left  # type: ignore[method-assign]
+
+    lambda_handler(context="u", client=client)(lambda event, context: time.sleep(0.02))({}, stub)
+    invocations.watchdog.arm(time.monotonic(), rung.set)
+
+    assert client.only("invocation.duration").data["endReason"] == "ended"
+    assert rung.wait(30)
+
+
+def test_every_invocation_has_its_own_alarm() -> None:
+    """A handler may call another, and a local server several at once: one that ends leaves the others their alarm."""
+    watchdog, first, second, ended = Watchdog(), threading.Event(), threading.Event(), threading.Event()
+    now = time.monotonic()
+    watchdog.arm(now + 0.3, second.set)
+    watchdog.arm(now + 0.2, first.set)
+    watchdog.arm(now + 600, ended.set)
+    watchdog.disarm(ended.set)
+
+    assert first.wait(30)
+    assert second.wait(30)
+    assert watchdog._alarms == {}
+
+
+def test_a_question_about_the_time_left_may_fail(client: RecordingClient) -> None:
+    """Then nobody knows, which costs the watchdog, not the invocation's numbers."""
+    stub = LambdaContext()
+    stub.get_remaining_time_in_millis = lambda: 1 // 0  # type: ignore[method-assign]
+
+    assert lambda_handler(context="u", client=client)(lambda event, context: "ran")({}, stub) == "ran"
+    assert client.only("invocation.duration").data["endReason"] == "ended"
 
 
 def test_disabled_the_handler_is_only_called(client: RecordingClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,15 +461,23 @@ def test_without_a_thread_to_spare_the_handler_runs(client: RecordingClient, mon
     assert invocations.watchdog._started
 
 
-def test_the_watchdog_keeps_quiet_about_what_ended_in_time(client: RecordingClient) -> None:
+def test_the_watchdog_keeps_quiet_about_what_ended_in_time(
+    client: RecordingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its thread sleeps on after a short invocation, and must not ring for the next one."""
+    watchdog = Watchdog()
+    monkeypatch.setattr(invocations, "watchdog", watchdog)
 
     @lambda_handler(context="u", client=client)
-    def handler(event: Any, context: Any) -> None:
-        time.sleep(event)
+    def handler(event: Any, context: Any) -> bool:
+        (alarm,) = watchdog._alarms.values()
+        until = time.monotonic() + 30
+        while event and watchdog._sleeps_until != alarm and time.monotonic() < until:
+            time.sleep(0.01)  # its thread has not looked again since the invocation before this one
+        return watchdog._sleeps_until == alarm
 
-    handler(0.0, LambdaContext(seconds=0.4))
-    handler(0.45, LambdaContext("request-2", seconds=60))
+    handler(False, LambdaContext(seconds=2.0))
+    assert handler(True, LambdaContext("request-2", seconds=600))
 
     assert [event.data["endReason"] for event in client.of("invocation.duration")] == ["ended", "ended"]
 

@@ -17,6 +17,7 @@ from deploying import (  # noqa: F401 - fixtures, used by their names
     Intake,
     _deploy,
     _intake,
+    addressed,
     arrivals,
     before_the_freeze,
     invoke,
@@ -87,7 +88,7 @@ def test_nothing_of_a_hundred_invocations_is_lost(mode: str) -> None:
     assert result.log == ""
     waited = sum(result.arrived[one.request_id] <= (one.responded or 0.0) for one in result.invocations)
     # Which of two things came first, not how long they took. A stalled machine may now and then turn it round.
-    assert waited == 100 if mode == "before_response" else waited < 20
+    assert waited == 100 if mode == "before_response" else waited < 50
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -109,7 +110,7 @@ def test_an_outage_is_made_up_for(mode: str, deploy: Deploy, tmp_path: Path) -> 
     """LaunchDarkly answers 503 for a while: what was not taken leaves with a later invocation, once."""
     (tmp_path / "tls").mkdir()
     with Intake(tmp_path / "tls", status=lambda number: 503 if number <= 4 else 202) as intake:
-        environment = {"LAUNCHDARKLY_EVENTS_URI": intake.uri, "EVENTS_CA_FILE": str(intake.certificate)}
+        environment = addressed(intake)
         module = OURS + "handler = lambda_handler(context='u', deliver=MODE)(lambda event, context: time.sleep(0.05))"
         function = deploy(module, mode, environment=environment)
         done = invoke(function, *range(5))
@@ -202,13 +203,15 @@ def test_a_handler_that_times_out_is_in_the_numbers(mode: str, deploy: Deploy, i
     function = deploy(
         OURS
         + """
+from ldinstrument.integrations.aws_lambda import invocations
+invocations.WATCHDOG = 2.0  # the machine may be busy
 @lambda_handler(context="u", deliver=MODE)
 def handler(event, context):
     ld.current_session().conversion(5)
     time.sleep(event)
 """,
         mode,
-        timeout=2.0,
+        timeout=6.0,
     )
 
     stuck, fine = invoke(function, 60, 0)

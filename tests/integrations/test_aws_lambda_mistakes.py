@@ -19,7 +19,10 @@ from deploying import (  # noqa: F401 - fixtures, used by their names
     Deploy,
     Intake,
     _deploy,
+    _far,
     _intake,
+    addressed,
+    answered_first,
     arrivals,
     before_the_freeze,
     invoke,
@@ -46,7 +49,7 @@ identifier = register("clumsy")
 threading.Thread(target=ask_for_ever, args=(identifier, 60), daemon=True).start()
 def handler(event, context): return 1
 """
-    function = deploy(module, timeout=1)
+    function = deploy(module, timeout=2)
 
     done = invoke(function, {}, {})
 
@@ -61,11 +64,14 @@ def test_ours_is_never_held_past_the_time_out(mode: str, deploy: Deploy, tmp_pat
 
     with socket.create_server(("127.0.0.1", 0)) as black_hole:
         uri = f"http://127.0.0.1:{black_hole.getsockname()[1]}"
-        module = OURS + "handler = lambda_handler(context='u', deliver=MODE, timeout=30)(lambda event, context: 1)"
-        function = deploy(module, mode, timeout=1.5, environment={"LAUNCHDARKLY_EVENTS_URI": uri})
-        done = invoke(function, 0, 1)
+        module = f"""{OURS}
+handler = lambda_handler(context="u", deliver=MODE, timeout=30, reserve=30)(lambda event, context: 1)
+"""
+        # A tenth of it is the reserve: half a second for a machine that does something else just then.
+        function = deploy(module, mode, timeout=5.0, environment={"LAUNCHDARKLY_EVENTS_URI": uri})
+        (done,) = invoke(function, 0)
 
-        assert [(one.outcome, one.response) for one in done] == [("ok", 1)] * 2
+        assert (done.outcome, done.response) == ("ok", 1)
         assert function.cold_starts == 1
 
 
@@ -109,9 +115,50 @@ def handler(event, context):
     assert all(arrivals(intake)[one.request_id] <= (one.responded or 0.0) for one in done)
 
 
-def test_a_slow_extractor_is_part_of_the_handler(deploy: Deploy, intake: Intake) -> None:
-    """The extension waits for it, too, and the response does not wait for LaunchDarkly."""
+@pytest.mark.parametrize("seconds", [0.0, 0.6])
+def test_a_context_without_a_request_id_loses_nothing(seconds: float, deploy: Deploy, intake: Intake) -> None:
+    """Somebody's own context does not say which freeze is meant: so it is delivered before the response."""
     function = deploy(
+        OURS
+        + f"""
+inner = lambda_handler(context="u", deliver=MODE)(lambda event, context: time.sleep({seconds}))
+def handler(event, context):
+    return inner(event, object())
+"""
+    )
+
+    done = invoke(function, *range(3))
+
+    arrived = [event["received"] for event in intake.events("invocation.duration")]
+    assert len(arrived) == 3
+    assert all(at <= (one.responded or 0.0) for at, one in zip(arrived, done, strict=True))
+
+
+@pytest.mark.parametrize("extractor", ["context", "data"])
+def test_an_extractor_that_exits_is_not_waited_for(extractor: str, deploy: Deploy) -> None:
+    """The exit is the host's, and may be caught above ours; the sandbox is not held to the time-out for it."""
+    function = deploy(
+        OURS
+        + f"""
+inner = lambda_handler({extractor}=lambda event, context: sys.exit(1), deliver=MODE)(lambda event, context: 1)
+def handler(event, context):
+    try:
+        return inner(event, context)
+    except SystemExit as exit:
+        return "exit"
+""",
+        timeout=60.0,
+    )
+
+    done = invoke(function, *range(2))
+
+    assert [(one.outcome, one.response) for one in done] == [("ok", "exit")] * 2
+    assert all(one.held_ms < 30_000 for one in done)
+
+
+def test_a_slow_extractor_is_part_of_the_handler(deploy: Deploy, far: Intake) -> None:
+    """The extension waits for it, too, and the response does not wait for LaunchDarkly."""
+    module = (
         OURS
         + """
 def who(event, context):
@@ -120,11 +167,12 @@ def who(event, context):
 handler = lambda_handler(context=who, deliver=MODE)(lambda event, context: 1)
 """
     )
+    function = deploy(module, environment=addressed(far))
 
     done = invoke(function, *range(3))
 
-    assert before_the_freeze(intake, done) == [True] * 3
-    assert sum((one.responded or 0.0) <= arrivals(intake)[one.request_id] for one in done) >= 2
+    assert before_the_freeze(far, done) == [True] * 3
+    assert answered_first(far, done) > 0
 
 
 def test_an_exit_that_is_caught_above_ours_is_not_waited_for(deploy: Deploy, intake: Intake) -> None:
@@ -223,16 +271,16 @@ def handler(event, context):
     assert before_the_freeze(intake, done) == [True] * 3
 
 
-def test_snap_start_goes_on_after_the_restore(deploy: Deploy, intake: Intake) -> None:
+def test_snap_start_goes_on_after_the_restore(deploy: Deploy, far: Intake) -> None:
     """The snapshot is taken while the extension waits; what was registered before it serves after it."""
     module = OURS + "handler = lambda_handler(context='u', deliver=MODE)(lambda event, context: 1)"
-    function = deploy(module, environment={"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start"})
+    function = deploy(module, environment={"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start", **addressed(far)})
 
     done = invoke(function, *range(3))
 
     assert function.log() == ""
-    assert before_the_freeze(intake, done) == [True] * 3
-    assert all((one.responded or 0.0) <= arrivals(intake)[one.request_id] for one in done)
+    assert before_the_freeze(far, done) == [True] * 3
+    assert answered_first(far, done) > 0
 
 
 def test_the_local_run_prints_its_table() -> None:

@@ -72,6 +72,19 @@ def _intake(tmp_path: Path) -> Iterator[Intake]:
         yield intake
 
 
+@pytest.fixture(name="far")
+def _far(tmp_path: Path) -> Iterator[Intake]:
+    """As far away that a response which does not wait for it comes first, also on a busy machine."""
+    (tmp_path / "far").mkdir()
+    with Intake(tmp_path / "far", round_trip=0.4) as intake:
+        yield intake
+
+
+def addressed(intake: Intake) -> dict[str, str]:
+    """The environment of a function that sends to *intake*."""
+    return {"LAUNCHDARKLY_EVENTS_URI": intake.uri, "EVENTS_CA_FILE": str(intake.certificate)}
+
+
 @pytest.fixture(name="deploy")
 def _deploy(tmp_path: Path, intake: Intake) -> Iterator[Deploy]:
     """Deploys a function from the text of its module; its handler is `handler`."""
@@ -82,8 +95,7 @@ def _deploy(tmp_path: Path, intake: Intake) -> Iterator[Deploy]:
         environment = {
             "DELIVER": mode,
             "LAUNCHDARKLY_SDK_KEY": "sdk-local",
-            "LAUNCHDARKLY_EVENTS_URI": intake.uri,
-            "EVENTS_CA_FILE": str(intake.certificate),
+            **addressed(intake),
             **settings.pop("environment", {}),
         }
         function = Function("app.handler", tmp_path, environment=environment, **settings)
@@ -113,3 +125,9 @@ def before_the_freeze(intake: Intake, invocations: list[Invocation]) -> list[boo
     """For each invocation, whether its events were in the server's hands when its sandbox froze."""
     arrived = arrivals(intake)
     return [one.frozen is not None and arrived.get(one.request_id, float("inf")) <= one.frozen for one in invocations]
+
+
+def answered_first(intake: Intake, invocations: list[Invocation]) -> int:
+    """How many callers had their answer before the events had arrived: none where the response waits for them."""
+    arrived = arrivals(intake)
+    return sum(one.responded is not None and one.responded < arrived[one.request_id] for one in invocations)

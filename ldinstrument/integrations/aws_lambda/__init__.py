@@ -89,7 +89,7 @@ def lambda_handler(
     """
     if deliver not in ("before_response", "after_response"):
         raise DefinitionError(f"lambda_handler: deliver is 'before_response' or 'after_response', not {deliver!r}")
-    if not timeout > 0 or reserve < 0:
+    if not (_is_number(timeout) and timeout > 0 and _is_number(reserve) and reserve >= 0):
         raise DefinitionError("lambda_handler: timeout= and reserve= are seconds, above 0 and from 0 on")
 
     def decorate(target: HandlerT) -> HandlerT:
@@ -108,7 +108,7 @@ def _wrapped(handler: Handler, extension: Extension | None) -> Any:
     # The attributes of a callable object are its own business; a function's belong to whoever decorates it.
     @functools.wraps(call, updated=("__dict__",) if inspect.isroutine(call) else ())
     def run(*args: Any, **kwargs: Any) -> Any:
-        invocation = handler.opened(*_event_and_context(args, kwargs), extension)
+        invocation = handler.opened(*handler.event_and_context(args, kwargs), extension)
         if invocation is None:
             return call(*args, **kwargs)
         try:
@@ -126,14 +126,14 @@ def _wrapped(handler: Handler, extension: Extension | None) -> Any:
     return run
 
 
-def _event_and_context(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    """The last two arguments: a handler may be a method."""
-    event, lambda_context = (None, None, *args, *kwargs.values())[-2:]
-    return event, lambda_context
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _hand_over(invocation: Invocation, extension: Extension | None) -> None:
-    handed = extension is not None and extension.finish(invocation.request_id, invocation.deliver)
+    # Without AWS's own id nobody can tell which freeze would come next.
+    request_id = invocation.request_id
+    handed = extension is not None and request_id is not None and extension.finish(request_id, invocation.deliver)
     if invocation.is_last or not handed:
         invocation.deliver()
 

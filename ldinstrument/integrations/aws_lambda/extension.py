@@ -105,6 +105,8 @@ class Extension:
     # -- the handler's side ------------------------------------------------------------------------
     def begin(self, request_id: str) -> None:
         """Say that the handler of *request_id* has begun, so there will be an end to wait for."""
+        if self._pid != os.getpid():  # a forked child; the lock may have been held at the fork
+            return
         with self._changed:
             self._begun = request_id
             self._changed.notify()
@@ -115,11 +117,13 @@ class Extension:
         Returns:
             True: the extension calls *deliver* before the sandbox freezes. False: it cannot, the caller must.
         """
+        if self._pid != os.getpid():
+            return False
         with self._changed:
             self._begun = ""
             # Asking, and this invocation not seen yet: its INVOKE is under way to us.
             coming = self._asking and self._seen != request_id
-            if self._pid != os.getpid() or not (coming or self._holding == request_id):
+            if not (coming or self._holding == request_id):
                 return False
             self._finished, self._deliver = request_id, deliver
             self._changed.notify()

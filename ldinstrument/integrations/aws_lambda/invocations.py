@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import threading
@@ -24,6 +25,9 @@ SHORTEST = 0.1
 """Seconds that a flush is given at least, also while LaunchDarkly has not answered for a while."""
 WATCHDOG = 0.5
 """Seconds for the watchdog's own flush, at most a fifth of what the invocation had."""
+
+LONGEST = 3600.0
+"""Seconds; no invocation is given more than a quarter of this."""
 
 watchdog = Watchdog()
 
@@ -89,21 +93,34 @@ class Handler:
         self.data = data
         self.success = success
         self.delivery = delivery
+        self._first, self._names = _places(call)
+
+    def event_and_context(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """The event and the context among the arguments of a call, wherever they stand; None for what is not there."""
+        if not self._names:
+            event, lambda_context = (None, None, *args, *kwargs.values())[-2:]
+            return event, lambda_context
+        given = args[self._first :]
+        event, lambda_context = (
+            given[place] if place < len(given) else kwargs.get(name) for place, name in enumerate(self._names)
+        )
+        return event, lambda_context
 
     def opened(self, event: Any, lambda_context: Any, extension: Extension | None) -> Invocation | None:
         """A new invocation; None when nothing is to be measured, or it is measured already (a handler in a handler)."""
-        request_id = _text(getattr(lambda_context, "aws_request_id", None))
+        request_id = _text(lambda_context, "aws_request_id")
         around = current_session()
         if disabled() or (around is not None and around.name == NAME and around.id == request_id):
             return None
         if extension is not None and request_id:
             extension.begin(request_id)  # before the extractors: they may take their time
         try:
-            return Invocation(self, self._session(request_id, event, lambda_context), remaining(lambda_context))
-        except Exception as error:
+            session = self._session(request_id, event, lambda_context)
+            return Invocation(self, session, request_id, remaining(lambda_context))
+        except BaseException as error:
             if extension is not None and request_id:
                 extension.finish(request_id, _nothing)
-            if isinstance(error, StrictError):
+            if isinstance(error, StrictError) or not isinstance(error, Exception):
                 raise
             ledger.failure("lambda_handler", error)
             return None
@@ -126,10 +143,18 @@ class Handler:
 
 
 class Invocation:
-    """One run of a handler, from its session's start to the hand-over of its events."""
+    """One run of a handler, from its session's start to the hand-over of its events.
 
-    def __init__(self, handler: Handler, session: Session, seconds: float | None):
+    Args:
+        handler: the handler that runs.
+        session: the session around it.
+        request_id: AWS's id of the request; None where the context has none (a test's, or somebody's own).
+        seconds: until the function's time-out; None where nobody knows.
+    """
+
+    def __init__(self, handler: Handler, session: Session, request_id: str | None, seconds: float | None):
         self.session = session
+        self.request_id = request_id
         self._handler = handler
         self.is_last = False
         self._ending = threading.Lock()
@@ -139,11 +164,6 @@ class Invocation:
             delivery = handler.delivery
             self._until = time.monotonic() + seconds - min(delivery.reserve, seconds / 10)
             watchdog.arm(self._until - min(WATCHDOG, delivery.timeout, seconds / 5), self._running_out)
-
-    @property
-    def request_id(self) -> str:
-        """AWS's id of the request (the session's)."""
-        return self.session.id
 
     def returned(self, result: Any) -> None:
         """The handler returned *result*."""
@@ -174,7 +194,7 @@ class Invocation:
             if self._ended:
                 return
             self._ended = True
-            watchdog.disarm()
+            watchdog.disarm(self._running_out)
             if outcome in (Outcome.SUCCESS, Outcome.FAILURE):
                 self.session.interaction(outcome is Outcome.SUCCESS)
             self.session.end(reason)
@@ -186,9 +206,15 @@ def _nothing() -> None:
 
 def remaining(lambda_context: Any) -> float | None:
     """Seconds until the function's time-out; None where nobody knows (a test's context)."""
-    ask = getattr(lambda_context, "get_remaining_time_in_millis", None)
-    milliseconds = ask() if callable(ask) else None
-    return milliseconds / 1000 if isinstance(milliseconds, (int, float)) else None  # a mock's answer is no number
+    ask = _attribute(lambda_context, "get_remaining_time_in_millis")
+    try:
+        milliseconds = ask() if callable(ask) else None
+    except Exception as error:
+        ledger.failure("get_remaining_time_in_millis", error)
+        return None
+    if not isinstance(milliseconds, (int, float)) or not milliseconds > 0:
+        return None  # a mock's answer is no number, and a stub's 0 is no time-out
+    return min(milliseconds / 1000, LONGEST)
 
 
 def check(handler: Any) -> None:
@@ -199,6 +225,8 @@ def check(handler: Any) -> None:
     """
     if inspect.isclass(handler) or not callable(handler):
         raise DefinitionError(f"lambda_handler decorates a function of (event, context), not {type(handler).__name__}")
+    while isinstance(handler, functools.partial):
+        handler = handler.func
     body = handler if inspect.isroutine(handler) else type(handler).__call__
     if inspect.iscoroutinefunction(body):
         raise DefinitionError(
@@ -209,6 +237,19 @@ def check(handler: Any) -> None:
         raise DefinitionError(
             "lambda_handler: AWS's Python runtime does not iterate a handler; return the whole result"
         )
+
+
+def _places(call: Callable[..., Any]) -> tuple[int, tuple[str, ...]]:
+    """Where *call* takes event and context: the place of the first, and both names; no names where that is unknown."""
+    try:
+        parameters = inspect.signature(call).parameters.values()
+    except (TypeError, ValueError):
+        return 0, ()
+    named = [one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    # A function in a class body is not bound yet, so its object stands first.
+    first = 1 if named[:1] in (["self"], ["cls"]) else 0
+    names = tuple(named[first : first + 2])
+    return (first, names) if len(names) == 2 else (0, ())
 
 
 def _asked(name: str, given: Any, event: Any, lambda_context: Any) -> Any:
@@ -232,10 +273,20 @@ def _about(lambda_context: Any) -> dict[str, Any]:
     return {
         # With provisioned concurrency the initialisation was over before anybody asked.
         "coldStart": cold and os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") != "provisioned-concurrency",
-        "functionName": _text(getattr(lambda_context, "function_name", None)),
-        "functionVersion": _text(getattr(lambda_context, "function_version", None)),
+        "functionName": _text(lambda_context, "function_name"),
+        "functionVersion": _text(lambda_context, "function_version"),
     }
 
 
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+def _text(lambda_context: Any, name: str) -> str | None:
+    value = _attribute(lambda_context, name)
+    return value if isinstance(value, str) and value else None
+
+
+def _attribute(lambda_context: Any, name: str) -> Any:
+    """An attribute of a context that may be anybody's, and may raise anything."""
+    try:
+        return getattr(lambda_context, name, None)
+    except Exception as error:
+        ledger.failure(f"{name} of the Lambda context", error)
+        return None

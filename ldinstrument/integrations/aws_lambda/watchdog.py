@@ -12,20 +12,21 @@ from ...ledger import ledger
 class Watchdog:
     """One thread for all invocations of the process, started at the first.
 
-    Lambda's invocations come one after the other, so there is one alarm at most. Arming takes a microsecond: the thread
-    sleeps on until the alarm before this one would have rung, and looks again; it is only woken to ring earlier.
+    Lambda's invocations come one after the other, but a handler may call another one, and a local server may call
+    several at once. Arming takes a microsecond: the thread sleeps on until the first alarm that it knows of would have
+    rung, and looks again; it is only woken to ring earlier.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._alarm: tuple[float, Callable[[], object]] | None = None
+        self._alarms: dict[Callable[[], object], float] = {}
         self._sleeps_until: float | None = None
         self._started = False
 
     def arm(self, at: float, action: Callable[[], object]) -> None:
         """Call *action* at *at* (seconds of `time.monotonic()`), unless disarmed before."""
         with self._changed:
-            self._alarm = at, action
+            self._alarms[action] = at
             if not self._started:
                 self._start()
             elif self._sleeps_until is None or at < self._sleeps_until:
@@ -38,10 +39,10 @@ class Watchdog:
         except RuntimeError as error:  # the process has no thread left; the handler shall run all the same
             ledger.failure("watchdog", error)
 
-    def disarm(self) -> None:
-        """Forget the alarm; one that rings at this very moment still does."""
+    def disarm(self, action: Callable[[], object]) -> None:
+        """Forget the alarm of *action*; one that rings at this very moment still does."""
         with self._changed:
-            self._alarm = None
+            self._alarms.pop(action, None)
 
     def _run(self) -> None:
         while True:
@@ -54,12 +55,13 @@ class Watchdog:
     def _due(self) -> Callable[[], object]:
         """Sleep until an alarm is due, and take it."""
         with self._changed:
-            while self._alarm is None or self._alarm[0] > time.monotonic():
-                self._sleeps_until = None if self._alarm is None else self._alarm[0]
+            while True:
+                action = min(self._alarms, key=self._alarms.__getitem__, default=None)
+                self._sleeps_until = None if action is None else self._alarms[action]
+                if action is not None and self._alarms[action] <= time.monotonic():
+                    del self._alarms[action]
+                    return action
                 self._changed.wait(self._left())
-            _, action = self._alarm
-            self._alarm = None
-            return action
 
     def _left(self) -> float | None:
-        return None if self._alarm is None else max(0.0, self._alarm[0] - time.monotonic())
+        return None if self._sleeps_until is None else max(0.0, self._sleeps_until - time.monotonic())
