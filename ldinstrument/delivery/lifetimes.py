@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import codecs
 import os
 import sys
 import weakref
@@ -99,6 +100,10 @@ def at_exit() -> None:
 
 
 def _before_fork() -> None:
+    if _living:
+        # The first name resolution imports it, perhaps on a thread at this moment: the child would inherit that
+        # import's lock, held for ever, and wait for it with its first connection.
+        codecs.lookup("idna")
     _held.append(ledger._lock)
     _held[-1].acquire()
     _paused.extend(_living)
