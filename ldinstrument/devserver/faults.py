@@ -119,7 +119,15 @@ class FaultMiddleware:
         self.stopping: asyncio.Event | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or do what a fault says."""
+        """Pass a request on, or do what a fault says; a client that leaves in the middle of its body is no error."""
+        from starlette.requests import ClientDisconnect
+
+        try:
+            await self._serve(scope, receive, send)
+        except ClientDisconnect:
+            pass
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not self.faults.wanted(scope["method"], scope["path"]):
             await self.app(scope, receive, send)
             return

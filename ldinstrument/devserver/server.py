@@ -184,7 +184,7 @@ class LocalLaunchDarkly:
         """LaunchDarkly's metric health checks over what has arrived; see `health.findings`."""
         return findings(self.store, project)
 
-    def wait_for(self, predicate: Callable[[], Any], timeout: float = 10.0) -> Any:
+    def wait_for(self, predicate: Callable[[], Any], timeout: float = 30.0) -> Any:
         """Look until the predicate is true, and return what it said.
 
         Raises:
