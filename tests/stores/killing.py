@@ -249,6 +249,7 @@ def run(store: str, seconds: float, seed: int = 1, workers: int = 4) -> Verdict:
     dice, began = random.Random(seed), time.time()
     verdict = Verdict(store, seconds)
     with tempfile.TemporaryDirectory() as name, LocalLaunchDarkly() as ld:
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # connections are cut on purpose
         redis = None
         if store in ("redis", "valkey"):
             binary = servers.redis_binary() if store == "redis" else servers.valkey_binary()
@@ -399,7 +400,6 @@ def main() -> int:
         address, events, skew = arguments.worker
         worker(address, events, float(skew))
         return 0
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # connections are cut on purpose
     verdicts = [run(store, arguments.seconds, arguments.seed) for store in arguments.store]
     print(table(verdicts))
     wrong = {one.store: one.wrong() for one in verdicts if one.wrong()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 import sys
 from pathlib import Path
 
@@ -17,7 +16,6 @@ def _killing():
     assert spec.loader is not None
     sys.modules["killing"] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # connections are cut on purpose
     return module
 
 
