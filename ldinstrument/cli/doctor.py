@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Annotated
@@ -83,14 +84,16 @@ def _existing(by_metric: ByMetric) -> ByMetric:
 
 def _typed(command: str, code: Sequence[str], project: str | None, host: str | None) -> str:
     """The *command* that a finding names, for the very code, project and host that this one was called with."""
-    if not (ours := _OURS.match(command)):
-        return command
-    words = ours.group()
-    if words.endswith("apply"):
-        words = " ".join([words, *code])
-    elif words.endswith("doctor") and "--code" not in command:
-        words = " ".join([words, *(f"--code {target}" for target in code)])
-    return as_typed(words, project, host) + command[ours.end() :]
+
+    def words(ours: re.Match[str]) -> str:
+        named = ours.group()
+        if named.endswith("apply"):
+            named = shlex.join([*named.split(), *code])
+        elif named.endswith("doctor") and "--code" not in command:
+            named = shlex.join([*named.split(), *(word for target in code for word in ("--code", target))])
+        return as_typed(named, project, host)
+
+    return _OURS.sub(words, command)
 
 
 def _show(findings: Sequence[Finding]) -> None:

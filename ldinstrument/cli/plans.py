@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
@@ -266,7 +267,7 @@ def _next_step(
     elif not found.metrics:
         looked = ", ".join(found.modules[:_SHOWN])
         say(f"nothing declares a metric in {len(found.modules)} modules: {looked}", "red", on=err())
-    apply = typed(" ".join(["ldinstrument apply", *(targets or ())]))
+    apply = typed(shlex.join(["ldinstrument", "apply", *(targets or ())]))
     if made.errors:
         say("nothing can be applied before the errors are mended", "red", on=err())
     elif made.drift and (update or not made.create):

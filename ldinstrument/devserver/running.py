@@ -14,6 +14,7 @@ import uvicorn
 from .app import build
 from .browser import BrowserDelivery
 from .delivery import Delivery, Hub
+from .experiments import ExperimentsAPI
 from .faults import FaultMiddleware
 from .flags import Flags
 from .intake import Intake, faulted_post, is_intake
@@ -40,10 +41,12 @@ class Running:
         self.page = Page(self.work, local)
         calls = RestCalls(self.work, local, local.rate_limit)
         projects = Projects(local.store, local.projects, local.context_kinds)
+        metrics = Metrics(local.store, projects)
         routes = [
             *intake.routes(),
             *self.delivery.routes(),
-            *MetricsAPI(calls, Metrics(local.store, projects)).routes(),
+            *MetricsAPI(calls, metrics).routes(),
+            *ExperimentsAPI(calls, metrics).routes(),
             *ProjectsAPI(calls, projects).routes(),
             *self.browser.routes(),
             *self.page.routes(),

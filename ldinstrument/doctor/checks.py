@@ -9,7 +9,8 @@ from ..errors import Forbidden, NotFound
 from ..metrics import RESERVED_PREFIXES, event_rule
 from ..plans import incompatible
 from ..rest import Difference, differences, metric_body
-from .findings import Finding, Patient, Status
+from .experiments import used
+from .findings import Finding, Patient, Status, ago
 from .received import said_here, seen_locally
 
 STALE_DAYS = 14
@@ -156,33 +157,6 @@ def _analysis_units(patient: Patient) -> Iterator[Finding]:
         yield Finding("analysis unit", "ok", f"{' or '.join(units)}; contexts of these kinds count")
 
 
-def _experiments(patient: Patient) -> Iterator[Finding]:
-    listed = patient.found.raw.get("experiments")
-    experiments = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-    if not experiments and not patient.found.experiments:
-        yield Finding(
-            "experiments",
-            "warning",
-            "no experiment uses it",
-            "its numbers show in experiments only",
-            f"add it to an experiment: {patient.found.url}",
-        )
-        return
-    for one in experiments[:5]:
-        unit = patient.api.randomization_unit(str(one.get("environmentKey") or "production"), str(one.get("key")))
-        if unit and patient.found.analysis_units and unit not in patient.found.analysis_units:
-            yield Finding(
-                "experiments",
-                "broken",
-                f"{one.get('name')} randomizes by {unit!r}, the metric is analysed by "
-                f"{' or '.join(patient.found.analysis_units)}",
-                "then no event finds its exposure",
-                f"declare analysis_units=({unit!r},), then ldinstrument apply --update",
-            )
-            return
-    yield Finding("experiments", "ok", f"{patient.found.experiments or len(experiments)} use it")
-
-
 def _last_seen(patient: Patient) -> Iterator[Finding]:
     seen = patient.found.last_seen
     if seen is None:
@@ -205,14 +179,7 @@ def _last_seen(patient: Patient) -> Iterator[Finding]:
             "look whether the code that sends it still runs",
         )
     else:
-        yield Finding("last seen", "ok", f"{_ago(days * 86_400)} ago")
-
-
-def _ago(seconds: float) -> str:
-    for length, word in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {word}"
-    return f"{max(0, seconds):.0f} seconds"
+        yield Finding("last seen", "ok", f"{ago(days * 86_400)} ago")
 
 
 def _zero_fill(patient: Patient) -> Iterator[Finding]:
@@ -265,5 +232,5 @@ METRIC_CHECKS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
     said_here,
     seen_locally,
     _last_seen,
-    _experiments,
+    used,
 )

@@ -52,3 +52,11 @@ class Patient:
     def declared(self) -> Metric | None:
         """The definition in the code, None when the code has none."""
         return self.wanted.get(self.key)
+
+
+def ago(seconds: float) -> str:
+    """How long *seconds* are, in one word and its number."""
+    for length, word in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {word}"
+    return f"{max(0, seconds):.0f} seconds"

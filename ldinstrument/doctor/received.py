@@ -32,14 +32,6 @@ def seen_locally(patient: Patient) -> Iterator[Finding]:
             yield Finding(one["check"], "ok", detail)
         elif one["check"] != "event receipt" or "case-sensitive" in detail:  # never received: see last seen
             yield Finding(one["check"], "broken", detail, why, command)
-    if patient.health is None:
-        yield Finding(
-            "exposure",
-            "unknown",
-            "LaunchDarkly does not tell whose exposure it has seen",
-            "only events after an exposure of the same context count",
-            "try it against a local LaunchDarkly: ldinstrument dev",
-        )
 
 
 _SAID: dict[str, tuple[str, str]] = {

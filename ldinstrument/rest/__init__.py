@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from .api import MetricsAPI, json_patch
 from .bodies import AnyMetric, ClickMetric, PageViewMetric, UrlMatch, metric_body
+from .experiments import Experiment
 from .remote import Difference, RemoteMetric, differences
 
 __all__ = [
     "AnyMetric",
     "ClickMetric",
     "Difference",
+    "Experiment",
     "MetricsAPI",
     "PageViewMetric",
     "RemoteMetric",

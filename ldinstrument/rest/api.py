@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..credentials import Token, find_api_host, find_api_token, find_project
-from ..errors import (
-    ApiError,
-    Conflict,
-    DefinitionError,
-    Forbidden,
-    NotFound,
-    ServerError,
-    Unauthorized,
-    Unreachable,
-)
+from ..errors import ApiError, Conflict, DefinitionError, NotFound, ServerError, Unreachable
 from .bodies import AnyMetric, metric_body
-from .calls import Calls, path_of
-from .remote import RemoteMetric, differences, remote_metric, text_of
+from .calls import path_of
+from .experiments import mapping
+from .project import ProjectAPI
+from .remote import RemoteMetric, differences, remote_metric
 
 PAGE = 50
 """LaunchDarkly's largest page."""
@@ -29,7 +20,7 @@ _LOCKED_TRIES = 4
 _IMMUTABLE = ("key", "kind")
 
 
-class MetricsAPI:
+class MetricsAPI(ProjectAPI):
     """The metrics of one LaunchDarkly project. One per thread.
 
     Args:
@@ -46,37 +37,6 @@ class MetricsAPI:
         CredentialsError: no token, no project, or a host that cannot be used.
     """
 
-    def __init__(
-        self,
-        project: str | None = None,
-        *,
-        token: str | Token | None = None,
-        base_uri: str | None = None,
-        timeout: float = 10.0,
-        budget: float = 60.0,
-        deadline: float | None = None,
-        prompt: bool | None = False,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self.host = find_api_host(base_uri)
-        self.project = find_project(project, host=self.host)
-        self.token = find_api_token(token, host=self.host, prompt=prompt)
-        self._calls = Calls(self.host, self.token, timeout=timeout, budget=budget, deadline=deadline, sleep=sleep)
-
-    def __repr__(self) -> str:
-        return f"<MetricsAPI of project {self.project} at {self.host.url}>"
-
-    def __enter__(self) -> MetricsAPI:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._calls.close()
-
-    # -- metrics ---------------------------------------------------------------------------------
     def create(self, metric: AnyMetric) -> RemoteMetric:
         """Create *metric*.
 
@@ -245,93 +205,15 @@ class MetricsAPI:
             if self._look(key, end) is not None:
                 self._calls.send("DELETE", path, repeatable=False, end=end)
 
-    # -- around the metrics ----------------------------------------------------------------------
-    def caller(self) -> Mapping[str, Any]:
-        """Whose token this is (`caller-identity`): the cheapest test of a token."""
-        return _mapping(self._calls.send("GET", path_of("caller-identity")).json)
-
-    def role(self) -> str:
-        """The base role of the token (`reader`, `writer`, `admin`, ...); empty when LaunchDarkly does not tell."""
-        token_id = self.caller().get("tokenId")
-        if not isinstance(token_id, str) or not token_id:
-            return ""
-        try:
-            found = _mapping(self._calls.send("GET", path_of("tokens", token_id)).json)
-        except (Forbidden, NotFound, Unauthorized):
-            return ""
-        return text_of(found, "role") or ""
-
-    def randomization_unit(self, environment: str, experiment: str) -> str:
-        """The context kind that an experiment's current iteration randomizes by; empty when it cannot be read."""
-        path = path_of("projects", self.project, "environments", environment, "experiments", experiment)
-        try:
-            found = _mapping(self._calls.send("GET", path).json)
-        except (Forbidden, NotFound):
-            return ""
-        return text_of(_mapping(found.get("currentIteration")), "randomizationUnit") or ""
-
-    def local(self, page: str, **params: Any) -> Any:
-        """What a local LaunchDarkly has under `/dev`, as JSON.
-
-        Raises:
-            NotFound: the host is no local LaunchDarkly.
-        """
-        if not self.host.local:
-            raise NotFound(
-                "only a local LaunchDarkly has this; start one: ldinstrument dev", request=f"GET /dev/{page}"
-            )
-        return self._calls.send("GET", f"/dev/{page}", params=params).json
-
-    def context_kinds(self) -> dict[str, bool]:
-        """The project's context kinds, and whether each is archived."""
-        answer = _mapping(self._calls.send("GET", path_of("projects", self.project, "context-kinds")).json)
-        kinds = [kind for kind in answer.get("items") or () if isinstance(kind, dict) and kind.get("key")]
-        return {kind["key"]: bool(kind.get("archived") or kind.get("hideInTargeting")) for kind in kinds}
-
-    def create_context_kind(self, kind: str) -> None:
-        """Create the context kind *kind*."""
-        path = path_of("projects", self.project, "context-kinds", kind)
-        self._calls.send("PUT", path, body={"name": kind})
-
-    def analysis_units(self) -> tuple[str, ...]:
-        """The context kinds that the project's experiments may be analysed by."""
-        return tuple(unit["randomizationUnit"] for unit in self._units())
-
-    def _units(self) -> _Units:
-        path = path_of("projects", self.project, "experimentation-settings")
-        units = _mapping(self._calls.send("GET", path).json).get("randomizationUnits") or ()
-        return [unit for unit in units if isinstance(unit, dict) and isinstance(unit.get("randomizationUnit"), str)]
-
-    def add_analysis_unit(self, kind: str) -> None:
-        """Make the context kind *kind* available for experiments, beside those that are.
-
-        LaunchDarkly only takes the whole list, so this reads it first.
-        """
-        units = [
-            {"randomizationUnit": unit["randomizationUnit"], "default": unit.get("default") is True}
-            for unit in self._units()
-        ]
-        if kind not in [unit["randomizationUnit"] for unit in units]:
-            units.append({"randomizationUnit": kind, "default": not units})
-            path = path_of("projects", self.project, "experimentation-settings")
-            self._calls.send("PUT", path, body={"randomizationUnits": units})
-
     def _metric(self, raw: Any, request: str) -> RemoteMetric:
         return remote_metric(raw, self.project, self.host.url, request)
-
-
-_Units = list[dict[str, Any]]  # `list` is a method up there
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _more(page: Mapping[str, Any], offset: int) -> bool:
     total = page.get("totalCount")
     if isinstance(total, int):
         return offset < total
-    return bool(_mapping(page.get("_links")).get("next"))
+    return bool(mapping(page.get("_links")).get("next"))
 
 
 def filters(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ldclient
 import pytest
 
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
+from ldinstrument.devserver.flags import simple_flag
 
 api = pytest.importorskip("launchdarkly_api")
 exceptions = pytest.importorskip("launchdarkly_api.exceptions")
@@ -73,6 +75,44 @@ def test_experiments_of_a_metric_pass_the_strict_models(ld, metrics):
     ld.set_flag(experiment_flag("exp", metrics=["session.duration"]))
     read = metrics.get_metric("default", "session.duration", expand="experiments,experimentCount")
     assert (read.experiment_count, [experiment.key for experiment in read.experiments]) == (1, ["exp"])
+
+
+def test_an_experiment_passes_the_strict_models(ld, client, metrics):
+    """One per flag that randomizes: running while it is on, with the metrics that it names, in their versions."""
+    made = metrics.post_metric("default", post())
+    ld.set_flag(experiment_flag("exp", context_kind="request", metrics=["session.duration", "no.such.metric"]))
+    ld.set_flag(simple_flag("plain"))
+    experiments = api.ExperimentsApi(client)
+    read = experiments.get_experiment("default", "production", "exp", expand="secondaryMetrics")
+    assert (read.key, read.environment_key, read.current_iteration.status) == ("exp", "production", "running")
+    assert read.current_iteration.randomization_unit == "request"
+    assert list(read.current_iteration.flags) == ["exp"]
+    assert [(one.key, one.version_id) for one in read.current_iteration.metrics] == [(made.key, made.version_id)]
+    ld.set_flag({**experiment_flag("exp"), "on": False})
+    assert experiments.get_experiment("default", "production", "exp").current_iteration.status == "stopped"
+    for key in ("plain", "nothing"):
+        with pytest.raises(exceptions.NotFoundException):
+            experiments.get_experiment("default", "production", key)
+
+
+def test_when_a_flag_was_evaluated_last(ld, client):
+    """From its evaluations, and from the summaries of those that are sent by count only."""
+    flags = api.FeatureFlagsApi(client)
+    for flag in (experiment_flag("exp"), simple_flag("plain"), simple_flag("idle")):
+        ld.set_flag(flag)
+    assert flags.get_feature_flag_status("default", "production", "exp").to_dict()["name"] == "new"
+    uris = {"base_uri": ld.url, "stream_uri": ld.url, "events_uri": ld.url}
+    sdk = ldclient.LDClient(ldclient.Config("sdk-x", **uris, diagnostic_opt_out=True))
+    for key in ("exp", "plain"):
+        sdk.variation(key, ldclient.Context.create("u"), None)
+    sdk.close()
+    ld.wait_for(lambda: ld.count("summary"))
+    for key in ("exp", "plain"):
+        status = flags.get_feature_flag_status("default", "production", key)
+        assert (status.name, status.last_requested is not None) == ("active", True)
+    assert flags.get_feature_flag_status("default", "production", "idle").last_requested is None
+    with pytest.raises(exceptions.NotFoundException):
+        flags.get_feature_flag_status("default", "production", "nothing")
 
 
 def test_pages_filters_and_sorting(metrics):
