@@ -6,14 +6,17 @@ announced bound arrives, once.
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -213,7 +216,7 @@ def answers_401(scale: float = 1.0) -> Row:
     with running(key="sdk-bad") as run:
         run.server.answer(good_key="sdk-good")
         run.track(50)
-        report = run.flush_within(2.0)
+        report = run.flush_within(30.0)
         assert (report.failed, report.timed_out) == (50, False)
         run.track(50)
         flush(0.2)
@@ -329,39 +332,55 @@ def _meanwhile(run: Run, seconds: float) -> None:
 # -- the process ends or splits --------------------------------------------------------------------
 
 
-SPOOL_WINDOW = 0.2
-"""How young an event may be to be lost by a `kill -9`: it is on disk some 20 ms after `track`, later on a busy CPU."""
-
-
 def killed(scale: float = 1.0, rounds: int = 6) -> Row:
-    """`kill -9` at random moments with a spool, while the server fails now and then; a last process delivers."""
+    """`kill -9` at random moments with a spool, while the server fails now and then; a last process delivers.
+
+    What was in a file when its process died must arrive. What was not yet (it is some 20 ms after `track`) may be lost.
+    """
     ledger.clear()
     began = time.monotonic()
     with HostileServer() as server, tempfile.TemporaryDirectory() as folder:
         for how in ({"status": 503}, {"late": 0.2}, {}, {"reset": True}):
             server.answer(times=2, **how)
         ages: dict[str, float] = {}
+        safe: set[str] = set()
         for number in range(rounds):
             ages |= _killed_once(server.url, folder, f"r{number}", 0.2 + 0.4 * scale * (number * 0.618 % 1))
+            safe |= _on_disk(folder) | set(server.keys())
         client = LDClient(config(server.url, spool=folder))
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             flush(1.0)
-            safe = {key for key, age in ages.items() if age > SPOOL_WINDOW}
             if safe <= set(server.keys()) and len(list(Path(folder).glob("*.events"))) <= 1:
                 break
             time.sleep(0.05)
         time.sleep(0.2)  # what was just taken over from a dead process's file
-        flush(5.0)
+        flush(30.0)
         client.close()
         keys = server.keys()
         lost = [age for key, age in ages.items() if key not in keys]
         note = f"youngest {len(lost)} of them lost, at most {max(lost, default=0) * 1000:.0f} ms old; "
         note += f"{len(list(Path(folder).iterdir()))} files left"
         row = row_of(f"kill -9, {rounds} times, with a spool", server, list(ages), began, note)
-        young = sum(age <= SPOOL_WINDOW for age in lost)
-        row.dropped = {f"younger than {SPOOL_WINDOW * 1000:.0f} ms": young} if young else {}
+        assert safe & ages.keys(), "nothing came as far as the disk"
+        young = sum(key not in keys and key not in safe for key in ages)
+        row.dropped = {"not on disk yet": young} if young else {}
         return row
+
+
+def _on_disk(folder: str) -> set[str]:
+    """The keys of the events that the files of dead processes hold."""
+    found: set[str] = set()
+    with tempfile.TemporaryDirectory() as copies:
+        for path in Path(folder).iterdir():
+            shutil.copy(path, copies)
+        for path in Path(copies).glob("*.events"):
+            with closing(sqlite3.connect(path)) as file:
+                texts = [text for (text,) in file.execute("SELECT text FROM drafts")]
+                bodies = [body for (body,) in file.execute("SELECT body FROM payloads")]
+            events = [json.loads(text) for text in texts] + [event for body in bodies for event in json.loads(body)]
+            found |= {event["key"] for event in events if event["kind"] == "custom"}
+    return found
 
 
 def _killed_once(url: str, folder: str, name: str, life: float) -> dict[str, float]:
@@ -385,14 +404,14 @@ def exits(scale: float = 1.0) -> Row:
     with HostileServer() as server, tempfile.TemporaryDirectory() as folder:
         server.answer(stall=True, counts=False)
         program = [sys.executable, str(HERE / "victim.py"), "exit", server.url, folder, "x"]
-        done = subprocess.run(program, capture_output=True, env=_environment(), text=True, timeout=60, check=True)
+        done = subprocess.run(program, capture_output=True, env=_environment(), text=True, timeout=100, check=True)
         assert done.stderr == "", done.stderr
         seconds = float(done.stdout.split()[-1])
         took = time.time() - seconds
         server.behave()
         client = LDClient(config(server.url, spool=folder))
         run = Run(server, client, [f"x.{number}" for number in range(100)], began)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while len(server.keys()) < 100 and time.monotonic() < deadline:
             flush(0.5)
             time.sleep(0.05)
@@ -419,7 +438,7 @@ def forks(scale: float = 1.0) -> Row:
             try:
                 for number in range(50):
                     run.client.track(f"c.{number}", CONTEXT)
-                code = 0 if flush(5.0).delivered == 50 else 2
+                code = 0 if flush(30.0).delivered == 50 else 2
             finally:
                 os._exit(code)
         _, status = os.waitpid(child, 0)

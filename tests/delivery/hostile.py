@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import socket
 import ssl
 import threading
@@ -73,9 +74,7 @@ class HostileServer:
 
     def listen(self) -> None:
         """Come (back) to the same port."""
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", self.port))
+        listener = _bound(self.port)
         listener.listen(128)
         self.port = listener.getsockname()[1]
         self._listener = listener
@@ -160,6 +159,7 @@ class HostileServer:
         if not head:
             return False
         plan = self._next_plan()
+        stalls = plan.stall  # may be changed while this post is being judged
         size = int(head.get("content-length", "0"))
         if plan.reset:
             stream.read(size // 2)  # type: ignore[attr-defined]
@@ -169,15 +169,15 @@ class HostileServer:
         if len(body) < size:  # cut on the way: no server counts what it has not read
             return False
         time.sleep(self._delay)
-        status = self._judge(plan, head, body)
-        if plan.stall:
+        status = self._judge(plan, head, body, 0 if stalls and not plan.counts else None)
+        if stalls:
             time.sleep(3600)
         time.sleep(plan.late)
         extra = "".join(f"{name}: {value}\r\n" for name, value in plan.headers.items())
         connection.sendall(f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\n{extra}\r\n".encode())
         return True
 
-    def _judge(self, plan: Answering, head: dict[str, str], body: bytes) -> int:
+    def _judge(self, plan: Answering, head: dict[str, str], body: bytes, counted: int | None) -> int:
         text = gzip.decompress(body) if head.get("content-encoding") == "gzip" else body
         status = plan.status
         if plan.good_key is not None and head.get("authorization") != plan.good_key:
@@ -185,9 +185,9 @@ class HostileServer:
         if plan.largest is not None and len(json.loads(text)) > plan.largest:
             status = 413
         with self._lock:
-            counted = 0 if plan.stall and not plan.counts else status
             payload_id = head.get("x-launchdarkly-payload-id", "")
-            self.posts.append(Post(payload_id, head.get("authorization", ""), text, counted))
+            taken = status if counted is None else counted
+            self.posts.append(Post(payload_id, head.get("authorization", ""), text, taken))
         return status
 
     def _next_plan(self) -> Answering:
@@ -201,6 +201,21 @@ class HostileServer:
                     return plan
                 self.plan.pop(0)
             return Answering()
+
+
+def _bound(port: int) -> socket.socket:
+    """A socket on *port*, or on one below those that the kernel gives away: nobody takes it while we are gone."""
+    while True:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port or random.SystemRandom().randrange(22_000, 32_000)))
+        except OSError:
+            listener.close()
+            if port:
+                raise
+        else:
+            return listener
 
 
 def _head(stream: object) -> dict[str, str]:

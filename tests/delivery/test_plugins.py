@@ -76,7 +76,7 @@ def test_a_client_made_again_after_a_fork_keeps_the_hook(server):
     client.postfork(1)
     assert _evaluated(client) == "u-1"
     client.track("a", CONTEXT)
-    assert flush(5.0, client).confirmed
+    assert flush(30.0, client).confirmed
     client.close()
 
 
@@ -93,7 +93,7 @@ def test_the_plugin_fits_an_async_client(server):
         )  # fmt: skip
         await client.start(1)
         client.track("a", CONTEXT)
-        report = await aflush(5.0, client)
+        report = await aflush(30.0, client)
         hooks = len(client._AsyncLDClient__hooks)
         await client.close()
         return report.delivered, hooks
@@ -199,7 +199,7 @@ def test_the_ledger_as_opentelemetry_counters(server):
                              event_processor_class=config.event_processor_class))  # fmt: skip
     client.track("a", CONTEXT)
     client.track("b", CONTEXT, {"n": object()})
-    flush(5.0, client)
+    flush(30.0, client)
     data = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
     seen = {(one.name, *point.attributes.values()): point.value for one in data for point in one.data.data_points}
     assert seen == {

@@ -71,7 +71,7 @@ def test_headers_are_the_sdks(server, make):
     receipts: list[Receipt] = []
     client = make(on_receipt=receipts.append, flush_interval=3600)
     client.track("a", BARE)
-    flush(5.0, client)
+    flush(30.0, client)
     assert [post.key for post in server.posts] == ["sdk-good"]
     assert [(one.payload_id, one.custom, one.status, one.attempts) for one in receipts] == [
         (server.posts[0].payload_id, 1, 202, 1)
@@ -87,7 +87,7 @@ def test_a_bad_value_costs_its_event_only(server, client):
     loop: dict[str, Any] = {}
     loop["self"] = loop
     client.track("loop", BARE, loop)
-    report = flush(5.0, client)
+    report = flush(30.0, client)
     assert (report.delivered, report.dropped) == (1, 4)
     assert ledger.stats().events.dropped == {"not_json": 4}
     assert server.keys() == {"a": 1}
@@ -97,7 +97,7 @@ def test_an_event_of_ours_carries_its_own_date(server, client):
     """The date of its value; the processor accepts it and settles it in the ledger."""
     emit(Emission("dated", 2.0, None, 1_700_000_000_000, 1), RICH, client)
     assert (handing.what, ledger.stats().events.unconfirmed) == (None, 0)
-    assert flush(5.0, client).delivered == 1
+    assert flush(30.0, client).delivered == 1
     (event,) = server.taken()
     assert (event["creationDate"], event["metricValue"]) == (1_700_000_000_000, 2.0)
     assert (ledger.stats().events.emitted, ledger.stats().events.delivered) == (1, 1)
@@ -125,7 +125,7 @@ def test_ours_never_indexes_a_bare_context_over_a_richer_one(server, client):
     """A `track` of ours with only a key sends no index event, and the richer one that follows is indexed."""
     emit(Emission("ours", None, None, 1, 1), BARE, client)
     client.variation("absent", RICH, False)
-    flush(5.0, client)
+    flush(30.0, client)
     indexed = [e["context"] for p in server.posts for e in json.loads(p.body) if e["kind"] == "index"]
     assert [context.get("name") for context in indexed] == ["Ana"]
 
@@ -134,7 +134,7 @@ def test_ours_indexes_the_rich_part_of_a_multi_context(server, client):
     """Of a multi-context, only the kinds that we know something about are indexed."""
     multi = Context.create_multi(BARE, Context.builder("o-1").kind("org").name("Acme").build())
     emit(Emission("ours", None, None, 1, 1), multi, client)
-    flush(5.0, client)
+    flush(30.0, client)
     events = [event for post in server.posts for event in json.loads(post.body)]
     assert [e["context"] for e in events if e["kind"] == "index"] == [{"kind": "org", "key": "o-1", "name": "Acme"}]
     assert events[-1]["context"]["user"] == {"key": "u-1"}
@@ -145,13 +145,13 @@ def test_a_single_event_that_is_too_large_is_named(server, client, caplog):
     server.answer(largest=2)
     for number in range(5):
         client.track(f"e.{number}", BARE)
-    flush(5.0, client)
+    flush(30.0, client)
     assert server.keys() == {f"e.{number}": 1 for number in range(5)}
     server.behave()
     server.answer(status=413)
     client.track("huge", BARE)
     with caplog.at_level(logging.WARNING, "ldinstrument"):
-        assert flush(5.0, client).dropped == 1
+        assert flush(30.0, client).dropped == 1
     assert ledger.stats().events.dropped == {"too_large": 1}
     assert "huge: too large" in caplog.text
 
@@ -163,12 +163,12 @@ def test_a_refused_key_is_said_once_and_never_shown(server, make, caplog):
     with caplog.at_level(logging.WARNING, "ldinstrument"):
         for _ in range(5):
             client.track("a", BARE)
-            assert flush(1.0, client).failed > 0
+            assert flush(30.0, client).failed > 0
     assert len(server.posts) == 1
     assert caplog.text.count("refuses the SDK key") == 1
     assert "sdk-secret" not in caplog.text
     client._config._Config__sdk_key = "sdk-good"
-    assert flush(5.0, client).delivered == 5
+    assert flush(30.0, client).delivered == 5
 
 
 def test_too_much_waiting_is_dropped_by_name(server, make):
@@ -179,7 +179,7 @@ def test_too_much_waiting_is_dropped_by_name(server, make):
         client.track(f"e.{number}", BARE, {"text": "x" * 1000})
         flush(0.05, client)
     server.behave()
-    flush(5.0, client)
+    flush(30.0, client)
     kept, arrived = ledger.stats().events.dropped["backlog_full"], set(server.keys())
     assert kept + len(arrived) == 10
     assert "e.9" in arrived
@@ -209,7 +209,7 @@ def test_a_bad_request_is_given_up_after_three_attempts(server, client):
             break
     assert ledger.stats().events.dropped == {"http_400": 1}
     client.track("b", BARE)
-    assert flush(5.0, client).delivered == 1
+    assert flush(30.0, client).delivered == 1
 
 
 def test_closing_hands_what_is_left_to_the_next_client(server, make):
@@ -217,10 +217,10 @@ def test_closing_hands_what_is_left_to_the_next_client(server, make):
     server.answer(status=503, times=1, headers={"Retry-After": "60"})
     first = make(close_timeout=0.1, flush_interval=3600)
     first.track("a", BARE)
-    flush(0.5, first)
+    flush(30.0, first)
     second = make(flush_interval=3600)
     first.close()
-    flush(5.0, second)  # which may find it delivered already
+    flush(30.0, second)  # which may find it delivered already
     assert ledger.stats().events.delivered == 1
     assert (server.keys(), set(server.posts_per_payload().values())) == ({"a": 1}, {2})
 
@@ -230,7 +230,7 @@ def test_another_environment_adopts_nothing(server, make):
     server.answer(status=503, times=1, headers={"Retry-After": "60"})
     first = make(close_timeout=0.1, flush_interval=3600)
     first.track("a", BARE)
-    flush(0.5, first)
+    flush(30.0, first)
     second = make(key="sdk-other", flush_interval=3600)
     first.close()
     assert flush(1.0, second).delivered == 0
@@ -269,7 +269,7 @@ def test_a_failing_receipt_taker_is_harmless(server, make):
     """What the receipts are given to may fail; delivery goes on."""
     client = make(on_receipt=_fail, flush_interval=3600)
     client.track("a", BARE)
-    assert flush(5.0, client).delivered == 1
+    assert flush(30.0, client).delivered == 1
 
 
 def _fail(receipt: Receipt) -> None:
@@ -299,7 +299,7 @@ def test_options_travel_through_partial(server, tmp_path):
     client = LDClient(Config("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url,
                              use_ldd=True, event_processor_class=made))  # fmt: skip
     client.track("a", BARE)
-    assert flush(5.0, client).delivered == 1
+    assert flush(30.0, client).delivered == 1
     client.close()
     assert list((tmp_path / "spool").iterdir()) == []
 
@@ -321,7 +321,7 @@ def test_a_client_that_nobody_holds_still_delivers(server, make):
     server.answer(late=0.3, times=1)
     elsewhere()
     gc.collect()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 100
     while not engines[0].closed and time.monotonic() < deadline:
         time.sleep(0.02)
     assert engines[0].closed
@@ -337,11 +337,11 @@ def test_a_full_thousand_leaves_early_whatever_came_before(server, client):
     for round_ in range(3):
         server.answer(status=503, times=1)
         client.track(f"single.{round_}", BARE)
-        while flush(5.0, client).failed:
+        while flush(30.0, client).failed:
             pass
         for number in range(1000):
             client.track(f"many.{round_}.{number}", BARE)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 100
         while ledger.stats().events.pending and time.monotonic() < deadline:
             time.sleep(0.01)
         assert ledger.stats().events.pending == 0

