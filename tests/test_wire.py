@@ -51,7 +51,7 @@ def test_the_whole_way(server: LocalLaunchDarkly, client: LDClient) -> None:
         with ld.session(f"u-{n}", client=client) as s:
             seen[answer()] += 1
             s.revenue(2.5)
-    report = ld.flush(timeout=5, client=client)
+    report = ld.flush(timeout=60, client=client)
 
     assert report.confirmed
     assert report.delivered == 20 * 6
@@ -76,7 +76,7 @@ def test_events_carry_the_evaluated_context(server: LocalLaunchDarkly, client: L
         client.variation("exp", visitor, "a")
     with ld.session(client=client):
         client.variation("plain", visitor, "x")
-    ld.flush(timeout=5, client=client)
+    ld.flush(timeout=60, client=client)
 
     found = server.custom_events("session.duration")
     assert len(found) == 2
@@ -96,7 +96,7 @@ def test_no_fold_crosses_an_exposure(server: LocalLaunchDarkly, client: LDClient
         client.variation("exp", user, "a")
         s.revenue(1)
         s.revenue(2)
-    ld.flush(timeout=5, client=client)
+    ld.flush(timeout=60, client=client)
 
     assert [100, 3] == [event["metricValue"] for event in server.custom_events("revenue.impact")]
     exposure = next(event for event in server.events("feature") if event["key"] == "exp")
@@ -119,7 +119,7 @@ def test_events_recorded_before_the_client_leave_with_it(server: LocalLaunchDark
         )
     )  # fmt: skip
     try:
-        assert ld.flush(timeout=5, client=made).delivered == 3
+        assert ld.flush(timeout=60, client=made).delivered == 3
     finally:
         made.close()
 
@@ -134,7 +134,7 @@ def test_a_client_without_our_processor_is_unconfirmed(server: LocalLaunchDarkly
         ld.attach(made)
         with ld.session("u-1", client=made):
             pass
-        report = ld.flush(timeout=5, client=made)
+        report = ld.flush(timeout=60, client=made)
         assert not report.confirmed
         assert ld.stats().events.unconfirmed == 2
     finally:

@@ -59,7 +59,7 @@ def _sdk(ld: LocalLaunchDarkly) -> Iterator[Callable[..., ldclient.LDClient]]:
     """`sdk(stream=False, ...)`: the unmodified server SDK against the local LaunchDarkly; closed at the end."""
     clients = []
 
-    def make(start_wait: float = 5.0, **config: Any) -> ldclient.LDClient:
+    def make(start_wait: float = 60.0, **config: Any) -> ldclient.LDClient:
         uris = {"base_uri": ld.url, "stream_uri": ld.url, "events_uri": ld.url}
         clients.append(ldclient.LDClient(ldclient.Config("sdk-key", **uris, **config), start_wait=start_wait))
         return clients[-1]

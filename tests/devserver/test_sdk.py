@@ -76,16 +76,16 @@ def test_the_second_data_system_gets_flags_too(ld, sdk):
     assert client.variation("new-prompt", Context.create("u"), None) in ("short", "long")
 
 
-def test_a_client_finds_its_way_back_after_a_restart(sdk):
+def test_a_client_finds_its_way_back_after_a_restart(sdk, free_port):
     """LaunchDarkly vanishes, changes and returns on the same port; the stream is taken up again."""
-    ld = LocalLaunchDarkly(flags=[simple_flag("f", ["a", "b"], 0)])
+    ld = LocalLaunchDarkly(free_port(), flags=[simple_flag("f", ["a", "b"], 0)])
     with ld:
         uris = {"base_uri": ld.url, "stream_uri": ld.url, "events_uri": ld.url}
-        client = ldclient.LDClient(ldclient.Config("sdk-key", initial_reconnect_delay=0.05, **uris), start_wait=5)
+        client = ldclient.LDClient(ldclient.Config("sdk-key", initial_reconnect_delay=0.05, **uris), start_wait=60)
         assert client.variation("f", Context.create("u"), None) == "a"
     ld.set_flag(simple_flag("f", ["a", "b"], 1))
     with ld:
-        ld.wait_for(lambda: client.variation("f", Context.create("u"), None) == "b", timeout=20)
+        ld.wait_for(lambda: client.variation("f", Context.create("u"), None) == "b", timeout=60)
         client.close()
 
 
@@ -105,12 +105,12 @@ def test_the_async_client(ld):
 
     async def use(stream: bool) -> str:
         uris = {"base_uri": ld.url, "stream_uri": ld.url, "events_uri": ld.url}
-        async with asyncio.timeout(20) if hasattr(asyncio, "timeout") else _NoTimeout():
+        async with asyncio.timeout(100) if hasattr(asyncio, "timeout") else _NoTimeout():
             client = AsyncLDClient(AsyncConfig("sdk-key", stream=stream, **uris))
-            await client.start(5)
+            await client.start(60)
             value = await client.variation("new-prompt", Context.create("u"), None)
             client.track("from.async", Context.create("u"), None, 7)
-            assert await client.flush_and_wait(5)
+            assert await client.flush_and_wait(60)
             await client.close()
             return value
 
@@ -135,7 +135,7 @@ def test_a_wrong_key_stops_the_sdk(sdk):
         ld.wait_for(lambda: [post.status for post in ld.posts()] == [401])
         bad.close()
         ld.sdk_keys = {"sdk-good", "sdk-bad"}
-        good = ldclient.LDClient(ldclient.Config("sdk-bad", **uris), start_wait=5)
+        good = ldclient.LDClient(ldclient.Config("sdk-bad", **uris), start_wait=60)
         assert good.is_initialized()
         good.close()
         assert ld.events() == []
@@ -166,7 +166,7 @@ def test_many_clients_at_once_lose_nothing(ld):
 
     def work(number: int) -> None:
         uris = {"base_uri": ld.url, "stream_uri": ld.url, "events_uri": ld.url}
-        client = ldclient.LDClient(ldclient.Config("sdk-key", diagnostic_opt_out=True, **uris), start_wait=10)
+        client = ldclient.LDClient(ldclient.Config("sdk-key", diagnostic_opt_out=True, **uris), start_wait=60)
         assert client.is_initialized()
         for i in range(200):
             context = Context.create(f"u-{number}-{i}")

@@ -269,7 +269,12 @@ class BrokenMiddleware:
         await self.app(scope, receive, send)
 
 
+ANSWERED = threading.Event()
+"""The client of `/background` has its answer."""
+
+
 def background() -> None:
+    ANSWERED.wait(100)
     time.sleep(0.05)
     convert(9.0)
 

@@ -16,9 +16,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "lambda"))
 from local_lambda.intake import Intake
 from local_lambda.sandbox import Function
 
+pytestmark = pytest.mark.xdist_group("rie")  # one process fetches the emulator
 pytest.importorskip("awslambdaric")
 if shutil.which("openssl") is None:
     pytest.skip("the openssl command makes the certificate", allow_module_level=True)
@@ -52,25 +54,33 @@ def _emulator() -> Path:
 
 def _fetch(binary: Path) -> None:
     CACHE.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--dest", str(CACHE), "aws-sam-cli"]
-    try:
-        subprocess.run(command, check=True, capture_output=True, timeout=90)
-    except (subprocess.SubprocessError, OSError) as error:
-        pytest.skip(f"aws-sam-cli could not be downloaded: {type(error).__name__}")
-    (wheel,) = CACHE.glob("*.whl")
-    partial = binary.with_suffix(".part")
-    with zipfile.ZipFile(wheel) as archive:
-        partial.write_bytes(archive.read(f"samcli/local/rapid/{binary.name}"))
-    partial.chmod(0o755)
-    partial.rename(binary)
-    wheel.unlink()
+    with tempfile.TemporaryDirectory(dir=CACHE) as folder:  # another process may be fetching it, too
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--dest", folder, "aws-sam-cli"]
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=90)
+        except (subprocess.SubprocessError, OSError) as error:
+            pytest.skip(f"aws-sam-cli could not be downloaded: {type(error).__name__}")
+        (wheel,) = Path(folder).glob("*.whl")
+        unpacked = Path(folder) / binary.name
+        with zipfile.ZipFile(wheel) as archive:
+            unpacked.write_bytes(archive.read(f"samcli/local/rapid/{binary.name}"))
+        unpacked.chmod(0o755)
+        unpacked.replace(binary)
 
 
 class Emulated:
     """A function on the emulator."""
 
-    def __init__(self, binary: Path, handler: str, folder: Path, environment: Mapping[str, str], log: Path):
-        self.port, api = _free_port(), _free_port()
+    def __init__(
+        self,
+        ports: tuple[int, int],
+        handler: str,
+        folder: Path,
+        environment: Mapping[str, str],
+        log: Path,
+        binary: Path,
+    ):
+        self.port, api = ports
         self.log = log
         command = [
             str(binary), "--runtime-interface-emulator-address", f"127.0.0.1:{self.port}",
@@ -89,7 +99,7 @@ class Emulated:
         self._wait_until_up()
 
     def _wait_until_up(self) -> None:
-        until = time.monotonic() + 20
+        until = time.monotonic() + 100
         while time.monotonic() < until:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 return
@@ -97,7 +107,7 @@ class Emulated:
         raise AssertionError(self.log.read_text())
 
     def invoke(self, event: Any) -> Any:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=40)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=100)
         connection.request("POST", "/2015-03-31/functions/function/invocations", json.dumps(event))
         answer = connection.getresponse()
         value = json.loads(answer.read())
@@ -110,20 +120,22 @@ class Emulated:
         self._process.wait()
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+Emulate = Callable[..., contextlib.AbstractContextManager[Emulated]]
 
 
-@contextlib.contextmanager
-def emulated(*settings: Any) -> Iterator[Emulated]:
-    """A function on the emulator that is gone when the block ends."""
-    function = Emulated(*settings)
-    try:
-        yield function
-    finally:
-        function.close()
+@pytest.fixture(name="emulated")
+def _emulated(emulator: Path, free_port: Callable[[], int]) -> Emulate:
+    """`with emulated(handler, folder, environment, log)`: a function that is gone when the block ends."""
+
+    @contextlib.contextmanager
+    def emulated(*settings: Any) -> Iterator[Emulated]:
+        function = Emulated((free_port(), free_port()), *settings, emulator)
+        try:
+            yield function
+        finally:
+            function.close()
+
+    return emulated
 
 
 PROBE = """
@@ -158,7 +170,7 @@ def loop():
 threading.Thread(target=loop, daemon=True).start()
 
 def handler(event, context):
-    for _ in range(500):
+    for _ in range(2000):
         if seen and seen[-1]["requestId"] == context.aws_request_id:
             break
         threading.Event().wait(0.01)
@@ -170,13 +182,13 @@ def handler(event, context):
 """
 
 
-def test_our_sandbox_is_as_strict_as_aws_s_emulator(emulator: Path, tmp_path: Path) -> None:
+def test_our_sandbox_is_as_strict_as_aws_s_emulator(emulated: Emulate, tmp_path: Path) -> None:
     """The same questions to both, good and bad: the same statuses and error types."""
     (tmp_path / "probe.py").write_text(PROBE)
 
-    with Function("probe.handler", tmp_path) as ours:
+    with Function("probe.handler", tmp_path, timeout=60.0, init_timeout=100.0) as ours:
         here = ours.invoke({}).response
-    with emulated(emulator, "probe.handler", tmp_path, {}, tmp_path / "rie.log") as theirs:
+    with emulated("probe.handler", tmp_path, {}, tmp_path / "rie.log") as theirs:
         there = theirs.invoke({})
 
     assert here == there
@@ -187,7 +199,7 @@ def test_our_sandbox_is_as_strict_as_aws_s_emulator(emulator: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("mode", ["before_response", "after_response"])
-def test_the_example_runs_on_the_emulator(mode: str, emulator: Path, tmp_path: Path) -> None:
+def test_the_example_runs_on_the_emulator(mode: str, emulated: Emulate, tmp_path: Path) -> None:
     """Its extension registers and takes part in every invocation; all events arrive, each once."""
     with Intake(tmp_path) as intake:
         environment = {
@@ -196,7 +208,7 @@ def test_the_example_runs_on_the_emulator(mode: str, emulator: Path, tmp_path: P
             "LAUNCHDARKLY_EVENTS_URI": intake.uri,
             "EVENTS_CA_FILE": str(intake.certificate),
         }
-        with emulated(emulator, "handler.handler", EXAMPLE, environment, tmp_path / "rie.log") as function:
+        with emulated("handler.handler", EXAMPLE, environment, tmp_path / "rie.log") as function:
             answers = [function.invoke({"userId": f"user-{number}", "items": 2}) for number in range(20)]
         log = (tmp_path / "rie.log").read_text()
 
@@ -208,7 +220,7 @@ def test_the_example_runs_on_the_emulator(mode: str, emulator: Path, tmp_path: P
         assert "is not possible here" not in log
 
 
-def test_a_fallback_on_the_emulator_says_why(emulator: Path, tmp_path: Path) -> None:
+def test_a_fallback_on_the_emulator_says_why(emulated: Emulate, tmp_path: Path) -> None:
     """Decorated in the middle of an invocation, AWS's own refusal is in the one line of log."""
     (tmp_path / "app.py").write_text(
         """
@@ -217,7 +229,7 @@ def handler(event, context):
     return lambda_handler(context="u", deliver="after_response")(lambda event, context: "served")(event, context)
 """
     )
-    with emulated(emulator, "app.handler", tmp_path, {}, tmp_path / "rie.log") as function:
+    with emulated("app.handler", tmp_path, {}, tmp_path / "rie.log") as function:
         answers = [function.invoke({}) for _ in range(2)]
 
     assert answers == ["served", "served"]

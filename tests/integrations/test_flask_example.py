@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+pytestmark = pytest.mark.xdist_group("flask example")  # they share its place and its Chromium
 EXAMPLE = Path(__file__).parents[2] / "examples" / "flask_app"
 FLAG = "assistant-prompt"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -76,7 +77,7 @@ def visit(browser: Any, url: str, thumb: str, products: list[str]) -> Seen:
     """Come in, ask, judge the answer, buy, leave; count every request that the shop gets."""
     context = browser.new_context()
     page = context.new_page()
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(90_000)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url) if request.url.startswith(url) else None)
     page.goto(url)
@@ -168,11 +169,11 @@ def test_the_one_command_starts_everything(tmp_path: Path) -> None:
     try:
         assert process.stdout is not None
         addresses = [process.stdout.readline().rpartition(" ")[2].strip() for _ in range(2)]
-        assert "Outdoor shop" in httpx.get(addresses[0], trust_env=False).text
+        assert "Outdoor shop" in httpx.get(addresses[0], timeout=60, trust_env=False).text
         assert (
             200
             == httpx.get(
-                f"{addresses[1]}/sdk/latest-all", headers={"Authorization": "sdk"}, trust_env=False
+                f"{addresses[1]}/sdk/latest-all", headers={"Authorization": "sdk"}, timeout=60, trust_env=False
             ).status_code
         )
         process.send_signal(signal.SIGINT)

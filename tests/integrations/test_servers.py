@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import signal
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 from pathlib import Path
@@ -29,7 +30,18 @@ USERS = ("ada", "bob", "eve", "joe")
 
 
 def gunicorn(*more: str) -> list[str]:
-    return ["gunicorn", "--workers", "2", "--log-level", "critical", "--graceful-timeout", "10", *more]
+    return [
+        "gunicorn",
+        "--workers",
+        "2",
+        "--log-level",
+        "critical",
+        "--timeout",
+        "100",
+        "--graceful-timeout",
+        "60",
+        *more,
+    ]
 
 
 def uvicorn(workers: int) -> list[str]:
@@ -46,14 +58,17 @@ SERVERS = {
 }
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+Start = Callable[..., tuple[subprocess.Popen[str], str]]
+
+
+@pytest.fixture(name="start")
+def _start(free_port: Callable[[], int], launchdarkly: LocalLaunchDarkly, tmp_path: Path) -> Start:
+    """`start(command, **variables)`: a server that answers."""
+    return functools.partial(started, free_port, launchdarkly, tmp_path)
 
 
 def started(
-    command: list[str], launchdarkly: LocalLaunchDarkly, folder: Path, **variables: str
+    free_port: Callable[[], int], launchdarkly: LocalLaunchDarkly, folder: Path, command: list[str], **variables: str
 ) -> tuple[subprocess.Popen[str], str]:
     """Start a server, and wait until it answers a health check, which leaves no trace."""
     port = free_port()
@@ -75,10 +90,10 @@ def started(
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     address = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 100
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            httpx.get(f"{address}/health", trust_env=False)
+            httpx.get(f"{address}/health", timeout=60, trust_env=False)
         except httpx.HTTPError:
             time.sleep(0.05)
         else:
@@ -93,7 +108,7 @@ def traffic(address: str) -> tuple[Counter[str], Counter[tuple[str, str]]]:
 
     def ask(job: tuple[str, str]) -> tuple[str, str]:
         user, path = job
-        answer = httpx.get(address + path, headers={"X-User": user}, timeout=30, trust_env=False)
+        answer = httpx.get(address + path, headers={"X-User": user}, timeout=100, trust_env=False)
         assert answer.status_code == (500 if path == "/boom" else 200)
         return job
 
@@ -103,13 +118,13 @@ def traffic(address: str) -> tuple[Counter[str], Counter[tuple[str, str]]]:
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_what_clients_did_is_what_arrives(name: str, launchdarkly: LocalLaunchDarkly, tmp_path: Path) -> None:
+def test_what_clients_did_is_what_arrives(name: str, start: Start, launchdarkly: LocalLaunchDarkly) -> None:
     """No session is missing and none is there twice, over several workers, after an ordinary end of the server."""
-    process, address = started(SERVERS[name], launchdarkly, tmp_path)
+    process, address = start(SERVERS[name])
     try:
         requests, met = traffic(address)
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=40)
+        process.wait(timeout=100)
     finally:
         process.kill()
         output = process.communicate()[0]
@@ -125,18 +140,18 @@ def test_what_clients_did_is_what_arrives(name: str, launchdarkly: LocalLaunchDa
 
 
 @pytest.mark.parametrize("name", ["gunicorn sync", "gunicorn gthread", "uvicorn"])
-def test_a_client_that_leaves_is_noticed(name: str, launchdarkly: LocalLaunchDarkly, tmp_path: Path) -> None:
+def test_a_client_that_leaves_is_noticed(name: str, start: Start, launchdarkly: LocalLaunchDarkly) -> None:
     """In the middle of a stream of 8 MB: abandoned, neither success nor failure."""
-    process, address = started(SERVERS[name], launchdarkly, tmp_path)
+    process, address = start(SERVERS[name])
     try:
         host, _, port = address.removeprefix("http://").partition(":")
-        with socket.create_connection((host, int(port)), timeout=20) as connection:
+        with socket.create_connection((host, int(port)), timeout=100) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.sendall(b"GET /endless HTTP/1.1\r\nHost: shop\r\nX-User: ada\r\n\r\n")
             assert b"200" in connection.recv(1000)
-        httpx.get(f"{address}/buy", headers={"X-User": "bob"}, timeout=30, trust_env=False)
+        httpx.get(f"{address}/buy", headers={"X-User": "bob"}, timeout=100, trust_env=False)
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=40)
+        process.wait(timeout=100)
     finally:
         process.kill()
         output = process.communicate()[0]
@@ -148,7 +163,7 @@ def test_a_client_that_leaves_is_noticed(name: str, launchdarkly: LocalLaunchDar
 
 @pytest.mark.parametrize("name", ["gunicorn sync", "gunicorn gthread, preloaded", "uvicorn, two workers"])
 def test_visits_over_several_workers_are_counted_once(
-    name: str, launchdarkly: LocalLaunchDarkly, tmp_path: Path
+    name: str, start: Start, launchdarkly: LocalLaunchDarkly, tmp_path: Path
 ) -> None:
     """Sixteen visitors at once, each request at whichever worker: nothing is missing and nothing there twice.
 
@@ -156,12 +171,12 @@ def test_visits_over_several_workers_are_counted_once(
     its own, so the totals are by user.
     """
     address_of_store = f"sqlite:////{str(tmp_path / 'visits.db').lstrip('/')}"
-    process, address = started(SERVERS[name], launchdarkly, tmp_path, SHOP_STORE=address_of_store)
+    process, address = start(SERVERS[name], SHOP_STORE=address_of_store)
     chance = random.Random(6)
     plans = {f"user-{number}": chance.choices(PATHS, k=chance.randint(1, 9)) for number in range(16)}
 
     def visit(user: str) -> None:
-        with httpx.Client(base_url=address, headers={"X-User": user}, timeout=30, trust_env=False) as client:
+        with httpx.Client(base_url=address, headers={"X-User": user}, timeout=100, trust_env=False) as client:
             for path in [*plans[user], "/leave"]:
                 # A new connection each time, but the same cookies: another worker may answer.
                 client.get(path, headers={"Connection": "close"})
@@ -170,13 +185,13 @@ def test_visits_over_several_workers_are_counted_once(
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(visit, plans))
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=40)
+        process.wait(timeout=100)
     finally:
         process.kill()
         output = process.communicate()[0]
     with stores.open_store(address_of_store, idle=2, sweep=False) as store:
         launchdarkly.wait_for(
-            lambda: stores.sweep(store, sdk_key="sdk-local") and not any(astuple(store.holdings())), 20
+            lambda: stores.sweep(store, sdk_key="sdk-local") and not any(astuple(store.holdings())), 100
         )
 
     found = launchdarkly.custom_events("session.interactions")

@@ -277,10 +277,12 @@ def test_the_duration_ends_with_the_last_byte(events: testing.RecordingClient) -
         start_response("200 OK", [])
         return Closing([b"1"])
 
+    began = time.perf_counter()
     call(app)
+    whole = (time.perf_counter() - began) * 1000
     duration = events.only("request.duration").value
     assert duration is not None
-    assert duration < 200
+    assert duration <= whole - 200
 
 
 def test_a_body_that_outlives_its_program_goes_without_a_word() -> None:

@@ -64,6 +64,7 @@ def ask_for_ever(identifier, pause=0.0):
 """
 
 Deploy = Callable[..., Function]
+PATIENT = {"timeout": 60.0, "init_timeout": 100.0}
 
 
 @pytest.fixture(name="intake")
@@ -98,7 +99,8 @@ def _deploy(tmp_path: Path, intake: Intake) -> Iterator[Deploy]:
             **addressed(intake),
             **settings.pop("environment", {}),
         }
-        function = Function("app.handler", tmp_path, environment=environment, **settings)
+        # Generous: only what is about time-outs has short ones.
+        function = Function("app.handler", tmp_path, environment=environment, **{**PATIENT, **settings})
         deployed.append(function)
         return function
 

@@ -53,7 +53,7 @@ def _ld(server):
 def _client(ld):
     config = Config(
         "sdk-test", base_uri=ld.url, events_uri=ld.url, stream_uri=ld.url, use_ldd=True, diagnostic_opt_out=True,
-        http=HTTPConfig(connect_timeout=1, read_timeout=1),
+        http=HTTPConfig(connect_timeout=60, read_timeout=60),
     )  # fmt: skip
     client = LDClient(config)
     yield client
@@ -77,7 +77,7 @@ def reported(ld):
     return Counter(event["data"]["sessionId"] for event in ld.custom_events("session.interactions"))
 
 
-def until(condition, timeout=20.0):
+def until(condition, timeout=100.0):
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "not in time"
@@ -593,7 +593,7 @@ def test_the_background_sweeper_reports(make_store, keep, ld, client):
 
     visit(store, client=client)
 
-    ld.wait_for(lambda: ld.custom_events("session.interactions"), timeout=30.0)
+    ld.wait_for(lambda: ld.custom_events("session.interactions"), timeout=60.0)
     assert len(reported(ld)) == 1
 
 
@@ -614,7 +614,7 @@ def test_closing_reports_what_only_this_process_knows(keep, ld, client):
     store = keep(MemoryStore(Rules()), client=client, sweep=True, interval=60.0)
     visit(store, money=2.5, client=client)
 
-    store.close(timeout=20.0)
+    store.close(timeout=60.0)
     store.close()
 
     keys = {event["key"]: event for event in ld.custom_events()}
@@ -626,7 +626,7 @@ def test_closing_leaves_a_shared_store_alone(keep, tmp_path, ld, client):
     """Other workers go on with its sessions."""
     store = keep(SqliteStore(tmp_path / "x.db"), client=client, sweep=True)
     visit(store, client=client)
-    store.close(timeout=20.0)
+    store.close(timeout=60.0)
 
     assert SqliteStore(tmp_path / "x.db").holdings().open == 1
     assert ld.custom_events("session.interactions") == []

@@ -379,7 +379,7 @@ class Interleavings(RuleBasedStateMachine):
             seen: list[Any] = []
             thread = threading.Thread(target=lambda: seen.append(observed(made.send, None)))
             thread.start()
-            thread.join(10)
+            thread.join()
             end = seen[0]
         elif where == "context":
             end = contextvars.Context().run(observed, made.send, None)
