@@ -300,7 +300,6 @@ class Session:
                 outgoing, self._waiting = self._waiting, []
             elif changes:
                 outgoing = self._take()
-                self._exposed_flags.clear()
             heirs = [one._emit_as(old) for one in _heirs(self)] if changes else []
             self._context = new if old is None else united(old, new)
         self._send(outgoing, new if old is None else old)

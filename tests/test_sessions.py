@@ -271,6 +271,22 @@ def test_the_same_name_and_context_joins(ld_events: RecordingClient) -> None:
     assert len(ld_events.of("session.duration")) == 2
 
 
+def test_another_id_or_client_is_independent(ld_events: RecordingClient) -> None:
+    """Two conversations of one user are two sessions, and so are the same ones at two clients."""
+    other = RecordingClient()
+    with ld.session("u-1", id="s-1") as outer:
+        with ld.session("u-1", id="s-2") as inner:
+            assert (inner is outer, inner.id) == (False, "s-2")
+        with ld.session("u-1", id="s-1") as inner:
+            assert inner is outer
+        with ld.session("u-1", client=other) as inner:
+            assert inner is not outer
+        with ld.session("u-1", client=other) as one, ld.session("u-1", client=other) as two, ld.session("u-1") as three:
+            assert one is two is three is not outer
+
+    assert len(ld_events.of("session.duration")) == 4
+
+
 def test_another_name_or_context_is_independent(ld_events: RecordingClient) -> None:
     """The innermost receives; afterwards the outer is current again."""
     ld.catalog.add(value("area.a"))
@@ -628,6 +644,73 @@ def test_a_flag_seen_with_somebody_else_is_still_to_be_seen(ld_events: Recording
         s.record("r.sum", 8)
 
     assert [1, 2, 4, 8] == ld_events.values("r.sum")
+
+
+def test_an_evaluation_for_somebody_else_breaks_no_fold(ld_events: RecordingClient) -> None:
+    """An administrator's session that looks at a customer's flags is not exposed to them."""
+    ld.catalog.add(value("r.sum", aggregation="sum"))
+    with ld.session("u-1") as s:
+        s.record("r.sum", 1)
+        s.before_evaluation("flag", Context.create("other"))
+        s.record("r.sum", 2)
+
+    assert [3] == ld_events.values("r.sum")
+
+
+def test_the_flags_that_a_session_remembers_are_bounded(
+    ld_events: RecordingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that goes on for ever and sees ever new flags forgets the old ones: a fold more, and no leak."""
+    monkeypatch.setattr(sessions, "MAX_EXPOSURES", 3)
+    with ld.session("u-1") as s:
+        for n in range(10):
+            s.before_evaluation(f"flag-{n}", USER)
+            assert len(s._exposed_flags) <= 3
+
+
+def test_a_definition_replaced_meanwhile_changes_only_what_follows(ld_events: RecordingClient) -> None:
+    """What was folded under the old definition leaves under it, and nothing is lost."""
+    ld.catalog.add(value("r.sum", aggregation="sum"))
+    with ld.session("u-1") as s:
+        s.record("r.sum", 1)
+        s.record("r.sum", 2)
+        s.summary()
+        ld.catalog.replace(value("r.sum"))
+        s.record("r.sum", 4)
+        s.record("r.sum", 8)
+
+    assert [3, 4, 8] == ld_events.values("r.sum")
+    assert adds_up()
+
+
+def test_values_that_wait_for_an_identity_are_bounded(
+    ld_events: RecordingClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The oldest are dropped, counted, and said once."""
+    monkeypatch.setattr(sessions, "MAX_WAITING", 5)
+    monkeypatch.setattr(sessions, "FOLD_AT", 4)
+    ld.catalog.add(value("r.each"))
+    with ld.session() as s:
+        for n in range(20):
+            s.record("r.each", n)
+        assert len(s._waiting) <= 5
+        s.identify("u-1")
+
+    assert [15, 16, 17, 18, 19] == ld_events.values("r.each")
+    assert stats().values.discarded == {"no_context": 15}
+    assert ["call identify()" in one.getMessage() for one in caplog.records] == [True]
+    assert adds_up()
+
+
+def test_what_is_active_inside_keeps_what_is_around_active(ld_events: RecordingClient) -> None:
+    """A request lasts at least as long as the chat in it did."""
+    with ld.session("u-1", name="request") as request:
+        request.interaction()
+        with ld.session(name="chat") as chat:
+            time.sleep(0.02)
+            chat.interaction()
+
+    assert ld_events.only("request.duration").value >= 20
 
 
 def test_a_wall_clock_set_back_dates_nothing_before_an_exposure(
