@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from ..delivery.complaints import say
 from ..errors import DefinitionError, missing_extra
+from ..ledger import ledger
 from . import scripts
 from .protocol import Delta, Ended, Holdings, Merged, Operation, Rules, Sealed
 from .records import MOST_GROUPS, group_fields
@@ -81,7 +83,9 @@ class RedisStore:
     def claim(self, limit: int, lease: float, owner: str) -> list[Ended]:
         """Hand out up to *limit* sessions that are over, all of one shard."""
         for tag in self._any_order():
-            found = self._run(scripts.CLAIM, tag, limit, _ms(lease), _owner(owner), _ms(self.rules.remember))
+            vanished, found = self._run(scripts.CLAIM, tag, limit, _ms(lease), _owner(owner), _ms(self.rules.remember))
+            if vanished:
+                _miss(vanished)
             if found:
                 pairs = zip(found[::2], found[1::2], strict=True)
                 return [Ended(f"{tag} {place.decode()}", text.decode()) for place, text in pairs]
@@ -186,6 +190,17 @@ class RedisStore:
             return self._client.evalsha(_digest(script), 1, anchor, tag, *arguments)
         except NoScriptError:
             return self._client.eval(script, 1, anchor, tag, *arguments)
+
+
+def _miss(count: int) -> None:
+    for _ in range(count):
+        ledger.evicted()
+    say(
+        "evicted",
+        "RedisStore",
+        "the Redis server has thrown sessions away before they were reported; give it more memory, or "
+        "maxmemory-policy noeviction, so that it refuses instead and the workers' numbers wait",
+    )
 
 
 def connect(url: str, *, timeout: float = 0.25, cluster: bool = False) -> Any:

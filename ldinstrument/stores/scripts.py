@@ -201,6 +201,7 @@ return not over and text
 CLAIM = (
     _COMMON
     + """
+local vanished = 0
 for _, key in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'open', '-inf', now, 'LIMIT', 0, ARGV[2])) do
   local text = redis.call('GET', prefix .. 'v' .. key)
   local whole, record = pcall(cjson.decode, text or '')
@@ -208,6 +209,7 @@ for _, key in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'open', '-inf', now, 
     move_on(key, record.i, text, ARGV[5])
   else
     redis.call('ZREM', prefix .. 'open', key)
+    if not text then vanished = vanished + 1 end
   end
 end
 local claimed = {}
@@ -215,6 +217,7 @@ for _, place in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'ended', '-inf', no
   local text = redis.call('GETRANGE', prefix .. 'e' .. place, 16, -1)
   if text == '' then
     redis.call('ZREM', prefix .. 'ended', place)
+    vanished = vanished + 1
   else
     redis.call('SETRANGE', prefix .. 'e' .. place, 0, ARGV[4])
     redis.call('ZADD', prefix .. 'ended', now + tonumber(ARGV[3]), place)
@@ -222,7 +225,7 @@ for _, place in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'ended', '-inf', no
     claimed[#claimed + 1] = text
   end
 end
-return claimed
+return {vanished, claimed}
 """
 )
 

@@ -329,6 +329,24 @@ def test_a_redis_that_may_get_well_loses_nothing(redis_of_its_own, keep, trouble
     assert json.loads(raw.end("session:v-1", "ended"))["t"][0] == 4
 
 
+def test_what_redis_throws_away_is_counted_and_said(redis_of_its_own, keep, caplog):
+    """An eviction policy takes an open session and an ended one: not silently."""
+    raw = RedisStore(connect(redis_of_its_own.url, timeout=10.0), Rules(idle=0.01))
+    store, server = keep(raw, client=RecordingClient()), connect(redis_of_its_own.url, timeout=10.0)
+    for visitor in ("v-1", "v-2", "v-3"):
+        visit(store, visitor)
+    end_session(store, "v-2")
+    assert server.delete("{ldinstrument}:vsession:v-1", "{ldinstrument}:e1") == 2
+    server.close()
+    time.sleep(0.05)
+
+    report = store.sweep()
+
+    assert (report.sessions, report.complete) == (1, True)
+    assert ledger.stats().evicted_sessions == 2
+    assert caplog.text.count("noeviction") == 1
+
+
 def test_a_locked_sqlite_file_costs_a_wait_and_no_number(keep, tmp_path):
     """Somebody who holds the file for longer than the time-out makes merges wait in memory."""
     raw = SqliteStore(tmp_path / "x.db", Rules(), timeout=0.05)
