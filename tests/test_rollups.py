@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ldinstrument.metrics import EventRule, Rollup
@@ -14,8 +14,6 @@ from ldinstrument.rollups import MAX_GROUPS, Fold, Group
 values = st.lists(
     st.tuples(st.integers(0, 1000), st.integers(-50, 50)), min_size=1, max_size=12, unique_by=lambda v: v[0]
 )
-
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def rule(rollup: Rollup, *, numeric: bool = True) -> EventRule:
@@ -29,7 +27,6 @@ def folded(part: Sequence[tuple[int, int]]) -> Group:
     return group
 
 
-@unhurried
 @given(values=values, data=st.data())
 def test_parts_in_any_order_make_the_whole(values: list[tuple[int, int]], data: st.DataObject) -> None:
     """Total, count, first and last with their dates; an empty part changes nothing."""
@@ -42,7 +39,6 @@ def test_parts_in_any_order_make_the_whole(values: list[tuple[int, int]], data: 
     assert merged == folded(sorted(values)) == folded(shuffled)
 
 
-@unhurried
 @given(values=values)
 def test_what_a_group_becomes(values: list[tuple[int, int]]) -> None:
     """Each rollup takes its own from the group, and is dated to where that was."""
