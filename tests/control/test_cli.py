@@ -602,7 +602,7 @@ def test_tail_follows(ld: LocalLaunchDarkly) -> None:
     try:
         assert following.stderr is not None
         assert "token from" in following.stderr.readline()
-        end = time.monotonic() + 30
+        end = time.monotonic() + 100
         while not lines and time.monotonic() < end:
             client = ldclient.LDClient(
                 ldclient.Config("sdk-test", events_uri=ld.url, use_ldd=True, diagnostic_opt_out=True)
@@ -611,7 +611,7 @@ def test_tail_follows(ld: LocalLaunchDarkly) -> None:
             client.close()
             time.sleep(0.3)
         following.send_signal(2)
-        assert following.wait(20) == 0
+        assert following.wait(100) == 0
         assert "Traceback" not in following.stderr.read()
     finally:
         following.kill()
@@ -638,7 +638,7 @@ def test_dev_serves_until_ctrl_c() -> None:
             api.create(SUM)
             assert api.count() == 1
         process.send_signal(2)
-        assert process.wait(20) == 0
+        assert process.wait(100) == 0
     finally:
         process.kill()
         process.wait()
@@ -660,7 +660,7 @@ def test_sweep(run: Callable[..., Ran], ld: LocalLaunchDarkly, tmp_path: Path, m
         "with ld.session('u-1', id='s-1', store=store) as s: s.interaction()\n"
         "store.close()\n"
     )
-    ran = subprocess.run([sys.executable, "-c", program, address], capture_output=True, text=True, timeout=60)
+    ran = subprocess.run([sys.executable, "-c", program, address], capture_output=True, text=True, timeout=110)
     assert ran.returncode == 0, ran.stderr
     time.sleep(0.5)
     swept = run("sweep", address, "--idle", "0.2", "--json")
@@ -680,7 +680,7 @@ def test_without_typer_or_rich_it_says_what_to_install(missing: str) -> None:
     program = (
         f"import sys; sys.modules[{missing!r}] = None; from ldinstrument.cli import main; sys.exit(main(['plan']))"
     )
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=110)
     assert ran.returncode == 1
     assert "pip install 'ldinstrument[cli]'" in ran.stderr
     assert "Traceback" not in ran.stderr
@@ -711,5 +711,5 @@ def test_every_command_has_help_and_is_in_the_docs(run: Callable[..., Ran]) -> N
 def test_the_console_script_is_installed() -> None:
     """`ldinstrument --help` as a user types it."""
     script = Path(sys.executable).with_name("ldinstrument")
-    ran = subprocess.run([str(script), "--help"], capture_output=True, text=True, timeout=60)
+    ran = subprocess.run([str(script), "--help"], capture_output=True, text=True, timeout=110)
     assert (ran.returncode, "doctor" in ran.stdout) == (0, True)
