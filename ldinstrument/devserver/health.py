@@ -71,9 +71,12 @@ def _unit_check(store: Store, metric: Document, events: int) -> Finding:
     return Finding(metric["key"], "analysis unit", usable == events, detail)
 
 
+FEW = 5
+"""So many events, each with a context key of its own, may still be chance."""
 EXPOSED = """
-SELECT count(*), count(x.unit), coalesce(sum(m.last >= x.first), 0) FROM
-  (SELECT kind, unit, max(created) AS last FROM measurements WHERE key = ? AND kind IN ({marks}) GROUP BY kind, unit) m
+SELECT count(*), count(x.unit), coalesce(sum(m.last >= x.first), 0), coalesce(sum(m.events), 0) FROM
+  (SELECT kind, unit, max(created) AS last, count(*) AS events FROM measurements
+   WHERE key = ? AND kind IN ({marks}) GROUP BY kind, unit) m
   LEFT JOIN (SELECT kind, unit, min(first) AS first FROM exposures GROUP BY kind, unit) x USING (kind, unit)
 """
 
@@ -81,9 +84,15 @@ SELECT count(*), count(x.unit), coalesce(sum(m.last >= x.first), 0) FROM
 def _exposure_check(store: Store, metric: Document) -> Finding:
     """Events of units that no experiment saw, or only later, count for nothing."""
     kinds = metric["analysisUnits"]
-    sql = EXPOSED.replace("{marks}", ", ".join("?" * len(kinds)))
-    units, exposed, after = store.rows(sql, (metric["eventKey"], *kinds))[0]
+    marks = ", ".join("?" * len(kinds))
+    units, exposed, after, events = store.rows(EXPOSED.replace("{marks}", marks), (metric["eventKey"], *kinds))[0]
     detail = f"{exposed} of {units} units with events were exposed to an experiment, {after} before their last event"
+    if not exposed:
+        sql = f"SELECT count(DISTINCT kind || ':' || unit) FROM exposures WHERE kind IN ({marks})"  # noqa: S608 - marks
+        others = store.rows(sql, tuple(kinds))[0][0]
+        detail += f"; {others} other units were exposed" if others else "; nobody was exposed at all"
+        if units == events > FEW:
+            detail += "; each event came with a context key of its own, as if made anew in each call"
     return Finding(metric["key"], "exposure", after > 0, detail)
 
 

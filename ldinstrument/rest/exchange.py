@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import queue
 import re
 import threading
 import time
@@ -78,25 +77,26 @@ class Wire:
         seconds: float,
     ) -> Answer | Fault:  # fmt: skip
         """Send one request and read its answer, in about *seconds* altogether."""
-        done: queue.SimpleQueue[Answer | Fault] = queue.SimpleQueue()
+        done: list[Answer | Fault] = []
+        over = threading.Event()
         http = self._http
 
         def work() -> None:
             # What goes wrong becomes a value in here: an exception of requests carries the request with its
             # Authorization header, and would stay reachable as __context__ of whatever is raised for it.
             try:
-                done.put(self._exchange(http, method, path, params, body, headers, seconds))
+                done.append(self._exchange(http, method, path, params, body, headers, seconds))
             except Exception as failure:
-                done.put(Fault(_why(failure, seconds, self._host)))
+                done.append(Fault(_why(failure, seconds, self._host)))
+            over.set()
 
         # No time-out of requests holds for a name that does not resolve, or for headers that drip in byte by byte:
         # only a thread can be left behind.
         threading.Thread(target=work, name="ldinstrument-rest", daemon=True).start()
-        try:
-            return done.get(timeout=seconds + GRACE_SECONDS)
-        except queue.Empty:
-            self._http = self._session()
-            return Fault(_too_slow(seconds, self._host))
+        if over.wait(seconds + GRACE_SECONDS):
+            return done[0]
+        self._http = self._session()
+        return Fault(_too_slow(seconds, self._host))
 
     def _exchange(
         self, http: requests.Session, method: str, path: str, params: Mapping[str, Any] | None, body: Any,

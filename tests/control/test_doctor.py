@@ -235,11 +235,27 @@ def test_never_exposed_and_all_well(ld: LocalLaunchDarkly, api: MetricsAPI) -> N
     ld.set_flag(experiment_flag("new-cart", [False, True]))
     api.create(VALUE)
     send(ld, ("cart.value", user("u-1"), 1.0))
-    assert broken(examine(VALUE.key, api, [VALUE])).check == "exposure"
+    never = broken(examine(VALUE.key, api, [VALUE]))
+    assert (never.check, never.what.endswith("nobody was exposed at all")) == ("exposure", True)
     send(ld, ("cart.value", user("u-2"), 2.0), exposed=user("u-2"))
     walked = examine(VALUE.key, api, [VALUE])
     assert {one.status for one in walked} <= {"ok", "warning"}
     assert [one.check for one in walked][-1] == "experiments"
+
+
+def test_a_context_that_is_made_anew_in_each_call(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
+    """A random key per event, while others are exposed: nothing ever matches, and the walk says why."""
+    ld.set_flag(experiment_flag("new-cart", [False, True]))
+    api.create(VALUE)
+    send(ld, *(("cart.value", user(f"random-{number}"), 1.0) for number in range(6)), exposed=user("u-1"))
+    finding = broken(examine(VALUE.key, api, [VALUE]))
+    assert "1 other units were exposed; each event came with a context key of its own" in finding.what
+    assert "made anew in each call" in finding.command
+    ld.reset()
+    ld.set_flag(experiment_flag("new-cart", [False, True]))
+    api.create(VALUE)
+    send(ld, *(("cart.value", user("u-2"), 1.0) for _ in range(6)), exposed=user("u-1"))
+    assert "of its own" not in broken(examine(VALUE.key, api, [VALUE])).what
 
 
 # -- who uses it -------------------------------------------------------------------------------------
