@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from threading import Thread
 
 import ldclient
 from assistant import Assistant
@@ -34,6 +35,7 @@ def create_app(assistant: Assistant | None = None) -> Flask:
     ldclient.set_config(ld.launchdarkly_config())
     ldclient.get()
     helper = assistant or Assistant()
+    Thread(target=helper.prepare, daemon=True).start()
     app = Flask(__name__)
     app.secret_key = os.environ.get("SHOP_SECRET", "only for this example")
     instrument(app, context=visitor, store=visits())
@@ -76,7 +78,13 @@ def current_prompt() -> str:
 def shop() -> str:
     cart = [PRODUCTS[key] for key in session.get("cart", [])]
     total = sum(price for _, price in cart)
-    return render_template("shop.html", products=PRODUCTS, cart=cart, total=total, bought=request.args.get("bought"))
+    bought = request.args.get("bought")
+    return render_template("shop.html", products=PRODUCTS, cart=cart, total=total, bought=bought, numbers=numbers())
+
+
+def numbers() -> str | None:
+    """Where a person can watch them arrive; nobody's business when LaunchDarkly is not the local one."""
+    return os.environ.get("LDINSTRUMENT_URL")
 
 
 def ask(assistant: Assistant) -> Response:
@@ -109,4 +117,4 @@ def leave() -> str:
     """The visit ends here and now, instead of after a minute of silence."""
     end_session()
     session.clear()
-    return render_template("bye.html")
+    return render_template("bye.html", numbers=numbers())

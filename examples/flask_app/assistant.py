@@ -26,9 +26,13 @@ class Assistant:
     def __init__(self, base_url: str | None = None) -> None:
         self._base_url = base_url or os.environ.get("OPENAI_BASE_URL")
 
+    def prepare(self) -> None:
+        """Load what takes seconds, so that the first visitor does not wait for it, and no duration counts it."""
+        self._client.chat.completions  # noqa: B018 - it loads when it is looked at
+
     @cached_property
     def _client(self) -> OpenAI:
-        from openai import OpenAI  # takes a second to load; the shop sells without it
+        from openai import OpenAI  # takes a second or more; the shop sells without it
 
         return OpenAI(base_url=self._base_url, api_key="local", max_retries=0)
 
