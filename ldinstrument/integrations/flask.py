@@ -69,12 +69,13 @@ def instrument(
     """
     if EXTENSION in app.extensions:
         return app
-    boundary = Boundary(logged_in if context is None else context)
     own = secret is not None or header is not None
     middleware = SessionMiddleware(
         app.wsgi_app, name=name, client=client, ignore=[*_static(app), *_listed(ignore)],
         store=store, cookie=cookie if secret is not None else False, header=header, secret=secret or app.secret_key,
     )  # fmt: skip
+    # The middleware opens and ends; whose session it is, Flask knows: the same metrics, asked of another request.
+    boundary = Boundary(logged_in if context is None else context, name=middleware.boundary.name)
     app.extensions[EXTENSION] = middleware
     app.wsgi_app = middleware  # type: ignore[method-assign]
     # First of all, so that the others, such as a check of rights, already have the session's user.

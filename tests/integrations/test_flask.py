@@ -183,6 +183,17 @@ def test_an_odd_session_costs_the_visit_and_never_the_page(caplog: pytest.LogCap
         assert store.holdings().open == 1
 
 
+def test_only_the_metrics_of_its_own_sessions_are_declared() -> None:
+    """`bootstrap` would create the others in LaunchDarkly, where nothing ever feeds them."""
+    ld.catalog.clear()
+    with stores.open_store("memory:", sweep=False) as store:
+        shop(store=store, name="visit", cookie=False)
+
+    declared = {metric.key.partition(".")[0] for metric in ld.catalog}
+    assert "visit" in declared
+    assert "request" not in declared
+
+
 def test_without_a_secret_key_visits_go_by_context(caplog: pytest.LogCaptureFixture) -> None:
     """Said once, with what to do."""
     with stores.open_store("memory:", sweep=False) as store, caplog.at_level(logging.WARNING, "ldinstrument"):
