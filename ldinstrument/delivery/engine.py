@@ -285,9 +285,10 @@ class Engine:
         if not self._chores:
             return
         with self._lock:
-            room = self.options.max_bytes - self._sender.backlog.bytes
+            backlog = self._sender.backlog
+            room, idle = self.options.max_bytes - backlog.bytes, not backlog
         found: list[Payload] = []
-        self._chores.note(lambda spool: found.extend(spool.adopt(room, self.options.max_age)))
+        self._chores.note(lambda spool: found.extend(spool.adopt(room, self.options.max_age, one_at_least=idle)))
         self._chores.do()
         ledger.emitted(sum(payload.custom for payload in found))
         self._receive(found)

@@ -34,7 +34,7 @@ class Payload:
 
     __slots__ = (
         "age_from", "attempts", "bad_requests", "body", "custom", "events", "flights", "heirs", "id", "sealed_at",
-        "sender", "state", "zipped",
+        "sender", "state", "stored", "zipped",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +58,8 @@ class Payload:
         self.sender: int | None = None
         """The thread that posts it while it waits for a flush."""
         self.state: State = "waiting"
+        self.stored = False
+        """Whether a spool holds it."""
         self.heirs: tuple[Payload, ...] = ()
 
     @property
@@ -93,6 +95,7 @@ class Payload:
         self.heirs = tuple(join(part, self.zipped) for part in (texts[:middle], texts[middle:]))
         for heir in self.heirs:
             heir.sealed_at, heir.age_from = self.sealed_at, self.age_from
+            heir.stored = self.stored  # should the spool refuse them, it still holds this one
         self.state = "split"
         return self.heirs
 

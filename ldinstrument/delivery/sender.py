@@ -103,14 +103,15 @@ class Sender:
 
     def leave(self) -> None:
         """Leave what waits to the spool, or to the next processor for the same place."""
-        left = self.backlog.clear()
-        if self._chores:
-            for payload in left:  # no longer this process's to count; whoever adopts it counts it as emitted
-                if payload.custom:
-                    self._verdicts.note(partial(ledger.dropped, "spooled", payload.custom))
-        elif left:
+        homeless = []
+        for payload in self.backlog.clear():
+            if not payload.stored:
+                homeless.append(payload)
+            elif payload.custom:  # no longer this process's to count; whoever adopts it counts it as emitted
+                self._verdicts.note(partial(ledger.dropped, "spooled", payload.custom))
+        if homeless:
             refused = self.gate.refused_key == self._config.sdk_key
-            self.give_up("backlog_full", orphanage.leave(self.origin, self._config.events_uri, refused, left))
+            self.give_up("backlog_full", orphanage.leave(self.origin, self._config.events_uri, refused, homeless))
 
     def rouse(self) -> bool:
         """Wake idle posters; whether they are enough for what waits and may leave."""
@@ -280,9 +281,11 @@ class Sender:
     def _settle(self, payload: Payload, answer: Answer, key: str) -> None:
         try:
             self._digest(payload, answer, key)
-        except Exception as error:  # such as a spooled body that is no JSON: it must not stay in the air
+        except (ValueError, OSError):  # a body out of a damaged spool, which cannot be split
+            self.give_up("not_json", [payload])
+        except Exception as error:
             ledger.failure("delivery", error)
-            self.give_up("internal", [payload])
+            self.give_up("internal", [payload])  # it must not stay in the air
 
     def _counts(self, payload: Payload, answer: Answer) -> bool:
         """Whether *answer* decides: not when the payload was sent twice (see `resend_mine`) and the other may."""

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .complaints import say
 from .payloads import Payload, join
 
 if TYPE_CHECKING:
@@ -55,9 +56,12 @@ class Spool:
 
     def seal(self, payloads: Iterable[Payload]) -> None:
         """Keep *payloads* in the place of every draft."""
+        payloads = list(payloads)
         with self._writing() as file:
             _insert(file, payloads)
             file.execute("DELETE FROM drafts")
+        for payload in payloads:
+            payload.stored = True
 
     def replace(self, payload: Payload, heirs: Iterable[Payload]) -> None:
         """Keep *heirs* in the place of *payload*."""
@@ -75,12 +79,19 @@ class Spool:
         with self._writing() as file:
             file.execute("UPDATE about SET refused = 1")
 
-    def adopt(self, room: int, max_age: float) -> list[Payload]:
-        """Take over what dead processes left, at most *room* bytes; what is older than *max_age* seconds goes."""
+    def adopt(self, room: int, max_age: float, *, one_at_least: bool = False) -> list[Payload]:
+        """Take over what dead processes left; what is older than *max_age* seconds goes.
+
+        Args:
+            room: how many bytes at most.
+            max_age: in seconds.
+            one_at_least: when nothing fits, take one that does not: nothing else would ever empty its file.
+        """
         found: list[Payload] = []
         for path in sorted(self._folder.glob("*.events")) if self._folder.is_dir() else ():
             if path != self._path and not _writer_lives(path):
-                found += self._empty(path, room - sum(len(payload.body) for payload in found), max_age)
+                left = room - sum(len(payload.body) for payload in found)
+                found += self._empty(path, left, max_age, one_at_least and not found)
         return found
 
     def pause(self) -> None:
@@ -127,22 +138,31 @@ class Spool:
             self._open.close()
             self._open = None
 
-    def _empty(self, path: Path, room: int, max_age: float) -> list[Payload]:
+    def _empty(self, path: Path, room: int, max_age: float, one_at_least: bool) -> list[Payload]:
         import sqlite3
 
         try:
             with contextlib.closing(_opened(path)) as file:
-                found = self._taken(file, room, max_age)
+                found = self._taken(file, room, max_age, one_at_least)
                 if file.execute("SELECT count(*) FROM payloads").fetchone()[0]:
                     return found
             _remove(path)
         except sqlite3.DatabaseError as error:
-            if "locked" not in str(error) and not isinstance(error, sqlite3.OperationalError):
-                path.replace(path.with_suffix(".broken"))  # not a database: nobody can read it, so nobody trips again
+            if isinstance(error, sqlite3.OperationalError):
+                if "locked" not in str(error):
+                    say(
+                        "spool_left",
+                        type(error).__name__,
+                        f"a spool file in {self._folder} cannot be taken over ({error})",
+                    )
+            else:  # not a database: nobody can read it, so nobody shall trip again
+                broken = path.with_suffix(".broken")
+                path.replace(broken)
+                say("spool_broken", "", f"a spool file could not be read; it is now {broken}, and its events are lost")
             return []
         return found
 
-    def _taken(self, file: sqlite3.Connection, room: int, max_age: float) -> list[Payload]:
+    def _taken(self, file: sqlite3.Connection, room: int, max_age: float, one_at_least: bool) -> list[Payload]:
         file.executescript(_SCHEMA)  # its writer may have died before it had made the tables
         origin, refused = file.execute("SELECT origin, refused FROM about").fetchone() or (self._origin, 0)
         horizon = time.time() - max_age
@@ -151,9 +171,11 @@ class Spool:
             _seal_drafts(file)
         if origin != self._origin and not refused:
             return []
-        taken = list(_payloads(file, room))
+        taken = list(_payloads(file, room, one_at_least))
         with self._writing() as own:
             _insert(own, taken)
+        for payload in taken:
+            payload.stored = True
         with file:  # in this order: killed in between, both files hold the same payload ids
             file.executemany("DELETE FROM payloads WHERE id = ?", [(payload.id,) for payload in taken])
         return taken
@@ -181,13 +203,19 @@ def _insert(file: sqlite3.Connection, payloads: Iterable[Payload]) -> None:
     file.executemany("INSERT OR IGNORE INTO payloads VALUES (?, ?, ?, ?, ?, ?)", rows)
 
 
-def _payloads(file: sqlite3.Connection, room: int) -> Iterator[Payload]:
+def _payloads(file: sqlite3.Connection, room: int, one_at_least: bool) -> Iterator[Payload]:
+    """The oldest that fit into *room*; one that does not holds up nobody behind it."""
+    large = None
     for row in file.execute("SELECT id, body, events, custom, zipped, sealed_at FROM payloads ORDER BY sealed_at"):
         payload = _payload(row)
+        if len(payload.body) > room:
+            large = large or payload
+            continue
         room -= len(payload.body)
-        if room < 0:
-            return
+        one_at_least = False
         yield payload
+    if one_at_least and large is not None:
+        yield large
 
 
 def _payload(row: tuple[Any, ...]) -> Payload:

@@ -200,3 +200,66 @@ def test_every_event_is_on_disk_soon_whatever_came_before(server, tmp_path):
 
 def _mentions(folder: Path, text: str) -> bool:
     return any(text.encode() in path.read_bytes() for path in folder.iterdir())
+
+
+def test_what_the_disk_did_not_take_is_not_called_spooled(server, tmp_path):
+    """A folder that cannot be made: the next client of the process delivers it, as without a spool."""
+    (tmp_path / "file").write_text("in the way")
+    server.answer(status=503, times=1, headers={"Retry-After": "60"})
+    options = {"spool": tmp_path / "file" / "spool", "flush_interval": 3600}
+    first = LDClient(faults.config(server.url, close_timeout=0.1, **options))
+    first.track("a", CONTEXT)
+    flush(0.5, first)
+    first.close()
+    assert ledger.stats().events.dropped == {}
+    second = LDClient(faults.config(server.url, **options))
+    deadline = time.monotonic() + 30
+    while ledger.stats().events.pending and time.monotonic() < deadline:
+        flush(1.0, second)
+    assert ledger.stats().events.delivered == 1
+    second.close()
+
+
+def test_a_payload_that_does_not_fit_does_not_hold_up_the_others(tmp_path):
+    """It waits for room; when nothing else is left and nothing waits, it is taken all the same."""
+    large, small = join([TEXT] * 50, zipped=False), join([TEXT], zipped=False)
+    large.sealed_at = small.sealed_at - 1
+    _left_behind(tmp_path, large, small)
+    heir = Spool(tmp_path, "here")
+    assert [one.id for one in heir.adopt(len(small.body), 60)] == [small.id]
+    assert heir.adopt(len(small.body), 60) == []
+    assert [one.id for one in heir.adopt(len(small.body), 60, one_at_least=True)] == [large.id]
+    heir.end()
+
+
+def test_a_file_that_nobody_can_read_is_put_aside_and_named(tmp_path, caplog):
+    """Its events are lost, and that is said once, with where it is now."""
+    (tmp_path / "1-0-dead.events").write_bytes(b"not a database at all" * 100)
+    heir = Spool(tmp_path, "here")
+    for _ in range(2):
+        assert heir.adopt(10**6, 60) == []
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1
+    assert "1-0-dead.broken" in said[0]
+    assert (tmp_path / "1-0-dead.broken").exists()
+
+
+def test_a_damaged_body_is_dropped_by_name(server, tmp_path, make):
+    """Too large for LaunchDarkly, and no JSON that could be split: it does not stay pending for ever."""
+    damaged = Payload(b"\0" * 100, 20, 20)
+    _left_behind(tmp_path, damaged, origin=faults_origin(server.url))
+    server.answer(status=413, times=1)
+    client = make(flush_interval=3600, spool=tmp_path)
+    deadline = time.monotonic() + 30
+    while not ledger.stats().events.dropped and time.monotonic() < deadline:
+        flush(0.5, client)
+    stats = ledger.stats().events
+    assert (stats.dropped, stats.pending) == ({"not_json": 20}, 0)
+
+
+def faults_origin(url: str) -> str:
+    """The origin of a client that `faults.config` makes."""
+    from ldinstrument.delivery.orphans import origin_of
+
+    config = faults.config(url)
+    return origin_of(config.events_uri, config.sdk_key)
