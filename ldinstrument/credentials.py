@@ -30,7 +30,7 @@ HOSTS: Mapping[str, str] = {
 TOKEN_VARIABLES = ("LAUNCHDARKLY_API_KEY", "LAUNCHDARKLY_API_TOKEN", "LD_API_KEY", "LAUNCHDARKLY_ACCESS_TOKEN")
 CONFIG_FILE = "~/.claude/config.json"
 _CONFIG_PATH = ("mcpServers", "launchdarkly", "env", "LAUNCHDARKLY_API_KEY")
-_PLACEHOLDERS = ("${", "$(", "{{", "<", "...", "://")
+_UNFILLED = ("${", "$(", "{{", "<", "...", "://")
 _ADVICE = (
     "make an API access token in LaunchDarkly (Organization settings, Authorization, role Writer) and "
     "export LAUNCHDARKLY_ACCESS_TOKEN=api-...; or try without an account: ldinstrument dev, "
@@ -102,8 +102,8 @@ def why_not_a_token(text: object) -> str:
         return "give the bare API token, without 'Bearer' or 'Authorization:' before it"
     if text[0] in "\"'`" or text[-1] in "\"'`":
         return "the API token stands in quotes; leave them out (docker and systemd keep those of an environment file)"
-    if any(mark in text for mark in _PLACEHOLDERS):
-        return "this is a placeholder that nobody has filled in, not an API token"
+    if any(mark in text for mark in _UNFILLED):
+        return "this is no API token: it was meant to be filled in, and nobody has"
     if not text.isascii() or not text.isprintable() or " " in text:
         return "this is no API token: it contains white space or other characters that no token has"
     for prefix, what in (("sdk-", "an SDK key"), ("mob-", "a mobile key")):

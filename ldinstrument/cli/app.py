@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .. import __version__
+from ..rest.exchange import own_version
 from . import doctor, local, metrics, plans, sweep
 from .terminal import say
 
@@ -30,7 +30,7 @@ app.add_typer(metrics.app, name="metrics")
 
 def _version(wanted: bool) -> None:
     if wanted:
-        say(f"ldinstrument {__version__}")
+        say(f"ldinstrument {own_version()}")
         raise typer.Exit
 
 

@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 
 from ..doctor import Finding, examine, examine_all
+from ..metrics import Metric
+from ..rest import MetricsAPI
 from .plans import declared
 from .terminal import (
     DRIFT,
@@ -48,21 +50,13 @@ def doctor(
     Exit code 0: every link holds, 1: a link is broken, 4: nothing is broken, but something looks wrong.
     """
     found = declared(code)
-    known = code or metric in {one.key for one in found.metrics}
-    by_metric: ByMetric = {}
     with connect(project, host) as api, progress("examining"):
-        if metric is not None:
-            walked = examine(metric, api, found.metrics if known else ())
-        else:
-            walked, by_metric = examine_all(api, found.metrics)
-    if not code and metric is None:
-        by_metric = _existing(by_metric)
+        walked, by_metric = _examined(metric, api, found.metrics, bool(code))
 
-    def typed(finding: Finding) -> Finding:
-        return replace(finding, command=_typed(finding.command, code or (), project, host))
+    def typed(findings: Sequence[Finding]) -> list[Finding]:
+        return [replace(one, command=_typed(one.command, code or (), project, host)) for one in findings]
 
-    walked = [typed(one) for one in walked]
-    by_metric = {key: [typed(one) for one in told] for key, told in by_metric.items()}
+    walked, by_metric = typed(walked), {key: typed(told) for key, told in by_metric.items()}
     if as_json:
         print_json({
             "findings": [asdict(one) for one in walked],
@@ -77,9 +71,18 @@ def doctor(
     raise typer.Exit(_code([*walked, *(finding for told in by_metric.values() for finding in told)]))
 
 
-def _existing(by_metric: ByMetric) -> ByMetric:
-    """Nobody said that there is code that needs the standard metrics: those that do not exist are no finding."""
-    return {key: told for key, told in by_metric.items() if all(one.check != "metric" for one in told)}
+def _examined(
+    metric: str | None, api: MetricsAPI, declared: Sequence[Metric], by_code: bool
+) -> tuple[list[Finding], ByMetric]:
+    """One metric, or all; *by_code*: the code was named, and *declared* is what it needs."""
+    if metric is not None:
+        known = by_code or metric in {one.key for one in declared}
+        return examine(metric, api, declared if known else ()), {}
+    walked, by_metric = examine_all(api, declared)
+    if by_code:
+        return walked, by_metric
+    # Nobody said that there is code that needs the standard metrics: those that do not exist are no finding.
+    return walked, {key: told for key, told in by_metric.items() if all(one.check != "metric" for one in told)}
 
 
 def _typed(command: str, code: Sequence[str], project: str | None, host: str | None) -> str:

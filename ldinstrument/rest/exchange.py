@@ -67,7 +67,7 @@ class Wire:
     def _session(self) -> requests.Session:
         session = _Session()
         session.auth = _RawToken(self._token)
-        session.headers.update({"LD-API-Version": API_VERSION, "User-Agent": f"ldinstrument/{_version()}"})
+        session.headers.update({"LD-API-Version": API_VERSION, "User-Agent": f"ldinstrument/{own_version()}"})
         # A proxy must not come between us and this machine.
         session.trust_env = not self._host.local
         return session
@@ -144,7 +144,8 @@ class _RawToken(requests.auth.AuthBase):
         return request
 
 
-def _version() -> str:
+def own_version() -> str:
+    """The version of this library, as it was installed."""
     try:
         return metadata.version("ldinstrument")
     except metadata.PackageNotFoundError:  # run from a source tree

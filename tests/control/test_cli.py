@@ -14,13 +14,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import ldclient
 import pytest
 
-import ldinstrument
 from ldinstrument.cli import main, plans
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
 from ldinstrument.metrics import STANDARD_METRICS, Metric
@@ -43,7 +43,6 @@ APP = """
 PROGRAM = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-import ldinstrument
 from ldinstrument.cli import main, plans
 sys.exit(main())
 """
@@ -269,7 +268,7 @@ def test_wrong_usage_is_2(
 
 def test_version(run: Callable[..., Ran]) -> None:
     """What one is asked for in every issue."""
-    assert run("--version").out == f"ldinstrument {ldinstrument.__version__}\n"
+    assert run("--version").out == f"ldinstrument {metadata.version('ldinstrument')}\n"
 
 
 def test_what_launchdarkly_leaves_out_in_silence(run: Callable[..., Ran], api: MetricsAPI) -> None:

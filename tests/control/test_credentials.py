@@ -118,7 +118,7 @@ def test_a_placeholder_in_the_file_leads_to_the_environment(tmp_path: Path) -> N
     path = config(tmp_path, claude("${LAUNCHDARKLY_API_KEY}"))
     found = find_api_token(environ={"LAUNCHDARKLY_API_KEY": "api-real"}, config_file=path)
     assert (found.reveal(), found.source) == ("api-real", "LAUNCHDARKLY_API_KEY")
-    assert "placeholder" in found.remarks[0]
+    assert "filled in" in found.remarks[0]
 
 
 def test_an_unreadable_file_is_a_remark(tmp_path: Path) -> None:
@@ -140,8 +140,8 @@ def test_bytes_that_are_no_text_are_a_remark(tmp_path: Path) -> None:
     [("", "empty"), ("sdk-secret", "an SDK key"), ("mob-secret", "a mobile key"), ("5ec4e7" * 4, "a client-side ID"),
      ("Bearer api-secret", "without 'Bearer'"), ("api secret", "white space"), ("api-secret\x00", "white space"),
      ("api-s\u00e9cret", "characters"), ('"api-secret"', "in quotes"), ("'api-secret'", "in quotes"),
-     ("${LAUNCHDARKLY_SECRET}", "placeholder"), ("{{secret}}", "placeholder"), ("<your-secret-token>", "placeholder"),
-     ("api-...", "placeholder"), ("op://vault/secret", "placeholder")],
+     ("${LAUNCHDARKLY_SECRET}", "filled in"), ("{{secret}}", "filled in"), ("<your-secret-token>", "filled in"),
+     ("api-...", "filled in"), ("op://vault/secret", "filled in")],
 )  # fmt: skip
 def test_an_explicit_token_that_cannot_be_one(value: str, words: str) -> None:
     """A clear word, and never the value."""
