@@ -30,9 +30,11 @@ from ldinstrument.stores import (
     open_store,
     sweep,
 )
+from ldinstrument.stores.patience import MAX_WAIT, Late
+from ldinstrument.stores.protocol import Sealed
 from ldinstrument.stores.redis import connect
 from ldinstrument.stores.sending import WireOutlet
-from ldinstrument.stores.sweeping import BATCH, Sweep
+from ldinstrument.stores.sweeping import BATCH, MAX_AGE, Sweep
 from ldinstrument.testing import RecordingClient
 
 
@@ -171,6 +173,20 @@ def test_what_waits_is_bounded_and_counted(keep):
     assert store.waiting == 10
     assert ledger.stats().values.discarded["store_down"] == 15
     assert ledger.stats().values.open == 10
+
+
+def test_what_has_waited_for_too_long_is_given_up_and_counted(keep):
+    """A shared server remembers the names of merges for half an hour: later, one could count twice."""
+    raw = Failing()
+    store = keep(raw, client=RecordingClient())
+    delta = Delta("s-1", context={"user": "ana"}, values=3)
+    for waited in (MAX_WAIT + 1.0, 1.0):
+        store._patience.keep(Late("session:v-1", time.monotonic() - waited, delta))
+
+    store.catch_up()
+
+    assert (store.waiting, raw.calls) == (0, 1)
+    assert ledger.stats().values.discarded["store_down"] == 3
 
 
 def test_an_event_loop_never_waits_for_a_shared_store(keep):
@@ -490,16 +506,33 @@ def test_a_payload_that_launchdarkly_never_takes_is_dropped_and_counted(make_sto
     store = keep(raw, client=client)
     over(raw, 1)
 
+    held = []
     ld.fault("/bulk", status=400, times=None)
     for _ in range(3):
         sweep(store)
+        held.append(raw.holdings().sealed)
         for post in ld.posts():
             raw.postpone(post.payload_id, 0.0)
     ld.clear_faults()
 
-    assert raw.holdings().sealed == 0
+    assert held == [1, 1, 0]
     assert ledger.stats().events.dropped["http_400"] == 3
     assert sweep(store).posts == 0
+
+
+def test_a_payload_that_has_waited_for_a_day_is_dropped_and_counted(make_store, keep, ld, client):
+    """LaunchDarkly may have forgotten its id by then: sent again, it could count twice."""
+    raw = make_store()
+    store = keep(raw, client=client)
+    over(raw, 1)
+    places = [one.place for one in raw.claim(10, 60.0, "long ago")]
+    raw.seal(places, [Sealed("p-old", b"[{}]", 1, age=MAX_AGE + 60)], 0.0, "long ago")
+
+    report = sweep(store)
+
+    assert (report.dropped, report.posts, report.complete) == (1, 0, True)
+    assert ledger.stats().events.dropped["too_old"] == 1
+    assert raw.holdings().sealed == 0
 
 
 def test_a_large_backlog_is_swept_in_batches(make_store, keep, ld, client):
