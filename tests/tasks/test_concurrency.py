@@ -167,6 +167,19 @@ def test_two_threads_that_fold_the_strays_at_once(monkeypatch: pytest.MonkeyPatc
     assert ld.stats().without_session == {"k": 10}
 
 
+def test_a_block_that_is_left_elsewhere() -> None:
+    """Hooks of a framework may enter on one thread and leave on another: the run ends once, and its session has it."""
+    scope = ld.track_task("k")
+    with ld.session("u") as s:
+        scope.__enter__()
+        leaving = threading.Thread(target=lambda: scope.__exit__(ValueError, ValueError("there"), None))
+        leaving.start()
+        leaving.join(10)
+        scope.__exit__(None, None, None)
+
+        assert counts(s) == (0, 1, 0, 0)
+
+
 def test_a_run_without_a_session_is_said_at_once(caplog: pytest.LogCaptureFixture) -> None:
     """Once per task, when it happens, and not after a thousand of them; what follows is counted all the same."""
 

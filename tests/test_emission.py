@@ -1,0 +1,96 @@
+"""From a value to `track`: in which order, how often, and what a client may do meanwhile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ldclient import Context
+
+from ldinstrument import emission, sdk
+from ldinstrument.emission import TokenBucket, emit, handing
+from ldinstrument.ledger import ledger
+from ldinstrument.metrics import parse_limit
+from ldinstrument.rollups import Emission
+from ldinstrument.testing import RecordingClient
+
+USER = Context.create("u-1")
+
+
+@pytest.fixture(autouse=True)
+def _no_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sdk, "singleton_client", lambda: None)
+
+
+def event(key: str, at: int = 1) -> Emission:
+    return Emission(key, 1.0, None, at)
+
+
+def test_held_events_leave_before_the_one_that_finds_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were meant for the `ldclient` singleton: a client that somebody names does not get them."""
+    singleton, named = RecordingClient(), RecordingClient()
+    emit(event("early"), USER, None)
+    emit(event("named"), USER, named)
+    monkeypatch.setattr(sdk, "singleton_client", lambda: singleton)
+    emit(event("late"), USER, None)
+
+    assert [one.key for one in named] == ["named"]
+    assert [one.key for one in singleton] == ["early", "late"]
+
+
+def test_an_idle_limit_saves_up_one_burst() -> None:
+    """A night without events is no licence for a million of them in the morning."""
+    now = [0.0]
+    bucket = TokenBucket(parse_limit("3/s"), lambda: now[0])
+    assert [bucket.take() for _ in range(4)] == [True, True, True, False]
+    now[0] = 3600.0
+    assert [bucket.take() for _ in range(4)] == [True, True, True, False]
+    now[0] = 3599.0  # a clock set back gives nothing, and takes nothing away
+    assert not bucket.take()
+    now[0] = 3599.4
+    assert bucket.take()
+
+
+def test_what_a_client_emits_of_ours_meanwhile_changes_nothing() -> None:
+    """A client that records something itself inside `track` still hands over the event it was given."""
+    seen: list[tuple[str, str | None]] = []
+
+    class Nested:
+        def track(self, event_name: str, context: Any, data: Any = None, metric_value: Any = None) -> None:
+            if event_name == "outer":
+                emit(event("inner"), USER, self)
+            seen.append((event_name, handing.what and handing.what.event_key))
+
+    emit(event("outer"), USER, Nested())
+    assert seen == [("inner", "inner"), ("outer", "outer")]
+    assert handing.what is None
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_an_event_whose_fate_is_known_elsewhere_is_not_counted_twice(accepted: bool) -> None:
+    """The event processor took it, and the client raised only then: the processor will say what became of it."""
+
+    class Failing:
+        def track(self, event_name: str, context: Any, data: Any = None, metric_value: Any = None) -> None:
+            handing.accepted = accepted
+            raise OSError("after the queue")
+
+    emit(event("area.key"), USER, Failing())
+    read = ledger.stats().events
+    assert (read.emitted, read.pending, dict(read.dropped)) == (
+        1,
+        int(accepted),
+        {} if accepted else {"client_error": 1},
+    )
+
+
+def test_what_waits_for_a_client_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest go first, and are counted."""
+    monkeypatch.setattr(emission, "HELD_EVENTS", 3)
+    for n in range(5):
+        emit(event(f"area.{n}"), USER, None)
+    late = RecordingClient()
+    emission.release_held(late)
+
+    assert [one.key for one in late] == ["area.2", "area.3", "area.4"]
+    assert dict(ledger.stats().values.discarded) == {"no_client": 2}
