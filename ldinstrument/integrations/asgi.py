@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -24,7 +25,7 @@ from ..sessions import Session, open_session, set_current
 from .boundaries import REQUEST, Boundary, RequestSession, end_session
 from .visitors import Secret, visitors_of
 
-__all__ = ["SessionMiddleware", "end_session", "session_dependency"]
+__all__ = ["LifespanMiddleware", "SessionMiddleware", "end_session", "session_dependency"]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -136,6 +137,39 @@ class SessionMiddleware:
             await send(message)
 
         return marking
+
+
+class LifespanMiddleware:
+    """Only the orderly end of the server: for an application whose sessions something inside it opens, such as Django's
+    middleware.
+
+    When the server stops, open sessions end as abandoned, every store is closed, and events are flushed.
+
+    Args:
+        app: the ASGI application.
+        flush_timeout: seconds that the end of the server may wait for delivery.
+    """
+
+    def __init__(self, app: Application, *, flush_timeout: float = 2.0) -> None:
+        self.app = app
+        self.flush_timeout = flush_timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection, or the server's life."""
+        if scope["type"] == "lifespan":
+            await Lifespan(self.app, self.flush_timeout, _AllStores).run(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+class _AllStores:
+    """Whatever stores this process has opened."""
+
+    @staticmethod
+    def close() -> None:
+        keeping = sys.modules.get("ldinstrument.stores.keeping")
+        if keeping is not None:
+            keeping.close_all()
 
 
 def _headers(scope: Scope) -> dict[str, str]:

@@ -5,8 +5,9 @@ MIDDLEWARE = ["ldinstrument.integrations.django.SessionMiddleware", ...]     # f
 LDINSTRUMENT = {"context": "shop.visitors.context_of", "ignore": ["/admin/*"]}     # optional, see SessionMiddleware
 ```
 
-Under an ASGI server, wrap the application too, for its lifespan: `asgi.SessionMiddleware(get_asgi_application())`. The
-two know of each other: the outer one opens and ends the session, this one finds the user and the route.
+Under an ASGI server, wrap the application, for the server's orderly end: `LifespanMiddleware(get_asgi_application())`
+of `integrations.asgi`. In an `asgi.SessionMiddleware`, as one application among others, it is that one which opens and ends the session,
+with its own `store=`, `ignore=` and `name=`; this one finds the user and the route.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DefinitionError, missing_extra
 from ..following import follow
+from ..ledger import ledger
 from ..sessions import set_current
 from .boundaries import REQUEST, Boundary, RequestSession, end_session
 from .visitors import visitors_of
@@ -150,6 +152,13 @@ class SessionMiddleware:
             preflight=request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers,
         )
         request._ldinstrument = mine
+        if outer is not None and outer.store is None and self.boundary.store is not None:
+            ledger.warn(
+                "store_unused",
+                "django",
+                "a middleware around Django opens the sessions, and the store in settings.LDINSTRUMENT is not used: "
+                "give that one store=, or put asgi.LifespanMiddleware in its place",
+            )
         if self.visitors is not None and outer is None and mine.session is not None:
             name = self.visitors.header
             header = request.headers.get(name) if name else None

@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 import ldinstrument as ld
-from ldinstrument import sessions, testing
+from ldinstrument import sessions, stores, testing
 from ldinstrument.devserver import LocalLaunchDarkly
-from ldinstrument.integrations.asgi import SessionMiddleware, session_dependency
+from ldinstrument.integrations.asgi import LifespanMiddleware, SessionMiddleware, session_dependency
 
 
 @pytest.fixture
@@ -298,6 +298,38 @@ def test_a_dependency_of_the_application_may_identify_the_user(events: testing.R
 
     assert {"ada"} == {event.context.key for event in events}
     assert 4 == len(events)
+
+
+def test_only_the_orderly_end_for_who_has_sessions_inside() -> None:
+    """Django's: requests are none of its business; at the end open sessions, stores and events are all seen to."""
+    events = testing.RecordingClient()
+    store = stores.open_store("memory:", client=events, sweep=False)
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        seen.append(ld.current_session())
+        await ok(scope, receive, send)
+
+    async def serve() -> list[dict[str, Any]]:
+        wrapped = LifespanMiddleware(app)
+        await call(wrapped, http())
+        left_open = sessions.open_session("ada", name="request", client=events)
+        visit = sessions.open_session("bob", client=events)
+        visit.interaction()
+        stores.end_request(visit, store, "v-1")
+        life = {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}
+        sent = await call(wrapped, {"type": "lifespan"}, *life)
+        assert left_open.ended
+        return sent
+
+    sent = asyncio.run(serve())
+
+    assert [message["type"] for message in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert seen == [None]
+    assert events.only("request.interactions").data["endReason"] == "abandoned"
+    assert (events.only("session.interactions").context.key, events.values("session.interactions")) == ("bob", [1])
 
 
 def test_a_route_of_an_included_router_has_its_prefixes(events: testing.RecordingClient) -> None:

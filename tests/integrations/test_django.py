@@ -138,3 +138,24 @@ def test_djangos_own_session_carries_the_visitor(browse: Any, user: Any, events:
         assert "ld_visitor" in anonymous.cookies
         assert store.holdings().open == 2
     assert ld.current_session() is None
+
+
+def test_a_store_that_is_not_used_is_said(user: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """An ASGI middleware around Django opens the sessions; behind one for the lifespan only, Django's own does."""
+    import httpx
+
+    from ldinstrument.integrations.asgi import LifespanMiddleware, SessionMiddleware
+
+    async def get(app: Any) -> None:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+            for _ in range(2):
+                assert (await client.get("/async/who")).status_code in (200, 404)
+
+    with stores.open_store("memory:", sweep=False) as store, testing.recording():
+        app = sys.modules["integration_applications"].django_asgi_app(store=store)
+        asyncio.run(get(SessionMiddleware(app)))
+        assert (caplog.text.count("LifespanMiddleware"), store.holdings().open) == (1, 0)
+        asyncio.run(get(LifespanMiddleware(app)))
+        assert store.holdings().open == 1
+    assert caplog.text.count("LifespanMiddleware") == 1
