@@ -10,6 +10,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from ldclient import LDClient
@@ -32,8 +33,10 @@ from ldinstrument.stores import (
 )
 from ldinstrument.stores.patience import MAX_WAIT, Late
 from ldinstrument.stores.protocol import Sealed
+from ldinstrument.stores.records import parsed
 from ldinstrument.stores.redis import connect
 from ldinstrument.stores.sending import WireOutlet
+from ldinstrument.stores.sweeper import _jittered
 from ldinstrument.stores.sweeping import BATCH, MAX_AGE, Sweep
 from ldinstrument.testing import RecordingClient
 
@@ -378,6 +381,20 @@ def test_a_locked_sqlite_file_costs_a_wait_and_no_number(keep, tmp_path):
 
     assert not any(ref.stored for ref in blocked)
     assert json.loads(raw.end("session:v-1", "ended"))["t"][0] == 6
+
+
+def test_what_a_merge_waits_for_other_workers_is_no_activity(tmp_path, monkeypatch):
+    """Dates go by the store's clock, and an age that was told before the wait is older after it."""
+    store = SqliteStore(tmp_path / "x.db")
+    store.merge("session:v", Delta("s-1"))
+    readings = iter((100.0, 100.5))
+    monkeypatch.setattr("ldinstrument.stores.sqlite.time", SimpleNamespace(monotonic=lambda: next(readings)))
+    store.merge("session:other", Delta("s-2", started_ago=50, last_ago=20))
+    monkeypatch.undo()
+    record = parsed(store.end("session:other", "ended"))
+    store.close()
+
+    assert (record.started, record.last) == (-550, -520)
 
 
 def test_what_is_wrong_with_a_sqlite_file_is_said(keep, tmp_path, caplog):
@@ -762,3 +779,11 @@ def test_memory_in_several_workers_is_said(keep):
 
     assert _in_child(child) == 1
     assert ("several_workers", "memory") not in ledger.stats().warnings
+
+
+def test_sweepers_do_not_come_in_step():
+    """Half of the interval to one and a half, anew each time."""
+    waits = {_jittered(10.0) for _ in range(50)}
+
+    assert len(waits) > 1
+    assert all(5.0 <= wait <= 15.0 for wait in waits)

@@ -98,6 +98,21 @@ def test_the_end_is_dated_to_the_last_activity(make_store, keep, ld, client):
     assert duration["data"]["endReason"] == "idle"
 
 
+def test_a_visit_lasts_from_the_beginning_of_its_first_request(make_store, keep, ld, client):
+    """Not from its merge: what a request took is part of the visit."""
+    store = keep(make_store(), client=client)
+    opened = open_session("ana", client=client)
+    opened._started -= 5.0  # the request began five seconds ago
+    opened.interaction()
+
+    end_request(opened, store, "v-1")
+    end_session(store, "v-1")
+    sweep(store)
+
+    (duration,) = ld.custom_events("session.duration")
+    assert 5000 <= duration["metricValue"] < 60_000
+
+
 def test_silence_ends_a_session_and_the_next_one_knows_it(make_store, keep, ld, client):
     """Swept or not, a new activity after the idle time opens the next session with `previousId`."""
     store = keep(make_store(idle=0.05), client=client)
