@@ -59,8 +59,17 @@ class _Module:
         try:
             return _import(self.name)
         except _ImportFailed as error:
-            unreadable.append((self.name, f"importing it failed, only its source was read: {error}"))
+            reason = f"importing it failed, only its source was read: {error}{self._hint(error.__cause__)}"
+            unreadable.append((self.name, reason))
             return None
+
+    def _hint(self, cause: BaseException | None) -> str:
+        """A folder of scripts looks like a package, but its files import each other by their bare names."""
+        lost = cause.name if isinstance(cause, ModuleNotFoundError) else None
+        source = _source(self.spec)
+        if lost is None or source is None or not source.with_name(f"{lost}.py").is_file():
+            return ""
+        return f"; {lost}.py stands beside it: plan the file instead of the folder"
 
 
 def _walk(path: Iterable[str], prefix: str, without_init: bool, plain: bool = True) -> Iterator[_Module]:

@@ -340,8 +340,16 @@ def test_an_import_that_takes_long_is_named(
     run: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, app: str
 ) -> None:
     """A module that serves on import never ends; one sees which."""
+    told, said = threading.Event(), plans.say
+
+    def say(*words: Any, **options: Any) -> None:
+        said(*words, **options)
+        told.set()
+
     monkeypatch.setattr(plans, "IMPORT_SECONDS", 0.01)
-    (tmp_path / "program_slow.py").write_text("import time\ntime.sleep(1)")
+    monkeypatch.setattr(plans, "say", say)
+    monkeypatch.setattr(plans, "told", told, raising=False)
+    (tmp_path / "program_slow.py").write_text("from ldinstrument.cli import plans\nassert plans.told.wait(100)")
     assert "still importing program_slow.py; does it run" in run("plan", "program_slow.py").err
 
 

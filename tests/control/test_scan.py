@@ -419,6 +419,21 @@ def test_why_a_target_cannot_be_imported(package: Callable[..., str], tmp_path: 
         scan("no_such_package_here")
 
 
+def test_a_folder_of_scripts_is_told_from_a_package(package: Callable[..., str], tmp_path: Path) -> None:
+    """Its files import each other by their bare names; named as a file, it works."""
+    package()
+    (tmp_path / "scanned_scripts").mkdir()
+    (tmp_path / "scanned_scripts" / "program_start.py").write_text("import program_part")
+    (tmp_path / "scanned_scripts" / "program_part.py").write_text(
+        "import ldinstrument as ld\n@ld.track_task('part')\ndef f(): ..."
+    )
+    found = scan("scanned_scripts")
+    assert [(where, "program_part.py stands beside it: plan the file" in why) for where, why in found.unreadable] == [
+        ("scanned_scripts.program_start", True)
+    ]
+    assert scan("scanned_scripts/program_start.py").unreadable == ()
+
+
 def test_sources_in_other_encodings(package: Callable[..., str], tmp_path: Path) -> None:
     """A byte order mark, and a coding line: Python reads both."""
     name = package()
