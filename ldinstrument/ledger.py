@@ -167,8 +167,14 @@ class Ledger:
             )
 
     # -- saying it once --------------------------------------------------------------------------
-    def warn(self, cause: str, subject: str, message: str) -> None:
+    def warn(self, cause: str, subject: str, message: str, *, once: bool = False) -> None:
         """Say *message* once per (*cause*, *subject*), count it always; with `strict`, raise it instead.
+
+        Args:
+            cause: the kind of complaint.
+            subject: what it is about.
+            message: one line that says what to do.
+            once: say it for the first subject only.
 
         Raises:
             StrictError: when `strict` is set, so that a test sees what production would only log.
@@ -179,8 +185,8 @@ class Ledger:
             # The subject may come from outside (an event key): a cap keeps the table small.
             known = (cause, subject[:_SUBJECT_CAP]) in self._said or len(self._said) < _SAID_CAP
             entry = (cause, subject[:_SUBJECT_CAP] if known else "...")
+            first = entry not in self._said and not (once and any(said == cause for said, _ in self._said))
             self._said[entry] += 1
-            first = self._said[entry] == 1
         if first:
             log.warning("%s", _one_line(message))
 

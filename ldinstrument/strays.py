@@ -1,4 +1,4 @@
-"""Runs of tasks that no session received: counted, and said once per task, so that nobody wonders where they went."""
+"""Runs of tasks that no session received: counted, and said once, so that nobody wonders where they went."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ class Strays:
             "no_session",
             self._key,
             f"task {self._key!r} ran without a session, so its numbers go nowhere: "
-            "run it inside ld.session(...), or give it context=",
+            "run it inside ld.session(...), or give it context=; stats().without_session counts all such tasks",
+            once=True,  # a program, or a test of one, may have no session at all
         )
 
     def forget(self) -> None:
@@ -89,7 +90,7 @@ def stray(task: TaskDefinition, outcome: Outcome = Outcome.SUCCESS) -> None:
 
 
 def count_strays() -> None:
-    """Bring the runs without a session into the ledger, and say it once per task."""
+    """Bring the runs without a session into the ledger."""
     _count_quiet()
     with _lock:
         counters = list(_known.values())

@@ -181,15 +181,21 @@ def test_a_block_that_is_left_elsewhere() -> None:
 
 
 def test_a_run_without_a_session_is_said_at_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Once per task, when it happens, and not after a thousand of them; what follows is counted all the same."""
+    """Once, when it happens, and not after a thousand of them; what follows is counted all the same."""
 
     @ld.track_task("k")
     async def work() -> None: ...
 
+    @ld.track_task("other")
+    def other() -> None: ...
+
     for _ in range(3):
         asyncio.run(work())
+        other()
         assert ["k"] == [record.message.split("'")[1] for record in caplog.records]
-    assert ld.stats().without_session == {"k": 3}
+    read = ld.stats()
+    assert read.without_session == {"k": 3, "other": 3}
+    assert {("no_session", "k"), ("no_session", "other")} <= set(read.warnings)
 
 
 def test_keys_made_up_at_run_time_share_a_count_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
