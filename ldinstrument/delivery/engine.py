@@ -65,7 +65,7 @@ class Engine:
         self._sealer_lock = threading.Lock()
         self._lost: deque[None] = deque()
         self._coordinator: threading.Thread | None = None
-        self.closed = self._abandoned = self._adopting = False
+        self.closed = self._finished = self._abandoned = self._adopting = False
         self._ends_at = float("inf")
         self._sealer = Sealer(self.config)
         self._pid = os.getpid()
@@ -81,7 +81,9 @@ class Engine:
             self._lose("queue_full", event)
         else:
             self._recorder.record(event, ours)
-            if not self._rung:
+            if self._finished:
+                self._too_late()
+            elif not self._rung:
                 if len(self._recorded) >= self._early:
                     self._ring()
                 elif self._chores:
@@ -112,6 +114,17 @@ class Engine:
                 f"events come faster than they can be sent: more than events_max_pending={self._capacity} wait; "
                 "what does not fit is dropped and counted, see stats().events.dropped",
             )
+
+    def _too_late(self) -> None:
+        """What was recorded while, or after, the engine came to its end."""
+        while self._recorded:
+            try:
+                one = self._recorded.popleft()
+            except IndexError:
+                return
+            if tracked_among([one]):
+                ledger.dropped("closed")
+                self._lost.append(None)
 
     def _count_lost(self) -> int:
         """How many were lost on other threads since; appending is all that those may do without a lock."""
@@ -160,6 +173,7 @@ class Engine:
             self._guarded(self._sender.staff)
             if self._abandoned and self._may_end():
                 self.close()
+        self._guarded(self._finish)
 
     def _rings(self, until: float) -> bool:
         """Wait for the bell, the time *until*, or the opening of the gate; whether somebody wants things sealed."""
@@ -191,6 +205,7 @@ class Engine:
             self._sealing = True
             take = self._recorded.popleft
             taken = [take() for _ in range(len(self._recorded))]
+            self._recorder.large = False
             self._limbo = (taken, [])
         return taken
 
@@ -217,7 +232,8 @@ class Engine:
 
     def _seal_here(self) -> list[Payload]:
         """A few events only: seal them on the thread that waits for them, which saves waking another one first."""
-        if not self._chores and 0 < len(self._recorded) <= FEW and self._sealer_lock.acquire(blocking=False):
+        few = 0 < len(self._recorded) <= FEW and not self._recorder.large and not self._chores
+        if few and self._sealer_lock.acquire(blocking=False):
             try:
                 return self._seal_now()
             except Exception as error:
@@ -401,19 +417,28 @@ class Engine:
 
     # -- ending ------------------------------------------------------------------------------------
     def close(self) -> None:
-        """End the threads; what is still in the network ends by itself, what is left waits for another processor."""
+        """End the threads; what is still in the network ends by itself, what is left waits for another processor.
+
+        A coordinator that is busy, at a slow disk perhaps, is waited for only a moment: it finishes by itself.
+        """
         self._renew()
         with self._lock:
             self.closed = True
             self._sender.end()
         self._bell.put(False)
-        if self._coordinator is not None and self._coordinator is not threading.current_thread():
+        if self._coordinator is None:
+            self._finish()
+        elif self._coordinator is not threading.current_thread():
             self._coordinator.join(0.2)
-        if self._coordinator is None or not self._coordinator.is_alive():
-            self._seal_the_rest()
+
+    def _finish(self) -> None:
+        """The last work of the last one at work: what came since the last sealing, and what is left."""
+        self._seal_the_rest()
         with self._lock:
             self._sender.leave()
             self._review()
+        self._finished = True
+        self._too_late()
         self._verdicts.pronounce()
         self._guarded(self._sender.close)
         self._chores.note(lambda spool: spool.end())

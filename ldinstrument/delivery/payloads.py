@@ -15,6 +15,9 @@ from ..sdk import Intake, Writer, as_json, is_custom
 from . import complaints
 
 MAX_EVENTS = 5000
+MAX_BYTES = 4 * 2**20
+"""Joining and splitting hold the interpreter's lock: 4 MiB cost whoever waits a few milliseconds."""
+LARGE = 65536
 State = Literal["waiting", "flying", "failed", "delivered", "dropped", "split"]
 
 
@@ -86,23 +89,35 @@ class Payload:
         body = gzip.decompress(self.body) if self.zipped else self.body
         return [as_json(event) for event in json.loads(body)]
 
-    def split(self) -> tuple[Payload, ...]:
-        """Two payloads with half of the events each, under new ids; one that cannot be split gives nothing."""
+    def halves(self) -> tuple[Payload, ...]:
+        """Two payloads with half of the events each, under new ids; none of one that cannot be split.
+
+        Raises:
+            ValueError: the body is not JSON, as a damaged spool may hold it.
+            OSError: it is not gzip.
+        """
         if self.events < 2:
             return ()
         texts = self.texts()
         middle = len(texts) // 2
-        self.heirs = tuple(join(part, self.zipped) for part in (texts[:middle], texts[middle:]))
-        for heir in self.heirs:
-            heir.sealed_at, heir.age_from = self.sealed_at, self.age_from
-            heir.stored = self.stored  # should the spool refuse them, it still holds this one
+        halves = tuple(join(part, self.zipped) for part in (texts[:middle], texts[middle:]))
+        for half in halves:
+            half.sealed_at, half.age_from = self.sealed_at, self.age_from
+            half.stored = self.stored  # should the spool refuse them, it still holds this one
+        return halves
+
+    def split(self, heirs: tuple[Payload, ...]) -> None:
+        """From now on it is *heirs*."""
+        self.heirs = heirs
         self.state = "split"
-        return self.heirs
 
     def first_key(self) -> str:
         """The key or kind of its first event, to name what is dropped."""
-        event = json.loads(gzip.decompress(self.body) if self.zipped else self.body)[0]
-        return str(event.get("key") or event.get("kind"))
+        try:
+            event = json.loads(gzip.decompress(self.body) if self.zipped else self.body)[0]
+            return str(event.get("key") or event.get("kind"))
+        except (ValueError, OSError, LookupError, AttributeError):
+            return "an event that cannot be read"
 
 
 _CUSTOM = '{"kind":"custom",'
@@ -158,6 +173,8 @@ class Recorder:
         self._text_of = Writer(config).text
         self._put = queue.append
         self._last: tuple[Any, bool] = (None, False)
+        self.large = False
+        """Whether something was queued that takes its time to be sealed; whoever takes the queue sets it back."""
 
     def record(self, event: Any, ours: bool) -> None:
         """Queue *event*."""
@@ -167,6 +184,8 @@ class Recorder:
                 text = self._text_of(event)
             except Exception:  # it is refused, with its name, when it is sealed
                 text = None
+            if text is None or len(text) > LARGE:
+                self.large = True
         context, whose = self._last
         if text is not None and event.context is context and ours is whose:
             self._put(text)  # the dispatcher has taken this context, or will have when it comes to this
@@ -177,6 +196,20 @@ class Recorder:
     def forget_context(self) -> None:
         """Let the dispatcher see the next event, whosever it is: it has forgotten, too."""
         self._last = (None, False)
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    """*texts* in their order, in pieces within the bounds of a payload."""
+    chunk: list[str] = []
+    size = 0
+    for text in texts:
+        if chunk and (len(chunk) >= MAX_EVENTS or size + len(text) > MAX_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(text)
+        size += len(text)
+    if chunk:
+        yield chunk
 
 
 class Sealer:
@@ -212,9 +245,11 @@ class Sealer:
     def join(self, texts: list[str], custom: int | None = None) -> list[Payload]:
         """Seal *texts*, of which *custom* are, and the summary as this configuration wants them."""
         texts = texts + self._summary()
-        if len(texts) <= MAX_EVENTS:
-            return [join(texts, self._zipped, custom)] if texts else []
-        return [join(texts[start : start + MAX_EVENTS], self._zipped) for start in range(0, len(texts), MAX_EVENTS)]
+        if not texts:
+            return []
+        if len(texts) <= MAX_EVENTS and sum(map(len, texts)) <= MAX_BYTES:
+            return [join(texts, self._zipped, custom)]
+        return [join(chunk, self._zipped) for chunk in _chunks(texts)]
 
     def _passed(self, event: Any, ours: bool, text: str | None) -> Iterator[str]:
         """What the SDK makes of *event*: nothing, itself, an index or a debug event besides."""

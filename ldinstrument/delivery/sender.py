@@ -266,26 +266,18 @@ class Sender:
         try:
             self._receipt(payload, answer)
         finally:  # the host's callback may end its thread, not our count
+            halves = _halves(payload) if answer.status == 413 else ()
             with self._lock:
                 payload.flights -= 1
                 if not payload.flights:
                     self.flying.discard(payload)
                 if self._counts(payload, answer):
-                    self._settle(payload, answer, key)
+                    self._digest(payload, answer, key, halves)
                 if self.closed:
                     self.leave()
                 self._answered(answer)
             self._verdicts.pronounce()
             self._chores.do()
-
-    def _settle(self, payload: Payload, answer: Answer, key: str) -> None:
-        try:
-            self._digest(payload, answer, key)
-        except (ValueError, OSError):  # a body out of a damaged spool, which cannot be split
-            self.give_up("not_json", [payload])
-        except Exception as error:
-            ledger.failure("delivery", error)
-            self.give_up("internal", [payload])  # it must not stay in the air
 
     def _counts(self, payload: Payload, answer: Answer) -> bool:
         """Whether *answer* decides: not when the payload was sent twice (see `resend_mine`) and the other may."""
@@ -295,7 +287,7 @@ class Sender:
             return False
         return payload.state == "flying" or self.backlog.discard(payload)
 
-    def _digest(self, payload: Payload, answer: Answer, key: str) -> None:
+    def _digest(self, payload: Payload, answer: Answer, key: str, halves: tuple[Payload, ...] | None) -> None:
         status = answer.status
         if answer.accepted:
             self.gate.succeeded()
@@ -303,7 +295,7 @@ class Sender:
             self._verdicts.note(partial(ledger.delivered, payload.custom))
             self._chores.note(lambda spool: spool.forget([payload]))
         elif status == 413:
-            self._split(payload)
+            self._split(payload, halves)
         elif status == 400 and payload.bad_requests + 1 >= MOST_BAD_REQUESTS:
             self.give_up("http_400", [payload])
         else:
@@ -334,16 +326,18 @@ class Sender:
         )
         self._verdicts.note(partial(say, "refused", str(status), message))
 
-    def _split(self, payload: Payload) -> None:
-        heirs = payload.split()
-        if heirs:
-            self._chores.note(lambda spool: spool.replace(payload, heirs))
+    def _split(self, payload: Payload, halves: tuple[Payload, ...] | None) -> None:
+        if halves is None:
+            self.give_up("not_json", [payload])
+        elif halves:
+            payload.split(halves)
+            self._chores.note(lambda spool: spool.replace(payload, halves))
+            for half in reversed(halves):
+                self._queue(half, first=True)
         else:
             key = payload.first_key()
             self._verdicts.note(partial(say, "too_large", key, f"{key}: too large for LaunchDarkly (HTTP 413)"))
             self.give_up("too_large", [payload])
-        for heir in reversed(heirs):
-            self._queue(heir, first=True)
 
     def _receipt(self, payload: Payload, answer: Answer) -> None:
         if self._options.on_receipt is None:
@@ -355,6 +349,14 @@ class Sender:
             self._options.on_receipt(Receipt(*what, answer.status, payload.attempts, answer.seconds, answer.error))
         except Exception as error:
             ledger.failure("on_receipt", error)
+
+
+def _halves(payload: Payload) -> tuple[Payload, ...] | None:
+    """Its halves, made while nobody waits for the lock; None of a body that cannot be read, out of a damaged spool."""
+    try:
+        return payload.halves()
+    except (ValueError, OSError):
+        return None
 
 
 def _contained(work: Callable[[], None]) -> None:

@@ -24,6 +24,7 @@ from .transport import PAYLOAD_ID, Answer, Outstanding
 LONGEST_ANSWER = 65536
 ONE_PACKET = 8192
 PRECISION = 0.001
+MOST_HINTS = 10
 
 
 class DirectTransport:
@@ -219,15 +220,25 @@ class Wire:
         if plain is not None:
             self.reusable = True
             return plain
-        response = http.client.HTTPResponse(self, method="POST")  # type: ignore[arg-type]
+        response = self._begun()
         try:
-            response.begin()
             response.read(LONGEST_ANSWER)
             self.reusable = response.isclosed() and not response.will_close
         finally:
             response.close()
         headers: Any = response.headers
         return response.status, headers
+
+    def _begun(self) -> http.client.HTTPResponse:
+        """The answer with its head read; what only announces one, such as 103, is none."""
+        self._reader = io.BufferedReader(_Bytes(self, self._read))
+        for _ in range(MOST_HINTS):
+            response = http.client.HTTPResponse(self, method="POST")  # type: ignore[arg-type]
+            response.begin()
+            if not 100 <= response.status < 200:
+                break
+            response.fp = None  # type: ignore[assignment]  # or it would close what the next one reads
+        return response
 
     def limit(self) -> Any:
         """The socket, whose next read or write may last until `until` at most.
@@ -243,9 +254,9 @@ class Wire:
             self._granted = left
         return self._sock
 
-    def makefile(self, mode: str) -> io.BufferedReader:
+    def makefile(self, mode: str) -> Any:
         """What an `HTTPResponse` reads."""
-        return io.BufferedReader(_Bytes(self, self._read))
+        return self._reader
 
     def close(self) -> None:
         """Close it."""

@@ -153,7 +153,7 @@ class Sweep:
         return False
 
     def _split(self, sealed: Sealed) -> bool:
-        halves = as_payload(sealed).split()
+        halves = as_payload(sealed).halves()
         if halves:
             self._store.replace(sealed.id, [as_sealed(half) for half in halves])
         else:

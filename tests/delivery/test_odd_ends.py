@@ -17,7 +17,7 @@ import pytest
 from ldclient import Config, Context, LDClient
 
 from ldinstrument.delivery import EventProcessor, FlushReport, aflush, attach, flush
-from ldinstrument.delivery.payloads import Payload
+from ldinstrument.delivery.payloads import MAX_BYTES, Payload, Sealer
 from ldinstrument.ledger import ledger
 
 CONTEXT = Context.create("u-1")
@@ -220,3 +220,73 @@ def test_options_are_keywords_of_the_processor(server, make):
     """A misspelt one is an error where it is written."""
     with pytest.raises(TypeError):
         partial(EventProcessor, spol="x")(faults.config(server.url))
+
+
+def test_large_events_do_not_cost_the_deadline(server, make, monkeypatch):
+    """40 events of 700 kB: they are not sealed on the thread that flushes, and not in one piece."""
+    client = make(flush_interval=3600, read_timeout=60)
+    client.track("warm", CONTEXT)
+    assert flush(20.0, client).delivered == 1
+    seal, sealers = Sealer.seal, []
+
+    def seen(self, recorded):
+        sealers.append(threading.current_thread().name)
+        return seal(self, recorded)
+
+    monkeypatch.setattr(Sealer, "seal", seen)
+    for number in range(40):
+        client.track(f"e.{number}", CONTEXT, {"text": "x" * 700_000})
+    _until_settled(client, 60)
+    assert threading.current_thread().name not in sealers
+    assert len(server.keys()) == 41
+    assert max(len(post.body) for post in server.posts) <= MAX_BYTES + 1000
+
+
+def test_a_close_in_the_middle_of_sealing_strands_nothing(server, make, monkeypatch):
+    """The next client for the same place delivers what the first one was still sealing."""
+    seal, begun, go = Sealer.seal, threading.Event(), threading.Event()
+
+    def slow(self, recorded):
+        begun.set()
+        assert go.wait(60)
+        return seal(self, recorded)
+
+    monkeypatch.setattr(Sealer, "seal", slow)
+    first, second = make(close_timeout=0.05, flush_interval=3600), make(flush_interval=3600)
+    first.track("a", CONTEXT)
+    first.flush()
+    assert begun.wait(60)
+    first.track("b", CONTEXT)
+    first.close()
+    go.set()
+    deadline = time.monotonic() + 60
+    while ledger.stats().events.delivered < 2 and time.monotonic() < deadline:
+        flush(1.0, second)
+    assert server.keys() == {"a": 1, "b": 1}
+
+
+def test_tracking_while_clients_are_closed_strands_nothing(server, make):
+    """Whatever comes before, during or after the close of its client is delivered or dropped by name."""
+    clients = [make(close_timeout=5.0, flush_interval=3600) for _ in range(12)]
+    done = threading.Event()
+
+    def track() -> None:
+        while not done.is_set():
+            for client in clients:
+                client.track("a", CONTEXT)
+            time.sleep(0.001)
+
+    threads = [threading.Thread(target=track) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for client in clients[:-1]:
+        client.close()
+    done.set()
+    for thread in threads:
+        thread.join()
+    _until_settled(clients[-1], 60)
+    events = ledger.stats().events
+    assert events.pending == 0
+    assert events.emitted == events.delivered + sum(events.dropped.values())
+    assert set(events.dropped) <= {"closed"}
+    assert len(server.taken()) == events.delivered

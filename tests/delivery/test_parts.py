@@ -116,7 +116,9 @@ def test_a_split_loses_nothing_and_makes_new_ids(zipped):
     leaves, splitting = [], [payload]
     while splitting:
         one = splitting.pop(0)
-        heirs = one.split()
+        heirs = one.halves()
+        if heirs:
+            one.split(heirs)
         splitting += heirs
         if not heirs:
             leaves.append(one)

@@ -227,6 +227,8 @@ def test_a_dripping_answer_does_not_hold_a_flush(client_of, opening):
     [
         b"HTTP/1.1 202 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 202 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\nHTTP/1.1 202 OK\r\nContent-Length: 0\r\n\r\n",
+        [b"HTTP/1.1 103 Early Hints\r\n\r\n", b"HTTP/1.1 202 OK\r\nContent-Length: 0\r\n\r\n"],
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
         [b"HTTP/1.1 2", b"02 OK\r\nContent-", b"Length: 0\r", b"\n\r\n"],
         b"HTTP/1.1 204 No Content\r\n\r\n",
