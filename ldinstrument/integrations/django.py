@@ -6,8 +6,8 @@ LDINSTRUMENT = {"context": "shop.visitors.context_of", "ignore": ["/admin/*"]}  
 ```
 
 Under an ASGI server, wrap the application, for the server's orderly end: `LifespanMiddleware(get_asgi_application())`
-of `integrations.asgi`. In an `asgi.SessionMiddleware`, as one application among others, it is that one which opens and ends the session,
-with its own `store=`, `ignore=` and `name=`; this one finds the user and the route.
+of `integrations.asgi`. In an `asgi.SessionMiddleware`, as one application among others, it is that one which opens and
+ends the session, with its own `store=`, `ignore=` and `name=`; this one finds the user and the route.
 """
 
 from __future__ import annotations
