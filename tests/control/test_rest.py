@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from ldinstrument.errors import (
 from ldinstrument.metrics import STANDARD_METRICS, Metric, task_metrics
 from ldinstrument.rest import MetricsAPI, differences, json_patch
 from ldinstrument.rest.bodies import ClickMetric, PageViewMetric, UrlMatch, metric_body
+from ldinstrument.rest.remote import remote_metric
 from ldinstrument.rest.waiting import pause
 
 METRICS = "/api/v2/metrics/*"
@@ -143,6 +145,44 @@ def test_both_clients_see_the_same_metrics(api: MetricsAPI, ld: LocalLaunchDarkl
     assert api.get("theirs").name == "Ours"
     theirs.delete_metric("default", "theirs")
     assert api.find("theirs") is None
+
+
+def test_what_an_answer_leaves_out_is_launchdarklys_default(latency: Metric) -> None:
+    """Older answers have `randomizationUnits` only; absent fields are mean, average, zero-fill on, higher is better."""
+    raw: dict[str, Any] = {"key": "a.b", "kind": "custom", "eventKey": "a.b", "isNumeric": True}
+    found = remote_metric({**raw, "randomizationUnits": ["request"]}, "p", "https://ld.test")
+    assert (found.aggregation, found.percentile, found.zero_fill) == ("average", None, True)
+    assert (found.analysis_units, found.name, found.archived) == (("request",), "a.b", False)
+    assert remote_metric({**raw, "eventDefault": {}}, "p", "https://ld.test").zero_fill
+    assert not remote_metric({**raw, "eventDefault": {"disabled": True}}, "p", "https://ld.test").zero_fill
+    assert [one.field for one in differences(metric_body(replace(latency, key="a.b")), found)] == [
+        "successCriteria", "unit", "eventDefault/disabled"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("site", "address"),
+    [
+        ({"href": "/projects/p/metrics/a.b/details"}, "https://ld.test/projects/p/metrics/a.b/details"),
+        ({"href": "//evil.test/x"}, "https://ld.test/projects/p/metrics/a.b"),
+        ({"href": "https://evil.test/x"}, "https://ld.test/projects/p/metrics/a.b"),
+        (None, "https://ld.test/projects/p/metrics/a.b"),
+    ],
+)
+def test_the_address_of_a_metric_stays_with_its_host(site: Any, address: str) -> None:
+    """People click it: an answer does not lead them elsewhere."""
+    assert remote_metric({"key": "a.b", "_site": site}, "p", "https://ld.test").url == address
+
+
+def test_an_analysis_unit_is_added_once(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
+    """LaunchDarkly only takes the whole list: those that are there stay, in their order, with their default."""
+    api.create_context_kind("session")
+    for _ in range(2):
+        api.add_analysis_unit("session")
+    assert api.analysis_units() == ("user", "request", "session")
+    sent = ld.fault("/api/v2/projects/*", method="PUT", status=500, times=None)
+    api.add_analysis_unit("session")
+    assert sent.hits == 0
 
 
 def test_list_takes_filters_and_sorts(api: MetricsAPI) -> None:
