@@ -20,7 +20,7 @@ from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.errors import CredentialsError, PlanError, Unauthorized, Unreachable
 from ldinstrument.ledger import ledger
 from ldinstrument.metrics import STANDARD_METRICS, Catalog, Metric, catalog
-from ldinstrument.plans import apply, bootstrap, plan
+from ldinstrument.plans import apply, bootstrap, plan, starting
 from ldinstrument.rest import MetricsAPI
 
 SUM = Metric("cart.value", unit="dollars", success_criteria="HigherThanBaseline", aggregation="sum")
@@ -125,6 +125,8 @@ def test_a_finer_metric_on_the_same_event_is_pointed_out(api: MetricsAPI) -> Non
     assert "rollup='each' on cart.value" in finer.advice()
     both = [SUM, Metric("cart.count", measure="count", event_key="cart.value")]
     assert plan(both, api).finer == ()
+    api.update("cart.count", {"archived": True})
+    assert plan([SUM], api).finer == ()
 
 
 # -- apply -------------------------------------------------------------------------------------------
@@ -271,6 +273,18 @@ def test_bootstrap_is_idempotent_and_cheap(ld: LocalLaunchDarkly, monkeypatch: p
     assert calls == ["GET /api/v2/metrics/default"]
 
 
+def test_many_events_are_asked_for_in_few_calls(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
+    """Not in one whose address no proxy lets through, and not one by one."""
+    wanted = [Metric(f"many.m{number:03}", measure="count") for number in range(90)]
+    for metric in wanted:
+        api.create(metric)
+    asked: list[str] = []
+    ld.fault("*", status=500, times=None, when=lambda m, path, h, b: bool(asked.append(path)))
+    made = plan(wanted, api, unmanaged=False)
+    assert {change.action for change in made.changes} == {"unchanged"}
+    assert asked == ["/api/v2/metrics/default"] * 3
+
+
 def test_bootstrap_reports_drift_and_changes_nothing(
     ld: LocalLaunchDarkly, api: MetricsAPI, token: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -368,6 +382,26 @@ def test_at_start_up_it_returns_at_once_and_works_behind(ld: LocalLaunchDarkly, 
     wait_until(lambda: not bootstrap_threads())
     assert slow.hits == 1
     assert api.get("signup.done").measure == "occurrence"
+
+
+def test_at_start_up_it_creates_what_was_declared_by_then(
+    ld: LocalLaunchDarkly, api: MetricsAPI, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what happens to be in the catalog when the thread comes to it."""
+    late = threading.Event()
+
+    def slow(*arguments: Any, **options: Any) -> MetricsAPI:
+        assert late.wait(60)
+        return MetricsAPI(*arguments, **options)
+
+    monkeypatch.setattr(starting, "MetricsAPI", slow)
+    own = Catalog([ONCE])
+    bootstrap("default", token=token, base_uri=ld.url, catalog=own, wait=False)
+    own.clear()
+    own.add(Metric("too.late", measure="count"))
+    late.set()
+    wait_until(lambda: not bootstrap_threads())
+    assert [metric.key for metric in api.list()] == [ONCE.key]
 
 
 @pytest.mark.parametrize("strict", [False, True])
