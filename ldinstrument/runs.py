@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .accumulator import clock
 from .contexts import as_context
 from .data import copied
 from .emission import disabled, postpone
@@ -17,7 +18,7 @@ from .following import settled, settled_awaited
 from .ledger import ledger
 from .metrics import Metric, catalog
 from .outcomes import Outcome, TaskDefinition, current_task, is_cancelling, is_closing, outcome_of
-from .sessions import Session, clock, current_session, open_session
+from .sessions import Session, current_session, open_session
 from .strays import quiet, stray
 
 Extractor = Callable[[Any], Any]

@@ -1,6 +1,5 @@
 """A session: one visit, conversation, request or invocation of one context. It accumulates, then emits.
 
-The hot path appends a tuple to a list and looks at one integer; folding belongs to the end, or to every n-th entry.
 Nothing here raises into the host, and no event leaves while a lock of ours is held.
 """
 
@@ -8,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import threading
-import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -17,9 +15,10 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from . import emission, registry
+from .accumulator import Accumulator, Entry, clock, wall_offset
 from .contexts import agree, as_context, evaluated_context, same, united
 from .data import copied, number
-from .emission import Tracker, disabled, emit, within_rate
+from .emission import Tracker, disabled, emit
 from .errors import StrictError
 from .ledger import ledger
 from .measurements import discard, measurement
@@ -33,12 +32,10 @@ from .metrics import (
     EventRule,
     Metric,
     catalog,
-    event_rule,
     session_metrics,
-    task_metrics,
 )
-from .outcomes import INTERACTION, OUTCOMES, Outcome, TaskDefinition
-from .rollups import Emission, Fold, Group
+from .outcomes import INTERACTION, OUTCOMES, Outcome
+from .rollups import Emission, Group
 from .summaries import Summary, summarised
 
 if TYPE_CHECKING:
@@ -46,23 +43,10 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-FOLD_AT = 256
-"""Entries that a session holds before it folds them: each `track` costs about 20 us, and this bounds the stall."""
 MAX_WAITING = 10_000
 MAX_EXPOSURES = 1_000
 
 _current: ContextVar[Session | None] = ContextVar("ldinstrument_session", default=None)
-clock = time.perf_counter
-
-
-def _wall_offset() -> float:
-    """What to add to a clock reading to date it, in milliseconds. The clock is read first: rather late than early."""
-    reading = clock()
-    return (time.time() - reading) * 1000
-
-
-Entry = tuple[Any, Any, Any, Any, Any]
-"""`(TaskDefinition, Outcome, started, ended, data)` or `(EventRule, value, data, recorded, None)`, in clock seconds."""
 
 
 def session_id(given: Any) -> str:
@@ -96,7 +80,7 @@ def harmless(method: Callable[P, None]) -> Callable[P, None]:
     return call
 
 
-class Session:
+class Session(Accumulator):
     """An open session; made by `session(...)`, never by hand."""
 
     __slots__ = (
@@ -105,23 +89,13 @@ class Session:
         "_context",
         "_data",
         "_ended",
-        "_entries",
         "_exposed_flags",
-        "_fold_at",
-        "_folding",
-        "_folds",
         "_given_id",
-        "_last",
-        "_lock",
-        "_offset_ms",
         "_partial",
         "_silent",
         "_started",
         "_started_ms",
         "_store",
-        "_tallies",
-        "_tasks",
-        "_waiting",
         "client",
         "id",
         "name",
@@ -140,6 +114,9 @@ class Session:
         silent: bool = False,
         store: Any = None,
     ) -> None:
+        # Outside a session, one call becomes a session of its own: no session.* metrics, but the rate limit holds.
+        super().__init__(limited=silent)
+        self._silent = silent
         self.id = session_id(id)
         self._given_id = id
         self.name = name
@@ -149,23 +126,13 @@ class Session:
         self._data = copied(data, f"{name}.*") or {}
         self.outer = outer
         self._between: list[weakref.ref[Session]] = []
-        # Outside a session, one call becomes a session of its own: no session.* metrics, but the rate limit holds.
-        self._silent = silent
         self._store = store
-        self._lock = threading.RLock()
-        self._entries: list[Entry] = []
-        self._fold_at = FOLD_AT
-        self._folding = False
-        self._folds: dict[str, Fold] = {}
-        self._waiting: list[Emission] = []
-        self._tasks: dict[str, list[float]] = {}
-        self._tallies = dict.fromkeys(OUTCOMES, 0)
         self._exposed_flags: set[str] = set()
         self._ended = False
         self._partial = False
-        self._started = self._last = clock()
-        # Never before what is around it: a wall clock set back must not date us before exposures that we saw.
-        self._offset_ms: float = max(_wall_offset(), outer._offset_ms) if outer is not None else _wall_offset()
+        self._started = self._last
+        if outer is not None:  # a wall clock set back must not date us before exposures that what is around us saw
+            self._offset_ms = max(self._offset_ms, outer._offset_ms)
         self._started_ms = self._started * 1000 + self._offset_ms
 
     # -- recording -------------------------------------------------------------------------------
@@ -328,7 +295,7 @@ class Session:
             self._exposed_flags.add(exposure)
             # The exposure is dated by the wall clock of this moment; what follows must not be dated before it, nor
             # before an earlier exposure when the wall clock was set back.
-            self._offset_ms = max(self._offset_ms, _wall_offset())
+            self._offset_ms = max(self._offset_ms, wall_offset())
         self._send(outgoing, known)
 
     def adopt(self, context: Any) -> None:
@@ -373,80 +340,6 @@ class Session:
             raise
         except Exception as error:
             ledger.failure("fold", error)
-
-    def _fold(self) -> None:
-        if self._folding:  # a finaliser struck inside: the loop below will find what it appended
-            return
-        self._folding = True
-        try:
-            while self._entries:
-                batch = self._entries[:]
-                del self._entries[: len(batch)]
-                for entry in batch:
-                    if type(entry[0]) is EventRule:
-                        self._fold_value(entry)
-                    else:
-                        self._fold_run(entry)
-        finally:
-            self._folding = False
-
-    def _fold_value(self, entry: Entry) -> None:
-        rule, value, data, at, _ = entry
-        self._last = max(self._last, at)
-        self._into(rule, value, data, at)
-        ledger.recorded()
-
-    def _fold_run(self, entry: Entry) -> None:
-        task, outcome, started, ended, data = entry
-        finished = outcome is Outcome.SUCCESS or outcome is Outcome.FAILURE
-        self._last = max(self._last, ended)
-        if task.interaction:
-            self._tallies[outcome] += 1
-        if not task.key:
-            return
-        tally = self._tasks.setdefault(task.key, [0, 0, 0, 0, 0.0])
-        tally[OUTCOMES.index(outcome)] += 1
-        if not finished:
-            return
-        milliseconds = max(0.0, (ended - started) * 1000)
-        tally[4] += milliseconds
-        ledger.recorded(task.values_per_run)
-        if rule := task.rule("success_rate"):
-            self._into(_declared(rule, task, "success_rate"), float(outcome is Outcome.SUCCESS), data, ended)
-        if rule := task.rule("duration"):
-            self._into(_declared(rule, task, "duration"), milliseconds, data, ended)
-
-    def _into(self, rule: EventRule, value: Any, data: dict[str, Any] | None, at: float) -> None:
-        if self._silent and not within_rate(rule.event_key, rule.rate):
-            ledger.discarded("rate_limited")
-            return
-        fold = self._folds.get(rule.event_key)
-        if fold is None or (fold.rule is not rule and fold.rule != rule):
-            if fold is not None:  # the catalog changed under us: what was folded under the old rule leaves under it
-                self._waiting.extend(fold.take())
-            fold = self._folds[rule.event_key] = Fold(rule)
-        fold.add(value, data, self._date(at))
-
-    def _date(self, at: float) -> int:
-        """The wall-clock date of a clock reading: a wall clock set back in between cannot disorder events."""
-        return int(at * 1000 + self._offset_ms)
-
-    # -- taking out; the lock is held ------------------------------------------------------------
-    def _take(self) -> list[Emission]:
-        self._fold()
-        return self._take_folded()
-
-    def _take_folded(self) -> list[Emission]:
-        waiting, self._waiting = self._waiting, []
-        return waiting + [one for fold in self._folds.values() for one in fold.take()]
-
-    def _take_loose(self) -> list[Emission]:
-        loose, self._waiting = self._waiting, []
-        for fold in self._folds.values():
-            if fold.loose:
-                taken, fold.loose = fold.loose, []
-                loose.extend(taken)
-        return loose
 
     def _send(self, outgoing: list[Emission], context: Context | None) -> None:
         if not outgoing:
@@ -586,16 +479,6 @@ class Session:
         self._folds.clear()
         self._waiting.clear()
         self._partial = True
-
-
-def _declared(rule: EventRule, task: TaskDefinition, suffix: str) -> EventRule:
-    """*rule*, or that of the task's own metric when the catalog lacks it: cleared (tests), or full."""
-    if rule.declared:
-        return rule
-    own = task_metrics(task.key, (suffix,))[suffix]
-    catalog.imply(task.key, [own.key], lambda: [own])
-    found = catalog.rule(own.event)
-    return found if found.declared else event_rule(own.event, [own])
 
 
 _WIRE_NAMES = {"config_key": "configKey", "feedback_type": "feedbackType", "task_type": "taskType"}

@@ -14,13 +14,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import runs
+from .accumulator import clock
 from .decorating import rebuilt, warn_caller
 from .errors import DefinitionError
 from .following import notice_frameworks, plain_awaited_types, plain_types, settled, settled_awaited
 from .metrics import TASK_METRICS, Metric, catalog, check_key, task_metrics
 from .outcomes import Outcome, TaskDefinition, current_task
 from .runs import Extractor, Run, TaskOptions, beginning
-from .sessions import _current, clock, current_session
+from .sessions import _current, current_session
 from .shapes import (
     ASYNC_GENERATOR,
     CALL,

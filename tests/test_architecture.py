@@ -22,7 +22,7 @@ RUNGS = [
     {"contexts", "outcomes", "measurements"},
     {"rollups"},
     {"emission", "summaries"},
-    {"strays"},
+    {"strays", "accumulator"},
     {"registry"},
     {"sessions"},
     {"following", "decorating", "exposure", "patterns"},

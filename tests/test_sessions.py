@@ -15,7 +15,7 @@ import pytest
 from ldclient import Context
 
 import ldinstrument as ld
-from ldinstrument import metrics, registry, sessions
+from ldinstrument import accumulator, metrics, registry, sessions
 from ldinstrument.errors import DefinitionError
 from ldinstrument.metrics import Metric
 from ldinstrument.registry import stats
@@ -80,7 +80,7 @@ def test_an_interaction_takes_an_outcome_as_it_is(ld_events: RecordingClient) ->
 def test_a_stopped_clock_dates_the_end(ld_events: RecordingClient) -> None:
     """What a background task records after the last byte counts, and prolongs nothing."""
     with ld.session("u-1") as s:
-        s.interaction(at=sessions.clock())
+        s.interaction(at=accumulator.clock())
         s.stop_clock(s._started + 0.25)
         s.add_data(status=200)
 
@@ -570,7 +570,7 @@ def test_averages_are_bounded_and_sent_early(ld_events: RecordingClient) -> None
     with ld.session("u-1") as s:
         for n in range(2000):
             s.record("r.each", n)
-        assert len(ld_events.of("r.each")) >= 2000 - sessions.FOLD_AT
+        assert len(ld_events.of("r.each")) >= 2000 - accumulator.FOLD_AT
 
     assert list(range(2000)) == ld_events.values("r.each")
 
@@ -688,7 +688,7 @@ def test_values_that_wait_for_an_identity_are_bounded(
 ) -> None:
     """The oldest are dropped, counted, and said once."""
     monkeypatch.setattr(sessions, "MAX_WAITING", 5)
-    monkeypatch.setattr(sessions, "FOLD_AT", 4)
+    monkeypatch.setattr(accumulator, "FOLD_AT", 4)
     ld.catalog.add(value("r.each"))
     with ld.session() as s:
         for n in range(20):

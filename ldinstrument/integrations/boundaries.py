@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from ..accumulator import clock
 from ..contexts import as_context
 from ..emission import Tracker
 from ..errors import StrictError
 from ..ledger import ledger
 from ..metrics import check_key
 from ..outcomes import Outcome, outcome_of
-from ..sessions import Session, clock, current_session, declare_session_metrics, open_session, set_current
+from ..sessions import Session, current_session, declare_session_metrics, open_session, set_current
 
 REQUEST = "ldinstrument.request"
 """Where the WSGI environ and the ASGI scope carry the `RequestSession`."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 
+from ..accumulator import clock
 from ..contexts import kinds
 from ..data import frozen
 from ..metrics import EventRule
 from ..outcomes import OUTCOMES
 from ..rollups import Group
-from ..sessions import Session, clock
+from ..sessions import Session
 from .protocol import Delta, GroupValues
 from .records import group_key, mark_of
 
