@@ -149,7 +149,8 @@ class Finding:
             self._metrics[metric.key] = metric if standing is None or not self._from_code else standing
             self._places[metric.key] = place
         elif known != metric and metric.key not in definitions.catalog:
-            self.unreadable.append((place, f"metric {metric.key!r} is defined otherwise at {self._places[metric.key]}"))
+            other = _short(self._places[metric.key])
+            self.unreadable.append((place, f"metric {metric.key!r} is defined otherwise at {other}"))
 
     def result(self) -> Scan:
         """Everything, with the event keys resolved that only now can be."""

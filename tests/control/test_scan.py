@@ -572,6 +572,21 @@ def test_a_definition_that_cannot_work_is_reported(package: Callable[..., str]) 
     assert "unit" in found.unreadable[0][1]
 
 
+def test_two_definitions_of_one_key_are_reported(package: Callable[..., str]) -> None:
+    """In two bodies that nobody has run: the first counts, the other is named with its place."""
+    name = package(
+        a="""
+            from ldinstrument import Metric
+            def f(): return Metric("twice.said", measure="count")
+            def g(): return Metric("twice.said", measure="occurrence")
+            def h(): return Metric("twice.said", measure="count")
+        """
+    )
+    found = scan(name)
+    assert [metric.measure for metric in found.metrics] == ["count"]
+    assert found.unreadable == ((f"{name}/a.py:4", f"metric 'twice.said' is defined otherwise at {name}/a.py:3"),)
+
+
 def test_a_replaced_standard_metric_belongs_to_the_program(package: Callable[..., str]) -> None:
     """catalog.replace of a standard metric is the program's own definition."""
     name = package(
