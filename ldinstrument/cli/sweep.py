@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .terminal import CHANGES, FAILED, AsJson, err, print_json, say
+from .terminal import CHANGES, FAILED, AsJson, err, print_json, say, warn
 
 Seconds = Annotated[float | None, typer.Option(metavar="SECONDS", help="As the workers have it.")]
 
@@ -29,6 +30,9 @@ def sweep(
     """
     from ..stores import sweep as sweep_store
 
+    path = store.removeprefix("sqlite:///")
+    if ":" not in path and not Path(path).exists():
+        warn(f"there is no store at {path} yet; is it the path that the workers use?")
     given: dict[str, Any] = {"idle": idle, "maximum": maximum, "remember": remember}
     report = sweep_store(store, limit=limit, **{name: value for name, value in given.items() if value is not None})
     if as_json:

@@ -676,6 +676,9 @@ def test_sweep(run: Callable[..., Ran], ld: LocalLaunchDarkly, tmp_path: Path, m
     assert run("sweep", address, "--idle", "0.2").out.startswith("0 sessions")
     assert len(ld.custom_events("session.interactions")) == 1
     assert "error: ftp: is no session store" in run("sweep", "ftp://example.org").err
+    assert "no store at" not in swept.err
+    mistyped = run("sweep", f"sqlite:///{tmp_path}/sesions.db")
+    assert (mistyped.code, "no store at" in mistyped.err) == (0, True)
 
 
 # -- without its libraries -------------------------------------------------------------------------
