@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import functools
 import inspect
 import logging
@@ -137,6 +138,38 @@ def test_sys_exit_counts_as_it_says(client: RecordingClient, code: int, rate: li
         handler({}, LambdaContext())
 
     assert client.values("invocation.success_rate") == rate
+
+
+class Taking:
+    """An extension that takes everything and never gets to deliver it."""
+
+    def begin(self, request_id: str) -> None: ...
+
+    def finish(self, request_id: str, deliver: Any) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("error", "flushes"), [(None, 0), (ValueError(), 0), (SystemExit(1), 1), (KeyboardInterrupt(), 1)], ids=str
+)
+def test_what_ends_the_process_is_delivered_at_once(
+    error: BaseException | None, flushes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There will be no freeze before which the extension could do it; all else is left to the extension."""
+    flushed: list[float] = []
+    monkeypatch.setattr(invocations.Delivery, "flush", lambda self, left: flushed.append(left))
+    monkeypatch.setattr(aws_lambda, "_tried", True)
+    monkeypatch.setattr(aws_lambda, "_extension", Taking())
+
+    @lambda_handler(context="u", client=RecordingClient(), deliver="after_response")
+    def handler(event: Any, context: Any) -> None:
+        if error is not None:
+            raise error
+
+    with contextlib.nullcontext() if error is None else pytest.raises(type(error)):
+        handler({}, LambdaContext())
+
+    assert len(flushed) == flushes
 
 
 def test_context_may_be_a_callable_of_event_and_lambda_context(client: RecordingClient) -> None:

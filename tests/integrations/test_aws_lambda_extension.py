@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import logging
 import os
 import sys
@@ -122,6 +123,39 @@ def test_it_registers_for_invoke_and_asks_at_once(aws: Lambda) -> None:
     assert (registered.name, registered.events) == ("ldinstrument", ("INVOKE",))
     assert aws.initialise()
     assert registered.asked == 1
+
+
+def test_without_a_thread_to_spare_nothing_is_registered(aws: Lambda, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registered extension that cannot ask would be the end of the function."""
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            Extension(aws.api.address).register()
+    assert aws.sandbox.extensions == {}
+    assert aws.initialise()
+
+
+def test_it_waits_for_the_next_event_as_long_as_that_takes(aws: Lambda, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Days may pass; asking again meanwhile is refused. Everything else has a time-out."""
+    asked: dict[str, float | None] = {}
+    original = http.client.HTTPConnection.request
+
+    def request(self: http.client.HTTPConnection, method: str, path: str, *rest: Any) -> None:
+        asked[path] = self.timeout
+        original(self, method, path, *rest)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "request", request)
+    Extension(aws.api.address).register()
+    assert aws.initialise()
+
+    assert asked == {
+        "/2020-01-01/extension/register": extensions.REGISTER_SECONDS,
+        "/2020-01-01/extension/event/next": None,
+    }
 
 
 def test_an_extension_that_never_asks_takes_the_function_down(aws: Lambda) -> None:
