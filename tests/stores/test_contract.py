@@ -7,7 +7,7 @@ import time
 
 from ldinstrument.stores import Delta
 from ldinstrument.stores.protocol import Operation, Sealed
-from ldinstrument.stores.records import MOST_GROUPS, mark_of, parsed
+from ldinstrument.stores.records import MARK, MOST_FLAGS, MOST_GROUPS, mark_of, parsed
 
 KEY = "session:v-1"
 
@@ -353,6 +353,18 @@ def test_a_session_does_not_grow_for_ever(make_store):
     assert len(records) == 2
     assert sum(group[0] for record in records for group in record.groups.values()) == MOST_GROUPS + 10
     assert all(len(record.groups) <= MOST_GROUPS for record in records)
+
+
+def test_flags_are_remembered_up_to_a_bound(make_store):
+    """A session that has seen very many flags costs folding, not memory."""
+    store = make_store()
+
+    for number in range(0, MOST_FLAGS + 40, 20):
+        store.merge(KEY, delta(flags=[f"flag-{one}" for one in range(number, number + 20)]))
+    store.end(KEY, "ended")
+
+    (record,) = ended(store)
+    assert len(record.flags) == MARK * MOST_FLAGS
 
 
 def test_numbers_keep_every_digit(make_store):

@@ -131,6 +131,26 @@ def test_a_store_that_is_away_costs_no_request_and_no_number(keep, caplog):
     assert stats.values.recorded == stats.values.emitted == 50
 
 
+def test_one_caller_at_a_time_asks_whether_the_store_is_back(keep):
+    """The others do not wait for its time-out, too."""
+    raw = Failing()
+    store = keep(raw, client=RecordingClient())
+    raw.away = True
+    visit(store)
+    until(lambda: store.next_attempt() <= 0.05)
+    merge, nested = raw.merge, []
+
+    def probed(key, delta):
+        nested.append(visit(store, "v-2"))  # another request, while this one asks
+        return merge(key, delta)
+
+    raw.merge = probed
+    until(lambda: visit(store) and nested)
+
+    assert len(nested) == 1
+    assert raw.calls == 2
+
+
 def test_what_a_store_cannot_take_costs_itself(make_store, keep):
     """A delta that no store can carry is lost and counted; it neither opens the breaker nor blocks the others."""
     raw = make_store()
@@ -502,6 +522,21 @@ def test_a_refused_key_keeps_everything(make_store, keep, ld, client):
     assert reported(ld) == {f"s-{number}": 1 for number in range(3)}
 
 
+@pytest.mark.parametrize(("asked", "least", "most"), [("17", 17.0, 17.0), (None, 0.5, 2.0)])
+def test_launchdarkly_says_when_to_come_again(make_store, keep, ld, client, monkeypatch, asked, least, most):
+    """`Retry-After` where there is one; else soon, and later each time."""
+    raw, delays = make_store(), []
+    store = keep(raw, client=client)
+    over(raw, 1)
+    monkeypatch.setattr(raw, "postpone", lambda payload_id, delay: delays.append(delay))
+
+    ld.fault("/bulk", status=429, headers={} if asked is None else {"Retry-After": asked})
+    sweep(store)
+
+    (delay,) = delays
+    assert least <= delay <= most
+
+
 def test_a_payload_that_is_too_large_is_halved(make_store, keep, ld, client):
     """413: two payloads under new ids take its place in the store, until they fit."""
     raw = make_store()
@@ -663,6 +698,34 @@ def test_the_background_sweeper_reports(make_store, keep, ld, client):
 
     ld.wait_for(lambda: ld.custom_events("session.interactions"), timeout=60.0)
     assert len(reported(ld)) == 1
+
+
+def test_a_logout_is_reported_without_waiting_for_the_next_sweep(make_store, keep, ld, client):
+    """Either way: by its own request, or by a call; the sweeper would come by itself in an hour only."""
+    store = keep(make_store(), client=client, sweep=True, interval=3600.0)
+
+    opened = open_session("ana", client=client)
+    end_request(opened, store, "v-1", ends="ended")
+    ld.wait_for(lambda: len(reported(ld)) == 1, timeout=60.0)
+    visit(store, "v-2", client=client)
+    end_session(store, "v-2")
+    ld.wait_for(lambda: len(reported(ld)) == 2, timeout=60.0)
+
+
+def test_the_background_sweeper_rests_between_batches(make_store, keep, ld, client, monkeypatch):
+    """Its worker has requests to serve; who calls `sweep` himself has not."""
+    raw, rests = make_store(), []
+    store = keep(raw, client=client)
+    monkeypatch.setattr(store, "_breathe", lambda seconds: not rests.append(seconds))
+
+    over(raw, BATCH + 10)
+    store.sweep_in_background()
+    rested = len(rests)
+    over(raw, BATCH + 10, first=1000)
+    sweep(store)
+
+    assert (rested, len(rests)) == (2, 2)
+    assert len(reported(ld)) == 2 * (BATCH + 10)
 
 
 def test_without_a_client_sessions_wait(make_store, keep, monkeypatch):

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ldinstrument.stores import Delta, MemoryStore, RedisStore, Rules
+from ldinstrument.stores.keeping import key_of
 from ldinstrument.stores.protocol import Operation
 from ldinstrument.stores.records import group_key, merged, parsed, united
 from ldinstrument.stores.redis import connect
@@ -93,6 +94,25 @@ def test_groups_are_a_commutative_monoid(one, two, three):
 def test_a_delta_that_waited_is_the_same_delta(delta, waited):
     """Bringing it in later changes no date."""
     assert folded([delta.aged(waited)], NOW + waited) == folded([delta])
+
+
+def test_a_beginning_that_rounding_may_have_moved_joins_nothing():
+    """To the millisecond: who began just before the logout's request may as well have waited for its answer."""
+    for ahead, joins in ((0, False), (1, False), (2, True)):
+        store = MemoryStore(Rules(), clock=lambda: NOW)
+        store.merge("v", Delta("s-1", started_ago=900))
+        store.merge("v", Delta("s-2", started_ago=500, ends="ended"))
+
+        assert (store.merge("v", Delta("s-3", started_ago=500 + ahead)).id == "s-1") is joins
+
+
+def test_a_very_long_visitor_is_stored_under_its_digest():
+    """Somebody's own ids may be of any length; a key is not, and stays that visitor's."""
+    one, other = key_of("session", "x" * 10_000), key_of("session", "x" * 9_999 + "y")
+
+    assert one != other
+    assert max(len(one), len(other)) < 200
+    assert key_of("session", "v-1") == "session:v-1"
 
 
 @pytest.fixture(scope="module", name="client")
