@@ -165,6 +165,8 @@ def proxied(target: Any, wrapper: Wrapper) -> Any:
         body["__call__"] = staticmethod(_running(target, wrapper))
     if hasattr(type(target), "__get__"):
         body["__get__"] = _bind
+    # Python looks these up on the type, and no proxy of wrapt has them.
+    body.update({name: _passed_on(name) for name in _DESCRIPTOR_PROTOCOL if hasattr(type(target), name)})
     made = type("Tracked", (_proxy_type(),), body)(target)
     made._self_wrapper = wrapper
     made._self_bound_type = None
@@ -179,6 +181,13 @@ def _forwarded(name: str) -> Any:
         setattr(self.__wrapped__, name, value)
 
     return property(get, put)
+
+
+_DESCRIPTOR_PROTOCOL = ("__set_name__", "__set__", "__delete__")
+
+
+def _passed_on(name: str) -> Any:
+    return lambda self, *args: getattr(self.__wrapped__, name)(*args)
 
 
 # Every class has these two of its own, which would hide those of what is wrapped.

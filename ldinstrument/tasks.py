@@ -230,6 +230,8 @@ def _note_function(key: str, fn: Any) -> None:
         return
     inner = _innermost(fn)
     place = f"{getattr(inner, '__module__', '?')}.{getattr(inner, '__qualname__', type(inner).__qualname__)}"
+    if place.endswith("<lambda>"):
+        place += f" of line {inner.__code__.co_firstlineno}"
     known = _functions.setdefault(key, place) if len(_functions) < MAX_FUNCTIONS else _functions.get(key, place)
     if known != place:
         warn_caller(

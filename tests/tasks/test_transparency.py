@@ -560,6 +560,47 @@ def test_a_cached_method() -> None:
     assert Thing.method.cache_info().hits == 1
 
 
+class Stored:
+    """A data descriptor, as those of ORMs: it is told its name, and takes part in assignment and deletion."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else functools.partial(self.function, instance)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        instance.__dict__[f"set {self.name}"] = value
+
+    def __delete__(self, instance: Any) -> None:
+        del instance.__dict__[f"set {self.name}"]
+
+    def __call__(self, *args: Any) -> Any:
+        return self.function(*args)
+
+
+def test_a_data_descriptor_stays_one() -> None:
+    """Its name, its assignment and its deletion are its own, and a call is measured."""
+
+    class Row:
+        @ld.track_task("k")
+        @Stored
+        def total(self, n: int) -> int:
+            return n
+
+    row = Row()
+    with ld.session("u") as s:
+        assert row.total(3) == 3  # type: ignore[operator]
+        assert counts(s) == (1, 0, 0, 0)
+    row.total = 7  # type: ignore[assignment, method-assign]
+    assert vars(row) == {"set total": 7}
+    del row.total
+    assert vars(row) == {}
+
+
 def test_builtin_and_foreign_descriptors() -> None:
     """A method descriptor written in C, and one of another library, bind as before."""
     import wrapt
@@ -736,6 +777,18 @@ def test_two_functions_with_one_key() -> None:
     assert "two" in str(_only(caught).message)
     assert "one" in str(caught[0].message)
     assert one() is two() is None
+
+
+def test_two_lambdas_with_one_key() -> None:
+    """They have one name, so it is their lines that tell them apart; one lambda decorated again and again is one."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        same = [ld.track_task("k")(lambda: 1) for _ in range(3)]
+        assert caught == []
+        other = ld.track_task("k")(lambda: 2)
+
+    assert [*(one() for one in same), other()] == [1, 1, 1, 2]
+    assert str(_only(caught).message).count("of line") == 2
 
 
 def test_above_a_fixture_or_a_setter() -> None:
