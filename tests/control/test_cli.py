@@ -174,6 +174,7 @@ def test_what_the_source_tells(run: Callable[..., Ran], app: str) -> None:
     assert "program_bad.py:6: track_task" in planned.out
     found = run("plan", app, "program_bad.py", "--json").json
     assert (len(found["undeclared"]), len(found["dynamic"])) == (1, 2)
+    assert run("apply", app, "program_bad.py").code == 4
 
 
 def test_a_local_launchdarkly_that_does_not_run(run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -499,27 +500,73 @@ def test_delete_asks_and_without_a_terminal_refuses(run: Callable[..., Ran], api
     assert api.count() == 1
 
 
+class Sitting:
+    """Somebody at a terminal, who answers the question that a command asks."""
+
+    def __init__(self, url: str, arguments: tuple[str, ...], answer: str) -> None:
+        mine, theirs = pty.openpty()
+        command = subprocess.Popen(
+            [*COMMAND, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+            env={**os.environ, "LDINSTRUMENT_URL": url, "COLUMNS": "200"},
+        )  # fmt: skip
+        os.close(theirs)
+        self.seen = ""
+        try:
+            while piece := os.read(mine, 1000):
+                self.seen += piece.decode(errors="replace")
+                if "[y/N]" in self.seen and answer:
+                    os.write(mine, answer.encode() + b"\n")
+                    answer = ""
+        except OSError:
+            pass  # how a terminal says that the other side has gone
+        self.code = command.wait(60)
+        os.close(mine)
+
+    @property
+    def asked(self) -> bool:
+        return "[y/N]" in self.seen
+
+
 @pytest.mark.parametrize(("answer", "left"), [("n", 1), ("y", 0)])
 def test_delete_on_a_terminal(ld: LocalLaunchDarkly, api: MetricsAPI, answer: str, left: int) -> None:
     """A real terminal, a real question, a real answer."""
     api.create(SUM)
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.environ["LDINSTRUMENT_URL"] = ld.url
-        os.execv(sys.executable, [*COMMAND, "metrics", "delete", "cart.value"])
-    seen = b""
-    while b"[y/N]" not in seen:
-        seen += os.read(terminal, 1000)
-    os.write(terminal, answer.encode() + b"\n")
-    try:
-        while os.read(terminal, 1000):
-            pass
-    except OSError:
-        pass
-    os.waitpid(pid, 0)
-    os.close(terminal)
-    assert api.count() == left
-    assert b"used by 0 experiments" in seen
+    sitting = Sitting(ld.url, ("metrics", "delete", "cart.value"), answer)
+    assert (sitting.code, api.count()) == (left, left)
+    assert "used by 0 experiments" in sitting.seen
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer", "asked", "unit"),
+    [
+        ((), "n", True, "euros"),
+        ((), "y", True, "dollars"),
+        (("--yes",), "", False, "dollars"),
+        (("--json",), "", False, "dollars"),
+    ],
+)
+def test_apply_update_asks_on_a_terminal(
+    ld: LocalLaunchDarkly, api: MetricsAPI, app: str, arguments: tuple[str, ...], answer: str, asked: bool, unit: str
+) -> None:
+    """After each field was shown; nothing at all is done without a yes. Programs and --yes are not asked."""
+    api.create(replace(SUM, unit="euros"))
+    sitting = Sitting(ld.url, ("apply", app, "--update", *arguments), answer)
+    assert (sitting.asked, api.get("cart.value").unit) == (asked, unit), sitting.seen
+    assert (sitting.code, api.count()) == ((1, 1) if answer == "n" else (0, 3))
+    if asked:
+        assert "unit: 'euros' -> 'dollars'" in sitting.seen
+        assert "change 1 metrics, used by 0 experiments?" in sitting.seen
+
+
+@pytest.mark.parametrize(("answer", "unit"), [("n", "dollars"), ("y", "euros")])
+def test_update_asks_when_experiments_use_it(ld: LocalLaunchDarkly, api: MetricsAPI, answer: str, unit: str) -> None:
+    """And only then."""
+    api.create(SUM)
+    assert not Sitting(ld.url, ("metrics", "update", "cart.value", "name=Cart"), "").asked
+    ld.set_flag(experiment_flag("exp", metrics=["cart.value"]))
+    sitting = Sitting(ld.url, ("metrics", "update", "cart.value", "unit=euros"), answer)
+    assert "1 experiments use it; change it?" in sitting.seen
+    assert api.get("cart.value").unit == unit
 
 
 # -- doctor ----------------------------------------------------------------------------------------

@@ -166,6 +166,8 @@ def test_an_analysis_unit_that_is_not_available(ld: LocalLaunchDarkly, api: Metr
     ld.fault("/api/v2/projects/default/experimentation-settings", status=200, body=settings, times=None)
     finding = broken(examine("req.count", api, []))
     assert (finding.check, "request is not available" in finding.what) == ("analysis unit", True)
+    api.create(Metric("both.count", measure="count", analysis_units=("request", "user")))
+    assert statuses(examine("both.count", api, []))["analysis unit"] == "warning"
 
 
 def test_zero_fill_on_a_latency_and_percentiles(ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric) -> None:
