@@ -505,7 +505,7 @@ def test_what_could_not_be_sent_is_sent_again_with_the_same_id_and_bytes(make_st
     assert reported(ld) == {f"s-{number}": 1 for number in range(3)}
 
 
-def test_a_refused_key_keeps_everything(make_store, keep, ld, client):
+def test_a_refused_key_keeps_everything(make_store, keep, ld, client, caplog):
     """401: nothing is lost, nothing is claimed in vain; when the key is right it all leaves."""
     raw = make_store()
     store = keep(raw, client=client)
@@ -519,6 +519,7 @@ def test_a_refused_key_keeps_everything(make_store, keep, ld, client):
     sweep(store)
 
     assert refused.error == "401"
+    assert caplog.text.count("check LAUNCHDARKLY_SDK_KEY") == 1
     assert reported(ld) == {f"s-{number}": 1 for number in range(3)}
 
 
