@@ -191,14 +191,19 @@ NEWEST = """
 SELECT payload_id, count(*), max(events), sum(duplicate), max(received), group_concat(status) FROM posts
 WHERE payload_id <> '' GROUP BY payload_id ORDER BY max(id) DESC LIMIT ?
 """
+REFUSALS = """
+SELECT status, error, count(*) FROM posts WHERE status >= 400 AND fault = '' GROUP BY status, error
+ORDER BY max(id) DESC LIMIT 5
+"""
 
 
 def payload_counts(store: Store) -> Document:
-    """POSTs, events, duplicates, refusals and faults, and the newest payload ids with the posts of each."""
+    """POSTs, events, duplicates, refusals with their reasons, faults, and the newest payload ids with their posts."""
     names = ("posts", "events", "duplicates", "refused", "faults")
     totals = dict(zip(names, store.rows(TOTALS)[0], strict=True))
     fields = ("payloadId", "posts", "events", "duplicates", "received", "statuses")
     return {
         **totals,
+        "refusals": [dict(zip(("status", "error", "posts"), row, strict=True)) for row in store.rows(REFUSALS)],
         "payloads": [dict(zip(fields, row, strict=True)) for row in store.rows(NEWEST, (PAYLOADS_SHOWN,))],
     }

@@ -34,7 +34,24 @@ def access(api: MetricsAPI) -> list[Finding]:
         count = api.count()
     except ApiError as error:
         return [*findings, _refused("project", error, api)]
-    return [*findings, Finding("project", "ok", f"{api.project} at {api.host.url}, {count} metrics")]
+    return [*findings, Finding("project", "ok", f"{api.project} at {api.host.url}, {count} metrics"), *_refusals(api)]
+
+
+def _refusals(api: MetricsAPI) -> Iterator[Finding]:
+    """Payloads that a local LaunchDarkly refused: whatever was in them, of any metric, is lost."""
+    try:
+        found = api.local("payloads")
+    except ApiError:
+        return
+    refusals = found.get("refusals") if isinstance(found, dict) else None
+    for one in refusals if isinstance(refusals, list) else ():
+        yield Finding(
+            "payloads",
+            "warning",
+            f"{one.get('posts')} refused ({one.get('status')}): {one.get('error')}",
+            "one value that is no JSON, a wrong SDK key or a body too large loses every event of its payload",
+            "look for track calls beside ldinstrument's: it checks what it sends",
+        )
 
 
 def _environment() -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import ldclient
 import pytest
+import requests
 
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
 from ldinstrument.doctor import Finding, access, examine, examine_all
@@ -258,6 +259,18 @@ def test_a_context_that_is_made_anew_in_each_call(ld: LocalLaunchDarkly, api: Me
     api.create(VALUE)
     send(ld, *(("cart.value", user("u-2"), 1.0) for _ in range(6)), exposed=user("u-1"))
     assert "of its own" not in broken(examine(VALUE.key, api, [VALUE])).what
+
+
+def test_payloads_that_were_refused(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
+    """A program that tracks NaN by itself, and one that sends with no key: each event in those payloads is lost."""
+    assert [one.check for one in access(api)] == ["token", "project"]
+    for key, body in (("sdk-x", b'[{"kind": "custom", "key": "a", "metricValue": NaN}]'), ("", b"[]")):
+        requests.post(f"{ld.url}/bulk", data=body, headers={"Authorization": key}, timeout=60)
+    told = [(one.status, one.what) for one in access(api) if one.check == "payloads"]
+    assert told == [
+        ("warning", "1 refused (401): Invalid SDK key"),
+        ("warning", "1 refused (400): body is not a JSON array of events"),
+    ]
 
 
 # -- who uses it -------------------------------------------------------------------------------------
