@@ -141,8 +141,8 @@ _coroutine = follower_shaped(COROUTINE, {"_settle": settled_awaited})
 
 def coroutine(inner: Any, watcher: Watcher) -> Any:
     """*inner*, watched; nothing is heard when it is never awaited."""
-    if inspect.getcoroutinestate(inner) != inspect.CORO_CREATED:  # somebody else is driving it already
-        return named(_coroutine(inner, watcher), inner)
+    if inspect.getcoroutinestate(inner) != inspect.CORO_CREATED:  # whoever drives it has it in hand: it is a value
+        return None
     return named(_coroutine(Unawaited(inner), watcher), inner)
 
 

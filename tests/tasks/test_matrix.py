@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import ldinstrument as ld
+from ldinstrument import following
 from ldinstrument.testing import RecordingClient
 
 SUCCESS, FAILURE, CANCELLED, ABANDONED, NOTHING = (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1), (0, 0, 0, 0)
@@ -792,6 +793,39 @@ def test_a_coroutine_object_that_is_driven_and_not_awaited() -> None:
         fresh.close()
         assert counts(s) == (3, 1, 1, 1)
         assert {inspect.getcoroutinestate(one.inner) for one in (begun, fresh)} == {inspect.CORO_CLOSED}
+
+
+def test_a_coroutine_that_is_under_way_already() -> None:
+    """It is no fresh one, but a value in the hands of whoever drives it, and stays that very object."""
+
+    async def work() -> str:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return "value"
+
+    @ld.track_task("k")
+    def under_way(coroutine: Coroutine[Any, Any, str]) -> Coroutine[Any, Any, str]:
+        return coroutine
+
+    coroutine = work()
+    coroutine.send(None)
+    with ld.session("u") as s:
+        assert under_way(coroutine) is coroutine
+        assert counts(s) == SUCCESS
+    coroutine.send(None)
+    with pytest.raises(StopIteration, match="value"):
+        coroutine.send(None)
+
+
+def test_classes_made_at_run_time_do_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The types of results are remembered, for speed; not for ever, when a program makes new ones all the time."""
+    monkeypatch.setattr(following, "_KNOWN_CAP", 30)
+    work = ld.track_task("k")(lambda result: result)
+    known = following.plain_types
+    for n in range(100):
+        work(type(f"Row{n}", (), {})())
+        assert len(known) <= 30 + 1 + len(following._PLAIN)
+    assert work(3) == 3
 
 
 class Plain:

@@ -122,6 +122,38 @@ def test_a_response_of_another_library_with_a_body_iterator() -> None:
     asyncio.run(main())
 
 
+def test_an_iterator_of_another_library_is_closed_early() -> None:
+    """A body that is no generator of Python's has an `aclose` of its own: the client that left sets it free."""
+    responses = pytest.importorskip("starlette.responses")
+
+    class Rows:
+        closed = False
+
+        def __aiter__(self) -> AsyncIterator[bytes]:
+            return self
+
+        async def __anext__(self) -> bytes:
+            return b"x"
+
+        async def aclose(self) -> None:
+            self.closed = True
+
+    rows = Rows()
+
+    @ld.track_task("k")
+    def view() -> Any:
+        return responses.StreamingResponse(rows)
+
+    async def leaving() -> None:
+        body = view().body_iterator
+        assert await anext(body) == b"x"
+        await body.aclose()
+
+    with ld.session("u") as s:
+        asyncio.run(leaving())
+        assert (rows.closed, counts(s)) == (True, (0, 0, 0, 1))
+
+
 def test_a_starlette_endpoint_object_stays_async() -> None:
     """Starlette asks `__call__` whether it is a coroutine function; a decorated object must say so."""
     responses = pytest.importorskip("starlette.responses")
