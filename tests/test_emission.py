@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -94,3 +95,25 @@ def test_what_waits_for_a_client_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
 
     assert [one.key for one in late] == ["area.2", "area.3", "area.4"]
     assert dict(ledger.stats().values.discarded) == {"no_client": 2}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_waits_in_a_parent_is_not_sent_by_its_child() -> None:
+    """Held events are copied by a fork; only one of the two may hand them over."""
+    emit(event("parents"), USER, None)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        emit(event("childs"), USER, None)
+        late = RecordingClient()
+        emission.release_held(late)
+        os.write(writer, " ".join(one.key for one in late).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as answer:
+        assert answer.read() == "childs"
+    os.waitpid(child, 0)
+    late = RecordingClient()
+    emission.release_held(late)
+    assert [one.key for one in late] == ["parents"]
