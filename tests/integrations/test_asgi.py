@@ -300,6 +300,27 @@ def test_a_dependency_of_the_application_may_identify_the_user(events: testing.R
     assert 4 == len(events)
 
 
+@pytest.mark.parametrize(("scheme", "secure"), [("https", True), ("http", False)])
+def test_over_tls_the_cookie_is_secure_and_a_shared_page_has_none(scheme: str, secure: bool) -> None:
+    """As the server says, which has asked its proxy."""
+    answers = []
+    with stores.open_store("memory:", sweep=False) as store, testing.recording():
+        for cacheable in (b"private", b"public, max-age=9"):
+
+            async def app(scope: Any, receive: Any, send: Any, told: bytes = cacheable) -> None:
+                headers = [(b"Cache-Control", told)]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                await send({"type": "http.response.body", "body": b""})
+
+            wrapped = SessionMiddleware(app, context="ada", store=store, secret="s", header="X-Visitor")
+            answers.append(asyncio.run(call(wrapped, http(scheme=scheme)))[0]["headers"])
+
+    private, public = (dict(headers) for headers in answers)
+    assert (b"; Secure" in private[b"set-cookie"]) is secure
+    assert private[b"x-visitor"]
+    assert list(public) == [b"Cache-Control"]
+
+
 def test_only_the_orderly_end_for_who_has_sessions_inside() -> None:
     """Django's: requests are none of its business; at the end open sessions, stores and events are all seen to."""
     events = testing.RecordingClient()

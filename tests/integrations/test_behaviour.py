@@ -150,6 +150,16 @@ def test_a_probe_by_its_user_agent_has_no_session(running: Any, events: Any) -> 
     assert events.none()
 
 
+def test_a_cors_preflight_has_no_session(running: Any, events: Any) -> None:
+    """The browser asks it, not the user; an OPTIONS of somebody's own is a request like any other."""
+    asked = {"Origin": "https://shop.example", "Access-Control-Request-Method": "PUT", "X-User": "ada"}
+    running.http.options("/who", headers=asked)
+    running.http.options("/who", headers={"X-User": "bob"})
+
+    done = events.only("request.interactions")
+    assert (done.context.key, done.data["method"]) == ("bob", "OPTIONS")
+
+
 def test_a_login_inside_the_request_gives_the_session_its_user(running: Any, events: Any) -> None:
     """Nobody was known at the beginning; `identify` says it in time for all events."""
     running.get("/login", user=None)

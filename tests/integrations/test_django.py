@@ -140,6 +140,32 @@ def test_djangos_own_session_carries_the_visitor(browse: Any, user: Any, events:
     assert ld.current_session() is None
 
 
+def test_over_tls_the_cookie_is_secure_and_a_shared_page_has_none(user: Any) -> None:
+    """Django says which; a header may carry the id as well, and an old secret is accepted."""
+    from django.http import HttpResponse
+    from django.test import RequestFactory, override_settings
+
+    from ldinstrument.integrations.django import SessionMiddleware
+
+    def answered(told: str, secret: str, *fallbacks: str, **request: Any) -> Any:
+        options = {"context": lambda request: "ada", "store": store, "header": "X-Visitor"}
+        with override_settings(LDINSTRUMENT=options, SECRET_KEY=secret, SECRET_KEY_FALLBACKS=list(fallbacks)):
+            middleware = SessionMiddleware(lambda request: HttpResponse("", headers={"Cache-Control": told}))
+            return middleware(RequestFactory().get("/", **request))
+
+    with stores.open_store("memory:", sweep=False) as store, testing.recording():
+        plain, safe = answered("private", "one"), answered("private", "one", secure=True)
+        shared = answered("public, max-age=9", "one")
+        token = plain["X-Visitor"]
+        known = answered("private", "two", "one", headers={"X-Visitor": token})
+        stranger = answered("private", "two", headers={"X-Visitor": token})
+
+    assert (plain.cookies["ld_visitor"]["secure"], safe.cookies["ld_visitor"]["secure"]) == ("", True)
+    assert (list(shared.cookies), "X-Visitor" in shared.headers) == ([], False)
+    assert (list(known.cookies), "X-Visitor" in known.headers) == ([], False)
+    assert stranger["X-Visitor"] != token
+
+
 def test_a_store_that_is_not_used_is_said(user: Any, caplog: pytest.LogCaptureFixture) -> None:
     """An ASGI middleware around Django opens the sessions; behind one for the lifespan only, Django's own does."""
     import httpx

@@ -14,7 +14,7 @@ from wsgiref.util import FileWrapper, setup_testing_defaults
 import pytest
 
 import ldinstrument as ld
-from ldinstrument import emission, registry, testing
+from ldinstrument import emission, registry, stores, testing
 from ldinstrument.integrations.wsgi import SessionMiddleware
 
 
@@ -283,6 +283,30 @@ def test_the_duration_ends_with_the_last_byte(events: testing.RecordingClient) -
     duration = events.only("request.duration").value
     assert duration is not None
     assert duration <= whole - 200
+
+
+@pytest.mark.parametrize(("scheme", "secure"), [("https", True), ("http", False)])
+def test_over_tls_the_cookie_is_secure_and_a_shared_page_has_none(scheme: str, secure: bool) -> None:
+    """As the server says, which has asked its proxy."""
+    answers: list[dict[str, str]] = []
+    with stores.open_store("memory:", sweep=False) as store, testing.recording():
+        for cacheable in ("private", "public, max-age=9"):
+
+            def app(environ: Any, start_response: Any, told: str = cacheable) -> list[bytes]:
+                start_response("200 OK", [("Cache-Control", told)])
+                return [b""]
+
+            environ: dict[str, Any] = {"wsgi.url_scheme": scheme}
+            setup_testing_defaults(environ)
+            wrapped = SessionMiddleware(app, context="ada", store=store, secret="s", header="X-Visitor")
+            body: Any = wrapped(environ, lambda status, headers, *rest: answers.append(dict(headers)))
+            assert list(body) == [b""]
+            body.close()
+
+    private, public = answers
+    assert ("; Secure" in private["Set-Cookie"]) is secure
+    assert private["X-Visitor"]
+    assert list(public) == ["Cache-Control"]
 
 
 def test_a_body_that_outlives_its_program_goes_without_a_word() -> None:
