@@ -23,6 +23,7 @@ import pytest
 from ldclient import Context
 
 import ldinstrument as ld
+from ldinstrument import FlushReport
 from ldinstrument import ledger as ledgers
 from ldinstrument.errors import DefinitionError
 from ldinstrument.integrations import aws_lambda
@@ -138,6 +139,20 @@ def test_sys_exit_counts_as_it_says(client: RecordingClient, code: int, rate: li
         handler({}, LambdaContext())
 
     assert client.values("invocation.success_rate") == rate
+
+
+def test_an_interrupted_invocation_is_neither_a_success_nor_a_failure(client: RecordingClient) -> None:
+    """A sandbox that is shut down, say: it counts as cancelled, and in no rate."""
+
+    @lambda_handler(context="u", client=client)
+    def handler(event: Any, context: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        handler({}, LambdaContext())
+
+    assert client.values("invocation.interactions") == [0]
+    assert client.values("invocation.success_rate") == []
 
 
 class Taking:
@@ -617,6 +632,38 @@ def test_an_outage_costs_each_invocation_half_of_the_one_before(caplog: Any) -> 
         assert caplog.text.count("they stay pending and leave with the next invocation") == 1
         ledgers.ledger.clear()
     threading.Thread(target=client.close, daemon=True).start()
+
+
+def test_a_confirmed_flush_restores_the_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that ended early because nothing more could happen: only a flush that ran out of time costs the next."""
+    reports = [FlushReport(timed_out=True, pending=1), FlushReport(timed_out=True, failed=1), FlushReport(delivered=2)]
+    given: list[float] = []
+
+    def flush(timeout: float, client: Any) -> FlushReport:
+        given.append(timeout)
+        return reports[(len(given) - 1) % 3]
+
+    monkeypatch.setattr(invocations, "flush", flush)
+    delivery = invocations.Delivery(None, timeout=2.0, reserve=0.2)
+    for _ in range(5):
+        delivery.flush(left=60.0)
+
+    assert given == [2.0, 1.0, 0.5, 2.0, 1.0]
+
+
+@pytest.mark.parametrize(("reserve", "most"), [(0.0, 60.0), (1.0, 59.0), (30.0, 54.0)])
+def test_the_reserve_is_left_to_the_runtime(reserve: float, most: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flush ends before it, the watchdog rings before it; of a minute it is six seconds at most."""
+    left: list[float] = []
+    alarms: list[float] = []
+    monkeypatch.setattr(invocations.Delivery, "flush", lambda self, seconds: left.append(seconds))
+    monkeypatch.setattr(invocations.watchdog, "arm", lambda at, action: alarms.append(at - time.monotonic()))
+    context = LambdaContext(seconds=60.0)
+
+    lambda_handler(context="u", client=RecordingClient(), reserve=reserve)(lambda event, context: None)({}, context)
+
+    assert 0 < left[0] <= most
+    assert 0 < alarms[0] <= most - 0.5
 
 
 def test_the_package_of_integrations_imports_nothing() -> None:

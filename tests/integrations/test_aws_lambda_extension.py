@@ -186,6 +186,24 @@ def test_the_sandbox_is_held_between_the_response_and_the_delivery(aws: Lambda) 
     assert invocation.outcome == "ok"
 
 
+def test_no_handler_waits_for_a_delivery(aws: Lambda) -> None:
+    """A delivery may take seconds: a handler of somebody else's loop may begin and end meanwhile."""
+    extension, delivering, delivered = Extension(aws.api.address), threading.Event(), threading.Event()
+    extension.register()
+    assert aws.initialise()
+    invocation = aws.invoke()
+    extension.begin(invocation.request_id)
+    assert extension.finish(invocation.request_id, lambda: (delivering.set(), delivered.wait(60)))
+    aws.respond(invocation)
+    assert delivering.wait(10)
+
+    other = threading.Thread(target=lambda: (extension.begin("other"), extension.finish("other", lambda: None)))
+    other.start()
+    other.join(30)
+    assert not other.is_alive()
+    delivered.set()
+
+
 def test_the_end_may_be_known_before_the_invocation_is(aws: Lambda) -> None:
     """A handler of microseconds is over before Lambda told the extension about it; nothing is delivered twice."""
     reach = threading.Event()

@@ -157,6 +157,52 @@ def test_a_connection_that_died_silently_loses_nothing(deploy: Deploy, intake: I
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_a_result_of_any_kind_and_size_is_the_callers(mode: str, deploy: Deploy, intake: Intake) -> None:
+    """Bytes, megabytes, and what is no JSON, which is AWS's runtime's to refuse: the events arrive with each."""
+    function = deploy(
+        OURS
+        + """
+@lambda_handler(context="u", deliver=MODE)
+def handler(event, context):
+    return (b"raw", "x" * 5_000_000, (number for number in range(3)))[event]
+""",
+        mode,
+    )
+
+    raw, large, odd = done = invoke(function, 0, 1, 2)
+
+    assert (raw.response, len(large.response), odd.error["errorType"]) == (b"raw", 5_000_000, "Runtime.MarshalError")
+    assert before_the_freeze(intake, done) == [True] * 3
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_a_child_process_tracks_is_delivered(mode: str, deploy: Deploy, intake: Intake) -> None:
+    """A handler that shares its work out: neither the child's events nor its own are lost, or sent twice."""
+    function = deploy(
+        OURS
+        + """
+import multiprocessing
+def work():
+    ld.track_conversion(1.0, context="child")
+@lambda_handler(context="u", deliver=MODE)
+def handler(event, context):
+    ld.track_conversion(2.0)
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    child.join()
+    return child.exitcode
+""",
+        mode,
+    )
+
+    done = invoke(function, 0, 1)
+
+    assert [one.response for one in done] == [0, 0]
+    assert before_the_freeze(intake, done) == [True, True]
+    assert sorted(event["metricValue"] for event in intake.events("business.conversion")) == [1.0, 1.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_a_raising_handler_delivers_too(mode: str, deploy: Deploy, intake: Intake) -> None:
     """The caller gets the handler's own error, LaunchDarkly a failed invocation."""
     function = deploy(

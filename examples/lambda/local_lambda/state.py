@@ -33,6 +33,14 @@ class Ended(Exception):  # noqa: N818
     """The sandbox is gone; whoever waits in `next` gets no answer any more."""
 
 
+def _value(payload: bytes) -> Any:
+    """A response is JSON, or the bytes that a handler returned, which AWS passes on as they are."""
+    try:
+        return json.loads(payload) if payload else None
+    except ValueError:
+        return payload
+
+
 @dataclass
 class Extension:
     """One registered (internal) extension."""
@@ -185,7 +193,7 @@ class Sandbox:
                 raise self._refusal("InvalidRequestID", "Invalid request ID", 400)
             if invocation.responded is not None:
                 raise self._refusal("InvalidStateTransition", "a response was sent already")
-            value = json.loads(payload) if payload else None
+            value = _value(payload)
             invocation.error, invocation.response = (value, None) if error else (None, value)
             invocation.responded = time.monotonic()
             self.changed.notify_all()
