@@ -44,6 +44,8 @@ class Engine:
     def __init__(self, config: Any, options: Options) -> None:
         self.config = config
         self.options = options
+        self.quiet = False
+        """Whether the interpreter is going, and nobody wants to hear of it."""
         self._capacity: int = config.events_max_pending
         self._early = max(1, min(EARLY_FLUSH, self._capacity // 2))
         self._begin()
@@ -72,7 +74,11 @@ class Engine:
 
     # -- taking events: any thread, also in a forked child ----------------------------------------
     def accept(self, event: Any, *, ours: bool) -> None:
-        """Queue *event*; never waits unless `wait_when_full` allows it, never raises."""
+        """Queue *event*, or drop it by name; never waits unless `wait_when_full` allows it.
+
+        Raises:
+            Exception: nothing of ours, only what leaves no room for the call itself; then nothing was queued.
+        """
         if self._coordinator is None or self._pid != os.getpid():
             self.start()
         if self.closed:
@@ -81,13 +87,19 @@ class Engine:
             self._lose("queue_full", event)
         else:
             self._recorder.record(event, ours)
-            if self._finished:
-                self._too_late()
-            elif not self._rung:
-                if len(self._recorded) >= self._early:
-                    self._ring()
-                elif self._chores:
-                    self._ring(seal=False)
+            try:
+                self._announce()
+            except Exception:  # such as a recursion that is too deep: it is queued, and found at the next interval
+                return
+
+    def _announce(self) -> None:
+        if self._finished:
+            self._too_late()
+        elif not self._rung:
+            if len(self._recorded) >= self._early:
+                self._ring()
+            elif self._chores:
+                self._ring(seal=False)
 
     def start(self) -> None:
         """Start the coordinator unless it runs; in a forked child everything begins afresh."""
@@ -107,6 +119,13 @@ class Engine:
         if sdk.is_custom(event):
             ledger.dropped(reason)
             self._lost.append(None)
+        if reason == "closed" and not self.quiet:
+            say(
+                reason,
+                "",
+                "events are tracked after client.close(): they are dropped, see stats().events.dropped; "
+                "close the client when the program ends, and in AWS Lambda never",
+            )
         if reason == "queue_full":
             say(
                 reason,

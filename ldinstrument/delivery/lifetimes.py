@@ -90,6 +90,7 @@ def at_exit() -> None:
         patience = min((engine.options.close_timeout for engine in living()), default=EXIT_TIMEOUT)
         flush(timeout=patience)
         for engine in living():
+            engine.quiet = True
             engine.close()
         for engine in list(_living):
             engine.wait_for_end(0.2)

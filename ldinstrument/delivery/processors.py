@@ -73,7 +73,12 @@ class EventProcessor(_EitherProcessor):
                 ledger.emitted()
             else:
                 ours, event.timestamp = True, at
-        self._engine.accept(event, ours=ours)
+        try:
+            self._engine.accept(event, ours=ours)
+        except BaseException:
+            if sdk.is_custom(event):
+                ledger.dropped("internal")
+            raise
 
     def flush(self) -> None:
         """Send soon; does not wait. `ldinstrument.flush` does."""

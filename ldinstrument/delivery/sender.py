@@ -347,7 +347,7 @@ class Sender:
         what = (payload.id, payload.events, payload.custom, len(payload.body))
         try:
             self._options.on_receipt(Receipt(*what, answer.status, payload.attempts, answer.seconds, answer.error))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             ledger.failure("on_receipt", error)
 
 

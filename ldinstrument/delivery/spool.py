@@ -88,6 +88,9 @@ class Spool:
             one_at_least: when nothing fits, take one that does not: nothing else would ever empty its file.
         """
         found: list[Payload] = []
+        for log in self._folder.glob("*.events-*"):
+            if not log.with_name(log.name.rpartition("-")[0]).exists():
+                log.unlink(missing_ok=True)
         for path in sorted(self._folder.glob("*.events")) if self._folder.is_dir() else ():
             if path != self._path and not _writer_lives(path):
                 left = room - sum(len(payload.body) for payload in found)
@@ -112,6 +115,8 @@ class Spool:
             kept = self._open.execute("SELECT (SELECT count(*) FROM payloads) + (SELECT count(*) FROM drafts)")
             left = kept.fetchone()[0]
             self._close()
+            if self._path.with_name(self._path.name + "-wal").exists():
+                return  # the disk is full: the next process takes the file over with its log, under its own name
             if left:
                 self._path.replace(self._folder / f"{_LEFT}-{uuid.uuid4().hex}.events")
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from .. import sdk
 from .payloads import Payload
@@ -76,8 +77,9 @@ class Transport(Protocol):
 def transport_of(config: Any) -> Transport:
     """The way to LaunchDarkly that *config* describes: straight, or through its proxy."""
     pool = sdk.connection_pool(config, CONNECTIONS)
-    if pool.proxy is not None:
-        return PoolTransport(config, pool)
+    place = urlsplit(config.events_uri)
+    if pool.proxy is not None or place.scheme not in ("http", "https") or not place.hostname:
+        return PoolTransport(config, pool)  # what an odd address means is for the SDK's library to say
     from .wires import DirectTransport
 
     return DirectTransport(config, CONNECTIONS)

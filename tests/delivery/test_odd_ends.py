@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import multiprocessing
+import socket
 import subprocess
 import sys
 import threading
@@ -290,3 +291,61 @@ def test_tracking_while_clients_are_closed_strands_nothing(server, make):
     assert events.emitted == events.delivered + sum(events.dropped.values())
     assert set(events.dropped) <= {"closed"}
     assert len(server.taken()) == events.delivered
+
+
+def test_what_is_tracked_after_the_close_is_said_once(client, caplog):
+    """A Lambda handler that closes its client would lose every number in silence."""
+    client.close()
+    with caplog.at_level(logging.WARNING, "ldinstrument"):
+        for _ in range(3):
+            client.track("a", CONTEXT)
+    assert ledger.stats().events.dropped == {"closed": 3}
+    assert caplog.text.count("after client.close()") == 1
+
+
+def test_no_depth_of_recursion_leaves_an_event_pending(server, client):
+    """Where there is no room for the call, the event is dropped by name."""
+
+    def down() -> None:
+        try:
+            client.track("deep", CONTEXT, {"n": 1})
+        finally:
+            down()
+
+    for _ in range(20):
+        with pytest.raises(RecursionError):
+            down()
+    _until_settled(client)
+    events = ledger.stats().events
+    assert events.pending == 0
+    assert events.emitted == events.delivered + sum(events.dropped.values())
+    assert events.delivered == len(server.taken())
+
+
+def test_an_exit_out_of_a_callback_does_not_reach_the_flush(server, make):
+    """`on_receipt` may run on the thread that flushes; `flush` never raises."""
+
+    def on_receipt(_: object) -> None:
+        raise SystemExit
+
+    client = make(flush_interval=3600, on_receipt=on_receipt)
+    for _ in range(3):
+        client.track("a", CONTEXT)
+        assert flush(20.0, client).delivered == 1
+
+
+@pytest.mark.parametrize("address", ["events.example.test", "ftp://events.example.test"])
+def test_an_address_that_is_none_goes_nowhere_near_this_machine(address, monkeypatch):
+    """It is the SDK's own library that refuses it; nothing, and no key, is sent to localhost."""
+    asked: list[object] = []
+
+    def connect(place, *args, **kwargs):
+        asked.append(place[0])
+        raise OSError("nobody there")
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    client = LDClient(faults.config(address, flush_interval=3600, close_timeout=0.1))
+    client.track("a", CONTEXT)
+    flush(0.5, client)
+    client.close()
+    assert not {"", "localhost", "127.0.0.1"} & set(asked)

@@ -264,3 +264,47 @@ def faults_origin(url: str) -> str:
 
     config = faults.config(url)
     return origin_of(config.events_uri, config.sdk_key)
+
+
+FULL = """
+import resource, signal, sys
+sys.path[:0] = [{here!r}]
+import faults
+from ldinstrument.delivery.payloads import join
+from ldinstrument.delivery.spool import Spool
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+spool = Spool({folder!r}, "here")
+texts = ['{{"kind":"custom","key":"a.%d"}}' % number for number in range(200)]
+for text in texts:
+    spool.seal([join([text], zipped=False)])
+size = max(path.stat().st_size for path in __import__("pathlib").Path({folder!r}).iterdir())
+main = min(path.stat().st_size for path in __import__("pathlib").Path({folder!r}).glob("*.events"))
+resource.setrlimit(resource.RLIMIT_FSIZE, (main, main))  # no file grows any more: a full disk
+try:
+    spool.end()
+except Exception as error:
+    print(type(error).__name__)
+"""
+
+
+def test_a_disk_that_is_full_at_the_end_keeps_what_was_on_it(tmp_path):
+    """SQLite cannot fold its log into the file: both stay together, and the next process finds every payload."""
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    program = FULL.format(here=str(faults.HERE), folder=str(folder))
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=faults._environment(), capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    heir = Spool(folder, "here")
+    assert len(heir.adopt(10**7, 3600)) == 200
+    heir.end()
+    assert not [path.name for path in folder.iterdir() if not path.name.startswith("left-")]
+
+
+def test_a_log_without_its_file_is_removed(tmp_path):
+    """Nobody can read it any more."""
+    (tmp_path / "1-0-dead.events-wal").write_bytes(b"x" * 1000)
+    assert Spool(tmp_path, "here").adopt(10**6, 60) == []
+    assert list(tmp_path.iterdir()) == []
