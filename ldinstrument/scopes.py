@@ -56,10 +56,16 @@ class Visit:
         if _current.get() is self.session:
             set_current(self.before)
 
-    def end(self, reason: str = "ended") -> None:
-        """End the session where it was opened."""
-        if not self.joined:
-            self.session.end(reason)
+    def end(self, error: BaseException | None = None) -> None:
+        """End the session where it was opened: because *error* came out, when there is one."""
+        if self.joined:
+            return
+        if error is None:
+            self.session.end()
+        elif is_closing(error):  # perhaps the garbage collector's doing: emit later, from a safe place
+            postpone(functools.partial(self.session.end, _REASONS[outcome_of(error)]))
+        else:
+            self.session.end(_REASONS[outcome_of(error)])
 
 
 _REASONS = {
@@ -68,11 +74,6 @@ _REASONS = {
     Outcome.CANCELLED: "abandoned",  # where it broke off says nothing of how long it takes
     Outcome.ABANDONED: "ended",  # the consumer of a stream had enough
 }
-
-
-def _reason(error: BaseException | None) -> str:
-    """The `endReason` of a session whose block or function *error* came out of."""
-    return "ended" if error is None else _REASONS[outcome_of(error)]
 
 
 class SessionScope:
@@ -110,7 +111,7 @@ class SessionScope:
         visit = self._leaving()
         if visit is not None:
             visit.leave()
-            visit.end(_reason(error))
+            visit.end(error)
 
     async def __aenter__(self) -> Session:
         return self.__enter__()
@@ -259,10 +260,7 @@ class Stay:
 
     def raised(self, error: BaseException) -> None:
         """The session ends with the stream; a consumer that had enough is no error."""
-        if is_closing(error):  # perhaps the garbage collector's doing: emit later, from a safe place
-            postpone(functools.partial(self._visit.end, _reason(error)))
-        else:
-            self._visit.end(_reason(error))
+        self._visit.end(error)
 
 
 def _is_extractor(context: Any) -> bool:

@@ -351,9 +351,16 @@ def test_a_collected_generator_takes_no_lock_and_emits_nothing(ld_events: Record
     def visit() -> Generator[int, None, None]:
         yield 1
 
+    def block() -> Generator[int, None, None]:
+        with ld.session("u-2", name="visit"), ld.track_task("other"):
+            yield 1
+
     with ld.session("u") as s:
         one, two, three = items(), visit(), items()
         next(one), next(two), next(three)
+    with entered(None):
+        five = block()
+        next(five)
     with entered(None):
         four = items()
         next(four)
@@ -371,8 +378,8 @@ def test_a_collected_generator_takes_no_lock_and_emits_nothing(ld_events: Record
     done: list[str] = []
 
     def dropping() -> None:
-        nonlocal one, two, three, four
-        del one, two, three, four
+        nonlocal one, two, three, four, five
+        del one, two, three, four, five
         gc.collect()
         done.append("dropped")
 
@@ -387,7 +394,7 @@ def test_a_collected_generator_takes_no_lock_and_emits_nothing(ld_events: Record
         thread.join(10)
     emission.settle()
     assert counts(s) == (0, 0, 0, 2)
-    assert len(ld_events.of("visit.duration")) == 1
+    assert ["ended", "ended"] == [event.data["endReason"] for event in ld_events.of("visit.duration")]
     assert ld.stats().without_session == {"k": 1}
 
 
