@@ -141,6 +141,11 @@ def _hold(one: Emission, context: Context) -> None:
     )
 
 
+def held() -> int:
+    """How many events wait for a client."""
+    return len(_held)
+
+
 def release_held(client: Tracker | None = None) -> None:
     """Hand over what was recorded before there was a client."""
     if _recorder is not None:

@@ -239,7 +239,7 @@ def _report(counts: Counter[str], late: bool, engines: list[Engine], others: lis
         delivered=counts["delivered"],
         failed=counts["failed"],
         dropped=counts["dropped"],
-        pending=counts["waiting"] + counts["flying"] + len(emission._held),
+        pending=counts["waiting"] + counts["flying"] + emission.held(),
         unconfirmed=unconfirmed,
         timed_out=bool(counts["timed_out"]) or late,
         confirmed=bool(engines) and not others and not unconfirmed,
