@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 from ldclient import Context
@@ -19,7 +20,7 @@ from ldinstrument import accumulator, metrics, registry, sessions
 from ldinstrument.errors import DefinitionError
 from ldinstrument.metrics import Metric
 from ldinstrument.registry import stats
-from ldinstrument.sessions import current_session, open_session
+from ldinstrument.sessions import current_session, entered, open_session
 from ldinstrument.testing import RecordingClient
 
 USER = Context.create("u-1")
@@ -269,6 +270,14 @@ def test_the_same_name_and_context_joins(ld_events: RecordingClient) -> None:
         assert not outer.ended
 
     assert len(ld_events.of("session.duration")) == 2
+
+
+def test_another_kind_of_context_is_somebody_else(ld_events: RecordingClient) -> None:
+    """An organisation's session inside a user's is not the user's, though they contradict each other nowhere."""
+    with ld.session("u-1") as outer, ld.session(Context.create("acme", "org")) as inner:
+        assert inner is not outer
+
+    assert {"u-1", "org:acme"} == {event.context.fully_qualified_key for event in ld_events.of("session.duration")}
 
 
 def test_another_id_or_client_is_independent(ld_events: RecordingClient) -> None:
@@ -873,6 +882,31 @@ def test_threads_see_a_session_only_when_carried(ld_events: RecordingClient) -> 
         asyncio.run(asyncio.to_thread(look))  # type: ignore[arg-type]
 
     assert [None, s, s] == seen
+
+
+def test_a_carried_generator_keeps_the_session_that_its_body_is_in(ld_events: RecordingClient) -> None:
+    """Between its items the thread has its own back; in it, the block that is open across them goes on."""
+
+    def items() -> Iterator[object]:
+        yield current_session()
+        with ld.session("u-2", name="inner"):
+            yield current_session()
+            yield current_session()
+        yield current_session()
+
+    seen = []
+    with ld.session("u-1") as s, entered(None):
+        with entered(s):
+            carried = ld.propagate(items)
+        for item in carried():
+            assert current_session() is None
+            seen.append(item)
+
+    first, inner, again, last = seen
+    assert first is last is s
+    assert isinstance(inner, ld.Session)
+    assert inner is again
+    assert (inner.name, inner.outer) == ("inner", s)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
