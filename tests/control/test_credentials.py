@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import getpass
 import json
 import os
 import pickle
 import pty
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +207,20 @@ def test_the_prompt_does_not_echo(tmp_path: Path) -> None:
     os.close(terminal)
     assert b"SOURCE the prompt 16" in seen
     assert b"typed-secret" not in seen
+
+
+def test_a_prompt_that_would_show_what_is_typed_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where echo cannot be switched off, getpass warns and goes on; a token is not worth that."""
+
+    def shown(*_: Any, **__: Any) -> str:
+        warnings.warn("Can not control echo on the terminal.", getpass.GetPassWarning, stacklevel=2)
+        return "api-shown-to-everybody"
+
+    monkeypatch.setattr(getpass, "getpass", shown)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(CredentialsError, match="no LaunchDarkly API token"):
+            find_api_token(environ={}, config_file=tmp_path / "none", prompt=True)
 
 
 # -- the host ----------------------------------------------------------------------------------------
