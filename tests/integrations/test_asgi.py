@@ -300,6 +300,23 @@ def test_a_dependency_of_the_application_may_identify_the_user(events: testing.R
     assert 4 == len(events)
 
 
+@pytest.mark.parametrize(
+    ("code", "failures"), [(1000, 0), (1001, 0), (1008, 0), (4003, 0), (1011, 1), (1012, 1), (1013, 1), (1014, 1)]
+)
+def test_a_websocket_fails_when_its_server_says_so(events: testing.RecordingClient, code: int, failures: int) -> None:
+    """By its close code; a refusal of the application's own is none."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": code})
+
+    scope = {"type": "websocket", "path": "/chat", "headers": []}
+    asyncio.run(call(SessionMiddleware(app, context="ada"), scope))
+
+    done = events.only("websocket.interactions")
+    assert (done.data["failures"], done.data["successes"]) == (failures, 1 - failures)
+
+
 @pytest.mark.parametrize(("scheme", "secure"), [("https", True), ("http", False)])
 def test_over_tls_the_cookie_is_secure_and_a_shared_page_has_none(scheme: str, secure: bool) -> None:
     """As the server says, which has asked its proxy."""

@@ -77,6 +77,23 @@ def test_the_context_is_given_flasks_request(events: testing.RecordingClient) ->
     assert [flask.Request] == kinds
 
 
+def test_a_check_of_rights_that_was_there_before_is_inside_the_session(events: testing.RecordingClient) -> None:
+    """However early it was registered, ours is first: a refusal has its user and its route, and may record."""
+    app = flask.Flask("shop")
+    app.add_url_rule("/items/<int:item>", "item", lambda item: "item")
+
+    @app.before_request
+    def refuse() -> tuple[str, int]:
+        ld.track_conversion(1.0)
+        return "not you", 403
+
+    get(instrument(app, context="ada"), "/items/7")
+
+    done = events.only("request.interactions")
+    assert (done.context.key, done.data["route"], done.data["status"]) == ("ada", "/items/<int:item>", 403)
+    assert events.only("business.conversion").context.key == "ada"
+
+
 def test_static_files_make_no_session(events: testing.RecordingClient) -> None:
     """They are no interactions; the user's own patterns come on top."""
     app = shop(context="ada", ignore="/items/*")
