@@ -560,6 +560,30 @@ def test_a_cached_method() -> None:
     assert Thing.method.cache_info().hits == 1
 
 
+def test_a_class_that_is_there_already() -> None:
+    """What is decorated after its class was made, as monkey-patching tools do, knows its name all the same."""
+
+    class Report:
+        @functools.cached_property
+        def total(self) -> int:
+            """All of it."""
+            return 3
+
+        @property
+        def name(self) -> str:
+            """Its name."""
+            return "r"
+
+    Report.total = ld.track_task("k")(vars(Report)["total"])
+    Report.name = ld.track_task("other")(vars(Report)["name"])  # type: ignore[method-assign]
+    report = Report()
+    with ld.session("u") as s:
+        assert [report.total, report.total, report.name] == [3, 3, "r"]
+        assert counts(s) == counts(s, "other") == (1, 0, 0, 0)
+    assert vars(report) == {"total": 3}
+    assert [vars(Report)["total"].__doc__, vars(Report)["name"].__doc__] == ["All of it.", "Its name."]
+
+
 class Stored:
     """A data descriptor, as those of ORMs: it is told its name, and takes part in assignment and deletion."""
 
