@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -315,6 +316,25 @@ def test_a_websocket_fails_when_its_server_says_so(events: testing.RecordingClie
 
     done = events.only("websocket.interactions")
     assert (done.data["failures"], done.data["successes"]) == (failures, 1 - failures)
+
+
+def test_the_event_loop_does_not_wait_for_a_store(events: testing.RecordingClient) -> None:
+    """The round trip is made on a thread, with a sweeper and without."""
+    threads: list[threading.Thread] = []
+
+    class Remote(stores.MemoryStore):
+        shared = True
+
+        def merge(self, *arguments: Any) -> Any:
+            threads.append(threading.current_thread())
+            return super().merge(*arguments)
+
+    with stores.SessionStore(Remote(), client=testing.RecordingClient(), sweep=False) as store:
+        asyncio.run(call(SessionMiddleware(ok, context="ada", store=store, cookie=False), http()))
+        assert store.holdings().open == 1
+
+    assert len(threads) == 1
+    assert threads[0] is not threading.current_thread()
 
 
 @pytest.mark.parametrize(("scheme", "secure"), [("https", True), ("http", False)])
