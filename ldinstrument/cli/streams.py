@@ -76,7 +76,7 @@ def leave(code: int) -> int:
                 stream.flush()
     except BrokenPipeError:
         reader_has_gone()
-    running = [thread.name for thread in threading.enumerate() if not thread.daemon]
-    if len(running) > 1:
+    running = [thread for thread in threading.enumerate() if not thread.daemon]
+    if len(running) > 1 and _kept is not None:
         os._exit(code)
     return code
