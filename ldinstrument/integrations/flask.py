@@ -61,7 +61,8 @@ def instrument(
             all workers, and ends in the store (see `ldinstrument.stores`).
         cookie: with a store: Flask's own session carries a random visitor id. False marks nobody, and visits go by
             context.
-        header: a request header that carries a signed visitor id instead, for clients without cookies.
+        header: a request header that may carry a signed visitor id instead, for clients without cookies; the response
+            to a new visitor has it, too. Signed with *secret*, or the application's secret key.
         secret: carry the id in a cookie of its own, called *cookie*, and sign it with this.
 
     Returns:
@@ -69,7 +70,6 @@ def instrument(
     """
     if EXTENSION in app.extensions:
         return app
-    own = secret is not None or header is not None
     middleware = SessionMiddleware(
         app.wsgi_app, name=name, client=client, ignore=[*_static(app), *_listed(ignore)],
         store=store, cookie=cookie if secret is not None else False, header=header, secret=secret or app.secret_key,
@@ -81,7 +81,7 @@ def instrument(
     # First of all, so that the others, such as a check of rights, already have the session's user.
     steps = app.before_request_funcs.setdefault(None, [])
     steps.insert(0, lambda: _begin(boundary))
-    visits = Visits(app) if store is not None and cookie and not own else None
+    visits = Visits(app) if store is not None and cookie and secret is None else None
     if visits is not None:
         steps.insert(0, visits.recognise)
     app.after_request_funcs.setdefault(None, []).insert(0, lambda response: _answer(boundary, visits, response))
@@ -148,13 +148,18 @@ class Visits:
                 "Flask's session carries the visitor's id: set app.secret_key; visits go by context",
             )
             return
+        if mine.visitor is not None and not mine.is_new:  # by the header
+            return
         try:
             found = _peeked()
         except Exception as error:
             ledger.failure("reading Flask's session", error)
             return
         mine.is_new = found is None
-        mine.visitor = secrets.token_urlsafe(16) if found is None else str(found)
+        if found is not None:
+            mine.visitor = str(found)
+        elif mine.visitor is None:
+            mine.visitor = secrets.token_urlsafe(16)
 
     def remember(self, mine: RequestSession, response: Any, *, logged_in: bool) -> None:
         """Keep the id of a new visitor, also over a login that begins with `session.clear()`.

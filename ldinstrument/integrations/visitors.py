@@ -26,10 +26,11 @@ SECRET = "LDINSTRUMENT_SECRET"  # noqa: S105 - the variable's name
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who makes a request: a random id, and what the response has to bring back, if anything."""
+    """Who makes a request: a random id, what the response has to bring back, if anything, and whether he is new."""
 
     id: str
     token: str | None = None
+    is_new: bool = False
 
 
 class Visitors:
@@ -77,7 +78,7 @@ class Visitors:
             if found is not None:
                 return found
         fresh = secrets.token_urlsafe(16)
-        return Visitor(fresh, self._written(fresh))
+        return Visitor(fresh, self._written(fresh), is_new=True)
 
     def answer(self, visitor: Visitor, secure: bool, cacheable: str = "") -> list[tuple[str, str]]:
         """The headers that the response has to carry.

@@ -89,9 +89,14 @@ class SessionMiddleware:
         name = self.visitors.header
         header = environ.get(f"HTTP_{name.upper().replace('-', '_')}") if name else None
         visitor = self.visitors.arrived(environ.get("HTTP_COOKIE", ""), header)
-        request.visitor = visitor.id
-        secure = environ.get("wsgi.url_scheme") == "https"
-        return partial(self.visitors.answer, visitor, secure)
+        request.visitor, request.is_new = visitor.id, visitor.is_new
+        secure, visitors = environ.get("wsgi.url_scheme") == "https", self.visitors
+
+        def marks(cacheable: str) -> list[tuple[str, str]]:
+            # Flask may know the visitor by another id, from its own session.
+            return visitors.answer(visitor, secure, cacheable) if request.visitor == visitor.id else []
+
+        return marks
 
 
 def _begin(boundary: Boundary, environ: Environ) -> RequestSession:

@@ -155,6 +155,26 @@ def test_a_login_that_clears_the_session_is_the_same_visit_and_a_logout_ends_the
     assert [(event.context.key, event.value) for event in events.of("session.interactions")] == [("ada", 4)]
 
 
+def test_a_header_is_for_clients_without_cookies_beside_those_with() -> None:
+    """Whichever of the two a client sends back, its requests are one visit."""
+    with stores.open_store("memory:", sweep=False) as store:
+        app = flask.Flask("shop")
+        app.secret_key = "s"
+        app.add_url_rule("/items/<int:item>", "item", lambda item: "item")
+        instrument(app, store=store, header="X-Visitor")
+        browser = app.test_client()
+        told = [browser.get("/items/1", buffered=True).headers.get("X-Visitor") for _ in range(3)]
+        opened_by_browser = store.holdings().open
+        program = app.test_client(use_cookies=False)
+        token = program.get("/items/1", buffered=True).headers["X-Visitor"]
+        repeated = [program.get("/items/1", headers={"X-Visitor": token}, buffered=True) for _ in range(3)]
+
+        assert (opened_by_browser, store.holdings().open) == (1, 2)
+    assert [one is not None for one in told] == [True, False, False]
+    assert [answer.headers.get("X-Visitor") for answer in repeated] == [None] * 3
+    assert [answer.headers.get("Set-Cookie") for answer in repeated] == [None] * 3
+
+
 def test_pages_that_a_shared_cache_may_keep_stay_nobodys() -> None:
     """Neither a visitor's id on them, nor a reason to vary by cookie: the page does not depend on it."""
     with stores.open_store("memory:", sweep=False) as store:
