@@ -337,6 +337,19 @@ def test_the_event_loop_does_not_wait_for_a_store(events: testing.RecordingClien
     assert threads[0] is not threading.current_thread()
 
 
+def test_cookies_in_several_headers_are_all_read(events: testing.RecordingClient) -> None:
+    """As HTTP/2 clients send them, whichever place ours has."""
+    with stores.open_store("memory:", client=testing.RecordingClient(), sweep=False) as store:
+        wrapped = SessionMiddleware(ok, context="ada", store=store, secret="s")
+        first = asyncio.run(call(wrapped, http()))
+        ours = dict(first[0]["headers"])[b"set-cookie"].partition(b";")[0]
+        for cookies in ((ours, b"theme=dark"), (b"theme=dark", ours), (b"theme=dark; " + ours, b"a=b")):
+            headers = [(b"cookie", cookie) for cookie in cookies]
+            answer = asyncio.run(call(wrapped, http(headers=headers)))
+            assert answer[0]["headers"] == []
+        assert store.holdings().open == 1
+
+
 @pytest.mark.parametrize(("scheme", "secure"), [("https", True), ("http", False)])
 def test_over_tls_the_cookie_is_secure_and_a_shared_page_has_none(scheme: str, secure: bool) -> None:
     """As the server says, which has asked its proxy."""

@@ -117,6 +117,22 @@ def test_a_file_response_stays_one(user: Any, events: testing.RecordingClient) -
     assert events.only("request.interactions").data["successes"] == 1
 
 
+@pytest.mark.parametrize(("method", "left"), [("head", 0), ("get", 1)])
+def test_a_stream_that_nobody_reads(user: Any, events: testing.RecordingClient, method: str, left: int) -> None:
+    """The answer to a HEAD is complete without its body; a GET's is not, and its client has left."""
+    from django.http import StreamingHttpResponse
+    from django.test import RequestFactory, override_settings
+
+    from ldinstrument.integrations.django import SessionMiddleware
+
+    with override_settings(LDINSTRUMENT={"context": lambda request: "ada"}):
+        middleware = SessionMiddleware(lambda request: StreamingHttpResponse(iter([b"a", b"b"])))
+    middleware(getattr(RequestFactory(), method)("/stream")).close()
+
+    done = events.only("request.interactions")
+    assert (done.data["abandoned"], done.data["successes"]) == (left, 1 - left)
+
+
 def test_a_missing_page_is_no_failure_and_has_no_route(browse: Any, events: testing.RecordingClient) -> None:
     """No view was found, so nobody was asked there; the second question is in time."""
     browse("/typed-by-user", context=lambda request: "ada")
