@@ -407,6 +407,36 @@ def test_a_session_used_before_it_is_entered_says_so() -> None:
     assert not hasattr(ld.session("u-1"), "nothing_of_ours")
 
 
+def test_data_nested_too_deep_costs_its_entry(caplog: pytest.LogCaptureFixture) -> None:
+    """A tree of 20 levels goes with the event; a deeper one is left out, by name, however deep it is."""
+    deep: dict[str, Any] = {}
+    for _ in range(5000):
+        deep = {"deeper": deep}
+    shallow: list[Any] = ["leaf"]
+    for _ in range(10):
+        shallow = [shallow]
+    client = RecordingClient()
+    with ld.session("u-1", client=client) as s:
+        s.record("in.value", 1, data={"deep": deep, "shallow": shallow, "kept": 1})
+
+    data = client.only("in.value").data
+    assert (data["shallow"], data["kept"]) == (shallow, 1)
+    assert str(data["deep"]).count("deeper") < 20
+    assert "data['deep'] left out: nested deeper than 20" in caplog.text
+
+
+def test_whole_numbers_beyond_64_bits_travel_as_floats() -> None:
+    """JSON has no limit, but who reads it has: LaunchDarkly's numbers are doubles."""
+    client = RecordingClient()
+    with ld.session("u-1", client=client) as s:
+        for number in (2**62, 2**80, -(2**80)):
+            s.record("in.value", number)
+
+    assert [(type(one), one) for one in client.values("in.value")] == [
+        (int, 2**62), (float, 2.0**80), (float, -(2.0**80)),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("timeout", ["2", None, float("nan"), -1, object()])
 def test_flush_takes_any_timeout(timeout: Any, caplog: pytest.LogCaptureFixture) -> None:
     """It never raises; what is no number of seconds is said in one line."""
