@@ -94,8 +94,20 @@ class _Reader(ast.NodeVisitor):
                 # Nobody can say what a module that is not there re-exports, but these names are ours alone.
                 self._names |= {one.asname or one.name: f"{ROOT}.{one.name}" for one in node.names if one.name in TASKS}
         self._values.learn(tree)
+        self._names |= dict(self._aliases(tree))
         for node in ast.walk(tree):
             self._sessions.update(self._bound_sessions(node))
+
+    def _aliases(self, tree: ast.Module) -> Iterator[tuple[str, str]]:
+        """`timed = ld.track_task`, in a body or in a module that could not be imported."""
+        # A parameter of that name, somewhere in the module, may be anything.
+        parameters = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Assign) and isinstance(node.value, (ast.Name, ast.Attribute)):
+                dotted = self._canonical(node.value)
+                if dotted.rpartition(".")[2] in (*TASKS, *PATTERNS, "session", "current_session", "Metric"):
+                    names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+                    yield from ((name, dotted) for name in names if name not in parameters)
 
     def _learn_import(self, node: ast.Import) -> None:
         for alias in node.names:

@@ -483,11 +483,13 @@ def test_re_exports_and_constants_of_other_modules(package: Callable[..., str]) 
                     with tools.track_task(f"{PREFIX:>5}"): ...
                     with tools.track_task(f"{PREFIX}.{which}"): ...
                     with tools.track_task(TABLE[which]): ...
+                    timed = tools.track_task
+                    with timed("by.alias"): ...
                     self._held.record("held.key")
         """,
     )
     found = scan(name)
-    tasks = ("via.module", "via.both", "pre.formatted", "table.one", "enum.one", "enum.two", "base.key")
+    tasks = ("via.module", "via.both", "pre.formatted", "table.one", "enum.one", "enum.two", "base.key", "by.alias")
     assert keys(found) - runs(*tasks) == {"session.duration", "session.success_rate", "session.interactions"}
     assert keys(found) >= runs(*tasks)
     assert [one.key for one in found.undeclared] == ["held.key"]
