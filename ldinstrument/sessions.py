@@ -160,7 +160,7 @@ class Session(Accumulator):
 
         Args:
             success: whether it succeeded; an `Outcome` is taken as it is.
-            at: when, as a reading of `clock`; now when None.
+            at: when, as a reading of `time.perf_counter`; now when None.
         """
         outcome = success if isinstance(success, Outcome) else Outcome.SUCCESS if success else Outcome.FAILURE
         when = clock() if at is None else at
@@ -220,7 +220,7 @@ class Session(Accumulator):
         self._last = max(self._last, clock())
 
     def stop_clock(self, at: float) -> None:
-        """Count the duration to *at*, a reading of `clock`, and date the end to it, whatever was recorded later."""
+        """Let the session's time end *at* this reading of `time.perf_counter`, whatever was recorded later."""
         with self._lock:
             self._fold()
             self._last = at
