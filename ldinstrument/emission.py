@@ -163,7 +163,9 @@ def release_held(client: Tracker | None = None) -> None:
 
 def _hand_over(one: Emission, context: Context, client: Tracker) -> None:
     if gone := _sends_nothing(client):
-        _refuse(one, gone, f"meets a client that sends nothing ({gone.replace('_', ' ')})")
+        setting = {"offline": "offline=True", "send_events_off": "send_events=False"}.get(gone, gone)
+        advice = "take that out of its Config, or set LDINSTRUMENT_DISABLED=1 if it is meant"
+        _refuse(one, gone, f"meets a client that sends nothing ({setting}): {advice}")
         return
     ledger.emitted_values(one.values)
     ledger.emitted()

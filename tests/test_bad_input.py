@@ -233,7 +233,9 @@ def test_a_client_that_sends_nothing_is_named(
         client.close()
 
     assert stats().values.discarded == {reason: 3}
-    assert len([record for record in caplog.records if record.name == "ldinstrument"]) == 1
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "ldinstrument"]
+    (setting,) = fields.items()
+    assert f"({setting[0]}={setting[1]}): take that out of its Config" in said
 
 
 def test_a_failing_client_never_reaches_the_host() -> None:
