@@ -316,6 +316,8 @@ def session(
     scope = functools.partial(SessionScope, id=id, name=name, data=data, client=client, store=store)
     if target is not None and context is not None:
         raise DefinitionError("session: give the context once, as the first argument or as context=")
+    if getattr(target, "__name__", "") == "<lambda>":
+        raise DefinitionError("session: a lambda that says whose session it is goes in as context=lambda ...: ...")
     if _is_function(target):
         return scope(context)(target)
     return scope(target if target is not None else context)

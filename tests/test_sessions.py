@@ -397,6 +397,8 @@ def test_bad_definitions_are_refused_where_they_are_written() -> None:
         ld.session("u-1", name="no spaces")
     with pytest.raises(DefinitionError, match="once"):
         ld.session("u-1", context="u-2")
+    with pytest.raises(DefinitionError, match="context=lambda"):
+        ld.session(lambda request: request.user_id)
     with pytest.raises(DefinitionError, match="class"):
         ld.session()(type("Some", (), {}))
 
