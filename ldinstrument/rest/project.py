@@ -104,11 +104,12 @@ class ProjectAPI:
         Raises:
             NotFound: the host is no local LaunchDarkly.
         """
-        if not self.host.local:
-            raise NotFound(
-                "only a local LaunchDarkly has this; start one: ldinstrument dev", request=f"GET /dev/{page}"
-            )
-        return self._calls.send("GET", f"/dev/{page}", params=params).json
+        if self.host.local:
+            try:
+                return self._calls.send("GET", f"/dev/{page}", params=params).json
+            except NotFound:
+                pass
+        raise NotFound("only a local LaunchDarkly has this; start one: ldinstrument dev", request=f"GET /dev/{page}")
 
     def context_kinds(self) -> dict[str, bool]:
         """The project's context kinds, and whether each is archived."""

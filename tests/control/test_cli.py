@@ -673,11 +673,15 @@ def test_tail_follows(ld: LocalLaunchDarkly) -> None:
     assert "followed" in {json.loads(line).get("key") for line in lines}
 
 
-def test_readout_is_for_a_local_launchdarkly_only(run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against LaunchDarkly itself: what to start instead; no request is made."""
+def test_readout_is_for_a_local_launchdarkly_only(
+    run: Callable[..., Ran], ld: LocalLaunchDarkly, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against LaunchDarkly itself: what to start instead; no request is made. The same for a proxy on this machine."""
     monkeypatch.setenv("LD_API_KEY", "api-x")
     ran = run("readout", "--host", "https://launchdarkly.invalid", "--project", "p")
     assert (ran.code, "ldinstrument dev" in ran.err) == (1, True)
+    ld.fault("/dev/readout", status=404)
+    assert "only a local LaunchDarkly has this" in run("readout").err
 
 
 def test_dev_serves_until_ctrl_c() -> None:
