@@ -33,6 +33,18 @@ def test_back_off_doubles_with_jitter_up_to_the_longest():
     assert gate.opens_at(KEY) == 0.0
 
 
+def test_a_fleet_does_not_come_back_in_step():
+    """Pauses differ, between half and the whole of what they are."""
+    pauses = []
+    for _ in range(100):
+        gate = Gate(first_pause=1000.0, longest_pause=10_000.0)
+        gate.failed()
+        pauses.append(gate.not_before - time.monotonic())
+    assert len({round(pause) for pause in pauses}) > 10
+    assert min(pauses) < 900
+    assert max(pauses) <= 1000
+
+
 def test_a_broken_connection_is_tried_again_at_once():
     """A kept-alive connection that the server closed is nobody's failure; a second time it is."""
     gate = Gate()

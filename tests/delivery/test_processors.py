@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,7 +16,9 @@ from ldclient import Config, Context, LDClient
 from ldclient.impl.events.event_processor import DefaultEventProcessor
 from ldclient.integrations.test_data import TestData
 
-from ldinstrument.delivery import EventProcessor, Plugin, Receipt, flush
+from ldinstrument.delivery import EventProcessor, FlushReport, Plugin, Receipt, flush
+from ldinstrument.delivery.payloads import Payload
+from ldinstrument.delivery.transport import Answer
 from ldinstrument.emission import emit, handing
 from ldinstrument.ledger import ledger
 from ldinstrument.rollups import Emission
@@ -169,6 +173,62 @@ def test_a_refused_key_is_said_once_and_never_shown(server, make, caplog):
     assert "sdk-secret" not in caplog.text
     client._config._Config__sdk_key = "sdk-good"
     assert flush(30.0, client).delivered == 5
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_is_not_tried_again(server, client, status):
+    """Neither by itself nor for a flush; what is recorded meanwhile waits."""
+    server.answer(status=status)
+    for number in range(3):
+        client.track(f"e.{number}", BARE)
+        assert flush(20.0, client) == FlushReport(failed=1, pending=number)
+    assert len(server.posts) == 1
+
+
+def test_one_payload_at_a_time_probes_a_server_that_fails(make, caplog):
+    """A server that comes back shall not meet everything that has waited for it at once."""
+    failing = Failing()
+    client = make(transport=lambda config: failing, flush_interval=3600, first_pause=0.001, longest_pause=0.002)
+    client.track("e.0", BARE)
+    client.flush()
+    while "does not take events" not in caplog.text:  # said at the second failure
+        assert failing.reached(failing.posts + 1)
+    failing.most = 0
+    for number in range(1, 8):
+        client.track(f"e.{number}", BARE)
+        flush(0.05, client)
+    assert failing.reached(failing.posts + 20)
+    assert failing.most == 1
+    failing.status = 202
+    while flush(1.0, client).pending:
+        pass
+    assert ledger.stats().events.delivered == 8
+
+
+class Failing:
+    """A transport to a server that fails; it notes how many posts are under way at once."""
+
+    def __init__(self) -> None:
+        self.status = 503
+        self.most = self.posts = self._now = 0
+        self._changed = threading.Condition()
+
+    def post(self, payload: Payload, headers: Mapping[str, str]) -> Answer:
+        with self._changed:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        time.sleep(0.01)
+        with self._changed:
+            self._now -= 1
+            self.posts += 1
+            self._changed.notify_all()
+        return Answer(self.status)
+
+    def close(self) -> None: ...
+
+    def reached(self, posts: int) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: self.posts >= posts, 30)
 
 
 def test_too_much_waiting_is_dropped_by_name(server, make):

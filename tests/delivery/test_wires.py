@@ -365,3 +365,15 @@ def test_the_bytes_are_those_of_the_events(server, warm):
     assert flush(20.0, warm).delivered == 1
     (event,) = json.loads(server.posts[-1].body)
     assert event["data"] == big
+
+
+def test_a_connection_that_the_server_has_closed_is_not_used_again(server, make):
+    """It is heard before anything is sent: the next payload needs one attempt, not two."""
+    receipts: list[Receipt] = []
+    client = make(flush_interval=3600, on_receipt=receipts.append)
+    for number in range(3):
+        client.track(f"e.{number}", CONTEXT)
+        assert flush(20.0, client).delivered == 1
+        server.vanish()
+        server.listen()
+    assert [(one.status, one.attempts) for one in receipts] == [(202, 1)] * 3
