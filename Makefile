@@ -39,8 +39,9 @@ $(VENV)/.demo $(VENV)/.test $(VENV)/.check $(VENV)/.bench:
 demo: $(VENV)/.demo  ## real traffic into a local LaunchDarkly, and what it then holds (SERVE=1: stay up)
 	@$(BIN)/ldinstrument demo $(if $(SERVE),--serve)
 
+# Four processes also where there are two cores: much of a test is waiting for a server.
 test: $(VENV)/.test  ## the whole test suite (ARGS="-k name" for a part)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(or $(ARGS),-n 4)
 
 check: $(VENV)/.check  ## ruff format and lint, mypy --strict, pyright on the typing cases
 	@$(BIN)/ruff format --check .

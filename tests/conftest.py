@@ -6,6 +6,7 @@ import gc
 import importlib.util
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +31,40 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 settings.load_profile("suite")
+
+
+# Each of these files has long tests that share little: any process may have any of them. Of other files one process has
+# the whole, with the servers and browsers that its tests share.
+APART = (
+    "control/test_api_fuzz.py", "control/test_plans.py", "control/test_seed_workflow.py", "delivery/test_chaos.py",
+    "delivery/test_faults.py", "delivery/test_odd_ends.py", "delivery/test_settling.py", "delivery/test_wires.py",
+    "devserver/test_readout.py", "integrations/test_aws_lambda_frozen.py", "integrations/test_aws_lambda_mistakes.py",
+    "integrations/test_celery.py", "integrations/test_gunicorn.py", "integrations/test_servers.py",
+    "integrations/test_visits.py", "stores/test_store_failures.py", "stores/test_store_kills.py", "test_demo.py",
+    "test_readme.py",
+)  # fmt: skip
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """How `-n` divides the tests: the long ones first, then the files, the largest first."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return str(nodeid if file.endswith(APART) else file)
+
+    config.option.loadscopereorder = False
+    return Files(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In a process of `-n`: the order in which the tests are divided."""
+    if hasattr(config, "workerinput"):
+        sizes = Counter(item.path for item in items)
+        items.sort(key=lambda item: (not str(item.path).endswith(APART), -sizes[item.path]))
 
 
 def pytest_collection_finish() -> None:

@@ -376,8 +376,11 @@ def _on_disk(folder: str) -> set[str]:
             shutil.copy(path, copies)
         for path in Path(copies).glob("*.events"):
             with closing(sqlite3.connect(path)) as file:
-                texts = [text for (text,) in file.execute("SELECT text FROM drafts")]
-                bodies = [body for (body,) in file.execute("SELECT body FROM payloads")]
+                try:
+                    texts = [text for (text,) in file.execute("SELECT text FROM drafts")]
+                    bodies = [body for (body,) in file.execute("SELECT body FROM payloads")]
+                except sqlite3.OperationalError:  # killed before it had made its tables
+                    continue
             events = [json.loads(text) for text in texts] + [event for body in bodies for event in json.loads(body)]
             found |= {event["key"] for event in events if event["kind"] == "custom"}
     return found

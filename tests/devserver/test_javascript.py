@@ -15,7 +15,6 @@ import pytest
 
 from ldinstrument.devserver import simple_flag
 
-pytestmark = pytest.mark.xdist_group("javascript")  # they share the folder with the SDKs
 PACKAGES = ("@launchdarkly/node-server-sdk@^9", "@launchdarkly/js-client-sdk@^4")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

@@ -30,7 +30,6 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "lambda"))
 from local_lambda.intake import Intake
 from local_lambda.sandbox import Function
 
-pytestmark = pytest.mark.xdist_group("rie")  # one process fetches the emulator
 pytest.importorskip("awslambdaric")
 if shutil.which("openssl") is None:
     pytest.skip("the openssl command makes the certificate", allow_module_level=True)

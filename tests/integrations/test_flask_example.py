@@ -17,7 +17,6 @@ from typing import Any
 import httpx
 import pytest
 
-pytestmark = pytest.mark.xdist_group("flask example")  # they share its place and its Chromium
 EXAMPLE = Path(__file__).parents[2] / "examples" / "flask_app"
 FLAG = "assistant-prompt"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -28,12 +28,18 @@ def client(launchdarkly: LocalLaunchDarkly) -> Iterator[ldclient.LDClient]:
 class Counting(stores.SessionStore):
     """Knows how many requests have been brought in, which is after their last byte."""
 
-    received = 0
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._received: list[Any] = []  # appending is one step, whichever thread of a server does it
 
     def receive(self, *arguments: Any, **options: Any) -> Any:
         found = super().receive(*arguments, **options)
-        self.received += 1
+        self._received.append(found)
         return found
+
+    @property
+    def received(self) -> int:
+        return len(self._received)
 
 
 @pytest.fixture
@@ -42,13 +48,15 @@ def store(client: ldclient.LDClient) -> Iterator[Counting]:
         yield opened
 
 
-def visit(client: httpx.Client, running: Any) -> None:
-    """A page, a stream, a page that breaks, and the way out."""
+def visit(client: httpx.Client, running: Any, store: Counting, launchdarkly: LocalLaunchDarkly) -> None:
+    """A page, a stream, a page that breaks, and the way out, which is over when it has been brought in."""
+    before = store.received
     client.get("/items/7")
     client.get(running.path("/stream"))
     with contextlib.suppress(httpx.HTTPError):
         client.get("/boom")
     client.get("/logout")
+    launchdarkly.wait_for(lambda: store.received >= before + 4, 60)
 
 
 @contextlib.contextmanager
@@ -56,7 +64,7 @@ def browser(running: Any, user: str | None = "ada") -> Iterator[httpx.Client]:
     """A client with a cookie jar of its own."""
     address, headers = f"http://127.0.0.1:{running.port}", {} if user is None else {"X-User": user}
     once = httpx.Limits(max_keepalive_connections=0)
-    with httpx.Client(base_url=address, headers=headers, timeout=30, trust_env=False, limits=once) as client:
+    with httpx.Client(base_url=address, headers=headers, timeout=100, trust_env=False, limits=once) as client:
         yield client
 
 
@@ -73,8 +81,8 @@ def test_requests_of_one_visitor_are_one_visit(
 ) -> None:
     """Four requests, one session; the next request after the logout opens the next one, which names the one before."""
     with serving(store=store, secret=SECRET, client=client) as running, browser(running) as visitor:
-        visit(visitor, running)
-        visit(visitor, running)
+        visit(visitor, running, store, launchdarkly)
+        visit(visitor, running, store, launchdarkly)
 
     first, second = sorted(reported(launchdarkly, store, 8), key=lambda event: event["creationDate"])
     for done in (first, second):
@@ -92,7 +100,7 @@ def test_two_browsers_are_two_visits(serving: Any, launchdarkly: LocalLaunchDark
     with serving(store=store, secret=SECRET, client=client) as running:
         for _ in range(2):
             with browser(running) as visitor:
-                visit(visitor, running)
+                visit(visitor, running, store, launchdarkly)
 
     assert [event["metricValue"] for event in reported(launchdarkly, store, 8)] == [4, 4]
 
