@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from email.utils import formatdate
 from functools import partial
 from typing import Any
 
@@ -68,6 +69,28 @@ def test_it_sends_what_the_sdk_sends(server, options):
     expected = _sent(server, DefaultEventProcessor, **options)
     assert _sent(server, EventProcessor, **options) == expected
     assert len(expected) > 10
+
+
+def test_the_servers_clock_ends_debugging(server):
+    """A flag is debugged until a date, which this machine's clock may not have reached: the answers' `Date` has."""
+    data = TestData.data_source()
+    flag = data.flag("exp").variation_for_all(True)
+    built = flag._build(1) | {"debugEventsUntilDate": int((time.time() + 3600) * 1000)}
+    flag._build = lambda version: built | {"version": version}  # the builder cannot express it
+    data.update(flag)
+    server.answer(headers={"Date": formatdate(time.time() + 7200, usegmt=True)})
+    client = LDClient(
+        Config("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url, flush_interval=3600,
+               update_processor_class=data, event_processor_class=EventProcessor)
+    )  # fmt: skip
+    seen = []
+    for _ in range(2):
+        client.variation("exp", RICH, False)
+        client.track("a", RICH)
+        assert flush(20.0, client).delivered == 1
+        seen.append([event["kind"] for event in json.loads(server.posts[-1].body)])
+    client.close()
+    assert ["debug" in kinds for kinds in seen] == [True, False]
 
 
 def test_headers_are_the_sdks(server, make):
