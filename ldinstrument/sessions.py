@@ -344,8 +344,8 @@ class Session(Accumulator):
     def _send(self, outgoing: list[Emission], context: Context | None) -> None:
         if not outgoing:
             return
-        if context is None and not self._ended:
-            self._wait(outgoing)
+        if context is None and (heir := self._may_learn_who()) is not None:
+            heir._wait(outgoing)
             return
         sent = 0
         try:
@@ -355,6 +355,13 @@ class Session(Accumulator):
         finally:
             if left := sum(one.values for one in outgoing[sent:]):  # KeyboardInterrupt, or strict
                 ledger.discarded("interrupted", left)
+
+    def _may_learn_who(self) -> Session | None:
+        """Who may still learn whose values these are: this session, or after its end one around it, for its client."""
+        one: Session | None = self
+        while one is not None and (one._ended or one.client is not self.client):
+            one = one.outer
+        return one
 
     def _wait(self, outgoing: list[Emission]) -> None:
         with self._lock:

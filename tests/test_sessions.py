@@ -496,6 +496,27 @@ def test_no_identity_at_the_end_is_counted(ld_events: RecordingClient) -> None:
     assert adds_up()
 
 
+def test_a_session_that_ended_before_its_request_was_known(ld_events: RecordingClient) -> None:
+    """A chat in a request whose login comes later is that user's; nobody else's client gets it."""
+    other = RecordingClient()
+    with ld.session(name="request") as request:
+        with ld.session(name="chat") as chat:
+            chat.revenue(1)
+            with ld.session(name="step"):
+                pass
+        chat.revenue(2)
+        with ld.session(name="elsewhere", client=other):
+            pass
+        assert len(ld_events) == 0
+        request.identify("u-1")
+
+    assert {"u-1"} == {event.context.key for event in ld_events}
+    assert {"request.duration", "chat.duration", "step.duration", "revenue.impact"} <= set(ld_events.keys())
+    assert sorted(value or 0 for value in ld_events.values("revenue.impact")) == [1, 2]
+    assert stats().values.discarded == {"no_context": 2}
+    assert adds_up()
+
+
 def test_exposures_give_identity_and_evaluations_do_not(ld_events: RecordingClient) -> None:
     """A session without identity adopts an exposure's context; agreeing ones widen, disagreeing ones never do."""
     with ld.session() as s:
