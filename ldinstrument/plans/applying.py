@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..errors import ApiError, Conflict, PlanError
-from ..rest import MetricsAPI
+from ..rest import MetricsAPI, RemoteMetric
 from .changes import Change, Plan, Progress
-from .comparing import compared
+from .comparing import compared, reading_events_of
 
 
 def apply(
@@ -60,26 +61,48 @@ def _with_context_kinds(plan: Plan, api: MetricsAPI) -> Plan:
 def carry_out(plan: Plan, api: MetricsAPI, update: bool, report: Progress) -> Plan:
     """Do what *plan* says, except for what it calls an error."""
     done: list[Change] = []
+    others: dict[str, RemoteMetric] = {}
     hopeless = False
     todo = sum(_is_work(change, update) for change in plan.changes)
-    worked = 0
-    for change in plan.changes:
+    for position, change in enumerate(plan.changes):
         if not _is_work(change, update):
             done.append(change)
             continue
         if hopeless:
             done.append(replace(change, result="not tried"))
             continue
-        report(change.metric.key, worked, todo)
-        worked += 1
+        report(change.metric.key, sum(bool(one.result) for one in done), todo)
         try:
-            done.append(_create(change, api) if change.action == "create" else _patch(change, api))
+            done.append(_carried_out(change, api, others.get(change.metric.key)))
         except ApiError as error:
             done.append(replace(change, result="failed", failure=error))
             # Only a refusal of this one metric says nothing about the next.
             hopeless = error.status not in (400, 404, 409, 422)
-    report("", worked, todo)
+        if done[-1].result == "created by another" and change.metric.key not in others:
+            others = _created_meanwhile(plan.changes[position + 1 :], api)
+    report("", todo, todo)
     return replace(plan, changes=tuple(done))
+
+
+def _created_meanwhile(changes: Sequence[Change], api: MetricsAPI) -> dict[str, RemoteMetric]:
+    """What others have created of *changes* by now: processes that start together then share the work.
+
+    Each would otherwise send a create and a look for every single metric, and all of them wait for the rate limit.
+    """
+    try:
+        return reading_events_of([change.metric for change in changes if change.action == "create"], api)
+    except ApiError:
+        return {}
+
+
+def _carried_out(change: Change, api: MetricsAPI, other: RemoteMetric | None) -> Change:
+    if change.action != "create":
+        return _patch(change, api)
+    return _create(change, api) if other is None else _created_by(other, change)
+
+
+def _created_by(other: RemoteMetric, change: Change) -> Change:
+    return replace(compared(change.metric, other, change.place), result="created by another")
 
 
 def _is_work(change: Change, update: bool) -> bool:
@@ -98,7 +121,7 @@ def _create(change: Change, api: MetricsAPI) -> Change:
             conflict = error
         other = api.find(change.metric.key)
         if other is not None:
-            return replace(compared(change.metric, other, change.place), result="created by another")
+            return _created_by(other, change)
         # "Try again later" is LaunchDarkly's own advice for a 409 behind which there is nothing.
         time.sleep(0.1 * 2**attempt)
     raise conflict

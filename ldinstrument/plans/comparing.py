@@ -41,7 +41,7 @@ def plan(
     """
     wanted = list(catalog)
     report = progress or (lambda *_: None)
-    there = _whole_project(api, report) if unmanaged else _on_events_of(wanted, api)
+    there = _whole_project(api, report) if unmanaged else reading_events_of(wanted, api)
     there |= _by_key([metric.key for metric in wanted if metric.key not in there], api, report)
     units, missing, remarks = _units(wanted, api)
     place = place or places(catalog)
@@ -70,8 +70,8 @@ def _whole_project(api: MetricsAPI, report: Progress) -> dict[str, RemoteMetric]
     return there
 
 
-def _on_events_of(wanted: Sequence[Metric], api: MetricsAPI) -> dict[str, RemoteMetric]:
-    """What reads the events of *wanted*."""
+def reading_events_of(wanted: Sequence[Metric], api: MetricsAPI) -> dict[str, RemoteMetric]:
+    """The metrics in LaunchDarkly that read the events of *wanted*, by key; one or few calls."""
     events = sorted({metric.event for metric in wanted})
     there: dict[str, RemoteMetric] = {}
     for start in range(0, len(events), _CHUNK):

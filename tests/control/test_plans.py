@@ -218,6 +218,22 @@ def test_created_by_another_in_between(
     assert (done[SUM.key].result, done[SUM.key].action) == ("created by another", "drift")
 
 
+def test_processes_that_start_together_share_the_work(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
+    """Who finds one metric created looks once for all the others, instead of trying each."""
+    wanted = [Metric(f"shared.m{number:03}", measure="count") for number in range(30)]
+    made = plan(wanted, api)
+    for metric in wanted[:25]:
+        api.create(metric)
+    api.update("shared.m020", {"unitAggregationType": "average"})
+    posts: list[str] = []
+    ld.fault("*", status=500, times=None, when=lambda m, path, h, b: bool(posts.append(m)))
+    done = by_key(apply(made, api))
+    assert [change.result for change in done.values()] == ["created by another"] * 25 + ["created"] * 5
+    assert [key for key, change in done.items() if change.action == "drift"] == ["shared.m020"]
+    # One refusal, the look behind it, one list, and those that nobody had created.
+    assert posts == ["POST", "GET", "GET", *["POST"] * 5]
+
+
 def test_created_by_another_with_another_unit(ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric) -> None:
     """An older program, at the same moment, with seconds: an error, as plan would have said."""
     made = plan([latency], api)
