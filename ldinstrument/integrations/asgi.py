@@ -104,8 +104,12 @@ class SessionMiddleware:
 
     async def _serve(self, boundary: Boundary | None, scope: Scope, receive: Receive, send: Send) -> None:
         request = scope[REQUEST] = await _begin(boundary, scope)
-        watched = _WatchedWebSocket if scope["type"] == "websocket" else _WatchedHTTP
-        messages = watched(request, receive, self._marking(scope, request, send))
+        marking, finish = self._marking(scope, request, send), partial(_finish, boundary, request, scope)
+        messages = (
+            _WatchedWebSocket(request, receive, marking)
+            if scope["type"] == "websocket"
+            else _WatchedHTTP(request, receive, marking, finish)
+        )
         before = set_current(request.session)
         try:
             await self.app(scope, messages.receive, messages.send)
@@ -116,7 +120,7 @@ class SessionMiddleware:
             messages.stopped()
         finally:
             set_current(before)
-            await _finish(boundary, request, scope)
+            await finish()
 
     def _marking(self, scope: Scope, request: RequestSession, send: Send) -> Send:
         """Find the visitor, and let the response bring him what it has to."""
@@ -198,6 +202,8 @@ async def _begin(boundary: Boundary | None, scope: Scope) -> RequestSession:
 
 
 async def _finish(boundary: Boundary | None, request: RequestSession, scope: Scope) -> None:
+    if request.ended:
+        return
     request.route = request.route or route_of(scope)
     try:
         if boundary is not None and boundary.asks_again(request):
@@ -237,10 +243,13 @@ def _route_by_endpoint(scope: Scope) -> Any:
 class _WatchedHTTP:
     """The messages of one HTTP request."""
 
-    def __init__(self, request: RequestSession, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, request: RequestSession, receive: Receive, send: Send, finish: Callable[[], Awaitable[None]]
+    ) -> None:
         self.request = request
         self._receive = receive
         self._send = send
+        self._finish = finish
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -251,6 +260,11 @@ class _WatchedHTTP:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.request.status = int(message["status"])
+        if self.request.leaving and _is_last(
+            message
+        ):  # whoever has read it, and asks for a page, begins the next visit
+            self.request.returned()
+            await self._finish()
         try:
             await self._send(message)
         except OSError:  # how a server says that nobody reads any more

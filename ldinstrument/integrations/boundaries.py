@@ -218,6 +218,11 @@ class RequestSession:
             self.session.identify(context)
 
     @property
+    def ended(self) -> bool:
+        """Whether its session has ended, or has been brought in."""
+        return self._ended
+
+    @property
     def bodiless(self) -> bool:
         """Whether the response has no body: it is complete before anybody reads from it."""
         return self.method == "HEAD" or self.status in (204, 304)
@@ -310,8 +315,9 @@ def visit_of(session: Session | None) -> RequestSession | None:
 def end_session() -> bool:
     """End the visit that the current request belongs to, as at logout; what comes next opens the next one.
 
-    It ends when the request does, with everything that the request still records. Without a store there is no visit,
-    and nothing happens.
+    It ends when the request does, with everything that the request still records, and just before the last byte of its
+    response: what the client asks for afterwards is the next visit's. Without a store there is no visit, and nothing
+    happens.
 
     Returns:
         Whether there is a visit to end.

@@ -160,12 +160,31 @@ def _watch_close(body: Any, request: RequestSession) -> bool:
 
 
 class Body(WatchedIterator):
-    """A response body: the session is current in each step, and ends with `close()`, which every server calls."""
+    """A response body: the session is current in each step, and ends with `close()`, which every server calls.
+
+    The last chunk of a logout waits for the store: whoever has read it, and asks for a page, begins the next visit.
+    """
 
     def __init__(self, inner: Iterable[bytes], request: RequestSession) -> None:
         super().__init__(inner, request)
         self._request = request
+        self._ahead: list[bytes] = []
         self._closed = False
+
+    def __next__(self) -> bytes:
+        try:
+            chunk: bytes = self._ahead.pop() if self._ahead else super().__next__()
+            if not self._request.leaving:
+                return chunk
+        except StopIteration:
+            if self._request.leaving:
+                self._request.end()
+            raise
+        try:
+            self._ahead.append(super().__next__())
+        except StopIteration:
+            self._request.end()
+        return chunk
 
     def close(self) -> None:
         """Close what is wrapped, and end the session. Before the last chunk it means that the client has left."""

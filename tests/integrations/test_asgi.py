@@ -13,7 +13,7 @@ import pytest
 import ldinstrument as ld
 from ldinstrument import sessions, stores, testing
 from ldinstrument.devserver import LocalLaunchDarkly
-from ldinstrument.integrations.asgi import LifespanMiddleware, SessionMiddleware, session_dependency
+from ldinstrument.integrations.asgi import LifespanMiddleware, SessionMiddleware, end_session, session_dependency
 
 
 @pytest.fixture
@@ -348,6 +348,35 @@ def test_cookies_in_several_headers_are_all_read(events: testing.RecordingClient
             answer = asyncio.run(call(wrapped, http(headers=headers)))
             assert answer[0]["headers"] == []
         assert store.holdings().open == 1
+
+
+def test_a_logout_is_in_the_store_before_its_last_byte_is_out() -> None:
+    """What the client asks for when it has read it belongs to the next visit, whoever is faster."""
+    seen: list[tuple[str, int]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"see", "more_body": True})
+        assert end_session()
+        await send({"type": "http.response.body", "body": b" you"})
+
+    async def serve(store: Any) -> None:
+        async def send(message: Any) -> None:
+            seen.append((message["type"], store.holdings().ended))
+
+        async def receive() -> Any:
+            raise AssertionError
+
+        await SessionMiddleware(app, context=lambda scope: "ada", store=store, cookie=False)(http(), receive, send)
+
+    client = testing.RecordingClient()
+    with stores.open_store("memory:", client=client, sweep=False) as store:
+        asyncio.run(serve(store))
+        assert (store.holdings().open, store.holdings().ended) == (0, 1)
+        store.sweep()
+
+    assert seen == [("http.response.start", 0), ("http.response.body", 0), ("http.response.body", 1)]
+    assert client.only("session.interactions").data["successes"] == 1
 
 
 @pytest.mark.parametrize(("scheme", "secure"), [("https", True), ("http", False)])

@@ -15,7 +15,7 @@ import pytest
 
 import ldinstrument as ld
 from ldinstrument import emission, registry, stores, testing
-from ldinstrument.integrations.wsgi import SessionMiddleware
+from ldinstrument.integrations.wsgi import SessionMiddleware, end_session
 
 
 @pytest.fixture
@@ -285,6 +285,30 @@ def test_the_duration_ends_with_the_last_byte(events: testing.RecordingClient) -
     assert duration <= whole - 200
 
 
+@pytest.mark.parametrize("chunks", [[], [b"bye"], [b"see", b" ", b"you"]], ids=len)
+def test_a_logout_is_in_the_store_before_its_last_byte_is_out(chunks: list[bytes]) -> None:
+    """What the client asks for when it has read it belongs to the next visit, whoever is faster."""
+    seen: list[tuple[bytes, int]] = []
+
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        assert end_session()
+        yield from chunks
+
+    with stores.open_store("memory:", client=testing.RecordingClient(), sweep=False) as store:
+        environ: dict[str, Any] = {}
+        setup_testing_defaults(environ)
+        wrapped = SessionMiddleware(app, context="ada", store=store, cookie=False)
+        body: Any = wrapped(environ, lambda *arguments: None)
+        seen.extend((chunk, store.holdings().ended) for chunk in body)
+        ended = store.holdings().ended
+        body.close()
+
+        assert [chunk for chunk, _ in seen] == chunks
+        assert [count for _, count in seen] == [*[0] * (len(chunks) - 1), *[1] * bool(chunks)]
+        assert (ended, store.holdings().ended, store.holdings().open) == (1, 1, 0)
+
+
 @pytest.mark.parametrize(("scheme", "secure"), [("https", True), ("http", False)])
 def test_over_tls_the_cookie_is_secure_and_a_shared_page_has_none(scheme: str, secure: bool) -> None:
     """As the server says, which has asked its proxy."""
@@ -313,7 +337,7 @@ def test_a_body_that_outlives_its_program_goes_without_a_word() -> None:
     """Nobody closed the response, and the interpreter is taking itself apart."""
     program = """
 import builtins
-from ldinstrument.integrations.wsgi import SessionMiddleware
+from ldinstrument.integrations.wsgi import SessionMiddleware, end_session
 def app(environ, start):
     start("200 OK", [])
     return [b"ok"]
