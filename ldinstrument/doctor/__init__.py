@@ -71,9 +71,8 @@ def examine_all(api: MetricsAPI, catalog: Iterable[Metric]) -> tuple[list[Findin
 
 
 def _existence(key: str, api: MetricsAPI, wanted: dict[str, Metric]) -> tuple[RemoteMetric | None, Finding]:
-    found = api.find(key)
+    found = api.find(key, expand=("experiments", "experimentCount", "guardedRolloutCount"))
     if found is not None:
-        found = api.get(key, expand=("experiments", "experimentCount", "guardedRolloutCount"))
         return found, Finding("metric", "ok", f"{key} exists: {found.url}")
     why = "LaunchDarkly keeps events without a metric out of every experiment"
     if key in wanted:

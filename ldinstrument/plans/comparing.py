@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ..errors import Forbidden, NotFound
 from ..metrics import Catalog, Metric, default_rollup, event_rule
-from ..rest import MetricsAPI, RemoteMetric, differences, metric_body
+from ..rest import PAGE, MetricsAPI, RemoteMetric, differences, metric_body
 from .changes import Change, Finer, Plan, Progress
 
 _CHUNK = 40  # event keys in one filter, so that the URL stays short
@@ -42,7 +42,11 @@ def plan(
     wanted = list(catalog)
     report = progress or (lambda *_: None)
     there = _whole_project(api, report) if unmanaged else reading_events_of(wanted, api)
-    there |= _by_key([metric.key for metric in wanted if metric.key not in there], api, report)
+    unseen = [metric.key for metric in wanted if metric.key not in there]
+    if unseen and not unmanaged and _is_small(api, len(unseen)):
+        there |= _whole_project(api, report)
+    else:
+        there |= _by_key(unseen, api, report)
     units, missing, remarks = _units(wanted, api)
     place = place or places(catalog)
     keys = {metric.key for metric in wanted}
@@ -79,12 +83,18 @@ def reading_events_of(wanted: Sequence[Metric], api: MetricsAPI) -> dict[str, Re
     return there
 
 
+def _is_small(api: MetricsAPI, calls: int) -> bool:
+    """Whether the whole project takes fewer calls than *calls*: that of a program which starts for the first time."""
+    total = api.count()
+    return total is not None and total <= (calls - 1) * PAGE
+
+
 def _by_key(keys: Sequence[str], api: MetricsAPI, report: Progress) -> dict[str, RemoteMetric]:
     """Those of *keys* that exist although no list had them: under another event, or archived."""
     there: dict[str, RemoteMetric] = {}
     for done, key in enumerate(keys):
         report("looking for metrics", done, len(keys))
-        found = api.find(key)
+        found = api.find(key, expand=("experimentCount",))
         if found is not None:
             there[key] = found
     return there

@@ -11,7 +11,7 @@ from typing import Literal, overload
 
 from .. import metrics as definitions
 from ..credentials import Token
-from ..errors import LDInstrumentError, StrictError
+from ..errors import LDInstrumentError, PlanError, StrictError
 from ..ledger import ledger, log
 from ..metrics import Metric
 from ..rest import MetricsAPI
@@ -117,6 +117,9 @@ def _bootstrap(wanted: Sequence[Metric], place: Callable[[str], str], api: Metri
         for change in done.failed:
             if change.failure is not None:
                 raise change.failure
+        for change in done.errors:
+            # Known only since somebody else's turned out to have the key.
+            raise PlanError(f"{change.metric.key}: {change.problem}")
     else:
         # One metric that must not be applied is no reason to go without the others.
         done = carry_out(made, api, False, lambda *_: None)

@@ -12,12 +12,13 @@ api.delete("checkout.latency")
 
 from __future__ import annotations
 
-from .api import MetricsAPI, json_patch
+from .api import PAGE, MetricsAPI, json_patch
 from .bodies import AnyMetric, ClickMetric, PageViewMetric, UrlMatch, metric_body
 from .experiments import Experiment
 from .remote import Difference, RemoteMetric, differences
 
 __all__ = [
+    "PAGE",
     "AnyMetric",
     "ClickMetric",
     "Difference",

@@ -68,10 +68,11 @@ class MetricsAPI(ProjectAPI):
                 break
         raise failed
 
-    def _look(self, key: str, end: float) -> RemoteMetric | None:
+    def _look(self, key: str, end: float, expand: Sequence[str] = ()) -> RemoteMetric | None:
         path = path_of("metrics", self.project, key)
+        params = {"expand": ",".join(expand)} if expand else None
         try:
-            answer = self._calls.send("GET", path, end=end)
+            answer = self._calls.send("GET", path, params=params, end=end)
         except NotFound:
             return None
         return self._metric(answer.json, f"GET {path}")
@@ -89,9 +90,9 @@ class MetricsAPI(ProjectAPI):
         params = {"expand": ",".join(expand)} if expand else None
         return self._metric(self._calls.send("GET", path, params=params).json, f"GET {path}")
 
-    def find(self, key: str) -> RemoteMetric | None:
-        """The metric under *key*, or None."""
-        return self._look(key, self._calls.end())
+    def find(self, key: str, *, expand: Sequence[str] = ()) -> RemoteMetric | None:
+        """The metric under *key*, or None; *expand* as in `get`."""
+        return self._look(key, self._calls.end(), expand)
 
     def list(
         self,

@@ -21,7 +21,7 @@ from ldinstrument.errors import CredentialsError, PlanError, Unauthorized, Unrea
 from ldinstrument.ledger import ledger
 from ldinstrument.metrics import STANDARD_METRICS, Catalog, Metric, catalog
 from ldinstrument.plans import apply, bootstrap, plan, starting
-from ldinstrument.rest import MetricsAPI
+from ldinstrument.rest import MetricsAPI, PageViewMetric, UrlMatch
 
 SUM = Metric("cart.value", unit="dollars", success_criteria="HigherThanBaseline", aggregation="sum")
 ONCE = Metric("signup.done", measure="occurrence")
@@ -299,6 +299,38 @@ def test_many_events_are_asked_for_in_few_calls(ld: LocalLaunchDarkly, api: Metr
     made = plan(wanted, api, unmanaged=False)
     assert {change.action for change in made.changes} == {"unchanged"}
     assert asked == ["/api/v2/metrics/default"] * 3
+
+
+def test_a_first_start_looks_at_a_small_project_as_a_whole(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
+    """And asks for each metric by its key only where that takes fewer calls."""
+    wanted = [Metric(f"first.m{number:03}", measure="count") for number in range(4)]
+    api.create(Metric("first.m003", measure="count", event_key="under.another.event"))
+    asked: list[str] = []
+
+    def remember(method: str, path: str, headers: Any, body: bytes) -> bool:
+        asked.append(path.rpartition("/")[2])
+        return False
+
+    ld.fault("*", status=500, times=None, when=remember)
+    made = plan(wanted, api, unmanaged=False)
+    assert [change.action for change in made.changes] == ["create", "create", "create", "drift"]
+    assert asked == ["default"] * 3
+    for number in range(160):
+        api.create(Metric(f"many.m{number:03}", measure="count"))
+    asked.clear()
+    assert plan(wanted, api, unmanaged=False) == made
+    assert asked == ["default", "default", *(metric.key for metric in wanted)]
+
+
+def test_bootstrap_reports_what_only_a_refused_create_shows(ld: LocalLaunchDarkly, token: str) -> None:
+    """A metric that no list had, of a kind that cannot be fed: the others are created, and it is an error."""
+    with MetricsAPI("p", token=token, base_uri=ld.url) as api:
+        api.create(PageViewMetric(ONCE.key, (UrlMatch("substring", "/x"),)))
+        empty = json.dumps({"items": [], "totalCount": 0})
+        ld.fault("/api/v2/metrics/p", method="GET", status=200, body=empty, times=None)
+        with pytest.raises(PlanError, match=r"signup\.done: it exists as kind"):
+            bootstrap("p", token=token, base_uri=ld.url, catalog=[ONCE, SUM])
+        assert api.get(SUM.key).unit == "dollars"
 
 
 def test_bootstrap_reports_drift_and_changes_nothing(
