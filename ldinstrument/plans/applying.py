@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,13 +38,10 @@ def apply(
     """
     # A metric that does not exist yet can only be in error for want of its analysis units.
     errors = [change for change in plan.errors if change.found is not None or not create_context_kinds]
-    if errors:
-        raise PlanError(
-            "nothing was applied: " + "; ".join(f"{change.metric.key}: {change.problem}" for change in errors)
-        )
+    refuse_errors(errors)
     if create_context_kinds:
         plan = _with_context_kinds(plan, api)
-    return carry_out(plan, api, update, progress or (lambda *_: None))
+    return carry_out(plan, api, update=update, progress=progress)
 
 
 def _with_context_kinds(plan: Plan, api: MetricsAPI) -> Plan:
@@ -58,36 +56,50 @@ def _with_context_kinds(plan: Plan, api: MetricsAPI) -> Plan:
     return replace(plan, changes=changes, missing_units=())
 
 
-def carry_out(plan: Plan, api: MetricsAPI, update: bool, report: Progress) -> Plan:
-    """Do what *plan* says, except for what it calls an error."""
-    done: list[Change] = []
+def refuse_errors(errors: Sequence[Change]) -> None:
+    """Raise `PlanError` when there are any."""
+    if errors:
+        told = "; ".join(f"{change.metric.key}: {change.problem}" for change in errors)
+        raise PlanError(f"nothing was applied: {told}")
+
+
+def carry_out(
+    plan: Plan, api: MetricsAPI, *, update: bool = False, shuffled: bool = False, progress: Progress | None = None
+) -> Plan:
+    """Do what *plan* says, except for what it calls an error.
+
+    Args:
+        shuffled: in any order, so that processes which start together begin with different metrics, and share the work.
+    """
+    report = progress or (lambda *_: None)
+    changes = list(plan.changes)
+    work = [position for position, change in enumerate(changes) if _is_work(change, update)]
+    if shuffled:
+        random.shuffle(work)
     others: dict[str, RemoteMetric] = {}
     hopeless = False
-    todo = sum(_is_work(change, update) for change in plan.changes)
-    for position, change in enumerate(plan.changes):
-        if not _is_work(change, update):
-            done.append(change)
-            continue
+    for number, position in enumerate(work):
+        change = changes[position]
         if hopeless:
-            done.append(replace(change, result="not tried"))
+            changes[position] = replace(change, result="not tried")
             continue
-        report(change.metric.key, sum(bool(one.result) for one in done), todo)
+        report(change.metric.key, number, len(work))
         try:
-            done.append(_carried_out(change, api, others.get(change.metric.key)))
+            changes[position] = _carried_out(change, api, others.get(change.metric.key))
         except ApiError as error:
-            done.append(replace(change, result="failed", failure=error))
+            changes[position] = replace(change, result="failed", failure=error)
             # Only a refusal of this one metric says nothing about the next.
             hopeless = error.status not in (400, 404, 409, 422)
-        if done[-1].result == "created by another" and change.metric.key not in others:
-            others = _created_meanwhile(plan.changes[position + 1 :], api)
-    report("", todo, todo)
-    return replace(plan, changes=tuple(done))
+        if changes[position].result == "created by another" and change.metric.key not in others:
+            others = _created_meanwhile([changes[later] for later in work[number + 1 :]], api)
+    report("", len(work), len(work))
+    return replace(plan, changes=tuple(changes))
 
 
 def _created_meanwhile(changes: Sequence[Change], api: MetricsAPI) -> dict[str, RemoteMetric]:
-    """What others have created of *changes* by now: processes that start together then share the work.
+    """What others have created of *changes* by now.
 
-    Each would otherwise send a create and a look for every single metric, and all of them wait for the rate limit.
+    Each of many processes would otherwise send a create and a look for every metric, and all wait for the rate limit.
     """
     try:
         return reading_events_of([change.metric for change in changes if change.action == "create"], api)

@@ -15,7 +15,7 @@ from ..errors import LDInstrumentError, PlanError, StrictError
 from ..ledger import ledger, log
 from ..metrics import Metric
 from ..rest import MetricsAPI
-from .applying import apply, carry_out
+from .applying import carry_out, refuse_errors
 from .changes import Plan
 from .comparing import places, plan
 
@@ -113,16 +113,16 @@ def _bootstrap(wanted: Sequence[Metric], place: Callable[[str], str], api: Metri
         ledger.warn("credentials", remark, remark)
     made = plan(wanted, api, unmanaged=False, place=place)
     if strictly:
-        done = apply(made, api)
+        refuse_errors(made.errors)
+    # Not strictly: one metric that must not be applied is no reason to go without the others.
+    done = carry_out(made, api, shuffled=True)
+    if strictly:
         for change in done.failed:
             if change.failure is not None:
                 raise change.failure
         for change in done.errors:
             # Known only since somebody else's turned out to have the key.
             raise PlanError(f"{change.metric.key}: {change.problem}")
-    else:
-        # One metric that must not be applied is no reason to go without the others.
-        done = carry_out(made, api, False, lambda *_: None)
     _say(done)
     return done
 

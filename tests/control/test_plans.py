@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -320,6 +321,16 @@ def test_a_first_start_looks_at_a_small_project_as_a_whole(ld: LocalLaunchDarkly
     asked.clear()
     assert plan(wanted, api, unmanaged=False) == made
     assert asked == ["default", "default", *(metric.key for metric in wanted)]
+
+
+def test_bootstrap_begins_anywhere(ld: LocalLaunchDarkly, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that processes which start together share the work; what it says is in the order of the catalog."""
+    monkeypatch.setattr(random, "shuffle", list.reverse)
+    wanted = [Metric(f"any.m{number}", measure="count") for number in range(4)]
+    done = bootstrap("p", token=token, base_uri=ld.url, catalog=wanted)
+    assert [change.metric for change in done.changes] == wanted
+    with MetricsAPI("p", token=token, base_uri=ld.url) as api:
+        assert [metric.key for metric in api.list()] == ["any.m3", "any.m2", "any.m1", "any.m0"]
 
 
 def test_bootstrap_reports_what_only_a_refused_create_shows(ld: LocalLaunchDarkly, token: str) -> None:
