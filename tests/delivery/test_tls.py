@@ -79,7 +79,8 @@ def test_a_certificate_for_another_name_is_not_trusted(far, certificate):
     receipts: list[Receipt] = []
     client = _client(far, certificate[0], receipts, host="localhost")
     client.track("a", CONTEXT)
-    assert flush(2.0, client).failed == 1
+    while not flush(0.4, client).failed:
+        pass
     assert (receipts[0].status, receipts[0].error) == (0, "SSLCertVerificationError")
     assert far.posts == []
     client.close()
