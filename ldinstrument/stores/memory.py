@@ -75,23 +75,24 @@ class MemoryStore:
             crowds.forked()
         with self._lock:
             now = self._clock()
-            held = self._open.get(key) or self._remembered(key, now)
-            over = gone(held)
+            held, began = self._open.get(key) or self._remembered(key, now), now - delta.started_ago
+            over = gone(held, began)
             place = "" if over is None else over.place
             waiting = self._ended.get(place)
             outcome = merged(held, delta, now, self.rules, None if waiting is None else waiting.text)
             if outcome is None:
                 return None
             for one in outcome.ended:
-                self._wait(one, now)
-            if outcome.returns:
-                del self._ended[place]
+                outcome.following(self._wait(one, now), began)
             record = outcome.record
-            self._open.pop(key, None)  # and in again, at the end: the order is that of the last activity
             if outcome.stays:  # who had claimed it finds at sealing that it is no longer his
                 self._ended[place] = _Waiting(now, record.text())
-            elif record.reason:
-                self._move_on(key, record, now, began=now - delta.started_ago)
+                return outcome.answer
+            if outcome.returns:
+                del self._ended[place]
+            self._open.pop(key, None)  # and in again, at the end: the order is that of the last activity
+            if record.reason:
+                self._move_on(key, record, now, began=began)
             else:
                 self._open[key] = record.text()
                 self._gone.pop(key, None)

@@ -42,6 +42,7 @@ class Record:
         groups: folded values by group key.
         reason: why it ended; empty while it is open.
         part: only groups that leave early: no totals, the session goes on.
+        before: the place of *previous* and the beginning of its end, as in `Gone`; empty when that was sealed already.
     """
 
     id: str
@@ -57,12 +58,13 @@ class Record:
     groups: dict[str, GroupValues] = field(default_factory=dict)
     reason: str = ""
     part: bool = False
+    before: str = ""
 
     def text(self) -> str:
         """As it is stored; what is empty is left out."""
         told: dict[str, Any] = {"i": self.id, "p": self.previous, "n": self.name, "b": self.base}
         told |= {"s": self.started, "l": self.last, "c": self.context, "t": self.tallies}
-        told |= {"d": self.data, "x": self.flags, "r": self.reason, "q": 1 if self.part else 0}
+        told |= {"d": self.data, "x": self.flags, "r": self.reason, "q": 1 if self.part else 0, "z": self.before}
         if told["n"] == "session":
             del told["n"]
         if self.groups:
@@ -122,7 +124,7 @@ def parsed(text: str) -> Record:
     return Record(
         told.get("i", ""), told.get("p", ""), told.get("n", "session"), int(told["b"]), int(told["s"]), int(told["l"]),
         told.get("c") or {}, [int(one) for one in told.get("t", (0, 0, 0, 0))], told.get("d", ""), told.get("x", ""),
-        groups, told.get("r", ""), bool(told.get("q")),
+        groups, told.get("r", ""), bool(told.get("q")), told.get("z", ""),
     )  # fmt: skip
 
 
@@ -154,13 +156,24 @@ class Gone:
         return f"{TOMBSTONE}{self.place} {self.at} {self.id}"
 
 
-def gone(held: str | None) -> Gone | None:
-    """Which session is over, from the text under a key; None when the key holds nothing, or a session."""
-    if held is None or not held.startswith(TOMBSTONE):
+def gone(held: str | None, began: int) -> Gone | None:
+    """The session that is over and that what began at *began* may be part of, if it still waits to be sealed.
+
+    Args:
+        held: the text under the key: a tombstone, or a session, which may know the one before it.
+        began: in milliseconds since the epoch.
+    """
+    if held is None:
         return None
-    place, _, rest = held[1:].partition(" ")
-    at, _, id = rest.partition(" ")
-    return Gone(id, int(at), place) if at.isdigit() else None
+    if held.startswith(TOMBSTONE):
+        place, _, rest = held[1:].partition(" ")
+        at, _, id = rest.partition(" ")
+        return Gone(id, int(at), place) if at.isdigit() else None
+    record = readable(held) if '"z":"' in held else None
+    if record is None or not record.before:
+        return None
+    place, _, at = record.before.partition(" ")
+    return Gone(record.previous, int(at), place) if began < int(at) - ROUNDING else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +184,10 @@ class Outcome:
         record: the session that it went into. With a reason it has ended: with this very delta, or *stays*.
         ended: what else has ended with it: the session before, or groups that leave early.
         answer: to the merge.
-        stays: the record had ended and goes back to its place among those that wait to be sealed.
+        stays: the record had ended and goes back to its place among those that wait to be sealed; what the key holds
+            stays, too.
         returns: it had only fallen silent, and goes on: it leaves that place.
+        follows: it has been opened because of the last of *ended*, and shall know its place; see `following`.
     """
 
     record: Record
@@ -180,6 +195,12 @@ class Outcome:
     answer: Merged
     stays: bool = False
     returns: bool = False
+    follows: bool = False
+
+    def following(self, place: object, began: int) -> None:
+        """Let the record know where the one before it waits, whose end began at *began*."""
+        if self.follows and self.record.previous:
+            self.record.before = f"{place} {began}"
 
 
 def merged(held: str | None, delta: Delta, now: int, rules: Rules, waiting: str | None = None) -> Outcome | None:
@@ -192,14 +213,15 @@ def merged(held: str | None, delta: Delta, now: int, rules: Rules, waiting: str 
         delta: what is added.
         now: the store's clock, in milliseconds since the epoch.
         rules: when a session is over.
-        waiting: the record at the place that the tombstone names, while it waits to be sealed.
+        waiting: the record at the place that `gone` names, while it waits to be sealed.
     """
-    over = gone(held)
+    began, dead = now - delta.started_ago, held is None or held.startswith(TOMBSTONE)
+    over = gone(held, began)
     previous = over.id if over is not None else ""
-    late = _late(over, waiting, delta, now, rules)
-    found = late if late is not None or held is None or held.startswith(TOMBSTONE) else readable(held)
+    late = _late(over, waiting, delta, began, rules)
+    found = late if late is not None or dead else readable(held or "")
     ended: list[Record] = []
-    reason = "" if found is None else found.over(now - delta.started_ago, delta.context, rules)
+    reason = "" if found is None else found.over(began, delta.context, rules)
     if delta.joins and (found is None or reason):
         return None
     if found is not None and reason:
@@ -212,20 +234,21 @@ def merged(held: str | None, delta: Delta, now: int, rules: Rules, waiting: str 
     if found is None:
         previous = "" if previous == delta.id else previous
         found = Record(delta.id, previous, delta.name, now, -delta.started_ago, -delta.last_ago, {})
+        if dead and waiting and over is not None and previous:
+            found.before = f"{over.place} {over.at}"
     found.take(delta, now)
-    stays = late is not None and bool(late.reason)
-    found.reason = found.reason or delta.ends
-    return Outcome(
-        found, ended, Merged(found.id, found.previous, opened, found.context), stays, late is not None and not stays
-    )
+    stays = late is not None and (bool(late.reason) or not dead)
+    if not stays:
+        found.reason = delta.ends
+    answer = Merged(found.id, found.previous, opened, found.context)
+    return Outcome(found, ended, answer, stays, late is not None and not stays, opened and bool(ended))
 
 
-def _late(over: Gone | None, waiting: str | None, delta: Delta, now: int, rules: Rules) -> Record | None:
+def _late(over: Gone | None, waiting: str | None, delta: Delta, began: int, rules: Rules) -> Record | None:
     """The session that is over and that *delta* is still part of."""
     record = readable(waiting) if over is not None and waiting else None
     if over is None or record is None or record.id != over.id:
         return None
-    began = now - delta.started_ago
     if record.over(began, delta.context, rules) or (record.reason and began >= over.at - ROUNDING):
         return None
     return record

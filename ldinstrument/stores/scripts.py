@@ -80,15 +80,22 @@ local function over(one)
   end
   return nil
 end
-local stays = false
+local stays, before = false, nil
 if place then
   local late = readable(redis.call('GETRANGE', prefix .. 'e' .. place, 16, -1))
+  if late then before = place .. ' ' .. ended end
   if late and late.i == previous and not over(late) and (not late.r or began < tonumber(ended) - 1) then
     record, stays = late, late.r
     if not stays then
       redis.call('DEL', prefix .. 'e' .. place)
       redis.call('ZREM', prefix .. 'ended', place)
     end
+  end
+elseif record and record.z then
+  place, ended = string.match(record.z, '^(%d+) (%d+)$')
+  if place and began < tonumber(ended) - 1 then
+    local late = readable(redis.call('GETRANGE', prefix .. 'e' .. place, 16, -1))
+    if late and late.i == record.p and not over(late) then record, stays = late, true end
   end
 end
 if record then
@@ -97,7 +104,7 @@ if record then
   if reason then
     record.r = reason
     previous = record.i
-    wait(cjson.encode(record))
+    before = string.format('%.0f %.0f', wait(cjson.encode(record)), began)
     record = nil
   elseif record.g then
     local crosses, count = false, 0
@@ -121,7 +128,7 @@ if not record and delta.j then return false end
 if not record then
   opened = 1
   record = {i = delta.i, b = now, s = -delta.a, l = -delta.l, t = {0, 0, 0, 0}}
-  if previous ~= '' and previous ~= delta.i then record.p = previous end
+  if previous ~= '' and previous ~= delta.i then record.p, record.z = previous, before end
   if delta.n ~= 'session' then record.n = delta.n end
 end
 local there = now - record.b

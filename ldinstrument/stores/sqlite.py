@@ -70,21 +70,23 @@ class SqliteStore:
         """Add *delta* to the open session of *key*, or open the next one when that is over. One transaction."""
         with self._writing() as (file, now, waited):
             (held,) = file.execute("SELECT text FROM visitors WHERE key = ?", (key,)).fetchone() or (None,)
-            over = gone(held)
+            delta = delta.aged(waited)
+            began = now - delta.started_ago
+            over = gone(held, began)
             (waiting,) = (over and file.execute(_AT, (over.place,)).fetchone()) or (None,)
-            outcome = merged(held, delta.aged(waited), now, self.rules, waiting)
+            outcome = merged(held, delta, now, self.rules, waiting)
             if outcome is None:
                 return None
             for one in outcome.ended:
-                _wait(file, one, now)
+                outcome.following(_wait(file, one, now), began)
+            record = outcome.record
             if over is not None and outcome.returns:
                 file.execute("DELETE FROM ended WHERE place = ?", (over.place,))
-            record = outcome.record
             if over is not None and outcome.stays:  # who had claimed it finds at sealing that it is no longer his
                 query = "UPDATE ended SET due = ?, owner = '', text = ? WHERE place = ?"
                 file.execute(query, (now, record.text(), over.place))
             elif record.reason:
-                self._move_on(file, key, record, now, began=now - delta.started_ago - waited)
+                self._move_on(file, key, record, now, began=began)
             else:
                 file.execute(_PUT, (key, 0, record.deadline(self.rules), record.text()))
         return outcome.answer

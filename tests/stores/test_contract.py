@@ -170,6 +170,42 @@ def test_who_waited_for_the_logout_begins_the_next_visit(make_store):
     assert (before.id, after.id, after.previous_id) == ("s-1", "s-4", "s-1")
 
 
+def test_a_late_page_finds_its_visit_also_behind_the_next_one(make_store):
+    """The next visit has begun by then: the page joins the one before, while that waits, and no other changes."""
+    store = make_store()
+
+    store.merge(KEY, delta("s-1", started_ago=9000))
+    store.merge(KEY, delta("s-2", started_ago=5000, ends="logout"))
+    store.merge(KEY, delta("s-3", started_ago=3000))
+    late = store.merge(KEY, delta("s-4", started_ago=7000, groups=revenue(2.0)))
+    (first,) = ended(store)
+    too_late = store.merge(KEY, delta("s-5", started_ago=7000))
+    after = store.merge(KEY, delta("s-6"))
+
+    assert [(one.id, one.opened) for one in (late, too_late, after)] == [("s-1", False), ("s-3", False), ("s-3", False)]
+    assert (first.id, first.tallies[0], first.reason) == ("s-1", 3, "logout")
+    store.end(KEY, "logout")
+    (second,) = ended(store)
+    assert (second.id, second.tallies[0], second.previous) == ("s-3", 3, "s-1")
+
+
+def test_a_late_page_of_who_was_there_before_ends_nobodys_session(make_store):
+    """Ana's page comes when Ben has logged in on her device already: hers joins hers, and his goes on."""
+    store = make_store()
+
+    store.merge(KEY, delta("s-1", context={"user": "ana"}, started_ago=9000))
+    store.merge(KEY, delta("s-2", context={"user": "ben"}, started_ago=5000))
+    late = store.merge(KEY, delta("s-3", context={"user": "ana"}, started_ago=7000))
+    his = store.merge(KEY, delta("s-4", context={"user": "ben"}))
+    store.end(KEY, "logout")
+
+    assert (late.id, his.id) == ("s-1", "s-2")
+    assert sorted((one.id, one.tallies[0], one.reason) for one in ended(store)) == [
+        ("s-1", 2, "identified"),
+        ("s-2", 2, "logout"),
+    ]
+
+
 def test_what_comes_after_the_sealing_is_the_next_session(make_store):
     """The report is on its way: even what began before the end cannot change it."""
     store = make_store()
