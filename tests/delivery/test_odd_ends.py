@@ -349,3 +349,36 @@ def test_an_address_that_is_none_goes_nowhere_near_this_machine(address, monkeyp
     flush(0.5, client)
     client.close()
     assert not {"", "localhost", "127.0.0.1"} & set(asked)
+
+
+_LEAVING = """
+import sys
+sys.path[:0] = [{here!r}]
+import faults
+import ldclient
+import ldinstrument as ld
+def connect():
+    ldclient.set_config(faults.config({url!r}, flush_interval=3600, close_timeout=60.0))
+    ldclient.get()
+def visit():
+    visit = ld.session("u-1").__enter__()
+    visit.conversion(49.0)
+    visit.interaction()
+for step in {steps}:
+    step()
+"""
+
+
+@pytest.mark.parametrize("steps", ["(connect, visit)", "(visit, connect)"])
+def test_the_exit_says_nothing_and_ends_what_is_open(server, tmp_path, steps):
+    """An outage that would be said at any other time; then what was recorded arrives, of a session nobody ended."""
+    server.answer(status=503, times=4)
+    program = tmp_path / "program.py"
+    program.write_text(_LEAVING.format(here=str(faults.HERE), url=server.url, steps=steps))
+    done = subprocess.run(
+        [sys.executable, program], env=faults._environment(), capture_output=True, text=True, timeout=100
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert server.keys() == {"business.conversion": 1, "session.interactions": 1}
+    (ended,) = (event for event in server.taken() if event["key"] == "session.interactions")
+    assert ended["data"]["endReason"] == "abandoned"

@@ -141,6 +141,12 @@ def test_a_split_loses_nothing_and_makes_new_ids(zipped):
     assert list(payload.lineage()) == leaves
 
 
+def test_halves_are_as_old_as_what_they_were():
+    """Splitting is no new beginning: what has waited for a day is a day old, in memory and in a spool."""
+    payload = Payload(join(_texts(4), False).body, 4, 4, sealed_at=1_000.0, age_from=2_000.0)
+    assert [(half.sealed_at, half.age_from) for half in payload.halves()] == [(1_000.0, 2_000.0)] * 2
+
+
 def test_orphans_go_to_their_own_place_only():
     """Same address and same key; or, once the key was refused, same address."""
     orphanage = Orphanage()

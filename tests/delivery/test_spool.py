@@ -83,6 +83,18 @@ def test_a_living_process_keeps_its_own(tmp_path):
     spool.end()
 
 
+def test_no_connection_is_carried_over_a_fork(tmp_path):
+    """SQLite forbids it: it is closed before, and opened again by whoever writes next."""
+    spool = Spool(tmp_path, "here")
+    spool.seal([join([TEXT], zipped=False)])
+    spool.pause()
+    assert spool._open is None
+    spool.resume()
+    spool.seal([join([TEXT], zipped=False)])
+    spool.end()
+    assert len(Spool(tmp_path, "here").adopt(10**6, 60)) == 2
+
+
 def test_another_environment_is_left_alone(tmp_path):
     """Another key's events stay where they are, until LaunchDarkly has refused that key."""
     _left_behind(tmp_path, join([TEXT], zipped=False), origin="elsewhere")
@@ -144,6 +156,26 @@ def test_an_unusable_spool_is_said_and_memory_still_works(server, tmp_path, capl
     assert flush(30.0, client).delivered == 1
     assert "cannot be used" in caplog.text
     client.close()
+
+
+def test_halves_keep_their_ids_for_whoever_comes_next(server, tmp_path):
+    """After a 413 the halves are what is on disk: the next processor sends them under the ids they were tried with."""
+    server.answer(largest=1, times=1)
+    server.answer(status=503)
+    first = LDClient(faults.config(server.url, spool=tmp_path, flush_interval=3600, close_timeout=0.1))
+    first.track("a", CONTEXT)
+    first.track("b", CONTEXT)
+    while len(tried := set(server.posts_per_payload())) < 3:  # the whole, and both halves
+        flush(0.2, first)
+    first.close()
+    server.behave()
+    second = LDClient(faults.config(server.url, spool=tmp_path, flush_interval=3600))
+    while sum(server.keys().values()) < 2:
+        flush(0.2, second)
+    second.close()
+    assert server.keys() == {"a": 1, "b": 1}
+    assert {post.payload_id for post in server.posts if post.status == 202} == tried - {server.posts[0].payload_id}
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_several_processes_share_one_folder(server, tmp_path):
