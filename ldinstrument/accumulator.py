@@ -50,6 +50,7 @@ class Accumulator:
         "_tallies",
         "_tasks",
         "_waiting",
+        "_withheld",
     )
 
     def __init__(self, *, limited: bool = False) -> None:
@@ -60,6 +61,7 @@ class Accumulator:
         self._folding = False
         self._folds: dict[str, Fold] = {}
         self._waiting: list[Emission] = []
+        self._withheld = 0
         self._tasks: dict[str, list[float]] = {}
         self._tallies = dict.fromkeys(OUTCOMES, 0)
         self._last = clock()
@@ -110,6 +112,7 @@ class Accumulator:
 
     def _into(self, rule: EventRule, value: Any, data: dict[str, Any] | None, at: float) -> None:
         if self._limited and not within_rate(rule.event_key, rule.rate):
+            self._withheld += 1
             ledger.discarded("rate_limited")
             return
         fold = self._folds.get(rule.event_key)

@@ -332,7 +332,8 @@ class Session(Accumulator):
             with self._lock:
                 self._fold()
                 outgoing = self._take_folded() if self._ended else self._take_loose()
-                late = sum(one.values for one in outgoing) if self._ended else 0
+                late = sum(one.values for one in outgoing) + self._withheld if self._ended else 0
+                self._withheld = 0
             if late:
                 ledger.late(late)
             self._send(outgoing, self.context)
@@ -393,7 +394,7 @@ class Session(Accumulator):
                 outgoing = self._take()
                 if self._last == self._started:  # nothing was noted in between: to be left is its only activity
                     self._last = clock()
-                self._ended, self._fold_at = True, 0
+                self._ended, self._fold_at, self._limited = True, 0, True  # what comes late comes one by one
                 outgoing += self._totals(reason)
             self._leave()
             self._send(outgoing, self.context)
@@ -421,7 +422,7 @@ class Session(Accumulator):
                 self._tallies = dict.fromkeys(OUTCOMES, 0)
             if self._last == self._started:
                 self._last = clock()
-            self._ended, self._fold_at = True, 0
+            self._ended, self._fold_at, self._limited = True, 0, True
         self._leave()
         return folded, loose
 

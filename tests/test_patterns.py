@@ -125,3 +125,20 @@ def test_the_limit_holds_outside_sessions(ld_events: RecordingClient) -> None:
 
     assert [1, 1, 1, 1, 1, 20] == ld_events.values("revenue.impact")
     assert stats().values.discarded == {"rate_limited": 15}
+
+
+def test_a_limit_holds_for_what_comes_after_the_end_of_a_session(ld_events: RecordingClient) -> None:
+    """Nothing folds there any more, so it is as outside of one; inside, the rollup is the limiter."""
+    ld.catalog.add(
+        ld.Metric("late.clicks", unit="clicks", success_criteria="HigherThanBaseline", aggregation="sum", limit="5/h")
+    )
+    with ld.session("ada") as held:
+        for _ in range(20):
+            held.record("late.clicks", 1.0)
+    assert ld_events.values("late.clicks") == [20.0]
+    for _ in range(20):
+        held.record("late.clicks", 1.0)
+
+    assert ld_events.values("late.clicks") == [20.0] + [1.0] * 5
+    assert stats().values.discarded == {"rate_limited": 15}
+    assert stats().late == 20

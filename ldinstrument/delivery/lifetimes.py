@@ -31,7 +31,7 @@ def enrol(engine: Engine) -> None:
     _living.add(engine)
     if not _watching:
         _watching = True
-        atexit.register(at_exit)
+        atexit.register(_leave)
         orphanage.told = _tell
         engines.started = _watch_child
 
@@ -44,7 +44,7 @@ def _watch_child() -> None:
     from multiprocessing.util import Finalize
 
     _watched.add(os.getpid())
-    Finalize(None, at_exit, exitpriority=10)
+    Finalize(None, _leave, exitpriority=10)
 
 
 def _tell() -> None:
@@ -79,12 +79,18 @@ def strangers() -> list[Any]:
     return [client for client in known if engine_of(client) is None and sdk.discards_everything(client) is None]
 
 
+def _leave() -> None:
+    """The interpreter's exit: posting threads go on for a moment, and have nobody left to tell either."""
+    log.disabled = True
+    at_exit()
+
+
 def at_exit() -> None:
     """End open sessions as abandoned, deliver for at most `close_timeout`, and never say a word."""
     from ..registry import end_open_sessions
     from .settling import flush
 
-    log.disabled = True
+    before, log.disabled = log.disabled, True
     try:
         end_open_sessions("abandoned")
         patience = min((engine.options.close_timeout for engine in living()), default=EXIT_TIMEOUT)
@@ -97,7 +103,7 @@ def at_exit() -> None:
     except Exception:  # noqa: S110 - the interpreter is going; there is nobody left to tell
         pass
     finally:
-        log.disabled = False
+        log.disabled = before
 
 
 def _before_fork() -> None:

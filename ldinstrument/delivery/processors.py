@@ -8,6 +8,7 @@ from ldclient.interfaces import EventProcessor as EventProcessorInterface
 
 from .. import sdk
 from ..emission import disabled, handing
+from ..errors import DefinitionError
 from ..ledger import ledger
 from .complaints import say
 from .engine import Engine
@@ -50,8 +51,8 @@ class EventProcessor(_EitherProcessor):
             return sdk.default_event_processor(config)
         try:
             engine = Engine(config, Options(**options))
-        except TypeError:
-            raise  # an unknown option: say it where it is written
+        except (TypeError, DefinitionError):
+            raise  # an unknown or an odd option: say it where it is written
         except Exception as error:
             say("seam", type(error).__name__, f"this LaunchDarkly SDK keeps its own event processor ({error!r})")
             return sdk.default_event_processor(config)

@@ -19,6 +19,7 @@ from ldclient import Config, Context, LDClient
 
 from ldinstrument.delivery import EventProcessor, FlushReport, aflush, attach, flush
 from ldinstrument.delivery.payloads import MAX_BYTES, Payload, Sealer
+from ldinstrument.errors import DefinitionError
 from ldinstrument.ledger import ledger
 
 CONTEXT = Context.create("u-1")
@@ -382,3 +383,54 @@ def test_the_exit_says_nothing_and_ends_what_is_open(server, tmp_path, steps):
     assert server.keys() == {"business.conversion": 1, "session.interactions": 1}
     (ended,) = (event for event in server.taken() if event["key"] == "session.interactions")
     assert ended["data"]["endReason"] == "abandoned"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_bytes": None}, {"max_bytes": "32MB"}, {"max_bytes": 0}, {"max_age": None}, {"max_age": 0},
+        {"close_timeout": None}, {"close_timeout": -1}, {"wait_when_full": "1"}, {"first_pause": 0},
+        {"first_pause": "1"}, {"first_pause": float("nan")}, {"longest_pause": None},
+        {"longest_pause": 0.1}, {"on_receipt": 5},
+        {"transport": 5}, {"spool": 5}, {"spool": ""}, {"max_bytes": True},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_odd_option_is_refused_where_it_is_written(options):
+    """Not by the first failure of a server, hours later."""
+    with pytest.raises(DefinitionError, match=next(iter(options))):
+        EventProcessor(Config("sdk-key"), **options)
+
+
+def test_a_relative_spool_stays_where_it_was(server, tmp_path, monkeypatch):
+    """A daemon goes to another folder; its events do not."""
+    monkeypatch.chdir(tmp_path)
+    server.answer(status=503)
+    client = LDClient(faults.config(server.url, spool="rel", flush_interval=3600, close_timeout=0.1))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    client.track("a", CONTEXT)
+    flush(0.5, client)
+    client.close()
+    deadline = time.monotonic() + 30
+    while not list((tmp_path / "rel").glob("left-*.events")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert list((tmp_path / "rel").glob("left-*.events"))
+    assert not (tmp_path / "elsewhere" / "rel").exists()
+
+
+def test_the_exit_stays_silent_to_the_last_failure(server, tmp_path):
+    """Posting threads go on until the interpreter is gone; what they meet then is nobody's news."""
+    server.answer(status=503)
+    program = (
+        "import atexit, sys, time\n"
+        f"sys.path[:0] = [{str(faults.HERE)!r}]\n"
+        "atexit.register(time.sleep, 1.5)\n"  # registered first, so it runs last: a program that takes its time
+        "import faults\nfrom ldclient import LDClient\n"
+        f"client = LDClient(faults.config({server.url!r}, flush_interval=3600, first_pause=0.4, close_timeout=0.1))\n"
+        "client.track('a', faults.CONTEXT)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=faults._environment(), timeout=100, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
