@@ -370,3 +370,17 @@ def test_exit_delivers_and_is_silent(server, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert server.keys()["a"] == 1
     assert server.keys()["session.interactions"] == 1
+
+
+def test_an_event_for_somebody_who_cannot_tell_makes_a_flush_unconfirmed(client):
+    """Whatever the client of the flush itself has confirmed; the next flush is not concerned."""
+
+    class Elsewhere:
+        def track(self, *event: object, **more: object) -> None: ...
+
+    flush(0.0, client)  # a report counts what came since the one before it
+    client.track("a", CONTEXT)
+    emit(Emission("b", 1.0, None, 1_700_000_000_000, 1), CONTEXT, Elsewhere())
+    assert flush(20.0, client) == FlushReport(delivered=1, unconfirmed=1, confirmed=False)
+    client.track("c", CONTEXT)
+    assert flush(20.0, client) == FlushReport(delivered=1)

@@ -158,6 +158,23 @@ def test_an_unusable_spool_is_said_and_memory_still_works(server, tmp_path, capl
     client.close()
 
 
+def test_what_a_refused_key_left_leaves_with_the_next_one(server, tmp_path):
+    """A process whose key was revoked, and its successor with a new key: the folder is what they share."""
+    server.answer(good_key="sdk-new")
+    first = LDClient(faults.config(server.url, key="sdk-revoked", spool=tmp_path, close_timeout=0.1))
+    first.track("a", CONTEXT)
+    while not flush(0.5, first).failed:
+        pass
+    first.close()
+    second = LDClient(faults.config(server.url, key="sdk-new", spool=tmp_path))
+    deadline = time.monotonic() + 30
+    while not server.keys() and time.monotonic() < deadline:
+        flush(0.2, second)
+    second.close()
+    assert server.keys() == {"a": 1}
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_halves_keep_their_ids_for_whoever_comes_next(server, tmp_path):
     """After a 413 the halves are what is on disk: the next processor sends them under the ids they were tried with."""
     server.answer(largest=1, times=1)
