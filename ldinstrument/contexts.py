@@ -6,6 +6,7 @@ the flags were evaluated with, so contexts here only ever widen; they never cont
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -42,13 +43,21 @@ def as_context(who: object) -> Context | None:
 
 
 def _built(kind: type[Context], who: object) -> Context | None:
+    # Frameworks hand out stand-ins (`LocalProxy`, `SimpleLazyObject`) that claim to be what they stand for, and that
+    # answer only within the request: what they stand for now is what counts.
     if isinstance(who, kind):
-        return who
+        return who if issubclass(type(who), kind) else kind.from_dict(who.to_dict())
     if isinstance(who, str):
-        return kind.create(who)
+        return kind.create(str.__str__(who) if issubclass(type(who), str) else str(who))
     if isinstance(who, Mapping):
         return kind.from_dict(dict(who))
     return None
+
+
+def is_function(given: object) -> bool:
+    """Whether *given* is to be called: a context or a key is not, though a framework's stand-in for one can be."""
+    context = getattr(sys.modules.get("ldclient"), "Context", str)
+    return callable(given) and not isinstance(given, (str, Mapping, context))
 
 
 def kinds(context: Context) -> dict[str, Context]:

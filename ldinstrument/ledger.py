@@ -188,7 +188,7 @@ class Ledger:
             first = entry not in self._said and not (once and any(said == cause for said, _ in self._said))
             self._said[entry] += 1
         if first:
-            log.warning("%s", _one_line(message))
+            _log(logging.WARNING, _one_line(message))
 
     def hosts_failure(self, what: str, error: BaseException, cost: str) -> None:
         """Say once, with its line, that something which the host gave us raised, and what that costs."""
@@ -205,7 +205,14 @@ class Ledger:
             self._said[entry] += 1
             first = self._said[entry] == 1
         if first:
-            log.error("internal failure in %s, a number was lost: %s", where, type(error).__name__, exc_info=error)
+            _log(logging.ERROR, f"internal failure in {where}, a number was lost: {type(error).__name__}", error)
+
+
+def _log(level: int, message: str, error: BaseException | None = None) -> None:
+    try:
+        log.log(level, "%s", message, exc_info=error)
+    except Exception:  # noqa: S110 - a filter or a handler of the host's is broken, and there is no other way to say so
+        pass
 
 
 _SAID_CAP = 1000

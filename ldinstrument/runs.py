@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .accumulator import clock
-from .contexts import as_context
+from .contexts import as_context, is_function
 from .data import copied
 from .emission import disabled, postpone
 from .errors import StrictError
@@ -175,7 +175,7 @@ class Run:
 
     def _who(self) -> Any:
         who = self._options.context
-        if callable(who):
+        if is_function(who):
             try:
                 who = who(*self._args, **self._kwargs)
             except Exception as error:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from .contexts import as_context
+from .contexts import as_context, is_function
 from .decorating import rebuilt
 from .emission import Tracker, disabled, postpone
 from .errors import DefinitionError, StrictError
@@ -154,7 +154,7 @@ class SessionScope:
 
     def _who(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Context | None:
         try:
-            return as_context(self._context(*args, **kwargs) if _is_extractor(self._context) else self._context)
+            return as_context(self._context(*args, **kwargs) if is_function(self._context) else self._context)
         except StrictError:
             raise
         except Exception as error:
@@ -207,7 +207,7 @@ class SessionWrapper:
     def wrap(self, fn: Callable[..., Any], kind: str) -> Callable[..., Any]:
         """A function that runs *fn* in a session."""
         made: Callable[..., Any] = shaped(
-            _TEMPLATES[kind], fn, self._names(kind), arguments=_is_extractor(self.scope._context)
+            _TEMPLATES[kind], fn, self._names(kind), arguments=is_function(self.scope._context)
         )
         return made
 
@@ -263,10 +263,6 @@ class Stay:
         self._visit.end(error)
 
 
-def _is_extractor(context: Any) -> bool:
-    return callable(context) and not isinstance(context, (str, Mapping))
-
-
 @overload
 def session(target: F, /) -> F: ...
 
@@ -318,12 +314,12 @@ def session(
         raise DefinitionError("session: give the context once, as the first argument or as context=")
     if getattr(target, "__name__", "") == "<lambda>":
         raise DefinitionError("session: a lambda that says whose session it is goes in as context=lambda ...: ...")
-    if _is_function(target):
+    if _is_decorated(target):
         return scope(context)(target)
     return scope(target if target is not None else context)
 
 
-def _is_function(target: Any) -> bool:
+def _is_decorated(target: Any) -> bool:
     if isinstance(target, (classmethod, staticmethod, property, functools.cached_property)):
         return True
-    return callable(target) and not isinstance(target, (str, Mapping))
+    return is_function(target)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import runs
 from .accumulator import clock
+from .contexts import is_function
 from .decorating import rebuilt, warn_caller
 from .errors import DefinitionError
 from .following import notice_frameworks, plain_awaited_types, plain_types, settled, settled_awaited
@@ -67,7 +68,7 @@ class TaskWrapper:
     def wrap(self, fn: Callable[..., Any], kind: str) -> Callable[..., Any]:
         """A function that runs *fn* and measures it."""
         made: Callable[..., Any] = shaped(
-            self._template(kind), fn, self._names(kind), arguments=callable(self.options.context)
+            self._template(kind), fn, self._names(kind), arguments=is_function(self.options.context)
         )
         return made
 

@@ -7,6 +7,7 @@ import decimal
 import json
 import logging
 import uuid
+from enum import Enum
 from typing import Any
 
 import ldclient
@@ -389,6 +390,71 @@ def test_what_comes_from_outside_is_said_in_one_line(key: str, caplog: pytest.Lo
     (said,) = caplog.records
     assert said.getMessage().isprintable()
     assert len(said.getMessage()) < 700
+
+
+@pytest.mark.parametrize("broken", ["filter", "handler"])
+def test_a_log_that_is_broken_costs_only_the_message(broken: str) -> None:
+    """The host's logging raises where we complain: what we complain of is counted, and nobody is interrupted."""
+
+    class Broken(logging.Handler):
+        def filter(self, record: logging.LogRecord) -> bool:
+            raise RuntimeError("filter")
+
+        def emit(self, record: logging.LogRecord) -> None:
+            raise RuntimeError("handler")
+
+    @ld.track_task("in.task")
+    def work() -> int:
+        return 3
+
+    class Failing:
+        def track(self, *args: Any, **kwargs: Any) -> None:
+            raise OSError
+
+    log, handler = logging.getLogger("ldinstrument"), Broken()
+    attach, detach = (log.addFilter, log.removeFilter) if broken == "filter" else (log.addHandler, log.removeHandler)
+    if broken == "handler":
+        handler.filter = lambda record: True  # type: ignore[method-assign]
+    attach(handler)  # type: ignore[operator]
+    try:
+        assert work() == 3
+        ld.track_conversion("no number", context="u-1")
+        with ld.session(5, client=Failing()) as s:  # type: ignore[call-overload]
+            s.identify("u-1")
+    finally:
+        detach(handler)  # type: ignore[operator]
+
+    read = stats()
+    assert read.values.discarded == {"no_session": 2, "not_a_number": 1}
+    assert dict(read.events.dropped) == {"client_error": 2}
+
+
+def test_a_stand_in_is_taken_for_what_it_stands_for_now() -> None:
+    """Flask's proxies and Django's lazy objects answer only within a request; an event may leave after it."""
+    local = pytest.importorskip("werkzeug.local")
+    functional = pytest.importorskip("django.utils.functional")
+    now: list[Any] = ["u-1"]
+
+    class Tier(str, Enum):
+        FREE = "free"
+
+    def current() -> Any:
+        return now[0]
+
+    client = RecordingClient()
+    for proxy in (local.LocalProxy, functional.SimpleLazyObject):
+        for one in ("u-1", Context.builder("u-2").kind("user").name("Ana").build()):
+            now[:] = [one]
+            with ld.session(proxy(current), client=client):
+                now[:] = [None]
+    with ld.session(Tier.FREE, client=client):
+        pass
+
+    contexts = [event.context for event in client.of("session.duration")]
+    assert [type(one) for one in contexts] == [Context] * 5
+    assert [(type(one.key), one.key, one.name) for one in contexts] == [
+        (str, "u-1", None), (str, "u-2", "Ana"), (str, "u-1", None), (str, "u-2", "Ana"), (str, "free", None),
+    ]  # fmt: skip
 
 
 def test_a_wrong_call_is_said_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
