@@ -403,8 +403,6 @@ def test_options_travel_through_partial(server, tmp_path):
 def test_a_client_that_nobody_holds_still_delivers(server, make):
     """Dropped without `close()`: the processor sends what it has, waits for the answers, and ends its threads."""
     import gc
-    import threading
-    import time
 
     def elsewhere() -> None:
         processor = EventProcessor(make(flush_interval=3600)._config)
@@ -421,9 +419,10 @@ def test_a_client_that_nobody_holds_still_delivers(server, make):
     while not engines[0].closed and time.monotonic() < deadline:
         time.sleep(0.02)
     assert engines[0].closed
+    engines[0]._coordinator.join(60)  # it is the last at work, and has begun to end
+    assert engines[0]._coordinator not in threading.enumerate()
     assert server.keys() == {"a": 1}
     assert ledger.stats().events.delivered == 1
-    assert engines[0]._coordinator not in threading.enumerate()
 
 
 def test_a_full_thousand_leaves_early_whatever_came_before(server, client):
