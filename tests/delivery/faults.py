@@ -26,6 +26,7 @@ from ldclient import Config, Context, LDClient
 from ldclient.config import HTTPConfig
 
 from ldinstrument.delivery import EventProcessor, FlushReport, Plugin, flush
+from ldinstrument.delivery.lifetimes import engine_of
 from ldinstrument.ledger import ledger
 
 HERE = Path(__file__).parent
@@ -149,6 +150,14 @@ def config(
         plugins=[Plugin()],
         event_processor_class=partial(EventProcessor, **{**FAST, **options}),
     )
+
+
+def close(client: LDClient) -> None:
+    """Close *client*, and wait for the last of its threads: on a busy machine `close()` does not."""
+    client.close()
+    engine = engine_of(client)
+    assert engine is not None
+    engine.wait_for_end(60.0)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from email.utils import formatdate
 from functools import partial
 from typing import Any
 
+import faults
 import pytest
 from hostile import HostileServer
 from ldclient import Config, Context, LDClient
@@ -396,7 +397,7 @@ def test_options_travel_through_partial(server, tmp_path):
                              use_ldd=True, event_processor_class=made))  # fmt: skip
     client.track("a", BARE)
     assert flush(30.0, client).delivered == 1
-    client.close()
+    faults.close(client)
     assert list((tmp_path / "spool").iterdir()) == []
 
 

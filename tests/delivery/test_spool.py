@@ -141,7 +141,10 @@ def test_only_the_owner_may_read_the_folder_and_no_key_is_inside(server, tmp_pat
     client.track("a", CONTEXT)
     flush(0.2, client)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    client.close()
+    faults.close(client)
+    deadline = time.monotonic() + 30
+    while ledger.stats().events.pending and time.monotonic() < deadline:  # it may have been under way just then
+        time.sleep(0.01)
     assert ledger.stats().events.dropped == {"spooled": 1}
     (path,) = folder.iterdir()
     assert b"sdk-secret" not in path.read_bytes()
@@ -170,7 +173,7 @@ def test_what_a_refused_key_left_leaves_with_the_next_one(server, tmp_path):
     deadline = time.monotonic() + 30
     while not server.keys() and time.monotonic() < deadline:
         flush(0.2, second)
-    second.close()
+    faults.close(second)
     assert server.keys() == {"a": 1}
     assert list(tmp_path.iterdir()) == []
 
@@ -189,7 +192,7 @@ def test_halves_keep_their_ids_for_whoever_comes_next(server, tmp_path):
     second = LDClient(faults.config(server.url, spool=tmp_path, flush_interval=3600))
     while sum(server.keys().values()) < 2:
         flush(0.2, second)
-    second.close()
+    faults.close(second)
     assert server.keys() == {"a": 1, "b": 1}
     assert {post.payload_id for post in server.posts if post.status == 202} == tried - {server.posts[0].payload_id}
     assert list(tmp_path.iterdir()) == []
@@ -205,7 +208,7 @@ def test_several_processes_share_one_folder(server, tmp_path):
     assert [program.wait(100) for program in programs] == [0, 0, 0, 0]
     client = LDClient(faults.config(server.url, spool=tmp_path))  # what an exit had no time for is the next one's
     flush(30.0, client)
-    client.close()
+    faults.close(client)
     assert server.keys() == {f"p{program}.{number}": 1 for program in range(4) for number in range(100)}
     assert list(tmp_path.iterdir()) == []
 
@@ -229,7 +232,7 @@ def test_a_fork_leaves_the_parents_file_to_the_parent(server, tmp_path):
     assert os.waitstatus_to_exitcode(status) == 0
     client.track("parent again", CONTEXT)
     assert flush(30.0, client).delivered == 2
-    client.close()
+    faults.close(client)
     assert server.keys() == {"parent": 1, "parent again": 1, "child": 1}
     assert list(tmp_path.iterdir()) == []
 
