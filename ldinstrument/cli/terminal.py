@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 from rich import box
@@ -18,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from ..credentials import find_api_host, on_a_terminal
+from ..credentials import Host, find_api_host, on_a_terminal
 from ..plans import Progress as Report
 from ..rest import MetricsAPI
 from . import streams
@@ -35,8 +37,9 @@ HostName = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
-LOCAL_SECONDS = 5.0
-"""What does not answer on this machine by then is not running."""
+CALL_SECONDS = 60.0
+LOCAL_SECONDS = 3.0
+"""What does not listen on this machine by then is not running."""
 FAILED, USAGE, CHANGES, DRIFT = 1, 2, 3, 4
 
 
@@ -89,12 +92,27 @@ def print_json(value: Any, *, indent: int | None = 2) -> None:
 
 def connect(project: str | None, host: str | None) -> MetricsAPI:
     """The API of a project; says on stderr where it is and whose token is used, never the token."""
-    local = find_api_host(host).local
-    api = MetricsAPI(project, base_uri=host, prompt=None, budget=LOCAL_SECONDS if local else 60.0, sleep=_patiently)
+    budget = CALL_SECONDS if _listens(find_api_host(host)) else LOCAL_SECONDS
+    api = MetricsAPI(project, base_uri=host, prompt=None, budget=budget, sleep=_patiently)
     for remark in api.token.remarks:
         warn(remark)
     say(f"project {api.project} at {api.host.url}; token from {api.token.source}", "dim", on=err())
     return api
+
+
+def _listens(host: Host) -> bool:
+    """Whether a call is worth its whole budget: on this machine, somebody has to be there, perhaps in a moment."""
+    parts = urlsplit(host.url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    end = time.monotonic() + LOCAL_SECONDS
+    while host.local and time.monotonic() < end:
+        try:
+            socket.create_connection((parts.hostname, port), timeout=1).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return True
+    return not host.local
 
 
 def _patiently(seconds: float) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import ldclient
 import pytest
 
-from ldinstrument.cli import main, plans
+from ldinstrument.cli import main, plans, terminal
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
 from ldinstrument.metrics import STANDARD_METRICS, Metric
 from ldinstrument.rest import MetricsAPI
@@ -43,7 +43,7 @@ APP = """
 PROGRAM = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from ldinstrument.cli import main, plans
+from ldinstrument.cli import main, plans, terminal
 sys.exit(main())
 """
 COMMAND = [sys.executable, "-c", PROGRAM]
@@ -184,6 +184,15 @@ def test_a_local_launchdarkly_that_does_not_run(run: Callable[..., Ran], monkeyp
     ran = run("plan")
     assert (ran.code, "is it running? (ldinstrument dev)" in ran.err) == (1, True)
     assert time.monotonic() - began < 30
+
+
+def test_a_local_launchdarkly_that_is_slow(
+    run: Callable[..., Ran], ld: LocalLaunchDarkly, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It listens, so it is waited for as any other: a busy machine is no reason to say that nobody is there."""
+    monkeypatch.setattr(terminal, "LOCAL_SECONDS", 0.2)
+    ld.fault("/api/v2/metrics/default", delay=1.0)
+    assert run("metrics", "list").code == 0
 
 
 def test_context_kinds_are_created_only_when_asked(run: Callable[..., Ran], api: MetricsAPI, app: str) -> None:
