@@ -100,10 +100,10 @@ def visit(browser: Any, url: str, thumb: str, products: list[str]) -> Seen:
     return Seen("lovely" in answer, len(asked), thumb, sum(PRICES[product] for product in products))
 
 
-def test_what_visitors_did_is_what_launchdarkly_reads(place: Any, chromium: Any) -> None:
-    """Visits, requests, thumbs, sales and tokens, split by the prompt that each visitor got: exact to the last one."""
-    seen = [visit(chromium, place.url, thumb, products) for thumb, products in PLANS]
-
+@pytest.fixture(scope="module")
+def seen(place: Any, chromium: Any) -> list[Seen]:
+    """All the visits of this module, made, and everything that they said in LaunchDarkly's hands."""
+    done = [visit(chromium, place.url, thumb, products) for thumb, products in PLANS]
     launchdarkly = place.launchdarkly
     buyers = sum(bool(products) for _, products in PLANS)
     # Two workers post by themselves: that one kind of event is complete says nothing of the others.
@@ -112,9 +112,14 @@ def test_what_visitors_did_is_what_launchdarkly_reads(place: Any, chromium: Any)
     ):  # fmt: skip
         launchdarkly.wait_for(lambda key=key: len(launchdarkly.custom_events(key)) >= len(PLANS), 60)
     launchdarkly.wait_for(lambda: len(launchdarkly.custom_events("business.conversion")) >= buyers, 60)
-    requests = sum(one.requests for one in seen)
+    requests = sum(one.requests for one in done)
     launchdarkly.wait_for(lambda: total(launchdarkly, "session.interactions") >= requests, 60)
+    return done
 
+
+def test_what_visitors_did_is_what_launchdarkly_reads(place: Any, seen: list[Seen]) -> None:
+    """Visits, requests, thumbs, sales and tokens, split by the prompt that each visitor got: exact to the last one."""
+    launchdarkly = place.launchdarkly
     by_prompt = exposures(launchdarkly)
     assert Counter(one.friendly for one in seen) == Counter(value == "friendly" for value in by_prompt.values())
     for prompt in ("brief", "friendly"):
@@ -152,16 +157,9 @@ def exposures(launchdarkly: Any) -> dict[str, str]:
     return found
 
 
-def test_the_read_out_by_variation_adds_up(place: Any, chromium: Any) -> None:
+def test_the_read_out_by_variation_adds_up(place: Any, seen: list[Seen]) -> None:
     """The local LaunchDarkly's own join of exposures and events says the same as the events do."""
-    visit(chromium, place.url, "up", ["lamp"])
     launchdarkly = place.launchdarkly
-    launchdarkly.wait_for(
-        lambda: not any(place.openai.served[len(launchdarkly.custom_events("assistant.tokens")) :]), 60
-    )
-    visits = len({event["context"]["key"] for event in launchdarkly.events("feature")})
-    launchdarkly.wait_for(lambda: len(launchdarkly.custom_events("session.interactions")) >= visits, 60)
-
     readout = launchdarkly.readout()
     for key in ("session.interactions", "business.conversion", "user.satisfaction"):
         rows = [row for row in readout.rows if row.metric == key and row.flag == FLAG]
