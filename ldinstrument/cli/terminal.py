@@ -102,17 +102,20 @@ def connect(project: str | None, host: str | None) -> MetricsAPI:
 
 def _listens(host: Host) -> bool:
     """Whether a call is worth its whole budget: on this machine, somebody has to be there, perhaps in a moment."""
+    if not host.local:
+        return True
     parts = urlsplit(host.url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     end = time.monotonic() + LOCAL_SECONDS
-    while host.local and time.monotonic() < end:
+    while True:
         try:
-            socket.create_connection((parts.hostname, port), timeout=1).close()
+            socket.create_connection((parts.hostname, port), timeout=LOCAL_SECONDS).close()
         except OSError:
+            if time.monotonic() >= end:
+                return False
             time.sleep(0.1)
         else:
             return True
-    return not host.local
 
 
 def _patiently(seconds: float) -> None:

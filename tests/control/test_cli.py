@@ -190,8 +190,8 @@ def test_a_local_launchdarkly_that_is_slow(
     run: Callable[..., Ran], ld: LocalLaunchDarkly, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It listens, so it is waited for as any other: a busy machine is no reason to say that nobody is there."""
-    monkeypatch.setattr(terminal, "LOCAL_SECONDS", 0.2)
-    ld.fault("/api/v2/metrics/default", delay=1.0)
+    monkeypatch.setattr(terminal, "LOCAL_SECONDS", 1.0)
+    ld.fault("/api/v2/metrics/default", delay=2.0)
     assert run("metrics", "list").code == 0
 
 
