@@ -11,9 +11,14 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from ldinstrument import testing
+from ldinstrument.integrations import gunicorn as hooks
+from ldinstrument.sessions import open_session
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
 ROOT = Path(__file__).parent.parent.parent
@@ -167,3 +172,18 @@ def work(number):
     assert {key: count for key, count in keys.items() if key.startswith("work.")} == {
         f"work.{number}": 1 for number in range(10)
     }, (tmp_path / "log").read_text()
+
+
+def test_what_the_hooks_do(monkeypatch):
+    """The inherited client comes to life in the worker; at its end sessions end, and events are waited for."""
+    seen: list[Any] = []
+    inherited = SimpleNamespace(postfork=lambda start_wait: seen.append(("postfork", start_wait)))
+    monkeypatch.setattr("ldinstrument.sdk.singleton_client", lambda: inherited)
+    monkeypatch.setattr(hooks, "flush", lambda timeout: seen.append(("flush", timeout)))
+    opened = open_session("ada", client=testing.RecordingClient())
+
+    hooks.post_fork(None, None)
+    hooks.worker_exit(None, None)
+
+    assert seen == [("postfork", 1), ("flush", hooks.EXIT_TIMEOUT)]
+    assert opened.ended
