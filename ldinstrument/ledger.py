@@ -85,6 +85,7 @@ class Ledger:
             self._dropped: Counter[str] = Counter()
             self._without_session: Counter[str] = Counter()
             self._said: Counter[tuple[str, str]] = Counter()
+            self._told = 0
 
     def forked(self) -> None:
         """In a forked child: the parent's counts are the parent's, and its threads may have held the lock."""
@@ -140,10 +141,11 @@ class Ledger:
         with self._lock:
             self._events["unconfirmed"] += count
 
-    def unconfirmed_so_far(self) -> int:
-        """Events handed to clients that cannot tell; a whole `stats()` would be most of what a small flush costs."""
+    def newly_unconfirmed(self) -> int:
+        """Events handed to clients that cannot tell, since this was asked last."""
         with self._lock:
-            return self._events["unconfirmed"]
+            told, self._told = self._told, self._events["unconfirmed"]
+            return self._told - told
 
     def dropped(self, reason: str, count: int = 1) -> None:
         """Move *count* events from pending to `dropped[reason]`."""

@@ -222,11 +222,23 @@ class Engine:
         """Everything recorded so far; until `_sealing` is over, no ticket may call itself sealed."""
         with self._lock:
             self._sealing = True
-            take = self._recorded.popleft
-            taken = [take() for _ in range(len(self._recorded))]
-            self._recorder.large = False
+            taken: list[Recorded] = []
             self._limbo = (taken, [])
+            keep, take = taken.append, self._recorded.popleft
+            for _ in range(len(self._recorded)):
+                keep(take())
+            self._recorder.large = False
         return taken
+
+    def _put_back(self) -> None:
+        """What was taken was not sealed: a signal handler raised. Whoever seals next finds it where it was."""
+        with self._lock:
+            taken, joining = self._limbo
+            self._recorded.extendleft(reversed(taken))
+            self._drafts = joining + self._drafts
+            self._sealing, self._limbo = False, ([], [])
+            self._recorder.forget_context()
+            self._sealer.intake.forget_contexts()
 
     def _draft(self) -> None:
         """With a spool: put what was recorded on disk, long before it is sealed and sent."""
@@ -237,7 +249,11 @@ class Engine:
     def _draft_now(self) -> None:
         if not self._recorded:
             return
-        texts, _ = self._sealer.texts(self._take())
+        try:
+            texts, _ = self._sealer.texts(self._take())
+        except BaseException:
+            self._put_back()
+            raise
         with self._lock:
             self._drafts += texts
             self._sealed_all()
@@ -266,9 +282,11 @@ class Engine:
             waiting = [ticket for ticket in self._tickets if not ticket.sealed]
         if self._chores:
             self._draft_now()
-            payloads = self._join_drafts()
-        else:
-            payloads = self._sealed(self._take())
+        try:
+            payloads = self._join_drafts() if self._chores else self._sealed(self._take())
+        except BaseException:
+            self._put_back()
+            raise
         with self._lock:
             self._sealed_all()
             self._sender.add(payloads)
@@ -435,10 +453,10 @@ class Engine:
         return tracked_among([*taken, *list(self._recorded)]) + custom_among([*joining, *self._drafts])
 
     # -- ending ------------------------------------------------------------------------------------
-    def close(self) -> None:
+    def close(self, patience: float = 0.2) -> None:
         """End the threads; what is still in the network ends by itself, what is left waits for another processor.
 
-        A coordinator that is busy, at a slow disk perhaps, is waited for only a moment: it finishes by itself.
+        A coordinator that is busy for longer than *patience* seconds, at a slow disk perhaps, finishes by itself.
         """
         self._renew()
         with self._lock:
@@ -448,7 +466,7 @@ class Engine:
         if self._coordinator is None:
             self._finish()
         elif self._coordinator is not threading.current_thread():
-            self._coordinator.join(0.2)
+            self._coordinator.join(patience)
 
     def _finish(self) -> None:
         """The last work of the last one at work: what came since the last sealing, and what is left."""

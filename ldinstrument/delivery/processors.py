@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from ldclient.interfaces import EventProcessor as EventProcessorInterface
@@ -88,13 +89,19 @@ class EventProcessor(_EitherProcessor):
     def stop(self) -> Any:
         """Deliver for at most `close_timeout`, then end the threads."""
         if not self._engine.closed:
+            ends = time.monotonic() + self._engine.options.close_timeout
             flush_engines([self._engine], self._engine.options.close_timeout)
-            self._engine.close()
+            self._engine.close(_left(ends))
 
     def __del__(self) -> None:
         engine = getattr(self, "_engine", None)
         if engine is not None and not engine.closed:
             engine.abandon()
+
+
+def _left(ends: float) -> float:
+    """What is left for the threads to end; a moment, where delivery has taken it all."""
+    return max(0.2, ends - time.monotonic())
 
 
 class _AsyncEventProcessor(EventProcessor):
@@ -110,5 +117,6 @@ class _AsyncEventProcessor(EventProcessor):
         if not self._engine.closed:
             import asyncio
 
+            ends = time.monotonic() + self._engine.options.close_timeout
             await flush_async([self._engine], self._engine.options.close_timeout)
-            await asyncio.to_thread(self._engine.close)  # it may wait a moment for a thread and the disk
+            await asyncio.to_thread(self._engine.close, _left(ends))  # it may wait for a thread and the disk

@@ -223,18 +223,10 @@ def _unknown() -> FlushReport:
     return FlushReport(confirmed=False)
 
 
-class _Reported:
-    """How many events had been called unconfirmed when the previous report was made."""
-
-    unconfirmed = 0
-
-
 def _report(counts: Counter[str], late: bool, engines: list[Engine], others: list[Any]) -> FlushReport:
     from .reports import FlushReport
 
-    total = ledger.unconfirmed_so_far()
-    before, _Reported.unconfirmed = _Reported.unconfirmed, total
-    unconfirmed = total - before if total >= before else total
+    unconfirmed = ledger.newly_unconfirmed()
     return FlushReport(
         delivered=counts["delivered"],
         failed=counts["failed"],

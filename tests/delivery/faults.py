@@ -424,7 +424,7 @@ def exits(scale: float = 1.0) -> Row:
         client = LDClient(config(server.url, spool=folder))
         run = Run(server, client, [f"x.{number}" for number in range(100)], began)
         deadline = time.monotonic() + 60
-        while len(server.keys()) < 100 and time.monotonic() < deadline:
+        while (len(server.keys()) < 100 or ledger.stats().events.pending) and time.monotonic() < deadline:
             flush(0.5)
             time.sleep(0.05)
         run.notes.append(f"exit took {took:.2f} s, silent")

@@ -434,3 +434,29 @@ def test_the_exit_stays_silent_to_the_last_failure(server, tmp_path):
         [sys.executable, "-c", program], env=faults._environment(), timeout=100, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("spool", [False, True], ids=["memory", "spool"])
+def test_an_interrupt_in_the_middle_of_sealing_loses_nothing(server, make, monkeypatch, tmp_path, spool):
+    """Ctrl-C, or a time-out made of a signal, while somebody seals: the next sealing finds everything where it was."""
+    client = make(flush_interval=3600, **({"spool": tmp_path} if spool else {}))
+    engine = client._event_processor._engine
+    client.track("warm", CONTEXT)
+    assert flush(20.0, client).delivered == 1
+    texts, interrupted = Sealer.texts, []
+
+    def once(self, recorded):
+        if not interrupted:
+            interrupted.append(1)
+            raise KeyboardInterrupt
+        return texts(self, recorded)
+
+    monkeypatch.setattr(Sealer, "texts", once)
+    engine._sealer_lock.acquire()  # so that it is this thread which seals
+    client.track("a", CONTEXT, {"n": 1})
+    with pytest.raises(KeyboardInterrupt):
+        engine._seal_now()
+    engine._sealer_lock.release()
+    assert flush(20.0, client).delivered == 1
+    assert server.keys() == {"warm": 1, "a": 1}
+    assert ledger.stats().events.pending == 0
