@@ -429,6 +429,19 @@ def test_a_log_that_is_broken_costs_only_the_message(broken: str) -> None:
     assert dict(read.events.dropped) == {"client_error": 2}
 
 
+def test_strictness_ends_with_its_block() -> None:
+    """A strict recording inside a lenient one, and after it, production's leniency."""
+    with recording() as outer:
+        with recording(strict=True), pytest.raises(StrictError):
+            ld.track_conversion("no number", context="u-1")
+        ld.track_conversion("no number", context="u-1")
+        ld.track_conversion(3, context="u-1")
+    ld.track_conversion("no number", context="u-1")
+
+    assert [3] == outer.values("business.conversion")
+    assert stats().values.discarded == {"not_a_number": 3}
+
+
 def test_a_stand_in_is_taken_for_what_it_stands_for_now() -> None:
     """Flask's proxies and Django's lazy objects answer only within a request; an event may leave after it."""
     local = pytest.importorskip("werkzeug.local")
