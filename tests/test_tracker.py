@@ -14,6 +14,7 @@ import ldinstrument as ld
 from ldinstrument import testing
 from ldinstrument.errors import DefinitionError
 from ldinstrument.ledger import ledger
+from ldinstrument.stores import open_store
 from ldinstrument.testing import RecordingClient
 from ldinstrument.tracker import SessionMetricsTracker
 
@@ -41,23 +42,25 @@ def _fresh():
 @pytest.mark.parametrize("given", [None, [], {}, b"s-1", 1.5, True], ids=repr)
 def test_what_is_no_session_id_is_said_in_one_line(given: Any, caplog: pytest.LogCaptureFixture) -> None:
     """The same with a store and without one; nothing is tracked under it."""
-    for tracker in (SessionMetricsTracker(Recorder()), SessionMetricsTracker(Recorder(), "memory:")):
-        tracker.start_session("user-1", given)
-        tracker.track_interaction(given)
-        assert tracker.end_session(given) is None
+    with open_store("memory:", sweep=False) as store:
+        for tracker in (SessionMetricsTracker(Recorder()), SessionMetricsTracker(Recorder(), store)):
+            tracker.start_session("user-1", given)
+            tracker.track_interaction(given)
+            assert tracker.end_session(given) is None
 
     assert [f"give a text, not a {type(given).__name__}" in one.getMessage() for one in caplog.records] == [True]
 
 
 def test_an_id_may_be_a_number_or_a_uuid() -> None:
     """What a database calls its rows; they are texts from there on."""
-    for tracker in (SessionMetricsTracker(Recorder()), SessionMetricsTracker(Recorder(), "memory:")):
-        for given in (7, UUID(int=7)):
-            tracker.start_session("user-1", given)  # type: ignore[arg-type]
-            tracker.track_interaction(str(given))
-            summary = tracker.end_session(given)  # type: ignore[arg-type]
-            assert summary is not None
-            assert summary["interactions"] == 1
+    with open_store("memory:", sweep=False) as store:  # closed here: its sweeper would report in another test's time
+        for tracker in (SessionMetricsTracker(Recorder()), SessionMetricsTracker(Recorder(), store)):
+            for given in (7, UUID(int=7)):
+                tracker.start_session("user-1", given)  # type: ignore[arg-type]
+                tracker.track_interaction(str(given))
+                summary = tracker.end_session(given)  # type: ignore[arg-type]
+                assert summary is not None
+                assert summary["interactions"] == 1
 
 
 def test_the_recipe_of_launchdarkly_works():
