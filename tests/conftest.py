@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,6 +18,10 @@ from hypothesis import HealthCheck, settings
 
 from ldinstrument import testing
 from ldinstrument.metrics import catalog
+
+# A shell starts what it puts into the background deaf to Ctrl-C, and its children too; some tests press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The SDK honours a proxy even for loopback servers.
 for _name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
