@@ -6,6 +6,7 @@ import gc
 import importlib.util
 import os
 import signal
+import socketserver
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,6 +23,9 @@ from ldinstrument.metrics import catalog
 # A shell starts what it puts into the background deaf to Ctrl-C, and its children too; some tests press it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A test's own server whose client has gone away prints that to the terminal, perhaps while another test reads it.
+socketserver.BaseServer.handle_error = lambda *_: None  # type: ignore[method-assign, assignment]
 
 # The SDK honours a proxy even for loopback servers.
 for _name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
