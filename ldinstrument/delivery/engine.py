@@ -67,10 +67,15 @@ class Engine:
         self._sealer_lock = threading.Lock()
         self._lost: deque[None] = deque()
         self._coordinator: threading.Thread | None = None
-        self.closed = self._finished = self._abandoned = self._adopting = False
+        self._finished = self._abandoned = self._adopting = False
         self._ends_at = float("inf")
         self._sealer = Sealer(self.config)
         self._pid = os.getpid()
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is taken, and no POST begun, any more."""
+        return self._sender.closed
 
     # -- taking events: any thread, also in a forked child ----------------------------------------
     def accept(self, event: Any, *, ours: bool) -> None:
@@ -460,7 +465,6 @@ class Engine:
         """
         self._renew()
         with self._lock:
-            self.closed = True
             self._sender.end()
         self._bell.put(False)
         if self._coordinator is None:
