@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from ..errors import DefinitionError
-from .crowds import watch
 from .keeping import SessionStore
 from .protocol import Rules, Store
 from .sending import Outlet, outlet_for
@@ -108,7 +107,6 @@ def _store(address: str, rules: Rules, bounds: dict[str, Any]) -> Store:
     if address in ("memory:", "memory://"):
         from .memory import MemoryStore
 
-        watch()
         return MemoryStore(rules, **bounds)
     if scheme in ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster", "valkey", "valkeys"):
         return _redis(address, rules)

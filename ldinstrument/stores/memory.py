@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import count, islice
 
 from ..ledger import ledger
-from . import crowds
+from ..delivery.complaints import say
 from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed
 from .records import Gone, Record, closed, gone, merged, parsed, readable
 
@@ -72,7 +72,7 @@ class MemoryStore:
         """Add *delta* to the open session of *key*, or open the next one when that is over."""
         if self._inherited:
             self._inherited = False
-            crowds.forked()
+            _warn_several_workers()
         with self._lock:
             now = self._clock()
             held, began = self._open.get(key) or self._remembered(key, now), now - delta.started_ago
@@ -254,6 +254,15 @@ class MemoryStore:
 
     def close(self) -> None:
         """Nothing to let go of."""
+
+
+def _warn_several_workers() -> None:
+    say(
+        "several_workers",
+        "memory",
+        "several workers keep sessions in memory, each its own: a visitor who meets two of them has two sessions; "
+        "use open_store('sqlite:///path') on one host, or 'redis://...' in a fleet",
+    )
 
 
 def _wall_ms() -> int:

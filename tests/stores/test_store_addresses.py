@@ -154,43 +154,6 @@ def test_sweep_as_cron_runs_it(tmp_path):
         assert (event["metricValue"], event["data"]["sessionId"]) == (2, "s-1")
 
 
-def test_sweep_needs_a_key(tmp_path):
-    """Without a client and a key there is nowhere to send: it says what to set."""
-    with pytest.raises(DefinitionError, match="LAUNCHDARKLY_SDK_KEY"):
-        sweep(tmp_path / "x.db")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="siblings find each other by an abstract socket name")
-def test_sibling_workers_with_memory_are_noticed(tmp_path):
-    """Two processes of one program that keep sessions in memory: the second says so; one alone says nothing."""
-    program = tmp_path / "app.py"
-    program.write_text(
-        textwrap.dedent(
-            """
-            import logging, sys
-            logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(message)s")
-            from ldinstrument.stores import open_store
-            with open_store("memory:"), open_store("memory:"):
-                print("open", flush=True)
-                sys.stdin.readline()
-            """
-        )
-    )
-    command = [sys.executable, str(program)]
-    first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        assert first.stdout is not None
-        assert first.stdout.readline() == "open\n"
-        second = subprocess.run(command, input="\n", capture_output=True, text=True, check=True)
-    finally:
-        alone, _ = first.communicate("\n")
-    third = subprocess.run(command, input="\n", capture_output=True, text=True, check=True)
-
-    assert "several workers keep sessions in memory" in second.stdout
-    assert alone == ""
-    assert third.stdout == "open\n"
-
-
 def test_the_end_of_the_interpreter_reports_what_memory_holds(tmp_path):
     """Short, silent, bounded: sessions in memory leave at exit as abandoned, without anybody closing anything."""
     program = textwrap.dedent(
