@@ -30,7 +30,8 @@ from typing import Any
 import wrapt
 
 import ldinstrument as ld
-from ldinstrument import sessions, strays
+from ldinstrument.sessions import session as sessions
+from ldinstrument.sessions import unattached as strays
 
 now = time.perf_counter
 

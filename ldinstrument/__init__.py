@@ -5,66 +5,68 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
-_HOME = {
-    "Catalog": "metrics",
-    "EventProcessor": "delivery",
-    "Events": "ledger",
-    "FlushReport": "delivery",
-    "LDInstrumentError": "errors",
-    "Metric": "metrics",
-    "Outcome": "outcomes",
-    "Plugin": "delivery",
-    "Session": "sessions",
-    "SessionMetricsTracker": "tracker",
-    "Stats": "ledger",
-    "Summary": "summaries",
-    "Tracker": "emission",
-    "Values": "ledger",
-    "aflush": "delivery",
-    "attach": "delivery",
-    "bootstrap": "plans",
-    "catalog": "metrics",
-    "current_session": "sessions",
-    "flush": "delivery",
-    "launchdarkly_config": "delivery",
-    "open_store": "stores",
-    "propagate": "threads",
-    "session": "scopes",
-    "stats": "registry",
-    "track_conversion": "patterns",
-    "track_feedback": "patterns",
-    "track_interaction": "tasks",
-    "track_revenue": "patterns",
-    "track_satisfaction": "patterns",
-    "track_task": "tasks",
-    "track_task_success": "patterns",
-}
-
 if TYPE_CHECKING:
     from .delivery import EventProcessor, FlushReport, Plugin, aflush, attach, flush, launchdarkly_config
-    from .emission import Tracker
     from .errors import LDInstrumentError
     from .ledger import Events, Stats, Values
-    from .metrics import Catalog, Metric, catalog
-    from .outcomes import Outcome
-    from .patterns import (
+    from .metrics.catalogs import Catalog, catalog
+    from .metrics.metric import Metric
+    from .plans import bootstrap
+    from .sessions.emission import Tracker
+    from .sessions.outcomes import Outcome
+    from .sessions.recipes import (
         track_conversion,
         track_feedback,
         track_revenue,
         track_satisfaction,
         track_task_success,
     )
-    from .plans import bootstrap
-    from .registry import stats
-    from .scopes import session
-    from .sessions import Session, current_session
+    from .sessions.registry import stats
+    from .sessions.scopes import session
+    from .sessions.session import Session, current_session
+    from .sessions.summaries import Summary
+    from .sessions.threads import propagate
     from .stores import open_store
-    from .summaries import Summary
-    from .tasks import track_interaction, track_task
-    from .threads import propagate
+    from .tasks.decorators import track_interaction, track_task
     from .tracker import SessionMetricsTracker
+
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Catalog": "metrics.catalogs",
+    "EventProcessor": "delivery",
+    "Events": "ledger",
+    "FlushReport": "delivery",
+    "LDInstrumentError": "errors",
+    "Metric": "metrics.metric",
+    "Outcome": "sessions.outcomes",
+    "Plugin": "delivery",
+    "Session": "sessions.session",
+    "SessionMetricsTracker": "tracker",
+    "Stats": "ledger",
+    "Summary": "sessions.summaries",
+    "Tracker": "sessions.emission",
+    "Values": "ledger",
+    "aflush": "delivery",
+    "attach": "delivery",
+    "bootstrap": "plans",
+    "catalog": "metrics.catalogs",
+    "current_session": "sessions.session",
+    "flush": "delivery",
+    "launchdarkly_config": "delivery",
+    "open_store": "stores",
+    "propagate": "sessions.threads",
+    "session": "sessions.scopes",
+    "stats": "sessions.registry",
+    "track_conversion": "sessions.recipes",
+    "track_feedback": "sessions.recipes",
+    "track_interaction": "tasks.decorators",
+    "track_revenue": "sessions.recipes",
+    "track_satisfaction": "sessions.recipes",
+    "track_task": "tasks.decorators",
+    "track_task_success": "sessions.recipes",
+}
 
 __all__ = [
     "Catalog",

@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import emission, tasks
 from .ledger import ledger
-from .metrics import STANDARD_METRICS, catalog
-from .registry import forget_open_sessions
-from .sessions import set_current
-from .strays import forget_strays
+from .metrics.catalogs import catalog
+from .metrics.standard import STANDARD_METRICS
+from .sessions import emission
+from .sessions.registry import forget_open_sessions
+from .sessions.session import set_current
+from .sessions.unattached import forget_strays
+from .tasks import decorators as tasks
 
 if TYPE_CHECKING:
     from ldclient import Context
@@ -110,7 +112,7 @@ def reset() -> None:
     """Forget everything global: open sessions, ledger, held events, and the catalog but for the standard metrics."""
     forget_everything()
     tasks.forget_functions()
-    delivery_orphans = sys.modules.get("ldinstrument.delivery.orphans")
+    delivery_orphans = sys.modules.get("ldinstrument.delivery.undelivered")
     if delivery_orphans is not None:
         delivery_orphans.orphanage.forget()
     catalog.clear()

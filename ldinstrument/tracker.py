@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
-from .contexts import as_context, kinds, same
-from .emission import Tracker
 from .errors import DefinitionError, StrictError
 from .ledger import ledger
-from .sessions import Session, declare_session_metrics, open_session
+from .sessions.contexts import as_context, kinds, same
+from .sessions.emission import Tracker
+from .sessions.session import Session, declare_session_metrics, open_session
 from .stores.protocol import Delta
 
 if TYPE_CHECKING:
     from ldclient import Context
 
     from .stores import SessionStore
+
 
 R = TypeVar("R")
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from ldinstrument import testing
-from ldinstrument.metrics import catalog
+from ldinstrument.metrics.catalogs import catalog
 
 # A shell starts what it puts into the background deaf to Ctrl-C, and its children too; some tests press it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

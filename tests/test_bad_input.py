@@ -17,10 +17,10 @@ from ldclient.client import LDClient
 from ldclient.config import Config
 
 import ldinstrument as ld
-from ldinstrument import emission
 from ldinstrument.errors import StrictError
-from ldinstrument.metrics import Metric
-from ldinstrument.registry import stats
+from ldinstrument.metrics.metric import Metric
+from ldinstrument.sessions import emission
+from ldinstrument.sessions.registry import stats
 from ldinstrument.testing import RecordingClient, recording
 
 CIRCLE: dict[str, Any] = {"a": 1}

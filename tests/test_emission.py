@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from ldclient import Context
 
-from ldinstrument import emission, sdk
-from ldinstrument.emission import TokenBucket, emit, handing
+from ldinstrument import sdk
 from ldinstrument.ledger import ledger
-from ldinstrument.metrics import parse_limit
-from ldinstrument.rollups import Emission
+from ldinstrument.metrics.metric import parse_limit
+from ldinstrument.sessions import emission
+from ldinstrument.sessions.emission import emit, handing
+from ldinstrument.sessions.rate_limit import TokenBucket
+from ldinstrument.sessions.rollups import Emission
 from ldinstrument.testing import RecordingClient
 
 USER = Context.create("u-1")

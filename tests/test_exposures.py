@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from ldclient import Context
 
 import ldinstrument as ld
-from ldinstrument import exposure, testing
-from ldinstrument.sessions import Session
+from ldinstrument import testing
+from ldinstrument.sessions import exposure
+from ldinstrument.sessions.session import Session
 
 WHO = st.sampled_from(["ana", "ben"])
 STEPS = st.lists(

@@ -9,15 +9,9 @@ import warnings
 import pytest
 
 from ldinstrument.errors import ConflictingDefinition, DefinitionError
-from ldinstrument.metrics import (
-    STANDARD_METRICS,
-    Catalog,
-    Metric,
-    MetricWarning,
-    catalog,
-    session_metrics,
-    task_metrics,
-)
+from ldinstrument.metrics.catalogs import Catalog, catalog
+from ldinstrument.metrics.metric import Metric, MetricWarning
+from ldinstrument.metrics.standard import STANDARD_METRICS, session_metrics, task_metrics
 
 
 def value(key: str = "area.thing", **fields: object) -> Metric:

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 import ldinstrument as ld
-from ldinstrument.registry import stats
+from ldinstrument.sessions.registry import stats
 from ldinstrument.testing import RecordingClient
 
 

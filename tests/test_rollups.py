@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ldinstrument.metrics import EventRule, Rollup
-from ldinstrument.rollups import MAX_GROUPS, Fold, Group
+from ldinstrument.metrics.catalogs import EventRule
+from ldinstrument.metrics.metric import Rollup
+from ldinstrument.sessions.rollups import MAX_GROUPS, Fold, Group
 
 values = st.lists(
     st.tuples(st.integers(0, 1000), st.integers(-50, 50)), min_size=1, max_size=12, unique_by=lambda v: v[0]

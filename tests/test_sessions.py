@@ -16,11 +16,13 @@ import pytest
 from ldclient import Context
 
 import ldinstrument as ld
-from ldinstrument import accumulator, metrics, registry, sessions
 from ldinstrument.errors import DefinitionError
-from ldinstrument.metrics import Metric
-from ldinstrument.registry import stats
-from ldinstrument.sessions import current_session, entered, open_session
+from ldinstrument.metrics import metric as metrics
+from ldinstrument.metrics.metric import Metric
+from ldinstrument.sessions import accumulator, registry
+from ldinstrument.sessions import session as sessions
+from ldinstrument.sessions.registry import stats
+from ldinstrument.sessions.session import current_session, entered, open_session
 from ldinstrument.testing import RecordingClient
 
 USER = Context.create("u-1")
@@ -634,7 +636,7 @@ def test_an_exposure_in_a_session_joined_again_is_seen_by_the_one_in_between(
     ld_events: RecordingClient, times: int
 ) -> None:
     """A request, a chat in it, and a block of the request again: what the chat holds does not cross its exposure."""
-    from ldinstrument import exposure
+    from ldinstrument.sessions import exposure
 
     ld.catalog.add(value("r.sum", aggregation="sum"))
     with ld.session("u-1", name="request"), ld.session(name="chat") as chat:
@@ -769,7 +771,7 @@ def test_a_wall_clock_set_back_dates_nothing_before_an_exposure(
 
 def test_a_request_around_a_chat_learns_who_it_is(ld_events: RecordingClient) -> None:
     """An exposure inside the innermost session identifies those around it that know nobody; an explicit one shields."""
-    from ldinstrument import exposure
+    from ldinstrument.sessions import exposure
 
     class Exposed:
         reason = {"kind": "FALLTHROUGH", "inExperiment": True}

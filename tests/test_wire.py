@@ -11,7 +11,7 @@ from ldclient.config import Config
 
 import ldinstrument as ld
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag, simple_flag
-from ldinstrument.metrics import Metric
+from ldinstrument.metrics.metric import Metric
 
 FLAG = experiment_flag("exp", ("a", "b"))
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import LDInstrumentError, missing_extra
-from . import streams
+from . import stdio as streams
 
 READER_GONE = 141
 """What a shell calls the end of a program whose reader has gone (128 + SIGPIPE)."""

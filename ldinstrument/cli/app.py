@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..rest.exchange import own_version
+from ..rest.http import own_version
 from . import doctor, local, metrics, plans, sweep
 from .terminal import say
 

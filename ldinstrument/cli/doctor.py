@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ..doctor import Finding, examine, examine_all
-from ..metrics import Metric
+from ..metrics.metric import Metric
 from ..rest import MetricsAPI
 from .plans import declared
 from .terminal import (

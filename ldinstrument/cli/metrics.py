@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal, cast, get_args
 
 import typer
 
-from ..credentials import on_a_terminal
 from ..errors import NotFound
-from ..metrics import Aggregation, Measure, Metric, SuccessCriteria
+from ..metrics.metric import Aggregation, Measure, Metric, SuccessCriteria
 from ..rest import RemoteMetric, json_patch
 from ..rest.bodies import AnyMetric, ClickMetric, MatchKind, PageViewMetric, UrlMatch
+from ..rest.credentials import on_a_terminal
 from .terminal import (
     FAILED,
     AsJson,

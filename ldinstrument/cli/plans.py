@@ -10,14 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import metrics as definitions
 from .. import plans
-from ..credentials import on_a_terminal
-from ..metrics import Metric
-from ..naming import naming_complaints
+from ..metrics import catalogs
+from ..metrics.metric import Metric, naming_complaints
 from ..plans import Change, Plan
+from ..rest.credentials import on_a_terminal
 from ..scan import Scan, scan
-from . import streams
+from . import stdio as streams
 from .terminal import (
     CHANGES,
     DRIFT,
@@ -115,7 +114,7 @@ def apply(
 def declared(targets: Sequence[str] | None) -> Scan:
     """The catalog of *targets*; without any, the default catalog."""
     if not targets:
-        catalog = definitions.catalog
+        catalog = catalogs.catalog
         metrics = tuple(catalog)
         return Scan(metrics, {metric.key: "" for metric in metrics})
     streams.keep_for_answers()

@@ -20,10 +20,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from ..credentials import Host, find_api_host, on_a_terminal
 from ..plans import Progress as Report
 from ..rest import MetricsAPI
-from . import streams
+from ..rest.credentials import Host, find_api_host, on_a_terminal
+from . import stdio as streams
 
 Project = Annotated[
     str | None, typer.Option("--project", "-p", metavar="KEY", help="LaunchDarkly project; else LAUNCHDARKLY_PROJECT.")

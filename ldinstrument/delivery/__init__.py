@@ -9,11 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .configuration import launchdarkly_config
-    from .plugins import Plugin, attach
+    from .configuration import Plugin, attach, launchdarkly_config
+    from .flushing import aflush, flush
     from .processors import EventProcessor
     from .reports import FlushReport, Receipt
-    from .settling import aflush, flush
+
 
 __all__ = [
     "EventProcessor",
@@ -29,11 +29,11 @@ __all__ = [
 _HOMES = {
     "EventProcessor": "processors",
     "FlushReport": "reports",
-    "Plugin": "plugins",
+    "Plugin": "configuration",
     "Receipt": "reports",
-    "aflush": "settling",
-    "attach": "plugins",
-    "flush": "settling",
+    "aflush": "flushing",
+    "attach": "configuration",
+    "flush": "flushing",
     "launchdarkly_config": "configuration",
 }
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..backoff import FIRST_PAUSE, LONGEST_PAUSE
 from ..errors import DefinitionError
-from .gates import FIRST_PAUSE, LONGEST_PAUSE
 
 if TYPE_CHECKING:
     from .reports import Receipt

@@ -10,9 +10,9 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from .. import diagnostics as complaints
 from ..ledger import ledger
 from ..sdk import Intake, Writer, as_json, is_custom
-from . import complaints
 
 MAX_EVENTS = 5000
 MAX_BYTES = 4 * 2**20

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 from ldclient.interfaces import EventProcessor as EventProcessorInterface
 
 from .. import sdk
-from ..emission import disabled, handing
+from ..diagnostics import say
 from ..errors import DefinitionError
 from ..ledger import ledger
-from .complaints import say
-from .engine import Engine
-from .lifetimes import enrol
+from ..sessions.emission import handing
+from ..settings import disabled
+from .flushing import LEFT, flush_async, flush_engines
+from .lifecycle import enrol
 from .options import Options
-from .settling import LEFT, flush_async, flush_engines
+from .worker import Engine
 
 if TYPE_CHECKING:
     from ldclient.interfaces import AsyncEventProcessor

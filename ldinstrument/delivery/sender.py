@@ -9,16 +9,15 @@ from functools import partial
 from typing import Any
 
 from .. import sdk
+from ..backoff import Gate, retry_after
+from ..diagnostics import say
 from ..ledger import ledger
 from .backlog import Backlog
-from .chores import Chores
-from .complaints import say
-from .gates import Gate, retry_after
+from .deferred import Chores, Verdicts
 from .options import Options
-from .orphans import origin_of, orphanage
 from .payloads import Payload
 from .transport import CONNECTIONS, PAYLOAD_ID, Answer, Outstanding, transport_of
-from .verdicts import Verdicts
+from .undelivered import origin_of, orphanage
 
 IDLE_POSTER = 5.0
 MOST_BAD_REQUESTS = 3

@@ -17,11 +17,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .complaints import say
+from ..diagnostics import say
 from .payloads import Payload, join
 
 if TYPE_CHECKING:
     import sqlite3
+
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (origin TEXT, refused INTEGER);

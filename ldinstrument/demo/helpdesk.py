@@ -16,9 +16,10 @@ from urllib.parse import parse_qs
 from ldclient import Context
 from ldclient.client import LDClient
 
-from ..metrics import Metric, catalog
-from ..patterns import track_conversion
-from ..tasks import track_task
+from ..metrics.catalogs import catalog
+from ..metrics.metric import Metric
+from ..sessions.recipes import track_conversion
+from ..tasks.decorators import track_task
 
 FLAG = "assistant-voice"
 SEARCH_HITS = Metric("assistant.search_hits", unit="articles", success_criteria="HigherThanBaseline")

@@ -56,7 +56,7 @@ def play(launchdarkly: Any, visitors: int, advance: Callable[[], None] = lambda:
     from ..delivery import EventProcessor, Plugin, flush
     from ..integrations.wsgi import SessionMiddleware
     from ..plans import bootstrap
-    from ..registry import stats
+    from ..sessions.registry import stats
     from . import helpdesk
 
     address = dict.fromkeys(("base_uri", "events_uri", "stream_uri"), launchdarkly.url)

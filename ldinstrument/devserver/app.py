@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute
 
-from .answers import Refused
+from .responses import Refused
 
 OVERRIDABLE = (b"PATCH", b"PUT", b"DELETE")
 PRIVATE = re.compile(r"/$|/dev(/|$)")

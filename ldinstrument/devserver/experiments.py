@@ -10,10 +10,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from .answers import not_found, now_ms
 from .flags import randomization_kinds
 from .metrics_api import Metrics
 from .projects import link
+from .responses import not_found, now_ms
 from .rest_call import RestCalls
 from .store import Document, Store
 

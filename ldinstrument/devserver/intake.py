@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from .answers import Refused, invalid, now_ms
-from .batches import rows_of, single, split_array, unpacked
+from .event_parsing import rows_of, single, split_array, unpacked
+from .responses import Refused, invalid, now_ms
 from .store import Post
 from .tokens import Access, require_token
 from .work import Work

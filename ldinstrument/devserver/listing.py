@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from .answers import invalid
+from .responses import invalid
 from .store import Document
 
 DEFAULT_LIMIT, MAX_LIMIT = 20, 50

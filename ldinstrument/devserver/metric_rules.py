@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from .answers import Refused, invalid
-from .batches import number
+from .event_parsing import number
+from .responses import Refused, invalid
 from .store import Document
 
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

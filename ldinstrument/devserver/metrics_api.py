@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from .answers import Refused, invalid, not_found, now_ms
 from .listing import DEFAULT_LIMIT, MAX_LIMIT, filters, page_links, sorted_by, whole_number
 from .metric_rules import checked
 from .patches import operations, patched
 from .projects import Projects, link
+from .responses import Refused, invalid, not_found, now_ms
 from .rest_call import RestCalls
 from .store import Document, Store
 

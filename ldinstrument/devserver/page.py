@@ -13,11 +13,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from .answers import decode, invalid, not_found
-from .delivery import sse
+from .flag_delivery import sse
 from .health import findings
 from .listing import whole_number
 from .readout import Readout, read_out
+from .responses import decode, invalid, not_found
 from .store import Document, Store
 from .work import Work
 

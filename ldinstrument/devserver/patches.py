@@ -8,7 +8,7 @@ from typing import Any
 import jsonpatch
 from jsonpointer import JsonPointer, JsonPointerException
 
-from .answers import Refused, invalid
+from .responses import Refused, invalid
 from .store import Document
 
 IMMUTABLE = ("/key", "/kind")

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from .answers import invalid, not_found, now_ms
+from .responses import invalid, not_found, now_ms
 from .rest_call import RestCalls
 from .store import Document, Store
 

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from .answers import Refused, decode, invalid
+from .responses import Refused, decode, invalid
 from .tokens import Access, require_token
 from .work import Work
 

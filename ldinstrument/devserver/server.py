@@ -21,7 +21,8 @@ from .readout import Readout, read_out
 from .store import Document, Event, Post, Store
 
 if TYPE_CHECKING:
-    from .running import Running
+    from .asgi_server import Running
+
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 DEFAULT_PORT = 8030
@@ -266,7 +267,7 @@ class LocalLaunchDarkly:
 def _running_class() -> type[Running]:
     """Starlette and uvicorn load with the first start."""
     try:
-        from .running import Running
+        from .asgi_server import Running
     except ImportError as error:
         if error.name and error.name.split(".")[0] in ("starlette", "uvicorn", "jsonpatch", "jsonpointer"):
             raise missing_extra("dev", error.name.split(".")[0]) from error

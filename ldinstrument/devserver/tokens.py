@@ -8,7 +8,7 @@ from typing import Protocol
 
 from starlette.requests import Request
 
-from .answers import Refused
+from .responses import Refused
 
 NO_TOKEN = re.compile(r"(sdk-|mob-).*|[0-9a-f]{24}|.*\s.*|", re.IGNORECASE | re.DOTALL)
 

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from ..errors import ApiError
-from ..metrics import Metric
+from ..metrics.metric import Metric
 from ..rest import MetricsAPI, RemoteMetric
 from .access import access
 from .checks import METRIC_CHECKS

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from ..errors import Forbidden, NotFound
-from ..metrics import RESERVED_PREFIXES, event_rule
+from ..metrics.catalogs import event_rule
+from ..metrics.metric import RESERVED_PREFIXES
 from ..plans import incompatible
 from ..rest import Difference, differences, metric_body
 from .experiments import used

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..metrics import Metric
+from ..metrics.metric import Metric
 from ..rest import MetricsAPI, RemoteMetric
 
 Status = Literal["ok", "warning", "broken", "unknown"]

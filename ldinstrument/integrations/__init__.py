@@ -2,3 +2,5 @@
 
 Nothing is imported here, so a program that uses one of them does not need, or load, the others.
 """
+
+from __future__ import annotations

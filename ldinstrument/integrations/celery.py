@@ -16,22 +16,23 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from .. import sdk
-from ..contexts import kinds
-from ..emission import Tracker
 from ..errors import missing_extra
 from ..ledger import ledger
-from ..outcomes import Outcome
-from ..registry import end_open_sessions
-from ..sessions import current_session
-from .boundaries import Boundary, RequestSession, visit_of
+from ..sessions.contexts import kinds
+from ..sessions.emission import Tracker
+from ..sessions.outcomes import Outcome
+from ..sessions.registry import end_open_sessions
+from ..sessions.session import current_session
+from .request_session import Boundary, RequestSession, visit_of
+
+if TYPE_CHECKING:
+    from ldclient import Context
+
 
 try:
     from celery import signals
 except ImportError as error:
     raise missing_extra("celery", "celery") from error
-
-if TYPE_CHECKING:
-    from ldclient import Context
 
 HEADER = "ldinstrument"
 START_SECONDS = 2.0

@@ -17,12 +17,16 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ..callables.streams import follow
 from ..errors import DefinitionError, missing_extra
-from ..following import follow
 from ..ledger import ledger
-from ..sessions import set_current
-from .boundaries import REQUEST, Boundary, RequestSession, end_session
+from ..sessions.session import set_current
+from .request_session import REQUEST, Boundary, RequestSession, end_session
 from .visitors import visitors_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 try:
     from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction, sync_to_async
@@ -30,9 +34,6 @@ try:
     from django.utils.module_loading import import_string
 except ImportError as error:
     raise missing_extra("django", "django") from error
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["SessionMiddleware", "end_session", "logged_in", "logged_in_async"]
 

@@ -13,10 +13,10 @@ import sys
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from ..emission import Tracker
 from ..errors import missing_extra
 from ..ledger import ledger
-from .boundaries import REQUEST, Boundary, RequestSession, end_session
+from ..sessions.emission import Tracker
+from .request_session import REQUEST, Boundary, RequestSession, end_session
 from .visitors import Secret, may_be_shared
 from .wsgi import SessionMiddleware
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 from typing import Any
 
 from .. import sdk
-from ..delivery.settling import flush
-from ..emission import disabled
+from ..delivery.flushing import flush
 from ..ledger import ledger
-from ..registry import end_open_sessions
+from ..sessions.registry import end_open_sessions
+from ..settings import disabled
 
 EXIT_TIMEOUT = 2.0
 

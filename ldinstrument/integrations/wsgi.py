@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from ..emission import Tracker, postpone
-from ..following import WatchedIterator
-from .boundaries import REQUEST, Boundary, RequestSession, end_session
+from ..callables.streams import WatchedIterator
+from ..sessions.emission import Tracker, postpone
+from .request_session import REQUEST, Boundary, RequestSession, end_session
 from .visitors import Secret, visitors_of
 
 __all__ = ["SessionMiddleware", "end_session"]

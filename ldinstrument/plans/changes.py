@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import ApiError
-from ..metrics import Metric
+from ..metrics.metric import Metric
 from ..rest import Difference, RemoteMetric
 
 Action = Literal["create", "unchanged", "drift", "error"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ..errors import Forbidden, NotFound
-from ..metrics import Catalog, Metric, default_rollup, event_rule
+from ..metrics.catalogs import Catalog, event_rule
+from ..metrics.metric import Metric, default_rollup
 from ..rest import PAGE, MetricsAPI, RemoteMetric, differences, metric_body
 from .changes import Change, Finer, Plan, Progress
 

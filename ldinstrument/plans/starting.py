@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, overload
 
-from .. import metrics as definitions
-from ..credentials import Token
 from ..errors import LDInstrumentError, PlanError, StrictError
 from ..ledger import ledger, log
-from ..metrics import Metric
+from ..metrics import catalogs
+from ..metrics.metric import Metric
 from ..rest import MetricsAPI
+from ..rest.credentials import Token
 from .applying import carry_out, refuse_errors
 from .changes import Plan
 from .comparing import places, plan
@@ -74,7 +74,7 @@ def bootstrap(
     """
     if disabled() or _held:
         return Plan(project or "", "") if wait else None
-    source = definitions.catalog if catalog is None else catalog
+    source = catalogs.catalog if catalog is None else catalog
     # A snapshot, so that what is created does not depend on how fast the thread starts.
     wanted = list(source)
     place = places(source)

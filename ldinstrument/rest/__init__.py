@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from .api import PAGE, MetricsAPI, json_patch
 from .bodies import AnyMetric, ClickMetric, PageViewMetric, UrlMatch, metric_body
-from .experiments import Experiment
-from .remote import Difference, RemoteMetric, differences
+from .models import Difference, Experiment, RemoteMetric, differences
 
 __all__ = [
     "PAGE",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from ..errors import DefinitionError
-from ..metrics import Metric, SuccessCriteria, check_key
+from ..metrics.metric import Metric, SuccessCriteria, check_key
 
 MatchKind = Literal["exact", "canonical", "substring", "regex"]
 # LaunchDarkly's UrlPost keeps the text under another name per kind.

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
-from ..credentials import Host, Token
+from ..backoff import pause
 from ..errors import (
     ApiError,
     Conflict,
@@ -25,8 +25,8 @@ from ..errors import (
     Unauthorized,
     Unreachable,
 )
-from .exchange import Answer, Fault, Wire, one_line
-from .waiting import pause
+from .credentials import Host, Token
+from .http import Answer, Fault, Wire, one_line
 
 _ERRORS: Mapping[int, type[ApiError]] = {
     400: InvalidRequest,

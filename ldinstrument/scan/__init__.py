@@ -10,9 +10,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..metrics import MetricWarning
+from ..metrics.metric import MetricWarning
 from ..plans import on_hold
-from .finding import Finding, Scan, Undeclared
+from .collector import Finding, Scan, Undeclared
 from .importing import modules
 from .source import Use, uses_in
 

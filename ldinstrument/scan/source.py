@@ -14,7 +14,8 @@ from types import FunctionType, ModuleType
 from typing import Any, Literal
 
 from ..errors import DefinitionError
-from ..metrics import TASK_METRICS, Metric
+from ..metrics.metric import Metric
+from ..metrics.standard import TASK_METRICS
 from .values import Values, is_a
 
 Kind = Literal["task", "session", "event", "pattern", "metric", "dynamic", "invalid"]

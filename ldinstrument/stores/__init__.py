@@ -9,14 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .addresses import open_store, sweep
-    from .keeping import SessionStore
     from .memory import MemoryStore
     from .protocol import Delta, Holdings, Rules, Store, VisitRef
     from .redis import RedisStore
+    from .session_store import SessionStore, aend_request, end_request, end_session
     from .sqlite import SqliteStore
-    from .sweeping import SweepReport
-    from .visits import aend_request, end_request, end_session
+    from .sweeper import SweepReport
+    from .urls import open_store, sweep
+
 
 __all__ = [
     "Delta",
@@ -42,16 +42,16 @@ _HOMES = {
     "MemoryStore": "memory",
     "RedisStore": "redis",
     "Rules": "protocol",
-    "SessionStore": "keeping",
+    "SessionStore": "session_store",
     "SqliteStore": "sqlite",
     "Store": "protocol",
-    "SweepReport": "sweeping",
+    "SweepReport": "sweeper",
     "VisitRef": "protocol",
-    "aend_request": "visits",
-    "end_request": "visits",
-    "end_session": "visits",
-    "open_store": "addresses",
-    "sweep": "addresses",
+    "aend_request": "session_store",
+    "end_request": "session_store",
+    "end_session": "session_store",
+    "open_store": "urls",
+    "sweep": "urls",
 }
 
 

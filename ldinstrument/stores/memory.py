@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
 
+from ..diagnostics import say
 from ..ledger import ledger
-from ..delivery.complaints import say
 from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed
 from .records import Gone, Record, closed, gone, merged, parsed, readable
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from ..delivery.complaints import say
+from ..diagnostics import say
 from ..errors import DefinitionError, missing_extra
 from ..ledger import ledger
 from . import scripts

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..delivery.complaints import say
+from ..diagnostics import say
 from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed
 from .records import Gone, Record, closed, gone, merged, readable
 

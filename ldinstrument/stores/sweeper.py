@@ -11,7 +11,173 @@ from typing import TYPE_CHECKING
 from ..ledger import ledger
 
 if TYPE_CHECKING:
-    from .keeping import SessionStore
+    from .session_store import SessionStore
+
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..backoff import retry_after
+from ..delivery.transport import Answer
+from ..diagnostics import say
+from .circuit_breaker import told
+from .protocol import Rules, Sealed, Store
+from .reporting import Outlet, Sealing, as_payload, as_sealed
+
+BATCH = 100
+LEASE = 60.0
+MAX_AGE = 24 * 3600.0
+MOST_BAD_REQUESTS = 3
+LONGEST_DELAY = 60.0
+
+
+@dataclass(slots=True)
+class SweepReport:
+    """What one sweep did.
+
+    Args:
+        sessions: sealed, that is: reported now or, whatever happens, later under the same payload id.
+        delivered: events that LaunchDarkly has taken.
+        dropped: events that it never will.
+        posts: POSTs made, repeated ones included.
+        complete: nothing was left that could be swept; False after a failure, or at *limit*.
+        error: why it stopped, when it failed: a status or the kind of an exception, never an address or a key.
+    """
+
+    sessions: int = 0
+    delivered: int = 0
+    dropped: int = 0
+    posts: int = 0
+    complete: bool = False
+    error: str = ""
+
+
+class Sweep:
+    """One sweep over one store.
+
+    Args:
+        store: what to sweep.
+        outlet: where payloads leave.
+        rules: name the reason of an end that nobody gave one.
+        owner: a random name; a lease is its.
+        lease: seconds for which nobody else is handed what this sweep works on; longer than a POST may take.
+        pause: called after each batch with the seconds that it took, so that a busy worker can breathe; whether to go
+            on.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        outlet: Outlet,
+        rules: Rules,
+        owner: str,
+        *,
+        lease: float = LEASE,
+        pause: Callable[[float], bool] | None = None,
+    ) -> None:
+        self._store = store
+        self._outlet = outlet
+        self._rules = rules
+        self._owner = owner
+        self._lease = lease
+        self._pause = pause
+        self.report = SweepReport()
+
+    def run(self, limit: int | None = None) -> SweepReport:
+        """Sweep up to *limit* sessions. A failing store or server ends the sweep, it does not raise."""
+        try:
+            while self._leftovers() and not self._reached(limit):
+                started = time.monotonic()
+                if not self._batch(BATCH if limit is None else min(BATCH, limit - self.report.sessions)):
+                    self.report.complete = not self.report.error
+                    break
+                if self._pause is not None and not self._pause(time.monotonic() - started):
+                    break
+        except Exception as error:
+            self.report.error = type(error).__name__
+            say(
+                "sweep",
+                type(error).__name__,
+                f"a sweep of the session store failed ({told(error)}): later again",
+            )
+        return self.report
+
+    def _reached(self, limit: int | None) -> bool:
+        return limit is not None and self.report.sessions >= limit
+
+    def _leftovers(self) -> bool:
+        """Send what was sealed earlier; whether everything that was due has left."""
+        while found := self._store.claim_sealed(4, self._lease, self._owner):
+            for sealed in found:
+                if not self._deliver(sealed):
+                    return False
+        return True
+
+    def _batch(self, size: int) -> int:
+        """Claim, seal, send; how many sessions it were, 0 when there were none or they could not be sent."""
+        while ended := self._store.claim(size, self._lease, self._owner):
+            while ended:
+                sealing = Sealing(ended, self._rules, self._outlet.zipped)
+                sealed, places = sealing.sealed, [one.place for one in ended]
+                lost = self._store.seal(places, [sealed] if sealed else [], self._lease, self._owner)
+                if not lost:
+                    sealing.count()
+                    self.report.sessions += len(ended)
+                    return len(ended) if sealed is None or self._deliver(sealed) else 0
+                # A late request has joined some, or this worker slept beyond its lease: those are handed out anew.
+                ended = [one for one in ended if one.place not in set(lost)]
+        return 0
+
+    def _deliver(self, sealed: Sealed) -> bool:
+        """Send a payload that is stored; whether sending may go on."""
+        if sealed.age > MAX_AGE:
+            self._drop("too_old", sealed)
+            return True
+        answer = self._outlet.post(sealed)
+        self.report.posts += 1
+        if 200 <= answer.status < 300:
+            self._store.acknowledge(sealed.id)
+            self.report.delivered += sealed.events
+            ledger.emitted(sealed.events)
+            ledger.delivered(sealed.events)
+            return True
+        if answer.status == 413:
+            return self._split(sealed)
+        if answer.status == 400 and sealed.attempts >= MOST_BAD_REQUESTS:
+            self._drop("http_400", sealed)
+            return True
+        self._store.postpone(sealed.id, _delay(sealed, answer))
+        self.report.error = str(answer.status or answer.error or "no answer")
+        if answer.status in (401, 403):
+            say(
+                "refused",
+                f"store {answer.status}",
+                f"LaunchDarkly refuses the SDK key (HTTP {answer.status}): ended sessions wait in the store; "
+                "check LAUNCHDARKLY_SDK_KEY",
+            )
+        return False
+
+    def _split(self, sealed: Sealed) -> bool:
+        halves = as_payload(sealed).halves()
+        if halves:
+            self._store.replace(sealed.id, [as_sealed(half) for half in halves])
+        else:
+            self._drop("too_large", sealed)
+        return True
+
+    def _drop(self, reason: str, sealed: Sealed) -> None:
+        self._store.acknowledge(sealed.id)
+        self.report.dropped += sealed.events
+        ledger.emitted(sealed.events)
+        ledger.dropped(reason, sealed.events)
+        say(reason, "store", f"LaunchDarkly will not take a payload of ended sessions ({reason}): dropped and counted")
+
+
+def _delay(sealed: Sealed, answer: Answer) -> float:
+    """When to try again: as the server says, else after 1, 2, 4 ... 60 seconds."""
+    asked = retry_after(answer.headers.get("Retry-After"))
+    return min(LONGEST_DELAY, 2.0 ** max(0, min(sealed.attempts, 10) - 1)) if asked is None else asked
+
 
 SOON = 0.1
 LOOK = 60.0

@@ -12,7 +12,9 @@ import pytest
 
 from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.ledger import ledger
-from ldinstrument.metrics import STANDARD_METRICS, Metric, catalog
+from ldinstrument.metrics.catalogs import catalog
+from ldinstrument.metrics.metric import Metric
+from ldinstrument.metrics.standard import STANDARD_METRICS
 from ldinstrument.rest import MetricsAPI
 
 TOKEN = "api-0f1e2d3c-very-secret"  # made up; tests grep for it

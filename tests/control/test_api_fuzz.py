@@ -17,7 +17,7 @@ from launchdarkly_api.models.metric_rep import MetricRep
 
 from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.errors import ApiError
-from ldinstrument.metrics import Metric, MetricWarning
+from ldinstrument.metrics.metric import Metric, MetricWarning
 from ldinstrument.plans import apply, plan
 from ldinstrument.rest import MetricsAPI, differences
 from ldinstrument.rest.bodies import metric_body

@@ -23,7 +23,8 @@ import pytest
 
 from ldinstrument.cli import main, plans, terminal
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
-from ldinstrument.metrics import STANDARD_METRICS, Metric
+from ldinstrument.metrics.metric import Metric
+from ldinstrument.metrics.standard import STANDARD_METRICS
 from ldinstrument.rest import MetricsAPI
 
 ROOT = Path(__file__).resolve().parents[2]

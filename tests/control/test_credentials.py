@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from ldinstrument.credentials import HOSTS, Host, Token, find_api_host, find_api_token, find_project
 from ldinstrument.errors import CredentialsError
+from ldinstrument.rest.credentials import HOSTS, Host, Token, find_api_host, find_api_token, find_project
 
 US = Host(HOSTS["us"], "test")
 
@@ -186,7 +186,7 @@ def test_the_prompt_does_not_echo(tmp_path: Path) -> None:
     """On a real terminal: the question appears, what is typed does not; and without a terminal nobody is asked."""
     program = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from ldinstrument.credentials import find_api_token\n"
+        "from ldinstrument.rest.credentials import find_api_token\n"
         "t = find_api_token(environ={}, config_file='/nonexistent')\n"
         "print('SOURCE', t.source, len(t.reveal()))\n"
     )

@@ -14,7 +14,7 @@ import requests
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
 from ldinstrument.doctor import Finding, access, examine, examine_all
 from ldinstrument.ledger import ledger
-from ldinstrument.metrics import Metric
+from ldinstrument.metrics.metric import Metric
 from ldinstrument.rest import MetricsAPI
 
 VALUE = Metric("cart.value", unit="dollars", success_criteria="HigherThanBaseline", aggregation="sum")

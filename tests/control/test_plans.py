@@ -20,7 +20,9 @@ import pytest
 from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.errors import CredentialsError, PlanError, Unauthorized, Unreachable
 from ldinstrument.ledger import ledger
-from ldinstrument.metrics import STANDARD_METRICS, Catalog, Metric, catalog
+from ldinstrument.metrics.catalogs import Catalog, catalog
+from ldinstrument.metrics.metric import Metric
+from ldinstrument.metrics.standard import STANDARD_METRICS
 from ldinstrument.plans import apply, bootstrap, plan, starting
 from ldinstrument.rest import MetricsAPI, PageViewMetric, UrlMatch
 
@@ -496,7 +498,7 @@ def test_twenty_processes_at_once(ld: LocalLaunchDarkly, api: MetricsAPI, tmp_pa
     program = (
         "import json, sys, time\n"
         "from ldinstrument.plans import bootstrap\n"
-        "from ldinstrument.metrics import catalog, task_metrics\n"
+        "from ldinstrument.metrics.catalogs import catalog; from ldinstrument.metrics.standard import task_metrics\n"
         "catalog.add(*task_metrics('ai.answer').values())\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
         "plan = bootstrap('default', token='api-x', timeout=60)\n"

@@ -23,6 +23,7 @@ from launchdarkly_api.models.randomization_settings_put import RandomizationSett
 from launchdarkly_api.models.upsert_context_kind_payload import UpsertContextKindPayload
 
 import ldinstrument
+from ldinstrument.backoff import pause
 from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.errors import (
     ApiError,
@@ -36,11 +37,11 @@ from ldinstrument.errors import (
     Unauthorized,
     Unreachable,
 )
-from ldinstrument.metrics import STANDARD_METRICS, Metric, task_metrics
+from ldinstrument.metrics.metric import Metric
+from ldinstrument.metrics.standard import STANDARD_METRICS, task_metrics
 from ldinstrument.rest import MetricsAPI, differences, json_patch
 from ldinstrument.rest.bodies import ClickMetric, PageViewMetric, UrlMatch, metric_body
-from ldinstrument.rest.remote import remote_metric
-from ldinstrument.rest.waiting import pause
+from ldinstrument.rest.models import remote_metric
 
 METRICS = "/api/v2/metrics/*"
 EVERY_KIND = (

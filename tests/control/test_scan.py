@@ -58,7 +58,7 @@ def test_decorators_at_the_top_level(package: Callable[..., str]) -> None:
         a="""
             import ldinstrument as ld
             from ldinstrument import track_task, track_interaction as interaction
-            from ldinstrument.tasks import track_task as direct
+            from ldinstrument.tasks.decorators import track_task as direct
 
             KEY = "from.constant"
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from ldclient import LDClient
 
-from ldinstrument import emission
-from ldinstrument.delivery.orphans import orphanage
+from ldinstrument.delivery.undelivered import orphanage
 from ldinstrument.ledger import ledger
+from ldinstrument.sessions import emission
 
 sys.path.insert(0, str(Path(__file__).parent))
 import faults

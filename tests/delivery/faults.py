@@ -26,7 +26,7 @@ from ldclient import Config, Context, LDClient
 from ldclient.config import HTTPConfig
 
 from ldinstrument.delivery import EventProcessor, FlushReport, Plugin, flush
-from ldinstrument.delivery.lifetimes import engine_of
+from ldinstrument.delivery.lifecycle import engine_of
 from ldinstrument.ledger import ledger
 
 HERE = Path(__file__).parent

@@ -9,10 +9,10 @@ from email.utils import formatdate
 
 import pytest
 
+from ldinstrument.backoff import LONGEST_RETRY_AFTER, Gate, retry_after
 from ldinstrument.delivery.backlog import Backlog
-from ldinstrument.delivery.gates import LONGEST_RETRY_AFTER, Gate, retry_after
-from ldinstrument.delivery.orphans import Orphanage, origin_of
 from ldinstrument.delivery.payloads import Payload, join
+from ldinstrument.delivery.undelivered import Orphanage, origin_of
 
 KEY = "sdk-key"
 

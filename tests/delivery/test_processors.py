@@ -21,9 +21,9 @@ from ldclient.integrations.test_data import TestData
 from ldinstrument.delivery import EventProcessor, FlushReport, Plugin, Receipt, flush
 from ldinstrument.delivery.payloads import Payload, Sealer
 from ldinstrument.delivery.transport import Answer
-from ldinstrument.emission import emit, handing
 from ldinstrument.ledger import ledger
-from ldinstrument.rollups import Emission
+from ldinstrument.sessions.emission import emit, handing
+from ldinstrument.sessions.rollups import Emission
 
 RICH = Context.builder("u-1").name("Ana").set("plan", "pro").set("email", "ana@example.test").private("email").build()
 BARE = Context.create("u-1")

@@ -17,9 +17,9 @@ from ldclient import Config, Context, LDClient
 from ldclient.config import HTTPConfig
 
 from ldinstrument.delivery import EventProcessor, FlushReport, Plugin, aflush, attach, flush
-from ldinstrument.emission import emit
 from ldinstrument.ledger import ledger
-from ldinstrument.rollups import Emission
+from ldinstrument.sessions.emission import emit
+from ldinstrument.sessions.rollups import Emission
 
 CONTEXT = Context.create("u-1")
 TIMEOUT = 0.3
@@ -357,7 +357,7 @@ def test_exit_delivers_and_is_silent(server, tmp_path):
     program.write_text(
         "import ldclient, sys\n"
         "from ldinstrument.delivery import launchdarkly_config\n"
-        "from ldinstrument.sessions import open_session\n"
+        "from ldinstrument.sessions.session import open_session\n"
         "ldclient.set_config(launchdarkly_config('sdk-key', events_only=True))\n"
         "client = ldclient.get()\n"
         "session = open_session(ldclient.Context.create('u-1'), client=client)\n"

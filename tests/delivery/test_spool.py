@@ -312,7 +312,7 @@ def test_a_damaged_body_is_dropped_by_name(server, tmp_path, make):
 
 def faults_origin(url: str) -> str:
     """The origin of a client that `faults.config` makes."""
-    from ldinstrument.delivery.orphans import origin_of
+    from ldinstrument.delivery.undelivered import origin_of
 
     config = faults.config(url)
     return origin_of(config.events_uri, config.sdk_key)

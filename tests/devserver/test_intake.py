@@ -110,7 +110,7 @@ def test_what_is_no_array_of_json_is_refused_and_remembered(http, ld, body, head
 
 
 def test_a_gzip_bomb_is_refused(http, ld, monkeypatch):
-    monkeypatch.setattr("ldinstrument.devserver.batches.MAX_UNPACKED", 1_000_000)
+    monkeypatch.setattr("ldinstrument.devserver.event_parsing.MAX_UNPACKED", 1_000_000)
     bomb = gzip.compress(b"[" + b" " * 5_000_000 + b"]")
     assert http("POST", "/bulk", data=bomb, headers={"Content-Encoding": "gzip"}).status_code == 400
 

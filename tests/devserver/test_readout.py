@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ldclient import Context
 
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
-from ldinstrument.devserver.batches import rows_of
+from ldinstrument.devserver.event_parsing import rows_of
 from ldinstrument.devserver.health import findings
 from ldinstrument.devserver.metric_rules import checked
 from ldinstrument.devserver.readout import distribution, percentile, read_out

@@ -15,7 +15,7 @@ from typing import Any
 
 import ldinstrument as ld
 from ldinstrument.integrations import asgi, flask, wsgi
-from ldinstrument.integrations.boundaries import end_session
+from ldinstrument.integrations.request_session import end_session
 
 CHUNKS = 400
 STEP = 0.01

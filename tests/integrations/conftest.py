@@ -17,8 +17,9 @@ from typing import Any
 import httpx
 import pytest
 
-from ldinstrument import registry, testing
+from ldinstrument import testing
 from ldinstrument.devserver import LocalLaunchDarkly
+from ldinstrument.sessions import registry
 
 
 def _load(name: str) -> Any:

@@ -11,9 +11,11 @@ import httpx
 import pytest
 
 import ldinstrument as ld
-from ldinstrument import sessions, stores, testing
+from ldinstrument import stores, testing
 from ldinstrument.devserver import LocalLaunchDarkly
-from ldinstrument.integrations.asgi import LifespanMiddleware, SessionMiddleware, end_session, session_dependency
+from ldinstrument.integrations.asgi import SessionMiddleware, end_session, session_dependency
+from ldinstrument.integrations.asgi_lifespan import LifespanMiddleware
+from ldinstrument.sessions import session as sessions
 
 
 @pytest.fixture

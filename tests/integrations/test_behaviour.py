@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ldinstrument import registry
+from ldinstrument.sessions import registry
 
 
 def outcome(event: Any) -> tuple[int, int, int]:

@@ -15,10 +15,11 @@ import ldclient
 import pytest
 
 import ldinstrument as ld
-from ldinstrument import registry, stores, testing
+from ldinstrument import stores, testing
 from ldinstrument.devserver import LocalLaunchDarkly
-from ldinstrument.integrations.boundaries import REQUEST
+from ldinstrument.integrations.request_session import REQUEST
 from ldinstrument.integrations.wsgi import SessionMiddleware
+from ldinstrument.sessions import registry
 
 celery = pytest.importorskip("celery")
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 import ldinstrument as ld
-from ldinstrument import registry, stores, testing
+from ldinstrument import stores, testing
 from ldinstrument.errors import DefinitionError
+from ldinstrument.sessions import registry
 
 pytest.importorskip("django")
 
@@ -186,7 +187,8 @@ def test_a_store_that_is_not_used_is_said(user: Any, caplog: pytest.LogCaptureFi
     """An ASGI middleware around Django opens the sessions; behind one for the lifespan only, Django's own does."""
     import httpx
 
-    from ldinstrument.integrations.asgi import LifespanMiddleware, SessionMiddleware
+    from ldinstrument.integrations.asgi import SessionMiddleware
+    from ldinstrument.integrations.asgi_lifespan import LifespanMiddleware
 
     async def get(app: Any) -> None:
         transport = httpx.ASGITransport(app=app)

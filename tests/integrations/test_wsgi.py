@@ -14,8 +14,9 @@ from wsgiref.util import FileWrapper, setup_testing_defaults
 import pytest
 
 import ldinstrument as ld
-from ldinstrument import emission, registry, stores, testing
+from ldinstrument import stores, testing
 from ldinstrument.integrations.wsgi import SessionMiddleware, end_session
+from ldinstrument.sessions import emission, registry
 
 
 @pytest.fixture

@@ -154,13 +154,19 @@ def test_sweep_as_cron_runs_it(tmp_path):
         assert (event["metricValue"], event["data"]["sessionId"]) == (2, "s-1")
 
 
+def test_sweep_needs_a_key(tmp_path):
+    """Without a client and a key there is nowhere to send: it says what to set."""
+    with pytest.raises(DefinitionError, match="LAUNCHDARKLY_SDK_KEY"):
+        sweep(tmp_path / "x.db")
+
+
 def test_the_end_of_the_interpreter_reports_what_memory_holds(tmp_path):
     """Short, silent, bounded: sessions in memory leave at exit as abandoned, without anybody closing anything."""
     program = textwrap.dedent(
         """
         import sys, ldclient
         from ldclient.config import Config
-        from ldinstrument.sessions import open_session
+        from ldinstrument.sessions.session import open_session
         from ldinstrument.stores import end_request, open_store
         ldclient.set_config(Config("sdk-test", base_uri=sys.argv[1], events_uri=sys.argv[1], stream_uri=sys.argv[1],
                                    use_ldd=True, diagnostic_opt_out=True))

@@ -19,7 +19,7 @@ from ldclient.config import Config, HTTPConfig
 from ldinstrument import session
 from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.ledger import ledger
-from ldinstrument.sessions import open_session
+from ldinstrument.sessions.session import open_session
 from ldinstrument.stores import (
     Delta,
     MemoryStore,
@@ -31,13 +31,12 @@ from ldinstrument.stores import (
     open_store,
     sweep,
 )
-from ldinstrument.stores.patience import MAX_WAIT, Late
+from ldinstrument.stores.circuit_breaker import MAX_WAIT, Late
 from ldinstrument.stores.protocol import Sealed
 from ldinstrument.stores.records import parsed
 from ldinstrument.stores.redis import connect
-from ldinstrument.stores.sending import WireOutlet
-from ldinstrument.stores.sweeper import _jittered
-from ldinstrument.stores.sweeping import BATCH, MAX_AGE, Sweep
+from ldinstrument.stores.reporting import WireOutlet
+from ldinstrument.stores.sweeper import BATCH, MAX_AGE, Sweep, _jittered
 from ldinstrument.testing import RecordingClient
 
 

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ldinstrument.stores import Delta, MemoryStore, RedisStore, Rules
-from ldinstrument.stores.keeping import key_of
 from ldinstrument.stores.protocol import Operation
 from ldinstrument.stores.records import group_key, merged, parsed, united
 from ldinstrument.stores.redis import connect
+from ldinstrument.stores.session_store import key_of
 
 AGES = st.integers(0, 100_000)
 WHOLE = st.integers(-(2**40), 2**40).map(float)  # sums of these are exact in any order

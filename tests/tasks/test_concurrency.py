@@ -18,9 +18,11 @@ from typing import Any
 import pytest
 
 import ldinstrument as ld
-from ldinstrument import emission, registry, sessions, strays
-from ldinstrument.outcomes import TaskDefinition
-from ldinstrument.sessions import current_session, entered, set_current
+from ldinstrument.sessions import emission, registry
+from ldinstrument.sessions import session as sessions
+from ldinstrument.sessions import unattached as strays
+from ldinstrument.sessions.outcomes import TaskDefinition
+from ldinstrument.sessions.session import current_session, entered, set_current
 from ldinstrument.testing import RecordingClient
 
 THREADS = 8

@@ -14,9 +14,9 @@ from ldclient import Context
 
 import ldinstrument as ld
 from ldinstrument.errors import DefinitionError, StrictError
-from ldinstrument.metrics import Metric
-from ldinstrument.registry import open_sessions
-from ldinstrument.sessions import current_session, set_current
+from ldinstrument.metrics.metric import Metric
+from ldinstrument.sessions.registry import open_sessions
+from ldinstrument.sessions.session import current_session, set_current
 from ldinstrument.testing import RecordingClient, recording
 
 
@@ -252,7 +252,7 @@ def test_metrics_selects(ld_events: RecordingClient) -> None:
 def test_time_to_the_first_item(how: str, monkeypatch: pytest.MonkeyPatch, ld_events: RecordingClient) -> None:
     """Recorded as soon as it is known, however the stream ends; not before there is an item."""
     now = [0.0]
-    monkeypatch.setattr("ldinstrument.runs.clock", lambda: now[0])
+    monkeypatch.setattr("ldinstrument.tasks.runs.clock", lambda: now[0])
 
     @ld.track_task("k", metrics=("duration", "time_to_first_item"))
     def items() -> Generator[int, None, None]:
@@ -603,8 +603,8 @@ def test_a_failing_run_that_we_cannot_even_note(monkeypatch: pytest.MonkeyPatch)
     def work() -> None:
         raise KeyError("mine")
 
-    monkeypatch.setattr("ldinstrument.runs.Run", lambda *args: 1 / 0)
-    monkeypatch.setattr("ldinstrument.runs.ledger.failure", lambda *args: 1 / 0)
+    monkeypatch.setattr("ldinstrument.tasks.runs.Run", lambda *args: 1 / 0)
+    monkeypatch.setattr("ldinstrument.tasks.runs.ledger.failure", lambda *args: 1 / 0)
     with ld.session("u"), pytest.raises(KeyError, match="mine") as caught:
         work()
     assert caught.value.__context__ is None

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import ldinstrument as ld
-from ldinstrument import following
+from ldinstrument.callables import streams as following
 from ldinstrument.testing import RecordingClient
 
 SUCCESS, FAILURE, CANCELLED, ABANDONED, NOTHING = (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1), (0, 0, 0, 0)
@@ -101,8 +101,8 @@ def test_an_async_call_is_timed_to_its_end(options: dict[str, Any]) -> None:
 def test_the_wait_before_the_first_await_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A coroutine that waits in a list, or a generator that nobody asks yet, has not begun."""
     seconds = iter(range(0, 10_000, 1000))
-    monkeypatch.setattr("ldinstrument.tasks.clock", lambda: float(next(seconds)))
-    monkeypatch.setattr("ldinstrument.runs.clock", lambda: float(next(seconds)))
+    monkeypatch.setattr("ldinstrument.tasks.decorators.clock", lambda: float(next(seconds)))
+    monkeypatch.setattr("ldinstrument.tasks.runs.clock", lambda: float(next(seconds)))
 
     @ld.track_task("k")
     async def work() -> None: ...

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import ldinstrument as ld
-from ldinstrument.outcomes import Outcome, outcome_of
+from ldinstrument.sessions.outcomes import Outcome, outcome_of
 from ldinstrument.testing import RecordingClient
 
 SUCCESS, FAILURE, CANCELLED = (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0)

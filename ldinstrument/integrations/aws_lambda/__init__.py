@@ -15,15 +15,17 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
-from ...emission import Tracker, disabled
 from ...errors import DefinitionError
 from ...ledger import log
-from ...sessions import declare_session_metrics, entered
+from ...sessions.emission import Tracker
+from ...sessions.session import declare_session_metrics, entered
+from ...settings import disabled
 from .extension import Extension, Refused
 from .invocations import NAME, Delivery, Handler, Invocation, check
 
 if TYPE_CHECKING:
     from ldclient import Context
+
 
 __all__ = ["lambda_handler"]
 

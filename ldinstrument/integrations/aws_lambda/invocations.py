@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ...contexts import as_context
 from ...delivery import FlushReport, flush
-from ...emission import Tracker, disabled
 from ...errors import DefinitionError, StrictError
 from ...ledger import ledger
-from ...outcomes import Outcome, outcome_of
-from ...sessions import Session, current_session, open_session
+from ...sessions.contexts import as_context
+from ...sessions.emission import Tracker
+from ...sessions.outcomes import Outcome, outcome_of
+from ...sessions.session import Session, current_session, open_session
+from ...settings import disabled
 from .extension import Extension
 from .watchdog import Watchdog
 

@@ -1,0 +1,197 @@
+"""Metric definitions: what LaunchDarkly must know about an event so that it counts.
+
+The rules come from LaunchDarkly's metrics API (the fields of `MetricPost`), from what its analysis does with them, and
+from the rollups that turn the many values of one session into few events without changing that analysis.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import cast
+
+from ..errors import ConflictingDefinition, DefinitionError
+from ..ledger import ledger
+from .metric import Limit, Metric, Rollup, callers_place
+from .standard import STANDARD_METRICS
+
+# -- the catalog ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class EventRule:
+    """How the values of one event key travel: what all metrics on that key need, taken together."""
+
+    event_key: str
+    numeric: bool
+    counted: bool
+    rollup: Rollup
+    rate: Limit | None
+    analysis_units: frozenset[str]
+    declared: bool = True
+
+
+_FINENESS = {"each": 0, "sum": 1, "mean": 2, "last": 2, "once": 3}
+
+
+def event_rule(event_key: str, metrics: Iterable[Metric]) -> EventRule:
+    """The rule for *event_key*, which feeds *metrics*: the finest rollup and the strictest limit win."""
+    feeding = tuple(metrics)
+    numeric = any(metric.numeric for metric in feeding)
+    wanted = {cast("Rollup", metric.rollup) for metric in feeding if metric.numeric or not numeric}
+    counting = any(metric.measure == "count" and metric.rollup == "each" for metric in feeding)
+    finest = min(wanted, key=_FINENESS.__getitem__)
+    clash = {"mean", "last", "once", "sum"} & wanted
+    rollup: Rollup = "each" if counting or len(clash) > 1 else finest
+    rates = [metric.rate for metric in feeding if metric.rate]
+    rate = min(rates, key=lambda one: one.count / one.seconds) if rates else None
+    units = frozenset(unit for metric in feeding for unit in metric.analysis_units or ())
+    return EventRule(event_key, numeric, not numeric and counting, rollup, rate, units)
+
+
+_RULES_CAP = 10_000
+MAX_IMPLIED = 6_000
+
+
+def _nobodys(event_key: str) -> EventRule:
+    return EventRule(event_key, False, False, "each", None, frozenset(), declared=False)
+
+
+class Catalog:
+    """The metrics that a program needs, by key.
+
+    Adding the same definition twice is fine; two different ones under one key are refused.
+    Safe to use from many threads.
+    """
+
+    def __init__(self, metrics: Iterable[Metric] = ()) -> None:
+        self._lock = threading.RLock()
+        self._metrics: dict[str, Metric] = {}
+        self._feeding: dict[str, dict[str, Metric]] = {}
+        self._places: dict[str, str] = {}
+        self._rules: dict[str, EventRule] = {}
+        self._implied = 0
+        self.add(*metrics)
+
+    def add(self, *metrics: Metric) -> None:
+        """Declare *metrics*.
+
+        Raises:
+            ConflictingDefinition: a different definition stands under the same key; names both places.
+            DefinitionError: something given is not a `Metric`.
+        """
+        place = callers_place()
+        for metric in metrics:
+            if not isinstance(metric, Metric):
+                raise DefinitionError(f"catalog: give Metric objects, not a {type(metric).__name__}")
+            with self._lock:
+                known = self._metrics.get(metric.key)
+                if known is None:
+                    self._put(metric, place)
+                elif known != metric:
+                    raise ConflictingDefinition(
+                        f"two definitions of metric {metric.key!r}: {_differences(known, metric)}; declared at "
+                        f"{self._places[metric.key] or 'an unknown place'} and {place}: "
+                        "make them equal, rename one, or say catalog.replace(metric)"
+                    )
+
+    def replace(self, metric: Metric) -> None:
+        """Put *metric* in the place of whatever stands under its key."""
+        if not isinstance(metric, Metric):
+            raise DefinitionError(f"catalog: give a Metric object, not a {type(metric).__name__}")
+        with self._lock:
+            known = self._metrics.get(metric.key)
+            if known is not None:
+                del self._feeding[known.event][known.key]
+                self._rules.pop(known.event, None)
+            self._put(metric, callers_place())
+
+    def _put(self, metric: Metric, place: str) -> None:
+        self._metrics[metric.key] = metric
+        self._feeding.setdefault(metric.event, {})[metric.key] = metric
+        self._places[metric.key] = place
+        self._rules.pop(metric.event, None)
+
+    def imply(self, name: str, keys: Iterable[str], made: Callable[[], Iterable[Metric]]) -> None:
+        """Declare the metrics that *name*, of a session or a task, implies, but for those that are there already.
+
+        Names may come from outside, so there is a limit to them: beyond it, said once, they are not declared.
+
+        Args:
+            name: the session's name or the task's key.
+            keys: the keys of the metrics.
+            made: makes them; asked only when one is missing.
+        """
+        missing = [key for key in keys if key not in self._metrics]
+        if not missing:
+            return
+        if self._implied + len(missing) > MAX_IMPLIED:
+            ledger.warn(
+                "too_many_names",
+                "",
+                f"{name}: more than {MAX_IMPLIED} metrics are implied by names of sessions and tasks, and LaunchDarkly "
+                "needs each of them: give what varies as id= or data=, not in the name",
+            )
+            return
+        self._implied += len(missing)
+        self.add(*(metric for metric in made() if metric.key in missing))
+
+    def forked(self) -> None:
+        """In a forked child: another thread of the parent may have held the lock."""
+        self._lock = threading.RLock()
+
+    def clear(self) -> None:
+        """Forget every definition."""
+        with self._lock:
+            for table in (self._metrics, self._feeding, self._places, self._rules):
+                table.clear()
+            self._implied = 0
+
+    def get(self, key: str) -> Metric | None:
+        """The metric under *key*, or None."""
+        return self._metrics.get(key)
+
+    def place(self, key: str) -> str:
+        """`file:line` where the metric under *key* was declared; empty when unknown."""
+        return self._places.get(key, "")
+
+    def rule(self, event_key: str) -> EventRule:
+        """How values of *event_key* travel; for a key that nobody declared, each value by itself."""
+        found = self._rules.get(event_key)
+        if found is None:
+            with self._lock:
+                feeding = [*self._feeding.get(event_key, {}).values()]
+                found = event_rule(event_key, feeding) if feeding else _nobodys(event_key)
+                if feeding or len(self._rules) < _RULES_CAP:  # keys that nobody declared may come from outside
+                    self._rules[event_key] = found
+        return found
+
+    def __getitem__(self, key: str) -> Metric:
+        try:
+            return self._metrics[key]
+        except KeyError:
+            raise KeyError(
+                f"no metric {key!r} in the catalog; declare it with catalog.add(Metric({key!r}, ...))"
+            ) from None
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._metrics
+
+    def __iter__(self) -> Iterator[Metric]:
+        with self._lock:
+            return iter([self._metrics[key] for key in sorted(self._metrics)])
+
+    def __len__(self) -> int:
+        return len(self._metrics)
+
+    def __repr__(self) -> str:
+        return f"<Catalog of {len(self)} metrics>"
+
+
+def _differences(one: Metric, other: Metric) -> str:
+    fields = [field for field in Metric.__dataclass_fields__ if getattr(one, field) != getattr(other, field)]
+    return ", ".join(f"{field} is {getattr(one, field)!r} and {getattr(other, field)!r}" for field in fields)
+
+
+catalog = Catalog(STANDARD_METRICS)

@@ -1,0 +1,123 @@
+"""Metric definitions: what LaunchDarkly must know about an event so that it counts.
+
+The rules come from LaunchDarkly's metrics API (the fields of `MetricPost`), from what its analysis does with them, and
+from the rollups that turn the many values of one session into few events without changing that analysis.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+from .metric import Metric
+
+# -- what sessions and tasks emit by themselves --------------------------------------------------
+
+
+SESSION_METRICS = ("duration", "success_rate", "interactions")
+
+
+@functools.lru_cache(maxsize=256)
+def session_metrics(name: str = "session") -> tuple[Metric, Metric, Metric]:
+    """The three metrics of the sessions called *name*: duration, success rate, interactions."""
+    return (
+        Metric(
+            f"{name}.duration",
+            unit="milliseconds",
+            success_criteria="LowerThanBaseline",
+            name=f"{name}: duration",
+            description="From the first to the last activity of a session.",
+        ),
+        Metric(
+            f"{name}.success_rate",
+            unit="percent",
+            success_criteria="HigherThanBaseline",
+            name=f"{name}: success rate",
+            description="Successful interactions of all that succeeded or failed, 0 to 100, per session that had any.",
+        ),
+        Metric(
+            f"{name}.interactions",
+            unit="count",
+            success_criteria="HigherThanBaseline",
+            aggregation="sum",
+            name=f"{name}: interactions",
+            description="Interactions that succeeded or failed, per session.",
+        ),
+    )
+
+
+_TASK_METRICS: dict[str, dict[str, Any]] = {
+    "success_rate": {
+        "unit": "ratio",
+        "success_criteria": "HigherThanBaseline",
+        "description": "1 for a run that succeeded, 0 for one that failed; cancelled and abandoned runs are left out.",
+    },
+    "duration": {
+        "unit": "milliseconds",
+        "success_criteria": "LowerThanBaseline",
+        "description": "Wall time of a finished run, from its start to its end.",
+    },
+    "time_to_first_item": {
+        "unit": "milliseconds",
+        "success_criteria": "LowerThanBaseline",
+        "description": "From the start of a stream to its first item.",
+    },
+}
+
+
+def task_metrics(key: str, which: Iterable[str] = ("success_rate", "duration")) -> dict[str, Metric]:
+    """The metrics that the runs of the task *key* feed, by suffix."""
+    return {
+        suffix: Metric(f"{key}.{suffix}", name=f"{key}: {suffix.replace('_', ' ')}", **_TASK_METRICS[suffix])
+        for suffix in which
+    }
+
+
+TASK_METRICS: tuple[str, ...] = tuple(_TASK_METRICS)
+
+BUSINESS_CONVERSION = Metric(
+    "business.conversion",
+    unit="dollars",
+    success_criteria="HigherThanBaseline",
+    aggregation="sum",
+    name="Conversion value",
+    description="Value of conversions. A conversion rate is an occurrence metric on the same event key.",
+)
+REVENUE_IMPACT = Metric(
+    "revenue.impact",
+    unit="dollars",
+    success_criteria="HigherThanBaseline",
+    aggregation="sum",
+    name="Revenue impact",
+    description="Revenue; `source` in the data says where it came from.",
+)
+USER_SATISFACTION = Metric(
+    "user.satisfaction",
+    unit="percent",
+    success_criteria="HigherThanBaseline",
+    name="User satisfaction",
+    description="Satisfaction score, 0 to 100; `feedbackType` in the data.",
+)
+NEGATIVE_FEEDBACK = Metric(
+    "user.negative_feedback",
+    measure="occurrence",
+    success_criteria="LowerThanBaseline",
+    name="Negative feedback",
+    description="A satisfaction score below 50, or a thumb down.",
+)
+TASK_SUCCESS = Metric(
+    "task.success_rate",
+    unit="ratio",
+    success_criteria="HigherThanBaseline",
+    name="Task success rate",
+    description="1 for success, 0 for failure; `taskType` in the data.",
+)
+STANDARD_METRICS: tuple[Metric, ...] = (
+    *session_metrics(),
+    BUSINESS_CONVERSION,
+    REVENUE_IMPACT,
+    USER_SATISFACTION,
+    NEGATIVE_FEEDBACK,
+    TASK_SUCCESS,
+)

@@ -1,0 +1,155 @@
+"""What a session has been given: entries as they come, folded by the rollups of their metrics, taken out as events.
+
+The hot path appends a tuple to a list and looks at one integer; folding belongs to the end, or to every n-th entry.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from ..ledger import ledger
+from ..metrics.catalogs import EventRule, catalog, event_rule
+from ..metrics.standard import task_metrics
+from .outcomes import OUTCOMES, Outcome, TaskDefinition
+from .rate_limit import within_rate
+from .rollups import Emission, Fold
+
+FOLD_AT = 256
+"""Entries that are held before they are folded: each `track` costs about 20 us, and this bounds the stall."""
+
+clock = time.perf_counter
+
+
+def wall_offset() -> float:
+    """What to add to a clock reading to date it, in milliseconds. The clock is read first: rather late than early."""
+    reading = clock()
+    return (time.time() - reading) * 1000
+
+
+Entry = tuple[Any, Any, Any, Any, Any]
+"""`(TaskDefinition, Outcome, started, ended, data)` or `(EventRule, value, data, recorded, None)`, in clock seconds."""
+
+
+class Accumulator:
+    """Entries, folds and tallies of one session; it says nothing of whose they are, nor where they go.
+
+    Args:
+        limited: each value is subject to its metric's `limit`.
+    """
+
+    __slots__ = (
+        "_entries",
+        "_fold_at",
+        "_folding",
+        "_folds",
+        "_last",
+        "_limited",
+        "_lock",
+        "_offset_ms",
+        "_tallies",
+        "_tasks",
+        "_waiting",
+        "_withheld",
+    )
+
+    def __init__(self, *, limited: bool = False) -> None:
+        self._limited = limited
+        self._lock = threading.RLock()
+        self._entries: list[Entry] = []
+        self._fold_at = FOLD_AT
+        self._folding = False
+        self._folds: dict[str, Fold] = {}
+        self._waiting: list[Emission] = []
+        self._withheld = 0
+        self._tasks: dict[str, list[float]] = {}
+        self._tallies = dict.fromkeys(OUTCOMES, 0)
+        self._last = clock()
+        self._offset_ms = wall_offset()
+
+    # -- folding ---------------------------------------------------------------------------------
+    def _fold(self) -> None:
+        if self._folding:  # a finaliser struck inside: the loop below will find what it appended
+            return
+        self._folding = True
+        try:
+            while self._entries:
+                batch = self._entries[:]
+                del self._entries[: len(batch)]
+                for entry in batch:
+                    if type(entry[0]) is EventRule:
+                        self._fold_value(entry)
+                    else:
+                        self._fold_run(entry)
+        finally:
+            self._folding = False
+
+    def _fold_value(self, entry: Entry) -> None:
+        rule, value, data, at, _ = entry
+        self._last = max(self._last, at)
+        self._into(rule, value, data, at)
+        ledger.recorded()
+
+    def _fold_run(self, entry: Entry) -> None:
+        task, outcome, started, ended, data = entry
+        finished = outcome is Outcome.SUCCESS or outcome is Outcome.FAILURE
+        self._last = max(self._last, ended)
+        if task.interaction:
+            self._tallies[outcome] += 1
+        if not task.key:
+            return
+        tally = self._tasks.setdefault(task.key, [0, 0, 0, 0, 0.0])
+        tally[OUTCOMES.index(outcome)] += 1
+        if not finished:
+            return
+        milliseconds = max(0.0, (ended - started) * 1000)
+        tally[4] += milliseconds
+        ledger.recorded(task.values_per_run)
+        if rule := task.rule("success_rate"):
+            self._into(_declared(rule, task, "success_rate"), float(outcome is Outcome.SUCCESS), data, ended)
+        if rule := task.rule("duration"):
+            self._into(_declared(rule, task, "duration"), milliseconds, data, ended)
+
+    def _into(self, rule: EventRule, value: Any, data: dict[str, Any] | None, at: float) -> None:
+        if self._limited and not within_rate(rule.event_key, rule.rate):
+            self._withheld += 1
+            ledger.discarded("rate_limited")
+            return
+        fold = self._folds.get(rule.event_key)
+        if fold is None or (fold.rule is not rule and fold.rule != rule):
+            if fold is not None:  # the catalog changed under us: what was folded under the old rule leaves under it
+                self._waiting.extend(fold.take())
+            fold = self._folds[rule.event_key] = Fold(rule)
+        fold.add(value, data, self._date(at))
+
+    def _date(self, at: float) -> int:
+        """The wall-clock date of a clock reading: a wall clock set back in between cannot disorder events."""
+        return int(at * 1000 + self._offset_ms)
+
+    # -- taking out; the lock is held ------------------------------------------------------------
+    def _take(self) -> list[Emission]:
+        self._fold()
+        return self._take_folded()
+
+    def _take_folded(self) -> list[Emission]:
+        waiting, self._waiting = self._waiting, []
+        return waiting + [one for fold in self._folds.values() for one in fold.take()]
+
+    def _take_loose(self) -> list[Emission]:
+        loose, self._waiting = self._waiting, []
+        for fold in self._folds.values():
+            if fold.loose:
+                taken, fold.loose = fold.loose, []
+                loose.extend(taken)
+        return loose
+
+
+def _declared(rule: EventRule, task: TaskDefinition, suffix: str) -> EventRule:
+    """*rule*, or that of the task's own metric when the catalog lacks it: cleared (tests), or full."""
+    if rule.declared:
+        return rule
+    own = task_metrics(task.key, (suffix,))[suffix]
+    catalog.imply(task.key, [own.key], lambda: [own])
+    found = catalog.rule(own.event)
+    return found if found.declared else event_rule(own.event, [own])

@@ -1,0 +1,103 @@
+"""LaunchDarkly contexts: who an event belongs to, and when two of them speak of the same.
+
+LaunchDarkly joins an event to an exposure by (context kind, context key). The safe event carries the very context that
+the flags were evaluated with, so contexts here only ever widen; they never contradict.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..ledger import ledger
+
+if TYPE_CHECKING:
+    from ldclient import Context
+
+
+def as_context(who: object) -> Context | None:
+    """*who* as a valid `Context`: a `Context`, a key of kind `user`, or a dict in LaunchDarkly's JSON form.
+
+    None stays None; anything else, and an invalid context, is said once and becomes None.
+    """
+    if who is None:
+        return None
+    from ldclient import Context
+
+    try:
+        context = _built(Context, who)
+    except Exception as error:  # a dict that is no context
+        context, reason = None, f"{type(error).__name__}: {error}"
+    else:
+        reason = "" if context is None else context.error or ""
+    if context is not None and context.valid:
+        return context
+    ledger.warn(
+        "invalid_context",
+        type(who).__name__,
+        f"{type(who).__name__} is no usable context{f' ({reason})' if reason else ''}: "
+        "give an ldclient.Context or a non-empty string key (for a number: str(user_id)); events go to nobody",
+    )
+    return None
+
+
+def _built(kind: type[Context], who: object) -> Context | None:
+    # Frameworks hand out stand-ins (`LocalProxy`, `SimpleLazyObject`) that claim to be what they stand for, and that
+    # answer only within the request: what they stand for now is what counts.
+    if isinstance(who, kind):
+        return who if issubclass(type(who), kind) else kind.from_dict(who.to_dict())
+    if isinstance(who, str):
+        return kind.create(str.__str__(who) if issubclass(type(who), str) else str(who))
+    if isinstance(who, Mapping):
+        return kind.from_dict(dict(who))
+    return None
+
+
+def is_function(given: object) -> bool:
+    """Whether *given* is to be called: a context or a key is not, though a framework's stand-in for one can be."""
+    context = getattr(sys.modules.get("ldclient"), "Context", str)
+    return callable(given) and not isinstance(given, (str, Mapping, context))
+
+
+def kinds(context: Context) -> dict[str, Context]:
+    """The individual contexts of *context*, by kind."""
+    parts = (context.get_individual_context(index) for index in range(context.individual_context_count))
+    return {part.kind: part for part in parts if part is not None}
+
+
+def agree(one: Context, other: Context) -> bool:
+    """Whether both have the same key for every kind they share (also when they share none)."""
+    mine, theirs = kinds(one), kinds(other)
+    return all(mine[kind].key == theirs[kind].key for kind in mine.keys() & theirs.keys())
+
+
+def same(one: Context, other: Context) -> bool:
+    """Whether they agree and share at least one kind: the same somebody."""
+    return agree(one, other) and not kinds(one).keys().isdisjoint(kinds(other))
+
+
+def united(own: Context, seen: Context) -> Context:
+    """*own* and *seen* in one context. For a kind in both, *seen* stands, unless only *own* knows attributes."""
+    mine, theirs = kinds(own), kinds(seen)
+    for kind, part in theirs.items():
+        if kind not in mine or mine[kind].key != part.key or not _bare(part):
+            mine[kind] = part
+    return _joined(list(mine.values()), own)
+
+
+def _joined(parts: list[Context], fallback: Context) -> Context:
+    from ldclient import Context
+
+    whole = parts[0] if len(parts) == 1 else Context.create_multi(*parts)
+    return whole if whole.valid else fallback
+
+
+def _bare(context: Context) -> bool:
+    """Whether *context* is a kind and a key and nothing else."""
+    return set(context.to_dict()) <= {"kind", "key"}
+
+
+def evaluated_context(given: Any) -> Context | None:
+    """The context of an evaluation when it is a valid one (hooks also see what the SDK then refuses)."""
+    return given if getattr(given, "valid", False) is True else None

@@ -1,0 +1,319 @@
+"""`session(...)`: a `with` block, an `async with` block or a decorator around what belongs to one session."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from ..callables.decorating import rebuilt
+from ..callables.streams import notice_frameworks, settled, settled_awaited
+from ..callables.templates import ASYNC_GENERATOR, CALL, COROUTINE, GENERATOR, shaped, stream_shaped
+from ..errors import DefinitionError, StrictError
+from ..ledger import ledger
+from ..metrics.metric import check_key
+from ..settings import disabled
+from .contexts import as_context, is_function
+from .emission import Tracker, postpone
+from .outcomes import Outcome, current_task, is_closing, outcome_of
+from .session import Session, _current, current_session, declare_session_metrics, joinable, open_session, set_current
+
+if TYPE_CHECKING:
+    from ldclient import Context
+
+    from ..callables.decorating import Decorated
+
+
+F = TypeVar("F", bound="Decorated")
+
+
+class Visit:
+    """One stay in a session: it was opened here, or joined; leaving ends it only where it was opened."""
+
+    __slots__ = ("before", "joined", "session", "where")
+
+    def __init__(self, session: Session, *, joined: bool) -> None:
+        self.session = session
+        self.joined = joined
+        self.before: Session | None = None
+        # One session may be stayed in by many threads and tasks at once: each leaves its own stay.
+        self.where = threading.get_ident(), current_task()
+
+    def enter(self) -> None:
+        """Make the session current."""
+        self.before = set_current(self.session)
+
+    def leave(self) -> None:
+        """Restore what was current; in a foreign context, where ours is not current, leave everything alone."""
+        if _current.get() is self.session:
+            set_current(self.before)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """End the session where it was opened: because *error* came out, when there is one."""
+        if self.joined:
+            return
+        if error is None:
+            self.session.end()
+        elif is_closing(error):  # perhaps the garbage collector's doing: emit later, from a safe place
+            postpone(functools.partial(self.session.end, _REASONS[outcome_of(error)]))
+        else:
+            self.session.end(_REASONS[outcome_of(error)])
+
+
+_REASONS = {
+    Outcome.SUCCESS: "ended",  # SystemExit(0)
+    Outcome.FAILURE: "error",
+    Outcome.CANCELLED: "abandoned",  # where it broke off says nothing of how long it takes
+    Outcome.ABANDONED: "ended",  # the consumer of a stream had enough
+}
+
+
+class SessionScope:
+    """What `session(...)` returns: enter it with `with` or `async with`, or decorate with it. Reusable."""
+
+    def __init__(
+        self,
+        context: Any = None,
+        *,
+        id: str | None = None,
+        name: str = "session",
+        data: Mapping[str, Any] | None = None,
+        client: Tracker | None = None,
+        store: Any = None,
+    ) -> None:
+        self._context = context
+        self._id = id
+        self._name = check_key("session name", name)
+        self._data = data
+        self._client = client
+        self._store = _checked_store(store)
+        self._visits: list[Visit] = []
+        self._lock = threading.RLock()
+        declare_session_metrics(name)
+
+    # -- with, async with ------------------------------------------------------------------------
+    def __enter__(self) -> Session:
+        visit = self._visit((), {})
+        with self._lock:
+            self._visits.append(visit)
+        visit.enter()
+        return visit.session
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        visit = self._leaving()
+        if visit is not None:
+            visit.leave()
+            visit.end(error)
+
+    async def __aenter__(self) -> Session:
+        return self.__enter__()
+
+    async def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        self.__exit__(kind, error, traceback)
+
+    def _leaving(self) -> Visit | None:
+        """The visit that ends here: one scope may be entered by many threads and tasks at once."""
+        here, session = (threading.get_ident(), current_task()), _current.get()
+        with self._lock:
+            latest = self._visits[::-1]
+            mine = (
+                next((visit for visit in latest if visit.where == here and visit.session is session), None)
+                or next((visit for visit in latest if visit.where == here), None)
+                or next((visit for visit in latest if visit.session is session), None)
+                or next(iter(latest), None)
+            )
+            if mine is not None:
+                self._visits.remove(mine)
+        return mine
+
+    def _visit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Visit:
+        context = None if disabled() else self._who(args, kwargs)
+        found = None if disabled() else joinable(self._name, context, self._id, self._client)
+        if found is None:
+            opened = open_session(
+                context, id=self._id, name=self._name, data=self._data, client=self._client,
+                outer=current_session(), store=self._store,
+            )  # fmt: skip
+            return Visit(opened, joined=False)
+        inner = current_session()
+        if inner is not None and inner is not found:
+            found.joined_from(inner)
+        if context is not None:
+            found.identify(context)  # it agrees, or it would not join: this names nobody else, it only widens
+        if self._data is not None:
+            found.merge_data(self._data)
+        return Visit(found, joined=True)
+
+    def _who(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Context | None:
+        try:
+            return as_context(self._context(*args, **kwargs) if is_function(self._context) else self._context)
+        except StrictError:
+            raise
+        except Exception as error:
+            ledger.hosts_failure("context= of a session", error, "the session has no identity until identify()")
+            return None
+
+    if not TYPE_CHECKING:  # where it would allow every name
+
+        def __getattr__(self, name: str) -> Any:
+            advice = f": enter it first, with session(...) as s: s.{name}" if hasattr(Session, name) else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{advice}")
+
+    # -- the decorator ---------------------------------------------------------------------------
+    def __call__(self, fn: F) -> F:
+        """Decorate *fn*: each call is a session of its own, to the end of what it returns or yields."""
+        made: F = rebuilt(fn, SessionWrapper(self))
+        return made
+
+    def stay(self, streaming: bool, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Stay:
+        """Begin one call of a decorated function; *streaming*: its steps each end in the context they began in."""
+        return Stay(self._visit(args, kwargs or {}), streaming=streaming)
+
+    def __reduce__(self) -> Any:
+        return _scope, (self._context, self._id, self._name, self._data, self._client, self._store)
+
+
+def _checked_store(store: Any) -> Any:
+    if store is not None and not callable(getattr(store, "receive", None)):
+        raise DefinitionError(
+            f"session: store: give a store, such as ldinstrument.open_store('sqlite:///sessions.db'), "
+            f"not a {type(store).__name__}"
+        )
+    return store
+
+
+def _scope(context: Any, id: str | None, name: str, data: Any, client: Any, store: Any) -> SessionScope:
+    return SessionScope(context, id=id, name=name, data=data, client=client, store=store)
+
+
+_TEMPLATES = {"call": CALL, "coroutine": COROUTINE, "generator": GENERATOR, "async_generator": ASYNC_GENERATOR}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SessionWrapper:
+    """Wraps functions so that each call is a session."""
+
+    scope: SessionScope
+    what: str = "session"
+
+    def wrap(self, fn: Callable[..., Any], kind: str) -> Callable[..., Any]:
+        """A function that runs *fn* in a session."""
+        made: Callable[..., Any] = shaped(
+            _TEMPLATES[kind], fn, self._names(kind), arguments=is_function(self.scope._context)
+        )
+        return made
+
+    def stream(self, kind: str) -> Callable[[Any], Any]:
+        """A function that watches a coroutine or generator that nobody has started yet."""
+        return stream_shaped(_TEMPLATES[kind], self._names(kind))
+
+    def _names(self, kind: str) -> dict[str, Any]:
+        notice_frameworks()
+        begin = functools.partial(self.scope.stay, kind != "coroutine")
+        return {"_begin": begin, "_settle": settled_awaited if kind == "coroutine" else settled}
+
+
+class Stay:
+    """Watches one call or stream: the session is swapped in by value around each resume, and ends with it."""
+
+    __slots__ = ("_mine", "_streaming", "_visit")
+    delegates = False
+
+    def __init__(self, visit: Visit, *, streaming: bool) -> None:
+        self._visit = visit
+        self._mine: Session | None = visit.session
+        self._streaming = streaming
+
+    def resume(self) -> None:
+        """In: remember what the consumer has, put mine in its place."""
+        self._visit.before = set_current(self._mine)
+
+    def pause(self) -> None:
+        """Out: give the consumer its own back, and remember mine (the body may have entered another session).
+
+        A coroutine that ends in a foreign context, where mine is not current, leaves everything alone.
+        """
+        if self._streaming:
+            self._mine = set_current(self._visit.before)
+        else:
+            self._visit.leave()
+            self._streaming = True  # what comes now, if anything, is the stream that the call returned
+
+    def first(self) -> None:
+        """Nothing to note."""
+
+    def unstarted(self) -> None:
+        """The session ends with the stream that nobody wanted."""
+        self._visit.end()
+
+    def returned(self, result: Any) -> None:
+        """The session ends with the stream."""
+        self._visit.end()
+
+    def raised(self, error: BaseException) -> None:
+        """The session ends with the stream; a consumer that had enough is no error."""
+        self._visit.end(error)
+
+
+@overload
+def session(target: F, /) -> F: ...
+
+
+@overload
+def session(
+    target: Context | str | Mapping[str, Any] | None = None,
+    /,
+    *,
+    context: Context | str | Mapping[str, Any] | Callable[..., Any] | None = None,
+    id: str | None = None,
+    name: str = "session",
+    data: Mapping[str, Any] | None = None,
+    client: Tracker | None = None,
+    store: Any = None,
+) -> SessionScope: ...
+
+
+def session(
+    target: Any = None,
+    /,
+    *,
+    context: Any = None,
+    id: str | None = None,
+    name: str = "session",
+    data: Mapping[str, Any] | None = None,
+    client: Tracker | None = None,
+    store: Any = None,
+) -> Any:
+    """Open a session around a block or a function; when it ends, its metrics leave as `track` events.
+
+    `with ld.session("user-123") as s:`, `async with`, `@ld.session`, `@ld.session(context=lambda request: ...)`.
+    Inside a session of the same name and context it joins that one; otherwise the innermost receives.
+
+    Args:
+        target: whose session: an `ldclient.Context`, or a key of kind `user`. A function: decorate it.
+        context: the same, or a callable that is given the decorated function's own arguments.
+        id: the session's id, `sessionId` in the data of its events; random when None.
+        name: the prefix of its metrics: `<name>.duration`, `<name>.success_rate`, `<name>.interactions`.
+        data: goes with its `<name>.*` events.
+        client: takes the events; the `ldclient` singleton at the moment of emission when None.
+        store: keeps a session that outlives this block (see `ldinstrument.stores`).
+
+    Raises:
+        DefinitionError: at definition, for a name that cannot prefix a metric, or a decorated class.
+    """
+    scope = functools.partial(SessionScope, id=id, name=name, data=data, client=client, store=store)
+    if target is not None and context is not None:
+        raise DefinitionError("session: give the context once, as the first argument or as context=")
+    if getattr(target, "__name__", "") == "<lambda>":
+        raise DefinitionError("session: a lambda that says whose session it is goes in as context=lambda ...: ...")
+    if _is_decorated(target):
+        return scope(context)(target)
+    return scope(target if target is not None else context)
+
+
+def _is_decorated(target: Any) -> bool:
+    if isinstance(target, (classmethod, staticmethod, property, functools.cached_property)):
+        return True
+    return is_function(target)

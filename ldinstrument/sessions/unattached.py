@@ -1,0 +1,116 @@
+"""Runs of tasks that no session received: counted, and said once, so that nobody wonders where they went."""
+
+from __future__ import annotations
+
+import threading
+
+from ..ledger import ledger
+from ..settings import disabled
+from .outcomes import Outcome, TaskDefinition
+
+BATCH = 1024
+MAX_KEPT = 10_000
+
+_lock = threading.RLock()
+
+
+class Strays:
+    """Counts the runs of one task without a session.
+
+    All that a run does is `take()`, the `pop` of a list, which needs no lock and leaves nothing to add up later. It
+    raises `IndexError` when nothing is left; `refill()` then counts that run, and provides for the next.
+    """
+
+    __slots__ = ("_counted", "_key", "_left", "_provided", "_values_per_run", "take")
+
+    def __init__(self, key: str, values_per_run: int) -> None:
+        self._key = key
+        self._values_per_run = values_per_run
+        self._left: list[None] = []
+        self._provided = self._counted = 0
+        self.take = self._left.pop
+
+    def refill(self) -> None:
+        """Count the run that found nothing to take, and provide for the next ones."""
+        with _lock:
+            self._left.extend([None] * (BATCH - 1))
+            self._provided += BATCH
+        _count_quiet()
+        self.count()
+
+    def note(self) -> None:
+        """Count one run."""
+        try:
+            self.take()
+        except IndexError:
+            self.refill()
+
+    def count(self) -> None:
+        """Bring what was taken since the last time into the ledger, and say it once."""
+        with _lock:  # two threads that subtract the same would count it twice
+            taken = self._provided - len(self._left)
+            runs, self._counted = taken - self._counted, taken
+        if not runs or disabled():
+            return
+        ledger.without_session(self._key, runs, runs * self._values_per_run)
+        ledger.warn(
+            "no_session",
+            self._key,
+            f"task {self._key!r} ran without a session, so its numbers go nowhere: "
+            "run it inside ld.session(...), or give it context=; stats().without_session counts all such tasks",
+            once=True,  # a program, or a test of one, may have no session at all
+        )
+
+    def forget(self) -> None:
+        """Drop what is not counted yet."""
+        self._left.clear()
+        self._provided = self._counted = 0
+
+
+_known: dict[tuple[str, int], Strays] = {}
+
+quiet: list[TaskDefinition] = []
+"""Runs that ended where no lock may be taken, as in the garbage collector: appending is all that happens there."""
+
+
+def strays_of(task: TaskDefinition) -> Strays:
+    """The counter of this task's runs: one for each key, which a program may make up as it goes, so there is a cap."""
+    with _lock:
+        key = task.key if len(_known) < MAX_KEPT else "..."
+        values = task.values_per_run
+        found = _known.get((task.key, values)) or _known.get((key, values))
+        if found is None:
+            found = _known[key, values] = Strays(key, values)
+        return found
+
+
+def stray(task: TaskDefinition, outcome: Outcome = Outcome.SUCCESS) -> None:
+    """Count one run of *task*; one that was cancelled or abandoned is worth no value."""
+    strays_of(task if outcome.finished else task.unfinished).note()
+
+
+def count_strays() -> None:
+    """Bring the runs without a session into the ledger."""
+    _count_quiet()
+    with _lock:
+        counters = list(_known.values())
+    for one in counters:
+        one.count()
+
+
+def _count_quiet() -> None:
+    with _lock:  # two threads that copied the same runs would count them twice
+        taken = quiet[:]
+        del quiet[: len(taken)]
+    for task in taken:
+        strays_of(task).note()
+
+
+def forget_strays(*, forked: bool = False) -> None:
+    """Drop what is not counted yet: tests, and a forked child, whose parent counts its own."""
+    global _lock
+    if forked:
+        _lock = threading.RLock()
+    quiet.clear()
+    for one in list(_known.values()):
+        one.forget()

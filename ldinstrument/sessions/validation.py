@@ -1,0 +1,257 @@
+"""Data that is safe to send: JSON types only, copied when recorded, so that nobody's later change spoils it.
+
+One value in an event's `data` that JSON cannot carry makes LaunchDarkly's SDK lose the whole batch. Here it costs
+itself.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
+from numbers import Integral, Real
+from typing import Any
+
+from ..errors import StrictError
+from ..ledger import ledger
+from ..metrics.catalogs import EventRule, catalog
+from ..metrics.metric import METRIC_KEY, RESERVED_PREFIXES, Metric
+
+MAX_COUNT = 10_000
+
+
+def measurement(
+    metric: Metric | str, value: Any, data: Mapping[str, Any] | None
+) -> tuple[EventRule, float | int | None, dict[str, Any] | None] | None:
+    """Check one value: `(rule, value, data)`, or None when it cannot be sent (said once and counted)."""
+    if not isinstance(metric, (str, Metric)) or not metric:
+        discard("(no key)", "bad_key", f"give a Metric or its key, not {type(metric).__name__}")
+        return None
+    known = _known(metric)
+    key = known.event if known else str.__str__(metric)  # an enum member is the string it stands for
+    rule = catalog.rule(key)
+    if not rule.declared:
+        if key.startswith(RESERVED_PREFIXES):
+            discard(key, "reserved_prefix", f"{' and '.join(RESERVED_PREFIXES)} are LaunchDarkly's own; choose another")
+            return None
+        _say_undeclared(key)
+        rule = replace(rule, numeric=value is not None)
+    kind = known.measure if known else _kind(rule)
+    if (problem := _problem(kind, value)) is not None:
+        discard(rule.event_key, *problem)
+        return None
+    checked = number(value) if value is not None else None
+    if kind == "count" and checked == 0:
+        return None
+    return rule, checked, copied(data, rule.event_key)
+
+
+def _kind(rule: EventRule) -> str:
+    return "value" if rule.numeric else "count" if rule.counted else "occurrence"
+
+
+def _say_undeclared(key: str) -> None:
+    definition = f"Metric({key!r}, ...)" if METRIC_KEY.fullmatch(key) else f"Metric('a.key', event_key={key!r}, ...)"
+    ledger.warn(
+        "undeclared",
+        key,
+        f"{key}: no metric is declared for it, so LaunchDarkly may ignore it; "
+        f"say ldinstrument.catalog.add({definition}) and create it with bootstrap",
+    )
+
+
+def _known(metric: Metric | str) -> Metric | None:
+    if isinstance(metric, Metric):
+        if metric.key not in catalog:
+            catalog.add(metric)
+        elif catalog[metric.key] != metric:
+            ledger.warn(
+                "two_definitions",
+                metric.key,
+                f"{metric.key}: recorded with a Metric that differs from the catalog's; the catalog's counts",
+            )
+        return catalog[metric.key]
+    return catalog.get(metric) if isinstance(metric, str) else None
+
+
+def _problem(kind: str, value: Any) -> tuple[str, str] | None:
+    """What is wrong with *value* for a metric of this *kind*: `(reason, advice)`."""
+    if kind == "occurrence":
+        if value is None:
+            return None
+        return "value_for_occurrence", "an occurrence takes no value; record it only when it happened"
+    if value is None:
+        return ("no_value", "a value metric needs a number") if kind == "value" else None
+    checked = number(value)
+    if checked is None:
+        return "not_a_number", f"give a finite number, not {type(value).__name__} {_shown(value)}"
+    if kind == "count" and not (checked == int(checked) and 0 <= checked <= MAX_COUNT):
+        return "bad_count", f"a count is a whole number from 0 to {MAX_COUNT}"
+    return None
+
+
+def _shown(value: Any) -> str:
+    """Numbers may be shown; anything else could be somebody's data."""
+    return str(value) if isinstance(value, (bool, float)) else "(a text or an object)"
+
+
+def discard(event_key: str, reason: str, advice: str) -> None:
+    """Count one value as discarded and say once why."""
+    ledger.recorded()
+    ledger.discarded(reason)
+    ledger.warn(reason, event_key, f"{event_key}: {advice}; this value is left out")
+
+
+MAX_BYTES = 16_384
+MAX_DEPTH = 20
+MAX_VALUES = 2_000
+MAX_INT = 2**63 - 1
+
+
+def copied(data: Mapping[str, Any] | None, event_key: str) -> dict[str, Any] | None:
+    """A deep, JSON-safe copy of *data* (at most 16 KiB), or None when there is none.
+
+    What JSON cannot carry (dates, decimals, sets, bytes, circular references, NaN, numbers beyond 64 bits) is left
+    out and named once, and so is what is more than 2,000 values deep or wide.
+    """
+    if data is None:
+        return None
+    try:
+        if not isinstance(data, Mapping):
+            _complain(event_key, "", f"data is a {type(data).__name__}; give a dict")
+            return None
+        return _capped(_Copy(event_key).mapping(data, "", ()), event_key)
+    except StrictError:
+        raise
+    except Exception as error:  # a hostile mapping of the host's
+        _complain(event_key, "", f"data raised {type(error).__name__} while it was copied")
+        return None
+
+
+def number(value: object) -> float | int | None:
+    """*value* as a finite number, or None when it is none: NaN, infinity, booleans, strings and look-alikes are not.
+
+    `Decimal`, `Fraction` and NumPy scalars are numbers. Whole numbers stay whole.
+    """
+    if type(value) is float or type(value) is int:
+        plain: float | int = value
+    elif isinstance(value, (bool, str)) or not isinstance(value, (Real, Decimal)):
+        return None
+    else:
+        try:
+            plain = int(value) if isinstance(value, Integral) else float(value)
+        except (ValueError, OverflowError, ArithmeticError):
+            return None
+    try:
+        if not math.isfinite(plain):
+            return None
+    except OverflowError:  # a whole number beyond every float
+        return None
+    return plain if abs(plain) <= MAX_INT else float(plain)
+
+
+def frozen(data: Mapping[str, Any] | None) -> str:
+    """A text that is equal exactly for equal data: values fold only with equal data."""
+    return json.dumps(data, sort_keys=True) if data else ""
+
+
+class _Unfit(Exception):  # noqa: N818 - never leaves this file
+    """A value that JSON cannot carry."""
+
+
+class _Copy:
+    """One copying: it counts what it has seen, so that wide or shared structures cannot hold up the host."""
+
+    def __init__(self, event_key: str) -> None:
+        self._event_key = event_key
+        self._left = MAX_VALUES
+
+    def mapping(self, data: Mapping[Any, Any], top: str, seen: tuple[int, ...]) -> dict[str, Any]:
+        """Copy a mapping; *top* is the entry of the event's data that it belongs to, *seen* what it is nested in."""
+        out: dict[str, Any] = {}
+        for key, value in data.items():
+            entry = top or (key[:40] if isinstance(key, str) else type(key).__name__)
+            try:
+                out[_key(key)] = self._value(value, entry, (*seen, id(data)))
+            except _Unfit as unfit:
+                _complain(self._event_key, entry, str(unfit))
+            if self._left <= 0:
+                break
+        return out
+
+    def _value(self, value: Any, top: str, seen: tuple[int, ...]) -> Any:
+        self._left -= 1
+        if self._left <= 0:
+            raise _Unfit(f"more than {MAX_VALUES} values")
+        if value is None or type(value) is bool:
+            return value
+        if isinstance(value, str):
+            return _text(value)
+        if isinstance(value, (int, float)):
+            return _plain(value)
+        if id(value) in seen:
+            raise _Unfit("a circular reference")
+        if len(seen) >= MAX_DEPTH:
+            raise _Unfit(f"nested deeper than {MAX_DEPTH}")
+        if isinstance(value, Mapping):
+            return self.mapping(value, top, seen)
+        if isinstance(value, (list, tuple)):
+            return self._items(value, top, (*seen, id(value)))
+        raise _Unfit(f"a {type(value).__name__}")
+
+    def _items(self, values: Any, top: str, seen: tuple[int, ...]) -> list[Any]:
+        out = []
+        for value in values:
+            try:
+                out.append(self._value(value, top, seen))
+            except _Unfit as unfit:
+                _complain(self._event_key, top, str(unfit))
+            if self._left <= 0:
+                break
+        return out
+
+
+def _key(key: Any) -> str:
+    if not isinstance(key, str):
+        raise _Unfit("a key that is no string")
+    return _text(key)
+
+
+def _plain(value: int | float) -> int | float:
+    if isinstance(value, int):
+        if abs(value) > MAX_INT:
+            raise _Unfit("a whole number beyond 64 bits")
+        return int(value)
+    if not math.isfinite(value):
+        raise _Unfit("not a finite number")
+    return float(value)
+
+
+def _text(value: str) -> str:
+    """The text without lone surrogates, which UTF-8 cannot carry."""
+    return str.__str__(value).encode("utf-8", "replace").decode("utf-8")
+
+
+def _capped(safe: dict[str, Any], event_key: str) -> dict[str, Any] | None:
+    """*safe* without its largest entries until it fits into `MAX_BYTES`."""
+    sizes = sorted(((len(json.dumps(value)) + len(key) + 4, key) for key, value in safe.items()), reverse=True)
+    total, left_out = sum(size for size, _ in sizes), 0
+    for size, key in sizes:
+        if total <= MAX_BYTES:
+            break
+        total, left_out = total - size, left_out + 1
+        del safe[key]
+    if left_out:
+        _complain(event_key, sizes[0][1][:40], f"{left_out} of the largest entries, for data has {MAX_BYTES} bytes")
+    return safe or None
+
+
+def _complain(event_key: str, entry: str, what: str) -> None:
+    ledger.warn(
+        "bad_data",
+        f"{event_key} {entry}",
+        f"{event_key}: data{f'[{entry!r}]' if entry else ''} left out: {what}; "
+        "give JSON types (str, int, finite float, bool, None, list, dict)",
+    )

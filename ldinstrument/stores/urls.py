@@ -1,0 +1,145 @@
+"""From an address to a store: `memory:`, `sqlite:///path`, `redis://host:port/0`, `rediss://`, `redis+cluster://`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+
+from ..errors import DefinitionError
+from .protocol import Rules, Store
+from .reporting import Outlet, outlet_for
+from .session_store import SessionStore
+from .sweeper import SweepReport
+
+_SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
+_ADDRESSES = "memory:, sqlite:///path, redis://host:port/0, rediss://... or redis+cluster://..."
+
+
+def open_store(
+    address: str | Path = "memory:",
+    *,
+    idle: float | None = None,
+    maximum: float | None = None,
+    remember: float | None = None,
+    **options: Any,
+) -> SessionStore:
+    """Open a session store.
+
+    Every worker must use the same address and the same times. A Redis address takes `?prefix=` (environments that
+    share a server need one each) and `?timeout=` (seconds, 0.25).
+
+    Args:
+        address: `memory:` (this process only), `sqlite:///path` or a path (the workers of one host), `redis://...`
+            (a fleet; Valkey, too). `sqlite:///x` is relative, `sqlite:////x` absolute.
+        idle: seconds of silence that end a session; 1800.
+        maximum: seconds after which it ends however busy it is; 86400.
+        remember: seconds for which a visitor's last session is remembered, for `previousId`; 86400.
+        options: keywords of `SessionStore`; `max_sessions` of a `memory:` store.
+
+    Raises:
+        DefinitionError: an address that is none, or a time that is not positive.
+        MissingExtra: redis-py is not installed.
+    """
+    times = {"idle": idle, "maximum": maximum, "remember": remember}
+    rules = Rules(**{name: _positive(name, given) for name, given in times.items() if given is not None})
+    bounds = {"max_sessions": options.pop("max_sessions")} if "max_sessions" in options else {}
+    return SessionStore(_store(str(address), rules, bounds), **options)
+
+
+def sweep(
+    store: SessionStore | Store | str | Path,
+    *,
+    client: Any | None = None,
+    sdk_key: str | None = None,
+    limit: int | None = None,
+    idle: float | None = None,
+    maximum: float | None = None,
+    remember: float | None = None,
+) -> SweepReport:
+    """Report what has ended in a store, now and on this thread: for cron, serverless and tests. Never raises for a
+    store or a server that fails; the report says so.
+
+    Args:
+        store: a store, or its address.
+        client: whose connections to use; else those for *sdk_key*; else the `ldclient` singleton's; else those for
+            `LAUNCHDARKLY_SDK_KEY`.
+        sdk_key: of the environment that the sessions belong to.
+        limit: at most so many sessions.
+        idle, maximum, remember: for an address; those that the workers use.
+
+    Raises:
+        DefinitionError: an address that is none, or no SDK key anywhere.
+    """
+    mine = not isinstance(store, SessionStore)
+    keeper = (
+        store
+        if isinstance(store, SessionStore)
+        else _opened(store, {"idle": idle, "maximum": maximum, "remember": remember})
+    )
+    try:
+        return keeper.sweep(limit, client=client, outlet=_outlet(keeper, client, sdk_key))
+    finally:
+        if mine:
+            keeper.close()
+
+
+def _outlet(keeper: SessionStore, client: Any | None, sdk_key: str | None) -> Outlet | None:
+    if client is not None or (sdk_key is None and keeper._way_out(None) is not None):
+        return None
+    return outlet_for(sdk_key)
+
+
+def _opened(store: Store | str | Path, times: dict[str, float | None]) -> SessionStore:
+    if isinstance(store, (str, Path)):
+        return open_store(store, sweep=False, **times)
+    return SessionStore(store, sweep=False)
+
+
+def _positive(name: str, given: float) -> float:
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not given > 0:
+        raise DefinitionError(f"{name}: give seconds above 0, not {given!r}")
+    return float(given)
+
+
+def _store(address: str, rules: Rules, bounds: dict[str, Any]) -> Store:
+    scheme = address.partition(":")[0] if ":" in address else ""
+    if address in ("memory:", "memory://"):
+        from .memory import MemoryStore
+
+        return MemoryStore(rules, **bounds)
+    if scheme in ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster", "valkey", "valkeys"):
+        return _redis(address, rules)
+    if scheme == "sqlite" or not scheme or len(scheme) == 1:  # a drive letter is no scheme
+        from .sqlite import SqliteStore
+
+        return SqliteStore(_path(address, scheme), rules)
+    raise DefinitionError(f"{scheme}: is no session store; use {_ADDRESSES}")
+
+
+def _path(address: str, scheme: str) -> str:
+    path = unquote(urlsplit(address).path).removeprefix("/") if scheme == "sqlite" else address
+    if not path or path == ":memory:":
+        raise DefinitionError("sqlite: name a file, such as sqlite:///sessions.db; without one, use memory:")
+    return path
+
+
+def _redis(address: str, rules: Rules) -> Store:
+    from .redis import RedisStore, connect
+
+    rest = address.partition("://")[2]
+    place, _, query = rest.partition("?")
+    asked = dict(parse_qsl(query, keep_blank_values=True))
+    ours = {name: asked.pop(name) for name in ("prefix", "timeout") if name in asked}
+    asked.pop("decode_responses", None)  # payloads are bytes
+    scheme, cluster, _ = address.partition("://")[0].partition("+cluster")
+    plain = f"{_SCHEMES.get(scheme, scheme)}://{place}" + (f"?{urlencode(asked)}" if asked else "")
+    client = connect(plain, timeout=_seconds(ours.get("timeout", "0.25")), cluster=bool(cluster))
+    return RedisStore(client, rules, prefix=ours.get("prefix", "ldinstrument"))
+
+
+def _seconds(text: str) -> float:
+    try:
+        return _positive("?timeout=", float(text))
+    except ValueError:
+        raise DefinitionError(f"?timeout=: give seconds above 0, not {text!r}") from None
