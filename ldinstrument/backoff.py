@@ -1,4 +1,7 @@
-"""When sending may go on: back-off with jitter, `Retry-After`, and the stop after 401 or 403."""
+"""How long to wait before the next attempt, and what an answer to POST /bulk means.
+
+Serves the event sender, the sweeper of the stores, the REST client and the Lambda extension alike.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,136 @@ import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+from enum import Enum
+
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+LONGEST_RETRY_AFTER = 3600.0
+MOST_BAD_REQUESTS = 3
 
 
-def pause(attempt: int, headers: Mapping[str, str], now: float | None = None) -> float:
-    """Seconds to wait before the next attempt.
+class Disposition(Enum):
+    """What is to be done with a payload after an answer to POST /bulk."""
 
-    The longest wait that the headers ask for, plus jitter so that many processes do not come back at the same moment;
-    without one, or when it lies in the past, exponential from 0.2 s to 10 s with jitter.
+    DELIVERED = "delivered"
+    SPLIT = "split"
+    DROP = "drop"
+    REFUSED_KEY = "refused_key"
+    RETRY = "retry"
+
+
+def disposition(status: int, attempts: int) -> Disposition:
+    """Tell what an answer to POST /bulk means for its payload.
+
+    Args:
+        status: the HTTP status; 0 when there was no answer.
+        attempts: how many answers of status 400 this payload has had, this one included: a proxy
+            may mangle a body once, three times mean that the payload itself is bad.
+    """
+    if 200 <= status < 300:
+        return Disposition.DELIVERED
+    if status == 413:
+        return Disposition.SPLIT
+    if status == 400 and attempts >= MOST_BAD_REQUESTS:
+        return Disposition.DROP
+    return Disposition.REFUSED_KEY if status in (401, 403) else Disposition.RETRY
+
+
+class Backoff:
+    """Back-off state for one server. Not safe for several threads at once.
+
+    While the server fails, one payload at a time goes out as a probe, after 1, 2, 4 ... 60 seconds,
+    each times 0.5 to 1.0 so that a fleet does not come back in step. Times are `time.monotonic`
+    seconds.
+    """
+
+    def __init__(self, first_pause: float = FIRST_PAUSE, longest_pause: float = LONGEST_PAUSE) -> None:
+        self._first = first_pause
+        self._longest = longest_pause
+        self.failures = 0
+        self.not_before = 0.0
+        self.refused_key: str | None = None
+        self._asked_by_server = False
+        self._last_failure = 0.0
+
+    def ready_at(self, key: str) -> float:
+        """Return when the next payload may leave with SDK key *key*: infinity while it is refused."""
+        if self.refused_key is not None:
+            if self.refused_key == key:
+                return float("inf")
+            self.succeeded()
+        return self.not_before
+
+    def succeeded(self) -> None:
+        """Note that the server took a payload."""
+        self.failures, self.not_before, self.refused_key = 0, 0.0, None
+        self._asked_by_server = False
+
+    def failed(self, *, retry_after: float | None = None, lost: bool = False) -> None:
+        """Note that the server, or the way to it, failed.
+
+        Args:
+            retry_after: seconds that it asked for; they only lengthen the pause, because a server
+                whose clock is slow names dates in the past.
+            lost: a connection broke, so the first retry need not wait.
+        """
+        self.failures += 1
+        self._last_failure = time.monotonic()
+        pause = exponential(self.failures - 1, self._first, self._longest)
+        if lost and self.failures == 1:
+            pause = 0.0
+        asked = min(retry_after or 0.0, LONGEST_RETRY_AFTER)
+        self._asked_by_server = asked > pause
+        self.not_before = self._last_failure + max(pause, asked)
+
+    def refused(self, key: str) -> None:
+        """Note a 401 or 403: *key* will not do, however often it is tried."""
+        self.refused_key = key
+
+    def shorten(self) -> None:
+        """Shorten a pause for a waiting flush: never a `Retry-After`, never below the first pause."""
+        if not self._asked_by_server:
+            self.not_before = min(self.not_before, self._last_failure + self._first / 2)
+
+
+def exponential(failures: int, first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> float:
+    """Return *first* times 2 to the power of *failures* seconds, at most *longest*, with jitter.
+
+    The jitter is a factor from 0.5 to 1.0.
+    """
+    return min(longest, first * 2.0 ** max(0, min(failures, 20))) * random.uniform(0.5, 1.0)
+
+
+def retry_delay(failures: int, headers: Mapping[str, str]) -> float:
+    """Return the seconds to wait after *failures* failures in a row: as the server asks, else exponential."""
+    asked = retry_after(headers.get("Retry-After"))
+    return exponential(failures - 1) if asked is None else asked
+
+
+def retry_after(value: str | None, now: float | None = None) -> float | None:
+    """Return the seconds that a `Retry-After` header asks for, at most `LONGEST_RETRY_AFTER`.
+
+    Args:
+        value: seconds or an HTTP date (RFC 9110, section 10.2.3).
+        now: epoch seconds to subtract from a date; by default this machine's clock.
+
+    Returns:
+        None when the header is absent or neither of both.
+    """
+    text = (value or "").strip()
+    if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII):
+        return min(LONGEST_RETRY_AFTER, float(text[:12]))
+    moment = _http_date(text)
+    if moment is None:
+        return None
+    return min(LONGEST_RETRY_AFTER, max(0.0, moment - (time.time() if now is None else now)))
+
+
+def rest_pause(attempt: int, headers: Mapping[str, str], now: float | None = None) -> float:
+    """Return the seconds to wait before the next attempt of a REST call.
+
+    The longest wait that the headers ask for, plus jitter so that many processes do not come back
+    at the same moment; without one, or when it lies in the past, exponential from 0.2 s to 10 s.
 
     Args:
         attempt: 0 after the first attempt.
@@ -23,12 +149,14 @@ def pause(attempt: int, headers: Mapping[str, str], now: float | None = None) ->
         now: epoch seconds; by default the server's own `Date`, or else this machine's clock.
     """
     now = _server_time(headers) if now is None else now
-    asked = max(_retry_after(headers, now), _reset(headers, "X-Ratelimit-Reset", now),
-                _reset(headers, "X-Ratelimit-Auth-Token-Reset", now))  # fmt: skip
+    asked = max(
+        retry_after(headers.get("Retry-After"), now) or 0.0,
+        _reset(headers, "X-Ratelimit-Reset", now),
+        _reset(headers, "X-Ratelimit-Auth-Token-Reset", now),
+    )
     if asked > 0:
         return asked + random.uniform(0.0, min(2.0, 0.1 + asked / 4))
-    backoff: float = min(10.0, 0.2 * 2 ** min(attempt, 10))
-    return random.uniform(backoff / 2, backoff)
+    return exponential(attempt, first=0.2, longest=10.0)
 
 
 def _reset(headers: Mapping[str, str], name: str, now: float) -> float:
@@ -39,95 +167,13 @@ def _reset(headers: Mapping[str, str], name: str, now: float) -> float:
     return moment - now if math.isfinite(moment) else 0.0
 
 
-def _retry_after(headers: Mapping[str, str], now: float) -> float:
-    text = headers.get("Retry-After", "").strip()
-    if re.fullmatch(r"\d{1,9}(\.\d+)?", text):
-        return float(text)
-    moment = _moment(text)
-    return 0.0 if moment is None else moment - now
-
-
 def _server_time(headers: Mapping[str, str]) -> float:
-    moment = _moment(headers.get("Date", ""))
+    moment = _http_date(headers.get("Date", ""))
     return time.time() if moment is None else moment
 
 
-def _moment(text: str) -> float | None:
+def _http_date(text: str) -> float | None:
     try:
         return parsedate_to_datetime(text).timestamp()
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-FIRST_PAUSE = 1.0
-LONGEST_PAUSE = 60.0
-LONGEST_RETRY_AFTER = 3600.0
-
-
-class Gate:
-    """One server's mood. Not safe for several threads at once; times are `time.monotonic` seconds.
-
-    While the server fails, one payload at a time goes out to probe it, after 1, 2, 4 ... 60 seconds, each times 0.5
-    to 1.0 so that a fleet does not come back in step.
-    """
-
-    def __init__(self, first_pause: float = FIRST_PAUSE, longest_pause: float = LONGEST_PAUSE) -> None:
-        self._first = first_pause
-        self._longest = longest_pause
-        self.failures = 0
-        self.not_before = 0.0
-        self.refused_key: str | None = None
-        self._told = False
-        self._last = 0.0
-
-    def opens_at(self, key: str) -> float:
-        """When the next payload may leave with SDK key *key*: infinity while that key is refused."""
-        if self.refused_key is not None:
-            if self.refused_key == key:
-                return float("inf")
-            self.succeeded()
-        return self.not_before
-
-    def succeeded(self) -> None:
-        """The server took a payload."""
-        self.failures, self.not_before, self.refused_key, self._told = 0, 0.0, None, False
-
-    def failed(self, *, retry_after: float | None = None, lost: bool = False) -> None:
-        """The server, or the way to it, failed.
-
-        Args:
-            retry_after: seconds that it asked for; they only lengthen the pause, because a server whose clock is slow
-                names dates in the past.
-            lost: a connection broke, so the first retry need not wait.
-        """
-        self.failures += 1
-        self._last = time.monotonic()
-        pause = min(self._longest, self._first * 2 ** min(self.failures - 1, 20)) * random.uniform(0.5, 1.0)
-        if lost and self.failures == 1:
-            pause = 0.0
-        asked = min(retry_after or 0.0, LONGEST_RETRY_AFTER)
-        self._told = asked > pause
-        self.not_before = self._last + max(pause, asked)
-
-    def refused(self, key: str) -> None:
-        """401 or 403: *key* will not do, however often it is tried."""
-        self.refused_key = key
-
-    def hurry(self) -> None:
-        """Somebody waits for a flush: shorten a back-off, never a `Retry-After`, and never below the first pause."""
-        if not self._told:
-            self.not_before = min(self.not_before, self._last + self._first / 2)
-
-
-def retry_after(value: str | None) -> float | None:
-    """Seconds that a `Retry-After` header asks for, given as seconds or as an HTTP date; None when it does not."""
-    if not value:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, IndexError):
         return None

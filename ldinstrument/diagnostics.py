@@ -1,22 +1,220 @@
-"""Manners: what may be said, and who may wait."""
+"""What the host's developers are told: warnings logged once, bugs of ours, and where they were caused.
+
+One logger, `ldinstrument`. Nothing here raises into the host, but for `StrictError` under `strict`.
+"""
 
 from __future__ import annotations
 
+import functools
+import logging
 import sys
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType, MappingProxyType, TracebackType
+from typing import ParamSpec
 
 from .errors import StrictError
-from .ledger import ledger, log
+
+P = ParamSpec("P")
+
+MOST_WARNINGS = 1000
+LONGEST_SUBJECT = 200
+LONGEST_LINE = 600
+_PACKAGE = str(Path(__file__).resolve().parent)
+
+log = logging.getLogger("ldinstrument")
 
 
-def say(cause: str, subject: str, message: str) -> None:
-    """Say *message* once per (*cause*, *subject*); with `strict`, log it each time."""
+class Diagnostics:
+    """The table of warnings, by (cause, subject), with its own lock.
+
+    The lock is re-entrant: a finaliser that the garbage collector runs in here may warn, too.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.strict = False
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def clear(self) -> None:
+        """Forget every warning (tests, and a forked child)."""
+        with self.lock:
+            self._counts = Counter()
+
+    def forked(self) -> None:
+        """Begin afresh in a forked child: a thread of the parent may have held the lock."""
+        self.lock = threading.RLock()
+        self.clear()
+
+    def counts(self) -> Mapping[tuple[str, str], int]:
+        """Return how often each warning would have been logged, by (cause, subject)."""
+        with self.lock:
+            return MappingProxyType(dict(self._counts))
+
+    def count(self, cause: str, subject: str, *, once_per_cause: bool = False) -> bool:
+        """Count a warning; tell whether it is the first of its (*cause*, *subject*)."""
+        with self.lock:
+            # The subject may come from outside (an event key): a cap keeps the table small.
+            entry = (cause, subject[:LONGEST_SUBJECT])
+            if entry not in self._counts and len(self._counts) >= MOST_WARNINGS:
+                entry = (cause, "...")
+            known = entry in self._counts
+            if once_per_cause:
+                known = known or any(counted == cause for counted, _ in self._counts)
+            self._counts[entry] += 1
+            return not known
+
+
+diagnostics = Diagnostics()
+
+
+def warn_once(cause: str, subject: str, message: str, *, once_per_cause: bool = False) -> None:
+    """Log *message* once per (*cause*, *subject*), count it always; under `strict`, raise it instead.
+
+    Args:
+        cause: the kind of warning.
+        subject: what it is about.
+        message: one line that says what to do.
+        once_per_cause: log it for the first subject only.
+
+    Raises:
+        StrictError: when `strict` is set, so that a test sees what production would only log.
+    """
+    if diagnostics.strict:
+        raise StrictError(one_line(message))
+    if diagnostics.count(cause, subject, once_per_cause=once_per_cause):
+        _log(logging.WARNING, one_line(message))
+
+
+def log_once(cause: str, subject: str, message: str) -> None:
+    """Log *message* once per (*cause*, *subject*) and never raise: for threads that nobody waits for.
+
+    Under `strict` it is logged each time.
+    """
+    if diagnostics.strict:
+        log.warning("%s", one_line(message))
+    else:
+        warn_once(cause, subject, message)
+
+
+def warn_user_code(what: str, error: BaseException, consequence: str) -> None:
+    """Log once, with its line, that something which the host gave us raised, and what that costs."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
+    warn_once("host", what, f"{what} raised {type(error).__name__}{place}: {consequence}; fix it there")
+
+
+def log_internal_error(where: str, error: BaseException) -> None:
+    """Log a bug of ours once per place and kind; it must never reach the host."""
+    if diagnostics.count(f"internal:{where}", type(error).__name__):
+        _log(
+            logging.ERROR,
+            f"ldinstrument bug in {where}: {type(error).__name__}; some values were not recorded. "
+            "Please report this traceback",
+            error,
+        )
+
+
+def _log(level: int, message: str, error: BaseException | None = None) -> None:
     try:
-        ledger.warn(cause, subject, message)
-    except StrictError:
-        log.warning("%s", message)
+        log.log(level, "%s", message, exc_info=error)
+    except Exception:  # noqa: S110 - a filter or handler of the host's is broken: nowhere to say so
+        pass
+
+
+def one_line(text: str, longest: int = LONGEST_LINE) -> str:
+    """Return *text* as one printable line of bounded length: keys in it may come from outside."""
+    half = longest // 2
+    short = text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in short)
+
+
+# -- the guard between us and the host -------------------------------------------------------------
+
+
+class guard:  # noqa: N801 - used as a statement: with guard("flush"): ...
+    """Keep an exception of ours from the host: log it as a bug *where* it happened, and go on.
+
+    `StrictError` passes, and so does what is no `Exception`.
+    """
+
+    __slots__ = ("_where", "failed")
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self.failed = False
+
+    def __enter__(self) -> guard:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if error is None or isinstance(error, StrictError) or not isinstance(error, Exception):
+            return False
+        self.failed = True
+        log_internal_error(self._where, error)
+        return True
+
+
+def never_raises(method: Callable[P, None]) -> Callable[P, None]:
+    """Guard a public *method*; a call with wrong arguments is left out and logged once."""
+
+    @functools.wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            method(*args, **kwargs)
+        except StrictError:
+            raise
+        except Exception as error:
+            trace = error.__traceback__
+            if isinstance(error, TypeError) and trace is not None and trace.tb_next is None:
+                # The arguments did not fit: the method itself never began.
+                warn_once("wrong_call", method.__name__, f"{error}; the call is left out")
+            else:
+                log_internal_error(method.__name__, error)
+
+    return call
+
+
+# -- whose line it is ------------------------------------------------------------------------------
+
+
+def _is_ours(frame: FrameType) -> bool:
+    name = frame.f_code.co_filename
+    return name.startswith(_PACKAGE) or name == "<string>"  # "<string>": compiled wrappers
+
+
+def caller_depth() -> int:
+    """Return the `stacklevel` of the first frame outside this package, for `warnings.warn`."""
+    depth, frame = 1, sys._getframe(1)
+    while frame.f_back and _is_ours(frame):
+        frame, depth = frame.f_back, depth + 1
+    return depth
+
+
+def caller_place() -> str:
+    """Return `file:line` of the first frame outside this package; empty when there is none."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame and _is_ours(frame):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else ""
+
+
+def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn with the line of the first caller outside this package."""
+    warnings.warn(message, category, stacklevel=caller_depth())
 
 
 def on_event_loop() -> bool:
-    """Whether this thread is running an event loop, which must not wait."""
+    """Tell whether this thread is running an event loop, which must not wait."""
     asyncio = sys.modules.get("asyncio")
     return asyncio is not None and asyncio._get_running_loop() is not None

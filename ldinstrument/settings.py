@@ -1,13 +1,75 @@
-"""From a value to `track`: which client, for whom, dated when, and counted where.
+"""Read the environment, once for everybody: switches, the local LaunchDarkly's URL, loopback.
 
-No function here raises into the host, and none waits: without a client, events are held (bounded) until one appears.
+An empty or blank variable counts as unset, white space around a value is dropped.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from .errors import DefinitionError
+
+ON = ("1", "true", "yes", "on")
+LOCAL_URL = "LDINSTRUMENT_URL"
+
+
+def variable(name: str, environ: Mapping[str, str] | None = None) -> str | None:
+    """Return the stripped value of the environment variable *name*; None when unset or blank."""
+    return ((os.environ if environ is None else environ).get(name) or "").strip() or None
+
+
+def switch(name: str) -> bool:
+    """Tell whether *name* is one of `1`, `true`, `yes`, `on`, in any case."""
+    return (variable(name) or "").lower() in ON
 
 
 def disabled() -> bool:
-    """Whether `LDINSTRUMENT_DISABLED` makes everything inert; read each time, so a test can switch it."""
-    return os.environ.get("LDINSTRUMENT_DISABLED", "").lower() in ("1", "true", "yes", "on")
+    """Tell whether `LDINSTRUMENT_DISABLED` makes everything inert."""
+    return switch("LDINSTRUMENT_DISABLED")
+
+
+def debug() -> bool:
+    """Tell whether `LDINSTRUMENT_DEBUG` asks for a log line per event."""
+    return switch("LDINSTRUMENT_DEBUG")
+
+
+def local_url(environ: Mapping[str, str] | None = None) -> str | None:
+    """Return the URL of the local LaunchDarkly, without a trailing slash; None when none is named.
+
+    Raises:
+        DefinitionError: `LDINSTRUMENT_URL` is no URL of a server on this machine.
+    """
+    value = variable(LOCAL_URL, environ)
+    if value is None:
+        return None
+    url = value if "://" in value else f"http://{value}"
+    try:
+        parts = urlsplit(url)
+        hostname, _ = parts.hostname or "", parts.port
+    except ValueError:
+        hostname = ""
+    if not hostname or not url.isprintable() or " " in url:
+        raise DefinitionError(f"{LOCAL_URL}: write a URL such as http://127.0.0.1:8030")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise DefinitionError(f"{LOCAL_URL}: give scheme and host only: http://127.0.0.1:8030")
+    if parts.scheme not in ("http", "https"):
+        raise DefinitionError(f"{LOCAL_URL}: use http or https: http://127.0.0.1:8030")
+    if not is_loopback(hostname):
+        raise DefinitionError(
+            f"{LOCAL_URL} is for a local LaunchDarkly only, and {hostname} is not a loopback address; for any other "
+            "set LAUNCHDARKLY_BASE_URI, LAUNCHDARKLY_EVENTS_URI, LAUNCHDARKLY_STREAM_URI and LAUNCHDARKLY_API_HOST"
+        )
+    return url.rstrip("/")
+
+
+def is_loopback(hostname: str) -> bool:
+    """Tell whether *hostname* is this machine, judged by its spelling (no look-up)."""
+    if hostname.lower() == "localhost":
+        return True
+    try:
+        return ip_address(hostname.strip("[]")).is_loopback
+    except ValueError:
+        return False

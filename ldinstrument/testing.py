@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .diagnostics import diagnostics
 from .ledger import ledger
 from .metrics.catalogs import catalog
 from .metrics.standard import STANDARD_METRICS
@@ -88,14 +89,14 @@ def recording(*, strict: bool = False) -> Iterator[RecordingClient]:
         strict: raise `StrictError` where production would only log a complaint.
     """
     client = RecordingClient()
-    before, strict_before = emission.set_recorder(client), ledger.strict
-    ledger.strict = strict
+    before, strict_before = emission.set_recorder(client), diagnostics.strict
+    diagnostics.strict = strict
     try:
         yield client
     finally:
         emission.settle()
         emission.set_recorder(before)
-        ledger.strict = strict_before
+        diagnostics.strict = strict_before
 
 
 def forget_everything() -> None:
@@ -104,7 +105,8 @@ def forget_everything() -> None:
     forget_strays()
     emission.forget()
     ledger.clear()
-    ledger.strict = False
+    diagnostics.clear()
+    diagnostics.strict = False
     set_current(None)
 
 

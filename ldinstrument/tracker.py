@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
+from .diagnostics import log_internal_error, warn_once
 from .errors import DefinitionError, StrictError
 from .ledger import ledger
 from .sessions.contexts import as_context, kinds, same
@@ -131,7 +132,7 @@ class _Held:
 
     def _evict(self, crowded: Session) -> None:
         ledger.evicted()
-        ledger.warn(
+        warn_once(
             "evicted", "SessionMetricsTracker", f"more than {self._max} tracked sessions: end yours, or use a store"
         )
         crowded.end("abandoned")
@@ -212,7 +213,7 @@ def _checked(session_id: object) -> str | None:
     """Ids travel to other processes, so they are text; what cannot be one is said once, and nobody's session."""
     if isinstance(session_id, (str, int, UUID)) and not isinstance(session_id, bool):
         return str(session_id)
-    ledger.warn(
+    warn_once(
         "bad_session_id",
         type(session_id).__name__,
         f"SessionMetricsTracker: session_id: give a text, not a {type(session_id).__name__}; the call is left out",
@@ -234,5 +235,5 @@ def _guarded(where: str, work: Callable[[], R]) -> R | None:
     except StrictError:
         raise
     except Exception as error:
-        ledger.failure(where, error)
+        log_internal_error(where, error)
         return None

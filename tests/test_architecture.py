@@ -1,10 +1,11 @@
-"""The house: imports point down, importing us is cheap, and the public API is one list."""
+"""The layers: imports point down, module by module; importing us is cheap; the API is one list."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,106 +14,233 @@ import ldinstrument
 
 ROOT = Path(ldinstrument.__file__).parent
 
-# Lower rungs first; a module may import from its own rung's package or from lower rungs.
-RUNGS = [
-    {"errors", "naming", "shapes"},
-    {"ledger"},
-    {"metrics"},
-    {"data", "sdk"},
-    {"contexts", "outcomes", "measurements"},
-    {"rollups"},
-    {"emission", "summaries"},
-    {"strays", "accumulator"},
-    {"registry"},
-    {"sessions"},
-    {"following", "decorating", "exposure", "patterns"},
-    {"runs", "threads"},
-    {"scopes", "tasks"},
-    {"delivery", "otel", "ai"},
-    {"stores"},
-    {"tracker", "testing", "integrations"},
-    {"pytest_plugin"},
-    {"demo"},
-    {"cli"},
-    {"__main__"},
+# Layer by layer, lowest first: (runtime, control). A module imports from lower layers and from its
+# own folder; within a layer, only what ORDER allows. Control and runtime share layer 1, `callables`
+# and `metrics`.
+LAYERS: list[tuple[set[str], set[str]]] = [
+    ({"errors", "settings", "diagnostics", "ledger", "backoff", "process", "sdk"}, set()),
+    ({"callables", "metrics"}, {"analysis"}),
+    ({"sessions"}, {"rest"}),
+    ({"tasks", "delivery"}, {"plans", "devserver"}),
+    ({"stores", "ai", "otel"}, {"doctor", "scan"}),
+    (
+        {"cli", "demo", "integrations", "tracker", "testing", "pytest_plugin", "__main__"},
+        set(),
+    ),
 ]
-CONTROL = {"credentials", "rest", "plans", "scan", "doctor", "devserver"}
-CONTROL_MAY_USE = {"errors", "naming", "ledger", "metrics"} | CONTROL
+SHARED = LAYERS[0][0] | {"metrics"}
+SEES_BOTH = {"cli", "demo", "__main__"}
+# Who may import whom inside one layer; transitively closed by hand, so that it cannot hide a cycle.
+ORDER = {
+    ("settings", "errors"),
+    ("diagnostics", "errors"),
+    ("process", "diagnostics"),
+    ("callables", "metrics"),
+    ("ai", "stores"),
+    ("otel", "ai"),
+    ("doctor", "scan"),
+    ("integrations", "tracker"),
+    ("pytest_plugin", "testing"),
+    ("demo", "integrations"),
+    ("cli", "demo"),
+    ("__main__", "cli"),
+}
 
 
-def rung(name: str) -> int | None:
-    return next((level for level, names in enumerate(RUNGS) if name in names), None)
+def layer(name: str) -> int:
+    return next(level for level, (runtime, control) in enumerate(LAYERS) if name in runtime | control)
 
 
-def room(path: Path) -> str:
-    first = path.relative_to(ROOT).parts[0]
-    return first.removesuffix(".py")
+def is_control(name: str) -> bool:
+    return any(name in control for _, control in LAYERS)
 
 
-def imports(path: Path) -> set[str]:
-    """The rooms of ours that *path* imports, also inside functions; `if TYPE_CHECKING` does not run."""
-    found: set[str] = set()
-    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
-
-    def visit(node: ast.AST) -> None:
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
-                continue
-            if isinstance(child, ast.ImportFrom) and child.level:
-                base = list(package[: len(package) - child.level + 1])
-                base += child.module.split(".") if child.module else []
-                found.update([base[0]] if base else [alias.name for alias in child.names])
-            elif isinstance(child, (ast.Import, ast.ImportFrom)):
-                names = [a.name for a in child.names] if isinstance(child, ast.Import) else [child.module or ""]
-                for name in names:
-                    assert name != "ldinstrument", f"{path.name} imports the package root"
-                    if name.startswith("ldinstrument."):
-                        found.add(name.split(".")[1])
-            visit(child)
-
-    visit(ast.parse(path.read_text(encoding="utf-8")))
-    return found
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+MODULES = {dotted(path) for path in FILES}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_down(path: Path) -> None:
-    """Runtime never reaches into control, control never into sessions, and nobody upwards."""
-    own = room(path)
-    others = imports(path) - {own}
-    if own in CONTROL:
-        assert others <= CONTROL_MAY_USE
-        return
-    level = rung(own)
-    assert level is not None, f"{own} has no rung: give it one in RUNGS"
-    for other in others:
-        if own in {"cli", "demo", "__main__"}:
+def folder(module: str) -> str:
+    return module.split(".")[0]
+
+
+def nearest_module(name: str) -> str | None:
+    """The module that *name* is, or is a member of; None when it is none of ours."""
+    while name and name not in MODULES:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def imported_names(path: Path, node: ast.AST) -> Iterator[str]:
+    """Dotted names under the package, also of imports in functions and under TYPE_CHECKING."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    if isinstance(node, ast.ImportFrom) and node.level:
+        base = list(package[: len(package) - node.level + 1])
+        base += node.module.split(".") if node.module else []
+        yield from (".".join([*base, alias.name]) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ldinstrument"):
+        module = (node.module or "").removeprefix("ldinstrument").removeprefix(".")
+        yield from (f"{module}.{alias.name}".removeprefix(".") for alias in node.names)
+    elif isinstance(node, ast.Import):
+        for alias in node.names:
+            if alias.name.split(".")[0] == "ldinstrument":
+                yield alias.name.removeprefix("ldinstrument").removeprefix(".")
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of ours that *path* imports."""
+    own = dotted(path)
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for name in imported_names(path, node):
+            target = nearest_module(name)
+            if target is not None and target != own:
+                found.add(target)
+    return found
+
+
+# What the redesign has not reached yet; whoever mends one takes it out (the test is strict).
+PENDING_CYCLES = {
+    "delivery.flushing", "delivery.lifecycle", "delivery.transport", "delivery.wires",
+    "devserver.asgi_server", "devserver.server", "sessions.registry", "sessions.session",
+    "stores.session_store", "stores.sweeper",
+}  # fmt: skip
+PENDING_PRIVATE = {
+    "devserver.asgi_server", "sessions.registry", "sessions.scopes", "stores.session_store",
+    "stores.urls", "tasks.decorators", "tasks.runs", "tracker",
+}  # fmt: skip
+
+
+def pending(names: list[str], waiting: set[str]) -> list[object]:
+    """Parameters, of which those that wait must fail."""
+    mark = pytest.mark.xfail(strict=True, reason="waits for its room's redesign")
+    return [pytest.param(name, marks=mark if name in waiting else ()) for name in names]
+
+
+GRAPH = {dotted(path): imports(path) for path in FILES}
+
+
+@pytest.mark.parametrize("module", sorted(GRAPH))
+def test_imports_point_down(module: str) -> None:
+    """To lower layers only; runtime never meets control above layer 2."""
+    own = folder(module)
+    for target in {folder(name) for name in GRAPH[module]} - {own}:
+        below = layer(target) < layer(own) or (own, target) in ORDER
+        assert below, f"{module} imports upwards or sideways: {target}"
+        if own in SEES_BOTH:
             continue
-        assert other not in CONTROL, f"{own} reaches into control: {other}"
-        below = rung(other)
-        assert below is not None and below < level, f"{own} imports upwards: {other}"
+        if is_control(own):
+            assert is_control(target) or target in SHARED, f"{module} reaches into the runtime"
+        else:
+            assert not is_control(target), f"{module} reaches into control: {target}"
 
 
-def test_no_import_cycle() -> None:
-    """Between modules, at import time."""
-    graph: dict[str, set[str]] = {}
+def cycle_through(start: str, graph: dict[str, set[str]]) -> list[str]:
+    """A way from *start* back to it; empty when there is none."""
+    ways = [[start]]
+    seen = {start}
+    while ways:
+        way = ways.pop()
+        for target in graph.get(way[-1], ()):
+            if target == start:
+                return [*way, start]
+            if target not in seen:
+                seen.add(target)
+                ways.append([*way, target])
+    return []
+
+
+@pytest.mark.parametrize("module", pending(sorted(GRAPH), PENDING_CYCLES))
+def test_no_module_is_in_an_import_cycle(module: str) -> None:
+    """Type-only imports and imports inside functions count, and so do those inside one folder."""
+    # A package's `__init__` names its modules lazily; what reads it is no tie of its own.
+    graph = {name: {t for t in targets if t != folder(name)} for name, targets in GRAPH.items()}
+    assert cycle_through(module, graph) == []
+
+
+def test_a_cycle_is_found() -> None:
+    """Also a long one that begins elsewhere."""
+    assert cycle_through("a", {"a": {"b"}, "b": {"c"}, "c": {"b", "a"}}) in (["a", "b", "c", "a"],)
+    assert cycle_through("a", {"a": {"b"}, "b": {"c"}, "c": {"b"}}) == []
+
+
+def private_reaches(path: Path) -> list[str]:
+    """Private members of other files: `from x import _y`, `module._y`, `other._y`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    defined = {
+        name
+        for node in ast.walk(tree)
+        for name in (
+            [node.attr]
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+            else [node.name]
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+            else [node.target.id]
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+            else [target.id for target in node.targets if isinstance(target, ast.Name)]
+            if isinstance(node, ast.Assign)
+            else []
+        )
+    }
+    slots = {
+        constant.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__slots__" for t in node.targets)
+        for constant in ast.walk(node.value)
+        if isinstance(constant, ast.Constant)
+    }
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            found += [
+                f"{node.lineno}: import {alias.name}"
+                for alias in node.names
+                if alias.name.startswith("_") and not alias.name.startswith("__")
+            ]
+        elif (
+            isinstance(node, ast.Attribute)
+            and node.attr.startswith("_")
+            and not node.attr.startswith("__")
+            and node.attr not in defined | slots | FOREIGN_PRIVATE
+            and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"))
+        ):
+            found.append(f"{node.lineno}: {ast.unparse(node)}")
+    return found
+
+
+# Members of the standard library that begin with an underscore and have no public spelling.
+FOREIGN_PRIVATE = {"_get_running_loop", "_getframe", "_exit", "_value_", "_exception",
+    "_get_current_object"}  # fmt: skip
+
+
+@pytest.mark.parametrize("module", pending([dotted(path) for path in FILES], PENDING_PRIVATE))
+def test_no_private_member_of_another_file_is_touched(module: str) -> None:
+    """But in `sdk.py`, the one place that knows the LaunchDarkly SDK's."""
+    path = next(path for path in FILES if dotted(path) == module)
+    if path.name != "sdk.py":
+        assert private_reaches(path) == []
+
+
+@pytest.mark.xfail(strict=True, reason="waits for the redesign of the rooms")
+def test_no_class_name_exists_twice() -> None:
+    """A name that is read in a log or a traceback leads to one file."""
+    homes: dict[str, list[str]] = {}
     for path in FILES:
-        graph.setdefault(room(path), set()).update(imports(path) - {room(path)})
-    state: dict[str, int] = {}
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name.lstrip("_"), []).append(dotted(path))
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
 
-    def walk(node: str) -> None:
-        state[node] = 1
-        for target in graph.get(node, ()):
-            assert state.get(target) != 1, f"cycle through {node} and {target}"
-            if target not in state:
-                walk(target)
-        state[node] = 2
 
-    for node in graph:
-        if node not in state:
-            walk(node)
+def test_packages_of_the_runtime_export_no_name() -> None:
+    """`metrics/`, `sessions/`, `tasks/`, `callables/` are folders: one docstring, nothing else."""
+    for name in ("metrics", "sessions", "tasks", "callables"):
+        tree = ast.parse((ROOT / name / "__init__.py").read_text(encoding="utf-8"))
+        assert len(tree.body) == 1
+        assert ast.get_docstring(tree)
 
 
 def test_importing_us_loads_nothing_heavy() -> None:

@@ -13,11 +13,10 @@ import functools
 import inspect
 import sys
 import types
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from ..diagnostics import warn_caller
 from ..errors import DefinitionError
 from .templates import PASSING, Unawaited, is_shaped, shaped
 
@@ -281,14 +280,3 @@ def _registered_by(target: Any) -> str | None:
     """The decorator that made *target* and that goes on calling the function it was given, not what we would return."""
     module = type(target).__module__
     return _REGISTERING.get(module.partition(".")[0]) if isinstance(module, str) else None
-
-
-_PACKAGE = str(Path(__file__).resolve().parents[1])
-
-
-def warn_caller(message: str) -> None:
-    """Warn with the line of the first caller outside this package."""
-    depth, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame, depth = frame.f_back, depth + 1
-    warnings.warn(message, UserWarning, stacklevel=depth)

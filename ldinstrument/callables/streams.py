@@ -13,7 +13,7 @@ import types
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from typing import Any, Protocol
 
-from ..ledger import ledger
+from ..diagnostics import log_internal_error
 from .templates import ASYNC_GENERATOR, COROUTINE, GENERATOR, Unawaited, follower_shaped, named
 
 
@@ -66,7 +66,7 @@ def follow(result: Any, watcher: Watcher, *, awaited: bool = False) -> Any | Non
         follower = _follower(kind, awaited)
         return None if follower is None else follower(result, watcher)
     except Exception as error:  # an odd object of the host's: it is handed on as it is
-        ledger.failure("following a result", error)
+        log_internal_error("following a result", error)
         return None
 
 

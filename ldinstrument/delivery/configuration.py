@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABCMeta
 from collections.abc import Generator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from ldclient import plugin as theirs
 from ldclient.config import Config, HTTPConfig
 from ldclient.plugin import EnvironmentMetadata, PluginMetadata
 
+from ..diagnostics import log_internal_error
 from ..errors import DefinitionError
-from ..ledger import ledger
 from ..sessions import emission
-from ..settings import disabled
+from ..settings import disabled, local_url, variable
 from .lifecycle import remember
 from .processors import EventProcessor
 
@@ -100,7 +98,7 @@ def attach(client: Any) -> None:
     try:
         client.add_hook(hook())
     except Exception as error:
-        ledger.failure("attach", error)
+        log_internal_error("attach", error)
     _release(client)
 
 
@@ -108,7 +106,7 @@ def _release(client: Any) -> None:
     try:
         emission.release_held(client)
     except Exception as error:
-        ledger.failure("release_held", error)
+        log_internal_error("release_held", error)
 
 
 _URIS = {
@@ -116,7 +114,6 @@ _URIS = {
     "events_uri": "LAUNCHDARKLY_EVENTS_URI",
     "stream_uri": "LAUNCHDARKLY_STREAM_URI",
 }
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def launchdarkly_config(
@@ -158,20 +155,13 @@ def _timeouts(events_only: bool) -> HTTPConfig:
 
 
 def _key(given: str | None) -> str:
-    key = given or os.environ.get("LAUNCHDARKLY_SDK_KEY") or ("sdk-local" if os.environ.get("LDINSTRUMENT_URL") else "")
+    key = given or variable("LAUNCHDARKLY_SDK_KEY") or ("sdk-local" if local_url() else "")
     if not key:
         raise DefinitionError("no SDK key: pass it, or set LAUNCHDARKLY_SDK_KEY")
     return key
 
 
 def _addresses() -> dict[str, str]:
-    named = {name: os.environ[variable] for name, variable in _URIS.items() if os.environ.get(variable)}
-    local = os.environ.get("LDINSTRUMENT_URL")
-    if local:
-        if urlsplit(local).hostname not in _LOOPBACK:
-            raise DefinitionError(
-                "LDINSTRUMENT_URL must name a server on this machine, such as http://127.0.0.1:8030; for any other "
-                "address set LAUNCHDARKLY_BASE_URI, LAUNCHDARKLY_EVENTS_URI and LAUNCHDARKLY_STREAM_URI"
-            )
-        named = dict.fromkeys(_URIS, local.rstrip("/")) | named
-    return named
+    named = {name: value for name, uri in _URIS.items() if (value := variable(uri))}
+    local = local_url()
+    return named if local is None else dict.fromkeys(_URIS, local) | named

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..diagnostics import say
-from ..ledger import ledger
+from ..diagnostics import log_internal_error, log_once
 
 if TYPE_CHECKING:
     from .spool import Spool
@@ -56,7 +55,7 @@ class Chores:
             if not spool.ended:  # what a late answer would still write, whoever takes over the file will find out
                 chore(spool)
         except Exception as error:
-            say("spool", type(error).__name__, f"the spool {self._folder} cannot be used ({error})")
+            log_once("spool", type(error).__name__, f"the spool {self._folder} cannot be used ({error})")
 
     def pause(self) -> None:
         """Before a fork."""
@@ -105,4 +104,4 @@ def _guarded(call: Callable[[], object]) -> None:
     try:
         call()
     except Exception as error:
-        ledger.failure("delivery", error)
+        log_internal_error("delivery", error)

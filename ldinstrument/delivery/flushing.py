@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .. import sdk, settings
-from ..diagnostics import say
+from ..diagnostics import log_internal_error, log_once
 from ..ledger import ledger
 from ..sessions import emission
 from .lifecycle import engine_of, living, strangers
@@ -45,7 +45,7 @@ def flush(timeout: float = 2.0, client: Any | None = None) -> FlushReport:
         engines, others = _targets(client)
         return _report(_flush_by(deadline, engines), _settle_strangers(others, deadline), engines, others)
     except Exception as error:
-        ledger.failure("flush", error)
+        log_internal_error("flush", error)
         return _unknown()
 
 
@@ -68,7 +68,7 @@ async def aflush(timeout: float = 2.0, client: Any | None = None) -> FlushReport
         late = [not await _settle_stranger_async(one, deadline) for one in others]
         return _report(counts, any(late), engines, others)
     except Exception as error:
-        ledger.failure("aflush", error)
+        log_internal_error("aflush", error)
         return _unknown()
 
 
@@ -131,7 +131,7 @@ async def _set_in_time(done: Any, deadline: float) -> bool:
 
 def _deadline(timeout: float) -> float:
     if not isinstance(timeout, (int, float)) or timeout != timeout:
-        say("bad_timeout", "", "flush: timeout: give seconds, such as flush(timeout=2.0); 2 seconds are used")
+        log_once("bad_timeout", "", "flush: timeout: give seconds, such as flush(timeout=2.0); 2 seconds are used")
         timeout = 2.0
     return time.monotonic() + min(max(0.0, timeout), LONGEST)
 
@@ -145,7 +145,7 @@ def _targets(client: Any | None) -> tuple[list[Engine], list[Any]]:
     try:
         emission.settle()
     except Exception as error:
-        ledger.failure("settle", error)
+        log_internal_error("settle", error)
     if client is None:
         return living(), strangers()
     engine = engine_of(client)
@@ -187,7 +187,7 @@ def _guarded(work: Callable[[], Any]) -> bool:
     try:
         return bool(work())
     except Exception as error:
-        ledger.failure("flush of a client built elsewhere", error)
+        log_internal_error("flush of a client built elsewhere", error)
         return True
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
 import codecs
-import os
-import sys
 import weakref
 from typing import Any
 
 from .. import sdk
-from ..ledger import ledger, log
+from ..diagnostics import diagnostics, log
+from ..ledger import ledger
+from ..process import on_exit, on_exit_of_multiprocessing_child, on_fork
 from . import worker as engines
 from .undelivered import orphanage
 from .worker import Engine
@@ -22,7 +21,6 @@ _attached: weakref.WeakSet[Any] = weakref.WeakSet()
 _paused: list[Engine] = []
 _held: list[Any] = []
 _watching = False
-_watched: set[int] = set()
 
 
 def enrol(engine: Engine) -> None:
@@ -31,20 +29,13 @@ def enrol(engine: Engine) -> None:
     _living.add(engine)
     if not _watching:
         _watching = True
-        atexit.register(_leave)
+        on_exit(_leave)
         orphanage.told = _tell
         engines.started = _watch_child
 
 
 def _watch_child() -> None:
-    """A child of `multiprocessing` leaves without `atexit`, by `os._exit`; it runs these instead."""
-    processes = sys.modules.get("multiprocessing.process")
-    if processes is None or processes.parent_process() is None or os.getpid() in _watched:
-        return
-    from multiprocessing.util import Finalize
-
-    _watched.add(os.getpid())
-    Finalize(None, _leave, exitpriority=10)
+    on_exit_of_multiprocessing_child(_leave)
 
 
 def _tell() -> None:
@@ -111,8 +102,9 @@ def _before_fork() -> None:
         # The first name resolution imports it, perhaps on a thread at this moment: the child would inherit that
         # import's lock, held for ever, and wait for it with its first connection.
         codecs.lookup("idna")
-    _held.append(ledger._lock)
-    _held[-1].acquire()
+    for lock in (diagnostics.lock, ledger.lock):
+        lock.acquire()
+        _held.append(lock)
     _paused.extend(_living)
     for engine in _paused:
         engine.pause()
@@ -121,7 +113,7 @@ def _before_fork() -> None:
 def _after_fork_in_parent() -> None:
     while _paused:
         _paused.pop().resume()
-    _held.pop().release()
+    _release_held()
 
 
 def _after_fork_in_child() -> None:
@@ -129,8 +121,14 @@ def _after_fork_in_child() -> None:
     _paused.clear()
     engines.forked()
     ledger.clear()
-    _held.pop().release()  # this very lock: somebody may have given the ledger a new one
+    diagnostics.clear()
+    _release_held()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+def _release_held() -> None:
+    """Release the very locks that were taken: their owners may have new ones by now."""
+    while _held:
+        _held.pop().release()
+
+
+on_fork(before=_before_fork, in_parent=_after_fork_in_parent, in_child=_after_fork_in_child)

@@ -284,4 +284,6 @@ class Sealer:
         if is_custom(event):
             ledger.dropped("not_json")
             self.refused += 1
-        complaints.say("not_json", key, f"{key}: an event that cannot be JSON ({error}) was dropped; its batch was not")
+        complaints.log_once(
+            "not_json", key, f"{key}: an event that cannot be JSON ({error}) was dropped; its batch was not"
+        )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ldclient.interfaces import EventProcessor as EventProcessorInterface
 
 from .. import sdk
-from ..diagnostics import say
+from ..diagnostics import log_once
 from ..errors import DefinitionError
 from ..ledger import ledger
 from ..sessions.emission import handing
@@ -56,7 +56,7 @@ class EventProcessor(_EitherProcessor):
         except (TypeError, DefinitionError):
             raise  # an unknown or an odd option: say it where it is written
         except Exception as error:
-            say("seam", type(error).__name__, f"this LaunchDarkly SDK keeps its own event processor ({error!r})")
+            log_once("seam", type(error).__name__, f"this LaunchDarkly SDK keeps its own event processor ({error!r})")
             return sdk.default_event_processor(config)
         self = super().__new__(_AsyncEventProcessor if sdk.is_async(config) else cls)
         self._engine = engine
@@ -85,7 +85,7 @@ class EventProcessor(_EitherProcessor):
 
     def flush(self) -> None:
         """Send soon; does not wait. `ldinstrument.flush` does."""
-        self._engine.hurry()
+        self._engine.shorten()
 
     def stop(self) -> Any:
         """Deliver for at most `close_timeout`, then end the threads."""

@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from .. import sdk
-from ..backoff import Gate, retry_after
-from ..diagnostics import say
+from ..backoff import Backoff, Disposition, disposition, retry_after
+from ..diagnostics import log_internal_error, log_once
 from ..ledger import ledger
 from .backlog import Backlog
 from .deferred import Chores, Verdicts
@@ -20,7 +20,6 @@ from .transport import CONNECTIONS, PAYLOAD_ID, Answer, Outstanding, transport_o
 from .undelivered import origin_of, orphanage
 
 IDLE_POSTER = 5.0
-MOST_BAD_REQUESTS = 3
 SMALL = 256 * 1024
 _BOUNDS = {"backlog_full": "more than max_bytes wait", "too_old": "they have waited for max_age"}
 
@@ -55,7 +54,7 @@ class Sender:
         self._answered = answered
         self.backlog = Backlog(options.max_bytes, options.max_age)
         self.flying: set[Payload] = set()
-        self.gate = Gate(options.first_pause, options.longest_pause)
+        self.gate = Backoff(options.first_pause, options.longest_pause)
         self.dropped = 0
         self.closed = False
         self._posters = self._idle = 0
@@ -69,9 +68,9 @@ class Sender:
         return origin_of(self._config.events_uri, self._config.sdk_key)
 
     # -- with the engine's lock -------------------------------------------------------------------
-    def opens_at(self) -> float:
+    def ready_at(self) -> float:
         """When the next payload may leave (`time.monotonic`)."""
-        return self.gate.opens_at(self._config.sdk_key)
+        return self.gate.ready_at(self._config.sdk_key)
 
     def add(self, payloads: list[Payload]) -> None:
         """Queue *payloads*; what no longer fits, or has waited too long, is given up by name."""
@@ -98,7 +97,7 @@ class Sender:
                 self._verdicts.note(partial(ledger.dropped, reason, payload.custom))
         if gone and reason in _BOUNDS:
             message = f"events that could not be delivered are dropped: {_BOUNDS[reason]}; see stats().events.dropped"
-            self._verdicts.note(partial(say, reason, "", message))
+            self._verdicts.note(partial(log_once, reason, "", message))
 
     def leave(self) -> None:
         """Leave what waits to the spool, or to the next processor for the same place."""
@@ -115,7 +114,7 @@ class Sender:
     def rouse(self) -> bool:
         """Wake idle posters; whether they are enough for what waits and may leave."""
         self._work.notify(len(self.backlog))
-        return self._idle >= len(self.backlog) and self.opens_at() <= time.monotonic()
+        return self._idle >= len(self.backlog) and self.ready_at() <= time.monotonic()
 
     def end(self) -> None:
         """No further POST is begun; what flies ends by itself."""
@@ -141,7 +140,7 @@ class Sender:
     def staff(self) -> None:
         """Wake or start posters for what may leave; where no thread can start any more (at exit), post right here."""
         with self._lock:
-            shut = self.closed or self.opens_at() > time.monotonic()
+            shut = self.closed or self.ready_at() > time.monotonic()
             wanted = 0 if shut else min(len(self.backlog), CONNECTIONS)
             self._work.notify(wanted)
             missing = min(wanted - self._idle, CONNECTIONS - self._posters)
@@ -200,7 +199,7 @@ class Sender:
         """The payload that may leave now, marked as flying; one probe at a time while the server fails."""
         if not self.backlog or (self.gate.failures and self.flying):
             return None
-        if self.opens_at() > time.monotonic():
+        if self.ready_at() > time.monotonic():
             return None
         payload = self.backlog.take()
         payload.state = "flying"
@@ -216,7 +215,7 @@ class Sender:
         try:
             answer = self._post(payload, key, deadline)
         except Exception as error:
-            ledger.failure("delivery", error)
+            log_internal_error("delivery", error)
             answer = Answer(0, error=type(error).__name__)
         finally:  # also when a signal handler raises in here: what it interrupted must not fly for ever
             payload.sender = None
@@ -288,21 +287,22 @@ class Sender:
 
     def _digest(self, payload: Payload, answer: Answer, key: str, halves: tuple[Payload, ...] | None) -> None:
         status = answer.status
-        if answer.accepted:
+        payload.bad_requests += status == 400
+        meaning = disposition(status, payload.bad_requests)
+        if meaning is Disposition.DELIVERED:
             self.gate.succeeded()
             payload.state = "delivered"
             self._verdicts.note(partial(ledger.delivered, payload.custom))
             self._chores.note(lambda spool: spool.forget([payload]))
-        elif status == 413:
+        elif meaning is Disposition.SPLIT:
             self._split(payload, halves)
-        elif status == 400 and payload.bad_requests + 1 >= MOST_BAD_REQUESTS:
+        elif meaning is Disposition.DROP:
             self.give_up("http_400", [payload])
         else:
-            if status in (401, 403):
+            if meaning is Disposition.REFUSED_KEY:
                 self._refuse_key(status, key)
             else:
                 self._back_off(answer)
-            payload.bad_requests += status == 400
             payload.state = "failed"
             self._queue(payload)
 
@@ -314,7 +314,7 @@ class Sender:
                 f"LaunchDarkly does not take events ({what}): they are kept within bounds and sent again; check "
                 "events_uri (LAUNCHDARKLY_EVENTS_URI), the network and the proxy"
             )
-            self._verdicts.note(partial(say, "outage", what, message))
+            self._verdicts.note(partial(log_once, "outage", what, message))
 
     def _refuse_key(self, status: int, key: str) -> None:
         self.gate.refused(key)
@@ -323,7 +323,7 @@ class Sender:
             f"LaunchDarkly refuses the SDK key (HTTP {status}): nothing is sent until the key changes; "
             "check LAUNCHDARKLY_SDK_KEY"
         )
-        self._verdicts.note(partial(say, "refused", str(status), message))
+        self._verdicts.note(partial(log_once, "refused", str(status), message))
 
     def _split(self, payload: Payload, halves: tuple[Payload, ...] | None) -> None:
         if halves is None:
@@ -335,7 +335,7 @@ class Sender:
                 self._queue(half, first=True)
         else:
             key = payload.first_key()
-            self._verdicts.note(partial(say, "too_large", key, f"{key}: too large for LaunchDarkly (HTTP 413)"))
+            self._verdicts.note(partial(log_once, "too_large", key, f"{key}: too large for LaunchDarkly (HTTP 413)"))
             self.give_up("too_large", [payload])
 
     def _receipt(self, payload: Payload, answer: Answer) -> None:
@@ -347,7 +347,7 @@ class Sender:
         try:
             self._options.on_receipt(Receipt(*what, answer.status, payload.attempts, answer.seconds, answer.error))
         except (Exception, SystemExit) as error:
-            ledger.failure("on_receipt", error)
+            log_internal_error("on_receipt", error)
 
 
 def _halves(payload: Payload) -> tuple[Payload, ...] | None:
@@ -363,7 +363,7 @@ def _contained(work: Callable[[], None]) -> None:
     try:
         work()
     except BaseException as error:
-        ledger.failure("delivery", error)
+        log_internal_error("delivery", error)
 
 
 def thread(name: str, work: Callable[[], None]) -> threading.Thread:

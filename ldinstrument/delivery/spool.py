@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..diagnostics import say
+from ..diagnostics import log_once
 from .payloads import Payload, join
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class Spool:
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 if "locked" not in str(error):
-                    say(
+                    log_once(
                         "spool_left",
                         type(error).__name__,
                         f"a spool file in {self._folder} cannot be taken over ({error})",
@@ -164,7 +164,9 @@ class Spool:
             else:  # not a database: nobody can read it, so nobody shall trip again
                 broken = path.with_suffix(".broken")
                 path.replace(broken)
-                say("spool_broken", "", f"a spool file could not be read; it is now {broken}, and its events are lost")
+                log_once(
+                    "spool_broken", "", f"a spool file could not be read; it is now {broken}, and its events are lost"
+                )
             return []
         return found
 

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from .. import sdk
-from ..diagnostics import on_event_loop, say
+from ..diagnostics import log_internal_error, log_once, on_event_loop
 from ..ledger import ledger
 from ..sessions import emission
 from .deferred import Chores, Verdicts
@@ -165,14 +165,14 @@ class Engine:
             ledger.dropped(reason)
             self._lost.append(None)
         if reason == "closed" and not self.quiet:
-            say(
+            log_once(
                 reason,
                 "",
                 "events are tracked after client.close(): they are dropped, see stats().events.dropped; "
                 "close the client when the program ends, and in AWS Lambda never",
             )
         if reason == "queue_full":
-            say(
+            log_once(
                 reason,
                 "",
                 f"events come faster than they can be sent: more than events_max_pending={self._capacity} wait; "
@@ -242,7 +242,7 @@ class Engine:
     def _rings(self, until: float) -> bool:
         """Wait for the bell, the time *until*, or the opening of the gate; whether somebody wants things sealed."""
         with self._lock:
-            opens = self._sender.opens_at()
+            opens = self._sender.ready_at()
             if self._sender.backlog and opens > time.monotonic():  # an open gate is the posters' affair
                 until = min(until, opens)
         try:
@@ -261,7 +261,7 @@ class Engine:
         try:
             work()
         except Exception as error:
-            ledger.failure("delivery", error)
+            log_internal_error("delivery", error)
 
     def _take(self) -> list[Recorded]:
         """Everything recorded so far; until `_sealing` is over, no ticket may call itself sealed."""
@@ -317,7 +317,7 @@ class Engine:
             try:
                 return self._seal_now()
             except Exception as error:
-                ledger.failure("delivery", error)
+                log_internal_error("delivery", error)
             finally:
                 self._sealer_lock.release()
         return []
@@ -349,7 +349,7 @@ class Engine:
         try:
             return self._sealer.seal(taken)
         except Exception as error:  # each event is guarded by itself, so this is a fault of ours: at least count it
-            ledger.failure("delivery", error)
+            log_internal_error("delivery", error)
             lost = tracked_among(taken)
             ledger.dropped("internal", lost)
             self._sealer.refused += lost
@@ -439,7 +439,7 @@ class Engine:
             self.start()
         self._adopt_orphans()
         with self._lock:
-            self._sender.gate.hurry()
+            self._sender.gate.shorten()
             if self._sender.flying or self._sender.backlog:
                 self._sender.resend_mine()
             ticket.cover({*payloads, *self._sender.flying, *self._sender.backlog})
@@ -455,7 +455,7 @@ class Engine:
                 self._bell.put(not ticket.sealed)
         return ticket
 
-    def hurry(self) -> None:
+    def shorten(self) -> None:
         """Ask for everything to be sent now; does not wait."""
         self.start()
         self._ring()
@@ -486,7 +486,7 @@ class Engine:
         """Release the tickets that nothing more can happen to before their deadline."""
         if not self._tickets:
             return
-        opens = float("inf") if self.closed else self._sender.opens_at()
+        opens = float("inf") if self.closed else self._sender.ready_at()
         for ticket in [one for one in self._tickets if one.sealed]:
             left = ticket.unsettled()
             if not left or (opens > ticket.deadline and all(payload.state != "flying" for payload in left)):

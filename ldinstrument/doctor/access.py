@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 from ..errors import ApiError, Forbidden, NotFound, Unauthorized
 from ..rest import MetricsAPI
+from ..settings import disabled
 from .findings import Finding
 
 
@@ -55,7 +55,7 @@ def _refusals(api: MetricsAPI) -> Iterator[Finding]:
 
 
 def _environment() -> Iterator[Finding]:
-    if os.environ.get("LDINSTRUMENT_DISABLED", "").strip().lower() in ("1", "true", "yes", "on"):
+    if disabled():
         yield Finding(
             "environment",
             "warning",

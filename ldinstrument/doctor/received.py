@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..ledger import ledger
+from ..diagnostics import diagnostics
 from .findings import Finding, Patient
 
 _LOCAL_ADVICE = {
@@ -63,7 +63,7 @@ def said_here(patient: Patient) -> Iterator[Finding]:
     event = patient.found.event_key or patient.key
     about = {event, patient.key, *(one.key for one in patient.wanted.values() if one.event == event)}
     tasks = {key.rpartition(".")[0] for key in about}
-    for (cause, subject), count in ledger.stats().warnings.items():
+    for (cause, subject), count in diagnostics.counts().items():
         if cause in _SAID and (subject in about or subject in tasks or subject.split(" ")[0] in about or not subject):
             why, command = _SAID[cause]
             yield Finding("this process", "warning", f"{cause.replace('_', ' ')} ({count}x)", why, command)

@@ -16,8 +16,8 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from .. import sdk
+from ..diagnostics import log_internal_error
 from ..errors import missing_extra
-from ..ledger import ledger
 from ..sessions.contexts import kinds
 from ..sessions.emission import Tracker
 from ..sessions.outcomes import Outcome
@@ -193,5 +193,5 @@ def unpacked(header: Any) -> Sender:
         valid = context if context is not None and context.valid else None
         return Sender(valid, told.get("session"), told.get("visitor"))
     except Exception as error:
-        ledger.failure("celery header", error)
+        log_internal_error("celery header", error)
         return Sender()

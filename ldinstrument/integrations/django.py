@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..callables.streams import follow
+from ..diagnostics import warn_once
 from ..errors import DefinitionError, missing_extra
-from ..ledger import ledger
 from ..sessions.session import set_current
 from .request_session import REQUEST, Boundary, RequestSession, end_session
 from .visitors import visitors_of
@@ -154,7 +154,7 @@ class SessionMiddleware:
         )
         request._ldinstrument = mine
         if outer is not None and outer.store is None and self.boundary.store is not None:
-            ledger.warn(
+            warn_once(
                 "store_unused",
                 "django",
                 "a middleware around Django opens the sessions, and the store in settings.LDINSTRUMENT is not used: "

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
+from ..diagnostics import log_internal_error, warn_once
 from ..errors import missing_extra
-from ..ledger import ledger
 from ..sessions.emission import Tracker
 from .request_session import REQUEST, Boundary, RequestSession, end_session
 from .visitors import Secret, may_be_shared
@@ -142,7 +142,7 @@ class Visits:
         if mine is None or mine.session is None:
             return
         if not self._app.secret_key:
-            ledger.warn(
+            warn_once(
                 "no_visitor",
                 "flask",
                 "Flask's session carries the visitor's id: set app.secret_key; visits go by context",
@@ -153,7 +153,7 @@ class Visits:
         try:
             found = _peeked()
         except Exception as error:
-            ledger.failure("reading Flask's session", error)
+            log_internal_error("reading Flask's session", error)
             return
         mine.is_new = found is None
         if found is not None:
@@ -172,7 +172,7 @@ class Visits:
             if not may_be_shared(response.headers.get("Cache-Control", "")) and _peeked() is None:
                 session[VISITOR] = mine.visitor
         except Exception as error:
-            ledger.failure("writing Flask's session", error)
+            log_internal_error("writing Flask's session", error)
 
 
 def _peeked() -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import sdk
 from ..delivery.flushing import flush
-from ..ledger import ledger
+from ..diagnostics import log_internal_error
 from ..sessions.registry import end_open_sessions
 from ..settings import disabled
 
@@ -29,7 +29,7 @@ def post_fork(server: Any, worker: Any) -> None:
     try:
         client.postfork(start_wait=1)
     except Exception as error:
-        ledger.failure("gunicorn post_fork", error)
+        log_internal_error("gunicorn post_fork", error)
 
 
 def worker_exit(server: Any, worker: Any) -> None:
@@ -39,5 +39,5 @@ def worker_exit(server: Any, worker: Any) -> None:
     try:
         end_open_sessions("abandoned")
     except Exception as error:
-        ledger.failure("gunicorn worker_exit", error)
+        log_internal_error("gunicorn worker_exit", error)
     flush(EXIT_TIMEOUT)

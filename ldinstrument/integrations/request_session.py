@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from ..diagnostics import warn_user_code
 from ..errors import StrictError
-from ..ledger import ledger
 from ..metrics.metric import check_key
 from ..sessions.accumulator import clock
 from ..sessions.contexts import as_context
@@ -139,7 +139,7 @@ def _failed(error: Exception, last: bool, where: str = "context= of a request") 
     if isinstance(error, StrictError):
         raise error
     if last:
-        ledger.hosts_failure(where, error, "its session has no identity from it")
+        warn_user_code(where, error, "its session has no identity from it")
 
 
 class RequestSession:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
+from ..diagnostics import caller_place, warn_once
 from ..errors import ConflictingDefinition, DefinitionError
-from ..ledger import ledger
-from .metric import Limit, Metric, Rollup, callers_place
+from .metric import Limit, Metric, Rollup
 from .standard import STANDARD_METRICS
 
 # -- the catalog ---------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ class Catalog:
             ConflictingDefinition: a different definition stands under the same key; names both places.
             DefinitionError: something given is not a `Metric`.
         """
-        place = callers_place()
+        place = caller_place()
         for metric in metrics:
             if not isinstance(metric, Metric):
                 raise DefinitionError(f"catalog: give Metric objects, not a {type(metric).__name__}")
@@ -105,7 +105,7 @@ class Catalog:
             if known is not None:
                 del self._feeding[known.event][known.key]
                 self._rules.pop(known.event, None)
-            self._put(metric, callers_place())
+            self._put(metric, caller_place())
 
     def _put(self, metric: Metric, place: str) -> None:
         self._metrics[metric.key] = metric
@@ -127,7 +127,7 @@ class Catalog:
         if not missing:
             return
         if self._implied + len(missing) > MAX_IMPLIED:
-            ledger.warn(
+            warn_once(
                 "too_many_names",
                 "",
                 f"{name}: more than {MAX_IMPLIED} metrics are implied by names of sessions and tasks, and LaunchDarkly "

@@ -7,13 +7,12 @@ from the rollups that turn the many values of one session into few events withou
 from __future__ import annotations
 
 import re
-import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from ..diagnostics import caller_depth
 from ..errors import DefinitionError
 
 _UNITS = {
@@ -42,7 +41,6 @@ METRIC_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LIMIT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(s|m|h)\s*")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 RESERVED_PREFIXES = ("$ld:", "otel.")
-_PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
 class MetricWarning(UserWarning):
@@ -136,7 +134,7 @@ class Metric:
         return DefinitionError(f"Metric {self.key!r}: {field}: {fix}")
 
     def _warn(self, message: str) -> None:
-        warnings.warn(f"Metric {self.key!r}: {message}", MetricWarning, stacklevel=_callers_depth())
+        warnings.warn(f"Metric {self.key!r}: {message}", MetricWarning, stacklevel=caller_depth())
 
     def _check_choice(self, field: str, value: object, choices: tuple[str, ...]) -> None:
         if value not in choices:
@@ -277,19 +275,3 @@ def parse_limit(limit: object) -> Limit:
     if match is None or float(match[1]) <= 0:
         raise ValueError(f"{limit!r} is not a rate such as '10/s', '100/m' or '500/h'")
     return Limit(float(match[1]), _SECONDS[match[2]])
-
-
-def _callers_depth() -> int:
-    """The `stacklevel` of the first frame outside this package, for a `warnings.warn` in the caller."""
-    depth, frame = 1, sys._getframe(1)
-    while frame.f_back and (frame.f_code.co_filename.startswith(_PACKAGE) or frame.f_code.co_filename == "<string>"):
-        frame, depth = frame.f_back, depth + 1
-    return depth
-
-
-def callers_place() -> str:
-    """`file:line` of the first frame outside this package: where a user declared something."""
-    frame: Any = sys._getframe(1)
-    while frame and (frame.f_code.co_filename.startswith(_PACKAGE) or frame.f_code.co_filename == "<string>"):
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else ""

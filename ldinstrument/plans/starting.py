@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, overload
 
+from ..diagnostics import log, log_internal_error, warn_once
 from ..errors import LDInstrumentError, PlanError, StrictError
-from ..ledger import ledger, log
 from ..metrics import catalogs
 from ..metrics.metric import Metric
 from ..rest import MetricsAPI
 from ..rest.credentials import Token
+from ..settings import disabled
 from .applying import carry_out, refuse_errors
 from .changes import Plan
 from .comparing import places, plan
@@ -103,14 +103,9 @@ def on_hold() -> Iterator[None]:
         _held.pop()
 
 
-def disabled() -> bool:
-    """Whether `LDINSTRUMENT_DISABLED` makes everything inert."""
-    return os.environ.get("LDINSTRUMENT_DISABLED", "").strip().lower() in ("1", "true", "yes", "on")
-
-
 def _bootstrap(wanted: Sequence[Metric], place: Callable[[str], str], api: MetricsAPI, *, strictly: bool) -> Plan:
     for remark in api.token.remarks:
-        ledger.warn("credentials", remark, remark)
+        warn_once("credentials", remark, remark)
     made = plan(wanted, api, unmanaged=False, place=place)
     if strictly:
         refuse_errors(made.errors)
@@ -132,20 +127,20 @@ def _say(done: Plan) -> None:
     if created:
         log.info("created in LaunchDarkly project %s: %s", done.project, ", ".join(created))
     for change in done.failed:
-        ledger.warn("bootstrap", change.metric.key, f"metric {change.metric.key!r} was not created: {change.failure}")
+        warn_once("bootstrap", change.metric.key, f"metric {change.metric.key!r} was not created: {change.failure}")
     for change in done.errors:
-        ledger.warn("bootstrap", change.metric.key, f"metric {change.metric.key!r}: {change.problem}")
+        warn_once("bootstrap", change.metric.key, f"metric {change.metric.key!r}: {change.problem}")
     for change in done.drift:
         fields = ", ".join(one.field for one in change.differences if not one.label)
-        ledger.warn(
+        warn_once(
             "drift",
             change.metric.key,
             f"metric {change.metric.key!r} in LaunchDarkly differs from the code in {fields}; see: ldinstrument plan",
         )
     for one in done.finer:
-        ledger.warn("finer", one.found.key, one.advice())
+        warn_once("finer", one.found.key, one.advice())
     for remark in (*done.remarks, *(advice for _, advice in done.missing_units)):
-        ledger.warn("bootstrap", remark, remark)
+        warn_once("bootstrap", remark, remark)
 
 
 def _quietly(work: Callable[[], Plan]) -> None:
@@ -154,6 +149,6 @@ def _quietly(work: Callable[[], Plan]) -> None:
         work()
     except LDInstrumentError as error:
         with contextlib.suppress(StrictError):
-            ledger.warn("bootstrap", type(error).__name__, f"LaunchDarkly's metrics were not checked: {error}")
+            warn_once("bootstrap", type(error).__name__, f"LaunchDarkly's metrics were not checked: {error}")
     except Exception as error:
-        ledger.failure("bootstrap", error)
+        log_internal_error("bootstrap", error)

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
-from ..backoff import pause
+from ..backoff import rest_pause
 from ..errors import (
     ApiError,
     Conflict,
@@ -126,7 +126,7 @@ class Calls:
     def wait(self, attempt: int, error: ApiError, outcome: Answer | Fault | None, end: float) -> bool:
         """Wait before the next attempt; False, at once, when that would not fit in before *end*."""
         headers = outcome.headers if isinstance(outcome, Answer) else {}
-        seconds = pause(attempt, headers)
+        seconds = rest_pause(attempt, headers)
         if isinstance(error, RateLimited):
             error.retry_after = seconds
         if time.monotonic() + seconds >= end:

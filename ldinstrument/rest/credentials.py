@@ -13,14 +13,14 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..errors import CredentialsError
+from ..errors import CredentialsError, DefinitionError
+from ..settings import LOCAL_URL, is_loopback, local_url, variable
 
 HOSTS: Mapping[str, str] = {
     "us": "https://app.launchdarkly.com",
@@ -238,16 +238,17 @@ def find_api_host(base_uri: str | None = None, *, environ: Mapping[str, str] | N
         CredentialsError: neither a region nor a usable URL, a token would travel unencrypted, or `LDINSTRUMENT_URL` is
             not loopback.
     """
-    for source, value in _hosts(base_uri, os.environ if environ is None else environ):
+    for source, value in (
+        ("base_uri (--host)", base_uri),
+        ("LAUNCHDARKLY_API_HOST", variable("LAUNCHDARKLY_API_HOST", environ)),
+    ):
         if value:
             return _checked_host(source, value)
-    return Host(HOSTS["us"], "LaunchDarkly (US)")
-
-
-def _hosts(base_uri: str | None, environ: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:
-    yield "base_uri (--host)", base_uri
-    for name in ("LAUNCHDARKLY_API_HOST", "LDINSTRUMENT_URL"):
-        yield name, environ.get(name, "").strip()
+    try:
+        local = local_url(environ)
+    except DefinitionError as error:
+        raise CredentialsError(str(error)) from None
+    return Host(HOSTS["us"], "LaunchDarkly (US)") if local is None else Host(local, LOCAL_URL, local=True)
 
 
 def _checked_host(source: str, value: str) -> Host:
@@ -262,11 +263,6 @@ def _checked_host(source: str, value: str) -> Host:
         raise CredentialsError(f"{source}: write us, eu, federal, or a URL such as https://app.launchdarkly.com")
     if parts.username or parts.password or parts.query or parts.fragment or not parts.hostname:
         raise CredentialsError(f"{source}: give scheme and host only, such as https://app.launchdarkly.com")
-    if source == "LDINSTRUMENT_URL" and not loopback:
-        raise CredentialsError(
-            f"LDINSTRUMENT_URL is for a local LaunchDarkly only, and {parts.hostname} is not a loopback address; "
-            "unset it, or use LAUNCHDARKLY_API_HOST"
-        )
     if parts.scheme not in ("http", "https") or (parts.scheme == "http" and not loopback):
         raise CredentialsError(f"{source}: use https for {parts.hostname}, or the token travels unencrypted")
     return Host(text.rstrip("/"), source, loopback)
@@ -282,16 +278,6 @@ def _as_url(value: str) -> str:
     return f"https://{value}" if "." in hostname else ""
 
 
-def is_loopback(hostname: str) -> bool:
-    """Whether *hostname* is this machine, judged by its spelling (no look-up)."""
-    if hostname.lower() == "localhost":
-        return True
-    try:
-        return ip_address(hostname).is_loopback
-    except ValueError:
-        return False
-
-
 def find_project(
     project: str | None = None, *, host: Host | None = None, environ: Mapping[str, str] | None = None
 ) -> str:
@@ -300,7 +286,7 @@ def find_project(
     Raises:
         CredentialsError: none was named, and a real account has no safe guess.
     """
-    found = (project or (os.environ if environ is None else environ).get("LAUNCHDARKLY_PROJECT", "")).strip()
+    found = (project or "").strip() or variable("LAUNCHDARKLY_PROJECT", environ)
     if found:
         return found
     if host is not None and host.local:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..ledger import ledger
+from ..diagnostics import warn_once
 
 if TYPE_CHECKING:
     from ldclient import Context
@@ -33,7 +33,7 @@ def as_context(who: object) -> Context | None:
         reason = "" if context is None else context.error or ""
     if context is not None and context.valid:
         return context
-    ledger.warn(
+    warn_once(
         "invalid_context",
         type(who).__name__,
         f"{type(who).__name__} is no usable context{f' ({reason})' if reason else ''}: "

@@ -6,16 +6,16 @@ No function here raises into the host, and none waits: without a client, events 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .. import sdk
+from .. import sdk, settings
+from ..diagnostics import log, log_internal_error, warn_once
 from ..errors import StrictError
-from ..ledger import ledger, log
+from ..ledger import ledger
 from ..metrics.catalogs import catalog
 from . import rate_limit
 from .contexts import kinds
@@ -104,7 +104,7 @@ def _taker(client: Tracker | None) -> Tracker | None:
 def check_client(client: object) -> None:
     """Say it once when *client* cannot take events; its events will be dropped one by one."""
     if client is not None and (isinstance(client, type) or not callable(getattr(client, "track", None))):
-        ledger.warn(
+        warn_once(
             "bad_client",
             type(client).__name__,
             f"client: a {type(client).__name__} has no track(); give an LDClient, such as ldclient.get() with its "
@@ -122,14 +122,14 @@ def set_recorder(recorder: Tracker | None) -> Tracker | None:
 def _refuse(one: Emission, reason: str, advice: str) -> None:
     ledger.discarded(reason, one.values)
     # Once per cause: whoever has no context, or an offline client, has it for every key.
-    ledger.warn(reason, "", f"{one.event_key}: the event {advice}; dropped, and others of this cause without a word")
+    warn_once(reason, "", f"{one.event_key}: the event {advice}; dropped, and others of this cause without a word")
 
 
 def _hold(one: Emission, context: Context) -> None:
     while len(_held) >= HELD_EVENTS:
         ledger.discarded("no_client", _held.popleft().emission.values)
     _held.append(_Held(one, context))
-    ledger.warn(
+    warn_once(
         "no_client",
         "",
         f"no LaunchDarkly client yet: up to {HELD_EVENTS} events are held; "
@@ -175,7 +175,7 @@ def _hand_over(one: Emission, context: Context, client: Tracker) -> None:
             ledger.dropped("client_error")
         if not isinstance(error, Exception):
             raise
-        ledger.failure("client.track", error)
+        log_internal_error("client.track", error)
     else:
         if not handing.accepted:
             ledger.unconfirmed()
@@ -189,7 +189,7 @@ def _sends_nothing(client: Tracker) -> str | None:
     try:
         return sdk.discards_everything(client)
     except Exception as error:
-        ledger.failure("client", error)
+        log_internal_error("client", error)
         return None
 
 
@@ -197,7 +197,7 @@ def _check_units(event_key: str, context: Context) -> None:
     """Warn about an event that LaunchDarkly would silently ignore for want of the metric's analysis unit."""
     wanted = catalog.rule(event_key).analysis_units
     if wanted and wanted.isdisjoint(kinds(context)):
-        ledger.warn(
+        warn_once(
             "no_analysis_unit",
             event_key,
             f"{event_key}: its metric is analysed by {', '.join(sorted(wanted))}, but the event's context has only "
@@ -206,7 +206,7 @@ def _check_units(event_key: str, context: Context) -> None:
 
 
 def _debug(one: Emission, context: Context) -> None:
-    if os.environ.get("LDINSTRUMENT_DEBUG", "") in ("", "0"):
+    if not settings.debug():
         return
     if not log.isEnabledFor(logging.INFO):
         log.setLevel(logging.INFO)
@@ -241,7 +241,7 @@ def settle() -> None:
         except StrictError:
             raise
         except Exception as error:
-            ledger.failure("settle", error)
+            log_internal_error("settle", error)
     if _held:
         release_held()
 

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Generator
 from typing import Any
 
-from ..ledger import ledger
+from ..diagnostics import log_internal_error
 from .session import concerned, current_session
 
 
@@ -26,7 +26,7 @@ def before(flag_key: str, context: Any) -> None:
         for session in concerned():
             session.before_evaluation(flag_key, context)
     except Exception as error:
-        ledger.failure("exposure", error)
+        log_internal_error("exposure", error)
 
 
 def after(context: Any, detail: Any) -> None:
@@ -41,7 +41,7 @@ def after(context: Any, detail: Any) -> None:
             # A request around a chat that did not know who it is learns it, too; what knows shields what is around it.
             session = None if knew else session.outer
     except Exception as error:
-        ledger.failure("exposure", error)
+        log_internal_error("exposure", error)
 
 
 class _Passed(dict[str, Any]):

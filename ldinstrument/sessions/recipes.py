@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..diagnostics import log_internal_error
 from ..errors import StrictError
-from ..ledger import ledger
 from .contexts import as_context, same
 from .emission import Tracker
 from .session import Session, current_session, open_session
@@ -45,7 +45,7 @@ def _guarded() -> Iterator[None]:
     except StrictError:
         raise
     except Exception as error:
-        ledger.failure("pattern", error)
+        log_internal_error("pattern", error)
 
 
 def track_conversion(value: Any = 0.0, *, context: Any = None, client: Tracker | None = None, **data: Any) -> None:

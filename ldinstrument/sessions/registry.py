@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import itertools
-import os
 import threading
 import weakref
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..ledger import Stats, ledger, log
+from ..diagnostics import diagnostics, log, warn_once
+from ..ledger import Stats, ledger
 from ..metrics.catalogs import catalog
+from ..process import on_exit, on_fork
 from . import emission
 from .unattached import count_strays, forget_strays
 
@@ -37,7 +38,7 @@ def remember(opened: Session) -> None:
                 evicted.append(stale)
     for stale in evicted:
         ledger.evicted()
-        ledger.warn(
+        warn_once(
             "evicted", stale.name, f"more than {MAX_OPEN} open {stale.name} sessions: the oldest ended early; end yours"
         )
         stale.end("abandoned")
@@ -72,7 +73,7 @@ def stats() -> Stats:
     emission.settle()
     for one in open_sessions():
         one.summary()  # folds what it holds, so that it is counted
-    return ledger.stats()
+    return replace(ledger.stats(), warnings=diagnostics.counts())
 
 
 def forget_open_sessions() -> None:
@@ -88,7 +89,7 @@ def _watch_exit() -> None:
     """End what is open at exit, also where no event processor of ours would: before a client is closed that was there
     before the first session.
     """
-    atexit.register(_at_exit)
+    on_exit(_at_exit)
 
 
 def _at_exit() -> None:
@@ -106,6 +107,7 @@ def _after_fork() -> None:
     _lock = threading.RLock()
     forget_strays(forked=True)
     ledger.forked()
+    diagnostics.forked()
     catalog.forked()
     emission.forget()
     for reference in list(_open.values()):
@@ -114,5 +116,4 @@ def _after_fork() -> None:
             one._forked()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+on_fork(in_child=_after_fork)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from ..callables.decorating import rebuilt
 from ..callables.streams import notice_frameworks, settled, settled_awaited
 from ..callables.templates import ASYNC_GENERATOR, CALL, COROUTINE, GENERATOR, shaped, stream_shaped
+from ..diagnostics import warn_user_code
 from ..errors import DefinitionError, StrictError
-from ..ledger import ledger
 from ..metrics.metric import check_key
 from ..settings import disabled
 from .contexts import as_context, is_function
@@ -152,7 +152,7 @@ class SessionScope:
         except StrictError:
             raise
         except Exception as error:
-            ledger.hosts_failure("context= of a session", error, "the session has no identity until identify()")
+            warn_user_code("context= of a session", error, "the session has no identity until identify()")
             return None
 
     if not TYPE_CHECKING:  # where it would allow every name

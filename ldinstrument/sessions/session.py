@@ -5,7 +5,6 @@ Nothing here raises into the host, and no event leaves while a lock of ours is h
 
 from __future__ import annotations
 
-import functools
 import threading
 import uuid
 import weakref
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ParamSpec
 
+from ..diagnostics import log_internal_error, never_raises, warn_once, warn_user_code
 from ..errors import StrictError
 from ..ledger import ledger
 from ..metrics.catalogs import EventRule, catalog
@@ -56,28 +56,9 @@ def session_id(given: Any) -> str:
     try:
         text = str(given).encode("utf-8", "replace").decode("utf-8")[:256]
     except Exception as error:
-        ledger.hosts_failure(f"id= of a session, a {type(given).__name__},", error, "the session gets a random id")
+        warn_user_code(f"id= of a session, a {type(given).__name__},", error, "the session gets a random id")
         text = ""
     return text or uuid.uuid4().hex
-
-
-def harmless(method: Callable[P, None]) -> Callable[P, None]:
-    """Nothing that the host hands to *method* may raise into the host."""
-
-    @functools.wraps(method)
-    def call(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            method(*args, **kwargs)
-        except StrictError:
-            raise
-        except Exception as error:
-            trace = error.__traceback__
-            if isinstance(error, TypeError) and trace is not None and trace.tb_next is None:  # it never began
-                ledger.warn("wrong_call", method.__name__, f"{error}; the call is left out")
-            else:
-                ledger.failure(method.__name__, error)
-
-    return call
 
 
 class Session(Accumulator):
@@ -152,9 +133,9 @@ class Session(Accumulator):
         except StrictError:
             raise
         except Exception as error:
-            ledger.failure("record", error)
+            log_internal_error("record", error)
 
-    @harmless
+    @never_raises
     def interaction(self, success: bool | Outcome = True, *, at: float | None = None) -> None:
         """Count one interaction: something the user did that succeeded or failed.
 
@@ -166,12 +147,12 @@ class Session(Accumulator):
         when = clock() if at is None else at
         self._append((INTERACTION, outcome, when, when, None))
 
-    @harmless
+    @never_raises
     def conversion(self, value: Any = 0.0, **data: Any) -> None:
         """Record `business.conversion`: *value* in dollars. `config_key=` becomes `configKey` in the data."""
         self.record(BUSINESS_CONVERSION, value, data=_wire_names(data))
 
-    @harmless
+    @never_raises
     def satisfaction(self, score: Any, **data: Any) -> None:
         """Record `user.satisfaction` (0 to 100), and `user.negative_feedback` below 50.
 
@@ -185,29 +166,29 @@ class Session(Accumulator):
         if rated is not None and rated < 50:
             self.record(NEGATIVE_FEEDBACK, data=wire)
 
-    @harmless
+    @never_raises
     def revenue(self, value: Any, **data: Any) -> None:
         """Record `revenue.impact`: *value* in dollars, only when it is above 0."""
         amount = number(value)
         if amount is None or amount > 0:
             self.record(REVENUE_IMPACT, value, data=_wire_names(data))
 
-    @harmless
+    @never_raises
     def task_success(self, task_type: str, success: bool, **data: Any) -> None:
         """Record `task.success_rate`: 1 or 0, with *task_type* as `taskType` in the data."""
         self.record(TASK_SUCCESS, 1.0 if success else 0.0, data={**_wire_names(data), "taskType": task_type})
 
-    @harmless
+    @never_raises
     def feedback(self, positive: bool, **data: Any) -> None:
         """Record a thumb: satisfaction 100 or 0, and `user.negative_feedback` for a thumb down."""
         self.satisfaction(100 if positive else 0, **{"feedback_type": "thumb", **data})
 
-    @harmless
+    @never_raises
     def add_data(self, **data: Any) -> None:
         """Add to the data of the session's own `<name>.*` events: what is known only later, such as a status."""
         self.merge_data(data)
 
-    @harmless
+    @never_raises
     def merge_data(self, data: Mapping[str, Any]) -> None:
         """The same from a mapping, whose keys need not be names."""
         added = copied(data, f"{self.name}.*")
@@ -249,7 +230,7 @@ class Session(Accumulator):
             return self._context
         return self.outer.context
 
-    @harmless
+    @never_raises
     def identify(self, context: Any) -> None:
         """Say whose session it is, once that is known.
 
@@ -340,7 +321,7 @@ class Session(Accumulator):
         except StrictError:
             raise
         except Exception as error:
-            ledger.failure("fold", error)
+            log_internal_error("fold", error)
 
     def _send(self, outgoing: list[Emission], context: Context | None) -> None:
         if not outgoing:
@@ -370,7 +351,7 @@ class Session(Accumulator):
             surplus, self._waiting = self._waiting[:-MAX_WAITING], self._waiting[-MAX_WAITING:]
         if surplus:
             ledger.discarded("no_context", sum(one.values for one in surplus))
-            ledger.warn("no_context", self.name, f"{self.name}: too many values wait for an identity; call identify()")
+            warn_once("no_context", self.name, f"{self.name}: too many values wait for an identity; call identify()")
 
     # -- the end ---------------------------------------------------------------------------------
     @property
@@ -404,7 +385,7 @@ class Session(Accumulator):
         except StrictError:
             raise
         except Exception as error:
-            ledger.failure("end", error)
+            log_internal_error("end", error)
 
     def hand_over(self) -> tuple[list[tuple[EventRule, Group]], list[Emission]] | None:
         """End this stay in a session that a store keeps: what folds, for the store to merge, and what leaves at once.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from ..diagnostics import warn_once
 from ..ledger import ledger
 from ..settings import disabled
 from .outcomes import Outcome, TaskDefinition
@@ -53,12 +54,12 @@ class Strays:
         if not runs or disabled():
             return
         ledger.without_session(self._key, runs, runs * self._values_per_run)
-        ledger.warn(
+        warn_once(
             "no_session",
             self._key,
             f"task {self._key!r} ran without a session, so its numbers go nowhere: "
             "run it inside ld.session(...), or give it context=; stats().without_session counts all such tasks",
-            once=True,  # a program, or a test of one, may have no session at all
+            once_per_cause=True,  # a program, or a test of one, may have no session at all
         )
 
     def forget(self) -> None:

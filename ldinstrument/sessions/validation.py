@@ -14,6 +14,7 @@ from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
+from ..diagnostics import warn_once
 from ..errors import StrictError
 from ..ledger import ledger
 from ..metrics.catalogs import EventRule, catalog
@@ -54,7 +55,7 @@ def _kind(rule: EventRule) -> str:
 
 def _say_undeclared(key: str) -> None:
     definition = f"Metric({key!r}, ...)" if METRIC_KEY.fullmatch(key) else f"Metric('a.key', event_key={key!r}, ...)"
-    ledger.warn(
+    warn_once(
         "undeclared",
         key,
         f"{key}: no metric is declared for it, so LaunchDarkly may ignore it; "
@@ -67,7 +68,7 @@ def _known(metric: Metric | str) -> Metric | None:
         if metric.key not in catalog:
             catalog.add(metric)
         elif catalog[metric.key] != metric:
-            ledger.warn(
+            warn_once(
                 "two_definitions",
                 metric.key,
                 f"{metric.key}: recorded with a Metric that differs from the catalog's; the catalog's counts",
@@ -101,7 +102,7 @@ def discard(event_key: str, reason: str, advice: str) -> None:
     """Count one value as discarded and say once why."""
     ledger.recorded()
     ledger.discarded(reason)
-    ledger.warn(reason, event_key, f"{event_key}: {advice}; this value is left out")
+    warn_once(reason, event_key, f"{event_key}: {advice}; this value is left out")
 
 
 MAX_BYTES = 16_384
@@ -249,7 +250,7 @@ def _capped(safe: dict[str, Any], event_key: str) -> dict[str, Any] | None:
 
 
 def _complain(event_key: str, entry: str, what: str) -> None:
-    ledger.warn(
+    warn_once(
         "bad_data",
         f"{event_key} {entry}",
         f"{event_key}: data{f'[{entry!r}]' if entry else ''} left out: {what}; "

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..backoff import Gate
-from ..diagnostics import say
+from ..backoff import Backoff
+from ..diagnostics import log_internal_error, log_once, warn_once
 from ..ledger import ledger
 from .protocol import Delta, Store
 from .records import parsed
@@ -52,7 +52,7 @@ class Patience:
         self._failing = failing
         self._watched = watched
         self._lock = threading.Lock()
-        self._gate = Gate(first_pause=0.5, longest_pause=30.0)
+        self._gate = Backoff(first_pause=0.5, longest_pause=30.0)
         self._probing = False
         self._late: deque[Late] = deque()
 
@@ -80,7 +80,7 @@ class Patience:
         """Whether the store is well and only this one delta is lost."""
         if not self._store.refuses(error):
             return False
-        ledger.failure("session store", error)
+        log_internal_error("session store", error)
         if late.delta is not None:
             ledger.discarded("store_refused", late.delta.values)
         self._succeeded()
@@ -100,7 +100,7 @@ class Patience:
         with self._lock:
             if not self._gate.failures:
                 return True
-            if self._probing or self._gate.opens_at("") > time.monotonic():
+            if self._probing or self._gate.ready_at("") > time.monotonic():
                 return False
             self._probing = True
             return True
@@ -115,7 +115,7 @@ class Patience:
         with self._lock:
             self._gate.failed()
             self._probing = False
-        say(
+        log_once(
             "store_down",
             type(self._store).__name__,
             f"the session store does not answer ({told(error)}): up to {self._most} requests' numbers "
@@ -134,9 +134,7 @@ class Patience:
         for one in lost:
             ledger.discarded("store_down", 0 if one.delta is None else one.delta.values)
         if lost:
-            ledger.warn(
-                "store_lost", "", "the session store was away for too long: the oldest waiting numbers are lost"
-            )
+            warn_once("store_lost", "", "the session store was away for too long: the oldest waiting numbers are lost")
 
     def catch_up(self, most: int | None = None) -> None:
         """Bring to the store what waited for it (at most *most*); ends at the first failure."""
@@ -171,4 +169,4 @@ class Patience:
         if not self._late:
             return float("inf")
         with self._lock:
-            return max(0.05, self._gate.opens_at("") - time.monotonic())
+            return max(0.05, self._gate.ready_at("") - time.monotonic())

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
 
-from ..diagnostics import say
+from ..diagnostics import log_once, warn_once
 from ..ledger import ledger
 from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed
 from .records import Gone, Record, closed, gone, merged, parsed, readable
@@ -131,7 +131,7 @@ class MemoryStore:
         events = 0 if record is None else len(record.groups) + len(_TOTALS)
         ledger.emitted(events)
         ledger.dropped("store_full", events)
-        ledger.warn(
+        warn_once(
             "store_full",
             "MemoryStore",
             f"more than {self._max} ended sessions wait in memory to be reported: the oldest are dropped; "
@@ -145,7 +145,7 @@ class MemoryStore:
             record.reason = "abandoned"
             self._move_on(key, record, now)
             ledger.evicted()
-            ledger.warn(
+            warn_once(
                 "evicted",
                 "MemoryStore",
                 f"more than {self._max} open sessions in memory: the one silent for longest ended early; "
@@ -257,7 +257,7 @@ class MemoryStore:
 
 
 def _warn_several_workers() -> None:
-    say(
+    log_once(
         "several_workers",
         "memory",
         "several workers keep sessions in memory, each its own: a visitor who meets two of them has two sessions; "

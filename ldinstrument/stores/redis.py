@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from ..diagnostics import say
+from ..diagnostics import log_once
 from ..errors import DefinitionError, missing_extra
 from ..ledger import ledger
 from . import scripts
@@ -195,7 +195,7 @@ class RedisStore:
 def _miss(count: int) -> None:
     for _ in range(count):
         ledger.evicted()
-    say(
+    log_once(
         "evicted",
         "RedisStore",
         "the Redis server has thrown sessions away before they were reported; give it more memory, or "

@@ -11,7 +11,7 @@ from .. import sdk
 from ..delivery.lifecycle import engine_of
 from ..delivery.payloads import Payload, join
 from ..delivery.transport import Answer, Transport, transport_of
-from ..diagnostics import say
+from ..diagnostics import log_once
 from ..ledger import ledger
 from ..sessions.rollups import Emission, finite
 from .protocol import Ended, GroupValues, Rules, Sealed
@@ -41,7 +41,7 @@ class Sealing:
             ledger.emitted(events)
             ledger.dropped(reason, events)
         if self.dropped["no_context"]:
-            say(
+            log_once(
                 "no_context",
                 "store",
                 "a stored session ended without a context: say whose it is, identify() or context=; dropped",

@@ -7,11 +7,9 @@ the store knows the names of those it made.
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import itertools
 import json
-import os
 import secrets
 import threading
 import time
@@ -21,10 +19,10 @@ from functools import partial
 from typing import Any
 
 from .. import sdk, settings
-from ..diagnostics import on_event_loop, say
+from ..diagnostics import log_internal_error, log_once, on_event_loop
 from ..errors import StrictError
-from ..ledger import ledger
 from ..metrics.catalogs import EventRule
+from ..process import on_exit, on_fork
 from ..sessions import emission
 from ..sessions.accumulator import clock
 from ..sessions.contexts import kinds
@@ -79,7 +77,7 @@ def end_session(store: SessionStore, visitor: str, *, name: str = "session", rea
     except StrictError:
         raise
     except Exception as error:
-        ledger.failure("end_session", error)
+        log_internal_error("end_session", error)
         return None
     return None if record is None else VisitRef(visitor, record.id, record.previous, stored=True)
 
@@ -183,7 +181,7 @@ class SessionStore:
         except StrictError:
             raise
         except Exception as error:
-            ledger.failure("the end of a stored session", error)
+            log_internal_error("the end of a stored session", error)
             return own
         if answer is None:
             return own
@@ -217,7 +215,7 @@ class SessionStore:
             return None
         found: Merged | None = self._patience.attempt(late)
         if delta.ends and self._sweeper is not None:
-            self._sweeper.hurry()
+            self._sweeper.shorten()
         return found
 
     def _named(self, visitor: str, delta: Delta) -> Late:
@@ -245,7 +243,7 @@ class SessionStore:
         late = Late(key_of(name, visitor), time.monotonic(), reason=reason, active=active)
         ended: Record | None = self._patience.attempt(late)
         if ended is not None and self._sweeper is not None:
-            self._sweeper.hurry()
+            self._sweeper.shorten()
         return ended
 
     # -- a store that fails ------------------------------------------------------------------------
@@ -284,7 +282,7 @@ class SessionStore:
 
     def _sweep(self, limit: int | None, outlet: Outlet | None, *, breathe: bool) -> SweepReport:
         if outlet is None:
-            say("no_client", "store", "no LaunchDarkly client that sends: ended sessions wait in the store")
+            log_once("no_client", "store", "no LaunchDarkly client that sends: ended sessions wait in the store")
             return SweepReport(error="no client")
         with self._sweeping:
             owner = secrets.token_hex(8)
@@ -347,7 +345,7 @@ class SessionStore:
                     self._sweep(None, outlet, breathe=False)
             self.store.close()
         except Exception as error:
-            ledger.failure("closing a session store", error)
+            log_internal_error("closing a session store", error)
 
     def __enter__(self) -> SessionStore:
         return self
@@ -410,7 +408,7 @@ def _watch(made: SessionStore) -> None:
     _known.add(made)
     if not _watching:
         _watching = True
-        atexit.register(close_all)
+        on_exit(close_all)
 
 
 def _before_fork() -> None:
@@ -438,5 +436,4 @@ def close_all() -> None:
         one.close()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+on_fork(before=_before_fork, in_parent=_after_fork_in_parent, in_child=_after_fork_in_child)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..diagnostics import say
+from ..diagnostics import log_once
 from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed
 from .records import Gone, Record, closed, gone, merged, readable
 
@@ -219,7 +219,7 @@ class SqliteStore:
                 self._connection = _opened(self._path, self._timeout)
                 self._file = _identity(self._path)
             elif _identity(self._path) != self._file:
-                say(
+                log_once(
                     "store_moved",
                     type(self).__name__,
                     "the SQLite file of the session store was moved, deleted or replaced while it is in use: restart "

@@ -8,6 +8,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING
 
+from ..diagnostics import log_internal_error
 from ..ledger import ledger
 
 if TYPE_CHECKING:
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..backoff import retry_after
+from ..backoff import Disposition, disposition, retry_delay
 from ..delivery.transport import Answer
-from ..diagnostics import say
+from ..diagnostics import log_once
 from .circuit_breaker import told
 from .protocol import Rules, Sealed, Store
 from .reporting import Outlet, Sealing, as_payload, as_sealed
@@ -27,8 +28,6 @@ from .reporting import Outlet, Sealing, as_payload, as_sealed
 BATCH = 100
 LEASE = 60.0
 MAX_AGE = 24 * 3600.0
-MOST_BAD_REQUESTS = 3
-LONGEST_DELAY = 60.0
 
 
 @dataclass(slots=True)
@@ -95,7 +94,7 @@ class Sweep:
                     break
         except Exception as error:
             self.report.error = type(error).__name__
-            say(
+            log_once(
                 "sweep",
                 type(error).__name__,
                 f"a sweep of the session store failed ({told(error)}): later again",
@@ -135,48 +134,50 @@ class Sweep:
             return True
         answer = self._outlet.post(sealed)
         self.report.posts += 1
-        if 200 <= answer.status < 300:
-            self._store.acknowledge(sealed.id)
-            self.report.delivered += sealed.events
-            ledger.emitted(sealed.events)
-            ledger.delivered(sealed.events)
-            return True
-        if answer.status == 413:
-            return self._split(sealed)
-        if answer.status == 400 and sealed.attempts >= MOST_BAD_REQUESTS:
+        meaning = disposition(answer.status, sealed.attempts)
+        if meaning is Disposition.DELIVERED:
+            self._delivered(sealed)
+        elif meaning is Disposition.SPLIT:
+            self._split(sealed)
+        elif meaning is Disposition.DROP:
             self._drop("http_400", sealed)
-            return True
-        self._store.postpone(sealed.id, _delay(sealed, answer))
+        else:
+            self._try_later(sealed, answer)
+            return False
+        return True
+
+    def _delivered(self, sealed: Sealed) -> None:
+        self._store.acknowledge(sealed.id)
+        self.report.delivered += sealed.events
+        ledger.emitted(sealed.events)
+        ledger.delivered(sealed.events)
+
+    def _try_later(self, sealed: Sealed, answer: Answer) -> None:
+        self._store.postpone(sealed.id, retry_delay(sealed.attempts, answer.headers))
         self.report.error = str(answer.status or answer.error or "no answer")
         if answer.status in (401, 403):
-            say(
+            log_once(
                 "refused",
                 f"store {answer.status}",
                 f"LaunchDarkly refuses the SDK key (HTTP {answer.status}): ended sessions wait in the store; "
                 "check LAUNCHDARKLY_SDK_KEY",
             )
-        return False
 
-    def _split(self, sealed: Sealed) -> bool:
+    def _split(self, sealed: Sealed) -> None:
         halves = as_payload(sealed).halves()
         if halves:
             self._store.replace(sealed.id, [as_sealed(half) for half in halves])
         else:
             self._drop("too_large", sealed)
-        return True
 
     def _drop(self, reason: str, sealed: Sealed) -> None:
         self._store.acknowledge(sealed.id)
         self.report.dropped += sealed.events
         ledger.emitted(sealed.events)
         ledger.dropped(reason, sealed.events)
-        say(reason, "store", f"LaunchDarkly will not take a payload of ended sessions ({reason}): dropped and counted")
-
-
-def _delay(sealed: Sealed, answer: Answer) -> float:
-    """When to try again: as the server says, else after 1, 2, 4 ... 60 seconds."""
-    asked = retry_after(answer.headers.get("Retry-After"))
-    return min(LONGEST_DELAY, 2.0 ** max(0, min(sealed.attempts, 10) - 1)) if asked is None else asked
+        log_once(
+            reason, "store", f"LaunchDarkly will not take a payload of ended sessions ({reason}): dropped and counted"
+        )
 
 
 SOON = 0.1
@@ -199,7 +200,7 @@ class Sweeper:
         self._thread = threading.Thread(target=self._run, name="ldinstrument.stores.sweeper", daemon=True)
         self._thread.start()
 
-    def hurry(self) -> None:
+    def shorten(self) -> None:
         """Something has ended, or failed: look soon."""
         self._due = min(self._due, time.monotonic() + SOON)
         self._bell.set()
@@ -246,7 +247,7 @@ class Sweeper:
                 self._due = time.monotonic() + _jittered(keeper.interval)
                 keeper.sweep_in_background()
         except Exception as error:
-            ledger.failure("sweeper", error)
+            log_internal_error("sweeper", error)
 
 
 def _jittered(interval: float) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from ..callables.decorating import rebuilt, warn_caller
+from ..callables.decorating import rebuilt
 from ..callables.streams import notice_frameworks, plain_awaited_types, plain_types, settled, settled_awaited
 from ..callables.templates import (
     ASYNC_GENERATOR,
@@ -28,6 +28,7 @@ from ..callables.templates import (
     shaped,
     stream_shaped,
 )
+from ..diagnostics import warn_caller
 from ..errors import DefinitionError
 from ..metrics.catalogs import catalog
 from ..metrics.metric import Metric, check_key

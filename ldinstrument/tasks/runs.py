@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..callables.streams import settled, settled_awaited
+from ..diagnostics import log_internal_error, warn_user_code
 from ..errors import StrictError
-from ..ledger import ledger
 from ..metrics.catalogs import catalog
 from ..metrics.metric import Metric
 from ..sessions.accumulator import clock
@@ -181,7 +181,7 @@ class Run:
             try:
                 who = who(*self._args, **self._kwargs)
             except Exception as error:
-                ledger.hosts_failure(f"context= of task {self._task.key}", error, "its runs have no identity")
+                warn_user_code(f"context= of task {self._task.key}", error, "its runs have no identity")
                 return None
         return as_context(who)
 
@@ -217,7 +217,7 @@ class Run:
         except KeyboardInterrupt:  # the user's, not the extractor's
             raise
         except BaseException as error:
-            ledger.hosts_failure(f"{what}= of task {self._task.key}", error, "that value is left out")
+            warn_user_code(f"{what}= of task {self._task.key}", error, "that value is left out")
             return _MISSING
 
     def __repr__(self) -> str:
@@ -245,7 +245,7 @@ def _isolated(work: Callable[..., None], *args: Any) -> None:
 
 def _failed(where: str, error: BaseException) -> None:
     try:
-        ledger.failure(where, error)
+        log_internal_error(where, error)
     except Exception:  # noqa: S110 - a recursion at its limit, or a broken log handler: the host comes first
         pass
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ldinstrument.devserver import LocalLaunchDarkly
+from ldinstrument.diagnostics import diagnostics
 from ldinstrument.ledger import ledger
 from ldinstrument.metrics.catalogs import catalog
 from ldinstrument.metrics.metric import Metric
@@ -39,7 +40,8 @@ def _clean_globals() -> Iterator[None]:
     catalog.clear()
     catalog.add(*metrics)
     ledger.clear()
-    ledger.strict = False
+    diagnostics.clear()
+    diagnostics.strict = False
 
 
 @pytest.fixture(name="token")

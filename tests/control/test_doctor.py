@@ -12,8 +12,8 @@ import pytest
 import requests
 
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
+from ldinstrument.diagnostics import warn_once
 from ldinstrument.doctor import Finding, access, examine, examine_all
-from ldinstrument.ledger import ledger
 from ldinstrument.metrics.metric import Metric
 from ldinstrument.rest import MetricsAPI
 
@@ -404,10 +404,10 @@ def test_all_metrics_at_once(ld: LocalLaunchDarkly, api: MetricsAPI, latency: Me
 def test_what_this_process_complained_about(api: MetricsAPI) -> None:
     """Inside the program, the ledger's warnings about this event are part of the walk; others' are not."""
     api.create(VALUE)
-    ledger.warn("not_a_number", "cart.value", "x")
-    ledger.warn("bad_data", "cart.value data['when']", "x")
-    ledger.warn("no_session", "cart", "x")
-    ledger.warn("offline", "", "x")
-    ledger.warn("bad_data", "other.key data", "x")
+    warn_once("not_a_number", "cart.value", "x")
+    warn_once("bad_data", "cart.value data['when']", "x")
+    warn_once("no_session", "cart", "x")
+    warn_once("offline", "", "x")
+    warn_once("bad_data", "other.key data", "x")
     told = [one.what for one in examine(VALUE.key, api, [VALUE]) if one.check == "this process"]
     assert told == ["not a number (1x)", "bad data (1x)", "no session (1x)", "offline (1x)"]

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from ldinstrument.devserver import LocalLaunchDarkly
+from ldinstrument.diagnostics import diagnostics
 from ldinstrument.errors import CredentialsError, PlanError, Unauthorized, Unreachable
-from ldinstrument.ledger import ledger
 from ldinstrument.metrics.catalogs import Catalog, catalog
 from ldinstrument.metrics.metric import Metric
 from ldinstrument.metrics.standard import STANDARD_METRICS
@@ -470,7 +470,7 @@ def test_at_start_up_failures_are_one_line(
     token: str, caplog: pytest.LogCaptureFixture, ld: LocalLaunchDarkly, strict: bool
 ) -> None:
     """A server that is down, a token that is wrong, no project: logged once, nothing raised, no secret."""
-    ledger.strict = strict
+    diagnostics.strict = strict
     ld.fault("*", status=401, times=None)
     for _ in range(3):
         assert bootstrap("p", token=token, base_uri="http://127.0.0.1:9", timeout=0.3, wait=False) is None

@@ -23,7 +23,7 @@ from launchdarkly_api.models.randomization_settings_put import RandomizationSett
 from launchdarkly_api.models.upsert_context_kind_payload import UpsertContextKindPayload
 
 import ldinstrument
-from ldinstrument.backoff import pause
+from ldinstrument.backoff import rest_pause
 from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.errors import (
     ApiError,
@@ -587,16 +587,16 @@ def test_a_deadline_holds_for_all_calls_together(ld: LocalLaunchDarkly, token: s
 def test_pause_has_jitter_and_reads_every_header() -> None:
     """No two processes wait for exactly as long; dates and clocks that go wrong do no harm."""
     headers = {"X-Ratelimit-Reset": "1000010000"}
-    waits = {pause(0, headers, now=1_000_000.0) for _ in range(20)}
+    waits = {rest_pause(0, headers, now=1_000_000.0) for _ in range(20)}
     assert len(waits) > 1
     assert all(10 <= wait <= 12.1 for wait in waits)
-    assert 0 < pause(0, {"X-Ratelimit-Reset": "999990000"}, now=1_000_000.0) <= 0.2
-    assert pause(0, {"Retry-After": "Thu, 01 Jan 1970 00:00:30 GMT"}, now=0.0) >= 30
+    assert 0 < rest_pause(0, {"X-Ratelimit-Reset": "999990000"}, now=1_000_000.0) <= 0.2
+    assert rest_pause(0, {"Retry-After": "Thu, 01 Jan 1970 00:00:30 GMT"}, now=0.0) >= 30
     for broken in ({"Retry-After": "soon"}, {"X-Ratelimit-Reset": ""}, {"Retry-After": "-5"}, {"Date": "yesterday"}):
-        assert 0 < pause(30, broken) <= 10
+        assert 0 < rest_pause(30, broken) <= 10
     # The server's own clock decides when ours is wrong.
     skewed = {"Date": "Thu, 01 Jan 1970 00:01:40 GMT", "X-Ratelimit-Reset": "105000"}
-    assert 5 <= pause(0, skewed) <= 7
+    assert 5 <= rest_pause(0, skewed) <= 7
 
 
 # -- the token shows nowhere -----------------------------------------------------------------------

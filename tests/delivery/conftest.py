@@ -11,6 +11,7 @@ import pytest
 from ldclient import LDClient
 
 from ldinstrument.delivery.undelivered import orphanage
+from ldinstrument.diagnostics import diagnostics
 from ldinstrument.ledger import ledger
 from ldinstrument.sessions import emission
 
@@ -25,10 +26,12 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("no_proxy", "*")
     ledger.clear()
+    diagnostics.clear()
     emission.forget()
     orphanage.forget()
     yield
     ledger.clear()
+    diagnostics.clear()
     emission.forget()
     orphanage.forget()
 

@@ -27,6 +27,7 @@ from ldclient.config import HTTPConfig
 
 from ldinstrument.delivery import EventProcessor, FlushReport, Plugin, flush
 from ldinstrument.delivery.lifecycle import engine_of
+from ldinstrument.diagnostics import diagnostics
 from ldinstrument.ledger import ledger
 
 HERE = Path(__file__).parent
@@ -164,6 +165,7 @@ def close(client: LDClient) -> None:
 def running(**how: Any) -> Iterator[Run]:
     """A fresh server, a fresh client, an empty ledger."""
     ledger.clear()
+    diagnostics.clear()
     with HostileServer() as server:
         client = LDClient(config(server.url, **how))
         try:
@@ -347,6 +349,7 @@ def killed(scale: float = 1.0, rounds: int = 6) -> Row:
     What was in a file when its process died must arrive. What was not yet (it is some 20 ms after `track`) may be lost.
     """
     ledger.clear()
+    diagnostics.clear()
     began = time.monotonic()
     with HostileServer() as server, tempfile.TemporaryDirectory() as folder:
         for how in ({"status": 503}, {"late": 0.2}, {}, {"reset": True}):
@@ -412,6 +415,7 @@ def _killed_once(url: str, folder: str, name: str, life: float) -> dict[str, flo
 def exits(scale: float = 1.0) -> Row:
     """The interpreter exits while the network is dead, with a spool; the next process delivers."""
     ledger.clear()
+    diagnostics.clear()
     began = time.monotonic()
     with HostileServer() as server, tempfile.TemporaryDirectory() as folder:
         server.answer(stall=True, counts=False)

@@ -9,7 +9,7 @@ from email.utils import formatdate
 
 import pytest
 
-from ldinstrument.backoff import LONGEST_RETRY_AFTER, Gate, retry_after
+from ldinstrument.backoff import LONGEST_RETRY_AFTER, Backoff, retry_after
 from ldinstrument.delivery.backlog import Backlog
 from ldinstrument.delivery.payloads import Payload, join
 from ldinstrument.delivery.undelivered import Orphanage, origin_of
@@ -23,21 +23,21 @@ def _texts(count: int) -> list[str]:
 
 def test_back_off_doubles_with_jitter_up_to_the_longest():
     """1, 2, 4 ... times 0.5 to 1.0; never more than the longest pause."""
-    gate = Gate(first_pause=1.0, longest_pause=10.0)
+    gate = Backoff(first_pause=1.0, longest_pause=10.0)
     for number in range(40):
         gate.failed()
         wanted = min(10.0, 2.0**number)
         pause = gate.not_before - time.monotonic()
         assert wanted * 0.5 - 1 < pause <= wanted
     gate.succeeded()
-    assert gate.opens_at(KEY) == 0.0
+    assert gate.ready_at(KEY) == 0.0
 
 
 def test_a_fleet_does_not_come_back_in_step():
     """Pauses differ, between half and the whole of what they are."""
     pauses = []
     for _ in range(100):
-        gate = Gate(first_pause=1000.0, longest_pause=10_000.0)
+        gate = Backoff(first_pause=1000.0, longest_pause=10_000.0)
         gate.failed()
         pauses.append(gate.not_before - time.monotonic())
     assert len({round(pause) for pause in pauses}) > 10
@@ -47,7 +47,7 @@ def test_a_fleet_does_not_come_back_in_step():
 
 def test_a_broken_connection_is_tried_again_at_once():
     """A kept-alive connection that the server closed is nobody's failure; a second time it is."""
-    gate = Gate()
+    gate = Backoff()
     gate.failed(lost=True)
     assert gate.not_before <= time.monotonic()
     gate.failed(lost=True)
@@ -56,33 +56,33 @@ def test_a_broken_connection_is_tried_again_at_once():
 
 def test_retry_after_is_respected_and_not_hurried():
     """A flush shortens a back-off, never what the server asked for; nobody waits longer than an hour."""
-    gate = Gate()
+    gate = Backoff()
     gate.failed(retry_after=30)
-    gate.hurry()
+    gate.shorten()
     assert gate.not_before > time.monotonic() + 25
     gate.failed(retry_after=10**9)
     assert gate.not_before <= time.monotonic() + LONGEST_RETRY_AFTER
     for _ in range(10):
         gate.failed()
-    gate.hurry()
+    gate.shorten()
     assert gate.not_before <= time.monotonic() + 0.5
 
 
 def test_retry_after_never_shortens_the_back_off():
     """0, or a date that the server's slow clock put into the past, is no invitation to hammer."""
     for asked in (0.0, 0.001):
-        gate = Gate(first_pause=1000.0, longest_pause=1000.0)
+        gate = Backoff(first_pause=1000.0, longest_pause=1000.0)
         gate.failed(retry_after=asked)
         assert gate.not_before >= time.monotonic() + 400
 
 
 def test_a_refused_key_closes_the_gate_until_it_changes():
     """Infinity for the refused key, now for another."""
-    gate = Gate()
+    gate = Backoff()
     gate.refused(KEY)
-    assert gate.opens_at(KEY) == float("inf")
-    assert gate.opens_at("sdk-new") == 0.0
-    assert gate.opens_at(KEY) == 0.0  # the refusal is forgotten with the key that was refused
+    assert gate.ready_at(KEY) == float("inf")
+    assert gate.ready_at("sdk-new") == 0.0
+    assert gate.ready_at(KEY) == 0.0  # the refusal is forgotten with the key that was refused
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from ldclient.config import Config, HTTPConfig
 
 from ldinstrument import session
 from ldinstrument.devserver import LocalLaunchDarkly
+from ldinstrument.diagnostics import diagnostics
 from ldinstrument.ledger import ledger
 from ldinstrument.sessions.session import open_session
 from ldinstrument.stores import (
@@ -787,7 +788,7 @@ def test_what_waits_in_memory_to_be_reported_is_bounded_too(keep):
 
     assert store.holdings().ended == 3
     assert ledger.stats().events.dropped["store_full"] == 2 * 3
-    assert ledger.stats().warnings["store_full", "MemoryStore"] == 2
+    assert diagnostics.counts()["store_full", "MemoryStore"] == 2
 
 
 def _in_child(work):
@@ -838,10 +839,10 @@ def test_memory_in_several_workers_is_said(keep):
     def child():
         visit(store)
         visit(store)
-        return sum(ledger.stats().warnings.get(("several_workers", "memory"), 0) for _ in range(1))
+        return sum(diagnostics.counts().get(("several_workers", "memory"), 0) for _ in range(1))
 
     assert _in_child(child) == 1
-    assert ("several_workers", "memory") not in ledger.stats().warnings
+    assert ("several_workers", "memory") not in diagnostics.counts()
 
 
 def test_sweepers_do_not_come_in_step():

@@ -604,7 +604,7 @@ def test_a_failing_run_that_we_cannot_even_note(monkeypatch: pytest.MonkeyPatch)
         raise KeyError("mine")
 
     monkeypatch.setattr("ldinstrument.tasks.runs.Run", lambda *args: 1 / 0)
-    monkeypatch.setattr("ldinstrument.tasks.runs.ledger.failure", lambda *args: 1 / 0)
+    monkeypatch.setattr("ldinstrument.tasks.runs.log_internal_error", lambda *args: 1 / 0)
     with ld.session("u"), pytest.raises(KeyError, match="mine") as caught:
         work()
     assert caught.value.__context__ is None

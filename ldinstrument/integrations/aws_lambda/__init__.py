@@ -15,8 +15,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
+from ...diagnostics import log
 from ...errors import DefinitionError
-from ...ledger import log
 from ...sessions.emission import Tracker
 from ...sessions.session import declare_session_metrics, entered
 from ...settings import disabled

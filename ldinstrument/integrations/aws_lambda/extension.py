@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ...ledger import ledger, log
+from ...diagnostics import log, log_internal_error
 
 NAME = "ldinstrument"
 REGISTER_SECONDS = 5.0
@@ -176,7 +176,7 @@ class Extension:
         try:
             deliver()
         except BaseException as error:
-            ledger.failure("deliver after response", error)
+            log_internal_error("deliver after response", error)
 
     def _complain(self, error: BaseException) -> None:
         reason = str(error) if isinstance(error, Refused) else type(error).__name__

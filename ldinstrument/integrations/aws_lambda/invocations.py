@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...delivery import FlushReport, flush
+from ...diagnostics import log_internal_error, warn_once
 from ...errors import DefinitionError, StrictError
-from ...ledger import ledger
 from ...sessions.contexts import as_context
 from ...sessions.emission import Tracker
 from ...sessions.outcomes import Outcome, outcome_of
@@ -60,7 +60,7 @@ class Delivery:
         # While LaunchDarkly does not answer, an outage costs each invocation half of what it cost the one before.
         self.patience = max(SHORTEST, self.patience / 2) if report.timed_out else self.timeout
         if report.timed_out and report.pending + report.failed:
-            ledger.warn("lambda_pending", NAME, _pending_message(report, allowed))
+            warn_once("lambda_pending", NAME, _pending_message(report, allowed))
 
 
 def _pending_message(report: FlushReport, allowed: float) -> str:
@@ -123,7 +123,7 @@ class Handler:
                 extension.finish(request_id, _nothing)
             if isinstance(error, StrictError) or not isinstance(error, Exception):
                 raise
-            ledger.failure("lambda_handler", error)
+            log_internal_error("lambda_handler", error)
             return None
 
     def _session(self, request_id: str | None, event: Any, lambda_context: Any) -> Session:
@@ -139,7 +139,7 @@ class Handler:
         try:
             return bool(self.success(result))
         except Exception as error:
-            ledger.failure("success of lambda_handler", error)
+            log_internal_error("success of lambda_handler", error)
             return True
 
 
@@ -182,7 +182,7 @@ class Invocation:
         except StrictError:
             raise
         except Exception as error:
-            ledger.failure("flush of lambda_handler", error)
+            log_internal_error("flush of lambda_handler", error)
 
     def _running_out(self) -> None:
         """The function is about to time out; nothing of ours would run after that, so end and flush now."""
@@ -211,7 +211,7 @@ def remaining(lambda_context: Any) -> float | None:
     try:
         milliseconds = ask() if callable(ask) else None
     except Exception as error:
-        ledger.failure("get_remaining_time_in_millis", error)
+        log_internal_error("get_remaining_time_in_millis", error)
         return None
     if not isinstance(milliseconds, (int, float)) or not milliseconds > 0:
         return None  # a mock's answer is no number, and a stub's 0 is no time-out
@@ -260,7 +260,7 @@ def _asked(name: str, given: Any, event: Any, lambda_context: Any) -> Any:
     try:
         return given(event, lambda_context)
     except Exception as error:
-        ledger.failure(f"{name} of lambda_handler", error)
+        log_internal_error(f"{name} of lambda_handler", error)
         return None
 
 
@@ -289,5 +289,5 @@ def _attribute(lambda_context: Any, name: str) -> Any:
     try:
         return getattr(lambda_context, name, None)
     except Exception as error:
-        ledger.failure(f"{name} of the Lambda context", error)
+        log_internal_error(f"{name} of the Lambda context", error)
         return None

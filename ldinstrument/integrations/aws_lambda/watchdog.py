@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from ...ledger import ledger
+from ...diagnostics import log_internal_error
 
 
 class Watchdog:
@@ -37,7 +37,7 @@ class Watchdog:
             threading.Thread(target=self._run, name="ldinstrument-watchdog", daemon=True).start()
             self._started = True
         except RuntimeError as error:  # the process has no thread left; the handler shall run all the same
-            ledger.failure("watchdog", error)
+            log_internal_error("watchdog", error)
 
     def disarm(self, action: Callable[[], object]) -> None:
         """Forget the alarm of *action*; one that rings at this very moment still does."""
@@ -50,7 +50,7 @@ class Watchdog:
             try:
                 action()
             except Exception as error:
-                ledger.failure("watchdog", error)
+                log_internal_error("watchdog", error)
 
     def _due(self) -> Callable[[], object]:
         """Sleep until an alarm is due, and take it."""

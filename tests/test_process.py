@@ -1,0 +1,78 @@
+"""What runs before the process exits, and around a fork."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def run(program: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_hooks_around_a_fork_run_in_order() -> None:
+    """Before it the latest first, after it the earliest first; each once."""
+    program = """
+import os
+from ldinstrument.process import on_fork
+def say(word): return lambda: print(word, flush=True)
+a = say("before-a")
+on_fork(before=a, in_parent=say("parent-a"), in_child=say("child-a"))
+on_fork(before=a)
+on_fork(before=say("before-b"), in_child=say("child-b"))
+child = os.fork()
+if not child: os._exit(0)
+os.waitpid(child, 0)
+"""
+    said = run(program)
+
+    assert said[:2] == ["before-b", "before-a"]
+    assert sorted(said[2:]) == ["child-a", "child-b", "parent-a"]
+    assert said.index("child-a") < said.index("child-b")
+
+
+def test_a_hook_that_fails_stops_no_other() -> None:
+    """The child begins afresh whatever one room's hook did."""
+    program = """
+import logging, os
+logging.disable(logging.CRITICAL)
+from ldinstrument.process import on_fork
+def fail(): raise RuntimeError("broken")
+on_fork(in_child=fail)
+on_fork(in_child=lambda: print("after", flush=True))
+child = os.fork()
+if not child: os._exit(0)
+os.waitpid(child, 0)
+"""
+    assert run(program) == ["after"]
+
+
+def test_hooks_at_exit_run_once_the_latest_first() -> None:
+    """Also when registered twice."""
+    program = """
+from ldinstrument.process import on_exit
+def first(): print("first")
+def second(): print("second")
+on_exit(first); on_exit(second); on_exit(first)
+"""
+    assert run(program) == ["second", "first"]
+
+
+def test_a_multiprocessing_child_runs_its_hook() -> None:
+    """It leaves by `os._exit`, without `atexit`."""
+    program = """
+import multiprocessing
+from ldinstrument.process import on_exit_of_multiprocessing_child
+def leave(): print("left", flush=True)
+def work():
+    on_exit_of_multiprocessing_child(leave)
+    on_exit_of_multiprocessing_child(leave)
+if __name__ == "__main__":
+    on_exit_of_multiprocessing_child(leave)
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    child.join()
+"""
+    assert run(program) == ["left"]
