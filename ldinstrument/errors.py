@@ -19,7 +19,8 @@ LDInstrumentError
     └── Unreachable                   no answer: DNS, refused, time-out, broken body
 ```
 
-None of them reaches the host program at run time: they are raised at definition, in control commands and in tests.
+None of them reaches the host program at run time: they are raised at definition, in control
+commands and in tests.
 """
 
 from __future__ import annotations
@@ -64,7 +65,15 @@ class ApiError(LDInstrumentError):
         support_id: the `id` of the answer, which LaunchDarkly's support asks for.
     """
 
-    def __init__(self, message: str, *, status: int = 0, code: str = "", request: str = "", support_id: str = ""):
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 0,
+        code: str = "",
+        request: str = "",
+        support_id: str = "",
+    ):
         super().__init__(message)
         self.message = message
         self.status = status
@@ -73,7 +82,12 @@ class ApiError(LDInstrumentError):
         self.support_id = support_id
 
     def __str__(self) -> str:
-        facts = [str(self.status or "no answer"), self.code, self.request, self.support_id and f"id {self.support_id}"]
+        facts = [
+            str(self.status or "no answer"),
+            self.code,
+            self.request,
+            self.support_id and f"id {self.support_id}",
+        ]
         return f"{self.message} ({', '.join(fact for fact in facts if fact)})"
 
 

@@ -3,8 +3,8 @@
 * values: `recorded = emitted + open + discarded[reason]`
 * events: `emitted = delivered + pending + unconfirmed + dropped[reason]`
 
-A *value* is one measurement handed to us; an *event* is one `track` call. A session's rollup may turn a thousand values
-into one event, so the two are counted apart.
+A *value* is one measurement handed to us; an *event* is one `track` call. A session's rollup may
+turn a thousand values into one event, so the two are counted apart.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Values:
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """What became of the events: `emitted == delivered + pending + unconfirmed + sum(dropped.values())`.
+    """What became of the events: `emitted == delivered + pending + unconfirmed +
+    sum(dropped.values())`.
 
     `unconfirmed` left through a client that cannot tell whether LaunchDarkly took them.
     """
@@ -63,7 +64,9 @@ class Stats:
 
 
 class Ledger:
-    """The process-wide counts. Rows that can be derived (`open`, `pending`) are, so the equations cannot drift."""
+    """The process-wide counts. Rows that can be derived (`open`, `pending`) are, so the equations
+    cannot drift.
+    """
 
     def __init__(self) -> None:
         # Re-entrant: a finaliser that the garbage collector runs in here may count, too.
@@ -81,7 +84,9 @@ class Ledger:
             self._told = 0
 
     def forked(self) -> None:
-        """In a forked child: the parent's counts are the parent's, and its threads may have held the lock."""
+        """In a forked child: the parent's counts are the parent's, and its threads may have held
+        the lock.
+        """
         self.lock = threading.RLock()
         self.clear()
 
@@ -151,10 +156,21 @@ class Ledger:
         with self.lock:
             values, events = self._values, self._events
             still_open = values["recorded"] - values["emitted"] - sum(self._discarded.values())
-            pending = events["emitted"] - events["delivered"] - events["unconfirmed"] - sum(self._dropped.values())
+            pending = (
+                events["emitted"]
+                - events["delivered"]
+                - events["unconfirmed"]
+                - sum(self._dropped.values())
+            )
             return Stats(
                 Values(values["recorded"], values["emitted"], still_open, _frozen(self._discarded)),
-                Events(events["emitted"], events["delivered"], pending, events["unconfirmed"], _frozen(self._dropped)),
+                Events(
+                    events["emitted"],
+                    events["delivered"],
+                    pending,
+                    events["unconfirmed"],
+                    _frozen(self._dropped),
+                ),
                 late=values["late"],
                 without_session=_frozen(self._without_session),
                 evicted_sessions=values["evicted"],

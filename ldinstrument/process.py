@@ -19,7 +19,9 @@ _watched_children: set[int] = set()
 
 
 def on_exit(hook: Hook) -> None:
-    """Call *hook* when the interpreter exits, the latest registered first; registering twice is once."""
+    """Call *hook* when the interpreter exits, the latest registered first; registering twice is
+    once.
+    """
     if hook not in _exit_hooks:
         _exit_hooks.append(hook)
         atexit.register(hook)
@@ -41,7 +43,9 @@ def on_exit_of_multiprocessing_child(hook: Hook, priority: int = 10) -> None:
     Finalize(None, hook, exitpriority=priority)
 
 
-def on_fork(*, before: Hook | None = None, in_parent: Hook | None = None, in_child: Hook | None = None) -> None:
+def on_fork(
+    *, before: Hook | None = None, in_parent: Hook | None = None, in_child: Hook | None = None
+) -> None:
     """Call the hooks around each fork of this process.
 
     *before* runs the latest registered first (so that locks are taken from the top layer down), the

@@ -1,4 +1,6 @@
-"""The pytest fixture `ld_events`. Kept tiny: pytest imports it before anything else, coverage included."""
+"""The pytest fixture `ld_events`. Kept tiny: pytest imports it before anything else, coverage
+included.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture(name="ld_events")
 def _ld_events() -> Iterator[RecordingClient]:
-    """Every event that the test's code tracks, recorded instead of sent; the ledger starts at zero."""
+    """Every event that the test's code tracks, recorded instead of sent; the ledger starts at
+    zero.
+    """
     from . import testing
 
     testing.forget_everything()

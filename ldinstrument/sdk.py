@@ -1,4 +1,5 @@
-"""What we know of `launchdarkly-server-sdk` beyond its public API: the one place to look when a new version moves it.
+"""What we know of `launchdarkly-server-sdk` beyond its public API: the one place to look when a new
+version moves it.
 
 Nothing here imports the SDK by itself: a program that never touched `ldclient` pays nothing for us.
 """
@@ -15,14 +16,17 @@ from typing import Any
 def singleton_client() -> Any | None:
     """The `ldclient` singleton when it exists already.
 
-    `ldclient.get()` would create it, and may wait 5 seconds for the first flags: never on the host's thread.
+    `ldclient.get()` would create it, and may wait 5 seconds for the first flags: never on the
+    host's thread.
     """
     module = sys.modules.get("ldclient")
     return None if module is None else vars(module).get("__client")
 
 
 def discards_everything(client: Any) -> str | None:
-    """Why *client* throws every event away (`offline`, `send_events_off`), or None when it does not."""
+    """Why *client* throws every event away (`offline`, `send_events_off`), or None when it does
+    not.
+    """
     is_offline = getattr(client, "is_offline", None)
     if callable(is_offline) and is_offline() is True:
         return "offline"
@@ -30,7 +34,8 @@ def discards_everything(client: Any) -> str | None:
     return "send_events_off" if getattr(config, "send_events", True) is False else None
 
 
-# -- what `delivery` borrows, so that an event leaves exactly as the SDK would have sent it -----------------------
+# -- what `delivery` borrows, so that an event leaves exactly as the SDK would have sent it
+# -----------------------
 
 
 def _internals(module: str) -> Any:
@@ -68,8 +73,8 @@ def is_custom(event: Any) -> bool:
 class Writer:
     """Writes custom events as JSON texts, in the SDK's shape, on whichever thread tracks them.
 
-    A session's events come in a row and share one (immutable) context; writing it is half of what an event costs, so
-    the last one is remembered. Safe for several threads at once.
+    A session's events come in a row and share one (immutable) context; writing it is half of what
+    an event costs, so the last one is remembered. Safe for several threads at once.
 
     Args:
         config: a `Config` or an `AsyncConfig`.
@@ -118,10 +123,11 @@ as_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 class Intake:
-    """The SDK's own event dispatcher without its threads: what it makes of events, not how it sends them.
+    """The SDK's own event dispatcher without its threads: what it makes of events, not how it sends
+    them.
 
-    Context dedupe, index events, summaries, debug events, sampling and the redaction of private attributes are the
-    SDK's code. Not safe for several threads at once.
+    Context dedupe, index events, summaries, debug events, sampling and the redaction of private
+    attributes are the SDK's code. Not safe for several threads at once.
 
     Args:
         config: a `Config` or an `AsyncConfig`.
@@ -134,7 +140,9 @@ class Intake:
         dispatcher: Any = theirs.EventDispatcher.__new__(theirs.EventDispatcher)
         dispatcher._disabled = False
         dispatcher._outbox = theirs.EventBuffer(sys.maxsize)  # our own queue is the bound
-        dispatcher._context_keys = _internals("ldclient.impl.lru_cache").SimpleLRUCache(config.context_keys_capacity)
+        dispatcher._context_keys = _internals("ldclient.impl.lru_cache").SimpleLRUCache(
+            config.context_keys_capacity
+        )
         dispatcher._last_known_past_time = 0
         dispatcher._deduplicated_contexts = 0
         dispatcher._sampler = _internals("ldclient.impl.sampler").Sampler(Random())
@@ -147,7 +155,9 @@ class Intake:
         self._date: str | None = None
 
     def take(self, event: Any, *, ours: bool) -> None:
-        """Process one event as the SDK would; *ours* never indexes a bare context over a richer one."""
+        """Process one event as the SDK would; *ours* never indexes a bare context over a richer
+        one.
+        """
         self._ours = ours
         self._theirs._process_event(event)
 
@@ -179,11 +189,15 @@ class Intake:
         return out
 
     def forget_contexts(self) -> None:
-        """Let every context be indexed again, as the SDK does every `context_keys_flush_interval`."""
+        """Let every context be indexed again, as the SDK does every
+        `context_keys_flush_interval`.
+        """
         self._theirs._context_keys.clear()
 
     def hear(self, answer: Any) -> None:
-        """Take the server's `Date` from a 2xx *answer* (`status`, `headers`); it bounds debug events."""
+        """Take the server's `Date` from a 2xx *answer* (`status`, `headers`); it bounds debug
+        events.
+        """
         date = answer.headers.get("Date")
         if date != self._date:  # it changes once a second at most
             self._date = date
@@ -197,10 +211,14 @@ class Intake:
 
 
 def _rich_part(context: Any) -> Any | None:
-    """*context* without the kinds of which it knows no more than the key; None when nothing is left."""
+    """*context* without the kinds of which it knows no more than the key; None when nothing is
+    left.
+    """
     if not context.multiple:
         return None if _is_bare(context) else context
-    parts = [context.get_individual_context(place) for place in range(context.individual_context_count)]
+    parts = [
+        context.get_individual_context(place) for place in range(context.individual_context_count)
+    ]
     rich = [part for part in parts if not _is_bare(part)]
     if len(rich) == len(parts):
         return context
@@ -212,17 +230,28 @@ def _is_bare(context: Any) -> bool:
 
 
 def event_headers(config: Any) -> dict[str, str]:
-    """The headers of a POST of events, with the key that *config* has now; the payload id is the caller's."""
-    theirs, util = _internals("ldclient.impl.events.event_processor"), _internals("ldclient.impl.util")
+    """The headers of a POST of events, with the key that *config* has now; the payload id is the
+    caller's.
+    """
+    theirs, util = (
+        _internals("ldclient.impl.events.event_processor"),
+        _internals("ldclient.impl.util"),
+    )
     who = (_internals("ldclient.impl.http").ASYNC_USER_AGENT,) if is_async(config) else ()
     headers: dict[str, str] = util._headers(config, *who)
-    schema = getattr(theirs, "CURRENT_EVENT_SCHEMA", None) or getattr(theirs, "__CURRENT_EVENT_SCHEMA__")  # noqa: B009
+    schema = getattr(theirs, "CURRENT_EVENT_SCHEMA", None) or theirs.__CURRENT_EVENT_SCHEMA__
     return headers | {"X-LaunchDarkly-Event-Schema": str(schema)}
 
 
 def connection_pool(config: Any, size: int) -> Any:
-    """The SDK's own urllib3 manager (proxies, CA, verification) with room for *size* connections to one host."""
-    manager = _internals("ldclient.impl.http")._http_factory(config).create_pool_manager(1, config.events_uri)
+    """The SDK's own urllib3 manager (proxies, CA, verification) with room for *size* connections to
+    one host.
+    """
+    manager = (
+        _internals("ldclient.impl.http")
+        ._http_factory(config)
+        .create_pool_manager(1, config.events_uri)
+    )
     manager.connection_pool_kw["maxsize"] = size
     return manager
 
@@ -230,18 +259,21 @@ def connection_pool(config: Any, size: int) -> Any:
 def default_event_processor(config: Any) -> Any:
     """The SDK's own event processor for *config*, as if we were not there."""
     if is_async(config):
-        return _internals("ldclient.impl.events.async_event_processor").DefaultAsyncEventProcessor(config)
+        return _internals("ldclient.impl.events.async_event_processor").DefaultAsyncEventProcessor(
+            config
+        )
     return _internals("ldclient.impl.events.event_processor").DefaultEventProcessor(config)
 
 
 def nudge(processor: Any, deadline: float) -> bool:
-    """Make the SDK's own sync *processor* send, and wait for it until *deadline* (`time.monotonic`).
+    """Make the SDK's own sync *processor* send, and wait for it until *deadline*
+    (`time.monotonic`).
 
     Twice, because a flush behind five busy workers is a no-op.
 
     Returns:
-        Whether both rounds ended in time; a closed processor has nothing to wait for. What LaunchDarkly answered, the
-        SDK does not tell.
+        Whether both rounds ended in time; a closed processor has nothing to wait for. What
+        LaunchDarkly answered, the SDK does not tell.
     """
     import threading
 

@@ -59,8 +59,10 @@ def local_url(environ: Mapping[str, str] | None = None) -> str | None:
         raise DefinitionError(f"{LOCAL_URL}: use http or https: http://127.0.0.1:8030")
     if not is_loopback(hostname):
         raise DefinitionError(
-            f"{LOCAL_URL} is for a local LaunchDarkly only, and {hostname} is not a loopback address; for any other "
-            "set LAUNCHDARKLY_BASE_URI, LAUNCHDARKLY_EVENTS_URI, LAUNCHDARKLY_STREAM_URI and LAUNCHDARKLY_API_HOST"
+            f"{LOCAL_URL} is for a local LaunchDarkly only, and {hostname} is not a loopback "
+            f"address; for any other "
+            "set LAUNCHDARKLY_BASE_URI, LAUNCHDARKLY_EVENTS_URI, LAUNCHDARKLY_STREAM_URI and "
+            "LAUNCHDARKLY_API_HOST"
         )
     return url.rstrip("/")
 

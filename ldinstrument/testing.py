@@ -1,4 +1,5 @@
-"""Test your instrumentation: a client that records instead of sending, and a clean slate for every test.
+"""Test your instrumentation: a client that records instead of sending, and a clean slate for every
+test.
 
 With pytest, ask for the fixture `ld_events`; anywhere else, `with recording() as events:`.
 """
@@ -36,13 +37,19 @@ class RecordedEvent:
 
 
 class RecordingClient:
-    """Takes `track` calls and keeps them, oldest first. Give it as `client=`, or let `recording()` do it."""
+    """Takes `track` calls and keeps them, oldest first. Give it as `client=`, or let `recording()`
+    do it.
+    """
 
     def __init__(self) -> None:
         self.events: list[RecordedEvent] = []
 
     def track(
-        self, event_name: str, context: Context, data: Any | None = None, metric_value: Any | None = None
+        self,
+        event_name: str,
+        context: Context,
+        data: Any | None = None,
+        metric_value: Any | None = None,
     ) -> None:
         """Record one event."""
         self.events.append(RecordedEvent(event_name, context, data, metric_value))
@@ -67,7 +74,9 @@ class RecordingClient:
         """
         found = self.of(key)
         if len(found) != 1:
-            raise AssertionError(f"expected one event {key!r}, found {len(found)}; recorded keys: {self.keys()}")
+            raise AssertionError(
+                f"expected one event {key!r}, found {len(found)}; recorded keys: {self.keys()}"
+            )
         return found[0]
 
     def clear(self) -> None:
@@ -83,7 +92,8 @@ class RecordingClient:
 
 @contextmanager
 def recording(*, strict: bool = False) -> Iterator[RecordingClient]:
-    """Record every event of the block, whichever client it was meant for; nothing leaves the process.
+    """Record every event of the block, whichever client it was meant for; nothing leaves the
+    process.
 
     Args:
         strict: raise `StrictError` where production would only log a complaint.
@@ -111,7 +121,9 @@ def forget_everything() -> None:
 
 
 def reset() -> None:
-    """Forget everything global: open sessions, ledger, held events, and the catalog but for the standard metrics."""
+    """Forget everything global: open sessions, ledger, held events, and the catalog but for the
+    standard metrics.
+    """
     forget_everything()
     tasks.forget_functions()
     delivery_orphans = sys.modules.get("ldinstrument.delivery.undelivered")

@@ -31,16 +31,18 @@ MAX_SESSIONS = 10_000
 class SessionMetricsTracker:
     """Track sessions by explicit ids: a conversation, a game, a checkout that many calls belong to.
 
-    At the end of each, `session.duration` (milliseconds), `session.success_rate` (percent, when there were
-    interactions) and `session.interactions` leave for its user, with `sessionId` in their data. Safe for several
-    threads, and with a shared store for several workers; a failure of ours never reaches the caller.
+    At the end of each, `session.duration` (milliseconds), `session.success_rate` (percent, when
+    there were interactions) and `session.interactions` leave for its user, with `sessionId` in
+    their data. Safe for several threads, and with a shared store for several workers; a failure of
+    ours never reaches the caller.
 
     Args:
         client: takes the events; the `ldclient` singleton at the moment of emission when None.
-        store: keeps the sessions (`ldinstrument.open_store`, or an address for it), so that any worker may go on with
-            them, and reports those that fall silent; in this process, until they are ended, when None.
-        max_sessions: without a store: how many may be open; the one silent for longest then ends as abandoned, said
-            once and counted.
+        store: keeps the sessions (`ldinstrument.open_store`, or an address for it), so that any
+            worker may go on with them, and reports those that fall silent; in this process, until
+            they are ended, when None.
+        max_sessions: without a store: how many may be open; the one silent for longest then ends as
+            abandoned, said once and counted.
     """
 
     def __init__(
@@ -51,12 +53,17 @@ class SessionMetricsTracker:
         max_sessions: int = MAX_SESSIONS,
     ) -> None:
         if not isinstance(max_sessions, int) or max_sessions < 1:
-            raise DefinitionError(f"SessionMetricsTracker: max_sessions: give a number above 0, not {max_sessions!r}")
+            raise DefinitionError(
+                f"SessionMetricsTracker: max_sessions: give a number above 0, not {max_sessions!r}"
+            )
         declare_session_metrics("session")
-        self._sessions = _Held(client, max_sessions) if store is None else _Stored(client, _store_of(store))
+        self._sessions = (
+            _Held(client, max_sessions) if store is None else _Stored(client, _store_of(store))
+        )
 
     def start_session(self, user_id: Any, session_id: str) -> None:
-        """Open the session *session_id*; an open one of the same user goes on, another user's ends first.
+        """Open the session *session_id*; an open one of the same user goes on, another user's ends
+        first.
 
         Args:
             user_id: a key of kind `user`, or an `ldclient.Context`.
@@ -66,7 +73,9 @@ class SessionMetricsTracker:
             _guarded("start_session", lambda: self._sessions.start(as_context(user_id), known))
 
     def track_interaction(self, session_id: str, success: bool = True) -> None:
-        """Count one interaction of an open session; an unknown id, or one silent for too long, is no error."""
+        """Count one interaction of an open session; an unknown id, or one silent for too long, is
+        no error.
+        """
         if (known := _checked(session_id)) is not None:
             _guarded("track_interaction", lambda: self._sessions.track(known, bool(success)))
 
@@ -74,8 +83,8 @@ class SessionMetricsTracker:
         """End a session and emit its metrics; the call itself is its last activity.
 
         Returns:
-            `user_id`, `start_time` (seconds since the epoch), `interactions`, `successful_tasks`, `duration` (seconds);
-            None when no session of this id is open.
+            `user_id`, `start_time` (seconds since the epoch), `interactions`, `successful_tasks`,
+            `duration` (seconds); None when no session of this id is open.
         """
         known = _checked(session_id)
         return None if known is None else _guarded("end_session", lambda: self._sessions.end(known))
@@ -101,7 +110,9 @@ class _Held:
                 opened.hand_over()
                 return
             self._open[session_id] = opened
-            crowded = [self._open.popitem(last=False)[1] for _ in range(len(self._open) - self._max)]
+            crowded = [
+                self._open.popitem(last=False)[1] for _ in range(len(self._open) - self._max)
+            ]
         for one in ending:
             one.end("replaced")
         for one in crowded:
@@ -133,7 +144,9 @@ class _Held:
     def _evict(self, crowded: Session) -> None:
         ledger.evicted()
         warn_once(
-            "evicted", "SessionMetricsTracker", f"more than {self._max} tracked sessions: end yours, or use a store"
+            "evicted",
+            "SessionMetricsTracker",
+            f"more than {self._max} tracked sessions: end yours, or use a store",
         )
         crowded.end("abandoned")
 
@@ -186,7 +199,9 @@ class _Stored:
         )
 
 
-def _answer(user_id: str | None, started: float, interactions: int, successes: int, duration: float) -> dict[str, Any]:
+def _answer(
+    user_id: str | None, started: float, interactions: int, successes: int, duration: float
+) -> dict[str, Any]:
     return {
         "user_id": user_id,
         "start_time": started,
@@ -203,20 +218,24 @@ def _store_of(store: SessionStore | str | Path) -> SessionStore:
         return open_store(store)
     if not callable(getattr(store, "merge", None)):
         raise DefinitionError(
-            f"SessionMetricsTracker: store: give a store or its address, such as 'sqlite:///sessions.db', "
+            f"SessionMetricsTracker: store: give a store or its address, such as "
+            f"'sqlite:///sessions.db', "
             f"not a {type(store).__name__}"
         )
     return store
 
 
 def _checked(session_id: object) -> str | None:
-    """Ids travel to other processes, so they are text; what cannot be one is said once, and nobody's session."""
+    """Ids travel to other processes, so they are text; what cannot be one is said once, and
+    nobody's session.
+    """
     if isinstance(session_id, (str, int, UUID)) and not isinstance(session_id, bool):
         return str(session_id)
     warn_once(
         "bad_session_id",
         type(session_id).__name__,
-        f"SessionMetricsTracker: session_id: give a text, not a {type(session_id).__name__}; the call is left out",
+        f"SessionMetricsTracker: session_id: give a text, not a {type(session_id).__name__}; the "
+        f"call is left out",
     )
     return None
 

@@ -20,21 +20,25 @@ from hypothesis import HealthCheck, settings
 from ldinstrument import testing
 from ldinstrument.metrics.catalogs import catalog
 
-# A shell starts what it puts into the background deaf to Ctrl-C, and its children too; some tests press it.
+# A shell starts what it puts into the background deaf to Ctrl-C, and its children too; some tests
+# press it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A test's own server whose client has gone away prints that to the terminal, perhaps while another test reads it.
+# A test's own server whose client has gone away prints that to the terminal, perhaps while another
+# test reads it.
 socketserver.BaseServer.handle_error = lambda *_: None  # type: ignore[method-assign, assignment]
 
 # The SDK honours a proxy even for loopback servers.
 for _name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
     os.environ.pop(_name, None)
-for _name in [name for name in os.environ if name.startswith(("LDINSTRUMENT_", "LAUNCHDARKLY_", "LD_"))]:
+for _name in [
+    name for name in os.environ if name.startswith(("LDINSTRUMENT_", "LAUNCHDARKLY_", "LD_"))
+]:
     os.environ.pop(_name)
 
-# The same examples each time, and no deadline: a run says something of the program, not of the machine or of luck.
-# `--hypothesis-profile=default` looks for new ones.
+# The same examples each time, and no deadline: a run says something of the program, not of the
+# machine or of luck. `--hypothesis-profile=default` looks for new ones.
 settings.register_profile(
     "suite", derandomize=True, deadline=None, database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
@@ -42,8 +46,8 @@ settings.register_profile(
 settings.load_profile("suite")
 
 
-# Each of these files has long tests that share little: any process may have any of them. Of other files one process has
-# the whole, with the servers and browsers that its tests share.
+# Each of these files has long tests that share little: any process may have any of them. Of other
+# files one process has the whole, with the servers and browsers that its tests share.
 APART = (
     "control/test_api_fuzz.py", "control/test_plans.py", "control/test_seed_workflow.py", "delivery/test_chaos.py",
     "delivery/test_faults.py", "delivery/test_odd_ends.py", "delivery/test_settling.py", "delivery/test_wires.py",
@@ -77,20 +81,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """What is imported by now stays: collecting garbage looks only at what tests made, which is 20 times faster."""
+    """What is imported by now stays: collecting garbage looks only at what tests made, which is 20
+    times faster.
+    """
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(autouse=True)
 def _no_siblings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other processes of this run, or of another, are no workers of the program that a test plays."""
+    """Other processes of this run, or of another, are no workers of the program that a test
+    plays.
+    """
     monkeypatch.setattr(sys, "argv", [*sys.argv, f"tests-{os.getpid()}"])
 
 
 @pytest.fixture(autouse=True)
 def _clean_slate() -> Iterator[None]:
-    """Every test begins with an empty ledger and no open session; what it declares is forgotten after it."""
+    """Every test begins with an empty ledger and no open session; what it declares is forgotten
+    after it.
+    """
     declared_by_imports = list(catalog)
     testing.reset()
     catalog.add(*declared_by_imports)
@@ -102,7 +112,9 @@ def _clean_slate() -> Iterator[None]:
 def _servers() -> ModuleType:
     name = "ldinstrument_tests_stores_servers"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "stores" / "servers.py")
+        spec = importlib.util.spec_from_file_location(
+            name, Path(__file__).parent / "stores" / "servers.py"
+        )
         assert spec is not None
         assert spec.loader is not None
         sys.modules[name] = module = importlib.util.module_from_spec(spec)

@@ -48,7 +48,9 @@ ORDER = {
 
 
 def layer(name: str) -> int:
-    return next(level for level, (runtime, control) in enumerate(LAYERS) if name in runtime | control)
+    return next(
+        level for level, (runtime, control) in enumerate(LAYERS) if name in runtime | control
+    )
 
 
 def is_control(name: str) -> bool:
@@ -188,7 +190,8 @@ def private_reaches(path: Path) -> list[str]:
     slots = {
         constant.value
         for node in ast.walk(tree)
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__slots__" for t in node.targets)
+        if isinstance(node, ast.Assign)
+        and any(isinstance(t, ast.Name) and t.id == "__slots__" for t in node.targets)
         for constant in ast.walk(node.value)
         if isinstance(constant, ast.Constant)
     }
@@ -244,7 +247,9 @@ def test_packages_of_the_runtime_export_no_name() -> None:
 
 
 def test_importing_us_loads_nothing_heavy() -> None:
-    """No SDK, no HTTP, no wrapt, no OpenTelemetry, no framework, no asyncio; also after a task was decorated."""
+    """No SDK, no HTTP, no wrapt, no OpenTelemetry, no framework, no asyncio; also after a task was
+    decorated.
+    """
     program = (
         "import sys, ldinstrument as ld\n"
         "before = set(sys.modules)\n"
@@ -255,7 +260,9 @@ def test_importing_us_loads_nothing_heavy() -> None:
         "'asyncio', 'typer', 'rich', 'sqlite3', 'redis'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
 
     assert done.stdout.strip() == "[]"
 
@@ -264,7 +271,9 @@ def test_the_public_api_is_one_sorted_list() -> None:
     """Every name in it resolves, has a docstring, and none equals a submodule's."""
     assert sorted(ldinstrument.__all__) == ldinstrument.__all__
     assert set(ldinstrument._HOME) == set(ldinstrument.__all__)
-    modules = {path.stem for path in ROOT.glob("*.py")} | {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    modules = {path.stem for path in ROOT.glob("*.py")} | {
+        path.parent.name for path in ROOT.glob("*/__init__.py")
+    }
     for name in ldinstrument.__all__:
         assert getattr(ldinstrument, name) is not None
         assert name not in modules

@@ -37,12 +37,28 @@ def _metrics() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [float("nan"), float("inf"), float("-inf"), True, False, "7", b"7", None, object(), 10**400, 1 + 2j, [1]]
+    "value",
+    [
+        float("nan"),
+        float("inf"),
+        float("-inf"),
+        True,
+        False,
+        "7",
+        b"7",
+        None,
+        object(),
+        10**400,
+        1 + 2j,
+        [1],
+    ],
 )
 def test_a_value_that_is_no_finite_number_costs_itself(
     ld_events: RecordingClient, caplog: pytest.LogCaptureFixture, value: object
 ) -> None:
-    """The good value beside it arrives; the log says it once, in one line, without the value's text."""
+    """The good value beside it arrives; the log says it once, in one line, without the value's
+    text.
+    """
     with ld.session("u-1") as s:
         s.record("in.value", value)
         s.record("in.value", value)
@@ -56,7 +72,9 @@ def test_a_value_that_is_no_finite_number_costs_itself(
     assert "\n" not in said[0]
 
 
-@pytest.mark.parametrize("value", [decimal.Decimal("1.5"), 1.5, 3, __import__("fractions").Fraction(3, 2)])
+@pytest.mark.parametrize(
+    "value", [decimal.Decimal("1.5"), 1.5, 3, __import__("fractions").Fraction(3, 2)]
+)
 def test_every_real_number_is_one(ld_events: RecordingClient, value: Any) -> None:
     """`Decimal` is what shops count money in."""
     with ld.session("u-1") as s:
@@ -137,7 +155,9 @@ def test_hostile_data_never_reaches_the_host(ld_events: RecordingClient) -> None
     assert len(ld_events.of("in.value")) == 1
 
 
-@pytest.mark.parametrize("who", ["", 7, object(), True, {"kind": "user"}, Context.create(""), {"key": 3}])
+@pytest.mark.parametrize(
+    "who", ["", 7, object(), True, {"kind": "user"}, Context.create(""), {"key": 3}]
+)
 def test_an_invalid_context_costs_identity_only(
     ld_events: RecordingClient, caplog: pytest.LogCaptureFixture, who: Any
 ) -> None:
@@ -159,7 +179,9 @@ def test_none_as_user_waits_for_identity(ld_events: RecordingClient) -> None:
     assert [1] == ld_events.values("in.value")
 
 
-def test_an_undeclared_key_is_sent_and_said_once(ld_events: RecordingClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_undeclared_key_is_sent_and_said_once(
+    ld_events: RecordingClient, caplog: pytest.LogCaptureFixture
+) -> None:
     """LaunchDarkly accepts it; somebody may have made the metric by hand."""
     with ld.session("u-1") as s:
         s.record("nobody.knows", 3)
@@ -190,7 +212,9 @@ def test_a_failing_extractor_costs_identity_only(ld_events: RecordingClient) -> 
     assert len(ld_events) == 0
 
 
-def test_no_client_holds_events_and_says_so(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_client_holds_events_and_says_so(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They leave when a client appears; we never make one, which could take seconds."""
     with ld.session("u-1") as s:
         s.record("in.value", 1)
@@ -220,7 +244,8 @@ def test_held_events_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "reason"), [({"offline": True}, "offline"), ({"send_events": False}, "send_events_off")]
+    ("fields", "reason"),
+    [({"offline": True}, "offline"), ({"send_events": False}, "send_events_off")],
 )
 def test_a_client_that_sends_nothing_is_named(
     fields: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture
@@ -228,7 +253,10 @@ def test_a_client_that_sends_nothing_is_named(
     """Offline, or with events off: nothing leaves, and the ledger says why."""
     client = LDClient(Config("sdk-key", use_ldd=True, **fields))
     try:
-        with caplog.at_level(logging.WARNING, "ldinstrument"), ld.session("u-1", client=client) as s:
+        with (
+            caplog.at_level(logging.WARNING, "ldinstrument"),
+            ld.session("u-1", client=client) as s,
+        ):
             s.record("in.value", 1)
     finally:
         client.close()
@@ -252,10 +280,17 @@ def test_a_failing_client_never_reaches_the_host() -> None:
     assert stats().events.dropped == {"client_error": 3}
 
 
-def test_a_missing_analysis_unit_is_said(ld_events: RecordingClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_analysis_unit_is_said(
+    ld_events: RecordingClient, caplog: pytest.LogCaptureFixture
+) -> None:
     """LaunchDarkly would silently ignore the event."""
     ld.catalog.add(
-        Metric("in.request", unit="items", success_criteria="HigherThanBaseline", analysis_units=["request"])
+        Metric(
+            "in.request",
+            unit="items",
+            success_criteria="HigherThanBaseline",
+            analysis_units=["request"],
+        )
     )
     with ld.session("u-1") as s:
         s.record("in.request", 1)
@@ -265,7 +300,11 @@ def test_a_missing_analysis_unit_is_said(ld_events: RecordingClient, caplog: pyt
 
 def test_strict_raises_what_production_logs() -> None:
     """In tests a complaint may be an error."""
-    with recording(strict=True), ld.session("u-1") as s, pytest.raises(StrictError, match="finite number"):
+    with (
+        recording(strict=True),
+        ld.session("u-1") as s,
+        pytest.raises(StrictError, match="finite number"),
+    ):
         s.record("in.value", float("nan"))
 
 
@@ -326,8 +365,12 @@ def test_a_hostile_object_never_reaches_the_host(ld_events: RecordingClient, att
         s.record("in.value", 2)
 
 
-def test_wide_data_neither_stalls_nor_floods(ld_events: RecordingClient, caplog: pytest.LogCaptureFixture) -> None:
-    """Ten thousand keys, a list of dates, and lists shared to the power of eight: bounded, and said once each."""
+def test_wide_data_neither_stalls_nor_floods(
+    ld_events: RecordingClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ten thousand keys, a list of dates, and lists shared to the power of eight: bounded, and said
+    once each.
+    """
     shared: list[Any] = [1]
     for _ in range(8):
         shared = [shared] * 6
@@ -353,7 +396,9 @@ def test_launchdarklys_own_keys_are_not_recorded(
 
 
 @pytest.mark.parametrize("client", [LDClient, ldclient.get, "sdk-key", 5])
-def test_what_is_no_client_is_said_with_advice(client: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_no_client_is_said_with_advice(
+    client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     """The class, the forgotten parentheses, a key: the block runs, each event is counted."""
     with ld.session("u-1", client=client) as s:
         s.record("in.value", 1)
@@ -382,7 +427,9 @@ def test_a_client_that_interrupts_leaves_no_value_open() -> None:
 
 
 @pytest.mark.parametrize("key", ["area.a\nWARNING:root:all is well", "\x1b[2Jarea", "k" * 5000])
-def test_what_comes_from_outside_is_said_in_one_line(key: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_comes_from_outside_is_said_in_one_line(
+    key: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """A key with a line break in it writes no second line into the log, and a long one no page."""
     with ld.session("u-1", client=RecordingClient()) as s:
         s.record(key, 1)
@@ -394,7 +441,9 @@ def test_what_comes_from_outside_is_said_in_one_line(key: str, caplog: pytest.Lo
 
 @pytest.mark.parametrize("broken", ["filter", "handler"])
 def test_a_log_that_is_broken_costs_only_the_message(broken: str) -> None:
-    """The host's logging raises where we complain: what we complain of is counted, and nobody is interrupted."""
+    """The host's logging raises where we complain: what we complain of is counted, and nobody is
+    interrupted.
+    """
 
     class Broken(logging.Handler):
         def filter(self, record: logging.LogRecord) -> bool:
@@ -412,7 +461,11 @@ def test_a_log_that_is_broken_costs_only_the_message(broken: str) -> None:
             raise OSError
 
     log, handler = logging.getLogger("ldinstrument"), Broken()
-    attach, detach = (log.addFilter, log.removeFilter) if broken == "filter" else (log.addHandler, log.removeHandler)
+    attach, detach = (
+        (log.addFilter, log.removeFilter)
+        if broken == "filter"
+        else (log.addHandler, log.removeHandler)
+    )
     if broken == "handler":
         handler.filter = lambda record: True  # type: ignore[method-assign]
     attach(handler)  # type: ignore[operator]
@@ -443,7 +496,9 @@ def test_strictness_ends_with_its_block() -> None:
 
 
 def test_a_stand_in_is_taken_for_what_it_stands_for_now() -> None:
-    """Flask's proxies and Django's lazy objects answer only within a request; an event may leave after it."""
+    """Flask's proxies and Django's lazy objects answer only within a request; an event may leave
+    after it.
+    """
     local = pytest.importorskip("werkzeug.local")
     functional = pytest.importorskip("django.utils.functional")
     now: list[Any] = ["u-1"]
@@ -483,13 +538,17 @@ def test_a_wrong_call_is_said_in_one_line(caplog: pytest.LogCaptureFixture) -> N
 
 def test_a_session_used_before_it_is_entered_says_so() -> None:
     """`with` is missing: the error says what to write."""
-    with pytest.raises(AttributeError, match=r"enter it first, with session\(\.\.\.\) as s: s\.record"):
+    with pytest.raises(
+        AttributeError, match=r"enter it first, with session\(\.\.\.\) as s: s\.record"
+    ):
         ld.session("u-1").record("area.a", 1)  # type: ignore[union-attr]
     assert not hasattr(ld.session("u-1"), "nothing_of_ours")
 
 
 def test_data_nested_too_deep_costs_its_entry(caplog: pytest.LogCaptureFixture) -> None:
-    """A tree of 20 levels goes with the event; a deeper one is left out, by name, however deep it is."""
+    """A tree of 20 levels goes with the event; a deeper one is left out, by name, however deep it
+    is.
+    """
     deep: dict[str, Any] = {}
     for _ in range(5000):
         deep = {"deeper": deep}

@@ -20,7 +20,9 @@ VISITORS = 40
 
 
 def test_the_totals_are_what_the_visitors_got() -> None:
-    """The visitors' own account, kept from HTTP answers, against the read-out's join of exposures and events."""
+    """The visitors' own account, kept from HTTP answers, against the read-out's join of exposures
+    and events.
+    """
     with LocalLaunchDarkly(flags=[experiment_flag(FLAG, ("short", "long"))]) as launchdarkly:
         shown = play(launchdarkly, VISITORS)
 
@@ -46,7 +48,11 @@ def test_the_totals_are_what_the_visitors_got() -> None:
 def test_it_exits_0_when_not_on_a_terminal() -> None:
     """As `make demo` calls it; the page's address stands at the end."""
     done = subprocess.run(
-        [sys.executable, "-m", "ldinstrument", "demo"], capture_output=True, text=True, timeout=110, check=False
+        [sys.executable, "-m", "ldinstrument", "demo"],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
     )
 
     assert done.returncode == 0, done.stderr

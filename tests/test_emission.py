@@ -29,8 +29,12 @@ def event(key: str, at: int = 1) -> Emission:
     return Emission(key, 1.0, None, at)
 
 
-def test_held_events_leave_before_the_one_that_finds_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They were meant for the `ldclient` singleton: a client that somebody names does not get them."""
+def test_held_events_leave_before_the_one_that_finds_a_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They were meant for the `ldclient` singleton: a client that somebody names does not get
+    them.
+    """
     singleton, named = RecordingClient(), RecordingClient()
     emit(event("early"), USER, None)
     emit(event("named"), USER, named)
@@ -55,11 +59,15 @@ def test_an_idle_limit_saves_up_one_burst() -> None:
 
 
 def test_what_a_client_emits_of_ours_meanwhile_changes_nothing() -> None:
-    """A client that records something itself inside `track` still hands over the event it was given."""
+    """A client that records something itself inside `track` still hands over the event it was
+    given.
+    """
     seen: list[tuple[str, str | None]] = []
 
     class Nested:
-        def track(self, event_name: str, context: Any, data: Any = None, metric_value: Any = None) -> None:
+        def track(
+            self, event_name: str, context: Any, data: Any = None, metric_value: Any = None
+        ) -> None:
             if event_name == "outer":
                 emit(event("inner"), USER, self)
             seen.append((event_name, handing.what and handing.what.event_key))
@@ -71,10 +79,14 @@ def test_what_a_client_emits_of_ours_meanwhile_changes_nothing() -> None:
 
 @pytest.mark.parametrize("accepted", [True, False])
 def test_an_event_whose_fate_is_known_elsewhere_is_not_counted_twice(accepted: bool) -> None:
-    """The event processor took it, and the client raised only then: the processor will say what became of it."""
+    """The event processor took it, and the client raised only then: the processor will say what
+    became of it.
+    """
 
     class Failing:
-        def track(self, event_name: str, context: Any, data: Any = None, metric_value: Any = None) -> None:
+        def track(
+            self, event_name: str, context: Any, data: Any = None, metric_value: Any = None
+        ) -> None:
             handing.accepted = accepted
             raise OSError("after the queue")
 

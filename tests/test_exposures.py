@@ -1,4 +1,6 @@
-"""Any nesting of sessions, identities and evaluations: values go to who recorded them, and folds cross no exposure."""
+"""Any nesting of sessions, identities and evaluations: values go to who recorded them, and folds
+cross no exposure.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +37,11 @@ class Detail:
 
 
 class Visit:
-    """Plays the steps, and notes what must be true of what comes out: the n-th value is the n-th power of two.
+    """Plays the steps, and notes what must be true of what comes out: the n-th value is the n-th
+    power of two.
 
-    After each step every session that is open records something, so that there is always something to be torn apart.
+    After each step every session that is open records something, so that there is always something
+    to be torn apart.
     """
 
     def __init__(self) -> None:
@@ -65,7 +69,11 @@ class Visit:
 
     def evaluate(self, flag: str, who: str, exposed: bool) -> None:
         for one in self.stays:
-            if (one.context is None or one.context.key == who) and (id(one), flag, who) not in self.seen:
+            if (one.context is None or one.context.key == who) and (
+                id(one),
+                flag,
+                who,
+            ) not in self.seen:
                 self.seen.add((id(one), flag, who))
                 self.borders.append((one, len(self.recorded)))
         exposure.before(flag, Context.create(who))
@@ -83,7 +91,9 @@ class Visit:
             arrived |= int(event.value or 0)
             (session,) = {self.recorded[n][0] for n in parts}
             assert {self.recorded[n][1] for n in parts} <= {None, event.context.key}
-            crossed = [at for one, at in self.borders if one is session and parts[0] < at <= parts[-1]]
+            crossed = [
+                at for one, at in self.borders if one is session and parts[0] < at <= parts[-1]
+            ]
             assert not crossed, "a fold crosses an exposure"
         for n, (session, who) in enumerate(self.recorded):
             if not arrived >> n & 1:
@@ -93,10 +103,14 @@ class Visit:
 
 @settings(max_examples=300)
 @given(STEPS)
-def test_values_go_to_their_people_and_folds_cross_no_exposure(steps: list[tuple[Any, ...]]) -> None:
+def test_values_go_to_their_people_and_folds_cross_no_exposure(
+    steps: list[tuple[Any, ...]],
+) -> None:
     """Joined, nested, adopted and identified sessions in any order; every value once."""
     testing.reset()
-    ld.catalog.add(ld.Metric("r.sum", unit="items", success_criteria="HigherThanBaseline", aggregation="sum"))
+    ld.catalog.add(
+        ld.Metric("r.sum", unit="items", success_criteria="HigherThanBaseline", aggregation="sum")
+    )
     visit = Visit()
     with testing.recording() as events:
         for step, *arguments in steps:

@@ -58,7 +58,12 @@ def value(key: str = "area.thing", **fields: object) -> Metric:
 )
 def test_a_wrong_field_is_refused_by_name(fields: dict[str, object], said: str) -> None:
     """The error names the field and the fix, and is a ValueError."""
-    given = {"key": "area.thing", "unit": "items", "success_criteria": "HigherThanBaseline", **fields}
+    given = {
+        "key": "area.thing",
+        "unit": "items",
+        "success_criteria": "HigherThanBaseline",
+        **fields,
+    }
     with pytest.raises(DefinitionError) as caught:
         Metric(**given)  # type: ignore[arg-type]
 
@@ -87,7 +92,9 @@ def test_a_metric_is_frozen_and_equal_by_value() -> None:
         (Metric("area.happened", "occurrence"), "once", True, "average"),
     ],
 )
-def test_defaults_keep_launchdarklys_analysis(metric: Metric, rollup: str, zero_fill: bool, aggregation: str) -> None:
+def test_defaults_keep_launchdarklys_analysis(
+    metric: Metric, rollup: str, zero_fill: bool, aggregation: str
+) -> None:
     """Rollup and zero-fill follow from measure and aggregation, as DESIGN section 5 has them."""
     assert (rollup, zero_fill, aggregation) == (metric.rollup, metric.zero_fill, metric.aggregation)
 
@@ -108,7 +115,9 @@ def test_a_finer_rollup_is_quiet() -> None:
         value(aggregation="sum", rollup="each")
 
 
-@pytest.mark.parametrize(("key", "said"), [("area.Thing", "lower case"), ("thing", "dotted"), ("area.time_ms", "unit")])
+@pytest.mark.parametrize(
+    ("key", "said"), [("area.Thing", "lower case"), ("thing", "dotted"), ("area.time_ms", "unit")]
+)
 def test_names_are_linted(key: str, said: str) -> None:
     """Names that a reader of LaunchDarkly would stumble over are advised against, not refused."""
     with pytest.warns(MetricWarning, match=said):
@@ -116,7 +125,9 @@ def test_names_are_linted(key: str, said: str) -> None:
 
 
 def test_one_key_one_definition() -> None:
-    """The same definition twice is fine; another under the key is refused and both places are named."""
+    """The same definition twice is fine; another under the key is refused and both places are
+    named.
+    """
     own = Catalog()
     own.add(value())
     own.add(value())
@@ -145,7 +156,9 @@ def test_the_catalog_answers_by_key() -> None:
 
 
 def test_the_finest_rollup_of_an_event_key_wins() -> None:
-    """A conversion rate beside the conversion value leaves the sum; an average beside it sends each."""
+    """A conversion rate beside the conversion value leaves the sum; an average beside it sends
+    each.
+    """
     own = Catalog([value("area.money", aggregation="sum")])
     assert own.rule("area.money").rollup == "sum"
     own.add(Metric("area.rate", "occurrence", event_key="area.money"))
@@ -157,7 +170,12 @@ def test_the_finest_rollup_of_an_event_key_wins() -> None:
 
 def test_a_count_beside_a_sum_sends_each() -> None:
     """LaunchDarkly counts events, so a count on the key forbids folding."""
-    own = Catalog([value("area.money", aggregation="sum"), Metric("area.orders", "count", event_key="area.money")])
+    own = Catalog(
+        [
+            value("area.money", aggregation="sum"),
+            Metric("area.orders", "count", event_key="area.money"),
+        ]
+    )
 
     assert own.rule("area.money").rollup == "each"
 
@@ -169,17 +187,26 @@ def test_the_standard_metrics_are_the_recipes() -> None:
         "user.satisfaction", "user.negative_feedback", "task.success_rate",
     } == {metric.key for metric in Catalog(STANDARD_METRICS)}  # fmt: skip
     assert all(catalog[metric.key] == metric for metric in STANDARD_METRICS)
-    assert (catalog["business.conversion"].aggregation, catalog["business.conversion"].zero_fill) == ("sum", True)
+    assert (
+        catalog["business.conversion"].aggregation,
+        catalog["business.conversion"].zero_fill,
+    ) == ("sum", True)
     assert catalog["user.negative_feedback"].success_criteria == "LowerThanBaseline"
     duration, rate, interactions = session_metrics("chat")
-    assert (duration.key, duration.unit, duration.zero_fill) == ("chat.duration", "milliseconds", False)
+    assert (duration.key, duration.unit, duration.zero_fill) == (
+        "chat.duration",
+        "milliseconds",
+        False,
+    )
     assert (rate.unit, rate.zero_fill) == ("percent", False)
     assert (interactions.unit, interactions.aggregation) == ("count", "sum")
     assert {"success_rate", "duration"} == set(task_metrics("ai.answer"))
 
 
 def test_a_replaced_metric_leaves_its_old_event_key() -> None:
-    """Values of the old key are nobody's then, and those of the new one travel by the new definition."""
+    """Values of the old key are nobody's then, and those of the new one travel by the new
+    definition.
+    """
     own = Catalog([value("area.money", aggregation="sum", event_key="old")])
     assert (own.rule("old").rollup, own.rule("new").declared) == ("sum", False)
     own.replace(value("area.money", event_key="new"))
@@ -192,7 +219,8 @@ def test_many_threads_may_declare_at_once() -> None:
     """No definition is lost under contention."""
     own = Catalog()
     threads = [
-        threading.Thread(target=lambda n=n: [own.add(value(f"area.m{n}-{i}")) for i in range(50)]) for n in range(8)
+        threading.Thread(target=lambda n=n: [own.add(value(f"area.m{n}-{i}")) for i in range(50)])
+        for n in range(8)
     ]
     for thread in threads:
         thread.start()

@@ -25,7 +25,9 @@ def test_conversion_sums_with_equal_data(ld_events: RecordingClient) -> None:
 
 def test_a_conversion_rate_reads_the_same_events(ld_events: RecordingClient) -> None:
     """An occurrence metric on the conversion's event key needs nothing more."""
-    ld.catalog.add(ld.Metric("business.conversion_rate", "occurrence", event_key="business.conversion"))
+    ld.catalog.add(
+        ld.Metric("business.conversion_rate", "occurrence", event_key="business.conversion")
+    )
     with ld.session("u-1") as s:
         s.conversion(49.0)
 
@@ -33,7 +35,9 @@ def test_a_conversion_rate_reads_the_same_events(ld_events: RecordingClient) -> 
 
 
 @pytest.mark.parametrize(("score", "negative"), [(0, 1), (49.9, 1), (50, 0), (100, 0)])
-def test_satisfaction_below_50_is_negative_feedback(ld_events: RecordingClient, score: float, negative: int) -> None:
+def test_satisfaction_below_50_is_negative_feedback(
+    ld_events: RecordingClient, score: float, negative: int
+) -> None:
     """Both carry `feedbackType`."""
     ld.track_satisfaction(score, context="u-1", feedback_type="survey")
 
@@ -78,7 +82,10 @@ def test_feedback_is_a_thumb(ld_events: RecordingClient) -> None:
         ld.track_feedback(False, comment="wrong")
 
     assert [100, 0] == ld_events.values("user.satisfaction")
-    assert ld_events.only("user.negative_feedback").data == {"feedbackType": "thumb", "comment": "wrong"}
+    assert ld_events.only("user.negative_feedback").data == {
+        "feedbackType": "thumb",
+        "comment": "wrong",
+    }
 
 
 def test_context_chooses_who(ld_events: RecordingClient) -> None:
@@ -111,10 +118,16 @@ def test_without_session_and_context_it_is_counted(ld_events: RecordingClient) -
 
 
 def test_the_limit_holds_outside_sessions(ld_events: RecordingClient) -> None:
-    """A token bucket per event key; what it withholds is counted; in a session the rollup is the limiter."""
+    """A token bucket per event key; what it withholds is counted; in a session the rollup is the
+    limiter.
+    """
     ld.catalog.replace(
         ld.Metric(
-            "revenue.impact", unit="dollars", success_criteria="HigherThanBaseline", aggregation="sum", limit="5/h"
+            "revenue.impact",
+            unit="dollars",
+            success_criteria="HigherThanBaseline",
+            aggregation="sum",
+            limit="5/h",
         )
     )
     for _ in range(20):
@@ -127,10 +140,20 @@ def test_the_limit_holds_outside_sessions(ld_events: RecordingClient) -> None:
     assert stats().values.discarded == {"rate_limited": 15}
 
 
-def test_a_limit_holds_for_what_comes_after_the_end_of_a_session(ld_events: RecordingClient) -> None:
-    """Nothing folds there any more, so it is as outside of one; inside, the rollup is the limiter."""
+def test_a_limit_holds_for_what_comes_after_the_end_of_a_session(
+    ld_events: RecordingClient,
+) -> None:
+    """Nothing folds there any more, so it is as outside of one; inside, the rollup is the
+    limiter.
+    """
     ld.catalog.add(
-        ld.Metric("late.clicks", unit="clicks", success_criteria="HigherThanBaseline", aggregation="sum", limit="5/h")
+        ld.Metric(
+            "late.clicks",
+            unit="clicks",
+            success_criteria="HigherThanBaseline",
+            aggregation="sum",
+            limit="5/h",
+        )
     )
     with ld.session("ada") as held:
         for _ in range(20):

@@ -7,7 +7,9 @@ import sys
 
 
 def run(program: str) -> list[str]:
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stderr == ""
     return done.stdout.split()
 

@@ -32,7 +32,12 @@ def test_the_first_programs_event_is_true(tmp_path: Path) -> None:
         before = time.time() * 1000
         environment = {**os.environ, "LDINSTRUMENT_URL": launchdarkly.url, "no_proxy": "127.0.0.1"}
         done = subprocess.run(
-            [sys.executable, str(program)], capture_output=True, text=True, env=environment, timeout=60, check=False
+            [sys.executable, str(program)],
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=60,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         assert "delivered=6" in done.stdout
@@ -70,7 +75,12 @@ def test_its_links_lead_somewhere() -> None:
 def test_every_block_is_python(block: int) -> None:
     """Compiles, with an indented `...` where a name is only pointed at."""
     compile(
-        re.sub(r"^(@.*)$\n(?!def|@|async)", r"\1\ndef decorated(): ...\n", blocks("python")[block], flags=re.M),
+        re.sub(
+            r"^(@.*)$\n(?!def|@|async)",
+            r"\1\ndef decorated(): ...\n",
+            blocks("python")[block],
+            flags=re.M,
+        ),
         "README",
         "exec",
     )

@@ -1,4 +1,6 @@
-"""Folds are a commutative monoid: parts of a session, in any order and from any process, make the fold of the whole."""
+"""Folds are a commutative monoid: parts of a session, in any order and from any process, make the
+fold of the whole.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,10 @@ from ldinstrument.metrics.metric import Rollup
 from ldinstrument.sessions.rollups import MAX_GROUPS, Fold, Group
 
 values = st.lists(
-    st.tuples(st.integers(0, 1000), st.integers(-50, 50)), min_size=1, max_size=12, unique_by=lambda v: v[0]
+    st.tuples(st.integers(0, 1000), st.integers(-50, 50)),
+    min_size=1,
+    max_size=12,
+    unique_by=lambda v: v[0],
 )
 
 
@@ -29,7 +34,9 @@ def folded(part: Sequence[tuple[int, int]]) -> Group:
 
 
 @given(values=values, data=st.data())
-def test_parts_in_any_order_make_the_whole(values: list[tuple[int, int]], data: st.DataObject) -> None:
+def test_parts_in_any_order_make_the_whole(
+    values: list[tuple[int, int]], data: st.DataObject
+) -> None:
     """Total, count, first and last with their dates; an empty part changes nothing."""
     shuffled = data.draw(st.permutations(values))
     cut = data.draw(st.integers(0, len(values)))
@@ -66,4 +73,8 @@ def test_beyond_the_last_group_values_travel_by_themselves() -> None:
 
     assert (len(fold.groups), len(fold.loose), len(fold)) == (MAX_GROUPS, 3, MAX_GROUPS + 3)
     taken = list(fold.take())
-    assert (sum(one.value or 0 for one in taken), len(fold), list(fold.take())) == (2 * (MAX_GROUPS + 3), 0, [])
+    assert (sum(one.value or 0 for one in taken), len(fold), list(fold.take())) == (
+        2 * (MAX_GROUPS + 3),
+        0,
+        [],
+    )

@@ -18,7 +18,9 @@ ASYNC = tuple(map(int, ldclient.__version__.split(".")[:2])) >= (9, 17)
 
 
 def _config(**options) -> Config:
-    return Config("sdk-key", **{"events_uri": "http://127.0.0.1:1", "diagnostic_opt_out": True, **options})
+    return Config(
+        "sdk-key", **{"events_uri": "http://127.0.0.1:1", "diagnostic_opt_out": True, **options}
+    )
 
 
 def test_knowing_the_sdk_does_not_import_it():
@@ -38,7 +40,8 @@ def test_there_is_no_singleton_before_somebody_made_it(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "why"), [({"offline": True}, "offline"), ({"send_events": False, "use_ldd": True}, "send_events_off")]
+    ("options", "why"),
+    [({"offline": True}, "offline"), ({"send_events": False, "use_ldd": True}, "send_events_off")],
 )
 def test_a_client_that_discards_everything(options, why):
     """Offline, or told to send no events."""
@@ -69,7 +72,9 @@ def test_the_intake_keeps_the_summary_apart():
 
     intake = sdk.Intake(_config())
     assert intake.drain_summary() is None
-    intake.take(EventFactory(False).new_unknown_flag_event("flag", CONTEXT, False, None), ours=False)
+    intake.take(
+        EventFactory(False).new_unknown_flag_event("flag", CONTEXT, False, None), ours=False
+    )
     assert [intake.written(event)["kind"] for event in intake.drain()] == ["index"]
     summary = intake.written_summary(intake.drain_summary())
     assert (summary["kind"], list(summary["features"])) == ("summary", ["flag"])

@@ -38,18 +38,27 @@ def multi(**keys: str) -> Context:
 
 def adds_up() -> bool:
     read = stats()
-    values = read.values.recorded == read.values.emitted + read.values.open + sum(read.values.discarded.values())
-    events = read.events.emitted == read.events.delivered + read.events.pending + read.events.unconfirmed + sum(
-        read.events.dropped.values()
+    values = read.values.recorded == read.values.emitted + read.values.open + sum(
+        read.values.discarded.values()
+    )
+    events = (
+        read.events.emitted
+        == read.events.delivered
+        + read.events.pending
+        + read.events.unconfirmed
+        + sum(read.events.dropped.values())
     )
     return values and events
 
 
-# -- the three metrics -------------------------------------------------------------------------------
+# -- the three metrics
+# -------------------------------------------------------------------------------
 
 
 def test_a_session_emits_its_three_metrics(ld_events: RecordingClient) -> None:
-    """Duration in milliseconds, success rate in percent, interactions as a count, all with the session's data."""
+    """Duration in milliseconds, success rate in percent, interactions as a count, all with the
+    session's data.
+    """
     began = time.perf_counter()
     with ld.session("u-1", id="s-1", data={"channel": "web"}) as s:
         s.interaction()
@@ -76,7 +85,9 @@ def test_an_interaction_takes_an_outcome_as_it_is(ld_events: RecordingClient) ->
             s.interaction(outcome)
 
     data = ld_events.only("session.interactions").data
-    assert [1, 1, 1, 1] == [data[name] for name in ("successes", "failures", "cancelled", "abandoned")]
+    assert [1, 1, 1, 1] == [
+        data[name] for name in ("successes", "failures", "cancelled", "abandoned")
+    ]
     assert [50.0] == ld_events.values("session.success_rate")
 
 
@@ -111,7 +122,9 @@ def test_another_name_prefixes_everything(ld_events: RecordingClient) -> None:
 def test_names_made_up_at_run_time_do_not_fill_the_catalog(
     ld_events: RecordingClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Beyond a limit, said once, nothing more is declared; what they record is counted and sent all the same."""
+    """Beyond a limit, said once, nothing more is declared; what they record is counted and sent all
+    the same.
+    """
     monkeypatch.setattr(metrics, "MAX_IMPLIED", 8)
     for n in range(5):
         with ld.session("u-1", name=f"chat-{n}"), ld.track_task(f"step.{n}"):
@@ -121,13 +134,17 @@ def test_names_made_up_at_run_time_do_not_fill_the_catalog(
 
     assert len([metric for metric in ld.catalog if metric.key.startswith(("chat", "step"))]) == 8
     assert ["step.1"] == [one.message.partition(":")[0] for one in caplog.records]
-    assert [1.0] * 5 == [value for n in range(5) for value in ld_events.values(f"step.{n}.success_rate")]
+    assert [1.0] * 5 == [
+        value for n in range(5) for value in ld_events.values(f"step.{n}.success_rate")
+    ]
     assert [2, 1, 1, 1, 1] == [len(ld_events.of(f"chat-{n}.duration")) for n in range(5)]
     assert adds_up()
 
 
 def test_the_end_is_the_last_activity(ld_events: RecordingClient) -> None:
-    """Idle time after the last activity does not count; a block that recorded nothing lasts as long as it lasted."""
+    """Idle time after the last activity does not count; a block that recorded nothing lasts as long
+    as it lasted.
+    """
     began = time.perf_counter()
     with ld.session("u-1") as s:
         s.interaction()
@@ -208,7 +225,9 @@ def test_a_session_that_is_open_at_exit_is_abandoned() -> None:
         "nobodys = ld.session(client=client).__enter__()\n"
         "nobodys.identify(5)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
 
     assert done.stdout.splitlines() == ["session.interactions 1 abandoned", "closed"]
     assert done.stderr.count("\n") == 1  # of identify(5)
@@ -250,7 +269,9 @@ def test_what_ends_a_block_is_its_end_reason(
         assert len(ld_events.of("session.duration")) == (reason != "abandoned")
 
 
-def test_open_sessions_are_capped(ld_events: RecordingClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_sessions_are_capped(
+    ld_events: RecordingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The oldest is ended as abandoned, and counted."""
     monkeypatch.setattr(registry, "MAX_OPEN", 3)
     held = [open_session(f"u-{n}") for n in range(5)]
@@ -259,7 +280,8 @@ def test_open_sessions_are_capped(ld_events: RecordingClient, monkeypatch: pytes
     assert stats().evicted_sessions == 2
 
 
-# -- nesting -----------------------------------------------------------------------------------------
+# -- nesting
+# -----------------------------------------------------------------------------------------
 
 
 def test_the_same_name_and_context_joins(ld_events: RecordingClient) -> None:
@@ -275,11 +297,15 @@ def test_the_same_name_and_context_joins(ld_events: RecordingClient) -> None:
 
 
 def test_another_kind_of_context_is_somebody_else(ld_events: RecordingClient) -> None:
-    """An organisation's session inside a user's is not the user's, though they contradict each other nowhere."""
+    """An organisation's session inside a user's is not the user's, though they contradict each
+    other nowhere.
+    """
     with ld.session("u-1") as outer, ld.session(Context.create("acme", "org")) as inner:
         assert inner is not outer
 
-    assert {"u-1", "org:acme"} == {event.context.fully_qualified_key for event in ld_events.of("session.duration")}
+    assert {"u-1", "org:acme"} == {
+        event.context.fully_qualified_key for event in ld_events.of("session.duration")
+    }
 
 
 def test_another_id_or_client_is_independent(ld_events: RecordingClient) -> None:
@@ -292,7 +318,11 @@ def test_another_id_or_client_is_independent(ld_events: RecordingClient) -> None
             assert inner is outer
         with ld.session("u-1", client=other) as inner:
             assert inner is not outer
-        with ld.session("u-1", client=other) as one, ld.session("u-1", client=other) as two, ld.session("u-1") as three:
+        with (
+            ld.session("u-1", client=other) as one,
+            ld.session("u-1", client=other) as two,
+            ld.session("u-1") as three,
+        ):
             assert one is two is three is not outer
 
     assert len(ld_events.of("session.duration")) == 4
@@ -330,7 +360,8 @@ def test_current_session_never_answers_an_ended_one(ld_events: RecordingClient) 
         assert current_session() is None
 
 
-# -- forms -------------------------------------------------------------------------------------------
+# -- forms
+# -------------------------------------------------------------------------------------------
 
 
 def test_it_decorates_every_kind_of_function(ld_events: RecordingClient) -> None:
@@ -390,7 +421,9 @@ def test_async_with_and_reuse(ld_events: RecordingClient) -> None:
 
     ids = asyncio.run(all_of_them())
     assert len(set(ids)) == 5
-    assert sorted(ids) == sorted(event.data["sessionId"] for event in ld_events.of("session.duration"))
+    assert sorted(ids) == sorted(
+        event.data["sessionId"] for event in ld_events.of("session.duration")
+    )
 
 
 def test_bad_definitions_are_refused_where_they_are_written() -> None:
@@ -429,7 +462,10 @@ def test_a_scope_shared_with_a_background_thread_leaks_nothing(ld_events: Record
 def test_joining_brings_what_the_inner_block_knows(ld_events: RecordingClient) -> None:
     """A further kind widens the identity; the inner data joins the outer's."""
     inner = Context.create_multi(USER, Context.create("acme", "org"))
-    with ld.session("u-1") as outer, ld.session(inner, data={"step": "pay", "odd key": 1}) as joined:
+    with (
+        ld.session("u-1") as outer,
+        ld.session(inner, data={"step": "pay", "odd key": 1}) as joined,
+    ):
         assert joined is outer
 
     event = ld_events.only("session.duration")
@@ -444,7 +480,8 @@ def test_what_is_no_store_is_refused_at_definition(store: object) -> None:
         ld.session("u-1", store=store)
 
 
-# -- identity ------------------------------------------------------------------------------------------
+# -- identity
+# ------------------------------------------------------------------------------------------
 
 
 def test_late_identity(ld_events: RecordingClient) -> None:
@@ -466,10 +503,14 @@ def test_another_key_emits_what_was_recorded_under_the_old_one(ld_events: Record
         s.identify("u-1")
         s.record("area.sum", 10)
 
-    assert [("visitor", 1), ("u-1", 10)] == [(event.context.key, event.value) for event in ld_events.of("area.sum")]
+    assert [("visitor", 1), ("u-1", 10)] == [
+        (event.context.key, event.value) for event in ld_events.of("area.sum")
+    ]
 
 
-def test_an_inherited_identity_is_emitted_before_another_takes_over(ld_events: RecordingClient) -> None:
+def test_an_inherited_identity_is_emitted_before_another_takes_over(
+    ld_events: RecordingClient,
+) -> None:
     """A chat without identity of its own was the request's user's until it says otherwise."""
     ld.catalog.add(value("area.sum", aggregation="sum"))
     with ld.session("visitor", name="request"), ld.session(name="chat") as s:
@@ -477,7 +518,9 @@ def test_an_inherited_identity_is_emitted_before_another_takes_over(ld_events: R
         s.identify("u-1")
         s.record("area.sum", 10)
 
-    assert [("visitor", 1), ("u-1", 10)] == [(event.context.key, event.value) for event in ld_events.of("area.sum")]
+    assert [("visitor", 1), ("u-1", 10)] == [
+        (event.context.key, event.value) for event in ld_events.of("area.sum")
+    ]
 
 
 def test_another_kind_widens(ld_events: RecordingClient) -> None:
@@ -513,14 +556,18 @@ def test_a_session_that_ended_before_its_request_was_known(ld_events: RecordingC
         request.identify("u-1")
 
     assert {"u-1"} == {event.context.key for event in ld_events}
-    assert {"request.duration", "chat.duration", "step.duration", "revenue.impact"} <= set(ld_events.keys())
+    assert {"request.duration", "chat.duration", "step.duration", "revenue.impact"} <= set(
+        ld_events.keys()
+    )
     assert sorted(value or 0 for value in ld_events.values("revenue.impact")) == [1, 2]
     assert stats().values.discarded == {"no_context": 2}
     assert adds_up()
 
 
 def test_exposures_give_identity_and_evaluations_do_not(ld_events: RecordingClient) -> None:
-    """A session without identity adopts an exposure's context; agreeing ones widen, disagreeing ones never do."""
+    """A session without identity adopts an exposure's context; agreeing ones widen, disagreeing
+    ones never do.
+    """
     with ld.session() as s:
         s.adopt(multi(user="u-1", request="r-1"))
         s.adopt(Context.create("u-2"))
@@ -544,7 +591,8 @@ def test_a_bare_exposure_never_replaces_a_richer_identity(ld_events: RecordingCl
     assert ld_events.only("session.duration").context.name == "Ana"
 
 
-# -- recording -------------------------------------------------------------------------------------------
+# -- recording
+# -------------------------------------------------------------------------------------------
 
 
 def test_rollups_fold_as_declared(ld_events: RecordingClient) -> None:
@@ -552,7 +600,10 @@ def test_rollups_fold_as_declared(ld_events: RecordingClient) -> None:
     with pytest.warns(UserWarning):
         ld.catalog.add(value("r.last", rollup="last"), value("r.mean", rollup="mean"))
     ld.catalog.add(
-        value("r.sum", aggregation="sum"), value("r.each"), Metric("r.count", "count"), Metric("r.once", "occurrence")
+        value("r.sum", aggregation="sum"),
+        value("r.each"),
+        Metric("r.count", "count"),
+        Metric("r.once", "occurrence"),
     )
     with ld.session("u-1") as s:
         for n in (1, 2, 3):
@@ -619,7 +670,9 @@ def test_a_metric_given_as_object_is_declared(ld_events: RecordingClient) -> Non
 
 
 def test_no_fold_crosses_an_exposure(ld_events: RecordingClient) -> None:
-    """Before a flag's first evaluation the session emits what it holds; the second evaluation changes nothing."""
+    """Before a flag's first evaluation the session emits what it holds; the second evaluation
+    changes nothing.
+    """
     ld.catalog.add(value("r.sum", aggregation="sum"))
     with ld.session("u-1") as s:
         s.record("r.sum", 1)
@@ -635,7 +688,9 @@ def test_no_fold_crosses_an_exposure(ld_events: RecordingClient) -> None:
 def test_an_exposure_in_a_session_joined_again_is_seen_by_the_one_in_between(
     ld_events: RecordingClient, times: int
 ) -> None:
-    """A request, a chat in it, and a block of the request again: what the chat holds does not cross its exposure."""
+    """A request, a chat in it, and a block of the request again: what the chat holds does not cross
+    its exposure.
+    """
     from ldinstrument.sessions import exposure
 
     ld.catalog.add(value("r.sum", aggregation="sum"))
@@ -652,7 +707,9 @@ def test_an_exposure_in_a_session_joined_again_is_seen_by_the_one_in_between(
     assert [1, *[2] * times] == ld_events.values("r.sum")
 
 
-def test_a_fold_without_identity_does_not_cross_an_exposure_either(ld_events: RecordingClient) -> None:
+def test_a_fold_without_identity_does_not_cross_an_exposure_either(
+    ld_events: RecordingClient,
+) -> None:
     """It waits for the identity that the exposure brings, apart from what comes after."""
     ld.catalog.add(value("r.sum", aggregation="sum"))
     with ld.session() as s:
@@ -694,7 +751,9 @@ def test_an_evaluation_for_somebody_else_breaks_no_fold(ld_events: RecordingClie
 def test_the_flags_that_a_session_remembers_are_bounded(
     ld_events: RecordingClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A session that goes on for ever and sees ever new flags forgets the old ones: a fold more, and no leak."""
+    """A session that goes on for ever and sees ever new flags forgets the old ones: a fold more,
+    and no leak.
+    """
     monkeypatch.setattr(sessions, "MAX_EXPOSURES", 3)
     with ld.session("u-1") as s:
         for n in range(10):
@@ -702,7 +761,9 @@ def test_the_flags_that_a_session_remembers_are_bounded(
             assert len(s._exposed_flags) <= 3
 
 
-def test_a_definition_replaced_meanwhile_changes_only_what_follows(ld_events: RecordingClient) -> None:
+def test_a_definition_replaced_meanwhile_changes_only_what_follows(
+    ld_events: RecordingClient,
+) -> None:
     """What was folded under the old definition leaves under it, and nothing is lost."""
     ld.catalog.add(value("r.sum", aggregation="sum"))
     with ld.session("u-1") as s:
@@ -753,7 +814,9 @@ def test_a_wall_clock_set_back_dates_nothing_before_an_exposure(
     """The session's dates never run backwards, also not those of a session inside it."""
     dates: list[int | None] = []
     monkeypatch.setattr(
-        RecordingClient, "track", lambda *_: dates.append(getattr(sessions.emission.handing.what, "at", None))
+        RecordingClient,
+        "track",
+        lambda *_: dates.append(getattr(sessions.emission.handing.what, "at", None)),
     )
     real = time.time
     with ld.session("u-1") as s:
@@ -770,7 +833,9 @@ def test_a_wall_clock_set_back_dates_nothing_before_an_exposure(
 
 
 def test_a_request_around_a_chat_learns_who_it_is(ld_events: RecordingClient) -> None:
-    """An exposure inside the innermost session identifies those around it that know nobody; an explicit one shields."""
+    """An exposure inside the innermost session identifies those around it that know nobody; an
+    explicit one shields.
+    """
     from ldinstrument.sessions import exposure
 
     class Exposed:
@@ -793,7 +858,9 @@ def test_an_heir_keeps_what_it_recorded_under_the_old_identity(ld_events: Record
         request.identify("u-1")
         chat.record("r.sum", 2)
 
-    assert [("visitor", 1), ("u-1", 2)] == [(event.context.key, event.value) for event in ld_events.of("r.sum")]
+    assert [("visitor", 1), ("u-1", 2)] == [
+        (event.context.key, event.value) for event in ld_events.of("r.sum")
+    ]
 
 
 def test_learning_who_it_is_is_no_activity(ld_events: RecordingClient) -> None:
@@ -855,7 +922,9 @@ def test_summary_is_frozen_and_complete(ld_events: RecordingClient) -> None:
         seen.successes = 9  # type: ignore[misc]
 
 
-def test_a_decorator_on_an_inner_function_changes_nothing_of_the_rate(ld_events: RecordingClient) -> None:
+def test_a_decorator_on_an_inner_function_changes_nothing_of_the_rate(
+    ld_events: RecordingClient,
+) -> None:
     """Tasks are not interactions."""
 
     @ld.track_task("area.inner")
@@ -875,7 +944,9 @@ def test_a_decorator_on_an_inner_function_changes_nothing_of_the_rate(ld_events:
 
 
 def test_a_task_outlives_a_cleared_catalog(ld_events: RecordingClient) -> None:
-    """`testing.reset()` between tests must not turn the numbers of module-level tasks into events without value."""
+    """`testing.reset()` between tests must not turn the numbers of module-level tasks into events
+    without value.
+    """
 
     @ld.track_task("area.kept")
     def kept() -> None:
@@ -889,7 +960,8 @@ def test_a_task_outlives_a_cleared_catalog(ld_events: RecordingClient) -> None:
     assert "area.kept.duration" in ld.catalog
 
 
-# -- where it runs --------------------------------------------------------------------------------------
+# -- where it runs
+# --------------------------------------------------------------------------------------
 
 
 def test_threads_see_a_session_only_when_carried(ld_events: RecordingClient) -> None:
@@ -909,8 +981,12 @@ def test_threads_see_a_session_only_when_carried(ld_events: RecordingClient) -> 
     assert [None, s, s] == seen
 
 
-def test_a_carried_generator_keeps_the_session_that_its_body_is_in(ld_events: RecordingClient) -> None:
-    """Between its items the thread has its own back; in it, the block that is open across them goes on."""
+def test_a_carried_generator_keeps_the_session_that_its_body_is_in(
+    ld_events: RecordingClient,
+) -> None:
+    """Between its items the thread has its own back; in it, the block that is open across them goes
+    on.
+    """
 
     def items() -> Iterator[object]:
         yield current_session()
@@ -989,7 +1065,9 @@ def test_a_forked_child_leaves_the_parents_values_to_the_parent(ld_events: Recor
     assert [1] == ld_events.values("r.sum")
 
 
-def test_disabled_makes_everything_inert(ld_events: RecordingClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disabled_makes_everything_inert(
+    ld_events: RecordingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """LDINSTRUMENT_DISABLED=1: everything works, nothing is recorded, sent, counted or said."""
     monkeypatch.setenv("LDINSTRUMENT_DISABLED", "1")
 

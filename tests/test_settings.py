@@ -31,7 +31,9 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("value", "url"), LOOPBACK)
-def test_the_local_url_means_the_same_to_rest_and_sdk(value: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_local_url_means_the_same_to_rest_and_sdk(
+    value: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """White space, a missing scheme, every spelling of loopback: one reading for both."""
     monkeypatch.setenv("LDINSTRUMENT_URL", value)
     config = launchdarkly_config("sdk-x")
@@ -43,7 +45,9 @@ def test_the_local_url_means_the_same_to_rest_and_sdk(value: str, url: str, monk
 
 
 @pytest.mark.parametrize("value", REFUSED)
-def test_a_local_url_that_is_not_local_is_refused_by_both(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_url_that_is_not_local_is_refused_by_both(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With one line, and without repeating a password."""
     monkeypatch.setenv("LDINSTRUMENT_URL", value)
 

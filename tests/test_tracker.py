@@ -25,7 +25,9 @@ class Recorder:
     def __init__(self) -> None:
         self.events: list[tuple[str, Any, Any, Any]] = []
 
-    def track(self, event_name: str, context: Any, data: Any = None, metric_value: Any = None) -> None:
+    def track(
+        self, event_name: str, context: Any, data: Any = None, metric_value: Any = None
+    ) -> None:
         self.events.append((event_name, context, data, metric_value))
 
     def by_key(self) -> dict[str, Any]:
@@ -40,21 +42,33 @@ def _fresh():
 
 
 @pytest.mark.parametrize("given", [None, [], {}, b"s-1", 1.5, True], ids=repr)
-def test_what_is_no_session_id_is_said_in_one_line(given: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_no_session_id_is_said_in_one_line(
+    given: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     """The same with a store and without one; nothing is tracked under it."""
     with open_store("memory:", sweep=False) as store:
-        for tracker in (SessionMetricsTracker(Recorder()), SessionMetricsTracker(Recorder(), store)):
+        for tracker in (
+            SessionMetricsTracker(Recorder()),
+            SessionMetricsTracker(Recorder(), store),
+        ):
             tracker.start_session("user-1", given)
             tracker.track_interaction(given)
             assert tracker.end_session(given) is None
 
-    assert [f"give a text, not a {type(given).__name__}" in one.getMessage() for one in caplog.records] == [True]
+    assert [
+        f"give a text, not a {type(given).__name__}" in one.getMessage() for one in caplog.records
+    ] == [True]
 
 
 def test_an_id_may_be_a_number_or_a_uuid() -> None:
     """What a database calls its rows; they are texts from there on."""
-    with open_store("memory:", sweep=False) as store:  # closed here: its sweeper would report in another test's time
-        for tracker in (SessionMetricsTracker(Recorder()), SessionMetricsTracker(Recorder(), store)):
+    with open_store(
+        "memory:", sweep=False
+    ) as store:  # closed here: its sweeper would report in another test's time
+        for tracker in (
+            SessionMetricsTracker(Recorder()),
+            SessionMetricsTracker(Recorder(), store),
+        ):
             for given in (7, UUID(int=7)):
                 tracker.start_session("user-1", given)  # type: ignore[arg-type]
                 tracker.track_interaction(str(given))
@@ -76,18 +90,26 @@ def test_the_recipe_of_launchdarkly_works():
 
     assert summary is not None
     assert {"user_id", "start_time", "interactions", "successful_tasks", "duration"} == set(summary)
-    assert (summary["user_id"], summary["interactions"], summary["successful_tasks"]) == ("user-1", 3, 2)
+    assert (summary["user_id"], summary["interactions"], summary["successful_tasks"]) == (
+        "user-1",
+        3,
+        2,
+    )
     values = recorder.by_key()
     assert {"session.duration", "session.success_rate", "session.interactions"} == set(values)
     assert pytest.approx(summary["duration"] * 1000) == values["session.duration"]
     assert pytest.approx(100 * 2 / 3) == values["session.success_rate"]
     assert values["session.interactions"] == 3
     assert {"s-1"} == {data["sessionId"] for _, _, data, _ in recorder.events}
-    assert {("user", "user-1")} == {(context.kind, context.key) for _, context, _, _ in recorder.events}
+    assert {("user", "user-1")} == {
+        (context.kind, context.key) for _, context, _, _ in recorder.events
+    }
 
 
 def test_unknown_ids_are_answered_with_none():
-    """Neither an id never started, nor one that has ended, nor one that cannot be an id is an error."""
+    """Neither an id never started, nor one that has ended, nor one that cannot be an id is an
+    error.
+    """
     recorder = Recorder()
     tracker = SessionMetricsTracker(recorder)
 
@@ -102,7 +124,9 @@ def test_unknown_ids_are_answered_with_none():
 
 
 def test_a_context_is_taken_as_it_is():
-    """`user_id` may be a context, of several kinds too; `user_id` of the summary is its user's key."""
+    """`user_id` may be a context, of several kinds too; `user_id` of the summary is its user's
+    key.
+    """
     recorder = Recorder()
     tracker = SessionMetricsTracker(recorder)
     context = Context.create_multi(Context.create("ana"), Context.create("acme", "organization"))
@@ -116,7 +140,9 @@ def test_a_context_is_taken_as_it_is():
 
 
 def test_starting_again_goes_on_for_the_same_user_and_ends_anothers():
-    """A repeated start (a retried request) changes nothing; another user's session of that id ends first."""
+    """A repeated start (a retried request) changes nothing; another user's session of that id ends
+    first.
+    """
     recorder = Recorder()
     tracker = SessionMetricsTracker(recorder)
 
@@ -129,7 +155,11 @@ def test_starting_again_goes_on_for_the_same_user_and_ends_anothers():
 
     assert summary is not None
     assert (summary["user_id"], summary["interactions"]) == ("ben", 0)
-    ended = {context.key: value for key, context, _, value in recorder.events if key == "session.interactions"}
+    ended = {
+        context.key: value
+        for key, context, _, value in recorder.events
+        if key == "session.interactions"
+    }
     assert ended == {"ana": 2, "ben": 0}
 
 
@@ -162,7 +192,9 @@ def test_open_sessions_are_bounded():
     assert survivor is not None
     assert survivor["interactions"] == 5
     assert ledger.stats().evicted_sessions == 2
-    abandoned = [data["sessionId"] for key, _, data, _ in recorder.events if data["endReason"] == "abandoned"]
+    abandoned = [
+        data["sessionId"] for key, _, data, _ in recorder.events if data["endReason"] == "abandoned"
+    ]
     assert {"s-1", "s-2"} == set(abandoned)
 
 
@@ -206,7 +238,9 @@ def test_a_client_that_fails_never_reaches_the_host():
     assert ledger.stats().events.dropped["client_error"] > 0
 
 
-@pytest.mark.parametrize("arguments", [{"store": 5}, {"store": object()}, {"max_sessions": None}, {"max_sessions": 0}])
+@pytest.mark.parametrize(
+    "arguments", [{"store": 5}, {"store": object()}, {"max_sessions": None}, {"max_sessions": 0}]
+)
 def test_bad_arguments_are_refused_where_they_are_written(arguments: dict[str, Any]) -> None:
     """With what to write instead."""
     with pytest.raises(DefinitionError, match="SessionMetricsTracker"):
@@ -227,7 +261,9 @@ def test_an_address_opens_a_store(tmp_path: Any, ld_events: RecordingClient) -> 
 def test_many_threads_may_start_the_same_session(ld_events: RecordingClient) -> None:
     """It is one session, and nothing is emitted for those that lost the race."""
     tracker = ld.SessionMetricsTracker()
-    threads = [threading.Thread(target=tracker.start_session, args=("u-1", "s-1")) for _ in range(16)]
+    threads = [
+        threading.Thread(target=tracker.start_session, args=("u-1", "s-1")) for _ in range(16)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

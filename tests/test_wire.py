@@ -1,4 +1,6 @@
-"""The real `launchdarkly-server-sdk` against the local LaunchDarkly: what is on the wire, and whether it counts."""
+"""The real `launchdarkly-server-sdk` against the local LaunchDarkly: what is on the wire, and
+whether it counts.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def _client(server: LocalLaunchDarkly, request: pytest.FixtureRequest) -> Iterat
 
 
 def test_the_whole_way(server: LocalLaunchDarkly, client: LDClient) -> None:
-    """From a decorated function to a row by variation: exposure first, events after it, for the same context."""
+    """From a decorated function to a row by variation: exposure first, events after it, for the
+    same context.
+    """
     ld.bootstrap("default", token="api-local", base_uri=server.url)
 
     @ld.track_interaction("wire.answer")
@@ -56,7 +60,12 @@ def test_the_whole_way(server: LocalLaunchDarkly, client: LDClient) -> None:
     assert report.confirmed
     assert report.delivered == 20 * 6
     events = ld.stats().events
-    assert (events.delivered, events.pending, events.unconfirmed, dict(events.dropped)) == (120, 0, 0, {})
+    assert (events.delivered, events.pending, events.unconfirmed, dict(events.dropped)) == (
+        120,
+        0,
+        0,
+        {},
+    )
     readout = server.readout()
     for variation, letter in enumerate("ab"):
         assert readout.row("session.success_rate", "exp", variation).units == seen[letter]
@@ -68,7 +77,8 @@ def test_the_whole_way(server: LocalLaunchDarkly, client: LDClient) -> None:
 def test_events_carry_the_evaluated_context(server: LocalLaunchDarkly, client: LDClient) -> None:
     """A session without identity adopts the exposure's context; a bare one is widened by it."""
     visitor = Context.create_multi(
-        Context.builder("u-1").set("plan", "pro").build(), Context.builder("r-1").kind("request").build()
+        Context.builder("u-1").set("plan", "pro").build(),
+        Context.builder("r-1").kind("request").build(),
     )
     with ld.session(client=client):
         client.variation("exp", visitor, "a")
@@ -87,7 +97,9 @@ def test_events_carry_the_evaluated_context(server: LocalLaunchDarkly, client: L
 
 
 def test_no_fold_crosses_an_exposure(server: LocalLaunchDarkly, client: LDClient) -> None:
-    """What was earned before the flag was seen is an event of its own, dated before it, and does not count."""
+    """What was earned before the flag was seen is an event of its own, dated before it, and does
+    not count.
+    """
     ld.bootstrap("default", token="api-local", base_uri=server.url)
     user = Context.create("early")
     with ld.session(user, client=client) as s:
@@ -102,7 +114,9 @@ def test_no_fold_crosses_an_exposure(server: LocalLaunchDarkly, client: LDClient
     exposure = next(event for event in server.events("feature") if event["key"] == "exp")
     before, after = server.custom_events("revenue.impact")
     assert before["creationDate"] < exposure["creationDate"] <= after["creationDate"]
-    assert sum(row.mean or 0 for row in server.readout().rows if row.metric == "revenue.impact") == 3
+    assert (
+        sum(row.mean or 0 for row in server.readout().rows if row.metric == "revenue.impact") == 3
+    )
 
 
 def test_events_recorded_before_the_client_leave_with_it(server: LocalLaunchDarkly) -> None:

@@ -1,7 +1,9 @@
-"""An outdoor shop with an AI assistant, instrumented: `python run.py` starts it with everything it needs.
+"""An outdoor shop with an AI assistant, instrumented: `python run.py` starts it with everything it
+needs.
 
-LaunchDarkly chooses the assistant's prompt (flag `assistant-prompt`). A session is a visit: many requests, over all
-workers, until the visitor leaves or falls silent; then LaunchDarkly hears what came of the prompt.
+LaunchDarkly chooses the assistant's prompt (flag `assistant-prompt`). A session is a visit: many
+requests, over all workers, until the visitor leaves or falls silent; then LaunchDarkly hears what
+came of the prompt.
 """
 
 from __future__ import annotations
@@ -13,7 +15,17 @@ from threading import Thread
 
 import ldclient
 from assistant import Assistant
-from flask import Flask, Request, Response, redirect, render_template, request, session, stream_with_context, url_for
+from flask import (
+    Flask,
+    Request,
+    Response,
+    redirect,
+    render_template,
+    request,
+    session,
+    stream_with_context,
+    url_for,
+)
 from ldclient import Context
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -31,7 +43,9 @@ PRODUCTS = {
 
 
 def create_app(assistant: Assistant | None = None) -> Flask:
-    """The application; gunicorn calls this once in each worker, so each has a LaunchDarkly client of its own."""
+    """The application; gunicorn calls this once in each worker, so each has a LaunchDarkly client
+    of its own.
+    """
     ldclient.set_config(ld.launchdarkly_config())
     ldclient.get()
     helper = assistant or Assistant()
@@ -51,7 +65,9 @@ def create_app(assistant: Assistant | None = None) -> Flask:
 
 
 def visits() -> SessionStore:
-    """Where a visit lives while its requests go to one worker and another; a minute of silence ends it."""
+    """Where a visit lives while its requests go to one worker and another; a minute of silence ends
+    it.
+    """
     return open_store(os.environ.get("SHOP_STORE", "memory:"), idle=60, interval=5)
 
 
@@ -64,7 +80,11 @@ def remember_visitor() -> None:
 
 def visitor(request: Request) -> Context | None:
     """What flags are evaluated for and events are sent for: one and the same context."""
-    return Context.builder(session["visitor"]).anonymous(True).build() if "visitor" in session else None
+    return (
+        Context.builder(session["visitor"]).anonymous(True).build()
+        if "visitor" in session
+        else None
+    )
 
 
 def current_prompt() -> str:
@@ -79,11 +99,15 @@ def shop() -> str:
     cart = [PRODUCTS[key] for key in session.get("cart", [])]
     total = sum(price for _, price in cart)
     bought = request.args.get("bought")
-    return render_template("shop.html", products=PRODUCTS, cart=cart, total=total, bought=bought, numbers=numbers())
+    return render_template(
+        "shop.html", products=PRODUCTS, cart=cart, total=total, bought=bought, numbers=numbers()
+    )
 
 
 def numbers() -> str | None:
-    """Where a person can watch them arrive; nobody's business when LaunchDarkly is not the local one."""
+    """Where a person can watch them arrive; nobody's business when LaunchDarkly is not the local
+    one.
+    """
     return os.environ.get("LDINSTRUMENT_URL")
 
 

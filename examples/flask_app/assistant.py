@@ -17,7 +17,10 @@ PROMPTS = {
     "friendly": "You advise in an outdoor shop. Be warm and friendly, and offer to add the product to the cart.",
 }
 TOKENS = ld.Metric(
-    "assistant.tokens", unit="tokens", success_criteria="LowerThanBaseline", description="Tokens of one answer."
+    "assistant.tokens",
+    unit="tokens",
+    success_criteria="LowerThanBaseline",
+    description="Tokens of one answer.",
 )
 ld.catalog.add(TOKENS)
 
@@ -27,7 +30,9 @@ class Assistant:
         self._base_url = base_url or os.environ.get("OPENAI_BASE_URL")
 
     def prepare(self) -> None:
-        """Load what takes seconds, so that the first visitor does not wait for it, and no duration counts it."""
+        """Load what takes seconds, so that the first visitor does not wait for it, and no duration
+        counts it.
+        """
         self._client.chat.completions  # noqa: B018 - it loads when it is looked at
 
     @cached_property
@@ -41,7 +46,10 @@ class Assistant:
         """Stream the answer; the task lasts until its last word, or until the reader goes away."""
         stream = self._client.chat.completions.create(
             model="local",
-            messages=[{"role": "system", "content": PROMPTS[prompt]}, {"role": "user", "content": question}],
+            messages=[
+                {"role": "system", "content": PROMPTS[prompt]},
+                {"role": "user", "content": question},
+            ],
             stream=True,
             stream_options={"include_usage": True},
         )

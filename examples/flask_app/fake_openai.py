@@ -1,7 +1,8 @@
-"""A local stand-in for an OpenAI-compatible server: `POST /v1/chat/completions`, streaming and not, with token usage.
+"""A local stand-in for an OpenAI-compatible server: `POST /v1/chat/completions`, streaming and not,
+with token usage.
 
-It knows one thing: which of the shop's products a question is about. A system prompt with the word "friendly" makes it
-talk more. Nothing leaves this machine.
+It knows one thing: which of the shop's products a question is about. A system prompt with the word
+"friendly" makes it talk more. Nothing leaves this machine.
 """
 
 from __future__ import annotations
@@ -30,14 +31,23 @@ def answer_to(messages: list[dict[str, Any]]) -> str:
     system = " ".join(str(one["content"]) for one in messages if one["role"] == "system")
     advice = next((text for word, text in ADVICE.items() if word in question), UNKNOWN)
     return (
-        f"What a lovely trip that will be! {advice} Shall I put one into your cart?" if "friendly" in system else advice
+        f"What a lovely trip that will be! {advice} Shall I put one into your cart?"
+        if "friendly" in system
+        else advice
     )
 
 
 def usage_of(messages: list[dict[str, Any]], answer: str) -> dict[str, int]:
     """Tokens, counted as words."""
-    prompt, completion = sum(len(str(one["content"]).split()) for one in messages), len(answer.split())
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    prompt, completion = (
+        sum(len(str(one["content"]).split()) for one in messages),
+        len(answer.split()),
+    )
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+    }
 
 
 class FakeOpenAI(ThreadingHTTPServer):
@@ -70,7 +80,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path != "/v1/chat/completions":
-            self._send_json(404, {"error": {"message": "no such path", "type": "invalid_request_error"}})
+            self._send_json(
+                404, {"error": {"message": "no such path", "type": "invalid_request_error"}}
+            )
             return
         answer = answer_to(request["messages"])
         usage = usage_of(request["messages"], answer)
@@ -78,8 +90,14 @@ class Handler(BaseHTTPRequestHandler):
         if request.get("stream"):
             self._send_stream(request, answer, usage)
         else:
-            choice = {"index": 0, "message": {"role": "assistant", "content": answer}, "finish_reason": "stop"}
-            self._send_json(200, envelope(request, "chat.completion", choices=[choice], usage=usage))
+            choice = {
+                "index": 0,
+                "message": {"role": "assistant", "content": answer},
+                "finish_reason": "stop",
+            }
+            self._send_json(
+                200, envelope(request, "chat.completion", choices=[choice], usage=usage)
+            )
 
     def _send_json(self, status: int, body: dict[str, Any]) -> None:
         encoded = json.dumps(body).encode()
@@ -113,13 +131,21 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def envelope(request: dict[str, Any], kind: str, **body: Any) -> dict[str, Any]:
-    return {"id": "chatcmpl-local", "object": kind, "created": int(time.time()), "model": request["model"], **body}
+    return {
+        "id": "chatcmpl-local",
+        "object": kind,
+        "created": int(time.time()),
+        "model": request["model"],
+        **body,
+    }
 
 
 def chunks(request: dict[str, Any], answer: str, usage: dict[str, int]) -> Iterator[dict[str, Any]]:
     """One chunk per word, one with the reason for the end, and the usage where it was asked for."""
     for word in re.findall(r"\S+\s*", answer):
-        yield envelope(request, "chat.completion.chunk", choices=[{"index": 0, "delta": {"content": word}}])
+        yield envelope(
+            request, "chat.completion.chunk", choices=[{"index": 0, "delta": {"content": word}}]
+        )
     end = {"index": 0, "delta": {}, "finish_reason": "stop"}
     yield envelope(request, "chat.completion.chunk", choices=[end])
     if (request.get("stream_options") or {}).get("include_usage"):

@@ -1,6 +1,8 @@
-"""One command for everything: a local LaunchDarkly, a local OpenAI-compatible server, and the shop under gunicorn.
+"""One command for everything: a local LaunchDarkly, a local OpenAI-compatible server, and the shop
+under gunicorn.
 
-`python examples/flask_app/run.py [--port 8000] [--launchdarkly-port 8030] [--workers 2]`; Ctrl-C ends it.
+`python examples/flask_app/run.py [--port 8000] [--launchdarkly-port 8030] [--workers 2]`; Ctrl-C
+ends it.
 """
 
 from __future__ import annotations
@@ -22,7 +24,13 @@ from fake_openai import FakeOpenAI
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
 
 HERE = Path(__file__).resolve().parent
-MEASURED = ("business.conversion", "user.satisfaction", "session.interactions", "session.duration", "assistant.tokens")
+MEASURED = (
+    "business.conversion",
+    "user.satisfaction",
+    "session.interactions",
+    "session.duration",
+    "assistant.tokens",
+)
 
 
 class Place(NamedTuple):
@@ -76,7 +84,10 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--port", type=int, default=8000, help="of the shop; 0 takes a free one")
     parser.add_argument(
-        "--launchdarkly-port", type=int, default=8030, help="of the local LaunchDarkly; 0 takes a free one"
+        "--launchdarkly-port",
+        type=int,
+        default=8030,
+        help="of the local LaunchDarkly; 0 takes a free one",
     )
     parser.add_argument("--workers", type=int, default=2)
     return parser.parse_args()
@@ -84,7 +95,17 @@ def parsed() -> argparse.Namespace:
 
 def gunicorn(port: int, workers: int) -> list[str]:
     bind = ["--bind", f"127.0.0.1:{port}", "--workers", str(workers), "--threads", "4"]
-    return [sys.executable, "-m", "gunicorn", "--chdir", str(HERE), *bind, "--log-level", "warning", "app:create_app()"]
+    return [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "--chdir",
+        str(HERE),
+        *bind,
+        "--log-level",
+        "warning",
+        "app:create_app()",
+    ]
 
 
 def wait_for_answer(port: int, shop: subprocess.Popen[bytes]) -> None:

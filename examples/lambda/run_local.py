@@ -1,4 +1,5 @@
-"""Run the handler under AWS's own runtime client, frozen after each invocation, and count what arrived.
+"""Run the handler under AWS's own runtime client, frozen after each invocation, and count what
+arrived.
 
 python run_local.py                  # both modes, 100 invocations each
 python run_local.py --invocations 20 --round-trip 0.2
@@ -28,7 +29,8 @@ class Run:
     Args:
         mode: the delivery mode.
         invocations: in order.
-        arrived: by request id, when the `invocation.duration` event of each was in the server's hands.
+        arrived: by request id, when the `invocation.duration` event of each was in the server's
+            hands.
         duplicates: payloads that LaunchDarkly would have counted once, but got more than once.
         log: what the function printed.
     """
@@ -55,7 +57,10 @@ class Run:
 
 def run(mode: str, invocations: int, round_trip: float) -> Run:
     """Invoke the example *invocations* times, then kill it without a thaw, as Lambda does."""
-    with tempfile.TemporaryDirectory() as folder, Intake(Path(folder), round_trip=round_trip) as intake:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Intake(Path(folder), round_trip=round_trip) as intake,
+    ):
         environment = {
             "DELIVER": mode,
             "LAUNCHDARKLY_SDK_KEY": "sdk-local",
@@ -68,16 +73,23 @@ def run(mode: str, invocations: int, round_trip: float) -> Run:
                 done.append(function.invoke({"userId": f"user-{number}", "items": 1 + number % 3}))
                 function.finish()
                 if done[-1].outcome != "ok":
-                    raise SystemExit(f"invocation {number} {done[-1].outcome}; the function said:\n{function.log()}")
+                    raise SystemExit(
+                        f"invocation {number} {done[-1].outcome}; the function said:\n{function.log()}"
+                    )
             log = function.log()
-        arrived = {event["data"]["sessionId"]: event["received"] for event in intake.events("invocation.duration")}
+        arrived = {
+            event["data"]["sessionId"]: event["received"]
+            for event in intake.events("invocation.duration")
+        }
         return Run(mode, done, arrived, intake.duplicates, log)
 
 
 def row(result: Run) -> str:
     """One line of the table; the first invocation is cold, so it is not in the medians."""
     warm = result.invocations[1:] or result.invocations
-    response, held = (statistics.median(getattr(one, name) for one in warm) for name in ("response_ms", "held_ms"))
+    response, held = (
+        statistics.median(getattr(one, name) for one in warm) for name in ("response_ms", "held_ms")
+    )
     return (
         f"{result.mode:<16} {len(result.invocations):>11} {result.lost:>5} {result.in_time:>13} "
         f"{result.duplicates:>10} {response:>13.1f} {held:>9.1f}"
@@ -86,9 +98,13 @@ def row(result: Run) -> str:
 
 def main() -> int:
     """Print the table; the exit status is 1 when an event was lost."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--invocations", type=int, default=100)
-    parser.add_argument("--round-trip", type=float, default=0.04, help="seconds to LaunchDarkly and back")
+    parser.add_argument(
+        "--round-trip", type=float, default=0.04, help="seconds to LaunchDarkly and back"
+    )
     options = parser.parse_args()
     print("mode             invocations  lost  before freeze duplicates   response ms   held ms")
     lost = 0

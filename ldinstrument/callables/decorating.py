@@ -1,8 +1,9 @@
-"""Decorate anything callable and leave it what it was: the same kind of descriptor, function or object.
+"""Decorate anything callable and leave it what it was: the same kind of descriptor, function or
+object.
 
-A plain function becomes a function with the same signature (see `shapes`). What is no plain function (partials,
-`lru_cache` objects, callable objects, bound methods) becomes a proxy of `wrapt`, so that its own attributes stay
-reachable.
+A plain function becomes a function with the same signature (see `shapes`). What is no plain
+function (partials, `lru_cache` objects, callable objects, bound methods) becomes a proxy of
+`wrapt`, so that its own attributes stay reachable.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class Wrapper(Protocol):
         """How the user calls it, for messages: `track_task`."""
 
     def wrap(self, fn: Callable[..., Any], kind: str) -> Callable[..., Any]:
-        """A function that runs *fn*, which is of this *kind*: `call`, `coroutine`, `generator`, `async_generator`."""
+        """A function that runs *fn*, which is of this *kind*: `call`, `coroutine`, `generator`,
+        `async_generator`.
+        """
 
     def stream(self, kind: str) -> Callable[[Any], Any]:
         """A function that watches a coroutine or generator that nobody has started yet."""
@@ -54,7 +57,8 @@ def rebuilt(target: Any, wrapper: Wrapper) -> Any:
     """
     if isinstance(target, type):
         raise DefinitionError(
-            f"{wrapper.what}: {target.__qualname__} is a class; decorating one would break pickling and isinstance of "
+            f"{wrapper.what}: {target.__qualname__} is a class; decorating one would break "
+            f"pickling and isinstance of "
             "its instances: decorate __init__ or the methods"
         )
     for kind, remake in _DESCRIPTORS:
@@ -64,12 +68,15 @@ def rebuilt(target: Any, wrapper: Wrapper) -> Any:
         return _rebuilt_function(target, wrapper)
     if (above := _registered_by(target)) is not None:
         warn_caller(
-            f"{wrapper.what} above {above} has no effect: that decorator keeps the function below it; "
+            f"{wrapper.what} above {above} has no effect: that decorator keeps the function below "
+            f"it; "
             f"write {above} above {wrapper.what}"
         )
         return target
     if not callable(target) and not isinstance(target, functools.singledispatchmethod):
-        raise DefinitionError(f"{wrapper.what}: {_problem(target)}; decorate a function, method or callable object")
+        raise DefinitionError(
+            f"{wrapper.what}: {_problem(target)}; decorate a function, method or callable object"
+        )
     return proxied(target, wrapper)
 
 
@@ -80,9 +87,11 @@ def _problem(target: Any) -> str:
 
 
 def kind_of(fn: Any) -> str:
-    """What calling *fn* makes, as far as one can tell beforehand: `coroutine`, `generator`, `async_generator`, `call`.
+    """What calling *fn* makes, as far as one can tell beforehand: `coroutine`, `generator`,
+    `async_generator`, `call`.
 
-    By what the code is, not by what it is marked as: `inspect.markcoroutinefunction` marks functions that run at once.
+    By what the code is, not by what it is marked as: `inspect.markcoroutinefunction` marks
+        functions that run at once.
     """
     while isinstance(fn, functools.partial):
         fn = fn.func
@@ -96,16 +105,19 @@ def kind_of(fn: Any) -> str:
     return "generator" if flags & inspect.CO_GENERATOR else "call"
 
 
-# -- functions, and the descriptors around them ------------------------------------------------------
+# -- functions, and the descriptors around them
+# ------------------------------------------------------
 
 
 def _rebuilt_function(target: types.FunctionType, wrapper: Wrapper) -> Any:
     remake = _CONTEXT_MANAGERS.get(target.__code__)
     if remake is not None and hasattr(target, "__wrapped__"):
-        # The task of a context manager is its `with` block, so the generator inside is what must be wrapped.
+        # The task of a context manager is its `with` block, so the generator inside is what must be
+        # wrapped.
         return remake(rebuilt(target.__wrapped__, wrapper))
     if "." not in target.__qualname__ and _global_name(target):
-        # Called as `other = track_task("key")(function)`: pickle finds `function` under its name, not what we make.
+        # Called as `other = track_task("key")(function)`: pickle finds `function` under its name,
+        # not what we make.
         return proxied(target, wrapper)
     return wrapper.wrap(target, kind_of(target))
 
@@ -122,10 +134,13 @@ def _rebuilt_method(target: Any, wrapper: Wrapper) -> Any:
 
 def _rebuilt_property(target: property, wrapper: Wrapper) -> property:
     if target.fget is None:
-        raise DefinitionError(f"{wrapper.what}: a property without a getter; decorate its setter function")
+        raise DefinitionError(
+            f"{wrapper.what}: a property without a getter; decorate its setter function"
+        )
     if target.fset is not None or target.fdel is not None:
         warn_caller(
-            f"{wrapper.what} above @{target.fget.__name__}.setter measures the getter, not the setter; "
+            f"{wrapper.what} above @{target.fget.__name__}.setter measures the getter, not the "
+            f"setter; "
             "write it below @...setter, or above @property"
         )
     getter = target.fget if is_shaped(target.fget) else rebuilt(target.fget, wrapper)
@@ -154,10 +169,11 @@ _DESCRIPTORS: tuple[tuple[Any, Callable[[Any, Wrapper], Any]], ...] = (
 
 
 def proxied(target: Any, wrapper: Wrapper) -> Any:
-    """A transparent proxy of *target* that runs it through *wrapper*; picklable and deep-copyable like *target*.
+    """A transparent proxy of *target* that runs it through *wrapper*; picklable and deep-copyable
+    like *target*.
 
-    Each has a class of its own, so that the call goes straight to the function that measures: half the cost of
-    `wrapt.FunctionWrapper`, and one frame in a traceback.
+    Each has a class of its own, so that the call goes straight to the function that measures: half
+    the cost of `wrapt.FunctionWrapper`, and one frame in a traceback.
     """
     body: dict[str, Any] = dict(_FORWARDED)
     if callable(target):
@@ -165,7 +181,9 @@ def proxied(target: Any, wrapper: Wrapper) -> Any:
     if hasattr(type(target), "__get__"):
         body["__get__"] = _bind
     # Python looks these up on the type, and no proxy of wrapt has them.
-    body.update({name: _passed_on(name) for name in _DESCRIPTOR_PROTOCOL if hasattr(type(target), name)})
+    body.update(
+        {name: _passed_on(name) for name in _DESCRIPTOR_PROTOCOL if hasattr(type(target), name)}
+    )
     made = type("Tracked", (_proxy_type(),), body)(target)
     made._self_wrapper = wrapper
     made._self_bound_type = None
@@ -197,7 +215,8 @@ def _running(target: Any, wrapper: Wrapper) -> Callable[..., Any]:
     kind = kind_of(target)
     if kind == "call" or type(target) is types.FunctionType or _has_async_call(target):
         return wrapper.wrap(target, kind)
-    # Call at once, as without us, so that a wrong call fails here; the run begins with the first item or the await.
+    # Call at once, as without us, so that a wrong call fails here; the run begins with the first
+    # item or the await.
     stream = wrapper.stream(kind)
     held = (lambda inner: stream(Unawaited(inner))) if kind == "coroutine" else stream
     made: Callable[..., Any] = shaped(PASSING, target, {"_stream": held})
@@ -205,7 +224,9 @@ def _running(target: Any, wrapper: Wrapper) -> Callable[..., Any]:
 
 
 def _has_async_call(target: Any) -> bool:
-    """Whether frameworks see that *target* is async by asking its `__call__`, so that ours must be async, too."""
+    """Whether frameworks see that *target* is async by asking its `__call__`, so that ours must be
+    async, too.
+    """
     return inspect.iscoroutinefunction(getattr(type(target), "__call__", None))  # noqa: B004 - not whether, but which
 
 
@@ -253,7 +274,9 @@ def _bind(self: Any, instance: Any, owner: Any = None) -> Any:
 
 
 def _bound_type(bound: Any, wrapper: Wrapper) -> Any:
-    """The class of what a descriptor of another library hands out; one for all instances, as making one is slow."""
+    """The class of what a descriptor of another library hands out; one for all instances, as making
+    one is slow.
+    """
     import wrapt
 
     run = wrapper.wrap(wrapt.CallableObjectProxy.__call__, kind_of(bound))
@@ -271,12 +294,20 @@ def _global_name(found: Any) -> str:
     return name if place is found else ""
 
 
-# -- where it cannot work ---------------------------------------------------------------------------
+# -- where it cannot work
+# ---------------------------------------------------------------------------
 
-_REGISTERING = {"_pytest": "@pytest.fixture", "celery": "@app.task", "click": "@click.command", "typer": "@app.command"}
+_REGISTERING = {
+    "_pytest": "@pytest.fixture",
+    "celery": "@app.task",
+    "click": "@click.command",
+    "typer": "@app.command",
+}
 
 
 def _registered_by(target: Any) -> str | None:
-    """The decorator that made *target* and that goes on calling the function it was given, not what we would return."""
+    """The decorator that made *target* and that goes on calling the function it was given, not what
+    we would return.
+    """
     module = type(target).__module__
     return _REGISTERING.get(module.partition(".")[0]) if isinstance(module, str) else None

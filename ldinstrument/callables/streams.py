@@ -1,7 +1,8 @@
-"""What a call returned may still be running: a coroutine, a generator, a response with a streaming body.
+"""What a call returned may still be running: a coroutine, a generator, a response with a streaming
+body.
 
-`follow` gives back the same kind of thing, watched to its end. The watcher hears of each resume and pause, so that a
-session can be swapped in and out around the user's code, and of the end.
+`follow` gives back the same kind of thing, watched to its end. The watcher hears of each resume and
+pause, so that a session can be swapped in and out around the user's code, and of the end.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ class Watcher(Protocol):
 
     @property
     def delegates(self) -> bool:
-        """Whether a generator, once it has begun, needs no resume and pause: `yield from` costs a quarter."""
+        """Whether a generator, once it has begun, needs no resume and pause: `yield from` costs a
+        quarter.
+        """
 
     def resume(self) -> None:
         """The user's code is about to run."""
@@ -50,15 +53,17 @@ _PLAIN: tuple[type, ...] = (
 )  # fmt: skip
 _KNOWN_CAP = 4096
 
-# Filled as types are seen; the hot path is one look-up. The second is for results of an `await`: another awaitable
-# that comes out of it is a value like any other.
+# Filled as types are seen; the hot path is one look-up. The second is for results of an `await`:
+# another awaitable that comes out of it is a value like any other.
 plain_types: set[type] = set(_PLAIN)
 plain_awaited_types: set[type] = set(_PLAIN)
 _followers: dict[type, Follower] = {}
 
 
 def follow(result: Any, watcher: Watcher, *, awaited: bool = False) -> Any | None:
-    """The watched stand-in for a *result* that is still running, or None when it is a plain value."""
+    """The watched stand-in for a *result* that is still running, or None when it is a plain
+    value.
+    """
     kind = type(result)
     if kind in (plain_awaited_types if awaited else plain_types):
         return None
@@ -114,7 +119,9 @@ def notice_frameworks() -> None:
 
 
 def settled(result: Any, watcher: Watcher) -> Any:
-    """What to give the caller for the *result* of a call: watched when it is still running; else this was the end."""
+    """What to give the caller for the *result* of a call: watched when it is still running; else
+    this was the end.
+    """
     running = follow(result, watcher)
     if running is not None:
         return running
@@ -123,7 +130,9 @@ def settled(result: Any, watcher: Watcher) -> Any:
 
 
 def settled_awaited(result: Any, watcher: Watcher) -> Any:
-    """The same for the result of an `await`: a stream is watched; another awaitable is a value like any other."""
+    """The same for the result of an `await`: a stream is watched; another awaitable is a value like
+    any other.
+    """
     running = follow(result, watcher, awaited=True)
     if running is not None:
         return running
@@ -141,19 +150,25 @@ _coroutine = follower_shaped(COROUTINE, {"_settle": settled_awaited})
 
 def coroutine(inner: Any, watcher: Watcher) -> Any:
     """*inner*, watched; nothing is heard when it is never awaited."""
-    if inspect.getcoroutinestate(inner) != inspect.CORO_CREATED:  # whoever drives it has it in hand: it is a value
+    if (
+        inspect.getcoroutinestate(inner) != inspect.CORO_CREATED
+    ):  # whoever drives it has it in hand: it is a value
         return None
     return named(_coroutine(Unawaited(inner), watcher), inner)
 
 
 def generator(inner: Any, watcher: Watcher) -> Any:
-    """*inner*, watched, with the whole generator protocol; nothing is heard when it is never iterated."""
+    """*inner*, watched, with the whole generator protocol; nothing is heard when it is never
+    iterated.
+    """
     awaitable = inner.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE
     return named((_awaitable_generator if awaitable else _generator)(inner, watcher), inner)
 
 
 def async_generator(inner: Any, watcher: Watcher) -> Any:
-    """*inner*, watched, with the whole async generator protocol; nothing is heard when it is never iterated."""
+    """*inner*, watched, with the whole async generator protocol; nothing is heard when it is never
+    iterated.
+    """
     return named(_async_generator(inner, watcher), inner)
 
 
@@ -161,7 +176,9 @@ def async_generator(inner: Any, watcher: Watcher) -> Any:
 
 
 def _future(inner: Any, watcher: Watcher) -> Any:
-    """A future or task stays the very object that the application knows; it says itself when it is done."""
+    """A future or task stays the very object that the application knows; it says itself when it is
+    done.
+    """
     inner.add_done_callback(lambda done: _heard(done, watcher))
     return inner
 
@@ -170,7 +187,8 @@ def _heard(done: Any, watcher: Watcher) -> None:
     if done.cancelled():
         watcher.raised(_cancelled_error())
         return
-    # Not `exception()`: it would mark the exception as retrieved, and asyncio's own complaint would fall silent.
+    # Not `exception()`: it would mark the exception as retrieved, and asyncio's own complaint would
+    # fall silent.
     error = done._exception if hasattr(done, "_exception") else done.exception()
     if error is None:
         watcher.returned(done.result())
@@ -185,7 +203,9 @@ def _cancelled_error() -> BaseException:
 
 
 def _awaitable(inner: Any, watcher: Watcher) -> Any:
-    """Any other awaitable: a transparent stand-in whose `await`, `async with` or `send` is watched."""
+    """Any other awaitable: a transparent stand-in whose `await`, `async with` or `send` is
+    watched.
+    """
     kind: Any = type(inner)
     watched = _watched_type(kind)(inner)
     watched._self_watcher = watcher
@@ -220,14 +240,20 @@ def _watched_type(kind: type) -> Any:
         return self.__wrapped__.close()
 
     # wrapt 1.x knows no asynchronous protocol, and Python looks these up on the type.
-    body: dict[str, Any] = {name: passed_on(name) for name in _ASYNC_PROTOCOLS if hasattr(kind, name)}
+    body: dict[str, Any] = {
+        name: passed_on(name) for name in _ASYNC_PROTOCOLS if hasattr(kind, name)
+    }
     if "__aenter__" in body:
         body["__aenter__"] = entering
-    if issubclass(kind, Coroutine):  # a task does not await it, but drives it itself: Cython's, aiohttp's
+    if issubclass(
+        kind, Coroutine
+    ):  # a task does not await it, but drives it itself: Cython's, aiohttp's
         body["send"] = lambda self, value: driven(self).send(value)
         body["throw"] = lambda self, *error: driven(self).throw(*error)
         body["close"] = closing
-    return type("Watched", (wrapt.ObjectProxy,), {**body, "__await__": awaiting, "__module__": __name__})
+    return type(
+        "Watched", (wrapt.ObjectProxy,), {**body, "__await__": awaiting, "__module__": __name__}
+    )
 
 
 # -- responses whose body streams ------------------------------------------------------------------
@@ -293,7 +319,9 @@ class WatchedIterator:
 
 
 def _starlette(response: Any, watcher: Watcher) -> Any:
-    """Starlette (and FastAPI) `StreamingResponse`, and its like for server-sent events: the body is watched."""
+    """Starlette (and FastAPI) `StreamingResponse`, and its like for server-sent events: the body is
+    watched.
+    """
     if not hasattr(response, "body_iterator"):
         return None
     response.body_iterator = _async_body(response.body_iterator, watcher)
@@ -301,7 +329,9 @@ def _starlette(response: Any, watcher: Watcher) -> Any:
 
 
 def _async_body(body: Any, watcher: Watcher) -> Any:
-    return async_generator(body if isinstance(body, types.AsyncGeneratorType) else _items(body), watcher)
+    return async_generator(
+        body if isinstance(body, types.AsyncGeneratorType) else _items(body), watcher
+    )
 
 
 async def _items(body: Any) -> AsyncGenerator[Any, Any]:
@@ -317,7 +347,8 @@ async def _items(body: Any) -> AsyncGenerator[Any, Any]:
 def _werkzeug(response: Any, watcher: Watcher) -> Any:
     """Werkzeug (and Flask) `Response`: a streamed body is watched, a ready one has ended already.
 
-    So has a file: the server may recognise its wrapper and send it without Python, and Werkzeug then closes nothing.
+    So has a file: the server may recognise its wrapper and send it without Python, and Werkzeug
+        then closes nothing.
     """
     if not response.is_streamed or response.direct_passthrough:
         return None
@@ -326,7 +357,9 @@ def _werkzeug(response: Any, watcher: Watcher) -> Any:
 
 
 def _flask_tuple(result: tuple[Any, ...], watcher: Watcher) -> Any:
-    """What a Flask view returned, `(body, status, headers)`, with its body watched when that streams."""
+    """What a Flask view returned, `(body, status, headers)`, with its body watched when that
+    streams.
+    """
     flask = sys.modules.get("flask")
     if flask is None or not 2 <= len(result) <= 3 or not flask.has_request_context():
         return None
@@ -335,7 +368,9 @@ def _flask_tuple(result: tuple[Any, ...], watcher: Watcher) -> Any:
 
 
 def _django(response: Any, watcher: Watcher) -> Any:
-    """Django `StreamingHttpResponse`, with a sync or an async body; a file is left to the server."""
+    """Django `StreamingHttpResponse`, with a sync or an async body; a file is left to the
+    server.
+    """
     if hasattr(response, "file_to_stream"):
         return None
     if response.is_async:

@@ -1,12 +1,14 @@
 """One function per kind of callable, with the signature of what it wraps.
 
-A decorator written as `def run(*args, **kwargs)` raises a wrong call's `TypeError` late: for a coroutine function at
-the `await`, for a generator function at the first `next`. So `run` is compiled with the very parameters of the
-decorated function, as `dataclasses` compiles an `__init__`: the interpreter itself checks the call, no tuple and no
-dictionary is built on the way (0.04 us a call), the kind is native, so `inspect`, method calls and pickling by name
-work, and its globals are those of the decorated function, where frameworks look up annotations.
+A decorator written as `def run(*args, **kwargs)` raises a wrong call's `TypeError` late: for a
+coroutine function at the `await`, for a generator function at the first `next`. So `run` is
+compiled with the very parameters of the decorated function, as `dataclasses` compiles an
+`__init__`: the interpreter itself checks the call, no tuple and no dictionary is built on the way
+(0.04 us a call), the kind is native, so `inspect`, method calls and pickling by name work, and its
+globals are those of the decorated function, where frameworks look up annotations.
 
-All that a template uses is a closure variable whose name starts with `_`; nothing is looked up in the user's module.
+All that a template uses is a closure variable whose name starts with `_`; nothing is looked up in
+the user's module.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from typing import Any
 FILENAME = "<ldinstrument {number}>"
 _GENERIC = ("*_args, **_kwargs", "*_args, **_kwargs")
 
-# -- watched: the watcher hears of each resume, each pause and the end --------------------------------
+# -- watched: the watcher hears of each resume, each pause and the end
+# --------------------------------
 
 CALL = """
 def run({params}):
@@ -162,7 +165,8 @@ async def run({params}):
                 _exit = None
 """
 
-# -- the same for a task that wants nothing but clock and outcome: this is what the host pays most often ---
+# -- the same for a task that wants nothing but clock and outcome: this is what the host pays most
+# often ---
 
 TASK_CALL = """
 def run({params}):
@@ -252,15 +256,19 @@ def run({params}):
 """
 
 
-# -- making one -------------------------------------------------------------------------------------
+# -- making one
+# -------------------------------------------------------------------------------------
 
 
-def shaped(template: str, fn: Callable[..., Any], names: dict[str, Any], *, arguments: bool = False) -> Any:
+def shaped(
+    template: str, fn: Callable[..., Any], names: dict[str, Any], *, arguments: bool = False
+) -> Any:
     """A function made from *template* that wraps *fn* and looks like it to everybody who asks.
 
     Args:
         template: one of this module's.
-        fn: what it calls; a plain function keeps its parameters, anything else is called with `*args, **kwargs`.
+        fn: what it calls; a plain function keeps its parameters, anything else is called with
+            `*args, **kwargs`.
         names: what the template's closure variables stand for.
         arguments: `_begin` is given the call's arguments, exactly as the caller gave them.
     """
@@ -273,7 +281,9 @@ def shaped(template: str, fn: Callable[..., Any], names: dict[str, Any], *, argu
     made = _made(source, {"_fn": fn, **names}, module if isinstance(module, dict) else None)
     if not generic and isinstance(fn, types.FunctionType) and params != _GENERIC[0]:
         made.__defaults__, made.__kwdefaults__ = fn.__defaults__, fn.__kwdefaults__
-    functools.update_wrapper(made, fn, updated=("__dict__",) if isinstance(fn, types.FunctionType) else ())
+    functools.update_wrapper(
+        made, fn, updated=("__dict__",) if isinstance(fn, types.FunctionType) else ()
+    )
     if isinstance(fn, types.FunctionType) and fn.__code__.co_flags & inspect.CO_ITERABLE_COROUTINE:
         return types.coroutine(made)
     return made
@@ -283,14 +293,20 @@ def follower_shaped(
     template: str, names: dict[str, Any] | None = None, *, awaitable: bool = False
 ) -> Callable[[Any, Any], Any]:
     """A function of what runs already and its watcher, made from *template*."""
-    source = template.replace("    _watch = _begin({given})\n", "").format(params="_given, _watch", inner="_given")
+    source = template.replace("    _watch = _begin({given})\n", "").format(
+        params="_given, _watch", inner="_given"
+    )
     made: Callable[[Any, Any], Any] = _made(source, names or {}, None)
     return types.coroutine(made) if awaitable else made
 
 
 def stream_shaped(template: str, names: dict[str, Any]) -> Callable[[Any], Any]:
-    """A function of a generator (or async generator) that nobody has started yet, made from *template*."""
-    made: Callable[[Any], Any] = _made(template.format(params="_given", inner="_given", given=""), names, None)
+    """A function of a generator (or async generator) that nobody has started yet, made from
+    *template*.
+    """
+    made: Callable[[Any], Any] = _made(
+        template.format(params="_given", inner="_given", given=""), names, None
+    )
     return made
 
 
@@ -307,7 +323,9 @@ def _compiled(source: str, names: tuple[str, ...]) -> types.CodeType:
     inner = source.strip().replace("\n", "\n    ")
     text = f"def around({', '.join(names)}):\n    {inner}\n    return run\n"
     filename = FILENAME.format(number=f"{next(_numbers)}")
-    around = next(one for one in compile(text, filename, "exec").co_consts if isinstance(one, types.CodeType))
+    around = next(
+        one for one in compile(text, filename, "exec").co_consts if isinstance(one, types.CodeType)
+    )
     # So that a traceback and a debugger show the lines.
     linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
     return next(one for one in around.co_consts if isinstance(one, types.CodeType))
@@ -316,7 +334,10 @@ def _compiled(source: str, names: tuple[str, ...]) -> types.CodeType:
 def _parameters(code: types.CodeType) -> tuple[str, str]:
     """The parameter list of *code* and how to pass each one on, as source."""
     wanted = code.co_argcount + code.co_kwonlyargcount
-    varargs, varkeys = bool(code.co_flags & inspect.CO_VARARGS), bool(code.co_flags & inspect.CO_VARKEYWORDS)
+    varargs, varkeys = (
+        bool(code.co_flags & inspect.CO_VARARGS),
+        bool(code.co_flags & inspect.CO_VARKEYWORDS),
+    )
     names = code.co_varnames[: wanted + varargs + varkeys]
     if not all(_usable(name) for name in names):
         return _GENERIC
@@ -342,20 +363,27 @@ def _usable(name: str) -> bool:
 
 def is_shaped(fn: Any) -> bool:
     """Whether *fn* was made here."""
-    return isinstance(fn, types.FunctionType) and fn.__code__.co_filename.startswith("<ldinstrument ")
+    return isinstance(fn, types.FunctionType) and fn.__code__.co_filename.startswith(
+        "<ldinstrument "
+    )
 
 
 def closed_over(fn: Any, name: str) -> Any:
-    """What the closure variable *name* of a function made here stands for; None when it has none."""
+    """What the closure variable *name* of a function made here stands for; None when it has
+    none.
+    """
     where = fn.__code__.co_freevars
     return fn.__closure__[where.index(name)].cell_contents if name in where else None
 
 
-# -- what templates use -------------------------------------------------------------------------------
+# -- what templates use
+# -------------------------------------------------------------------------------
 
 
 class Unawaited:
-    """Holds a coroutine until somebody awaits its stand-in: dropped before, only one of the two complains."""
+    """Holds a coroutine until somebody awaits its stand-in: dropped before, only one of the two
+    complains.
+    """
 
     def __init__(self, inner: Coroutine[Any, Any, Any]) -> None:
         self._inner = inner
@@ -377,14 +405,18 @@ def named(outer: Any, inner: Any) -> Any:
 
 
 def _bare(error: BaseException) -> BaseException:
-    """*error* without the traceback entry of the `yield` it was thrown in at: it is on its way to another frame."""
+    """*error* without the traceback entry of the `yield` it was thrown in at: it is on its way to
+    another frame.
+    """
     if error.__traceback__ is not None:
         error.__traceback__ = error.__traceback__.tb_next
     return error
 
 
 def _throw_of(inner: Any) -> Any:
-    """What throws into *inner*; the iterator of an `__await__` need not know how, and then what is thrown comes out."""
+    """What throws into *inner*; the iterator of an `__await__` need not know how, and then what is
+    thrown comes out.
+    """
     return getattr(inner, "throw", _raised)
 
 
@@ -404,8 +436,9 @@ def _nothing() -> None:
 def _first_step(inner: Any) -> Any:
     """The first step of an async generator that no event loop shall know of.
 
-    A loop closes the async generators it knows when it shuts down, all at once: ours and the one inside would be closed
-    at the same time, and one of them would complain. Ours closes the inner one.
+    A loop closes the async generators it knows when it shuts down, all at once: ours and the one
+    inside would be closed at the same time, and one of them would complain. Ours closes the inner
+    one.
     """
     hooks = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(None, None)
@@ -431,8 +464,19 @@ _ALWAYS: dict[str, Any] = {
     "_throw_of": _throw_of,
     "_type": type,
 }
-_TEMPLATES = (CALL, COROUTINE, GENERATOR, ASYNC_GENERATOR, TASK_CALL, TASK_COROUTINE, TASK_GENERATOR, PASSING)
-_RESERVED = frozenset(word for template in _TEMPLATES for word in re.findall(r"\b_\w+", template)) | {
+_TEMPLATES = (
+    CALL,
+    COROUTINE,
+    GENERATOR,
+    ASYNC_GENERATOR,
+    TASK_CALL,
+    TASK_COROUTINE,
+    TASK_GENERATOR,
+    PASSING,
+)
+_RESERVED = frozenset(
+    word for template in _TEMPLATES for word in re.findall(r"\b_\w+", template)
+) | {
     "_args",
     "_kwargs",
 }

@@ -1,7 +1,8 @@
 """The command line: `ldinstrument plan | apply | metrics | doctor | dev | demo | readout | tail | sweep`.
 
-The one place that may see both halves. Exit codes: 0 nothing to do (or done), 1 failed, 2 wrong usage, 3 there are
-changes to apply, 4 code and LaunchDarkly differ in a way that somebody has to decide.
+The one place that may see both halves. Exit codes: 0 nothing to do (or done), 1 failed, 2 wrong
+usage, 3 there are changes to apply, 4 code and LaunchDarkly differ in a way that somebody has to
+decide.
 """
 
 from __future__ import annotations

@@ -37,9 +37,12 @@ ByMetric = dict[str, list[Finding]]
 
 
 def doctor(
-    metric: Annotated[str | None, typer.Argument(help="A metric's key; without one, all of the code's.")] = None,
+    metric: Annotated[
+        str | None, typer.Argument(help="A metric's key; without one, all of the code's.")
+    ] = None,
     code: Annotated[
-        list[str] | None, typer.Option("--code", metavar="TARGET", help="Your package, as in plan; may be repeated.")
+        list[str] | None,
+        typer.Option("--code", metavar="TARGET", help="Your package, as in plan; may be repeated."),
     ] = None,
     project: Project = None,
     host: HostName = None,
@@ -47,14 +50,17 @@ def doctor(
 ) -> None:
     """Why is my metric empty? Walk from the code to the read-out and stop at the first broken link.
 
-    Exit code 0: every link holds, 1: a link is broken, 4: nothing is broken, but something looks wrong.
+    Exit code 0: every link holds, 1: a link is broken, 4: nothing is broken, but something looks
+        wrong.
     """
     found = declared(code)
     with connect(project, host) as api, progress("examining"):
         walked, by_metric = _examined(metric, api, found.metrics, bool(code))
 
     def typed(findings: Sequence[Finding]) -> list[Finding]:
-        return [replace(one, command=_typed(one.command, code or (), project, host)) for one in findings]
+        return [
+            replace(one, command=_typed(one.command, code or (), project, host)) for one in findings
+        ]
 
     walked, by_metric = typed(walked), {key: typed(told) for key, told in by_metric.items()}
     if as_json:
@@ -68,7 +74,9 @@ def doctor(
             _show_all(by_metric)
         if not code and metric is None:
             say("for the metrics of your code: ldinstrument doctor --code YOUR_PACKAGE", on=err())
-    raise typer.Exit(_code([*walked, *(finding for told in by_metric.values() for finding in told)]))
+    raise typer.Exit(
+        _code([*walked, *(finding for told in by_metric.values() for finding in told)])
+    )
 
 
 def _examined(
@@ -81,19 +89,26 @@ def _examined(
     walked, by_metric = examine_all(api, declared)
     if by_code:
         return walked, by_metric
-    # Nobody said that there is code that needs the standard metrics: those that do not exist are no finding.
-    return walked, {key: told for key, told in by_metric.items() if all(one.check != "metric" for one in told)}
+    # Nobody said that there is code that needs the standard metrics: those that do not exist are no
+    # finding.
+    return walked, {
+        key: told for key, told in by_metric.items() if all(one.check != "metric" for one in told)
+    }
 
 
 def _typed(command: str, code: Sequence[str], project: str | None, host: str | None) -> str:
-    """The *command* that a finding names, for the very code, project and host that this one was called with."""
+    """The *command* that a finding names, for the very code, project and host that this one was
+    called with.
+    """
 
     def words(ours: re.Match[str]) -> str:
         named = ours.group()
         if named.endswith("apply"):
             named = shlex.join([*named.split(), *code])
         elif named.endswith("doctor") and "--code" not in command:
-            named = shlex.join([*named.split(), *(word for target in code for word in ("--code", target))])
+            named = shlex.join(
+                [*named.split(), *(word for target in code for word in ("--code", target))]
+            )
         return as_typed(named, project, host)
 
     return _OURS.sub(words, command)
@@ -111,14 +126,21 @@ def _show(findings: Sequence[Finding]) -> None:
 
 
 def _show_all(by_metric: ByMetric) -> None:
-    """One line per metric and finding; what helps is said once, however many metrics it would help."""
+    """One line per metric and finding; what helps is said once, however many metrics it would
+    help.
+    """
     shown = table("Metric", "", "What was seen", keys=by_metric)
     for key, told in by_metric.items():
         for finding in told or [Finding("", "ok", "every link holds")]:
             what = f"{finding.check}: {finding.what}" if finding.check else finding.what
             row(shown, key, finding.status, what, style=_STYLES[finding.status])
     out().print(shown)
-    helps = {(one.check, one.why, one.command) for told in by_metric.values() for one in told if one.command}
+    helps = {
+        (one.check, one.why, one.command)
+        for told in by_metric.values()
+        for one in told
+        if one.command
+    }
     for check, why, command in sorted(helps):
         say(f"{check}: {why}\n    what helps: {command}")
     say("the whole walk of one metric: ldinstrument doctor METRIC")

@@ -21,12 +21,16 @@ NUMBERS = ("Units", "Events", "Mean", "p50", "p95")
 
 def dev(
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8030,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")
+    ] = 8030,
     db: Annotated[
-        Path | None, typer.Option("--db", metavar="FILE", help="Keep everything in this SQLite file.")
+        Path | None,
+        typer.Option("--db", metavar="FILE", help="Keep everything in this SQLite file."),
     ] = None,
     flags: Annotated[
-        Path | None, typer.Option("--flags", metavar="FILE", help="Flags, in the SDK's JSON format.")
+        Path | None,
+        typer.Option("--flags", metavar="FILE", help="Flags, in the SDK's JSON format."),
     ] = None,
 ) -> None:
     """Run a local LaunchDarkly until Ctrl-C: no account, no key."""
@@ -61,25 +65,49 @@ def readout(project: Project = None, host: HostName = None, as_json: AsJson = Fa
         print_json(found)
         return
     shown = table(
-        *("Metric", "Flag", "Variation", *NUMBERS), right=NUMBERS, keys=[one["metric"] for one in found["rows"]]
+        *("Metric", "Flag", "Variation", *NUMBERS),
+        right=NUMBERS,
+        keys=[one["metric"] for one in found["rows"]],
     )
     for one in found["rows"]:
         numbers = (_number(one.get(name)) for name in ("mean", "p50", "p95"))
         row(shown, one["metric"], one["flag"], one["value"], one["units"], one["events"], *numbers)
     out().print(shown)
-    totals = table("Event key", "Events", "Sum", "Mean", "p95", "Read by", right=["Events", "Sum", "Mean", "p95"])
+    totals = table(
+        "Event key",
+        "Events",
+        "Sum",
+        "Mean",
+        "p95",
+        "Read by",
+        right=["Events", "Sum", "Mean", "p95"],
+    )
     for one in found["totals"]:
         numbers = (_number(one.get(name)) for name in ("sum", "mean", "p95"))
-        row(totals, one["event_key"], one["events"], *numbers, ", ".join(one["metrics"]) or "no metric")
+        row(
+            totals,
+            one["event_key"],
+            one["events"],
+            *numbers,
+            ", ".join(one["metrics"]) or "no metric",
+        )
     out().print(totals)
 
 
 def _number(value: Any) -> str:
-    return "" if not isinstance(value, (int, float)) else f"{value:,.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
+    return (
+        ""
+        if not isinstance(value, (int, float))
+        else f"{value:,.4g}"
+        if abs(value) < 10_000
+        else f"{value:,.0f}"
+    )
 
 
 def tail(
-    count: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many to begin with.")] = 20,
+    count: Annotated[
+        int, typer.Option("--lines", "-n", min=0, help="How many to begin with.")
+    ] = 20,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
     key: Annotated[str | None, typer.Option("--key", help="Only this event key.")] = None,
     host: HostName = None,
@@ -125,4 +153,6 @@ def _context(context: Any) -> str:
         return ""
     if context.get("kind") != "multi":
         return f"{context.get('kind', 'user')}:{context.get('key')}"
-    return ",".join(f"{kind}:{one.get('key')}" for kind, one in context.items() if isinstance(one, Mapping))
+    return ",".join(
+        f"{kind}:{one.get('key')}" for kind, one in context.items() if isinstance(one, Mapping)
+    )

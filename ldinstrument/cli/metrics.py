@@ -39,18 +39,27 @@ Kind = Literal["custom", "pageview", "click"]
 
 @app.command("list")
 def list_(
-    query: Annotated[str | None, typer.Option("--query", "-q", help="Words in the key or the name.")] = None,
-    tag: Annotated[Texts, typer.Option("--tag", help="Only with this tag; several: with all of them.")] = None,
-    event_key: Annotated[Texts, typer.Option("--event-key", help="Only those that read this event.")] = None,
+    query: Annotated[
+        str | None, typer.Option("--query", "-q", help="Words in the key or the name.")
+    ] = None,
+    tag: Annotated[
+        Texts, typer.Option("--tag", help="Only with this tag; several: with all of them.")
+    ] = None,
+    event_key: Annotated[
+        Texts, typer.Option("--event-key", help="Only those that read this event.")
+    ] = None,
     kind: Annotated[Kind | None, typer.Option("--kind", help="Only of this kind.")] = None,
     used_in: Annotated[
         Literal["experiments", "guarded_rollouts", "any", "none"] | None,
         typer.Option("--used-in", help="Only those in use there."),
     ] = None,
     sort: Annotated[
-        Literal["name", "-name", "createdAt", "-createdAt"], typer.Option("--sort", help="With - before it descending.")
+        Literal["name", "-name", "createdAt", "-createdAt"],
+        typer.Option("--sort", help="With - before it descending."),
     ] = "name",
-    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="At most so many.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, help="At most so many.")
+    ] = None,
     project: Project = None,
     host: HostName = None,
     as_json: AsJson = False,
@@ -90,7 +99,11 @@ def _measure(metric: RemoteMetric) -> str:
 
 def _measures(metric: RemoteMetric) -> str:
     archived = " (archived)" if metric.archived else ""
-    return f"{_measure(metric)} of {metric.unit}{archived}" if metric.unit else f"{_measure(metric)}{archived}"
+    return (
+        f"{_measure(metric)} of {metric.unit}{archived}"
+        if metric.unit
+        else f"{_measure(metric)}{archived}"
+    )
 
 
 @app.command()
@@ -134,28 +147,45 @@ def _show(metric: RemoteMetric) -> None:
 @app.command()
 def create(
     key: Key,
-    measure: Annotated[Measure | None, typer.Option("--measure", "-m", help="What is counted; else value.")] = None,
-    unit: Annotated[str | None, typer.Option("--unit", "-u", help="What a value is counted in.")] = None,
-    lower: Annotated[
-        bool | None, typer.Option("--lower-is-better/--higher-is-better", help="Which way is success.")
+    measure: Annotated[
+        Measure | None, typer.Option("--measure", "-m", help="What is counted; else value.")
     ] = None,
-    aggregation: Annotated[Aggregation | None, typer.Option("--aggregation", help="Of the values of a unit.")] = None,
-    percentile: Annotated[int | None, typer.Option("--percentile", help="Analyse this percentile, such as 95.")] = None,
-    event_key: Annotated[str | None, typer.Option("--event-key", help="The event it reads; else its key.")] = None,
-    analysis_unit: Annotated[Texts, typer.Option("--analysis-unit", help="A context kind; may be repeated.")] = None,
+    unit: Annotated[
+        str | None, typer.Option("--unit", "-u", help="What a value is counted in.")
+    ] = None,
+    lower: Annotated[
+        bool | None,
+        typer.Option("--lower-is-better/--higher-is-better", help="Which way is success."),
+    ] = None,
+    aggregation: Annotated[
+        Aggregation | None, typer.Option("--aggregation", help="Of the values of a unit.")
+    ] = None,
+    percentile: Annotated[
+        int | None, typer.Option("--percentile", help="Analyse this percentile, such as 95.")
+    ] = None,
+    event_key: Annotated[
+        str | None, typer.Option("--event-key", help="The event it reads; else its key.")
+    ] = None,
+    analysis_unit: Annotated[
+        Texts, typer.Option("--analysis-unit", help="A context kind; may be repeated.")
+    ] = None,
     zero_fill: Annotated[
-        bool | None, typer.Option("--zero-fill/--no-zero-fill", help="Whether units without events count as 0.")
+        bool | None,
+        typer.Option("--zero-fill/--no-zero-fill", help="Whether units without events count as 0."),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="What people read.")] = None,
     description: Annotated[str, typer.Option("--description", help="What people read.")] = "",
     tag: Annotated[Texts, typer.Option("--tag", help="May be repeated.")] = None,
-    kind: Annotated[Kind, typer.Option("--kind", help="custom is what programs send, the others are for browsers.")] = (
-        "custom"
-    ),
+    kind: Annotated[
+        Kind,
+        typer.Option("--kind", help="custom is what programs send, the others are for browsers."),
+    ] = ("custom"),
     url: Annotated[
         Texts,
         typer.Option(
-            "--url", metavar="KIND:TEXT", help="exact:, canonical:, substring: or regex:, for pageview, click."
+            "--url",
+            metavar="KIND:TEXT",
+            help="exact:, canonical:, substring: or regex:, for pageview, click.",
         ),
     ] = None,
     selector: Annotated[str, typer.Option("--selector", help="CSS, for click.")] = "",
@@ -164,7 +194,9 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Create a metric by hand. Better: declare it in the code, and apply."""
-    criteria: SuccessCriteria | None = None if lower is None else "LowerThanBaseline" if lower else "HigherThanBaseline"
+    criteria: SuccessCriteria | None = (
+        None if lower is None else "LowerThanBaseline" if lower else "HigherThanBaseline"
+    )
     labels: dict[str, Any] = {
         "name": name,
         "description": description,
@@ -176,7 +208,9 @@ def create(
     metric: AnyMetric
     if kind == "custom":
         if measure in (None, "value"):
-            _require({"--unit": unit, "--lower-is-better or --higher-is-better": criteria}, "a value")
+            _require(
+                {"--unit": unit, "--lower-is-better or --higher-is-better": criteria}, "a value"
+            )
         _refuse({"--url": url, "--selector": selector or None}, "pageview or click")
         metric = Metric(
             key, measure or "value", unit=unit, success_criteria=criteria, aggregation=aggregation,
@@ -207,12 +241,21 @@ def _require(options: dict[str, Any], what: str) -> None:
 
 
 def _browser_metric(
-    kind: Kind, key: str, urls: list[str], selector: str, criteria: SuccessCriteria | None, labels: dict[str, Any]
+    kind: Kind,
+    key: str,
+    urls: list[str],
+    selector: str,
+    criteria: SuccessCriteria | None,
+    labels: dict[str, Any],
 ) -> AnyMetric:
     _require({"--url": urls, **({"--selector": selector} if kind == "click" else {})}, f"a {kind}")
     parted = [url.partition(":") for url in urls]
-    if wrong := [url for url, (how, _, _) in zip(urls, parted, strict=True) if how not in get_args(MatchKind)]:
-        raise typer.BadParameter(f"--url: {wrong[0]!r} is not KIND:TEXT, with {', '.join(get_args(MatchKind))} as KIND")
+    if wrong := [
+        url for url, (how, _, _) in zip(urls, parted, strict=True) if how not in get_args(MatchKind)
+    ]:
+        raise typer.BadParameter(
+            f"--url: {wrong[0]!r} is not KIND:TEXT, with {', '.join(get_args(MatchKind))} as KIND"
+        )
     matches = tuple(UrlMatch(cast("MatchKind", how), text) for how, _, text in parted)
     success: SuccessCriteria = criteria or "HigherThanBaseline"
     if kind == "pageview":
@@ -225,15 +268,21 @@ def _browser_metric(
 def update(
     key: Key,
     changes: Annotated[
-        list[str], typer.Argument(metavar="FIELD=VALUE...", help="LaunchDarkly's field names; values are JSON or text.")
+        list[str],
+        typer.Argument(
+            metavar="FIELD=VALUE...", help="LaunchDarkly's field names; values are JSON or text."
+        ),
     ],
-    comment: Annotated[str | None, typer.Option("--comment", help="For LaunchDarkly's audit log.")] = None,
+    comment: Annotated[
+        str | None, typer.Option("--comment", help="For LaunchDarkly's audit log.")
+    ] = None,
     yes: Yes = False,
     project: Project = None,
     host: HostName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change fields of a metric: unit=seconds, eventDefault/disabled=true, percentileValue=95 analysisType=percentile.
+    """Change fields of a metric: unit=seconds, eventDefault/disabled=true, percentileValue=95
+    analysisType=percentile.
 
     Shows each change first, and how many experiments use the metric.
     """
@@ -254,13 +303,18 @@ def update(
         say(f"updated: {changed.key}  {changed.url}", "green")
     left = [field for field, value in wanted.items() if not _taken(value, _now(changed, field))]
     for field in left:
-        warn(f"LaunchDarkly accepted the request, and {field} still is {_now(changed, field)!r}: is it spelt right?")
+        warn(
+            f"LaunchDarkly accepted the request, and {field} still is {_now(changed, field)!r}: "
+            f"is it spelt right?"
+        )
     if left:
         raise typer.Exit(FAILED)
 
 
 def _taken(wanted: Any, now: Any) -> bool:
-    """Whether LaunchDarkly's answer shows what was asked for: fields that it does not know it leaves out in silence."""
+    """Whether LaunchDarkly's answer shows what was asked for: fields that it does not know it
+    leaves out in silence.
+    """
     if isinstance(wanted, list) and isinstance(now, list):
         return sorted(map(str, wanted)) == sorted(map(str, now))
     return bool(wanted == now or (not wanted and not now))
@@ -285,7 +339,10 @@ def _now(metric: RemoteMetric, field: str) -> Any:
 
 @app.command()
 def rename(
-    key: Key, name: Annotated[str, typer.Argument(help="The new name.")], project: Project = None, host: HostName = None
+    key: Key,
+    name: Annotated[str, typer.Argument(help="The new name.")],
+    project: Project = None,
+    host: HostName = None,
 ) -> None:
     """Give a metric another name; its key, events and experiments stay."""
     with connect(project, host) as api:
@@ -295,7 +352,9 @@ def rename(
 
 @app.command()
 def delete(
-    keys: Annotated[list[str], typer.Argument(metavar="KEY...", help="What to delete; nothing else is.")],
+    keys: Annotated[
+        list[str], typer.Argument(metavar="KEY...", help="What to delete; nothing else is.")
+    ],
     yes: Yes = False,
     project: Project = None,
     host: HostName = None,
@@ -309,7 +368,9 @@ def delete(
             except NotFound:
                 missing.append(key)
         for metric in found:
-            used = f"used by {metric.experiments or 0} experiments, last seen {when(metric.last_seen)}"
+            used = (
+                f"used by {metric.experiments or 0} experiments, last seen {when(metric.last_seen)}"
+            )
             say(f"{metric.key} ({metric.name}), {used}")
         for key in missing:
             say(f"error: there is no metric {key}", "red", on=err())

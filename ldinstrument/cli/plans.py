@@ -46,10 +46,17 @@ Targets = Annotated[
         "metrics.",
     ),
 ]
-Update = Annotated[bool, typer.Option("--update", help="Also change metrics that differ from the code.")]
+Update = Annotated[
+    bool, typer.Option("--update", help="Also change metrics that differ from the code.")
+]
 IMPORT_SECONDS = 10.0
 _SHOWN = 10
-_MARKS = {"create": ("+", "green"), "unchanged": ("=", "dim"), "drift": ("~", "yellow"), "error": ("!", "red")}
+_MARKS = {
+    "create": ("+", "green"),
+    "unchanged": ("=", "dim"),
+    "drift": ("~", "yellow"),
+    "error": ("!", "red"),
+}
 
 
 def plan(
@@ -81,7 +88,11 @@ def apply(
     host: HostName = None,
     update: Update = False,
     create_context_kinds: Annotated[
-        bool, typer.Option("--create-context-kinds", help="Create missing context kinds, available for experiments.")
+        bool,
+        typer.Option(
+            "--create-context-kinds",
+            help="Create missing context kinds, available for experiments.",
+        ),
     ] = False,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -99,7 +110,9 @@ def apply(
         if update and _to_update(made) and not _may_update(made, yes, as_json):
             raise typer.Exit(FAILED)
         with progress("applying") as report:
-            done = plans.apply(made, api, update=update, create_context_kinds=create_context_kinds, progress=report)
+            done = plans.apply(
+                made, api, update=update, create_context_kinds=create_context_kinds, progress=report
+            )
     code = apply_code(done, found)
     if as_json:
         print_json(_json(done, found, code))
@@ -129,14 +142,20 @@ def declared(targets: Sequence[str] | None) -> Scan:
 
 @contextlib.contextmanager
 def _patience() -> Iterator[list[str]]:
-    """Say what is being imported when that takes long: a module may run the whole program on import."""
+    """Say what is being imported when that takes long: a module may run the whole program on
+    import.
+    """
     importing: list[str] = []
     over = threading.Event()
 
     def watch() -> None:
         while not over.wait(IMPORT_SECONDS):
             for name in importing[-1:]:
-                say(f"still importing {name}; does it run the program on import? (Ctrl-C ends this)", on=err())
+                say(
+                    f"still importing {name}; does it run the program on import? (Ctrl-C ends "
+                    f"this)",
+                    on=err(),
+                )
 
     threading.Thread(target=watch, name="ldinstrument-importing", daemon=True).start()
     try:
@@ -165,7 +184,9 @@ def apply_code(done: Plan, found: Scan) -> int:
 def _json(made: Plan, found: Scan, code: int) -> dict[str, Any]:
     return {
         **made.to_json(),
-        "undeclared": [{"key": one.key, "place": one.place, "advice": one.advice()} for one in found.undeclared],
+        "undeclared": [
+            {"key": one.key, "place": one.place, "advice": one.advice()} for one in found.undeclared
+        ],
         "dynamic": [{"place": place, "call": what} for place, what in found.dynamic],
         "unreadable": [{"where": where, "reason": reason} for where, reason in found.unreadable],
         "exitCode": code,
@@ -200,7 +221,11 @@ def _what(change: Change) -> Iterator[str]:
         yield f"{one.field}: {one.found!r} -> {one.wanted!r}{label}"
     if change.action == "drift" and change.found is not None:
         count = change.found.experiments
-        yield "used by an unknown number of experiments" if count is None else f"used by {count} experiments"
+        yield (
+            "used by an unknown number of experiments"
+            if count is None
+            else f"used by {count} experiments"
+        )
     if change.place and change.action != "unchanged":
         yield f"declared at {change.place}"
 
@@ -212,7 +237,9 @@ def definition(metric: Metric) -> str:
         words = [f"value in {metric.unit}", str(statistic)]
     else:
         words = [metric.measure]
-    words.append("lower is better" if metric.success_criteria == "LowerThanBaseline" else "higher is better")
+    words.append(
+        "lower is better" if metric.success_criteria == "LowerThanBaseline" else "higher is better"
+    )
     words.append("zero-fill" if metric.zero_fill else "no zero-fill")
     if metric.event_key and metric.event_key != metric.key:
         words.append(f"event {metric.event_key!r}")
@@ -239,7 +266,10 @@ def _remarks(made: Plan, found: Scan) -> Iterator[str]:
         yield from (f"    {place}: {what}" for place, what in found.dynamic[:_SHOWN])
         yield from _more(len(found.dynamic))
     for metric in found.metrics:
-        yield from (f"? {metric.key}: {complaint}" for complaint in naming_complaints(metric.key, metric.unit))
+        yield from (
+            f"? {metric.key}: {complaint}"
+            for complaint in naming_complaints(metric.key, metric.unit)
+        )
     yield from (f"? {remark}" for remark in made.remarks)
     if made.unmanaged:
         keys = ", ".join(metric.key for metric in made.unmanaged[:_SHOWN])
@@ -254,15 +284,27 @@ def _more(count: int) -> Iterator[str]:
 
 def _summary(made: Plan) -> str:
     same = sum(change.action == "unchanged" for change in made.changes)
-    parts = (f"{len(made.create)} to create", f"{len(made.drift)} differ", f"{same} as they should be")
+    parts = (
+        f"{len(made.create)} to create",
+        f"{len(made.drift)} differ",
+        f"{same} as they should be",
+    )
     return ", ".join(parts) + (f", {len(made.errors)} in error" if made.errors else "")
 
 
 def _next_step(
-    made: Plan, found: Scan, targets: Sequence[str] | None, update: bool, typed: Callable[[str], str]
+    made: Plan,
+    found: Scan,
+    targets: Sequence[str] | None,
+    update: bool,
+    typed: Callable[[str], str],
 ) -> None:
     if not targets:
-        say("these are the standard metrics; ldinstrument plan YOUR_PACKAGE plans what your code needs", on=err())
+        say(
+            "these are the standard metrics; ldinstrument plan YOUR_PACKAGE plans what your code "
+            "needs",
+            on=err(),
+        )
     elif not found.metrics:
         looked = ", ".join(found.modules[:_SHOWN])
         say(f"nothing declares a metric in {len(found.modules)} modules: {looked}", "red", on=err())
@@ -279,7 +321,11 @@ def _next_step(
 
 
 def _to_update(made: Plan) -> list[Change]:
-    return [change for change in made.changes if change.differences and change.action in ("drift", "unchanged")]
+    return [
+        change
+        for change in made.changes
+        if change.differences and change.action in ("drift", "unchanged")
+    ]
 
 
 def _may_update(made: Plan, yes: bool, as_json: bool) -> bool:
@@ -295,9 +341,14 @@ def _may_update(made: Plan, yes: bool, as_json: bool) -> bool:
 def _results(done: Plan) -> None:
     for change in done.changes:
         if change.result in ("created", "updated", "created by another"):
-            say(f"{change.result}: {change.metric.key}  {change.found.url if change.found else ''}", "green")
+            say(
+                f"{change.result}: {change.metric.key}  {change.found.url if change.found else ''}",
+                "green",
+            )
     for change in done.failed:
-        warn(f"{change.result}: {change.metric.key}{f': {change.failure}' if change.failure else ''}")
+        warn(
+            f"{change.result}: {change.metric.key}{f': {change.failure}' if change.failure else ''}"
+        )
     for change in done.not_taken:
         fields = ", ".join(f"{one.field} is {one.found!r}" for one in change.differences)
         warn(f"{change.metric.key}: LaunchDarkly accepted the request, and still {fields}")

@@ -12,7 +12,9 @@ _before: TextIO | None = None
 
 
 class ReaderGone(Exception):  # noqa: N818
-    """Whoever read stdout has closed it; a BrokenPipeError would be taken for a failure on the way up."""
+    """Whoever read stdout has closed it; a BrokenPipeError would be taken for a failure on the way
+    up.
+    """
 
 
 def answers() -> TextIO | None:
@@ -33,7 +35,11 @@ def keep_for_answers() -> None:
         sys.stdout.flush()
         number = os.dup(sys.stdout.fileno())
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    except (OSError, ValueError, AttributeError):  # no files of the system: captured in a test, or an embedding
+    except (
+        OSError,
+        ValueError,
+        AttributeError,
+    ):  # no files of the system: captured in a test, or an embedding
         _kept = sys.stdout
     else:
         _kept = os.fdopen(number, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
@@ -61,7 +67,9 @@ def forgiving() -> None:
 
 
 def reader_has_gone() -> None:
-    """After a broken pipe: nothing more is written there, and Python does not complain at its end."""
+    """After a broken pipe: nothing more is written there, and Python does not complain at its
+    end.
+    """
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (_kept, sys.stdout):
         if stream is not None:
@@ -69,7 +77,9 @@ def reader_has_gone() -> None:
 
 
 def leave(code: int) -> int:
-    """End the process with *code*; when imported code left threads running, without waiting for them."""
+    """End the process with *code*; when imported code left threads running, without waiting for
+    them.
+    """
     try:
         for stream in (_kept, sys.stdout, sys.stderr):
             if stream is not None:

@@ -16,17 +16,25 @@ Seconds = Annotated[float | None, typer.Option(metavar="SECONDS", help="As the w
 def sweep(
     store: Annotated[
         str,
-        typer.Argument(envvar="LDINSTRUMENT_STORE", show_envvar=True, help="sqlite:///path or redis://host:port/0."),
+        typer.Argument(
+            envvar="LDINSTRUMENT_STORE",
+            show_envvar=True,
+            help="sqlite:///path or redis://host:port/0.",
+        ),
     ],
-    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="At most so many sessions.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, help="At most so many sessions.")
+    ] = None,
     idle: Seconds = None,
     maximum: Seconds = None,
     remember: Seconds = None,
     as_json: AsJson = False,
 ) -> None:
-    """Report the sessions that have ended in a store: for cron, and for fleets without a process that lives on.
+    """Report the sessions that have ended in a store: for cron, and for fleets without a process
+    that lives on.
 
-    The SDK key comes from LAUNCHDARKLY_SDK_KEY. Exit code 0: all done, 1: failed, 3: done to the limit, more is left.
+    The SDK key comes from LAUNCHDARKLY_SDK_KEY. Exit code 0: all done, 1: failed, 3: done to the
+        limit, more is left.
     """
     from ..stores import sweep as sweep_store
 
@@ -34,12 +42,20 @@ def sweep(
     if ":" not in path and not Path(path).exists():
         warn(f"there is no store at {path} yet; is it the path that the workers use?")
     given: dict[str, Any] = {"idle": idle, "maximum": maximum, "remember": remember}
-    report = sweep_store(store, limit=limit, **{name: value for name, value in given.items() if value is not None})
+    report = sweep_store(
+        store, limit=limit, **{name: value for name, value in given.items() if value is not None}
+    )
     if as_json:
         print_json(asdict(report))
     else:
-        say(f"{report.sessions} sessions, {report.delivered} events delivered, {report.dropped} dropped")
+        say(
+            f"{report.sessions} sessions, {report.delivered} events delivered, {report.dropped} dropped"
+        )
     if report.error:
-        say(f"error: stopped early: {report.error}; what is left is kept for the next sweep", "red", on=err())
+        say(
+            f"error: stopped early: {report.error}; what is left is kept for the next sweep",
+            "red",
+            on=err(),
+        )
         raise typer.Exit(FAILED)
     raise typer.Exit(0 if report.complete else CHANGES)

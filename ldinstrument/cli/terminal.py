@@ -1,4 +1,6 @@
-"""What commands say, and where: answers on stdout, everything else on stderr; readable without a terminal, too."""
+"""What commands say, and where: answers on stdout, everything else on stderr; readable without a
+terminal, too.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +28,17 @@ from ..rest.credentials import Host, find_api_host, on_a_terminal
 from . import stdio as streams
 
 Project = Annotated[
-    str | None, typer.Option("--project", "-p", metavar="KEY", help="LaunchDarkly project; else LAUNCHDARKLY_PROJECT.")
+    str | None,
+    typer.Option(
+        "--project", "-p", metavar="KEY", help="LaunchDarkly project; else LAUNCHDARKLY_PROJECT."
+    ),
 ]
 HostName = Annotated[
     str | None,
     typer.Option(
-        "--host", metavar="HOST", help="us, eu, federal or a URL; else LAUNCHDARKLY_API_HOST, LDINSTRUMENT_URL."
+        "--host",
+        metavar="HOST",
+        help="us, eu, federal or a URL; else LAUNCHDARKLY_API_HOST, LDINSTRUMENT_URL.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
@@ -64,7 +71,9 @@ def say(text: str, style: str = "", *, on: Console | None = None) -> None:
 
 
 def _plain(text: str) -> str:
-    """*text* without control characters: names in LaunchDarkly are other people's, and this is a terminal."""
+    """*text* without control characters: names in LaunchDarkly are other people's, and this is a
+    terminal.
+    """
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", "?", text)
 
 
@@ -101,7 +110,9 @@ def connect(project: str | None, host: str | None) -> MetricsAPI:
 
 
 def _listens(host: Host) -> bool:
-    """Whether a call is worth its whole budget: on this machine, somebody has to be there, perhaps in a moment."""
+    """Whether a call is worth its whole budget: on this machine, somebody has to be there, perhaps
+    in a moment.
+    """
     if not host.local:
         return True
     parts = urlsplit(host.url)
@@ -126,7 +137,11 @@ def _patiently(seconds: float) -> None:
 
 def as_typed(command: str, project: str | None, host: str | None) -> str:
     """*command* with the options that this one was called with, so that it can be pasted."""
-    options = [f"--{name} {shlex.quote(given)}" for name, given in (("project", project), ("host", host)) if given]
+    options = [
+        f"--{name} {shlex.quote(given)}"
+        for name, given in (("project", project), ("host", host))
+        if given
+    ]
     return " ".join([command, *options])
 
 
@@ -135,11 +150,12 @@ def table(*columns: str, right: Sequence[str] = (), keys: Iterable[str] = ()) ->
 
     Args:
         right: columns of numbers.
-        keys: what the `Key` or `Metric` column will hold; up to 40 characters of it are not folded, so that they can
-            be copied.
+        keys: what the `Key` or `Metric` column will hold; up to 40 characters of it are not folded,
+            so that they can be copied.
     """
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    # A fixed width: rich forgets a minimum while it shrinks columns, and then cuts the last one off.
+    # A fixed width: rich forgets a minimum while it shrinks columns, and then cuts the last one
+    # off.
     widest = min(40, out().width // 2, max((len(key) for key in keys), default=6))
     for column in columns:
         made.add_column(
@@ -191,7 +207,11 @@ def when(milliseconds: int | None) -> str:
     """A moment in the local time zone; `never` for None."""
     if milliseconds is None:
         return "never"
-    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M")
+    return (
+        datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+        .astimezone()
+        .strftime("%Y-%m-%d %H:%M")
+    )
 
 
 def guarded(call: Callable[[], None]) -> None:

@@ -1,4 +1,6 @@
-"""`launchdarkly_config`: the SDK's `Config` with our parts in it and time-outs that suit a server or a Lambda."""
+"""`launchdarkly_config`: the SDK's `Config` with our parts in it and time-outs that suit a server
+or a Lambda.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,8 @@ class _Nothing:
 class Plugin(_EitherPlugin):
     """Tells sessions of flag evaluations, and lets events recorded before there was a client leave.
 
-    `Config("sdk-key", plugins=[ld.Plugin()], event_processor_class=ld.EventProcessor)`; the same in an `AsyncConfig`.
+    `Config("sdk-key", plugins=[ld.Plugin()], event_processor_class=ld.EventProcessor)`; the same in
+    an `AsyncConfig`.
 
     Args:
         meter_provider: an OpenTelemetry meter provider that shall show the ledger as counters.
@@ -78,15 +81,17 @@ class Plugin(_EitherPlugin):
 
 
 if hasattr(theirs, "AsyncPlugin"):
-    # `AsyncPlugin.register` is the plugin's own method; `ABCMeta.register` is the one that makes a virtual subclass.
+    # `AsyncPlugin.register` is the plugin's own method; `ABCMeta.register` is the one that makes a
+    # virtual subclass.
     ABCMeta.register(theirs.AsyncPlugin, Plugin)
 
 
 def attach(client: Any) -> None:
-    """Tell sessions of the evaluations of *client*, which was built without `Plugin`. Doing it twice is harmless.
+    """Tell sessions of the evaluations of *client*, which was built without `Plugin`. Doing it
+    twice is harmless.
 
-    Delivery of its events stays the SDK's: `flush` waits as well as it can and says `confirmed=False`. Build the
-    client with `EventProcessor` for receipts.
+    Delivery of its events stays the SDK's: `flush` waits as well as it can and says
+    `confirmed=False`. Build the client with `EventProcessor` for receipts.
 
     Args:
         client: an `LDClient` or an `AsyncLDClient`.
@@ -117,30 +122,43 @@ _URIS = {
 
 
 def launchdarkly_config(
-    sdk_key: str | None = None, *, events_only: bool = False, spool: str | Path | None = None, **config: Any
+    sdk_key: str | None = None,
+    *,
+    events_only: bool = False,
+    spool: str | Path | None = None,
+    **config: Any,
 ) -> Config:
     """Make a `Config` for `ldclient.set_config` or `LDClient`.
 
     Args:
         sdk_key: None reads `LAUNCHDARKLY_SDK_KEY`.
-        events_only: for a program that only tracks: the client is ready at once and fetches no flags.
+        events_only: for a program that only tracks: the client is ready at once and fetches no
+            flags.
         spool: a folder in which undelivered events outlive the process.
         config: anything that `Config` takes; it wins over what we would choose.
 
     Returns:
-        A `Config` with `Plugin`, `EventProcessor`, our name as wrapper, and short time-outs: 2 s to connect and 5 s
-        to read, 1 s and 2 s with *events_only*. Addresses come from `LAUNCHDARKLY_BASE_URI`, `_EVENTS_URI` and
-        `_STREAM_URI`, or, when `LDINSTRUMENT_URL` names a server on this machine, from there.
+        A `Config` with `Plugin`, `EventProcessor`, our name as wrapper, and short time-outs: 2 s to
+        connect and 5 s to read, 1 s and 2 s with *events_only*. Addresses come from
+        `LAUNCHDARKLY_BASE_URI`, `_EVENTS_URI` and `_STREAM_URI`, or, when `LDINSTRUMENT_URL` names
+        a server on this machine, from there.
 
     Raises:
         DefinitionError: no key anywhere, or `LDINSTRUMENT_URL` is not on this machine.
     """
-    chosen: dict[str, Any] = {**_addresses(), "http": _timeouts(events_only), "wrapper_name": "ldinstrument"}
+    chosen: dict[str, Any] = {
+        **_addresses(),
+        "http": _timeouts(events_only),
+        "wrapper_name": "ldinstrument",
+    }
     if events_only:
         chosen |= {"use_ldd": True, "diagnostic_opt_out": True}
     chosen |= config
     if not disabled():
-        chosen.setdefault("event_processor_class", partial(EventProcessor, spool=spool) if spool else EventProcessor)
+        chosen.setdefault(
+            "event_processor_class",
+            partial(EventProcessor, spool=spool) if spool else EventProcessor,
+        )
         chosen["plugins"] = _with_ours(config.get("plugins") or [])
     return Config(_key(sdk_key), **chosen)
 

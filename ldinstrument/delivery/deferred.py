@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 PATIENCE = 5.0
-"""Seconds to wait for another thread at the disk; a signal handler may have interrupted that very thread."""
+"""Seconds to wait for another thread at the disk; a signal handler may have interrupted that very
+thread.
+"""
 
 
 class Chores:
@@ -41,7 +43,9 @@ class Chores:
             self._noted.append(chore)
 
     def do(self) -> None:
-        """Do what was noted; when this returns, it is on disk. Says once when it cannot be: memory still works."""
+        """Do what was noted; when this returns, it is on disk. Says once when it cannot be: memory
+        still works.
+        """
         if self._spool is None or not self._at_work.acquire(timeout=PATIENCE):
             return
         try:
@@ -52,10 +56,14 @@ class Chores:
 
     def _try(self, chore: Callable[[Spool], None], spool: Spool) -> None:
         try:
-            if not spool.ended:  # what a late answer would still write, whoever takes over the file will find out
+            if (
+                not spool.ended
+            ):  # what a late answer would still write, whoever takes over the file will find out
                 chore(spool)
         except Exception as error:
-            log_once("spool", type(error).__name__, f"the spool {self._folder} cannot be used ({error})")
+            log_once(
+                "spool", type(error).__name__, f"the spool {self._folder} cannot be used ({error})"
+            )
 
     def pause(self) -> None:
         """Before a fork."""
@@ -75,11 +83,12 @@ def _spool(folder: str | Path, origin: str) -> Spool:
 
 
 class Verdicts:
-    """Calls that must not be made under the engine's lock: entries into the ledger, and the release of whoever waits.
+    """Calls that must not be made under the engine's lock: entries into the ledger, and the release
+    of whoever waits.
 
-    A signal handler may have interrupted a thread that holds the ledger's lock, and then want the engine's: so nobody
-    may wait for the one while holding the other. They are made in the order in which they were noted, so that whoever
-    is released finds the ledger as it should be.
+    A signal handler may have interrupted a thread that holds the ledger's lock, and then want the
+    engine's: so nobody may wait for the one while holding the other. They are made in the order in
+    which they were noted, so that whoever is released finds the ledger as it should be.
     """
 
     def __init__(self) -> None:

@@ -27,12 +27,13 @@ LEFT = ("waiting", "flying", "failed")
 def flush(timeout: float = 2.0, client: Any | None = None) -> FlushReport:
     """Send what is recorded, wait for LaunchDarkly's answers, and tell what became of it.
 
-    Returns early when nothing more can happen in time: nothing is left, the key is refused, or the next attempt is
-    due after the deadline. On an event loop, await `aflush` instead.
+    Returns early when nothing more can happen in time: nothing is left, the key is refused, or the
+    next attempt is due after the deadline. On an event loop, await `aflush` instead.
 
     Args:
-        timeout: seconds, a true deadline in every state: busy threads, a full queue, a server that never answers,
-            a name that never resolves, a forked child, a closed or an offline client.
+        timeout: seconds, a true deadline in every state: busy threads, a full queue, a server that
+            never answers, a name that never resolves, a forked child, a closed or an offline
+            client.
         client: the client to flush; None means every client of this process that we know of.
 
     Returns:
@@ -43,7 +44,9 @@ def flush(timeout: float = 2.0, client: Any | None = None) -> FlushReport:
     try:
         deadline = _deadline(timeout)
         engines, others = _targets(client)
-        return _report(_flush_by(deadline, engines), _settle_strangers(others, deadline), engines, others)
+        return _report(
+            _flush_by(deadline, engines), _settle_strangers(others, deadline), engines, others
+        )
     except Exception as error:
         log_internal_error("flush", error)
         return _unknown()
@@ -80,17 +83,23 @@ def flush_engines(engines: Iterable[Engine], timeout: float) -> Counter[str]:
 def _flush_by(deadline: float, engines: list[Engine]) -> Counter[str]:
     counts: Counter[str] = Counter()
     sent: list[Payload] | None = []
-    if len(engines) == 1:  # of two, the second would not even be asked before the first has answered
+    if (
+        len(engines) == 1
+    ):  # of two, the second would not even be asked before the first has answered
         sent = engines[0].flush_here(deadline, counts)
         if sent is None:
             return counts
     waits: list[tuple[Engine, Ticket, threading.Lock]] = []
     for engine in engines:
-        done = threading.Lock()  # not an Event: its own lock may be held by what a signal handler has interrupted
+        done = (
+            threading.Lock()
+        )  # not an Event: its own lock may be held by what a signal handler has interrupted
         done.acquire()
         waits.append((engine, engine.open_ticket(done.release, deadline, sent or ()), done))
     for engine, ticket, done in waits:
-        counts["timed_out"] += not (done.acquire(blocking=False) or done.acquire(timeout=_left(deadline)))
+        counts["timed_out"] += not (
+            done.acquire(blocking=False) or done.acquire(timeout=_left(deadline))
+        )
         engine.close_ticket(ticket, counts)
     return counts
 
@@ -131,7 +140,11 @@ async def _set_in_time(done: Any, deadline: float) -> bool:
 
 def _deadline(timeout: float) -> float:
     if not isinstance(timeout, (int, float)) or timeout != timeout:
-        log_once("bad_timeout", "", "flush: timeout: give seconds, such as flush(timeout=2.0); 2 seconds are used")
+        log_once(
+            "bad_timeout",
+            "",
+            "flush: timeout: give seconds, such as flush(timeout=2.0); 2 seconds are used",
+        )
         timeout = 2.0
     return time.monotonic() + min(max(0.0, timeout), LONGEST)
 
@@ -141,7 +154,9 @@ def _left(deadline: float) -> float:
 
 
 def _targets(client: Any | None) -> tuple[list[Engine], list[Any]]:
-    """The engines to flush, and the clients that cannot tell, after the core has handed over what it still had."""
+    """The engines to flush, and the clients that cannot tell, after the core has handed over what
+    it still had.
+    """
     try:
         emission.settle()
     except Exception as error:
@@ -152,7 +167,8 @@ def _targets(client: Any | None) -> tuple[list[Engine], list[Any]]:
     return ([engine], []) if engine is not None else ([], [client])
 
 
-# -- clients built without our event processor: the best that is possible -------------------------------------------
+# -- clients built without our event processor: the best that is possible
+# -------------------------------------------
 
 
 def _settle_strangers(clients: list[Any], deadline: float) -> bool:
@@ -162,7 +178,9 @@ def _settle_strangers(clients: list[Any], deadline: float) -> bool:
 
 
 def _settle_stranger(client: Any, deadline: float) -> bool:
-    """Whether there is nothing more to wait for before *deadline*; what became of its events, *client* cannot tell."""
+    """Whether there is nothing more to wait for before *deadline*; what became of its events,
+    *client* cannot tell.
+    """
     if _has_nothing_to_wait_for(client) or sdk.is_async_client(client):
         return True  # the queue of an async one belongs to its loop, and this is not `aflush`
     processor = sdk.event_processor_of(client)
@@ -180,7 +198,11 @@ def _settle_stranger(client: Any, deadline: float) -> bool:
 
 
 def _has_nothing_to_wait_for(client: Any) -> bool:
-    return bool(sdk.discards_everything(client)) or not hasattr(client, "flush") or sdk.has_ended(client)
+    return (
+        bool(sdk.discards_everything(client))
+        or not hasattr(client, "flush")
+        or sdk.has_ended(client)
+    )
 
 
 def _guarded(work: Callable[[], Any]) -> bool:
@@ -198,7 +220,9 @@ async def _settle_stranger_async(client: Any, deadline: float) -> bool:
         return True
     if sdk.is_async_client(client):
         try:
-            return bool(await asyncio.wait_for(client.flush_and_wait(_left(deadline)), _left(deadline)))
+            return bool(
+                await asyncio.wait_for(client.flush_and_wait(_left(deadline)), _left(deadline))
+            )
         except asyncio.TimeoutError:
             return False
     loop, done = asyncio.get_running_loop(), asyncio.Event()
@@ -215,7 +239,8 @@ async def _settle_stranger_async(client: Any, deadline: float) -> bool:
     return await _set_in_time(done, deadline) and fate == [True]
 
 
-# -- the report --------------------------------------------------------------------------------------------------
+# -- the report
+# --------------------------------------------------------------------------------------------------
 
 
 def _unknown() -> FlushReport:
@@ -224,7 +249,9 @@ def _unknown() -> FlushReport:
     return FlushReport(confirmed=False)
 
 
-def _report(counts: Counter[str], late: bool, engines: list[Engine], others: list[Any]) -> FlushReport:
+def _report(
+    counts: Counter[str], late: bool, engines: list[Engine], others: list[Any]
+) -> FlushReport:
     from .reports import FlushReport
 
     unconfirmed = ledger.newly_unconfirmed()

@@ -67,11 +67,17 @@ def strangers() -> list[Any]:
     singleton = sdk.singleton_client()
     if singleton is not None and singleton not in known:
         known.append(singleton)
-    return [client for client in known if engine_of(client) is None and sdk.discards_everything(client) is None]
+    return [
+        client
+        for client in known
+        if engine_of(client) is None and sdk.discards_everything(client) is None
+    ]
 
 
 def _leave() -> None:
-    """The interpreter's exit: posting threads go on for a moment, and have nobody left to tell either."""
+    """The interpreter's exit: posting threads go on for a moment, and have nobody left to tell
+    either.
+    """
     log.disabled = True
     at_exit()
 
@@ -99,8 +105,8 @@ def at_exit() -> None:
 
 def _before_fork() -> None:
     if _living:
-        # The first name resolution imports it, perhaps on a thread at this moment: the child would inherit that
-        # import's lock, held for ever, and wait for it with its first connection.
+        # The first name resolution imports it, perhaps on a thread at this moment: the child would
+        # inherit that import's lock, held for ever, and wait for it with its first connection.
         codecs.lookup("idna")
     for lock in (diagnostics.lock, ledger.lock):
         lock.acquire()
@@ -117,7 +123,9 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    """What the parent recorded is the parent's to send; engines begin afresh when the child first needs them."""
+    """What the parent recorded is the parent's to send; engines begin afresh when the child first
+    needs them.
+    """
     _paused.clear()
     engines.forked()
     ledger.clear()

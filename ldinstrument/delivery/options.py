@@ -19,16 +19,19 @@ class Options:
     """Bounds and seams of one event processor.
 
     Args:
-        spool: a folder in which undelivered events outlive the process; None keeps them in memory only.
+        spool: a folder in which undelivered events outlive the process; None keeps them in memory
+            only.
         max_bytes: how much of what LaunchDarkly did not take waits, in memory and in the spool.
         max_age: how long it waits, in seconds; in a spool, too.
         close_timeout: how long `close()` and the interpreter's exit may take, in seconds.
-        wait_when_full: how long `track` may wait for room in a full queue, in seconds; never on an event loop. The
-            default never waits.
+        wait_when_full: how long `track` may wait for room in a full queue, in seconds; never on an
+            event loop. The default never waits.
         first_pause: the first pause after a failure, in seconds; it doubles.
         longest_pause: the longest one.
-        on_receipt: called with each `Receipt`, on a thread of ours or the one that flushes; must not wait.
-        transport: makes the `Transport` from the SDK's configuration, in place of the SDK's connections.
+        on_receipt: called with each `Receipt`, on a thread of ours or the one that flushes; must
+            not wait.
+        transport: makes the `Transport` from the SDK's configuration, in place of the SDK's
+            connections.
 
     Raises:
         DefinitionError: an option is not what it has to be.
@@ -56,7 +59,9 @@ class Options:
         self.first_pause = _number("first_pause", first_pause, "seconds")
         self.longest_pause = _number("longest_pause", longest_pause, "seconds")
         if self.longest_pause < self.first_pause:
-            raise DefinitionError("EventProcessor: longest_pause= must not be shorter than first_pause=")
+            raise DefinitionError(
+                "EventProcessor: longest_pause= must not be shorter than first_pause="
+            )
         _check_callable("on_receipt", on_receipt)
         _check_callable("transport", transport)
         self.on_receipt = on_receipt
@@ -68,16 +73,22 @@ def _number(name: str, value: Any, unit: str, *, least: float | None = None) -> 
     if not is_number or (value <= 0 if least is None else value < least):
         given = value if is_number else type(value).__name__
         wanted = "above 0" if least is None else f"from {least} up"
-        raise DefinitionError(f"EventProcessor: {name}= is a number of {unit} {wanted}, not {given}")
+        raise DefinitionError(
+            f"EventProcessor: {name}= is a number of {unit} {wanted}, not {given}"
+        )
     return value
 
 
 def _check_callable(name: str, value: Any) -> None:
     if value is not None and not callable(value):
-        raise DefinitionError(f"EventProcessor: {name}= is something to call, or None, not {type(value).__name__}")
+        raise DefinitionError(
+            f"EventProcessor: {name}= is something to call, or None, not {type(value).__name__}"
+        )
 
 
 def _path(name: str, value: Any) -> Any:
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
-        raise DefinitionError(f"EventProcessor: {name}= is the path of a folder, or None, not {type(value).__name__}")
+        raise DefinitionError(
+            f"EventProcessor: {name}= is the path of a folder, or None, not {type(value).__name__}"
+        )
     return value

@@ -13,8 +13,8 @@ _EVENTS = ("emitted", "delivered", "unconfirmed")
 def show(meter_provider: Any | None = None) -> None:
     """Register observable instruments that read the ledger whenever somebody collects.
 
-    `ldinstrument.events.emitted`, `.delivered`, `.unconfirmed`, `.dropped` (attribute `reason`) are counters of
-    events; `ldinstrument.events.pending` goes up and down.
+    `ldinstrument.events.emitted`, `.delivered`, `.unconfirmed`, `.dropped` (attribute `reason`) are
+    counters of events; `ldinstrument.events.pending` goes up and down.
 
     Args:
         meter_provider: None means the global one.
@@ -23,8 +23,12 @@ def show(meter_provider: Any | None = None) -> None:
 
     meter = metrics.get_meter("ldinstrument", meter_provider=meter_provider)
     for name in _EVENTS:
-        meter.create_observable_counter(f"ldinstrument.events.{name}", [_reads(name)], unit="{event}")
-    meter.create_observable_up_down_counter("ldinstrument.events.pending", [_reads("pending")], unit="{event}")
+        meter.create_observable_counter(
+            f"ldinstrument.events.{name}", [_reads(name)], unit="{event}"
+        )
+    meter.create_observable_up_down_counter(
+        "ldinstrument.events.pending", [_reads("pending")], unit="{event}"
+    )
     meter.create_observable_counter("ldinstrument.events.dropped", [_dropped], unit="{event}")
 
 

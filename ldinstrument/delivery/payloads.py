@@ -1,4 +1,6 @@
-"""Sealed payloads: bytes and payload id are fixed before the first POST, so a repetition cannot count twice."""
+"""Sealed payloads: bytes and payload id are fixed before the first POST, so a repetition cannot
+count twice.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from ..sdk import Intake, Writer, as_json, is_custom
 
 MAX_EVENTS = 5000
 MAX_BYTES = 4 * 2**20
-"""Joining and splitting hold the interpreter's lock: 4 MiB cost whoever waits a few milliseconds."""
+"""Joining and splitting hold the interpreter's lock: 4 MiB cost whoever waits a few
+milliseconds.
+"""
 LARGE = 65536
 State = Literal["waiting", "flying", "failed", "delivered", "dropped", "split"]
 
@@ -24,7 +28,8 @@ State = Literal["waiting", "flying", "failed", "delivered", "dropped", "split"]
 class Payload:
     """One POST: what is sent, what is inside, and how it fares.
 
-    A plain class, as elsewhere in this package: making a dataclass takes most of a millisecond of a cold start.
+    A plain class, as elsewhere in this package: making a dataclass takes most of a millisecond of a
+        cold start.
 
     Args:
         body: the exact bytes; with *zipped*, gzip.
@@ -90,7 +95,8 @@ class Payload:
         return [as_json(event) for event in json.loads(body)]
 
     def halves(self) -> tuple[Payload, ...]:
-        """Two payloads with half of the events each, under new ids; none of one that cannot be split.
+        """Two payloads with half of the events each, under new ids; none of one that cannot be
+        split.
 
         Raises:
             ValueError: the body is not JSON, as a damaged spool may hold it.
@@ -129,7 +135,9 @@ def custom_among(texts: Iterable[str]) -> int:
 
 
 def join(texts: list[str], zipped: bool, custom: int | None = None) -> Payload:
-    """Seal the events *texts*, each JSON as this module writes it, into one payload; *custom* of them, when known."""
+    """Seal the events *texts*, each JSON as this module writes it, into one payload; *custom* of
+    them, when known.
+    """
     body = f"[{','.join(texts)}]".encode()
     custom = custom_among(texts) if custom is None else custom
     return Payload(gzip.compress(body) if zipped else body, len(texts), custom, zipped)
@@ -150,19 +158,23 @@ class Event(NamedTuple):
 
 
 Recorded: TypeAlias = "Event | str"
-"""What waits to be sealed: an event, or the text of a custom one that the dispatcher would only pass on."""
+"""What waits to be sealed: an event, or the text of a custom one that the dispatcher would only
+pass on.
+"""
 
 
 def tracked_among(recorded: Iterable[Recorded]) -> int:
     """How many of *recorded* came from `track`."""
-    return sum([isinstance(one, str) or one.text is not None or is_custom(one.event) for one in recorded])
+    return sum(
+        [isinstance(one, str) or one.text is not None or is_custom(one.event) for one in recorded]
+    )
 
 
 class Recorder:
     """Queues events, custom ones as the JSON that will be sent. Safe for several threads at once.
 
-    They are written when they are tracked: what the host changes later is not what it tracked, and whoever flushes does
-    not wait for it.
+    They are written when they are tracked: what the host changes later is not what it tracked, and
+    whoever flushes does not wait for it.
 
     Args:
         config: the SDK's configuration.
@@ -174,7 +186,9 @@ class Recorder:
         self._put = queue.append
         self._last: tuple[Any, bool] = (None, False)
         self.large = False
-        """Whether something was queued that takes its time to be sealed; whoever takes the queue sets it back."""
+        """Whether something was queued that takes its time to be sealed; whoever takes the queue
+        sets it back.
+        """
 
     def record(self, event: Any, ours: bool) -> None:
         """Queue *event*."""
@@ -188,7 +202,9 @@ class Recorder:
                 self.large = True
         context, whose = self._last
         if text is not None and event.context is context and ours is whose:
-            self._put(text)  # the dispatcher has taken this context, or will have when it comes to this
+            self._put(
+                text
+            )  # the dispatcher has taken this context, or will have when it comes to this
         else:
             self._put(Event(event, ours, text))
             self._last = (event.context, ours)
@@ -226,11 +242,15 @@ class Sealer:
         self._zipped = bool(config.enable_event_compression)
 
     def seal(self, recorded: Iterable[Recorded]) -> list[Payload]:
-        """Seal *recorded* events and the summary; what cannot be JSON is dropped, named and counted."""
+        """Seal *recorded* events and the summary; what cannot be JSON is dropped, named and
+        counted.
+        """
         return self.join(*self.texts(recorded))
 
     def texts(self, recorded: Iterable[Recorded]) -> tuple[list[str], int]:
-        """*recorded* events as JSON texts, and how many of them are custom ones; the summary waits for `join`."""
+        """*recorded* events as JSON texts, and how many of them are custom ones; the summary waits
+        for `join`.
+        """
         texts: list[str] = []
         others = 0
         for one in recorded:
@@ -285,5 +305,7 @@ class Sealer:
             ledger.dropped("not_json")
             self.refused += 1
         complaints.log_once(
-            "not_json", key, f"{key}: an event that cannot be JSON ({error}) was dropped; its batch was not"
+            "not_json",
+            key,
+            f"{key}: an event that cannot be JSON ({error}) was dropped; its batch was not",
         )

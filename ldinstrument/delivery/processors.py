@@ -1,4 +1,6 @@
-"""What the SDK calls: `Config("sdk-key", plugins=[ld.Plugin()], event_processor_class=ld.EventProcessor)`."""
+"""What the SDK calls: `Config("sdk-key", plugins=[ld.Plugin()],
+event_processor_class=ld.EventProcessor)`.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +35,13 @@ else:
 
 
 class EventProcessor(_EitherProcessor):
-    """Delivers events with receipts; give the class itself as `event_processor_class` of `Config` or `AsyncConfig`.
+    """Delivers events with receipts; give the class itself as `event_processor_class` of `Config`
+    or `AsyncConfig`.
 
     For options, `functools.partial(ld.EventProcessor, spool="/var/lib/app/events")`; see `Options`.
 
-    Where `LDINSTRUMENT_DISABLED` is set, or an SDK has closed the seam we use, making one gives the SDK's own event
-    processor instead; the latter is said once.
+    Where `LDINSTRUMENT_DISABLED` is set, or an SDK has closed the seam we use, making one gives the
+    SDK's own event processor instead; the latter is said once.
 
     Args:
         config: the SDK's configuration.
@@ -56,7 +59,11 @@ class EventProcessor(_EitherProcessor):
         except (TypeError, DefinitionError):
             raise  # an unknown or an odd option: say it where it is written
         except Exception as error:
-            log_once("seam", type(error).__name__, f"this LaunchDarkly SDK keeps its own event processor ({error!r})")
+            log_once(
+                "seam",
+                type(error).__name__,
+                f"this LaunchDarkly SDK keeps its own event processor ({error!r})",
+            )
             return sdk.default_event_processor(config)
         self = super().__new__(_AsyncEventProcessor if sdk.is_async(config) else cls)
         self._engine = engine
@@ -120,4 +127,6 @@ class _AsyncEventProcessor(EventProcessor):
 
             ends = time.monotonic() + self._engine.options.close_timeout
             await flush_async([self._engine], self._engine.options.close_timeout)
-            await asyncio.to_thread(self._engine.close, _left(ends))  # it may wait for a thread and the disk
+            await asyncio.to_thread(
+                self._engine.close, _left(ends)
+            )  # it may wait for a thread and the disk

@@ -7,17 +7,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class FlushReport:
-    """What became of the events of one flush: custom (`track`) events, each in exactly one of the five counts.
+    """What became of the events of one flush: custom (`track`) events, each in exactly one of the
+    five counts.
 
     Args:
         delivered: LaunchDarkly answered 2xx for them during this flush.
-        failed: tried, and refused or not answered; they are kept and will be tried again with the same payload id.
-        dropped: given up by an announced bound, since the previous flush; `stats().events.dropped` has the reasons.
+        failed: tried, and refused or not answered; they are kept and will be tried again with the
+            same payload id.
+        dropped: given up by an announced bound, since the previous flush; `stats().events.dropped`
+            has the reasons.
         pending: not answered when the flush ended, or held because there is no client yet.
-        unconfirmed: handed, since the previous flush, to a client that cannot tell whether LaunchDarkly took them.
-        timed_out: the deadline ended the wait. False when there was nothing left that could be waited for.
-        confirmed: every count rests on LaunchDarkly's own answers. False as soon as a client is involved that was
-            built without `EventProcessor`.
+        unconfirmed: handed, since the previous flush, to a client that cannot tell whether
+            LaunchDarkly took them.
+        timed_out: the deadline ended the wait. False when there was nothing left that could be
+            waited for.
+        confirmed: every count rests on LaunchDarkly's own answers. False as soon as a client is
+            involved that was built without `EventProcessor`.
     """
 
     delivered: int = 0
@@ -41,7 +46,8 @@ class Receipt:
         status: the HTTP status, 0 when there was no answer.
         attempts: how often it was tried so far, this time included.
         seconds: how long this attempt took.
-        error: what went wrong when there was no answer, such as `TimeoutError`; never a key or an address.
+        error: what went wrong when there was no answer, such as `TimeoutError`; never a key or an
+            address.
     """
 
     payload_id: str

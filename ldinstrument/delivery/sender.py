@@ -1,4 +1,6 @@
-"""What sends: payloads that wait or fly, the gate they leave by, a few posting threads, and what an answer means."""
+"""What sends: payloads that wait or fly, the gate they leave by, a few posting threads, and what an
+answer means.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ class Sender:
 
     @property
     def origin(self) -> str:
-        """A digest of where the events belong: the address and the key that the configuration has now."""
+        """A digest of where the events belong: the address and the key that the configuration has
+        now.
+        """
         return origin_of(self._config.events_uri, self._config.sdk_key)
 
     # -- with the engine's lock -------------------------------------------------------------------
@@ -105,11 +109,16 @@ class Sender:
         for payload in self.backlog.clear():
             if not payload.stored:
                 homeless.append(payload)
-            elif payload.custom:  # no longer this process's to count; whoever adopts it counts it as emitted
+            elif (
+                payload.custom
+            ):  # no longer this process's to count; whoever adopts it counts it as emitted
                 self._verdicts.note(partial(ledger.dropped, "spooled", payload.custom))
         if homeless:
             refused = self.gate.refused_key == self._config.sdk_key
-            self.give_up("backlog_full", orphanage.leave(self.origin, self._config.events_uri, refused, homeless))
+            self.give_up(
+                "backlog_full",
+                orphanage.leave(self.origin, self._config.events_uri, refused, homeless),
+            )
 
     def rouse(self) -> bool:
         """Wake idle posters; whether they are enough for what waits and may leave."""
@@ -122,7 +131,8 @@ class Sender:
         self._work.notify_all()
 
     def resend_mine(self) -> None:
-        """Let another thread send what this very thread is sending: a signal handler flushes what it has interrupted.
+        """Let another thread send what this very thread is sending: a signal handler flushes what
+        it has interrupted.
 
         The id is the same, so LaunchDarkly counts one of the two.
         """
@@ -138,7 +148,9 @@ class Sender:
         self._transport.close()
 
     def staff(self) -> None:
-        """Wake or start posters for what may leave; where no thread can start any more (at exit), post right here."""
+        """Wake or start posters for what may leave; where no thread can start any more (at exit),
+        post right here.
+        """
         with self._lock:
             shut = self.closed or self.ready_at() > time.monotonic()
             wanted = 0 if shut else min(len(self.backlog), CONNECTIONS)
@@ -161,10 +173,11 @@ class Sender:
         return self._ready_now()
 
     def send_here(self, deadline: float) -> None:
-        """Post the one small payload that waits on the calling thread, which would otherwise wait for two others.
+        """Post the one small payload that waits on the calling thread, which would otherwise wait
+        for two others.
 
-        Nothing is begun that could outlast *deadline* (`time.monotonic`): it takes a connection that is open already,
-        and an answer that is late is left to a thread.
+        Nothing is begun that could outlast *deadline* (`time.monotonic`): it takes a connection
+        that is open already, and an answer that is late is left to a thread.
         """
         with self._lock:
             few = not self.closed and len(self.backlog) == 1 and self.backlog.bytes <= SMALL
@@ -182,7 +195,9 @@ class Sender:
                 self._posters -= 1
 
     def _next(self) -> Payload | None:
-        """Wait for a payload that may leave now; None when this thread was idle for long, or must end."""
+        """Wait for a payload that may leave now; None when this thread was idle for long, or must
+        end.
+        """
         idle_until = time.monotonic() + IDLE_POSTER
         with self._lock:
             while not self.closed:
@@ -196,7 +211,9 @@ class Sender:
         return None
 
     def _ready(self) -> Payload | None:
-        """The payload that may leave now, marked as flying; one probe at a time while the server fails."""
+        """The payload that may leave now, marked as flying; one probe at a time while the server
+        fails.
+        """
         if not self.backlog or (self.gate.failures and self.flying):
             return None
         if self.ready_at() > time.monotonic():
@@ -226,7 +243,9 @@ class Sender:
             else:
                 self._take_in(payload, answer, key)
 
-    def _post(self, payload: Payload, key: str, deadline: float | None) -> Answer | Outstanding | None:
+    def _post(
+        self, payload: Payload, key: str, deadline: float | None
+    ) -> Answer | Outstanding | None:
         known, plain, zipped = self._headers
         if known != key:
             plain = sdk.event_headers(self._config)
@@ -278,14 +297,18 @@ class Sender:
             self._chores.do()
 
     def _counts(self, payload: Payload, answer: Answer) -> bool:
-        """Whether *answer* decides: not when the payload was sent twice (see `resend_mine`) and the other may."""
+        """Whether *answer* decides: not when the payload was sent twice (see `resend_mine`) and the
+        other may.
+        """
         if payload.state == "flying" and not payload.flights:
             return True
         if not answer.accepted or payload.settled or payload.state == "split":
             return False
         return payload.state == "flying" or self.backlog.discard(payload)
 
-    def _digest(self, payload: Payload, answer: Answer, key: str, halves: tuple[Payload, ...] | None) -> None:
+    def _digest(
+        self, payload: Payload, answer: Answer, key: str, halves: tuple[Payload, ...] | None
+    ) -> None:
         status = answer.status
         payload.bad_requests += status == 400
         meaning = disposition(status, payload.bad_requests)
@@ -307,11 +330,14 @@ class Sender:
             self._queue(payload)
 
     def _back_off(self, answer: Answer) -> None:
-        self.gate.failed(retry_after=retry_after(answer.headers.get("Retry-After")), lost=answer.lost)
+        self.gate.failed(
+            retry_after=retry_after(answer.headers.get("Retry-After")), lost=answer.lost
+        )
         if self.gate.failures == 2:  # one alone may be a connection that was closed under us
             what = f"HTTP {answer.status}" if answer.status else answer.error
             message = (
-                f"LaunchDarkly does not take events ({what}): they are kept within bounds and sent again; check "
+                f"LaunchDarkly does not take events ({what}): they are kept within bounds and "
+                f"sent again; check "
                 "events_uri (LAUNCHDARKLY_EVENTS_URI), the network and the proxy"
             )
             self._verdicts.note(partial(log_once, "outage", what, message))
@@ -320,7 +346,8 @@ class Sender:
         self.gate.refused(key)
         self._chores.note(lambda spool: spool.refused())
         message = (
-            f"LaunchDarkly refuses the SDK key (HTTP {status}): nothing is sent until the key changes; "
+            f"LaunchDarkly refuses the SDK key (HTTP {status}): nothing is sent until the key "
+            f"changes; "
             "check LAUNCHDARKLY_SDK_KEY"
         )
         self._verdicts.note(partial(log_once, "refused", str(status), message))
@@ -335,7 +362,9 @@ class Sender:
                 self._queue(half, first=True)
         else:
             key = payload.first_key()
-            self._verdicts.note(partial(log_once, "too_large", key, f"{key}: too large for LaunchDarkly (HTTP 413)"))
+            self._verdicts.note(
+                partial(log_once, "too_large", key, f"{key}: too large for LaunchDarkly (HTTP 413)")
+            )
             self.give_up("too_large", [payload])
 
     def _receipt(self, payload: Payload, answer: Answer) -> None:
@@ -345,13 +374,17 @@ class Sender:
 
         what = (payload.id, payload.events, payload.custom, len(payload.body))
         try:
-            self._options.on_receipt(Receipt(*what, answer.status, payload.attempts, answer.seconds, answer.error))
+            self._options.on_receipt(
+                Receipt(*what, answer.status, payload.attempts, answer.seconds, answer.error)
+            )
         except (Exception, SystemExit) as error:
             log_internal_error("on_receipt", error)
 
 
 def _halves(payload: Payload) -> tuple[Payload, ...] | None:
-    """Its halves, made while nobody waits for the lock; None of a body that cannot be read, out of a damaged spool."""
+    """Its halves, made while nobody waits for the lock; None of a body that cannot be read, out of
+    a damaged spool.
+    """
     try:
         return payload.halves()
     except (ValueError, OSError):

@@ -1,9 +1,9 @@
 """What outlives the process: undelivered events in a folder, one SQLite file per event processor.
 
-A file is written by one process only. It is another's to empty when its writer is dead; then the payloads move, bytes
-and payload ids unchanged, so that LaunchDarkly counts them once whoever delivers them. Files hold no SDK key, only a
-digest of it: what was recorded for one environment is not delivered to another, unless LaunchDarkly had refused the
-key, which then has been changed.
+A file is written by one process only. It is another's to empty when its writer is dead; then the
+payloads move, bytes and payload ids unchanged, so that LaunchDarkly counts them once whoever
+delivers them. Files hold no SDK key, only a digest of it: what was recorded for one environment is
+not delivered to another, unless LaunchDarkly had refused the key, which then has been changed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ _LEFT = "left"
 
 
 class Spool:
-    """The file of one event processor. Safe for several threads; every method may raise `OSError` or `sqlite3.Error`.
+    """The file of one event processor. Safe for several threads; every method may raise `OSError`
+    or `sqlite3.Error`.
 
     Args:
         folder: made when it is absent.
@@ -46,7 +47,9 @@ class Spool:
         self._folder = Path(folder)
         self._origin = origin
         self._lock = threading.Lock()
-        self._path = self._folder / f"{os.getpid()}-{_started(os.getpid())}-{uuid.uuid4().hex[:8]}.events"
+        self._path = (
+            self._folder / f"{os.getpid()}-{_started(os.getpid())}-{uuid.uuid4().hex[:8]}.events"
+        )
         self._open: sqlite3.Connection | None = None
         self.ended = False
 
@@ -73,7 +76,9 @@ class Spool:
     def forget(self, payloads: Iterable[Payload]) -> None:
         """Let go of what has been delivered or dropped."""
         with self._writing() as file:
-            file.executemany("DELETE FROM payloads WHERE id = ?", [(payload.id,) for payload in payloads])
+            file.executemany(
+                "DELETE FROM payloads WHERE id = ?", [(payload.id,) for payload in payloads]
+            )
 
     def refused(self) -> None:
         """Note that LaunchDarkly refuses the key of these events."""
@@ -86,7 +91,8 @@ class Spool:
         Args:
             room: how many bytes at most.
             max_age: in seconds.
-            one_at_least: when nothing fits, take one that does not: nothing else would ever empty its file.
+            one_at_least: when nothing fits, take one that does not: nothing else would ever empty
+                its file.
         """
         found: list[Payload] = []
         for log in self._folder.glob("*.events-*"):
@@ -99,7 +105,9 @@ class Spool:
         return found
 
     def pause(self) -> None:
-        """Before a fork: a connection must not be in two processes. The next write opens it again."""
+        """Before a fork: a connection must not be in two processes. The next write opens it
+        again.
+        """
         self._lock.acquire()
         self._close()
 
@@ -108,12 +116,16 @@ class Spool:
         self._lock.release()
 
     def end(self) -> None:
-        """Close; what is still inside is left for the next processor, in this process or another."""
+        """Close; what is still inside is left for the next processor, in this process or
+        another.
+        """
         with self._lock:
             self.ended = True
             if self._open is None:
                 return
-            kept = self._open.execute("SELECT (SELECT count(*) FROM payloads) + (SELECT count(*) FROM drafts)")
+            kept = self._open.execute(
+                "SELECT (SELECT count(*) FROM payloads) + (SELECT count(*) FROM drafts)"
+            )
             left = kept.fetchone()[0]
             self._close()
             if self._path.with_name(self._path.name + "-wal").exists():
@@ -165,14 +177,21 @@ class Spool:
                 broken = path.with_suffix(".broken")
                 path.replace(broken)
                 log_once(
-                    "spool_broken", "", f"a spool file could not be read; it is now {broken}, and its events are lost"
+                    "spool_broken",
+                    "",
+                    f"a spool file could not be read; it is now {broken}, and its events are lost",
                 )
             return []
         return found
 
-    def _taken(self, file: sqlite3.Connection, room: int, max_age: float, one_at_least: bool) -> list[Payload]:
+    def _taken(
+        self, file: sqlite3.Connection, room: int, max_age: float, one_at_least: bool
+    ) -> list[Payload]:
         file.executescript(_SCHEMA)  # its writer may have died before it had made the tables
-        origin, refused = file.execute("SELECT origin, refused FROM about").fetchone() or (self._origin, 0)
+        origin, refused = file.execute("SELECT origin, refused FROM about").fetchone() or (
+            self._origin,
+            0,
+        )
         horizon = time.time() - max_age
         with file:
             file.execute("DELETE FROM payloads WHERE sealed_at < ?", (horizon,))
@@ -185,7 +204,9 @@ class Spool:
         for payload in taken:
             payload.stored = True
         with file:  # in this order: killed in between, both files hold the same payload ids
-            file.executemany("DELETE FROM payloads WHERE id = ?", [(payload.id,) for payload in taken])
+            file.executemany(
+                "DELETE FROM payloads WHERE id = ?", [(payload.id,) for payload in taken]
+            )
         return taken
 
 
@@ -196,7 +217,8 @@ def _opened(path: Path) -> sqlite3.Connection:
     try:
         file.execute("PRAGMA locking_mode=EXCLUSIVE")
         file.execute("PRAGMA journal_mode=WAL")
-        # A commit survives `kill -9` without a sync; only a power cut may cost the last ones, and never the file.
+        # A commit survives `kill -9` without a sync; only a power cut may cost the last ones, and
+        # never the file.
         file.execute("PRAGMA synchronous=NORMAL")
         file.execute("BEGIN IMMEDIATE")
         file.commit()
@@ -207,14 +229,18 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 
 def _insert(file: sqlite3.Connection, payloads: Iterable[Payload]) -> None:
-    rows = [(one.id, one.body, one.events, one.custom, one.zipped, one.sealed_at) for one in payloads]
+    rows = [
+        (one.id, one.body, one.events, one.custom, one.zipped, one.sealed_at) for one in payloads
+    ]
     file.executemany("INSERT OR IGNORE INTO payloads VALUES (?, ?, ?, ?, ?, ?)", rows)
 
 
 def _payloads(file: sqlite3.Connection, room: int, one_at_least: bool) -> Iterator[Payload]:
     """The oldest that fit into *room*; one that does not holds up nobody behind it."""
     large = None
-    for row in file.execute("SELECT id, body, events, custom, zipped, sealed_at FROM payloads ORDER BY sealed_at"):
+    for row in file.execute(
+        "SELECT id, body, events, custom, zipped, sealed_at FROM payloads ORDER BY sealed_at"
+    ):
         payload = _payload(row)
         if len(payload.body) > room:
             large = large or payload
@@ -252,7 +278,9 @@ def _writer_lives(path: Path) -> bool:
 
 
 def _started(pid: int) -> str:
-    """When process *pid* started, so that a number used again is not taken for the same process; "" when it is dead."""
+    """When process *pid* started, so that a number used again is not taken for the same process; ""
+    when it is dead.
+    """
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:

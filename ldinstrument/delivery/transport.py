@@ -1,4 +1,6 @@
-"""One POST over the SDK's own connections. Anything with this `post` can take its place (tests, recorders)."""
+"""One POST over the SDK's own connections. Anything with this `post` can take its place (tests,
+recorders).
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ class Answer:
         headers: the answer's headers; `get` ignores case.
         seconds: how long it took.
         error: the kind of failure when nothing came back.
-        lost: the connection broke without a time-out, as a kept-alive one does that the server has closed.
+        lost: the connection broke without a time-out, as a kept-alive one does that the server has
+            closed.
     """
 
     __slots__ = ("error", "headers", "lost", "seconds", "status")
@@ -79,7 +82,9 @@ def transport_of(config: Any) -> Transport:
     pool = sdk.connection_pool(config, CONNECTIONS)
     place = urlsplit(config.events_uri)
     if pool.proxy is not None or place.scheme not in ("http", "https") or not place.hostname:
-        return PoolTransport(config, pool)  # what an odd address means is for the SDK's library to say
+        return PoolTransport(
+            config, pool
+        )  # what an odd address means is for the SDK's library to say
     from .wires import DirectTransport
 
     return DirectTransport(config, CONNECTIONS)
@@ -98,7 +103,9 @@ class PoolTransport:
 
         self._pool = pool
         self._url = config.events_uri
-        self._timeout = urllib3.Timeout(connect=config.http.connect_timeout, read=config.http.read_timeout)
+        self._timeout = urllib3.Timeout(
+            connect=config.http.connect_timeout, read=config.http.read_timeout
+        )
         self._lost = (urllib3.exceptions.ProtocolError, ConnectionError)
 
     def post(self, payload: Payload, headers: Mapping[str, str]) -> Answer:
@@ -106,12 +113,19 @@ class PoolTransport:
         started = time.monotonic()
         try:
             answer = self._pool.request(
-                "POST", self._url, body=payload.body, headers=headers, timeout=self._timeout, retries=False
+                "POST",
+                self._url,
+                body=payload.body,
+                headers=headers,
+                timeout=self._timeout,
+                retries=False,
             )
         except Exception as error:
             reason = getattr(error, "reason", None) or error
             seconds = time.monotonic() - started
-            return Answer(0, seconds=seconds, error=type(reason).__name__, lost=isinstance(error, self._lost))
+            return Answer(
+                0, seconds=seconds, error=type(reason).__name__, lost=isinstance(error, self._lost)
+            )
         return Answer(answer.status, answer.headers, time.monotonic() - started)
 
     def close(self) -> None:

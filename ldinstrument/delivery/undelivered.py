@@ -1,4 +1,6 @@
-"""Payloads whose event processor was closed before they were delivered; the next one for the same place adopts them."""
+"""Payloads whose event processor was closed before they were delivered; the next one for the same
+place adopts them.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ MOST_BYTES = 32 * 2**20
 class Orphanage:
     """What closed event processors left, by where it belongs.
 
-    Like a spool's files, what belongs to one environment is adopted for another only after LaunchDarkly had refused
-    the first one's key, as when `ldclient.set_config` brings the new key.
+    Like a spool's files, what belongs to one environment is adopted for another only after
+    LaunchDarkly had refused the first one's key, as when `ldclient.set_config` brings the new key.
     """
 
     def __init__(self) -> None:
@@ -26,7 +28,9 @@ class Orphanage:
     def __len__(self) -> int:
         return len(self._left)
 
-    def leave(self, origin: str, place: str, refused: bool, payloads: list[Payload]) -> list[Payload]:
+    def leave(
+        self, origin: str, place: str, refused: bool, payloads: list[Payload]
+    ) -> list[Payload]:
         """Keep *payloads*.
 
         Returns:

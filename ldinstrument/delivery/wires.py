@@ -1,7 +1,8 @@
-"""Kept-alive connections of our own: one write per request, and one deadline over all that the answer takes.
+"""Kept-alive connections of our own: one write per request, and one deadline over all that the
+answer takes.
 
-The SDK's urllib3 takes twice as long as `http.client` for a small POST, and bounds each read but never the whole: a
-server that drips its answer byte by byte holds it for ever.
+The SDK's urllib3 takes twice as long as `http.client` for a small POST, and bounds each read but
+never the whole: a server that drips its answer byte by byte holds it for ever.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ MOST_HINTS = 10
 class DirectTransport:
     """`http.client` without a proxy, with the time-outs and the CA of the SDK's configuration.
 
-    `post` may wait for as long as the configuration allows; `post_by` never waits beyond its deadline, and needs a
+    `post` may wait for as long as the configuration allows; `post_by` never waits beyond its
+    deadline, and needs a
     connection that is open already: nothing can interrupt the resolution of a name.
 
     Args:
@@ -67,7 +69,9 @@ class DirectTransport:
         """Whether `post_by` would find an open connection."""
         return bool(self._idle)
 
-    def post_by(self, payload: Payload, headers: Mapping[str, str], deadline: float) -> Answer | Outstanding | None:
+    def post_by(
+        self, payload: Payload, headers: Mapping[str, str], deadline: float
+    ) -> Answer | Outstanding | None:
         """Send once and wait until *deadline* (`time.monotonic`).
 
         Args:
@@ -76,7 +80,8 @@ class DirectTransport:
             deadline: when to return at the latest.
 
         Returns:
-            The answer; what is still to be waited for; or None when no connection was open and nothing was sent.
+            The answer; what is still to be waited for; or None when no connection was open and
+            nothing was sent.
         """
         began = time.monotonic()
         wire = self._warm()
@@ -107,7 +112,9 @@ class DirectTransport:
     def _place(self) -> http.client.HTTPConnection:
         if not self._secure:
             return http.client.HTTPConnection(self._host, self._port)
-        if self._tls is None:  # reading a CA bundle takes 15 ms, and not every client sends an event
+        if (
+            self._tls is None
+        ):  # reading a CA bundle takes 15 ms, and not every client sends an event
             self._tls = _tls_as_the_sdk(self._config)
         return http.client.HTTPSConnection(self._host, self._port, context=self._tls)
 
@@ -119,7 +126,9 @@ class DirectTransport:
             self._last_head = (headers, head)
         return head.filled(payload.id, len(payload.body))
 
-    def _send(self, wire: Wire, payload: Payload, headers: Mapping[str, str], until: float) -> Answer | None:
+    def _send(
+        self, wire: Wire, payload: Payload, headers: Mapping[str, str], until: float
+    ) -> Answer | None:
         began = time.monotonic()
         try:
             wire.ask(self._head(payload, headers), payload.body, until)
@@ -131,7 +140,9 @@ class DirectTransport:
         return None
 
     def _answer(self, wire: Wire, began: float, until: float, latest: float = 0.0) -> Answer | Any:
-        """Wait until *until*; somebody else may wait until *latest*, when that is later and nothing came yet."""
+        """Wait until *until*; somebody else may wait until *latest*, when that is later and nothing
+        came yet.
+        """
         try:
             status, headers = wire.answer(until)
         except BaseException as error:
@@ -264,7 +275,9 @@ class Wire:
 
 
 class _Bytes(io.RawIOBase):
-    """What has been *read* of a wire and what follows; each further read has only what is left of its time."""
+    """What has been *read* of a wire and what follows; each further read has only what is left of
+    its time.
+    """
 
     def __init__(self, wire: Wire, read: bytes) -> None:
         self._wire = wire
@@ -296,9 +309,11 @@ _PLAIN = re.compile(rb"HTTP/1\.1 (2\d\d) [^\r\n]*\r\n((?:[!-9;-~]+:[^\r\n]*\r\n)
 
 
 def plain_answer(read: bytes) -> tuple[int, Headers] | None:
-    """Status and headers of an answer that *read* holds whole, a 2xx without a body that keeps the connection.
+    """Status and headers of an answer that *read* holds whole, a 2xx without a body that keeps the
+    connection.
 
-    None for any other, which is for `http.client` to read: for this one it takes a quarter of a small flush.
+    None for any other, which is for `http.client` to read: for this one it takes a quarter of a
+        small flush.
     """
     found = _PLAIN.fullmatch(read)
     if found is None:
@@ -307,13 +322,18 @@ def plain_answer(read: bytes) -> tuple[int, Headers] | None:
     for line in found[2].decode("latin-1").split("\r\n")[:-1]:
         name, _, value = line.partition(":")
         headers[name.lower()] = value.strip()
-    if headers.get("content-length") != "0" or "connection" in headers or "transfer-encoding" in headers:
+    if (
+        headers.get("content-length") != "0"
+        or "connection" in headers
+        or "transfer-encoding" in headers
+    ):
         return None
     return int(found[1]), headers
 
 
 class Head:
-    """The head of a POST as `http.client` writes it, once per set of headers; each request fills in two values.
+    """The head of a POST as `http.client` writes it, once per set of headers; each request fills in
+    two values.
 
     Args:
         place: a connection to where it goes; it is not opened.
@@ -322,7 +342,9 @@ class Head:
         varying: the header whose value does not.
     """
 
-    def __init__(self, place: http.client.HTTPConnection, path: str, headers: Mapping[str, str], varying: str) -> None:
+    def __init__(
+        self, place: http.client.HTTPConnection, path: str, headers: Mapping[str, str], varying: str
+    ) -> None:
         written: list[bytes] = []
         place.send = written.append  # type: ignore[method-assign, assignment]
         place.request("POST", path, _LENGTH, {**headers, varying: _VALUE})

@@ -1,7 +1,8 @@
-"""The engine behind an event processor: a queue, one thread that seals, and a sender with a few that post, all daemons.
+"""The engine behind an event processor: a queue, one thread that seals, and a sender with a few
+that post, all daemons.
 
-Name resolution cannot be interrupted, so nobody but these threads opens a connection; whoever waits, waits for them, or
-for an answer on an open connection, with a deadline.
+Name resolution cannot be interrupted, so nobody but these threads opens a connection; whoever
+waits, waits for them, or for an answer on an open connection, with a deadline.
 """
 
 from __future__ import annotations
@@ -92,7 +93,9 @@ class Engine:
 
     def _begin(self) -> None:
         """Everything that a forked child needs afresh."""
-        self._lock = threading.RLock()  # re-entrant: a signal handler may flush what it has interrupted
+        self._lock = (
+            threading.RLock()
+        )  # re-entrant: a signal handler may flush what it has interrupted
         self._recorded: deque[Recorded] = deque()
         self._recorder = Recorder(self.config, self._recorded)
         self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -101,9 +104,13 @@ class Engine:
         self._drafts: list[str] = []
         self._sealing = False
         self._limbo: tuple[list[Recorded], list[str]] = ([], [])
-        self._chores = Chores(self.options.spool, origin_of(self.config.events_uri, self.config.sdk_key))
+        self._chores = Chores(
+            self.options.spool, origin_of(self.config.events_uri, self.config.sdk_key)
+        )
         self._verdicts = Verdicts()
-        self._sender = Sender(self.config, self.options, self._lock, self._chores, self._verdicts, self._answered)
+        self._sender = Sender(
+            self.config, self.options, self._lock, self._chores, self._verdicts, self._answered
+        )
         self._sealer_lock = threading.Lock()
         self._lost: deque[None] = deque()
         self._coordinator: threading.Thread | None = None
@@ -122,7 +129,8 @@ class Engine:
         """Queue *event*, or drop it by name; never waits unless `wait_when_full` allows it.
 
         Raises:
-            Exception: nothing of ours, only what leaves no room for the call itself; then nothing was queued.
+            Exception: nothing of ours, only what leaves no room for the call itself; then nothing
+                was queued.
         """
         if self._coordinator is None or self._pid != os.getpid():
             self.start()
@@ -134,7 +142,9 @@ class Engine:
             self._recorder.record(event, ours)
             try:
                 self._announce()
-            except Exception:  # such as a recursion that is too deep: it is queued, and found at the next interval
+            except (
+                Exception
+            ):  # such as a recursion that is too deep: it is queued, and found at the next interval
                 return
 
     def _announce(self) -> None:
@@ -168,7 +178,8 @@ class Engine:
             log_once(
                 reason,
                 "",
-                "events are tracked after client.close(): they are dropped, see stats().events.dropped; "
+                "events are tracked after client.close(): they are dropped, see "
+                "stats().events.dropped; "
                 "close the client when the program ends, and in AWS Lambda never",
             )
         if reason == "queue_full":
@@ -191,7 +202,9 @@ class Engine:
                 self._lost.append(None)
 
     def _count_lost(self) -> int:
-        """How many were lost on other threads since; appending is all that those may do without a lock."""
+        """How many were lost on other threads since; appending is all that those may do without a
+        lock.
+        """
         count = len(self._lost)
         for _ in range(count):
             self._lost.popleft()
@@ -240,10 +253,14 @@ class Engine:
         self._guarded(self._finish)
 
     def _rings(self, until: float) -> bool:
-        """Wait for the bell, the time *until*, or the opening of the gate; whether somebody wants things sealed."""
+        """Wait for the bell, the time *until*, or the opening of the gate; whether somebody wants
+        things sealed.
+        """
         with self._lock:
             opens = self._sender.ready_at()
-            if self._sender.backlog and opens > time.monotonic():  # an open gate is the posters' affair
+            if (
+                self._sender.backlog and opens > time.monotonic()
+            ):  # an open gate is the posters' affair
                 until = min(until, opens)
         try:
             seal = self._bell.get(timeout=max(0.0, until - time.monotonic()))
@@ -264,7 +281,9 @@ class Engine:
             log_internal_error("delivery", error)
 
     def _take(self) -> list[Recorded]:
-        """Everything recorded so far; until `_sealing` is over, no ticket may call itself sealed."""
+        """Everything recorded so far; until `_sealing` is over, no ticket may call itself
+        sealed.
+        """
         with self._lock:
             self._sealing = True
             taken: list[Recorded] = []
@@ -276,7 +295,9 @@ class Engine:
         return taken
 
     def _put_back(self) -> None:
-        """What was taken was not sealed: a signal handler raised. Whoever seals next finds it where it was."""
+        """What was taken was not sealed: a signal handler raised. Whoever seals next finds it where
+        it was.
+        """
         with self._lock:
             taken, joining = self._limbo
             self._recorded.extendleft(reversed(taken))
@@ -311,7 +332,9 @@ class Engine:
             self._seal_now()
 
     def _seal_here(self) -> list[Payload]:
-        """A few events only: seal them on the thread that waits for them, which saves waking another one first."""
+        """A few events only: seal them on the thread that waits for them, which saves waking
+        another one first.
+        """
         few = 0 < len(self._recorded) <= FEW and not self._recorder.large and not self._chores
         if few and self._sealer_lock.acquire(blocking=False):
             try:
@@ -377,7 +400,9 @@ class Engine:
         self._bell.put(False)
 
     def _adopt(self) -> None:
-        """Take over what closed processors of this process, or dead processes with our spool, left for our place."""
+        """Take over what closed processors of this process, or dead processes with our spool, left
+        for our place.
+        """
         self._adopting = False
         self._adopt_orphans()
         if not self._chores:
@@ -386,7 +411,9 @@ class Engine:
             backlog = self._sender.backlog
             room, idle = self.options.max_bytes - backlog.bytes, not backlog
         found: list[Payload] = []
-        self._chores.note(lambda spool: found.extend(spool.adopt(room, self.options.max_age, one_at_least=idle)))
+        self._chores.note(
+            lambda spool: found.extend(spool.adopt(room, self.options.max_age, one_at_least=idle))
+        )
         self._chores.do()
         ledger.emitted(sum(payload.custom for payload in found))
         self._receive(found)
@@ -406,11 +433,12 @@ class Engine:
 
     # -- waiting -----------------------------------------------------------------------------------
     def flush_here(self, deadline: float, counts: Counter[str]) -> list[Payload] | None:
-        """Seal and send on this thread, which waits anyway, what can be: few events, over an open connection.
+        """Seal and send on this thread, which waits anyway, what can be: few events, over an open
+        connection.
 
         Returns:
-            None when nothing is left to wait for: all is in *counts*, by state. Otherwise what the ticket that is
-            needed now has to cover besides what it finds.
+            None when nothing is left to wait for: all is in *counts*, by state. Otherwise what the
+            ticket that is needed now has to cover besides what it finds.
         """
         payloads: list[Payload] = []
         if self._pid == os.getpid() and not self.closed and self._sender.prompt():
@@ -419,15 +447,25 @@ class Engine:
                 self._sender.send_here(deadline)
         with self._lock:
             sender = self._sender
-            if self._recorded or self._drafts or self._sealing or sender.flying or sender.backlog or orphanage:
+            if (
+                self._recorded
+                or self._drafts
+                or self._sealing
+                or sender.flying
+                or sender.backlog
+                or orphanage
+            ):
                 return payloads
             for payload in payloads:
                 payload.count(counts)
             self._count_dropped(counts)
         return None
 
-    def open_ticket(self, wake: Callable[[], None], deadline: float, payloads: Iterable[Payload] = ()) -> Ticket:
-        """Ask for everything to be sent now; *wake* is called when there is nothing left to wait for.
+    def open_ticket(
+        self, wake: Callable[[], None], deadline: float, payloads: Iterable[Payload] = ()
+    ) -> Ticket:
+        """Ask for everything to be sent now; *wake* is called when there is nothing left to wait
+        for.
 
         Args:
             wake: must not wait.
@@ -461,7 +499,9 @@ class Engine:
         self._ring()
 
     def close_ticket(self, ticket: Ticket, counts: Counter[str]) -> None:
-        """Stop waiting; add the events of *ticket* to *counts* by state: `dropped` are those since the last ticket."""
+        """Stop waiting; add the events of *ticket* to *counts* by state: `dropped` are those since
+        the last ticket.
+        """
         with self._lock:
             if ticket in self._tickets:
                 self._tickets.remove(ticket)
@@ -489,19 +529,25 @@ class Engine:
         opens = float("inf") if self.closed else self._sender.ready_at()
         for ticket in [one for one in self._tickets if one.sealed]:
             left = ticket.unsettled()
-            if not left or (opens > ticket.deadline and all(payload.state != "flying" for payload in left)):
+            if not left or (
+                opens > ticket.deadline and all(payload.state != "flying" for payload in left)
+            ):
                 self._tickets.remove(ticket)
                 self._verdicts.note(ticket.release)
 
     def _unsealed(self) -> int:
         taken, joining = self._limbo
-        return tracked_among([*taken, *list(self._recorded)]) + custom_among([*joining, *self._drafts])
+        return tracked_among([*taken, *list(self._recorded)]) + custom_among(
+            [*joining, *self._drafts]
+        )
 
     # -- ending ------------------------------------------------------------------------------------
     def close(self, patience: float = 0.2) -> None:
-        """End the threads; what is still in the network ends by itself, what is left waits for another processor.
+        """End the threads; what is still in the network ends by itself, what is left waits for
+        another processor.
 
-        A coordinator that is busy for longer than *patience* seconds, at a slow disk perhaps, finishes by itself.
+        A coordinator that is busy for longer than *patience* seconds, at a slow disk perhaps,
+        finishes by itself.
         """
         self._renew()
         with self._lock:
@@ -513,7 +559,9 @@ class Engine:
             self._coordinator.join(patience)
 
     def _finish(self) -> None:
-        """The last work of the last one at work: what came since the last sealing, and what is left."""
+        """The last work of the last one at work: what came since the last sealing, and what is
+        left.
+        """
         self._seal_the_rest()
         with self._lock:
             self._sender.leave()
@@ -527,7 +575,9 @@ class Engine:
         orphanage.told()
 
     def _seal_the_rest(self) -> None:
-        """What came between the last flush and the end; a signal handler may have interrupted another sealing."""
+        """What came between the last flush and the end; a signal handler may have interrupted
+        another sealing.
+        """
         if self._sealer_lock.acquire(timeout=0.2):
             try:
                 self._guarded(self._seal_now)
@@ -540,7 +590,8 @@ class Engine:
             self._coordinator.join(timeout)
 
     def abandon(self) -> None:
-        """The client let go of its processor without `stop()`, as `postfork()` does; send what there is, and end.
+        """The client let go of its processor without `stop()`, as `postfork()` does; send what
+        there is, and end.
 
         A finaliser calls this: it takes no lock and does not wait.
         """

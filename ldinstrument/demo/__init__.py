@@ -1,4 +1,6 @@
-"""What `ldinstrument demo` (`make demo`) shows: real traffic, an instrumented program, a local LaunchDarkly."""
+"""What `ldinstrument demo` (`make demo`) shows: real traffic, an instrumented program, a local
+LaunchDarkly.
+"""
 
 from __future__ import annotations
 

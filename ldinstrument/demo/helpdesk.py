@@ -1,4 +1,5 @@
-"""The instrumented program of the demo: a help desk whose assistant answers in a short or a long voice.
+"""The instrumented program of the demo: a help desk whose assistant answers in a short or a long
+voice.
 
 Everything that a newcomer would write is in here; nothing in here knows that it is a demo.
 """
@@ -22,7 +23,9 @@ from ..sessions.recipes import track_conversion
 from ..tasks.decorators import track_task
 
 FLAG = "assistant-voice"
-SEARCH_HITS = Metric("assistant.search_hits", unit="articles", success_criteria="HigherThanBaseline")
+SEARCH_HITS = Metric(
+    "assistant.search_hits", unit="articles", success_criteria="HigherThanBaseline"
+)
 ANSWER_P95 = Metric(
     "assistant.answer.slow",
     unit="milliseconds",
@@ -70,7 +73,9 @@ def application(client: LDClient) -> Callable[..., Iterable[bytes]]:
     """The WSGI application; sessions come from the middleware around it."""
 
     def helpdesk(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        query = {name: values[0] for name, values in parse_qs(environ.get("QUERY_STRING", "")).items()}
+        query = {
+            name: values[0] for name, values in parse_qs(environ.get("QUERY_STRING", "")).items()
+        }
         visitor, question = query["visitor"], query["question"]
         chance = random.Random(f"{visitor}/{question}")
         voice = str(client.variation(FLAG, visitor_context(visitor), "short"))
@@ -90,7 +95,12 @@ def application(client: LDClient) -> Callable[..., Iterable[bytes]]:
 
 def visitor_context(visitor: str) -> Context:
     """The context that flags are evaluated with."""
-    return Context.builder(visitor).kind("user").set("plan", "pro" if visitor.endswith("7") else "free").build()
+    return (
+        Context.builder(visitor)
+        .kind("user")
+        .set("plan", "pro" if visitor.endswith("7") else "free")
+        .build()
+    )
 
 
 def context_of(environ: dict[str, Any]) -> str | None:
@@ -101,4 +111,8 @@ def context_of(environ: dict[str, Any]) -> str | None:
 
 def needed() -> list[Metric]:
     """The metrics that this program feeds."""
-    return [metric for metric in catalog if metric.key.startswith(("assistant.", "request.", "business."))]
+    return [
+        metric
+        for metric in catalog
+        if metric.key.startswith(("assistant.", "request.", "business."))
+    ]

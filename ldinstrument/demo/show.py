@@ -16,7 +16,9 @@ VISITORS = 120
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What the demo did and what LaunchDarkly made of it: `accounts` by voice, the read-out, the flush, the ledger."""
+    """What the demo did and what LaunchDarkly made of it: `accounts` by voice, the read-out, the
+    flush, the ledger.
+    """
 
     accounts: dict[str, Account]
     readout: Any
@@ -25,7 +27,9 @@ class Shown:
 
 
 def run(serve: bool = False, visitors: int = VISITORS) -> int:
-    """Show the demo on the terminal; with *serve*, stay up for browsing until Ctrl-C. Returns the exit code."""
+    """Show the demo on the terminal; with *serve*, stay up for browsing until Ctrl-C. Returns the
+    exit code.
+    """
     try:
         from rich.console import Console
 
@@ -49,7 +53,9 @@ def run(serve: bool = False, visitors: int = VISITORS) -> int:
 
 
 def play(launchdarkly: Any, visitors: int, advance: Callable[[], None] = lambda: None) -> Shown:
-    """Create the metrics, drive the traffic through the help desk with a real client, flush, and read out."""
+    """Create the metrics, drive the traffic through the help desk with a real client, flush, and
+    read out.
+    """
     from ldclient.client import LDClient
     from ldclient.config import Config
 
@@ -60,9 +66,13 @@ def play(launchdarkly: Any, visitors: int, advance: Callable[[], None] = lambda:
     from . import helpdesk
 
     address = dict.fromkeys(("base_uri", "events_uri", "stream_uri"), launchdarkly.url)
-    client = LDClient(Config("sdk-local", plugins=[Plugin()], event_processor_class=EventProcessor, **address))
+    client = LDClient(
+        Config("sdk-local", plugins=[Plugin()], event_processor_class=EventProcessor, **address)
+    )
     try:
-        application = SessionMiddleware(helpdesk.application(client), context=helpdesk.context_of, client=client)
+        application = SessionMiddleware(
+            helpdesk.application(client), context=helpdesk.context_of, client=client
+        )
         bootstrap(
             "default",
             catalog=helpdesk.needed(),

@@ -1,4 +1,6 @@
-"""Visitors of the demo: real HTTP requests, and an account of what they got, apart from all instrumentation."""
+"""Visitors of the demo: real HTTP requests, and an account of what they got, apart from all
+instrumentation.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ class _Quiet(WSGIRequestHandler):
 def served(application: Callable[..., Any]) -> Iterator[tuple[str, int]]:
     """Serve *application* on a free loopback port for the length of the block."""
     server = make_server("127.0.0.1", 0, application, server_class=_Server, handler_class=_Quiet)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+    )
     thread.start()
     try:
         yield "127.0.0.1", server.server_port
@@ -54,7 +58,9 @@ def served(application: Callable[..., Any]) -> Iterator[tuple[str, int]]:
         thread.join(5)
 
 
-def drive(address: tuple[str, int], visitors: int, progress: Callable[[], None]) -> dict[str, Account]:
+def drive(
+    address: tuple[str, int], visitors: int, progress: Callable[[], None]
+) -> dict[str, Account]:
     """Let *visitors* ask every question, a few at a time; returns the accounts by voice."""
     accounts: dict[str, Account] = {}
     lock = threading.Lock()
@@ -63,7 +69,9 @@ def drive(address: tuple[str, int], visitors: int, progress: Callable[[], None])
         for question in QUESTIONS:
             status, body = _ask(address, f"visitor-{number}", question)
             with lock:
-                _note(accounts.setdefault(body["voice"], Account()), f"visitor-{number}", status, body)
+                _note(
+                    accounts.setdefault(body["voice"], Account()), f"visitor-{number}", status, body
+                )
             progress()
 
     with ThreadPoolExecutor(8) as pool:

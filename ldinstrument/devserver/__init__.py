@@ -1,7 +1,8 @@
-"""A local LaunchDarkly: metrics API, event intake, flag delivery, read-out and a live page, on loopback.
+"""A local LaunchDarkly: metrics API, event intake, flag delivery, read-out and a live page, on
+loopback.
 
-It is made for development and for tests, and proves itself with LaunchDarkly's own clients. Nothing here loads a web
-framework until a server is started (`pip install 'ldinstrument[dev]'`).
+It is made for development and for tests, and proves itself with LaunchDarkly's own clients. Nothing
+here loads a web framework until a server is started (`pip install 'ldinstrument[dev]'`).
 
 ```python
 with LocalLaunchDarkly(flags=[experiment_flag("new-prompt", [False, True])]) as ld:

@@ -17,7 +17,13 @@ from .responses import Refused
 
 OVERRIDABLE = (b"PATCH", b"PUT", b"DELETE")
 PRIVATE = re.compile(r"/$|/dev(/|$)")
-CODES = {401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed", 413: "payload_too_large"}
+CODES = {
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "payload_too_large",
+}
 EXPOSED = ("Date", "ETag", "Location", "X-LD-EnvID", "X-Ratelimit-Global-Limit", "X-Ratelimit-Global-Remaining",
            "X-Ratelimit-Reset", "Retry-After")  # fmt: skip
 
@@ -41,12 +47,15 @@ async def _refused(request: Request, refused: Exception) -> JSONResponse:
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    refused = Refused(error.status_code, CODES.get(error.status_code, "invalid_request"), str(error.detail))
+    refused = Refused(
+        error.status_code, CODES.get(error.status_code, "invalid_request"), str(error.detail)
+    )
     return JSONResponse(refused.body(), status_code=error.status_code, headers=error.headers)
 
 
 class HostGuard:
-    """Refuses foreign `Host` headers: a page of the web whose name was rebound to 127.0.0.1 gets nothing.
+    """Refuses foreign `Host` headers: a page of the web whose name was rebound to 127.0.0.1 gets
+    nothing.
 
     A request that a browser sends from another origin to the page's own routes is refused too.
     """
@@ -65,7 +74,9 @@ class HostGuard:
                 return
             origin = headers.get(b"origin", b"").decode("latin-1")
             if origin and PRIVATE.match(scope["path"]) and origin.partition("://")[2] != host:
-                await _say(403, "The page's own routes answer no other origin", scope, receive, send)
+                await _say(
+                    403, "The page's own routes answer no other origin", scope, receive, send
+                )
                 return
         await self.app(scope, receive, send)
 
@@ -76,7 +87,9 @@ def _name(host: str) -> str:
 
 
 async def _say(status: int, message: str, scope: Any, receive: Any, send: Any) -> None:
-    await JSONResponse(Refused(status, "forbidden", message).body(), status_code=status)(scope, receive, send)
+    await JSONResponse(Refused(status, "forbidden", message).body(), status_code=status)(
+        scope, receive, send
+    )
 
 
 class MethodOverride:
@@ -87,7 +100,11 @@ class MethodOverride:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Pass a request on with the method it means."""
-        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith("/api/"):
+        if (
+            scope["type"] == "http"
+            and scope["method"] == "POST"
+            and scope["path"].startswith("/api/")
+        ):
             wanted = dict(scope["headers"]).get(b"x-http-method-override", b"").upper()
             if wanted in OVERRIDABLE:
                 scope = {**scope, "method": wanted.decode("ascii")}
@@ -100,7 +117,12 @@ class CrossOrigin:
     def __init__(self, app: Any):
         self.app = app
         self.open: Any = CORSMiddleware(
-            app, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"], expose_headers=EXPOSED, max_age=300
+            app,
+            allow_origins=["*"],
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED,
+            max_age=300,
         )
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

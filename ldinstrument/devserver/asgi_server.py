@@ -51,11 +51,15 @@ class Running:
             *self.browser.routes(),
             *self.page.routes(),
         ]
-        self.faults = FaultMiddleware(build(routes, local.allowed_hosts), local._faults, self._record_fault)
+        self.faults = FaultMiddleware(
+            build(routes, local.allowed_hosts), local._faults, self._record_fault
+        )
         self.server = _Server(_config(self.faults))
         self.server.before_shutdown = self._end_streams
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="ldinstrument-devserver", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, name="ldinstrument-devserver", daemon=True
+        )
 
     def start(self, timeout: float) -> None:
         """Serve in the thread; return when connections are accepted.
@@ -101,11 +105,15 @@ class Running:
         if self.faults.stopping is not None:
             self.faults.stopping.set()
 
-    async def _record_fault(self, path: str, headers: dict[str, str], body: bytes, status: int, label: str) -> None:
+    async def _record_fault(
+        self, path: str, headers: dict[str, str], body: bytes, status: int, label: str
+    ) -> None:
         if is_intake(path):
             await self.work.run(self._keep_fault, path, headers, body, status, label)
 
-    def _keep_fault(self, path: str, headers: dict[str, str], body: bytes, status: int, label: str) -> None:
+    def _keep_fault(
+        self, path: str, headers: dict[str, str], body: bytes, status: int, label: str
+    ) -> None:
         self.work.store.record(faulted_post(path, headers, body, status, label))
 
 
@@ -127,7 +135,9 @@ def _config(app: Any) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that says when it is up, hears at once when it is to end, and ends the streams before it waits."""
+    """uvicorn that says when it is up, hears at once when it is to end, and ends the streams before
+    it waits.
+    """
 
     def __init__(self, config: uvicorn.Config):
         super().__init__(config)

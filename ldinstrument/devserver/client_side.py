@@ -1,4 +1,6 @@
-"""Flag delivery to browsers and phones: evaluated here, by LaunchDarkly's own evaluator, for one context."""
+"""Flag delivery to browsers and phones: evaluated here, by LaunchDarkly's own evaluator, for one
+context.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from .work import Work
 
 
 class Evaluations:
-    """What every flag is for one context, computed by an `LDClient` that has no network and sends no events."""
+    """What every flag is for one context, computed by an `LDClient` that has no network and sends
+    no events.
+    """
 
     def __init__(self, flags: Flags):
         self.flags = flags
@@ -56,7 +60,8 @@ class Evaluations:
             in_memory: Any = InMemoryFeatureStore  # the SDK leaves it untyped
             self._store = in_memory()
             self._client = LDClient(
-                Config("sdk-local", feature_store=self._store, use_ldd=True, send_events=False), start_wait=0
+                Config("sdk-local", feature_store=self._store, use_ldd=True, send_events=False),
+                start_wait=0,
             )
         version = self.flags.version()
         if version != self._version:
@@ -73,7 +78,9 @@ class Evaluations:
 
 
 def _evaluation(value: Any, about: Document) -> Document:
-    """One flag as client-side SDKs want it; in an experiment they must send the event and its reason."""
+    """One flag as client-side SDKs want it; in an experiment they must send the event and its
+    reason.
+    """
     reason = about.get("reason") or {}
     experiment = reason.get("inExperiment") is True
     found = {
@@ -121,7 +128,9 @@ class BrowserDelivery:
 
     async def _stream(self, request: Request) -> Response:
         context = await self._context(request)
-        await self.work.run(self.evaluations.of, context)  # refuse what is no context while there is a status to say it
+        await self.work.run(
+            self.evaluations.of, context
+        )  # refuse what is no context while there is a status to say it
         return event_stream(self._messages(context))
 
     async def _messages(self, context: Document) -> AsyncIterator[bytes]:
@@ -139,7 +148,9 @@ class BrowserDelivery:
         return sse("patch", {"key": change["key"], **evaluation}) if evaluation else b":\n\n"
 
     async def _context(self, request: Request) -> Document:
-        """The context of a request, from its address or its body; the credential is checked on the way."""
+        """The context of a request, from its address or its body; the credential is checked on the
+        way.
+        """
         if "env" in request.path_params:
             self.intake.check_environment(request.path_params["env"])
         else:

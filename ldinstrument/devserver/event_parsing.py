@@ -1,4 +1,6 @@
-"""From the bytes of a POST to rows: JSON as strict as LaunchDarkly's, and what of each event the read-out needs."""
+"""From the bytes of a POST to rows: JSON as strict as LaunchDarkly's, and what of each event the
+read-out needs.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ BIGGEST = 2**63 - 1
 
 
 def unpacked(body: bytes, encoding: str) -> bytes:
-    """The body without its content encoding (gzip or none), bounded so that a small bomb cannot fill the memory.
+    """The body without its content encoding (gzip or none), bounded so that a small bomb cannot
+    fill the memory.
 
     Raises:
         Refused: broken gzip or an encoding that the intake does not know (400).
@@ -37,7 +40,8 @@ def unpacked(body: bytes, encoding: str) -> bytes:
 
 
 def split_array(body: bytes) -> list[tuple[Any, str]]:
-    """The items of a JSON array, each with its own text, so that an event is kept exactly as it was sent.
+    """The items of a JSON array, each with its own text, so that an event is kept exactly as it was
+    sent.
 
     Raises:
         Refused: empty, not JSON, or not an array (400).
@@ -97,8 +101,9 @@ def single(body: bytes) -> list[tuple[Any, str]]:
 
 
 def rows_of(items: list[tuple[Any, str]], received: int) -> Batch:
-    """The rows of a batch. Items that are no events (no object, no kind) are left out, as an intake that accepts
-    whatever is well-formed would; everything else is kept, with strange values as they are.
+    """The rows of a batch. Items that are no events (no object, no kind) are left out, as an intake
+    that accepts whatever is well-formed would; everything else is kept, with strange values as they
+    are.
     """
     batch = Batch()
     for event, text in items:
@@ -108,7 +113,10 @@ def rows_of(items: list[tuple[Any, str]], received: int) -> Batch:
 
 
 def _add(batch: Batch, event: Document, text: str, received: int) -> None:
-    kind, created = event["kind"], _whole(event.get("creationDate", event.get("startDate")), received)
+    kind, created = (
+        event["kind"],
+        _whole(event.get("creationDate", event.get("startDate")), received),
+    )
     key = _text(event.get("key"))
     index = len(batch.events)
     batch.events.append((_text(kind), key, created, _text(text)))
@@ -148,7 +156,8 @@ def _variation_text(value: Any) -> str:
 def units_of(event: Mapping[str, Any]) -> dict[str, str]:
     """The analysis units of an event: context kind to context key.
 
-    Reads `context` (single or multi), the older `contextKeys`, and `user` of the SDKs before contexts.
+    Reads `context` (single or multi), the older `contextKeys`, and `user` of the SDKs before
+    contexts.
     """
     context = event.get("context")
     if isinstance(context, dict):
@@ -164,7 +173,11 @@ def units_of(event: Mapping[str, Any]) -> dict[str, str]:
 def _units_of_context(context: Document) -> dict[str, str]:
     if context.get("kind") != "multi":
         kind = context.get("kind", "user")
-        return {_text(kind): _text(context.get("key"))} if _is_key(context.get("key")) and isinstance(kind, str) else {}
+        return (
+            {_text(kind): _text(context.get("key"))}
+            if _is_key(context.get("key")) and isinstance(kind, str)
+            else {}
+        )
     parts = {kind: part.get("key") for kind, part in context.items() if isinstance(part, dict)}
     return {_text(kind): _text(key) for kind, key in parts.items() if _is_key(key)}
 
@@ -174,7 +187,9 @@ def _is_key(key: Any) -> bool:
 
 
 def number(value: Any) -> float | None:
-    """A finite number as a float; None for everything else: LaunchDarkly cannot analyse a string or a boolean."""
+    """A finite number as a float; None for everything else: LaunchDarkly cannot analyse a string or
+    a boolean.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
@@ -190,7 +205,9 @@ def _whole(value: Any, otherwise: int) -> int:
 
 
 def _text(value: Any) -> str:
-    """A string that SQLite can hold: a lone surrogate, which JSON allows, becomes a question mark."""
+    """A string that SQLite can hold: a lone surrogate, which JSON allows, becomes a question
+    mark.
+    """
     if not isinstance(value, str):
         return ""
     try:

@@ -1,4 +1,6 @@
-"""Experiments and flag statuses, read-only: what the flags and the evaluations of the one environment amount to."""
+"""Experiments and flag statuses, read-only: what the flags and the evaluations of the one
+environment amount to.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ SELECT max(json_extract(body, '$.endDate')) FROM events
 
 
 class ExperimentsAPI:
-    """The REST routes about experiments: one per flag that randomizes, running while the flag is on."""
+    """The REST routes about experiments: one per flag that randomizes, running while the flag is
+    on.
+    """
 
     def __init__(self, calls: RestCalls, metrics: Metrics):
         self.calls = calls
@@ -68,7 +72,9 @@ class ExperimentsAPI:
             "createdAt": 0,
             "startedAt": 0,
             "randomizationUnit": kind,
-            "flags": {flag["key"]: {"_links": {"self": link(f"/api/v2/flags/{project}/{flag['key']}")}}},
+            "flags": {
+                flag["key"]: {"_links": {"self": link(f"/api/v2/flags/{project}/{flag['key']}")}}
+            },
             "metrics": counted,
             **({"primaryMetric": counted[0]} if counted else {}),
         }
@@ -78,7 +84,11 @@ class ExperimentsAPI:
             metric = self.store.document("metric", project, key)
             if metric is not None:
                 kept = {name: metric[name] for name in ("key", "name", "kind", "_versionId")}
-                yield {**kept, "isGroup": False, "_links": {"self": link(f"/api/v2/metrics/{project}/{key}")}}
+                yield {
+                    **kept,
+                    "isGroup": False,
+                    "_links": {"self": link(f"/api/v2/metrics/{project}/{key}")},
+                }
 
     def _status(self, request: Request, body: Any) -> Response:
         project, flag = self._flag(request)
@@ -86,10 +96,15 @@ class ExperimentsAPI:
         path = f"/api/v2/flag-statuses/{project}/{environment}/{flag['key']}"
         asked = [self.store.rows(sql, (flag["key"],))[0][0] for sql in (_EVALUATED, _SUMMED)]
         moments = [int(moment) for moment in asked if moment is not None]
-        found: Document = {"name": _name(max(moments, default=None)), "_links": {"self": link(path)}}
+        found: Document = {
+            "name": _name(max(moments, default=None)),
+            "_links": {"self": link(path)},
+        }
         if moments:
             moment = datetime.datetime.fromtimestamp(max(moments) / 1000, datetime.timezone.utc)
-            found["lastRequested"] = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            found["lastRequested"] = moment.isoformat(timespec="milliseconds").replace(
+                "+00:00", "Z"
+            )
         return JSONResponse(found)
 
 

@@ -1,4 +1,6 @@
-"""Faults on purpose: a status, a delay, a cut connection or a half answer, for the requests that a test names."""
+"""Faults on purpose: a status, a delay, a cut connection or a half answer, for the requests that a
+test names.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,15 @@ class Fault:
         headers: response headers.
         body: response body.
         delay: seconds to wait before the answer.
-        drop: cut the connection instead of answering, after the request was read; `"early"` cuts before its body is.
+        drop: cut the connection instead of answering, after the request was read; `"early"` cuts
+            before its body is.
         truncate: send the headers and half of the body, then cut.
-        after: let the server do its work first (the events are kept), then spoil the answer; not for streams, whose
-            answer has no end.
+        after: let the server do its work first (the events are kept), then spoil the answer; not
+            for streams, whose answer has no end.
         method: only this HTTP method.
         skip: let this many matching requests pass first.
-        when: called with method, path, headers (lower case) and body; only requests for which it is true are hit.
+        when: called with method, path, headers (lower case) and body; only requests for which it is
+            true are hit.
     """
 
     route: str
@@ -61,7 +65,9 @@ class Fault:
 
 
 class Faults:
-    """The faults of a server: the first that matches a request is taken; usable from every thread."""
+    """The faults of a server: the first that matches a request is taken; usable from every
+    thread.
+    """
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
@@ -83,11 +89,15 @@ class Faults:
         return any(fault.matches(method, path) for fault in tuple(self._faults))
 
     def take(self, method: str, path: str, headers: Headers, body: bytes | None) -> Fault | None:
-        """The fault for this request, its use counted. `body=None` asks for those that do not need one."""
+        """The fault for this request, its use counted. `body=None` asks for those that do not need
+        one.
+        """
         with self._lock:
             for fault in self._faults:
                 if (body is None) == (fault.drop == "early") and fault.matches(method, path):
-                    if fault.when is not None and not fault.when(method, path, headers, body or b""):
+                    if fault.when is not None and not fault.when(
+                        method, path, headers, body or b""
+                    ):
                         continue
                     if fault.skip > 0:
                         fault.skip -= 1
@@ -104,12 +114,14 @@ OnFault = Callable[[str, dict[str, str], bytes, int, str], Any]
 
 
 class FaultMiddleware:
-    """ASGI: applies the faults in front of the application, outermost, where the connection itself is at hand.
+    """ASGI: applies the faults in front of the application, outermost, where the connection itself
+    is at hand.
 
     Args:
         app: what is spoilt.
         faults: what to do.
-        record: told of each request that a fault answered: path, headers, body, status (0: none), label.
+        record: told of each request that a fault answered: path, headers, body, status (0: none),
+            label.
     """
 
     def __init__(self, app: Any, faults: Faults, record: OnFault):
@@ -119,7 +131,9 @@ class FaultMiddleware:
         self.stopping: asyncio.Event | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or do what a fault says; a client that leaves in the middle of its body is no error."""
+        """Pass a request on, or do what a fault says; a client that leaves in the middle of its
+        body is no error.
+        """
         from starlette.requests import ClientDisconnect
 
         try:
@@ -131,7 +145,10 @@ class FaultMiddleware:
         if scope["type"] != "http" or not self.faults.wanted(scope["method"], scope["path"]):
             await self.app(scope, receive, send)
             return
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in scope["headers"]
+        }
         early = self.faults.take(scope["method"], scope["path"], headers, None)
         body = b"" if early else await _read(receive)
         fault = early or self.faults.take(scope["method"], scope["path"], headers, body)
@@ -143,7 +160,13 @@ class FaultMiddleware:
             if await self._pause(fault.delay, send):
                 await self.app(scope, _again(body, receive), send)
         else:
-            await self.record(scope["path"], headers, body, 0 if fault.drop else fault.status or 200, fault.label())
+            await self.record(
+                scope["path"],
+                headers,
+                body,
+                0 if fault.drop else fault.status or 200,
+                fault.label(),
+            )
             await self._answer(fault, send, Answer())
 
     async def _spoil_after(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
@@ -170,9 +193,17 @@ class FaultMiddleware:
             _cut(send)
             return
         answer.spoil(fault)
-        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        await send(
+            {"type": "http.response.start", "status": answer.status, "headers": answer.headers}
+        )
         if fault.truncate:
-            await send({"type": "http.response.body", "body": answer.body[: len(answer.body) // 2], "more_body": True})
+            await send(
+                {
+                    "type": "http.response.body",
+                    "body": answer.body[: len(answer.body) // 2],
+                    "more_body": True,
+                }
+            )
             await asyncio.sleep(0.01)  # let the half answer leave before the connection is cut
             _cut(send)
         else:
@@ -195,13 +226,18 @@ class Answer:
             self.body += message.get("body", b"")
 
     def spoil(self, fault: Fault) -> None:
-        """Replace status and body where the fault names them; a truncated answer promises more than it brings."""
+        """Replace status and body where the fault names them; a truncated answer promises more than
+        it brings.
+        """
         if fault.status is not None:
             self.status, self.headers, self.body = fault.status, [], b""
         if fault.body:
             self.body = fault.body.encode() if isinstance(fault.body, str) else fault.body
         kept = [pair for pair in self.headers if pair[0].lower() != b"content-length"]
-        self.headers = [*kept, *((name.lower().encode(), value.encode()) for name, value in fault.headers.items())]
+        self.headers = [
+            *kept,
+            *((name.lower().encode(), value.encode()) for name, value in fault.headers.items()),
+        ]
         if self.status not in (204, 304):
             length = len(self.body) or (2 if fault.truncate else 0)
             self.headers.append((b"content-length", str(length).encode()))
@@ -210,7 +246,8 @@ class Answer:
 def _cut(send: Send) -> None:
     """Abort the TCP connection.
 
-    uvicorn's `send` is a method of the cycle that holds the transport; ASGI itself has no word for "no answer at all".
+    uvicorn's `send` is a method of the cycle that holds the transport; ASGI itself has no word for
+    "no answer at all".
     """
     transport = getattr(getattr(send, "__self__", None), "transport", None)
     if transport is None:

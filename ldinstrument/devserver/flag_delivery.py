@@ -114,7 +114,9 @@ class Delivery:
         return event_stream(self._messages(flags_only=True))
 
     async def _messages(self, *, flags_only: bool = False) -> AsyncIterator[bytes]:
-        """Subscribe first, then read: a change in between is sent twice rather than never; SDKs go by its version."""
+        """Subscribe first, then read: a change in between is sent twice rather than never; SDKs go
+        by its version.
+        """
         with self._hub().subscription() as changes:
             content = await self.work.run(self.everything)
             prefix = "" if flags_only else "/flags"
@@ -139,12 +141,18 @@ class Delivery:
     async def _poll(self, request: Request) -> Response:
         self.intake.check_key(request)
         messages = await self.work.run(self._changeset, request.query_params.get("basis", ""))
-        return with_etag(request, {"events": [{"event": event, "data": data} for event, data in messages]})
+        return with_etag(
+            request, {"events": [{"event": event, "data": data} for event, data in messages]}
+        )
 
     def _changeset(self, basis: str) -> list[tuple[str, dict[str, Any]]]:
         """What an FDv2 client with this basis has to hear: nothing, or everything."""
         version = self.flags.version()
-        return list(_v2_full(self.flags.all(), version) if basis != _state(version) else _v2_nothing(version))
+        return list(
+            _v2_full(self.flags.all(), version)
+            if basis != _state(version)
+            else _v2_nothing(version)
+        )
 
     async def _stream_v2(self, request: Request) -> Response:
         self.intake.check_key(request)
@@ -160,7 +168,9 @@ class Delivery:
 
 
 def event_stream(messages: AsyncIterator[bytes]) -> Response:
-    """Server-sent events; without a length, so that the server sends them in chunks, which the Python SDK needs."""
+    """Server-sent events; without a length, so that the server sends them in chunks, which the
+    Python SDK needs.
+    """
     return StreamingResponse(messages, media_type="text/event-stream", headers=HEADERS)
 
 
@@ -186,7 +196,12 @@ def _state(version: int) -> str:
 
 
 def _intent(code: str, version: int) -> tuple[str, dict[str, Any]]:
-    payload = {"id": "ldinstrument", "target": version, "intentCode": code, "reason": "payload-missing"}
+    payload = {
+        "id": "ldinstrument",
+        "target": version,
+        "intentCode": code,
+        "reason": "payload-missing",
+    }
     return "server-intent", {"payloads": [payload]}
 
 
@@ -195,14 +210,21 @@ def _transferred(version: int) -> tuple[str, dict[str, Any]]:
 
 
 def _put_object(flag: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    return "put-object", {"version": flag["version"], "kind": "flag", "key": flag["key"], "object": flag}
+    return "put-object", {
+        "version": flag["version"],
+        "kind": "flag",
+        "key": flag["key"],
+        "object": flag,
+    }
 
 
 def _v2_nothing(version: int) -> Iterator[tuple[str, dict[str, Any]]]:
     yield _intent("none", version)
 
 
-def _v2_full(flags: dict[str, dict[str, Any]], version: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def _v2_full(
+    flags: dict[str, dict[str, Any]], version: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
     yield _intent("xfer-full", version)
     yield from map(_put_object, flags.values())
     yield _transferred(version)
@@ -212,7 +234,13 @@ def _v2_message(verb: str, change: dict[str, Any], version: int) -> bytes:
     if verb == "put":
         changed = _put_object(change)
     elif verb == "delete":
-        changed = ("delete-object", {"version": change["version"], "kind": "flag", "key": change["key"]})
+        changed = (
+            "delete-object",
+            {"version": change["version"], "kind": "flag", "key": change["key"]},
+        )
     else:
         return sse("heart-beat", {})
-    return b"".join(sse(*message) for message in (_intent("xfer-changes", version), changed, _transferred(version)))
+    return b"".join(
+        sse(*message)
+        for message in (_intent("xfer-changes", version), changed, _transferred(version))
+    )

@@ -22,7 +22,8 @@ def experiment_flag(
     seed: int | None = None,
     metrics: Sequence[str] = (),
 ) -> Document:
-    """A flag whose fallthrough is an experiment, so that its evaluations are exposures (`reason.inExperiment`).
+    """A flag whose fallthrough is an experiment, so that its evaluations are exposures
+    (`reason.inExperiment`).
 
     Args:
         key: the flag key.
@@ -30,7 +31,8 @@ def experiment_flag(
         context_kind: the randomization unit.
         weights: shares of the traffic in any scale, one per variation; equal without.
         seed: of the bucketing; derived from the key without, so that a run can be repeated.
-        metrics: keys of metrics that this experiment measures; they count as used by it (`experimentCount`).
+        metrics: keys of metrics that this experiment measures; they count as used by it
+            (`experimentCount`).
 
     Returns:
         The flag in LaunchDarkly's SDK format, for `set_flag` and `LocalLaunchDarkly(flags=[...])`.
@@ -42,14 +44,18 @@ def experiment_flag(
         "kind": "experiment",
         "contextKind": context_kind,
         "seed": zlib.crc32(key.encode()) % 100_000 if seed is None else seed,
-        "variations": [{"variation": i, "weight": weight} for i, weight in enumerate(_scaled(shares))],
+        "variations": [
+            {"variation": i, "weight": weight} for i, weight in enumerate(_scaled(shares))
+        ],
     }
     flag = simple_flag(key, variations)
     flag |= {"fallthrough": {"rollout": rollout}, "trackEventsFallthrough": True}
     return flag | ({"experimentMetrics": list(metrics)} if metrics else {})
 
 
-def simple_flag(key: str, variations: Sequence[Any] = (False, True), serve: int = 0, *, on: bool = True) -> Document:
+def simple_flag(
+    key: str, variations: Sequence[Any] = (False, True), serve: int = 0, *, on: bool = True
+) -> Document:
     """A flag that serves one variation to everybody; no experiment."""
     return {
         "key": key,
@@ -79,7 +85,8 @@ def _scaled(shares: Sequence[float]) -> list[int]:
 
 
 def read_flags(path: str | Path) -> list[Document]:
-    """Flags from a JSON file: a list of flags, or `{"flags": {key: flag}}` as LaunchDarkly's own file data has it.
+    """Flags from a JSON file: a list of flags, or `{"flags": {key: flag}}` as LaunchDarkly's own
+    file data has it.
 
     Raises:
         ValueError: the file is not that; the message names it.
@@ -87,16 +94,26 @@ def read_flags(path: str | Path) -> list[Document]:
     content = json.loads(Path(path).read_text(encoding="utf-8"))
     found = content.get("flags") if isinstance(content, dict) else content
     flags = list(found.values()) if isinstance(found, dict) else found
-    if not isinstance(flags, list) or not all(isinstance(flag, dict) and flag.get("key") for flag in flags):
-        raise ValueError(f'{path}: expected a list of flags or {{"flags": {{key: flag}}}}, each flag with a "key"')
-    return [simple_flag(flag["key"], flag.get("variations", (False, True))) | flag for flag in flags]
+    if not isinstance(flags, list) or not all(
+        isinstance(flag, dict) and flag.get("key") for flag in flags
+    ):
+        raise ValueError(
+            f'{path}: expected a list of flags or {{"flags": {{key: flag}}}}, each flag with a "key"'
+        )
+    return [
+        simple_flag(flag["key"], flag.get("variations", (False, True))) | flag for flag in flags
+    ]
 
 
 def randomization_kinds(flag: Document) -> list[str]:
     """The context kinds that this flag's experiments randomise by."""
     places = [flag.get("fallthrough"), *(flag.get("rules") or [])]
     rollouts = [place.get("rollout") for place in places if isinstance(place, dict)]
-    found = [r.get("contextKind") or "user" for r in rollouts if isinstance(r, dict) and r.get("kind") == "experiment"]
+    found = [
+        r.get("contextKind") or "user"
+        for r in rollouts
+        if isinstance(r, dict) and r.get("kind") == "experiment"
+    ]
     return list(dict.fromkeys(found))
 
 
@@ -108,7 +125,11 @@ class Flags:
 
     def all(self) -> dict[str, Document]:
         """Flags by key, as the SDKs get them."""
-        return {flag["key"]: _delivered(flag) for flag in self.store.documents("flag") if not flag.get("deleted")}
+        return {
+            flag["key"]: _delivered(flag)
+            for flag in self.store.documents("flag")
+            if not flag.get("deleted")
+        }
 
     def version(self) -> int:
         """A number that grows with every change of any flag."""
@@ -124,7 +145,9 @@ class Flags:
             return _delivered(stored)
 
     def delete(self, key: str) -> int | None:
-        """Delete a flag; a tombstone keeps the version growing. The version, or None when there is no such flag."""
+        """Delete a flag; a tombstone keeps the version growing. The version, or None when there is
+        no such flag.
+        """
         with self.store.locked():
             known = self.store.document("flag", "", key)
             if known is None or known.get("deleted"):
@@ -139,7 +162,9 @@ class Flags:
         return known is not None and {**known, "version": 0} == {**flag, "version": 0}
 
     def add_missing(self, flags: Iterable[Document]) -> None:
-        """Put the flags of a start: those that a database holds already with the same content keep their version."""
+        """Put the flags of a start: those that a database holds already with the same content keep
+        their version.
+        """
         for flag in flags:
             if not self.same(flag):
                 self.set(flag)

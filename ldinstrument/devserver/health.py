@@ -1,4 +1,6 @@
-"""Why a metric is empty: LaunchDarkly's three metric health checks, and what only a local server can see."""
+"""Why a metric is empty: LaunchDarkly's three metric health checks, and what only a local server
+can see.
+"""
 
 from __future__ import annotations
 
@@ -37,14 +39,17 @@ def findings(store: Store, project: str | None = None) -> list[Finding]:
         projects = [project] if project is not None else store.projects("metric")
         metrics = [metric for place in projects for metric in store.documents("metric", place)]
         seen = {
-            key: (events, valued) for key, events, valued in store.rows("SELECT key, events, valued FROM event_keys")
+            key: (events, valued)
+            for key, events, valued in store.rows("SELECT key, events, valued FROM event_keys")
         }
         custom = [metric for metric in metrics if metric["kind"] == "custom"]
         checked = [finding for metric in custom for finding in _of_metric(store, metric, seen)]
         return [*checked, *_undeclared(custom, seen)]
 
 
-def _of_metric(store: Store, metric: Document, seen: dict[str, tuple[int, int]]) -> Iterator[Finding]:
+def _of_metric(
+    store: Store, metric: Document, seen: dict[str, tuple[int, int]]
+) -> Iterator[Finding]:
     subject, key = metric["key"], metric["eventKey"]
     events, valued = seen.get(key, (0, 0))
     if not events:
@@ -53,13 +58,20 @@ def _of_metric(store: Store, metric: Document, seen: dict[str, tuple[int, int]])
     yield Finding(subject, "event receipt", True, f"{events} events")
     yield _unit_check(store, metric, events)
     if measure_of(metric) == "value":
-        yield Finding(subject, "numeric value", valued == events, f"{valued} of {events} events carry a number")
+        yield Finding(
+            subject,
+            "numeric value",
+            valued == events,
+            f"{valued} of {events} events carry a number",
+        )
     yield _exposure_check(store, metric)
 
 
 def _nothing_received(key: str, seen: dict[str, tuple[int, int]]) -> str:
     similar = [other for other in seen if other.lower() == key.lower()]
-    return f"no event {key!r}" + (f", but {similar[0]!r}: event keys are case-sensitive" if similar else "")
+    return f"no event {key!r}" + (
+        f", but {similar[0]!r}: event keys are case-sensitive" if similar else ""
+    )
 
 
 def _unit_check(store: Store, metric: Document, events: int) -> Finding:
@@ -85,14 +97,20 @@ def _exposure_check(store: Store, metric: Document) -> Finding:
     """Events of units that no experiment saw, or only later, count for nothing."""
     kinds = metric["analysisUnits"]
     marks = ", ".join("?" * len(kinds))
-    units, exposed, after, events = store.rows(EXPOSED.replace("{marks}", marks), (metric["eventKey"], *kinds))[0]
+    units, exposed, after, events = store.rows(
+        EXPOSED.replace("{marks}", marks), (metric["eventKey"], *kinds)
+    )[0]
     detail = f"{exposed} of {units} units with events were exposed to an experiment, {after} before their last event"
     if not exposed:
         sql = f"SELECT count(DISTINCT kind || ':' || unit) FROM exposures WHERE kind IN ({marks})"  # noqa: S608 - marks
         others = store.rows(sql, tuple(kinds))[0][0]
-        detail += f"; {others} other units were exposed" if others else "; nobody was exposed at all"
+        detail += (
+            f"; {others} other units were exposed" if others else "; nobody was exposed at all"
+        )
         if units == events > FEW:
-            detail += "; each event came with a context key of its own, as if made anew in each call"
+            detail += (
+                "; each event came with a context key of its own, as if made anew in each call"
+            )
     return Finding(metric["key"], "exposure", after > 0, detail)
 
 

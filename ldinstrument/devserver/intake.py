@@ -45,8 +45,8 @@ class Intake:
 
     Args:
         work: where the database work is done.
-        access: SDK keys and client-side ids (None accepts all that are not empty), REST tokens for the import API, and
-            the size above which a body is answered with 413.
+        access: SDK keys and client-side ids (None accepts all that are not empty), REST tokens for
+            the import API, and the size above which a body is answered with 413.
     """
 
     def __init__(self, work: Work, access: Access):
@@ -55,15 +55,23 @@ class Intake:
 
     def routes(self) -> list[Route]:
         """The routes of launchdarkly.md section 2.1."""
-        routes = [Route(path, self._keyed, methods=["POST"]) for path in (*SERVER_ROUTES, *MOBILE_ROUTES)]
+        routes = [
+            Route(path, self._keyed, methods=["POST"]) for path in (*SERVER_ROUTES, *MOBILE_ROUTES)
+        ]
         routes += [Route(path, self._browser, methods=["POST"]) for path in BROWSER_ROUTES]
-        return [*routes, Route(IMPORT_ROUTE, self._import, methods=["POST"]), Route("/a/{image}", self._pixel)]
+        return [
+            *routes,
+            Route(IMPORT_ROUTE, self._import, methods=["POST"]),
+            Route("/a/{image}", self._pixel),
+        ]
 
     async def _keyed(self, request: Request) -> Response:
         return await self._receive(request, lambda: self.check_key(request))
 
     async def _browser(self, request: Request) -> Response:
-        return await self._receive(request, lambda: self.check_environment(request.path_params["env"]))
+        return await self._receive(
+            request, lambda: self.check_environment(request.path_params["env"])
+        )
 
     async def _import(self, request: Request) -> Response:
         return await self._receive(request, lambda: require_token(request, self.access.tokens))
@@ -79,7 +87,9 @@ class Intake:
         return answer if answer.status_code >= 400 else Response(PIXEL, media_type="image/gif")
 
     def check_key(self, request: Request) -> None:
-        """Refuse an SDK key that is missing or unknown; the oldest SDKs write `api_key` before it."""
+        """Refuse an SDK key that is missing or unknown; the oldest SDKs write `api_key` before
+        it.
+        """
         key = request.headers.get("authorization", "").removeprefix("api_key").strip()
         if not key or (self.access.sdk_keys is not None and key not in self.access.sdk_keys):
             raise Refused(401, "unauthorized", UNAUTHORIZED)
@@ -93,14 +103,18 @@ class Intake:
         raw = await request.body()
         return await self._keep(request, raw, None, check)
 
-    async def _keep(self, request: Request, raw: bytes, plain: bytes | None, check: Callable[[], Any]) -> Response:
+    async def _keep(
+        self, request: Request, raw: bytes, plain: bytes | None, check: Callable[[], Any]
+    ) -> Response:
         """Judge, record and answer one POST; what is refused is recorded too."""
         post = self._post(request, raw)
         try:
             check()
             if len(raw) > self.access.max_payload_bytes:
                 raise Refused(413, "payload_too_large", "Request body is too large")
-            await self.work.run(self._accept, post, raw, plain, request.headers.get("content-encoding", ""))
+            await self.work.run(
+                self._accept, post, raw, plain, request.headers.get("content-encoding", "")
+            )
         except Refused as refused:
             await self.work.run(self.work.store.record, refused_post(post, refused))
             raise
@@ -116,7 +130,8 @@ class Intake:
             events=0,
             duplicate=False,
             received=now_ms(),
-            agent=request.headers.get("x-launchdarkly-user-agent") or request.headers.get("user-agent", ""),
+            agent=request.headers.get("x-launchdarkly-user-agent")
+            or request.headers.get("user-agent", ""),
             fault=request.scope.get("ldinstrument.fault", ""),
         )
 
@@ -137,7 +152,9 @@ def refused_post(post: Post, refused: Refused) -> Post:
 
 
 def faulted_post(path: str, headers: dict[str, str], body: bytes, status: int, fault: str) -> Post:
-    """A POST that a fault of a test answered instead of the intake; its events are counted but not kept."""
+    """A POST that a fault of a test answered instead of the intake; its events are counted but not
+    kept.
+    """
     try:
         plain = unpacked(body, headers.get("content-encoding", ""))
         events = 1 if is_diagnostic(path) else len(split_array(plain))

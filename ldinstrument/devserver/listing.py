@@ -1,4 +1,6 @@
-"""The list of metrics: filter grammar, sorting, pages and their links (launchdarkly.md sections 1.1 and 1.4)."""
+"""The list of metrics: filter grammar, sorting, pages and their links (launchdarkly.md sections 1.1
+and 1.4).
+"""
 
 from __future__ import annotations
 
@@ -159,10 +161,16 @@ def sorted_by(metrics: list[Document], sort: str) -> list[Document]:
     if field not in keys:
         raise invalid("sort must be createdAt or name, with an optional -")
     newest_last = list(reversed(metrics)) if sort.startswith("-") else metrics
-    return sorted(newest_last, key=keys[field], reverse=sort.startswith("-")) if field == "name" else newest_last
+    return (
+        sorted(newest_last, key=keys[field], reverse=sort.startswith("-"))
+        if field == "name"
+        else newest_last
+    )
 
 
-def whole_number(parameters: Mapping[str, str], name: str, default: int, lowest: int, highest: int) -> int:
+def whole_number(
+    parameters: Mapping[str, str], name: str, default: int, lowest: int, highest: int
+) -> int:
     """An integer query parameter within its bounds.
 
     Raises:
@@ -174,7 +182,9 @@ def whole_number(parameters: Mapping[str, str], name: str, default: int, lowest:
     return int(text)
 
 
-def page_links(path: str, parameters: Mapping[str, str], limit: int, offset: int, total: int) -> Document:
+def page_links(
+    path: str, parameters: Mapping[str, str], limit: int, offset: int, total: int
+) -> Document:
     """Links to this page and, where there are several, to first, last, next and previous."""
 
     def link(at: int) -> Document:

@@ -1,4 +1,6 @@
-"""What LaunchDarkly accepts as a metric: required fields, enums, combinations, defaults (launchdarkly.md, 1.2)."""
+"""What LaunchDarkly accepts as a metric: required fields, enums, combinations, defaults
+(launchdarkly.md, 1.2).
+"""
 
 from __future__ import annotations
 
@@ -29,11 +31,13 @@ FIELDS = (*STRINGS, *BOOLEANS, *INTEGERS, *NUMBERS, *LISTS, *OBJECTS, *ENUMS, "u
 
 
 def checked(body: Any, available: Collection[str]) -> Document:
-    """The metric that a request body defines, complete with LaunchDarkly's defaults; unknown fields are left out.
+    """The metric that a request body defines, complete with LaunchDarkly's defaults; unknown fields
+    are left out.
 
     Args:
         body: the parsed `MetricPost`.
-        available: the context kinds that are available for experiments; the first is the default analysis unit.
+        available: the context kinds that are available for experiments; the first is the default
+            analysis unit.
 
     Raises:
         Refused: 400 with the first thing that is wrong.
@@ -57,7 +61,11 @@ def _types(metric: Document) -> None:
         (NUMBERS, "a number", lambda value: number(value) is not None),
         (LISTS, "a list of strings", _is_strings),
         (OBJECTS, "an object", lambda value: isinstance(value, dict)),
-        (("urls",), "a list of objects", lambda v: isinstance(v, list) and all(isinstance(i, dict) for i in v)),
+        (
+            ("urls",),
+            "a list of objects",
+            lambda v: isinstance(v, list) and all(isinstance(i, dict) for i in v),
+        ),
     )
     for names, expected, fits in expectations:
         for name in names:
@@ -73,7 +81,10 @@ def _key(metric: Document) -> None:
     if not metric.get("key"):
         raise invalid("key is required")
     if not KEY.fullmatch(metric["key"]):
-        raise invalid("key must start with a letter or digit and contain only letters, digits, '.', '_' and '-'")
+        raise invalid(
+            "key must start with a letter or digit and contain only letters, digits, '.', '_' and "
+            "'-'"
+        )
 
 
 def _enums(metric: Document) -> None:
@@ -112,7 +123,10 @@ def _targets(metric: Document) -> None:
     for url in metric.get("urls", []):
         expected = URL_FIELD.get(url.get("kind"), "") if isinstance(url.get("kind"), str) else ""
         if not expected or not isinstance(url.get(expected), str) or not url[expected]:
-            raise invalid("urls need a kind (exact, canonical, substring, regex) and its url, substring or pattern")
+            raise invalid(
+                "urls need a kind (exact, canonical, substring, regex) and its url, substring or "
+                "pattern"
+            )
 
 
 def _numeric(metric: Document) -> None:
@@ -125,8 +139,12 @@ def _numeric(metric: Document) -> None:
 
 
 def _aggregation(metric: Document) -> None:
-    if metric.get("unitAggregationType") == "count_distinct" and not metric.get("unitAggregationField"):
-        raise invalid("count_distinct needs a unitAggregationField, which only warehouse data sources have")
+    if metric.get("unitAggregationType") == "count_distinct" and not metric.get(
+        "unitAggregationField"
+    ):
+        raise invalid(
+            "count_distinct needs a unitAggregationField, which only warehouse data sources have"
+        )
 
 
 def _percentile(metric: Document) -> None:
@@ -182,7 +200,11 @@ def _checked_filter(node: Any, depth: int) -> Document:
     if not isinstance(node.get("negate", False), bool):
         raise invalid("filters.negate must be true or false")
     if node["type"] == "group":
-        return {"negate": False, **node, "values": [_checked_filter(child, depth + 1) for child in node["values"]]}
+        return {
+            "negate": False,
+            **node,
+            "values": [_checked_filter(child, depth + 1) for child in node["values"]],
+        }
     if not isinstance(node.get("attribute"), str):
         raise invalid("filters.attribute is required")
     return {"negate": False, **node}
@@ -195,9 +217,15 @@ CHECKS: tuple[Callable[[Document], None], ...] = (
 
 
 def _with_defaults(metric: Document, available: Collection[str]) -> Document:
-    """Complete a valid metric as the server would; empty strings go, since the enums of clients refuse them."""
+    """Complete a valid metric as the server would; empty strings go, since the enums of clients
+    refuse them.
+    """
     given = {name: value for name, value in metric.items() if value != ""}
-    units = list(dict.fromkeys(given.pop("analysisUnits", None) or given.pop("randomizationUnits", None) or []))
+    units = list(
+        dict.fromkeys(
+            given.pop("analysisUnits", None) or given.pop("randomizationUnits", None) or []
+        )
+    )
     given.pop("randomizationUnits", None)
     units = units or list(available)[:1]
     percentile = given.get("analysisType") == "percentile"

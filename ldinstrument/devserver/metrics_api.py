@@ -1,4 +1,6 @@
-"""The metrics REST API: create, list, get, patch and delete, as launchdarkly.md section 1 has them."""
+"""The metrics REST API: create, list, get, patch and delete, as launchdarkly.md section 1 has
+them.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,11 @@ class Metrics:
             self._archive(metric, known)
             if metric == known:
                 return known
-            metric |= {"_version": known["_version"] + 1, "_versionId": str(uuid.uuid4()), "_modified": now_ms()}
+            metric |= {
+                "_version": known["_version"] + 1,
+                "_versionId": str(uuid.uuid4()),
+                "_modified": now_ms(),
+            }
             self.store.put("metric", project, key, metric)
             return metric
 
@@ -105,7 +111,9 @@ class Metrics:
 
 def _dates(metric: Document) -> Document:
     modified = datetime.datetime.fromtimestamp(metric["_modified"] / 1000, datetime.timezone.utc)
-    return {"lastModified": {"date": modified.isoformat(timespec="milliseconds").replace("+00:00", "Z")}}
+    return {
+        "lastModified": {"date": modified.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
+    }
 
 
 class MetricsAPI:
@@ -152,22 +160,36 @@ class MetricsAPI:
         offset = whole_number(parameters, "offset", 0, 0, 10**9)
         uses, expand = self.metrics.uses(), _expand(request)
         tests = filters(parameters.get("filter", ""), uses)
-        found = [metric for metric in self.metrics.every(project) if all(test(metric) for test in tests)]
+        found = [
+            metric for metric in self.metrics.every(project) if all(test(metric) for test in tests)
+        ]
         found = sorted_by(found, parameters.get("sort", "createdAt"))
         items = [self._rep(project, metric, expand) for metric in found[offset : offset + limit]]
         for item in items:
             for name in DETAILS:
                 item.pop(name, None)
-        links = page_links(f"/api/v2/metrics/{project}", dict(parameters), limit, offset, len(found))
+        links = page_links(
+            f"/api/v2/metrics/{project}", dict(parameters), limit, offset, len(found)
+        )
         return JSONResponse({"items": items, "_links": links, "totalCount": len(found)})
 
     def _rep(self, project: str, metric: Document, expand: tuple[str, ...] = ()) -> Document:
         """The metric as the API answers it (`MetricRep`)."""
         path = f"/api/v2/metrics/{project}/{metric['key']}"
-        rep = {name: value for name, value in metric.items() if name not in ("_modified", "experimentCount")}
+        rep = {
+            name: value
+            for name, value in metric.items()
+            if name not in ("_modified", "experimentCount")
+        }
         rep |= _dates(metric)
-        rep |= {"_links": {"parent": link(f"/api/v2/metrics/{project}"), "self": link(path)}, "_attachedFlagCount": 0}
-        rep["_site"] = {"href": f"/projects/{project}/metrics/{metric['key']}/details", "type": "text/html"}
+        rep |= {
+            "_links": {"parent": link(f"/api/v2/metrics/{project}"), "self": link(path)},
+            "_attachedFlagCount": 0,
+        }
+        rep["_site"] = {
+            "href": f"/projects/{project}/metrics/{metric['key']}/details",
+            "type": "text/html",
+        }
         seen = self.metrics.store.last_seen(metric["eventKey"]) if metric.get("eventKey") else None
         rep |= {"lastSeen": seen} if seen is not None else {}
         return rep | self._expanded(project, metric["key"], expand)
@@ -190,7 +212,9 @@ def _experiment(project: str, flag: str) -> Document:
 
 
 def _expand(request: Request) -> tuple[str, ...]:
-    wanted = tuple(part.strip() for part in request.query_params.get("expand", "").split(",") if part.strip())
+    wanted = tuple(
+        part.strip() for part in request.query_params.get("expand", "").split(",") if part.strip()
+    )
     unknown = [part for part in wanted if part not in EXPANDABLE]
     if unknown:
         raise invalid(f"expand: {unknown[0]} is not one of {', '.join(EXPANDABLE)}")

@@ -94,7 +94,9 @@ class Page:
         return StreamingResponse(self._revisions(), media_type="text/event-stream", headers=GUARDS)
 
     async def _revisions(self) -> AsyncIterator[bytes]:
-        """The store's revision whenever it has changed, at most some times a second, until the server stops."""
+        """The store's revision whenever it has changed, at most some times a second, until the
+        server stops.
+        """
         assert self.stopping is not None
         said = None
         while not self.stopping.is_set():
@@ -127,26 +129,39 @@ class Page:
         ]
 
     async def _events(self, request: Request) -> Response:
-        return Response(await self.work.run(self._listed, request), media_type="application/json", headers=GUARDS)
+        return Response(
+            await self.work.run(self._listed, request),
+            media_type="application/json",
+            headers=GUARDS,
+        )
 
     def _listed(self, request: Request) -> bytes:
-        """Events since an id, or the newest; their text goes out as it came in, whatever strange values it has."""
+        """Events since an id, or the newest; their text goes out as it came in, whatever strange
+        values it has.
+        """
         limit = whole_number(request.query_params, "limit", 100, 1, 10_000)
         since = self.local.store.tail(limit)
         if "since" in request.query_params:
             since = whole_number(request.query_params, "since", 0, 0, 999_999_999)
-        rows = self.local.store.event_rows(since=since, limit=limit, key=request.query_params.get("key"))
+        rows = self.local.store.event_rows(
+            since=since, limit=limit, key=request.query_params.get("key")
+        )
         items = (
             f'{json.dumps({"id": i, "payloadId": p, "received": at})[:-1]}, "event": {text}}}'
             for i, text, p, at in rows
         )
-        return f'{{"items": [{",".join(items)}], "last": {rows[-1][0] if rows else since}}}'.encode()
+        return (
+            f'{{"items": [{",".join(items)}], "last": {rows[-1][0] if rows else since}}}'.encode()
+        )
 
     def _payloads(self, request: Request) -> Document:
         return payload_counts(self.local.store)
 
     def _health(self, request: Request) -> list[Document]:
-        return [asdict(finding) for finding in findings(self.local.store, request.query_params.get("project"))]
+        return [
+            asdict(finding)
+            for finding in findings(self.local.store, request.query_params.get("project"))
+        ]
 
     def _flags(self, request: Request) -> list[Document]:
         return [flag for flag in self.local.store.documents("flag") if not flag.get("deleted")]
@@ -157,7 +172,11 @@ class Page:
         except ValueError:
             raise invalid("Invalid request body") from None
         key = request.path_params["key"]
-        if not isinstance(flag, dict) or flag.get("key", key) != key or not isinstance(flag.get("variations"), list):
+        if (
+            not isinstance(flag, dict)
+            or flag.get("key", key) != key
+            or not isinstance(flag.get("variations"), list)
+        ):
             raise invalid("expected a flag with this key and variations")
         if type(flag.get("version", 1)) is not int:
             raise invalid("version must be an integer")
@@ -198,12 +217,19 @@ ORDER BY max(id) DESC LIMIT 5
 
 
 def payload_counts(store: Store) -> Document:
-    """POSTs, events, duplicates, refusals with their reasons, faults, and the newest payload ids with their posts."""
+    """POSTs, events, duplicates, refusals with their reasons, faults, and the newest payload ids
+    with their posts.
+    """
     names = ("posts", "events", "duplicates", "refused", "faults")
     totals = dict(zip(names, store.rows(TOTALS)[0], strict=True))
     fields = ("payloadId", "posts", "events", "duplicates", "received", "statuses")
     return {
         **totals,
-        "refusals": [dict(zip(("status", "error", "posts"), row, strict=True)) for row in store.rows(REFUSALS)],
-        "payloads": [dict(zip(fields, row, strict=True)) for row in store.rows(NEWEST, (PAYLOADS_SHOWN,))],
+        "refusals": [
+            dict(zip(("status", "error", "posts"), row, strict=True))
+            for row in store.rows(REFUSALS)
+        ],
+        "payloads": [
+            dict(zip(fields, row, strict=True)) for row in store.rows(NEWEST, (PAYLOADS_SHOWN,))
+        ],
     }

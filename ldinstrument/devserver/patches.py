@@ -1,4 +1,6 @@
-"""JSON Patch on a metric, as lenient as LaunchDarkly: `replace` also adds, a body may carry a comment."""
+"""JSON Patch on a metric, as lenient as LaunchDarkly: `replace` also adds, a body may carry a
+comment.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,10 @@ def _check(operation: Any) -> None:
         raise invalid(f"Invalid JSON patch: op must be one of {', '.join(OPERATIONS)}")
     if operation["op"] in ("add", "replace", "test") and "value" not in operation:
         raise invalid("Invalid JSON patch: value is required")
-    paths = [operation.get("path"), *([operation.get("from")] if operation["op"] in ("move", "copy") else [])]
+    paths = [
+        operation.get("path"),
+        *([operation.get("from")] if operation["op"] in ("move", "copy") else []),
+    ]
     if not all(isinstance(path, str) and path.startswith("/") for path in paths):
         raise invalid("Invalid JSON patch: path must start with /")
     if operation["op"] == "test":
@@ -52,7 +57,8 @@ def patched(metric: Document, changes: list[Document]) -> Document:
     """The metric after the changes.
 
     Raises:
-        Refused: 409 when a `test` fails, 400 when an operation does not apply, or changes the key or the kind.
+        Refused: 409 when a `test` fails, 400 when an operation does not apply, or changes the key
+            or the kind.
     """
     result = copy.deepcopy(metric)
     for change in changes:
@@ -72,9 +78,20 @@ def _apply(metric: Document, change: Document) -> Document:
             change = {**change, "op": "add"}
         result: Document = jsonpatch.apply_patch(metric, [change])
     except jsonpatch.JsonPatchTestFailed:
-        raise Refused(409, "optimistic_locking_error", f"Conflict. The test of {change['path']} failed.") from None
-    except (jsonpatch.JsonPatchException, JsonPointerException, TypeError, KeyError, IndexError, ValueError):
-        raise invalid(f"Invalid JSON patch: {change['op']} {change['path']} cannot be applied") from None
+        raise Refused(
+            409, "optimistic_locking_error", f"Conflict. The test of {change['path']} failed."
+        ) from None
+    except (
+        jsonpatch.JsonPatchException,
+        JsonPointerException,
+        TypeError,
+        KeyError,
+        IndexError,
+        ValueError,
+    ):
+        raise invalid(
+            f"Invalid JSON patch: {change['op']} {change['path']} cannot be applied"
+        ) from None
     return result
 
 

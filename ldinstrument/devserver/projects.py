@@ -30,7 +30,8 @@ class Projects:
     Args:
         store: where the kinds and settings are kept.
         keys: the projects that exist; None lets every well-formed key exist.
-        context_kinds: the kinds that each project has from the start; all are available for experiments, in this order.
+        context_kinds: the kinds that each project has from the start; all are available for
+            experiments, in this order.
     """
 
     def __init__(self, store: Store, keys: Collection[str] | None, context_kinds: Collection[str]):
@@ -62,14 +63,19 @@ class Projects:
             Refused: 400.
         """
         if not KIND_KEY.fullmatch(key) or key in ("kind", "multi"):
-            raise invalid("context kind keys are letters, digits, '.', '_' and '-', and neither kind nor multi")
+            raise invalid(
+                "context kind keys are letters, digits, '.', '_' and '-', and neither kind nor "
+                "multi"
+            )
         if not isinstance(body, dict) or not isinstance(body.get("name"), str) or not body["name"]:
             raise invalid("name is required")
         known = next((kind for kind in self.kinds(project) if kind["key"] == key), None)
         version = int(known["version"]) + 1 if known else 1
         kind = _kind(key, body["name"], str(body.get("description") or ""), version, now_ms())
         kind["creationDate"] = known["creationDate"] if known else kind["creationDate"]
-        kind["archived"] = kind["hideInTargeting"] = bool(body.get("archived", body.get("hideInTargeting", False)))
+        kind["archived"] = kind["hideInTargeting"] = bool(
+            body.get("archived", body.get("hideInTargeting", False))
+        )
         self.store.put("context-kind", project, key, kind)
 
     def units(self, project: str) -> list[Document]:
@@ -77,7 +83,10 @@ class Projects:
         settings = self.store.document("settings", project, "experimentation")
         if settings is not None:
             return list(settings["randomizationUnits"])
-        return [{"randomizationUnit": kind, "default": i == 0} for i, kind in enumerate(self.context_kinds)]
+        return [
+            {"randomizationUnit": kind, "default": i == 0}
+            for i, kind in enumerate(self.context_kinds)
+        ]
 
     def available(self, project: str) -> list[str]:
         """The context kinds that metrics may be analysed by, the default one first."""
@@ -91,17 +100,25 @@ class Projects:
             Refused: 400, an unknown kind or more than one default.
         """
         units = body.get("randomizationUnits") if isinstance(body, dict) else None
-        if not isinstance(units, list) or not units or not all(isinstance(unit, dict) for unit in units):
+        if (
+            not isinstance(units, list)
+            or not units
+            or not all(isinstance(unit, dict) for unit in units)
+        ):
             raise invalid("randomizationUnits is required")
         kinds = {kind["key"] for kind in self.kinds(project)}
         for unit in units:
             if unit.get("randomizationUnit") not in kinds:
                 raise invalid(
-                    f"randomizationUnit {unit.get('randomizationUnit')!r} is not a context kind of this project"
+                    f"randomizationUnit {unit.get('randomizationUnit')!r} is not a context kind "
+                    f"of this project"
                 )
         if sum(unit.get("default") is True for unit in units) != 1:
             raise invalid("exactly one randomization unit must be the default")
-        kept = [{"randomizationUnit": u["randomizationUnit"], "default": u.get("default") is True} for u in units]
+        kept = [
+            {"randomizationUnit": u["randomizationUnit"], "default": u.get("default") is True}
+            for u in units
+        ]
         self.store.put("settings", project, "experimentation", {"randomizationUnits": kept})
 
 
@@ -133,13 +150,28 @@ class ProjectsAPI:
             Route("/api/v2/caller-identity", self.calls.answer(self._caller), methods=["GET"]),
             Route(base, self.calls.answer(self._project), methods=["GET"]),
             Route(f"{base}/context-kinds", self.calls.answer(self._kinds), methods=["GET"]),
-            Route(f"{base}/context-kinds/{{key}}", self.calls.answer(self._put_kind), methods=["PUT"]),
-            Route(f"{base}/experimentation-settings", self.calls.answer(self._settings), methods=["GET"]),
-            Route(f"{base}/experimentation-settings", self.calls.answer(self._put_settings), methods=["PUT"]),
+            Route(
+                f"{base}/context-kinds/{{key}}", self.calls.answer(self._put_kind), methods=["PUT"]
+            ),
+            Route(
+                f"{base}/experimentation-settings",
+                self.calls.answer(self._settings),
+                methods=["GET"],
+            ),
+            Route(
+                f"{base}/experimentation-settings",
+                self.calls.answer(self._put_settings),
+                methods=["PUT"],
+            ),
         ]
 
     def _caller(self, request: Request, body: Any) -> Response:
-        identity = {"accountId": "ldinstrument-local", "authKind": "token", "tokenKind": "auth", "tokenName": "local"}
+        identity = {
+            "accountId": "ldinstrument-local",
+            "authKind": "token",
+            "tokenKind": "auth",
+            "tokenName": "local",
+        }
         return JSONResponse({**identity, "serviceToken": True, "scopes": []})
 
     def _project(self, request: Request, body: Any) -> Response:
@@ -152,7 +184,10 @@ class ProjectsAPI:
                 "name": key,
                 "tags": [],
                 "includeInSnippetByDefault": True,
-                "defaultClientSideAvailability": {"usingMobileKey": True, "usingEnvironmentId": True},
+                "defaultClientSideAvailability": {
+                    "usingMobileKey": True,
+                    "usingEnvironmentId": True,
+                },
             }
         )
 
@@ -162,7 +197,10 @@ class ProjectsAPI:
         return JSONResponse({"items": self.projects.kinds(project), "_links": links})
 
     def _put_kind(self, request: Request, body: Any) -> Response:
-        project, key = self.projects.require(request.path_params["project"]), request.path_params["key"]
+        project, key = (
+            self.projects.require(request.path_params["project"]),
+            request.path_params["key"],
+        )
         existed = any(kind["key"] == key for kind in self.projects.kinds(project))
         self.projects.put_kind(project, key, body)
         links = {"parent": link(f"/api/v2/projects/{project}/context-kinds")}

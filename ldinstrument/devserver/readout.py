@@ -1,16 +1,19 @@
-"""The read-out: what each metric says about each variation, as an honest join of exposures and events.
+"""The read-out: what each metric says about each variation, as an honest join of exposures and
+events.
 
 The semantics are those of launchdarkly.md section 4:
 
-- A unit is a context kind and key. It belongs to the variation of its *first* exposure (a `feature` event with
-  `reason.inExperiment`), and is counted once.
-- An event counts for a unit when its context carries that kind and key, and it was created at or after that first
-  exposure.
-- The value of a unit: `occurrence` 1 or 0; `count` the number of events; numeric `sum` the total, numeric `average` the
-  mean of its events that have a value. `metricValue` plays no part in the first two.
-- A unit without a value counts as 0 where the metric fills with zero (`eventDefault.disabled` false); an occurrence
-  always does.
-- Percentiles are of the unit values, with linear interpolation between neighbours (the common "type 7").
+- A unit is a context kind and key. It belongs to the variation of its *first* exposure (a `feature`
+  event with `reason.inExperiment`), and is counted once.
+- An event counts for a unit when its context carries that kind and key, and it was created at or
+  after that first exposure.
+- The value of a unit: `occurrence` 1 or 0; `count` the number of events; numeric `sum` the total,
+  numeric `average` the mean of its events that have a value. `metricValue` plays no part in the
+  first two.
+- A unit without a value counts as 0 where the metric fills with zero (`eventDefault.disabled`
+  false); an occurrence always does.
+- Percentiles are of the unit values, with linear interpolation between neighbours (the common "type
+  7").
 """
 
 from __future__ import annotations
@@ -109,8 +112,9 @@ class Row:
 class Total:
     """All events of one key, whoever was exposed to what.
 
-    `events` counts them, `values` those with a numeric value, `sum` adds these up, `distribution` is of the single
-    values, `metrics` names the metrics that read this event key, `last_seen` is in epoch milliseconds.
+    `events` counts them, `values` those with a numeric value, `sum` adds these up, `distribution`
+    is of the single values, `metrics` names the metrics that read this event key, `last_seen` is in
+    epoch milliseconds.
     """
 
     event_key: str
@@ -190,7 +194,9 @@ def read_out(store: Store, project: str | None = None) -> Readout:
     """
     with store.locked():
         projects = [project] if project is not None else store.projects("metric")
-        metrics = [(place, metric) for place in projects for metric in store.documents("metric", place)]
+        metrics = [
+            (place, metric) for place in projects for metric in store.documents("metric", place)
+        ]
         rows = [row for place, metric in metrics for row in _rows(store, place, metric)]
         return Readout(tuple(rows), tuple(_totals(store, metrics)))
 
@@ -207,7 +213,9 @@ def _rows(store: Store, project: str, metric: Document) -> Iterator[Row]:
 def _exposed(store: Store) -> dict[str, dict[str, list[int]]]:
     """Flag to context kind to the variations that units of this kind saw."""
     found: dict[str, dict[str, list[int]]] = {}
-    for flag, kind, variation in store.rows("SELECT DISTINCT flag, kind, variation FROM exposures ORDER BY flag, kind"):
+    for flag, kind, variation in store.rows(
+        "SELECT DISTINCT flag, kind, variation FROM exposures ORDER BY flag, kind"
+    ):
         found.setdefault(flag, {}).setdefault(kind, []).append(variation)
     return found
 
@@ -215,8 +223,8 @@ def _exposed(store: Store) -> dict[str, dict[str, list[int]]]:
 def analysis_unit(metric: Document, flag: Document | None, exposed: list[str]) -> str | None:
     """The context kind by which a metric is analysed in an experiment on this flag.
 
-    The experiment's randomization unit if the metric allows it, else the first unit of the metric that was exposed;
-    None when the two have no kind in common, which is LaunchDarkly's "no data".
+    The experiment's randomization unit if the metric allows it, else the first unit of the metric
+    that was exposed; None when the two have no kind in common, which is LaunchDarkly's "no data".
     """
     allowed = [kind for kind in metric["analysisUnits"] if kind in exposed]
     preferred = [kind for kind in randomization_kinds(flag or {}) if kind in allowed]
@@ -228,7 +236,9 @@ def _row(store: Store, project: str, metric: Document, flag: str, kind: str, var
     measure = measure_of(metric)
     values = [unit_value(metric, *row[1:]) for row in joined]
     spread = distribution(value for value in values if value is not None)
-    measured = sum(bool(valued if measure == "value" else events) for _, events, valued, _ in joined)
+    measured = sum(
+        bool(valued if measure == "value" else events) for _, events, valued, _ in joined
+    )
     own = metric.get("percentileValue") if metric.get("analysisType") == "percentile" else None
     filled = sorted(value for value in values if value is not None)
     return Row(
@@ -269,7 +279,9 @@ def unit_value(metric: Document, events: int, valued: int, total: float) -> floa
 
 
 def _variation_value(store: Store, flag: str, variation: int) -> Any:
-    found = store.rows("SELECT value FROM variations WHERE flag = ? AND variation = ?", (flag, variation))
+    found = store.rows(
+        "SELECT value FROM variations WHERE flag = ? AND variation = ?", (flag, variation)
+    )
     return json.loads(found[0][0]) if found else None
 
 
@@ -277,7 +289,9 @@ def _totals(store: Store, metrics: list[tuple[str, Document]]) -> Iterator[Total
     readers: dict[str, list[str]] = {}
     for _, metric in metrics:
         readers.setdefault(metric.get("eventKey", ""), []).append(metric["key"])
-    for key, events, last_seen in store.rows("SELECT key, events, last_seen FROM event_keys ORDER BY key"):
+    for key, events, last_seen in store.rows(
+        "SELECT key, events, last_seen FROM event_keys ORDER BY key"
+    ):
         values = [value for (value,) in store.rows(VALUES, (key,))]
         yield Total(
             event_key=key,

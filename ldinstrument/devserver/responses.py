@@ -64,7 +64,8 @@ STRICTER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite
 
 
 def decode(body: bytes) -> Any:
-    """Strict JSON that can be written again: UTF-8, no NaN, no infinity (1e999 neither), no half surrogate pair.
+    """Strict JSON that can be written again: UTF-8, no NaN, no infinity (1e999 neither), no half
+    surrogate pair.
 
     Raises:
         ValueError: it is not that, or nested too deeply to be read.

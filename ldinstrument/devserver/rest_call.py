@@ -18,7 +18,9 @@ Handler = Callable[[Request, Any], Response]
 
 
 class RateLimit:
-    """LaunchDarkly's account-wide limit: so many calls in each window of 10 s (launchdarkly.md section 1.7)."""
+    """LaunchDarkly's account-wide limit: so many calls in each window of 10 s (launchdarkly.md
+    section 1.7).
+    """
 
     def __init__(self, limit: int):
         self.limit = limit
@@ -44,7 +46,9 @@ class RateLimit:
             "X-Ratelimit-Reset": str((window + 1) * WINDOW_SECONDS * 1000),
         }
         if self._used > self.limit:
-            raise Refused(429, "rate_limited", "You've exceeded the API rate limit. Try again later.", headers)
+            raise Refused(
+                429, "rate_limited", "You've exceeded the API rate limit. Try again later.", headers
+            )
         return headers
 
 
@@ -57,7 +61,9 @@ class RestCalls:
         self.rate = RateLimit(rate_limit)
 
     def answer(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        """An endpoint that checks the token, counts the call, reads the body, and calls the handler beside the loop."""
+        """An endpoint that checks the token, counts the call, reads the body, and calls the handler
+        beside the loop.
+        """
 
         async def endpoint(request: Request) -> Response:
             require_token(request, self.access.tokens)

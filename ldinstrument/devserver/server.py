@@ -30,24 +30,30 @@ START_SECONDS = 20.0
 
 
 class LocalLaunchDarkly:
-    """A LaunchDarkly in this process, on loopback: metrics API, event intake, flag delivery, read-out and page.
+    """A LaunchDarkly in this process, on loopback: metrics API, event intake, flag delivery,
+    read-out and page.
 
-    A context manager: `with LocalLaunchDarkly() as ld:` starts it in a thread and stops it at the end. What it has
-    received can still be read afterwards, and `start()` brings it back on the same port with everything it knew.
+    A context manager: `with LocalLaunchDarkly() as ld:` starts it in a thread and stops it at the
+    end. What it has received can still be read afterwards, and `start()` brings it back on the same
+    port with everything it knew.
 
     Args:
         port: 0 takes a free one, which then stays the same over restarts.
         db: a path for the SQLite database; None keeps everything in memory.
-        flags: flags in LaunchDarkly's SDK format (`experiment_flag` builds one), or the path of a JSON file with flags.
-        sdk_keys: the SDK keys and client-side ids that are accepted; None accepts all that are not empty.
-        tokens: the REST tokens that are accepted; None accepts all that are neither SDK keys nor carry `Bearer`.
+        flags: flags in LaunchDarkly's SDK format (`experiment_flag` builds one), or the path of a
+            JSON file with flags.
+        sdk_keys: the SDK keys and client-side ids that are accepted; None accepts all that are not
+            empty.
+        tokens: the REST tokens that are accepted; None accepts all that are neither SDK keys nor
+            carry `Bearer`.
         faults: faults from the start, see `fault`.
         projects: the projects that exist; None lets every key exist.
         context_kinds: the context kinds of each project, the default randomization unit first.
         rate_limit: REST calls in 10 s before 429.
         max_payload_bytes: a larger event payload is answered with 413.
         host: the address to bind; other than loopback only on purpose.
-        allowed_hosts: names accepted in the `Host` header; by default the loopback names on loopback, else all.
+        allowed_hosts: names accepted in the `Host` header; by default the loopback names on
+            loopback, else all.
     """
 
     def __init__(
@@ -74,7 +80,9 @@ class LocalLaunchDarkly:
         self.context_kinds = context_kinds
         self.rate_limit = rate_limit
         self.max_payload_bytes = max_payload_bytes
-        self.allowed_hosts = allowed_hosts if allowed_hosts is not None else LOOPBACK if host in LOOPBACK else None
+        self.allowed_hosts = (
+            allowed_hosts if allowed_hosts is not None else LOOPBACK if host in LOOPBACK else None
+        )
         self.store = Store(str(db) if db is not None else None)
         self._finalizer = weakref.finalize(self, self.store.close)
         self._finalizer.atexit = False  # a forked child may have inherited the store's lock, held
@@ -86,11 +94,14 @@ class LocalLaunchDarkly:
             self._faults.add(fault)
         self._running: Running | None = None
 
-    # -- life ---------------------------------------------------------------------------------------
+    # -- life
+    # ---------------------------------------------------------------------------------------
 
     @property
     def url(self) -> str:
-        """Where it listens, such as `http://127.0.0.1:8030`: base, stream and events URI of every SDK, and of REST."""
+        """Where it listens, such as `http://127.0.0.1:8030`: base, stream and events URI of every
+        SDK, and of REST.
+        """
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
@@ -113,7 +124,9 @@ class LocalLaunchDarkly:
         return self
 
     def stop(self) -> None:
-        """End every stream and connection, and the thread; harmless twice. What was received stays readable."""
+        """End every stream and connection, and the thread; harmless twice. What was received stays
+        readable.
+        """
         running, self._running = self._running, None
         if running is not None:
             running.stop()
@@ -127,13 +140,17 @@ class LocalLaunchDarkly:
         return self.start()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()
 
     def _bind(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        # Only with the protocol named does asyncio switch Nagle's algorithm off; else each answer takes 40 ms longer.
+        # Only with the protocol named does asyncio switch Nagle's algorithm off; else each answer
+        # takes 40 ms longer.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -144,30 +161,40 @@ class LocalLaunchDarkly:
         self.port = int(listener.getsockname()[1])
         return listener
 
-    # -- what it received -----------------------------------------------------------------------------
+    # -- what it received
+    # -----------------------------------------------------------------------------
 
     def events(self, kind: str | None = None) -> list[Event]:
         """Every event that was accepted, in the order of arrival, as it was sent.
 
-        Each is a dict with `payload_id` and `received` (epoch milliseconds) as attributes. Repeated payloads count
-        once; diagnostics are no events.
+        Each is a dict with `payload_id` and `received` (epoch milliseconds) as attributes. Repeated
+        payloads count once; diagnostics are no events.
         """
-        return [event for event in self.store.events(kind=kind) if not str(event["kind"]).startswith("diagnostic")]
+        return [
+            event
+            for event in self.store.events(kind=kind)
+            if not str(event["kind"]).startswith("diagnostic")
+        ]
 
     def custom_events(self, key: str | None = None) -> list[Event]:
         """The `track` events, of one event key or of all."""
         return self.store.events(kind="custom", key=key)
 
     def count(self, kind: str | None = "custom", key: str | None = None) -> int:
-        """How many events were accepted, without reading them: of one kind (None: of all) and one event key."""
+        """How many events were accepted, without reading them: of one kind (None: of all) and one
+        event key.
+        """
         return self.store.count(kind, key)
 
     def diagnostics(self) -> list[Event]:
         """What SDKs said about themselves."""
-        return [event for event in self.store.events() if str(event["kind"]).startswith("diagnostic")]
+        return [
+            event for event in self.store.events() if str(event["kind"]).startswith("diagnostic")
+        ]
 
     def posts(self, route: str | None = None) -> list[Post]:
-        """The POSTs that carried events, refused, spoilt and repeated ones included, in the order of arrival.
+        """The POSTs that carried events, refused, spoilt and repeated ones included, in the order
+        of arrival.
 
         Args:
             route: a path with wildcards; without it all but diagnostics.
@@ -199,7 +226,9 @@ class LocalLaunchDarkly:
             if time.monotonic() > deadline:
                 arrived = f"{len(self.posts())} posts, {self.count(kind=None)} events"
                 raise TimeoutError(f"not within {timeout} s; {arrived} arrived")
-            time.sleep(max(0.005, time.monotonic() - asked))  # a costly question must not starve the server
+            time.sleep(
+                max(0.005, time.monotonic() - asked)
+            )  # a costly question must not starve the server
 
     def reset(self) -> None:
         """Forget events, metrics, settings and faults; the flags become those of the start."""
@@ -214,7 +243,8 @@ class LocalLaunchDarkly:
             if not self._flags.same(flag):
                 self.set_flag(flag)
 
-    # -- what it does -----------------------------------------------------------------------------------
+    # -- what it does
+    # -----------------------------------------------------------------------------------
 
     def set_flag(self, flag: Document) -> None:
         """Create or change a flag while SDKs are connected; the open streams hear of it at once."""
@@ -253,7 +283,20 @@ class LocalLaunchDarkly:
         Returns:
             The fault; its `hits` counts, and `times = 0` ends it.
         """
-        fault = Fault(route, status, times, dict(headers or {}), body, delay, drop, truncate, after, method, skip, when)
+        fault = Fault(
+            route,
+            status,
+            times,
+            dict(headers or {}),
+            body,
+            delay,
+            drop,
+            truncate,
+            after,
+            method,
+            skip,
+            when,
+        )
         return self._faults.add(fault)
 
     def clear_faults(self) -> None:
@@ -269,7 +312,12 @@ def _running_class() -> type[Running]:
     try:
         from .asgi_server import Running
     except ImportError as error:
-        if error.name and error.name.split(".")[0] in ("starlette", "uvicorn", "jsonpatch", "jsonpointer"):
+        if error.name and error.name.split(".")[0] in (
+            "starlette",
+            "uvicorn",
+            "jsonpatch",
+            "jsonpointer",
+        ):
             raise missing_extra("dev", error.name.split(".")[0]) from error
         raise
     return Running

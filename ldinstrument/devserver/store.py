@@ -1,4 +1,6 @@
-"""What the local LaunchDarkly remembers, in SQLite: documents, posts, events, and what the read-out joins."""
+"""What the local LaunchDarkly remembers, in SQLite: documents, posts, events, and what the read-out
+joins.
+"""
 
 from __future__ import annotations
 
@@ -44,9 +46,10 @@ TRAFFIC = ("posts", "payloads", "events", "event_keys", "measurements", "exposur
 class Post:
     """One POST that reached the event intake.
 
-    `status` is what the intake decided, `fault` what a test made of it (empty without a fault), `duplicate` that its
-    payload id had been accepted before, `events` the number of events in its body (also of a duplicate), `received`
-    epoch milliseconds, `bytes` the size on the wire, `error` why it was refused.
+    `status` is what the intake decided, `fault` what a test made of it (empty without a fault),
+    `duplicate` that its payload id had been accepted before, `events` the number of events in its
+    body (also of a duplicate), `received` epoch milliseconds, `bytes` the size on the wire, `error`
+    why it was refused.
     """
 
     route: str
@@ -62,7 +65,9 @@ class Post:
 
 
 class Event(dict[str, Any]):
-    """An event as it was sent, with what the server knows beside it: `payload_id`, `received` (epoch ms) and `id`."""
+    """An event as it was sent, with what the server knows beside it: `payload_id`, `received`
+    (epoch ms) and `id`.
+    """
 
     __slots__ = ("id", "payload_id", "received")
 
@@ -77,13 +82,19 @@ class Event(dict[str, Any]):
 class Batch:
     """The rows that the events of one POST become; see `batches.rows_of`."""
 
-    events: list[tuple[str, str, int, str]] = field(default_factory=list)  # kind, key, created, body
+    events: list[tuple[str, str, int, str]] = field(
+        default_factory=list
+    )  # kind, key, created, body
     measurements: list[tuple[str, str, str, int, int, float | None]] = field(
         default_factory=list
     )  # ..., event index, ...
-    exposures: list[tuple[str, str, str, int, int]] = field(default_factory=list)  # flag, kind, unit, variation, first
+    exposures: list[tuple[str, str, str, int, int]] = field(
+        default_factory=list
+    )  # flag, kind, unit, variation, first
     variations: dict[tuple[str, int], str] = field(default_factory=dict)
-    keys: dict[str, tuple[int, int]] = field(default_factory=dict)  # event key -> events, events with a value
+    keys: dict[str, tuple[int, int]] = field(
+        default_factory=dict
+    )  # event key -> events, events with a value
 
 
 class Store:
@@ -96,7 +107,9 @@ class Store:
         self.path = path
         self.revision = 0
         self._lock = threading.RLock()
-        self._connection = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None)
+        self._connection = sqlite3.connect(
+            path or ":memory:", check_same_thread=False, isolation_level=None
+        )
         if path:
             self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=OFF")
@@ -154,7 +167,8 @@ class Store:
         """Write one document, new or changed."""
         with self.changing() as connection:
             connection.execute(
-                "INSERT INTO documents VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET body = excluded.body",
+                "INSERT INTO documents VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET body = "
+                "excluded.body",
                 (collection, project, key, json.dumps(body)),
             )
             self._documents.setdefault((collection, project), {})[key] = body
@@ -171,7 +185,8 @@ class Store:
         """Delete one document; whether there was one."""
         with self.changing() as connection:
             connection.execute(
-                "DELETE FROM documents WHERE collection = ? AND project = ? AND key = ?", (collection, project, key)
+                "DELETE FROM documents WHERE collection = ? AND project = ? AND key = ?",
+                (collection, project, key),
             )
             return self._documents.get((collection, project), {}).pop(key, None) is not None
 
@@ -186,14 +201,17 @@ class Store:
     def record(self, post: Post, batch: Batch | None = None) -> bool:
         """Keep one POST and its events, in one transaction.
 
-        A payload id that was accepted before makes it a duplicate: the POST is counted, its events are not.
+        A payload id that was accepted before makes it a duplicate: the POST is counted, its events
+            are not.
 
         Returns:
             Whether it was a duplicate.
         """
         with self.changing() as connection:
             duplicate = (
-                batch is not None and bool(post.payload_id) and not self._first_time(connection, post.payload_id)
+                batch is not None
+                and bool(post.payload_id)
+                and not self._first_time(connection, post.payload_id)
             )
             post_id = connection.execute(
                 "INSERT INTO posts VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -208,7 +226,10 @@ class Store:
 
     @staticmethod
     def _first_time(connection: sqlite3.Connection, payload_id: str) -> bool:
-        return connection.execute("INSERT OR IGNORE INTO payloads VALUES (?)", (payload_id,)).rowcount == 1
+        return (
+            connection.execute("INSERT OR IGNORE INTO payloads VALUES (?)", (payload_id,)).rowcount
+            == 1
+        )
 
     @staticmethod
     def _insert(connection: sqlite3.Connection, post: int, batch: Batch, received: int) -> None:
@@ -225,16 +246,19 @@ class Store:
             ),
         )
         connection.executemany(
-            "INSERT INTO exposures VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET variation = excluded.variation, "
+            "INSERT INTO exposures VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET variation = "
+            "excluded.variation, "
             "first = excluded.first WHERE excluded.first < first",
             batch.exposures,
         )
         connection.executemany(
-            "INSERT INTO variations VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+            "INSERT INTO variations VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = "
+            "excluded.value",
             ((flag, variation, value) for (flag, variation), value in batch.variations.items()),
         )
         connection.executemany(
-            "INSERT INTO event_keys VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET events = events + excluded.events, "
+            "INSERT INTO event_keys VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET events = events "
+            "+ excluded.events, "
             "valued = valued + excluded.valued, last_seen = max(last_seen, excluded.last_seen)",
             ((key, events, valued, received) for key, (events, valued) in batch.keys.items()),
         )
@@ -249,15 +273,20 @@ class Store:
     ) -> list[Event]:
         """Events in the order of arrival, of every kind or of one, with ids above *since*."""
         found = self.event_rows(since=since, limit=limit, key=key, kind=kind)
-        return [Event(json.loads(body), id, payload_id, received) for id, body, payload_id, received in found]
+        return [
+            Event(json.loads(body), id, payload_id, received)
+            for id, body, payload_id, received in found
+        ]
 
     def event_rows(
         self, *, since: int = 0, limit: int = -1, key: str | None = None, kind: str | None = None
     ) -> list[tuple[int, str, str, int]]:
         """The same with the JSON text of each event: id, text, payload id, time of receipt."""
         rows: list[tuple[Any, ...]] = self.rows(
-            "SELECT e.id, e.body, p.payload_id, p.received FROM events e JOIN posts p ON p.id = e.post "
-            "WHERE e.id > ? AND (? IS NULL OR e.kind = ?) AND (? IS NULL OR e.key = ?) ORDER BY e.id LIMIT ?",
+            "SELECT e.id, e.body, p.payload_id, p.received FROM events e JOIN posts p ON p.id = "
+            "e.post "
+            "WHERE e.id > ? AND (? IS NULL OR e.kind = ?) AND (? IS NULL OR e.key = ?) ORDER BY "
+            "e.id LIMIT ?",
             (since, kind, kind, key, key, limit),
         )
         return [(id, body, payload_id, received) for id, body, payload_id, received in rows]
@@ -265,7 +294,11 @@ class Store:
     def count(self, kind: str | None = None, key: str | None = None) -> int:
         """How many events were kept, of one kind and key or of all."""
         if key is None:
-            return int(self.rows("SELECT count(*) FROM events WHERE ? IS NULL OR kind = ?", (kind, kind))[0][0])
+            return int(
+                self.rows("SELECT count(*) FROM events WHERE ? IS NULL OR kind = ?", (kind, kind))[
+                    0
+                ][0]
+            )
         sql = "SELECT count(*) FROM events WHERE key = ? AND (? IS NULL OR kind = ?)"
         return int(self.rows(sql, (key, kind, kind))[0][0])
 
@@ -276,11 +309,14 @@ class Store:
     def posts(self) -> list[Post]:
         """Every POST that reached the intake, in the order of arrival."""
         found = self.rows(
-            "SELECT route, payload_id, status, bytes, events, duplicate, received, agent, fault, error "
+            "SELECT route, payload_id, status, bytes, events, duplicate, received, agent, fault, "
+            "error "
             "FROM posts ORDER BY id"
         )
         return [
-            Post(route, payload, status, size, events, bool(duplicate), received, agent, fault, error)
+            Post(
+                route, payload, status, size, events, bool(duplicate), received, agent, fault, error
+            )
             for route, payload, status, size, events, duplicate, received, agent, fault, error in found
         ]
 

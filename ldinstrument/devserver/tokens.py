@@ -1,4 +1,6 @@
-"""Which `Authorization` the REST API accepts: a raw access token, and neither an SDK key nor `Bearer`."""
+"""Which `Authorization` the REST API accepts: a raw access token, and neither an SDK key nor
+`Bearer`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ NO_TOKEN = re.compile(r"(sdk-|mob-).*|[0-9a-f]{24}|.*\s.*|", re.IGNORECASE | re.
 
 
 class Access(Protocol):
-    """Who may do what; read at every request, so that a test can change it while the server runs."""
+    """Who may do what; read at every request, so that a test can change it while the server
+    runs.
+    """
 
     sdk_keys: Collection[str] | None
     tokens: Collection[str] | None
@@ -26,8 +30,9 @@ def require_token(request: Request, tokens: Collection[str] | None) -> str:
 
     Args:
         request: the call.
-        tokens: the tokens that are accepted; None accepts everything but what LaunchDarkly's REST API never takes:
-            nothing at all, an SDK key, a mobile key, a client-side id, and a scheme such as `Bearer` before the token.
+        tokens: the tokens that are accepted; None accepts everything but what LaunchDarkly's REST
+            API never takes: nothing at all, an SDK key, a mobile key, a client-side id, and a
+                scheme such as `Bearer` before the token.
 
     Raises:
         Refused: 401.

@@ -1,4 +1,6 @@
-"""Where the database work of the server is done: one thread beside the event loop, in the order of the requests."""
+"""Where the database work of the server is done: one thread beside the event loop, in the order of
+the requests.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ T = TypeVar("T")
 
 
 class Work:
-    """One worker thread over the store, so that a burst of events never blocks the streams and the page."""
+    """One worker thread over the store, so that a burst of events never blocks the streams and the
+    page.
+    """
 
     def __init__(self, store: Store):
         self.store = store
@@ -22,7 +26,9 @@ class Work:
 
     def open(self) -> None:
         """Get ready; the thread itself starts with the first call."""
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ldinstrument-devserver-store")
+        self._executor = ThreadPoolExecutor(
+            max_workers=1, thread_name_prefix="ldinstrument-devserver-store"
+        )
 
     def close(self) -> None:
         """Finish what was begun and end the thread."""
@@ -32,4 +38,6 @@ class Work:
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call the function in the worker thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(
+            self._executor, lambda: function(*args, **kwargs)
+        )

@@ -1,8 +1,8 @@
 """Why is my metric empty? A walk from the code to the read-out that stops at the first broken link.
 
-The checks are those that LaunchDarkly makes of metrics (event receipt, analysis unit, numeric value), and what its
-analysis ignores without a word. What can only be seen inside the program says itself there: each warning is logged
-once and counted in `ldinstrument.stats()`.
+The checks are those that LaunchDarkly makes of metrics (event receipt, analysis unit, numeric
+value), and what its analysis ignores without a word. What can only be seen inside the program says
+itself there: each warning is logged once and counted in `ldinstrument.stats()`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ def examine(key: str, api: MetricsAPI, catalog: Iterable[Metric]) -> list[Findin
     """
     wanted = {metric.key: metric for metric in catalog}
     walked = access(api)
-    return walked if walked[-1].status == "broken" else [*walked, *_walk(key, api, wanted, _health(api))]
+    return (
+        walked
+        if walked[-1].status == "broken"
+        else [*walked, *_walk(key, api, wanted, _health(api))]
+    )
 
 
 def _walk(
@@ -53,8 +57,11 @@ def _walk(
                 return
 
 
-def examine_all(api: MetricsAPI, catalog: Iterable[Metric]) -> tuple[list[Finding], dict[str, list[Finding]]]:
-    """The shared links, and what is wrong with each metric of *catalog* (an empty list: nothing is).
+def examine_all(
+    api: MetricsAPI, catalog: Iterable[Metric]
+) -> tuple[list[Finding], dict[str, list[Finding]]]:
+    """The shared links, and what is wrong with each metric of *catalog* (an empty list: nothing
+    is).
 
     Returns:
         The findings about token and project; and by metric key those that are not `ok`.
@@ -65,26 +72,40 @@ def examine_all(api: MetricsAPI, catalog: Iterable[Metric]) -> tuple[list[Findin
         return shared, {}
     health = _health(api)
     return shared, {
-        key: [link for link in _walk(key, api, wanted, health) if link.status in ("broken", "warning")]
+        key: [
+            link for link in _walk(key, api, wanted, health) if link.status in ("broken", "warning")
+        ]
         for key in wanted
     }
 
 
-def _existence(key: str, api: MetricsAPI, wanted: dict[str, Metric]) -> tuple[RemoteMetric | None, Finding]:
+def _existence(
+    key: str, api: MetricsAPI, wanted: dict[str, Metric]
+) -> tuple[RemoteMetric | None, Finding]:
     found = api.find(key, expand=("experiments", "experimentCount", "guardedRolloutCount"))
     if found is not None:
         return found, Finding("metric", "ok", f"{key} exists: {found.url}")
     why = "LaunchDarkly keeps events without a metric out of every experiment"
     if key in wanted:
         return None, Finding(
-            "metric", "broken", f"{key} is declared in the code, but not in LaunchDarkly", why, "ldinstrument apply"
+            "metric",
+            "broken",
+            f"{key} is declared in the code, but not in LaunchDarkly",
+            why,
+            "ldinstrument apply",
         )
-    close = [one for one in wanted if one.lower() == key.lower()] or get_close_matches(key, list(wanted), n=1)
+    close = [one for one in wanted if one.lower() == key.lower()] or get_close_matches(
+        key, list(wanted), n=1
+    )
     close = close or [one.key for one in api.list(query=key, limit=1)]
     hint = f"ldinstrument doctor {close[0]}" if close else f"ldinstrument metrics create {key} ..."
     meant = f"; did you mean {close[0]}?" if close else ""
     return None, Finding(
-        "metric", "broken", f"there is no metric {key}, in the code or in LaunchDarkly{meant}", why, hint
+        "metric",
+        "broken",
+        f"there is no metric {key}, in the code or in LaunchDarkly{meant}",
+        why,
+        hint,
     )
 
 

@@ -29,12 +29,18 @@ def access(api: MetricsAPI) -> list[Finding]:
             )
         )
     else:
-        findings.append(Finding("token", "ok", f"accepted ({source}){f', role {role}' if role else ''}"))
+        findings.append(
+            Finding("token", "ok", f"accepted ({source}){f', role {role}' if role else ''}")
+        )
     try:
         count = api.count()
     except ApiError as error:
         return [*findings, _refused("project", error, api)]
-    return [*findings, Finding("project", "ok", f"{api.project} at {api.host.url}, {count} metrics"), *_refusals(api)]
+    return [
+        *findings,
+        Finding("project", "ok", f"{api.project} at {api.host.url}, {count} metrics"),
+        *_refusals(api),
+    ]
 
 
 def _refusals(api: MetricsAPI) -> Iterator[Finding]:
@@ -49,7 +55,8 @@ def _refusals(api: MetricsAPI) -> Iterator[Finding]:
             "payloads",
             "warning",
             f"{one.get('posts')} refused ({one.get('status')}): {one.get('error')}",
-            "one value that is no JSON, a wrong SDK key or a body too large loses every event of its payload",
+            "one value that is no JSON, a wrong SDK key or a body too large loses every event of "
+            "its payload",
             "look for track calls beside ldinstrument's: it checks what it sends",
         )
 
@@ -68,7 +75,13 @@ def _environment() -> Iterator[Finding]:
 def _refused(check: str, error: ApiError, api: MetricsAPI) -> Finding:
     if isinstance(error, Unauthorized):
         command = "make a new API access token, and export LAUNCHDARKLY_ACCESS_TOKEN"
-        return Finding(check, "broken", f"refused: {error}", "without it nothing can be read or created", command)
+        return Finding(
+            check,
+            "broken",
+            f"refused: {error}",
+            "without it nothing can be read or created",
+            command,
+        )
     if isinstance(error, Forbidden):
         return Finding(
             check,

@@ -56,13 +56,19 @@ def _definition(patient: Patient) -> Iterator[Finding]:
         return
     problem = incompatible(patient.declared, patient.found)
     if problem:
-        yield Finding("definition", "broken", problem, "numbers in two units under one metric mean nothing")
+        yield Finding(
+            "definition", "broken", problem, "numbers in two units under one metric mean nothing"
+        )
         return
-    drifted = [one for one in differences(metric_body(patient.declared), patient.found) if not one.label]
+    drifted = [
+        one for one in differences(metric_body(patient.declared), patient.found) if not one.label
+    ]
     if not drifted:
         yield Finding("definition", "ok", "as the code declares it")
         return
-    told = "; ".join(f"{one.field} is {one.found!r}, the code says {one.wanted!r}" for one in drifted)
+    told = "; ".join(
+        f"{one.field} is {one.found!r}, the code says {one.wanted!r}" for one in drifted
+    )
     yield Finding(
         "definition",
         _weight(drifted),
@@ -74,7 +80,11 @@ def _definition(patient: Patient) -> Iterator[Finding]:
 
 def _weight(drifted: Sequence[Difference]) -> Status:
     """Which drift makes a metric stay empty, and which only makes it wrong."""
-    return "broken" if {one.field for one in drifted} & {"eventKey", "isNumeric", "kind"} else "warning"
+    return (
+        "broken"
+        if {one.field for one in drifted} & {"eventKey", "isNumeric", "kind"}
+        else "warning"
+    )
 
 
 def _event_key(patient: Patient) -> Iterator[Finding]:
@@ -165,9 +175,11 @@ def _last_seen(patient: Patient) -> Iterator[Finding]:
             "last seen",
             "broken",
             f"LaunchDarkly has never received {patient.found.event_key!r}",
-            "the program has not run, is offline or disabled, was forked without postfork, ends before it flushes, or "
+            "the program has not run, is offline or disabled, was forked without postfork, ends "
+            "before it flushes, or "
             "uses another environment's SDK key",
-            "in the program: ldinstrument.flush() and ldinstrument.stats(); events show after about 5 minutes",
+            "in the program: ldinstrument.flush() and ldinstrument.stats(); events show after "
+            "about 5 minutes",
         )
         return
     days = (time.time() * 1000 - seen) / 86_400_000
@@ -186,9 +198,13 @@ def _last_seen(patient: Patient) -> Iterator[Finding]:
 def _zero_fill(patient: Patient) -> Iterator[Finding]:
     found = patient.found
     if not found.numeric or not found.zero_fill:
-        yield Finding("zero-fill", "ok", "off" if found.numeric else "on, as it should be without numbers")
+        yield Finding(
+            "zero-fill", "ok", "off" if found.numeric else "on, as it should be without numbers"
+        )
         return
-    slow_is_bad = found.success_criteria == "LowerThanBaseline" or any(word in found.key for word in _LATENCY_WORDS)
+    slow_is_bad = found.success_criteria == "LowerThanBaseline" or any(
+        word in found.key for word in _LATENCY_WORDS
+    )
     if found.percentile is not None or (found.aggregation == "average" and slow_is_bad):
         yield Finding(
             "zero-fill",

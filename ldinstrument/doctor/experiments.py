@@ -1,4 +1,6 @@
-"""Who uses a metric: experiments that run, count it, randomize by its unit, and whose flags somebody evaluates."""
+"""Who uses a metric: experiments that run, count it, randomize by its unit, and whose flags
+somebody evaluates.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def _environment(one: dict[str, Any]) -> str:
 def _unused(patient: Patient) -> Finding:
     rollouts = patient.found.raw.get("guardedRolloutCount")
     if type(rollouts) is int and rollouts > 0:
-        return Finding("experiments", "ok", f"no experiment uses it, but {rollouts} guarded rollouts do")
+        return Finding(
+            "experiments", "ok", f"no experiment uses it, but {rollouts} guarded rollouts do"
+        )
     return Finding(
         "experiments",
         "warning",
@@ -86,7 +90,9 @@ def _not_running(patient: Patient, known: Sequence[Experiment]) -> Finding:
 
 
 def _not_counted(patient: Patient, one: Experiment) -> Iterator[Finding]:
-    """The running iteration began before the metric was added to it, or with an older version of it."""
+    """The running iteration began before the metric was added to it, or with an older version of
+    it.
+    """
     version, now = one.metrics.get(patient.key), patient.found.raw.get("_versionId")
     if one.metrics and version is None:
         yield Finding(
@@ -107,8 +113,15 @@ def _not_counted(patient: Patient, one: Experiment) -> Iterator[Finding]:
 
 
 def _exposures(patient: Patient, running: Sequence[Experiment]) -> Iterator[Finding]:
-    """When the flags of the running experiments were evaluated last; by which contexts LaunchDarkly does not tell."""
-    told = [finding for one in running for flag in one.flags if (finding := _exposure(patient, one, flag)) is not None]
+    """When the flags of the running experiments were evaluated last; by which contexts LaunchDarkly
+    does not tell.
+    """
+    told = [
+        finding
+        for one in running
+        for flag in one.flags
+        if (finding := _exposure(patient, one, flag)) is not None
+    ]
     yield from told
     if not told:
         yield from _unknown_exposure(patient)
@@ -124,7 +137,9 @@ def _exposure(patient: Patient, one: Experiment, flag: str) -> Finding | None:
     if moment is not None and seconds < STALE_DAYS * 86_400:
         told = f"{what} was evaluated {ago(seconds)} ago in {one.environment}; by which contexts, LaunchDarkly keeps"
         return Finding("exposure", "ok", told)
-    never = "has never been evaluated" if moment is None else f"was last evaluated {ago(seconds)} ago"
+    never = (
+        "has never been evaluated" if moment is None else f"was last evaluated {ago(seconds)} ago"
+    )
     return Finding(
         "exposure",
         "broken",

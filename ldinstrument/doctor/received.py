@@ -16,7 +16,8 @@ _LOCAL_ADVICE = {
     "numeric value": ("events without a finite number do not count", "record a finite number"),
     "exposure": (
         "only events after an exposure of the same context count",
-        "evaluate the flag before recording, with the very context of the session: not with another key, nor with one "
+        "evaluate the flag before recording, with the very context of the session: not with "
+        "another key, nor with one "
         "made anew in each call",
     ),
 }
@@ -30,7 +31,9 @@ def seen_locally(patient: Patient) -> Iterator[Finding]:
         detail, (why, command) = str(one.get("detail")), _LOCAL_ADVICE[one["check"]]
         if one.get("ok"):
             yield Finding(one["check"], "ok", detail)
-        elif one["check"] != "event receipt" or "case-sensitive" in detail:  # never received: see last seen
+        elif (
+            one["check"] != "event receipt" or "case-sensitive" in detail
+        ):  # never received: see last seen
             yield Finding(one["check"], "broken", detail, why, command)
 
 
@@ -44,10 +47,16 @@ _SAID: dict[str, tuple[str, str]] = {
     "too_large": ("LaunchDarkly refused the event for its size", "send less data with it"),
     "not_a_number": ("the value was left out", "record a finite number"),
     "no_value": ("the value was left out", "record a finite number"),
-    "value_for_occurrence": ("the value was left out", "record an occurrence without a value, only when it happened"),
+    "value_for_occurrence": (
+        "the value was left out",
+        "record an occurrence without a value, only when it happened",
+    ),
     "bad_count": ("the value was left out", "record a whole number"),
     "out_of_range": ("the value was left out", "record a value within the range"),
-    "undeclared": ("no metric reads the event", "catalog.add(Metric(...)), then ldinstrument apply"),
+    "undeclared": (
+        "no metric reads the event",
+        "catalog.add(Metric(...)), then ldinstrument apply",
+    ),
     "two_definitions": ("only the catalog's definition counts", "make the two equal"),
     "no_session": ("its numbers go nowhere", "run it inside session(...), or give it context="),
     "no_context": ("an event needs a context", "session(context), or identify() before the end"),
@@ -59,11 +68,21 @@ _SAID: dict[str, tuple[str, str]] = {
 
 
 def said_here(patient: Patient) -> Iterator[Finding]:
-    """What this very process complained about, when the doctor is called from inside the program."""
+    """What this very process complained about, when the doctor is called from inside the
+    program.
+    """
     event = patient.found.event_key or patient.key
-    about = {event, patient.key, *(one.key for one in patient.wanted.values() if one.event == event)}
+    about = {
+        event,
+        patient.key,
+        *(one.key for one in patient.wanted.values() if one.event == event),
+    }
     tasks = {key.rpartition(".")[0] for key in about}
     for (cause, subject), count in diagnostics.counts().items():
-        if cause in _SAID and (subject in about or subject in tasks or subject.split(" ")[0] in about or not subject):
+        if cause in _SAID and (
+            subject in about or subject in tasks or subject.split(" ")[0] in about or not subject
+        ):
             why, command = _SAID[cause]
-            yield Finding("this process", "warning", f"{cause.replace('_', ' ')} ({count}x)", why, command)
+            yield Finding(
+                "this process", "warning", f"{cause.replace('_', ' ')} ({count}x)", why, command
+            )

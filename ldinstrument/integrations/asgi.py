@@ -1,4 +1,5 @@
-"""ASGI, and so FastAPI, Starlette, Litestar: a session per request or websocket, and an orderly end of the server.
+"""ASGI, and so FastAPI, Starlette, Litestar: a session per request or websocket, and an orderly end
+of the server.
 
 ```python
 app = SessionMiddleware(app, context=lambda scope: scope["session"].get("user"))
@@ -32,29 +33,37 @@ SERVER_ERRORS = (1011, 1012, 1013, 1014)
 class SessionMiddleware:
     """Gives every request and websocket that goes through it a session.
 
-    The session is current in the application, its streamed body and its background tasks; it ends when the application
-    returns, and its duration counts to the last byte of the response. The request is an interaction: a success
-    below 500, a failure from 500 or when the application raises. A client that leaves before the end makes it
-    abandoned, which counts for neither. A websocket is one interaction, and its end by the client is no fault.
+    The session is current in the application, its streamed body and its background tasks; it ends
+    when the application
+    returns, and its duration counts to the last byte of the response. The request is an
+    interaction: a success below 500, a failure from 500 or when the application raises. A client
+    that leaves before the end makes it abandoned, which counts for neither. A websocket is one
+    interaction, and its end by the client is no fault.
 
-    When the server stops, open sessions end as abandoned and events are flushed: under uvicorn no `atexit` runs.
+    When the server stops, open sessions end as abandoned and events are flushed: under uvicorn no
+        `atexit` runs.
 
     Args:
         app: the ASGI application. A second middleware inside leaves the request to this one.
-        context: a Context, a key of kind `user`, or a callable, async or not, that is given the ASGI scope. One that
-            answers None, or fails because nobody has filled the scope yet, is asked again at the end of the request.
-        name: the prefix of the session's metrics: `<name>.duration`, `<name>.success_rate`, `<name>.interactions`. None
-            is `request`, or `session` with a store.
-        websocket: the same for websockets, which last for minutes and would spoil the durations of requests; None makes
-            no sessions for them. With a store they are part of the visit, and of this only None matters.
+        context: a Context, a key of kind `user`, or a callable, async or not, that is given the
+            ASGI scope. One that answers None, or fails because nobody has filled the scope yet, is
+            asked again at the end of the request.
+        name: the prefix of the session's metrics: `<name>.duration`, `<name>.success_rate`,
+            `<name>.interactions`. None is `request`, or `session` with a store.
+        websocket: the same for websockets, which last for minutes and would spoil the durations of
+            requests; None makes no sessions for them. With a store they are part of the visit, and
+            of this only None matters.
         client: takes the events; the `ldclient` singleton at the moment of emission when None.
-        ignore: path patterns that make no session, such as `/static/*`; health checks never make one.
+        ignore: path patterns that make no session, such as `/static/*`; health checks never make
+            one.
         flush_timeout: seconds that the server's shutdown may wait for delivery.
-        store: a store, or its address such as `sqlite:///sessions.db`: a session then is a visit of many requests, over
-            all workers, and ends in the store (see `ldinstrument.stores`). It is closed when the server stops.
-        cookie: with a store: the cookie that carries a signed, random visitor id, or its name; False sends none, and
-            visits go by context.
-        header: a request header that may carry the same, for clients without cookies; the response has it, too.
+        store: a store, or its address such as `sqlite:///sessions.db`: a session then is a visit of
+            many requests, over all workers, and ends in the store (see `ldinstrument.stores`). It
+            is closed when the server stops.
+        cookie: with a store: the cookie that carries a signed, random visitor id, or its name;
+            False sends none, and visits go by context.
+        header: a request header that may carry the same, for clients without cookies; the response
+            has it, too.
         secret: signs the id, the same in all workers; None takes `LDINSTRUMENT_SECRET`.
 
     Raises:
@@ -83,20 +92,29 @@ class SessionMiddleware:
         self.boundaries = {"http": http}
         if websocket is not None:
             same = http if http.store is not None else None
-            self.boundaries["websocket"] = same or Boundary(context, name=websocket, client=client, ignore=ignore)
+            self.boundaries["websocket"] = same or Boundary(
+                context, name=websocket, client=client, ignore=ignore
+            )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] == "lifespan":
-            await Lifespan(self.app, self.flush_timeout, self.boundaries["http"].store).run(scope, receive, send)
+            await Lifespan(self.app, self.flush_timeout, self.boundaries["http"].store).run(
+                scope, receive, send
+            )
         elif REQUEST in scope or scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
         else:
             await self._serve(self.boundaries.get(scope["type"]), scope, receive, send)
 
-    async def _serve(self, boundary: Boundary | None, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(
+        self, boundary: Boundary | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         request = scope[REQUEST] = await _begin(boundary, scope)
-        marking, finish = self._marking(scope, request, send), partial(_finish, boundary, request, scope)
+        marking, finish = (
+            self._marking(scope, request, send),
+            partial(_finish, boundary, request, scope),
+        )
         messages = (
             _WatchedWebSocket(request, receive, marking)
             if scope["type"] == "websocket"
@@ -120,15 +138,22 @@ class SessionMiddleware:
             return send
         headers = _headers(scope)
         name = self.visitors.header
-        visitor = self.visitors.arrived(headers.get("cookie", ""), headers.get(name.lower()) if name else None)
+        visitor = self.visitors.arrived(
+            headers.get("cookie", ""), headers.get(name.lower()) if name else None
+        )
         request.visitor = visitor.id
         answer = partial(self.visitors.answer, visitor, scope.get("scheme") in ("https", "wss"))
 
         async def marking(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.accept"):
                 given = list(message.get("headers") or ())
-                cacheable = b",".join(value for key, value in given if key.lower() == b"cache-control")
-                marks = [(key.lower().encode(), value.encode()) for key, value in answer(cacheable.decode("latin-1"))]
+                cacheable = b",".join(
+                    value for key, value in given if key.lower() == b"cache-control"
+                )
+                marks = [
+                    (key.lower().encode(), value.encode())
+                    for key, value in answer(cacheable.decode("latin-1"))
+                ]
                 message = {**message, "headers": given + marks}
             await send(message)
 
@@ -177,33 +202,50 @@ def route_of(scope: Scope) -> str | None:
     Inside a mounted application it is the template that this one knows, without the mount's prefix.
     """
     route = _included(scope) or scope.get("route") or _route_by_endpoint(scope)
-    found = scope.get("path_template") or getattr(route, "path_format", None) or getattr(route, "path", None)
+    found = (
+        scope.get("path_template")
+        or getattr(route, "path_format", None)
+        or getattr(route, "path", None)
+    )
     return found if isinstance(found, str) else None
 
 
 def _included(scope: Scope) -> Any:
-    """Newer FastAPIs leave a route as its router has it, and say beside it where `include_router` has put it."""
+    """Newer FastAPIs leave a route as its router has it, and say beside it where `include_router`
+    has put it.
+    """
     told = scope.get("fastapi")
     found = told.get("effective_route_context") if isinstance(told, dict) else None
     return found if getattr(found, "original_route", None) is scope.get("route") else None
 
 
 def _route_by_endpoint(scope: Scope) -> Any:
-    """Older Starlettes name the endpoint only: its route is the one that has it, if it is the only one."""
+    """Older Starlettes name the endpoint only: its route is the one that has it, if it is the only
+    one.
+    """
     endpoint = scope.get("endpoint")
     routes = getattr(scope.get("router"), "routes", None) or ()
-    found = [route for route in routes if endpoint is not None and getattr(route, "endpoint", None) is endpoint]
+    found = [
+        route
+        for route in routes
+        if endpoint is not None and getattr(route, "endpoint", None) is endpoint
+    ]
     return found[0] if len(found) == 1 else None
 
 
-# -- what is learnt from the messages ---------------------------------------------------------------
+# -- what is learnt from the messages
+# ---------------------------------------------------------------
 
 
 class _WatchedHTTP:
     """The messages of one HTTP request."""
 
     def __init__(
-        self, request: RequestSession, receive: Receive, send: Send, finish: Callable[[], Awaitable[None]]
+        self,
+        request: RequestSession,
+        receive: Receive,
+        send: Send,
+        finish: Callable[[], Awaitable[None]],
     ) -> None:
         self.request = request
         self._receive = receive
@@ -233,8 +275,12 @@ class _WatchedHTTP:
             self.request.returned()
 
     def _left(self) -> None:
-        """The client has left; after the last byte that is a matter of course, and changes nothing."""
-        if self.request.bodiless and self.request.status:  # Hypercorn says so after the head, which was all
+        """The client has left; after the last byte that is a matter of course, and changes
+        nothing.
+        """
+        if (
+            self.request.bodiless and self.request.status
+        ):  # Hypercorn says so after the head, which was all
             self.request.returned()
         else:
             self.request.disconnected()
@@ -294,22 +340,27 @@ class _WatchedWebSocket:
         self.request.returned()
 
 
-# -- without the middleware --------------------------------------------------------------------------
+# -- without the middleware
+# --------------------------------------------------------------------------
 
 
 def session_dependency(
     context: Any = None, *, name: str = "request", client: Tracker | None = None
 ) -> Callable[..., AsyncIterator[Session]]:
-    """Make a FastAPI dependency that gives an endpoint its session: `Depends(session_dependency(...))`.
+    """Make a FastAPI dependency that gives an endpoint its session:
+    `Depends(session_dependency(...))`.
 
-    Behind `SessionMiddleware` it is the request's session, and *context* says for whom. Without, it opens one around
-    the endpoint, which knows no status: an endpoint that raises is a failure, except for an HTTPException below 500.
+    Behind `SessionMiddleware` it is the request's session, and *context* says for whom. Without, it
+    opens one around
+    the endpoint, which knows no status: an endpoint that raises is a failure, except for an
+        HTTPException below 500.
 
-    It is async on purpose: FastAPI runs a *sync* dependency with `yield` in another thread, and what is set
-    there, the current session too, is lost to the endpoint.
+    It is async on purpose: FastAPI runs a *sync* dependency with `yield` in another thread, and
+    what is set there, the current session too, is lost to the endpoint.
 
     Args:
-        context: a Context, a key of kind `user`, or a callable, async or not, that is given Starlette's connection.
+        context: a Context, a key of kind `user`, or a callable, async or not, that is given
+            Starlette's connection.
         name: the prefix of the session's metrics, where the dependency opens it.
         client: takes the events; the `ldclient` singleton at the moment of emission when None.
 
@@ -331,7 +382,9 @@ def session_dependency(
         async with _opened(boundary, connection) as opened:
             yield opened
 
-    parameter = inspect.Parameter("connection", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=HTTPConnection)
+    parameter = inspect.Parameter(
+        "connection", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=HTTPConnection
+    )
     dependency.__signature__ = inspect.Signature([parameter])  # type: ignore[attr-defined]
     return dependency
 

@@ -1,4 +1,5 @@
-"""ASGI, and so FastAPI, Starlette, Litestar: a session per request or websocket, and an orderly end of the server.
+"""ASGI, and so FastAPI, Starlette, Litestar: a session per request or websocket, and an orderly end
+of the server.
 
 ```python
 app = SessionMiddleware(app, context=lambda scope: scope["session"].get("user"))
@@ -26,10 +27,11 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class LifespanMiddleware:
-    """Only the orderly end of the server: for an application whose sessions something inside it opens, such as Django's
-    middleware.
+    """Only the orderly end of the server: for an application whose sessions something inside it
+    opens, such as Django's middleware.
 
-    When the server stops, open sessions end as abandoned, every store is closed, and events are flushed.
+    When the server stops, open sessions end as abandoned, every store is closed, and events are
+    flushed.
 
     Args:
         app: the ASGI application.
@@ -58,13 +60,15 @@ class _AllStores:
             keeping.close_all()
 
 
-# -- the server's life ------------------------------------------------------------------------------
+# -- the server's life
+# ------------------------------------------------------------------------------
 
 
 class Lifespan:
     """Ends open sessions and flushes before the server hears that shutdown is complete.
 
-    Speaks for an application that knows no lifespan, which it shows by raising or returning before it listens.
+    Speaks for an application that knows no lifespan, which it shows by raising or returning before
+    it listens.
     """
 
     def __init__(self, app: Application, flush_timeout: float, store: Any = None) -> None:

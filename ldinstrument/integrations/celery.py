@@ -5,9 +5,9 @@ app = Celery(...)
 instrument(app)
 ```
 
-A task sent from within a session takes its context (kinds and keys, no attributes) and its id along in a message
-header. In the worker each run is a session of its own, called `job`, for that context; with a store it is part of the
-visit that it was sent from.
+A task sent from within a session takes its context (kinds and keys, no attributes) and its id along
+in a message header. In the worker each run is a session of its own, called `job`, for that context;
+with a store it is part of the visit that it was sent from.
 """
 
 from __future__ import annotations
@@ -49,27 +49,33 @@ def instrument(
     store: Any = None,
     flush_timeout: float = 2.0,
 ) -> App:
-    """Give every run of a task of *app* a session, for the context of the session that sent the task.
+    """Give every run of a task of *app* a session, for the context of the session that sent the
+    task.
 
-    The run is an interaction: a success when the task returns, a failure when it raises; a retry, a rejected or an
-    ignored run is neither. Pool processes get their LaunchDarkly client going after the fork, and end and
-    flush before they exit, because no `atexit` runs in them.
+    The run is an interaction: a success when the task returns, a failure when it raises; a retry, a
+    rejected or an ignored run is neither. Pool processes get their LaunchDarkly client going after
+    the fork, and end and flush before they exit, because no `atexit` runs in them.
 
     Args:
-        app: the Celery application; call this where it is made, in the sending and in the working program. Doing it
-            twice is harmless.
-        context: whose runs these are instead of the sender's: a Context, a key of kind `user`, or a callable that is
-            given the task (`task.request` has its arguments). None, also as its answer, means the sender's.
-        name: the prefix of the session's metrics: `<name>.duration`, `<name>.success_rate`, `<name>.interactions`. None
-            is `job`, or `session` with a store.
+        app: the Celery application; call this where it is made, in the sending and in the working
+            program. Doing it twice is harmless.
+        context: whose runs these are instead of the sender's: a Context, a key of kind `user`, or a
+            callable that is given the task (`task.request` has its arguments). None, also as its
+            answer, means the sender's.
+        name: the prefix of the session's metrics: `<name>.duration`, `<name>.success_rate`,
+            `<name>.interactions`. None is `job`, or `session` with a store.
         client: takes the events; the `ldclient` singleton at the moment of emission when None.
-        store: the store that the sender's boundary has, or its address: what a run records then joins the visit.
-        flush_timeout: seconds that the end of a pool process, or of the worker, may wait for delivery.
+        store: the store that the sender's boundary has, or its address: what a run records then
+            joins the visit.
+        flush_timeout: seconds that the end of a pool process, or of the worker, may wait for
+            delivery.
 
     Returns:
         *app*.
     """
-    boundary = Boundary(context, name=name or ("job" if store is None else None), client=client, store=store)
+    boundary = Boundary(
+        context, name=name or ("job" if store is None else None), client=client, store=store
+    )
     runs = Runs(app, boundary, flush_timeout)
     connect(signals.before_task_publish, runs.send, HEADER)
     connect(signals.task_prerun, runs.begin, (HEADER, id(app)))
@@ -99,11 +105,15 @@ class Runs:
         session = current_session()
         if session is not None and headers is not None:
             visit = visit_of(session)
-            headers[HEADER] = packed(session.context, session.id, None if visit is None else visit.visitor)
+            headers[HEADER] = packed(
+                session.context, session.id, None if visit is None else visit.visitor
+            )
 
     # -- in the worker ---------------------------------------------------------------------------
     def begin(self, task: Any = None, **_: Any) -> None:
-        """A run begins: its session is current until it ends. Celery logs what a signal's receiver raises."""
+        """A run begins: its session is current until it ends. Celery logs what a signal's receiver
+        raises.
+        """
         if task is None or task.app is not self._app:
             return
         sender = self._sender(task)
@@ -117,7 +127,9 @@ class Runs:
         run.resume()
 
     def _sender(self, task: Any) -> Sender:
-        """Whose session sent the task: as the message says, or, when it runs eagerly, the one that is current here."""
+        """Whose session sent the task: as the message says, or, when it runs eagerly, the one that
+        is current here.
+        """
         header = getattr(task.request, HEADER, None)
         if header is not None:
             return unpacked(header)
@@ -154,19 +166,26 @@ class Runs:
 
 
 def finish(run: RequestSession, state: str, retries: int) -> None:
-    """Judge a run by Celery's *state*, and end its session; a run that will be repeated was no interaction."""
+    """Judge a run by Celery's *state*, and end its session; a run that will be repeated was no
+    interaction.
+    """
     outcome = {"SUCCESS": Outcome.SUCCESS, "FAILURE": Outcome.FAILURE}.get(state, Outcome.CANCELLED)
-    run.judge(outcome, {Outcome.SUCCESS: "ended", Outcome.FAILURE: "error"}.get(outcome, "abandoned"))
+    run.judge(
+        outcome, {Outcome.SUCCESS: "ended", Outcome.FAILURE: "error"}.get(outcome, "abandoned")
+    )
     if run.session is not None and run.store is None:
         run.session.add_data(state=state, retries=retries)
     run.end()
 
 
-# -- the header -------------------------------------------------------------------------------------
+# -- the header
+# -------------------------------------------------------------------------------------
 
 
 class Sender(NamedTuple):
-    """Where a task comes from: its context, the session's id, and the visit's visitor where there is a store."""
+    """Where a task comes from: its context, the session's id, and the visit's visitor where there
+    is a store.
+    """
 
     context: Context | None = None
     session_id: str | None = None
@@ -174,7 +193,9 @@ class Sender(NamedTuple):
 
 
 def packed(context: Context | None, session_id: str, visitor: str | None = None) -> str:
-    """Kinds and keys of *context*, and which of them are anonymous; its other attributes stay at home."""
+    """Kinds and keys of *context*, and which of them are anonymous; its other attributes stay at
+    home.
+    """
     known = {} if context is None else kinds(context)
     parts = [[kind, part.key, part.anonymous] for kind, part in known.items()]
     return json.dumps({"context": parts, "session": session_id, "visitor": visitor})
@@ -187,7 +208,8 @@ def unpacked(header: Any) -> Sender:
     try:
         told = json.loads(header)
         parts = [
-            Context.builder(key).kind(kind).anonymous(anonymous).build() for kind, key, anonymous in told["context"]
+            Context.builder(key).kind(kind).anonymous(anonymous).build()
+            for kind, key, anonymous in told["context"]
         ]
         context = Context.create_multi(*parts) if parts else None
         valid = context if context is not None and context.valid else None

@@ -5,9 +5,10 @@ MIDDLEWARE = ["ldinstrument.integrations.django.SessionMiddleware", ...]     # f
 LDINSTRUMENT = {"context": "shop.visitors.context_of", "ignore": ["/admin/*"]}     # optional, see SessionMiddleware
 ```
 
-Under an ASGI server, wrap the application, for the server's orderly end: `LifespanMiddleware(get_asgi_application())`
-of `integrations.asgi`. In an `asgi.SessionMiddleware`, as one application among others, it is that one which opens and
-ends the session, with its own `store=`, `ignore=` and `name=`; this one finds the user and the route.
+Under an ASGI server, wrap the application, for the server's orderly end:
+`LifespanMiddleware(get_asgi_application())` of `integrations.asgi`. In an `asgi.SessionMiddleware`,
+as one application among others, it is that one which opens and ends the session, with its own
+`store=`, `ignore=` and `name=`; this one finds the user and the route.
 """
 
 from __future__ import annotations
@@ -29,7 +30,12 @@ if TYPE_CHECKING:
 
 
 try:
-    from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction, sync_to_async
+    from asgiref.sync import (
+        async_to_sync,
+        iscoroutinefunction,
+        markcoroutinefunction,
+        sync_to_async,
+    )
     from django.conf import settings
     from django.utils.module_loading import import_string
 except ImportError as error:
@@ -47,21 +53,24 @@ MARKING: dict[str, Any] = {"cookie": True, "header": None, "secret": None}
 class SessionMiddleware:
     """Gives every request a session, to the end of its response body, streamed ones included.
 
-    Put it first in `MIDDLEWARE`: what the others do, and their failures, then belong to the session, and the
-    user is still found, because it asks when all of them have seen the request.
+    Put it first in `MIDDLEWARE`: what the others do, and their failures, then belong to the
+    session, and the user is still found, because it asks when all of them have seen the request.
 
     `settings.LDINSTRUMENT` is a dict of options:
 
-    * `context`: a callable, async or not, or its dotted path, that is given the `HttpRequest` and answers with a
-      Context, a key of kind `user`, or None. When left out, the primary key of the authenticated user.
+    * `context`: a callable, async or not, or its dotted path, that is given the `HttpRequest` and
+      answers with a Context, a key of kind `user`, or None. When left out, the primary key of the
+      authenticated user.
     * `name`: the prefix of the session's metrics; `request`, or `session` with a store.
     * `client`: takes the events; the `ldclient` singleton at the moment of emission when left out.
     * `ignore`: path patterns that make no session; health checks never make one.
-    * `store`: a store, or its address such as `sqlite:///sessions.db`: a session then is a visit of many requests, over
-      all workers, and ends in the store (see `ldinstrument.stores`).
-    * `cookie`: with a store: a random visitor id is kept in Django's session where the request has one, else in a
-      signed cookie; `False` marks nobody, and visits go by context; a string is the cookie's name.
-    * `header`: a request header that may carry the same, for clients without cookies; the response has it, too.
+    * `store`: a store, or its address such as `sqlite:///sessions.db`: a session then is a visit of
+      many requests, over all workers, and ends in the store (see `ldinstrument.stores`).
+    * `cookie`: with a store: a random visitor id is kept in Django's session where the request has
+      one, else in a signed cookie; `False` marks nobody, and visits go by context; a string is the
+      cookie's name.
+    * `header`: a request header that may carry the same, for clients without cookies; the response
+      has it, too.
     * `secret`: signs the id; `SECRET_KEY` and its fallbacks when left out.
 
     Raises:
@@ -114,7 +123,8 @@ class SessionMiddleware:
         return response
 
     # -- who it is, and where --------------------------------------------------------------------
-    # Django calls `process_view` when every other middleware has seen the request, and the route is known.
+    # Django calls `process_view` when every other middleware has seen the request, and the route is
+    # known.
     def _process_view(self, request: Any, view: Any, args: Any, kwargs: Any) -> None:
         mine = self._noted(request)
         if mine.session is not None:
@@ -144,31 +154,39 @@ class SessionMiddleware:
 
     # -- begin and end ---------------------------------------------------------------------------
     def _begin(self, request: Any) -> RequestSession:
-        """The session that an ASGI or WSGI middleware around Django has opened, or one of our own."""
+        """The session that an ASGI or WSGI middleware around Django has opened, or one of our
+        own.
+        """
         outer = request.META.get(REQUEST) or getattr(request, "scope", {}).get(REQUEST)
         mine = outer or self.boundary.begin(
             path=request.path,
             method=request.method or "",
             agent=request.headers.get("User-Agent", ""),
-            preflight=request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers,
+            preflight=request.method == "OPTIONS"
+            and "Access-Control-Request-Method" in request.headers,
         )
         request._ldinstrument = mine
         if outer is not None and outer.store is None and self.boundary.store is not None:
             warn_once(
                 "store_unused",
                 "django",
-                "a middleware around Django opens the sessions, and the store in settings.LDINSTRUMENT is not used: "
+                "a middleware around Django opens the sessions, and the store in "
+                "settings.LDINSTRUMENT is not used: "
                 "give that one store=, or put asgi.LifespanMiddleware in its place",
             )
         if self.visitors is not None and outer is None and mine.session is not None:
             name = self.visitors.header
             header = request.headers.get(name) if name else None
-            request._ldinstrument_visitor = self.visitors.arrived(request.META.get("HTTP_COOKIE", ""), header)
+            request._ldinstrument_visitor = self.visitors.arrived(
+                request.META.get("HTTP_COOKIE", ""), header
+            )
             mine.visitor = request._ldinstrument_visitor.id
         return mine
 
     def _recognise(self, request: Any, mine: RequestSession) -> None:
-        """Keep a new visitor's id in Django's session, where the request has one: then no cookie of ours is needed."""
+        """Keep a new visitor's id in Django's session, where the request has one: then no cookie of
+        ours is needed.
+        """
         arrived = getattr(request, "_ldinstrument_visitor", None)
         if arrived is None or arrived.token is None or not hasattr(request, "session"):
             return
@@ -195,7 +213,9 @@ class SessionMiddleware:
         arrived = getattr(request, "_ldinstrument_visitor", None)
         if self.visitors is None or arrived is None:
             return
-        for name, value in self.visitors.answer(arrived, request.is_secure(), response.get("Cache-Control", "")):
+        for name, value in self.visitors.answer(
+            arrived, request.is_secure(), response.get("Cache-Control", "")
+        ):
             if name == "Set-Cookie":
                 response.cookies.load(value)
             else:
@@ -217,7 +237,9 @@ def _options() -> dict[str, Any]:
 
 @contextmanager
 def _around(mine: RequestSession) -> Iterator[None]:
-    """The application's turn, with the session current, None included; what it raises ends the session."""
+    """The application's turn, with the session current, None included; what it raises ends the
+    session.
+    """
     before = set_current(mine.session)
     try:
         yield
@@ -229,8 +251,12 @@ def _around(mine: RequestSession) -> Iterator[None]:
         set_current(before)
 
 
-def _closing(close: Callable[[], None], mine: RequestSession, *, complete: bool) -> Callable[[], None]:
-    """The response's `close`, which every server calls: the end, early when the stream has not been read to its own."""
+def _closing(
+    close: Callable[[], None], mine: RequestSession, *, complete: bool
+) -> Callable[[], None]:
+    """The response's `close`, which every server calls: the end, early when the stream has not been
+    read to its own.
+    """
 
     def closing() -> None:
         (mine.returned if complete else mine.disconnected)()
@@ -245,12 +271,19 @@ def _closing(close: Callable[[], None], mine: RequestSession, *, complete: bool)
 
 
 class _Stream:
-    """Watches a streamed body. Django's ASGI handler does not close a response whose stream raised: the end is here."""
+    """Watches a streamed body. Django's ASGI handler does not close a response whose stream raised:
+    the end is here.
+    """
 
     delegates = False
 
     def __init__(self, mine: RequestSession) -> None:
-        self.resume, self.pause, self.first, self.unstarted = mine.resume, mine.pause, mine.first, mine.unstarted
+        self.resume, self.pause, self.first, self.unstarted = (
+            mine.resume,
+            mine.pause,
+            mine.first,
+            mine.unstarted,
+        )
         self.returned = mine.returned
         self._mine = mine
 
@@ -260,14 +293,15 @@ class _Stream:
         self._mine.end()
 
 
-# -- the user ---------------------------------------------------------------------------------------
+# -- the user
+# ---------------------------------------------------------------------------------------
 
 
 def logged_in(request: Any) -> str | None:
     """The primary key of the authenticated user, or None.
 
-    A request without a session cookie is not asked: Django would mark its response as varying by cookie, and caches
-    would stop working.
+    A request without a session cookie is not asked: Django would mark its response as varying by
+    cookie, and caches would stop working.
     """
     if not _may_be_logged_in(request):
         return None

@@ -44,25 +44,30 @@ def instrument(
     header: str | None = None,
     secret: Secret = None,
 ) -> App:
-    """Give every request of *app* a session, from its first `before_request` to the end of its response body.
+    """Give every request of *app* a session, from its first `before_request` to the end of its
+    response body.
 
-    The data of the session's events names the route (`/items/<int:item>`), the method and the status. A login
-    inside the request is found by asking *context* once more at its end; `current_session().identify(...)` is sooner.
+    The data of the session's events names the route (`/items/<int:item>`), the method and the
+    status. A login inside the request is found by asking *context* once more at its end;
+    `current_session().identify(...)` is sooner.
 
     Args:
         app: the application; doing it twice is harmless.
-        context: a Context, a key of kind `user`, or a callable that is given Flask's request and answers with one of
-            these, or None. When left out, the user of Flask-Login, where it is in use.
-        name: the prefix of the session's metrics: `<name>.duration`, `<name>.success_rate`, `<name>.interactions`. None
-            is `request`, or `session` with a store.
+        context: a Context, a key of kind `user`, or a callable that is given Flask's request and
+            answers with one of these, or None. When left out, the user of Flask-Login, where it is
+            in use.
+        name: the prefix of the session's metrics: `<name>.duration`, `<name>.success_rate`,
+            `<name>.interactions`. None is `request`, or `session` with a store.
         client: takes the events; the `ldclient` singleton at the moment of emission when None.
-        ignore: path patterns that make no session; the application's static files and health checks never make one.
-        store: a store, or its address such as `sqlite:///sessions.db`: a session then is a visit of many requests, over
-            all workers, and ends in the store (see `ldinstrument.stores`).
-        cookie: with a store: Flask's own session carries a random visitor id. False marks nobody, and visits go by
-            context.
-        header: a request header that may carry a signed visitor id instead, for clients without cookies; the response
-            to a new visitor has it, too. Signed with *secret*, or the application's secret key.
+        ignore: path patterns that make no session; the application's static files and health checks
+            never make one.
+        store: a store, or its address such as `sqlite:///sessions.db`: a session then is a visit of
+            many requests, over all workers, and ends in the store (see `ldinstrument.stores`).
+        cookie: with a store: Flask's own session carries a random visitor id. False marks nobody,
+            and visits go by context.
+        header: a request header that may carry a signed visitor id instead, for clients without
+            cookies; the response to a new visitor has it, too. Signed with *secret*, or the
+            application's secret key.
         secret: carry the id in a cookie of its own, called *cookie*, and sign it with this.
 
     Returns:
@@ -74,7 +79,8 @@ def instrument(
         app.wsgi_app, name=name, client=client, ignore=[*_static(app), *_listed(ignore)],
         store=store, cookie=cookie if secret is not None else False, header=header, secret=secret or app.secret_key,
     )  # fmt: skip
-    # The middleware opens and ends; whose session it is, Flask knows: the same metrics, asked of another request.
+    # The middleware opens and ends; whose session it is, Flask knows: the same metrics, asked of
+    # another request.
     boundary = Boundary(logged_in if context is None else context, name=middleware.boundary.name)
     app.extensions[EXTENSION] = middleware
     app.wsgi_app = middleware  # type: ignore[method-assign]
@@ -84,7 +90,9 @@ def instrument(
     visits = Visits(app) if store is not None and cookie and secret is None else None
     if visits is not None:
         steps.insert(0, visits.recognise)
-    app.after_request_funcs.setdefault(None, []).insert(0, lambda response: _answer(boundary, visits, response))
+    app.after_request_funcs.setdefault(None, []).insert(
+        0, lambda response: _answer(boundary, visits, response)
+    )
     return app
 
 
@@ -131,7 +139,9 @@ def _answer(boundary: Boundary, visits: Visits | None, response: Any) -> Any:
 
 
 class Visits:
-    """The visitor's id in Flask's own session. What an odd session does costs the visit, never the page."""
+    """The visitor's id in Flask's own session. What an odd session does costs the visit, never the
+    page.
+    """
 
     def __init__(self, app: Flask) -> None:
         self._app = app
@@ -145,7 +155,8 @@ class Visits:
             warn_once(
                 "no_visitor",
                 "flask",
-                "Flask's session carries the visitor's id: set app.secret_key; visits go by context",
+                "Flask's session carries the visitor's id: set app.secret_key; visits go by "
+                "context",
             )
             return
         if mine.visitor is not None and not mine.is_new:  # by the header
@@ -176,7 +187,9 @@ class Visits:
 
 
 def _peeked() -> Any:
-    """The id in Flask's session. No page depends on it, so reading it must not make the page vary by cookie."""
+    """The id in Flask's session. No page depends on it, so reading it must not make the page vary
+    by cookie.
+    """
     held = getattr(globals.request_ctx, "_session", None)
     if held is None:  # before Flask 3.1.3 the proxy leaves no mark
         held = session._get_current_object()  # type: ignore[attr-defined]

@@ -1,11 +1,12 @@
-"""Hooks for gunicorn: name them in `gunicorn.conf.py` and nothing is lost at a fork or at the end of a worker.
+"""Hooks for gunicorn: name them in `gunicorn.conf.py` and nothing is lost at a fork or at the end
+of a worker.
 
 ```python
 from ldinstrument.integrations.gunicorn import post_fork, worker_exit
 ```
 
-With `--preload` the client is made before the fork. Its event processor begins afresh in each worker by itself; its
-flags do not, so `post_fork` calls the SDK's `postfork()`, too.
+With `--preload` the client is made before the fork. Its event processor begins afresh in each
+worker by itself; its flags do not, so `post_fork` calls the SDK's `postfork()`, too.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ EXIT_TIMEOUT = 2.0
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Bring the preloaded `ldclient` singleton to life in a worker: its flags, its hooks, its events."""
+    """Bring the preloaded `ldclient` singleton to life in a worker: its flags, its hooks, its
+    events.
+    """
     client = None if disabled() else sdk.singleton_client()
     if client is None or not hasattr(client, "postfork"):
         return

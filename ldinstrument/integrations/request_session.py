@@ -1,4 +1,5 @@
-"""What every request boundary shares: when a session begins, for whom, when it ends, and what is said of the request.
+"""What every request boundary shares: when a session begins, for whom, when it ends, and what is
+said of the request.
 
 `wsgi` and `asgi` bring requests here; `flask` and `django` add how to find the user.
 """
@@ -20,7 +21,13 @@ from ..sessions.accumulator import clock
 from ..sessions.contexts import as_context
 from ..sessions.emission import Tracker
 from ..sessions.outcomes import Outcome, outcome_of
-from ..sessions.session import Session, current_session, declare_session_metrics, open_session, set_current
+from ..sessions.session import (
+    Session,
+    current_session,
+    declare_session_metrics,
+    open_session,
+    set_current,
+)
 
 REQUEST = "ldinstrument.request"
 """Where the WSGI environ and the ASGI scope carry the `RequestSession`."""
@@ -40,19 +47,24 @@ PROBES = (
 )
 """How the user agents of health checkers begin."""
 
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "WEBSOCKET"})
+METHODS = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "WEBSOCKET"}
+)
 
 
 class Boundary:
     """Where requests become sessions.
 
     Args:
-        context: whose session it is: a Context, a key of kind `user`, or a callable that is given the request. One that
-            answers None is asked again at the end of the request, when a login may have happened.
+        context: whose session it is: a Context, a key of kind `user`, or a callable that is given
+            the request. One that answers None is asked again at the end of the request, when a
+            login may have happened.
         name: the prefix of the session's metrics; None is `request`, or `session` with a store.
         client: takes the events; the `ldclient` singleton at the moment of emission when None.
-        ignore: path patterns (as in `fnmatch`: `/static/*`) that make no session; health checks never make one.
-        store: a `SessionStore`, or its address: sessions then are visits of many requests, and end in the store.
+        ignore: path patterns (as in `fnmatch`: `/static/*`) that make no session; health checks
+            never make one.
+        store: a `SessionStore`, or its address: sessions then are visits of many requests, and end
+            in the store.
     """
 
     def __init__(
@@ -72,8 +84,11 @@ class Boundary:
         self._is_ignored = re.compile("|".join(map(translate, patterns))).match
         declare_session_metrics(self.name)
 
-    def begin(self, *, path: str, method: str, agent: str = "", preflight: bool = False) -> RequestSession:
-        """The session of a request that begins; none for what is ignored, health checks and CORS preflights.
+    def begin(
+        self, *, path: str, method: str, agent: str = "", preflight: bool = False
+    ) -> RequestSession:
+        """The session of a request that begins; none for what is ignored, health checks and CORS
+        preflights.
 
         Args:
             path: decides whether it is ignored; it is not kept.
@@ -88,7 +103,8 @@ class Boundary:
     def open(self, method: str = "") -> RequestSession:
         """A session; none when opening one fails, which is logged."""
         try:
-            # No outer session: whatever was current on this thread or in this task belongs to somebody else.
+            # No outer session: whatever was current on this thread or in this task belongs to
+            # somebody else.
             opened = open_session(name=self.name, client=self.client, store=self.store)
         except Exception as error:
             _failed(error, True, "request")
@@ -122,7 +138,9 @@ class Boundary:
             return None
 
     def asks_again(self, request: RequestSession) -> bool:
-        """Whether `context=` shall be asked once more: it is a callable that has not said yet who this is."""
+        """Whether `context=` shall be asked once more: it is a callable that has not said yet who
+        this is.
+        """
         return callable(self.context) and request.session is not None and not request.identified
 
 
@@ -143,14 +161,16 @@ def _failed(error: Exception, last: bool, where: str = "context= of a request") 
 
 
 class RequestSession:
-    """One request and its session, None for a request that is ignored: swapped in around the application's code.
+    """One request and its session, None for a request that is ignored: swapped in around the
+    application's code.
 
     Args:
         session: as opened by the boundary.
         method: goes into the data of the session's events, with `route` and the status.
         store: where the visit is that this request is part of.
 
-    `ask`, when it is set, is the last question for whom the session is, put at the end to who has not said it yet.
+    `ask`, when it is set, is the last question for whom the session is, put at the end to who has
+    not said it yet.
     """
 
     __slots__ = (
@@ -199,7 +219,9 @@ class RequestSession:
         self._outside = set_current(self._mine)
 
     def pause(self) -> None:
-        """Out: remember mine (the application may be inside a session of its own), restore what was there."""
+        """Out: remember mine (the application may be inside a session of its own), restore what was
+        there.
+        """
         self._mine = set_current(self._outside)
 
     def first(self) -> None:
@@ -243,7 +265,9 @@ class RequestSession:
         self.judge(Outcome.FAILURE, "error")
 
     def disconnected(self) -> None:
-        """The client left before the end: abandoned, neither success nor failure, and without a duration."""
+        """The client left before the end: abandoned, neither success nor failure, and without a
+        duration.
+        """
         self.judge(Outcome.ABANDONED, "abandoned")
 
     def judge(self, outcome: Outcome, reason: str) -> None:
@@ -256,7 +280,9 @@ class RequestSession:
             self.session.interaction(outcome, at=now)
 
     def end(self) -> None:
-        """End the session, or bring what this request adds to the visit that it is part of; harmless twice."""
+        """End the session, or bring what this request adds to the visit that it is part of;
+        harmless twice.
+        """
         session = self._last_look()
         if session is None:
             return
@@ -276,7 +302,9 @@ class RequestSession:
         if session is not None:
             from ..stores import aend_request
 
-            await aend_request(session, self.store, self.visitor, ends="ended" if self.leaving else "")
+            await aend_request(
+                session, self.store, self.visitor, ends="ended" if self.leaving else ""
+            )
 
     def _last_look(self) -> Session | None:
         """The session, the first time; its clock stopped, and told what the request was."""
@@ -288,7 +316,9 @@ class RequestSession:
         try:
             if self.store is None:  # one request's route would say nothing of a visit
                 self.session.add_data(**self._facts())
-            if self.complete_at is not None:  # what the user waited for ends there, not with the background's work
+            if (
+                self.complete_at is not None
+            ):  # what the user waited for ends there, not with the background's work
                 self.session.stop_clock(self.complete_at)
         except Exception as error:
             _failed(error, True, "request")
@@ -313,11 +343,13 @@ def visit_of(session: Session | None) -> RequestSession | None:
 
 
 def end_session() -> bool:
-    """End the visit that the current request belongs to, as at logout; what comes next opens the next one.
+    """End the visit that the current request belongs to, as at logout; what comes next opens the
+    next one.
 
-    It ends when the request does, with everything that the request still records, and just before the last byte of its
-    response: what the client asks for afterwards is the next visit's. Without a store there is no visit, and nothing
-    happens.
+    It ends when the request does, with everything that the request still records, and just before
+    the last byte of its
+    response: what the client asks for afterwards is the next visit's. Without a store there is no
+    visit, and nothing happens.
 
     Returns:
         Whether there is a visit to end.

@@ -1,7 +1,8 @@
-"""The visitor's id, signed, in a cookie or a header: how requests find the session that they are part of.
+"""The visitor's id, signed, in a cookie or a header: how requests find the session that they are
+part of.
 
-It is random and says nothing about anybody. It lives for two days after the last visit, about as long as a store
-remembers; `cookie=False` sends none, and sessions then go by context.
+It is random and says nothing about anybody. It lives for two days after the last visit, about as
+long as a store remembers; `cookie=False` sends none, and sessions then go by context.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ SECRET = "LDINSTRUMENT_SECRET"  # noqa: S105 - the variable's name
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who makes a request: a random id, what the response has to bring back, if anything, and whether he is new."""
+    """Who makes a request: a random id, what the response has to bring back, if anything, and
+    whether he is new.
+    """
 
     id: str
     token: str | None = None
@@ -37,10 +40,12 @@ class Visitors:
     """Reads and writes visitors' ids.
 
     Args:
-        secret: signs them, so that nobody can add to the sessions of others. All workers need the same. Of several, the
-            first signs and all are accepted, for a change of secrets. None reads `LDINSTRUMENT_SECRET`.
+        secret: signs them, so that nobody can add to the sessions of others. All workers need the
+            same. Of several, the first signs and all are accepted, for a change of secrets. None
+            reads `LDINSTRUMENT_SECRET`.
         cookie: its name; None for no cookie.
-        header: a request header that may carry the id instead, for clients without cookies; the response has it too.
+        header: a request header that may carry the id instead, for clients without cookies; the
+            response has it too.
         clock: seconds since the epoch.
 
     Raises:
@@ -61,7 +66,8 @@ class Visitors:
             self._keys = [_key(os.environ[SECRET])]
         if not self._keys:
             raise DefinitionError(
-                "store=: a visitor's id needs a signature: give secret=, the same in all workers, or set "
+                "store=: a visitor's id needs a signature: give secret=, the same in all workers, "
+                "or set "
                 f"{SECRET}; or send no cookie with cookie=False"
             )
         self.cookie = cookie
@@ -69,10 +75,14 @@ class Visitors:
         self._clock = clock
 
     def arrived(self, cookies: str = "", header: str | None = None) -> Visitor:
-        """Who has sent a `Cookie` header of *cookies*, or a header of our own; a new visitor when neither is valid."""
+        """Who has sent a `Cookie` header of *cookies*, or a header of our own; a new visitor when
+        neither is valid.
+        """
         tokens = [header] if header else []
         if self.cookie:
-            tokens += [value for name, _, value in map(_pair, cookies.split(";")) if name == self.cookie]
+            tokens += [
+                value for name, _, value in map(_pair, cookies.split(";")) if name == self.cookie
+            ]
         for token in tokens:
             found = self._read(token)
             if found is not None:
@@ -86,13 +96,16 @@ class Visitors:
         Args:
             visitor: as it arrived.
             secure: whether the request came over TLS.
-            cacheable: the response's `Cache-Control`: what a shared cache may keep must carry nobody's id.
+            cacheable: the response's `Cache-Control`: what a shared cache may keep must carry
+                nobody's id.
         """
         if visitor.token is None or may_be_shared(cacheable):
             return []
         found = [(self.header, visitor.token)] if self.header else []
         if self.cookie:
-            rest = f"Path=/; Max-Age={MAX_AGE}; HttpOnly; SameSite=Lax{'; Secure' if secure else ''}"
+            rest = (
+                f"Path=/; Max-Age={MAX_AGE}; HttpOnly; SameSite=Lax{'; Secure' if secure else ''}"
+            )
             found.append(("Set-Cookie", f"{self.cookie}={visitor.token}; {rest}"))
         return found
 
@@ -107,7 +120,9 @@ class Visitors:
         return Visitor(whose, self._written(whose) if age > REFRESH_AFTER else None)
 
     def _signed(self, signed: str, signature: bytes) -> bool:
-        return any(hmac.compare_digest(_signature(key, signed).encode(), signature) for key in self._keys)
+        return any(
+            hmac.compare_digest(_signature(key, signed).encode(), signature) for key in self._keys
+        )
 
     def _written(self, whose: str) -> str:
         signed = f"{whose}.{int(self._clock()):x}"
@@ -115,13 +130,19 @@ class Visitors:
 
 
 def may_be_shared(cache_control: str) -> bool:
-    """Whether a shared cache may keep a response with this `Cache-Control`: it must carry nobody's id."""
+    """Whether a shared cache may keep a response with this `Cache-Control`: it must carry nobody's
+    id.
+    """
     told = cache_control.lower()
     return "public" in told or "s-maxage" in told
 
 
-def visitors_of(store: object, cookie: bool | str, header: str | None, secret: Secret) -> Visitors | None:
-    """What a middleware's `cookie=`, `header=` and `secret=` mean; None without a store, or to mark nobody."""
+def visitors_of(
+    store: object, cookie: bool | str, header: str | None, secret: Secret
+) -> Visitors | None:
+    """What a middleware's `cookie=`, `header=` and `secret=` mean; None without a store, or to mark
+    nobody.
+    """
     name = COOKIE if cookie is True else cookie or None
     if store is None or not (name or header):
         return None

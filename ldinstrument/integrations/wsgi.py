@@ -1,4 +1,5 @@
-"""WSGI: a session per request, from the call of the application to the `close()` of its response body.
+"""WSGI: a session per request, from the call of the application to the `close()` of its response
+body.
 
 ```python
 application = SessionMiddleware(application, context=lambda environ: environ.get("REMOTE_USER"))
@@ -26,22 +27,25 @@ Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 class SessionMiddleware:
     """Gives every request that goes through it a session; see `Boundary` for the arguments.
 
-    The session is current in the application, in each step of a streamed body and in its `close()`. The request is an
-    interaction: a success below 500, a failure from 500 or when the application or its stream raises. A client that
-    leaves before the end makes it abandoned, which counts for neither.
+    The session is current in the application, in each step of a streamed body and in its `close()`.
+    The request is an
+    interaction: a success below 500, a failure from 500 or when the application or its stream
+    raises. A client that leaves before the end makes it abandoned, which counts for neither.
 
     Args:
         app: the WSGI application. A second middleware inside leaves the request to this one.
         context: a Context, a key of kind `user`, or a callable that is given the WSGI environ.
-        name: the prefix of the session's metrics: `<name>.duration`, `<name>.success_rate`, `<name>.interactions`. None
-            is `request`, or `session` with a store.
+        name: the prefix of the session's metrics: `<name>.duration`, `<name>.success_rate`,
+            `<name>.interactions`. None is `request`, or `session` with a store.
         client: takes the events; the `ldclient` singleton at the moment of emission when None.
-        ignore: path patterns that make no session, such as `/static/*`; health checks never make one.
-        store: a store, or its address such as `sqlite:///sessions.db`: a session then is a visit of many requests, over
-            all workers, and ends in the store (see `ldinstrument.stores`).
-        cookie: with a store: the cookie that carries a signed, random visitor id, or its name; False sends none, and
-            visits go by context.
-        header: a request header that may carry the same, for clients without cookies; the response has it, too.
+        ignore: path patterns that make no session, such as `/static/*`; health checks never make
+            one.
+        store: a store, or its address such as `sqlite:///sessions.db`: a session then is a visit of
+            many requests, over all workers, and ends in the store (see `ldinstrument.stores`).
+        cookie: with a store: the cookie that carries a signed, random visitor id, or its name;
+            False sends none, and visits go by context.
+        header: a request header that may carry the same, for clients without cookies; the response
+            has it, too.
         secret: signs the id, the same in all workers; None takes `LDINSTRUMENT_SECRET`.
 
     Raises:
@@ -94,7 +98,9 @@ class SessionMiddleware:
 
         def marks(cacheable: str) -> list[tuple[str, str]]:
             # Flask may know the visitor by another id, from its own session.
-            return visitors.answer(visitor, secure, cacheable) if request.visitor == visitor.id else []
+            return (
+                visitors.answer(visitor, secure, cacheable) if request.visitor == visitor.id else []
+            )
 
         return marks
 
@@ -117,7 +123,9 @@ def _begin(boundary: Boundary, environ: Environ) -> RequestSession:
 def _watched_start(
     start_response: Callable[..., Any], request: RequestSession, marks: Marks | None
 ) -> Callable[..., Any]:
-    """Hears the status; an application may call it again with `exc_info`, then the second one holds."""
+    """Hears the status; an application may call it again with `exc_info`, then the second one
+    holds.
+    """
 
     def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
         code = status[:3]
@@ -133,7 +141,9 @@ def _cache_control(headers: list[tuple[str, str]]) -> str:
     return ",".join(value for name, value in headers if name.lower() == "cache-control")
 
 
-def _watched_body(body: Iterable[bytes], request: RequestSession, environ: Environ) -> Iterable[bytes]:
+def _watched_body(
+    body: Iterable[bytes], request: RequestSession, environ: Environ
+) -> Iterable[bytes]:
     wrapper = environ.get("wsgi.file_wrapper")
     if isinstance(wrapper, type) and isinstance(body, wrapper) and _watch_close(body, request):
         return body
@@ -141,7 +151,9 @@ def _watched_body(body: Iterable[bytes], request: RequestSession, environ: Envir
 
 
 def _watch_close(body: Any, request: RequestSession) -> bool:
-    """Hang the end on the `close` of a file wrapper, which must stay what it is: the server may use `sendfile`."""
+    """Hang the end on the `close` of a file wrapper, which must stay what it is: the server may use
+    `sendfile`.
+    """
     close = getattr(body, "close", None)
 
     def closing() -> None:
@@ -160,9 +172,11 @@ def _watch_close(body: Any, request: RequestSession) -> bool:
 
 
 class Body(WatchedIterator):
-    """A response body: the session is current in each step, and ends with `close()`, which every server calls.
+    """A response body: the session is current in each step, and ends with `close()`, which every
+    server calls.
 
-    The last chunk of a logout waits for the store: whoever has read it, and asks for a page, begins the next visit.
+    The last chunk of a logout waits for the store: whoever has read it, and asks for a page, begins
+        the next visit.
     """
 
     def __init__(self, inner: Iterable[bytes], request: RequestSession) -> None:
@@ -187,7 +201,9 @@ class Body(WatchedIterator):
         return chunk
 
     def close(self) -> None:
-        """Close what is wrapped, and end the session. Before the last chunk it means that the client has left."""
+        """Close what is wrapped, and end the session. Before the last chunk it means that the
+        client has left.
+        """
         self._closed = True
         if self._request.bodiless:
             self._request.returned()
@@ -197,8 +213,11 @@ class Body(WatchedIterator):
             self._request.end()
 
     def __del__(self) -> None:
-        # A test client that never closes its response; a finaliser is no place to emit (see emission.postpone).
-        if not self._closed and postpone is not None:  # at exit, modules are emptied before what they hold
+        # A test client that never closes its response; a finaliser is no place to emit (see
+        # emission.postpone).
+        if (
+            not self._closed and postpone is not None
+        ):  # at exit, modules are emptied before what they hold
             postpone(self.close)
 
 

@@ -1,7 +1,8 @@
 """Metric definitions: what LaunchDarkly must know about an event so that it counts.
 
-The rules come from LaunchDarkly's metrics API (the fields of `MetricPost`), from what its analysis does with them, and
-from the rollups that turn the many values of one session into few events without changing that analysis.
+The rules come from LaunchDarkly's metrics API (the fields of `MetricPost`), from what its analysis
+does with them, and from the rollups that turn the many values of one session into few events
+without changing that analysis.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ _FINENESS = {"each": 0, "sum": 1, "mean": 2, "last": 2, "once": 3}
 
 
 def event_rule(event_key: str, metrics: Iterable[Metric]) -> EventRule:
-    """The rule for *event_key*, which feeds *metrics*: the finest rollup and the strictest limit win."""
+    """The rule for *event_key*, which feeds *metrics*: the finest rollup and the strictest limit
+    win.
+    """
     feeding = tuple(metrics)
     numeric = any(metric.numeric for metric in feeding)
     wanted = {cast("Rollup", metric.rollup) for metric in feeding if metric.numeric or not numeric}
@@ -78,13 +81,16 @@ class Catalog:
         """Declare *metrics*.
 
         Raises:
-            ConflictingDefinition: a different definition stands under the same key; names both places.
+            ConflictingDefinition: a different definition stands under the same key; names both
+                places.
             DefinitionError: something given is not a `Metric`.
         """
         place = caller_place()
         for metric in metrics:
             if not isinstance(metric, Metric):
-                raise DefinitionError(f"catalog: give Metric objects, not a {type(metric).__name__}")
+                raise DefinitionError(
+                    f"catalog: give Metric objects, not a {type(metric).__name__}"
+                )
             with self._lock:
                 known = self._metrics.get(metric.key)
                 if known is None:
@@ -114,9 +120,11 @@ class Catalog:
         self._rules.pop(metric.event, None)
 
     def imply(self, name: str, keys: Iterable[str], made: Callable[[], Iterable[Metric]]) -> None:
-        """Declare the metrics that *name*, of a session or a task, implies, but for those that are there already.
+        """Declare the metrics that *name*, of a session or a task, implies, but for those that are
+        there already.
 
-        Names may come from outside, so there is a limit to them: beyond it, said once, they are not declared.
+        Names may come from outside, so there is a limit to them: beyond it, said once, they are not
+            declared.
 
         Args:
             name: the session's name or the task's key.
@@ -130,7 +138,8 @@ class Catalog:
             warn_once(
                 "too_many_names",
                 "",
-                f"{name}: more than {MAX_IMPLIED} metrics are implied by names of sessions and tasks, and LaunchDarkly "
+                f"{name}: more than {MAX_IMPLIED} metrics are implied by names of sessions and "
+                f"tasks, and LaunchDarkly "
                 "needs each of them: give what varies as id= or data=, not in the name",
             )
             return
@@ -157,13 +166,17 @@ class Catalog:
         return self._places.get(key, "")
 
     def rule(self, event_key: str) -> EventRule:
-        """How values of *event_key* travel; for a key that nobody declared, each value by itself."""
+        """How values of *event_key* travel; for a key that nobody declared, each value by
+        itself.
+        """
         found = self._rules.get(event_key)
         if found is None:
             with self._lock:
                 feeding = [*self._feeding.get(event_key, {}).values()]
                 found = event_rule(event_key, feeding) if feeding else _nobodys(event_key)
-                if feeding or len(self._rules) < _RULES_CAP:  # keys that nobody declared may come from outside
+                if (
+                    feeding or len(self._rules) < _RULES_CAP
+                ):  # keys that nobody declared may come from outside
                     self._rules[event_key] = found
         return found
 
@@ -190,8 +203,14 @@ class Catalog:
 
 
 def _differences(one: Metric, other: Metric) -> str:
-    fields = [field for field in Metric.__dataclass_fields__ if getattr(one, field) != getattr(other, field)]
-    return ", ".join(f"{field} is {getattr(one, field)!r} and {getattr(other, field)!r}" for field in fields)
+    fields = [
+        field
+        for field in Metric.__dataclass_fields__
+        if getattr(one, field) != getattr(other, field)
+    ]
+    return ", ".join(
+        f"{field} is {getattr(one, field)!r} and {getattr(other, field)!r}" for field in fields
+    )
 
 
 catalog = Catalog(STANDARD_METRICS)

@@ -1,7 +1,8 @@
 """Metric definitions: what LaunchDarkly must know about an event so that it counts.
 
-The rules come from LaunchDarkly's metrics API (the fields of `MetricPost`), from what its analysis does with them, and
-from the rollups that turn the many values of one session into few events without changing that analysis.
+The rules come from LaunchDarkly's metrics API (the fields of `MetricPost`), from what its analysis
+does with them, and from the rollups that turn the many values of one session into few events
+without changing that analysis.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ _UNITS = {
 
 
 def naming_complaints(key: str, unit: str | None) -> Iterator[str]:
-    """Say what a reader of LaunchDarkly's metric list would stumble over in *key* (its unit is *unit*)."""
+    """Say what a reader of LaunchDarkly's metric list would stumble over in *key* (its unit is
+    *unit*).
+    """
     if key != key.lower():
         yield f"the key is not lower case; event keys are case-sensitive, so prefer {key.lower()!r}"
     if "." not in key:
@@ -61,18 +64,22 @@ class Metric:
 
     Args:
         key: letters, digits, `.`, `_`, `-`; starts with a letter or digit; cannot change later.
-        measure: `value` (a number per event), `count` (how many events) or `occurrence` (did it happen at all).
+        measure: `value` (a number per event), `count` (how many events) or `occurrence` (did it
+            happen at all).
         unit: what a value is counted in, such as `milliseconds`; required for `value`.
         success_criteria: `HigherThanBaseline` or `LowerThanBaseline`; required for `value`.
-        aggregation: how LaunchDarkly combines the events of one unit: `average` or `sum`. `count` always sums,
-            `occurrence` always averages.
-        percentile: analyse this percentile (1 to 99) over the units instead of the mean; `value` only, no zero-fill.
-        analysis_units: the context kinds that the metric is analysed by; `None` leaves it to the project.
-        event_key: the key of the `track` events that feed the metric; the metric's own key when `None`.
-        zero_fill: whether a unit without events counts as 0. `None` means: not for averages and percentiles of
-            values, yes for sums, counts and occurrences.
-        rollup: how the values of one session become events; `None` chooses the one that leaves LaunchDarkly's
-            analysis as it would be with one event per value.
+        aggregation: how LaunchDarkly combines the events of one unit: `average` or `sum`. `count`
+            always sums, `occurrence` always averages.
+        percentile: analyse this percentile (1 to 99) over the units instead of the mean; `value`
+            only, no zero-fill.
+        analysis_units: the context kinds that the metric is analysed by; `None` leaves it to the
+            project.
+        event_key: the key of the `track` events that feed the metric; the metric's own key when
+            `None`.
+        zero_fill: whether a unit without events counts as 0. `None` means: not for averages and
+            percentiles of values, yes for sums, counts and occurrences.
+        rollup: how the values of one session become events; `None` chooses the one that leaves
+            LaunchDarkly's analysis as it would be with one event per value.
         limit: outside a session, at most so many events, such as `"10/s"`, `"100/m"`, `"500/h"`.
         name, description, tags: what people see in LaunchDarkly.
 
@@ -104,7 +111,10 @@ class Metric:
         self._set("zero_fill", self._checked_zero_fill())
         self._set("rollup", self._checked_rollup())
         self._check_limit()
-        self._set("analysis_units", self._checked_strings("analysis_units", self.analysis_units, empty_is_none=True))
+        self._set(
+            "analysis_units",
+            self._checked_strings("analysis_units", self.analysis_units, empty_is_none=True),
+        )
         self._set("tags", self._checked_strings("tags", self.tags) or ())
         self._check_texts()
         for complaint in naming_complaints(self.key, self.unit):
@@ -144,7 +154,9 @@ class Metric:
         check_key("Metric", self.key)
         if self.event_key is not None:
             if not isinstance(self.event_key, str) or not self.event_key.strip():
-                raise self._refuse("event_key", "give a non-empty string, or leave it out to use the metric's key")
+                raise self._refuse(
+                    "event_key", "give a non-empty string, or leave it out to use the metric's key"
+                )
             refuse_reserved(f"Metric {self.key!r}: event_key", self.event_key)
 
     def _check_numeric(self) -> None:
@@ -152,7 +164,9 @@ class Metric:
             self._check_choice("success_criteria", self.success_criteria, get_args(SuccessCriteria))
         if self.measure != "value":
             if self.unit is not None:
-                raise self._refuse("unit", f"a {self.measure} has no unit; leave it out, or use measure='value'")
+                raise self._refuse(
+                    "unit", f"a {self.measure} has no unit; leave it out, or use measure='value'"
+                )
             if self.success_criteria is None:
                 self._set("success_criteria", "HigherThanBaseline")
             return
@@ -160,41 +174,57 @@ class Metric:
             raise self._refuse("unit", "a value needs one, such as unit='milliseconds'")
         if self.success_criteria is None:
             raise self._refuse(
-                "success_criteria", "a value needs one: 'HigherThanBaseline' or 'LowerThanBaseline' (latency, errors)"
+                "success_criteria",
+                "a value needs one: 'HigherThanBaseline' or 'LowerThanBaseline' (latency, errors)",
             )
 
     def _checked_aggregation(self) -> Aggregation:
         if self.aggregation is not None:
             self._check_choice("aggregation", self.aggregation, get_args(Aggregation))
-        fixed = cast("Aggregation | None", {"count": "sum", "occurrence": "average"}.get(self.measure))
+        fixed = cast(
+            "Aggregation | None", {"count": "sum", "occurrence": "average"}.get(self.measure)
+        )
         if fixed is None:
             return self.aggregation or "average"
         if self.aggregation not in (None, fixed):
             other = {"count": "occurrence", "occurrence": "count"}[self.measure]
             raise self._refuse(
-                "aggregation", f"a {self.measure} is always {fixed!r}; leave it out, or use measure={other!r}"
+                "aggregation",
+                f"a {self.measure} is always {fixed!r}; leave it out, or use measure={other!r}",
             )
         return fixed
 
     def _check_percentile(self) -> None:
         if self.percentile is None:
             return
-        if isinstance(self.percentile, bool) or not isinstance(self.percentile, int) or not 1 <= self.percentile <= 99:
-            raise self._refuse("percentile", f"{self.percentile!r} is not a whole number from 1 to 99, such as 95")
+        if (
+            isinstance(self.percentile, bool)
+            or not isinstance(self.percentile, int)
+            or not 1 <= self.percentile <= 99
+        ):
+            raise self._refuse(
+                "percentile", f"{self.percentile!r} is not a whole number from 1 to 99, such as 95"
+            )
         if self.measure != "value":
             raise self._refuse("percentile", f"a {self.measure} has none; use measure='value'")
         if self.zero_fill:
             raise self._refuse(
-                "zero_fill", "a percentile cannot count absent units as 0; leave zero_fill out or set it to False"
+                "zero_fill",
+                "a percentile cannot count absent units as 0; leave zero_fill out or set it to "
+                "False",
             )
 
     def _checked_zero_fill(self) -> bool:
         if self.zero_fill is None:
-            return self.measure != "value" or (self.aggregation == "sum" and self.percentile is None)
+            return self.measure != "value" or (
+                self.aggregation == "sum" and self.percentile is None
+            )
         if not isinstance(self.zero_fill, bool):
             raise self._refuse("zero_fill", "give True, False or None")
         if self.zero_fill and self.measure == "value" and self.aggregation == "average":
-            self._warn("zero_fill=True makes units without events count as 0 and drags the average down")
+            self._warn(
+                "zero_fill=True makes units without events count as 0 and drags the average down"
+            )
         return self.zero_fill
 
     def _checked_rollup(self) -> Rollup:
@@ -203,7 +233,10 @@ class Metric:
             return wanted
         self._check_choice("rollup", self.rollup, get_args(Rollup))
         if not self.numeric and self.rollup in ("sum", "last", "mean"):
-            raise self._refuse("rollup", f"{self.rollup!r} needs a number; a {self.measure} has none: 'each' or 'once'")
+            raise self._refuse(
+                "rollup",
+                f"{self.rollup!r} needs a number; a {self.measure} has none: 'each' or 'once'",
+            )
         if not (self.rollup == "each" or (self.measure == "occurrence" and self.rollup == "once")):
             self._warn(
                 f"rollup={self.rollup!r} changes the statistic: LaunchDarkly will see one {self.rollup} per session, "
@@ -218,7 +251,9 @@ class Metric:
             except ValueError as error:
                 raise self._refuse("limit", str(error)) from None
 
-    def _checked_strings(self, field: str, values: Any, *, empty_is_none: bool = False) -> tuple[str, ...] | None:
+    def _checked_strings(
+        self, field: str, values: Any, *, empty_is_none: bool = False
+    ) -> tuple[str, ...] | None:
         if values is None or (empty_is_none and not values and not isinstance(values, str)):
             return None
         if isinstance(values, str) or not isinstance(values, Iterable):
@@ -253,7 +288,8 @@ def check_key(what: str, key: object) -> str:
     refuse_reserved(f"{what} {key!r}: key", key)
     if not METRIC_KEY.fullmatch(key):
         raise DefinitionError(
-            f"{what} {key!r}: key: use letters, digits, '.', '_' and '-' only, and start with a letter or digit"
+            f"{what} {key!r}: key: use letters, digits, '.', '_' and '-' only, and start with a "
+            f"letter or digit"
         )
     return key
 
@@ -262,7 +298,9 @@ def refuse_reserved(field: str, key: str) -> None:
     """Refuse the prefixes that LaunchDarkly keeps for itself (`$ld:`, `otel.`)."""
     for prefix in RESERVED_PREFIXES:
         if key.startswith(prefix):
-            raise DefinitionError(f"{field}: the prefix {prefix!r} is LaunchDarkly's own; choose another key")
+            raise DefinitionError(
+                f"{field}: the prefix {prefix!r} is LaunchDarkly's own; choose another key"
+            )
 
 
 def parse_limit(limit: object) -> Limit:

@@ -1,7 +1,8 @@
 """Metric definitions: what LaunchDarkly must know about an event so that it counts.
 
-The rules come from LaunchDarkly's metrics API (the fields of `MetricPost`), from what its analysis does with them, and
-from the rollups that turn the many values of one session into few events without changing that analysis.
+The rules come from LaunchDarkly's metrics API (the fields of `MetricPost`), from what its analysis
+does with them, and from the rollups that turn the many values of one session into few events
+without changing that analysis.
 """
 
 from __future__ import annotations
@@ -66,10 +67,14 @@ _TASK_METRICS: dict[str, dict[str, Any]] = {
 }
 
 
-def task_metrics(key: str, which: Iterable[str] = ("success_rate", "duration")) -> dict[str, Metric]:
+def task_metrics(
+    key: str, which: Iterable[str] = ("success_rate", "duration")
+) -> dict[str, Metric]:
     """The metrics that the runs of the task *key* feed, by suffix."""
     return {
-        suffix: Metric(f"{key}.{suffix}", name=f"{key}: {suffix.replace('_', ' ')}", **_TASK_METRICS[suffix])
+        suffix: Metric(
+            f"{key}.{suffix}", name=f"{key}: {suffix.replace('_', ' ')}", **_TASK_METRICS[suffix]
+        )
         for suffix in which
     }
 

@@ -1,7 +1,8 @@
-"""Plan, then apply: what LaunchDarkly must know for a catalog to count, as a value that can be read and refused.
+"""Plan, then apply: what LaunchDarkly must know for a catalog to count, as a value that can be read
+and refused.
 
-`plan` compares, `apply` creates what is missing, `bootstrap` is both. What exists is only changed with `update=True`,
-because running experiments use it; nothing is ever deleted here.
+`plan` compares, `apply` creates what is missing, `bootstrap` is both. What exists is only changed
+with `update=True`, because running experiments use it; nothing is ever deleted here.
 """
 
 from __future__ import annotations
@@ -11,4 +12,14 @@ from .changes import Change, Finer, Plan, Progress
 from .comparing import incompatible, plan
 from .starting import bootstrap, on_hold
 
-__all__ = ["Change", "Finer", "Plan", "Progress", "apply", "bootstrap", "incompatible", "on_hold", "plan"]
+__all__ = [
+    "Change",
+    "Finer",
+    "Plan",
+    "Progress",
+    "apply",
+    "bootstrap",
+    "incompatible",
+    "on_hold",
+    "plan",
+]

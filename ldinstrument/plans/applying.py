@@ -24,20 +24,24 @@ def apply(
     """Create what *plan* says is missing; with *update*, also change what differs.
 
     Args:
-        update: patch drifted metrics. Running experiments keep the old version until a new iteration.
-        create_context_kinds: create missing context kinds and make them available for experiments first.
+        update: patch drifted metrics. Running experiments keep the old version until a new
+            iteration.
+        create_context_kinds: create missing context kinds and make them available for experiments
+            first.
         progress: told how far it is.
 
     Returns:
-        The plan with what happened to each change. A metric that LaunchDarkly refused does not keep the others from
-        being created; see `Plan.failed`.
+        The plan with what happened to each change. A metric that LaunchDarkly refused does not keep
+        the others from being created; see `Plan.failed`.
 
     Raises:
         PlanError: the plan has errors; nothing was done.
         ApiError: a context kind could not be created.
     """
     # A metric that does not exist yet can only be in error for want of its analysis units.
-    errors = [change for change in plan.errors if change.found is not None or not create_context_kinds]
+    errors = [
+        change for change in plan.errors if change.found is not None or not create_context_kinds
+    ]
     refuse_errors(errors)
     if create_context_kinds:
         plan = _with_context_kinds(plan, api)
@@ -51,7 +55,8 @@ def _with_context_kinds(plan: Plan, api: MetricsAPI) -> Plan:
             api.create_context_kind(unit)
         api.add_analysis_unit(unit)
     changes = tuple(
-        replace(change, action="create", problem="") if change.action == "error" else change for change in plan.changes
+        replace(change, action="create", problem="") if change.action == "error" else change
+        for change in plan.changes
     )
     return replace(plan, changes=changes, missing_units=())
 
@@ -64,12 +69,18 @@ def refuse_errors(errors: Sequence[Change]) -> None:
 
 
 def carry_out(
-    plan: Plan, api: MetricsAPI, *, update: bool = False, shuffled: bool = False, progress: Progress | None = None
+    plan: Plan,
+    api: MetricsAPI,
+    *,
+    update: bool = False,
+    shuffled: bool = False,
+    progress: Progress | None = None,
 ) -> Plan:
     """Do what *plan* says, except for what it calls an error.
 
     Args:
-        shuffled: in any order, so that processes which start together begin with different metrics, and share the work.
+        shuffled: in any order, so that processes which start together begin with different metrics,
+            and share the work.
     """
     report = progress or (lambda *_: None)
     changes = list(plan.changes)
@@ -99,10 +110,13 @@ def carry_out(
 def _created_meanwhile(changes: Sequence[Change], api: MetricsAPI) -> dict[str, RemoteMetric]:
     """What others have created of *changes* by now.
 
-    Each of many processes would otherwise send a create and a look for every metric, and all wait for the rate limit.
+    Each of many processes would otherwise send a create and a look for every metric, and all wait
+    for the rate limit.
     """
     try:
-        return reading_events_of([change.metric for change in changes if change.action == "create"], api)
+        return reading_events_of(
+            [change.metric for change in changes if change.action == "create"], api
+        )
     except ApiError:
         return {}
 
@@ -118,7 +132,9 @@ def _created_by(other: RemoteMetric, change: Change) -> Change:
 
 
 def _is_work(change: Change, update: bool) -> bool:
-    return change.action == "create" or (update and change.action != "error" and bool(change.differences))
+    return change.action == "create" or (
+        update and change.action != "error" and bool(change.differences)
+    )
 
 
 def _create(change: Change, api: MetricsAPI) -> Change:
@@ -126,7 +142,8 @@ def _create(change: Change, api: MetricsAPI) -> Change:
     for attempt in range(3):
         try:
             found = api.create(change.metric)
-            # LaunchDarkly ignores fields that it does not know, without an error: only its answer tells.
+            # LaunchDarkly ignores fields that it does not know, without an error: only its answer
+            # tells.
             after = compared(change.metric, found, change.place)
             return replace(after if after.differences else change, found=found, result="created")
         except Conflict as error:
@@ -142,4 +159,8 @@ def _create(change: Change, api: MetricsAPI) -> Change:
 def _patch(change: Change, api: MetricsAPI) -> Change:
     found = api.update(change.metric.key, {one.field: one.wanted for one in change.differences})
     after = compared(change.metric, found, change.place)
-    return replace(after, result="not taken") if after.differences else replace(change, found=found, result="updated")
+    return (
+        replace(after, result="not taken")
+        if after.differences
+        else replace(change, found=found, result="updated")
+    )

@@ -22,12 +22,14 @@ class Change:
 
     Args:
         metric: as the code declares it.
-        action: `create`, `unchanged`, `drift` (it exists, but differs) or `error` (it must not be applied).
+        action: `create`, `unchanged`, `drift` (it exists, but differs) or `error` (it must not be
+            applied).
         found: as LaunchDarkly holds it; None when it does not exist.
         differences: field by field; labels (name, description, tags) alone are no drift.
         problem: why it is an error, and what to do.
         place: `file:line` where it is declared.
-        result: what `apply` did; `not taken`: LaunchDarkly accepted the update, and left fields as they were.
+        result: what `apply` did; `not taken`: LaunchDarkly accepted the update, and left fields as
+            they were.
         failure: why that failed.
     """
 
@@ -43,7 +45,8 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Finer:
-    """A metric in LaunchDarkly that needs the single values of an event which sessions fold together.
+    """A metric in LaunchDarkly that needs the single values of an event which sessions fold
+    together.
 
     Args:
         found: the metric that nobody declared here.
@@ -60,14 +63,16 @@ class Finer:
     def advice(self) -> str:
         """What is wrong, and what to do."""
         return (
-            f"{self.found.key} reads the event {self.event_key!r} as {_statistic(self.found)}, but sessions send one "
+            f"{self.found.key} reads the event {self.event_key!r} as {_statistic(self.found)}, "
+            f"but sessions send one "
             f"{self.rollup} of it: declare that metric in the code too, or set rollup='each' on {self.declared[0]}"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What has to happen so that LaunchDarkly and the code agree; after `apply`, also what did happen.
+    """What has to happen so that LaunchDarkly and the code agree; after `apply`, also what did
+    happen.
 
     Args:
         project: the LaunchDarkly project.
@@ -75,7 +80,8 @@ class Plan:
         changes: one per metric of the catalog.
         unmanaged: metrics in LaunchDarkly that the catalog does not have; None when nobody looked.
         finer: metrics in LaunchDarkly that need finer values than the catalog's rollups send.
-        missing_units: analysis units that the catalog asks for and the project does not have, and what to do.
+        missing_units: analysis units that the catalog asks for and the project does not have, and
+            what to do.
         remarks: what could not be found out, and why.
     """
 
@@ -114,7 +120,9 @@ class Plan:
 
     @property
     def not_taken(self) -> tuple[Change, ...]:
-        """What LaunchDarkly accepted, and did not make as asked: their `differences` are what is left."""
+        """What LaunchDarkly accepted, and did not make as asked: their `differences` are what is
+        left.
+        """
         return tuple(
             change
             for change in self.changes
@@ -130,9 +138,16 @@ class Plan:
             "project": self.project,
             "host": self.host,
             "changes": [_change_json(change) for change in self.changes],
-            "unmanaged": None if self.unmanaged is None else [_found_json(metric) for metric in self.unmanaged],
-            "finer": [{"key": one.found.key, "eventKey": one.event_key, "advice": one.advice()} for one in self.finer],
-            "missingAnalysisUnits": [{"unit": unit, "advice": advice} for unit, advice in self.missing_units],
+            "unmanaged": None
+            if self.unmanaged is None
+            else [_found_json(metric) for metric in self.unmanaged],
+            "finer": [
+                {"key": one.found.key, "eventKey": one.event_key, "advice": one.advice()}
+                for one in self.finer
+            ],
+            "missingAnalysisUnits": [
+                {"unit": unit, "advice": advice} for unit, advice in self.missing_units
+            ],
             "remarks": list(self.remarks),
         }
 
@@ -162,4 +177,8 @@ def _found_json(metric: RemoteMetric) -> dict[str, Any]:
 def _statistic(found: RemoteMetric) -> str:
     if not found.numeric:
         return "a count of events" if found.measure == "count" else "an occurrence"
-    return f"percentile {found.percentile} of the values" if found.percentile else f"the {found.aggregation} of values"
+    return (
+        f"percentile {found.percentile} of the values"
+        if found.percentile
+        else f"the {found.aggregation} of values"
+    )

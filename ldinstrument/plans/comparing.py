@@ -32,8 +32,8 @@ def plan(
 
     Args:
         catalog: a `Catalog`, or metrics.
-        unmanaged: list the whole project, to say what the catalog does not have. Without it, one or two calls find
-            what reads the catalog's events, however large the project is.
+        unmanaged: list the whole project, to say what the catalog does not have. Without it, one or
+            two calls find what reads the catalog's events, however large the project is.
         place: says where a metric is declared; a `Catalog` knows.
         progress: told how far it is.
 
@@ -54,8 +54,12 @@ def plan(
     return Plan(
         project=api.project,
         host=api.host.url,
-        changes=tuple(_change(metric, there.get(metric.key), units, place(metric.key)) for metric in wanted),
-        unmanaged=tuple(one for key, one in sorted(there.items()) if key not in keys) if unmanaged else None,
+        changes=tuple(
+            _change(metric, there.get(metric.key), units, place(metric.key)) for metric in wanted
+        ),
+        unmanaged=tuple(one for key, one in sorted(there.items()) if key not in keys)
+        if unmanaged
+        else None,
         finer=tuple(_finer(wanted, [one for key, one in sorted(there.items()) if key not in keys])),
         missing_units=missing,
         remarks=remarks,
@@ -85,7 +89,9 @@ def reading_events_of(wanted: Sequence[Metric], api: MetricsAPI) -> dict[str, Re
 
 
 def _is_small(api: MetricsAPI, calls: int) -> bool:
-    """Whether the whole project takes fewer calls than *calls*: that of a program which starts for the first time."""
+    """Whether the whole project takes fewer calls than *calls*: that of a program which starts for
+    the first time.
+    """
     total = api.count()
     return total is not None and total <= (calls - 1) * PAGE
 
@@ -101,10 +107,16 @@ def _by_key(keys: Sequence[str], api: MetricsAPI, report: Progress) -> dict[str,
     return there
 
 
-def _change(metric: Metric, found: RemoteMetric | None, units: frozenset[str] | None, place: str) -> Change:
-    absent = [unit for unit in metric.analysis_units or () if units is not None and unit not in units]
+def _change(
+    metric: Metric, found: RemoteMetric | None, units: frozenset[str] | None, place: str
+) -> Change:
+    absent = [
+        unit for unit in metric.analysis_units or () if units is not None and unit not in units
+    ]
     if found is None:
-        problem = f"the project has no analysis unit {', '.join(map(repr, absent))}" if absent else ""
+        problem = (
+            f"the project has no analysis unit {', '.join(map(repr, absent))}" if absent else ""
+        )
         return Change(metric, "error" if absent else "create", problem=problem, place=place)
     return compared(metric, found, place)
 
@@ -120,17 +132,21 @@ def compared(metric: Metric, found: RemoteMetric, place: str = "") -> Change:
 
 
 def incompatible(metric: Metric, found: RemoteMetric) -> str:
-    """Why the events of *metric* would spoil what *found* has counted so far; empty when they would not."""
+    """Why the events of *metric* would spoil what *found* has counted so far; empty when they would
+    not.
+    """
     if found.kind != "custom":
         return (
-            f"it exists as kind {found.kind!r}, which never changes; give this metric another key, or delete that one"
+            f"it exists as kind {found.kind!r}, which never changes; "
+            "give this metric another key, or delete that one"
         )
     ours, theirs = _time_unit(metric.unit), _time_unit(found.unit)
     own_clock = metric.key.endswith(".duration") and ours == "milliseconds"
     if metric.numeric and found.numeric and ours != theirs and ours and (theirs or own_clock):
         return (
             f"it counts {found.unit or 'no unit'} in LaunchDarkly, and the events are in {metric.unit}: the numbers "
-            f"would be mixed. Use another key (session(name=...), or another task key), or delete the old one by name: "
+            f"would be mixed. Use another key (session(name=...), or another task key), or delete "
+            f"the old one by name: "
             f"ldinstrument metrics delete {metric.key}"
         )
     return ""
@@ -166,7 +182,11 @@ def _units(
         kinds = api.context_kinds() if set(asked) - units else {}
     except (Forbidden, NotFound) as error:
         return None, (), (f"the project's analysis units could not be read: {error}",)
-    return units, tuple((unit, _unit_advice(unit, kinds)) for unit in asked if unit not in units), ()
+    return (
+        units,
+        tuple((unit, _unit_advice(unit, kinds)) for unit in asked if unit not in units),
+        (),
+    )
 
 
 def _unit_advice(unit: str, kinds: dict[str, bool]) -> str:

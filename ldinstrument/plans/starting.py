@@ -53,18 +53,21 @@ def bootstrap(
     timeout: float = 30.0,
     wait: bool = True,
 ) -> Plan | None:
-    """Make sure that LaunchDarkly has every metric of *catalog*: create what is missing, report drift, change nothing.
+    """Make sure that LaunchDarkly has every metric of *catalog*: create what is missing, report
+    drift, change nothing.
 
-    Idempotent, and safe when many processes start at once. Call it after the modules that declare metrics are imported.
+    Idempotent, and safe when many processes start at once. Call it after the modules that declare
+    metrics are imported.
 
     Args:
-        project: the project key; None takes `LAUNCHDARKLY_PROJECT`, or `default` on a local LaunchDarkly.
+        project: the project key; None takes `LAUNCHDARKLY_PROJECT`, or `default` on a local
+            LaunchDarkly.
         catalog: which metrics; None takes the default catalog.
         token: an API access token; None searches for one.
         base_uri: `us`, `eu`, `federal` or a URL; None takes the environment's.
         timeout: seconds for everything together.
-        wait: False is for the start of a service: the work happens on a daemon thread, this returns None at once, and
-            whatever goes wrong is one line in the log.
+        wait: False is for the start of a service: the work happens on a daemon thread, this returns
+            None at once, and whatever goes wrong is one line in the log.
 
     Returns:
         The applied plan; an empty one with `LDINSTRUMENT_DISABLED=1`; None with `wait=False`.
@@ -86,7 +89,9 @@ def bootstrap(
 
     if wait:
         return work()
-    threading.Thread(target=_quietly, args=(work,), name="ldinstrument-bootstrap", daemon=True).start()
+    threading.Thread(
+        target=_quietly, args=(work,), name="ldinstrument-bootstrap", daemon=True
+    ).start()
     return None
 
 
@@ -95,7 +100,9 @@ _held: list[bool] = []
 
 @contextlib.contextmanager
 def on_hold() -> Iterator[None]:
-    """Make `bootstrap` inert meanwhile: code that is only looked at must not create metrics by being imported."""
+    """Make `bootstrap` inert meanwhile: code that is only looked at must not create metrics by
+    being imported.
+    """
     _held.append(True)
     try:
         yield
@@ -103,7 +110,9 @@ def on_hold() -> Iterator[None]:
         _held.pop()
 
 
-def _bootstrap(wanted: Sequence[Metric], place: Callable[[str], str], api: MetricsAPI, *, strictly: bool) -> Plan:
+def _bootstrap(
+    wanted: Sequence[Metric], place: Callable[[str], str], api: MetricsAPI, *, strictly: bool
+) -> Plan:
     for remark in api.token.remarks:
         warn_once("credentials", remark, remark)
     made = plan(wanted, api, unmanaged=False, place=place)
@@ -127,7 +136,11 @@ def _say(done: Plan) -> None:
     if created:
         log.info("created in LaunchDarkly project %s: %s", done.project, ", ".join(created))
     for change in done.failed:
-        warn_once("bootstrap", change.metric.key, f"metric {change.metric.key!r} was not created: {change.failure}")
+        warn_once(
+            "bootstrap",
+            change.metric.key,
+            f"metric {change.metric.key!r} was not created: {change.failure}",
+        )
     for change in done.errors:
         warn_once("bootstrap", change.metric.key, f"metric {change.metric.key!r}: {change.problem}")
     for change in done.drift:
@@ -144,11 +157,17 @@ def _say(done: Plan) -> None:
 
 
 def _quietly(work: Callable[[], Plan]) -> None:
-    """Run *work* on a thread of its own; the host hears of a failure in one line and in no other way."""
+    """Run *work* on a thread of its own; the host hears of a failure in one line and in no other
+    way.
+    """
     try:
         work()
     except LDInstrumentError as error:
         with contextlib.suppress(StrictError):
-            warn_once("bootstrap", type(error).__name__, f"LaunchDarkly's metrics were not checked: {error}")
+            warn_once(
+                "bootstrap",
+                type(error).__name__,
+                f"LaunchDarkly's metrics were not checked: {error}",
+            )
     except Exception as error:
         log_internal_error("bootstrap", error)

@@ -1,4 +1,5 @@
-"""LaunchDarkly's metrics REST API: create, get, list, update, rename, delete, with typed results and typed errors.
+"""LaunchDarkly's metrics REST API: create, get, list, update, rename, delete, with typed results
+and typed errors.
 
 ```python
 api = MetricsAPI("my-project")

@@ -9,12 +9,29 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, TypeVar
 
-from ..errors import ApiError, Conflict, DefinitionError, Forbidden, NotFound, ServerError, Unauthorized, Unreachable
+from ..errors import (
+    ApiError,
+    Conflict,
+    DefinitionError,
+    Forbidden,
+    NotFound,
+    ServerError,
+    Unauthorized,
+    Unreachable,
+)
 from .bodies import AnyMetric, metric_body
 from .calls import Calls, path_of
 from .credentials import Token, find_api_host, find_api_token, find_project
 from .http import Answer
-from .models import Experiment, RemoteMetric, differences, experiment, mapping, remote_metric, text_of
+from .models import (
+    Experiment,
+    RemoteMetric,
+    differences,
+    experiment,
+    mapping,
+    remote_metric,
+    text_of,
+)
 
 _Self = TypeVar("_Self", bound="ProjectAPI")
 
@@ -44,7 +61,9 @@ class ProjectAPI:
         self.host = find_api_host(base_uri)
         self.project = find_project(project, host=self.host)
         self.token = find_api_token(token, host=self.host, prompt=prompt)
-        self._calls = Calls(self.host, self.token, timeout=timeout, budget=budget, deadline=deadline, sleep=sleep)
+        self._calls = Calls(
+            self.host, self.token, timeout=timeout, budget=budget, deadline=deadline, sleep=sleep
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of project {self.project} at {self.host.url}>"
@@ -64,7 +83,9 @@ class ProjectAPI:
         return mapping(self._calls.send("GET", path_of("caller-identity")).json)
 
     def role(self) -> str:
-        """The base role of the token (`reader`, `writer`, `admin`, ...); empty when LaunchDarkly does not tell."""
+        """The base role of the token (`reader`, `writer`, `admin`, ...); empty when LaunchDarkly
+        does not tell.
+        """
         token_id = self.caller().get("tokenId")
         if not isinstance(token_id, str) or not token_id:
             return ""
@@ -75,15 +96,20 @@ class ProjectAPI:
         return text_of(found, "role") or ""
 
     def experiment(self, environment: str, key: str) -> Experiment | None:
-        """An experiment and its current iteration; None when there is none, or the token may not read it."""
+        """An experiment and its current iteration; None when there is none, or the token may not
+        read it.
+        """
         path = path_of("projects", self.project, "environments", environment, "experiments", key)
         try:
-            return experiment(self._beta("GET", path, params={"expand": "secondaryMetrics"}).json, environment)
+            return experiment(
+                self._beta("GET", path, params={"expand": "secondaryMetrics"}).json, environment
+            )
         except (Forbidden, NotFound):
             return None
 
     def last_evaluated(self, environment: str, flag: str) -> datetime | None:
-        """When LaunchDarkly last heard of an evaluation of *flag* in *environment*; None when never.
+        """When LaunchDarkly last heard of an evaluation of *flag* in *environment*; None when
+        never.
 
         Raises:
             Forbidden, NotFound: the token may not read it; there is no such flag or environment.
@@ -110,13 +136,22 @@ class ProjectAPI:
                 return self._calls.send("GET", f"/dev/{page}", params=params).json
             except NotFound:
                 pass
-        raise NotFound("only a local LaunchDarkly has this; start one: ldinstrument dev", request=f"GET /dev/{page}")
+        raise NotFound(
+            "only a local LaunchDarkly has this; start one: ldinstrument dev",
+            request=f"GET /dev/{page}",
+        )
 
     def context_kinds(self) -> dict[str, bool]:
         """The project's context kinds, and whether each is archived."""
-        answer = mapping(self._calls.send("GET", path_of("projects", self.project, "context-kinds")).json)
-        kinds = [kind for kind in answer.get("items") or () if isinstance(kind, dict) and kind.get("key")]
-        return {kind["key"]: bool(kind.get("archived") or kind.get("hideInTargeting")) for kind in kinds}
+        answer = mapping(
+            self._calls.send("GET", path_of("projects", self.project, "context-kinds")).json
+        )
+        kinds = [
+            kind for kind in answer.get("items") or () if isinstance(kind, dict) and kind.get("key")
+        ]
+        return {
+            kind["key"]: bool(kind.get("archived") or kind.get("hideInTargeting")) for kind in kinds
+        }
 
     def create_context_kind(self, kind: str) -> None:
         """Create the context kind *kind*."""
@@ -130,7 +165,11 @@ class ProjectAPI:
     def _units(self) -> list[dict[str, Any]]:
         path = path_of("projects", self.project, "experimentation-settings")
         units = mapping(self._beta("GET", path).json).get("randomizationUnits") or ()
-        return [unit for unit in units if isinstance(unit, dict) and isinstance(unit.get("randomizationUnit"), str)]
+        return [
+            unit
+            for unit in units
+            if isinstance(unit, dict) and isinstance(unit.get("randomizationUnit"), str)
+        ]
 
     def add_analysis_unit(self, kind: str) -> None:
         """Make the context kind *kind* available for experiments, beside those that are.
@@ -146,12 +185,18 @@ class ProjectAPI:
             path = path_of("projects", self.project, "experimentation-settings")
             self._beta("PUT", path, body={"randomizationUnits": units})
 
-    def _beta(self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None) -> Answer:
-        """A call of the experiments API, which LaunchDarkly documents as beta: 403 without the header that says so."""
+    def _beta(
+        self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None
+    ) -> Answer:
+        """A call of the experiments API, which LaunchDarkly documents as beta: 403 without the
+        header that says so.
+        """
         try:
             return self._calls.send(method, path, params=params, body=body)
         except Forbidden:
-            return self._calls.send(method, path, params=params, body=body, headers={"LD-API-Version": "beta"})
+            return self._calls.send(
+                method, path, params=params, body=body, headers={"LD-API-Version": "beta"}
+            )
 
 
 PAGE = 50
@@ -167,7 +212,8 @@ class MetricsAPI(ProjectAPI):
     Args:
         project: its key; None takes `LAUNCHDARKLY_PROJECT`, or `default` on a local LaunchDarkly.
         token: an API access token; None searches for one (`credentials.find_api_token`).
-        base_uri: `us`, `eu`, `federal` or a URL; None takes `LAUNCHDARKLY_API_HOST`, `LDINSTRUMENT_URL`, or US.
+        base_uri: `us`, `eu`, `federal` or a URL; None takes `LAUNCHDARKLY_API_HOST`,
+            `LDINSTRUMENT_URL`, or US.
         timeout: seconds for one attempt, to the last byte of the answer.
         budget: seconds for one call with all its retries and waits.
         deadline: a `time.monotonic()` reading after which nothing is tried any more.
@@ -181,12 +227,13 @@ class MetricsAPI(ProjectAPI):
     def create(self, metric: AnyMetric) -> RemoteMetric:
         """Create *metric*.
 
-        After a network fault or a 5xx nobody knows whether LaunchDarkly did it, so this looks before it tries again;
-        a metric that is there then and equal counts as created.
+        After a network fault or a 5xx nobody knows whether LaunchDarkly did it, so this looks
+        before it tries again; a metric that is there then and equal counts as created.
 
         Raises:
             Conflict: a metric of that key exists already.
-            InvalidRequest, Unauthorized, Forbidden, NotFound (the project), RateLimited, ServerError, Unreachable.
+            InvalidRequest, Unauthorized, Forbidden, NotFound (the project), RateLimited,
+            ServerError, Unreachable.
         """
         body = metric_body(metric)
         path = path_of("metrics", self.project)
@@ -202,7 +249,9 @@ class MetricsAPI(ProjectAPI):
             if found is not None:
                 if differences(body, found):
                     raise Conflict(
-                        f"a different metric {metric.key!r} exists already", status=409, request=f"POST {path}"
+                        f"a different metric {metric.key!r} exists already",
+                        status=409,
+                        request=f"POST {path}",
                     )
                 return found
             if not self._calls.wait(attempt, failed, None, end):
@@ -222,7 +271,8 @@ class MetricsAPI(ProjectAPI):
         """The metric under *key*.
 
         Args:
-            expand: what LaunchDarkly adds on request: `experiments`, `experimentCount`, `metricGroups`, ...
+            expand: what LaunchDarkly adds on request: `experiments`, `experimentCount`,
+                `metricGroups`, ...
 
         Raises:
             NotFound: there is none, or no such project.
@@ -276,13 +326,21 @@ class MetricsAPI(ProjectAPI):
             size = PAGE if limit is None else min(PAGE, limit - len(seen))
             if size <= 0:
                 return
-            page = self._calls.send("GET", path, params={**params, "limit": size, "offset": offset}).json
+            page = self._calls.send(
+                "GET", path, params={**params, "limit": size, "offset": offset}
+            ).json
             items = page.get("items") if isinstance(page, dict) else None
             if not isinstance(items, list):
-                raise Unreachable("the answer is not a list of metrics; is the host right?", request=f"GET {path}")
+                raise Unreachable(
+                    "the answer is not a list of metrics; is the host right?", request=f"GET {path}"
+                )
             offset += len(items)
             # Somebody may create or delete between two pages: never twice, never round and round.
-            fresh = [one for one in (self._metric(item, f"GET {path}") for item in items) if one.key not in seen]
+            fresh = [
+                one
+                for one in (self._metric(item, f"GET {path}") for item in items)
+                if one.key not in seen
+            ]
             seen.update(one.key for one in fresh)
             yield from fresh
             if not fresh or not _more(page, offset):
@@ -295,20 +353,26 @@ class MetricsAPI(ProjectAPI):
         return total if isinstance(total, int) else None
 
     def update(
-        self, key: str, changes: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, comment: str | None = None
+        self,
+        key: str,
+        changes: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        *,
+        comment: str | None = None,
     ) -> RemoteMetric:
         """Change the metric under *key* by JSON Patch.
 
-        Running experiments keep the version of a metric that they began with; a changed one needs a new iteration.
+        Running experiments keep the version of a metric that they began with; a changed one needs a
+        new iteration.
 
         Args:
-            changes: new values by LaunchDarkly's field name (`{"unit": "seconds", "eventDefault/disabled": True}`), or
-                a JSON Patch.
+            changes: new values by LaunchDarkly's field name (`{"unit": "seconds",
+                "eventDefault/disabled": True}`), or a JSON Patch.
             comment: for LaunchDarkly's audit log.
 
         Raises:
-            DefinitionError: nothing to change, or `key` or `kind`, which LaunchDarkly never changes.
-            NotFound, Conflict (somebody else changed it at that moment), InvalidRequest, ...
+            DefinitionError: nothing to change, or `key` or `kind`, which LaunchDarkly never
+            changes. NotFound, Conflict (somebody else changed it at that moment), InvalidRequest,
+            ...
         """
         patch = json_patch(changes)
         body: Any = patch if comment is None else {"comment": comment, "patch": patch}
@@ -321,13 +385,18 @@ class MetricsAPI(ProjectAPI):
                 return self._metric(answer.json, f"PATCH {path}")
             except Conflict as error:
                 conflict = error
-            # LaunchDarkly's own advice for its optimistic lock: nothing was changed, try again later.
-            if conflict.code != "optimistic_locking_error" or not self._calls.wait(attempt, conflict, None, end):
+            # LaunchDarkly's own advice for its optimistic lock: nothing was changed, try again
+            # later.
+            if conflict.code != "optimistic_locking_error" or not self._calls.wait(
+                attempt, conflict, None, end
+            ):
                 break
         raise conflict
 
     def rename(self, key: str, name: str) -> RemoteMetric:
-        """Give the metric under *key* another name; its key, and so its events and experiments, stay."""
+        """Give the metric under *key* another name; its key, and so its events and experiments,
+        stay.
+        """
         if not isinstance(name, str) or not name.strip():
             raise DefinitionError("rename: name: give a non-empty string")
         return self.update(key, {"name": name})
@@ -398,5 +467,7 @@ def json_patch(changes: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list
     for step in patch:
         name = str(step.get("path", "")).strip("/")
         if name in _IMMUTABLE and step.get("op") != "test":
-            raise DefinitionError(f"update: LaunchDarkly never changes a metric's {name}; create a new metric instead")
+            raise DefinitionError(
+                f"update: LaunchDarkly never changes a metric's {name}; create a new metric instead"
+            )
     return patch

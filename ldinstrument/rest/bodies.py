@@ -1,7 +1,7 @@
 """What is sent to create a metric: `MetricPost` bodies, checked before they reach the network.
 
-A `Metric` is of LaunchDarkly's kind `custom`. Page views and clicks happen in browsers and never pass through
-`track`, so they are types of their own here.
+A `Metric` is of LaunchDarkly's kind `custom`. Page views and clicks happen in browsers and never
+pass through `track`, so they are types of their own here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ from ..metrics.metric import Metric, SuccessCriteria, check_key
 
 MatchKind = Literal["exact", "canonical", "substring", "regex"]
 # LaunchDarkly's UrlPost keeps the text under another name per kind.
-_MATCH_FIELD: Mapping[str, str] = {"exact": "url", "canonical": "url", "substring": "substring", "regex": "pattern"}
+_MATCH_FIELD: Mapping[str, str] = {
+    "exact": "url",
+    "canonical": "url",
+    "substring": "substring",
+    "regex": "pattern",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,9 @@ class UrlMatch:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(MatchKind):
-            raise DefinitionError(f"UrlMatch: kind: {self.kind!r} is not one of {', '.join(get_args(MatchKind))}")
+            raise DefinitionError(
+                f"UrlMatch: kind: {self.kind!r} is not one of {', '.join(get_args(MatchKind))}"
+            )
         if not isinstance(self.text, str) or not self.text.strip():
             raise DefinitionError("UrlMatch: text: give a non-empty string")
 
@@ -63,7 +70,8 @@ class PageViewMetric:
 
 @dataclass(frozen=True, slots=True)
 class ClickMetric:
-    """A metric of kind `click`: did the unit click what *selector* (CSS) matches on one of these pages.
+    """A metric of kind `click`: did the unit click what *selector* (CSS) matches on one of these
+    pages.
 
     Args:
         key: letters, digits, `.`, `_`, `-`; starts with a letter or digit.
@@ -87,7 +95,9 @@ class ClickMetric:
     def __post_init__(self) -> None:
         _check_browser_metric(self)
         if not isinstance(self.selector, str) or not self.selector.strip():
-            raise DefinitionError(f"ClickMetric {self.key!r}: selector: give a CSS selector, such as '#buy'")
+            raise DefinitionError(
+                f"ClickMetric {self.key!r}: selector: give a CSS selector, such as '#buy'"
+            )
 
 
 AnyMetric = Metric | PageViewMetric | ClickMetric
@@ -98,18 +108,22 @@ def _check_browser_metric(metric: PageViewMetric | ClickMetric) -> None:
     check_key(type(metric).__name__, metric.key)
     urls = tuple(metric.urls) if isinstance(metric.urls, (list, tuple)) else ()
     if not urls or not all(isinstance(url, UrlMatch) for url in urls):
-        raise DefinitionError(f"{what}: urls: give at least one UrlMatch, such as UrlMatch('substring', '/cart')")
+        raise DefinitionError(
+            f"{what}: urls: give at least one UrlMatch, such as UrlMatch('substring', '/cart')"
+        )
     object.__setattr__(metric, "urls", urls)
     if metric.success_criteria not in get_args(SuccessCriteria):
         choices = ", ".join(get_args(SuccessCriteria))
-        raise DefinitionError(f"{what}: success_criteria: {metric.success_criteria!r} is not one of {choices}")
+        raise DefinitionError(
+            f"{what}: success_criteria: {metric.success_criteria!r} is not one of {choices}"
+        )
 
 
 def metric_body(metric: AnyMetric) -> dict[str, Any]:
     """LaunchDarkly's `MetricPost` for *metric*.
 
-    `name` and `eventDefault` are always sent: LaunchDarkly's default for a missing `eventDefault` counts units without
-    events as 0, which is wrong for latencies and ratios.
+    `name` and `eventDefault` are always sent: LaunchDarkly's default for a missing `eventDefault`
+    counts units without events as 0, which is wrong for latencies and ratios.
 
     Raises:
         DefinitionError: *metric* is none of `Metric`, `PageViewMetric`, `ClickMetric`.
@@ -119,8 +133,13 @@ def metric_body(metric: AnyMetric) -> dict[str, Any]:
     if isinstance(metric, PageViewMetric):
         return _common(metric, "pageview") | {"urls": [url.body() for url in metric.urls]}
     if isinstance(metric, ClickMetric):
-        return _common(metric, "click") | {"urls": [url.body() for url in metric.urls], "selector": metric.selector}
-    raise DefinitionError(f"give a Metric, PageViewMetric or ClickMetric, not {type(metric).__name__}")
+        return _common(metric, "click") | {
+            "urls": [url.body() for url in metric.urls],
+            "selector": metric.selector,
+        }
+    raise DefinitionError(
+        f"give a Metric, PageViewMetric or ClickMetric, not {type(metric).__name__}"
+    )
 
 
 def _common(metric: AnyMetric, kind: str) -> dict[str, Any]:

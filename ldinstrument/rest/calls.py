@@ -1,7 +1,8 @@
 """A REST call: deadlines, retries, and answers turned into typed errors.
 
-Sources of the rules: LaunchDarkly's REST documentation (rate limits, errors), and what its Terraform provider had to
-learn: reset times that lie in the past, and herds of processes that wait for the same reset.
+Sources of the rules: LaunchDarkly's REST documentation (rate limits, errors), and what its
+Terraform provider had to learn: reset times that lie in the past, and herds of processes that wait
+for the same reset.
 """
 
 from __future__ import annotations
@@ -101,8 +102,8 @@ class Calls:
         """Send a request until it is answered, refused, or the budget is used up.
 
         Args:
-            repeatable: whether sending it twice does the same as once. If not, only 429 (not processed) is repeated;
-                after a 5xx or a network fault the caller has to look first.
+            repeatable: whether sending it twice does the same as once. If not, only 429 (not
+                processed) is repeated; after a 5xx or a network fault the caller has to look first.
 
         Raises:
             ApiError: the subclass for the last answer, or `Unreachable`.
@@ -119,11 +120,15 @@ class Calls:
                 error = Unreachable(outcome.reason, request=request)
                 if outcome.final:
                     raise error
-            if not _worth_repeating(error, repeatable) or not self.wait(attempt, error, outcome, end):
+            if not _worth_repeating(error, repeatable) or not self.wait(
+                attempt, error, outcome, end
+            ):
                 raise error
         raise error
 
-    def wait(self, attempt: int, error: ApiError, outcome: Answer | Fault | None, end: float) -> bool:
+    def wait(
+        self, attempt: int, error: ApiError, outcome: Answer | Fault | None, end: float
+    ) -> bool:
         """Wait before the next attempt; False, at once, when that would not fit in before *end*."""
         headers = outcome.headers if isinstance(outcome, Answer) else {}
         seconds = rest_pause(attempt, headers)
@@ -162,7 +167,9 @@ def path_of(*parts: str) -> str:
 
 
 def error_of(answer: Answer, request: str) -> ApiError:
-    """The typed error for an answer of 400 or above, with LaunchDarkly's own message, code and support id."""
+    """The typed error for an answer of 400 or above, with LaunchDarkly's own message, code and
+    support id.
+    """
     body = answer.json if isinstance(answer.json, dict) else {}
     message = one_line(body.get("message")) or _phrase(answer.status)
     details = body.get("errors")
@@ -173,7 +180,8 @@ def error_of(answer: Answer, request: str) -> ApiError:
         message += f" - {_ADVICE[answer.status]}"
     kind = _ERRORS.get(answer.status, ServerError if answer.status >= 500 else ApiError)
     if answer.status == HTTPStatus.BAD_REQUEST and "already exists" in message:
-        # LaunchDarkly's documentation shows this under 400, its own tools expect 409: one error for both.
+        # LaunchDarkly's documentation shows this under 400, its own tools expect 409: one error for
+        # both.
         kind = Conflict
     return kind(
         message,

@@ -1,8 +1,10 @@
-"""Where the REST API's token, host and project come from; and the promise that a token shows nowhere.
+"""Where the REST API's token, host and project come from; and the promise that a token shows
+nowhere.
 
-The order for the token: an explicit `token=`, `~/.claude/config.json`, the environment, then (on a terminal) a hidden
-prompt. For the host: an explicit `base_uri=`, `LAUNCHDARKLY_API_HOST`, `LDINSTRUMENT_URL` (a local LaunchDarkly,
-loopback only), LaunchDarkly's own. For the project: an explicit one, `LAUNCHDARKLY_PROJECT`, `default` when local.
+The order for the token: an explicit `token=`, `~/.claude/config.json`, the environment, then (on a
+terminal) a hidden prompt. For the host: an explicit `base_uri=`, `LAUNCHDARKLY_API_HOST`,
+`LDINSTRUMENT_URL` (a local LaunchDarkly, loopback only), LaunchDarkly's own. For the project: an
+explicit one, `LAUNCHDARKLY_PROJECT`, `default` when local.
 """
 
 from __future__ import annotations
@@ -27,12 +29,18 @@ HOSTS: Mapping[str, str] = {
     "eu": "https://app.eu.launchdarkly.com",
     "federal": "https://app.launchdarkly.us",
 }
-TOKEN_VARIABLES = ("LAUNCHDARKLY_API_KEY", "LAUNCHDARKLY_API_TOKEN", "LD_API_KEY", "LAUNCHDARKLY_ACCESS_TOKEN")
+TOKEN_VARIABLES = (
+    "LAUNCHDARKLY_API_KEY",
+    "LAUNCHDARKLY_API_TOKEN",
+    "LD_API_KEY",
+    "LAUNCHDARKLY_ACCESS_TOKEN",
+)
 CONFIG_FILE = "~/.claude/config.json"
 _CONFIG_PATH = ("mcpServers", "launchdarkly", "env", "LAUNCHDARKLY_API_KEY")
 _UNFILLED = ("${", "$(", "{{", "<", "...", "://")
 _ADVICE = (
-    "make an API access token in LaunchDarkly (Organization settings, Authorization, role Writer) and "
+    "make an API access token in LaunchDarkly (Organization settings, Authorization, role Writer) "
+    "and "
     "export LAUNCHDARKLY_ACCESS_TOKEN=api-...; or try without an account: ldinstrument dev, "
     "then export LDINSTRUMENT_URL=http://127.0.0.1:8030"
 )
@@ -57,7 +65,8 @@ class Token:
         wrong = why_not_a_token(text)
         if wrong:
             raise CredentialsError(f"{source}: {wrong}")
-        # A closure, not an attribute: `vars()`, debuggers' reprs and error trackers walk attributes.
+        # A closure, not an attribute: `vars()`, debuggers' reprs and error trackers walk
+        # attributes.
         self._reveal: Callable[[], str] = lambda: text
         self.source = source
         self.remarks = remarks
@@ -95,7 +104,9 @@ class Host:
 
 
 def why_not_a_token(text: object) -> str:
-    """Say why *text* cannot be an API access token, in words that do not repeat it; empty when it can."""
+    """Say why *text* cannot be an API access token, in words that do not repeat it; empty when it
+    can.
+    """
     if not isinstance(text, str) or not text:
         return "the API token is empty"
     if text.lower().startswith(("bearer ", "authorization:")):
@@ -129,8 +140,8 @@ def find_api_token(
 
     Args:
         token: used as it is, before everything else.
-        host: where it will be sent. A local LaunchDarkly named by `LDINSTRUMENT_URL` takes any token, so nothing is
-            searched and no real token is sent there.
+        host: where it will be sent. A local LaunchDarkly named by `LDINSTRUMENT_URL` takes any
+            token, so nothing is searched and no real token is sent there.
         environ: instead of `os.environ`.
         config_file: instead of `~/.claude/config.json`.
         prompt: ask on the terminal when nothing was found; `None` asks when there is a terminal.
@@ -150,7 +161,9 @@ def find_api_token(
         first, *others = found
         differing = [other.source for other in others if other != first]
         if differing:
-            remarks.append(f"another token stands in {' and '.join(differing)}; the one from {first.source} is used")
+            remarks.append(
+                f"another token stands in {' and '.join(differing)}; the one from {first.source} is used"
+            )
         return Token(first.reveal(), first.source, tuple(remarks))
     if prompt or (prompt is None and on_a_terminal()):
         return _ask(remarks)
@@ -163,7 +176,10 @@ def _candidates(environ: Mapping[str, str], config_file: Path) -> tuple[list[Tok
     value, remark = _from_config(config_file)
     if remark:
         remarks.append(remark)
-    for source, text in [(_shown(config_file), value), *((name, environ.get(name)) for name in TOKEN_VARIABLES)]:
+    for source, text in [
+        (_shown(config_file), value),
+        *((name, environ.get(name)) for name in TOKEN_VARIABLES),
+    ]:
         if text is None:
             continue
         try:
@@ -174,14 +190,19 @@ def _candidates(environ: Mapping[str, str], config_file: Path) -> tuple[list[Tok
 
 
 def _from_config(path: Path) -> tuple[str | None, str]:
-    """The token of the config file, and what was wrong with the file; a missing file is nothing wrong."""
+    """The token of the config file, and what was wrong with the file; a missing file is nothing
+    wrong.
+    """
     shown = _shown(path)
     try:
         text = path.expanduser().read_text(encoding="utf-8-sig")
     except (FileNotFoundError, NotADirectoryError, RuntimeError):
         return None, ""
     except (OSError, UnicodeDecodeError) as error:
-        return None, f"{shown}: cannot be read ({_reason(error)}); looking in the environment instead"
+        return (
+            None,
+            f"{shown}: cannot be read ({_reason(error)}); looking in the environment instead",
+        )
     place = ".".join(_CONFIG_PATH)
     try:
         found: Any = json.loads(text)
@@ -216,7 +237,9 @@ def _ask(remarks: list[str]) -> Token:
         # Rather no prompt than one that shows what is typed.
         warnings.simplefilter("error", getpass.GetPassWarning)
         try:
-            typed = getpass.getpass("LaunchDarkly API access token (not shown): ", stream=sys.stderr)
+            typed = getpass.getpass(
+                "LaunchDarkly API access token (not shown): ", stream=sys.stderr
+            )
         except (EOFError, getpass.GetPassWarning):
             typed = ""
     if not typed.strip():
@@ -235,8 +258,8 @@ def find_api_host(base_uri: str | None = None, *, environ: Mapping[str, str] | N
         environ: instead of `os.environ`.
 
     Raises:
-        CredentialsError: neither a region nor a usable URL, a token would travel unencrypted, or `LDINSTRUMENT_URL` is
-            not loopback.
+        CredentialsError: neither a region nor a usable URL, a token would travel unencrypted, or
+            `LDINSTRUMENT_URL` is not loopback.
     """
     for source, value in (
         ("base_uri (--host)", base_uri),
@@ -248,7 +271,11 @@ def find_api_host(base_uri: str | None = None, *, environ: Mapping[str, str] | N
         local = local_url(environ)
     except DefinitionError as error:
         raise CredentialsError(str(error)) from None
-    return Host(HOSTS["us"], "LaunchDarkly (US)") if local is None else Host(local, LOCAL_URL, local=True)
+    return (
+        Host(HOSTS["us"], "LaunchDarkly (US)")
+        if local is None
+        else Host(local, LOCAL_URL, local=True)
+    )
 
 
 def _checked_host(source: str, value: str) -> Host:
@@ -260,16 +287,24 @@ def _checked_host(source: str, value: str) -> Host:
     except ValueError:
         text = ""
     if not text or not text.isprintable() or " " in text:
-        raise CredentialsError(f"{source}: write us, eu, federal, or a URL such as https://app.launchdarkly.com")
+        raise CredentialsError(
+            f"{source}: write us, eu, federal, or a URL such as https://app.launchdarkly.com"
+        )
     if parts.username or parts.password or parts.query or parts.fragment or not parts.hostname:
-        raise CredentialsError(f"{source}: give scheme and host only, such as https://app.launchdarkly.com")
+        raise CredentialsError(
+            f"{source}: give scheme and host only, such as https://app.launchdarkly.com"
+        )
     if parts.scheme not in ("http", "https") or (parts.scheme == "http" and not loopback):
-        raise CredentialsError(f"{source}: use https for {parts.hostname}, or the token travels unencrypted")
+        raise CredentialsError(
+            f"{source}: use https for {parts.hostname}, or the token travels unencrypted"
+        )
     return Host(text.rstrip("/"), source, loopback)
 
 
 def _as_url(value: str) -> str:
-    """*value*, a region or a URL with or without its scheme, as a URL; empty when it is a word that is neither."""
+    """*value*, a region or a URL with or without its scheme, as a URL; empty when it is a word that
+    is neither.
+    """
     if value.lower() in HOSTS or "://" in value:
         return HOSTS.get(value.lower(), value)
     hostname = urlsplit(f"//{value}").hostname or ""
@@ -279,9 +314,13 @@ def _as_url(value: str) -> str:
 
 
 def find_project(
-    project: str | None = None, *, host: Host | None = None, environ: Mapping[str, str] | None = None
+    project: str | None = None,
+    *,
+    host: Host | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> str:
-    """Find the project key: *project*, `LAUNCHDARKLY_PROJECT`, or `default` for a local LaunchDarkly.
+    """Find the project key: *project*, `LAUNCHDARKLY_PROJECT`, or `default` for a local
+    LaunchDarkly.
 
     Raises:
         CredentialsError: none was named, and a real account has no safe guess.
@@ -292,6 +331,7 @@ def find_project(
     if host is not None and host.local:
         return "default"
     raise CredentialsError(
-        "which LaunchDarkly project? give it (--project KEY, project=), or export LAUNCHDARKLY_PROJECT=KEY; "
+        "which LaunchDarkly project? give it (--project KEY, project=), or export "
+        "LAUNCHDARKLY_PROJECT=KEY; "
         "LaunchDarkly calls an account's first project 'default'"
     )

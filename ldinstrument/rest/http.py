@@ -1,4 +1,6 @@
-"""One HTTP request and its answer: within its time and without showing the token, whatever the other side does."""
+"""One HTTP request and its answer: within its time and without showing the token, whatever the
+other side does.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ class Wire:
     def _session(self) -> requests.Session:
         session = _Session()
         session.auth = _RawToken(self._token)
-        session.headers.update({"LD-API-Version": API_VERSION, "User-Agent": f"ldinstrument/{own_version()}"})
+        session.headers.update(
+            {"LD-API-Version": API_VERSION, "User-Agent": f"ldinstrument/{own_version()}"}
+        )
         # A proxy must not come between us and this machine.
         session.trust_env = not self._host.local
         return session
@@ -82,16 +86,17 @@ class Wire:
         http = self._http
 
         def work() -> None:
-            # What goes wrong becomes a value in here: an exception of requests carries the request with its
-            # Authorization header, and would stay reachable as __context__ of whatever is raised for it.
+            # What goes wrong becomes a value in here: an exception of requests carries the request
+            # with its Authorization header, and would stay reachable as __context__ of whatever is
+            # raised for it.
             try:
                 done.append(self._exchange(http, method, path, params, body, headers, seconds))
             except Exception as failure:
                 done.append(Fault(_why(failure, seconds, self._host)))
             over.set()
 
-        # No time-out of requests holds for a name that does not resolve, or for headers that drip in byte by byte:
-        # only a thread can be left behind.
+        # No time-out of requests holds for a name that does not resolve, or for headers that drip
+        # in byte by byte: only a thread can be left behind.
         threading.Thread(target=work, name="ldinstrument-rest", daemon=True).start()
         if over.wait(seconds + GRACE_SECONDS):
             return done[0]
@@ -118,7 +123,11 @@ class Wire:
             content = _read(response, until)
             if content is None:
                 return Fault(_too_slow(seconds, self._host))
-            return content if isinstance(content, Fault) else _answer(response, self._without_token(content))
+            return (
+                content
+                if isinstance(content, Fault)
+                else _answer(response, self._without_token(content))
+            )
 
     def _without_token(self, content: bytes) -> bytes:
         """*content*, should somebody on the way have echoed the request in it."""
@@ -127,14 +136,18 @@ class Wire:
 
 
 class _Session(requests.Session):
-    """Looks at no redirect: requests would read its whole body, and parse its address, although it does not follow."""
+    """Looks at no redirect: requests would read its whole body, and parse its address, although it
+    does not follow.
+    """
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         return None
 
 
 class _RawToken(requests.auth.AuthBase):
-    """Puts the bare token on each request, and keeps `~/.netrc` from putting something else there."""
+    """Puts the bare token on each request, and keeps `~/.netrc` from putting something else
+    there.
+    """
 
     def __init__(self, token: Token) -> None:
         self._token = token
@@ -161,7 +174,8 @@ def _redirected(response: requests.Response) -> Fault:
     except ValueError:
         target = None
     return Fault(
-        f"redirected ({response.status_code}) to {one_line(target) or 'somewhere else'}; not followed, because the "
+        f"redirected ({response.status_code}) to {one_line(target) or 'somewhere else'}; not "
+        f"followed, because the "
         "token stays here: is the host right?",
         final=True,
     )
@@ -177,8 +191,12 @@ def _answer(response: requests.Response, content: bytes) -> Answer | Fault:
         if response.status_code >= 300:
             return Answer(response.status_code, response.headers, None)
         kind = one_line(response.headers.get("Content-Type", "something").split(";")[0])
-        # A page will still be a page in ten seconds; JSON that is cut off may be whole the next time.
-        return Fault(f"answered {kind} that is not JSON; is the host right, or a proxy in between?", "html" in kind)
+        # A page will still be a page in ten seconds; JSON that is cut off may be whole the next
+        # time.
+        return Fault(
+            f"answered {kind} that is not JSON; is the host right, or a proxy in between?",
+            "html" in kind,
+        )
     return Answer(response.status_code, response.headers, decoded)
 
 
@@ -252,7 +270,9 @@ def _system_reason(failure: BaseException) -> str:
         if isinstance(one, OSError) and one.strerror:
             return one.strerror
         causes = [getattr(one, "reason", None), one.__cause__, one.__context__, *one.args]
-        seen += [cause for cause in causes if isinstance(cause, BaseException) and cause not in seen][:8]
+        seen += [
+            cause for cause in causes if isinstance(cause, BaseException) and cause not in seen
+        ][:8]
         if len(seen) > 32:
             break
     text = " ".join(str(one) for one in seen)

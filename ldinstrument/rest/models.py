@@ -18,10 +18,12 @@ class Experiment:
     Args:
         key, name, environment: whose it is.
         status: `not_started`, `running` or `stopped`; empty when LaunchDarkly does not say.
-        randomization_unit: the context kind that it randomizes by; empty when LaunchDarkly does not say.
-        metrics: the version of each metric that the iteration counts, by metric key; an empty text for a member of a
-            metric group.
-        analysis_units: the context kind by which it analyses a metric, where that is not the randomization unit.
+        randomization_unit: the context kind that it randomizes by; empty when LaunchDarkly does not
+            say.
+        metrics: the version of each metric that the iteration counts, by metric key; an empty text
+            for a member of a metric group.
+        analysis_units: the context kind by which it analyses a metric, where that is not the
+            randomization unit.
         flags: the keys of its flags.
     """
 
@@ -51,14 +53,18 @@ def experiment(raw: Any, environment: str) -> Experiment:
         status=text_of(iteration, "status") or "",
         randomization_unit=text_of(iteration, "randomizationUnit") or "",
         metrics={one["key"]: text_of(one, "_versionId") or "" for one in counted},
-        analysis_units={one["key"]: unit for one in counted if (unit := text_of(one, "analysisUnit"))},
+        analysis_units={
+            one["key"]: unit for one in counted if (unit := text_of(one, "analysisUnit"))
+        },
         flags=tuple(mapping(iteration.get("flags"))),
     )
 
 
 def _metrics(iteration: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The metrics of an iteration, also those in its groups and funnels."""
-    first = [iteration.get(name) for name in ("primaryMetric", "primarySingleMetric", "primaryFunnel")]
+    first = [
+        iteration.get(name) for name in ("primaryMetric", "primarySingleMetric", "primaryFunnel")
+    ]
     for name in ("secondaryMetrics", "metrics"):
         listed = iteration.get(name)
         first += listed if isinstance(listed, list) else []
@@ -79,7 +85,8 @@ class RemoteMetric:
     Args:
         key, name, kind: `kind` is `custom`, `pageview`, `click` or `trace`.
         event_key: the event that feeds it; None for page views, clicks and traces.
-        numeric, unit, success_criteria, aggregation, percentile: as in `Metric`, or LaunchDarkly's default.
+        numeric, unit, success_criteria, aggregation, percentile: as in `Metric`, or LaunchDarkly's
+            default.
         zero_fill: whether units without events count as 0.
         analysis_units: context kinds.
         last_seen: epoch milliseconds of the last event that it got, None when there was none.
@@ -159,7 +166,11 @@ def text_of(raw: Mapping[str, Any], name: str) -> str | None:
 
 def _strings(raw: Mapping[str, Any], name: str) -> tuple[str, ...]:
     values = raw.get(name)
-    return tuple(value for value in values if isinstance(value, str)) if isinstance(values, list) else ()
+    return (
+        tuple(value for value in values if isinstance(value, str))
+        if isinstance(values, list)
+        else ()
+    )
 
 
 def _experiments(raw: Mapping[str, Any]) -> int | None:
@@ -200,8 +211,8 @@ class Difference:
 def differences(body: Mapping[str, Any], found: RemoteMetric) -> tuple[Difference, ...]:
     """What differs between a wanted `MetricPost` *body* and the metric *found*, field by field.
 
-    What the body leaves open (analysis units, description) is not compared; absent fields count as LaunchDarkly's
-    defaults (mean, average, zero-fill on, higher is better).
+    What the body leaves open (analysis units, description) is not compared; absent fields count as
+    LaunchDarkly's defaults (mean, average, zero-fill on, higher is better).
     """
     return tuple(_differing(body, found))
 
@@ -209,7 +220,11 @@ def differences(body: Mapping[str, Any], found: RemoteMetric) -> tuple[Differenc
 def _differing(body: Mapping[str, Any], found: RemoteMetric) -> Iterator[Difference]:
     pairs: list[tuple[str, Any, Any]] = [
         ("kind", body["kind"], found.kind),
-        ("successCriteria", body["successCriteria"], found.success_criteria or "HigherThanBaseline"),
+        (
+            "successCriteria",
+            body["successCriteria"],
+            found.success_criteria or "HigherThanBaseline",
+        ),
     ]
     if body["kind"] == "custom":
         pairs += _custom_pairs(body, found)
@@ -220,7 +235,9 @@ def _differing(body: Mapping[str, Any], found: RemoteMetric) -> Iterator[Differe
     if "analysisUnits" in body:
         pairs.append(("analysisUnits", sorted(body["analysisUnits"]), sorted(found.analysis_units)))
     pairs.append(("archived", False, found.archived))
-    yield from (Difference(field, wanted, is_now) for field, wanted, is_now in pairs if wanted != is_now)
+    yield from (
+        Difference(field, wanted, is_now) for field, wanted, is_now in pairs if wanted != is_now
+    )
     yield from _labels(body, found)
 
 

@@ -1,7 +1,8 @@
 """The catalog of a program, from its code: what importing declares, and what only its text does.
 
-`scan("myapp")` imports the package with all its modules (importing runs their top-level code), takes what decorators
-and `catalog.add` put into the default catalog, and reads the source for keys in function bodies.
+`scan("myapp")` imports the package with all its modules (importing runs their top-level code),
+takes what decorators and `catalog.add` put into the default catalog, and reads the source for keys
+in function bodies.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ def scan(targets: str | Sequence[str], *, progress: Callable[[str], None] | None
     """Find out which metrics a program needs.
 
     Args:
-        targets: `myapp` (a package with all its modules, or one module), `path/to/myapp`, `path/to/app.py`, or
-            `myapp.metrics:catalog` (a `Catalog` or a list of metrics, taken as it is); several may be given.
+        targets: `myapp` (a package with all its modules, or one module), `path/to/myapp`,
+            `path/to/app.py`, or `myapp.metrics:catalog` (a `Catalog` or a list of metrics, taken as
+            it is); several may be given.
         progress: told the name of each module before it is imported.
 
     Raises:
@@ -38,6 +40,8 @@ def scan(targets: str | Sequence[str], *, progress: Callable[[str], None] | None
             if ":" in target and not Path(target).exists():
                 finding.take_catalog(target)
                 continue
-            for name, module, path in modules(target, finding.unreadable, progress or (lambda _: None)):
+            for name, module, path in modules(
+                target, finding.unreadable, progress or (lambda _: None)
+            ):
                 finding.read(name, module, path)
     return finding.result()

@@ -67,8 +67,10 @@ class Scan:
         metrics: the definitions, sorted by key.
         places: `file:line` by metric key.
         undeclared: event keys that are recorded and that no metric reads.
-        dynamic: places whose keys only running the code would tell: (`file:line`, what is called there).
-        unreadable: modules that could not be imported or read, and definitions that cannot work, with the reason.
+        dynamic: places whose keys only running the code would tell: (`file:line`, what is called
+            there).
+        unreadable: modules that could not be imported or read, and definitions that cannot work,
+            with the reason.
         modules: the modules that were looked at.
     """
 
@@ -102,9 +104,15 @@ class Finding:
         found: Any = imported(name)
         for part in attribute.split("."):
             found = getattr(found, part, None)
-        metrics = list(found) if isinstance(found, Iterable) and not isinstance(found, (str, Mapping)) else []
+        metrics = (
+            list(found)
+            if isinstance(found, Iterable) and not isinstance(found, (str, Mapping))
+            else []
+        )
         if not metrics or not all(isinstance(metric, Metric) for metric in metrics):
-            raise DefinitionError(f"{target}: there is no Catalog and no list of Metric objects under that name")
+            raise DefinitionError(
+                f"{target}: there is no Catalog and no list of Metric objects under that name"
+            )
         self._modules.append(name)
         for metric in metrics:
             self._declare(metric, found.place(metric.key) if isinstance(found, Catalog) else "")
@@ -146,21 +154,30 @@ class Finding:
         known = self._metrics.get(metric.key)
         if known is None:
             standing = catalogs.catalog.get(metric.key)
-            self._metrics[metric.key] = metric if standing is None or not self._from_code else standing
+            self._metrics[metric.key] = (
+                metric if standing is None or not self._from_code else standing
+            )
             self._places[metric.key] = place
         elif known != metric and metric.key not in catalogs.catalog:
             other = _short(self._places[metric.key])
-            self.unreadable.append((place, f"metric {metric.key!r} is defined otherwise at {other}"))
+            self.unreadable.append(
+                (place, f"metric {metric.key!r} is defined otherwise at {other}")
+            )
 
     def result(self) -> Scan:
         """Everything, with the event keys resolved that only now can be."""
         if self._from_code:
             for metric in catalogs.catalog:
-                # A standard metric belongs to the program only when something uses it, or it was replaced.
+                # A standard metric belongs to the program only when something uses it, or it was
+                # replaced.
                 if _STANDARD.get(metric.key) != metric:
                     self._declare(metric, catalogs.catalog.place(metric.key))
-                    self._places[metric.key] = catalogs.catalog.place(metric.key) or self._places[metric.key]
-        undeclared = [found for key, place in self._events if (found := self._resolve(key, place)) is not None]
+                    self._places[metric.key] = (
+                        catalogs.catalog.place(metric.key) or self._places[metric.key]
+                    )
+        undeclared = [
+            found for key, place in self._events if (found := self._resolve(key, place)) is not None
+        ]
         return Scan(
             metrics=tuple(self._metrics[key] for key in sorted(self._metrics)),
             places={key: _short(place) for key, place in self._places.items()},

@@ -1,4 +1,6 @@
-"""Importing a program to look at it: a package with all its modules, one module, or a file with its neighbours."""
+"""Importing a program to look at it: a package with all its modules, one module, or a file with its
+neighbours.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,11 @@ _TESTS = re.compile(r"tests?|test_.*|.*_test|conftest")
 Found = tuple[str, ModuleType | None, Path | None]
 
 
-def modules(target: str, unreadable: list[tuple[str, str]], report: Callable[[str], None]) -> Iterator[Found]:
-    """Name, module (None when it was not imported) and source of a target and, for a package, of everything below it.
+def modules(
+    target: str, unreadable: list[tuple[str, str]], report: Callable[[str], None]
+) -> Iterator[Found]:
+    """Name, module (None when it was not imported) and source of a target and, for a package, of
+    everything below it.
 
     Args:
         target: a package, a module, or the path of a folder or file.
@@ -39,7 +44,9 @@ def modules(target: str, unreadable: list[tuple[str, str]], report: Callable[[st
     name = module.__name__
     yield name, module, _source(module.__spec__)
     # Whoever does without __init__.py at the top does so below, too.
-    for found in _walk(getattr(module, "__path__", ()), f"{name}.", getattr(module, "__file__", None) is None):
+    for found in _walk(
+        getattr(module, "__path__", ()), f"{name}.", getattr(module, "__file__", None) is None
+    ):
         report(found.name)
         yield found.name, found.imported(unreadable), _source(found.spec)
 
@@ -53,7 +60,8 @@ class _Module:
     plain: bool = True
 
     def imported(self, unreadable: list[tuple[str, str]]) -> ModuleType | None:
-        # Importing __main__ would run the program; a file in a folder that is no package may be a script just as well.
+        # Importing __main__ would run the program; a file in a folder that is no package may be a
+        # script just as well.
         if self.name.endswith(".__main__") or not (self.plain or self.name in sys.modules):
             return None
         try:
@@ -64,7 +72,9 @@ class _Module:
             return None
 
     def _hint(self, cause: BaseException | None) -> str:
-        """A folder of scripts looks like a package, but its files import each other by their bare names."""
+        """A folder of scripts looks like a package, but its files import each other by their bare
+        names.
+        """
         lost = cause.name if isinstance(cause, ModuleNotFoundError) else None
         source = _source(self.spec)
         if lost is None or source is None or not source.with_name(f"{lost}.py").is_file():
@@ -72,8 +82,11 @@ class _Module:
         return f"; {lost}.py stands beside it: plan the file instead of the folder"
 
 
-def _walk(path: Iterable[str], prefix: str, without_init: bool, plain: bool = True) -> Iterator[_Module]:
-    """The modules in the folders of *path* and below; those of folders without `__init__.py` come last.
+def _walk(
+    path: Iterable[str], prefix: str, without_init: bool, plain: bool = True
+) -> Iterator[_Module]:
+    """The modules in the folders of *path* and below; those of folders without `__init__.py` come
+    last.
 
     Args:
         without_init: whether folders without `__init__.py` are packages here.
@@ -89,14 +102,22 @@ def _walk(path: Iterable[str], prefix: str, without_init: bool, plain: bool = Tr
         if info.ispkg:
             yield from _walk(_folders(info.name, spec), f"{info.name}.", without_init, plain)
     for folder in _bare_folders(folders):
-        yield from _walk([str(folder)], f"{prefix}{folder.name}.", without_init, plain and without_init)
+        yield from _walk(
+            [str(folder)], f"{prefix}{folder.name}.", without_init, plain and without_init
+        )
 
 
 def _bare_folders(folders: Iterable[str]) -> Iterator[Path]:
-    """Folders in *folders* that hold modules although they have no `__init__.py`; `pkgutil` passes them over."""
+    """Folders in *folders* that hold modules although they have no `__init__.py`; `pkgutil` passes
+    them over.
+    """
     for folder in map(Path, folders):
         for child in sorted(folder.iterdir()) if folder.is_dir() else ():
-            named = child.name.isidentifier() and child.name != "__pycache__" and not _TESTS.fullmatch(child.name)
+            named = (
+                child.name.isidentifier()
+                and child.name != "__pycache__"
+                and not _TESTS.fullmatch(child.name)
+            )
             if named and child.is_dir() and not (child / "__init__.py").exists():
                 yield child
 
@@ -109,7 +130,8 @@ def _folders(name: str, spec: Any) -> Iterable[str]:
 
 
 def imported(name: str) -> ModuleType:
-    """The module *name*, imported from the current directory, from `src` in it, or from what is installed.
+    """The module *name*, imported from the current directory, from `src` in it, or from what is
+    installed.
 
     Raises:
         DefinitionError: there is none, or importing it failed.
@@ -117,7 +139,9 @@ def imported(name: str) -> ModuleType:
     try:
         return _import(name)
     except _ImportFailed as error:
-        raise DefinitionError(f"{name} cannot be imported: {error}{_hint(name, error.__cause__)}") from error
+        raise DefinitionError(
+            f"{name} cannot be imported: {error}{_hint(name, error.__cause__)}"
+        ) from error
 
 
 def _hint(name: str, cause: BaseException | None) -> str:
@@ -139,7 +163,8 @@ def _import(name: str) -> ModuleType:
     top = name.partition(".")[0]
     source = Path.cwd() / "src"
     if top not in sys.modules and ((source / top).is_dir() or (source / f"{top}.py").is_file()):
-        # Behind everything else: an installed package comes first, as it does when the program runs.
+        # Behind everything else: an installed package comes first, as it does when the program
+        # runs.
         _append(source)
     return _guarded(lambda: importlib.import_module(name))
 
@@ -165,12 +190,16 @@ def _folder(path: Path) -> str:
     if not path.is_dir():
         raise DefinitionError(f"{path} does not exist")
     if path.resolve() in (Path.cwd(), *Path.cwd().parents):
-        raise DefinitionError(f"{path} cannot be imported: name a package, a module or a file in it")
+        raise DefinitionError(
+            f"{path} cannot be imported: name a package, a module or a file in it"
+        )
     return _importable(path.resolve())
 
 
 def _importable(path: Path) -> str:
-    """The dotted name of the module or package at *path*, with the folder of its top-level package on `sys.path`."""
+    """The dotted name of the module or package at *path*, with the folder of its top-level package
+    on `sys.path`.
+    """
     parts = [path.stem if path.suffix == ".py" else path.name]
     folder = path.parent
     while (folder / "__init__.py").is_file():
@@ -192,7 +221,8 @@ def _imported_file(path: Path) -> Found:
     for name, loaded in list(sys.modules.items()):
         if getattr(loaded, "__file__", None) == str(path):
             return name, loaded, path
-    # Two programs may both be called app.py, and one may be called like a module of the standard library.
+    # Two programs may both be called app.py, and one may be called like a module of the standard
+    # library.
     name = path.stem if path.stem not in sys.modules else f"{path.parent.name}_{path.stem}"
     try:
         return name, _guarded(lambda: _executed(name, path)), path

@@ -1,7 +1,9 @@
-"""Reading a module's source for what only its text declares: keys in function bodies, which importing never runs.
+"""Reading a module's source for what only its text declares: keys in function bodies, which
+importing never runs.
 
-It looks for calls of this library's names, through whatever name the module imported them under, with literal
-arguments or module constants. What it cannot evaluate it reports as dynamic, with the place.
+It looks for calls of this library's names, through whatever name the module imported them under,
+with literal arguments or module constants. What it cannot evaluate it reports as dynamic, with the
+place.
 """
 
 from __future__ import annotations
@@ -38,9 +40,9 @@ class Use:
     """One place in the source that says something about metrics.
 
     Args:
-        kind: `task` (key and which metrics), `session` (its name), `event` (the key given to `record`), `pattern`
-            (the method of Session), `metric` (a definition), `dynamic` (a key that only running would tell),
-            `invalid` (a definition that cannot work).
+        kind: `task` (key and which metrics), `session` (its name), `event` (the key given to
+            `record`), `pattern` (the method of Session), `metric` (a definition), `dynamic` (a key
+            that only running would tell), `invalid` (a definition that cannot work).
         key: the key or name; for `dynamic` and `invalid` what was called, or why not.
         line: where.
         metrics: the task metrics that a `task` feeds.
@@ -59,8 +61,8 @@ def uses_in(source: str | bytes, namespace: Mapping[str, Any] | None = None) -> 
 
     Args:
         source: the text of a module; as bytes, its own coding line counts.
-        namespace: the imported module's names, for constants; None when it could not be imported, and then also
-            what its top level does is only known from here.
+        namespace: the imported module's names, for constants; None when it could not be imported,
+            and then also what its top level does is only known from here.
 
     Raises:
         SyntaxError, ValueError: it is no Python.
@@ -83,7 +85,8 @@ class _Reader(ast.NodeVisitor):
         self._locals: list[set[str]] = []
         self._decorating: dict[int, str] = {}
 
-    # -- what the names of the module mean -----------------------------------------------------------
+    # -- what the names of the module mean
+    # -----------------------------------------------------------
     def learn(self, tree: ast.Module) -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
@@ -92,8 +95,13 @@ class _Reader(ast.NodeVisitor):
                 for alias in node.names:
                     self._names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
             elif isinstance(node, ast.ImportFrom) and not self._imported:
-                # Nobody can say what a module that is not there re-exports, but these names are ours alone.
-                self._names |= {one.asname or one.name: f"{ROOT}.{one.name}" for one in node.names if one.name in TASKS}
+                # Nobody can say what a module that is not there re-exports, but these names are
+                # ours alone.
+                self._names |= {
+                    one.asname or one.name: f"{ROOT}.{one.name}"
+                    for one in node.names
+                    if one.name in TASKS
+                }
         self._values.learn(tree)
         self._names |= dict(self._aliases(tree))
         for node in ast.walk(tree):
@@ -106,7 +114,13 @@ class _Reader(ast.NodeVisitor):
         for node in ast.walk(tree):
             if isinstance(node, ast.Assign) and isinstance(node.value, (ast.Name, ast.Attribute)):
                 dotted = self._canonical(node.value)
-                if dotted.rpartition(".")[2] in (*TASKS, *PATTERNS, "session", "current_session", "Metric"):
+                if dotted.rpartition(".")[2] in (
+                    *TASKS,
+                    *PATTERNS,
+                    "session",
+                    "current_session",
+                    "Metric",
+                ):
                     names = [target.id for target in node.targets if isinstance(target, ast.Name)]
                     yield from ((name, dotted) for name in names if name not in parameters)
 
@@ -116,7 +130,9 @@ class _Reader(ast.NodeVisitor):
                 self._names[alias.asname or ROOT] = alias.name if alias.asname else ROOT
 
     def _bound_sessions(self, node: ast.AST) -> Iterator[str]:
-        """Names that hold a Session: `with session() as s`, `self.s = current_session()`, `def f(s: Session)`."""
+        """Names that hold a Session: `with session() as s`, `self.s = current_session()`, `def f(s:
+        Session)`.
+        """
         pairs: list[tuple[ast.expr | None, ast.expr | None]] = []
         if isinstance(node, ast.withitem):
             pairs.append((node.optional_vars, node.context_expr))
@@ -124,7 +140,11 @@ class _Reader(ast.NodeVisitor):
             pairs += [(target, node.value) for target in node.targets]
         elif isinstance(node, (ast.NamedExpr, ast.AnnAssign)):
             pairs.append((node.target, node.value))
-        elif isinstance(node, ast.arg) and node.annotation is not None and self._mentions_session(node.annotation):
+        elif (
+            isinstance(node, ast.arg)
+            and node.annotation is not None
+            and self._mentions_session(node.annotation)
+        ):
             yield node.arg
         for target, value in pairs:
             if isinstance(value, ast.Call) and self._last(value.func) in _SESSION_GIVERS:
@@ -135,7 +155,9 @@ class _Reader(ast.NodeVisitor):
 
     def _mentions_session(self, annotation: ast.expr) -> bool:
         if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
-            return re.search(r"\bSession\b", annotation.value) is not None and "Session" in self._names
+            return (
+                re.search(r"\bSession\b", annotation.value) is not None and "Session" in self._names
+            )
         return any(
             isinstance(node, ast.expr) and self._last(node) in ("Session", "current_session")
             for node in ast.walk(annotation)
@@ -155,7 +177,8 @@ class _Reader(ast.NodeVisitor):
     def _last(self, node: ast.expr) -> str:
         return self._canonical(node).rpartition(".")[2]
 
-    # -- functions ---------------------------------------------------------------------------------------
+    # -- functions
+    # ---------------------------------------------------------------------------------------
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         for decorator in node.decorator_list:
             if isinstance(decorator, ast.Call):
@@ -184,7 +207,8 @@ class _Reader(ast.NodeVisitor):
     def _is_local(self, name: str) -> bool:
         return any(name in names for names in self._locals) and name not in self._names
 
-    # -- calls -------------------------------------------------------------------------------------------
+    # -- calls
+    # -------------------------------------------------------------------------------------------
     def visit_Call(self, node: ast.Call) -> None:
         last = self._last(node.func)
         if last in TASKS:
@@ -205,7 +229,9 @@ class _Reader(ast.NodeVisitor):
 
     def visit_Constant(self, node: ast.Constant) -> None:
         # Frameworks that are configured by dotted paths: Django's MIDDLEWARE.
-        if isinstance(node.value, str) and re.fullmatch(r"ldinstrument\.integrations(\.\w+)+", node.value):
+        if isinstance(node.value, str) and re.fullmatch(
+            r"ldinstrument\.integrations(\.\w+)+", node.value
+        ):
             settings = self._namespace.get("LDINSTRUMENT")
             options = settings if type(settings) is dict else {}
             name = "session" if options.get("store") is not None else _boundary_name(node.value)
@@ -229,7 +255,9 @@ class _Reader(ast.NodeVisitor):
 
     def _session(self, node: ast.Call, default: str) -> None:
         given = _argument(node, None, "name")
-        name = default if given is None or self._values.of(given) is None else self._values.text(given)
+        name = (
+            default if given is None or self._values.of(given) is None else self._values.text(given)
+        )
         if name is None:
             self._dynamic("session", node, given, "name=")
         else:
@@ -237,7 +265,9 @@ class _Reader(ast.NodeVisitor):
 
     def _is_boundary(self, node: ast.expr) -> bool:
         dotted = self._canonical(node)
-        return dotted.startswith(f"{ROOT}.integrations.") and dotted.rpartition(".")[2] in _BOUNDARIES
+        return (
+            dotted.startswith(f"{ROOT}.integrations.") and dotted.rpartition(".")[2] in _BOUNDARIES
+        )
 
     def _boundary(self, function: ast.expr, call: ast.Call | None) -> None:
         name = _boundary_name(self._canonical(function))
@@ -252,7 +282,13 @@ class _Reader(ast.NodeVisitor):
     def _is_session(self, node: ast.expr) -> bool:
         if isinstance(node, ast.Call):
             return self._last(node.func) in _SESSION_GIVERS
-        name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+        name = (
+            node.id
+            if isinstance(node, ast.Name)
+            else node.attr
+            if isinstance(node, ast.Attribute)
+            else ""
+        )
         likely = bool(self._names) and _SESSION_LIKE.fullmatch(name.lower()) is not None
         return likely or (f".{name}" if isinstance(node, ast.Attribute) else name) in self._sessions
 
@@ -276,7 +312,11 @@ class _Reader(ast.NodeVisitor):
     def _definition(self, node: ast.Call) -> None:
         try:
             args = [ast.literal_eval(arg) for arg in node.args]
-            named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords if keyword.arg}
+            named = {
+                keyword.arg: ast.literal_eval(keyword.value)
+                for keyword in node.keywords
+                if keyword.arg
+            }
         except (ValueError, TypeError, SyntaxError):
             self._dynamic("Metric", node, _argument(node, 0, "key"))
             return
@@ -287,14 +327,22 @@ class _Reader(ast.NodeVisitor):
             return
         self._add("metric", metric.key, node, metric=metric)
 
-    def _dynamic(self, what: str, node: ast.AST, key: ast.expr | None = None, keyword: str = "") -> None:
+    def _dynamic(
+        self, what: str, node: ast.AST, key: ast.expr | None = None, keyword: str = ""
+    ) -> None:
         # What runs on import, the import has seen.
         if self._locals or not self._imported:
             shown = what if key is None else f"{what}({keyword}{_shortened(ast.unparse(key))})"
             self._add("dynamic", shown, node)
 
     def _add(
-        self, kind: Kind, key: str, node: ast.AST, *, metrics: tuple[str, ...] = (), metric: Metric | None = None
+        self,
+        kind: Kind,
+        key: str,
+        node: ast.AST,
+        *,
+        metrics: tuple[str, ...] = (),
+        metric: Metric | None = None,
     ) -> None:
         self.found.append(Use(kind, key, getattr(node, "lineno", 0), metrics, metric))
 
@@ -302,7 +350,8 @@ class _Reader(ast.NodeVisitor):
 def _name_of(known: Any) -> str:
     """The dotted name of a module, class or function of ours.
 
-    Nothing else is asked for an attribute, or even for its class: a proxy (Flask's `request`) would run code.
+    Nothing else is asked for an attribute, or even for its class: a proxy (Flask's `request`) would
+        run code.
     """
     if is_a(known, ModuleType):
         name = known.__name__
@@ -328,7 +377,10 @@ def _boundary_name(dotted: str) -> str:
 def _argument(node: ast.Call, position: int | None, name: str | None) -> ast.expr | None:
     if position is not None and len(node.args) > position:
         return node.args[position]
-    return next((keyword.value for keyword in node.keywords if name is not None and keyword.arg == name), None)
+    return next(
+        (keyword.value for keyword in node.keywords if name is not None and keyword.arg == name),
+        None,
+    )
 
 
 def _local_names(node: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
@@ -336,4 +388,6 @@ def _local_names(node: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
     for inner in ast.walk(node):
         if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
             names.add(inner.id)
-    return names - {name for inner in ast.walk(node) if isinstance(inner, ast.Global) for name in inner.names}
+    return names - {
+        name for inner in ast.walk(node) if isinstance(inner, ast.Global) for name in inner.names
+    }

@@ -1,4 +1,6 @@
-"""What an expression in the source is, as far as literals and the constants of a module tell, without running it."""
+"""What an expression in the source is, as far as literals and the constants of a module tell,
+without running it.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class Values:
                 and isinstance(node.value.value, str)
             ):
                 self._constants |= {
-                    target.id: node.value.value for target in node.targets if isinstance(target, ast.Name)
+                    target.id: node.value.value
+                    for target in node.targets
+                    if isinstance(target, ast.Name)
                 }
 
     def of(self, node: ast.expr | None) -> Any:
@@ -60,10 +64,16 @@ class Values:
         else:
             parts = [_formatted(part) for part in node.values]
         texts = [self.text(part) for part in parts]
-        return "".join(text for text in texts if text is not None) if texts and None not in texts else MISSING
+        return (
+            "".join(text for text in texts if text is not None)
+            if texts and None not in texts
+            else MISSING
+        )
 
     def text(self, node: ast.expr | None) -> str | None:
-        """The string that an expression is; None when it is no string, or only running would tell."""
+        """The string that an expression is; None when it is no string, or only running would
+        tell.
+        """
         value = self.of(node)
         return str.__str__(value) if is_a(value, str) else None
 
@@ -105,5 +115,7 @@ def _attribute(owner: Any, name: str) -> Any:
 
 
 def is_a(value: Any, kind: type) -> bool:
-    """`isinstance` without the detour over `value.__class__`, which a proxy (Flask's `request`) answers by itself."""
+    """`isinstance` without the detour over `value.__class__`, which a proxy (Flask's `request`)
+    answers by itself.
+    """
     return issubclass(type(value), kind)

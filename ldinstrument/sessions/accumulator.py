@@ -1,6 +1,8 @@
-"""What a session has been given: entries as they come, folded by the rollups of their metrics, taken out as events.
+"""What a session has been given: entries as they come, folded by the rollups of their metrics,
+taken out as events.
 
-The hot path appends a tuple to a list and looks at one integer; folding belongs to the end, or to every n-th entry.
+The hot path appends a tuple to a list and looks at one integer; folding belongs to the end, or to
+every n-th entry.
 """
 
 from __future__ import annotations
@@ -17,23 +19,30 @@ from .rate_limit import within_rate
 from .rollups import Emission, Fold
 
 FOLD_AT = 256
-"""Entries that are held before they are folded: each `track` costs about 20 us, and this bounds the stall."""
+"""Entries that are held before they are folded: each `track` costs about 20 us, and this bounds the
+stall.
+"""
 
 clock = time.perf_counter
 
 
 def wall_offset() -> float:
-    """What to add to a clock reading to date it, in milliseconds. The clock is read first: rather late than early."""
+    """What to add to a clock reading to date it, in milliseconds. The clock is read first: rather
+    late than early.
+    """
     reading = clock()
     return (time.time() - reading) * 1000
 
 
 Entry = tuple[Any, Any, Any, Any, Any]
-"""`(TaskDefinition, Outcome, started, ended, data)` or `(EventRule, value, data, recorded, None)`, in clock seconds."""
+"""`(TaskDefinition, Outcome, started, ended, data)` or `(EventRule, value, data, recorded, None)`,
+in clock seconds.
+"""
 
 
 class Accumulator:
-    """Entries, folds and tallies of one session; it says nothing of whose they are, nor where they go.
+    """Entries, folds and tallies of one session; it says nothing of whose they are, nor where they
+    go.
 
     Args:
         limited: each value is subject to its metric's `limit`.
@@ -107,7 +116,12 @@ class Accumulator:
         tally[4] += milliseconds
         ledger.recorded(task.values_per_run)
         if rule := task.rule("success_rate"):
-            self._into(_declared(rule, task, "success_rate"), float(outcome is Outcome.SUCCESS), data, ended)
+            self._into(
+                _declared(rule, task, "success_rate"),
+                float(outcome is Outcome.SUCCESS),
+                data,
+                ended,
+            )
         if rule := task.rule("duration"):
             self._into(_declared(rule, task, "duration"), milliseconds, data, ended)
 
@@ -118,13 +132,17 @@ class Accumulator:
             return
         fold = self._folds.get(rule.event_key)
         if fold is None or (fold.rule is not rule and fold.rule != rule):
-            if fold is not None:  # the catalog changed under us: what was folded under the old rule leaves under it
+            if (
+                fold is not None
+            ):  # the catalog changed under us: what was folded under the old rule leaves under it
                 self._waiting.extend(fold.take())
             fold = self._folds[rule.event_key] = Fold(rule)
         fold.add(value, data, self._date(at))
 
     def _date(self, at: float) -> int:
-        """The wall-clock date of a clock reading: a wall clock set back in between cannot disorder events."""
+        """The wall-clock date of a clock reading: a wall clock set back in between cannot disorder
+        events.
+        """
         return int(at * 1000 + self._offset_ms)
 
     # -- taking out; the lock is held ------------------------------------------------------------
@@ -146,7 +164,9 @@ class Accumulator:
 
 
 def _declared(rule: EventRule, task: TaskDefinition, suffix: str) -> EventRule:
-    """*rule*, or that of the task's own metric when the catalog lacks it: cleared (tests), or full."""
+    """*rule*, or that of the task's own metric when the catalog lacks it: cleared (tests), or
+    full.
+    """
     if rule.declared:
         return rule
     own = task_metrics(task.key, (suffix,))[suffix]

@@ -1,7 +1,8 @@
 """LaunchDarkly contexts: who an event belongs to, and when two of them speak of the same.
 
-LaunchDarkly joins an event to an exposure by (context kind, context key). The safe event carries the very context that
-the flags were evaluated with, so contexts here only ever widen; they never contradict.
+LaunchDarkly joins an event to an exposure by (context kind, context key). The safe event carries
+the very context that the flags were evaluated with, so contexts here only ever widen; they never
+contradict.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 
 def as_context(who: object) -> Context | None:
-    """*who* as a valid `Context`: a `Context`, a key of kind `user`, or a dict in LaunchDarkly's JSON form.
+    """*who* as a valid `Context`: a `Context`, a key of kind `user`, or a dict in LaunchDarkly's
+    JSON form.
 
     None stays None; anything else, and an invalid context, is said once and becomes None.
     """
@@ -37,14 +39,15 @@ def as_context(who: object) -> Context | None:
         "invalid_context",
         type(who).__name__,
         f"{type(who).__name__} is no usable context{f' ({reason})' if reason else ''}: "
-        "give an ldclient.Context or a non-empty string key (for a number: str(user_id)); events go to nobody",
+        "give an ldclient.Context or a non-empty string key (for a number: str(user_id)); events "
+        "go to nobody",
     )
     return None
 
 
 def _built(kind: type[Context], who: object) -> Context | None:
-    # Frameworks hand out stand-ins (`LocalProxy`, `SimpleLazyObject`) that claim to be what they stand for, and that
-    # answer only within the request: what they stand for now is what counts.
+    # Frameworks hand out stand-ins (`LocalProxy`, `SimpleLazyObject`) that claim to be what they
+    # stand for, and that answer only within the request: what they stand for now is what counts.
     if isinstance(who, kind):
         return who if issubclass(type(who), kind) else kind.from_dict(who.to_dict())
     if isinstance(who, str):
@@ -55,14 +58,18 @@ def _built(kind: type[Context], who: object) -> Context | None:
 
 
 def is_function(given: object) -> bool:
-    """Whether *given* is to be called: a context or a key is not, though a framework's stand-in for one can be."""
+    """Whether *given* is to be called: a context or a key is not, though a framework's stand-in for
+    one can be.
+    """
     context = getattr(sys.modules.get("ldclient"), "Context", str)
     return callable(given) and not isinstance(given, (str, Mapping, context))
 
 
 def kinds(context: Context) -> dict[str, Context]:
     """The individual contexts of *context*, by kind."""
-    parts = (context.get_individual_context(index) for index in range(context.individual_context_count))
+    parts = (
+        context.get_individual_context(index) for index in range(context.individual_context_count)
+    )
     return {part.kind: part for part in parts if part is not None}
 
 
@@ -78,7 +85,9 @@ def same(one: Context, other: Context) -> bool:
 
 
 def united(own: Context, seen: Context) -> Context:
-    """*own* and *seen* in one context. For a kind in both, *seen* stands, unless only *own* knows attributes."""
+    """*own* and *seen* in one context. For a kind in both, *seen* stands, unless only *own* knows
+    attributes.
+    """
     mine, theirs = kinds(own), kinds(seen)
     for kind, part in theirs.items():
         if kind not in mine or mine[kind].key != part.key or not _bare(part):
@@ -99,5 +108,7 @@ def _bare(context: Context) -> bool:
 
 
 def evaluated_context(given: Any) -> Context | None:
-    """The context of an evaluation when it is a valid one (hooks also see what the SDK then refuses)."""
+    """The context of an evaluation when it is a valid one (hooks also see what the SDK then
+    refuses).
+    """
     return given if getattr(given, "valid", False) is True else None

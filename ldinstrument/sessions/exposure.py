@@ -1,7 +1,8 @@
 """The evaluation hook: what the current session saw, and for which context.
 
-LaunchDarkly counts an event only for a context that was exposed before it. So a session emits what it holds before a
-flag's first evaluation, and takes its identity from the evaluations that are exposures (`inExperiment`).
+LaunchDarkly counts an event only for a context that was exposed before it. So a session emits what
+it holds before a flag's first evaluation, and takes its identity from the evaluations that are
+exposures (`inExperiment`).
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def before(flag_key: str, context: Any) -> None:
 
 
 def after(context: Any, detail: Any) -> None:
-    """Note the result of an evaluation for *context*; only an exposure gives the session an identity."""
+    """Note the result of an evaluation for *context*; only an exposure gives the session an
+    identity.
+    """
     try:
         session = current_session()
         reason = getattr(detail, "reason", None)
@@ -38,14 +41,17 @@ def after(context: Any, detail: Any) -> None:
         while exposed and session is not None:
             knew = session.knows_who
             session.adopt(context)
-            # A request around a chat that did not know who it is learns it, too; what knows shields what is around it.
+            # A request around a chat that did not know who it is learns it, too; what knows shields
+            # what is around it.
             session = None if knew else session.outer
     except Exception as error:
         log_internal_error("exposure", error)
 
 
 class _Passed(dict[str, Any]):
-    """The data of an evaluation series, passed on unchanged; `AsyncLDClient` of SDK 9.17 and 9.18 awaits it."""
+    """The data of an evaluation series, passed on unchanged; `AsyncLDClient` of SDK 9.17 and 9.18
+    awaits it.
+    """
 
     def __await__(self) -> Generator[None, None, dict[str, Any]]:
         return self

@@ -14,8 +14,8 @@ from ..metrics.catalogs import EventRule, catalog
 class Outcome(str, Enum):
     """How a task ended.
 
-    `success` and `failure` make the success rate; `cancelled` and `abandoned` are counted beside it, in neither
-    numerator nor denominator.
+    `success` and `failure` make the success rate; `cancelled` and `abandoned` are counted beside
+    it, in neither numerator nor denominator.
     """
 
     SUCCESS = "success"
@@ -72,8 +72,8 @@ _CANCELLING_LIBRARIES = ("asyncio", "concurrent", "trio", "anyio", "curio")
 def outcome_of(error: BaseException, expected: tuple[type[BaseException], ...] = ()) -> Outcome:
     """How a task ended that raised *error*; an *expected* exception is a success.
 
-    `SystemExit` with 0 is a success; a cancellation or `KeyboardInterrupt` is no failure; a group is a failure when one
-    of its members is.
+    `SystemExit` with 0 is a success; a cancellation or `KeyboardInterrupt` is no failure; a group
+    is a failure when one of its members is.
     """
     if expected and isinstance(error, expected):
         return Outcome.SUCCESS
@@ -110,15 +110,19 @@ class _NoGroup(BaseException):
 def _is_cancellation(error: BaseException) -> bool:
     if isinstance(error, KeyboardInterrupt):
         return True
-    # By name: importing asyncio for its CancelledError would cost a program without it 50 ms; trio's is `Cancelled`.
+    # By name: importing asyncio for its CancelledError would cost a program without it 50 ms;
+    # trio's is `Cancelled`.
     return any(
-        kind.__name__ in ("CancelledError", "Cancelled") and kind.__module__.partition(".")[0] in _CANCELLING_LIBRARIES
+        kind.__name__ in ("CancelledError", "Cancelled")
+        and kind.__module__.partition(".")[0] in _CANCELLING_LIBRARIES
         for kind in type(error).__mro__
     )
 
 
 def is_closing(error: BaseException) -> bool:
-    """Whether *error* came out while a stream was being closed, perhaps by the garbage collector."""
+    """Whether *error* came out while a stream was being closed, perhaps by the garbage
+    collector.
+    """
     return any(isinstance(one, GeneratorExit) for one in _chain(error))
 
 
@@ -133,7 +137,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _closed(exit: GeneratorExit) -> Outcome:
-    """A stream was closed early: by a consumer that is itself being cancelled, or by one that had enough."""
+    """A stream was closed early: by a consumer that is itself being cancelled, or by one that had
+    enough.
+    """
     if any(_is_cancellation(one) for one in _chain(exit)) or is_cancelling(current_task()):
         return Outcome.CANCELLED
     return Outcome.ABANDONED
@@ -151,7 +157,9 @@ def current_task() -> Any:
 
 
 def is_cancelling(task: Any) -> bool:
-    """Whether the asyncio *task* is being or was cancelled; before Python 3.11 one can only see that it was."""
+    """Whether the asyncio *task* is being or was cancelled; before Python 3.11 one can only see
+    that it was.
+    """
     if task is None:
         return False
     cancelling = getattr(task, "cancelling", None)

@@ -1,6 +1,7 @@
 """From a value to `track`: which client, for whom, dated when, and counted where.
 
-No function here raises into the host, and none waits: without a client, events are held (bounded) until one appears.
+No function here raises into the host, and none waits: without a client, events are held (bounded)
+until one appears.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ class TokenBucket:
     def __init__(self, limit: Limit, clock: Callable[[], float] = time.monotonic) -> None:
         self.limit = limit
         self._clock = clock
-        # Re-entrant, as everywhere: a signal handler or finaliser may record while this thread takes a token.
+        # Re-entrant, as everywhere: a signal handler or finaliser may record while this thread
+        # takes a token.
         self._lock = threading.RLock()
         self._tokens = max(1.0, limit.count)
         self._filled = clock()

@@ -1,4 +1,6 @@
-"""The sessions that are open in this process: known weakly, capped, ended at exit, begun afresh in a forked child."""
+"""The sessions that are open in this process: known weakly, capped, ended at exit, begun afresh in
+a forked child.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def remember(opened: Session) -> None:
     for stale in evicted:
         ledger.evicted()
         warn_once(
-            "evicted", stale.name, f"more than {MAX_OPEN} open {stale.name} sessions: the oldest ended early; end yours"
+            "evicted",
+            stale.name,
+            f"more than {MAX_OPEN} open {stale.name} sessions: the oldest ended early; end yours",
         )
         stale.end("abandoned")
 
@@ -86,8 +90,8 @@ def forget_open_sessions() -> None:
 
 @functools.lru_cache(maxsize=1)
 def _watch_exit() -> None:
-    """End what is open at exit, also where no event processor of ours would: before a client is closed that was there
-    before the first session.
+    """End what is open at exit, also where no event processor of ours would: before a client is
+    closed that was there before the first session.
     """
     on_exit(_at_exit)
 

@@ -1,7 +1,8 @@
-"""Rollups: how the values recorded in one session become few events, without changing LaunchDarkly's analysis.
+"""Rollups: how the values recorded in one session become few events, without changing
+LaunchDarkly's analysis.
 
-A fold is a commutative monoid: folds of parts of a session, in any order and from any process, merge into the fold of
-the whole. That is what lets a session span requests and workers.
+A fold is a commutative monoid: folds of parts of a session, in any order and from any process,
+merge into the fold of the whole. That is what lets a session span requests and workers.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ MAX_GROUPS = 16
 
 @dataclass(frozen=True, slots=True)
 class Emission:
-    """One event to be: *values* recorded values became it; *at* is its date (milliseconds since the epoch)."""
+    """One event to be: *values* recorded values became it; *at* is its date (milliseconds since the
+    epoch).
+    """
 
     event_key: str
     value: float | int | None
@@ -29,7 +32,9 @@ class Emission:
 
 @dataclass(slots=True)
 class Group:
-    """The values with equal data, folded: total, count, and the first and last of them with their dates."""
+    """The values with equal data, folded: total, count, and the first and last of them with their
+    dates.
+    """
 
     data: dict[str, Any] | None
     total: float | int = 0
@@ -60,13 +65,17 @@ class Group:
 
     def emission(self, rule: EventRule) -> Emission:
         """The one event that this group becomes under *rule*."""
-        value = {"sum": self.total, "mean": self.total / self.count, "last": self.last}.get(rule.rollup, self.last)
+        value = {"sum": self.total, "mean": self.total / self.count, "last": self.last}.get(
+            rule.rollup, self.last
+        )
         at = self.first_at if rule.rollup == "once" else self.last_at
         return Emission(rule.event_key, value if rule.numeric else None, self.data, at, self.count)
 
 
 class Fold:
-    """What one session holds for one event key: groups that fold, and loose values that travel one by one."""
+    """What one session holds for one event key: groups that fold, and loose values that travel one
+    by one.
+    """
 
     __slots__ = ("groups", "loose", "rule")
 
@@ -80,14 +89,17 @@ class Fold:
         if self.rule.rollup == "each":
             return self._add_each(value, data, at)
         if value is None and self.rule.rollup in ("mean", "last"):
-            # An occurrence on the same event key: it counts for its own metric, and must not be a 0 in this one.
+            # An occurrence on the same event key: it counts for its own metric, and must not be a 0
+            # in this one.
             self.loose.append(Emission(self.rule.event_key, None, data, at))
             return 1
         key = frozen(data)
         group = self.groups.get(key)
         if group is None:
             if len(self.groups) >= MAX_GROUPS:
-                self.loose.append(Emission(self.rule.event_key, value if self.rule.numeric else None, data, at))
+                self.loose.append(
+                    Emission(self.rule.event_key, value if self.rule.numeric else None, data, at)
+                )
                 return 1
             group = self.groups[key] = Group(data)
         group.add(value, at)
@@ -95,9 +107,14 @@ class Fold:
 
     def _add_each(self, value: float | int | None, data: dict[str, Any] | None, at: int) -> int:
         if self.rule.counted and value is not None:
-            self.loose.extend(Emission(self.rule.event_key, None, data, at, values=0) for _ in range(int(value) - 1))
+            self.loose.extend(
+                Emission(self.rule.event_key, None, data, at, values=0)
+                for _ in range(int(value) - 1)
+            )
             value = None
-        self.loose.append(Emission(self.rule.event_key, value if self.rule.numeric else None, data, at))
+        self.loose.append(
+            Emission(self.rule.event_key, value if self.rule.numeric else None, data, at)
+        )
         return 1
 
     def take(self) -> Iterator[Emission]:
@@ -113,5 +130,7 @@ class Fold:
 
 
 def finite(emission: Emission) -> bool:
-    """Whether the folded value survived as a number (two huge finite values may sum to infinity)."""
+    """Whether the folded value survived as a number (two huge finite values may sum to
+    infinity).
+    """
     return emission.value is None or number(emission.value) is not None

@@ -1,4 +1,6 @@
-"""`session(...)`: a `with` block, an `async with` block or a decorator around what belongs to one session."""
+"""`session(...)`: a `with` block, an `async with` block or a decorator around what belongs to one
+session.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,15 @@ from ..settings import disabled
 from .contexts import as_context, is_function
 from .emission import Tracker, postpone
 from .outcomes import Outcome, current_task, is_closing, outcome_of
-from .session import Session, _current, current_session, declare_session_metrics, joinable, open_session, set_current
+from .session import (
+    Session,
+    _current,
+    current_session,
+    declare_session_metrics,
+    joinable,
+    open_session,
+    set_current,
+)
 
 if TYPE_CHECKING:
     from ldclient import Context
@@ -30,7 +40,9 @@ F = TypeVar("F", bound="Decorated")
 
 
 class Visit:
-    """One stay in a session: it was opened here, or joined; leaving ends it only where it was opened."""
+    """One stay in a session: it was opened here, or joined; leaving ends it only where it was
+    opened.
+    """
 
     __slots__ = ("before", "joined", "session", "where")
 
@@ -46,7 +58,9 @@ class Visit:
         self.before = set_current(self.session)
 
     def leave(self) -> None:
-        """Restore what was current; in a foreign context, where ours is not current, leave everything alone."""
+        """Restore what was current; in a foreign context, where ours is not current, leave
+        everything alone.
+        """
         if _current.get() is self.session:
             set_current(self.before)
 
@@ -56,7 +70,9 @@ class Visit:
             return
         if error is None:
             self.session.end()
-        elif is_closing(error):  # perhaps the garbage collector's doing: emit later, from a safe place
+        elif is_closing(
+            error
+        ):  # perhaps the garbage collector's doing: emit later, from a safe place
             postpone(functools.partial(self.session.end, _REASONS[outcome_of(error)]))
         else:
             self.session.end(_REASONS[outcome_of(error)])
@@ -71,7 +87,9 @@ _REASONS = {
 
 
 class SessionScope:
-    """What `session(...)` returns: enter it with `with` or `async with`, or decorate with it. Reusable."""
+    """What `session(...)` returns: enter it with `with` or `async with`, or decorate with it.
+    Reusable.
+    """
 
     def __init__(
         self,
@@ -119,7 +137,10 @@ class SessionScope:
         with self._lock:
             latest = self._visits[::-1]
             mine = (
-                next((visit for visit in latest if visit.where == here and visit.session is session), None)
+                next(
+                    (visit for visit in latest if visit.where == here and visit.session is session),
+                    None,
+                )
                 or next((visit for visit in latest if visit.where == here), None)
                 or next((visit for visit in latest if visit.session is session), None)
                 or next(iter(latest), None)
@@ -141,34 +162,52 @@ class SessionScope:
         if inner is not None and inner is not found:
             found.joined_from(inner)
         if context is not None:
-            found.identify(context)  # it agrees, or it would not join: this names nobody else, it only widens
+            found.identify(
+                context
+            )  # it agrees, or it would not join: this names nobody else, it only widens
         if self._data is not None:
             found.merge_data(self._data)
         return Visit(found, joined=True)
 
     def _who(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Context | None:
         try:
-            return as_context(self._context(*args, **kwargs) if is_function(self._context) else self._context)
+            return as_context(
+                self._context(*args, **kwargs) if is_function(self._context) else self._context
+            )
         except StrictError:
             raise
         except Exception as error:
-            warn_user_code("context= of a session", error, "the session has no identity until identify()")
+            warn_user_code(
+                "context= of a session", error, "the session has no identity until identify()"
+            )
             return None
 
     if not TYPE_CHECKING:  # where it would allow every name
 
         def __getattr__(self, name: str) -> Any:
-            advice = f": enter it first, with session(...) as s: s.{name}" if hasattr(Session, name) else ""
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{advice}")
+            advice = (
+                f": enter it first, with session(...) as s: s.{name}"
+                if hasattr(Session, name)
+                else ""
+            )
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}{advice}"
+            )
 
     # -- the decorator ---------------------------------------------------------------------------
     def __call__(self, fn: F) -> F:
-        """Decorate *fn*: each call is a session of its own, to the end of what it returns or yields."""
+        """Decorate *fn*: each call is a session of its own, to the end of what it returns or
+        yields.
+        """
         made: F = rebuilt(fn, SessionWrapper(self))
         return made
 
-    def stay(self, streaming: bool, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Stay:
-        """Begin one call of a decorated function; *streaming*: its steps each end in the context they began in."""
+    def stay(
+        self, streaming: bool, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Stay:
+        """Begin one call of a decorated function; *streaming*: its steps each end in the context
+        they began in.
+        """
         return Stay(self._visit(args, kwargs or {}), streaming=streaming)
 
     def __reduce__(self) -> Any:
@@ -178,17 +217,25 @@ class SessionScope:
 def _checked_store(store: Any) -> Any:
     if store is not None and not callable(getattr(store, "receive", None)):
         raise DefinitionError(
-            f"session: store: give a store, such as ldinstrument.open_store('sqlite:///sessions.db'), "
+            f"session: store: give a store, such as "
+            f"ldinstrument.open_store('sqlite:///sessions.db'), "
             f"not a {type(store).__name__}"
         )
     return store
 
 
-def _scope(context: Any, id: str | None, name: str, data: Any, client: Any, store: Any) -> SessionScope:
+def _scope(
+    context: Any, id: str | None, name: str, data: Any, client: Any, store: Any
+) -> SessionScope:
     return SessionScope(context, id=id, name=name, data=data, client=client, store=store)
 
 
-_TEMPLATES = {"call": CALL, "coroutine": COROUTINE, "generator": GENERATOR, "async_generator": ASYNC_GENERATOR}
+_TEMPLATES = {
+    "call": CALL,
+    "coroutine": COROUTINE,
+    "generator": GENERATOR,
+    "async_generator": ASYNC_GENERATOR,
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -216,7 +263,9 @@ class SessionWrapper:
 
 
 class Stay:
-    """Watches one call or stream: the session is swapped in by value around each resume, and ends with it."""
+    """Watches one call or stream: the session is swapped in by value around each resume, and ends
+    with it.
+    """
 
     __slots__ = ("_mine", "_streaming", "_visit")
     delegates = False
@@ -231,15 +280,19 @@ class Stay:
         self._visit.before = set_current(self._mine)
 
     def pause(self) -> None:
-        """Out: give the consumer its own back, and remember mine (the body may have entered another session).
+        """Out: give the consumer its own back, and remember mine (the body may have entered another
+        session).
 
-        A coroutine that ends in a foreign context, where mine is not current, leaves everything alone.
+        A coroutine that ends in a foreign context, where mine is not current, leaves everything
+        alone.
         """
         if self._streaming:
             self._mine = set_current(self._visit.before)
         else:
             self._visit.leave()
-            self._streaming = True  # what comes now, if anything, is the stream that the call returned
+            self._streaming = (
+                True  # what comes now, if anything, is the stream that the call returned
+            )
 
     def first(self) -> None:
         """Nothing to note."""
@@ -286,28 +339,37 @@ def session(
     client: Tracker | None = None,
     store: Any = None,
 ) -> Any:
-    """Open a session around a block or a function; when it ends, its metrics leave as `track` events.
+    """Open a session around a block or a function; when it ends, its metrics leave as `track`
+    events.
 
-    `with ld.session("user-123") as s:`, `async with`, `@ld.session`, `@ld.session(context=lambda request: ...)`.
-    Inside a session of the same name and context it joins that one; otherwise the innermost receives.
+    `with ld.session("user-123") as s:`, `async with`, `@ld.session`, `@ld.session(context=lambda
+    request: ...)`. Inside a session of the same name and context it joins that one; otherwise the
+        innermost receives.
 
     Args:
-        target: whose session: an `ldclient.Context`, or a key of kind `user`. A function: decorate it.
+        target: whose session: an `ldclient.Context`, or a key of kind `user`. A function: decorate
+            it.
         context: the same, or a callable that is given the decorated function's own arguments.
         id: the session's id, `sessionId` in the data of its events; random when None.
-        name: the prefix of its metrics: `<name>.duration`, `<name>.success_rate`, `<name>.interactions`.
+        name: the prefix of its metrics: `<name>.duration`, `<name>.success_rate`,
+            `<name>.interactions`.
         data: goes with its `<name>.*` events.
         client: takes the events; the `ldclient` singleton at the moment of emission when None.
         store: keeps a session that outlives this block (see `ldinstrument.stores`).
 
     Raises:
-        DefinitionError: at definition, for a name that cannot prefix a metric, or a decorated class.
+        DefinitionError: at definition, for a name that cannot prefix a metric, or a decorated
+            class.
     """
     scope = functools.partial(SessionScope, id=id, name=name, data=data, client=client, store=store)
     if target is not None and context is not None:
-        raise DefinitionError("session: give the context once, as the first argument or as context=")
+        raise DefinitionError(
+            "session: give the context once, as the first argument or as context="
+        )
     if getattr(target, "__name__", "") == "<lambda>":
-        raise DefinitionError("session: a lambda that says whose session it is goes in as context=lambda ...: ...")
+        raise DefinitionError(
+            "session: a lambda that says whose session it is goes in as context=lambda ...: ..."
+        )
     if _is_decorated(target):
         return scope(context)(target)
     return scope(target if target is not None else context)

@@ -1,4 +1,5 @@
-"""A session: one visit, conversation, request or invocation of one context. It accumulates, then emits.
+"""A session: one visit, conversation, request or invocation of one context. It accumulates, then
+emits.
 
 Nothing here raises into the host, and no event leaves while a lock of ours is held.
 """
@@ -50,13 +51,17 @@ _current: ContextVar[Session | None] = ContextVar("ldinstrument_session", defaul
 
 
 def session_id(given: Any) -> str:
-    """*given* as a session's id: a text of at most 256 characters; a random one when there is none, or none usable."""
+    """*given* as a session's id: a text of at most 256 characters; a random one when there is none,
+    or none usable.
+    """
     if given is None:
         return uuid.uuid4().hex
     try:
         text = str(given).encode("utf-8", "replace").decode("utf-8")[:256]
     except Exception as error:
-        warn_user_code(f"id= of a session, a {type(given).__name__},", error, "the session gets a random id")
+        warn_user_code(
+            f"id= of a session, a {type(given).__name__},", error, "the session gets a random id"
+        )
         text = ""
     return text or uuid.uuid4().hex
 
@@ -95,7 +100,8 @@ class Session(Accumulator):
         silent: bool = False,
         store: Any = None,
     ) -> None:
-        # Outside a session, one call becomes a session of its own: no session.* metrics, but the rate limit holds.
+        # Outside a session, one call becomes a session of its own: no session.* metrics, but the
+        # rate limit holds.
         super().__init__(limited=silent)
         self._silent = silent
         self.id = session_id(id)
@@ -112,18 +118,23 @@ class Session(Accumulator):
         self._ended = False
         self._partial = False
         self._started = self._last
-        if outer is not None:  # a wall clock set back must not date us before exposures that what is around us saw
+        if (
+            outer is not None
+        ):  # a wall clock set back must not date us before exposures that what is around us saw
             self._offset_ms = max(self._offset_ms, outer._offset_ms)
         self._started_ms = self._started * 1000 + self._offset_ms
 
     # -- recording -------------------------------------------------------------------------------
-    def record(self, metric: Metric | str, value: Any = None, *, data: Mapping[str, Any] | None = None) -> None:
+    def record(
+        self, metric: Metric | str, value: Any = None, *, data: Mapping[str, Any] | None = None
+    ) -> None:
         """Record a value of *metric* (a `Metric`, or the key of a declared one).
 
         Args:
             metric: what is measured. A `Metric` that the catalog lacks is added to it.
-            value: a finite number for a `value` metric, how many for a `count` (1 when left out), nothing for an
-                `occurrence`. Other values cost themselves: said once, counted, never sent.
+            value: a finite number for a `value` metric, how many for a `count` (1 when left out),
+                nothing for an `occurrence`. Other values cost themselves: said once, counted, never
+                    sent.
             data: goes with the event; JSON types, at most 16 KiB, copied now.
         """
         try:
@@ -143,13 +154,21 @@ class Session(Accumulator):
             success: whether it succeeded; an `Outcome` is taken as it is.
             at: when, as a reading of `time.perf_counter`; now when None.
         """
-        outcome = success if isinstance(success, Outcome) else Outcome.SUCCESS if success else Outcome.FAILURE
+        outcome = (
+            success
+            if isinstance(success, Outcome)
+            else Outcome.SUCCESS
+            if success
+            else Outcome.FAILURE
+        )
         when = clock() if at is None else at
         self._append((INTERACTION, outcome, when, when, None))
 
     @never_raises
     def conversion(self, value: Any = 0.0, **data: Any) -> None:
-        """Record `business.conversion`: *value* in dollars. `config_key=` becomes `configKey` in the data."""
+        """Record `business.conversion`: *value* in dollars. `config_key=` becomes `configKey` in
+        the data.
+        """
         self.record(BUSINESS_CONVERSION, value, data=_wire_names(data))
 
     @never_raises
@@ -160,7 +179,9 @@ class Session(Accumulator):
         """
         rated, wire = number(score), _wire_names({"feedback_type": "explicit", **data})
         if rated is not None and not 0 <= rated <= 100:
-            discard(USER_SATISFACTION.event, "out_of_range", "a satisfaction score is between 0 and 100")
+            discard(
+                USER_SATISFACTION.event, "out_of_range", "a satisfaction score is between 0 and 100"
+            )
             return
         self.record(USER_SATISFACTION, score, data=wire)
         if rated is not None and rated < 50:
@@ -176,7 +197,9 @@ class Session(Accumulator):
     @never_raises
     def task_success(self, task_type: str, success: bool, **data: Any) -> None:
         """Record `task.success_rate`: 1 or 0, with *task_type* as `taskType` in the data."""
-        self.record(TASK_SUCCESS, 1.0 if success else 0.0, data={**_wire_names(data), "taskType": task_type})
+        self.record(
+            TASK_SUCCESS, 1.0 if success else 0.0, data={**_wire_names(data), "taskType": task_type}
+        )
 
     @never_raises
     def feedback(self, positive: bool, **data: Any) -> None:
@@ -185,7 +208,9 @@ class Session(Accumulator):
 
     @never_raises
     def add_data(self, **data: Any) -> None:
-        """Add to the data of the session's own `<name>.*` events: what is known only later, such as a status."""
+        """Add to the data of the session's own `<name>.*` events: what is known only later, such as
+        a status.
+        """
         self.merge_data(data)
 
     @never_raises
@@ -201,7 +226,9 @@ class Session(Accumulator):
         self._last = max(self._last, clock())
 
     def stop_clock(self, at: float) -> None:
-        """Let the session's time end *at* this reading of `time.perf_counter`, whatever was recorded later."""
+        """Let the session's time end *at* this reading of `time.perf_counter`, whatever was
+        recorded later.
+        """
         with self._lock:
             self._fold()
             self._last = at
@@ -212,7 +239,9 @@ class Session(Accumulator):
             self._fold_up()
 
     def _append_quietly(self, entry: Entry) -> None:
-        """Append from a finaliser: no lock, no emission; what comes after the end is left for the next safe moment."""
+        """Append from a finaliser: no lock, no emission; what comes after the end is left for the
+        next safe moment.
+        """
         self._entries.append(entry)
         if self._ended:
             emission.postpone(self._fold_up)
@@ -225,7 +254,9 @@ class Session(Accumulator):
 
     @property
     def context(self) -> Context | None:
-        """Whose session it is: as given, identified or adopted; else that of the session around it."""
+        """Whose session it is: as given, identified or adopted; else that of the session around
+        it.
+        """
         if self._context is not None or self.outer is None:
             return self._context
         return self.outer.context
@@ -255,7 +286,9 @@ class Session(Accumulator):
             emit_held()
 
     def _emit_as(self, old: Context | None) -> Callable[[], None]:
-        """Take what this session inside another holds, to be sent under the identity that it inherited until now."""
+        """Take what this session inside another holds, to be sent under the identity that it
+        inherited until now.
+        """
         with self._lock:
             outgoing = self._take()
         return lambda: self._send(outgoing, old)
@@ -274,13 +307,15 @@ class Session(Accumulator):
             if len(self._exposed_flags) >= MAX_EXPOSURES:
                 self._exposed_flags.clear()
             self._exposed_flags.add(exposure)
-            # The exposure is dated by the wall clock of this moment; what follows must not be dated before it, nor
-            # before an earlier exposure when the wall clock was set back.
+            # The exposure is dated by the wall clock of this moment; what follows must not be dated
+            # before it, nor before an earlier exposure when the wall clock was set back.
             self._offset_ms = max(self._offset_ms, wall_offset())
         self._send(outgoing, known)
 
     def adopt(self, context: Any) -> None:
-        """Take identity from an exposure: widen what agrees, adopt where nothing is known, ignore what disagrees."""
+        """Take identity from an exposure: widen what agrees, adopt where nothing is known, ignore
+        what disagrees.
+        """
         seen = evaluated_context(context)
         if seen is None or seen is self._context:
             return
@@ -304,7 +339,11 @@ class Session(Accumulator):
         """The open sessions inside this one in which somebody has joined it again."""
         if not self._between:
             return []
-        return [one for one in (reference() for reference in self._between) if one is not None and not one._ended]
+        return [
+            one
+            for one in (reference() for reference in self._between)
+            if one is not None and not one._ended
+        ]
 
     # -- folding ---------------------------------------------------------------------------------
     def _fold_up(self) -> None:
@@ -339,7 +378,9 @@ class Session(Accumulator):
                 ledger.discarded("interrupted", left)
 
     def _may_learn_who(self) -> Session | None:
-        """Who may still learn whose values these are: this session, or after its end one around it, for its client."""
+        """Who may still learn whose values these are: this session, or after its end one around it,
+        for its client.
+        """
         one: Session | None = self
         while one is not None and (one._ended or one.client is not self.client):
             one = one.outer
@@ -351,12 +392,18 @@ class Session(Accumulator):
             surplus, self._waiting = self._waiting[:-MAX_WAITING], self._waiting[-MAX_WAITING:]
         if surplus:
             ledger.discarded("no_context", sum(one.values for one in surplus))
-            warn_once("no_context", self.name, f"{self.name}: too many values wait for an identity; call identify()")
+            warn_once(
+                "no_context",
+                self.name,
+                f"{self.name}: too many values wait for an identity; call identify()",
+            )
 
     # -- the end ---------------------------------------------------------------------------------
     @property
     def ended(self) -> bool:
-        """Whether the session has ended; what is recorded afterwards leaves at once and counts as late."""
+        """Whether the session has ended; what is recorded afterwards leaves at once and counts as
+        late.
+        """
         return self._ended
 
     def end(self, reason: str = "ended") -> None:
@@ -373,9 +420,15 @@ class Session(Accumulator):
                 if self._ended:
                     return
                 outgoing = self._take()
-                if self._last == self._started:  # nothing was noted in between: to be left is its only activity
+                if (
+                    self._last == self._started
+                ):  # nothing was noted in between: to be left is its only activity
                     self._last = clock()
-                self._ended, self._fold_at, self._limited = True, 0, True  # what comes late comes one by one
+                self._ended, self._fold_at, self._limited = (
+                    True,
+                    0,
+                    True,
+                )  # what comes late comes one by one
                 outgoing += self._totals(reason)
             self._leave()
             self._send(outgoing, self.context)
@@ -388,18 +441,26 @@ class Session(Accumulator):
             log_internal_error("end", error)
 
     def hand_over(self) -> tuple[list[tuple[EventRule, Group]], list[Emission]] | None:
-        """End this stay in a session that a store keeps: what folds, for the store to merge, and what leaves at once.
+        """End this stay in a session that a store keeps: what folds, for the store to merge, and
+        what leaves at once.
 
-        None when it has ended already. Tallies, dates and data stay readable; nothing changes them any more.
+        None when it has ended already. Tallies, dates and data stay readable; nothing changes them
+        any more.
         """
         with self._lock:
             if self._ended:
                 return None
             self._fold()
             loose = self._take_loose()
-            folded = [(fold.rule, group) for fold in self._folds.values() for group in fold.groups.values()]
+            folded = [
+                (fold.rule, group)
+                for fold in self._folds.values()
+                for group in fold.groups.values()
+            ]
             self._folds.clear()
-            if self._partial:  # a forked child counts only what it saw: nothing that it can tell from its parent's
+            if (
+                self._partial
+            ):  # a forked child counts only what it saw: nothing that it can tell from its parent's
                 self._tallies = dict.fromkeys(OUTCOMES, 0)
             if self._last == self._started:
                 self._last = clock()
@@ -414,7 +475,9 @@ class Session(Accumulator):
             self.outer._last = max(self.outer._last, self._last)
 
     def _totals(self, reason: str) -> list[Emission]:
-        """The `session.*` events; an abandoned session's duration and rate would be censored, so it has only counts."""
+        """The `session.*` events; an abandoned session's duration and rate would be censored, so it
+        has only counts.
+        """
         if self._silent or self._partial:
             return []
         seen, at, data = self._summary(), self._date(self._last), self.totals_data(reason)
@@ -453,7 +516,8 @@ class Session(Accumulator):
         return f"<Session {self.name} {self.id}{' ended' if self._ended else ''}>"
 
     def __del__(self) -> None:
-        # A dropped session is abandoned. Here is no place to emit (see emission.postpone), so it lives once more.
+        # A dropped session is abandoned. Here is no place to emit (see emission.postpone), so it
+        # lives once more.
         if not getattr(self, "_ended", True) and emission is not None:
             emission.postpone(self._abandon)
 
@@ -490,8 +554,9 @@ def current_session() -> Session | None:
 
 
 def set_current(found: Session | None) -> Session | None:
-    """Make *found* the current session and return the one before. By value, never by token: a token is bound to the
-    `Context` it was made in, and generators are resumed, closed and collected in others.
+    """Make *found* the current session and return the one before. By value, never by token: a token
+    is bound to the `Context` it was made in, and generators are resumed, closed and collected in
+    others.
     """
     before = _current.get()
     _current.set(found)
@@ -500,7 +565,9 @@ def set_current(found: Session | None) -> Session | None:
 
 @contextmanager
 def entered(found: Session | None) -> Iterator[Session | None]:
-    """Run a block with *found* as the current session, None included, so that nobody's session leaks in."""
+    """Run a block with *found* as the current session, None included, so that nobody's session
+    leaks in.
+    """
     before = set_current(found)
     try:
         yield found
@@ -524,7 +591,14 @@ def open_session(
     if disabled():
         return _InertSession(None, id=id, name=name)
     opened = Session(
-        as_context(context), id=id, name=name, data=data, client=client, outer=outer, silent=silent, store=store
+        as_context(context),
+        id=id,
+        name=name,
+        data=data,
+        client=client,
+        outer=outer,
+        silent=silent,
+        store=store,
     )
     registry.remember(opened)
     return opened
@@ -535,7 +609,9 @@ class _InertSession(Session):
 
     __slots__ = ()
 
-    def record(self, metric: Metric | str, value: Any = None, *, data: Mapping[str, Any] | None = None) -> None:
+    def record(
+        self, metric: Metric | str, value: Any = None, *, data: Mapping[str, Any] | None = None
+    ) -> None:
         """Take it, and leave it."""
 
     def _append(self, entry: Entry) -> None:
@@ -576,8 +652,8 @@ class _InertSession(Session):
 
 
 def concerned() -> list[Session]:
-    """The open sessions that an evaluation here concerns: the current one, what is around it, and, where a block
-    inside another session joined one further out, that other session, too.
+    """The open sessions that an evaluation here concerns: the current one, what is around it, and,
+    where a block inside another session joined one further out, that other session, too.
     """
     found: list[Session] = []
     waiting = [current_session()]
@@ -590,7 +666,9 @@ def concerned() -> list[Session]:
     return found
 
 
-def joinable(name: str, context: Context | None, id: str | None, client: Tracker | None) -> Session | None:
+def joinable(
+    name: str, context: Context | None, id: str | None, client: Tracker | None
+) -> Session | None:
     """The open session around that one of this *name* and *context* joins, or None."""
     found = current_session()
     while found is not None:
@@ -620,6 +698,8 @@ def _heirs(around: Session) -> list[Session]:
 
 
 def declare_session_metrics(name: str) -> None:
-    """Declare the metrics of the sessions called *name*, but for those that the program has defined itself."""
+    """Declare the metrics of the sessions called *name*, but for those that the program has defined
+    itself.
+    """
     keys = [f"{name}.{suffix}" for suffix in SESSION_METRICS]
     catalog.imply(name, keys, lambda: session_metrics(name))

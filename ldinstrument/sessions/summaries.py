@@ -10,7 +10,9 @@ from .outcomes import Outcome
 
 @dataclass(frozen=True, slots=True)
 class TaskSummary:
-    """The runs of one task in one session; `duration_ms` adds up the runs that succeeded or failed."""
+    """The runs of one task in one session; `duration_ms` adds up the runs that succeeded or
+    failed.
+    """
 
     successes: int = 0
     failures: int = 0
@@ -19,7 +21,9 @@ class TaskSummary:
     duration_ms: float = 0.0
 
     def __iter__(self) -> Iterator[float]:
-        return iter((self.successes, self.failures, self.cancelled, self.abandoned, self.duration_ms))
+        return iter(
+            (self.successes, self.failures, self.cancelled, self.abandoned, self.duration_ms)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +47,12 @@ class Summary:
     tasks: Mapping[str, TaskSummary] = field(default_factory=dict)
 
 
-def summarised(duration_ms: float, tallies: Mapping[Outcome, int], tasks: Mapping[str, list[float]]) -> Summary:
-    """The summary of a session: *tallies* of its interactions by outcome, *tasks* by key in `TaskSummary`'s order."""
+def summarised(
+    duration_ms: float, tallies: Mapping[Outcome, int], tasks: Mapping[str, list[float]]
+) -> Summary:
+    """The summary of a session: *tallies* of its interactions by outcome, *tasks* by key in
+    `TaskSummary`'s order.
+    """
     successes, failures = tallies[Outcome.SUCCESS], tallies[Outcome.FAILURE]
     interactions = successes + failures
     return Summary(

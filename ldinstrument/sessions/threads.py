@@ -1,4 +1,6 @@
-"""Carry the session into a thread. `asyncio.to_thread` and tasks inherit it by themselves; nothing is patched."""
+"""Carry the session into a thread. `asyncio.to_thread` and tasks inherit it by themselves; nothing
+is patched.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,12 @@ from .session import Session, current_session, set_current
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_TEMPLATES = {"call": CALL, "coroutine": COROUTINE, "generator": GENERATOR, "async_generator": ASYNC_GENERATOR}
+_TEMPLATES = {
+    "call": CALL,
+    "coroutine": COROUTINE,
+    "generator": GENERATOR,
+    "async_generator": ASYNC_GENERATOR,
+}
 
 
 class Carried:
@@ -30,7 +37,9 @@ class Carried:
         self._before = set_current(self._mine)
 
     def pause(self) -> None:
-        """Out: give the thread its own back, and remember mine (the body may have entered another session)."""
+        """Out: give the thread its own back, and remember mine (the body may have entered another
+        session).
+        """
         self._mine = set_current(self._before)
 
     def first(self) -> None:
@@ -44,10 +53,12 @@ class Carried:
 
 
 def propagate(fn: Callable[P, R]) -> Callable[P, R]:
-    """Return *fn* bound to the session that is current now, for `Thread(target=...)` and `executor.submit(...)`.
+    """Return *fn* bound to the session that is current now, for `Thread(target=...)` and
+    `executor.submit(...)`.
 
-    The session is that of the moment of this call (None included); the worker thread's own is restored afterwards. A
-    coroutine or generator function stays one, and runs in the session to its end.
+    The session is that of the moment of this call (None included); the worker thread's own is
+    restored afterwards. A coroutine or generator function stays one, and runs in the session to its
+    end.
     """
     session = current_session()
     names = {"_begin": lambda: Carried(session), "_settle": _as_it_is}

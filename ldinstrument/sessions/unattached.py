@@ -1,4 +1,6 @@
-"""Runs of tasks that no session received: counted, and said once, so that nobody wonders where they went."""
+"""Runs of tasks that no session received: counted, and said once, so that nobody wonders where they
+went.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,9 @@ _lock = threading.RLock()
 class Strays:
     """Counts the runs of one task without a session.
 
-    All that a run does is `take()`, the `pop` of a list, which needs no lock and leaves nothing to add up later. It
-    raises `IndexError` when nothing is left; `refill()` then counts that run, and provides for the next.
+    All that a run does is `take()`, the `pop` of a list, which needs no lock and leaves nothing to
+    add up later. It raises `IndexError` when nothing is left; `refill()` then counts that run, and
+    provides for the next.
     """
 
     __slots__ = ("_counted", "_key", "_left", "_provided", "_values_per_run", "take")
@@ -58,7 +61,8 @@ class Strays:
             "no_session",
             self._key,
             f"task {self._key!r} ran without a session, so its numbers go nowhere: "
-            "run it inside ld.session(...), or give it context=; stats().without_session counts all such tasks",
+            "run it inside ld.session(...), or give it context=; stats().without_session counts "
+            "all such tasks",
             once_per_cause=True,  # a program, or a test of one, may have no session at all
         )
 
@@ -71,11 +75,15 @@ class Strays:
 _known: dict[tuple[str, int], Strays] = {}
 
 quiet: list[TaskDefinition] = []
-"""Runs that ended where no lock may be taken, as in the garbage collector: appending is all that happens there."""
+"""Runs that ended where no lock may be taken, as in the garbage collector: appending is all that
+happens there.
+"""
 
 
 def strays_of(task: TaskDefinition) -> Strays:
-    """The counter of this task's runs: one for each key, which a program may make up as it goes, so there is a cap."""
+    """The counter of this task's runs: one for each key, which a program may make up as it goes, so
+    there is a cap.
+    """
     with _lock:
         key = task.key if len(_known) < MAX_KEPT else "..."
         values = task.values_per_run

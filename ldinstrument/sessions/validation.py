@@ -1,7 +1,8 @@
-"""Data that is safe to send: JSON types only, copied when recorded, so that nobody's later change spoils it.
+"""Data that is safe to send: JSON types only, copied when recorded, so that nobody's later change
+spoils it.
 
-One value in an event's `data` that JSON cannot carry makes LaunchDarkly's SDK lose the whole batch. Here it costs
-itself.
+One value in an event's `data` that JSON cannot carry makes LaunchDarkly's SDK lose the whole batch.
+Here it costs itself.
 """
 
 from __future__ import annotations
@@ -26,16 +27,24 @@ MAX_COUNT = 10_000
 def measurement(
     metric: Metric | str, value: Any, data: Mapping[str, Any] | None
 ) -> tuple[EventRule, float | int | None, dict[str, Any] | None] | None:
-    """Check one value: `(rule, value, data)`, or None when it cannot be sent (said once and counted)."""
+    """Check one value: `(rule, value, data)`, or None when it cannot be sent (said once and
+    counted).
+    """
     if not isinstance(metric, (str, Metric)) or not metric:
         discard("(no key)", "bad_key", f"give a Metric or its key, not {type(metric).__name__}")
         return None
     known = _known(metric)
-    key = known.event if known else str.__str__(metric)  # an enum member is the string it stands for
+    key = (
+        known.event if known else str.__str__(metric)
+    )  # an enum member is the string it stands for
     rule = catalog.rule(key)
     if not rule.declared:
         if key.startswith(RESERVED_PREFIXES):
-            discard(key, "reserved_prefix", f"{' and '.join(RESERVED_PREFIXES)} are LaunchDarkly's own; choose another")
+            discard(
+                key,
+                "reserved_prefix",
+                f"{' and '.join(RESERVED_PREFIXES)} are LaunchDarkly's own; choose another",
+            )
             return None
         _say_undeclared(key)
         rule = replace(rule, numeric=value is not None)
@@ -54,7 +63,11 @@ def _kind(rule: EventRule) -> str:
 
 
 def _say_undeclared(key: str) -> None:
-    definition = f"Metric({key!r}, ...)" if METRIC_KEY.fullmatch(key) else f"Metric('a.key', event_key={key!r}, ...)"
+    definition = (
+        f"Metric({key!r}, ...)"
+        if METRIC_KEY.fullmatch(key)
+        else f"Metric('a.key', event_key={key!r}, ...)"
+    )
     warn_once(
         "undeclared",
         key,
@@ -71,7 +84,8 @@ def _known(metric: Metric | str) -> Metric | None:
             warn_once(
                 "two_definitions",
                 metric.key,
-                f"{metric.key}: recorded with a Metric that differs from the catalog's; the catalog's counts",
+                f"{metric.key}: recorded with a Metric that differs from the catalog's; the "
+                f"catalog's counts",
             )
         return catalog[metric.key]
     return catalog.get(metric) if isinstance(metric, str) else None
@@ -82,7 +96,10 @@ def _problem(kind: str, value: Any) -> tuple[str, str] | None:
     if kind == "occurrence":
         if value is None:
             return None
-        return "value_for_occurrence", "an occurrence takes no value; record it only when it happened"
+        return (
+            "value_for_occurrence",
+            "an occurrence takes no value; record it only when it happened",
+        )
     if value is None:
         return ("no_value", "a value metric needs a number") if kind == "value" else None
     checked = number(value)
@@ -114,8 +131,8 @@ MAX_INT = 2**63 - 1
 def copied(data: Mapping[str, Any] | None, event_key: str) -> dict[str, Any] | None:
     """A deep, JSON-safe copy of *data* (at most 16 KiB), or None when there is none.
 
-    What JSON cannot carry (dates, decimals, sets, bytes, circular references, NaN, numbers beyond 64 bits) is left
-    out and named once, and so is what is more than 2,000 values deep or wide.
+    What JSON cannot carry (dates, decimals, sets, bytes, circular references, NaN, numbers beyond
+    64 bits) is left out and named once, and so is what is more than 2,000 values deep or wide.
     """
     if data is None:
         return None
@@ -132,7 +149,8 @@ def copied(data: Mapping[str, Any] | None, event_key: str) -> dict[str, Any] | N
 
 
 def number(value: object) -> float | int | None:
-    """*value* as a finite number, or None when it is none: NaN, infinity, booleans, strings and look-alikes are not.
+    """*value* as a finite number, or None when it is none: NaN, infinity, booleans, strings and
+    look-alikes are not.
 
     `Decimal`, `Fraction` and NumPy scalars are numbers. Whole numbers stay whole.
     """
@@ -163,14 +181,18 @@ class _Unfit(Exception):  # noqa: N818 - never leaves this file
 
 
 class _Copy:
-    """One copying: it counts what it has seen, so that wide or shared structures cannot hold up the host."""
+    """One copying: it counts what it has seen, so that wide or shared structures cannot hold up the
+    host.
+    """
 
     def __init__(self, event_key: str) -> None:
         self._event_key = event_key
         self._left = MAX_VALUES
 
     def mapping(self, data: Mapping[Any, Any], top: str, seen: tuple[int, ...]) -> dict[str, Any]:
-        """Copy a mapping; *top* is the entry of the event's data that it belongs to, *seen* what it is nested in."""
+        """Copy a mapping; *top* is the entry of the event's data that it belongs to, *seen* what it
+        is nested in.
+        """
         out: dict[str, Any] = {}
         for key, value in data.items():
             entry = top or (key[:40] if isinstance(key, str) else type(key).__name__)
@@ -237,7 +259,9 @@ def _text(value: str) -> str:
 
 def _capped(safe: dict[str, Any], event_key: str) -> dict[str, Any] | None:
     """*safe* without its largest entries until it fits into `MAX_BYTES`."""
-    sizes = sorted(((len(json.dumps(value)) + len(key) + 4, key) for key, value in safe.items()), reverse=True)
+    sizes = sorted(
+        ((len(json.dumps(value)) + len(key) + 4, key) for key, value in safe.items()), reverse=True
+    )
     total, left_out = sum(size for size, _ in sizes), 0
     for size, key in sizes:
         if total <= MAX_BYTES:
@@ -245,7 +269,11 @@ def _capped(safe: dict[str, Any], event_key: str) -> dict[str, Any] | None:
         total, left_out = total - size, left_out + 1
         del safe[key]
     if left_out:
-        _complain(event_key, sizes[0][1][:40], f"{left_out} of the largest entries, for data has {MAX_BYTES} bytes")
+        _complain(
+            event_key,
+            sizes[0][1][:40],
+            f"{left_out} of the largest entries, for data has {MAX_BYTES} bytes",
+        )
     return safe or None
 
 

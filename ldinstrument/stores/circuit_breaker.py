@@ -1,4 +1,6 @@
-"""Patience with a store that fails: short time-outs, a circuit breaker, and a bounded queue for what it missed."""
+"""Patience with a store that fails: short time-outs, a circuit breaker, and a bounded queue for
+what it missed.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ MAX_WAIT = 900.0
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """A delta (or, without one, an end) that the store has not taken yet, and since when it waits."""
+    """A delta (or, without one, an end) that the store has not taken yet, and since when it
+    waits.
+    """
 
     key: str
     since: float
@@ -31,13 +35,16 @@ class Late:
 
 
 def told(error: Exception) -> str:
-    """What may be said of a failure: its kind; of SQLite's the text, too, which names no address and no key."""
+    """What may be said of a failure: its kind; of SQLite's the text, too, which names no address
+    and no key.
+    """
     kind = type(error).__name__
     return f"{kind}: {error}" if type(error).__module__ == "sqlite3" else kind
 
 
 class Patience:
-    """Brings deltas and ends to a store, now or later. Safe for several threads; nothing here raises.
+    """Brings deltas and ends to a store, now or later. Safe for several threads; nothing here
+    raises.
 
     Args:
         store: that may fail.
@@ -46,7 +53,9 @@ class Patience:
         watched: whether somebody calls `catch_up` when it is time.
     """
 
-    def __init__(self, store: Store, most: int, failing: Callable[[], None], *, watched: bool) -> None:
+    def __init__(
+        self, store: Store, most: int, failing: Callable[[], None], *, watched: bool
+    ) -> None:
         self._store = store
         self._most = most
         self._failing = failing
@@ -60,7 +69,9 @@ class Patience:
         return len(self._late)
 
     def attempt(self, late: Late) -> Any:
-        """Ask the store now, unless it was away a moment ago; the answer, or None when *late* has to wait."""
+        """Ask the store now, unless it was away a moment ago; the answer, or None when *late* has
+        to wait.
+        """
         if not self._may_try():
             self.keep(late)
             return None
@@ -96,7 +107,9 @@ class Patience:
         return answer
 
     def _may_try(self) -> bool:
-        """Whether to ask the store: always while it is well; after a failure one caller at a time, now and then."""
+        """Whether to ask the store: always while it is well; after a failure one caller at a time,
+        now and then.
+        """
         with self._lock:
             if not self._gate.failures:
                 return True
@@ -118,7 +131,8 @@ class Patience:
         log_once(
             "store_down",
             type(self._store).__name__,
-            f"the session store does not answer ({told(error)}): up to {self._most} requests' numbers "
+            f"the session store does not answer ({told(error)}): up to {self._most} requests' "
+            f"numbers "
             "wait in memory, and requests go on without it",
         )
         self._failing()
@@ -134,7 +148,11 @@ class Patience:
         for one in lost:
             ledger.discarded("store_down", 0 if one.delta is None else one.delta.values)
         if lost:
-            warn_once("store_lost", "", "the session store was away for too long: the oldest waiting numbers are lost")
+            warn_once(
+                "store_lost",
+                "",
+                "the session store was away for too long: the oldest waiting numbers are lost",
+            )
 
     def catch_up(self, most: int | None = None) -> None:
         """Bring to the store what waited for it (at most *most*); ends at the first failure."""

@@ -20,7 +20,9 @@ _TOTALS = ("duration", "success_rate", "interactions")
 
 @dataclass(slots=True)
 class _Waiting:
-    """An ended session: from when on, in milliseconds, it may be handed out, and who had it last."""
+    """An ended session: from when on, in milliseconds, it may be handed out, and who had it
+    last.
+    """
 
     due: int
     text: str
@@ -39,19 +41,24 @@ class _Outgoing:
 class MemoryStore:
     """A store within one process.
 
-    Sessions are kept as texts in the order of their last activity, so the next to fall silent is always the first.
+    Sessions are kept as texts in the order of their last activity, so the next to fall silent is
+    always the first.
 
     Args:
         rules: when a session is over.
-        max_sessions: how many may be open; beyond, the one silent for longest ends as abandoned. As many may wait to
-            be reported.
+        max_sessions: how many may be open; beyond, the one silent for longest ends as abandoned. As
+            many may wait to be reported.
         clock: milliseconds since the epoch.
     """
 
     shared = False
 
     def __init__(
-        self, rules: Rules | None = None, *, max_sessions: int = MAX_SESSIONS, clock: Callable[[], int] | None = None
+        self,
+        rules: Rules | None = None,
+        *,
+        max_sessions: int = MAX_SESSIONS,
+        clock: Callable[[], int] | None = None,
     ) -> None:
         self.rules = rules or Rules()
         self._max = max(1, max_sessions)
@@ -79,7 +86,9 @@ class MemoryStore:
             over = gone(held, began)
             place = "" if over is None else over.place
             waiting = self._ended.get(place)
-            outcome = merged(held, delta, now, self.rules, None if waiting is None else waiting.text)
+            outcome = merged(
+                held, delta, now, self.rules, None if waiting is None else waiting.text
+            )
             if outcome is None:
                 return None
             for one in outcome.ended:
@@ -90,7 +99,9 @@ class MemoryStore:
                 return outcome.answer
             if outcome.returns:
                 del self._ended[place]
-            self._open.pop(key, None)  # and in again, at the end: the order is that of the last activity
+            self._open.pop(
+                key, None
+            )  # and in again, at the end: the order is that of the last activity
             if record.reason:
                 self._move_on(key, record, now, began=began)
             else:
@@ -127,14 +138,17 @@ class MemoryStore:
         return place
 
     def _lose(self, record: Record | None) -> None:
-        """Nobody has reported for so long that memory is full: the oldest goes, with the events that it would be."""
+        """Nobody has reported for so long that memory is full: the oldest goes, with the events
+        that it would be.
+        """
         events = 0 if record is None else len(record.groups) + len(_TOTALS)
         ledger.emitted(events)
         ledger.dropped("store_full", events)
         warn_once(
             "store_full",
             "MemoryStore",
-            f"more than {self._max} ended sessions wait in memory to be reported: the oldest are dropped; "
+            f"more than {self._max} ended sessions wait in memory to be reported: the oldest are "
+            f"dropped; "
             "is there a LaunchDarkly client, and does it reach LaunchDarkly?",
         )
 
@@ -148,23 +162,32 @@ class MemoryStore:
             warn_once(
                 "evicted",
                 "MemoryStore",
-                f"more than {self._max} open sessions in memory: the one silent for longest ended early; "
+                f"more than {self._max} open sessions in memory: the one silent for longest ended "
+                f"early; "
                 "raise max_sessions=, or use sqlite:/// or redis://",
             )
 
     # -- ended sessions --------------------------------------------------------------------------
     def claim(self, limit: int, lease: float, owner: str) -> list[Ended]:
-        """Hand out up to *limit* sessions that are over; nobody else is handed them for *lease* seconds."""
+        """Hand out up to *limit* sessions that are over; nobody else is handed them for *lease*
+        seconds.
+        """
         with self._lock:
             now = self._clock()
             self._retire(limit, now)
-            claimed = list(islice(((place, one) for place, one in self._ended.items() if one.due <= now), limit))
+            claimed = list(
+                islice(
+                    ((place, one) for place, one in self._ended.items() if one.due <= now), limit
+                )
+            )
             for _, one in claimed:
                 one.due, one.owner = now + int(lease * 1000), owner
             return [Ended(place, one.text) for place, one in claimed]
 
     def _retire(self, limit: int, now: int) -> None:
-        """Move on what has fallen silent, from the front: the order is that of the last activity."""
+        """Move on what has fallen silent, from the front: the order is that of the last
+        activity.
+        """
         silent = []
         for key, text in islice(self._open.items(), limit):
             record = parsed(text)
@@ -175,10 +198,18 @@ class MemoryStore:
             del self._open[key]
             self._move_on(key, record, now)
 
-    def seal(self, places: Sequence[str], sealed: Sequence[Sealed], lease: float, owner: str) -> list[str]:
-        """Put *sealed* in the place of the claimed sessions *places*, all or nothing; returns those that were lost."""
+    def seal(
+        self, places: Sequence[str], sealed: Sequence[Sealed], lease: float, owner: str
+    ) -> list[str]:
+        """Put *sealed* in the place of the claimed sessions *places*, all or nothing; returns those
+        that were lost.
+        """
         with self._lock:
-            lost = [place for place in places if place not in self._ended or self._ended[place].owner != owner]
+            lost = [
+                place
+                for place in places
+                if place not in self._ended or self._ended[place].owner != owner
+            ]
             if not lost:
                 for place in places:
                     del self._ended[place]
@@ -260,7 +291,8 @@ def _warn_several_workers() -> None:
     log_once(
         "several_workers",
         "memory",
-        "several workers keep sessions in memory, each its own: a visitor who meets two of them has two sessions; "
+        "several workers keep sessions in memory, each its own: a visitor who meets two of them "
+        "has two sessions; "
         "use open_store('sqlite:///path') on one host, or 'redis://...' in a fleet",
     )
 

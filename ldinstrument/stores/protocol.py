@@ -2,12 +2,14 @@
 
 A session lives in three places, one after the other, and in exactly one of them at any moment:
 
-* *open*, under the key of its visitor: `merge` adds to it, `end` moves it on, `claim` moves on what has fallen silent;
+* *open*, under the key of its visitor: `merge` adds to it, `end` moves it on, `claim` moves on what
+  has fallen silent;
 * *ended*, waiting to be sealed: `claim` hands it out under a lease;
-* *sealed*, the bytes and the payload id of one POST: `claim_sealed` hands it out under a lease, until `acknowledge`.
+* *sealed*, the bytes and the payload id of one POST: `claim_sealed` hands it out under a lease,
+  until `acknowledge`.
 
-Whoever dies holding a lease loses nothing: when it has run out, the next one is handed the same thing. Time is the
-store's own, never a worker's: workers only say how long ago something was.
+Whoever dies holding a lease loses nothing: when it has run out, the next one is handed the same
+thing. Time is the store's own, never a worker's: workers only say how long ago something was.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ class Rules:
     Args:
         idle: seconds of silence that end a session.
         maximum: seconds after which a session ends however busy it is.
-        remember: seconds for which a visitor's last session is remembered, to be the next one's `previousId`.
+        remember: seconds for which a visitor's last session is remembered, to be the next one's
+            `previousId`.
     """
 
     idle: float = 30 * MINUTE
@@ -53,7 +56,8 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What one request (block, call) adds to a session. Two deltas in either order make the same session.
+    """What one request (block, call) adds to a session. Two deltas in either order make the same
+    session.
 
     Args:
         id: the id that a session gets which this delta opens.
@@ -103,7 +107,8 @@ class Merged:
 
     Args:
         id: of the session.
-        previous_id: of the visitor's session before it; empty when there was none, or it is forgotten.
+        previous_id: of the visitor's session before it; empty when there was none, or it is
+            forgotten.
         opened: whether the delta opened it.
         context: key by context kind, as far as the store knows.
     """
@@ -123,7 +128,8 @@ class VisitRef:
         session_id: the session; the request's own id when the store did not answer.
         previous_id: the visitor's session before it; empty when there was none, or it is forgotten.
         opened: whether the request opened the session.
-        stored: whether the store has taken the request's numbers; False: they wait for it in memory.
+        stored: whether the store has taken the request's numbers; False: they wait for it in
+            memory.
     """
 
     visitor: str
@@ -164,7 +170,9 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """What a store holds now: open sessions, ended ones that wait to be sealed, payloads that wait to be sent."""
+    """What a store holds now: open sessions, ended ones that wait to be sealed, payloads that wait
+    to be sent.
+    """
 
     open: int = 0
     ended: int = 0
@@ -172,13 +180,16 @@ class Holdings:
 
 
 class Store(Protocol):
-    """Where sessions outlive a request or a process. Every method may raise; `SessionStore` is who forgives."""
+    """Where sessions outlive a request or a process. Every method may raise; `SessionStore` is who
+    forgives.
+    """
 
     shared: bool
     """Whether other processes see the same sessions."""
 
     def merge(self, key: str, delta: Delta) -> Merged | None:
-        """Add *delta* to the open session of *key*, or open the next one when that is over. One round trip.
+        """Add *delta* to the open session of *key*, or open the next one when that is over. One
+        round trip.
 
         Returns:
             The session; None when the delta only joins, and none is open.
@@ -192,9 +203,13 @@ class Store(Protocol):
         """
 
     def claim(self, limit: int, lease: float, owner: str) -> list[Ended]:
-        """Hand out up to *limit* sessions that are over; nobody else is handed them for *lease* seconds."""
+        """Hand out up to *limit* sessions that are over; nobody else is handed them for *lease*
+        seconds.
+        """
 
-    def seal(self, places: Sequence[str], sealed: Sequence[Sealed], lease: float, owner: str) -> list[str]:
+    def seal(
+        self, places: Sequence[str], sealed: Sequence[Sealed], lease: float, owner: str
+    ) -> list[str]:
         """Put *sealed* in the place of the claimed sessions *places*, all or nothing.
 
         Returns:
@@ -202,13 +217,17 @@ class Store(Protocol):
         """
 
     def claim_sealed(self, limit: int, lease: float, owner: str) -> list[Sealed]:
-        """Hand out up to *limit* sealed payloads whose time has come; nobody else gets them for *lease* seconds."""
+        """Hand out up to *limit* sealed payloads whose time has come; nobody else gets them for
+        *lease* seconds.
+        """
 
     def acknowledge(self, payload_id: str) -> None:
         """Forget a payload: LaunchDarkly has it, or nobody ever will."""
 
     def postpone(self, payload_id: str, delay: float) -> None:
-        """Let a payload be claimed again after *delay* seconds, instead of at the end of its lease."""
+        """Let a payload be claimed again after *delay* seconds, instead of at the end of its
+        lease.
+        """
 
     def replace(self, payload_id: str, halves: Sequence[Sealed]) -> None:
         """Put *halves* in the place of a payload that was too large."""

@@ -1,7 +1,7 @@
 """A session as a store keeps it: one short JSON text, and how a delta goes into it.
 
-The Lua in `scripts` does the same on a Redis server, number for number; the behaviour suite holds both to it.
-Numbers that must not lose a digit travel as text, because Lua's JSON keeps fourteen.
+The Lua in `scripts` does the same on a Redis server, number for number; the behaviour suite holds
+both to it. Numbers that must not lose a digit travel as text, because Lua's JSON keeps fourteen.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Record:
         groups: folded values by group key.
         reason: why it ended; empty while it is open.
         part: only groups that leave early: no totals, the session goes on.
-        before: the place of *previous* and the beginning of its end, as in `Gone`; empty when that was sealed already.
+        before: the place of *previous* and the beginning of its end, as in `Gone`; empty when that
+            was sealed already.
     """
 
     id: str
@@ -64,16 +65,27 @@ class Record:
         """As it is stored; what is empty is left out."""
         told: dict[str, Any] = {"i": self.id, "p": self.previous, "n": self.name, "b": self.base}
         told |= {"s": self.started, "l": self.last, "c": self.context, "t": self.tallies}
-        told |= {"d": self.data, "x": self.flags, "r": self.reason, "q": 1 if self.part else 0, "z": self.before}
+        told |= {
+            "d": self.data,
+            "x": self.flags,
+            "r": self.reason,
+            "q": 1 if self.part else 0,
+            "z": self.before,
+        }
         if told["n"] == "session":
             del told["n"]
         if self.groups:
             told["g"] = {key: group_fields(group) for key, group in self.groups.items()}
-        return json.dumps({key: value for key, value in told.items() if value or key in "bsl"}, separators=(",", ":"))
+        return json.dumps(
+            {key: value for key, value in told.items() if value or key in "bsl"},
+            separators=(",", ":"),
+        )
 
     def deadline(self, rules: Rules) -> int:
         """When it will be over if nothing more happens, in milliseconds since the epoch."""
-        return self.base + min(self.last + int(rules.idle * 1000), self.started + int(rules.maximum * 1000))
+        return self.base + min(
+            self.last + int(rules.idle * 1000), self.started + int(rules.maximum * 1000)
+        )
 
     def over(self, began: int, context: dict[str, str], rules: Rules) -> str:
         """Why activity that began at *began* does not belong to it; empty when it does."""
@@ -85,7 +97,9 @@ class Record:
         return "identified" if differs else ""
 
     def crosses(self, delta: Delta) -> bool:
-        """Whether the groups must leave before *delta* is added: no fold crosses an exposure, nor grows for ever."""
+        """Whether the groups must leave before *delta* is added: no fold crosses an exposure, nor
+        grows for ever.
+        """
         if not self.groups:
             return False
         if any(mark not in _marks(self.flags) for mark in _marks(delta.flags)):
@@ -111,8 +125,19 @@ class Record:
             self.groups[key] = coming if mine is None else united(mine, coming)
 
     def spilled(self) -> Record:
-        """The groups as a part of their own, which may be sealed at once; this session starts new ones."""
-        part = Record(self.id, "", self.name, self.base, self.started, self.last, dict(self.context), part=True)
+        """The groups as a part of their own, which may be sealed at once; this session starts new
+        ones.
+        """
+        part = Record(
+            self.id,
+            "",
+            self.name,
+            self.base,
+            self.started,
+            self.last,
+            dict(self.context),
+            part=True,
+        )
         part.groups, self.groups = self.groups, {}
         return part
 
@@ -142,8 +167,8 @@ class Gone:
 
     Args:
         id: of the session.
-        at: when its end began (of a logout: the request), in milliseconds since the epoch by the store's clock: whoever
-            has waited for the end began later.
+        at: when its end began (of a logout: the request), in milliseconds since the epoch by the
+            store's clock: whoever has waited for the end began later.
         place: where its record waits to be sealed, while it does.
     """
 
@@ -157,7 +182,8 @@ class Gone:
 
 
 def gone(held: str | None, began: int) -> Gone | None:
-    """The session that is over and that what began at *began* may be part of, if it still waits to be sealed.
+    """The session that is over and that what began at *began* may be part of, if it still waits to
+    be sealed.
 
     Args:
         held: the text under the key: a tombstone, or a session, which may know the one before it.
@@ -181,13 +207,15 @@ class Outcome:
     """What a delta makes of the sessions of a key.
 
     Args:
-        record: the session that it went into. With a reason it has ended: with this very delta, or *stays*.
+        record: the session that it went into. With a reason it has ended: with this very delta, or
+            *stays*.
         ended: what else has ended with it: the session before, or groups that leave early.
         answer: to the merge.
-        stays: the record had ended and goes back to its place among those that wait to be sealed; what the key holds
-            stays, too.
+        stays: the record had ended and goes back to its place among those that wait to be sealed;
+            what the key holds stays, too.
         returns: it had only fallen silent, and goes on: it leaves that place.
-        follows: it has been opened because of the last of *ended*, and shall know its place; see `following`.
+        follows: it has been opened because of the last of *ended*, and shall know its place; see
+            `following`.
     """
 
     record: Record
@@ -203,10 +231,13 @@ class Outcome:
             self.record.before = f"{place} {began}"
 
 
-def merged(held: str | None, delta: Delta, now: int, rules: Rules, waiting: str | None = None) -> Outcome | None:
+def merged(
+    held: str | None, delta: Delta, now: int, rules: Rules, waiting: str | None = None
+) -> Outcome | None:
     """What a key's session becomes with *delta*; None: it only joins, and there is nothing to join.
 
-    A delta may come late: what began before its session's end belongs to it for as long as that waits to be sealed.
+    A delta may come late: what began before its session's end belongs to it for as long as that
+        waits to be sealed.
 
     Args:
         held: the text under the key: a record, a tombstone, or None.
@@ -241,10 +272,14 @@ def merged(held: str | None, delta: Delta, now: int, rules: Rules, waiting: str 
     if not stays:
         found.reason = delta.ends
     answer = Merged(found.id, found.previous, opened, found.context)
-    return Outcome(found, ended, answer, stays, late is not None and not stays, opened and bool(ended))
+    return Outcome(
+        found, ended, answer, stays, late is not None and not stays, opened and bool(ended)
+    )
 
 
-def _late(over: Gone | None, waiting: str | None, delta: Delta, began: int, rules: Rules) -> Record | None:
+def _late(
+    over: Gone | None, waiting: str | None, delta: Delta, began: int, rules: Rules
+) -> Record | None:
     """The session that is over and that *delta* is still part of."""
     record = readable(waiting) if over is not None and waiting else None
     if over is None or record is None or record.id != over.id:
@@ -254,8 +289,11 @@ def _late(over: Gone | None, waiting: str | None, delta: Delta, began: int, rule
     return record
 
 
-def closed(held: str | None, now: int, reason: str, active: bool, rules: Rules) -> tuple[Record | None, bool]:
-    """The open session under a key, ended, and whether it was open until now; `(None, False)` when there is none.
+def closed(
+    held: str | None, now: int, reason: str, active: bool, rules: Rules
+) -> tuple[Record | None, bool]:
+    """The open session under a key, ended, and whether it was open until now; `(None, False)` when
+    there is none.
 
     Args:
         held: the text under the key.
@@ -276,8 +314,14 @@ def closed(held: str | None, now: int, reason: str, active: bool, rules: Rules) 
 
 
 def united(one: GroupValues, other: GroupValues) -> GroupValues:
-    """Two groups of equal data in one; in either order the same. Of equally late values the larger is the last."""
-    latest = max((one[3], _rank(one[4]), one[4]), (other[3], _rank(other[4]), other[4]), key=lambda item: item[:2])
+    """Two groups of equal data in one; in either order the same. Of equally late values the larger
+    is the last.
+    """
+    latest = max(
+        (one[3], _rank(one[4]), one[4]),
+        (other[3], _rank(other[4]), other[4]),
+        key=lambda item: item[:2],
+    )
     return one[0] + other[0], one[1] + other[1], min(one[2], other[2]), latest[0], latest[2]
 
 
@@ -294,7 +338,9 @@ def group_key(event_key: str, rollup: str, numeric: bool, data: str) -> str:
 
 
 def group_parts(key: str) -> tuple[str, bool, str, str]:
-    """`(rollup's initial, numeric, event key, data)` of a group key; data as JSON never holds a raw newline."""
+    """`(rollup's initial, numeric, event key, data)` of a group key; data as JSON never holds a raw
+    newline.
+    """
     event_key, _, data = key[2:].rpartition("\n")
     return key[0], key[1] == "1", event_key, data
 
@@ -303,7 +349,13 @@ def group_fields(group: GroupValues) -> list[Any]:
     """A group as JSON holds it."""
     total, count, first, last, value = group
     same = value is not None and value == total
-    return [_text(total), count, first, last, "=" if same else "" if value is None else _text(value)]
+    return [
+        _text(total),
+        count,
+        first,
+        last,
+        "=" if same else "" if value is None else _text(value),
+    ]
 
 
 def group_of(fields: list[Any]) -> GroupValues:
@@ -327,7 +379,9 @@ def _number(text: Any) -> float | int:
 
 
 def mark_of(flag_key: str) -> str:
-    """The mark of a flag, short and the same in every process; one pair of flags in 16 million shares one."""
+    """The mark of a flag, short and the same in every process; one pair of flags in 16 million
+    shares one.
+    """
     return f"{zlib.crc32(flag_key.encode()) & 0xFFFFFF:06x}"
 
 

@@ -1,7 +1,7 @@
 """Sessions on a Redis (or Valkey) server: the workers of a whole fleet share them.
 
-One script per verb: atomic, and one round trip. The time is the server's. Keys carry a hash tag per shard, so a cluster
-will do as well; each script stays within one shard.
+One script per verb: atomic, and one round trip. The time is the server's. Keys carry a hash tag per
+shard, so a cluster will do as well; each script stays within one shard.
 """
 
 from __future__ import annotations
@@ -24,21 +24,25 @@ from .records import MOST_GROUPS, group_fields
 
 SHARDS_OF_A_CLUSTER = 16
 OPERATIONS = 512
-"""Merges of one worker whose numbers share a key on the server: as many as Redis packs into two bytes each."""
+"""Merges of one worker whose numbers share a key on the server: as many as Redis packs into two
+bytes each.
+"""
 
 
 _MOODS = re.compile(
     r"\b(OOM|READONLY|NOREPLICAS|LOADING|MISCONF|BUSY|CLUSTERDOWN|MASTERDOWN|TRYAGAIN|NOAUTH|NOPERM|WRONGTYPE)\b"
 )
-"""What a server may get over. Redis 6 wraps these words of a command in an error of the script around it."""
+"""What a server may get over. Redis 6 wraps these words of a command in an error of the script
+around it.
+"""
 
 
 class RedisStore:
     """A store on a server.
 
     Args:
-        client: a `redis.Redis` or `redis.RedisCluster`; give it short time-outs and no retries (`connect` does), and
-            not `decode_responses`.
+        client: a `redis.Redis` or `redis.RedisCluster`; give it short time-outs and no retries
+            (`connect` does), and not `decode_responses`.
         rules: when a session is over; the same in every worker.
         prefix: of every key; environments that share a server need one each.
         shards: over how many hash tags the visitors are spread; the same in every worker.
@@ -50,10 +54,17 @@ class RedisStore:
     shared = True
 
     def __init__(
-        self, client: Any, rules: Rules | None = None, *, prefix: str = "ldinstrument", shards: int | None = None
+        self,
+        client: Any,
+        rules: Rules | None = None,
+        *,
+        prefix: str = "ldinstrument",
+        shards: int | None = None,
     ) -> None:
         if _decodes(client):
-            raise DefinitionError("RedisStore: give it a client of its own, without decode_responses=True")
+            raise DefinitionError(
+                "RedisStore: give it a client of its own, without decode_responses=True"
+            )
         self.rules = rules or Rules()
         self._client = client
         self._shards = shards or (SHARDS_OF_A_CLUSTER if _is_cluster(client) else 1)
@@ -63,10 +74,14 @@ class RedisStore:
 
     # -- open sessions ---------------------------------------------------------------------------
     def merge(self, key: str, delta: Delta) -> Merged | None:
-        """Add *delta* to the open session of *key*, or open the next one when that is over. One round trip."""
+        """Add *delta* to the open session of *key*, or open the next one when that is over. One
+        round trip.
+        """
         rules, name = self.rules, _operation(delta.operation)
         bounds = _ms(rules.idle), _ms(rules.maximum), MOST_GROUPS
-        answer = self._run(scripts.MERGE, self._tag_of(key), key, wire(delta), *bounds, *name, _ms(rules.remember))
+        answer = self._run(
+            scripts.MERGE, self._tag_of(key), key, wire(delta), *bounds, *name, _ms(rules.remember)
+        )
         if answer is None:
             return None
         id, previous, opened, context = answer
@@ -83,7 +98,9 @@ class RedisStore:
     def claim(self, limit: int, lease: float, owner: str) -> list[Ended]:
         """Hand out up to *limit* sessions that are over, all of one shard."""
         for tag in self._any_order():
-            vanished, found = self._run(scripts.CLAIM, tag, limit, _ms(lease), _owner(owner), _ms(self.rules.remember))
+            vanished, found = self._run(
+                scripts.CLAIM, tag, limit, _ms(lease), _owner(owner), _ms(self.rules.remember)
+            )
             if vanished:
                 _miss(vanished)
             if found:
@@ -91,13 +108,19 @@ class RedisStore:
                 return [Ended(f"{tag} {place.decode()}", text.decode()) for place, text in pairs]
         return []
 
-    def seal(self, places: Sequence[str], sealed: Sequence[Sealed], lease: float, owner: str) -> list[str]:
-        """Put *sealed* in the place of the claimed sessions *places*, all or nothing; returns those that were lost."""
+    def seal(
+        self, places: Sequence[str], sealed: Sequence[Sealed], lease: float, owner: str
+    ) -> list[str]:
+        """Put *sealed* in the place of the claimed sessions *places*, all or nothing; returns those
+        that were lost.
+        """
         if not places:
             return []
         tag = places[0].partition(" ")[0]
         numbers = [place.partition(" ")[2] for place in places]
-        lost = self._run(scripts.SEAL, tag, _owner(owner), _ms(lease), len(numbers), *numbers, *_fields(sealed))
+        lost = self._run(
+            scripts.SEAL, tag, _owner(owner), _ms(lease), len(numbers), *numbers, *_fields(sealed)
+        )
         if not lost:
             self._know(tag, sealed)
         return [f"{tag} {number.decode()}" for number in lost]
@@ -108,7 +131,9 @@ class RedisStore:
         for tag in self._any_order():
             found = [
                 Sealed(id.decode(), body, int(events), zipped == b"1", attempts, age / 1000)
-                for id, body, events, zipped, attempts, age in self._run(scripts.CLAIM_SEALED, tag, limit, _ms(lease))
+                for id, body, events, zipped, attempts, age in self._run(
+                    scripts.CLAIM_SEALED, tag, limit, _ms(lease)
+                )
             ]
             if found:
                 self._know(tag, found)
@@ -140,7 +165,9 @@ class RedisStore:
         return Holdings(*map(sum, zip(*counts, strict=True)))
 
     def refuses(self, error: Exception) -> bool:
-        """A script that failed on what it was given, not on a server that is full, read-only and the like."""
+        """A script that failed on what it was given, not on a server that is full, read-only and
+        the like.
+        """
         from redis.exceptions import DataError, ResponseError
 
         if type(error) is ResponseError:
@@ -169,7 +196,9 @@ class RedisStore:
         return self._tags[zlib.crc32(key.encode()) % self._shards]
 
     def _any_order(self) -> list[str]:
-        """The shards in random order: sweepers that come at the same moment do not queue at the first."""
+        """The shards in random order: sweepers that come at the same moment do not queue at the
+        first.
+        """
         return random.sample(self._tags, len(self._tags))
 
     def _know(self, tag: str, payloads: Sequence[Sealed]) -> None:
@@ -216,7 +245,11 @@ def connect(url: str, *, timeout: float = 0.25, cluster: bool = False) -> Any:
         from redis.retry import Retry
     except ImportError:
         raise missing_extra("redis", "redis") from None
-    options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "health_check_interval": 0}
+    options: dict[str, Any] = {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "health_check_interval": 0,
+    }
     options["retry"] = Retry(NoBackoff(), 0)
     if cluster:
         return _Cluster(redis.RedisCluster, url, **options)
@@ -224,7 +257,10 @@ def connect(url: str, *, timeout: float = 0.25, cluster: bool = False) -> Any:
         client = redis.Redis.from_url(url, **options)
         pool = client.connection_pool
         pool.connection_class(**pool.connection_kwargs)  # connects nowhere, but knows its options
-    except (TypeError, ValueError) as error:  # whose text may hold a part of the address, such as the password
+    except (
+        TypeError,
+        ValueError,
+    ) as error:  # whose text may hold a part of the address, such as the password
         raise DefinitionError(
             f"redis: redis-py cannot read this address ({type(error).__name__}): redis://[user:password@]host:port/0, "
             "with special characters of the password as %xx, and options that redis-py knows"
@@ -233,7 +269,9 @@ def connect(url: str, *, timeout: float = 0.25, cluster: bool = False) -> Any:
 
 
 class _Cluster:
-    """A `RedisCluster` that connects when it is first needed: one that is away keeps no program from starting."""
+    """A `RedisCluster` that connects when it is first needed: one that is away keeps no program
+    from starting.
+    """
 
     def __init__(self, kind: Any, url: str, **options: Any) -> None:
         self._make = partial(kind.from_url, url, **options)
@@ -268,7 +306,12 @@ class _Cluster:
 
 def wire(delta: Delta) -> str:
     """A delta as the script reads it; what is empty is left out."""
-    told: dict[str, Any] = {"i": delta.id, "n": delta.name, "a": delta.started_ago, "l": delta.last_ago}
+    told: dict[str, Any] = {
+        "i": delta.id,
+        "n": delta.name,
+        "a": delta.started_ago,
+        "l": delta.last_ago,
+    }
     told["t"] = delta.tallies
     if delta.joins:
         told["j"] = 1
@@ -299,7 +342,11 @@ def _owner(owner: str) -> str:
 
 
 def _fields(payloads: Sequence[Sealed]) -> list[Any]:
-    return [field for one in payloads for field in (one.id, one.body, one.events, int(one.zipped), int(one.age * 1000))]
+    return [
+        field
+        for one in payloads
+        for field in (one.id, one.body, one.events, int(one.zipped), int(one.age * 1000))
+    ]
 
 
 def _ms(seconds: float) -> int:

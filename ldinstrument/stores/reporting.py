@@ -1,4 +1,6 @@
-"""Where sealed payloads leave: over the connections of a LaunchDarkly client, or through a client of another kind."""
+"""Where sealed payloads leave: over the connections of a LaunchDarkly client, or through a client
+of another kind.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ from .records import Record, group_parts, readable
 
 
 class Sealing:
-    """What a batch of ended sessions becomes; nothing is counted until `count`, for sealing may have to be repeated.
+    """What a batch of ended sessions becomes; nothing is counted until `count`, for sealing may
+    have to be repeated.
 
     Args:
         ended: the batch.
@@ -44,7 +47,8 @@ class Sealing:
             log_once(
                 "no_context",
                 "store",
-                "a stored session ended without a context: say whose it is, identify() or context=; dropped",
+                "a stored session ended without a context: say whose it is, identify() or "
+                "context=; dropped",
             )
 
     def _texts(self, record: Record | None, rules: Rules) -> list[str]:
@@ -83,11 +87,15 @@ def _emission(key: str, group: GroupValues, base: int) -> Emission:
     total, count, first, latest, value = group
     chosen: float | None = {"s": total, "m": total / max(1, count)}.get(rollup, value)
     at = base + (first if rollup == "o" else latest)
-    return Emission(event_key, chosen if numeric else None, json.loads(data) if data else None, at, count)
+    return Emission(
+        event_key, chosen if numeric else None, json.loads(data) if data else None, at, count
+    )
 
 
 def _totals(record: Record, rules: Rules) -> list[Emission]:
-    """The `<name>.*` events; an abandoned session's duration and rate would be censored, so it has only counts."""
+    """The `<name>.*` events; an abandoned session's duration and rate would be censored, so it has
+    only counts.
+    """
     reason = record.reason or silence_of(record, rules)
     successes, failures = record.tallies[:2]
     seen: list[tuple[str, float]] = [("interactions", successes + failures)]
@@ -96,7 +104,10 @@ def _totals(record: Record, rules: Rules) -> list[Emission]:
             seen.insert(0, ("success_rate", 100.0 * successes / (successes + failures)))
         seen.insert(0, ("duration", float(record.last - record.started)))
     data = _totals_data(record, reason)
-    return [Emission(f"{record.name}.{suffix}", value, data, record.base + record.last) for suffix, value in seen]
+    return [
+        Emission(f"{record.name}.{suffix}", value, data, record.base + record.last)
+        for suffix, value in seen
+    ]
 
 
 def silence_of(record: Record, rules: Rules) -> str:
@@ -106,7 +117,9 @@ def silence_of(record: Record, rules: Rules) -> str:
 
 
 def _totals_data(record: Record, reason: str) -> dict[str, Any]:
-    counted = dict(zip(("successes", "failures", "cancelled", "abandoned"), record.tallies, strict=True))
+    counted = dict(
+        zip(("successes", "failures", "cancelled", "abandoned"), record.tallies, strict=True)
+    )
     linked = {"previousId": record.previous} if record.previous else {}
     return {
         **(json.loads(record.data) if record.data else {}),
@@ -130,7 +143,12 @@ def context_of(keys: dict[str, str]) -> dict[str, Any] | None:
 
 def _text(one: Emission, context: dict[str, Any]) -> str:
     # `kind` comes first: `delivery.payloads` recognises a custom event by it.
-    event: dict[str, Any] = {"kind": "custom", "creationDate": one.at, "key": one.event_key, "context": context}
+    event: dict[str, Any] = {
+        "kind": "custom",
+        "creationDate": one.at,
+        "key": one.event_key,
+        "context": context,
+    }
     if one.data is not None:
         event["data"] = one.data
     if one.value is not None:
@@ -149,7 +167,8 @@ class Outlet(Protocol):
 
 
 class WireOutlet:
-    """POSTs to `<events_uri>/bulk` with the headers, proxies and time-outs of a client's configuration.
+    """POSTs to `<events_uri>/bulk` with the headers, proxies and time-outs of a client's
+    configuration.
 
     Args:
         config: an `ldclient` `Config` or `AsyncConfig`; its key is read anew for each POST.
@@ -187,14 +206,18 @@ class TrackOutlet:
         try:
             for event in json.loads(sealed.body):
                 context = Context.from_dict(event["context"])
-                self._client.track(event["key"], context, event.get("data"), event.get("metricValue"))
+                self._client.track(
+                    event["key"], context, event.get("data"), event.get("metricValue")
+                )
         except Exception as error:
             return Answer(0, error=type(error).__name__)
         return Answer(202)
 
 
 def outlet_of(client: Any | None) -> Outlet | None:
-    """The outlet of *client* (the `ldclient` singleton when None); None when there is none, or it sends nothing."""
+    """The outlet of *client* (the `ldclient` singleton when None); None when there is none, or it
+    sends nothing.
+    """
     taker = client if client is not None else sdk.singleton_client()
     if taker is None or sdk.discards_everything(taker):
         return None
@@ -210,7 +233,8 @@ def outlet_for(sdk_key: str | None) -> Outlet:
     """The outlet of a program without a client, such as `ldinstrument sweep` in cron.
 
     Args:
-        sdk_key: None reads `LAUNCHDARKLY_SDK_KEY`; addresses come from the environment, see `launchdarkly_config`.
+        sdk_key: None reads `LAUNCHDARKLY_SDK_KEY`; addresses come from the environment, see
+            `launchdarkly_config`.
 
     Raises:
         DefinitionError: no key anywhere.

@@ -1,10 +1,12 @@
-"""What a Redis server runs for us: each verb is one script, so it is atomic and costs one round trip.
+"""What a Redis server runs for us: each verb is one script, so it is atomic and costs one round
+trip.
 
-They do what `records` does. Every key of a script carries the same hash tag, so they run on a cluster, too. Under
-`v<key>` is a visitor's open session, or a tombstone (where it waits, when it ended, its id), in `open` its deadline;
-under `e<place>` an ended session, under `p<id>` a sealed payload, and in `ended` and `out` from when on they may be
-handed out; `o<worker>` holds the numbers of merges that were made. An ended session's text begins with its owner,
-`OWNER` characters, so that a claim need not rewrite it. What nobody ever sweeps, the server forgets after a week.
+They do what `records` does. Every key of a script carries the same hash tag, so they run on a
+cluster, too. Under `v<key>` is a visitor's open session, or a tombstone (where it waits, when it
+ended, its id), in `open` its deadline; under `e<place>` an ended session, under `p<id>` a sealed
+payload, and in `ended` and `out` from when on they may be handed out; `o<worker>` holds the numbers
+of merges that were made. An ended session's text begins with its owner, `OWNER` characters, so that
+a claim need not rewrite it. What nobody ever sweeps, the server forgets after a week.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A store with manners: what a request, a block and a tracker talk to.
 
-A failing store costs numbers, never a request: time-outs are short, after a failure nobody asks it again for a while,
-and meanwhile what requests add waits in memory, bounded and counted. Repeating a merge that timed out is safe, because
-the store knows the names of those it made.
+A failing store costs numbers, never a request: time-outs are short, after a failure nobody asks it
+again for a while, and meanwhile what requests add waits in memory, bounded and counted. Repeating a
+merge that timed out is safe, because the store knows the names of those it made.
 """
 
 from __future__ import annotations
@@ -38,18 +38,21 @@ from .reporting import Outlet, context_of, outlet_of
 from .sweeper import LEASE, Sweep, Sweeper, SweepReport
 
 
-def end_request(session: Session, store: SessionStore, visitor: str | None = None, *, ends: str = "") -> VisitRef:
-    """End the session of a request by merging it into the visitor's, in one round trip. Never raises, ends once.
+def end_request(
+    session: Session, store: SessionStore, visitor: str | None = None, *, ends: str = ""
+) -> VisitRef:
+    """End the session of a request by merging it into the visitor's, in one round trip. Never
+    raises, ends once.
 
-    What folds (sums, occurrences, tallies, the dates) goes to the store; values that travel one by one leave at once.
-    On an event loop a shared store is talked to on the sweeper's thread, and the answer is not waited for: there,
-    `aend_request` is better.
+    What folds (sums, occurrences, tallies, the dates) goes to the store; values that travel one by
+    one leave at once. On an event loop a shared store is talked to on the sweeper's thread, and the
+    answer is not waited for: there, `aend_request` is better.
 
     Args:
         session: of this request.
         store: where the visit is.
-        visitor: whose visit it is: the id in the cookie, a conversation's id. None: the session's context is, and
-            without one the session stands for itself.
+        visitor: whose visit it is: the id in the cookie, a conversation's id. None: the session's
+            context is, and without one the session stands for itself.
         ends: the visit ends with this request (logout), for this reason; still one round trip.
     """
     return store.receive(session, visitor, ends=ends)
@@ -58,7 +61,9 @@ def end_request(session: Session, store: SessionStore, visitor: str | None = Non
 async def aend_request(
     session: Session, store: SessionStore, visitor: str | None = None, *, ends: str = ""
 ) -> VisitRef:
-    """`end_request` for an event loop, which it never blocks: the round trip happens on a thread."""
+    """`end_request` for an event loop, which it never blocks: the round trip happens on a
+    thread.
+    """
     import asyncio
 
     return await asyncio.get_running_loop().run_in_executor(
@@ -66,11 +71,14 @@ async def aend_request(
     )
 
 
-def end_session(store: SessionStore, visitor: str, *, name: str = "session", reason: str = "ended") -> VisitRef | None:
+def end_session(
+    store: SessionStore, visitor: str, *, name: str = "session", reason: str = "ended"
+) -> VisitRef | None:
     """End a visitor's session now, as at logout; what comes next opens the next one. Never raises.
 
     Returns:
-        The session that ended; None when none was open, or the store does not answer (it ends when it does).
+        The session that ended; None when none was open, or the store does not answer (it ends when
+        it does).
     """
     try:
         record = store.end(visitor, name=name, reason=reason)
@@ -83,7 +91,9 @@ def end_session(store: SessionStore, visitor: str, *, name: str = "session", rea
 
 
 def delta_of(session: Session, folded: list[tuple[EventRule, Group]]) -> Delta:
-    """What a session that has handed over adds to a stored one; dates become ages, by the worker's steady clock."""
+    """What a session that has handed over adds to a stored one; dates become ages, by the worker's
+    steady clock.
+    """
     at = clock()
     today = at * 1000 + session._offset_ms
     groups = dict(_group(rule, group, today) for rule, group in folded if group.count)
@@ -95,7 +105,12 @@ def delta_of(session: Session, folded: list[tuple[EventRule, Group]]) -> Delta:
         context={} if known is None else {kind: part.key for kind, part in kinds(known).items()},
         started_ago=max(0, int((at - session._started) * 1000)),
         last_ago=max(0, int((at - session._last) * 1000)),
-        tallies=(tallies[OUTCOMES[0]], tallies[OUTCOMES[1]], tallies[OUTCOMES[2]], tallies[OUTCOMES[3]]),
+        tallies=(
+            tallies[OUTCOMES[0]],
+            tallies[OUTCOMES[1]],
+            tallies[OUTCOMES[2]],
+            tallies[OUTCOMES[3]],
+        ),
         data=json.dumps(session._data, separators=(",", ":")) if session._data else "",
         flags="".join(sorted({mark_of(flag) for flag in session._exposed_flags})),
         groups=groups,
@@ -107,7 +122,13 @@ def _group(rule: EventRule, group: Group, today: float) -> tuple[str, GroupValue
     key = group_key(rule.event_key, rule.rollup, rule.numeric, frozen(group.data))
     # Only `last` (and a numeric `once`) reports a single value; the others would store it in vain.
     value = group.last if rule.rollup in ("last", "once") and rule.numeric else None
-    return key, (group.total, group.count, int(today - group.first_at), int(today - group.last_at), value)
+    return key, (
+        group.total,
+        group.count,
+        int(today - group.first_at),
+        int(today - group.last_at),
+        value,
+    )
 
 
 INTERVAL = 15.0
@@ -116,11 +137,13 @@ LONGEST_KEY = 128
 
 
 class SessionStore:
-    """Sessions that outlive a request or a process, over any `Store`; `open_store` makes one from an address.
+    """Sessions that outlive a request or a process, over any `Store`; `open_store` makes one from
+    an address.
 
     Args:
         store: where the sessions are.
-        client: whose connections reports leave by; the `ldclient` singleton at that moment when None.
+        client: whose connections reports leave by; the `ldclient` singleton at that moment when
+            None.
         interval: seconds between two sweeps of this worker, times 0.5 to 1.5.
         lease: seconds for which another worker leaves alone what this one is reporting.
         sweep: whether this worker sweeps; without it, `sweep()` must be called from somewhere.
@@ -153,7 +176,9 @@ class SessionStore:
         self._sweeping = threading.Lock()
         self._worker = secrets.token_hex(6)
         self._numbers = itertools.count()
-        self._patience = Patience(self.store, self._max_waiting, self._failing, watched=self._sweeps)
+        self._patience = Patience(
+            self.store, self._max_waiting, self._failing, watched=self._sweeps
+        )
         self._outlet: tuple[Any, Outlet | None] = (None, None)
         self._sweeper: Sweeper | None = None
 
@@ -164,16 +189,21 @@ class SessionStore:
 
     # -- what requests do: bounded, and never an exception -----------------------------------------
     def receive(self, session: Session, visitor: str | None = None, *, ends: str = "") -> VisitRef:
-        """End *session* by merging it into that of *visitor*; see `visits.end_request`. Never raises, ends once."""
+        """End *session* by merging it into that of *visitor*; see `visits.end_request`. Never
+        raises, ends once.
+        """
         own = VisitRef(visitor or _visitor_of(session), session.id)
         try:
             parts = session.hand_over()
             if parts is None:
                 return own
             self.prefer(session.client)
-            # Who ends a session on an event loop, without `aend_request`, must not stop everybody else there.
+            # Who ends a session on an event loop, without `aend_request`, must not stop everybody
+            # else there.
             later = self.store.shared and on_event_loop()
-            answer = self.merge(own.visitor, replace(delta_of(session, parts[0]), ends=ends), later=later)
+            answer = self.merge(
+                own.visitor, replace(delta_of(session, parts[0]), ends=ends), later=later
+            )
             _send(session, parts[1], answer)
             if session._entries:
                 session._fold_up()
@@ -202,8 +232,8 @@ class SessionStore:
             later: on the sweeper's thread instead of this one, where there is one.
 
         Returns:
-            The session that it went into; None when the store does not answer, and the delta waits, or when there was
-            nothing to join.
+            The session that it went into; None when the store does not answer, and the delta waits,
+            or when there was nothing to join.
         """
         if settings.disabled():
             return None
@@ -225,7 +255,9 @@ class SessionStore:
         named = replace(delta, id=_utf8(delta.id), context=context, operation=operation)
         return Late(key_of(delta.name, visitor), time.monotonic(), named)
 
-    def end(self, visitor: str, *, name: str = "session", reason: str = "ended", active: bool = False) -> Record | None:
+    def end(
+        self, visitor: str, *, name: str = "session", reason: str = "ended", active: bool = False
+    ) -> Record | None:
         """End the open session of *visitor* now (logout); it is reported soon.
 
         Args:
@@ -235,7 +267,8 @@ class SessionStore:
             active: whether to end it is its last activity.
 
         Returns:
-            The session as it was; None when there was none, or the store does not answer (it ends when it does).
+            The session as it was; None when there was none, or the store does not answer (it ends
+            when it does).
         """
         if settings.disabled():
             return None
@@ -265,8 +298,11 @@ class SessionStore:
         if self._sweeper is not None:
             self._sweeper.ring()
 
-    # -- sweeping ------------------------------------------------------------------------------------
-    def sweep(self, limit: int | None = None, *, client: Any = None, outlet: Outlet | None = None) -> SweepReport:
+    # -- sweeping
+    # ------------------------------------------------------------------------------------
+    def sweep(
+        self, limit: int | None = None, *, client: Any = None, outlet: Outlet | None = None
+    ) -> SweepReport:
         """Report what has ended, on this thread. Never raises.
 
         Args:
@@ -277,20 +313,30 @@ class SessionStore:
         return self._sweep(limit, outlet or self._way_out(client), breathe=False)
 
     def sweep_in_background(self) -> SweepReport:
-        """The same as the worker's own thread does it: in batches, with pauses, so that nothing stalls."""
+        """The same as the worker's own thread does it: in batches, with pauses, so that nothing
+        stalls.
+        """
         return self._sweep(None, self._way_out(None), breathe=True)
 
     def _sweep(self, limit: int | None, outlet: Outlet | None, *, breathe: bool) -> SweepReport:
         if outlet is None:
-            log_once("no_client", "store", "no LaunchDarkly client that sends: ended sessions wait in the store")
+            log_once(
+                "no_client",
+                "store",
+                "no LaunchDarkly client that sends: ended sessions wait in the store",
+            )
             return SweepReport(error="no client")
         with self._sweeping:
             owner = secrets.token_hex(8)
             pause = self._breathe if breathe else None
-            return Sweep(self.store, outlet, self.rules, owner, lease=self._lease, pause=pause).run(limit)
+            return Sweep(self.store, outlet, self.rules, owner, lease=self._lease, pause=pause).run(
+                limit
+            )
 
     def _breathe(self, seconds: float) -> bool:
-        """Rest as long as the batch took: a sweep of any size leaves the worker at least half of its time."""
+        """Rest as long as the batch took: a sweep of any size leaves the worker at least half of
+        its time.
+        """
         time.sleep(min(1.0, max(0.005, seconds)))
         return not self._closed
 
@@ -304,7 +350,8 @@ class SessionStore:
             self._outlet = (wanted, outlet)
         return outlet
 
-    # -- life ----------------------------------------------------------------------------------------
+    # -- life
+    # ----------------------------------------------------------------------------------------
     def _awake(self) -> None:
         """Start this worker's sweeper, in a forked child too."""
         if self._sweeper is not None or not self._sweeps or self._closed:
@@ -321,7 +368,9 @@ class SessionStore:
         return self.store.holdings()
 
     def close(self, timeout: float = 2.0) -> None:
-        """Bring in what waits, report what only this process knows, end the sweeper; bounded, harmless twice."""
+        """Bring in what waits, report what only this process knows, end the sweeper; bounded,
+        harmless twice.
+        """
         with self._lock:
             if self._closed:
                 return
@@ -333,7 +382,9 @@ class SessionStore:
             self._sweeper.stop(timeout)
 
     def last_words(self) -> None:
-        """The end of this process's part: sessions still open here, merges that wait, what only this process knows."""
+        """The end of this process's part: sessions still open here, merges that wait, what only
+        this process knows.
+        """
         try:
             for one in open_sessions():
                 if one._store is self:
@@ -370,7 +421,9 @@ def _visitor_of(session: Session) -> str:
 
 
 def _send(session: Session, loose: list[Emission], answer: Merged | None) -> None:
-    """Emit what does not fold, for the session's context; when that is unknown, for the one that the store knows."""
+    """Emit what does not fold, for the session's context; when that is unknown, for the one that
+    the store knows.
+    """
     if not loose:
         return
     context: Any = session.context

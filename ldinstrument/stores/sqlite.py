@@ -1,7 +1,7 @@
 """Sessions in a SQLite file: several workers of one host share them, and they outlive all of them.
 
-Write-ahead logging, so that a reader never waits; a write is one short transaction, which a killed worker leaves whole
-or not at all. The time is SQLite's.
+Write-ahead logging, so that a reader never waits; a write is one short transaction, which a killed
+worker leaves whole or not at all. The time is SQLite's.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ _FORGET = (
 class SqliteStore:
     """A store in a file.
 
-    The connection is closed before a fork and opened again on either side: SQLite's must never be in two processes.
+    The connection is closed before a fork and opened again on either side: SQLite's must never be
+        in two processes.
 
     Args:
         path: of the file; made when it is absent, readable by its owner only.
@@ -57,7 +58,9 @@ class SqliteStore:
 
     shared = True
 
-    def __init__(self, path: str | Path, rules: Rules | None = None, *, timeout: float = 0.5) -> None:
+    def __init__(
+        self, path: str | Path, rules: Rules | None = None, *, timeout: float = 0.5
+    ) -> None:
         self.rules = rules or Rules()
         self._path = Path(path)
         self._timeout = timeout
@@ -67,9 +70,13 @@ class SqliteStore:
 
     # -- open sessions ---------------------------------------------------------------------------
     def merge(self, key: str, delta: Delta) -> Merged | None:
-        """Add *delta* to the open session of *key*, or open the next one when that is over. One transaction."""
+        """Add *delta* to the open session of *key*, or open the next one when that is over. One
+        transaction.
+        """
         with self._writing() as (file, now, waited):
-            (held,) = file.execute("SELECT text FROM visitors WHERE key = ?", (key,)).fetchone() or (None,)
+            (held,) = file.execute(
+                "SELECT text FROM visitors WHERE key = ?", (key,)
+            ).fetchone() or (None,)
             delta = delta.aged(waited)
             began = now - delta.started_ago
             over = gone(held, began)
@@ -82,7 +89,9 @@ class SqliteStore:
             record = outcome.record
             if over is not None and outcome.returns:
                 file.execute("DELETE FROM ended WHERE place = ?", (over.place,))
-            if over is not None and outcome.stays:  # who had claimed it finds at sealing that it is no longer his
+            if (
+                over is not None and outcome.stays
+            ):  # who had claimed it finds at sealing that it is no longer his
                 query = "UPDATE ended SET due = ?, owner = '', text = ? WHERE place = ?"
                 file.execute(query, (now, record.text(), over.place))
             elif record.reason:
@@ -101,7 +110,13 @@ class SqliteStore:
         return record.text() if record is not None and was_open else None
 
     def _move_on(
-        self, file: sqlite3.Connection, key: str, record: Record, now: int, *, began: int | None = None
+        self,
+        file: sqlite3.Connection,
+        key: str,
+        record: Record,
+        now: int,
+        *,
+        began: int | None = None,
     ) -> None:
         place = str(_wait(file, record, now))
         tombstone = Gone(record.id, now if began is None else began, place).text()
@@ -109,14 +124,17 @@ class SqliteStore:
 
     # -- ended sessions --------------------------------------------------------------------------
     def claim(self, limit: int, lease: float, owner: str) -> list[Ended]:
-        """Hand out up to *limit* sessions that are over; nobody else is handed them for *lease* seconds."""
+        """Hand out up to *limit* sessions that are over; nobody else is handed them for *lease*
+        seconds.
+        """
         with self._writing() as (file, now, _):
             self._retire(file, limit, now)
             query = "SELECT place, text FROM ended WHERE due <= ? ORDER BY due LIMIT ?"
             rows = file.execute(query, (now, limit)).fetchall()
             until = now + int(lease * 1000)
             file.executemany(
-                "UPDATE ended SET due = ?, owner = ? WHERE place = ?", [(until, owner, place) for place, _ in rows]
+                "UPDATE ended SET due = ?, owner = ? WHERE place = ?",
+                [(until, owner, place) for place, _ in rows],
             )
         return [Ended(str(place), text) for place, text in rows]
 
@@ -131,14 +149,20 @@ class SqliteStore:
             else:
                 self._move_on(file, key, record, now)
 
-    def seal(self, places: Sequence[str], sealed: Sequence[Sealed], lease: float, owner: str) -> list[str]:
-        """Put *sealed* in the place of the claimed sessions *places*, all or nothing; returns those that were lost."""
+    def seal(
+        self, places: Sequence[str], sealed: Sequence[Sealed], lease: float, owner: str
+    ) -> list[str]:
+        """Put *sealed* in the place of the claimed sessions *places*, all or nothing; returns those
+        that were lost.
+        """
         with self._writing() as (file, now, _):
             query = "SELECT owner FROM ended WHERE place = ?"
             owners = {place: file.execute(query, (int(place),)).fetchone() for place in places}
             lost = [place for place, row in owners.items() if row is None or row[0] != owner]
             if not lost:
-                file.executemany("DELETE FROM ended WHERE place = ?", [(int(place),) for place in places])
+                file.executemany(
+                    "DELETE FROM ended WHERE place = ?", [(int(place),) for place in places]
+                )
                 _keep(file, sealed, now, lease)
         return lost
 
@@ -151,9 +175,13 @@ class SqliteStore:
             rows = file.execute(query, (now, limit)).fetchall()
             until = now + int(lease * 1000)
             file.executemany(
-                "UPDATE outbox SET due = ?, attempts = attempts + 1 WHERE id = ?", [(until, row[0]) for row in rows]
+                "UPDATE outbox SET due = ?, attempts = attempts + 1 WHERE id = ?",
+                [(until, row[0]) for row in rows],
             )
-        return [Sealed(row[0], row[1], row[2], bool(row[3]), row[4], (now - row[5]) / 1000) for row in rows]
+        return [
+            Sealed(row[0], row[1], row[2], bool(row[3]), row[4], (now - row[5]) / 1000)
+            for row in rows
+        ]
 
     def acknowledge(self, payload_id: str) -> None:
         """Forget a payload."""
@@ -163,7 +191,9 @@ class SqliteStore:
     def postpone(self, payload_id: str, delay: float) -> None:
         """Let a payload be claimed again after *delay* seconds."""
         with self._writing() as (file, now, _):
-            file.execute("UPDATE outbox SET due = ? WHERE id = ?", (now + int(delay * 1000), payload_id))
+            file.execute(
+                "UPDATE outbox SET due = ? WHERE id = ?", (now + int(delay * 1000), payload_id)
+            )
 
     def replace(self, payload_id: str, halves: Sequence[Sealed]) -> None:
         """Put *halves* in the place of a payload that was too large."""
@@ -222,7 +252,8 @@ class SqliteStore:
                 log_once(
                     "store_moved",
                     type(self).__name__,
-                    "the SQLite file of the session store was moved, deleted or replaced while it is in use: restart "
+                    "the SQLite file of the session store was moved, deleted or replaced while it "
+                    "is in use: restart "
                     "all workers; until then they do not share their sessions",
                 )
             yield self._connection
@@ -231,7 +262,9 @@ class SqliteStore:
 
     @contextmanager
     def _writing(self) -> Iterator[tuple[sqlite3.Connection, int, int]]:
-        """One transaction, all of it or nothing; its time, and for how many milliseconds it waited for others."""
+        """One transaction, all of it or nothing; its time, and for how many milliseconds it waited
+        for others.
+        """
         asked = time.monotonic()
         with self._locked() as file:
             file.execute("BEGIN IMMEDIATE")
@@ -256,7 +289,9 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def _opened(path: Path, timeout: float) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError):  # only when new: closing a descriptor would drop this process's locks on the file
+    with suppress(
+        FileExistsError
+    ):  # only when new: closing a descriptor would drop this process's locks on the file
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     file = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
     try:
@@ -270,12 +305,18 @@ def _opened(path: Path, timeout: float) -> sqlite3.Connection:
 
 
 def _wait(file: sqlite3.Connection, record: Record, due: int) -> int | None:
-    return file.execute("INSERT INTO ended (due, owner, text) VALUES (?, '', ?)", (due, record.text())).lastrowid
+    return file.execute(
+        "INSERT INTO ended (due, owner, text) VALUES (?, '', ?)", (due, record.text())
+    ).lastrowid
 
 
 def _keep(file: sqlite3.Connection, payloads: Sequence[Sealed], now: int, lease: float) -> None:
     until = now + int(lease * 1000)
     file.executemany(
-        "INSERT INTO outbox (id, due, body, events, zipped, attempts, sealed_at) VALUES (?, ?, ?, ?, ?, 1, ?)",
-        [(one.id, until, one.body, one.events, int(one.zipped), now - int(one.age * 1000)) for one in payloads],
+        "INSERT INTO outbox (id, due, body, events, zipped, attempts, sealed_at) VALUES (?, ?, ?, "
+        "?, ?, 1, ?)",
+        [
+            (one.id, until, one.body, one.events, int(one.zipped), now - int(one.age * 1000))
+            for one in payloads
+        ],
     )

@@ -1,4 +1,6 @@
-"""The thread that sweeps, one per worker and store: with jitter, so that a fleet does not come in step."""
+"""The thread that sweeps, one per worker and store: with jitter, so that a fleet does not come in
+step.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +37,14 @@ class SweepReport:
     """What one sweep did.
 
     Args:
-        sessions: sealed, that is: reported now or, whatever happens, later under the same payload id.
+        sessions: sealed, that is: reported now or, whatever happens, later under the same payload
+            id.
         delivered: events that LaunchDarkly has taken.
         dropped: events that it never will.
         posts: POSTs made, repeated ones included.
         complete: nothing was left that could be swept; False after a failure, or at *limit*.
-        error: why it stopped, when it failed: a status or the kind of an exception, never an address or a key.
+        error: why it stopped, when it failed: a status or the kind of an exception, never an
+            address or a key.
     """
 
     sessions: int = 0
@@ -59,9 +63,10 @@ class Sweep:
         outlet: where payloads leave.
         rules: name the reason of an end that nobody gave one.
         owner: a random name; a lease is its.
-        lease: seconds for which nobody else is handed what this sweep works on; longer than a POST may take.
-        pause: called after each batch with the seconds that it took, so that a busy worker can breathe; whether to go
-            on.
+        lease: seconds for which nobody else is handed what this sweep works on; longer than a POST
+            may take.
+        pause: called after each batch with the seconds that it took, so that a busy worker can
+            breathe; whether to go on.
     """
 
     def __init__(
@@ -83,11 +88,15 @@ class Sweep:
         self.report = SweepReport()
 
     def run(self, limit: int | None = None) -> SweepReport:
-        """Sweep up to *limit* sessions. A failing store or server ends the sweep, it does not raise."""
+        """Sweep up to *limit* sessions. A failing store or server ends the sweep, it does not
+        raise.
+        """
         try:
             while self._leftovers() and not self._reached(limit):
                 started = time.monotonic()
-                if not self._batch(BATCH if limit is None else min(BATCH, limit - self.report.sessions)):
+                if not self._batch(
+                    BATCH if limit is None else min(BATCH, limit - self.report.sessions)
+                ):
                     self.report.complete = not self.report.error
                     break
                 if self._pause is not None and not self._pause(time.monotonic() - started):
@@ -113,17 +122,22 @@ class Sweep:
         return True
 
     def _batch(self, size: int) -> int:
-        """Claim, seal, send; how many sessions it were, 0 when there were none or they could not be sent."""
+        """Claim, seal, send; how many sessions it were, 0 when there were none or they could not be
+        sent.
+        """
         while ended := self._store.claim(size, self._lease, self._owner):
             while ended:
                 sealing = Sealing(ended, self._rules, self._outlet.zipped)
                 sealed, places = sealing.sealed, [one.place for one in ended]
-                lost = self._store.seal(places, [sealed] if sealed else [], self._lease, self._owner)
+                lost = self._store.seal(
+                    places, [sealed] if sealed else [], self._lease, self._owner
+                )
                 if not lost:
                     sealing.count()
                     self.report.sessions += len(ended)
                     return len(ended) if sealed is None or self._deliver(sealed) else 0
-                # A late request has joined some, or this worker slept beyond its lease: those are handed out anew.
+                # A late request has joined some, or this worker slept beyond its lease: those are
+                # handed out anew.
                 ended = [one for one in ended if one.place not in set(lost)]
         return 0
 
@@ -159,7 +173,8 @@ class Sweep:
             log_once(
                 "refused",
                 f"store {answer.status}",
-                f"LaunchDarkly refuses the SDK key (HTTP {answer.status}): ended sessions wait in the store; "
+                f"LaunchDarkly refuses the SDK key (HTTP {answer.status}): ended sessions wait in "
+                f"the store; "
                 "check LAUNCHDARKLY_SDK_KEY",
             )
 
@@ -176,7 +191,10 @@ class Sweep:
         ledger.emitted(sealed.events)
         ledger.dropped(reason, sealed.events)
         log_once(
-            reason, "store", f"LaunchDarkly will not take a payload of ended sessions ({reason}): dropped and counted"
+            reason,
+            "store",
+            f"LaunchDarkly will not take a payload of ended sessions ({reason}): dropped and "
+            f"counted",
         )
 
 
@@ -197,7 +215,9 @@ class Sweeper:
         self._ended = threading.Event()
         self._stopped = False
         self._due = time.monotonic() + _jittered(keeper.interval)
-        self._thread = threading.Thread(target=self._run, name="ldinstrument.stores.sweeper", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, name="ldinstrument.stores.sweeper", daemon=True
+        )
         self._thread.start()
 
     def shorten(self) -> None:
@@ -210,7 +230,9 @@ class Sweeper:
         self._bell.set()
 
     def stop(self, timeout: float) -> bool:
-        """End the thread after its keeper's last words; whether that was within *timeout* seconds."""
+        """End the thread after its keeper's last words; whether that was within *timeout*
+        seconds.
+        """
         self._stopped = True
         self._bell.set()
         return self._ended.wait(timeout)

@@ -1,4 +1,6 @@
-"""From an address to a store: `memory:`, `sqlite:///path`, `redis://host:port/0`, `rediss://`, `redis+cluster://`."""
+"""From an address to a store: `memory:`, `sqlite:///path`, `redis://host:port/0`, `rediss://`,
+`redis+cluster://`.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +28,13 @@ def open_store(
 ) -> SessionStore:
     """Open a session store.
 
-    Every worker must use the same address and the same times. A Redis address takes `?prefix=` (environments that
-    share a server need one each) and `?timeout=` (seconds, 0.25).
+    Every worker must use the same address and the same times. A Redis address takes `?prefix=`
+    (environments that share a server need one each) and `?timeout=` (seconds, 0.25).
 
     Args:
-        address: `memory:` (this process only), `sqlite:///path` or a path (the workers of one host), `redis://...`
-            (a fleet; Valkey, too). `sqlite:///x` is relative, `sqlite:////x` absolute.
+        address: `memory:` (this process only), `sqlite:///path` or a path (the workers of one
+            host), `redis://...` (a fleet; Valkey, too). `sqlite:///x` is relative, `sqlite:////x`
+            absolute.
         idle: seconds of silence that end a session; 1800.
         maximum: seconds after which it ends however busy it is; 86400.
         remember: seconds for which a visitor's last session is remembered, for `previousId`; 86400.
@@ -42,7 +45,9 @@ def open_store(
         MissingExtra: redis-py is not installed.
     """
     times = {"idle": idle, "maximum": maximum, "remember": remember}
-    rules = Rules(**{name: _positive(name, given) for name, given in times.items() if given is not None})
+    rules = Rules(
+        **{name: _positive(name, given) for name, given in times.items() if given is not None}
+    )
     bounds = {"max_sessions": options.pop("max_sessions")} if "max_sessions" in options else {}
     return SessionStore(_store(str(address), rules, bounds), **options)
 
@@ -57,13 +62,13 @@ def sweep(
     maximum: float | None = None,
     remember: float | None = None,
 ) -> SweepReport:
-    """Report what has ended in a store, now and on this thread: for cron, serverless and tests. Never raises for a
-    store or a server that fails; the report says so.
+    """Report what has ended in a store, now and on this thread: for cron, serverless and tests.
+    Never raises for a store or a server that fails; the report says so.
 
     Args:
         store: a store, or its address.
-        client: whose connections to use; else those for *sdk_key*; else the `ldclient` singleton's; else those for
-            `LAUNCHDARKLY_SDK_KEY`.
+        client: whose connections to use; else those for *sdk_key*; else the `ldclient` singleton's;
+            else those for `LAUNCHDARKLY_SDK_KEY`.
         sdk_key: of the environment that the sessions belong to.
         limit: at most so many sessions.
         idle, maximum, remember: for an address; those that the workers use.
@@ -108,7 +113,15 @@ def _store(address: str, rules: Rules, bounds: dict[str, Any]) -> Store:
         from .memory import MemoryStore
 
         return MemoryStore(rules, **bounds)
-    if scheme in ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster", "valkey", "valkeys"):
+    if scheme in (
+        "redis",
+        "rediss",
+        "unix",
+        "redis+cluster",
+        "rediss+cluster",
+        "valkey",
+        "valkeys",
+    ):
         return _redis(address, rules)
     if scheme == "sqlite" or not scheme or len(scheme) == 1:  # a drive letter is no scheme
         from .sqlite import SqliteStore
@@ -120,7 +133,9 @@ def _store(address: str, rules: Rules, bounds: dict[str, Any]) -> Store:
 def _path(address: str, scheme: str) -> str:
     path = unquote(urlsplit(address).path).removeprefix("/") if scheme == "sqlite" else address
     if not path or path == ":memory:":
-        raise DefinitionError("sqlite: name a file, such as sqlite:///sessions.db; without one, use memory:")
+        raise DefinitionError(
+            "sqlite: name a file, such as sqlite:///sessions.db; without one, use memory:"
+        )
     return path
 
 

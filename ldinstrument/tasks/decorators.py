@@ -1,6 +1,8 @@
-"""`track_task` and `track_interaction`: how long a call took and how it ended, for every kind of callable.
+"""`track_task` and `track_interaction`: how long a call took and how it ended, for every kind of
+callable.
 
-The decorator only reads the session; it never sets a `ContextVar`, so generators may be resumed anywhere.
+The decorator only reads the session; it never sets a `ContextVar`, so generators may be resumed
+anywhere.
 """
 
 from __future__ import annotations
@@ -14,7 +16,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ..callables.decorating import rebuilt
-from ..callables.streams import notice_frameworks, plain_awaited_types, plain_types, settled, settled_awaited
+from ..callables.streams import (
+    notice_frameworks,
+    plain_awaited_types,
+    plain_types,
+    settled,
+    settled_awaited,
+)
 from ..callables.templates import (
     ASYNC_GENERATOR,
     CALL,
@@ -51,9 +59,15 @@ Expected = type[BaseException] | tuple[type[BaseException], ...]
 _REFUSED_KEYS = ("session", "task")
 
 
-# -- wrapping ----------------------------------------------------------------------------------------
+# -- wrapping
+# ----------------------------------------------------------------------------------------
 
-_TEMPLATES = {"call": CALL, "coroutine": COROUTINE, "generator": GENERATOR, "async_generator": ASYNC_GENERATOR}
+_TEMPLATES = {
+    "call": CALL,
+    "coroutine": COROUTINE,
+    "generator": GENERATOR,
+    "async_generator": ASYNC_GENERATOR,
+}
 _FAST_TEMPLATES = {"call": TASK_CALL, "coroutine": TASK_COROUTINE, "generator": TASK_GENERATOR}
 
 
@@ -104,23 +118,35 @@ class TaskWrapper:
         }
 
     def __reduce__(self) -> Any:
-        return _restored, (self.task.key, self.task.interaction, tuple(self._suffixes()), self.options)
+        return _restored, (
+            self.task.key,
+            self.task.interaction,
+            tuple(self._suffixes()),
+            self.options,
+        )
 
     def _suffixes(self) -> list[str]:
         return [suffix for suffix in TASK_METRICS if suffix in self.task.metrics]
 
 
-def _restored(key: str, interaction: bool, metrics: tuple[str, ...], options: TaskOptions) -> TaskWrapper:
+def _restored(
+    key: str, interaction: bool, metrics: tuple[str, ...], options: TaskOptions
+) -> TaskWrapper:
     return TaskWrapper(_define(key, interaction, metrics), options)
 
 
-# -- definition ----------------------------------------------------------------------------------------
+# -- definition
+# ----------------------------------------------------------------------------------------
 
 
 class TaskScope:
-    """What `track_task("key", ...)` returns: a decorator, or a `with` / `async with` block. Reusable."""
+    """What `track_task("key", ...)` returns: a decorator, or a `with` / `async with` block.
+    Reusable.
+    """
 
-    def __init__(self, key: str | None, interaction: bool, options: TaskOptions, metrics: tuple[str, ...]) -> None:
+    def __init__(
+        self, key: str | None, interaction: bool, options: TaskOptions, metrics: tuple[str, ...]
+    ) -> None:
         self._key = key
         self._interaction = interaction
         self._options = options
@@ -141,14 +167,19 @@ class TaskScope:
 
     def __enter__(self) -> Run:
         if self._task is None:
-            raise DefinitionError("track_task: a with block needs a key: with track_task('rerank') as task:")
+            raise DefinitionError(
+                "track_task: a with block needs a key: with track_task('rerank') as task:"
+            )
         run = Run(self._task, self._options, current_session(), clock())
         with self._lock:
             self._runs.setdefault(_where(), []).append(run)
         return run
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         run = self._leaving()
         if run is None:
@@ -159,7 +190,9 @@ class TaskScope:
             run.raised(error)
 
     def _leaving(self) -> Run | None:
-        """The run that ends here: the innermost one entered by this thread and task, else by any."""
+        """The run that ends here: the innermost one entered by this thread and task, else by
+        any.
+        """
         with self._lock:
             here = _where()
             if here not in self._runs:
@@ -174,7 +207,10 @@ class TaskScope:
         return self.__enter__()
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.__exit__(kind, error, traceback)
 
@@ -183,7 +219,9 @@ class TaskScope:
 
 
 def _where() -> tuple[int, int]:
-    """Name this thread and this asyncio task: one scope object may be entered by many of them at once."""
+    """Name this thread and this asyncio task: one scope object may be entered by many of them at
+    once.
+    """
     task = current_task()
     return threading.get_ident(), id(task) if task is not None else 0
 
@@ -198,7 +236,8 @@ def _checked_task_key(key: str) -> str:
     check_key("track_task", key)
     if key in _REFUSED_KEYS:
         raise DefinitionError(
-            f"track_task {key!r}: key: {key}.success_rate is LaunchDarkly's recipe's own metric; choose another key"
+            f"track_task {key!r}: key: {key}.success_rate is LaunchDarkly's recipe's own metric; "
+            f"choose another key"
         )
     return key
 
@@ -207,7 +246,8 @@ def _key_of(fn: Any) -> str:
     name = getattr(_innermost(fn), "__name__", "")
     if not isinstance(name, str) or not name or name == "<lambda>":
         raise DefinitionError(
-            f"track_task: a {type(fn).__name__ if name != '<lambda>' else 'lambda'} has no name to make a key of; "
+            f"track_task: a {type(fn).__name__ if name != '<lambda>' else 'lambda'} has no name "
+            f"to make a key of; "
             "give one: track_task('checkout.total')(...)"
         )
     return _checked_task_key(f"task.{name}")
@@ -219,7 +259,9 @@ def _innermost(fn: Any) -> Any:
         return fn.__func__
     if isinstance(fn, property):
         return fn.fget
-    if isinstance(fn, (functools.cached_property, functools.partialmethod, functools.singledispatchmethod)):
+    if isinstance(
+        fn, (functools.cached_property, functools.partialmethod, functools.singledispatchmethod)
+    ):
         return fn.func
     return fn
 
@@ -229,18 +271,28 @@ MAX_FUNCTIONS = 10_000
 
 
 def _note_function(key: str, fn: Any) -> None:
-    """Say it when two functions share one key, or one is decorated twice: their numbers would be one metric."""
+    """Say it when two functions share one key, or one is decorated twice: their numbers would be
+    one metric.
+    """
     if _tracked_as(fn, key):
-        warn_caller(f"track_task {key!r}: decorated twice with this key, so each call counts twice; remove one")
+        warn_caller(
+            f"track_task {key!r}: decorated twice with this key, so each call counts twice; "
+            f"remove one"
+        )
         return
     inner = _innermost(fn)
     place = f"{getattr(inner, '__module__', '?')}.{getattr(inner, '__qualname__', type(inner).__qualname__)}"
     if place.endswith("<lambda>"):
         place += f" of line {inner.__code__.co_firstlineno}"
-    known = _functions.setdefault(key, place) if len(_functions) < MAX_FUNCTIONS else _functions.get(key, place)
+    known = (
+        _functions.setdefault(key, place)
+        if len(_functions) < MAX_FUNCTIONS
+        else _functions.get(key, place)
+    )
     if known != place:
         warn_caller(
-            f"track_task {key!r}: both {known} and {place} use this key, so their runs are one metric; "
+            f"track_task {key!r}: both {known} and {place} use this key, so their runs are one "
+            f"metric; "
             "give one of them a key of its own"
         )
 
@@ -271,12 +323,18 @@ def _options(success: Any, expected: Any, data: Any, record: Any, context: Any) 
         if extractor is None:
             continue
         if not callable(extractor):
-            raise DefinitionError(f"track_task: {field}: give a function of the result, not {extractor!r:.60}")
+            raise DefinitionError(
+                f"track_task: {field}: give a function of the result, not {extractor!r:.60}"
+            )
         if inspect.iscoroutinefunction(extractor) or inspect.isasyncgenfunction(extractor):
-            raise DefinitionError(f"track_task: {field}: give a plain function of the result, not an async one")
+            raise DefinitionError(
+                f"track_task: {field}: give a plain function of the result, not an async one"
+            )
     kinds = expected if isinstance(expected, tuple) else (expected,)
     if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
-        raise DefinitionError("track_task: expected: give exception classes, such as expected=(NotFound,)")
+        raise DefinitionError(
+            "track_task: expected: give exception classes, such as expected=(NotFound,)"
+        )
     return TaskOptions(success, kinds, data, dict(record) if record else None, context)
 
 
@@ -284,7 +342,9 @@ def _metric_names(metrics: Iterable[str]) -> tuple[str, ...]:
     names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     unknown = [name for name in names if name not in TASK_METRICS]
     if unknown:
-        raise DefinitionError(f"track_task: metrics: {unknown[0]!r} is not one of {', '.join(TASK_METRICS)}")
+        raise DefinitionError(
+            f"track_task: metrics: {unknown[0]!r} is not one of {', '.join(TASK_METRICS)}"
+        )
     return names
 
 
@@ -317,24 +377,30 @@ def track_task(
     metrics: Iterable[str] = ("success_rate", "duration"),
     context: Any = None,
 ) -> Any:
-    """Measure a function, or a `with` block: `<key>.success_rate` (1 or 0) and `<key>.duration` (milliseconds).
+    """Measure a function, or a `with` block: `<key>.success_rate` (1 or 0) and `<key>.duration`
+    (milliseconds).
 
-    `@track_task`, `@track_task("retrieve", ...)`, `with track_task("rerank") as task: task.fail("empty")`.
+    `@track_task`, `@track_task("retrieve", ...)`, `with track_task("rerank") as task:
+    task.fail("empty")`.
 
     Args:
         target: the key, or the function itself, whose key then is `task.<name>`.
         success: a function of the result: truthy means success; an `Outcome` is taken as it is.
         expected: exceptions that are a success of the task all the same.
         data: a function of the result that returns the data of this run's events.
-        record: more metrics, by `Metric` or key, each from a function of the result; None records nothing.
+        record: more metrics, by `Metric` or key, each from a function of the result; None records
+            nothing.
         metrics: which of `success_rate`, `duration`, `time_to_first_item` (streams) to feed.
-        context: whose run it is when there is no session: a context, a key, or a callable given the function's own
-            arguments.
+        context: whose run it is when there is no session: a context, a key, or a callable given the
+            function's own arguments.
 
     Raises:
-        DefinitionError: at definition, for a key that cannot be one, a class, a nameless function without a key.
+        DefinitionError: at definition, for a key that cannot be one, a class, a nameless function
+            without a key.
     """
-    return _tracked(target, False, _options(success, expected, data, record, context), _metric_names(metrics))
+    return _tracked(
+        target, False, _options(success, expected, data, record, context), _metric_names(metrics)
+    )
 
 
 @overload
@@ -366,8 +432,12 @@ def track_interaction(
     metrics: Iterable[str] = ("success_rate", "duration"),
     context: Any = None,
 ) -> Any:
-    """`track_task` for what the user sees as one interaction: its runs also count in the session's success rate."""
-    return _tracked(target, True, _options(success, expected, data, record, context), _metric_names(metrics))
+    """`track_task` for what the user sees as one interaction: its runs also count in the session's
+    success rate.
+    """
+    return _tracked(
+        target, True, _options(success, expected, data, record, context), _metric_names(metrics)
+    )
 
 
 def _tracked(target: Any, interaction: bool, options: TaskOptions, metrics: tuple[str, ...]) -> Any:
@@ -376,4 +446,12 @@ def _tracked(target: Any, interaction: bool, options: TaskOptions, metrics: tupl
     return TaskScope(None, interaction, options, metrics)(target)
 
 
-__all__ = ["Metric", "Outcome", "Run", "TaskScope", "forget_functions", "track_interaction", "track_task"]
+__all__ = [
+    "Metric",
+    "Outcome",
+    "Run",
+    "TaskScope",
+    "forget_functions",
+    "track_interaction",
+    "track_task",
+]

@@ -1,6 +1,7 @@
 """One run of a task: clock, outcome, extractors, and handing it to the session it began in.
 
-Nothing here raises into the host, and what a garbage-collected generator calls takes no lock and emits nothing.
+Nothing here raises into the host, and what a garbage-collected generator calls takes no lock and
+emits nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from ..metrics.metric import Metric
 from ..sessions.accumulator import clock
 from ..sessions.contexts import as_context, is_function
 from ..sessions.emission import postpone
-from ..sessions.outcomes import Outcome, TaskDefinition, current_task, is_cancelling, is_closing, outcome_of
+from ..sessions.outcomes import (
+    Outcome,
+    TaskDefinition,
+    current_task,
+    is_cancelling,
+    is_closing,
+    outcome_of,
+)
 from ..sessions.session import Session, current_session, open_session
 from ..sessions.unattached import quiet, stray
 from ..sessions.validation import copied
@@ -30,7 +38,9 @@ _MISSING = object()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskOptions:
-    """What was asked of one task beside its key; extractors are isolated: a failing one costs its own value."""
+    """What was asked of one task beside its key; extractors are isolated: a failing one costs its
+    own value.
+    """
 
     success: Extractor | None = None
     expected: tuple[type[BaseException], ...] = ()
@@ -41,11 +51,15 @@ class TaskOptions:
     @property
     def plain(self) -> bool:
         """Whether nothing but clock and outcome is wanted."""
-        return not (self.success or self.expected or self.data or self.record or self.context is not None)
+        return not (
+            self.success or self.expected or self.data or self.record or self.context is not None
+        )
 
 
 class Run:
-    """One run of a task, watched from its start to its end. `with track_task("key") as run` gives it to you."""
+    """One run of a task, watched from its start to its end. `with track_task("key") as run` gives
+    it to you.
+    """
 
     __slots__ = ("_args", "_consumer", "_data", "_failure", "_first", "_kwargs", "_options", "_over", "_session",
                  "_started", "_task")  # fmt: skip
@@ -90,7 +104,9 @@ class Run:
         """A task only reads the session: nothing to swap."""
 
     def first(self) -> None:
-        """The first item of a stream is there; who asked for it is its consumer, who may be cancelled later."""
+        """The first item of a stream is there; who asked for it is its consumer, who may be
+        cancelled later.
+        """
         self._first = clock()
         self._consumer = current_task()
         if self._session is not None:
@@ -120,10 +136,13 @@ class Run:
                 self._deliver_quietly(outcome, ended)
             else:
                 self._deliver(outcome, ended, _MISSING)
-        except Exception as failure:  # StrictError, too: the host's exception is the one that must come out
+        except (
+            Exception
+        ) as failure:  # StrictError, too: the host's exception is the one that must come out
             _failed("task", failure)
 
-    # -- how it ended --------------------------------------------------------------------------------
+    # -- how it ended
+    # --------------------------------------------------------------------------------
     def _outcome(self, result: Any) -> Outcome:
         if self._failure is not None:
             return Outcome.FAILURE
@@ -138,10 +157,13 @@ class Run:
         if isinstance(told, Outcome):
             return told
         if hasattr(told, "__await__"):
-            raise TypeError("success= returned an awaitable; it must be a plain function of the result")
+            raise TypeError(
+                "success= returned an awaitable; it must be a plain function of the result"
+            )
         return Outcome.SUCCESS if told else Outcome.FAILURE
 
-    # -- handing it to the session -------------------------------------------------------------------
+    # -- handing it to the session
+    # -------------------------------------------------------------------
     def _deliver(self, outcome: Outcome, ended: float, result: Any) -> None:
         if self._session is not None:
             self._hand_over(self._session, outcome, ended, result)
@@ -157,7 +179,9 @@ class Run:
                 self._record(session, key, extractor, result)
 
     def _deliver_alone(self, outcome: Outcome, ended: float, result: Any) -> None:
-        """Without a session, `context=` makes one of this one task; it has no `session.*` metrics."""
+        """Without a session, `context=` makes one of this one task; it has no `session.*`
+        metrics.
+        """
         if disabled():
             return
         own = open_session(self._who(), name="task", silent=True)
@@ -181,7 +205,9 @@ class Run:
             try:
                 who = who(*self._args, **self._kwargs)
             except Exception as error:
-                warn_user_code(f"context= of task {self._task.key}", error, "its runs have no identity")
+                warn_user_code(
+                    f"context= of task {self._task.key}", error, "its runs have no identity"
+                )
                 return None
         return as_context(who)
 
@@ -209,7 +235,9 @@ class Run:
 
     def _record_first(self, session: Session) -> None:
         if self._first is not None and "time_to_first_item" in self._task.metrics:
-            session.record(f"{self._task.key}.time_to_first_item", (self._first - self._started) * 1000)
+            session.record(
+                f"{self._task.key}.time_to_first_item", (self._first - self._started) * 1000
+            )
 
     def _extracted(self, what: str, extractor: Extractor, result: Any) -> Any:
         try:
@@ -250,7 +278,8 @@ def _failed(where: str, error: BaseException) -> None:
         pass
 
 
-# -- what the templates of plain tasks call off their fast path ------------------------------------------
+# -- what the templates of plain tasks call off their fast path
+# ------------------------------------------
 
 
 def plain_returned(task: TaskDefinition, session: Session | None, started: float) -> None:
@@ -262,7 +291,9 @@ def plain_returned(task: TaskDefinition, session: Session | None, started: float
         session._append((task, Outcome.SUCCESS, started, ended, None))
 
 
-def plain_raised(task: TaskDefinition, session: Session | None, started: float, error: BaseException) -> None:
+def plain_raised(
+    task: TaskDefinition, session: Session | None, started: float, error: BaseException
+) -> None:
     """A run of a task without options is over: *error* came out. Never raises."""
     try:
         Run(task, PLAIN, session, started).raised(error)
@@ -270,19 +301,25 @@ def plain_raised(task: TaskDefinition, session: Session | None, started: float, 
         _failed("task", failure)
 
 
-def plain_followed(task: TaskDefinition, session: Session | None, started: float, result: Any) -> Any:
+def plain_followed(
+    task: TaskDefinition, session: Session | None, started: float, result: Any
+) -> Any:
     """*result* is still running, or its type was never seen before."""
     run = Run(task, PLAIN, session, started if session is not None else clock())
     return settled(result, run)
 
 
-def plain_followed_awaited(task: TaskDefinition, session: Session | None, started: float, result: Any) -> Any:
+def plain_followed_awaited(
+    task: TaskDefinition, session: Session | None, started: float, result: Any
+) -> Any:
     """What a coroutine function returned is a stream, or its type was never seen before."""
     return settled_awaited(result, Run(task, PLAIN, session, started))
 
 
 def beginning(task: TaskDefinition, options: TaskOptions) -> Callable[..., Run]:
-    """A function that begins a run of *task*, given the call's arguments when `context=` is a callable."""
+    """A function that begins a run of *task*, given the call's arguments when `context=` is a
+    callable.
+    """
 
     def begin(args: Any = (), kwargs: Any = None) -> Run:
         return Run(task, options, current_session(), clock(), args, kwargs)

@@ -1,4 +1,6 @@
-"""A local LaunchDarkly for the control half's tests, a clean environment, and a server that plays a script."""
+"""A local LaunchDarkly for the control half's tests, a clean environment, and a server that plays a
+script.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +24,23 @@ TOKEN = "api-0f1e2d3c-very-secret"  # made up; tests grep for it
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def _clean_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """No token, host or home of the machine reaches a test."""
     for name in list(os.environ):
-        if name.startswith(("LAUNCHDARKLY_", "LD_", "LDINSTRUMENT_")) or name.lower().endswith("_proxy"):
+        if name.startswith(("LAUNCHDARKLY_", "LD_", "LDINSTRUMENT_")) or name.lower().endswith(
+            "_proxy"
+        ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
 
 
 @pytest.fixture(autouse=True)
 def _clean_globals() -> Iterator[None]:
-    """The default catalog has the standard metrics only, whatever other tests' modules declare; then all is back."""
+    """The default catalog has the standard metrics only, whatever other tests' modules declare;
+    then all is back.
+    """
     metrics = list(catalog)
     catalog.clear()
     catalog.add(*STANDARD_METRICS)
@@ -126,7 +134,12 @@ def _request(connection: socket.socket) -> bytes:
         seen += piece
     head, _, body = seen.partition(b"\r\n\r\n")
     length = next(
-        (int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")), 0
+        (
+            int(line.split(b":")[1])
+            for line in head.split(b"\r\n")
+            if line.lower().startswith(b"content-length")
+        ),
+        0,
     )
     while len(body) < length:
         body += connection.recv(65536)

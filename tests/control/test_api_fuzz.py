@@ -1,4 +1,6 @@
-"""Random metrics, and random bodies: our client, the official models and the local server agree on all of them."""
+"""Random metrics, and random bodies: our client, the official models and the local server agree on
+all of them.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,15 @@ from ldinstrument.plans import apply, plan
 from ldinstrument.rest import MetricsAPI, differences
 from ldinstrument.rest.bodies import metric_body
 
-KEYS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,30}", fullmatch=True).filter(lambda key: not key.startswith("otel."))
+KEYS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,30}", fullmatch=True).filter(
+    lambda key: not key.startswith("otel.")
+)
 TEXT = st.text(st.characters(blacklist_categories=("Cs",)), max_size=20)
 WORDS = TEXT.filter(lambda text: bool(text.strip()) and not text.startswith(("$ld:", "otel.")))
 BUDGET = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 
@@ -39,7 +45,9 @@ def metrics(draw: st.DrawFn) -> Metric:
         extra["unit"] = draw(WORDS)
         extra["aggregation"] = draw(st.sampled_from([None, "average", "sum"]))
         extra["percentile"] = draw(st.none() | st.integers(1, 99))
-        extra["zero_fill"] = draw(st.sampled_from([None, False] if extra["percentile"] else [None, True, False]))
+        extra["zero_fill"] = draw(
+            st.sampled_from([None, False] if extra["percentile"] else [None, True, False])
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MetricWarning)
         return Metric(
@@ -47,7 +55,9 @@ def metrics(draw: st.DrawFn) -> Metric:
             measure,
             success_criteria=draw(st.sampled_from(["HigherThanBaseline", "LowerThanBaseline"])),
             event_key=draw(st.none() | WORDS),
-            analysis_units=draw(st.none() | st.lists(st.sampled_from(["user", "request"]), min_size=1, unique=True)),
+            analysis_units=draw(
+                st.none() | st.lists(st.sampled_from(["user", "request"]), min_size=1, unique=True)
+            ),
             name=draw(st.none() | WORDS),
             description=draw(TEXT),
             tags=tuple(draw(st.lists(KEYS, max_size=3))),
@@ -79,12 +89,20 @@ def test_any_metric_is_created_as_it_was_meant(server: LocalLaunchDarkly, metric
 
 @given(metrics(), metrics())
 @BUDGET
-def test_any_drift_is_mended_by_update(server: LocalLaunchDarkly, one: Metric, other: Metric) -> None:
-    """Whatever stood there: after apply --update nothing differs, or the plan had said that it must not be applied."""
+def test_any_drift_is_mended_by_update(
+    server: LocalLaunchDarkly, one: Metric, other: Metric
+) -> None:
+    """Whatever stood there: after apply --update nothing differs, or the plan had said that it must
+    not be applied.
+    """
     server.reset()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MetricWarning)
-        fields = {name: getattr(other, name) for name in Metric.__dataclass_fields__ if name not in ("key", "rollup")}
+        fields = {
+            name: getattr(other, name)
+            for name in Metric.__dataclass_fields__
+            if name not in ("key", "rollup")
+        }
         wanted = Metric(one.key, **fields)
     with MetricsAPI("default", token="api-x", base_uri=server.url) as api:
         api.create(one)
@@ -98,7 +116,11 @@ def test_any_drift_is_mended_by_update(server: LocalLaunchDarkly, one: Metric, o
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**40), 2**40)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=6,
 )
@@ -113,8 +135,12 @@ FIELDS = sorted(field.alias or name for name, field in MetricPost.model_fields.i
 def test_whatever_is_posted_the_server_answers_in_the_contract(
     server: LocalLaunchDarkly, body: dict[str, Any], kind: str | None
 ) -> None:
-    """Never a 500; what it accepts, the official client can read; what it refuses has a code and a message."""
-    sent = body | ({"kind": kind} if kind else {}) | ({"key": "fuzzed"} if "key" not in body else {})
+    """Never a 500; what it accepts, the official client can read; what it refuses has a code and a
+    message.
+    """
+    sent = (
+        body | ({"kind": kind} if kind else {}) | ({"key": "fuzzed"} if "key" not in body else {})
+    )
     answer = _send(server, "POST", "/api/v2/metrics/default", sent)
     assert answer.status_code in (201, 400, 409), answer.text
     if answer.status_code == 201:
@@ -139,7 +165,9 @@ STEPS = st.fixed_dictionaries(
 
 @given(st.lists(STEPS, max_size=3) | JSON)
 @settings(BUDGET, max_examples=150)
-def test_whatever_is_patched_the_server_answers_in_the_contract(server: LocalLaunchDarkly, patch: Any) -> None:
+def test_whatever_is_patched_the_server_answers_in_the_contract(
+    server: LocalLaunchDarkly, patch: Any
+) -> None:
     """Never a 500, and afterwards the metric is still one that the official client can read."""
     server.reset()
     with MetricsAPI("default", token="api-x", base_uri=server.url) as api:
@@ -153,9 +181,13 @@ def test_whatever_is_patched_the_server_answers_in_the_contract(server: LocalLau
 @given(JSON)
 @BUDGET
 def test_whatever_answers_our_client_stays_typed(script_server: Any, answer: Any) -> None:
-    """Any JSON as an answer to get and list: a metric, or one of our errors; never another exception."""
+    """Any JSON as an answer to get and list: a metric, or one of our errors; never another
+    exception.
+    """
     script_server.answer = json.dumps(answer).encode()
-    with MetricsAPI("default", token="api-x", base_uri=script_server.url, budget=0.05, sleep=lambda _: None) as api:
+    with MetricsAPI(
+        "default", token="api-x", base_uri=script_server.url, budget=0.05, sleep=lambda _: None
+    ) as api:
         for call in (
             lambda: api.get("a.b"),
             lambda: list(api.list(limit=3)),

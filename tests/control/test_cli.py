@@ -1,4 +1,6 @@
-"""The command line, command by command, with its errors and exit codes, against the local LaunchDarkly."""
+"""The command line, command by command, with its errors and exit codes, against the local
+LaunchDarkly.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +99,9 @@ def _app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_plan_apply_plan(run: Callable[..., Ran], api: MetricsAPI, app: str) -> None:
-    """Changes: 3. Applied: 0. Nothing to do: 0. And looking creates nothing, whatever the code does on import."""
+    """Changes: 3. Applied: 0. Nothing to do: 0. And looking creates nothing, whatever the code does
+    on import.
+    """
     planned = run("plan", app)
     assert planned.code == 3
     assert "checkout.total.duration" in planned.out
@@ -131,15 +135,23 @@ def test_plan_as_json(run: Callable[..., Ran], app: str) -> None:
     found = planned.json
     assert "imported" in planned.err
     assert (planned.code, found["exitCode"], found["project"]) == (3, 3, "default")
-    assert {change["key"]: change["action"] for change in found["changes"]} == dict.fromkeys(KEYS, "create")
+    assert {change["key"]: change["action"] for change in found["changes"]} == dict.fromkeys(
+        KEYS, "create"
+    )
     assert found["changes"][0]["declaredAt"] == "program_cli.py:6"
     applied = run("apply", app, "--json")
     assert {change["result"] for change in applied.json["changes"]} == {"created"}
 
 
-def test_drift_is_4_and_only_patched_with_update(run: Callable[..., Ran], api: MetricsAPI, app: str) -> None:
-    """Field by field, with the number of experiments; apply without --update leaves it and says so."""
-    api.create(Metric("cart.value", unit="euros", success_criteria="HigherThanBaseline", aggregation="sum"))
+def test_drift_is_4_and_only_patched_with_update(
+    run: Callable[..., Ran], api: MetricsAPI, app: str
+) -> None:
+    """Field by field, with the number of experiments; apply without --update leaves it and says
+    so.
+    """
+    api.create(
+        Metric("cart.value", unit="euros", success_criteria="HigherThanBaseline", aggregation="sum")
+    )
     planned = run("plan", app)
     assert planned.code == 4
     assert "unit: 'euros' -> 'dollars'" in planned.out
@@ -165,12 +177,16 @@ def test_an_error_is_1_and_nothing_is_applied(run: Callable[..., Ran], api: Metr
 def test_what_the_source_tells(run: Callable[..., Ran], app: str) -> None:
     """Undeclared keys make it 4; dynamic ones and modules that cannot be imported are told."""
     Path("program_bad.py").write_text(
-        "import ldinstrument as ld\n\ndef f(key, s: ld.Session):\n    s.record('Cart.Value')\n    s.record(key)\n"
+        "import ldinstrument as ld\n\ndef f(key, s: ld.Session):\n    s.record('Cart.Value')\n    "
+        "s.record(key)\n"
         "    with ld.track_task(f'{key}.x'): ...\n"
     )
     planned = run("plan", app, "program_bad.py")
     assert planned.code == 4
-    assert "program_bad.py:4: event key 'Cart.Value': it differs only by case from 'cart.value'" in planned.out
+    assert (
+        "program_bad.py:4: event key 'Cart.Value': it differs only by case from 'cart.value'"
+        in planned.out
+    )
     assert "cannot be seen from here: 2" in planned.out
     assert "program_bad.py:6: track_task" in planned.out
     found = run("plan", app, "program_bad.py", "--json").json
@@ -178,7 +194,9 @@ def test_what_the_source_tells(run: Callable[..., Ran], app: str) -> None:
     assert run("apply", app, "program_bad.py").code == 4
 
 
-def test_a_local_launchdarkly_that_does_not_run(run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_launchdarkly_that_does_not_run(
+    run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Said soon, with the command that starts one."""
     monkeypatch.setenv("LDINSTRUMENT_URL", "http://127.0.0.1:9")
     began = time.monotonic()
@@ -190,13 +208,17 @@ def test_a_local_launchdarkly_that_does_not_run(run: Callable[..., Ran], monkeyp
 def test_a_local_launchdarkly_that_is_slow(
     run: Callable[..., Ran], ld: LocalLaunchDarkly, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It listens, so it is waited for as any other: a busy machine is no reason to say that nobody is there."""
+    """It listens, so it is waited for as any other: a busy machine is no reason to say that nobody
+    is there.
+    """
     monkeypatch.setattr(terminal, "LOCAL_SECONDS", 1.0)
     ld.fault("/api/v2/metrics/default", delay=2.0)
     assert run("metrics", "list").code == 0
 
 
-def test_context_kinds_are_created_only_when_asked(run: Callable[..., Ran], api: MetricsAPI, app: str) -> None:
+def test_context_kinds_are_created_only_when_asked(
+    run: Callable[..., Ran], api: MetricsAPI, app: str
+) -> None:
     """The advice names the option, and the option does it."""
     Path("program_units.py").write_text(
         "from ldinstrument import Metric\n"
@@ -210,7 +232,12 @@ def test_context_kinds_are_created_only_when_asked(run: Callable[..., Ran], api:
 
 def test_a_failed_apply_is_1(run: Callable[..., Ran], ld: LocalLaunchDarkly, app: str) -> None:
     """LaunchDarkly refuses one: told with its words, the others are created."""
-    ld.fault("/api/v2/metrics/default", method="POST", status=400, body='{"message": "odd", "id": "support-1"}')
+    ld.fault(
+        "/api/v2/metrics/default",
+        method="POST",
+        status=400,
+        body='{"message": "odd", "id": "support-1"}',
+    )
     applied = run("apply", app)
     assert applied.code == 1
     assert re.search(r"failed: \S+: odd .*support-1", applied.err)
@@ -231,7 +258,9 @@ def test_a_failed_apply_is_1(run: Callable[..., Ran], ld: LocalLaunchDarkly, app
         (["metrics", "update", "a.b", "key=c"], "never changes"),
     ],
 )
-def test_errors_are_one_line_and_1(run: Callable[..., Ran], arguments: list[str], words: str) -> None:
+def test_errors_are_one_line_and_1(
+    run: Callable[..., Ran], arguments: list[str], words: str
+) -> None:
     """No traceback, a clear word."""
     ran = run(*arguments)
     assert ran.code == 1
@@ -261,14 +290,24 @@ CREATE = ["metrics", "create", "a.b"]
         ([*CREATE, "--unit", "ms"], "--lower-is-better or"),
         ([*CREATE, "--kind", "pageview"], "--url"),
         ([*CREATE, "--kind", "pageview", "--url", "/pricing"], "KIND:TEXT"),
-        ([*CREATE, "--kind", "pageview", "--url", "exact:/x", "--unit", "ms"], "only for --kind custom"),
-        ([*CREATE, "--kind", "pageview", "--url", "exact:/x", "--selector", "a"], "only for --kind click"),
+        (
+            [*CREATE, "--kind", "pageview", "--url", "exact:/x", "--unit", "ms"],
+            "only for --kind custom",
+        ),
+        (
+            [*CREATE, "--kind", "pageview", "--url", "exact:/x", "--selector", "a"],
+            "only for --kind click",
+        ),
         ([*CREATE, "--kind", "click", "--url", "exact:/x"], "--selector"),
         ([*CREATE, "--measure", "count", "--url", "exact:/x"], "only for --kind pageview"),
     ],
 )
 def test_wrong_usage_is_2(
-    run: Callable[..., Ran], api: MetricsAPI, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+    run: Callable[..., Ran],
+    api: MetricsAPI,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    words: str,
 ) -> None:
     """As everywhere; an option that would be left out without a word is refused."""
     monkeypatch.setenv("COLUMNS", "300")
@@ -283,16 +322,21 @@ def test_version(run: Callable[..., Ran]) -> None:
 
 
 def test_what_launchdarkly_leaves_out_in_silence(run: Callable[..., Ran], api: MetricsAPI) -> None:
-    """It answers 200 to fields that it does not know; the command does not claim that they were changed."""
+    """It answers 200 to fields that it does not know; the command does not claim that they were
+    changed.
+    """
     api.create(SUM)
     ran = run("metrics", "update", "cart.value", "untis=euros", "name=Value of a cart")
     assert (ran.code, api.get("cart.value").name) == (1, "Value of a cart")
     assert "untis still is None" in ran.err
-    same = run("metrics", "update", "cart.value", 'tags=["b", "a"]', "archived=false", "description=")
+    same = run(
+        "metrics", "update", "cart.value", 'tags=["b", "a"]', "archived=false", "description="
+    )
     assert (same.code, same.err.count("still")) == (0, 0)
 
 
-# -- in the shell of somebody ------------------------------------------------------------------------
+# -- in the shell of somebody
+# ------------------------------------------------------------------------
 
 NOISY = """
 import atexit, os, subprocess, threading
@@ -312,7 +356,9 @@ def f(): ...
 
 
 @pytest.fixture(name="shell")
-def _shell(ld: LocalLaunchDarkly, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def _shell(
+    ld: LocalLaunchDarkly, tmp_path: Path
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the command line in a process of its own, without a terminal."""
 
     def shell(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -330,7 +376,10 @@ def test_nothing_but_the_answer_is_on_stdout(shell: Callable[..., Any], tmp_path
     (tmp_path / "noisy.py").write_text(NOISY)
     ran = shell("plan", "noisy.py", "--json")
     assert ran.returncode == 3, ran.stderr
-    assert [change["key"] for change in json.loads(ran.stdout)["changes"]] == ["noisy.duration", "noisy.success_rate"]
+    assert [change["key"] for change in json.loads(ran.stdout)["changes"]] == [
+        "noisy.duration",
+        "noisy.success_rate",
+    ]
     for words in ("from print", "from a write", "from a child", "from an exit hook"):
         assert words in ran.stderr
     assert "from" not in shell("plan", "noisy.py").stdout
@@ -342,7 +391,8 @@ def test_threads_that_imported_code_leaves_running_are_not_waited_for(
     """A scheduler that starts on import would keep a deploy step for ever."""
     (tmp_path / "scheduler.py").write_text(
         "import threading\nimport ldinstrument as ld\n"
-        "threading.Thread(target=threading.Event().wait).start()\n@ld.track_task('planned')\ndef f(): ..."
+        "threading.Thread(target=threading.Event().wait).start()\n@ld.track_task('planned')\ndef "
+        "f(): ..."
     )
     assert shell("plan", "scheduler.py").returncode == 3
 
@@ -360,7 +410,9 @@ def test_an_import_that_takes_long_is_named(
     monkeypatch.setattr(plans, "IMPORT_SECONDS", 0.01)
     monkeypatch.setattr(plans, "say", say)
     monkeypatch.setattr(plans, "told", told, raising=False)
-    (tmp_path / "program_slow.py").write_text("from ldinstrument.cli import plans\nassert plans.told.wait(100)")
+    (tmp_path / "program_slow.py").write_text(
+        "from ldinstrument.cli import plans\nassert plans.told.wait(100)"
+    )
     assert "still importing program_slow.py; does it run" in run("plan", "program_slow.py").err
 
 
@@ -377,8 +429,12 @@ def test_a_reader_that_has_gone_is_no_failure_of_ours(shell: Callable[..., Any])
         assert "pipe" not in ran.stderr.lower()
 
 
-@pytest.mark.parametrize("arguments", [("metrics", "list"), ("metrics", "list", "--json"), ("plan", "--json")])
-def test_without_stdout_and_stdin(shell: Callable[..., Any], api: MetricsAPI, arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "arguments", [("metrics", "list"), ("metrics", "list", "--json"), ("plan", "--json")]
+)
+def test_without_stdout_and_stdin(
+    shell: Callable[..., Any], api: MetricsAPI, arguments: tuple[str, ...]
+) -> None:
     """As some daemons start their children."""
     api.create(SUM)
     command = shlex.join([*COMMAND, *arguments])
@@ -394,9 +450,14 @@ def test_without_stdout_and_stdin(shell: Callable[..., Any], api: MetricsAPI, ar
     assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
 
 
-def test_a_terminal_that_is_poor_in_letters(shell: Callable[..., Any], ld: LocalLaunchDarkly) -> None:
+def test_a_terminal_that_is_poor_in_letters(
+    shell: Callable[..., Any], ld: LocalLaunchDarkly
+) -> None:
     """ASCII, and a name with half a character in it: tables escape, JSON stays JSON."""
-    found = {"items": [{"key": "cart.value", "name": "Wärenkorb \U0001f6d2 \ud800"}], "totalCount": 1}
+    found = {
+        "items": [{"key": "cart.value", "name": "Wärenkorb \U0001f6d2 \ud800"}],
+        "totalCount": 1,
+    }
     ld.fault("/api/v2/metrics/default", status=200, times=None, body=json.dumps(found))
     for encoding in ("ascii", "utf-8"):
         env = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
@@ -449,24 +510,43 @@ def test_a_token_is_named_by_its_source_only(
 # -- metrics ---------------------------------------------------------------------------------------
 
 
-def test_metrics_create_get_list_update_rename_delete(run: Callable[..., Ran], api: MetricsAPI) -> None:
+def test_metrics_create_get_list_update_rename_delete(
+    run: Callable[..., Ran], api: MetricsAPI
+) -> None:
     """The life of a metric on the command line."""
     created = run("metrics", "create", "search.latency", "--unit", "milliseconds", "--lower-is-better",
                   "--percentile", "95", "--tag", "search", "--name", "Search latency",
                   "--analysis-unit", "user")  # fmt: skip
     assert (created.code, "created: search.latency" in created.out) == (0, True)
     shown = run("metrics", "get", "search.latency").out
-    for words in ("p95", "milliseconds", "lower", "Search latency", "never", f"{api.host.url}/projects/default"):
+    for words in (
+        "p95",
+        "milliseconds",
+        "lower",
+        "Search latency",
+        "never",
+        f"{api.host.url}/projects/default",
+    ):
         assert words in shown
     assert run("metrics", "get", "search.latency", "--json").json["percentileValue"] == 95
     listed = run("metrics", "list", "--tag", "search", "--kind", "custom", "--query", "search")
     assert "search.latency" in listed.out
     assert "p95 of" in listed.out
     assert [one["key"] for one in run("metrics", "list", "--json").json] == ["search.latency"]
-    updated = run("metrics", "update", "search.latency", "unit=seconds", "percentileValue=99", "--comment", "slower")
+    updated = run(
+        "metrics",
+        "update",
+        "search.latency",
+        "unit=seconds",
+        "percentileValue=99",
+        "--comment",
+        "slower",
+    )
     assert "percentileValue: 95 -> 99" in updated.out
     assert api.get("search.latency").percentile == 99
-    assert "'Latency of search'" in run("metrics", "rename", "search.latency", "Latency of search").out
+    assert (
+        "'Latency of search'" in run("metrics", "rename", "search.latency", "Latency of search").out
+    )
     deleted = run("metrics", "delete", "search.latency", "no.such", "--yes")
     assert (deleted.code, "deleted: search.latency" in deleted.out) == (1, True)
     assert "there is no metric no.such" in deleted.err
@@ -475,13 +555,20 @@ def test_metrics_create_get_list_update_rename_delete(run: Callable[..., Ran], a
 
 def test_metrics_create_page_views_and_clicks(run: Callable[..., Ran], api: MetricsAPI) -> None:
     """The kinds that never pass through track."""
-    assert run("metrics", "create", "pricing.seen", "--kind", "pageview", "--url", "substring:/pricing").code == 0
+    assert (
+        run(
+            "metrics", "create", "pricing.seen", "--kind", "pageview", "--url", "substring:/pricing"
+        ).code
+        == 0
+    )
     assert run("metrics", "create", "buy.clicked", "--kind", "click", "--url", "exact:https://example.org/",
                "--selector", "#buy", "--json").json["selector"] == "#buy"  # fmt: skip
     assert api.get("pricing.seen").raw["urls"] == [{"kind": "substring", "substring": "/pricing"}]
 
 
-def test_control_characters_do_not_reach_the_terminal(run: Callable[..., Ran], api: MetricsAPI) -> None:
+def test_control_characters_do_not_reach_the_terminal(
+    run: Callable[..., Ran], api: MetricsAPI
+) -> None:
     """A name in LaunchDarkly is somebody else's text."""
     api.create(Metric("odd.name", measure="count", name="red \x1b[31m [bold]x[/bold] \x07"))
     for command in (("list",), ("get", "odd.name"), ("rename", "odd.name", "\x1b[2J")):
@@ -502,7 +589,9 @@ def test_names_that_read_badly_are_remarked(run: Callable[..., Ran], app: str) -
     assert "CartMs: the key is not lower case" in planned.out
 
 
-def test_delete_asks_and_without_a_terminal_refuses(run: Callable[..., Ran], api: MetricsAPI) -> None:
+def test_delete_asks_and_without_a_terminal_refuses(
+    run: Callable[..., Ran], api: MetricsAPI
+) -> None:
     """Nothing is deleted unless somebody says so."""
     api.create(SUM)
     refused = run("metrics", "delete", "cart.value")
@@ -538,7 +627,9 @@ class Sitting:
 
 
 @pytest.mark.parametrize(("answer", "left"), [("n", 1), ("y", 0)])
-def test_delete_on_a_terminal(ld: LocalLaunchDarkly, api: MetricsAPI, answer: str, left: int) -> None:
+def test_delete_on_a_terminal(
+    ld: LocalLaunchDarkly, api: MetricsAPI, answer: str, left: int
+) -> None:
     """A real terminal, a real question, a real answer."""
     api.create(SUM)
     sitting = Sitting(ld.url, ("metrics", "delete", "cart.value"), answer)
@@ -556,9 +647,17 @@ def test_delete_on_a_terminal(ld: LocalLaunchDarkly, api: MetricsAPI, answer: st
     ],
 )
 def test_apply_update_asks_on_a_terminal(
-    ld: LocalLaunchDarkly, api: MetricsAPI, app: str, arguments: tuple[str, ...], answer: str, asked: bool, unit: str
+    ld: LocalLaunchDarkly,
+    api: MetricsAPI,
+    app: str,
+    arguments: tuple[str, ...],
+    answer: str,
+    asked: bool,
+    unit: str,
 ) -> None:
-    """After each field was shown; nothing at all is done without a yes. Programs and --yes are not asked."""
+    """After each field was shown; nothing at all is done without a yes. Programs and --yes are not
+    asked.
+    """
     api.create(replace(SUM, unit="euros"))
     sitting = Sitting(ld.url, ("apply", app, "--update", *arguments), answer)
     assert (sitting.asked, api.get("cart.value").unit) == (asked, unit), sitting.seen
@@ -569,7 +668,9 @@ def test_apply_update_asks_on_a_terminal(
 
 
 @pytest.mark.parametrize(("answer", "unit"), [("n", "dollars"), ("y", "euros")])
-def test_update_asks_when_experiments_use_it(ld: LocalLaunchDarkly, api: MetricsAPI, answer: str, unit: str) -> None:
+def test_update_asks_when_experiments_use_it(
+    ld: LocalLaunchDarkly, api: MetricsAPI, answer: str, unit: str
+) -> None:
     """And only then."""
     api.create(SUM)
     assert not Sitting(ld.url, ("metrics", "update", "cart.value", "name=Cart"), "").asked
@@ -597,8 +698,12 @@ def test_doctor(run: Callable[..., Ran], api: MetricsAPI, app: str) -> None:
 
 
 def test_what_helps_can_be_pasted(run: Callable[..., Ran], app: str) -> None:
-    """The commands that are named are for this code and project, not for the standard metrics of another."""
-    helps = run("doctor", "cart.value", "--code", app, "--project", "other", "--json").json["findings"][-1]["command"]
+    """The commands that are named are for this code and project, not for the standard metrics of
+    another.
+    """
+    helps = run("doctor", "cart.value", "--code", app, "--project", "other", "--json").json[
+        "findings"
+    ][-1]["command"]
     assert helps == f"ldinstrument apply {app} --project other"
     assert run(*helps.split()[1:]).code == 0
     listed = run("doctor", "--code", app, "--project", "other")
@@ -613,13 +718,19 @@ def test_what_helps_can_be_pasted(run: Callable[..., Ran], app: str) -> None:
 def test_doctor_without_anything(run: Callable[..., Ran], api: MetricsAPI) -> None:
     """Nobody said what the code needs: the standard metrics that exist, and how to ask for more."""
     empty = run("doctor")
-    assert (empty.code, "--code YOUR_PACKAGE" in empty.err, "broken" in empty.out) == (0, True, False)
+    assert (empty.code, "--code YOUR_PACKAGE" in empty.err, "broken" in empty.out) == (
+        0,
+        True,
+        False,
+    )
     api.create(STANDARD_METRICS[0])
     found = run("doctor", "--json")
     assert (found.code, list(found.json["metrics"])) == (1, [STANDARD_METRICS[0].key])
 
 
-def test_doctor_without_the_code_looks_at_launchdarkly_only(run: Callable[..., Ran], api: MetricsAPI) -> None:
+def test_doctor_without_the_code_looks_at_launchdarkly_only(
+    run: Callable[..., Ran], api: MetricsAPI
+) -> None:
     """It says that it has not seen the code, and claims nothing about it."""
     api.create(SUM)
     walked = run("doctor", "cart.value", "--json").json["findings"]
@@ -636,7 +747,13 @@ def test_readout_and_tail(run: Callable[..., Ran], ld: LocalLaunchDarkly, api: M
     ld.set_flag(experiment_flag("new-cart", [False, True]))
     api.create(SUM)
     client = ldclient.LDClient(
-        ldclient.Config("sdk-test", base_uri=ld.url, events_uri=ld.url, stream_uri=ld.url, diagnostic_opt_out=True)
+        ldclient.Config(
+            "sdk-test",
+            base_uri=ld.url,
+            events_uri=ld.url,
+            stream_uri=ld.url,
+            diagnostic_opt_out=True,
+        )
     )
     context = ldclient.Context.create("u-1")
     client.variation("new-cart", context, False)
@@ -656,12 +773,21 @@ def test_readout_and_tail(run: Callable[..., Ran], ld: LocalLaunchDarkly, api: M
 
 def test_tail_follows(ld: LocalLaunchDarkly) -> None:
     """Events show while it runs; Ctrl-C ends it without a traceback."""
-    environ = {**os.environ, "LDINSTRUMENT_URL": ld.url, "no_proxy": "127.0.0.1", "PYTHONUNBUFFERED": "1"}
+    environ = {
+        **os.environ,
+        "LDINSTRUMENT_URL": ld.url,
+        "no_proxy": "127.0.0.1",
+        "PYTHONUNBUFFERED": "1",
+    }
     command = [*COMMAND, "tail", "-f", "-n", "0", "--json"]
-    following = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
+    following = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ
+    )
     lines: list[str] = []
     assert following.stdout is not None
-    reader = threading.Thread(target=lambda: lines.extend(iter(following.stdout.readline, "")), daemon=True)  # type: ignore[union-attr]
+    reader = threading.Thread(
+        target=lambda: lines.extend(iter(following.stdout.readline, "")), daemon=True
+    )  # type: ignore[union-attr]
     reader.start()
     try:
         assert following.stderr is not None
@@ -669,7 +795,9 @@ def test_tail_follows(ld: LocalLaunchDarkly) -> None:
         end = time.monotonic() + 100
         while not lines and time.monotonic() < end:
             client = ldclient.LDClient(
-                ldclient.Config("sdk-test", events_uri=ld.url, use_ldd=True, diagnostic_opt_out=True)
+                ldclient.Config(
+                    "sdk-test", events_uri=ld.url, use_ldd=True, diagnostic_opt_out=True
+                )
             )
             client.track("followed", ldclient.Context.create("u"))
             client.close()
@@ -686,7 +814,9 @@ def test_tail_follows(ld: LocalLaunchDarkly) -> None:
 def test_readout_is_for_a_local_launchdarkly_only(
     run: Callable[..., Ran], ld: LocalLaunchDarkly, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Against LaunchDarkly itself: what to start instead; no request is made. The same for a proxy on this machine."""
+    """Against LaunchDarkly itself: what to start instead; no request is made. The same for a proxy
+    on this machine.
+    """
     monkeypatch.setenv("LD_API_KEY", "api-x")
     ran = run("readout", "--host", "https://launchdarkly.invalid", "--project", "p")
     assert (ran.code, "ldinstrument dev" in ran.err) == (1, True)
@@ -718,8 +848,12 @@ def test_dev_on_a_taken_port(run: Callable[..., Ran], ld: LocalLaunchDarkly) -> 
     assert (ran.code, "error: " in ran.err, "Traceback" in ran.err) == (1, True, False)
 
 
-def test_sweep(run: Callable[..., Ran], ld: LocalLaunchDarkly, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A session that nobody ended, in a file; swept once, delivered once; a store that cannot be opened is an error."""
+def test_sweep(
+    run: Callable[..., Ran], ld: LocalLaunchDarkly, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that nobody ended, in a file; swept once, delivered once; a store that cannot be
+    opened is an error.
+    """
     monkeypatch.setenv("LAUNCHDARKLY_SDK_KEY", "sdk-sweep")
     address = f"sqlite:///{tmp_path}/sessions.db"
     program = (
@@ -729,7 +863,9 @@ def test_sweep(run: Callable[..., Ran], ld: LocalLaunchDarkly, tmp_path: Path, m
         "    with ld.session(f'u-{n}', id=f's-{n}', store=store) as s: s.interaction()\n"
         "store.close()\n"
     )
-    ran = subprocess.run([sys.executable, "-c", program, address], capture_output=True, text=True, timeout=110)
+    ran = subprocess.run(
+        [sys.executable, "-c", program, address], capture_output=True, text=True, timeout=110
+    )
     assert ran.returncode == 0, ran.stderr
     time.sleep(0.5)
     first = run("sweep", address, "--idle", "0.2", "--limit", "1", "--json")
@@ -752,9 +888,12 @@ def test_sweep(run: Callable[..., Ran], ld: LocalLaunchDarkly, tmp_path: Path, m
 def test_without_typer_or_rich_it_says_what_to_install(missing: str) -> None:
     """The command to type, no traceback."""
     program = (
-        f"import sys; sys.modules[{missing!r}] = None; from ldinstrument.cli import main; sys.exit(main(['plan']))"
+        f"import sys; sys.modules[{missing!r}] = None; "
+        "from ldinstrument.cli import main; sys.exit(main(['plan']))"
     )
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=110)
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=110
+    )
     assert ran.returncode == 1
     assert "pip install 'ldinstrument[cli]'" in ran.stderr
     assert "Traceback" not in ran.stderr
@@ -769,7 +908,9 @@ def test_every_command_has_help_and_is_in_the_docs(run: Callable[..., Ran]) -> N
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     root: Any = typer.main.get_command(app)
     commands = {name: command for name, command in root.commands.items() if name != "metrics"}
-    commands |= {f"metrics {name}": command for name, command in root.commands["metrics"].commands.items()}
+    commands |= {
+        f"metrics {name}": command for name, command in root.commands["metrics"].commands.items()
+    }
     assert len(commands) >= 13
     for name, command in commands.items():
         assert f"ldinstrument {name}" in page, name

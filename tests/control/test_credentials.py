@@ -16,7 +16,14 @@ from typing import Any
 import pytest
 
 from ldinstrument.errors import CredentialsError
-from ldinstrument.rest.credentials import HOSTS, Host, Token, find_api_host, find_api_token, find_project
+from ldinstrument.rest.credentials import (
+    HOSTS,
+    Host,
+    Token,
+    find_api_host,
+    find_api_token,
+    find_project,
+)
 
 US = Host(HOSTS["us"], "test")
 
@@ -52,7 +59,9 @@ def test_the_order_is_the_seeds(tmp_path: Path) -> None:
         find_api_token(environ=environ, config_file=path, prompt=False)
 
 
-def test_the_default_file_is_in_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_default_file_is_in_the_home_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """`~/.claude/config.json`, looked up when asked."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".claude").mkdir()
@@ -78,7 +87,8 @@ def test_a_local_launchdarkly_gets_no_real_token(tmp_path: Path) -> None:
     assert find_api_token("api-x", host=host).reveal() == "api-x"
 
 
-# -- what can be wrong -------------------------------------------------------------------------------
+# -- what can be wrong
+# -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -92,7 +102,9 @@ def test_a_local_launchdarkly_gets_no_real_token(tmp_path: Path) -> None:
         (claude("sdk-secret-123"), "an SDK key"),
     ],
 )
-def test_a_file_that_is_wrong_is_a_remark_and_the_next_source_is_used(tmp_path: Path, content: Any, words: str) -> None:
+def test_a_file_that_is_wrong_is_a_remark_and_the_next_source_is_used(
+    tmp_path: Path, content: Any, words: str
+) -> None:
     """Broken JSON, empty values and SDK keys: said, then the environment."""
     path = config(tmp_path, content)
     found = find_api_token(environ={"LD_API_KEY": "api-1"}, config_file=path)
@@ -103,10 +115,17 @@ def test_a_file_that_is_wrong_is_a_remark_and_the_next_source_is_used(tmp_path: 
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"mcpServers": []}', '{"mcpServers": {"launchdarkly": null}}'])
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"mcpServers": []}', '{"mcpServers": {"launchdarkly": null}}']
+)
 def test_a_file_without_the_entry_is_nothing_wrong(tmp_path: Path, content: str) -> None:
     """People have other things in there."""
-    assert find_api_token(environ={"LD_API_KEY": "api-1"}, config_file=config(tmp_path, content)).remarks == ()
+    assert (
+        find_api_token(
+            environ={"LD_API_KEY": "api-1"}, config_file=config(tmp_path, content)
+        ).remarks
+        == ()
+    )
 
 
 def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
@@ -165,7 +184,8 @@ def test_variables_that_are_wrong_are_all_named(tmp_path: Path) -> None:
     assert "secret" not in str(caught.value)
 
 
-# -- it does not show --------------------------------------------------------------------------------
+# -- it does not show
+# --------------------------------------------------------------------------------
 
 
 def test_a_token_does_not_show_itself() -> None:
@@ -183,7 +203,9 @@ def test_a_token_does_not_show_itself() -> None:
 
 
 def test_the_prompt_does_not_echo(tmp_path: Path) -> None:
-    """On a real terminal: the question appears, what is typed does not; and without a terminal nobody is asked."""
+    """On a real terminal: the question appears, what is typed does not; and without a terminal
+    nobody is asked.
+    """
     program = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from ldinstrument.rest.credentials import find_api_token\n"
@@ -209,7 +231,9 @@ def test_the_prompt_does_not_echo(tmp_path: Path) -> None:
     assert b"typed-secret" not in seen
 
 
-def test_a_prompt_that_would_show_what_is_typed_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prompt_that_would_show_what_is_typed_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where echo cannot be switched off, getpass warns and goes on; a token is not worth that."""
 
     def shown(*_: Any, **__: Any) -> str:
@@ -223,16 +247,26 @@ def test_a_prompt_that_would_show_what_is_typed_is_none(tmp_path: Path, monkeypa
             find_api_token(environ={}, config_file=tmp_path / "none", prompt=True)
 
 
-# -- the host ----------------------------------------------------------------------------------------
+# -- the host
+# ----------------------------------------------------------------------------------------
 
 
 def test_hosts_in_their_order() -> None:
     """Explicit, LAUNCHDARKLY_API_HOST, LDINSTRUMENT_URL, LaunchDarkly in the US."""
-    environ = {"LAUNCHDARKLY_API_HOST": "app.eu.launchdarkly.com", "LDINSTRUMENT_URL": "http://localhost:8030/"}
-    assert find_api_host("federal", environ=environ) == Host("https://app.launchdarkly.us", "base_uri (--host)")
-    assert find_api_host(environ=environ) == Host("https://app.eu.launchdarkly.com", "LAUNCHDARKLY_API_HOST")
+    environ = {
+        "LAUNCHDARKLY_API_HOST": "app.eu.launchdarkly.com",
+        "LDINSTRUMENT_URL": "http://localhost:8030/",
+    }
+    assert find_api_host("federal", environ=environ) == Host(
+        "https://app.launchdarkly.us", "base_uri (--host)"
+    )
+    assert find_api_host(environ=environ) == Host(
+        "https://app.eu.launchdarkly.com", "LAUNCHDARKLY_API_HOST"
+    )
     del environ["LAUNCHDARKLY_API_HOST"]
-    assert find_api_host(environ=environ) == Host("http://localhost:8030", "LDINSTRUMENT_URL", local=True)
+    assert find_api_host(environ=environ) == Host(
+        "http://localhost:8030", "LDINSTRUMENT_URL", local=True
+    )
     assert find_api_host(environ={}) == Host("https://app.launchdarkly.com", "LaunchDarkly (US)")
     assert find_api_host("EU", environ={}).url == "https://app.eu.launchdarkly.com"
     assert find_api_host("http://[::1]:8030", environ={}).local
@@ -275,7 +309,8 @@ def test_hosts_that_cannot_be_used(value: str) -> None:
     assert "u:p" not in str(caught.value)
 
 
-# -- the project -------------------------------------------------------------------------------------
+# -- the project
+# -------------------------------------------------------------------------------------
 
 
 def test_projects_in_their_order() -> None:

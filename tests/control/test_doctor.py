@@ -1,4 +1,6 @@
-"""Why is my metric empty: each broken link is found, is the last one, and comes with a reason and a command."""
+"""Why is my metric empty: each broken link is found, is the last one, and comes with a reason and a
+command.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from ldinstrument.doctor import Finding, access, examine, examine_all
 from ldinstrument.metrics.metric import Metric
 from ldinstrument.rest import MetricsAPI
 
-VALUE = Metric("cart.value", unit="dollars", success_criteria="HigherThanBaseline", aggregation="sum")
+VALUE = Metric(
+    "cart.value", unit="dollars", success_criteria="HigherThanBaseline", aggregation="sum"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +32,13 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 def send(ld: LocalLaunchDarkly, *events: tuple[str, Any, Any], exposed: Any = None) -> None:
     """Real traffic by the real SDK: an evaluation, then events of (key, context, value)."""
     client = ldclient.LDClient(
-        ldclient.Config("sdk-test", base_uri=ld.url, events_uri=ld.url, stream_uri=ld.url, diagnostic_opt_out=True)
+        ldclient.Config(
+            "sdk-test",
+            base_uri=ld.url,
+            events_uri=ld.url,
+            stream_uri=ld.url,
+            diagnostic_opt_out=True,
+        )
     )
     if exposed is not None:
         client.variation("new-cart", exposed, False)
@@ -58,25 +68,34 @@ def statuses(findings: list[Finding]) -> dict[str, str]:
     return {finding.check: finding.status for finding in findings}
 
 
-# -- access ------------------------------------------------------------------------------------------
+# -- access
+# ------------------------------------------------------------------------------------------
 
 
 def test_a_refused_token_ends_the_walk(token: str) -> None:
     """401: what to make, and which source it came from is known."""
-    with LocalLaunchDarkly(tokens=["other"]) as ld, MetricsAPI("default", token=token, base_uri=ld.url) as api:
+    with (
+        LocalLaunchDarkly(tokens=["other"]) as ld,
+        MetricsAPI("default", token=token, base_uri=ld.url) as api,
+    ):
         finding = broken(examine("a.b", api, []))
     assert (finding.check, "LAUNCHDARKLY_ACCESS_TOKEN" in finding.command) == ("token", True)
 
 
 def test_an_unknown_project_ends_the_walk(token: str) -> None:
     """404 for the project."""
-    with LocalLaunchDarkly(projects=["default"]) as ld, MetricsAPI("nope", token=token, base_uri=ld.url) as api:
+    with (
+        LocalLaunchDarkly(projects=["default"]) as ld,
+        MetricsAPI("nope", token=token, base_uri=ld.url) as api,
+    ):
         assert broken(examine("a.b", api, [])).check == "project"
 
 
 def test_a_server_that_is_down_ends_the_walk(token: str) -> None:
     """No answer at all."""
-    with MetricsAPI("p", token=token, base_uri="http://127.0.0.1:9", budget=5, sleep=lambda _: None) as api:
+    with MetricsAPI(
+        "p", token=token, base_uri="http://127.0.0.1:9", budget=5, sleep=lambda _: None
+    ) as api:
         assert "did not answer" in broken(access(api)).what
 
 
@@ -93,7 +112,8 @@ def test_disabled_is_said(api: MetricsAPI, monkeypatch: pytest.MonkeyPatch) -> N
     assert statuses(access(api))["environment"] == "warning"
 
 
-# -- existence and definition ------------------------------------------------------------------------
+# -- existence and definition
+# ------------------------------------------------------------------------
 
 
 def test_missing_in_launchdarkly(api: MetricsAPI) -> None:
@@ -115,7 +135,10 @@ def test_archived(api: MetricsAPI) -> None:
     api.create(VALUE)
     api.update(VALUE.key, {"archived": True})
     finding = broken(examine(VALUE.key, api, [VALUE]))
-    assert (finding.check, finding.command) == ("archived", "ldinstrument metrics update cart.value archived=false")
+    assert (finding.check, finding.command) == (
+        "archived",
+        "ldinstrument metrics update cart.value archived=false",
+    )
 
 
 def test_another_kind(api: MetricsAPI) -> None:
@@ -128,7 +151,11 @@ def test_another_kind(api: MetricsAPI) -> None:
 
 @pytest.mark.parametrize(
     ("change", "status"),
-    [({"unit": "euros"}, "warning"), ({"isNumeric": False}, "broken"), ({"eventKey": "x"}, "broken")],
+    [
+        ({"unit": "euros"}, "warning"),
+        ({"isNumeric": False}, "broken"),
+        ({"eventKey": "x"}, "broken"),
+    ],
 )
 def test_a_definition_that_differs(api: MetricsAPI, change: dict[str, Any], status: str) -> None:
     """Another unit makes it wrong, another event key makes it empty."""
@@ -154,8 +181,13 @@ def test_an_event_key_that_differs_only_by_case(api: MetricsAPI) -> None:
 
 def test_a_numeric_metric_on_an_event_without_numbers(api: MetricsAPI) -> None:
     """The code declares the event as an occurrence; and a value of 0 counts as an occurrence."""
-    api.create(Metric("by.hand", unit="x", success_criteria="HigherThanBaseline", event_key="signup.done"))
-    assert broken(examine("by.hand", api, [Metric("signup.done", measure="occurrence")])).check == "numbers"
+    api.create(
+        Metric("by.hand", unit="x", success_criteria="HigherThanBaseline", event_key="signup.done")
+    )
+    assert (
+        broken(examine("by.hand", api, [Metric("signup.done", measure="occurrence")])).check
+        == "numbers"
+    )
     api.create(Metric("by.hand2", measure="occurrence", event_key="cart.value"))
     assert statuses(examine("by.hand2", api, [VALUE]))["numbers"] == "warning"
 
@@ -164,20 +196,26 @@ def test_an_analysis_unit_that_is_not_available(ld: LocalLaunchDarkly, api: Metr
     """Taken away after the metric was made."""
     api.create(Metric("req.count", measure="count", analysis_units=("request",)))
     settings = json.dumps({"randomizationUnits": [{"randomizationUnit": "user", "default": True}]})
-    ld.fault("/api/v2/projects/default/experimentation-settings", status=200, body=settings, times=None)
+    ld.fault(
+        "/api/v2/projects/default/experimentation-settings", status=200, body=settings, times=None
+    )
     finding = broken(examine("req.count", api, []))
     assert (finding.check, "request is not available" in finding.what) == ("analysis unit", True)
     api.create(Metric("both.count", measure="count", analysis_units=("request", "user")))
     assert statuses(examine("both.count", api, []))["analysis unit"] == "warning"
 
 
-def test_zero_fill_on_a_latency_and_percentiles(ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric) -> None:
+def test_zero_fill_on_a_latency_and_percentiles(
+    ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric
+) -> None:
     """Both pitfalls are warnings with the command that mends them."""
     api.create(latency)
     api.update(latency.key, {"eventDefault/disabled": False})
     walked = examine(latency.key, api, [])
     assert statuses(walked)["zero-fill"] == "warning"
-    assert "ldinstrument metrics update checkout.latency eventDefault/disabled=true" in [one.command for one in walked]
+    assert "ldinstrument metrics update checkout.latency eventDefault/disabled=true" in [
+        one.command for one in walked
+    ]
     api.create(Metric("p.lat", unit="ms", success_criteria="LowerThanBaseline", percentile=95))
     percentile = next(one for one in examine("p.lat", api, []) if one.check == "percentile")
     assert "CUPED" in percentile.why
@@ -187,7 +225,8 @@ def test_zero_fill_on_a_latency_and_percentiles(ld: LocalLaunchDarkly, api: Metr
     assert broken(examine("p.lat", api, [])).check == "percentile"
 
 
-# -- what arrived ------------------------------------------------------------------------------------
+# -- what arrived
+# ------------------------------------------------------------------------------------
 
 
 def test_never_received(api: MetricsAPI) -> None:
@@ -210,7 +249,11 @@ def test_received_under_another_case(ld: LocalLaunchDarkly, api: MetricsAPI) -> 
 def test_long_ago(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
     """An event that stopped coming is a warning."""
     api.create(VALUE)
-    body = {**api.get(VALUE.key).raw, "lastSeen": int((time.time() - 30 * 86400) * 1000), "experiments": []}
+    body = {
+        **api.get(VALUE.key).raw,
+        "lastSeen": int((time.time() - 30 * 86400) * 1000),
+        "experiments": [],
+    }
     ld.fault("/api/v2/metrics/default/cart.value", status=200, body=json.dumps(body), times=None)
     ld.fault("/dev/health", status=404, times=None)
     walked = examine(VALUE.key, api, [VALUE])
@@ -247,12 +290,20 @@ def test_never_exposed_and_all_well(ld: LocalLaunchDarkly, api: MetricsAPI) -> N
 
 
 def test_a_context_that_is_made_anew_in_each_call(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
-    """A random key per event, while others are exposed: nothing ever matches, and the walk says why."""
+    """A random key per event, while others are exposed: nothing ever matches, and the walk says
+    why.
+    """
     ld.set_flag(experiment_flag("new-cart", [False, True]))
     api.create(VALUE)
-    send(ld, *(("cart.value", user(f"random-{number}"), 1.0) for number in range(6)), exposed=user("u-1"))
+    send(
+        ld,
+        *(("cart.value", user(f"random-{number}"), 1.0) for number in range(6)),
+        exposed=user("u-1"),
+    )
     finding = broken(examine(VALUE.key, api, [VALUE]))
-    assert "1 other units were exposed; each event came with a context key of its own" in finding.what
+    assert (
+        "1 other units were exposed; each event came with a context key of its own" in finding.what
+    )
     assert "made anew in each call" in finding.command
     ld.reset()
     ld.set_flag(experiment_flag("new-cart", [False, True]))
@@ -262,9 +313,14 @@ def test_a_context_that_is_made_anew_in_each_call(ld: LocalLaunchDarkly, api: Me
 
 
 def test_payloads_that_were_refused(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
-    """A program that tracks NaN by itself, and one that sends with no key: each event in those payloads is lost."""
+    """A program that tracks NaN by itself, and one that sends with no key: each event in those
+    payloads is lost.
+    """
     assert [one.check for one in access(api)] == ["token", "project"]
-    for key, body in (("sdk-x", b'[{"kind": "custom", "key": "a", "metricValue": NaN}]'), ("", b"[]")):
+    for key, body in (
+        ("sdk-x", b'[{"kind": "custom", "key": "a", "metricValue": NaN}]'),
+        ("", b"[]"),
+    ):
         requests.post(f"{ld.url}/bulk", data=body, headers={"Authorization": key}, timeout=60)
     told = [(one.status, one.what) for one in access(api) if one.check == "payloads"]
     assert told == [
@@ -273,7 +329,8 @@ def test_payloads_that_were_refused(ld: LocalLaunchDarkly, api: MetricsAPI) -> N
     ]
 
 
-# -- who uses it -------------------------------------------------------------------------------------
+# -- who uses it
+# -------------------------------------------------------------------------------------
 
 RUNNING = {"status": "running", "randomizationUnit": "user", "flags": {"new-cart": {}},
            "metrics": [{"key": "cart.value", "_versionId": "v2"}]}  # fmt: skip
@@ -281,7 +338,9 @@ RUNNING = {"status": "running", "randomizationUnit": "user", "flags": {"new-cart
 
 @pytest.fixture(name="far")
 def _far(ld: LocalLaunchDarkly, api: MetricsAPI) -> Any:
-    """A LaunchDarkly that has received the event, and answers for one experiment as the real one does."""
+    """A LaunchDarkly that has received the event, and answers for one experiment as the real one
+    does.
+    """
     api.create(VALUE)
     raw = api.get(VALUE.key).raw
 
@@ -304,10 +363,15 @@ def _far(ld: LocalLaunchDarkly, api: MetricsAPI) -> Any:
 
 
 def test_an_experiment_that_randomizes_by_something_else(far: Any) -> None:
-    """The metric is analysed by user, the experiment randomizes by request, or names another unit for the metric."""
+    """The metric is analysed by user, the experiment randomizes by request, or names another unit
+    for the metric.
+    """
     finding = broken(far({"randomizationUnit": "request"}))
     assert "Exp randomizes by 'request'" in finding.what
-    named = {**RUNNING, "metrics": [{"key": "cart.value", "_versionId": "v2", "analysisUnit": "organization"}]}
+    named = {
+        **RUNNING,
+        "metrics": [{"key": "cart.value", "_versionId": "v2", "analysisUnit": "organization"}],
+    }
     assert "Exp analyses it by 'organization'" in broken(far(named)).what
     other = {**RUNNING, "randomizationUnit": "request",
              "metrics": [{"key": "cart.value", "_versionId": "v2", "analysisUnit": "user"}]}  # fmt: skip
@@ -317,7 +381,10 @@ def test_an_experiment_that_randomizes_by_something_else(far: Any) -> None:
 def test_experiments_that_do_not_run(far: Any) -> None:
     """Not started, or stopped: the numbers stand still."""
     finding = last(far({**RUNNING, "status": "not_started"}))
-    assert (finding.status, finding.what) == ("warning", "none of its experiments is running: Exp has not started")
+    assert (finding.status, finding.what) == (
+        "warning",
+        "none of its experiments is running: Exp has not started",
+    )
 
 
 def test_a_running_iteration_without_the_metric(far: Any) -> None:
@@ -340,16 +407,25 @@ def test_a_running_iteration_with_an_older_version(far: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("days", "status", "words"), [(0.01, "ok", "minutes ago"), (30, "broken", "30 days ago"), (None, "broken", "never")]
+    ("days", "status", "words"),
+    [(0.01, "ok", "minutes ago"), (30, "broken", "30 days ago"), (None, "broken", "never")],
 )
-def test_when_the_flag_of_an_experiment_was_evaluated(far: Any, days: float | None, status: str, words: str) -> None:
-    """What LaunchDarkly knows about exposures: whether anybody evaluates the flag, in this environment."""
+def test_when_the_flag_of_an_experiment_was_evaluated(
+    far: Any, days: float | None, status: str, words: str
+) -> None:
+    """What LaunchDarkly knows about exposures: whether anybody evaluates the flag, in this
+    environment.
+    """
     found: dict[str, Any] = {"name": "active"}
     if days is not None:
         moment = datetime.fromtimestamp(time.time() - days * 86_400, timezone.utc)
         found["lastRequested"] = f"{moment:%Y-%m-%dT%H:%M:%S}.123456789Z"
     finding = next(one for one in far(RUNNING, found) if one.check == "exposure")
-    assert (finding.status, words in finding.what, "production" in finding.what) == (status, True, True)
+    assert (finding.status, words in finding.what, "production" in finding.what) == (
+        status,
+        True,
+        True,
+    )
 
 
 def test_what_the_token_may_not_read_is_unknown(far: Any) -> None:
@@ -363,10 +439,14 @@ def test_what_the_token_may_not_read_is_unknown(far: Any) -> None:
 def test_guarded_rollouts_use_metrics_too(far: Any) -> None:
     """Then no experiment is missed."""
     walked = far(experiments=[], experimentCount=0, guardedRolloutCount=2)
-    assert next(one for one in walked if one.check == "experiments").what.endswith("2 guarded rollouts do")
+    assert next(one for one in walked if one.check == "experiments").what.endswith(
+        "2 guarded rollouts do"
+    )
 
 
-def test_the_experiments_api_is_asked_as_beta_when_it_must_be(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
+def test_the_experiments_api_is_asked_as_beta_when_it_must_be(
+    ld: LocalLaunchDarkly, api: MetricsAPI
+) -> None:
     """LaunchDarkly documents it as beta, where every other version is 403."""
 
     def old(method: str, path: str, headers: Any, body: bytes) -> bool:
@@ -402,7 +482,9 @@ def test_all_metrics_at_once(ld: LocalLaunchDarkly, api: MetricsAPI, latency: Me
 
 
 def test_what_this_process_complained_about(api: MetricsAPI) -> None:
-    """Inside the program, the ledger's warnings about this event are part of the walk; others' are not."""
+    """Inside the program, the ledger's warnings about this event are part of the walk; others' are
+    not.
+    """
     api.create(VALUE)
     warn_once("not_a_number", "cart.value", "x")
     warn_once("bad_data", "cart.value data['when']", "x")

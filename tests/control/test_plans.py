@@ -1,4 +1,6 @@
-"""Plan, apply and bootstrap against the local LaunchDarkly: what is created, what is refused, what is never touched."""
+"""Plan, apply and bootstrap against the local LaunchDarkly: what is created, what is refused, what
+is never touched.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +36,13 @@ def by_key(found: Any) -> dict[str, Any]:
     return {change.metric.key: change for change in found.changes}
 
 
-# -- plan --------------------------------------------------------------------------------------------
+# -- plan
+# --------------------------------------------------------------------------------------------
 
 
-def test_plan_tells_create_unchanged_drift_and_unmanaged_apart(api: MetricsAPI, latency: Metric) -> None:
+def test_plan_tells_create_unchanged_drift_and_unmanaged_apart(
+    api: MetricsAPI, latency: Metric
+) -> None:
     """One of each; nothing is changed by looking."""
     wanted = Catalog([latency, SUM, ONCE])
     api.create(SUM)
@@ -49,7 +54,11 @@ def test_plan_tells_create_unchanged_drift_and_unmanaged_apart(api: MetricsAPI, 
     }  # fmt: skip
     assert [one.key for one in made.unmanaged or ()] == ["stray.metric"]
     (difference,) = made.drift[0].differences
-    assert (difference.field, difference.wanted, difference.found) == ("unitAggregationType", "average", "sum")
+    assert (difference.field, difference.wanted, difference.found) == (
+        "unitAggregationType",
+        "average",
+        "sum",
+    )
     assert made.changes[0].place.startswith(str(Path(__file__)))
     assert api.find("checkout.latency") is None
     json.dumps(made.to_json())
@@ -65,7 +74,9 @@ def test_plan_tells_create_unchanged_drift_and_unmanaged_apart(api: MetricsAPI, 
         ({"analysisUnits": ["request"]}, None), ({"name": "Renamed"}, None), ({"description": "by hand"}, None),
     ],
 )  # fmt: skip
-def test_each_field_that_drifts_is_named(api: MetricsAPI, change: dict[str, Any], field: str | None) -> None:
+def test_each_field_that_drifts_is_named(
+    api: MetricsAPI, change: dict[str, Any], field: str | None
+) -> None:
     """Semantics are drift; names and what the code leaves open are not."""
     api.create(SUM)
     api.update(SUM.key, change)
@@ -76,12 +87,31 @@ def test_each_field_that_drifts_is_named(api: MetricsAPI, change: dict[str, Any]
 
 def test_percentile_and_analysis_units_drift(api: MetricsAPI) -> None:
     """Declared analysis units and percentiles are compared; the order of units is nothing."""
-    api.create(Metric("a.lat", unit="ms", success_criteria="LowerThanBaseline", analysis_units=("user", "request")))
-    same = Metric("a.lat", unit="ms", success_criteria="LowerThanBaseline", analysis_units=("request", "user"))
-    other = Metric("a.lat", unit="ms", success_criteria="LowerThanBaseline", analysis_units=("user",), percentile=95)
+    api.create(
+        Metric(
+            "a.lat",
+            unit="ms",
+            success_criteria="LowerThanBaseline",
+            analysis_units=("user", "request"),
+        )
+    )
+    same = Metric(
+        "a.lat", unit="ms", success_criteria="LowerThanBaseline", analysis_units=("request", "user")
+    )
+    other = Metric(
+        "a.lat",
+        unit="ms",
+        success_criteria="LowerThanBaseline",
+        analysis_units=("user",),
+        percentile=95,
+    )
     assert plan([same], api).changes[0].action == "unchanged"
     drifted = plan([other], api).changes[0]
-    assert [one.field for one in drifted.differences] == ["analysisType", "percentileValue", "analysisUnits"]
+    assert [one.field for one in drifted.differences] == [
+        "analysisType",
+        "percentileValue",
+        "analysisUnits",
+    ]
 
 
 def test_labels_alone_are_no_drift(api: MetricsAPI) -> None:
@@ -95,7 +125,9 @@ def test_labels_alone_are_no_drift(api: MetricsAPI) -> None:
 
 
 @pytest.mark.parametrize("unit", ["seconds", "s", "calls"])
-def test_another_unit_of_time_is_an_error_and_nothing_is_applied(api: MetricsAPI, unit: str) -> None:
+def test_another_unit_of_time_is_an_error_and_nothing_is_applied(
+    api: MetricsAPI, unit: str
+) -> None:
     """An existing session.duration in seconds would be mixed with our milliseconds."""
     api.create(Metric("session.duration", unit=unit, success_criteria="LowerThanBaseline"))
     made = plan([*STANDARD_METRICS], api)
@@ -132,7 +164,8 @@ def test_a_finer_metric_on_the_same_event_is_pointed_out(api: MetricsAPI) -> Non
     assert plan([SUM], api).finer == ()
 
 
-# -- apply -------------------------------------------------------------------------------------------
+# -- apply
+# -------------------------------------------------------------------------------------------
 
 
 def test_apply_creates_and_leaves_the_rest_alone(api: MetricsAPI, latency: Metric) -> None:
@@ -159,11 +192,16 @@ def test_apply_with_update_patches_field_by_field(api: MetricsAPI) -> None:
 def test_a_percentile_can_be_added_and_taken_away(api: MetricsAPI, latency: Metric) -> None:
     """Mean to percentile and back, by patches."""
     api.create(latency)
-    p95 = Metric(latency.key, unit="milliseconds", success_criteria="LowerThanBaseline", percentile=95)
+    p95 = Metric(
+        latency.key, unit="milliseconds", success_criteria="LowerThanBaseline", percentile=95
+    )
     apply(plan([p95], api), api, update=True)
     assert api.get(latency.key).percentile == 95
     apply(plan([latency], api), api, update=True)
-    assert (api.get(latency.key).percentile, api.get(latency.key).raw["analysisType"]) == (None, "mean")
+    assert (api.get(latency.key).percentile, api.get(latency.key).raw["analysisType"]) == (
+        None,
+        "mean",
+    )
 
 
 def test_missing_analysis_units_are_an_error_with_the_way_out(api: MetricsAPI) -> None:
@@ -183,22 +221,34 @@ def test_missing_analysis_units_are_an_error_with_the_way_out(api: MetricsAPI) -
 def test_context_kinds_are_not_created_for_a_plan_in_error(api: MetricsAPI) -> None:
     """Nothing is applied means nothing at all."""
     api.create(Metric("session.duration", unit="seconds", success_criteria="LowerThanBaseline"))
-    made = plan([*STANDARD_METRICS, Metric("org.seats", measure="count", analysis_units=("organization",))], api)
+    made = plan(
+        [*STANDARD_METRICS, Metric("org.seats", measure="count", analysis_units=("organization",))],
+        api,
+    )
     assert len(made.errors) == 2
     with pytest.raises(PlanError, match="seconds"):
         apply(made, api, create_context_kinds=True)
     assert "organization" not in api.context_kinds()
 
 
-def test_one_refusal_does_not_keep_the_others(ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric) -> None:
+def test_one_refusal_does_not_keep_the_others(
+    ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric
+) -> None:
     """A metric that LaunchDarkly refuses is reported; the rest is created."""
-    ld.fault("/api/v2/metrics/default", method="POST", status=400, body='{"code": "invalid_request", "message": "odd"}')
+    ld.fault(
+        "/api/v2/metrics/default",
+        method="POST",
+        status=400,
+        body='{"code": "invalid_request", "message": "odd"}',
+    )
     done = apply(plan([latency, SUM, ONCE], api), api)
     assert [change.result for change in done.changes] == ["failed", "created", "created"]
     assert "odd" in str(done.failed[0].failure)
 
 
-def test_a_hopeless_refusal_ends_it(ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric) -> None:
+def test_a_hopeless_refusal_ends_it(
+    ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric
+) -> None:
     """After 403 for one, nobody asks for the next twenty."""
     fault = ld.fault("/api/v2/metrics/default", method="POST", status=403, times=None)
     done = apply(plan([latency, SUM, ONCE], api), api)
@@ -215,13 +265,24 @@ def test_created_by_another_in_between(
     with MetricsAPI("default", token=token, base_uri=ld.url) as other:
         other.create(latency)
         other.create(Metric(SUM.key, measure="count"))
-    ld.fault("/api/v2/metrics/default", method="POST", status=status, times=2, body='{"message": "already exists"}')
+    ld.fault(
+        "/api/v2/metrics/default",
+        method="POST",
+        status=status,
+        times=2,
+        body='{"message": "already exists"}',
+    )
     done = by_key(apply(made, api))
-    assert (done[latency.key].result, done[latency.key].action) == ("created by another", "unchanged")
+    assert (done[latency.key].result, done[latency.key].action) == (
+        "created by another",
+        "unchanged",
+    )
     assert (done[SUM.key].result, done[SUM.key].action) == ("created by another", "drift")
 
 
-def test_processes_that_start_together_share_the_work(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
+def test_processes_that_start_together_share_the_work(
+    ld: LocalLaunchDarkly, api: MetricsAPI
+) -> None:
     """Who finds one metric created looks once for all the others, instead of trying each."""
     wanted = [Metric(f"shared.m{number:03}", measure="count") for number in range(30)]
     made = plan(wanted, api)
@@ -231,13 +292,17 @@ def test_processes_that_start_together_share_the_work(ld: LocalLaunchDarkly, api
     posts: list[str] = []
     ld.fault("*", status=500, times=None, when=lambda m, path, h, b: bool(posts.append(m)))
     done = by_key(apply(made, api))
-    assert [change.result for change in done.values()] == ["created by another"] * 25 + ["created"] * 5
+    assert [change.result for change in done.values()] == ["created by another"] * 25 + [
+        "created"
+    ] * 5
     assert [key for key, change in done.items() if change.action == "drift"] == ["shared.m020"]
     # One refusal, the look behind it, one list, and those that nobody had created.
     assert posts == ["POST", "GET", "GET", *["POST"] * 5]
 
 
-def test_created_by_another_with_another_unit(ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric) -> None:
+def test_created_by_another_with_another_unit(
+    ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric
+) -> None:
     """An older program, at the same moment, with seconds: an error, as plan would have said."""
     made = plan([latency], api)
     api.create(Metric(latency.key, unit="seconds", success_criteria="LowerThanBaseline"))
@@ -256,9 +321,13 @@ def test_what_launchdarkly_accepts_and_leaves_out_is_still_different(
     ld.fault("/api/v2/metrics/default", method="POST", status=201, body=json.dumps(other))
     (created,) = apply(plan([latency], api), api).not_taken
     assert created.result == "created"
-    assert [(one.field, one.found) for one in created.differences] == [("unitAggregationType", "sum")]
+    assert [(one.field, one.found) for one in created.differences] == [
+        ("unitAggregationType", "sum")
+    ]
     api.create(replace(latency, aggregation="sum"))
-    ld.fault(f"/api/v2/metrics/default/{latency.key}", method="PATCH", status=200, body=json.dumps(other))
+    ld.fault(
+        f"/api/v2/metrics/default/{latency.key}", method="PATCH", status=200, body=json.dumps(other)
+    )
     done = apply(plan([latency], api), api, update=True)
     assert [change.result for change in done.not_taken] == ["not taken"]
     assert done.failed == ()
@@ -269,23 +338,38 @@ def test_a_409_behind_which_there_is_nothing_is_tried_again(
     ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric
 ) -> None:
     """LaunchDarkly's optimistic lock error: try again later."""
-    ld.fault("/api/v2/metrics/default", method="POST", status=409, body='{"code": "optimistic_locking_error"}')
+    ld.fault(
+        "/api/v2/metrics/default",
+        method="POST",
+        status=409,
+        body='{"code": "optimistic_locking_error"}',
+    )
     assert apply(plan([latency], api), api).changes[0].result == "created"
 
 
-# -- bootstrap ---------------------------------------------------------------------------------------
+# -- bootstrap
+# ---------------------------------------------------------------------------------------
 
 
-def test_bootstrap_is_idempotent_and_cheap(ld: LocalLaunchDarkly, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bootstrap_is_idempotent_and_cheap(
+    ld: LocalLaunchDarkly, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The default catalog, created once; the second time one call says that all is there."""
     monkeypatch.setenv("LDINSTRUMENT_URL", ld.url)
     catalog.add(SUM)
     first = bootstrap()
     assert first is not None
     assert {change.result for change in first.changes} == {"created"}
-    assert {change.metric.key for change in first.changes} >= {metric.key for metric in (*STANDARD_METRICS, SUM)}
+    assert {change.metric.key for change in first.changes} >= {
+        metric.key for metric in (*STANDARD_METRICS, SUM)
+    }
     calls: list[str] = []
-    ld.fault("*", times=None, status=500, when=lambda method, path, h, b: bool(calls.append(f"{method} {path}")))
+    ld.fault(
+        "*",
+        times=None,
+        status=500,
+        when=lambda method, path, h, b: bool(calls.append(f"{method} {path}")),
+    )
     second = bootstrap("default")
     assert second is not None
     assert {change.action for change in second.changes} == {"unchanged"}
@@ -304,7 +388,9 @@ def test_many_events_are_asked_for_in_few_calls(ld: LocalLaunchDarkly, api: Metr
     assert asked == ["/api/v2/metrics/default"] * 3
 
 
-def test_a_first_start_looks_at_a_small_project_as_a_whole(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
+def test_a_first_start_looks_at_a_small_project_as_a_whole(
+    ld: LocalLaunchDarkly, api: MetricsAPI
+) -> None:
     """And asks for each metric by its key only where that takes fewer calls."""
     wanted = [Metric(f"first.m{number:03}", measure="count") for number in range(4)]
     api.create(Metric("first.m003", measure="count", event_key="under.another.event"))
@@ -325,8 +411,12 @@ def test_a_first_start_looks_at_a_small_project_as_a_whole(ld: LocalLaunchDarkly
     assert asked == ["default", "default", *(metric.key for metric in wanted)]
 
 
-def test_bootstrap_begins_anywhere(ld: LocalLaunchDarkly, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that processes which start together share the work; what it says is in the order of the catalog."""
+def test_bootstrap_begins_anywhere(
+    ld: LocalLaunchDarkly, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that processes which start together share the work; what it says is in the order of the
+    catalog.
+    """
     monkeypatch.setattr(random, "shuffle", list.reverse)
     wanted = [Metric(f"any.m{number}", measure="count") for number in range(4)]
     done = bootstrap("p", token=token, base_uri=ld.url, catalog=wanted)
@@ -335,8 +425,12 @@ def test_bootstrap_begins_anywhere(ld: LocalLaunchDarkly, token: str, monkeypatc
         assert [metric.key for metric in api.list()] == ["any.m3", "any.m2", "any.m1", "any.m0"]
 
 
-def test_bootstrap_reports_what_only_a_refused_create_shows(ld: LocalLaunchDarkly, token: str) -> None:
-    """A metric that no list had, of a kind that cannot be fed: the others are created, and it is an error."""
+def test_bootstrap_reports_what_only_a_refused_create_shows(
+    ld: LocalLaunchDarkly, token: str
+) -> None:
+    """A metric that no list had, of a kind that cannot be fed: the others are created, and it is an
+    error.
+    """
     with MetricsAPI("p", token=token, base_uri=ld.url) as api:
         api.create(PageViewMetric(ONCE.key, (UrlMatch("substring", "/x"),)))
         empty = json.dumps({"items": [], "totalCount": 0})
@@ -357,7 +451,8 @@ def test_bootstrap_reports_drift_and_changes_nothing(
     assert [change.metric.key for change in done.drift] == ["signup.done"]
     assert api.get("signup.done").measure == "count"
     assert [record.getMessage() for record in caplog.records if record.name == "ldinstrument"] == [
-        "metric 'signup.done' in LaunchDarkly differs from the code in unitAggregationType; see: ldinstrument plan"
+        "metric 'signup.done' in LaunchDarkly differs from the code in unitAggregationType; see: "
+        "ldinstrument plan"
     ]
 
 
@@ -370,7 +465,9 @@ def test_bootstrap_is_inert_when_disabled(monkeypatch: pytest.MonkeyPatch) -> No
     assert bootstrap(wait=False) is None
 
 
-def test_bootstrap_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, ld: LocalLaunchDarkly, token: str) -> None:
+def test_bootstrap_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, ld: LocalLaunchDarkly, token: str
+) -> None:
     """No project, no token, a wrong one: the errors of each."""
     with pytest.raises(CredentialsError, match="project"):
         bootstrap(token=token)
@@ -390,7 +487,9 @@ def test_bootstrap_has_a_deadline(ld: LocalLaunchDarkly, token: str) -> None:
     assert time.monotonic() - began < 15
 
 
-def test_a_name_that_never_resolves_does_not_hold_bootstrap(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+def test_a_name_that_never_resolves_does_not_hold_bootstrap(
+    monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
     """Name resolution has no time-out; bootstrap has."""
     released = threading.Event()
 
@@ -417,11 +516,15 @@ def test_bootstrap_says_where_another_token_stands(
     monkeypatch.setenv("LD_API_KEY", "api-secret-one")
     monkeypatch.setenv("LAUNCHDARKLY_ACCESS_TOKEN", "api-secret-two")
     bootstrap("default", catalog=[ONCE])
-    assert "another token stands in LAUNCHDARKLY_ACCESS_TOKEN; the one from LD_API_KEY is used" in caplog.text
+    assert (
+        "another token stands in LAUNCHDARKLY_ACCESS_TOKEN; the one from LD_API_KEY is used"
+        in caplog.text
+    )
     assert "secret" not in caplog.text
 
 
-# -- at start-up -------------------------------------------------------------------------------------
+# -- at start-up
+# -------------------------------------------------------------------------------------
 
 
 def wait_until(done: Any, seconds: float = 30) -> None:
@@ -435,7 +538,9 @@ def bootstrap_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "ldinstrument-bootstrap"]
 
 
-def test_at_start_up_it_returns_at_once_and_works_behind(ld: LocalLaunchDarkly, api: MetricsAPI, token: str) -> None:
+def test_at_start_up_it_returns_at_once_and_works_behind(
+    ld: LocalLaunchDarkly, api: MetricsAPI, token: str
+) -> None:
     """The host goes on while LaunchDarkly is slow; the metrics are there later."""
     slow = ld.fault("/api/v2/metrics/default", method="GET", delay=1.0, after=True)
     assert bootstrap("default", catalog=[ONCE], token=token, base_uri=ld.url, wait=False) is None
@@ -469,11 +574,16 @@ def test_at_start_up_it_creates_what_was_declared_by_then(
 def test_at_start_up_failures_are_one_line(
     token: str, caplog: pytest.LogCaptureFixture, ld: LocalLaunchDarkly, strict: bool
 ) -> None:
-    """A server that is down, a token that is wrong, no project: logged once, nothing raised, no secret."""
+    """A server that is down, a token that is wrong, no project: logged once, nothing raised, no
+    secret.
+    """
     diagnostics.strict = strict
     ld.fault("*", status=401, times=None)
     for _ in range(3):
-        assert bootstrap("p", token=token, base_uri="http://127.0.0.1:9", timeout=0.3, wait=False) is None
+        assert (
+            bootstrap("p", token=token, base_uri="http://127.0.0.1:9", timeout=0.3, wait=False)
+            is None
+        )
         assert bootstrap("p", token=token, base_uri=ld.url, wait=False) is None
         assert bootstrap(token="sdk-secret", wait=False) is None
         wait_until(lambda: not bootstrap_threads())
@@ -498,13 +608,18 @@ def test_twenty_processes_at_once(ld: LocalLaunchDarkly, api: MetricsAPI, tmp_pa
     program = (
         "import json, sys, time\n"
         "from ldinstrument.plans import bootstrap\n"
-        "from ldinstrument.metrics.catalogs import catalog; from ldinstrument.metrics.standard import task_metrics\n"
+        "from ldinstrument.metrics.catalogs import catalog; from ldinstrument.metrics.standard "
+        "import task_metrics\n"
         "catalog.add(*task_metrics('ai.answer').values())\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
         "plan = bootstrap('default', token='api-x', timeout=60)\n"
         "print(json.dumps({c.metric.key: [c.action, c.result] for c in plan.changes}))\n"
     )
-    environ = {**os.environ, "LDINSTRUMENT_URL": ld.url, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    environ = {
+        **os.environ,
+        "LDINSTRUMENT_URL": ld.url,
+        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+    }
     processes = [
         subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                          stderr=subprocess.PIPE, env=environ, text=True, cwd=tmp_path)
@@ -527,7 +642,10 @@ def test_twenty_processes_at_once(ld: LocalLaunchDarkly, api: MetricsAPI, tmp_pa
         for process in processes:
             process.kill()
             process.wait()
-    wanted = {metric.key for metric in STANDARD_METRICS} | {"ai.answer.success_rate", "ai.answer.duration"}
+    wanted = {metric.key for metric in STANDARD_METRICS} | {
+        "ai.answer.success_rate",
+        "ai.answer.duration",
+    }
     assert {found.key for found in api.list()} == wanted
     for key in wanted:
         results = [outcome[key] for outcome in outcomes]
@@ -535,13 +653,20 @@ def test_twenty_processes_at_once(ld: LocalLaunchDarkly, api: MetricsAPI, tmp_pa
         assert {action for action, result in results if result != "created"} <= {"unchanged"}
 
 
-def test_a_project_with_5000_metrics(ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric) -> None:
+def test_a_project_with_5000_metrics(
+    ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric
+) -> None:
     """plan reads every page; bootstrap does not need to."""
     api.create(latency)
     template = ld.store.document("metric", "default", latency.key)
     assert template is not None
     for number in range(5000):
-        ld.store.put("metric", "default", f"m{number}", {**template, "key": f"m{number}", "eventKey": f"m{number}"})
+        ld.store.put(
+            "metric",
+            "default",
+            f"m{number}",
+            {**template, "key": f"m{number}", "eventKey": f"m{number}"},
+        )
     told: list[tuple[str, int, int]] = []
     made = plan([latency, ONCE], api, progress=lambda *step: told.append(step))
     assert len(made.unmanaged or ()) == 5000

@@ -1,4 +1,6 @@
-"""The metrics REST API: life cycle, typed errors, retries that never create twice, and a token that shows nowhere."""
+"""The metrics REST API: life cycle, typed errors, retries that never create twice, and a token that
+shows nowhere.
+"""
 
 from __future__ import annotations
 
@@ -47,12 +49,28 @@ METRICS = "/api/v2/metrics/*"
 EVERY_KIND = (
     *STANDARD_METRICS,
     *task_metrics("ai.answer", ("success_rate", "duration", "time_to_first_item")).values(),
-    Metric("cart.adds", measure="count", event_key="Item added", analysis_units=("user", "request"), tags=("a", "b")),
+    Metric(
+        "cart.adds",
+        measure="count",
+        event_key="Item added",
+        analysis_units=("user", "request"),
+        tags=("a", "b"),
+    ),
     Metric("signup.done", measure="occurrence", description="Signed up", name="Signed up"),
-    Metric("search.latency", unit="milliseconds", success_criteria="LowerThanBaseline", percentile=95),
-    PageViewMetric("pricing.seen", (UrlMatch("substring", "/pricing"), UrlMatch("exact", "https://example.org/p"))),
-    PageViewMetric("docs.seen", (UrlMatch("regex", "^/docs"), UrlMatch("canonical", "https://example.org/docs"))),
-    ClickMetric("buy.clicked", (UrlMatch("canonical", "https://example.org/"),), "#buy", name="Buy"),
+    Metric(
+        "search.latency", unit="milliseconds", success_criteria="LowerThanBaseline", percentile=95
+    ),
+    PageViewMetric(
+        "pricing.seen",
+        (UrlMatch("substring", "/pricing"), UrlMatch("exact", "https://example.org/p")),
+    ),
+    PageViewMetric(
+        "docs.seen",
+        (UrlMatch("regex", "^/docs"), UrlMatch("canonical", "https://example.org/docs")),
+    ),
+    ClickMetric(
+        "buy.clicked", (UrlMatch("canonical", "https://example.org/"),), "#buy", name="Buy"
+    ),
 )
 
 
@@ -72,14 +90,18 @@ def test_create_get_rename_update_delete(api: MetricsAPI, latency: Metric) -> No
     )  # fmt: skip
     assert api.get("checkout.latency") == created
     assert api.rename("checkout.latency", "Checkout latency").name == "Checkout latency"
-    changed = api.update("checkout.latency", {"unit": "seconds", "eventDefault/disabled": False}, comment="why not")
+    changed = api.update(
+        "checkout.latency", {"unit": "seconds", "eventDefault/disabled": False}, comment="why not"
+    )
     assert (changed.unit, changed.zero_fill, changed.name) == ("seconds", True, "Checkout latency")
     api.delete("checkout.latency")
     assert api.find("checkout.latency") is None
 
 
 def test_every_kind_of_metric_is_created_as_it_was_meant(api: MetricsAPI) -> None:
-    """What comes back does not differ from what was sent: values, counts, occurrences, percentiles, pages, clicks."""
+    """What comes back does not differ from what was sent: values, counts, occurrences, percentiles,
+    pages, clicks.
+    """
     for metric in EVERY_KIND:
         assert differences(metric_body(metric), api.create(metric)) == ()
     assert {found.key for found in api.list()} == {metric.key for metric in EVERY_KIND}
@@ -90,7 +112,9 @@ def test_every_kind_of_metric_is_created_as_it_was_meant(api: MetricsAPI) -> Non
 
 @pytest.mark.parametrize("metric", EVERY_KIND, ids=lambda metric: metric.key)
 def test_every_body_is_one_that_the_official_client_would_send(metric: Any) -> None:
-    """`MetricPost` of launchdarkly-api takes each body, knows each field, and gives the same JSON back."""
+    """`MetricPost` of launchdarkly-api takes each body, knows each field, and gives the same JSON
+    back.
+    """
     body = metric_body(metric)
     model = MetricPost.from_dict(body)
     assert model is not None
@@ -129,33 +153,48 @@ def test_every_other_body_is_one_that_the_official_client_would_send(
     assert "organization" in api.context_kinds()
 
 
-def test_both_clients_see_the_same_metrics(api: MetricsAPI, ld: LocalLaunchDarkly, token: str) -> None:
+def test_both_clients_see_the_same_metrics(
+    api: MetricsAPI, ld: LocalLaunchDarkly, token: str
+) -> None:
     """What we create the official client reads with its strict models, and the other way round."""
     theirs = official(ld, token)
     for metric in EVERY_KIND:
         api.create(metric)
         read = theirs.get_metric("default", metric.key)
-        assert (read.key, read.name, read.kind) == (metric.key, metric.name or metric.key, metric_body(metric)["kind"])
+        assert (read.key, read.name, read.kind) == (
+            metric.key,
+            metric.name or metric.key,
+            metric_body(metric)["kind"],
+        )
     listed = theirs.get_metrics("default", limit=50)
     assert listed.total_count == len(EVERY_KIND)
     theirs.post_metric(
-        "default", MetricPost(key="theirs", kind="custom", event_key="theirs", is_numeric=False, name="Theirs")
+        "default",
+        MetricPost(
+            key="theirs", kind="custom", event_key="theirs", is_numeric=False, name="Theirs"
+        ),
     )
     assert api.get("theirs").measure == "occurrence"
-    theirs.patch_metric("default", "theirs", [PatchOperation(op="replace", path="/name", value="Ours")])
+    theirs.patch_metric(
+        "default", "theirs", [PatchOperation(op="replace", path="/name", value="Ours")]
+    )
     assert api.get("theirs").name == "Ours"
     theirs.delete_metric("default", "theirs")
     assert api.find("theirs") is None
 
 
 def test_what_an_answer_leaves_out_is_launchdarklys_default(latency: Metric) -> None:
-    """Older answers have `randomizationUnits` only; absent fields are mean, average, zero-fill on, higher is better."""
+    """Older answers have `randomizationUnits` only; absent fields are mean, average, zero-fill on,
+    higher is better.
+    """
     raw: dict[str, Any] = {"key": "a.b", "kind": "custom", "eventKey": "a.b", "isNumeric": True}
     found = remote_metric({**raw, "randomizationUnits": ["request"]}, "p", "https://ld.test")
     assert (found.aggregation, found.percentile, found.zero_fill) == ("average", None, True)
     assert (found.analysis_units, found.name, found.archived) == (("request",), "a.b", False)
     assert remote_metric({**raw, "eventDefault": {}}, "p", "https://ld.test").zero_fill
-    assert not remote_metric({**raw, "eventDefault": {"disabled": True}}, "p", "https://ld.test").zero_fill
+    assert not remote_metric(
+        {**raw, "eventDefault": {"disabled": True}}, "p", "https://ld.test"
+    ).zero_fill
     assert [one.field for one in differences(metric_body(replace(latency, key="a.b")), found)] == [
         "successCriteria", "unit", "eventDefault/disabled"
     ]  # fmt: skip
@@ -164,7 +203,10 @@ def test_what_an_answer_leaves_out_is_launchdarklys_default(latency: Metric) -> 
 @pytest.mark.parametrize(
     ("site", "address"),
     [
-        ({"href": "/projects/p/metrics/a.b/details"}, "https://ld.test/projects/p/metrics/a.b/details"),
+        (
+            {"href": "/projects/p/metrics/a.b/details"},
+            "https://ld.test/projects/p/metrics/a.b/details",
+        ),
         ({"href": "//evil.test/x"}, "https://ld.test/projects/p/metrics/a.b"),
         ({"href": "https://evil.test/x"}, "https://ld.test/projects/p/metrics/a.b"),
         (None, "https://ld.test/projects/p/metrics/a.b"),
@@ -176,7 +218,9 @@ def test_the_address_of_a_metric_stays_with_its_host(site: Any, address: str) ->
 
 
 def test_an_analysis_unit_is_added_once(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
-    """LaunchDarkly only takes the whole list: those that are there stay, in their order, with their default."""
+    """LaunchDarkly only takes the whole list: those that are there stay, in their order, with their
+    default.
+    """
     api.create_context_kind("session")
     for _ in range(2):
         api.add_analysis_unit("session")
@@ -198,7 +242,9 @@ def test_list_takes_filters_and_sorts(api: MetricsAPI) -> None:
     assert all(found.numeric for found in api.list(numeric=True))
     assert [found.key for found in api.list(query="pricing")] == ["pricing.seen"]
     names = [found.name for found in api.list(sort="-name")]
-    assert names == sorted(names, reverse=True, key=str.lower) or names == sorted(names, reverse=True)
+    assert names == sorted(names, reverse=True, key=str.lower) or names == sorted(
+        names, reverse=True
+    )
 
 
 def test_list_is_lazy_and_reads_every_page(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
@@ -243,7 +289,10 @@ def test_list_ends_although_metrics_vanish_meanwhile(api: MetricsAPI) -> None:
         (lambda: ClickMetric("a b", (UrlMatch("exact", "x"),), "#x"), "key"),
         (lambda: UrlMatch("glob", "x"), "kind"),  # type: ignore[arg-type]
         (lambda: UrlMatch("exact", ""), "text"),
-        (lambda: PageViewMetric("a.b", (UrlMatch("exact", "x"),), success_criteria="Higher"), "success_criteria"),  # type: ignore[arg-type]
+        (
+            lambda: PageViewMetric("a.b", (UrlMatch("exact", "x"),), success_criteria="Higher"),
+            "success_criteria",
+        ),  # type: ignore[arg-type]
         (lambda: metric_body({"key": "a"}), "Metric"),  # type: ignore[arg-type]
         (lambda: json_patch({}), "nothing"),
         (lambda: json_patch({"key": "b"}), "key"),
@@ -281,16 +330,28 @@ def test_the_documented_400_for_already_there_is_the_same_conflict(
     ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric
 ) -> None:
     """LaunchDarkly's documentation shows a duplicate as 400 `already exists`."""
-    body = {"code": "invalid_request", "message": "A metric with that key already exists", "id": "s-1"}
+    body = {
+        "code": "invalid_request",
+        "message": "A metric with that key already exists",
+        "id": "s-1",
+    }
     ld.fault("/api/v2/metrics/default", method="POST", status=400, body=json.dumps(body))
     with pytest.raises(Conflict) as caught:
         api.create(latency)
-    assert (caught.value.status, caught.value.code, caught.value.support_id) == (400, "invalid_request", "s-1")
+    assert (caught.value.status, caught.value.code, caught.value.support_id) == (
+        400,
+        "invalid_request",
+        "s-1",
+    )
 
 
 def test_not_found(api: MetricsAPI) -> None:
     """A missing metric is NotFound for get, rename and delete."""
-    for call in (lambda: api.get("no.such"), lambda: api.rename("no.such", "x"), lambda: api.delete("no.such")):
+    for call in (
+        lambda: api.get("no.such"),
+        lambda: api.rename("no.such", "x"),
+        lambda: api.delete("no.such"),
+    ):
         with pytest.raises(NotFound) as caught:
             call()
         assert caught.value.status == 404
@@ -320,7 +381,11 @@ def test_refusals_carry_launchdarklys_own_words(
         "errors": [{"attribute": "unit", "reason": "is odd"}],
     }
     fault = ld.fault(
-        METRICS, status=status, body=json.dumps(body), headers={"Content-Type": "application/json"}, times=None
+        METRICS,
+        status=status,
+        body=json.dumps(body),
+        headers={"Content-Type": "application/json"},
+        times=None,
     )
     with pytest.raises(kind) as caught:
         api.get("checkout.latency")
@@ -333,14 +398,20 @@ def test_refusals_carry_launchdarklys_own_words(
 
 def test_an_expired_token_says_so(token: str, latency: Metric) -> None:
     """401 from a server that knows its tokens, with what to look at."""
-    with LocalLaunchDarkly(tokens=["another"]) as ld, MetricsAPI("default", token=token, base_uri=ld.url) as api:
+    with (
+        LocalLaunchDarkly(tokens=["another"]) as ld,
+        MetricsAPI("default", token=token, base_uri=ld.url) as api,
+    ):
         with pytest.raises(Unauthorized, match="wrong, expired"):
             api.create(latency)
 
 
 def test_an_unknown_project_is_not_found(token: str) -> None:
     """The project is part of what can be missing."""
-    with LocalLaunchDarkly(projects=["default"]) as ld, MetricsAPI("nope", token=token, base_uri=ld.url) as api:
+    with (
+        LocalLaunchDarkly(projects=["default"]) as ld,
+        MetricsAPI("nope", token=token, base_uri=ld.url) as api,
+    ):
         with pytest.raises(NotFound):
             list(api.list())
 
@@ -348,13 +419,20 @@ def test_an_unknown_project_is_not_found(token: str) -> None:
 # -- retries ---------------------------------------------------------------------------------------
 
 
-def test_rate_limit_storm(ld: LocalLaunchDarkly, api: MetricsAPI, waits: list[float], latency: Metric) -> None:
-    """Resets in the future are waited for, resets in the past are not a negative sleep; POST is repeated after 429."""
+def test_rate_limit_storm(
+    ld: LocalLaunchDarkly, api: MetricsAPI, waits: list[float], latency: Metric
+) -> None:
+    """Resets in the future are waited for, resets in the past are not a negative sleep; POST is
+    repeated after 429.
+    """
     now = time.time()
     for header in (
         {"X-Ratelimit-Reset": str(int((now + 40) * 1000))},
         {"X-Ratelimit-Reset": str(int((now - 50) * 1000))},
-        {"X-Ratelimit-Auth-Token-Reset": str(int((now + 40) * 1000)), "X-Ratelimit-Reset": "nonsense"},
+        {
+            "X-Ratelimit-Auth-Token-Reset": str(int((now + 40) * 1000)),
+            "X-Ratelimit-Reset": "nonsense",
+        },
         {"Retry-After": "3"},
         {},
     ):
@@ -374,7 +452,10 @@ def test_a_reset_beyond_the_budget_is_an_error_at_once(ld: LocalLaunchDarkly, to
     """Nobody waits an hour; the error says how long it would have been."""
     ld.fault(METRICS, status=429, headers={"Retry-After": "3600"}, times=None)
     began = time.monotonic()
-    with MetricsAPI("default", token=token, base_uri=ld.url, budget=5) as api, pytest.raises(RateLimited) as caught:
+    with (
+        MetricsAPI("default", token=token, base_uri=ld.url, budget=5) as api,
+        pytest.raises(RateLimited) as caught,
+    ):
         api.get("a.b")
     assert caught.value.retry_after >= 3600
     assert "try again in 3" in str(caught.value)
@@ -382,10 +463,15 @@ def test_a_reset_beyond_the_budget_is_an_error_at_once(ld: LocalLaunchDarkly, to
 
 
 @pytest.mark.parametrize(
-    "fault", [{"status": 503}, {"drop": True}, {"truncate": True}, {"status": 200, "body": b"<html>"}]
+    "fault",
+    [{"status": 503}, {"drop": True}, {"truncate": True}, {"status": 200, "body": b"<html>"}],
 )
 def test_reads_are_repeated(
-    ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric, waits: list[float], fault: dict[str, Any]
+    ld: LocalLaunchDarkly,
+    api: MetricsAPI,
+    latency: Metric,
+    waits: list[float],
+    fault: dict[str, Any],
 ) -> None:
     """5xx, a cut connection, half an answer and HTML are tried again."""
     api.create(latency)
@@ -395,13 +481,16 @@ def test_reads_are_repeated(
 
 
 @pytest.mark.parametrize(
-    "fault", [{"status": 500}, {"drop": True}, {"truncate": True}, {"status": 201, "body": b"<html>"}]
+    "fault",
+    [{"status": 500}, {"drop": True}, {"truncate": True}, {"status": 201, "body": b"<html>"}],
 )
 @pytest.mark.parametrize("after", [True, False])
 def test_a_create_is_never_repeated_without_looking(
     ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric, fault: dict[str, Any], after: bool
 ) -> None:
-    """Whether LaunchDarkly did it before the fault or not: it is there once, and a GET stands between two POSTs."""
+    """Whether LaunchDarkly did it before the fault or not: it is there once, and a GET stands
+    between two POSTs.
+    """
     calls: list[str] = []
 
     def look(method: str, path: str, _: Any, __: bytes) -> bool:
@@ -424,8 +513,12 @@ def test_a_lost_create_that_finds_a_stranger_is_a_conflict(
 
 
 @pytest.mark.parametrize("after", [True, False])
-def test_delete_survives_a_cut_connection(ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric, after: bool) -> None:
-    """Done or not done before the cut: afterwards it is gone, and no 404 is raised for our own work."""
+def test_delete_survives_a_cut_connection(
+    ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric, after: bool
+) -> None:
+    """Done or not done before the cut: afterwards it is gone, and no 404 is raised for our own
+    work.
+    """
     api.create(latency)
     ld.fault(METRICS, method="DELETE", drop=True, after=after)
     api.delete(latency.key)
@@ -444,13 +537,21 @@ def test_a_patch_that_is_not_idempotent_is_not_repeated(
     assert api.rename(latency.key, "Again").name == "Again"
 
 
-def test_an_optimistic_lock_is_tried_again(ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric) -> None:
-    """Somebody else changed it at the same moment: nothing was done, so again; other conflicts are errors at once."""
+def test_an_optimistic_lock_is_tried_again(
+    ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric
+) -> None:
+    """Somebody else changed it at the same moment: nothing was done, so again; other conflicts are
+    errors at once.
+    """
     api.create(latency)
-    locked = json.dumps({"code": "optimistic_locking_error", "message": "Conflict. Try again later."})
+    locked = json.dumps(
+        {"code": "optimistic_locking_error", "message": "Conflict. Try again later."}
+    )
     ld.fault(METRICS, method="PATCH", status=409, body=locked, times=2)
     assert api.rename(latency.key, "Again").name == "Again"
-    fault = ld.fault(METRICS, method="PATCH", status=409, body=json.dumps({"code": "other"}), times=None)
+    fault = ld.fault(
+        METRICS, method="PATCH", status=409, body=json.dumps({"code": "other"}), times=None
+    )
     with pytest.raises(Conflict):
         api.rename(latency.key, "Never")
     assert fault.hits == 1
@@ -460,7 +561,9 @@ def test_a_slow_body_ends_at_the_timeout(script: Any, token: str) -> None:
     """A byte now and then would keep a plain read timeout alive for ever."""
 
     def drip(connection: socket.socket) -> None:
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n")
+        connection.sendall(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n"
+        )
         for _ in range(600):
             connection.sendall(b" ")
             time.sleep(0.05)
@@ -474,7 +577,9 @@ def test_a_slow_body_ends_at_the_timeout(script: Any, token: str) -> None:
 
 
 def test_slow_headers_end_at_the_timeout(script: Any, token: str) -> None:
-    """A byte of a header now and then comes before any read timeout; the next call has a connection of its own."""
+    """A byte of a header now and then comes before any read timeout; the next call has a connection
+    of its own.
+    """
 
     over = threading.Event()
 
@@ -488,7 +593,9 @@ def test_slow_headers_end_at_the_timeout(script: Any, token: str) -> None:
     server = script(drip)
     began = time.monotonic()
     try:
-        with MetricsAPI("default", token=token, base_uri=server.url, timeout=0.5, budget=0.6) as api:
+        with MetricsAPI(
+            "default", token=token, base_uri=server.url, timeout=0.5, budget=0.6
+        ) as api:
             held = api._calls._wire._http
             with pytest.raises(Unreachable, match="within"):
                 api.get("a.b")
@@ -501,9 +608,13 @@ def test_slow_headers_end_at_the_timeout(script: Any, token: str) -> None:
 def test_compressed_and_chunked_answers_are_read(script: Any, token: str) -> None:
     """gzip in chunks, as a proxy may send it."""
     packed = gzip.compress(json.dumps({"key": "a.b", "name": "A", "kind": "custom"}).encode())
-    chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (packed[:7], packed[7:])) + b"0\r\n\r\n"
+    chunks = (
+        b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (packed[:7], packed[7:]))
+        + b"0\r\n\r\n"
+    )
     server = script(
-        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n" + chunks
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        + chunks
     )
     with MetricsAPI("default", token=token, base_uri=server.url) as api:
         assert api.get("a.b").name == "A"
@@ -522,15 +633,22 @@ def test_compressed_and_chunked_answers_are_read(script: Any, token: str) -> Non
 def test_answers_that_are_none(script: Any, token: str, answer: bytes, words: str) -> None:
     """HTML, half answers, other JSON, nothing: Unreachable, with what it was."""
     server = script(answer)
-    with MetricsAPI("default", token=token, base_uri=server.url, budget=5, sleep=lambda _: None) as api:
+    with MetricsAPI(
+        "default", token=token, base_uri=server.url, budget=5, sleep=lambda _: None
+    ) as api:
         with pytest.raises(Unreachable, match=words):
             api.get("a.b")
 
 
 def test_a_page_is_not_asked_for_again_and_again(script: Any, token: str) -> None:
     """Somebody's web site at a wrong address stays one."""
-    server = script(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n<html>welcome</html>")
-    with MetricsAPI("default", token=token, base_uri=server.url) as api, pytest.raises(Unreachable, match="text/html"):
+    server = script(
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n<html>welcome</html>"
+    )
+    with (
+        MetricsAPI("default", token=token, base_uri=server.url) as api,
+        pytest.raises(Unreachable, match="text/html"),
+    ):
         api.get("a.b")
     assert len(server.requests) == 1
 
@@ -539,8 +657,13 @@ def test_a_page_is_not_asked_for_again_and_again(script: Any, token: str) -> Non
 def test_errors_of_any_shape_stay_typed(script: Any, token: str, errors: Any) -> None:
     """What a proxy or a later LaunchDarkly calls `errors` need not be a list of objects."""
     body = json.dumps({"code": "invalid_request", "message": "bad", "errors": errors}).encode()
-    server = script(b"HTTP/1.1 422 No\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
-    with MetricsAPI("default", token=token, base_uri=server.url) as api, pytest.raises(InvalidRequest) as caught:
+    server = script(
+        b"HTTP/1.1 422 No\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    )
+    with (
+        MetricsAPI("default", token=token, base_uri=server.url) as api,
+        pytest.raises(InvalidRequest) as caught,
+    ):
         api.get("a.b")
     assert caught.value.message == "bad"
 
@@ -548,16 +671,28 @@ def test_errors_of_any_shape_stay_typed(script: Any, token: str, errors: Any) ->
 def test_numbers_that_are_no_json_are_none(script: Any, token: str) -> None:
     """What was read is written again by --json, where NaN and Infinity would be refused."""
     body = b'{"key": "a.b", "one": NaN, "two": -Infinity, "three": 1e999, "four": 1.5}'
-    server = script(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    server = script(
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    )
     with MetricsAPI("default", token=token, base_uri=server.url) as api:
-        assert api.get("a.b").raw == {"key": "a.b", "one": None, "two": None, "three": None, "four": 1.5}
+        assert api.get("a.b").raw == {
+            "key": "a.b",
+            "one": None,
+            "two": None,
+            "three": None,
+            "four": 1.5,
+        }
 
 
 def test_an_html_error_page_is_a_server_error_without_the_html(script: Any, token: str) -> None:
     """A proxy's 502 page."""
-    server = script(b"HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\n\r\n<html><h1>oh</h1></html>")
+    server = script(
+        b"HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\n\r\n<html><h1>oh</h1></html>"
+    )
     with (
-        MetricsAPI("default", token=token, base_uri=server.url, budget=5, sleep=lambda _: None) as api,
+        MetricsAPI(
+            "default", token=token, base_uri=server.url, budget=5, sleep=lambda _: None
+        ) as api,
         pytest.raises(ServerError) as caught,
     ):
         api.get("a.b")
@@ -569,7 +704,9 @@ def test_nobody_listens(token: str) -> None:
     """A refused connection says so, and what to start."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with MetricsAPI("default", token=token, base_uri=f"http://127.0.0.1:{port}", budget=5, sleep=lambda _: None) as api:
+    with MetricsAPI(
+        "default", token=token, base_uri=f"http://127.0.0.1:{port}", budget=5, sleep=lambda _: None
+    ) as api:
         with pytest.raises(Unreachable, match=r"refused.*ldinstrument dev"):
             api.get("a.b")
 
@@ -592,7 +729,12 @@ def test_pause_has_jitter_and_reads_every_header() -> None:
     assert all(10 <= wait <= 12.1 for wait in waits)
     assert 0 < rest_pause(0, {"X-Ratelimit-Reset": "999990000"}, now=1_000_000.0) <= 0.2
     assert rest_pause(0, {"Retry-After": "Thu, 01 Jan 1970 00:00:30 GMT"}, now=0.0) >= 30
-    for broken in ({"Retry-After": "soon"}, {"X-Ratelimit-Reset": ""}, {"Retry-After": "-5"}, {"Date": "yesterday"}):
+    for broken in (
+        {"Retry-After": "soon"},
+        {"X-Ratelimit-Reset": ""},
+        {"Retry-After": "-5"},
+        {"Date": "yesterday"},
+    ):
         assert 0 < rest_pause(30, broken) <= 10
     # The server's own clock decides when ours is wrong.
     skewed = {"Date": "Thu, 01 Jan 1970 00:01:40 GMT", "X-Ratelimit-Reset": "105000"}
@@ -616,12 +758,18 @@ def test_redirects_do_not_carry_the_token_elsewhere(script: Any, token: str) -> 
     assert elsewhere.requests == []
 
 
-@pytest.mark.parametrize("location", [b"", b"Location: http://[bad\r\n", b"Location: /relative\r\n"])
-def test_redirects_to_nowhere_are_typed_and_their_pages_not_read(script: Any, token: str, location: bytes) -> None:
+@pytest.mark.parametrize(
+    "location", [b"", b"Location: http://[bad\r\n", b"Location: /relative\r\n"]
+)
+def test_redirects_to_nowhere_are_typed_and_their_pages_not_read(
+    script: Any, token: str, location: bytes
+) -> None:
     """requests would parse the address and read the page, although it follows none."""
 
     def endless(connection: socket.socket) -> None:
-        connection.sendall(b"HTTP/1.1 301 Moved\r\n" + location + b"Content-Length: 100000000\r\n\r\n")
+        connection.sendall(
+            b"HTTP/1.1 301 Moved\r\n" + location + b"Content-Length: 100000000\r\n\r\n"
+        )
         for _ in range(400):
             connection.sendall(b" ")
             time.sleep(0.05)
@@ -634,11 +782,14 @@ def test_redirects_to_nowhere_are_typed_and_their_pages_not_read(script: Any, to
 
 
 def test_a_token_that_is_echoed_is_blanked(script: Any, token: str) -> None:
-    """A proxy that repeats the request in its error page, and a metric that somebody named after a token."""
+    """A proxy that repeats the request in its error page, and a metric that somebody named after a
+    token.
+    """
     error = json.dumps({"code": token, "message": f"bad header: {token}", "id": token}).encode()
     metric = json.dumps({"key": "a.b", "name": token}).encode()
     answers = [
-        b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
+        b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
+        % (status, len(body), body)
         for status, body in ((b"400 Bad", error), (b"200 OK", metric))
     ]
     server = script(*answers)
@@ -651,7 +802,9 @@ def test_a_token_that_is_echoed_is_blanked(script: Any, token: str) -> None:
 
 
 def _frames(error: BaseException) -> str:
-    """What an error tracker would record: the text, the chain, and the repr of every local of the library."""
+    """What an error tracker would record: the text, the chain, and the repr of every local of the
+    library.
+    """
     chain, seen = [error], ""
     for one in chain:
         seen += "".join(traceback.format_exception(one)) + repr(one) + str(one) + repr(vars(one))
@@ -664,11 +817,18 @@ def _frames(error: BaseException) -> str:
 
 
 def test_the_token_is_in_no_error_log_or_repr(
-    ld: LocalLaunchDarkly, script: Any, token: str, latency: Metric, caplog: pytest.LogCaptureFixture, capsys: Any
+    ld: LocalLaunchDarkly,
+    script: Any,
+    token: str,
+    latency: Metric,
+    caplog: pytest.LogCaptureFixture,
+    capsys: Any,
 ) -> None:
     """Every way to fail, with locals and chained exceptions; and debug logging of everything."""
     caplog.set_level(logging.DEBUG)
-    broken = script(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close\r\n\r\n{", b"nonsense\r\n\r\n")
+    broken = script(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close\r\n\r\n{", b"nonsense\r\n\r\n"
+    )
     told = io.StringIO()
     for host, fault in [
         (ld.url, {"status": 401}), (ld.url, {"status": 500}), (ld.url, {"status": 429}), (ld.url, {"drop": True}),
@@ -676,11 +836,25 @@ def test_the_token_is_in_no_error_log_or_repr(
     ]:  # fmt: skip
         if fault:
             ld.fault("*", times=None, **fault)  # type: ignore[arg-type]
-        with MetricsAPI("default", token=token, base_uri=host, budget=5, sleep=lambda _: None) as api:
-            told.write(repr(api) + repr(vars(api)) + repr(api.token) + repr(api._calls) + repr(vars(api._calls)))
+        with MetricsAPI(
+            "default", token=token, base_uri=host, budget=5, sleep=lambda _: None
+        ) as api:
+            told.write(
+                repr(api)
+                + repr(vars(api))
+                + repr(api.token)
+                + repr(api._calls)
+                + repr(vars(api._calls))
+            )
             wire = api._calls._wire
-            told.write(repr(wire) + repr(vars(wire)) + repr(wire._http.headers) + repr(wire._http.auth))
-            for call in (lambda: api.get("a.b"), lambda: api.create(latency), lambda: list(api.list())):
+            told.write(
+                repr(wire) + repr(vars(wire)) + repr(wire._http.headers) + repr(wire._http.auth)
+            )
+            for call in (
+                lambda: api.get("a.b"),
+                lambda: api.create(latency),
+                lambda: list(api.list()),
+            ):
                 with pytest.raises(ApiError) as caught:
                     call()
                 assert caught.value.__cause__ is None
@@ -693,9 +867,17 @@ def test_the_token_is_in_no_error_log_or_repr(
     assert len(told.getvalue()) > 10_000
 
 
-def test_a_token_that_would_break_a_header_is_refused_without_repeating_it(ld: LocalLaunchDarkly) -> None:
+def test_a_token_that_would_break_a_header_is_refused_without_repeating_it(
+    ld: LocalLaunchDarkly,
+) -> None:
     """requests would put the header's value into its own error."""
-    for bad in ("api-secret-1\nX-Evil: 1", "api secret-1", "api-secret-1\u00e9", "sdk-secret-1", "Bearer api-secret-1"):
+    for bad in (
+        "api-secret-1\nX-Evil: 1",
+        "api secret-1",
+        "api-secret-1\u00e9",
+        "sdk-secret-1",
+        "Bearer api-secret-1",
+    ):
         with pytest.raises(Exception, match="token") as caught:
             MetricsAPI("default", token=bad, base_uri=ld.url)
         assert "secret-1" not in str(caught.value) + repr(caught.value)
@@ -704,14 +886,21 @@ def test_a_token_that_would_break_a_header_is_refused_without_repeating_it(ld: L
 def test_netrc_and_proxies_are_kept_out(
     ld: LocalLaunchDarkly, token: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    """~/.netrc does not replace the token, and a proxy does not come between us and this machine."""
+    """~/.netrc does not replace the token, and a proxy does not come between us and this
+    machine.
+    """
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login someone password else\n")
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     seen: list[str] = []
-    ld.fault("*", status=500, times=None, when=lambda m, p, headers, b: bool(seen.append(headers["authorization"])))
+    ld.fault(
+        "*",
+        status=500,
+        times=None,
+        when=lambda m, p, headers, b: bool(seen.append(headers["authorization"])),
+    )
     with MetricsAPI("default", token=token, base_uri=ld.url) as api:
         list(api.list())
     assert seen == [token]
@@ -728,7 +917,9 @@ def test_what_is_sent_along(ld: LocalLaunchDarkly, api: MetricsAPI, token: str) 
 
 
 def test_each_thread_can_have_its_own_api(ld: LocalLaunchDarkly, token: str) -> None:
-    """Four threads create the same ten metrics: each is there once, and nobody sees anything but Conflict."""
+    """Four threads create the same ten metrics: each is there once, and nobody sees anything but
+    Conflict.
+    """
     surprises: list[BaseException] = []
 
     def work() -> None:

@@ -1,4 +1,6 @@
-"""The catalog from code: what importing declares, what only the source tells, and what neither can."""
+"""The catalog from code: what importing declares, what only the source tells, and what neither
+can.
+"""
 
 from __future__ import annotations
 
@@ -80,9 +82,9 @@ def test_decorators_at_the_top_level(package: Callable[..., str]) -> None:
         """
     )
     found = scan(name)
-    assert keys(found) == runs("task.plain", "from.constant", "shop.buy", "looped.n0", "looped.n1") | {
-        "with.key.duration"
-    }
+    assert keys(found) == runs(
+        "task.plain", "from.constant", "shop.buy", "looped.n0", "looped.n1"
+    ) | {"with.key.duration"}
     assert found.place("with.key.duration") == f"{name}/a.py:11"
     assert found.place("shop.buy.duration") == f"{name}/a.py:18"
     assert found.dynamic == ()
@@ -154,34 +156,53 @@ def test_standard_metrics_only_where_something_uses_them(package: Callable[..., 
 @pytest.mark.parametrize(
     ("source", "name"),
     [
-        ("from ldinstrument.integrations.wsgi import SessionMiddleware\napp = SessionMiddleware(print)", "request"),
         (
-            "from ldinstrument.integrations import wsgi\napp = wsgi.SessionMiddleware(print, name='page')",
+            "from ldinstrument.integrations.wsgi import SessionMiddleware\napp = "
+            "SessionMiddleware(print)",
+            "request",
+        ),
+        (
+            "from ldinstrument.integrations import wsgi\napp = wsgi.SessionMiddleware(print, "
+            "name='page')",
             "page",
         ),
-        ("from ldinstrument.integrations.flask import instrument\ndef make(app): instrument(app)", "request"),
         (
-            "from ldinstrument.integrations.aws_lambda import lambda_handler\n@lambda_handler\ndef f(e, c): ...",
+            "from ldinstrument.integrations.flask import instrument\ndef make(app): "
+            "instrument(app)",
+            "request",
+        ),
+        (
+            "from ldinstrument.integrations.aws_lambda import "
+            "lambda_handler\n@lambda_handler\ndef f(e, c): ...",
             "invocation",
         ),
         ("MIDDLEWARE = ['ldinstrument.integrations.django.SessionMiddleware']", "request"),
         ("from ldinstrument.integrations.celery import instrument\ninstrument(print)", "job"),
-        ("from ldinstrument.integrations import flask\nflask.instrument(print, store='sqlite:///x.db')", "session"),
         (
-            "from ldinstrument.integrations.wsgi import SessionMiddleware as W\nW(print, store=None, name=None)",
+            "from ldinstrument.integrations import flask\nflask.instrument(print, "
+            "store='sqlite:///x.db')",
+            "session",
+        ),
+        (
+            "from ldinstrument.integrations.wsgi import SessionMiddleware as W\nW(print, "
+            "store=None, name=None)",
             "request",
         ),
     ],
 )
 def test_boundaries_open_sessions(source: str, name: str) -> None:
-    """Flask, WSGI, Lambda and Django's settings: their sessions' metrics, under their default or given name."""
+    """Flask, WSGI, Lambda and Django's settings: their sessions' metrics, under their default or
+    given name.
+    """
     assert {(use.kind, use.key) for use in uses_in(source)} == {("session", name)}
 
 
 def test_djangos_settings_name_the_sessions(package: Callable[..., str]) -> None:
     """`LDINSTRUMENT = {...}` beside MIDDLEWARE."""
     middleware = "MIDDLEWARE = ['ldinstrument.integrations.django.SessionMiddleware']\n"
-    assert "page.duration" in keys(scan(package(settings=f"{middleware}LDINSTRUMENT = {{'name': 'page'}}")))
+    assert "page.duration" in keys(
+        scan(package(settings=f"{middleware}LDINSTRUMENT = {{'name': 'page'}}"))
+    )
     visits = package(settings=f"{middleware}LDINSTRUMENT = {{'store': 'sqlite:///x.db'}}")
     assert "session.duration" in keys(scan(visits))
 
@@ -197,7 +218,9 @@ def test_helpers_of_the_integrations_are_no_boundaries() -> None:
 
 
 def test_modules_of_tests_are_left_out(package: Callable[..., str]) -> None:
-    """What only tests record, LaunchDarkly needs not know; and their imports may not even be installed."""
+    """What only tests record, LaunchDarkly needs not know; and their imports may not even be
+    installed.
+    """
     task = "import ldinstrument as ld\n@ld.track_task('{}')\ndef f(): ..."
     name = package(
         app=task.format("app"),
@@ -308,9 +331,13 @@ def test_a_module_that_cannot_be_imported_is_still_read(package: Callable[..., s
     assert len(found.unreadable) == 4
 
 
-def test_a_sub_package_that_cannot_be_imported_is_still_read(package: Callable[..., str], tmp_path: Path) -> None:
+def test_a_sub_package_that_cannot_be_imported_is_still_read(
+    package: Callable[..., str], tmp_path: Path
+) -> None:
     """Its __init__ fails, so its modules cannot be imported either; their literals count."""
-    name = package(sub__sub__inner="import ldinstrument as ld\n@ld.track_task('inner')\ndef f(): ...")
+    name = package(
+        sub__sub__inner="import ldinstrument as ld\n@ld.track_task('inner')\ndef f(): ..."
+    )
     (tmp_path / name / "sub" / "__init__.py").write_text("import no_such_library")
     found = scan(name)
     assert keys(found) == runs("inner")
@@ -350,7 +377,11 @@ def test_proxies_are_not_woken(package: Callable[..., str]) -> None:
         """
     )
     found = scan(name)
-    assert [what for _, what in found.dynamic] == ["record(trap.key)", "track_task(trap)", "track_task(trap.key)"]
+    assert [what for _, what in found.dynamic] == [
+        "record(trap.key)",
+        "track_task(trap)",
+        "track_task(trap.key)",
+    ]
     assert found.unreadable == ()
 
 
@@ -371,11 +402,15 @@ def test_folders_without_init(package: Callable[..., str], tmp_path: Path) -> No
 
 
 def test_a_namespace_package_has_modules_below(package: Callable[..., str], tmp_path: Path) -> None:
-    """No __init__.py anywhere: its modules are imported at every depth, so what they declare at run time is known."""
+    """No __init__.py anywhere: its modules are imported at every depth, so what they declare at run
+    time is known.
+    """
     package()
     (tmp_path / "scanned_space" / "part" / "deep").mkdir(parents=True)
     text = "import ldinstrument as ld\nfor name in ['KEY']:\n    ld.track_task(name)(lambda: 0)"
-    for number, folder in enumerate(("scanned_space", "scanned_space/part", "scanned_space/part/deep")):
+    for number, folder in enumerate(
+        ("scanned_space", "scanned_space/part", "scanned_space/part/deep")
+    ):
         (tmp_path / folder / "module.py").write_text(text.replace("KEY", f"depth.{number}"))
     found = scan("scanned_space")
     assert keys(found) == runs("depth.0", "depth.1", "depth.2")
@@ -383,11 +418,15 @@ def test_a_namespace_package_has_modules_below(package: Callable[..., str], tmp_
 
 
 def test_the_src_layout(package: Callable[..., str], tmp_path: Path) -> None:
-    """A package that is not installed, by its name, by its folder, and by a file of it with relative imports."""
+    """A package that is not installed, by its name, by its folder, and by a file of it with
+    relative imports.
+    """
     package()
     folder = tmp_path / "src" / "scanned_src"
     folder.mkdir(parents=True)
-    (folder / "__init__.py").write_text("import ldinstrument as ld\n@ld.track_task('top')\ndef f(): ...")
+    (folder / "__init__.py").write_text(
+        "import ldinstrument as ld\n@ld.track_task('top')\ndef f(): ..."
+    )
     (folder / "views.py").write_text("from . import f, ld\n@ld.track_task('view')\ndef g(): ...")
     for target in ("scanned_src", "src/scanned_src", "./src/scanned_src/", str(folder)):
         assert keys(scan(target)) == runs("top", "view"), target
@@ -401,7 +440,9 @@ def test_the_src_layout(package: Callable[..., str], tmp_path: Path) -> None:
     ("target", "words"),
     [("./", "name a package"), ("./notes.txt", "no Python file"), ("./nowhere", "does not exist")],
 )
-def test_paths_that_are_no_package(package: Callable[..., str], tmp_path: Path, target: str, words: str) -> None:
+def test_paths_that_are_no_package(
+    package: Callable[..., str], tmp_path: Path, target: str, words: str
+) -> None:
     """Each with what is wrong with it."""
     package()
     (tmp_path / "notes.txt").write_text("")
@@ -419,7 +460,9 @@ def test_why_a_target_cannot_be_imported(package: Callable[..., str], tmp_path: 
         scan("no_such_package_here")
 
 
-def test_a_folder_of_scripts_is_told_from_a_package(package: Callable[..., str], tmp_path: Path) -> None:
+def test_a_folder_of_scripts_is_told_from_a_package(
+    package: Callable[..., str], tmp_path: Path
+) -> None:
     """Its files import each other by their bare names."""
     package()
     (tmp_path / "scanned_scripts").mkdir()
@@ -428,9 +471,10 @@ def test_a_folder_of_scripts_is_told_from_a_package(package: Callable[..., str],
         "import ldinstrument as ld\n@ld.track_task('part')\ndef f(): ..."
     )
     found = scan("scanned_scripts")
-    assert [(where, "program_part.py stands beside it: plan the file" in why) for where, why in found.unreadable] == [
-        ("scanned_scripts.program_start", True)
-    ]
+    assert [
+        (where, "program_part.py stands beside it: plan the file" in why)
+        for where, why in found.unreadable
+    ] == [("scanned_scripts.program_start", True)]
 
 
 def test_sources_in_other_encodings(package: Callable[..., str], tmp_path: Path) -> None:
@@ -446,7 +490,9 @@ def test_sources_in_other_encodings(package: Callable[..., str], tmp_path: Path)
 
 
 def test_re_exports_and_constants_of_other_modules(package: Callable[..., str]) -> None:
-    """What a program gathers in a module of its own is still this library; keys may be constants of any kind."""
+    """What a program gathers in a module of its own is still this library; keys may be constants of
+    any kind.
+    """
     name = package(
         tools="""
             import ldinstrument
@@ -489,8 +535,21 @@ def test_re_exports_and_constants_of_other_modules(package: Callable[..., str]) 
         """,
     )
     found = scan(name)
-    tasks = ("via.module", "via.both", "pre.formatted", "table.one", "enum.one", "enum.two", "base.key", "by.alias")
-    assert keys(found) - runs(*tasks) == {"session.duration", "session.success_rate", "session.interactions"}
+    tasks = (
+        "via.module",
+        "via.both",
+        "pre.formatted",
+        "table.one",
+        "enum.one",
+        "enum.two",
+        "base.key",
+        "by.alias",
+    )
+    assert keys(found) - runs(*tasks) == {
+        "session.duration",
+        "session.success_rate",
+        "session.interactions",
+    }
     assert keys(found) >= runs(*tasks)
     assert [one.key for one in found.undeclared] == ["held.key"]
     assert len(found.dynamic) == 3
@@ -558,8 +617,12 @@ def test_a_catalog_by_name(package: Callable[..., str]) -> None:
             scan(f"{name}.a:{missing}")
 
 
-@pytest.mark.parametrize("target", ["no_such_package_here", "not a module", "missing.py", "..", "os.nope"])
-def test_targets_that_do_not_exist(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "target", ["no_such_package_here", "not a module", "missing.py", "..", "os.nope"]
+)
+def test_targets_that_do_not_exist(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A clear word, and where it was looked for."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DefinitionError, match=r"cannot be imported|does not exist"):
@@ -586,7 +649,9 @@ def test_two_definitions_of_one_key_are_reported(package: Callable[..., str]) ->
     )
     found = scan(name)
     assert [metric.measure for metric in found.metrics] == ["count"]
-    assert found.unreadable == ((f"{name}/a.py:4", f"metric 'twice.said' is defined otherwise at {name}/a.py:3"),)
+    assert found.unreadable == (
+        (f"{name}/a.py:4", f"metric 'twice.said' is defined otherwise at {name}/a.py:3"),
+    )
 
 
 def test_a_replaced_standard_metric_belongs_to_the_program(package: Callable[..., str]) -> None:

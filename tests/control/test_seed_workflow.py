@@ -1,4 +1,6 @@
-"""The seed's workflow as the docs show it; and no event of the examples that plan had not declared."""
+"""The seed's workflow as the docs show it; and no event of the examples that plan had not
+declared.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +27,21 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def environment(url: str) -> dict[str, str]:
     path = os.pathsep.join([str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
-    return {**os.environ, "LDINSTRUMENT_URL": url, "no_proxy": "127.0.0.1", "PYTHONPATH": path.rstrip(os.pathsep)}
+    return {
+        **os.environ,
+        "LDINSTRUMENT_URL": url,
+        "no_proxy": "127.0.0.1",
+        "PYTHONPATH": path.rstrip(os.pathsep),
+    }
 
 
 def planned(ld: LocalLaunchDarkly, target: str, cwd: Path) -> dict[str, Any]:
     """`ldinstrument apply TARGET --json`, in a process of its own."""
-    command = [sys.executable, "-c", "import sys; from ldinstrument.cli import main; sys.exit(main())"]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from ldinstrument.cli import main; sys.exit(main())",
+    ]
     ran = subprocess.run(
         [*command, "apply", target, "--json"],
         capture_output=True,
@@ -45,7 +56,9 @@ def planned(ld: LocalLaunchDarkly, target: str, cwd: Path) -> dict[str, Any]:
 
 
 def test_the_seeds_workflow_runs_as_documented(ld: LocalLaunchDarkly) -> None:
-    """create, track, flush, get, rename, list, delete: the very program of docs/metrics-as-code.md."""
+    """create, track, flush, get, rename, list, delete: the very program of
+    docs/metrics-as-code.md.
+    """
     page = (ROOT / "docs" / "metrics-as-code.md").read_text(encoding="utf-8")
     match = re.search(r"<!-- test: seed workflow -->\n```python\n(.*?)```", page, re.DOTALL)
     assert match is not None
@@ -57,7 +70,8 @@ def test_the_seeds_workflow_runs_as_documented(ld: LocalLaunchDarkly) -> None:
     last_seen, listed = ran.stdout.splitlines()
     assert abs(int(last_seen) / 1000 - time.time()) < 600
     assert (
-        listed == f"quality.accuracy Accuracy of answers {ld.url}/projects/my-project/metrics/quality.accuracy/details"
+        listed
+        == f"quality.accuracy Accuracy of answers {ld.url}/projects/my-project/metrics/quality.accuracy/details"
     )
     (event,) = ld.custom_events("quality.accuracy")
     assert (event["metricValue"], event["data"]["model"]) == (92.5, "small")
@@ -85,7 +99,9 @@ def undeclared(ld: LocalLaunchDarkly, found: dict[str, Any]) -> set[str]:
 
 
 def test_no_event_of_the_flask_example_is_undeclared() -> None:
-    """Real requests through the shop under its own server: each event key is one that plan found in the code."""
+    """Real requests through the shop under its own server: each event key is one that plan found in
+    the code.
+    """
     folder = ROOT / "examples" / "flask_app"
     flag = experiment_flag("assistant-prompt", ["brief", "friendly"])
     with LocalLaunchDarkly(flags=[flag]) as ld:
@@ -101,7 +117,8 @@ def test_no_event_of_the_flask_example_is_undeclared() -> None:
             "server = make_server('127.0.0.1', 0, create_app(), threaded=True)\n"
             "print(server.port, flush=True); import threading\n"
             "threading.Thread(target=server.serve_forever, daemon=True).start(); sys.stdin.read()\n"
-            "import ldclient, ldinstrument; print(ldinstrument.flush(timeout=80)); ldclient.get().close()\n"
+            "import ldclient, ldinstrument; print(ldinstrument.flush(timeout=80)); "
+            "ldclient.get().close()\n"
         )
         with FakeOpenAI() as openai:
             shop = subprocess.Popen(
@@ -117,7 +134,9 @@ def test_no_event_of_the_flask_example_is_undeclared() -> None:
                 shop.wait()
         seen = {event["key"] for event in ld.custom_events()}
         assert {"shop.checkout.duration", "business.conversion", "user.satisfaction"} <= seen, told
-        assert any(key.endswith(".interactions") for key in seen), f"no session was reported: {told}"
+        assert any(key.endswith(".interactions") for key in seen), (
+            f"no session was reported: {told}"
+        )
         assert {key for key in undeclared(ld, found) if not key.startswith("$ld:")} == set()
 
 
@@ -158,7 +177,11 @@ def _invoke(folder: Path, ld: LocalLaunchDarkly) -> None:
     """A Runtime API with three invocations, for the real runtime client."""
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-    waiting = [{"userId": "u-1", "items": 2}, {"userId": "u-2", "items": 0}, {"userId": "u-3", "items": 5}]
+    waiting = [
+        {"userId": "u-1", "items": 2},
+        {"userId": "u-2", "items": 0},
+        {"userId": "u-3", "items": 5},
+    ]
     done = threading.Event()
     answered: list[str] = []
 

@@ -22,7 +22,13 @@ from hostile import HostileServer
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for variable in ("http_proxy", "https_proxy", "LDINSTRUMENT_URL", "LDINSTRUMENT_DISABLED", "LAUNCHDARKLY_SDK_KEY"):
+    for variable in (
+        "http_proxy",
+        "https_proxy",
+        "LDINSTRUMENT_URL",
+        "LDINSTRUMENT_DISABLED",
+        "LAUNCHDARKLY_SDK_KEY",
+    ):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("no_proxy", "*")
     ledger.clear()

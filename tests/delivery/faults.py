@@ -1,7 +1,7 @@
 """The faults that delivery must survive, each with a real server on loopback and the real SDK.
 
-`scale` stretches the waits: 1 for the test suite, more for the table in docs/reliability.md. What is not dropped by an
-announced bound arrives, once.
+`scale` stretches the waits: 1 for the test suite, more for the table in docs/reliability.md. What
+is not dropped by an announced bound arrives, once.
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ class Run:
         began = time.monotonic()
         report = flush(timeout)
         over = time.monotonic() - began - timeout
-        self.notes.append(f"flush({timeout:g}) returned {'early' if over < 0 else f'{over * 1000:.0f} ms late'}")
+        self.notes.append(
+            f"flush({timeout:g}) returned {'early' if over < 0 else f'{over * 1000:.0f} ms late'}"
+        )
         return report
 
     def until_delivered(self, patience: float = 60.0) -> None:
@@ -114,7 +116,9 @@ def row_of(fault: str, server: HostileServer, sent: list[str], began: float, not
     """The figures of *server* for the events *sent*."""
     keys = server.keys()
     events = ledger.stats().events
-    assert events.emitted == events.delivered + events.pending + events.unconfirmed + sum(events.dropped.values())
+    assert events.emitted == events.delivered + events.pending + events.unconfirmed + sum(
+        events.dropped.values()
+    )
     untold = set(keys) - set(sent)  # recorded by a process that was killed before it could tell
     assert len(untold) <= 10
     for key in untold:
@@ -136,7 +140,12 @@ def row_of(fault: str, server: HostileServer, sent: list[str], began: float, not
 
 
 def config(
-    url: str, *, key: str = "sdk-good", read_timeout: float = 5.0, pending: int = 10_000, **options: Any
+    url: str,
+    *,
+    key: str = "sdk-good",
+    read_timeout: float = 5.0,
+    pending: int = 10_000,
+    **options: Any,
 ) -> Config:
     """A configuration for *url* with fast retries."""
     return Config(
@@ -154,7 +163,9 @@ def config(
 
 
 def close(client: LDClient) -> None:
-    """Close *client*, and wait for the last of its threads: on a busy machine `close()` does not."""
+    """Close *client*, and wait for the last of its threads: on a busy machine `close()` does
+    not.
+    """
     client.close()
     engine = engine_of(client)
     assert engine is not None
@@ -223,7 +234,9 @@ def answers_413_to_one(scale: float = 1.0) -> Row:
 
 
 def answers_401(scale: float = 1.0) -> Row:
-    """401, then a client with the good key takes the place of the first, as `ldclient.set_config` does it."""
+    """401, then a client with the good key takes the place of the first, as `ldclient.set_config`
+    does it.
+    """
     with running(key="sdk-bad") as run:
         run.server.answer(good_key="sdk-good")
         run.track(50)
@@ -254,7 +267,9 @@ def never_answers(scale: float = 1.0) -> Row:
 
 
 def answers_late(scale: float = 1.0) -> Row:
-    """Takes the events and answers after the read time-out: the payload id lets it drop the second copy."""
+    """Takes the events and answers after the read time-out: the payload id lets it drop the second
+    copy.
+    """
     with running(read_timeout=0.3 * scale) as run:
         run.server.answer(late=0.6 * scale, times=2)
         run.track(100)
@@ -344,9 +359,11 @@ def _meanwhile(run: Run, seconds: float) -> None:
 
 
 def killed(scale: float = 1.0, rounds: int = 6) -> Row:
-    """`kill -9` at random moments with a spool, while the server fails now and then; a last process delivers.
+    """`kill -9` at random moments with a spool, while the server fails now and then; a last process
+    delivers.
 
-    What was in a file when its process died must arrive. What was not yet (it is some 20 ms after `track`) may be lost.
+    What was in a file when its process died must arrive. What was not yet (it is some 20 ms after
+    `track`) may be lost.
     """
     ledger.clear()
     diagnostics.clear()
@@ -357,7 +374,9 @@ def killed(scale: float = 1.0, rounds: int = 6) -> Row:
         ages: dict[str, float] = {}
         safe: set[str] = set()
         for number in range(rounds):
-            ages |= _killed_once(server.url, folder, f"r{number}", 0.2 + 0.4 * scale * (number * 0.618 % 1))
+            ages |= _killed_once(
+                server.url, folder, f"r{number}", 0.2 + 0.4 * scale * (number * 0.618 % 1)
+            )
             safe |= _on_disk(folder) | set(server.keys())
         client = LDClient(config(server.url, spool=folder))
         deadline = time.monotonic() + 60
@@ -371,7 +390,9 @@ def killed(scale: float = 1.0, rounds: int = 6) -> Row:
         client.close()
         keys = server.keys()
         lost = [age for key, age in ages.items() if key not in keys]
-        note = f"youngest {len(lost)} of them lost, at most {max(lost, default=0) * 1000:.0f} ms old; "
+        note = (
+            f"youngest {len(lost)} of them lost, at most {max(lost, default=0) * 1000:.0f} ms old; "
+        )
         note += f"{len(list(Path(folder).iterdir()))} files left"
         row = row_of(f"kill -9, {rounds} times, with a spool", server, list(ages), began, note)
         assert safe & ages.keys(), "nothing came as far as the disk"
@@ -393,7 +414,9 @@ def _on_disk(folder: str) -> set[str]:
                     bodies = [body for (body,) in file.execute("SELECT body FROM payloads")]
                 except sqlite3.OperationalError:  # killed before it had made its tables
                     continue
-            events = [json.loads(text) for text in texts] + [event for body in bodies for event in json.loads(body)]
+            events = [json.loads(text) for text in texts] + [
+                event for body in bodies for event in json.loads(body)
+            ]
             found |= {event["key"] for event in events if event["kind"] == "custom"}
     return found
 
@@ -420,7 +443,9 @@ def exits(scale: float = 1.0) -> Row:
     with HostileServer() as server, tempfile.TemporaryDirectory() as folder:
         server.answer(stall=True, counts=False)
         program = [sys.executable, str(HERE / "victim.py"), "exit", server.url, folder, "x"]
-        done = subprocess.run(program, capture_output=True, env=_environment(), text=True, timeout=100, check=True)
+        done = subprocess.run(
+            program, capture_output=True, env=_environment(), text=True, timeout=100, check=True
+        )
         assert done.stderr == "", done.stderr
         seconds = float(done.stdout.split()[-1])
         took = time.time() - seconds
@@ -428,7 +453,9 @@ def exits(scale: float = 1.0) -> Row:
         client = LDClient(config(server.url, spool=folder))
         run = Run(server, client, [f"x.{number}" for number in range(100)], began)
         deadline = time.monotonic() + 60
-        while (len(server.keys()) < 100 or ledger.stats().events.pending) and time.monotonic() < deadline:
+        while (
+            len(server.keys()) < 100 or ledger.stats().events.pending
+        ) and time.monotonic() < deadline:
             flush(0.5)
             time.sleep(0.05)
         run.notes.append(f"exit took {took:.2f} s, silent")
@@ -441,7 +468,9 @@ def exits(scale: float = 1.0) -> Row:
 
 
 def forks(scale: float = 1.0) -> Row:
-    """A fork in the middle of a flush: the child delivers its own events, the parent's are not sent twice."""
+    """A fork in the middle of a flush: the child delivers its own events, the parent's are not sent
+    twice.
+    """
     with running() as run:
         run.server.answer(late=0.3, times=1)
         run.track(50)

@@ -1,4 +1,5 @@
-"""A hostile event server on loopback: real sockets, and every way to fail that LaunchDarkly's intake could show.
+"""A hostile event server on loopback: real sockets, and every way to fail that LaunchDarkly's
+intake could show.
 
 It counts as LaunchDarkly does: a payload counts once, however often its id arrives.
 """
@@ -30,8 +31,10 @@ class Post:
 class Answering:
     """What to do with the next posts; `times` None means all of them.
 
-    `stall`: read and never answer; `reset`: cut in the middle of the answer's reading; `late`: answer after seconds;
-    `status`, `headers`: answer that; `largest`: 413 above so many events; `good_key`: 401 for any other.
+    `stall`: read and never answer; `reset`: cut in the middle of the answer's reading; `late`:
+        answer after seconds;
+    `status`, `headers`: answer that; `largest`: 413 above so many events; `good_key`: 401 for any
+        other.
     """
 
     status: int = 202
@@ -48,7 +51,9 @@ class Answering:
 class HostileServer:
     """`with HostileServer() as server: ... server.url ... server.keys()`."""
 
-    def __init__(self, port: int = 0, tls: tuple[str, str] | None = None, delay: float = 0.0) -> None:
+    def __init__(
+        self, port: int = 0, tls: tuple[str, str] | None = None, delay: float = 0.0
+    ) -> None:
         self.port = port
         self.posts: list[Post] = []
         self.plan: list[Answering] = []
@@ -92,7 +97,9 @@ class HostileServer:
             _close(connection)
 
     def answer(self, **how: object) -> Answering:
-        """Plan how the next posts are answered; the plans are used up in order, the last one without `times` stays."""
+        """Plan how the next posts are answered; the plans are used up in order, the last one
+        without `times` stays.
+        """
         plan = Answering(**how)  # type: ignore[arg-type]
         with self._lock:
             self.plan.append(plan)
@@ -111,7 +118,12 @@ class HostileServer:
             for post in self.posts:
                 if post.status == 202:
                     seen.setdefault(post.payload_id, post.body)
-        return [event for body in seen.values() for event in json.loads(body) if event["kind"] == "custom"]
+        return [
+            event
+            for body in seen.values()
+            for event in json.loads(body)
+            if event["kind"] == "custom"
+        ]
 
     def keys(self) -> Counter[str]:
         """How often each event key counts."""
@@ -177,7 +189,9 @@ class HostileServer:
         connection.sendall(f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\n{extra}\r\n".encode())
         return True
 
-    def _judge(self, plan: Answering, head: dict[str, str], body: bytes, counted: int | None) -> int:
+    def _judge(
+        self, plan: Answering, head: dict[str, str], body: bytes, counted: int | None
+    ) -> int:
         text = gzip.decompress(body) if head.get("content-encoding") == "gzip" else body
         status = plan.status
         if plan.good_key is not None and head.get("authorization") != plan.good_key:
@@ -204,7 +218,9 @@ class HostileServer:
 
 
 def _bound(port: int) -> socket.socket:
-    """A socket on *port*, or on one below those that the kernel gives away: nobody takes it while we are gone."""
+    """A socket on *port*, or on one below those that the kernel gives away: nobody takes it while
+    we are gone.
+    """
     while True:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -224,7 +240,9 @@ def _head(stream: object) -> dict[str, str]:
         if not line:
             return {}
         lines.append(line.decode("latin-1"))
-    return {name.lower(): value.strip() for name, _, value in (one.partition(":") for one in lines[1:])}
+    return {
+        name.lower(): value.strip() for name, _, value in (one.partition(":") for one in lines[1:])
+    }
 
 
 def _close(connection: socket.socket) -> None:

@@ -33,17 +33,23 @@ MOODS = (
 
 def _adds_up() -> None:
     events = ledger.stats().events
-    assert events.emitted == events.delivered + events.pending + events.unconfirmed + sum(events.dropped.values())
+    assert events.emitted == events.delivered + events.pending + events.unconfirmed + sum(
+        events.dropped.values()
+    )
 
 
 @pytest.mark.parametrize("spool", [False, True], ids=["memory", "spool"])
 def test_many_threads_and_a_server_in_every_mood(server, make, tmp_path, spool):
-    """Once the server is well again, every event has arrived once; at every moment the ledger adds up."""
+    """Once the server is well again, every event has arrived once; at every moment the ledger adds
+    up.
+    """
     moods = random.Random(7)
     for _ in range(60):
         server.answer(times=1, **moods.choice(MOODS))
     options = {"spool": tmp_path} if spool else {}
-    client = make(read_timeout=0.1, flush_interval=0.02, first_pause=0.01, longest_pause=0.05, **options)
+    client = make(
+        read_timeout=0.1, flush_interval=0.02, first_pause=0.01, longest_pause=0.05, **options
+    )
 
     def work(name: int) -> None:
         for number in range(150):
@@ -71,7 +77,9 @@ def test_many_threads_and_a_server_in_every_mood(server, make, tmp_path, spool):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
 def test_forks_while_threads_track_and_flush(server, tmp_path):
-    """Thirty children, forked while other threads hold whatever lock they like; none hangs, nothing comes twice."""
+    """Thirty children, forked while other threads hold whatever lock they like; none hangs, nothing
+    comes twice.
+    """
     client = LDClient(faults.config(server.url, spool=tmp_path, flush_interval=0.01))
     stop = threading.Event()
 
@@ -97,8 +105,11 @@ def test_forks_while_threads_track_and_flush(server, tmp_path):
                     signal.alarm(100)
                     client.track(f"child.{number}", CONTEXT)
                     report = flush(60.0, client)
-                    # Of a sibling that ended before it had crossed out what was delivered, the file is taken over, too.
-                    code = 0 if report.delivered >= 1 and not (report.failed or report.pending) else 2
+                    # Of a sibling that ended before it had crossed out what was delivered, the file
+                    # is taken over, too.
+                    code = (
+                        0 if report.delivered >= 1 and not (report.failed or report.pending) else 2
+                    )
                 finally:
                     os._exit(code)
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -109,7 +120,9 @@ def test_forks_while_threads_track_and_flush(server, tmp_path):
     while flush(30.0, client).pending:
         pass
     client.close()
-    expected = {f"child.{n}": 1 for n in range(30)} | {f"{k}.{n}": 1 for k, v in counts.items() for n in range(v)}
+    expected = {f"child.{n}": 1 for n in range(30)} | {
+        f"{k}.{n}": 1 for k, v in counts.items() for n in range(v)
+    }
     assert server.keys() == expected
 
 
@@ -147,14 +160,18 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 flush(60.0, client)
 client.close()
 """
-    done = subprocess.run([sys.executable, "-c", program], env=faults._environment(), capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=faults._environment(), capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert server.keys() == {"parent": 1, "child": 1}
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this platform has no interval timer")
 def test_a_signal_handler_may_track_and_flush(server, client):
-    """A handler that interrupts `track` and `flush` at random places does both itself, and nothing waits for itself."""
+    """A handler that interrupts `track` and `flush` at random places does both itself, and nothing
+    waits for itself.
+    """
     handled = 0
 
     def handler(*_) -> None:
@@ -162,7 +179,9 @@ def test_a_signal_handler_may_track_and_flush(server, client):
         client.track(f"signal.{handled}", CONTEXT)
         flush(0.01, client)
         handled += 1
-        signal.setitimer(signal.ITIMER_REAL, 0.003)  # once more, only now: no handler inside a handler
+        signal.setitimer(
+            signal.ITIMER_REAL, 0.003
+        )  # once more, only now: no handler inside a handler
 
     before = signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 0.003)
@@ -178,4 +197,6 @@ def test_a_signal_handler_may_track_and_flush(server, client):
     while flush(30.0, client).pending:
         pass
     assert handled >= 60
-    assert server.keys() == {f"main.{n}": 1 for n in range(tracked)} | {f"signal.{n}": 1 for n in range(handled)}
+    assert server.keys() == {f"main.{n}": 1 for n in range(tracked)} | {
+        f"signal.{n}": 1 for n in range(handled)
+    }

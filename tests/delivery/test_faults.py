@@ -1,4 +1,6 @@
-"""Every fault of `faults.py`, with short waits; `python benchmarks/faults.py` runs the same with long ones."""
+"""Every fault of `faults.py`, with short waits; `python benchmarks/faults.py` runs the same with
+long ones.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("fault", faults.FAULTS, ids=lambda fault: fault.__name__)
 def test_what_is_not_dropped_by_an_announced_bound_arrives_once(fault, capsys):
-    """Sent = arrived + dropped by reason; no duplicates; each payload id always with the same bytes."""
+    """Sent = arrived + dropped by reason; no duplicates; each payload id always with the same
+    bytes.
+    """
     if fault is faults.forks and not hasattr(os, "fork"):
         pytest.skip("this platform does not fork")
     row = fault()

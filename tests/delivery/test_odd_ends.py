@@ -1,4 +1,6 @@
-"""Servers, clients and callbacks that misbehave in ways of their own: each costs what it must, and is said once."""
+"""Servers, clients and callbacks that misbehave in ways of their own: each costs what it must, and
+is said once.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +29,16 @@ CONTEXT = Context.create("u-1")
 
 def _until_settled(client: LDClient, patience: float = 30.0) -> None:
     deadline = time.monotonic() + patience
-    while time.monotonic() < deadline and (flush(1.0, client).timed_out or ledger.stats().events.pending):
+    while time.monotonic() < deadline and (
+        flush(1.0, client).timed_out or ledger.stats().events.pending
+    ):
         time.sleep(0.01)
 
 
 def test_a_date_nobody_can_read_costs_nothing(server, client):
-    """The server's `Date` only bounds debug events; one that overflows does not cost the payload it came with."""
+    """The server's `Date` only bounds debug events; one that overflows does not cost the payload it
+    came with.
+    """
     server.answer(headers={"Date": "Mon, 01 Jan 99999999999999 00:00:00 GMT"})
     client.track("a", CONTEXT)
     assert flush(20.0, client) == FlushReport(delivered=1)
@@ -80,7 +86,9 @@ def test_what_is_dropped_by_a_bound_is_said_once(server, make, caplog):
     client = make(flush_interval=0.02, max_bytes=400)
     with caplog.at_level(logging.WARNING, "ldinstrument"):
         deadline = time.monotonic() + 30
-        while ledger.stats().events.dropped.get("backlog_full", 0) < 3 and time.monotonic() < deadline:
+        while (
+            ledger.stats().events.dropped.get("backlog_full", 0) < 3 and time.monotonic() < deadline
+        ):
             client.track("a", CONTEXT)
             flush(0.05, client)
     said = [record.getMessage() for record in caplog.records if "max_bytes" in record.getMessage()]
@@ -89,7 +97,9 @@ def test_what_is_dropped_by_a_bound_is_said_once(server, make, caplog):
 
 
 def test_a_body_that_is_no_json_does_not_stay_in_the_air(server, make):
-    """As a damaged spool may hold: on 413 it cannot be split, so it is dropped by name; the next one is not."""
+    """As a damaged spool may hold: on 413 it cannot be split, so it is dropped by name; the next
+    one is not.
+    """
     server.answer(status=413, times=1)
     client = make(flush_interval=3600)
     engine = client._event_processor._engine
@@ -104,7 +114,9 @@ def test_a_body_that_is_no_json_does_not_stay_in_the_air(server, make):
 
 @pytest.mark.parametrize("odd", [SystemExit(1), RuntimeError("odd")], ids=repr)
 def test_a_callback_that_raises_loses_no_count(server, make, odd):
-    """`on_receipt` is the host's; whatever it raises, the payload has its fate and the next one is sent."""
+    """`on_receipt` is the host's; whatever it raises, the payload has its fate and the next one is
+    sent.
+    """
 
     def on_receipt(_: object) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -155,7 +167,13 @@ def test_a_foreign_flush_that_blocks_costs_the_deadline_only(server):
 def test_a_closed_client_of_the_sdks_own_has_nothing_to_wait_for(server):
     """Closed is done; what became of its events it cannot tell."""
     client = LDClient(
-        Config("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url, use_ldd=True)
+        Config(
+            "sdk-key",
+            base_uri=server.url,
+            events_uri=server.url,
+            stream_uri=server.url,
+            use_ldd=True,
+        )
     )
     attach(client)
     client.close()
@@ -207,12 +225,18 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
-def test_a_multiprocessing_child_that_returns_has_delivered(server, tmp_path: Path, method: str) -> None:
+def test_a_multiprocessing_child_that_returns_has_delivered(
+    server, tmp_path: Path, method: str
+) -> None:
     """It leaves by `os._exit`, without `atexit`; what it recorded is delivered all the same."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM.format(here=str(faults.HERE), url=server.url, method=method))
     done = subprocess.run(
-        [sys.executable, str(program)], env=faults._environment(), timeout=100, capture_output=True, text=True
+        [sys.executable, str(program)],
+        env=faults._environment(),
+        timeout=100,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert server.keys() == {"child": 1}
@@ -268,7 +292,9 @@ def test_a_close_in_the_middle_of_sealing_strands_nothing(server, make, monkeypa
 
 
 def test_tracking_while_clients_are_closed_strands_nothing(server, make):
-    """Whatever comes before, during or after the close of its client is delivered or dropped by name."""
+    """Whatever comes before, during or after the close of its client is delivered or dropped by
+    name.
+    """
     clients = [make(close_timeout=5.0, flush_interval=3600) for _ in range(12)]
     done = threading.Event()
 
@@ -372,12 +398,18 @@ for step in {steps}:
 
 @pytest.mark.parametrize("steps", ["(connect, visit)", "(visit, connect)"])
 def test_the_exit_says_nothing_and_ends_what_is_open(server, tmp_path, steps):
-    """An outage that would be said at any other time; then what was recorded arrives, of a session nobody ended."""
+    """An outage that would be said at any other time; then what was recorded arrives, of a session
+    nobody ended.
+    """
     server.answer(status=503, times=4)
     program = tmp_path / "program.py"
     program.write_text(_LEAVING.format(here=str(faults.HERE), url=server.url, steps=steps))
     done = subprocess.run(
-        [sys.executable, program], env=faults._environment(), capture_output=True, text=True, timeout=100
+        [sys.executable, program],
+        env=faults._environment(),
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert server.keys() == {"business.conversion": 1, "session.interactions": 1}
@@ -406,7 +438,9 @@ def test_a_relative_spool_stays_where_it_was(server, tmp_path, monkeypatch):
     """A daemon goes to another folder; its events do not."""
     monkeypatch.chdir(tmp_path)
     server.answer(status=503)
-    client = LDClient(faults.config(server.url, spool="rel", flush_interval=3600, close_timeout=0.1))
+    client = LDClient(
+        faults.config(server.url, spool="rel", flush_interval=3600, close_timeout=0.1)
+    )
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     client.track("a", CONTEXT)
@@ -427,18 +461,27 @@ def test_the_exit_stays_silent_to_the_last_failure(server, tmp_path):
         f"sys.path[:0] = [{str(faults.HERE)!r}]\n"
         "atexit.register(time.sleep, 1.5)\n"  # registered first, so it runs last: a program that takes its time
         "import faults\nfrom ldclient import LDClient\n"
-        f"client = LDClient(faults.config({server.url!r}, flush_interval=3600, first_pause=0.4, close_timeout=0.1))\n"
+        f"client = LDClient(faults.config({server.url!r}, flush_interval=3600, first_pause=0.4, "
+        f"close_timeout=0.1))\n"
         "client.track('a', faults.CONTEXT)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], env=faults._environment(), timeout=100, capture_output=True, text=True
+        [sys.executable, "-c", program],
+        env=faults._environment(),
+        timeout=100,
+        capture_output=True,
+        text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("spool", [False, True], ids=["memory", "spool"])
-def test_an_interrupt_in_the_middle_of_sealing_loses_nothing(server, make, monkeypatch, tmp_path, spool):
-    """Ctrl-C, or a time-out made of a signal, while somebody seals: the next sealing finds everything where it was."""
+def test_an_interrupt_in_the_middle_of_sealing_loses_nothing(
+    server, make, monkeypatch, tmp_path, spool
+):
+    """Ctrl-C, or a time-out made of a signal, while somebody seals: the next sealing finds
+    everything where it was.
+    """
     client = make(flush_interval=3600, **({"spool": tmp_path} if spool else {}))
     engine = client._event_processor._engine
     client.track("warm", CONTEXT)

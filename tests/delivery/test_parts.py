@@ -18,7 +18,9 @@ KEY = "sdk-key"
 
 
 def _texts(count: int) -> list[str]:
-    return [json.dumps({"kind": "custom", "key": f"e.{n}"}, separators=(",", ":")) for n in range(count)]
+    return [
+        json.dumps({"kind": "custom", "key": f"e.{n}"}, separators=(",", ":")) for n in range(count)
+    ]
 
 
 def test_back_off_doubles_with_jitter_up_to_the_longest():
@@ -55,7 +57,9 @@ def test_a_broken_connection_is_tried_again_at_once():
 
 
 def test_retry_after_is_respected_and_not_hurried():
-    """A flush shortens a back-off, never what the server asked for; nobody waits longer than an hour."""
+    """A flush shortens a back-off, never what the server asked for; nobody waits longer than an
+    hour.
+    """
     gate = Backoff()
     gate.failed(retry_after=30)
     gate.shorten()
@@ -86,7 +90,8 @@ def test_a_refused_key_closes_the_gate_until_it_changes():
 
 
 @pytest.mark.parametrize(
-    ("header", "seconds"), [("3", 3.0), ("0.5", 0.5), ("-4", 0.0), (None, None), ("", None), ("soon", None)]
+    ("header", "seconds"),
+    [("3", 3.0), ("0.5", 0.5), ("-4", 0.0), (None, None), ("", None), ("soon", None)],
 )
 def test_retry_after_header(header, seconds):
     """Seconds; nonsense is no instruction."""
@@ -134,7 +139,9 @@ def test_a_split_loses_nothing_and_makes_new_ids(zipped):
         splitting += heirs
         if not heirs:
             leaves.append(one)
-    keys = [json.loads(gzip.decompress(one.body) if zipped else one.body)[0]["key"] for one in leaves]
+    keys = [
+        json.loads(gzip.decompress(one.body) if zipped else one.body)[0]["key"] for one in leaves
+    ]
     assert keys == [f"e.{n}" for n in range(5)]
     assert len({one.id for one in [payload, *leaves]}) == 6
     assert [one.custom for one in leaves] == [1] * 5
@@ -142,9 +149,13 @@ def test_a_split_loses_nothing_and_makes_new_ids(zipped):
 
 
 def test_halves_are_as_old_as_what_they_were():
-    """Splitting is no new beginning: what has waited for a day is a day old, in memory and in a spool."""
+    """Splitting is no new beginning: what has waited for a day is a day old, in memory and in a
+    spool.
+    """
     payload = Payload(join(_texts(4), False).body, 4, 4, sealed_at=1_000.0, age_from=2_000.0)
-    assert [(half.sealed_at, half.age_from) for half in payload.halves()] == [(1_000.0, 2_000.0)] * 2
+    assert [(half.sealed_at, half.age_from) for half in payload.halves()] == [
+        (1_000.0, 2_000.0)
+    ] * 2
 
 
 def test_orphans_go_to_their_own_place_only():

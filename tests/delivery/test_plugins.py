@@ -20,7 +20,8 @@ from ldinstrument.sessions.session import entered, open_session
 CONTEXT = Context.builder("u-1").name("Ana").build()
 
 async_sdk = pytest.mark.skipif(
-    tuple(map(int, ldclient.__version__.split(".")[:2])) < (9, 17), reason="this SDK has no async client"
+    tuple(map(int, ldclient.__version__.split(".")[:2])) < (9, 17),
+    reason="this SDK has no async client",
 )
 
 
@@ -33,7 +34,9 @@ def _exposing() -> TestData:
     }  # fmt: skip
     flag = data.flag("exp").variation_for_all(True)
     built = flag._build(1) | {"fallthrough": {"rollout": rollout}, "trackEventsFallthrough": True}
-    flag._build = lambda version: built | {"version": version}  # the builder cannot express an experiment
+    flag._build = lambda version: (
+        built | {"version": version}
+    )  # the builder cannot express an experiment
     data.update(flag)
     return data
 
@@ -69,7 +72,9 @@ def test_attach_does_so_for_a_client_built_elsewhere(server):
 
 
 def test_a_client_made_again_after_a_fork_keeps_the_hook(server):
-    """`postfork()` builds everything anew from the `Config`; a plugin survives that, a hook added later does not."""
+    """`postfork()` builds everything anew from the `Config`; a plugin survives that, a hook added
+    later does not.
+    """
     client = LDClient(Config("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url,
                              update_processor_class=_exposing(), plugins=[Plugin()],
                              event_processor_class=EventProcessor))  # fmt: skip
@@ -104,7 +109,9 @@ def test_the_plugin_fits_an_async_client(server):
 @async_sdk
 @pytest.mark.parametrize("plugged", [True, False], ids=["plugin", "attach"])
 def test_an_async_client_tells_sessions_of_exposures(caplog, plugged):
-    """Its SDK awaits what its hooks return, and takes no sync one: evaluations are seen without a complaint."""
+    """Its SDK awaits what its hooks return, and takes no sync one: evaluations are seen without a
+    complaint.
+    """
     from ldclient.async_client import AsyncLDClient
     from ldclient.async_config import AsyncConfig
 
@@ -112,7 +119,14 @@ def test_an_async_client_tells_sessions_of_exposures(caplog, plugged):
 
     async def main(url: str) -> str | None:
         client = AsyncLDClient(
-            AsyncConfig("sdk-key", base_uri=url, events_uri=url, stream_uri=url, diagnostic_opt_out=True, **ours)
+            AsyncConfig(
+                "sdk-key",
+                base_uri=url,
+                events_uri=url,
+                stream_uri=url,
+                diagnostic_opt_out=True,
+                **ours,
+            )
         )
         await client.start(30)
         if not plugged:
@@ -169,10 +183,16 @@ def test_key_and_addresses_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("LAUNCHDARKLY_EVENTS_URI", "http://127.0.0.1:9")
     config = launchdarkly_config()
     assert (config.sdk_key, config.events_uri) == ("sdk-env", "http://127.0.0.1:9/bulk")
-    assert launchdarkly_config("sdk-mine", events_uri="http://127.0.0.1:8").events_uri == "http://127.0.0.1:8/bulk"
+    assert (
+        launchdarkly_config("sdk-mine", events_uri="http://127.0.0.1:8").events_uri
+        == "http://127.0.0.1:8/bulk"
+    )
     monkeypatch.setenv("LDINSTRUMENT_URL", "http://127.0.0.1:8030/")
     local = launchdarkly_config()
-    assert (local.base_uri, local.stream_base_uri) == ("http://127.0.0.1:8030", "http://127.0.0.1:8030")
+    assert (local.base_uri, local.stream_base_uri) == (
+        "http://127.0.0.1:8030",
+        "http://127.0.0.1:8030",
+    )
     assert local.events_uri == "http://127.0.0.1:9/bulk"
     monkeypatch.setenv("LDINSTRUMENT_URL", "http://metrics.example.test")
     with pytest.raises(DefinitionError, match="on this machine"):
@@ -201,7 +221,11 @@ def test_the_ledger_as_opentelemetry_counters(server):
     client.track("b", CONTEXT, {"n": object()})
     flush(30.0, client)
     data = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
-    seen = {(one.name, *point.attributes.values()): point.value for one in data for point in one.data.data_points}
+    seen = {
+        (one.name, *point.attributes.values()): point.value
+        for one in data
+        for point in one.data.data_points
+    }
     assert seen == {
         ("ldinstrument.events.emitted",): 2,
         ("ldinstrument.events.delivered",): 1,

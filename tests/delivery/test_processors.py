@@ -1,4 +1,6 @@
-"""The event processor: what it sends is what the SDK would have sent, and what it drops has a name."""
+"""The event processor: what it sends is what the SDK would have sent, and what it drops has a
+name.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,21 @@ from ldinstrument.ledger import ledger
 from ldinstrument.sessions.emission import emit, handing
 from ldinstrument.sessions.rollups import Emission
 
-RICH = Context.builder("u-1").name("Ana").set("plan", "pro").set("email", "ana@example.test").private("email").build()
+RICH = (
+    Context.builder("u-1")
+    .name("Ana")
+    .set("plan", "pro")
+    .set("email", "ana@example.test")
+    .private("email")
+    .build()
+)
 BARE = Context.create("u-1")
-MULTI = Context.multi_builder().add(RICH).add(Context.builder("r-1").kind("request").anonymous(True).build()).build()
+MULTI = (
+    Context.multi_builder()
+    .add(RICH)
+    .add(Context.builder("r-1").kind("request").anonymous(True).build())
+    .build()
+)
 
 
 def _flags() -> TestData:
@@ -37,7 +51,9 @@ def _flags() -> TestData:
 
 
 def _sent(server: HostileServer, processor: Any, **options: Any) -> list[dict[str, Any]]:
-    """What a client with *processor* sends for one and the same sequence of calls, dates taken out."""
+    """What a client with *processor* sends for one and the same sequence of calls, dates taken
+    out.
+    """
     before = len(server.posts)
     settings = {"all_attributes_private": False, "private_attributes": {"plan"}, **options}
     client = LDClient(
@@ -49,7 +65,9 @@ def _sent(server: HostileServer, processor: Any, **options: Any) -> list[dict[st
         client.variation_detail("absent", context, "d")
         client.track("a", context, {"n": [1, {"x": None}]}, 2.5)
         client.track("b", context, None, 0)
-    client.identify(Context.builder("u-2").set("nested", {"a": {"b": 1}}).private("/nested/a").build())
+    client.identify(
+        Context.builder("u-2").set("nested", {"a": {"b": 1}}).private("/nested/a").build()
+    )
     client.close()
     events = [event for post in server.posts[before:] for event in json.loads(post.body)]
     for event in events:
@@ -62,18 +80,27 @@ def _sent(server: HostileServer, processor: Any, **options: Any) -> list[dict[st
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"all_attributes_private": True}, {"omit_anonymous_contexts": True}, {"enable_event_compression": True}],
+    [
+        {},
+        {"all_attributes_private": True},
+        {"omit_anonymous_contexts": True},
+        {"enable_event_compression": True},
+    ],
     ids=str,
 )
 def test_it_sends_what_the_sdk_sends(server, options):
-    """Index, feature, custom, identify and summary events, dedupe and redaction: byte for byte the SDK's shapes."""
+    """Index, feature, custom, identify and summary events, dedupe and redaction: byte for byte the
+    SDK's shapes.
+    """
     expected = _sent(server, DefaultEventProcessor, **options)
     assert _sent(server, EventProcessor, **options) == expected
     assert len(expected) > 10
 
 
 def test_the_servers_clock_ends_debugging(server):
-    """A flag is debugged until a date, which this machine's clock may not have reached: the answers' `Date` has."""
+    """A flag is debugged until a date, which this machine's clock may not have reached: the
+    answers' `Date` has.
+    """
     data = TestData.data_source()
     flag = data.flag("exp").variation_for_all(True)
     built = flag._build(1) | {"debugEventsUntilDate": int((time.time() + 3600) * 1000)}
@@ -110,7 +137,12 @@ def test_headers_are_the_sdks(server, make):
 
 def test_a_bad_value_costs_its_event_only(server, client):
     """NaN and what is not JSON are dropped by name; the batch arrives, and it is valid JSON."""
-    for data, value in (({"n": 1}, 1.0), ({"n": object()}, 1.0), (None, float("nan")), ({"n": {1, 2}}, None)):
+    for data, value in (
+        ({"n": 1}, 1.0),
+        ({"n": object()}, 1.0),
+        (None, float("nan")),
+        ({"n": {1, 2}}, None),
+    ):
         client.track("a", BARE, data, value)
     loop: dict[str, Any] = {}
     loop["self"] = loop
@@ -133,7 +165,9 @@ def test_an_event_of_ours_carries_its_own_date(server, client):
 
 @pytest.mark.parametrize("name", ["ours", "renamed.ours"])
 def test_what_a_wrapper_tracks_meanwhile_is_its_own(server, client, name):
-    """A client that wraps LaunchDarkly's may track events of its own: only ours has our date, and counts as ours."""
+    """A client that wraps LaunchDarkly's may track events of its own: only ours has our date, and
+    counts as ours.
+    """
 
     class Audited:
         def track(self, event_name, context, data=None, metric_value=None):
@@ -150,11 +184,15 @@ def test_what_a_wrapper_tracks_meanwhile_is_its_own(server, client, name):
 
 
 def test_ours_never_indexes_a_bare_context_over_a_richer_one(server, client):
-    """A `track` of ours with only a key sends no index event, and the richer one that follows is indexed."""
+    """A `track` of ours with only a key sends no index event, and the richer one that follows is
+    indexed.
+    """
     emit(Emission("ours", None, None, 1, 1), BARE, client)
     client.variation("absent", RICH, False)
     flush(30.0, client)
-    indexed = [e["context"] for p in server.posts for e in json.loads(p.body) if e["kind"] == "index"]
+    indexed = [
+        e["context"] for p in server.posts for e in json.loads(p.body) if e["kind"] == "index"
+    ]
     assert [context.get("name") for context in indexed] == ["Ana"]
 
 
@@ -164,7 +202,9 @@ def test_ours_indexes_the_rich_part_of_a_multi_context(server, client):
     emit(Emission("ours", None, None, 1, 1), multi, client)
     flush(30.0, client)
     events = [event for post in server.posts for event in json.loads(post.body)]
-    assert [e["context"] for e in events if e["kind"] == "index"] == [{"kind": "org", "key": "o-1", "name": "Acme"}]
+    assert [e["context"] for e in events if e["kind"] == "index"] == [
+        {"kind": "org", "key": "o-1", "name": "Acme"}
+    ]
     assert events[-1]["context"]["user"] == {"key": "u-1"}
 
 
@@ -212,7 +252,12 @@ def test_a_refused_key_is_not_tried_again(server, client, status):
 def test_one_payload_at_a_time_probes_a_server_that_fails(make, caplog):
     """A server that comes back shall not meet everything that has waited for it at once."""
     failing = Failing()
-    client = make(transport=lambda config: failing, flush_interval=3600, first_pause=0.001, longest_pause=0.002)
+    client = make(
+        transport=lambda config: failing,
+        flush_interval=3600,
+        first_pause=0.001,
+        longest_pause=0.002,
+    )
     client.track("e.0", BARE)
     client.flush()
     while "does not take events" not in caplog.text:  # said at the second failure
@@ -297,7 +342,9 @@ def test_a_bad_request_is_given_up_after_three_attempts(server, client):
 
 
 def test_closing_hands_what_is_left_to_the_next_client(server, make):
-    """`ldclient.set_config` makes the new client first: what the old one could not deliver, the new one does."""
+    """`ldclient.set_config` makes the new client first: what the old one could not deliver, the new
+    one does.
+    """
     server.answer(status=503, times=1, headers={"Retry-After": "60"})
     first = make(close_timeout=0.1, flush_interval=3600)
     first.track("a", BARE)
@@ -310,7 +357,9 @@ def test_closing_hands_what_is_left_to_the_next_client(server, make):
 
 
 def test_another_environment_adopts_nothing(server, make):
-    """Events recorded with one key are not delivered with another, unless LaunchDarkly had refused the first."""
+    """Events recorded with one key are not delivered with another, unless LaunchDarkly had refused
+    the first.
+    """
     server.answer(status=503, times=1, headers={"Retry-After": "60"})
     first = make(close_timeout=0.1, flush_interval=3600)
     first.track("a", BARE)
@@ -331,12 +380,16 @@ def test_disabled_is_the_sdks_own(server, monkeypatch):
 
 
 def test_a_closed_seam_leaves_the_sdks_own_and_says_so(server, monkeypatch, caplog):
-    """Should a future SDK move what we borrow, events still leave, unconfirmed, and it is said once."""
+    """Should a future SDK move what we borrow, events still leave, unconfirmed, and it is said
+    once.
+    """
     from ldclient.impl import lru_cache
 
     monkeypatch.delattr(lru_cache, "SimpleLRUCache")
     with caplog.at_level(logging.WARNING, "ldinstrument"):
-        processor = EventProcessor(Config("sdk-key", events_uri=server.url, diagnostic_opt_out=True))
+        processor = EventProcessor(
+            Config("sdk-key", events_uri=server.url, diagnostic_opt_out=True)
+        )
     assert type(processor) is DefaultEventProcessor
     assert "keeps its own event processor" in caplog.text
     monkeypatch.undo()
@@ -361,7 +414,9 @@ def _fail(receipt: Receipt) -> None:
 
 
 def test_track_never_waits_on_an_event_loop(make: Callable[..., LDClient], monkeypatch):
-    """The bounded wait is off on an event loop: what finds no room there is dropped at once, and counted."""
+    """The bounded wait is off on an event loop: what finds no room there is dropped at once, and
+    counted.
+    """
     import asyncio
 
     seal, sealing, go = Sealer.seal, threading.Event(), threading.Event()
@@ -402,7 +457,9 @@ def test_options_travel_through_partial(server, tmp_path):
 
 
 def test_a_client_that_nobody_holds_still_delivers(server, make):
-    """Dropped without `close()`: the processor sends what it has, waits for the answers, and ends its threads."""
+    """Dropped without `close()`: the processor sends what it has, waits for the answers, and ends
+    its threads.
+    """
     import gc
 
     def elsewhere() -> None:
@@ -427,7 +484,9 @@ def test_a_client_that_nobody_holds_still_delivers(server, make):
 
 
 def test_a_full_thousand_leaves_early_whatever_came_before(server, client):
-    """With a flush interval of an hour: 1,000 waiting events are sent at once, also after a flush and a failure."""
+    """With a flush interval of an hour: 1,000 waiting events are sent at once, also after a flush
+    and a failure.
+    """
     import time
 
     for round_ in range(3):

@@ -38,7 +38,9 @@ def _prompt(began: float, timeout: float = TIMEOUT) -> None:
 
 
 def _ours() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("ldinstrument")]
+    return [
+        thread.name for thread in threading.enumerate() if thread.name.startswith("ldinstrument")
+    ]
 
 
 def test_a_flush_waits_for_the_answer(server, client):
@@ -62,7 +64,9 @@ def test_a_flush_sends_summaries_and_index_events_uncounted(server, client):
     client.variation("no-such-flag", CONTEXT, False)
     client.identify(Context.builder("u-2").name("Bo").build())
     assert flush(30.0, client) == FlushReport()
-    kinds = [event["kind"] for post in server.posts for event in __import__("json").loads(post.body)]
+    kinds = [
+        event["kind"] for post in server.posts for event in __import__("json").loads(post.body)
+    ]
     assert sorted(kinds) == ["identify", "index", "summary"]
 
 
@@ -78,7 +82,9 @@ def test_black_hole(server, make):
 
 
 def test_saturated_workers(server, make):
-    """With every sending thread stuck, a further flush still keeps its deadline, and nothing is lost."""
+    """With every sending thread stuck, a further flush still keeps its deadline, and nothing is
+    lost.
+    """
     client = make(flush_interval=3600, read_timeout=1)
     stall = server.answer(stall=True, counts=False)
     for number in range(6):
@@ -139,7 +145,9 @@ def test_closed_client(server, client):
 
 def test_offline_client():
     """An offline client sends nothing; the flush says that it cannot confirm."""
-    client = LDClient(Config("sdk-key", offline=True, plugins=[Plugin()], event_processor_class=EventProcessor))
+    client = LDClient(
+        Config("sdk-key", offline=True, plugins=[Plugin()], event_processor_class=EventProcessor)
+    )
     client.track("a", CONTEXT)
     began = time.monotonic()
     assert flush(NEVER, client) == FlushReport(confirmed=False)
@@ -157,7 +165,11 @@ def test_forked_child(server, client):
         try:
             client.track("child", CONTEXT)
             report = flush(30.0, client)
-            code = 0 if report == FlushReport(delivered=1) and ledger.stats().events.emitted == 1 else 2
+            code = (
+                0
+                if report == FlushReport(delivered=1) and ledger.stats().events.emitted == 1
+                else 2
+            )
         finally:
             os._exit(code)
     _, status = os.waitpid(child, 0)
@@ -207,7 +219,13 @@ def test_a_client_built_elsewhere_is_flushed_as_well_as_possible(server):
 def test_a_client_built_elsewhere_cannot_exceed_the_deadline(server):
     """The SDK's own processor, saturated by a black hole, costs the deadline and no more."""
     uris = {"base_uri": server.url, "events_uri": server.url, "stream_uri": server.url}
-    stock = Config("sdk-key", **uris, use_ldd=True, diagnostic_opt_out=True, http=HTTPConfig(read_timeout=NEVER))
+    stock = Config(
+        "sdk-key",
+        **uris,
+        use_ldd=True,
+        diagnostic_opt_out=True,
+        http=HTTPConfig(read_timeout=NEVER),
+    )
     client = LDClient(stock)
     server.answer(stall=True)
     client.track("a", CONTEXT)
@@ -260,13 +278,16 @@ def _async_config(server, **options):
 
 
 async_sdk = pytest.mark.skipif(
-    tuple(map(int, ldclient.__version__.split(".")[:2])) < (9, 17), reason="this SDK has no async client"
+    tuple(map(int, ldclient.__version__.split(".")[:2])) < (9, 17),
+    reason="this SDK has no async client",
 )
 
 
 @async_sdk
 def test_async_client(server):
-    """An `AsyncLDClient` delivers through the same engine, with its own user agent, and its loop goes on meanwhile."""
+    """An `AsyncLDClient` delivers through the same engine, with its own user agent, and its loop
+    goes on meanwhile.
+    """
     from ldclient.async_client import AsyncLDClient
 
     async def main() -> tuple[FlushReport, bool, int]:
@@ -352,7 +373,9 @@ def test_async_client_built_elsewhere(server):
 
 
 def test_exit_delivers_and_is_silent(server, tmp_path):
-    """A program that just ends has its events delivered by the exit hook, open sessions as abandoned."""
+    """A program that just ends has its events delivered by the exit hook, open sessions as
+    abandoned.
+    """
     program = tmp_path / "program.py"
     program.write_text(
         "import ldclient, sys\n"
@@ -366,7 +389,9 @@ def test_exit_delivers_and_is_silent(server, tmp_path):
     )
     root = str(faults.HERE.parent.parent)
     environment = {**os.environ, "PYTHONPATH": root, "LDINSTRUMENT_URL": server.url}
-    done = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(
+        [sys.executable, program], env=environment, capture_output=True, text=True, timeout=100
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert server.keys()["a"] == 1
     assert server.keys()["session.interactions"] == 1

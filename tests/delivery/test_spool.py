@@ -23,7 +23,9 @@ CONTEXT = Context.create("u-1")
 TEXT = '{"kind":"custom","key":"a"}'
 
 
-def _left_behind(folder: Path, *payloads: Payload, drafts: list[str] | None = None, origin: str = "here") -> None:
+def _left_behind(
+    folder: Path, *payloads: Payload, drafts: list[str] | None = None, origin: str = "here"
+) -> None:
     """What a dead process would leave."""
     spool = Spool(folder, origin)
     if payloads:
@@ -38,7 +40,13 @@ def test_sealed_payloads_keep_bytes_and_id(tmp_path):
     payload = join([TEXT, TEXT], zipped=True)
     _left_behind(tmp_path, payload)
     (found,) = Spool(tmp_path, "here").adopt(10**6, 60)
-    assert (found.id, found.body, found.events, found.custom, found.zipped) == (payload.id, payload.body, 2, 2, True)
+    assert (found.id, found.body, found.events, found.custom, found.zipped) == (
+        payload.id,
+        payload.body,
+        2,
+        2,
+        True,
+    )
 
 
 def test_drafts_are_sealed_by_whoever_comes_next(tmp_path):
@@ -137,13 +145,17 @@ def test_only_the_owner_may_read_the_folder_and_no_key_is_inside(server, tmp_pat
     """Events are personal data, and the SDK key is nobody's business."""
     folder = tmp_path / "spool"
     server.answer(status=503)
-    client = LDClient(faults.config(server.url, spool=folder, key="sdk-secret-7", close_timeout=0.2))
+    client = LDClient(
+        faults.config(server.url, spool=folder, key="sdk-secret-7", close_timeout=0.2)
+    )
     client.track("a", CONTEXT)
     flush(0.2, client)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     faults.close(client)
     deadline = time.monotonic() + 30
-    while ledger.stats().events.pending and time.monotonic() < deadline:  # it may have been under way just then
+    while (
+        ledger.stats().events.pending and time.monotonic() < deadline
+    ):  # it may have been under way just then
         time.sleep(0.01)
     assert ledger.stats().events.dropped == {"spooled": 1}
     (path,) = folder.iterdir()
@@ -162,9 +174,13 @@ def test_an_unusable_spool_is_said_and_memory_still_works(server, tmp_path, capl
 
 
 def test_what_a_refused_key_left_leaves_with_the_next_one(server, tmp_path):
-    """A process whose key was revoked, and its successor with a new key: the folder is what they share."""
+    """A process whose key was revoked, and its successor with a new key: the folder is what they
+    share.
+    """
     server.answer(good_key="sdk-new")
-    first = LDClient(faults.config(server.url, key="sdk-revoked", spool=tmp_path, close_timeout=0.1))
+    first = LDClient(
+        faults.config(server.url, key="sdk-revoked", spool=tmp_path, close_timeout=0.1)
+    )
     first.track("a", CONTEXT)
     while not flush(0.5, first).failed:
         pass
@@ -179,10 +195,14 @@ def test_what_a_refused_key_left_leaves_with_the_next_one(server, tmp_path):
 
 
 def test_halves_keep_their_ids_for_whoever_comes_next(server, tmp_path):
-    """After a 413 the halves are what is on disk: the next processor sends them under the ids they were tried with."""
+    """After a 413 the halves are what is on disk: the next processor sends them under the ids they
+    were tried with.
+    """
     server.answer(largest=1, times=1)
     server.answer(status=503)
-    first = LDClient(faults.config(server.url, spool=tmp_path, flush_interval=3600, close_timeout=0.1))
+    first = LDClient(
+        faults.config(server.url, spool=tmp_path, flush_interval=3600, close_timeout=0.1)
+    )
     first.track("a", CONTEXT)
     first.track("b", CONTEXT)
     while len(tried := set(server.posts_per_payload())) < 3:  # the whole, and both halves
@@ -194,7 +214,9 @@ def test_halves_keep_their_ids_for_whoever_comes_next(server, tmp_path):
         flush(0.2, second)
     faults.close(second)
     assert server.keys() == {"a": 1, "b": 1}
-    assert {post.payload_id for post in server.posts if post.status == 202} == tried - {server.posts[0].payload_id}
+    assert {post.payload_id for post in server.posts if post.status == 202} == tried - {
+        server.posts[0].payload_id
+    }
     assert list(tmp_path.iterdir()) == []
 
 
@@ -206,10 +228,14 @@ def test_several_processes_share_one_folder(server, tmp_path):
         for number in range(4)
     ]  # fmt: skip
     assert [program.wait(100) for program in programs] == [0, 0, 0, 0]
-    client = LDClient(faults.config(server.url, spool=tmp_path))  # what an exit had no time for is the next one's
+    client = LDClient(
+        faults.config(server.url, spool=tmp_path)
+    )  # what an exit had no time for is the next one's
     flush(30.0, client)
     faults.close(client)
-    assert server.keys() == {f"p{program}.{number}": 1 for program in range(4) for number in range(100)}
+    assert server.keys() == {
+        f"p{program}.{number}": 1 for program in range(4) for number in range(100)
+    }
     assert list(tmp_path.iterdir()) == []
 
 
@@ -238,9 +264,13 @@ def test_a_fork_leaves_the_parents_file_to_the_parent(server, tmp_path):
 
 
 def test_every_event_is_on_disk_soon_whatever_came_before(server, tmp_path):
-    """With a flush interval of an hour: each event is in the file moments after `track`, also after a failure."""
+    """With a flush interval of an hour: each event is in the file moments after `track`, also after
+    a failure.
+    """
     server.answer(status=503, headers={"Retry-After": "60"})
-    client = LDClient(faults.config(server.url, spool=tmp_path, flush_interval=3600, close_timeout=0.1))
+    client = LDClient(
+        faults.config(server.url, spool=tmp_path, flush_interval=3600, close_timeout=0.1)
+    )
     for number in range(3):
         client.track(f"e.{number}", CONTEXT)
         deadline = time.monotonic() + 100
@@ -256,7 +286,9 @@ def _mentions(folder: Path, text: str) -> bool:
 
 
 def test_what_the_disk_did_not_take_is_not_called_spooled(server, tmp_path):
-    """A folder that cannot be made: the next client of the process delivers it, as without a spool."""
+    """A folder that cannot be made: the next client of the process delivers it, as without a
+    spool.
+    """
     (tmp_path / "file").write_text("in the way")
     server.answer(status=503, times=1, headers={"Retry-After": "60"})
     options = {"spool": tmp_path / "file" / "spool", "flush_interval": 3600}
@@ -298,7 +330,9 @@ def test_a_file_that_nobody_can_read_is_put_aside_and_named(tmp_path, caplog):
 
 
 def test_a_damaged_body_is_dropped_by_name(server, tmp_path, make):
-    """Too large for LaunchDarkly, and no JSON that could be split: it does not stay pending for ever."""
+    """Too large for LaunchDarkly, and no JSON that could be split: it does not stay pending for
+    ever.
+    """
     damaged = Payload(b"\0" * 100, 20, 20)
     _left_behind(tmp_path, damaged, origin=faults_origin(server.url))
     server.answer(status=413, times=1)
@@ -341,12 +375,18 @@ except Exception as error:
 
 
 def test_a_disk_that_is_full_at_the_end_keeps_what_was_on_it(tmp_path):
-    """SQLite cannot fold its log into the file: both stay together, and the next process finds every payload."""
+    """SQLite cannot fold its log into the file: both stay together, and the next process finds
+    every payload.
+    """
     folder = tmp_path / "spool"
     folder.mkdir()
     program = FULL.format(here=str(faults.HERE), folder=str(folder))
     done = subprocess.run(
-        [sys.executable, "-c", program], env=faults._environment(), capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", program],
+        env=faults._environment(),
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
     assert done.returncode == 0, done.stderr
     heir = Spool(folder, "here")

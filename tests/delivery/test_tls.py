@@ -1,4 +1,6 @@
-"""Over TLS, as LaunchDarkly is: a certificate that nobody trusts is a failure to try again, and 40 ms away is fine."""
+"""Over TLS, as LaunchDarkly is: a certificate that nobody trusts is a failure to try again, and 40
+ms away is fine.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from ldclient.config import HTTPConfig
 from ldinstrument.delivery import EventProcessor, FlushReport, Plugin, Receipt, flush
 from ldinstrument.ledger import ledger
 
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+pytestmark = pytest.mark.skipif(
+    shutil.which("openssl") is None, reason="no openssl to make a certificate with"
+)
 CONTEXT = Context.create("u-1")
 
 
@@ -37,7 +41,11 @@ def _far(certificate) -> Iterator[HostileServer]:
 
 
 def _client(
-    server: HostileServer, trusted: str | None, receipts: list[Receipt], host: str = "127.0.0.1", **http: bool
+    server: HostileServer,
+    trusted: str | None,
+    receipts: list[Receipt],
+    host: str = "127.0.0.1",
+    **http: bool,
 ) -> LDClient:
     from functools import partial
 
@@ -62,7 +70,9 @@ def test_a_confirmed_flush_over_tls_from_afar(far, certificate):
 
 
 def test_an_untrusted_certificate_is_a_failure_that_is_kept(far):
-    """Nothing leaves over a connection that cannot be trusted; the event waits, the receipt says why."""
+    """Nothing leaves over a connection that cannot be trusted; the event waits, the receipt says
+    why.
+    """
     receipts: list[Receipt] = []
     client = _client(far, None, receipts)
     client.track("a", CONTEXT)

@@ -1,4 +1,6 @@
-"""POSTs over our own connections: what is written and read is HTTP, and nothing outlasts its deadline."""
+"""POSTs over our own connections: what is written and read is HTTP, and nothing outlasts its
+deadline.
+"""
 
 from __future__ import annotations
 
@@ -44,13 +46,18 @@ def _warm(make: Callable[..., LDClient]) -> LDClient:
     return client
 
 
-# -- a flush that sends by itself -------------------------------------------------------------------------------
+# -- a flush that sends by itself
+# -------------------------------------------------------------------------------
 
 
 def test_a_flush_sends_on_its_own_thread_over_an_open_connection(make):
-    """The first needs a thread, which may hang in name resolution; the second has nobody to wait for."""
+    """The first needs a thread, which may hang in name resolution; the second has nobody to wait
+    for.
+    """
     threads: list[str] = []
-    client = make(flush_interval=3600, on_receipt=lambda _: threads.append(threading.current_thread().name))
+    client = make(
+        flush_interval=3600, on_receipt=lambda _: threads.append(threading.current_thread().name)
+    )
     for _ in range(3):
         client.track("a", CONTEXT)
         assert flush(20.0, client) == FlushReport(delivered=1)
@@ -88,7 +95,9 @@ def test_a_connection_that_breaks_under_the_request_is_replaced(server, warm):
 
 
 def test_what_the_host_changes_after_track_is_not_what_it_tracked(server, warm):
-    """Events are written when they are tracked; the SDK's own processor sends whatever the data has become."""
+    """Events are written when they are tracked; the SDK's own processor sends whatever the data has
+    become.
+    """
     data = {"n": 1}
     warm.track("a", CONTEXT, data)
     data["n"] = 2
@@ -98,7 +107,9 @@ def test_what_the_host_changes_after_track_is_not_what_it_tracked(server, warm):
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no signals here")
 def test_a_signal_handler_flushes_what_it_has_interrupted(server, warm):
-    """The POST that was interrupted cannot go on before the handler returns; another one with the same id can."""
+    """The POST that was interrupted cannot go on before the handler returns; another one with the
+    same id can.
+    """
     server.answer(stall=True, counts=False, times=1)
     warm.track("a", CONTEXT)
     inside: list[FlushReport] = []
@@ -117,7 +128,9 @@ def test_a_signal_handler_flushes_what_it_has_interrupted(server, warm):
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no signals here")
 def test_an_exception_out_of_a_signal_handler_loses_no_payload(server, warm):
-    """Ctrl-C in a flush ends the flush, not the events: they leave with the next one, under the same id."""
+    """Ctrl-C in a flush ends the flush, not the events: they leave with the next one, under the
+    same id.
+    """
     server.answer(stall=True, counts=False, times=1)
     warm.track("a", CONTEXT)
 
@@ -136,11 +149,14 @@ def test_an_exception_out_of_a_signal_handler_loses_no_payload(server, warm):
     assert server.keys() == {"warm": 1, "a": 1}
 
 
-# -- deadlines over the whole answer ----------------------------------------------------------------------------
+# -- deadlines over the whole answer
+# ----------------------------------------------------------------------------
 
 
 class Raw:
-    """A server that answers each request on a connection with the next of *answers*, bytes by bytes."""
+    """A server that answers each request on a connection with the next of *answers*, bytes by
+    bytes.
+    """
 
     def __init__(self, *answers: Any) -> None:
         self._answers = iter(answers)
@@ -206,9 +222,13 @@ def _client_of() -> Iterator[Callable[..., LDClient]]:
 DRIP = [b"x"] * 100_000
 
 
-@pytest.mark.parametrize("opening", [b"HTTP/1.1 202 OK\r\n", b"HTTP/1.1 202 OK\r\nX-Drip: ", b"HTTP/1.1 "], ids=repr)
+@pytest.mark.parametrize(
+    "opening", [b"HTTP/1.1 202 OK\r\n", b"HTTP/1.1 202 OK\r\nX-Drip: ", b"HTTP/1.1 "], ids=repr
+)
 def test_a_dripping_answer_does_not_hold_a_flush(client_of, opening):
-    """Each byte comes in time and the answer never: neither a flush nor a posting thread waits for it."""
+    """Each byte comes in time and the answer never: neither a flush nor a posting thread waits for
+    it.
+    """
     raw = Raw(b"HTTP/1.1 202 OK\r\nContent-Length: 0\r\n\r\n", [opening, *DRIP])
     client = client_of(raw)
     client.track("warm", CONTEXT)
@@ -240,7 +260,9 @@ def test_a_dripping_answer_does_not_hold_a_flush(client_of, opening):
     ids=lambda answer: repr(answer)[:60],
 )
 def test_any_answer_that_is_http_is_understood(client_of, answer):
-    """In one piece or in many, with a body or none, kept alive or closed; and the next POST works as well."""
+    """In one piece or in many, with a body or none, kept alive or closed; and the next POST works
+    as well.
+    """
     receipts: list[Receipt] = []
     client = client_of(Raw(answer, answer, answer), on_receipt=receipts.append)
     for _ in range(3):
@@ -261,13 +283,20 @@ def test_an_answer_that_is_not_http_is_a_failure(client_of):
     raw.close()
 
 
-# -- what is written and read -----------------------------------------------------------------------------------
+# -- what is written and read
+# -----------------------------------------------------------------------------------
 
 
 def test_the_head_is_what_http_client_writes():
     """The same bytes but for their order, with the value and the length of each request."""
-    headers = {"Authorization": "sdk-key", "User-Agent": "PythonClient/9", "Content-Type": "application/json"}
-    head = Head(http.client.HTTPConnection("127.0.0.1", 8030), "/bulk?x=1", headers, "X-Id").filled("id-1", 4321)
+    headers = {
+        "Authorization": "sdk-key",
+        "User-Agent": "PythonClient/9",
+        "Content-Type": "application/json",
+    }
+    head = Head(http.client.HTTPConnection("127.0.0.1", 8030), "/bulk?x=1", headers, "X-Id").filled(
+        "id-1", 4321
+    )
     written: list[bytes] = []
     theirs = http.client.HTTPConnection("127.0.0.1", 8030)
     theirs.send = written.append  # type: ignore[method-assign, assignment]
@@ -289,7 +318,9 @@ def test_no_header_can_smuggle_another(name):
     st.lists(
         st.tuples(
             st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,12}", fullmatch=True).filter(
-                lambda name: name.lower() not in ("content-length", "connection", "transfer-encoding")
+                lambda name: (
+                    name.lower() not in ("content-length", "connection", "transfer-encoding")
+                )
             ),
             st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20),
         ),
@@ -297,7 +328,9 @@ def test_no_header_can_smuggle_another(name):
         unique_by=lambda pair: pair[0].lower(),
     ),
 )
-def test_a_plain_answer_is_read_as_http_client_reads_it(status: int, headers: list[tuple[str, str]]) -> None:
+def test_a_plain_answer_is_read_as_http_client_reads_it(
+    status: int, headers: list[tuple[str, str]]
+) -> None:
     """The short way and the long one agree."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in [*headers, ("Content-Length", "0")])
     answer = f"HTTP/1.1 {status} Any Reason\r\n{lines}\r\n".encode()
@@ -338,7 +371,8 @@ def test_whatever_is_not_plain_is_left_to_http_client(answer):
     assert plain_answer(answer) is None
 
 
-# -- proxies ----------------------------------------------------------------------------------------------------
+# -- proxies
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_a_proxy_is_used_where_the_sdk_would(server):

@@ -23,7 +23,9 @@ def main(what: str, url: str, folder: str, name: str) -> None:
             flush_interval=0.1,
             http=HTTPConfig(connect_timeout=1, read_timeout=1),
             plugins=[Plugin()],
-            event_processor_class=partial(EventProcessor, spool=folder, first_pause=0.05, longest_pause=0.2),
+            event_processor_class=partial(
+                EventProcessor, spool=folder, first_pause=0.05, longest_pause=0.2
+            ),
         )
     )
     context = Context.builder("u-1").name("Ana").build()

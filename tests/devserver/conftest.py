@@ -1,4 +1,6 @@
-"""A running local LaunchDarkly, and two ways to speak to it: plain HTTP and LaunchDarkly's own SDK."""
+"""A running local LaunchDarkly, and two ways to speak to it: plain HTTP and LaunchDarkly's own
+SDK.
+"""
 
 from __future__ import annotations
 
@@ -56,12 +58,16 @@ def _metric(http: Callable[..., requests.Response]) -> Callable[..., dict[str, A
 
 @pytest.fixture(name="sdk")
 def _sdk(ld: LocalLaunchDarkly) -> Iterator[Callable[..., ldclient.LDClient]]:
-    """`sdk(stream=False, ...)`: the unmodified server SDK against the local LaunchDarkly; closed at the end."""
+    """`sdk(stream=False, ...)`: the unmodified server SDK against the local LaunchDarkly; closed at
+    the end.
+    """
     clients = []
 
     def make(start_wait: float = 60.0, **config: Any) -> ldclient.LDClient:
         uris = {"base_uri": ld.url, "stream_uri": ld.url, "events_uri": ld.url}
-        clients.append(ldclient.LDClient(ldclient.Config("sdk-key", **uris, **config), start_wait=start_wait))
+        clients.append(
+            ldclient.LDClient(ldclient.Config("sdk-key", **uris, **config), start_wait=start_wait)
+        )
         return clients[-1]
 
     yield make

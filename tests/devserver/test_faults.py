@@ -58,7 +58,10 @@ def test_half_an_answer_promises_more_than_it_brings(ld):
         connection.getresponse().read()
     connection.close()
     assert half.value.partial.startswith(b"{")
-    assert half.value.expected == len(half.value.partial) or half.value.expected == len(half.value.partial) + 1
+    assert (
+        half.value.expected == len(half.value.partial)
+        or half.value.expected == len(half.value.partial) + 1
+    )
 
 
 def test_after_does_the_work_and_spoils_the_answer(ld, http):
@@ -95,11 +98,19 @@ def test_an_answer_later_than_the_client_waits(ld, http):
 
 def test_method_skip_and_when_choose_the_requests(ld, http):
     ld.fault("/api/v2/metrics/*", status=500, method="POST", times=None)
-    ld.fault("/bulk", status=418, skip=1, when=lambda method, path, headers, body: b"poison" in body, times=None)
+    ld.fault(
+        "/bulk",
+        status=418,
+        skip=1,
+        when=lambda method, path, headers, body: b"poison" in body,
+        times=None,
+    )
     assert http("GET", "/api/v2/metrics/default").status_code == 200
     assert http("POST", "/api/v2/metrics/default", json={}).status_code == 500
     poison = {**EVENT, "key": "poison"}
-    assert [http("POST", "/bulk", json=[event]).status_code for event in (EVENT, poison, poison, EVENT)] == [
+    assert [
+        http("POST", "/bulk", json=[event]).status_code for event in (EVENT, poison, poison, EVENT)
+    ] == [
         202,
         202,
         418,
@@ -110,13 +121,18 @@ def test_method_skip_and_when_choose_the_requests(ld, http):
 def test_html_instead_of_json(ld, http):
     ld.fault("/api/*", status=200, body="<html>proxy</html>", headers={"Content-Type": "text/html"})
     answer = http("GET", "/api/v2/metrics/default")
-    assert (answer.status_code, answer.text, answer.headers["Content-Type"]) == (200, "<html>proxy</html>", "text/html")
+    assert (answer.status_code, answer.text, answer.headers["Content-Type"]) == (
+        200,
+        "<html>proxy</html>",
+        "text/html",
+    )
 
 
 def test_faults_may_be_there_from_the_start():
     with LocalLaunchDarkly(faults=[Fault("/bulk", status=429)]) as ld:
         headers = {"Authorization": "sdk"}
         codes = [
-            requests.post(ld.url + "/bulk", json=[EVENT], headers=headers, timeout=5).status_code for _ in range(2)
+            requests.post(ld.url + "/bulk", json=[EVENT], headers=headers, timeout=5).status_code
+            for _ in range(2)
         ]
     assert codes == [429, 202]

@@ -1,4 +1,6 @@
-"""The event intake over plain HTTP: what is accepted, refused, counted and remembered (launchdarkly.md section 2)."""
+"""The event intake over plain HTTP: what is accepted, refused, counted and remembered
+(launchdarkly.md section 2).
+"""
 
 from __future__ import annotations
 
@@ -35,14 +37,18 @@ def test_a_batch_is_answered_202_with_nothing_but_a_date(http, ld):
     assert ld.events() == [EVENT]
 
 
-@pytest.mark.parametrize("path", ["/bulk", "/mobile", "/mobile/events", "/mobile/events/bulk", "/events/bulk/env-id"])
+@pytest.mark.parametrize(
+    "path", ["/bulk", "/mobile", "/mobile/events", "/mobile/events/bulk", "/events/bulk/env-id"]
+)
 def test_every_route_of_events_leads_to_the_same_place(http, ld, path):
     assert http("POST", path, json=[EVENT]).status_code == 202
     assert ld.custom_events("k") == [EVENT]
     assert [post.route for post in ld.posts()] == [path]
 
 
-@pytest.mark.parametrize("path", ["/diagnostic", "/mobile/events/diagnostic", "/events/diagnostic/env-id"])
+@pytest.mark.parametrize(
+    "path", ["/diagnostic", "/mobile/events/diagnostic", "/events/diagnostic/env-id"]
+)
 def test_diagnostics_are_one_object_and_no_event(http, ld, path):
     assert http("POST", path, json={"kind": "diagnostic-init", "id": {}}).status_code == 202
     assert http("POST", path, json=[1]).status_code == 400
@@ -68,7 +74,9 @@ def test_the_import_api_wants_a_rest_token(http, ld):
 
 def test_gzip_and_chunked_bodies_and_headers_in_any_case(http, ld):
     packed = gzip.compress(wire(EVENT))
-    assert http("POST", "/bulk", data=packed, headers={"content-ENCODING": "GZIP"}).status_code == 202
+    assert (
+        http("POST", "/bulk", data=packed, headers={"content-ENCODING": "GZIP"}).status_code == 202
+    )
     half = len(packed) // 2
     parts = iter([packed[:half], packed[half:]])
     headers = {"Content-Encoding": "gzip", "x-launchDarkly-payload-id": "p-1"}
@@ -105,7 +113,10 @@ def test_what_is_no_array_of_json_is_refused_and_remembered(http, ld, body, head
     (post,) = ld.posts()
     assert (post.status, post.payload_id, post.duplicate) == (400, "p", False)
     assert post.error
-    assert http("POST", "/bulk", json=[EVENT], headers={"X-LaunchDarkly-Payload-ID": "p"}).status_code == 202
+    assert (
+        http("POST", "/bulk", json=[EVENT], headers={"X-LaunchDarkly-Payload-ID": "p"}).status_code
+        == 202
+    )
     assert ld.custom_events("k") == [EVENT]
 
 
@@ -119,8 +130,16 @@ def test_a_missing_or_unknown_key_is_unauthorized(http, ld):
     assert http("POST", "/bulk", json=[EVENT], headers={"Authorization": ""}).status_code == 401
     ld.sdk_keys = {"sdk-good", "client-side-id"}
     assert http("POST", "/bulk", json=[EVENT]).status_code == 401
-    assert http("POST", "/bulk", json=[EVENT], headers={"Authorization": "sdk-good"}).status_code == 202
-    assert http("POST", "/bulk", json=[EVENT], headers={"Authorization": "api_key sdk-good"}).status_code == 202
+    assert (
+        http("POST", "/bulk", json=[EVENT], headers={"Authorization": "sdk-good"}).status_code
+        == 202
+    )
+    assert (
+        http(
+            "POST", "/bulk", json=[EVENT], headers={"Authorization": "api_key sdk-good"}
+        ).status_code
+        == 202
+    )
     assert http("POST", "/events/bulk/client-side-id", json=[EVENT]).status_code == 202
     assert http("POST", "/events/bulk/other", json=[EVENT]).status_code == 401
     assert len(ld.custom_events("k")) == 3
@@ -141,25 +160,42 @@ def test_a_body_above_the_limit_is_413_and_a_split_one_passes():
 
 def test_a_repeated_payload_counts_once_and_its_posts_are_counted(http, ld):
     for body in ([EVENT], [EVENT], [EVENT, EVENT]):
-        assert http("POST", "/bulk", json=body, headers={"X-LaunchDarkly-Payload-ID": "same"}).status_code == 202
-    assert http("POST", "/bulk", json=[EVENT], headers={"X-LaunchDarkly-Payload-ID": "other"}).status_code == 202
+        assert (
+            http(
+                "POST", "/bulk", json=body, headers={"X-LaunchDarkly-Payload-ID": "same"}
+            ).status_code
+            == 202
+        )
+    assert (
+        http(
+            "POST", "/bulk", json=[EVENT], headers={"X-LaunchDarkly-Payload-ID": "other"}
+        ).status_code
+        == 202
+    )
     assert len(ld.custom_events("k")) == 2
     assert [(post.payload_id, post.duplicate, post.events) for post in ld.posts()] == [
         ("same", False, 1), ("same", True, 1), ("same", True, 2), ("other", False, 1),
     ]  # fmt: skip
     counts = http("GET", "/dev/payloads").json()
     assert (counts["posts"], counts["events"], counts["duplicates"]) == (4, 2, 2)
-    assert {payload["payloadId"]: payload["posts"] for payload in counts["payloads"]} == {"same": 3, "other": 1}
+    assert {payload["payloadId"]: payload["posts"] for payload in counts["payloads"]} == {
+        "same": 3,
+        "other": 1,
+    }
 
 
 def test_a_payload_that_arrives_twice_at_the_same_moment_counts_once(http, ld):
-    """Twelve racing copies of one payload, with different bodies so that a wrong winner would show."""
+    """Twelve racing copies of one payload, with different bodies so that a wrong winner would
+    show.
+    """
     answers = []
 
     def post() -> None:
         headers = {"Authorization": "sdk", "X-LaunchDarkly-Payload-ID": "same"}
         answers.append(
-            requests.post(ld.url + "/bulk", data=wire(*[EVENT] * 50), headers=headers, timeout=10).status_code
+            requests.post(
+                ld.url + "/bulk", data=wire(*[EVENT] * 50), headers=headers, timeout=10
+            ).status_code
         )
 
     threads = [threading.Thread(target=post) for _ in range(12)]
@@ -176,10 +212,20 @@ def test_events_are_kept_exactly_as_sent(http, ld):
     """Order, numbers, unknown kinds, fields nobody knows, text in every script."""
     events = [
         EVENT,
-        {"kind": "index", "creationDate": 1, "context": {"kind": "user", "key": "ü ✓ 💡", "n": 1e-7, "big": 2**70}},
+        {
+            "kind": "index",
+            "creationDate": 1,
+            "context": {"kind": "user", "key": "ü ✓ 💡", "n": 1e-7, "big": 2**70},
+        },
         {"kind": "custom", "key": "", "context": {"kind": "user", "key": "u"}},
         {"kind": "custom", "key": None},
-        {"kind": "custom", "key": "x\u0000y", "context": "no context", "metricValue": "7", "creationDate": "yesterday"},
+        {
+            "kind": "custom",
+            "key": "x\u0000y",
+            "context": "no context",
+            "metricValue": "7",
+            "creationDate": "yesterday",
+        },
         {
             "kind": "custom",
             "key": "bool",
@@ -209,28 +255,49 @@ def test_a_lone_surrogate_and_an_overflowing_number_are_survived(http, ld):
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 NAMES = st.sampled_from(
-    ["kind", "key", "creationDate", "context", "contextKeys", "metricValue", "variation", "reason", "user"]
+    [
+        "kind",
+        "key",
+        "creationDate",
+        "context",
+        "contextKeys",
+        "metricValue",
+        "variation",
+        "reason",
+        "user",
+    ]
 )
 CONTEXTS = st.fixed_dictionaries(
     {"kind": st.sampled_from(["user", "multi", "", 3])}, optional={"key": VALUES, "user": VALUES}
 )
 ANY = st.dictionaries(
-    NAMES, VALUES | CONTEXTS | st.sampled_from(["custom", "feature"]) | st.just({"inExperiment": True})
+    NAMES,
+    VALUES | CONTEXTS | st.sampled_from(["custom", "feature"]) | st.just({"inExperiment": True}),
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(events=st.lists(ANY | VALUES, max_size=4))
 def test_no_event_breaks_the_intake_or_what_reads_it(http, ld, events):
     assert http("POST", "/bulk", json=events).status_code == 202
     for path in ("/dev/readout", "/dev/events", "/dev/health", "/dev/payloads", "/dev/metrics"):
         assert http("GET", path).status_code == 200
-    kept = [event for event in events if isinstance(event, dict) and isinstance(event.get("kind"), str)]
+    kept = [
+        event for event in events if isinstance(event, dict) and isinstance(event.get("kind"), str)
+    ]
     assert [dict(event) for event in ld.store.events()[-len(kept) :]] == kept or not kept
 
 
@@ -245,7 +312,9 @@ def test_browsers_may_post_from_any_origin(http):
     assert preflight.status_code == 200
     allowed = preflight.headers["Access-Control-Allow-Headers"].lower()
     assert all(name in allowed for name in headers["Access-Control-Request-Headers"].split(","))
-    answer = http("POST", "/events/bulk/env-id", json=[EVENT], headers={"Origin": "https://shop.test"})
+    answer = http(
+        "POST", "/events/bulk/env-id", json=[EVENT], headers={"Origin": "https://shop.test"}
+    )
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
     assert "date" in answer.headers["Access-Control-Expose-Headers"].lower()
 
@@ -255,10 +324,16 @@ def test_a_burst_of_a_hundred_thousand_events_is_taken(ld):
 
     def post(number: int) -> None:
         events = [
-            {**EVENT, "key": f"k{i % 7}", "context": {"kind": "user", "key": f"u-{number}-{i}"}} for i in range(10_000)
+            {**EVENT, "key": f"k{i % 7}", "context": {"kind": "user", "key": f"u-{number}-{i}"}}
+            for i in range(10_000)
         ]
         headers = {"Authorization": "sdk", "X-LaunchDarkly-Payload-ID": str(uuid.uuid4())}
-        assert requests.post(ld.url + "/bulk", data=wire(*events), headers=headers, timeout=60).status_code == 202
+        assert (
+            requests.post(
+                ld.url + "/bulk", data=wire(*events), headers=headers, timeout=60
+            ).status_code
+            == 202
+        )
 
     threads = [threading.Thread(target=post, args=(number,)) for number in range(10)]
     for thread in threads:

@@ -1,4 +1,6 @@
-"""LaunchDarkly's JavaScript SDKs against the local LaunchDarkly: node, and the browser's in a real Chromium."""
+"""LaunchDarkly's JavaScript SDKs against the local LaunchDarkly: node, and the browser's in a real
+Chromium.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ import pytest
 from ldinstrument.devserver import simple_flag
 
 PACKAGES = ("@launchdarkly/node-server-sdk@^9", "@launchdarkly/js-client-sdk@^4")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 
 
 @pytest.fixture(name="modules", scope="module")
@@ -26,8 +30,19 @@ def _modules(request) -> Path:
     if not npm or not node:
         pytest.skip("node and npm are not installed")
     folder = Path(request.config.cache.mkdir("launchdarkly-js"))
-    if not all((folder / "node_modules" / package.rpartition("@")[0]).exists() for package in PACKAGES):
-        command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder), *PACKAGES]
+    if not all(
+        (folder / "node_modules" / package.rpartition("@")[0]).exists() for package in PACKAGES
+    ):
+        command = [
+            npm,
+            "install",
+            "--no-audit",
+            "--no-fund",
+            "--ignore-scripts",
+            "--prefix",
+            str(folder),
+            *PACKAGES,
+        ]
         try:
             made = subprocess.run(command, capture_output=True, text=True, timeout=110)
         except subprocess.TimeoutExpired:
@@ -62,12 +77,16 @@ const client = init('sdk-key', { baseUri: url, streamUri: url, eventsUri: url, s
 
 @pytest.mark.parametrize("mode", ["stream", "poll"])
 def test_the_node_sdk(ld, modules, mode):
-    """Its request bodies are chunked, its headers spelt in another case, its bucketing the same as everybody's."""
+    """Its request bodies are chunked, its headers spelt in another case, its bucketing the same as
+    everybody's.
+    """
     script = modules / "exercise.cjs"
     script.write_text(NODE)
     environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     command = ["node", str(script), ld.url, mode]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as node:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as node:
         try:
             if mode == "stream":
                 assert node.stderr.readline() == "ready\n"
@@ -106,7 +125,9 @@ document.body.dataset.value = value;
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 def test_the_browser_sdk_in_a_real_browser(ld, modules):
-    """From a page of another origin: preflights, polling, an exposure, an event, and a changed flag over the stream."""
+    """From a page of another origin: preflights, polling, an exposure, an event, and a changed flag
+    over the stream.
+    """
     playwright = pytest.importorskip("playwright.sync_api")
     (modules / "index.html").write_text(PAGE % ld.url)
     handler = partial(_Quiet, directory=str(modules))
@@ -114,7 +135,9 @@ def test_the_browser_sdk_in_a_real_browser(ld, modules):
         threading.Thread(target=files.serve_forever, daemon=True).start()
         try:
             with playwright.sync_playwright() as browsers:
-                browser = browsers.chromium.launch(executable_path=CHROMIUM, args=["--disable-gpu", "--disable-quic"])
+                browser = browsers.chromium.launch(
+                    executable_path=CHROMIUM, args=["--disable-gpu", "--disable-quic"]
+                )
                 page = browser.new_page()
                 page.goto(f"http://127.0.0.1:{files.server_address[1]}/index.html")
                 page.wait_for_selector("body[data-value]", state="attached", timeout=90_000)

@@ -1,4 +1,6 @@
-"""The metrics REST API over plain HTTP: validation, answers, lists, patches (launchdarkly.md section 1)."""
+"""The metrics REST API over plain HTTP: validation, answers, lists, patches (launchdarkly.md
+section 1).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,12 @@ NUMERIC = {
     "key": "m", "kind": "custom", "eventKey": "m", "isNumeric": True, "unit": "ms",
     "successCriteria": "LowerThanBaseline",
 }  # fmt: skip
-CLICK = {"key": "c", "kind": "click", "selector": "#buy", "urls": [{"kind": "exact", "url": "https://x.test/"}]}
+CLICK = {
+    "key": "c",
+    "kind": "click",
+    "selector": "#buy",
+    "urls": [{"kind": "exact", "url": "https://x.test/"}],
+}
 PERCENTILE = {"analysisType": "percentile", "percentileValue": 95}
 FILTER = {"type": "eventProperty", "attribute": "category", "op": "in", "values": ["books"]}
 PAGE = {"key": "p", "kind": "pageview", "urls": [{"kind": "regex", "pattern": "^/a"}]}
@@ -28,7 +35,15 @@ def refused(answer, status=400, code="invalid_request"):
 
 def test_a_created_metric_is_complete_with_the_defaults_of_launchdarkly(http):
     answer = http(
-        "POST", BASE, json={"key": "m", "kind": "custom", "eventKey": "Order placed", "isNumeric": False, "foo": 1}
+        "POST",
+        BASE,
+        json={
+            "key": "m",
+            "kind": "custom",
+            "eventKey": "Order placed",
+            "isNumeric": False,
+            "foo": 1,
+        },
     )
     assert answer.status_code == 201
     rep = answer.json()
@@ -117,7 +132,9 @@ def test_each_kind_has_its_own_fields(http, body, message):
     )
 
 
-@pytest.mark.parametrize("body", [CLICK, PAGE, {"key": "t", "kind": "trace", "isNumeric": False, "traceQuery": "x"}])
+@pytest.mark.parametrize(
+    "body", [CLICK, PAGE, {"key": "t", "kind": "trace", "isNumeric": False, "traceQuery": "x"}]
+)
 def test_the_other_kinds_are_created_too(http, body):
     answer = http("POST", BASE, json=body)
     assert answer.status_code == 201
@@ -126,11 +143,15 @@ def test_the_other_kinds_are_created_too(http, body):
 
 
 def test_a_percentile_metric_never_fills_with_zero(http):
-    rep = http("POST", BASE, json={**NUMERIC, "analysisType": "percentile", "percentileValue": 95}).json()
+    rep = http(
+        "POST", BASE, json={**NUMERIC, "analysisType": "percentile", "percentileValue": 95}
+    ).json()
     assert rep["eventDefault"]["disabled"] is True
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b'{"key": NaN}', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b'"x"', b'{"key": NaN}', b"\xff", b"[" * 100_000]
+)
 def test_a_body_that_is_no_object_is_refused(http, body):
     refused(http("POST", BASE, data=body, headers={"Content-Type": "application/json"}))
 
@@ -142,10 +163,13 @@ def test_a_taken_key_is_a_conflict(http, metric):
 
 
 @pytest.mark.parametrize(
-    "token", ["", "sdk-12345678", "mob-12345678", "Bearer api-12345", "api-1 2", "0123456789abcdef01234567"]
+    "token",
+    ["", "sdk-12345678", "mob-12345678", "Bearer api-12345", "api-1 2", "0123456789abcdef01234567"],
 )
 def test_what_is_no_access_token_is_unauthorized(http, token):
-    """SDK keys, mobile keys, client-side ids and a scheme before the token are refused, as by LaunchDarkly."""
+    """SDK keys, mobile keys, client-side ids and a scheme before the token are refused, as by
+    LaunchDarkly.
+    """
     refused(http("GET", BASE, headers={"Authorization": token}), 401, "unauthorized")
 
 
@@ -157,7 +181,11 @@ def test_configured_tokens_and_projects_are_the_only_ones(http):
             url = f"{strict.url}/api/v2/metrics/{project}"
             return requests.get(url, headers={"Authorization": token}, timeout=5).status_code
 
-        assert [status("shop", "api-good"), status("shop", "api-other"), status("default", "api-good")] == [
+        assert [
+            status("shop", "api-good"),
+            status("shop", "api-other"),
+            status("default", "api-good"),
+        ] == [
             200,
             401,
             404,
@@ -180,14 +208,21 @@ def test_every_answer_announces_the_rate_limit_and_the_limit_is_real(ld):
     assert answers[0].headers["X-Ratelimit-Global-Limit"] == "3"
 
 
-# -- list ---------------------------------------------------------------------------------------------
+# -- list
+# ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(name="many")
 def _many(metric):
     for i in range(55):
         extra = {"isNumeric": False, "unit": None, "successCriteria": None} if i % 5 == 0 else {}
-        metric(key=f"m-{i:02}", name=f"Name {54 - i:02}", eventKey=f"e-{i % 3}", tags=["all", f"t{i % 2}"], **extra)
+        metric(
+            key=f"m-{i:02}",
+            name=f"Name {54 - i:02}",
+            eventKey=f"e-{i % 3}",
+            tags=["all", f"t{i % 2}"],
+            **extra,
+        )
 
 
 def keys(answer):
@@ -252,12 +287,16 @@ def test_an_experiment_that_names_a_metric_counts_as_its_user(http, ld, metric):
     metric(key="used")
     metric(key="unused")
     ld.set_flag(experiment_flag("exp", metrics=["used"]))
-    assert http("GET", f"{BASE}/used?expand=experimentCount,experiments").json()["experimentCount"] == 1
+    assert (
+        http("GET", f"{BASE}/used?expand=experimentCount,experiments").json()["experimentCount"]
+        == 1
+    )
     assert http("GET", f"{BASE}/unused?expand=experimentCount").json()["experimentCount"] == 0
     assert keys(http("GET", BASE, params={"filter": "hasConnections equals true"})) == ["used"]
 
 
-# -- patch --------------------------------------------------------------------------------------------
+# -- patch
+# --------------------------------------------------------------------------------------------
 
 
 def patch(http, key, *operations, **headers):
@@ -284,7 +323,11 @@ def test_replace_of_an_absent_member_adds_it(http, metric):
                    replace("/successCriteria", "LowerThanBaseline"), replace("/eventDefault/disabled", True),
                    replace("/percentileValue", None), replace("/selector", ""), replace("/urls", []))  # fmt: skip
     assert answer.status_code == 200, answer.text
-    assert (answer.json()["isNumeric"], answer.json()["unit"], answer.json()["eventDefault"]["disabled"]) == (
+    assert (
+        answer.json()["isNumeric"],
+        answer.json()["unit"],
+        answer.json()["eventDefault"]["disabled"],
+    ) == (
         True,
         "ms",
         True,
@@ -309,7 +352,11 @@ def test_tests_guard_a_patch(http, metric):
     version = metric()["_version"]
     guard = {"op": "test", "path": "/_version", "value": version}
     assert patch(http, "session.duration", guard, replace("/name", "x")).status_code == 200
-    refused(patch(http, "session.duration", guard, replace("/name", "y")), 409, "optimistic_locking_error")
+    refused(
+        patch(http, "session.duration", guard, replace("/name", "y")),
+        409,
+        "optimistic_locking_error",
+    )
     assert http("GET", f"{BASE}/session.duration").json()["name"] == "x"
 
 
@@ -355,7 +402,9 @@ def test_a_patch_that_cannot_be_applied_changes_nothing(http, metric, operations
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 105) | st.text(max_size=4),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
     max_leaves=4,
 )
 PATHS = st.sampled_from(
@@ -363,18 +412,26 @@ PATHS = st.sampled_from(
      "/urls/0/kind", "/analysisUnits", "/analysisUnits/0", "/filters", "/~2", "/kind", "/percentileValue"]
 )  # fmt: skip
 OPERATION = st.fixed_dictionaries(
-    {"op": st.sampled_from(["add", "remove", "replace", "move", "copy", "test"]), "path": PATHS, "value": JSON},
+    {
+        "op": st.sampled_from(["add", "remove", "replace", "move", "copy", "test"]),
+        "path": PATHS,
+        "value": JSON,
+    },
     optional={"from": PATHS},
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     operations=st.lists(OPERATION, max_size=3),
     body=st.dictionaries(st.sampled_from([*NUMERIC, "urls", "filters", "tags"]), JSON),
 )
 def test_nothing_that_is_sent_breaks_the_server(http, operations, body):
-    """Every answer is an answer of the contract, never a 500, and what is accepted can be read back."""
+    """Every answer is an answer of the contract, never a 500, and what is accepted can be read
+    back.
+    """
     created = http("POST", BASE, json={**NUMERIC, **body})
     assert created.status_code in (201, 400, 409), created.text
     changed = http("PATCH", f"{BASE}/m", json=operations)
@@ -385,7 +442,8 @@ def test_nothing_that_is_sent_breaks_the_server(http, operations, body):
         assert http("DELETE", f"{BASE}/{item['key']}").status_code == 204
 
 
-# -- the rest -----------------------------------------------------------------------------------------
+# -- the rest
+# -----------------------------------------------------------------------------------------
 
 
 def test_a_deleted_metric_is_gone(http, metric):
@@ -400,9 +458,16 @@ def test_a_deleted_metric_is_gone(http, metric):
 def test_the_method_can_be_overridden_on_post(http, metric):
     metric()
     override = {"X-HTTP-Method-Override": "PATCH"}
-    answer = http("POST", f"{BASE}/session.duration", json=[replace("/name", "x")], headers=override)
+    answer = http(
+        "POST", f"{BASE}/session.duration", json=[replace("/name", "x")], headers=override
+    )
     assert answer.json()["name"] == "x"
-    assert http("POST", f"{BASE}/session.duration", headers={"X-HTTP-Method-Override": "DELETE"}).status_code == 204
+    assert (
+        http(
+            "POST", f"{BASE}/session.duration", headers={"X-HTTP-Method-Override": "DELETE"}
+        ).status_code
+        == 204
+    )
 
 
 def test_unknown_places_and_methods_answer_with_documents(http):
@@ -413,18 +478,31 @@ def test_unknown_places_and_methods_answer_with_documents(http):
 
 
 def test_browsers_of_other_origins_may_use_the_api(http):
-    asked = {"Access-Control-Request-Method": "PATCH", "Access-Control-Request-Headers": "authorization,ld-api-version"}
+    asked = {
+        "Access-Control-Request-Method": "PATCH",
+        "Access-Control-Request-Headers": "authorization,ld-api-version",
+    }
     preflight = http("OPTIONS", BASE, headers={"Origin": "https://x.test", **asked})
     assert preflight.status_code == 200
     assert preflight.headers["Access-Control-Allow-Origin"] == "*"
     assert "PATCH" in preflight.headers["Access-Control-Allow-Methods"]
     assert "authorization" in preflight.headers["Access-Control-Allow-Headers"].lower()
-    assert http("GET", BASE, headers={"Origin": "https://x.test"}).headers["Access-Control-Allow-Origin"] == "*"
+    assert (
+        http("GET", BASE, headers={"Origin": "https://x.test"}).headers[
+            "Access-Control-Allow-Origin"
+        ]
+        == "*"
+    )
 
 
 def test_last_seen_comes_from_the_intake(http, metric):
     metric()
-    event = {"kind": "custom", "key": "session.duration", "context": {"kind": "user", "key": "u"}, "metricValue": 3}
+    event = {
+        "kind": "custom",
+        "key": "session.duration",
+        "context": {"kind": "user", "key": "u"},
+        "metricValue": 3,
+    }
     assert http("POST", "/bulk", json=[event]).status_code == 202
     assert type(http("GET", f"{BASE}/session.duration").json()["lastSeen"]) is int
 
@@ -432,20 +510,37 @@ def test_last_seen_comes_from_the_intake(http, metric):
 def test_a_new_context_kind_has_to_be_made_available_before_it_can_be_an_analysis_unit(http):
     project, body = "/api/v2/projects/default", {**NUMERIC, "analysisUnits": ["session"]}
     units = http("GET", f"{project}/experimentation-settings").json()["randomizationUnits"]
-    assert {unit["randomizationUnit"]: unit["default"] for unit in units} == {"user": True, "request": False}
+    assert {unit["randomizationUnit"]: unit["default"] for unit in units} == {
+        "user": True,
+        "request": False,
+    }
     unknown = {"randomizationUnits": [*units, {"randomizationUnit": "session", "default": False}]}
     refused(http("PUT", f"{project}/experimentation-settings", json=unknown))
-    assert http("PUT", f"{project}/context-kinds/session", json={"name": "Session"}).json()["status"] == "created"
-    assert http("PUT", f"{project}/context-kinds/session", json={"name": "Sitting"}).json()["status"] == "updated"
+    assert (
+        http("PUT", f"{project}/context-kinds/session", json={"name": "Session"}).json()["status"]
+        == "created"
+    )
+    assert (
+        http("PUT", f"{project}/context-kinds/session", json={"name": "Sitting"}).json()["status"]
+        == "updated"
+    )
     refused(http("POST", BASE, json=body))
     assert http("PUT", f"{project}/experimentation-settings", json=unknown).status_code == 200
     assert http("POST", BASE, json=body).status_code == 201
-    assert "session" in [kind["key"] for kind in http("GET", f"{project}/context-kinds").json()["items"]]
+    assert "session" in [
+        kind["key"] for kind in http("GET", f"{project}/context-kinds").json()["items"]
+    ]
 
 
-@pytest.mark.parametrize("units", [None, [], ["user"], [("user", False)], [("user", True), ("request", True)]])
+@pytest.mark.parametrize(
+    "units", [None, [], ["user"], [("user", False)], [("user", True), ("request", True)]]
+)
 def test_experimentation_settings_need_exactly_one_default(http, units):
-    listed = units and [{"randomizationUnit": unit[0], "default": unit[1]} for unit in units if isinstance(unit, tuple)]
+    listed = units and [
+        {"randomizationUnit": unit[0], "default": unit[1]}
+        for unit in units
+        if isinstance(unit, tuple)
+    ]
     body = {"randomizationUnits": listed or units}
     refused(http("PUT", "/api/v2/projects/default/experimentation-settings", json=body))
 
@@ -453,4 +548,8 @@ def test_experimentation_settings_need_exactly_one_default(http, units):
 def test_a_token_can_be_checked_cheaply(http):
     assert http("GET", "/api/v2/caller-identity").json()["authKind"] == "token"
     assert http("GET", "/api/v2/projects/default").json()["key"] == "default"
-    refused(http("GET", "/api/v2/caller-identity", headers={"Authorization": "sdk-x"}), 401, "unauthorized")
+    refused(
+        http("GET", "/api/v2/caller-identity", headers={"Authorization": "sdk-x"}),
+        401,
+        "unauthorized",
+    )

@@ -1,4 +1,6 @@
-"""LaunchDarkly's own REST client, whose strict models validate every answer, against the local metrics API."""
+"""LaunchDarkly's own REST client, whose strict models validate every answer, against the local
+metrics API.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,12 @@ def post(**fields):
 def test_the_whole_life_of_a_metric(metrics):
     made = metrics.post_metric("default", post(tags=["a"], analysisUnits=["user", "request"], name="Duration",
                                                eventDefault={"disabled": True, "value": 0}))  # fmt: skip
-    assert (made.key, made.version, made.is_numeric, made.unit) == ("session.duration", 1, True, "milliseconds")
+    assert (made.key, made.version, made.is_numeric, made.unit) == (
+        "session.duration",
+        1,
+        True,
+        "milliseconds",
+    )
     assert made.analysis_units == made.randomization_units == ["user", "request"]
     assert made.event_default.disabled is True
     patch = [api.PatchOperation(op="replace", path="/name", value="Session length")]
@@ -65,7 +72,9 @@ def test_the_whole_life_of_a_metric(metrics):
 def test_every_kind_of_metric_passes_the_strict_models(metrics, fields):
     body = {name: value for name, value in post(**fields).to_dict().items() if value is not None}
     made = metrics.post_metric("default", api.MetricPost.from_dict(body))
-    read = metrics.get_metric("default", made.key, expand="experiments,experimentCount,metricGroups,metricGroupCount")
+    read = metrics.get_metric(
+        "default", made.key, expand="experiments,experimentCount,metricGroups,metricGroupCount"
+    )
     assert read.kind == fields.get("kind", "custom")
     assert metrics.get_metrics("default", expand="experimentCount").items[0].experiment_count == 0
 
@@ -74,22 +83,40 @@ def test_experiments_of_a_metric_pass_the_strict_models(ld, metrics):
     metrics.post_metric("default", post())
     ld.set_flag(experiment_flag("exp", metrics=["session.duration"]))
     read = metrics.get_metric("default", "session.duration", expand="experiments,experimentCount")
-    assert (read.experiment_count, [experiment.key for experiment in read.experiments]) == (1, ["exp"])
+    assert (read.experiment_count, [experiment.key for experiment in read.experiments]) == (
+        1,
+        ["exp"],
+    )
 
 
 def test_an_experiment_passes_the_strict_models(ld, client, metrics):
-    """One per flag that randomizes: running while it is on, with the metrics that it names, in their versions."""
+    """One per flag that randomizes: running while it is on, with the metrics that it names, in
+    their versions.
+    """
     made = metrics.post_metric("default", post())
-    ld.set_flag(experiment_flag("exp", context_kind="request", metrics=["session.duration", "no.such.metric"]))
+    ld.set_flag(
+        experiment_flag(
+            "exp", context_kind="request", metrics=["session.duration", "no.such.metric"]
+        )
+    )
     ld.set_flag(simple_flag("plain"))
     experiments = api.ExperimentsApi(client)
     read = experiments.get_experiment("default", "production", "exp", expand="secondaryMetrics")
-    assert (read.key, read.environment_key, read.current_iteration.status) == ("exp", "production", "running")
+    assert (read.key, read.environment_key, read.current_iteration.status) == (
+        "exp",
+        "production",
+        "running",
+    )
     assert read.current_iteration.randomization_unit == "request"
     assert list(read.current_iteration.flags) == ["exp"]
-    assert [(one.key, one.version_id) for one in read.current_iteration.metrics] == [(made.key, made.version_id)]
+    assert [(one.key, one.version_id) for one in read.current_iteration.metrics] == [
+        (made.key, made.version_id)
+    ]
     ld.set_flag({**experiment_flag("exp"), "on": False})
-    assert experiments.get_experiment("default", "production", "exp").current_iteration.status == "stopped"
+    assert (
+        experiments.get_experiment("default", "production", "exp").current_iteration.status
+        == "stopped"
+    )
     for key in ("plain", "nothing"):
         with pytest.raises(exceptions.NotFoundException):
             experiments.get_experiment("default", "production", key)
@@ -118,7 +145,9 @@ def test_when_a_flag_was_evaluated_last(ld, client):
 def test_pages_filters_and_sorting(metrics):
     for i in range(7):
         metrics.post_metric("default", post(key=f"m{i}", name=f"m{i}", eventKey=f"e{i % 2}"))
-    page = metrics.get_metrics("default", limit=2, offset=2, sort="-createdAt", filter='eventKeys anyOf ["e0"]')
+    page = metrics.get_metrics(
+        "default", limit=2, offset=2, sort="-createdAt", filter='eventKeys anyOf ["e0"]'
+    )
     assert ([item.key for item in page.items], page.total_count) == (["m2", "m0"], 4)
     assert set(page.links) == {"self", "first", "last", "prev"}
 
@@ -133,7 +162,11 @@ def test_each_refusal_is_the_exception_of_its_status(ld, client, metrics):
     with pytest.raises(exceptions.NotFoundException):
         metrics.get_metric("default", "nothing")
     with pytest.raises(exceptions.BadRequestException):
-        metrics.patch_metric("default", "session.duration", [api.PatchOperation(op="replace", path="/key", value="x")])
+        metrics.patch_metric(
+            "default",
+            "session.duration",
+            [api.PatchOperation(op="replace", path="/key", value="x")],
+        )
     ld.fault("/api/v2/metrics/*", status=503, body='{"code": "unavailable", "message": "soon"}')
     with pytest.raises(exceptions.ServiceException):
         metrics.get_metric("default", "session.duration")
@@ -155,7 +188,9 @@ def test_projects_context_kinds_settings_and_identity(client):
     assert set(kinds) == {"user", "request", "session"}
     experiments = api.ExperimentsApi(client)
     units = experiments.get_experimentation_settings("default").randomization_units
-    body = [{"randomizationUnit": unit.randomization_unit, "default": unit.default} for unit in units]
+    body = [
+        {"randomizationUnit": unit.randomization_unit, "default": unit.default} for unit in units
+    ]
     body.append({"randomizationUnit": "session", "default": False})
     put = api.RandomizationSettingsPut.from_dict({"randomizationUnits": body})
     kept = experiments.put_experimentation_settings("default", put).randomization_units

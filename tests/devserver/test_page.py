@@ -11,7 +11,9 @@ import requests
 
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag, simple_flag
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 EVIL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>'\"&"
 
 
@@ -27,9 +29,21 @@ def traffic() -> list[dict]:
                    "data": {"note": EVIL},
                    "context": {"kind": "user", "key": "b"}})  # fmt: skip
     events.append({"kind": EVIL, "key": EVIL, "context": {"kind": EVIL, "key": EVIL}})
-    events.append({"kind": "custom", "key": EVIL, "context": {"kind": "multi", EVIL: {"key": EVIL}}, "data": EVIL})
     events.append(
-        {"kind": "custom", "key": {"a": 1}, "context": {"kind": "multi", "user": None}, "metricValue": [EVIL]}
+        {
+            "kind": "custom",
+            "key": EVIL,
+            "context": {"kind": "multi", EVIL: {"key": EVIL}},
+            "data": EVIL,
+        }
+    )
+    events.append(
+        {
+            "kind": "custom",
+            "key": {"a": 1},
+            "context": {"kind": "multi", "user": None},
+            "metricValue": [EVIL],
+        }
     )
     events.append({"kind": "custom", "context": 7, "reason": 3, "features": None})
     return events
@@ -41,7 +55,9 @@ def _page():
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed")
     with playwright.sync_playwright() as browsers:
-        browser = browsers.chromium.launch(executable_path=CHROMIUM, args=["--disable-gpu", "--disable-quic"])
+        browser = browsers.chromium.launch(
+            executable_path=CHROMIUM, args=["--disable-gpu", "--disable-quic"]
+        )
         page = browser.new_page()
         yield page
         browser.close()
@@ -91,11 +107,14 @@ def test_the_page_names_its_own_sources_only(http):
     for path in re.findall(r'(?:href|src)="(/[^"]+)"', answer.text):
         assert http("GET", path).status_code == 200
     assert not re.search(
-        r"https?://", answer.text + http("GET", "/dev/page.css").text + http("GET", "/dev/page.js").text
+        r"https?://",
+        answer.text + http("GET", "/dev/page.css").text + http("GET", "/dev/page.js").text,
     )
 
 
-@pytest.mark.parametrize("host", ["evil.test", "evil.test:80", "127.0.0.1.evil.test", "localhost.evil.test:8030", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.test", "evil.test:80", "127.0.0.1.evil.test", "localhost.evil.test:8030", ""]
+)
 def test_a_rebound_name_gets_nothing(ld, http, host):
     """A web page whose name was pointed at 127.0.0.1 must not read what developers send here."""
     for path in ("/", "/dev/events", "/api/v2/metrics/default", "/sdk/latest-all"):
@@ -107,10 +126,18 @@ def test_a_rebound_name_gets_nothing(ld, http, host):
 def test_a_foreign_page_can_neither_read_nor_reset(ld, http):
     """The page's own routes answer no other origin, not even to a form that needs no preflight."""
     http("POST", "/bulk", json=traffic())
-    for origin in ("https://evil.test", "null", f"http://localhost:{ld.port}", f"http://127.0.0.1:{ld.port + 1}"):
+    for origin in (
+        "https://evil.test",
+        "null",
+        f"http://localhost:{ld.port}",
+        f"http://127.0.0.1:{ld.port + 1}",
+    ):
         answer = http("POST", "/dev/reset", headers={"Origin": origin})
         assert answer.status_code == 403
-        assert "Access-Control-Allow-Origin" not in http("GET", "/dev/events", headers={"Origin": origin}).headers
+        assert (
+            "Access-Control-Allow-Origin"
+            not in http("GET", "/dev/events", headers={"Origin": origin}).headers
+        )
     assert ld.events()
     assert http("POST", "/dev/reset", headers={"Origin": ld.url}).status_code == 204
     assert ld.events() == []
@@ -118,20 +145,33 @@ def test_a_foreign_page_can_neither_read_nor_reset(ld, http):
 
 def test_other_names_are_allowed_on_purpose():
     with LocalLaunchDarkly(allowed_hosts={"proxy.test"}) as ld:
-        assert requests.get(ld.url, headers={"Host": "proxy.test:443"}, timeout=5).status_code == 200
+        assert (
+            requests.get(ld.url, headers={"Host": "proxy.test:443"}, timeout=5).status_code == 200
+        )
         assert requests.get(ld.url, timeout=5).status_code == 403
 
 
 def test_events_can_be_followed_by_their_id(http):
     for i in range(5):
-        http("POST", "/bulk", json=[{"kind": "custom", "key": f"k{i}", "context": {"kind": "user", "key": "u"}}])
+        http(
+            "POST",
+            "/bulk",
+            json=[{"kind": "custom", "key": f"k{i}", "context": {"kind": "user", "key": "u"}}],
+        )
     first = http("GET", "/dev/events?since=0&limit=3").json()
     assert [item["event"]["key"] for item in first["items"]] == ["k0", "k1", "k2"]
     rest = http("GET", f"/dev/events?since={first['last']}").json()
     assert [item["event"]["key"] for item in rest["items"]] == ["k3", "k4"]
-    assert http("GET", f"/dev/events?since={rest['last']}").json() == {"items": [], "last": rest["last"]}
-    assert [item["event"]["key"] for item in http("GET", "/dev/events?limit=2").json()["items"]] == ["k3", "k4"]
-    assert [item["event"]["key"] for item in http("GET", "/dev/events?since=0&key=k1").json()["items"]] == ["k1"]
+    assert http("GET", f"/dev/events?since={rest['last']}").json() == {
+        "items": [],
+        "last": rest["last"],
+    }
+    assert [
+        item["event"]["key"] for item in http("GET", "/dev/events?limit=2").json()["items"]
+    ] == ["k3", "k4"]
+    assert [
+        item["event"]["key"] for item in http("GET", "/dev/events?since=0&key=k1").json()["items"]
+    ] == ["k1"]
     assert http("GET", "/dev/events?limit=0").status_code == 400
 
 
@@ -141,11 +181,19 @@ def test_the_read_out_as_json_is_the_read_out(ld, http, metric):
     said = http("GET", "/dev/readout").json()
     row = ld.readout().row("session.duration", "new-prompt", 1)
     (found,) = [line for line in said["rows"] if line["variation"] == 1]
-    assert (found["mean"], found["units"], found["events"]) == (row.mean, row.units, row.events) == (1234.0, 1, 1)
+    assert (
+        (found["mean"], found["units"], found["events"])
+        == (row.mean, row.units, row.events)
+        == (1234.0, 1, 1)
+    )
     assert found["value"] == EVIL
     assert http("GET", "/dev/readout?project=other").json()["rows"] == []
-    assert [finding.ok for finding in ld.health() if finding.subject == "session.duration"] == [True] * 4
-    assert [f["ok"] for f in http("GET", "/dev/health").json() if f["subject"] == "session.duration"] == [True] * 4
+    assert [finding.ok for finding in ld.health() if finding.subject == "session.duration"] == [
+        True
+    ] * 4
+    assert [
+        f["ok"] for f in http("GET", "/dev/health").json() if f["subject"] == "session.duration"
+    ] == [True] * 4
 
 
 def test_flags_can_be_changed_from_another_process(ld, http):
@@ -153,7 +201,13 @@ def test_flags_can_be_changed_from_another_process(ld, http):
     assert http("PUT", path, json=simple_flag("some-flag", [1, 2])).json()["version"] == 1
     assert http("PUT", path, json=experiment_flag("some-flag", [1, 2])).json()["version"] == 2
     assert {flag["key"] for flag in http("GET", "/dev/flags").json()} == {"new-prompt", "some-flag"}
-    for body in ({}, [], {"key": "other", "variations": []}, {"variations": 3}, {"variations": [], "version": "x"}):
+    for body in (
+        {},
+        [],
+        {"key": "other", "variations": []},
+        {"variations": 3},
+        {"variations": [], "version": "x"},
+    ):
         assert http("PUT", path, json=body).status_code == 400
     assert http("PUT", path, data=b"{").status_code == 400
     assert http("DELETE", path).status_code == 204
@@ -164,14 +218,20 @@ def test_flags_can_be_changed_from_another_process(ld, http):
 def test_polling_answers_304_until_a_flag_changes(ld, http):
     for path in ("/sdk/latest-all", "/sdk/poll"):
         first = http("GET", path)
-        assert http("GET", path, headers={"If-None-Match": first.headers["ETag"]}).status_code == 304
+        assert (
+            http("GET", path, headers={"If-None-Match": first.headers["ETag"]}).status_code == 304
+        )
         ld.set_flag(simple_flag("new-prompt", ["x", "y"]))
-        assert http("GET", path, headers={"If-None-Match": first.headers["ETag"]}).status_code == 200
+        assert (
+            http("GET", path, headers={"If-None-Match": first.headers["ETag"]}).status_code == 200
+        )
         ld.set_flag(experiment_flag("new-prompt", ["x", "y"]))
 
 
 def test_streams_are_sent_in_chunks(ld):
-    """Without chunks the Python SDK waits for its buffer to fill, and initialises only after a time-out."""
+    """Without chunks the Python SDK waits for its buffer to fill, and initialises only after a
+    time-out.
+    """
     headers = {"Authorization": "sdk-key"}
     with requests.get(ld.url + "/all", headers=headers, stream=True, timeout=5) as stream:
         assert stream.headers["Transfer-Encoding"] == "chunked"

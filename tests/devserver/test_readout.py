@@ -32,13 +32,20 @@ METRICS = [
     {"key": "share", "eventKey": "buy", "isNumeric": False},
     {"key": "per-request", "eventKey": "buy", "isNumeric": False, "analysisUnits": ["request"]},
 ]  # fmt: skip
-METRICS = [{"kind": "custom", "unit": "ms", "successCriteria": "HigherThanBaseline", **metric} for metric in METRICS]
+METRICS = [
+    {"kind": "custom", "unit": "ms", "successCriteria": "HigherThanBaseline", **metric}
+    for metric in METRICS
+]
 
 CONTEXT = st.dictionaries(st.sampled_from(KINDS), st.sampled_from(["a", "b", "c"]), min_size=1)
 TIME = st.integers(1, 12)
-EXPOSURE = st.tuples(st.just("feature"), TIME, CONTEXT, st.sampled_from(FLAGS), st.integers(0, 2), st.booleans())
+EXPOSURE = st.tuples(
+    st.just("feature"), TIME, CONTEXT, st.sampled_from(FLAGS), st.integers(0, 2), st.booleans()
+)
 VALUE = st.none() | st.just(True) | st.just("7") | st.integers(-50, 50) | st.floats(-1e6, 1e6)
-TRACKED = st.tuples(st.just("custom"), TIME, CONTEXT, st.sampled_from(EVENT_KEYS), VALUE, st.booleans())
+TRACKED = st.tuples(
+    st.just("custom"), TIME, CONTEXT, st.sampled_from(EVENT_KEYS), VALUE, st.booleans()
+)
 
 
 def as_context(keys: dict, old: bool = False) -> dict:
@@ -98,16 +105,26 @@ def one(metric, kind, units, first, events):
         mine = [e[4] for e in events if e[0] == "custom" and e[3] == metric["eventKey"] and e[2].get(kind) == unit
                 and e[1] >= first[unit][0]]  # fmt: skip
         numbers = [float(value) for value in mine if type(value) in (int, float)]
-        zero = not metric.get("eventDefault", {}).get("disabled", metric.get("analysisType") == "percentile")
+        zero = not metric.get("eventDefault", {}).get(
+            "disabled", metric.get("analysisType") == "percentile"
+        )
         if metric["isNumeric"]:
             used += len(numbers)
             if numbers:
-                values.append(sum(numbers) if metric.get("unitAggregationType") == "sum" else statistics.fmean(numbers))
+                values.append(
+                    sum(numbers)
+                    if metric.get("unitAggregationType") == "sum"
+                    else statistics.fmean(numbers)
+                )
             elif zero:
                 values.append(0.0)
         else:
             used += len(mine)
-            values.append(float(len(mine)) if metric.get("unitAggregationType") == "sum" else float(bool(mine)))
+            values.append(
+                float(len(mine))
+                if metric.get("unitAggregationType") == "sum"
+                else float(bool(mine))
+            )
     return kind, len(units), used, sorted(values)
 
 
@@ -126,7 +143,9 @@ def test_every_row_is_what_a_count_by_hand_gives(events):
             continue
         assert row.mean == pytest.approx(statistics.fmean(values), abs=1e-6)
         assert row.p50 == pytest.approx(statistics.median(values), abs=1e-6)
-        wanted_estimate = percentile(values, 75) if row.metric == "p75" else statistics.fmean(values)
+        wanted_estimate = (
+            percentile(values, 75) if row.metric == "p75" else statistics.fmean(values)
+        )
         assert row.estimate == pytest.approx(wanted_estimate, abs=1e-6)
 
 
@@ -142,7 +161,9 @@ def test_totals_count_every_event_whoever_was_exposed(events):
             continue
         assert (totals[key].events, totals[key].values) == (len(tracked), len(numbers))
         assert totals[key].sum == pytest.approx(sum(numbers), abs=1e-6)
-        assert totals[key].metrics == tuple(metric["key"] for metric in METRICS if metric["eventKey"] == key)
+        assert totals[key].metrics == tuple(
+            metric["key"] for metric in METRICS if metric["eventKey"] == key
+        )
 
 
 @given(values=st.lists(st.floats(-1e9, 1e9), min_size=2, max_size=60))
@@ -167,13 +188,21 @@ def test_order_of_arrival_does_not_matter():
     for seed in range(20):
         random.Random(seed).shuffle(events)
         readout = read_out(filled(events))
-        assert (readout.row("share", "f1", 0).mean, readout.row("share", "f1", 1).mean) == (1.0, 0.0)
+        assert (readout.row("share", "f1", 0).mean, readout.row("share", "f1", 1).mean) == (
+            1.0,
+            0.0,
+        )
 
 
 def test_the_randomization_unit_goes_before_the_first_listed_one():
     events = [("feature", 1, {"user": "a", "request": "r"}, "f1", 0, True)]
     store = filled(events)
-    store.put("metric", "default", "both", checked({**METRICS[6], "key": "both", "analysisUnits": KINDS}, KINDS))
+    store.put(
+        "metric",
+        "default",
+        "both",
+        checked({**METRICS[6], "key": "both", "analysisUnits": KINDS}, KINDS),
+    )
     assert read_out(store).row("both", "f1", 0).context_kind == "user"
     store.put("flag", "", "f1", experiment_flag("f1", context_kind="request"))
     assert read_out(store).row("both", "f1", 0).context_kind == "request"
@@ -181,7 +210,12 @@ def test_the_randomization_unit_goes_before_the_first_listed_one():
 
 def test_archived_metrics_and_unknown_rows():
     store = filled([("feature", 1, {"user": "a"}, "f1", 0, True)])
-    store.put("metric", "default", "share", {**store.document("metric", "default", "share"), "archived": True})
+    store.put(
+        "metric",
+        "default",
+        "share",
+        {**store.document("metric", "default", "share"), "archived": True},
+    )
     with pytest.raises(KeyError):
         read_out(store).row("share", "f1", 0)
     with pytest.raises(KeyError):
@@ -196,7 +230,12 @@ def test_health_names_what_is_wrong():
         ("custom", 5, {"user": "a"}, "buy", None, False),
         ("feature", 1, {"user": "a"}, "f1", 0, True),
     ])  # fmt: skip
-    store.put("metric", "default", "cased", checked({**METRICS[0], "key": "cased", "eventKey": "Latency"}, KINDS))
+    store.put(
+        "metric",
+        "default",
+        "cased",
+        checked({**METRICS[0], "key": "cased", "eventKey": "Latency"}, KINDS),
+    )
     store.remove("metric", "default", "share")
     store.remove("metric", "default", "count")
     found = {(finding.subject, finding.check): finding for finding in findings(store)}
@@ -212,10 +251,16 @@ def test_health_names_what_is_wrong():
 
 
 def test_real_traffic_of_the_sdk_reads_out_as_it_was(ld: LocalLaunchDarkly, sdk, metric):
-    """Whole way: real evaluations decide who is where, and the read-out has to agree with the program's own books."""
+    """Whole way: real evaluations decide who is where, and the read-out has to agree with the
+    program's own books.
+    """
     metric(key="latency", eventKey="latency", eventDefault={"disabled": True})
     metric(
-        key="revenue", eventKey="buy", unit="dollars", unitAggregationType="sum", successCriteria="HigherThanBaseline"
+        key="revenue",
+        eventKey="buy",
+        unit="dollars",
+        unitAggregationType="sum",
+        successCriteria="HigherThanBaseline",
     )
     client = sdk()
     rng = random.Random(7)
@@ -243,5 +288,6 @@ def test_real_traffic_of_the_sdk_reads_out_as_it_was(ld: LocalLaunchDarkly, sdk,
         revenue = readout.row("revenue", "new-prompt", variation)
         assert revenue.mean == pytest.approx(statistics.fmean(spent for _, spent in books[value]))
     assert (
-        readout.total("latency").values == sum(len(latencies) for rows in books.values() for latencies, _ in rows) + 1
+        readout.total("latency").values
+        == sum(len(latencies) for rows in books.values() for latencies, _ in rows) + 1
     )

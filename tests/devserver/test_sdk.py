@@ -1,4 +1,6 @@
-"""The unmodified launchdarkly-server-sdk against the local LaunchDarkly: every way in, and every way events leave."""
+"""The unmodified launchdarkly-server-sdk against the local LaunchDarkly: every way in, and every
+way events leave.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag, simple_fl
 
 
 @pytest.mark.parametrize(
-    "config", [{}, {"stream": False}, {"enable_event_compression": True}], ids=["stream", "poll", "gzip"]
+    "config",
+    [{}, {"stream": False}, {"enable_event_compression": True}],
+    ids=["stream", "poll", "gzip"],
 )
 def test_flags_arrive_and_exposures_and_events_return(ld, sdk, config):
     client = sdk(**config)
@@ -81,7 +85,9 @@ def test_a_client_finds_its_way_back_after_a_restart(sdk, free_port):
     ld = LocalLaunchDarkly(free_port(), flags=[simple_flag("f", ["a", "b"], 0)])
     with ld:
         uris = {"base_uri": ld.url, "stream_uri": ld.url, "events_uri": ld.url}
-        client = ldclient.LDClient(ldclient.Config("sdk-key", initial_reconnect_delay=0.05, **uris), start_wait=60)
+        client = ldclient.LDClient(
+            ldclient.Config("sdk-key", initial_reconnect_delay=0.05, **uris), start_wait=60
+        )
         assert client.variation("f", Context.create("u"), None) == "a"
     ld.set_flag(simple_flag("f", ["a", "b"], 1))
     with ld:
@@ -93,7 +99,9 @@ def test_an_experiment_splits_as_its_weights_say(ld, sdk):
     ld.set_flag(experiment_flag("uneven", ["a", "b"], "request", [9, 1]))
     client = sdk()
     ld.wait_for(lambda: client.variation("uneven", Context.create("r", "request"), None))
-    values = [client.variation("uneven", Context.create(f"r-{i}", "request"), None) for i in range(1000)]
+    values = [
+        client.variation("uneven", Context.create(f"r-{i}", "request"), None) for i in range(1000)
+    ]
     assert 820 < values.count("a") < 970
     assert set(values) == {"a", "b"}
 
@@ -147,7 +155,10 @@ def test_the_retry_of_the_sdk_carries_the_same_payload_id(ld, sdk):
     client.track("k", Context.create("u"))
     client.flush()
     ld.wait_for(lambda: ld.custom_events("k"))
-    assert [(post.status, post.fault, post.events) for post in ld.posts()] == [(503, "503", 2), (202, "", 2)]
+    assert [(post.status, post.fault, post.events) for post in ld.posts()] == [
+        (503, "503", 2),
+        (202, "", 2),
+    ]
     assert len({post.payload_id for post in ld.posts()}) == 1
 
 
@@ -157,7 +168,10 @@ def test_an_answer_that_never_came_makes_a_duplicate_that_counts_once(ld, sdk):
     client.track("k", Context.create("u"))
     client.flush()
     ld.wait_for(lambda: len(ld.posts()) == 2)
-    assert [(post.fault, post.duplicate) for post in ld.posts()] == [("after:drop", False), ("", True)]
+    assert [(post.fault, post.duplicate) for post in ld.posts()] == [
+        ("after:drop", False),
+        ("", True),
+    ]
     assert len(ld.custom_events("k")) == 1
 
 
@@ -166,7 +180,9 @@ def test_many_clients_at_once_lose_nothing(ld):
 
     def work(number: int) -> None:
         uris = {"base_uri": ld.url, "stream_uri": ld.url, "events_uri": ld.url}
-        client = ldclient.LDClient(ldclient.Config("sdk-key", diagnostic_opt_out=True, **uris), start_wait=60)
+        client = ldclient.LDClient(
+            ldclient.Config("sdk-key", diagnostic_opt_out=True, **uris), start_wait=60
+        )
         assert client.is_initialized()
         for i in range(200):
             context = Context.create(f"u-{number}-{i}")
@@ -187,7 +203,9 @@ def test_many_clients_at_once_lose_nothing(ld):
 
 
 def test_the_ai_sdk(ld, sdk):
-    """An experiment on an AI config: its variation arrives, its exposure and the tracker's events return."""
+    """An experiment on an AI config: its variation arrives, its exposure and the tracker's events
+    return.
+    """
     ai = pytest.importorskip("ldai.client")
     variations = [
         {"_ldMeta": {"enabled": True, "variationKey": name, "version": 1}, "model": {"name": name},
@@ -196,7 +214,9 @@ def test_the_ai_sdk(ld, sdk):
     ]  # fmt: skip
     ld.set_flag(experiment_flag("assistant", variations))
     client = sdk()
-    config = ai.LDAIClient(client).completion_config("assistant", Context.create("u"), None, {"name": "Ana"})
+    config = ai.LDAIClient(client).completion_config(
+        "assistant", Context.create("u"), None, {"name": "Ana"}
+    )
     assert config.messages[0].content == "Hello Ana"
     tracker = config.create_tracker()
     tracker.track_success()

@@ -57,7 +57,10 @@ def test_what_arrived_can_be_read_after_the_end():
 def test_it_stops_at_once_although_streams_are_open():
     """Ten held streams must not make anybody wait for the time-out of the graceful end."""
     with LocalLaunchDarkly() as ld:
-        streams = [requests.get(ld.url + "/all", headers=HEADERS, stream=True, timeout=60) for _ in range(10)]
+        streams = [
+            requests.get(ld.url + "/all", headers=HEADERS, stream=True, timeout=60)
+            for _ in range(10)
+        ]
         streams.append(requests.get(ld.url + "/dev/stream", stream=True, timeout=60))
         for stream in streams:
             assert next(stream.iter_lines())
@@ -103,14 +106,16 @@ def test_a_database_file_survives_the_process(tmp_path):
     first = LocalLaunchDarkly(db=path, flags=[experiment_flag("exp")])
     with first:
         send(first, EVENT)
-        version = requests.get(first.url + "/sdk/latest-all", headers=HEADERS, timeout=5).json()["flags"]["exp"][
-            "version"
-        ]
+        version = requests.get(first.url + "/sdk/latest-all", headers=HEADERS, timeout=5).json()[
+            "flags"
+        ]["exp"]["version"]
     first.close()
     second = LocalLaunchDarkly(db=path, flags=[experiment_flag("exp")])
     with second:
         assert second.custom_events() == [EVENT]
-        flags = requests.get(second.url + "/sdk/latest-all", headers=HEADERS, timeout=5).json()["flags"]
+        flags = requests.get(second.url + "/sdk/latest-all", headers=HEADERS, timeout=5).json()[
+            "flags"
+        ]
         assert flags["exp"]["version"] == version
     second.close()
 
@@ -134,11 +139,21 @@ def test_reset_forgets_traffic_metrics_and_faults_and_restores_flags():
         ld.set_flag(simple_flag("kept", serve=1))
         body = {"key": "m", "kind": "custom", "eventKey": "m", "isNumeric": False}
         token = {"Authorization": "api-t"}
-        assert requests.post(ld.url + "/api/v2/metrics/default", json=body, headers=token, timeout=5).status_code == 201
+        assert (
+            requests.post(
+                ld.url + "/api/v2/metrics/default", json=body, headers=token, timeout=5
+            ).status_code
+            == 201
+        )
         ld.reset()
         assert send(ld, EVENT).status_code == 202
         assert ld.custom_events() == [EVENT]
-        assert requests.get(ld.url + "/api/v2/metrics/default", headers=token, timeout=5).json()["totalCount"] == 0
+        assert (
+            requests.get(ld.url + "/api/v2/metrics/default", headers=token, timeout=5).json()[
+                "totalCount"
+            ]
+            == 0
+        )
         flags = requests.get(ld.url + "/sdk/latest-all", headers=HEADERS, timeout=5).json()["flags"]
         assert list(flags) == ["kept"]
         assert flags["kept"]["fallthrough"] == {"variation": 0}
@@ -163,7 +178,9 @@ def test_serve_runs_until_it_is_told_to_end(tmp_path):
 
     def ready(ld: LocalLaunchDarkly) -> None:
         seen.append(
-            requests.get(ld.url + "/sdk/latest-all", headers=HEADERS, timeout=5).json()["flags"]["f"]["variations"]
+            requests.get(ld.url + "/sdk/latest-all", headers=HEADERS, timeout=5).json()["flags"][
+                "f"
+            ]["variations"]
         )
         until.set()
 
@@ -194,7 +211,12 @@ def test_importing_it_loads_no_web_framework():
     """`ldinstrument dev --help` must not need the extra."""
     names = ("starlette", "uvicorn", "jsonpatch")
     code = f"import sys, ldinstrument.devserver; print([name for name in {names} if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "[]\n"
+    )
 
 
 def test_without_the_extra_the_error_is_the_command_to_type():
@@ -204,7 +226,9 @@ def test_without_the_extra_the_error_is_the_command_to_type():
         "try: LocalLaunchDarkly().start()\n"
         "except ImportError as error: print(error)"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert "pip install 'ldinstrument[dev]'" in said
 
 
@@ -213,13 +237,20 @@ def test_experiment_weights_add_up_and_nonsense_is_refused():
     rollout = flag["fallthrough"]["rollout"]
     assert sum(part["weight"] for part in rollout["variations"]) == 100_000
     assert (rollout["kind"], rollout["contextKind"]) == ("experiment", "request")
-    for bad in ({"variations": ["only"]}, {"weights": [1]}, {"weights": [0, 0]}, {"weights": [-1, 2]}):
+    for bad in (
+        {"variations": ["only"]},
+        {"weights": [1]},
+        {"weights": [0, 0]},
+        {"weights": [-1, 2]},
+    ):
         with pytest.raises(ValueError):
             experiment_flag("exp", **bad)
 
 
 def test_a_forked_child_ends_although_the_server_is_busy():
-    """The child inherits locks and no threads; leaving it must neither hang nor disturb the parent."""
+    """The child inherits locks and no threads; leaving it must neither hang nor disturb the
+    parent.
+    """
     code = (
         "import os, sys, threading, requests\n"
         "from ldinstrument.devserver import LocalLaunchDarkly\n"

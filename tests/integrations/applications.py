@@ -1,7 +1,7 @@
 """The same small application in every framework: the behaviour suite sends each the same requests.
 
-Each has the same routes, takes the user from the header `X-User`, ignores `/quiet/*`, and has a middleware of its own,
-inside ours, that raises for the header `X-Break`.
+Each has the same routes, takes the user from the header `X-User`, ignores `/quiet/*`, and has a
+middleware of its own, inside ours, that raises for the header `X-Break`.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ class Broken(Exception):
     """What the applications raise on purpose."""
 
 
-# -- plain WSGI --------------------------------------------------------------------------------------
+# -- plain WSGI
+# --------------------------------------------------------------------------------------
 
 
 def wsgi_app(**options: Any) -> Any:
@@ -136,7 +137,8 @@ def plain(path: str, user: str | None) -> tuple[str, bytes]:
     return "200 OK", seen().encode()
 
 
-# -- Flask ---------------------------------------------------------------------------------------------
+# -- Flask
+# ---------------------------------------------------------------------------------------------
 
 
 def flask_app(**options: Any) -> Any:
@@ -144,7 +146,9 @@ def flask_app(**options: Any) -> Any:
 
     app = Flask("shop")
     app.secret_key = options.pop("secret", None)  # Flask's own session carries the visitor
-    flask.instrument(app, context=lambda request: request.headers.get("X-User"), ignore="/quiet/*", **options)
+    flask.instrument(
+        app, context=lambda request: request.headers.get("X-User"), ignore="/quiet/*", **options
+    )
 
     @app.before_request
     def broken_middleware() -> None:
@@ -190,7 +194,8 @@ def flask_app(**options: Any) -> Any:
     return app
 
 
-# -- plain ASGI ----------------------------------------------------------------------------------------
+# -- plain ASGI
+# ----------------------------------------------------------------------------------------
 
 
 def asgi_app(**options: Any) -> Any:
@@ -203,7 +208,11 @@ def asgi_app(**options: Any) -> Any:
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         if headers.get("x-break"):
             raise Broken
-        streams = {"/stream": stream_async, "/stream-boom": broken_stream_async, "/endless": endless_async}
+        streams = {
+            "/stream": stream_async,
+            "/stream-boom": broken_stream_async,
+            "/endless": endless_async,
+        }
         if scope["path"] in streams:
             await asgi_stream(streams[scope["path"]](), receive, send)
             return
@@ -219,13 +228,25 @@ def header_of(scope: Any) -> str | None:
 
 
 async def answer(send: Any, status: int, body: bytes) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]})
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(b"content-type", b"text/plain")],
+        }
+    )
     await send({"type": "http.response.body", "body": body})
 
 
 async def asgi_stream(chunks: Any, receive: Any, send: Any) -> None:
     """Streams as a careful application does: it listens for the client's leave."""
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [(b"content-type", b"text/plain")],
+        }
+    )
     leaving = asyncio.create_task(left(receive))
     try:
         async for chunk in chunks:
@@ -256,7 +277,8 @@ async def asgi_websocket(receive: Any, send: Any) -> None:
         await send({"type": "websocket.send", "text": seen()})
 
 
-# -- Starlette and FastAPI -------------------------------------------------------------------------------
+# -- Starlette and FastAPI
+# -------------------------------------------------------------------------------
 
 
 class BrokenMiddleware:
@@ -314,7 +336,9 @@ def starlette_app(**options: Any) -> Any:
         convert(1.0, user=request.headers.get("x-user"))
         return PlainTextResponse(seen())
 
-    def log_in(request: Any) -> Any:  # a sync endpoint: Starlette runs it in a thread, with a copy of the context
+    def log_in(
+        request: Any,
+    ) -> Any:  # a sync endpoint: Starlette runs it in a thread, with a copy of the context
         login()
         return PlainTextResponse(seen())
 
@@ -412,9 +436,14 @@ def fastapi_app(**options: Any) -> Any:
         "/endless": streams(endless_async),
     }  # fmt: skip
     for path, endpoint in endpoints.items():
-        # These functions' annotations name things of this function: FastAPI could not find them by name.
+        # These functions' annotations name things of this function: FastAPI could not find them by
+        # name.
         endpoint.__annotations__ = {
-            name: {"Request": Request, "fastapi.BackgroundTasks": fastapi.BackgroundTasks, "int": int}[given]
+            name: {
+                "Request": Request,
+                "fastapi.BackgroundTasks": fastapi.BackgroundTasks,
+                "int": int,
+            }[given]
             for name, given in getattr(endpoint, "__annotations__", {}).items()
             if given in ("Request", "fastapi.BackgroundTasks", "int")
         }
@@ -424,7 +453,8 @@ def fastapi_app(**options: Any) -> Any:
     return app
 
 
-# -- Django ---------------------------------------------------------------------------------------------
+# -- Django
+# ---------------------------------------------------------------------------------------------
 
 
 def django_settings() -> None:
@@ -436,9 +466,17 @@ def django_settings() -> None:
         SECRET_KEY="only for tests",
         ALLOWED_HOSTS=["127.0.0.1", "testserver"],
         ROOT_URLCONF="ldinstrument_test_urls",
-        MIDDLEWARE=["ldinstrument.integrations.django.SessionMiddleware", "ldinstrument_test_urls.broken_middleware"],
+        MIDDLEWARE=[
+            "ldinstrument.integrations.django.SessionMiddleware",
+            "ldinstrument_test_urls.broken_middleware",
+        ],
         INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes"],
-        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": f"{tempfile.mkdtemp()}/shop.db"}},
+        DATABASES={
+            "default": {
+                "ENGINE": "django.db.backends.sqlite3",
+                "NAME": f"{tempfile.mkdtemp()}/shop.db",
+            }
+        },
         DEFAULT_AUTO_FIELD="django.db.models.AutoField",
         SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
         USE_TZ=True,

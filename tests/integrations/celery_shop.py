@@ -1,4 +1,6 @@
-"""A Celery application over Redis: run as the worker, and imported as the sender, by `test_celery.py`."""
+"""A Celery application over Redis: run as the worker, and imported as the sender, by
+`test_celery.py`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ import ldinstrument as ld
 from ldinstrument.integrations.celery import instrument
 
 # Redis, and not the file system: there a reader may find a message or a result half written.
-app = Celery("celery_shop", broker=os.environ["CELERY_SHOP_REDIS"], backend=os.environ["CELERY_SHOP_REDIS"])
+app = Celery(
+    "celery_shop", broker=os.environ["CELERY_SHOP_REDIS"], backend=os.environ["CELERY_SHOP_REDIS"]
+)
 app.conf.worker_hijack_root_logger = False
 instrument(app)
 # At import, before prefork forks: the hardest place for a client to be made.

@@ -1,4 +1,6 @@
-"""Real servers on loopback for the applications of `applications.py`, and a recorder of what their sessions emit."""
+"""Real servers on loopback for the applications of `applications.py`, and a recorder of what their
+sessions emit.
+"""
 
 from __future__ import annotations
 
@@ -54,10 +56,28 @@ KINDS = (
     Kind("flask", applications.flask_app, features=frozenset({"route"})),
     Kind("django", applications.django_wsgi_app, features=frozenset({"route"})),
     Kind("asgi", applications.asgi_app, is_async=True, features=frozenset({"websocket"})),
-    Kind("starlette", applications.starlette_app, True, features=frozenset({"route", "websocket", "background"})),
-    Kind("fastapi", applications.fastapi_app, True, features=frozenset({"route", "websocket", "background"})),
-    Kind("django-async", applications.django_asgi_app, True, "/async", features=frozenset({"route"})),
-    Kind("django-wrapped", applications.django_wrapped_app, True, "/async", features=frozenset({"route"})),
+    Kind(
+        "starlette",
+        applications.starlette_app,
+        True,
+        features=frozenset({"route", "websocket", "background"}),
+    ),
+    Kind(
+        "fastapi",
+        applications.fastapi_app,
+        True,
+        features=frozenset({"route", "websocket", "background"}),
+    ),
+    Kind(
+        "django-async", applications.django_asgi_app, True, "/async", features=frozenset({"route"})
+    ),
+    Kind(
+        "django-wrapped",
+        applications.django_wrapped_app,
+        True,
+        "/async",
+        features=frozenset({"route"}),
+    ),
 )
 
 
@@ -67,9 +87,12 @@ class Running:
     def __init__(self, kind: Kind, port: int) -> None:
         self.kind = kind
         self.port = port
-        # A server closes the connection after an exception; a client that reuses it races against that.
+        # A server closes the connection after an exception; a client that reuses it races against
+        # that.
         once = httpx.Limits(max_keepalive_connections=0)
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False, limits=once)
+        self.http = httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False, limits=once
+        )
 
     def get(self, path: str, user: str | None = "ada", **headers: str) -> httpx.Response:
         given = headers if user is None else {"X-User": user, **headers}
@@ -77,9 +100,13 @@ class Running:
 
     @contextlib.contextmanager
     def connection(self) -> Iterator[httpx.Client]:
-        """A client that keeps its connection, and so stays with one thread of a threading server."""
+        """A client that keeps its connection, and so stays with one thread of a threading
+        server.
+        """
         address = f"http://127.0.0.1:{self.port}"
-        with httpx.Client(base_url=address, headers={"X-User": "ada"}, timeout=30, trust_env=False) as client:
+        with httpx.Client(
+            base_url=address, headers={"X-User": "ada"}, timeout=30, trust_env=False
+        ) as client:
             yield client
 
     def path(self, path: str) -> str:
@@ -112,7 +139,12 @@ def serve_asgi(app: Any) -> tuple[int, Callable[[], None]]:
     import uvicorn
 
     config = uvicorn.Config(
-        app, port=0, log_config=None, log_level="critical", ws="websockets-sansio", timeout_graceful_shutdown=2
+        app,
+        port=0,
+        log_config=None,
+        log_level="critical",
+        ws="websockets-sansio",
+        timeout_graceful_shutdown=2,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -127,7 +159,9 @@ def serve_asgi(app: Any) -> tuple[int, Callable[[], None]]:
 
 
 def until(predicate: Callable[[], Any], what: str, timeout: float = 60.0) -> Any:
-    """Wait until *predicate* is true: an end is seen a moment after the client has its last byte."""
+    """Wait until *predicate* is true: an end is seen a moment after the client has its last
+    byte.
+    """
     deadline = time.monotonic() + timeout
     while not (found := predicate()):
         assert time.monotonic() < deadline, f"not in {timeout} s: {what}"
@@ -188,9 +222,14 @@ class Events:
     def of(self, key: str, count: int = 1) -> list[testing.RecordedEvent]:
         """Exactly *count* events of *key*, awaited."""
         try:
-            until(lambda: len(self.recorder.of(key)) >= count and not registry.open_sessions(), f"{count} of {key}")
+            until(
+                lambda: len(self.recorder.of(key)) >= count and not registry.open_sessions(),
+                f"{count} of {key}",
+            )
         except AssertionError as error:
-            raise AssertionError(f"{error}; {self.recorder.keys()}; open: {registry.open_sessions()}") from error
+            raise AssertionError(
+                f"{error}; {self.recorder.keys()}; open: {registry.open_sessions()}"
+            ) from error
         found = self.recorder.of(key)
         assert len(found) == count, [event.data for event in found]
         return found

@@ -1,4 +1,6 @@
-"""What the real servers of `test_servers.py` serve: WSGI and ASGI, with the client made at import, before any fork."""
+"""What the real servers of `test_servers.py` serve: WSGI and ASGI, with the client made at import,
+before any fork.
+"""
 
 from __future__ import annotations
 

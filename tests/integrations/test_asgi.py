@@ -1,4 +1,6 @@
-"""What is ASGI's own: the lifespan, disconnects, unfinished responses, dependencies, and whose session it is not."""
+"""What is ASGI's own: the lifespan, disconnects, unfinished responses, dependencies, and whose
+session it is not.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ async def ok(scope: Any, receive: Any, send: Any) -> None:
 
 
 def test_nobodys_session_leaks_in_or_out(events: testing.RecordingClient) -> None:
-    """Neither into a request, nor into an ignored one, nor into what the server does next in this task."""
+    """Neither into a request, nor into an ignored one, nor into what the server does next in this
+    task.
+    """
     seen: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -68,7 +72,9 @@ def test_nobodys_session_leaks_in_or_out(events: testing.RecordingClient) -> Non
     assert events.only("request.interactions").context.key == "ada"
 
 
-def test_an_application_that_stops_in_the_middle_has_failed(events: testing.RecordingClient) -> None:
+def test_an_application_that_stops_in_the_middle_has_failed(
+    events: testing.RecordingClient,
+) -> None:
     """No response, or half of one: the server says 500 or cuts the connection."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -80,7 +86,9 @@ def test_an_application_that_stops_in_the_middle_has_failed(events: testing.Reco
     assert (done.data["failures"], done.data["endReason"]) == (1, "error")
 
 
-def test_a_disconnect_before_the_end_is_abandoned_and_after_it_nothing(events: testing.RecordingClient) -> None:
+def test_a_disconnect_before_the_end_is_abandoned_and_after_it_nothing(
+    events: testing.RecordingClient,
+) -> None:
     """Servers report the same message for both."""
 
     async def early(scope: Any, receive: Any, send: Any) -> None:
@@ -92,9 +100,14 @@ def test_a_disconnect_before_the_end_is_abandoned_and_after_it_nothing(events: t
         await receive()
 
     for app in (early, late):
-        asyncio.run(call(SessionMiddleware(app, context="ada"), http(), {"type": "http.disconnect"}))
+        asyncio.run(
+            call(SessionMiddleware(app, context="ada"), http(), {"type": "http.disconnect"})
+        )
 
-    assert [(event.data["abandoned"], event.data["successes"]) for event in events.of("request.interactions")] == [
+    assert [
+        (event.data["abandoned"], event.data["successes"])
+        for event in events.of("request.interactions")
+    ] == [
         (1, 0),
         (0, 1),
     ]
@@ -117,7 +130,9 @@ def test_a_send_that_fails_is_a_client_that_has_left(events: testing.RecordingCl
     assert events.only("request.interactions").data["abandoned"] == 1
 
 
-def test_a_cancelled_request_is_neither_success_nor_failure(events: testing.RecordingClient) -> None:
+def test_a_cancelled_request_is_neither_success_nor_failure(
+    events: testing.RecordingClient,
+) -> None:
     """A server that shuts down, or a time-out around the application."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -135,7 +150,9 @@ def test_a_cancelled_request_is_neither_success_nor_failure(events: testing.Reco
     assert (done.data["cancelled"], done.value, done.data["endReason"]) == (1, 0, "abandoned")
 
 
-def test_the_context_may_be_asked_asynchronously_and_again_at_the_end(events: testing.RecordingClient) -> None:
+def test_the_context_may_be_asked_asynchronously_and_again_at_the_end(
+    events: testing.RecordingClient,
+) -> None:
     """An inner middleware fills the scope after ours has looked into it."""
 
     async def context(scope: Any) -> str:
@@ -150,7 +167,8 @@ def test_the_context_may_be_asked_asynchronously_and_again_at_the_end(events: te
     assert {"late"} == {event.context.key for event in events}
 
 
-# -- lifespan ----------------------------------------------------------------------------------------
+# -- lifespan
+# ----------------------------------------------------------------------------------------
 
 STARTUP, SHUTDOWN = {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}
 
@@ -174,10 +192,14 @@ async def lives(scope: Any, receive: Any, send: Any) -> None:
 def test_the_end_of_the_server_ends_sessions_and_delivers_them(
     app: Any, launchdarkly: LocalLaunchDarkly, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before the server hears that shutdown is complete, LaunchDarkly has everything; any application will do."""
+    """Before the server hears that shutdown is complete, LaunchDarkly has everything; any
+    application will do.
+    """
     import ldclient
 
-    client = ldclient.LDClient(ld.launchdarkly_config("sdk-test", events_only=True, flush_interval=300))
+    client = ldclient.LDClient(
+        ld.launchdarkly_config("sdk-test", events_only=True, flush_interval=300)
+    )
     arrived: list[int] = []
 
     async def serve() -> None:
@@ -210,14 +232,17 @@ def test_a_failed_startup_is_the_applications_own(events: testing.RecordingClien
         asyncio.run(call(SessionMiddleware(app), {"type": "lifespan"}, STARTUP))
 
 
-# -- FastAPI's dependency -------------------------------------------------------------------------------
+# -- FastAPI's dependency
+# -------------------------------------------------------------------------------
 
 
 def fastapi_shop(**options: Any) -> Any:
     import fastapi
 
     app = fastapi.FastAPI()
-    ours = fastapi.Depends(session_dependency(context=lambda connection: connection.headers.get("x-user")))
+    ours = fastapi.Depends(
+        session_dependency(context=lambda connection: connection.headers.get("x-user"))
+    )
 
     async def item(session: Any = ours) -> str:
         assert ld.current_session() is session
@@ -245,25 +270,37 @@ def get(app: Any, path: str) -> httpx.Response:
     return asyncio.run(ask())
 
 
-@pytest.mark.parametrize("options", [{}, {"context": "somebody"}], ids=["alone", "behind the middleware"])
-def test_a_dependency_gives_an_endpoint_its_session(events: testing.RecordingClient, options: Any) -> None:
+@pytest.mark.parametrize(
+    "options", [{}, {"context": "somebody"}], ids=["alone", "behind the middleware"]
+)
+def test_a_dependency_gives_an_endpoint_its_session(
+    events: testing.RecordingClient, options: Any
+) -> None:
     """Alone it opens one; behind the middleware it says whose the request's is."""
     assert get(fastapi_shop(**options), "/items/7").text == '"request"'
 
     done = events.only("request.interactions")
-    assert (done.context.key, done.data["successes"], done.data["route"]) == ("ada", 1, "/items/{item}")
+    assert (done.context.key, done.data["successes"], done.data["route"]) == (
+        "ada",
+        1,
+        "/items/{item}",
+    )
     assert events.only("business.conversion").context.key == "ada"
 
 
 @pytest.mark.parametrize(("path", "failures"), [("/refused", 0), ("/broken", 1)])
-def test_a_dependency_knows_what_an_endpoint_raises(events: testing.RecordingClient, path: str, failures: int) -> None:
+def test_a_dependency_knows_what_an_endpoint_raises(
+    events: testing.RecordingClient, path: str, failures: int
+) -> None:
     """It sees no response, and an HTTPException below 500 is no failure."""
     get(fastapi_shop(), path)
     assert events.only("request.interactions").data["failures"] == failures
 
 
 def test_a_session_opened_in_a_sync_dependency_is_lost(events: testing.RecordingClient) -> None:
-    """FastAPI runs it in another thread, so the endpoint cannot see it: the reason why ours is async."""
+    """FastAPI runs it in another thread, so the endpoint cannot see it: the reason why ours is
+    async.
+    """
     import fastapi
 
     app = fastapi.FastAPI()
@@ -279,8 +316,12 @@ def test_a_session_opened_in_a_sync_dependency_is_lost(events: testing.Recording
     assert get(app, "/who").text == '"none"'
 
 
-def test_a_dependency_of_the_application_may_identify_the_user(events: testing.RecordingClient) -> None:
-    """Behind the middleware: an async dependency that knows the user from other dependencies says it."""
+def test_a_dependency_of_the_application_may_identify_the_user(
+    events: testing.RecordingClient,
+) -> None:
+    """Behind the middleware: an async dependency that knows the user from other dependencies says
+    it.
+    """
     import fastapi
 
     async def current_user() -> str:
@@ -304,9 +345,12 @@ def test_a_dependency_of_the_application_may_identify_the_user(events: testing.R
 
 
 @pytest.mark.parametrize(
-    ("code", "failures"), [(1000, 0), (1001, 0), (1008, 0), (4003, 0), (1011, 1), (1012, 1), (1013, 1), (1014, 1)]
+    ("code", "failures"),
+    [(1000, 0), (1001, 0), (1008, 0), (4003, 0), (1011, 1), (1012, 1), (1013, 1), (1014, 1)],
 )
-def test_a_websocket_fails_when_its_server_says_so(events: testing.RecordingClient, code: int, failures: int) -> None:
+def test_a_websocket_fails_when_its_server_says_so(
+    events: testing.RecordingClient, code: int, failures: int
+) -> None:
     """By its close code; a refusal of the application's own is none."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -345,7 +389,11 @@ def test_cookies_in_several_headers_are_all_read(events: testing.RecordingClient
         wrapped = SessionMiddleware(ok, context="ada", store=store, secret="s")
         first = asyncio.run(call(wrapped, http()))
         ours = dict(first[0]["headers"])[b"set-cookie"].partition(b";")[0]
-        for cookies in ((ours, b"theme=dark"), (b"theme=dark", ours), (b"theme=dark; " + ours, b"a=b")):
+        for cookies in (
+            (ours, b"theme=dark"),
+            (b"theme=dark", ours),
+            (b"theme=dark; " + ours, b"a=b"),
+        ):
             headers = [(b"cookie", cookie) for cookie in cookies]
             answer = asyncio.run(call(wrapped, http(headers=headers)))
             assert answer[0]["headers"] == []
@@ -369,7 +417,9 @@ def test_a_logout_is_in_the_store_before_its_last_byte_is_out() -> None:
         async def receive() -> Any:
             raise AssertionError
 
-        await SessionMiddleware(app, context=lambda scope: "ada", store=store, cookie=False)(http(), receive, send)
+        await SessionMiddleware(app, context=lambda scope: "ada", store=store, cookie=False)(
+            http(), receive, send
+        )
 
     client = testing.RecordingClient()
     with stores.open_store("memory:", client=client, sweep=False) as store:
@@ -377,12 +427,18 @@ def test_a_logout_is_in_the_store_before_its_last_byte_is_out() -> None:
         assert (store.holdings().open, store.holdings().ended) == (0, 1)
         store.sweep()
 
-    assert seen == [("http.response.start", 0), ("http.response.body", 0), ("http.response.body", 1)]
+    assert seen == [
+        ("http.response.start", 0),
+        ("http.response.body", 0),
+        ("http.response.body", 1),
+    ]
     assert client.only("session.interactions").data["successes"] == 1
 
 
 @pytest.mark.parametrize(("scheme", "secure"), [("https", True), ("http", False)])
-def test_over_tls_the_cookie_is_secure_and_a_shared_page_has_none(scheme: str, secure: bool) -> None:
+def test_over_tls_the_cookie_is_secure_and_a_shared_page_has_none(
+    scheme: str, secure: bool
+) -> None:
     """As the server says, which has asked its proxy."""
     answers = []
     with stores.open_store("memory:", sweep=False) as store, testing.recording():
@@ -393,7 +449,9 @@ def test_over_tls_the_cookie_is_secure_and_a_shared_page_has_none(scheme: str, s
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
                 await send({"type": "http.response.body", "body": b""})
 
-            wrapped = SessionMiddleware(app, context="ada", store=store, secret="s", header="X-Visitor")
+            wrapped = SessionMiddleware(
+                app, context="ada", store=store, secret="s", header="X-Visitor"
+            )
             answers.append(asyncio.run(call(wrapped, http(scheme=scheme)))[0]["headers"])
 
     private, public = (dict(headers) for headers in answers)
@@ -403,7 +461,9 @@ def test_over_tls_the_cookie_is_secure_and_a_shared_page_has_none(scheme: str, s
 
 
 def test_only_the_orderly_end_for_who_has_sessions_inside() -> None:
-    """Django's: requests are none of its business; at the end open sessions, stores and events are all seen to."""
+    """Django's: requests are none of its business; at the end open sessions, stores and events are
+    all seen to.
+    """
     events = testing.RecordingClient()
     store = stores.open_store("memory:", client=events, sweep=False)
     seen: list[Any] = []
@@ -428,10 +488,16 @@ def test_only_the_orderly_end_for_who_has_sessions_inside() -> None:
 
     sent = asyncio.run(serve())
 
-    assert [message["type"] for message in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert [message["type"] for message in sent] == [
+        "lifespan.startup.complete",
+        "lifespan.shutdown.complete",
+    ]
     assert seen == [None]
     assert events.only("request.interactions").data["endReason"] == "abandoned"
-    assert (events.only("session.interactions").context.key, events.values("session.interactions")) == ("bob", [1])
+    assert (
+        events.only("session.interactions").context.key,
+        events.values("session.interactions"),
+    ) == ("bob", [1])
 
 
 def test_a_route_of_an_included_router_has_its_prefixes(events: testing.RecordingClient) -> None:
@@ -455,17 +521,25 @@ def test_a_route_of_an_included_router_has_its_prefixes(events: testing.Recordin
     assert routes == ["/v1/shops/{shop}/items/{item}", "/v2/shops/{shop}/items/{item}"]
 
 
-@pytest.mark.parametrize(("method", "status", "left"), [("HEAD", 200, 0), ("GET", 304, 0), ("GET", 200, 1)])
+@pytest.mark.parametrize(
+    ("method", "status", "left"), [("HEAD", 200, 0), ("GET", 304, 0), ("GET", 200, 1)]
+)
 def test_a_response_without_a_body_is_complete_with_its_head(
     events: testing.RecordingClient, method: str, status: int, left: int
 ) -> None:
-    """Some servers say that the client has left as soon as the head is out: only a body could still be missing."""
+    """Some servers say that the client has left as soon as the head is out: only a body could still
+    be missing.
+    """
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": status, "headers": []})
         assert (await receive())["type"] == "http.disconnect"
 
-    asyncio.run(call(SessionMiddleware(app, context="ada"), http(method=method), {"type": "http.disconnect"}))
+    asyncio.run(
+        call(
+            SessionMiddleware(app, context="ada"), http(method=method), {"type": "http.disconnect"}
+        )
+    )
 
     done = events.only("request.interactions")
     assert (done.data["abandoned"], done.data["successes"]) == (left, 1 - left)

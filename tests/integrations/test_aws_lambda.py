@@ -1,4 +1,6 @@
-"""`lambda_handler`, called as AWS's runtime calls it; what needs a frozen process is in test_aws_lambda_frozen.py."""
+"""`lambda_handler`, called as AWS's runtime calls it; what needs a frozen process is in
+test_aws_lambda_frozen.py.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,11 @@ def _fresh_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invocations, "_cold", True)
     monkeypatch.setattr(aws_lambda, "_tried", False)
     monkeypatch.setattr(aws_lambda, "_extension", None)
-    for name in ("AWS_LAMBDA_RUNTIME_API", "AWS_LAMBDA_INITIALIZATION_TYPE", "AWS_LAMBDA_MAX_CONCURRENCY"):
+    for name in (
+        "AWS_LAMBDA_RUNTIME_API",
+        "AWS_LAMBDA_INITIALIZATION_TYPE",
+        "AWS_LAMBDA_MAX_CONCURRENCY",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -85,7 +91,9 @@ def test_an_invocation_is_a_session_with_aws_s_request_id(client: RecordingClien
     assert client.values("invocation.interactions") == [1, 1]
 
 
-def test_provisioned_concurrency_has_no_cold_start(client: RecordingClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_provisioned_concurrency_has_no_cold_start(
+    client: RecordingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """There the initialisation was over before anybody asked."""
     monkeypatch.setenv("AWS_LAMBDA_INITIALIZATION_TYPE", "provisioned-concurrency")
 
@@ -102,7 +110,11 @@ def test_used_bare_and_called() -> None:
         """Say hello."""
         return result
 
-    for decorated in (lambda_handler(plain), lambda_handler()(plain), lambda_handler(context="u")(plain)):
+    for decorated in (
+        lambda_handler(plain),
+        lambda_handler()(plain),
+        lambda_handler(context="u")(plain),
+    ):
         with recording():
             assert decorated({}, LambdaContext()) is result
         assert (decorated.__name__, decorated.__doc__) == ("plain", "Say hello.")
@@ -141,7 +153,9 @@ def test_sys_exit_counts_as_it_says(client: RecordingClient, code: int, rate: li
     assert client.values("invocation.success_rate") == rate
 
 
-def test_an_interrupted_invocation_is_neither_a_success_nor_a_failure(client: RecordingClient) -> None:
+def test_an_interrupted_invocation_is_neither_a_success_nor_a_failure(
+    client: RecordingClient,
+) -> None:
     """A sandbox that is shut down, say: it counts as cancelled, and in no rate."""
 
     @lambda_handler(context="u", client=client)
@@ -165,12 +179,16 @@ class Taking:
 
 
 @pytest.mark.parametrize(
-    ("error", "flushes"), [(None, 0), (ValueError(), 0), (SystemExit(1), 1), (KeyboardInterrupt(), 1)], ids=str
+    ("error", "flushes"),
+    [(None, 0), (ValueError(), 0), (SystemExit(1), 1), (KeyboardInterrupt(), 1)],
+    ids=str,
 )
 def test_what_ends_the_process_is_delivered_at_once(
     error: BaseException | None, flushes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There will be no freeze before which the extension could do it; all else is left to the extension."""
+    """There will be no freeze before which the extension could do it; all else is left to the
+    extension.
+    """
     flushed: list[float] = []
     monkeypatch.setattr(invocations.Delivery, "flush", lambda self, left: flushed.append(left))
     monkeypatch.setattr(aws_lambda, "_tried", True)
@@ -191,7 +209,9 @@ def test_context_may_be_a_callable_of_event_and_lambda_context(client: Recording
     """It gets both arguments, and may answer with a Context."""
 
     @lambda_handler(
-        context=lambda event, context: Context.builder(event["userId"]).set("fn", context.function_name).build(),
+        context=lambda event, context: (
+            Context.builder(event["userId"]).set("fn", context.function_name).build()
+        ),
         client=client,
     )
     def handler(event: Any, context: Any) -> None:
@@ -223,7 +243,9 @@ def test_a_failing_extractor_costs_only_the_identity(client: RecordingClient, ca
 def test_data_may_be_made_from_the_event(client: RecordingClient) -> None:
     """It stands beside what we say of the function; what fails is left out."""
 
-    @lambda_handler(context="u", data=lambda event, context: {"route": event["path"]}, client=client)
+    @lambda_handler(
+        context="u", data=lambda event, context: {"route": event["path"]}, client=client
+    )
     def handler(event: Any, context: Any) -> None: ...
 
     handler({"path": "/quote"}, LambdaContext())
@@ -235,7 +257,9 @@ def test_data_may_be_made_from_the_event(client: RecordingClient) -> None:
 
 
 def test_success_judges_the_result(client: RecordingClient) -> None:
-    """An API handler's 500 is a failure though nothing was raised; a broken judgement changes nothing."""
+    """An API handler's 500 is a failure though nothing was raised; a broken judgement changes
+    nothing.
+    """
 
     @lambda_handler(context="u", success=lambda result: result["statusCode"] < 500, client=client)
     def handler(event: Any, context: Any) -> Any:
@@ -313,11 +337,17 @@ def test_objects_methods_and_keyword_arguments_work(client: RecordingClient) -> 
             return self, event
 
     service = Service()
-    assert lambda_handler(context="u", client=client)(Callable())({"a": 1}, LambdaContext("one")) == {"a": 1}
+    assert lambda_handler(context="u", client=client)(Callable())(
+        {"a": 1}, LambdaContext("one")
+    ) == {"a": 1}
     assert service.handle({"u": "m"}, LambdaContext("two")) == (service, {"u": "m"})
     assert service.handle(event={"u": "k"}, context=LambdaContext("three"))[1] == {"u": "k"}
 
-    assert [event.data["sessionId"] for event in client.of("invocation.duration")] == ["one", "two", "three"]
+    assert [event.data["sessionId"] for event in client.of("invocation.duration")] == [
+        "one",
+        "two",
+        "three",
+    ]
     assert [event.context.key for event in client.of("invocation.duration")] == ["u", "m", "k"]
 
 
@@ -333,15 +363,22 @@ def test_objects_methods_and_keyword_arguments_work(client: RecordingClient) -> 
     ],
     ids=["positional", "keywords", "both", "a third", "a third by name", "the event only"],
 )
-def test_extractors_get_event_and_context_wherever_they_stand(client: RecordingClient, call: Any) -> None:
-    """AWS passes two; whoever calls a handler from a test or a router passes what its signature takes."""
+def test_extractors_get_event_and_context_wherever_they_stand(
+    client: RecordingClient, call: Any
+) -> None:
+    """AWS passes two; whoever calls a handler from a test or a router passes what its signature
+    takes.
+    """
 
     @lambda_handler(context=lambda event, context: event["userId"], client=client)
     def handler(event: Any, context: Any = None, extra: Any = None) -> Any:
         return event, context
 
     aws = LambdaContext()
-    assert call(handler, {"userId": "u-7"}, aws) in (({"userId": "u-7"}, aws), ({"userId": "u-7"}, None))
+    assert call(handler, {"userId": "u-7"}, aws) in (
+        ({"userId": "u-7"}, aws),
+        ({"userId": "u-7"}, None),
+    )
     assert client.only("invocation.duration").context.key == "u-7"
 
 
@@ -375,7 +412,9 @@ def test_a_handler_inside_a_handler_is_one_invocation(client: RecordingClient) -
 
 
 def test_nobody_elses_session_is_seen_or_left_behind(client: RecordingClient) -> None:
-    """Inside is the invocation's session, outside what was there before, also after an exception."""
+    """Inside is the invocation's session, outside what was there before, also after an
+    exception.
+    """
     seen = []
 
     @lambda_handler(context="u", client=client)
@@ -403,9 +442,13 @@ class Hostile:
         raise RuntimeError(name)
 
 
-@pytest.mark.parametrize("context", [None, object(), MagicMock(), Hostile()], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize(
+    "context", [None, object(), MagicMock(), Hostile()], ids=lambda one: type(one).__name__
+)
 def test_a_strange_lambda_context_changes_nothing(client: RecordingClient, context: Any) -> None:
-    """Unit tests call handlers with None or a mock, whose time-out is no number, and must not look like one."""
+    """Unit tests call handlers with None or a mock, whose time-out is no number, and must not look
+    like one.
+    """
 
     @lambda_handler(context="u", client=client)
     def handler(event: Any, context: Any) -> Any:
@@ -413,10 +456,16 @@ def test_a_strange_lambda_context_changes_nothing(client: RecordingClient, conte
 
     assert handler({}, context) is context
     ended = client.only("invocation.duration").data
-    assert (len(ended["sessionId"]), ended["functionName"], ended["endReason"]) == (32, None, "ended")
+    assert (len(ended["sessionId"]), ended["functionName"], ended["endReason"]) == (
+        32,
+        None,
+        "ended",
+    )
 
 
-@pytest.mark.parametrize("left", [0, -1, float("nan"), float("inf"), sys.maxsize, 10**30, "3000"], ids=str)
+@pytest.mark.parametrize(
+    "left", [0, -1, float("nan"), float("inf"), sys.maxsize, 10**30, "3000"], ids=str
+)
 def test_no_answer_about_the_time_left_makes_a_time_out(
     client: RecordingClient, monkeypatch: pytest.MonkeyPatch, left: Any
 ) -> None:
@@ -433,8 +482,15 @@ def test_no_answer_about_the_time_left_makes_a_time_out(
 
 
 def test_every_invocation_has_its_own_alarm() -> None:
-    """A handler may call another, and a local server several at once: one that ends leaves the others their alarm."""
-    watchdog, first, second, ended = Watchdog(), threading.Event(), threading.Event(), threading.Event()
+    """A handler may call another, and a local server several at once: one that ends leaves the
+    others their alarm.
+    """
+    watchdog, first, second, ended = (
+        Watchdog(),
+        threading.Event(),
+        threading.Event(),
+        threading.Event(),
+    )
     now = time.monotonic()
     watchdog.arm(now + 0.3, second.set)
     watchdog.arm(now + 0.2, first.set)
@@ -451,11 +507,15 @@ def test_a_question_about_the_time_left_may_fail(client: RecordingClient) -> Non
     stub = LambdaContext()
     stub.get_remaining_time_in_millis = lambda: 1 // 0  # type: ignore[method-assign]
 
-    assert lambda_handler(context="u", client=client)(lambda event, context: "ran")({}, stub) == "ran"
+    assert (
+        lambda_handler(context="u", client=client)(lambda event, context: "ran")({}, stub) == "ran"
+    )
     assert client.only("invocation.duration").data["endReason"] == "ended"
 
 
-def test_disabled_the_handler_is_only_called(client: RecordingClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disabled_the_handler_is_only_called(
+    client: RecordingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """LDINSTRUMENT_DISABLED=1 makes it inert: no session, no registration."""
     monkeypatch.setenv("LDINSTRUMENT_DISABLED", "1")
     monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1")
@@ -470,7 +530,9 @@ def test_disabled_the_handler_is_only_called(client: RecordingClient, monkeypatc
 
 
 def test_the_watchdog_ends_a_session_before_the_time_out(client: RecordingClient) -> None:
-    """While the handler still runs, its session ends as `timeout`; what it does afterwards changes nothing of that."""
+    """While the handler still runs, its session ends as `timeout`; what it does afterwards changes
+    nothing of that.
+    """
     events_seen = threading.Event()
 
     class Client(RecordingClient):
@@ -492,7 +554,9 @@ def test_the_watchdog_ends_a_session_before_the_time_out(client: RecordingClient
     assert client.only("invocation.duration").value > 500
 
 
-def test_without_a_thread_to_spare_the_handler_runs(client: RecordingClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_thread_to_spare_the_handler_runs(
+    client: RecordingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A process out of threads has no watchdog; that is no reason to fail."""
 
     def refuse(self: threading.Thread) -> None:
@@ -527,10 +591,15 @@ def test_the_watchdog_keeps_quiet_about_what_ended_in_time(
     handler(False, LambdaContext(seconds=2.0))
     assert handler(True, LambdaContext("request-2", seconds=600))
 
-    assert [event.data["endReason"] for event in client.of("invocation.duration")] == ["ended", "ended"]
+    assert [event.data["endReason"] for event in client.of("invocation.duration")] == [
+        "ended",
+        "ended",
+    ]
 
 
-def test_outside_lambda_after_response_is_before_response(client: RecordingClient, caplog: Any) -> None:
+def test_outside_lambda_after_response_is_before_response(
+    client: RecordingClient, caplog: Any
+) -> None:
     """In a unit test there is no Extensions API; that is no reason for a warning."""
     caplog.set_level(logging.INFO, "ldinstrument")
 
@@ -546,7 +615,9 @@ def test_outside_lambda_after_response_is_before_response(client: RecordingClien
 def test_an_unanswered_registration_falls_back_and_says_so(
     client: RecordingClient, caplog: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A refused connection is no reason to fail an import; the module is usable and the log says why it is slower."""
+    """A refused connection is no reason to fail an import; the module is usable and the log says
+    why it is slower.
+    """
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", f"127.0.0.1:{unused.getsockname()[1]}")
@@ -568,7 +639,10 @@ def test_an_unanswered_registration_falls_back_and_says_so(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("AWS_LAMBDA_INITIALIZATION_TYPE", "lambda-managed-instances"), ("AWS_LAMBDA_MAX_CONCURRENCY", "4")],
+    [
+        ("AWS_LAMBDA_INITIALIZATION_TYPE", "lambda-managed-instances"),
+        ("AWS_LAMBDA_MAX_CONCURRENCY", "4"),
+    ],
 )
 def test_managed_instances_get_no_extension(
     name: str, value: str, client: RecordingClient, caplog: Any, monkeypatch: pytest.MonkeyPatch
@@ -579,20 +653,30 @@ def test_managed_instances_get_no_extension(
         monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", f"127.0.0.1:{api.getsockname()[1]}")
         monkeypatch.setenv(name, value)
 
-        lambda_handler(context="u", client=client, deliver="after_response")(lambda event, context: None)
+        lambda_handler(context="u", client=client, deliver="after_response")(
+            lambda event, context: None
+        )
 
         with pytest.raises(BlockingIOError):
             api.accept()
     assert "Managed Instances" in caplog.text
 
 
-def test_green_threads_get_no_extension(client: RecordingClient, caplog: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """AWS's runtime blocks in C: a greenlet would never get to ask for an event, and the function would hang."""
+def test_green_threads_get_no_extension(
+    client: RecordingClient, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AWS's runtime blocks in C: a greenlet would never get to ask for an event, and the function
+    would hang.
+    """
     monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1")
     original = _thread.start_new_thread
-    monkeypatch.setattr(_thread, "start_new_thread", lambda *args, **kwargs: original(*args, **kwargs))
+    monkeypatch.setattr(
+        _thread, "start_new_thread", lambda *args, **kwargs: original(*args, **kwargs)
+    )
 
-    handler = lambda_handler(context="u", client=client, deliver="after_response")(lambda event, context: "ok")
+    handler = lambda_handler(context="u", client=client, deliver="after_response")(
+        lambda event, context: "ok"
+    )
 
     assert handler({}, LambdaContext()) == "ok"
     assert "threads are patched here (gevent, eventlet)" in caplog.text
@@ -602,9 +686,15 @@ def test_the_examples_readme_names_its_metrics() -> None:
     """`ldinstrument plan` finds them in the code, so the README must not know better."""
     folder = Path(__file__).parents[2] / "examples" / "lambda"
     code = "from ldinstrument.scan import scan; print(*(one.key for one in scan('handler.py').metrics))"
-    environment = {**os.environ, "LAUNCHDARKLY_SDK_KEY": "sdk-local", "LAUNCHDARKLY_EVENTS_URI": "http://127.0.0.1:9"}
+    environment = {
+        **os.environ,
+        "LAUNCHDARKLY_SDK_KEY": "sdk-local",
+        "LAUNCHDARKLY_EVENTS_URI": "http://127.0.0.1:9",
+    }
     command = [sys.executable, "-c", code]
-    printed = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=True
+    ).stdout
 
     assert len(printed.split()) == 6
     sentence = (folder / "README.md").read_text().split("creates the metrics: ")[1].split(".\n")[0]
@@ -617,7 +707,9 @@ def test_an_outage_costs_each_invocation_half_of_the_one_before(caplog: Any) -> 
 
     with socket.create_server(("127.0.0.1", 0)) as black_hole:
         uri = f"http://127.0.0.1:{black_hole.getsockname()[1]}"
-        config = ld.launchdarkly_config("sdk-key", events_only=True, events_uri=uri, base_uri=uri, stream_uri=uri)
+        config = ld.launchdarkly_config(
+            "sdk-key", events_only=True, events_uri=uri, base_uri=uri, stream_uri=uri
+        )
         client = ldclient.LDClient(config)
         delivery = invocations.Delivery(client, timeout=0.4, reserve=0.1)
         given = []
@@ -635,8 +727,14 @@ def test_an_outage_costs_each_invocation_half_of_the_one_before(caplog: Any) -> 
 
 
 def test_a_confirmed_flush_restores_the_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also one that ended early because nothing more could happen: only a flush that ran out of time costs the next."""
-    reports = [FlushReport(timed_out=True, pending=1), FlushReport(timed_out=True, failed=1), FlushReport(delivered=2)]
+    """Also one that ended early because nothing more could happen: only a flush that ran out of
+    time costs the next.
+    """
+    reports = [
+        FlushReport(timed_out=True, pending=1),
+        FlushReport(timed_out=True, failed=1),
+        FlushReport(delivered=2),
+    ]
     given: list[float] = []
 
     def flush(timeout: float, client: Any) -> FlushReport:
@@ -652,15 +750,23 @@ def test_a_confirmed_flush_restores_the_time_for_the_next(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(("reserve", "most"), [(0.0, 60.0), (1.0, 59.0), (30.0, 54.0)])
-def test_the_reserve_is_left_to_the_runtime(reserve: float, most: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A flush ends before it, the watchdog rings before it; of a minute it is six seconds at most."""
+def test_the_reserve_is_left_to_the_runtime(
+    reserve: float, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flush ends before it, the watchdog rings before it; of a minute it is six seconds at
+    most.
+    """
     left: list[float] = []
     alarms: list[float] = []
     monkeypatch.setattr(invocations.Delivery, "flush", lambda self, seconds: left.append(seconds))
-    monkeypatch.setattr(invocations.watchdog, "arm", lambda at, action: alarms.append(at - time.monotonic()))
+    monkeypatch.setattr(
+        invocations.watchdog, "arm", lambda at, action: alarms.append(at - time.monotonic())
+    )
     context = LambdaContext(seconds=60.0)
 
-    lambda_handler(context="u", client=RecordingClient(), reserve=reserve)(lambda event, context: None)({}, context)
+    lambda_handler(context="u", client=RecordingClient(), reserve=reserve)(
+        lambda event, context: None
+    )({}, context)
 
     assert 0 < left[0] <= most
     assert 0 < alarms[0] <= most - 0.5
@@ -670,8 +776,11 @@ def test_the_package_of_integrations_imports_nothing() -> None:
     """Who wants the Lambda part does not load Flask, and the other way round."""
     code = (
         "import sys; before = set(sys.modules); import ldinstrument.integrations; "
-        "print([name for name in sys.modules if name.startswith('ldinstrument.') and name not in before])"
+        "print([name for name in sys.modules if name.startswith('ldinstrument.') and name not in "
+        "before])"
     )
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
 
     assert printed.strip() == "['ldinstrument.integrations']"

@@ -1,4 +1,6 @@
-"""The extension against a strict Extensions API: its promises to Lambda, and each way to break them."""
+"""The extension against a strict Extensions API: its promises to Lambda, and each way to break
+them.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,9 @@ def running(sandbox: Sandbox) -> Iterator[Lambda]:
 
 @pytest.fixture(autouse=True)
 def _leave_no_thread() -> Iterator[None]:
-    """An extension outlives everything by design; with its identifier gone, its loop ends at the next error."""
+    """An extension outlives everything by design; with its identifier gone, its loop ends at the
+    next error.
+    """
     made: list[Extension] = []
     original = Extension.__init__
 
@@ -116,7 +120,9 @@ def eventually(condition: Callable[[], object], seconds: float = 10.0) -> bool:
 
 
 def test_it_registers_for_invoke_and_asks_at_once(aws: Lambda) -> None:
-    """An initialisation waits for every extension's first `next`, so this is what keeps a function alive."""
+    """An initialisation waits for every extension's first `next`, so this is what keeps a function
+    alive.
+    """
     Extension(aws.api.address).register()
 
     (registered,) = aws.sandbox.extensions.values()
@@ -125,7 +131,9 @@ def test_it_registers_for_invoke_and_asks_at_once(aws: Lambda) -> None:
     assert registered.asked == 1
 
 
-def test_without_a_thread_to_spare_nothing_is_registered(aws: Lambda, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_thread_to_spare_nothing_is_registered(
+    aws: Lambda, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A registered extension that cannot ask would be the end of the function."""
 
     def refuse(self: threading.Thread) -> None:
@@ -139,7 +147,9 @@ def test_without_a_thread_to_spare_nothing_is_registered(aws: Lambda, monkeypatc
     assert aws.initialise()
 
 
-def test_it_waits_for_the_next_event_as_long_as_that_takes(aws: Lambda, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_waits_for_the_next_event_as_long_as_that_takes(
+    aws: Lambda, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Days may pass; asking again meanwhile is refused. Everything else has a time-out."""
     asked: dict[str, float | None] = {}
     original = http.client.HTTPConnection.request
@@ -159,7 +169,9 @@ def test_it_waits_for_the_next_event_as_long_as_that_takes(aws: Lambda, monkeypa
 
 
 def test_an_extension_that_never_asks_takes_the_function_down(aws: Lambda) -> None:
-    """Why the thread runs before anything is registered: the sandbox is as strict about it as AWS."""
+    """Why the thread runs before anything is registered: the sandbox is as strict about it as
+    AWS.
+    """
     aws.sandbox.register("silent", b'{"events": ["INVOKE"]}')
     aws.ask()
 
@@ -169,7 +181,11 @@ def test_an_extension_that_never_asks_takes_the_function_down(aws: Lambda) -> No
 
 def test_the_sandbox_is_held_between_the_response_and_the_delivery(aws: Lambda) -> None:
     """The caller has the answer, the invocation is not over; it is when the delivery is."""
-    extension, delivering, delivered = Extension(aws.api.address), threading.Event(), threading.Event()
+    extension, delivering, delivered = (
+        Extension(aws.api.address),
+        threading.Event(),
+        threading.Event(),
+    )
     extension.register()
     assert aws.initialise()
     invocation = aws.invoke()
@@ -187,8 +203,14 @@ def test_the_sandbox_is_held_between_the_response_and_the_delivery(aws: Lambda) 
 
 
 def test_no_handler_waits_for_a_delivery(aws: Lambda) -> None:
-    """A delivery may take seconds: a handler of somebody else's loop may begin and end meanwhile."""
-    extension, delivering, delivered = Extension(aws.api.address), threading.Event(), threading.Event()
+    """A delivery may take seconds: a handler of somebody else's loop may begin and end
+    meanwhile.
+    """
+    extension, delivering, delivered = (
+        Extension(aws.api.address),
+        threading.Event(),
+        threading.Event(),
+    )
     extension.register()
     assert aws.initialise()
     invocation = aws.invoke()
@@ -197,7 +219,9 @@ def test_no_handler_waits_for_a_delivery(aws: Lambda) -> None:
     aws.respond(invocation)
     assert delivering.wait(10)
 
-    other = threading.Thread(target=lambda: (extension.begin("other"), extension.finish("other", lambda: None)))
+    other = threading.Thread(
+        target=lambda: (extension.begin("other"), extension.finish("other", lambda: None))
+    )
     other.start()
     other.join(30)
     assert not other.is_alive()
@@ -205,7 +229,9 @@ def test_no_handler_waits_for_a_delivery(aws: Lambda) -> None:
 
 
 def test_the_end_may_be_known_before_the_invocation_is(aws: Lambda) -> None:
-    """A handler of microseconds is over before Lambda told the extension about it; nothing is delivered twice."""
+    """A handler of microseconds is over before Lambda told the extension about it; nothing is
+    delivered twice.
+    """
     reach = threading.Event()
 
     class Late(Sandbox):
@@ -229,7 +255,9 @@ def test_the_end_may_be_known_before_the_invocation_is(aws: Lambda) -> None:
 
 
 def test_a_handler_that_never_begins_is_not_waited_for(aws: Lambda) -> None:
-    """The event was no JSON, or a cache answered: the extension lets go after a moment, not at the time-out."""
+    """The event was no JSON, or a cache answered: the extension lets go after a moment, not at the
+    time-out.
+    """
     extension = Extension(aws.api.address, grace=0.05)
     extension.register()
     assert aws.initialise()
@@ -243,7 +271,9 @@ def test_a_handler_that_never_begins_is_not_waited_for(aws: Lambda) -> None:
 
 
 def test_a_handler_that_begins_too_late_delivers_by_itself(aws: Lambda) -> None:
-    """The extension has let go and asked again: it must not promise what the freeze would cut off."""
+    """The extension has let go and asked again: it must not promise what the freeze would cut
+    off.
+    """
     extension = Extension(aws.api.address, grace=0.05)
     extension.register()
     assert aws.initialise()
@@ -252,7 +282,10 @@ def test_a_handler_that_begins_too_late_delivers_by_itself(aws: Lambda) -> None:
     assert eventually(lambda: registered.asked == 2)
 
     extension.begin(invocation.request_id)
-    assert extension.finish(invocation.request_id, lambda: pytest.fail("nobody may deliver this")) is False
+    assert (
+        extension.finish(invocation.request_id, lambda: pytest.fail("nobody may deliver this"))
+        is False
+    )
     aws.respond(invocation)
     aws.sandbox.wait_ended(invocation)
 
@@ -279,8 +312,12 @@ def test_a_repeated_request_id_is_a_new_invocation(aws: Lambda) -> None:
 
 
 def test_it_lets_go_before_the_time_out(aws: Lambda, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A handler that never ends would be a time-out anyway; one whose answer is out must not become one."""
-    monkeypatch.setattr(extensions, "LAST_MOMENT", 19.0)  # of twenty seconds: a slow machine has time, too
+    """A handler that never ends would be a time-out anyway; one whose answer is out must not become
+    one.
+    """
+    monkeypatch.setattr(
+        extensions, "LAST_MOMENT", 19.0
+    )  # of twenty seconds: a slow machine has time, too
     extension = Extension(aws.api.address)
     extension.register()
     assert aws.initialise()
@@ -294,9 +331,13 @@ def test_it_lets_go_before_the_time_out(aws: Lambda, monkeypatch: pytest.MonkeyP
 
 
 def test_an_extension_that_holds_past_the_time_out_ruins_a_good_invocation(aws: Lambda) -> None:
-    """What the promise above is worth: the sandbox calls it a time-out though the caller has the answer."""
+    """What the promise above is worth: the sandbox calls it a time-out though the caller has the
+    answer.
+    """
     other = aws.sandbox.register("clumsy", b'{"events": ["INVOKE"]}')
-    waiting = threading.Thread(target=aws.sandbox.extension_next, args=(other.identifier,), daemon=True)
+    waiting = threading.Thread(
+        target=aws.sandbox.extension_next, args=(other.identifier,), daemon=True
+    )
     waiting.start()
     assert aws.initialise()
     invocation = aws.invoke(timeout=0.3)
@@ -346,7 +387,9 @@ class Rude(Sandbox):
 
 @pytest.mark.parametrize("error", [Refused(500, "Extension.Internal", "container error"), Ended()])
 def test_a_refused_question_is_asked_again(error: Exception, caplog: Any) -> None:
-    """A 500, or a closed connection, is said once and repeated; the initialisation ends all the same."""
+    """A 500, or a closed connection, is said once and repeated; the initialisation ends all the
+    same.
+    """
     caplog.set_level(logging.WARNING, "ldinstrument")
     with running(Rude(error)) as aws:
         extension = Extension(aws.api.address)
@@ -377,7 +420,9 @@ def test_what_was_handed_over_while_the_question_failed_is_delivered() -> None:
         extension._identifier = None
 
 
-def test_after_a_fork_the_child_delivers_by_itself(aws: Lambda, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_fork_the_child_delivers_by_itself(
+    aws: Lambda, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The thread did not come along."""
     extension = Extension(aws.api.address)
     extension.register()
@@ -388,7 +433,9 @@ def test_after_a_fork_the_child_delivers_by_itself(aws: Lambda, monkeypatch: pyt
 
     with extension._changed:  # held by the parent's thread at the fork, and never released here
         answer: list[bool] = []
-        child = threading.Thread(target=lambda: _in_the_child(extension, invocation.request_id, answer))
+        child = threading.Thread(
+            target=lambda: _in_the_child(extension, invocation.request_id, answer)
+        )
         child.start()
         child.join(10)
     assert answer == [False]
@@ -412,7 +459,9 @@ def _in_the_child(extension: Extension, request_id: str, answer: list[bool]) -> 
     ],
 )
 def test_any_answer_but_200_is_refused_and_leaves_nothing_behind(before: str, said: str) -> None:
-    """The reason is in the error, the thread has gone, and the function initialises without an extension of ours."""
+    """The reason is in the error, the thread has gone, and the function initialises without an
+    extension of ours.
+    """
 
     class Odd(Sandbox):
         def register(self, name: str | None, body: bytes) -> Any:
@@ -423,10 +472,15 @@ def test_any_answer_but_200_is_refused_and_leaves_nothing_behind(before: str, sa
             return super().register(name, body)
 
     with running(Odd()) as aws:
-        names = {"taken": ["ldinstrument"], "full": [f"other-{number}" for number in range(10)]}.get(before, [])
+        names = {
+            "taken": ["ldinstrument"],
+            "full": [f"other-{number}" for number in range(10)],
+        }.get(before, [])
         for name in names:
             other = aws.sandbox.register(name, b'{"events": []}')
-            threading.Thread(target=_ask_for_ever, args=(aws.sandbox, other.identifier), daemon=True).start()
+            threading.Thread(
+                target=_ask_for_ever, args=(aws.sandbox, other.identifier), daemon=True
+            ).start()
         if before == "late":
             assert aws.initialise()
         with pytest.raises(extensions.Refused, match=said):

@@ -1,4 +1,6 @@
-"""Mistakes that take a Lambda function down or cost its events: the controls make them, ours does not."""
+"""Mistakes that take a Lambda function down or cost its events: the controls make them, ours does
+not.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ from deploying import (  # noqa: F401 - fixtures, used by their names
 def test_an_extension_that_never_asks_ends_no_initialisation(deploy: Deploy) -> None:
     """The control: registered but never `next`. The function never answers anybody."""
     function = deploy(
-        f"{SDK}{RAW_EXTENSION}\nregister('silent')\ndef handler(event, context): return 1", init_timeout=2
+        f"{SDK}{RAW_EXTENSION}\nregister('silent')\ndef handler(event, context): return 1",
+        init_timeout=2,
     )
 
     (done,) = invoke(function, {})
@@ -43,7 +46,9 @@ def test_an_extension_that_never_asks_ends_no_initialisation(deploy: Deploy) -> 
 
 
 def test_an_extension_that_holds_on_times_a_good_invocation_out(deploy: Deploy) -> None:
-    """The control: the caller has the answer, Lambda still reports a time-out and throws the sandbox away."""
+    """The control: the caller has the answer, Lambda still reports a time-out and throws the
+    sandbox away.
+    """
     module = f"""{SDK}{RAW_EXTENSION}
 identifier = register("clumsy")
 threading.Thread(target=ask_for_ever, args=(identifier, 60), daemon=True).start()
@@ -59,7 +64,9 @@ def handler(event, context): return 1
 
 @pytest.mark.parametrize("mode", MODES)
 def test_ours_is_never_held_past_the_time_out(mode: str, deploy: Deploy, tmp_path: Path) -> None:
-    """LaunchDarkly accepts and never answers, and the flush was given half a minute: no invocation times out."""
+    """LaunchDarkly accepts and never answers, and the flush was given half a minute: no invocation
+    times out.
+    """
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as black_hole:
@@ -67,7 +74,8 @@ def test_ours_is_never_held_past_the_time_out(mode: str, deploy: Deploy, tmp_pat
         module = f"""{OURS}
 handler = lambda_handler(context="u", deliver=MODE, timeout=30, reserve=30)(lambda event, context: 1)
 """
-        # A tenth of it is the reserve: half a second for a machine that does something else just then.
+        # A tenth of it is the reserve: half a second for a machine that does something else just
+        # then.
         function = deploy(module, mode, timeout=5.0, environment={"LAUNCHDARKLY_EVENTS_URI": uri})
         (done,) = invoke(function, 0)
 
@@ -75,8 +83,12 @@ handler = lambda_handler(context="u", deliver=MODE, timeout=30, reserve=30)(lamb
         assert function.cold_starts == 1
 
 
-def test_a_decorator_above_ours_that_answers_by_itself_is_not_waited_for(deploy: Deploy, intake: Intake) -> None:
-    """An idempotency cache, say: ours never begins, and the extension lets go instead of holding to the time-out."""
+def test_a_decorator_above_ours_that_answers_by_itself_is_not_waited_for(
+    deploy: Deploy, intake: Intake
+) -> None:
+    """An idempotency cache, say: ours never begins, and the extension lets go instead of holding to
+    the time-out.
+    """
     function = deploy(
         OURS
         + """
@@ -116,8 +128,12 @@ def handler(event, context):
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.6])
-def test_a_context_without_a_request_id_loses_nothing(seconds: float, deploy: Deploy, intake: Intake) -> None:
-    """Somebody's own context does not say which freeze is meant: so it is delivered before the response."""
+def test_a_context_without_a_request_id_loses_nothing(
+    seconds: float, deploy: Deploy, intake: Intake
+) -> None:
+    """Somebody's own context does not say which freeze is meant: so it is delivered before the
+    response.
+    """
     function = deploy(
         OURS
         + f"""
@@ -136,7 +152,9 @@ def handler(event, context):
 
 @pytest.mark.parametrize("extractor", ["context", "data"])
 def test_an_extractor_that_exits_is_not_waited_for(extractor: str, deploy: Deploy) -> None:
-    """The exit is the host's, and may be caught above ours; the sandbox is not held to the time-out for it."""
+    """The exit is the host's, and may be caught above ours; the sandbox is not held to the time-out
+    for it.
+    """
     function = deploy(
         OURS
         + f"""
@@ -175,8 +193,12 @@ handler = lambda_handler(context=who, deliver=MODE)(lambda event, context: 1)
     assert answered_first(far, done) > 0
 
 
-def test_an_exit_that_is_caught_above_ours_is_not_waited_for(deploy: Deploy, intake: Intake) -> None:
-    """A framework may turn `sys.exit` into an answer; the sandbox is not held to the time-out for it."""
+def test_an_exit_that_is_caught_above_ours_is_not_waited_for(
+    deploy: Deploy, intake: Intake
+) -> None:
+    """A framework may turn `sys.exit` into an answer; the sandbox is not held to the time-out for
+    it.
+    """
     function = deploy(
         OURS
         + """
@@ -199,8 +221,12 @@ def handler(event, context):
     assert before_the_freeze(intake, done) == [True] * 3
 
 
-def test_decorated_in_the_middle_of_an_invocation_it_falls_back(deploy: Deploy, intake: Intake) -> None:
-    """Registration is closed by then: said in one line, delivered before the response, nothing lost."""
+def test_decorated_in_the_middle_of_an_invocation_it_falls_back(
+    deploy: Deploy, intake: Intake
+) -> None:
+    """Registration is closed by then: said in one line, delivered before the response, nothing
+    lost.
+    """
     function = deploy(
         OURS
         + """
@@ -240,7 +266,9 @@ handler = lambda_handler(context="u", deliver=MODE)(lambda event, context: 1)
 def test_managed_instances_are_left_alone(deploy: Deploy, intake: Intake) -> None:
     """No registration at all there, one line, and events before the response."""
     module = OURS + "handler = lambda_handler(context='u', deliver=MODE)(lambda event, context: 1)"
-    function = deploy(module, environment={"AWS_LAMBDA_INITIALIZATION_TYPE": "lambda-managed-instances"})
+    function = deploy(
+        module, environment={"AWS_LAMBDA_INITIALIZATION_TYPE": "lambda-managed-instances"}
+    )
 
     done = invoke(function, *range(3))
 
@@ -272,9 +300,13 @@ def handler(event, context):
 
 
 def test_snap_start_goes_on_after_the_restore(deploy: Deploy, far: Intake) -> None:
-    """The snapshot is taken while the extension waits; what was registered before it serves after it."""
+    """The snapshot is taken while the extension waits; what was registered before it serves after
+    it.
+    """
     module = OURS + "handler = lambda_handler(context='u', deliver=MODE)(lambda event, context: 1)"
-    function = deploy(module, environment={"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start", **addressed(far)})
+    function = deploy(
+        module, environment={"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start", **addressed(far)}
+    )
 
     done = invoke(function, *range(3))
 
@@ -286,7 +318,9 @@ def test_snap_start_goes_on_after_the_restore(deploy: Deploy, far: Intake) -> No
 def test_the_local_run_prints_its_table() -> None:
     """As the README shows it; the exit status is what CI looks at."""
     command = [sys.executable, "run_local.py", "--invocations", "3"]
-    printed = subprocess.run(command, cwd=EXAMPLE, capture_output=True, text=True, check=True, timeout=60).stdout
+    printed = subprocess.run(
+        command, cwd=EXAMPLE, capture_output=True, text=True, check=True, timeout=60
+    ).stdout
 
     header, before, after = printed.splitlines()
     assert header.split()[:3] == ["mode", "invocations", "lost"]

@@ -1,7 +1,9 @@
-"""AWS's own Runtime Interface Emulator: our extension on it, and our small API beside it, question for question.
+"""AWS's own Runtime Interface Emulator: our extension on it, and our small API beside it, question
+for question.
 
-The emulator does not freeze, so it proves the protocol; test_aws_lambda_frozen.py proves that nothing is lost. It
-comes inside the `aws-sam-cli` wheel and is fetched once, into the virtual environment's cache.
+The emulator does not freeze, so it proves the protocol; test_aws_lambda_frozen.py proves that
+nothing is lost. It comes inside the `aws-sam-cli` wheel and is fetched once, into the virtual
+environment's cache.
 """
 
 from __future__ import annotations
@@ -53,8 +55,20 @@ def _emulator() -> Path:
 
 def _fetch(binary: Path) -> None:
     CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE) as folder:  # another process may be fetching it, too
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--dest", folder, "aws-sam-cli"]
+    with tempfile.TemporaryDirectory(
+        dir=CACHE
+    ) as folder:  # another process may be fetching it, too
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "-q",
+            "--no-deps",
+            "--dest",
+            folder,
+            "aws-sam-cli",
+        ]
         try:
             subprocess.run(command, check=True, capture_output=True, timeout=90)
         except (subprocess.SubprocessError, OSError) as error:
@@ -86,21 +100,33 @@ class Emulated:
             "--runtime-api-address", f"127.0.0.1:{api}", "--log-level", "debug",
             sys.executable, "-m", "awslambdaric", handler,
         ]  # fmt: skip
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("SSL_CERT", "AWS_"))}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("SSL_CERT", "AWS_"))
+        }
         variables = {
             **kept, "AWS_LAMBDA_FUNCTION_NAME": "local", "AWS_LAMBDA_FUNCTION_TIMEOUT": "30",
             "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand", "no_proxy": "127.0.0.1", **environment,
         }  # fmt: skip
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                command, cwd=folder, env=variables, stdout=output, stderr=output, start_new_session=True
+                command,
+                cwd=folder,
+                env=variables,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
         self._wait_until_up()
 
     def _wait_until_up(self) -> None:
         until = time.monotonic() + 100
         while time.monotonic() < until:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", self.port), 1),
+            ):
                 return
             time.sleep(0.02)
         raise AssertionError(self.log.read_text())
@@ -124,7 +150,9 @@ Emulate = Callable[..., contextlib.AbstractContextManager[Emulated]]
 
 @pytest.fixture(name="emulated")
 def _emulated(emulator: Path, free_port: Callable[[], int]) -> Emulate:
-    """`with emulated(handler, folder, environment, log)`: a function that is gone when the block ends."""
+    """`with emulated(handler, folder, environment, log)`: a function that is gone when the block
+    ends.
+    """
 
     @contextlib.contextmanager
     def emulated(*settings: Any) -> Iterator[Emulated]:
@@ -208,7 +236,9 @@ def test_the_example_runs_on_the_emulator(mode: str, emulated: Emulate, tmp_path
             "EVENTS_CA_FILE": str(intake.certificate),
         }
         with emulated("handler.handler", EXAMPLE, environment, tmp_path / "rie.log") as function:
-            answers = [function.invoke({"userId": f"user-{number}", "items": 2}) for number in range(20)]
+            answers = [
+                function.invoke({"userId": f"user-{number}", "items": 2}) for number in range(20)
+            ]
         log = (tmp_path / "rie.log").read_text()
 
         assert answers == [{"statusCode": 200, "total": 9.0}] * 20
@@ -233,5 +263,10 @@ def handler(event, context):
 
     assert answers == ["served", "served"]
     log = (tmp_path / "rie.log").read_text()
-    assert log.count("deliver='after_response' is not possible here: Lambda refused the extension (403 ") == 1
+    assert (
+        log.count(
+            "deliver='after_response' is not possible here: Lambda refused the extension (403 "
+        )
+        == 1
+    )
     assert "Extension.RegistrationClosed" in log

@@ -1,4 +1,6 @@
-"""One behaviour suite for all frameworks, over real HTTP: when a session begins, for whom, and when it ends."""
+"""One behaviour suite for all frameworks, over real HTTP: when a session begins, for whom, and when
+it ends.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,16 @@ from ldinstrument.sessions import registry
 
 def outcome(event: Any) -> tuple[int, int, int]:
     """Successes, failures, and interactions that were neither."""
-    return event.data["successes"], event.data["failures"], event.data["abandoned"] + event.data["cancelled"]
+    return (
+        event.data["successes"],
+        event.data["failures"],
+        event.data["abandoned"] + event.data["cancelled"],
+    )
 
 
-def test_a_plain_request_is_one_session_with_one_successful_interaction(running: Any, events: Any) -> None:
+def test_a_plain_request_is_one_session_with_one_successful_interaction(
+    running: Any, events: Any
+) -> None:
     """The session's data names method and status; the task's events carry the request's user."""
     answer = running.get("/items/7")
 
@@ -34,7 +42,9 @@ def test_a_plain_request_is_one_session_with_one_successful_interaction(running:
 
 
 def test_the_route_is_a_template_and_nothing_the_user_typed(running: Any, events: Any) -> None:
-    """Neither paths nor queries reach the data: a found route shows as its template, an unknown one not at all."""
+    """Neither paths nor queries reach the data: a found route shows as its template, an unknown one
+    not at all.
+    """
     running.get("/items/7?token=typed-by-user")
     running.get("/typed-by-user")
 
@@ -70,8 +80,12 @@ def test_an_exception_in_another_middleware_is_a_failure(running: Any, events: A
     assert outcome(events.only("request.interactions")) == (0, 1, 0)
 
 
-@pytest.mark.parametrize(("path", "expected"), [("/teapot", (1, 0, 0)), ("/unavailable", (0, 1, 0))])
-def test_an_error_status_is_a_failure_from_500(running: Any, events: Any, path: str, expected: Any) -> None:
+@pytest.mark.parametrize(
+    ("path", "expected"), [("/teapot", (1, 0, 0)), ("/unavailable", (0, 1, 0))]
+)
+def test_an_error_status_is_a_failure_from_500(
+    running: Any, events: Any, path: str, expected: Any
+) -> None:
     """What the client did wrong is no failure of the program."""
     answer = running.get(path)
 
@@ -101,21 +115,27 @@ def test_an_exception_in_the_stream_is_a_failure(running: Any, events: Any) -> N
 
 
 def test_a_client_that_leaves_is_neither_success_nor_failure(running: Any, events: Any) -> None:
-    """The request is abandoned: counted beside the others, without a duration; and it ends long before its stream."""
+    """The request is abandoned: counted beside the others, without a duration; and it ends long
+    before its stream.
+    """
     leave_early(running.port, running.path("/endless"))
 
     done = events.only("request.interactions")
     assert outcome(done) == (0, 0, 1)
     assert done.data["endReason"] == "abandoned"
     assert done.value == 0
-    assert [] == events.recorder.of("request.duration") == events.recorder.of("request.success_rate")
+    assert (
+        [] == events.recorder.of("request.duration") == events.recorder.of("request.success_rate")
+    )
     assert events.only("business.conversion").value == 1.0  # from the stream's own `finally`
 
 
 def leave_early(port: int, path: str) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=100) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-User: ada\r\n\r\n".encode())
+        connection.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-User: ada\r\n\r\n".encode()
+        )
         assert b"200" in connection.recv(1000)
 
 
@@ -123,7 +143,10 @@ def test_two_requests_at_once_have_a_session_each(running: Any, events: Any) -> 
     """They wait for each other inside the view: what each records is its own user's."""
     path = running.path("/meet")
     with ThreadPoolExecutor(2) as pool:
-        answers = [job.result() for job in [pool.submit(running.get, path, user) for user in ("ada", "bob")]]
+        answers = [
+            job.result()
+            for job in [pool.submit(running.get, path, user) for user in ("ada", "bob")]
+        ]
 
     assert len({answer.text for answer in answers}) == 2
     assert {"ada", "bob"} == {event.context.key for event in events.of("request.interactions", 2)}
@@ -132,7 +155,9 @@ def test_two_requests_at_once_have_a_session_each(running: Any, events: Any) -> 
 
 
 @pytest.mark.parametrize("path", ["/health", "/quiet/who"])
-def test_health_checks_and_ignored_paths_have_no_session(running: Any, events: Any, path: str) -> None:
+def test_health_checks_and_ignored_paths_have_no_session(
+    running: Any, events: Any, path: str
+) -> None:
     """Nor does the session of the request before on the same connection leak into them."""
     with running.connection() as client:
         client.get("/who")
@@ -151,8 +176,14 @@ def test_a_probe_by_its_user_agent_has_no_session(running: Any, events: Any) -> 
 
 
 def test_a_cors_preflight_has_no_session(running: Any, events: Any) -> None:
-    """The browser asks it, not the user; an OPTIONS of somebody's own is a request like any other."""
-    asked = {"Origin": "https://shop.example", "Access-Control-Request-Method": "PUT", "X-User": "ada"}
+    """The browser asks it, not the user; an OPTIONS of somebody's own is a request like any
+    other.
+    """
+    asked = {
+        "Origin": "https://shop.example",
+        "Access-Control-Request-Method": "PUT",
+        "X-User": "ada",
+    }
     running.http.options("/who", headers=asked)
     running.http.options("/who", headers={"X-User": "bob"})
 
@@ -177,7 +208,9 @@ def test_nothing_is_left_open_after_many_requests(running: Any, events: Any) -> 
     assert registry.open_sessions() == []
 
 
-def test_a_background_task_belongs_to_the_request_but_not_to_its_duration(running: Any, events: Any) -> None:
+def test_a_background_task_belongs_to_the_request_but_not_to_its_duration(
+    running: Any, events: Any
+) -> None:
     """The user had the answer before it began; its values are the session's all the same."""
     if "background" not in running.kind.features:
         pytest.skip("this framework has no background tasks")
@@ -194,9 +227,12 @@ def test_a_background_task_belongs_to_the_request_but_not_to_its_duration(runnin
 
 
 @pytest.mark.parametrize(
-    ("says", "expected"), [(["hello", "again"], (1, 0, 0)), (["boom"], (0, 1, 0)), (["fail"], (0, 1, 0))]
+    ("says", "expected"),
+    [(["hello", "again"], (1, 0, 0)), (["boom"], (0, 1, 0)), (["fail"], (0, 1, 0))],
 )
-def test_a_websocket_is_one_session_of_its_own_name(running: Any, events: Any, says: Any, expected: Any) -> None:
+def test_a_websocket_is_one_session_of_its_own_name(
+    running: Any, events: Any, says: Any, expected: Any
+) -> None:
     """From the handshake to the close; its minutes do not spoil the durations of requests."""
     if "websocket" not in running.kind.features:
         pytest.skip("this framework has no websockets")

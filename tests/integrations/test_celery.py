@@ -1,4 +1,6 @@
-"""Celery: a session goes to the worker with the message, and ends there. Real workers, real client."""
+"""Celery: a session goes to the worker with the message, and ends there. Real workers, real
+client.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def eager() -> Any:
 
 
 def test_a_run_is_a_session_of_its_own_for_the_sender(eager: Any) -> None:
-    """It has the sender's context and names the sender's session; instrumenting twice changes nothing."""
+    """It has the sender's context and names the sender's session; instrumenting twice changes
+    nothing.
+    """
 
     @eager.task
     def work() -> str:
@@ -109,7 +113,10 @@ def test_the_header_carries_kinds_and_keys_and_no_attributes() -> None:
     context, session, visitor = unpacked(header)
     assert (session, visitor) == ("s-1", None)
     assert context is not None
-    assert context.fully_qualified_key == Context.create_multi(Context.create("ada"), team).fully_qualified_key
+    assert (
+        context.fully_qualified_key
+        == Context.create_multi(Context.create("ada"), team).fully_qualified_key
+    )
     assert context.get_individual_context("team").anonymous is True
 
 
@@ -126,7 +133,9 @@ def test_a_header_that_is_not_ours_costs_only_itself(header: Any) -> None:
 def test_a_real_worker_ends_the_session_and_delivers_it(
     pool: list[str], launchdarkly: LocalLaunchDarkly, redis_of_its_own: Any, tmp_path: Path
 ) -> None:
-    """Client made at import, before the fork; every run arrives once, for the sender, also those of the last moment."""
+    """Client made at import, before the fork; every run arrives once, for the sender, also those of
+    the last moment.
+    """
     environment = {
         **os.environ,
         "CELERY_SHOP_REDIS": redis_of_its_own.url,
@@ -141,7 +150,9 @@ def test_a_real_worker_ends_the_session_and_delivers_it(
             env=environment, stdout=output, stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
-        sent = subprocess.run([sys.executable, "-c", SENDER], env=environment, capture_output=True, text=True)
+        sent = subprocess.run(
+            [sys.executable, "-c", SENDER], env=environment, capture_output=True, text=True
+        )
         worker.send_signal(signal.SIGTERM)
         worker.wait()
     finally:
@@ -157,12 +168,19 @@ def test_a_real_worker_ends_the_session_and_delivers_it(
     by_task: dict[str, list[Any]] = {}
     for run in runs:
         by_task.setdefault(run["data"]["task"].rpartition(".")[2], []).append(run)
-    assert {task: len(found) for task, found in by_task.items()} == {"pack": 6, "break_down": 1, "flaky": 2}, told
+    assert {task: len(found) for task, found in by_task.items()} == {
+        "pack": 6,
+        "break_down": 1,
+        "flaky": 2,
+    }, told
     assert [outcome(run) for run in by_task["pack"]] == [(1, 0, 0)] * 6
     assert [outcome(run) for run in by_task["break_down"]] == [(0, 1, 0)]
     assert sorted(outcome(run) for run in by_task["flaky"]) == [(0, 0, 1), (1, 0, 0)]
     assert {"ada"} == {run["context"]["key"] for run in runs}
-    assert sum(event["metricValue"] for event in launchdarkly.custom_events("business.conversion")) == 12.0
+    assert (
+        sum(event["metricValue"] for event in launchdarkly.custom_events("business.conversion"))
+        == 12.0
+    )
 
 
 SENDER = """
@@ -177,14 +195,19 @@ print(flaky.get(timeout=100))
 """
 
 
-def test_with_a_store_a_run_is_part_of_the_visit_it_was_sent_from(launchdarkly: LocalLaunchDarkly) -> None:
+def test_with_a_store_a_run_is_part_of_the_visit_it_was_sent_from(
+    launchdarkly: LocalLaunchDarkly,
+) -> None:
     """The message carries the visitor: page and job are one session, with the sum of both."""
     environment = {"LDINSTRUMENT_URL": launchdarkly.url, "no_proxy": "127.0.0.1"}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
         client = ldclient.LDClient(ld.launchdarkly_config("sdk-test", events_only=True))
-    with contextlib.closing(client), stores.open_store("memory:", client=client, sweep=False) as store:
+    with (
+        contextlib.closing(client),
+        stores.open_store("memory:", client=client, sweep=False) as store,
+    ):
         app = celery.Celery("visits", broker="memory://")
         app.conf.task_always_eager = True
         instrument(app, store=store, client=client)
@@ -211,8 +234,12 @@ def test_with_a_store_a_run_is_part_of_the_visit_it_was_sent_from(launchdarkly: 
         store.sweep()
 
         launchdarkly.wait_for(lambda: launchdarkly.custom_events("session.interactions"))
-    assert [2] == [event["metricValue"] for event in launchdarkly.custom_events("session.interactions")]
-    assert [3.0] == [event["metricValue"] for event in launchdarkly.custom_events("business.conversion")]
+    assert [2] == [
+        event["metricValue"] for event in launchdarkly.custom_events("session.interactions")
+    ]
+    assert [3.0] == [
+        event["metricValue"] for event in launchdarkly.custom_events("business.conversion")
+    ]
     assert [] == launchdarkly.custom_events("job.interactions")
 
 
@@ -226,7 +253,9 @@ def test_nothing_is_added_to_a_message_sent_outside_a_session() -> None:
     def work() -> None:
         """Never run: nobody listens."""
 
-    celery.signals.before_task_publish.connect(lambda headers, **_: seen.append(dict(headers)), weak=False)
+    celery.signals.before_task_publish.connect(
+        lambda headers, **_: seen.append(dict(headers)), weak=False
+    )
     work.delay()
     with ld.session("ada"):
         work.delay()

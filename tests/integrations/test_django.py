@@ -61,7 +61,9 @@ def browse(request: pytest.FixtureRequest, user: Any) -> Callable[..., Any]:
     return get
 
 
-def test_the_user_is_found_by_itself(browse: Any, user: Any, events: testing.RecordingClient) -> None:
+def test_the_user_is_found_by_itself(
+    browse: Any, user: Any, events: testing.RecordingClient
+) -> None:
     """The middleware is first, and asks when the authentication has run."""
     browse("/items/7", login=True)
 
@@ -70,7 +72,9 @@ def test_the_user_is_found_by_itself(browse: Any, user: Any, events: testing.Rec
 
 
 def test_a_page_for_everybody_stays_cacheable(browse: Any, events: testing.RecordingClient) -> None:
-    """Looking for a user must not make the response vary by a cookie that the request does not have."""
+    """Looking for a user must not make the response vary by a cookie that the request does not
+    have.
+    """
     (answer,) = browse("/items/7")
 
     assert "Cookie" not in answer.headers.get("Vary", "")
@@ -119,8 +123,12 @@ def test_a_file_response_stays_one(user: Any, events: testing.RecordingClient) -
 
 
 @pytest.mark.parametrize(("method", "left"), [("head", 0), ("get", 1)])
-def test_a_stream_that_nobody_reads(user: Any, events: testing.RecordingClient, method: str, left: int) -> None:
-    """The answer to a HEAD is complete without its body; a GET's is not, and its client has left."""
+def test_a_stream_that_nobody_reads(
+    user: Any, events: testing.RecordingClient, method: str, left: int
+) -> None:
+    """The answer to a HEAD is complete without its body; a GET's is not, and its client has
+    left.
+    """
     from django.http import StreamingHttpResponse
     from django.test import RequestFactory, override_settings
 
@@ -134,7 +142,9 @@ def test_a_stream_that_nobody_reads(user: Any, events: testing.RecordingClient, 
     assert (done.data["abandoned"], done.data["successes"]) == (left, 1 - left)
 
 
-def test_a_missing_page_is_no_failure_and_has_no_route(browse: Any, events: testing.RecordingClient) -> None:
+def test_a_missing_page_is_no_failure_and_has_no_route(
+    browse: Any, events: testing.RecordingClient
+) -> None:
     """No view was found, so nobody was asked there; the second question is in time."""
     browse("/typed-by-user", context=lambda request: "ada")
 
@@ -143,7 +153,9 @@ def test_a_missing_page_is_no_failure_and_has_no_route(browse: Any, events: test
     assert "route" not in data
 
 
-def test_djangos_own_session_carries_the_visitor(browse: Any, user: Any, events: testing.RecordingClient) -> None:
+def test_djangos_own_session_carries_the_visitor(
+    browse: Any, user: Any, events: testing.RecordingClient
+) -> None:
     """A request that has one needs no cookie of ours; one that has none gets one."""
     with stores.open_store("memory:", sweep=False) as store:
         first, second = browse("/items/1", "/items/2", login=True, store=store)
@@ -166,8 +178,12 @@ def test_over_tls_the_cookie_is_secure_and_a_shared_page_has_none(user: Any) -> 
 
     def answered(told: str, secret: str, *fallbacks: str, **request: Any) -> Any:
         options = {"context": lambda request: "ada", "store": store, "header": "X-Visitor"}
-        with override_settings(LDINSTRUMENT=options, SECRET_KEY=secret, SECRET_KEY_FALLBACKS=list(fallbacks)):
-            middleware = SessionMiddleware(lambda request: HttpResponse("", headers={"Cache-Control": told}))
+        with override_settings(
+            LDINSTRUMENT=options, SECRET_KEY=secret, SECRET_KEY_FALLBACKS=list(fallbacks)
+        ):
+            middleware = SessionMiddleware(
+                lambda request: HttpResponse("", headers={"Cache-Control": told})
+            )
             return middleware(RequestFactory().get("/", **request))
 
     with stores.open_store("memory:", sweep=False) as store, testing.recording():
@@ -177,14 +193,19 @@ def test_over_tls_the_cookie_is_secure_and_a_shared_page_has_none(user: Any) -> 
         known = answered("private", "two", "one", headers={"X-Visitor": token})
         stranger = answered("private", "two", headers={"X-Visitor": token})
 
-    assert (plain.cookies["ld_visitor"]["secure"], safe.cookies["ld_visitor"]["secure"]) == ("", True)
+    assert (plain.cookies["ld_visitor"]["secure"], safe.cookies["ld_visitor"]["secure"]) == (
+        "",
+        True,
+    )
     assert (list(shared.cookies), "X-Visitor" in shared.headers) == ([], False)
     assert (list(known.cookies), "X-Visitor" in known.headers) == ([], False)
     assert stranger["X-Visitor"] != token
 
 
 def test_a_store_that_is_not_used_is_said(user: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """An ASGI middleware around Django opens the sessions; behind one for the lifespan only, Django's own does."""
+    """An ASGI middleware around Django opens the sessions; behind one for the lifespan only,
+    Django's own does.
+    """
     import httpx
 
     from ldinstrument.integrations.asgi import SessionMiddleware

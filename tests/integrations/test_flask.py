@@ -77,8 +77,12 @@ def test_the_context_is_given_flasks_request(events: testing.RecordingClient) ->
     assert [flask.Request] == kinds
 
 
-def test_a_check_of_rights_that_was_there_before_is_inside_the_session(events: testing.RecordingClient) -> None:
-    """However early it was registered, ours is first: a refusal has its user and its route, and may record."""
+def test_a_check_of_rights_that_was_there_before_is_inside_the_session(
+    events: testing.RecordingClient,
+) -> None:
+    """However early it was registered, ours is first: a refusal has its user and its route, and may
+    record.
+    """
     app = flask.Flask("shop")
     app.add_url_rule("/items/<int:item>", "item", lambda item: "item")
 
@@ -90,7 +94,11 @@ def test_a_check_of_rights_that_was_there_before_is_inside_the_session(events: t
     get(instrument(app, context="ada"), "/items/7")
 
     done = events.only("request.interactions")
-    assert (done.context.key, done.data["route"], done.data["status"]) == ("ada", "/items/<int:item>", 403)
+    assert (done.context.key, done.data["route"], done.data["status"]) == (
+        "ada",
+        "/items/<int:item>",
+        403,
+    )
     assert events.only("business.conversion").context.key == "ada"
 
 
@@ -130,7 +138,9 @@ def test_a_login_after_the_first_request_of_a_visit_is_the_same_visit() -> None:
 
 
 def test_a_login_that_clears_the_session_is_the_same_visit_and_a_logout_ends_the_visitor() -> None:
-    """As Flask's tutorial does both: what came before the login belongs to the user, what comes after is new."""
+    """As Flask's tutorial does both: what came before the login belongs to the user, what comes
+    after is new.
+    """
     events = testing.RecordingClient()
     with stores.open_store("memory:", client=events, sweep=False) as store:
         app = shop(store=store, client=events, context=lambda request: flask.session.get("user"))
@@ -152,7 +162,9 @@ def test_a_login_that_clears_the_session_is_the_same_visit_and_a_logout_ends_the
             client.get(path, buffered=True).close()
         assert store.holdings().open == 2
 
-    assert [(event.context.key, event.value) for event in events.of("session.interactions")] == [("ada", 4)]
+    assert [(event.context.key, event.value) for event in events.of("session.interactions")] == [
+        ("ada", 4)
+    ]
 
 
 def test_a_header_is_for_clients_without_cookies_beside_those_with() -> None:
@@ -167,7 +179,9 @@ def test_a_header_is_for_clients_without_cookies_beside_those_with() -> None:
         opened_by_browser = store.holdings().open
         program = app.test_client(use_cookies=False)
         token = program.get("/items/1", buffered=True).headers["X-Visitor"]
-        repeated = [program.get("/items/1", headers={"X-Visitor": token}, buffered=True) for _ in range(3)]
+        repeated = [
+            program.get("/items/1", headers={"X-Visitor": token}, buffered=True) for _ in range(3)
+        ]
 
         assert (opened_by_browser, store.holdings().open) == (1, 2)
     assert [one is not None for one in told] == [True, False, False]
@@ -176,7 +190,9 @@ def test_a_header_is_for_clients_without_cookies_beside_those_with() -> None:
 
 
 def test_pages_that_a_shared_cache_may_keep_stay_nobodys() -> None:
-    """Neither a visitor's id on them, nor a reason to vary by cookie: the page does not depend on it."""
+    """Neither a visitor's id on them, nor a reason to vary by cookie: the page does not depend on
+    it.
+    """
     with stores.open_store("memory:", sweep=False) as store:
         app = shop(store=store)
         app.secret_key = "s"
@@ -198,7 +214,9 @@ def test_pages_that_a_shared_cache_may_keep_stay_nobodys() -> None:
     assert store.holdings().open == 0
 
 
-def test_an_odd_session_costs_the_visit_and_never_the_page(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_odd_session_costs_the_visit_and_never_the_page(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """A session backend that is away must not break pages that do not use it."""
     from flask.sessions import SecureCookieSession, SessionInterface
 
@@ -233,7 +251,10 @@ def test_only_the_metrics_of_its_own_sessions_are_declared() -> None:
 
 def test_without_a_secret_key_visits_go_by_context(caplog: pytest.LogCaptureFixture) -> None:
     """Said once, with what to do."""
-    with stores.open_store("memory:", sweep=False) as store, caplog.at_level(logging.WARNING, "ldinstrument"):
+    with (
+        stores.open_store("memory:", sweep=False) as store,
+        caplog.at_level(logging.WARNING, "ldinstrument"),
+    ):
         app = shop(store=store, context=lambda request: request.headers["X-User"])
         for user in ("ada", "bob", "ada"):
             get(app, "/items/1", **{"X-User": user})

@@ -1,4 +1,6 @@
-"""The Flask example, started as its command does and clicked through in a real Chromium; then numbers are compared."""
+"""The Flask example, started as its command does and clicked through in a real Chromium; then
+numbers are compared.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ import pytest
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "flask_app"
 FLAG = "assistant-prompt"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +49,9 @@ def chromium() -> Iterator[Any]:
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--disable-gpu", "--disable-quic"])
+        browser = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--disable-gpu", "--disable-quic"]
+        )
         yield browser
         browser.close()
 
@@ -78,7 +84,10 @@ def visit(browser: Any, url: str, thumb: str, products: list[str]) -> Seen:
     page = context.new_page()
     page.set_default_timeout(90_000)
     asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url) if request.url.startswith(url) else None)
+    page.on(
+        "request",
+        lambda request: asked.append(request.url) if request.url.startswith(url) else None,
+    )
     page.goto(url)
     page.fill("#question", "What do I need in the rain?")
     page.click("#ask button")
@@ -102,7 +111,9 @@ def visit(browser: Any, url: str, thumb: str, products: list[str]) -> Seen:
 
 @pytest.fixture(scope="module")
 def seen(place: Any, chromium: Any) -> list[Seen]:
-    """All the visits of this module, made, and everything that they said in LaunchDarkly's hands."""
+    """All the visits of this module, made, and everything that they said in LaunchDarkly's
+    hands.
+    """
     done = [visit(chromium, place.url, thumb, products) for thumb, products in PLANS]
     launchdarkly = place.launchdarkly
     buyers = sum(bool(products) for _, products in PLANS)
@@ -110,23 +121,33 @@ def seen(place: Any, chromium: Any) -> list[Seen]:
     for key in (
         "session.duration", "session.success_rate", "assistant.tokens", "assistant.answer.duration", "user.satisfaction"
     ):  # fmt: skip
-        launchdarkly.wait_for(lambda key=key: len(launchdarkly.custom_events(key)) >= len(PLANS), 60)
-    launchdarkly.wait_for(lambda: len(launchdarkly.custom_events("business.conversion")) >= buyers, 60)
+        launchdarkly.wait_for(
+            lambda key=key: len(launchdarkly.custom_events(key)) >= len(PLANS), 60
+        )
+    launchdarkly.wait_for(
+        lambda: len(launchdarkly.custom_events("business.conversion")) >= buyers, 60
+    )
     requests = sum(one.requests for one in done)
     launchdarkly.wait_for(lambda: total(launchdarkly, "session.interactions") >= requests, 60)
     return done
 
 
 def test_what_visitors_did_is_what_launchdarkly_reads(place: Any, seen: list[Seen]) -> None:
-    """Visits, requests, thumbs, sales and tokens, split by the prompt that each visitor got: exact to the last one."""
+    """Visits, requests, thumbs, sales and tokens, split by the prompt that each visitor got: exact
+    to the last one.
+    """
     launchdarkly = place.launchdarkly
     by_prompt = exposures(launchdarkly)
-    assert Counter(one.friendly for one in seen) == Counter(value == "friendly" for value in by_prompt.values())
+    assert Counter(one.friendly for one in seen) == Counter(
+        value == "friendly" for value in by_prompt.values()
+    )
     for prompt in ("brief", "friendly"):
         mine = [one for one in seen if one.friendly == (prompt == "friendly")]
 
         def values(key: str, prompt: str = prompt) -> list[float]:
-            """By visitor: a page that a busy machine brings in long after the leave is a visit of its own."""
+            """By visitor: a page that a busy machine brings in long after the leave is a visit of
+            its own.
+            """
             found: dict[str, float] = {}
             for event in launchdarkly.custom_events(key):
                 who = event["context"]["key"]
@@ -136,9 +157,15 @@ def test_what_visitors_did_is_what_launchdarkly_reads(place: Any, seen: list[See
 
         assert sorted(float(one.requests) for one in mine) == values("session.interactions")
         assert sorted(one.bought for one in mine if one.bought) == values("business.conversion")
-        assert sorted({"up": 100.0, "down": 0.0}[one.thumb] for one in mine) == values("user.satisfaction")
-        assert len(mine) == len(values("session.duration")) == len(values("assistant.answer.duration"))
-    assert {100.0} == {event["metricValue"] for event in launchdarkly.custom_events("session.success_rate")}
+        assert sorted({"up": 100.0, "down": 0.0}[one.thumb] for one in mine) == values(
+            "user.satisfaction"
+        )
+        assert (
+            len(mine) == len(values("session.duration")) == len(values("assistant.answer.duration"))
+        )
+    assert {100.0} == {
+        event["metricValue"] for event in launchdarkly.custom_events("session.success_rate")
+    }
     assert Counter(one["total_tokens"] for one in place.openai.served) == Counter(
         int(event["metricValue"]) for event in launchdarkly.custom_events("assistant.tokens")
     )
@@ -151,7 +178,9 @@ def total(launchdarkly: Any, key: str) -> float:
 def exposures(launchdarkly: Any) -> dict[str, str]:
     """The prompt that each visitor was exposed to."""
     found = {
-        event["context"]["key"]: event["value"] for event in launchdarkly.events("feature") if event["key"] == FLAG
+        event["context"]["key"]: event["value"]
+        for event in launchdarkly.events("feature")
+        if event["key"] == FLAG
     }
     assert len(found) == len(PLANS)
     return found
@@ -167,7 +196,9 @@ def test_the_read_out_by_variation_adds_up(place: Any, seen: list[Seen]) -> None
 
 
 def test_the_one_command_starts_everything(tmp_path: Path) -> None:
-    """`python run.py`: it says where the shop and LaunchDarkly are, both answer, and Ctrl-C ends it without a word."""
+    """`python run.py`: it says where the shop and LaunchDarkly are, both answer, and Ctrl-C ends it
+    without a word.
+    """
     pytest.importorskip("gunicorn")
     process = subprocess.Popen(
         [sys.executable, str(EXAMPLE / "run.py"), "--port", "0", "--launchdarkly-port", "0"],
@@ -180,7 +211,10 @@ def test_the_one_command_starts_everything(tmp_path: Path) -> None:
         assert (
             200
             == httpx.get(
-                f"{addresses[1]}/sdk/latest-all", headers={"Authorization": "sdk"}, timeout=60, trust_env=False
+                f"{addresses[1]}/sdk/latest-all",
+                headers={"Authorization": "sdk"},
+                timeout=60,
+                trust_env=False,
             ).status_code
         )
         process.send_signal(signal.SIGINT)

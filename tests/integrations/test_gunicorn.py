@@ -1,4 +1,6 @@
-"""Prefork servers with a client made before the fork: gunicorn `--preload`, multiprocessing, Celery's prefork pool."""
+"""Prefork servers with a client made before the fork: gunicorn `--preload`, multiprocessing,
+Celery's prefork pool.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from ldinstrument.sessions.session import open_session
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
 ROOT = Path(__file__).parent.parent.parent
-_spec = importlib.util.spec_from_file_location("hostile", ROOT / "tests" / "delivery" / "hostile.py")
+_spec = importlib.util.spec_from_file_location(
+    "hostile", ROOT / "tests" / "delivery" / "hostile.py"
+)
 assert _spec is not None
 assert _spec.loader is not None
 hostile: Any = sys.modules.setdefault("hostile", importlib.util.module_from_spec(_spec))
@@ -61,15 +65,25 @@ def test_gunicorn_preload(server, tmp_path, hooks):
     """Every request's event arrives once, the preloaded one once, and the workers end in time."""
     pytest.importorskip("gunicorn")
     (tmp_path / "application.py").write_text(APPLICATION)
-    line = "from ldinstrument.integrations.gunicorn import post_fork, worker_exit\n" if hooks else ""
+    line = (
+        "from ldinstrument.integrations.gunicorn import post_fork, worker_exit\n" if hooks else ""
+    )
     (tmp_path / "conf.py").write_text(line)
-    # Bound and listening before gunicorn starts: no port to lose, and a request that comes early waits in the backlog.
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening, (tmp_path / "log").open("w") as log:
+    # Bound and listening before gunicorn starts: no port to lose, and a request that comes early
+    # waits in the backlog.
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=64) as listening,
+        (tmp_path / "log").open("w") as log,
+    ):
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
         program = [sys.executable, "-m", "gunicorn", "--preload", "-w", "2", "-b", f"fd://{listening.fileno()}",
                    "-c", "conf.py", "--timeout", "100", "--graceful-timeout", "60", "application:app"]  # fmt: skip
         gunicorn = subprocess.Popen(
-            program, cwd=tmp_path, env=_environment(server.url), stderr=log, pass_fds=[listening.fileno()]
+            program,
+            cwd=tmp_path,
+            env=_environment(server.url),
+            stderr=log,
+            pass_fds=[listening.fileno()],
         )
         try:
             for number in range(40):
@@ -99,7 +113,9 @@ def _run(tmp_path: Path, server: Any, text: str) -> None:
 
 
 def test_multiprocessing(server, tmp_path):
-    """A pool of forked workers, each of which ends in its own way; nothing is sent twice and nothing hangs."""
+    """A pool of forked workers, each of which ends in its own way; nothing is sent twice and
+    nothing hangs.
+    """
     _run(
         tmp_path,
         server,
@@ -156,7 +172,9 @@ def work(number):
     ]
     program = [sys.executable, "-m", "celery", "-A", "tasks:queue", "worker", *options]
     log = (tmp_path / "log").open("w")
-    worker = subprocess.Popen(program, cwd=tmp_path, env=_environment(server.url), stderr=log, stdout=log)
+    worker = subprocess.Popen(
+        program, cwd=tmp_path, env=_environment(server.url), stderr=log, stdout=log
+    )
     try:
         _run(
             tmp_path,
@@ -175,7 +193,9 @@ def work(number):
 
 
 def test_what_the_hooks_do(monkeypatch):
-    """The inherited client comes to life in the worker; at its end sessions end, and events are waited for."""
+    """The inherited client comes to life in the worker; at its end sessions end, and events are
+    waited for.
+    """
     seen: list[Any] = []
     inherited = SimpleNamespace(postfork=lambda start_wait: seen.append(("postfork", start_wait)))
     monkeypatch.setattr("ldinstrument.sdk.singleton_client", lambda: inherited)

@@ -1,4 +1,6 @@
-"""Real servers with several workers, the real client, and a count at the end: what clients did is what arrived."""
+"""Real servers with several workers, the real client, and a count at the end: what clients did is
+what arrived.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,11 @@ def _start(free_port: Callable[[], int], launchdarkly: LocalLaunchDarkly, tmp_pa
 
 
 def started(
-    free_port: Callable[[], int], launchdarkly: LocalLaunchDarkly, folder: Path, command: list[str], **variables: str
+    free_port: Callable[[], int],
+    launchdarkly: LocalLaunchDarkly,
+    folder: Path,
+    command: list[str],
+    **variables: str,
 ) -> tuple[subprocess.Popen[str], str]:
     """Start a server, and wait until it answers a health check, which leaves no trace."""
     port = free_port()
@@ -118,8 +124,12 @@ def traffic(address: str) -> tuple[Counter[str], Counter[tuple[str, str]]]:
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_what_clients_did_is_what_arrives(name: str, start: Start, launchdarkly: LocalLaunchDarkly) -> None:
-    """No session is missing and none is there twice, over several workers, after an ordinary end of the server."""
+def test_what_clients_did_is_what_arrives(
+    name: str, start: Start, launchdarkly: LocalLaunchDarkly
+) -> None:
+    """No session is missing and none is there twice, over several workers, after an ordinary end of
+    the server.
+    """
     process, address = start(SERVERS[name])
     try:
         requests, met = traffic(address)
@@ -140,7 +150,9 @@ def test_what_clients_did_is_what_arrives(name: str, start: Start, launchdarkly:
 
 
 @pytest.mark.parametrize("name", ["gunicorn sync", "gunicorn gthread", "uvicorn"])
-def test_a_client_that_leaves_is_noticed(name: str, start: Start, launchdarkly: LocalLaunchDarkly) -> None:
+def test_a_client_that_leaves_is_noticed(
+    name: str, start: Start, launchdarkly: LocalLaunchDarkly
+) -> None:
     """In the middle of a stream of 8 MB: abandoned, neither success nor failure."""
     process, address = start(SERVERS[name])
     try:
@@ -156,27 +168,39 @@ def test_a_client_that_leaves_is_noticed(name: str, start: Start, launchdarkly: 
         process.kill()
         output = process.communicate()[0]
 
-    found = {event["context"]["key"]: event for event in launchdarkly.custom_events("request.interactions")}
-    assert {"ada": 0, "bob": 1} == {user: event["metricValue"] for user, event in found.items()}, output
+    found = {
+        event["context"]["key"]: event
+        for event in launchdarkly.custom_events("request.interactions")
+    }
+    assert {"ada": 0, "bob": 1} == {user: event["metricValue"] for user, event in found.items()}, (
+        output
+    )
     assert 1 == found["ada"]["data"]["abandoned"]
 
 
-@pytest.mark.parametrize("name", ["gunicorn sync", "gunicorn gthread, preloaded", "uvicorn, two workers"])
+@pytest.mark.parametrize(
+    "name", ["gunicorn sync", "gunicorn gthread, preloaded", "uvicorn, two workers"]
+)
 def test_visits_over_several_workers_are_counted_once(
     name: str, start: Start, launchdarkly: LocalLaunchDarkly, tmp_path: Path
 ) -> None:
-    """Sixteen visitors at once, each request at whichever worker: nothing is missing and nothing there twice.
+    """Sixteen visitors at once, each request at whichever worker: nothing is missing and nothing
+    there twice.
 
-    A page may be brought in by its worker after another one has ended the visit with `/leave`; it then is a visit of
-    its own, so the totals are by user.
+    A page may be brought in by its worker after another one has ended the visit with `/leave`; it
+    then is a visit of its own, so the totals are by user.
     """
     address_of_store = f"sqlite:////{str(tmp_path / 'visits.db').lstrip('/')}"
     process, address = start(SERVERS[name], SHOP_STORE=address_of_store)
     chance = random.Random(6)
-    plans = {f"user-{number}": chance.choices(PATHS, k=chance.randint(1, 9)) for number in range(16)}
+    plans = {
+        f"user-{number}": chance.choices(PATHS, k=chance.randint(1, 9)) for number in range(16)
+    }
 
     def visit(user: str) -> None:
-        with httpx.Client(base_url=address, headers={"X-User": user}, timeout=100, trust_env=False) as client:
+        with httpx.Client(
+            base_url=address, headers={"X-User": user}, timeout=100, trust_env=False
+        ) as client:
             for path in [*plans[user], "/leave"]:
                 # A new connection each time, but the same cookies: another worker may answer.
                 client.get(path, headers={"Connection": "close"})
@@ -191,7 +215,8 @@ def test_visits_over_several_workers_are_counted_once(
         output = process.communicate()[0]
     with stores.open_store(address_of_store, idle=2, sweep=False) as store:
         launchdarkly.wait_for(
-            lambda: stores.sweep(store, sdk_key="sdk-local") and not any(astuple(store.holdings())), 100
+            lambda: stores.sweep(store, sdk_key="sdk-local") and not any(astuple(store.holdings())),
+            100,
         )
 
     found = launchdarkly.custom_events("session.interactions")
@@ -202,7 +227,11 @@ def test_visits_over_several_workers_are_counted_once(
         failures[event["context"]["key"]] += event["data"]["failures"]
     assert {user: paths.count("/boom") for user, paths in plans.items()} == failures
     spent = totals(launchdarkly.custom_events("business.conversion"))
-    assert {user: 3.0 * buys for user, paths in plans.items() if (buys := len(paths) - paths.count("/boom"))} == spent
+    assert {
+        user: 3.0 * buys
+        for user, paths in plans.items()
+        if (buys := len(paths) - paths.count("/boom"))
+    } == spent
 
 
 def totals(events: Iterable[Any]) -> dict[str, float]:

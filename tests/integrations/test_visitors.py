@@ -78,17 +78,30 @@ def test_the_cookie_is_renewed_while_visits_go_on_and_ends_when_they_do() -> Non
 
 
 def test_the_answer_is_a_modest_cookie() -> None:
-    """Secure where the request was; nothing for a visitor who has one, nothing that a shared cache could keep."""
+    """Secure where the request was; nothing for a visitor who has one, nothing that a shared cache
+    could keep.
+    """
     visitors = Visitors("s", header="X-Visitor")
     fresh = visitors.arrived("")
     answer = dict(visitors.answer(fresh, True))
 
     assert fresh.token == answer["X-Visitor"]
-    for part in ("ld_visitor=", "Path=/", f"Max-Age={MAX_AGE}", "HttpOnly", "SameSite=Lax", "Secure"):
+    for part in (
+        "ld_visitor=",
+        "Path=/",
+        f"Max-Age={MAX_AGE}",
+        "HttpOnly",
+        "SameSite=Lax",
+        "Secure",
+    ):
         assert part in answer["Set-Cookie"]
     assert "Secure" not in dict(visitors.answer(fresh, False))["Set-Cookie"]
     assert visitors.answer(visitors.arrived(cookie(fresh.token)), True) == []
-    assert [] == visitors.answer(fresh, True, "public, max-age=60") == visitors.answer(fresh, True, "s-maxage=1")
+    assert (
+        []
+        == visitors.answer(fresh, True, "public, max-age=60")
+        == visitors.answer(fresh, True, "s-maxage=1")
+    )
 
 
 def test_a_client_without_cookies_may_use_a_header() -> None:
@@ -101,7 +114,9 @@ def test_a_client_without_cookies_may_use_a_header() -> None:
 
 
 @pytest.mark.parametrize("secret", [None, "", [], [""]])
-def test_no_secret_is_said_where_it_is_written(secret: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_secret_is_said_where_it_is_written(
+    secret: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Unless nobody is to be marked, or the environment has one."""
     with pytest.raises(DefinitionError, match="secret="):
         visitors_of("store", True, None, secret)

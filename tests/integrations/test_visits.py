@@ -1,4 +1,6 @@
-"""Visits of many requests, in every framework, over real HTTP, the real client and a local LaunchDarkly."""
+"""Visits of many requests, in every framework, over real HTTP, the real client and a local
+LaunchDarkly.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ SECRET = "only for tests"
 
 @pytest.fixture
 def client(launchdarkly: LocalLaunchDarkly) -> Iterator[ldclient.LDClient]:
-    with contextlib.closing(ldclient.LDClient(ld.launchdarkly_config("sdk-test", events_only=True))) as made:
+    with contextlib.closing(
+        ldclient.LDClient(ld.launchdarkly_config("sdk-test", events_only=True))
+    ) as made:
         yield made
 
 
@@ -42,7 +46,9 @@ class Counting(stores.SessionStore):
 
     @contextlib.contextmanager
     def one_more(self) -> Iterator[None]:
-        """Wait until the block's one request has been brought in; the stores' own suite has those that are late."""
+        """Wait until the block's one request has been brought in; the stores' own suite has those
+        that are late.
+        """
         before = self._received
         yield
         with self._news:
@@ -71,7 +77,9 @@ def browser(running: Any, user: str | None = "ada") -> Iterator[httpx.Client]:
     """A client with a cookie jar of its own."""
     address, headers = f"http://127.0.0.1:{running.port}", {} if user is None else {"X-User": user}
     once = httpx.Limits(max_keepalive_connections=0)
-    with httpx.Client(base_url=address, headers=headers, timeout=100, trust_env=False, limits=once) as client:
+    with httpx.Client(
+        base_url=address, headers=headers, timeout=100, trust_env=False, limits=once
+    ) as client:
         yield client
 
 
@@ -85,7 +93,9 @@ def reported(launchdarkly: LocalLaunchDarkly, store: Counting) -> list[Any]:
 def test_requests_of_one_visitor_are_one_visit(
     serving: Any, launchdarkly: LocalLaunchDarkly, client: Any, store: Any
 ) -> None:
-    """Four requests, one session; the next request after the logout opens the next one, which names the one before."""
+    """Four requests, one session; the next request after the logout opens the next one, which names
+    the one before.
+    """
     with serving(store=store, secret=SECRET, client=client) as running, browser(running) as visitor:
         visit(visitor, running, store)
         visit(visitor, running, store)
@@ -97,11 +107,15 @@ def test_requests_of_one_visitor_are_one_visit(
         assert done["context"]["key"] == "ada"
         assert "route" not in done["data"]
     assert second["data"]["previousId"] == first["data"]["sessionId"]
-    assert [event["metricValue"] for event in launchdarkly.custom_events("business.conversion")] == [6.0, 6.0]
+    assert [
+        event["metricValue"] for event in launchdarkly.custom_events("business.conversion")
+    ] == [6.0, 6.0]
     assert launchdarkly.custom_events("request.interactions") == []
 
 
-def test_two_browsers_are_two_visits(serving: Any, launchdarkly: LocalLaunchDarkly, client: Any, store: Any) -> None:
+def test_two_browsers_are_two_visits(
+    serving: Any, launchdarkly: LocalLaunchDarkly, client: Any, store: Any
+) -> None:
     """Also of the same user: each device has its own cookie."""
     with serving(store=store, secret=SECRET, client=client) as running:
         for _ in range(2):
@@ -125,7 +139,9 @@ def test_without_a_cookie_visits_go_by_context(
         with browser(running, "bob") as visitor:
             ask(visitor, "/logout", store)
 
-    found = {event["context"]["key"]: event["metricValue"] for event in reported(launchdarkly, store)}
+    found = {
+        event["context"]["key"]: event["metricValue"] for event in reported(launchdarkly, store)
+    }
     assert found == {"ada": 3, "bob": 2}
 
 
@@ -133,18 +149,29 @@ def test_a_login_in_the_middle_of_a_visit_keeps_it_together(
     serving: Any, launchdarkly: LocalLaunchDarkly, client: Any, store: Any
 ) -> None:
     """The pages before the login were nobody's; the visit becomes the user's."""
-    with serving(store=store, secret=SECRET, client=client) as running, browser(running, None) as visitor:
+    with (
+        serving(store=store, secret=SECRET, client=client) as running,
+        browser(running, None) as visitor,
+    ):
         for path in ("/items/1", "/login", "/items/2", "/logout"):
             ask(visitor, path, store)
 
     (done,) = reported(launchdarkly, store)
     assert (done["context"]["key"], done["metricValue"]) == ("late", 4)
-    assert sum(event["metricValue"] for event in launchdarkly.custom_events("business.conversion")) == 6.0
+    assert (
+        sum(event["metricValue"] for event in launchdarkly.custom_events("business.conversion"))
+        == 6.0
+    )
 
 
 def test_the_cookie_is_modest(serving: Any, client: Any, store: Any) -> None:
-    """Random, HTTP only, same site; not sent again while it is young, and never where a health check asks."""
-    with serving(store=store, secret=SECRET, client=client) as running, browser(running, "ada") as visitor:
+    """Random, HTTP only, same site; not sent again while it is young, and never where a health
+    check asks.
+    """
+    with (
+        serving(store=store, secret=SECRET, client=client) as running,
+        browser(running, "ada") as visitor,
+    ):
         assert "set-cookie" not in visitor.get("/health").headers
         cookie = visitor.get("/items/1").headers["set-cookie"]
         again = visitor.get("/items/1").headers

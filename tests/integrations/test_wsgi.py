@@ -1,4 +1,6 @@
-"""What is WSGI's own: late `start_response`, files, lengths, bodies that nobody closes, and whose session it is not."""
+"""What is WSGI's own: late `start_response`, files, lengths, bodies that nobody closes, and whose
+session it is not.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,15 @@ def events() -> Iterator[testing.RecordingClient]:
         yield recorder
 
 
-def call(app: Any, *, read: bool = True, close: bool = True, **environ: Any) -> tuple[Any, list[str]]:
+def call(
+    app: Any, *, read: bool = True, close: bool = True, **environ: Any
+) -> tuple[Any, list[str]]:
     """Do what a server does."""
     statuses: list[str] = []
     setup_testing_defaults(environ)
-    body = SessionMiddleware(app, context="ada")(environ, lambda status, headers, *rest: statuses.append(status))
+    body = SessionMiddleware(app, context="ada")(
+        environ, lambda status, headers, *rest: statuses.append(status)
+    )
     try:
         if read:
             list(body)
@@ -46,7 +52,9 @@ def plain(environ: Any, start_response: Any) -> list[bytes]:
 
 
 def test_nobodys_session_leaks_in_or_out(events: testing.RecordingClient) -> None:
-    """A session that is current on the server's thread is neither used nor lost, for a health check neither."""
+    """A session that is current on the server's thread is neither used nor lost, for a health check
+    neither.
+    """
     seen: list[Any] = []
 
     def app(environ: Any, start_response: Any) -> list[bytes]:
@@ -64,8 +72,12 @@ def test_nobodys_session_leaks_in_or_out(events: testing.RecordingClient) -> Non
     assert events.only("request.interactions").context.key == "ada"
 
 
-def test_a_session_left_open_by_the_view_does_not_outlive_the_request(events: testing.RecordingClient) -> None:
-    """A `with` block that was entered and never left is current in the body, and gone afterwards."""
+def test_a_session_left_open_by_the_view_does_not_outlive_the_request(
+    events: testing.RecordingClient,
+) -> None:
+    """A `with` block that was entered and never left is current in the body, and gone
+    afterwards.
+    """
     seen: list[Any] = []
 
     def app(environ: Any, start_response: Any) -> Iterator[bytes]:
@@ -115,7 +127,9 @@ def test_a_second_start_of_the_response_holds(events: testing.RecordingClient) -
 
 
 def test_a_file_stays_a_file(events: testing.RecordingClient) -> None:
-    """Servers send a file wrapper by `sendfile`, and look for the very class; the session ends with its `close`."""
+    """Servers send a file wrapper by `sendfile`, and look for the very class; the session ends with
+    its `close`.
+    """
     file = io.BytesIO(b"content")
 
     def app(environ: Any, start_response: Any) -> Any:
@@ -136,7 +150,9 @@ def test_a_ready_body_keeps_its_length(events: testing.RecordingClient) -> None:
 
 
 @pytest.mark.parametrize("environ", [{"REQUEST_METHOD": "HEAD"}, {"STATUS": "204 No Content"}])
-def test_a_response_without_a_body_is_complete_unread(events: testing.RecordingClient, environ: Any) -> None:
+def test_a_response_without_a_body_is_complete_unread(
+    events: testing.RecordingClient, environ: Any
+) -> None:
     """A server need not read what it does not send."""
 
     def app(environ: Any, start_response: Any) -> list[bytes]:
@@ -184,7 +200,9 @@ def test_a_body_that_nobody_closes_ends_when_it_is_dropped(events: testing.Recor
     assert registry.open_sessions() == []
 
 
-def test_the_inner_of_two_middlewares_leaves_the_request_alone(events: testing.RecordingClient) -> None:
+def test_the_inner_of_two_middlewares_leaves_the_request_alone(
+    events: testing.RecordingClient,
+) -> None:
     """One request, one session, however often it is wrapped."""
     call(SessionMiddleware(plain, context="other"))
 
@@ -213,7 +231,9 @@ def test_a_failing_context_function_costs_the_context_only(
     assert events.events == []
 
 
-def test_a_context_that_is_known_only_afterwards_is_in_time(events: testing.RecordingClient) -> None:
+def test_a_context_that_is_known_only_afterwards_is_in_time(
+    events: testing.RecordingClient,
+) -> None:
     """The application fills the environ; the second question finds it."""
 
     def app(environ: Any, start_response: Any) -> list[bytes]:
@@ -222,7 +242,9 @@ def test_a_context_that_is_known_only_afterwards_is_in_time(events: testing.Reco
 
     environ: dict[str, Any] = {}
     setup_testing_defaults(environ)
-    body = SessionMiddleware(app, context=lambda environ: environ["REMOTE_USER"])(environ, lambda *_: None)
+    body = SessionMiddleware(app, context=lambda environ: environ["REMOTE_USER"])(
+        environ, lambda *_: None
+    )
     list(body)
     body.close()  # type: ignore[attr-defined]
 
@@ -230,7 +252,9 @@ def test_a_context_that_is_known_only_afterwards_is_in_time(events: testing.Reco
 
 
 @pytest.mark.parametrize("raises", [True, False])
-def test_the_last_question_is_asked_at_the_very_end(events: testing.RecordingClient, raises: bool) -> None:
+def test_the_last_question_is_asked_at_the_very_end(
+    events: testing.RecordingClient, raises: bool
+) -> None:
     """Also of a generator that logs in at its first step, and of an application that raises."""
 
     def app(environ: Any, start_response: Any) -> Iterator[bytes]:
@@ -258,7 +282,9 @@ def test_the_last_question_is_asked_at_the_very_end(events: testing.RecordingCli
     assert ("late" if raises else "later") == events.only("request.interactions").context.key
 
 
-def test_disabled_means_inert(events: testing.RecordingClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disabled_means_inert(
+    events: testing.RecordingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Requests are served, and nothing else happens."""
     monkeypatch.setenv("LDINSTRUMENT_DISABLED", "1")
     assert call(plain)[1] == ["200 OK"]
@@ -266,7 +292,9 @@ def test_disabled_means_inert(events: testing.RecordingClient, monkeypatch: pyte
 
 
 def test_the_duration_ends_with_the_last_byte(events: testing.RecordingClient) -> None:
-    """What `close` does, and how long the server takes to call it, is not what the user waited for."""
+    """What `close` does, and how long the server takes to call it, is not what the user waited
+    for.
+    """
     import time
 
     class Closing(list[bytes]):
@@ -311,7 +339,9 @@ def test_a_logout_is_in_the_store_before_its_last_byte_is_out(chunks: list[bytes
 
 
 @pytest.mark.parametrize(("scheme", "secure"), [("https", True), ("http", False)])
-def test_over_tls_the_cookie_is_secure_and_a_shared_page_has_none(scheme: str, secure: bool) -> None:
+def test_over_tls_the_cookie_is_secure_and_a_shared_page_has_none(
+    scheme: str, secure: bool
+) -> None:
     """As the server says, which has asked its proxy."""
     answers: list[dict[str, str]] = []
     with stores.open_store("memory:", sweep=False) as store, testing.recording():
@@ -323,8 +353,12 @@ def test_over_tls_the_cookie_is_secure_and_a_shared_page_has_none(scheme: str, s
 
             environ: dict[str, Any] = {"wsgi.url_scheme": scheme}
             setup_testing_defaults(environ)
-            wrapped = SessionMiddleware(app, context="ada", store=store, secret="s", header="X-Visitor")
-            body: Any = wrapped(environ, lambda status, headers, *rest: answers.append(dict(headers)))
+            wrapped = SessionMiddleware(
+                app, context="ada", store=store, secret="s", header="X-Visitor"
+            )
+            body: Any = wrapped(
+                environ, lambda status, headers, *rest: answers.append(dict(headers))
+            )
             assert list(body) == [b""]
             body.close()
 
@@ -344,6 +378,8 @@ def app(environ, start):
     return [b"ok"]
 builtins.kept = SessionMiddleware(app, context="ada")({"REQUEST_METHOD": "GET"}, lambda *arguments: None)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=100
+    )
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

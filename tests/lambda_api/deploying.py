@@ -1,7 +1,7 @@
 """Deploying a function from the text of its module, for the tests that freeze it.
 
-The sandbox itself is examples/lambda/local_lambda: it stops the process group when the runtime and every extension
-asked for the next event, and kills it in the end without a thaw, as Lambda does.
+The sandbox itself is examples/lambda/local_lambda: it stops the process group when the runtime and
+every extension asked for the next event, and kills it in the end without a thaw, as Lambda does.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def _intake(tmp_path: Path) -> Iterator[Intake]:
 
 @pytest.fixture(name="far")
 def _far(tmp_path: Path) -> Iterator[Intake]:
-    """As far away that a response which does not wait for it comes first, also on a busy machine."""
+    """As far away that a response which does not wait for it comes first, also on a busy
+    machine.
+    """
     (tmp_path / "far").mkdir()
     with Intake(tmp_path / "far", round_trip=0.4) as intake:
         yield intake
@@ -100,7 +102,9 @@ def _deploy(tmp_path: Path, intake: Intake) -> Iterator[Deploy]:
             **settings.pop("environment", {}),
         }
         # Generous: only what is about time-outs has short ones.
-        function = Function("app.handler", tmp_path, environment=environment, **{**PATIENT, **settings})
+        function = Function(
+            "app.handler", tmp_path, environment=environment, **{**PATIENT, **settings}
+        )
         deployed.append(function)
         return function
 
@@ -126,10 +130,17 @@ def arrivals(intake: Intake, key: str = "invocation.duration") -> dict[str, floa
 def before_the_freeze(intake: Intake, invocations: list[Invocation]) -> list[bool]:
     """For each invocation, whether its events were in the server's hands when its sandbox froze."""
     arrived = arrivals(intake)
-    return [one.frozen is not None and arrived.get(one.request_id, float("inf")) <= one.frozen for one in invocations]
+    return [
+        one.frozen is not None and arrived.get(one.request_id, float("inf")) <= one.frozen
+        for one in invocations
+    ]
 
 
 def answered_first(intake: Intake, invocations: list[Invocation]) -> int:
-    """How many callers had their answer before the events had arrived: none where the response waits for them."""
+    """How many callers had their answer before the events had arrived: none where the response
+    waits for them.
+    """
     arrived = arrivals(intake)
-    return sum(one.responded is not None and one.responded < arrived[one.request_id] for one in invocations)
+    return sum(
+        one.responded is not None and one.responded < arrived[one.request_id] for one in invocations
+    )

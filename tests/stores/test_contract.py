@@ -35,15 +35,23 @@ def silent(seconds=0.03):
 
 
 def test_a_visit_is_one_session_over_many_merges(make_store):
-    """The first delta opens a session, the next ones join it: tallies and sums add up, the dates span them."""
+    """The first delta opens a session, the next ones join it: tallies and sums add up, the dates
+    span them.
+    """
     store = make_store()
 
     first = store.merge(KEY, delta("s-1", started_ago=5000, last_ago=4000, groups=revenue(10.5)))
-    second = store.merge(KEY, delta("s-2", tallies=(1, 2, 3, 4), started_ago=100, last_ago=50, groups=revenue(0.25)))
+    second = store.merge(
+        KEY, delta("s-2", tallies=(1, 2, 3, 4), started_ago=100, last_ago=50, groups=revenue(0.25))
+    )
     third = store.merge(KEY, delta("s-3", tallies=(0, 0, 0, 0), started_ago=9000, last_ago=8000))
     assert store.end(KEY, "logout") is not None
 
-    assert [(one.id, one.opened) for one in (first, second, third)] == [("s-1", True), ("s-1", False), ("s-1", False)]
+    assert [(one.id, one.opened) for one in (first, second, third)] == [
+        ("s-1", True),
+        ("s-1", False),
+        ("s-1", False),
+    ]
     (record,) = ended(store)
     assert (record.id, record.reason, record.tallies) == ("s-1", "logout", [2, 2, 3, 4])
     assert record.groups["s1revenue.impact\n"][:2] == (10.75, 2)
@@ -58,7 +66,10 @@ def test_visitors_do_not_mix(make_store):
     def work(number):
         for _ in range(10):
             for visitor in range(4):
-                store.merge(f"session:{visitor}", delta(f"s-{visitor}-{number}", groups=revenue(2.0**visitor)))
+                store.merge(
+                    f"session:{visitor}",
+                    delta(f"s-{visitor}-{number}", groups=revenue(2.0**visitor)),
+                )
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -69,14 +80,18 @@ def test_visitors_do_not_mix(make_store):
         store.end(f"session:{visitor}", "ended")
 
     records = {record.id.split("-")[1]: record for record in ended(store)}
-    assert {visitor: record.tallies[0] for visitor, record in records.items()} == dict.fromkeys("0123", 40)
-    assert {visitor: record.groups["s1revenue.impact\n"][0] for visitor, record in records.items()} == {
-        str(visitor): 40 * 2.0**visitor for visitor in range(4)
-    }
+    assert {visitor: record.tallies[0] for visitor, record in records.items()} == dict.fromkeys(
+        "0123", 40
+    )
+    assert {
+        visitor: record.groups["s1revenue.impact\n"][0] for visitor, record in records.items()
+    } == {str(visitor): 40 * 2.0**visitor for visitor in range(4)}
 
 
 def test_after_the_idle_time_the_next_session_opens_and_knows_the_one_before(make_store):
-    """Activity that begins after the silence opens the next session with `previousId`; the first one has ended."""
+    """Activity that begins after the silence opens the next session with `previousId`; the first
+    one has ended.
+    """
     store = make_store(idle=0.02)
 
     store.merge(KEY, delta("s-1"))
@@ -89,7 +104,9 @@ def test_after_the_idle_time_the_next_session_opens_and_knows_the_one_before(mak
 
 
 def test_a_request_that_began_in_time_still_belongs_to_its_session(make_store):
-    """The silence is measured to the beginning of the request, not to its end: a slow one splits nothing."""
+    """The silence is measured to the beginning of the request, not to its end: a slow one splits
+    nothing.
+    """
     store = make_store(idle=60.0)
 
     store.merge(KEY, delta("s-1", started_ago=100_000, last_ago=90_000))
@@ -110,7 +127,9 @@ def test_a_session_lasts_no_longer_than_the_maximum(make_store):
 
 
 def test_a_session_that_was_ended_is_remembered_and_ended_once(make_store):
-    """Ending is for the open session only; the next activity opens one that knows it, until it is forgotten."""
+    """Ending is for the open session only; the next activity opens one that knows it, until it is
+    forgotten.
+    """
     store = make_store()
 
     store.merge(KEY, delta("s-1"))
@@ -140,7 +159,9 @@ def test_a_delta_may_end_its_session(make_store):
 
 
 def test_what_began_before_the_end_joins_while_that_waits_to_be_sealed(make_store):
-    """A page whose worker is slower than the logout still belongs to its visit; what begins later does not."""
+    """A page whose worker is slower than the logout still belongs to its visit; what begins later
+    does not.
+    """
     store = make_store()
 
     store.merge(KEY, delta("s-1", groups=revenue(1.0)))
@@ -159,7 +180,9 @@ def test_what_began_before_the_end_joins_while_that_waits_to_be_sealed(make_stor
 
 
 def test_who_waited_for_the_logout_begins_the_next_visit(make_store):
-    """A logout is brought in after its last byte, and by then the next page may have begun: that one is no late one."""
+    """A logout is brought in after its last byte, and by then the next page may have begun: that
+    one is no late one.
+    """
     store = make_store()
 
     store.merge(KEY, delta("s-1", started_ago=9000))
@@ -171,7 +194,9 @@ def test_who_waited_for_the_logout_begins_the_next_visit(make_store):
 
 
 def test_a_late_page_finds_its_visit_also_behind_the_next_one(make_store):
-    """The next visit has begun by then: the page joins the one before, while that waits, and no other changes."""
+    """The next visit has begun by then: the page joins the one before, while that waits, and no
+    other changes.
+    """
     store = make_store()
 
     store.merge(KEY, delta("s-1", started_ago=9000))
@@ -182,7 +207,11 @@ def test_a_late_page_finds_its_visit_also_behind_the_next_one(make_store):
     too_late = store.merge(KEY, delta("s-5", started_ago=7000))
     after = store.merge(KEY, delta("s-6"))
 
-    assert [(one.id, one.opened) for one in (late, too_late, after)] == [("s-1", False), ("s-3", False), ("s-3", False)]
+    assert [(one.id, one.opened) for one in (late, too_late, after)] == [
+        ("s-1", False),
+        ("s-3", False),
+        ("s-3", False),
+    ]
     assert (first.id, first.tallies[0], first.reason) == ("s-1", 3, "logout")
     store.end(KEY, "logout")
     (second,) = ended(store)
@@ -190,7 +219,9 @@ def test_a_late_page_finds_its_visit_also_behind_the_next_one(make_store):
 
 
 def test_a_late_page_of_who_was_there_before_ends_nobodys_session(make_store):
-    """Ana's page comes when Ben has logged in on her device already: hers joins hers, and his goes on."""
+    """Ana's page comes when Ben has logged in on her device already: hers joins hers, and his goes
+    on.
+    """
     store = make_store()
 
     store.merge(KEY, delta("s-1", context={"user": "ana"}, started_ago=9000))
@@ -219,7 +250,9 @@ def test_what_comes_after_the_sealing_is_the_next_session(make_store):
 
 
 def test_a_sweeper_cannot_seal_what_has_grown_since_its_claim(make_store):
-    """Its copy is too old: it loses the place, and whoever claims next is handed the whole session."""
+    """Its copy is too old: it loses the place, and whoever claims next is handed the whole
+    session.
+    """
     store = make_store()
     for visitor in ("v-1", "v-2"):
         store.merge(f"session:{visitor}", delta(f"s-{visitor}", ends="logout"))
@@ -227,7 +260,9 @@ def test_a_sweeper_cannot_seal_what_has_grown_since_its_claim(make_store):
     places = {parsed(one.text).id: one.place for one in store.claim(10, 60.0, "first")}
     assert store.merge("session:v-1", delta("late", started_ago=60_000)).id == "s-v-1"
 
-    assert store.seal(list(places.values()), [Sealed("p-1", b"[]", 0)], 60.0, "first") == [places["s-v-1"]]
+    assert store.seal(list(places.values()), [Sealed("p-1", b"[]", 0)], 60.0, "first") == [
+        places["s-v-1"]
+    ]
     assert store.seal([places["s-v-2"]], [Sealed("p-2", b"[]", 0)], 60.0, "first") == []
     (grown,) = store.claim(10, 60.0, "first")
     assert (grown.place, parsed(grown.text).tallies[0]) == (places["s-v-1"], 2)
@@ -235,7 +270,9 @@ def test_a_sweeper_cannot_seal_what_has_grown_since_its_claim(make_store):
 
 
 def test_a_session_that_fell_silent_goes_on_with_a_request_that_began_in_time(make_store):
-    """A sweeper has only noticed the silence; until it seals, a slow request finds its session as it was."""
+    """A sweeper has only noticed the silence; until it seals, a slow request finds its session as
+    it was.
+    """
     store = make_store(idle=60.0)
 
     store.merge(KEY, delta("s-1", started_ago=70_000, last_ago=60_500))
@@ -253,7 +290,9 @@ def test_a_session_that_fell_silent_goes_on_with_a_request_that_began_in_time(ma
 
 
 def test_a_late_request_of_somebody_else_is_a_session_of_its_own(make_store):
-    """Another key of a known kind, or a request that began after the silence, joins no session that is over."""
+    """Another key of a known kind, or a request that began after the silence, joins no session that
+    is over.
+    """
     store = make_store(idle=60.0)
 
     store.merge("session:silent", delta("s-3", started_ago=90_000, last_ago=90_000))
@@ -271,10 +310,14 @@ def test_what_joins_late_crosses_no_exposure(make_store):
     store = make_store()
 
     store.merge(KEY, delta("s-1", flags=["a"], groups=revenue(1.0), ends="logout"))
-    joined = store.merge(KEY, delta("s-2", flags=["b"], groups=revenue(2.0), started_ago=1000, joins=True))
+    joined = store.merge(
+        KEY, delta("s-2", flags=["b"], groups=revenue(2.0), started_ago=1000, joins=True)
+    )
 
     assert joined.id == "s-1"
-    assert sorted((record.part, record.groups["s1revenue.impact\n"][0]) for record in ended(store)) == [
+    assert sorted(
+        (record.part, record.groups["s1revenue.impact\n"][0]) for record in ended(store)
+    ) == [
         (False, 2.0),
         (True, 1.0),
     ]
@@ -302,7 +345,9 @@ def test_those_who_are_long_gone_do_not_hold_up_a_sweep(make_store):
     store.merge(KEY, delta("s-1"))
     silent()
 
-    assert [one.text and parsed(one.text).id for one in store.claim(10, 60.0, "the-test")] == ["s-1"]
+    assert [one.text and parsed(one.text).id for one in store.claim(10, 60.0, "the-test")] == [
+        "s-1"
+    ]
 
 
 def test_a_session_that_fell_silent_cannot_be_ended_later(make_store):
@@ -341,11 +386,16 @@ def test_a_delta_that_only_joins_opens_nothing(make_store):
     assert store.merge("session:silent", delta("s-4", joins=True)) is None
     store.end(KEY, "ended")
 
-    assert sorted((record.id, record.tallies[0]) for record in ended(store)) == [("s-1", 1), ("s-3", 1)]
+    assert sorted((record.id, record.tallies[0]) for record in ended(store)) == [
+        ("s-1", 1),
+        ("s-3", 1),
+    ]
 
 
 def test_identity_widens_and_somebody_else_is_another_session(make_store):
-    """Who is unknown becomes known, another kind joins; another key of a known kind is another visitor."""
+    """Who is unknown becomes known, another kind joins; another key of a known kind is another
+    visitor.
+    """
     store = make_store()
 
     store.merge(KEY, delta("s-1"))
@@ -361,7 +411,9 @@ def test_identity_widens_and_somebody_else_is_another_session(make_store):
 
 
 def test_no_fold_crosses_an_exposure(make_store):
-    """When a request evaluates a flag for the first time in the session, what is folded leaves as a part."""
+    """When a request evaluates a flag for the first time in the session, what is folded leaves as a
+    part.
+    """
     store = make_store()
 
     store.merge(KEY, delta(flags=["a"], groups=revenue(1.0)))
@@ -382,12 +434,16 @@ def test_a_session_does_not_grow_for_ever(make_store):
     store = make_store()
 
     for number in range(MOST_GROUPS + 10):
-        store.merge(KEY, delta(groups={f's1revenue.impact\n{{"n":{number}}}': (1.0, 1, 0, 0, None)}))
+        store.merge(
+            KEY, delta(groups={f's1revenue.impact\n{{"n":{number}}}': (1.0, 1, 0, 0, None)})
+        )
     store.end(KEY, "ended")
 
     records = ended(store)
     assert len(records) == 2
-    assert sum(group[0] for record in records for group in record.groups.values()) == MOST_GROUPS + 10
+    assert (
+        sum(group[0] for record in records for group in record.groups.values()) == MOST_GROUPS + 10
+    )
     assert all(len(record.groups) <= MOST_GROUPS for record in records)
 
 
@@ -421,16 +477,25 @@ def test_texts_survive(make_store):
     store = make_store()
     odd = 'a"\\\n\u2028é{}😀'
 
-    store.merge(f"session:{odd}", delta(odd, context={"user": odd}, data='{"who":"é\\n"}', name="chat"))
+    store.merge(
+        f"session:{odd}", delta(odd, context={"user": odd}, data='{"who":"é\\n"}', name="chat")
+    )
     store.end(f"session:{odd}", odd)
 
     (record,) = ended(store)
-    assert (record.id, record.context, record.data, record.name) == (odd, {"user": odd}, '{"who":"é\\n"}', "chat")
+    assert (record.id, record.context, record.data, record.name) == (
+        odd,
+        {"user": odd},
+        '{"who":"é\\n"}',
+        "chat",
+    )
     assert record.reason == odd
 
 
 def test_a_lease_keeps_others_away_and_runs_out(make_store):
-    """What one has claimed nobody else is handed, until the lease has run out; then the first one is too late."""
+    """What one has claimed nobody else is handed, until the lease has run out; then the first one
+    is too late.
+    """
     store = make_store()
     store.merge(KEY, delta())
     store.end(KEY, "ended")
@@ -448,7 +513,9 @@ def test_a_lease_keeps_others_away_and_runs_out(make_store):
 
 
 def test_sealing_is_all_or_nothing(make_store):
-    """One lost session keeps the whole batch from being sealed; the rest may be sealed without it."""
+    """One lost session keeps the whole batch from being sealed; the rest may be sealed without
+    it.
+    """
     store = make_store()
     for number in range(3):
         store.merge(f"session:{number}", delta())
@@ -464,7 +531,9 @@ def test_sealing_is_all_or_nothing(make_store):
     assert (store.holdings().ended, store.holdings().sealed) == (0, 1)
 
 
-def test_a_sealed_payload_comes_back_with_the_same_id_and_bytes_until_it_is_acknowledged(make_store):
+def test_a_sealed_payload_comes_back_with_the_same_id_and_bytes_until_it_is_acknowledged(
+    make_store,
+):
     """A worker that dies after sealing leaves exactly what it would have sent."""
     store = make_store()
     store.merge(KEY, delta())
@@ -477,7 +546,13 @@ def test_a_sealed_payload_comes_back_with_the_same_id_and_bytes_until_it_is_ackn
     store.postpone("p-1", 0.0)
     (again,) = store.claim_sealed(10, 60.0, "second")
 
-    assert (again.id, again.body, again.events, again.zipped, again.attempts) == ("p-1", body, 3, True, 2)
+    assert (again.id, again.body, again.events, again.zipped, again.attempts) == (
+        "p-1",
+        body,
+        3,
+        True,
+        2,
+    )
     assert 0 <= again.age < 60
     assert store.claim_sealed(10, 60.0, "third") == []
     store.postpone("p-1", 0.0)
@@ -535,7 +610,9 @@ def test_open_sessions_are_not_claimed(make_store):
 
 
 def test_a_repeated_merge_counts_once_where_time_outs_can_happen(make_store):
-    """A shared server knows the names of merges; the others fail or succeed, and never leave it open."""
+    """A shared server knows the names of merges; the others fail or succeed, and never leave it
+    open.
+    """
     store = make_store()
     named = delta(groups=revenue(5.0), operation=Operation("worker", 7))
 

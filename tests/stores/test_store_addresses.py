@@ -27,7 +27,9 @@ def test_addresses(tmp_path, redis_server):
             assert isinstance(store.store, SqliteStore)
             store.merge("v", Delta("s"))
             assert store.holdings().open == 1
-    with open_store(f"{redis_server.url}?prefix=addresses&timeout=5", sweep=False, maximum=7200) as store:
+    with open_store(
+        f"{redis_server.url}?prefix=addresses&timeout=5", sweep=False, maximum=7200
+    ) as store:
         assert isinstance(store.store, RedisStore)
         assert store.store._tags == ["{addresses}:"]
         store.merge("v", Delta("s"))
@@ -36,7 +38,11 @@ def test_addresses(tmp_path, redis_server):
 
 @pytest.mark.parametrize(
     ("address", "advice"),
-    [("postgres://x", "use memory:"), ("sqlite:", "name a file"), ("sqlite:///:memory:", "use memory:")],
+    [
+        ("postgres://x", "use memory:"),
+        ("sqlite:", "name a file"),
+        ("sqlite:///:memory:", "use memory:"),
+    ],
 )
 def test_an_address_that_is_none_says_what_to_write(address, advice):
     """One clear line, where it is written."""
@@ -52,7 +58,9 @@ def test_an_address_that_is_none_says_what_to_write(address, advice):
     ],
 )  # fmt: skip
 def test_a_redis_address_that_cannot_be_read_is_said_at_once(address):
-    """Not with the first request, whose numbers would be lost; and without what may be a password."""
+    """Not with the first request, whose numbers would be lost; and without what may be a
+    password.
+    """
     with pytest.raises(DefinitionError) as raised:
         open_store(address, sweep=False)
 
@@ -61,9 +69,13 @@ def test_a_redis_address_that_cannot_be_read_is_said_at_once(address):
 
 
 def test_other_ways_to_write_a_redis_address(redis_of_its_own):
-    """A socket, Valkey's own schemes, no port; an option that would spoil the payloads is ignored."""
+    """A socket, Valkey's own schemes, no port; an option that would spoil the payloads is
+    ignored.
+    """
     port = redis_of_its_own.port
-    with open_store(f"valkey://127.0.0.1:{port}?decode_responses=True&timeout=5&protocol=3", sweep=False) as store:
+    with open_store(
+        f"valkey://127.0.0.1:{port}?decode_responses=True&timeout=5&protocol=3", sweep=False
+    ) as store:
         store.merge("v", Delta("s"))
         assert store.holdings().open == 1
     for address, key, value in (
@@ -124,13 +136,17 @@ def test_importing_the_stores_loads_no_library():
         "import sys, ldinstrument.stores as s; s.SessionStore; s.open_store; s.end_request;"
         "print([m for m in ('redis', 'sqlite3', 'ldclient', 'urllib3') if m in sys.modules])"
     )
-    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
 
     assert answer.stdout.strip() == "[]"
 
 
 def test_sweep_as_cron_runs_it(tmp_path):
-    """An address and a key are enough: no client, no worker; where LaunchDarkly is, the environment says."""
+    """An address and a key are enough: no client, no worker; where LaunchDarkly is, the environment
+    says.
+    """
     with open_store(tmp_path / "x.db", sweep=False) as store:
         store.merge("v", Delta("s-1", context={"user": "ana"}, tallies=(2, 0, 0, 0)))
         store.end("v")
@@ -161,7 +177,9 @@ def test_sweep_needs_a_key(tmp_path):
 
 
 def test_the_end_of_the_interpreter_reports_what_memory_holds(tmp_path):
-    """Short, silent, bounded: sessions in memory leave at exit as abandoned, without anybody closing anything."""
+    """Short, silent, bounded: sessions in memory leave at exit as abandoned, without anybody
+    closing anything.
+    """
     program = textwrap.dedent(
         """
         import sys, ldclient
@@ -178,7 +196,9 @@ def test_the_end_of_the_interpreter_reports_what_memory_holds(tmp_path):
         """
     )
     with LocalLaunchDarkly() as ld:
-        answer = subprocess.run([sys.executable, "-c", program, ld.url], capture_output=True, text=True, check=True)
+        answer = subprocess.run(
+            [sys.executable, "-c", program, ld.url], capture_output=True, text=True, check=True
+        )
 
         assert answer.stderr == ""
         (event,) = ld.custom_events("session.interactions")

@@ -1,4 +1,6 @@
-"""Failing stores, failing servers, killed workers: numbers may wait or be counted as lost; a request never suffers."""
+"""Failing stores, failing servers, killed workers: numbers may wait or be counted as lost; a
+request never suffers.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,9 @@ def visit(store, visitor="v-1", *, money=1.0, client=None):
 
 def over(store, count, first=0):
     for number in range(first, first + count):
-        store.merge(f"session:{number}", Delta(f"s-{number}", context={"user": "ana"}, tallies=(1, 0, 0, 0)))
+        store.merge(
+            f"session:{number}", Delta(f"s-{number}", context={"user": "ana"}, tallies=(1, 0, 0, 0))
+        )
         store.end(f"session:{number}", "ended")
 
 
@@ -110,7 +114,9 @@ class Failing(MemoryStore):
 
 
 def test_a_store_that_is_away_costs_no_request_and_no_number(keep, caplog):
-    """Merges wait in memory; once it answers again they are brought in, with the dates that they had."""
+    """Merges wait in memory; once it answers again they are brought in, with the dates that they
+    had.
+    """
     raw = Failing()
     store = keep(raw, client=RecordingClient())
 
@@ -125,7 +131,9 @@ def test_a_store_that_is_away_costs_no_request_and_no_number(keep, caplog):
     assert calls < 10, "the circuit breaker spares a store that is away"
     ended = raw.end("session:v-1", "ended")
     assert json.loads(ended)["t"][0] == 50
-    assert [record.message.count("secret") for record in caplog.records] == [0] * len(caplog.records)
+    assert [record.message.count("secret") for record in caplog.records] == [0] * len(
+        caplog.records
+    )
     assert len([record for record in caplog.records if "does not answer" in record.message]) == 1
     stats = ledger.stats()
     assert stats.values.recorded == stats.values.emitted == 50
@@ -152,7 +160,9 @@ def test_one_caller_at_a_time_asks_whether_the_store_is_back(keep):
 
 
 def test_what_a_store_cannot_take_costs_itself(make_store, keep):
-    """A delta that no store can carry is lost and counted; it neither opens the breaker nor blocks the others."""
+    """A delta that no store can carry is lost and counted; it neither opens the breaker nor blocks
+    the others.
+    """
     raw = make_store()
     store = keep(raw, client=RecordingClient())
 
@@ -199,7 +209,9 @@ def test_what_waits_is_bounded_and_counted(keep):
 
 
 def test_what_has_waited_for_too_long_is_given_up_and_counted(keep):
-    """A shared server remembers the names of merges for half an hour: later, one could count twice."""
+    """A shared server remembers the names of merges for half an hour: later, one could count
+    twice.
+    """
     raw = Failing()
     store = keep(raw, client=RecordingClient())
     delta = Delta("s-1", context={"user": "ana"}, values=3)
@@ -213,7 +225,9 @@ def test_what_has_waited_for_too_long_is_given_up_and_counted(keep):
 
 
 def test_an_event_loop_never_waits_for_a_shared_store(keep):
-    """`async with session(store=)` in a coroutine: the round trip is made on the sweeper's thread."""
+    """`async with session(store=)` in a coroutine: the round trip is made on the sweeper's
+    thread.
+    """
     threads = []
 
     class Remote(MemoryStore):
@@ -238,7 +252,9 @@ def test_an_event_loop_never_waits_for_a_shared_store(keep):
 
 
 def test_without_a_thread_the_next_merge_brings_in_what_waited(keep):
-    """A store opened with `sweep=False` (Lambda) catches up a few at a time, with each merge that succeeds."""
+    """A store opened with `sweep=False` (Lambda) catches up a few at a time, with each merge that
+    succeeds.
+    """
     raw = Failing()
     store = keep(raw, client=RecordingClient())
 
@@ -278,7 +294,9 @@ def test_the_sweeper_brings_in_what_waited(keep):
 
 
 def test_a_stopped_redis_is_bounded_and_exact(servers, keep, tmp_path):
-    """A server that hangs costs one short time-out; what it took although nobody heard of it is not counted twice."""
+    """A server that hangs costs one short time-out; what it took although nobody heard of it is not
+    counted twice.
+    """
     server = servers.RedisServer(servers.redis_binary(), tmp_path)
     try:
         raw = RedisStore(connect(server.url, timeout=0.2), Rules())
@@ -299,8 +317,12 @@ def test_a_stopped_redis_is_bounded_and_exact(servers, keep, tmp_path):
         server.stop()
 
 
-def test_a_restarted_redis_keeps_its_sessions_and_its_scripts_are_loaded_again(servers, keep, tmp_path):
-    """With its append-only file, a restart (here: `kill -9`) loses nothing; the first call loads the script anew."""
+def test_a_restarted_redis_keeps_its_sessions_and_its_scripts_are_loaded_again(
+    servers, keep, tmp_path
+):
+    """With its append-only file, a restart (here: `kill -9`) loses nothing; the first call loads
+    the script anew.
+    """
     server = servers.RedisServer(servers.redis_binary(), tmp_path, durable=True)
     try:
         raw = RedisStore(connect(server.url, timeout=5.0), Rules())
@@ -320,10 +342,14 @@ def test_a_restarted_redis_keeps_its_sessions_and_its_scripts_are_loaded_again(s
 
 
 def test_redis_as_a_cluster(servers, tmp_path):
-    """Every script stays within one hash slot; visitors spread over the shards, and all are swept."""
+    """Every script stays within one hash slot; visitors spread over the shards, and all are
+    swept.
+    """
     server = servers.RedisServer(servers.redis_binary(), tmp_path, cluster=True)
     try:
-        with open_store(server.url.replace("redis://", "redis+cluster://") + "?prefix=x", sweep=False) as store:
+        with open_store(
+            server.url.replace("redis://", "redis+cluster://") + "?prefix=x", sweep=False
+        ) as store:
             assert store.store._client._client().get_node("127.0.0.1", server.port) is not None
             over(store.store, 40)
             recording = RecordingClient()
@@ -331,28 +357,38 @@ def test_redis_as_a_cluster(servers, tmp_path):
 
         assert report.complete
         assert len(store.store._tags) == 16
-        assert sorted(event.data["sessionId"] for event in recording.of("session.interactions")) == sorted(
-            f"s-{number}" for number in range(40)
-        )
+        assert sorted(
+            event.data["sessionId"] for event in recording.of("session.interactions")
+        ) == sorted(f"s-{number}" for number in range(40))
     finally:
         server.stop()
 
 
 @pytest.mark.parametrize("trouble", ["full", "read-only", "too few replicas", "somebody's key"])
 def test_a_redis_that_may_get_well_loses_nothing(redis_of_its_own, keep, trouble):
-    """A full server, a replica before its promotion, an operator's mistake: what is merged waits until it is over."""
+    """A full server, a replica before its promotion, an operator's mistake: what is merged waits
+    until it is over.
+    """
     raw = RedisStore(connect(redis_of_its_own.url, timeout=10.0), Rules())
     store, server = keep(raw, client=RecordingClient()), connect(redis_of_its_own.url, timeout=10.0)
     visit(store)
     falls_ill, gets_well = {
-        "full": (lambda: server.config_set("maxmemory", 1), lambda: server.config_set("maxmemory", 0)),
-        "read-only": (lambda: server.replicaof("127.0.0.1", 1), lambda: server.replicaof("NO", "ONE")),
+        "full": (
+            lambda: server.config_set("maxmemory", 1),
+            lambda: server.config_set("maxmemory", 0),
+        ),
+        "read-only": (
+            lambda: server.replicaof("127.0.0.1", 1),
+            lambda: server.replicaof("NO", "ONE"),
+        ),
         "too few replicas": (
             lambda: server.config_set("min-replicas-to-write", 3),
             lambda: server.config_set("min-replicas-to-write", 0),
         ),
         "somebody's key": (
-            lambda: server.delete("{ldinstrument}:open") and server.set("{ldinstrument}:open", "mine"),
+            lambda: (
+                server.delete("{ldinstrument}:open") and server.set("{ldinstrument}:open", "mine")
+            ),
             lambda: server.delete("{ldinstrument}:open"),
         ),
     }[trouble]
@@ -408,7 +444,9 @@ def test_what_a_merge_waits_for_other_workers_is_no_activity(tmp_path, monkeypat
     store = SqliteStore(tmp_path / "x.db")
     store.merge("session:v", Delta("s-1"))
     readings = iter((100.0, 100.5))
-    monkeypatch.setattr("ldinstrument.stores.sqlite.time", SimpleNamespace(monotonic=lambda: next(readings)))
+    monkeypatch.setattr(
+        "ldinstrument.stores.sqlite.time", SimpleNamespace(monotonic=lambda: next(readings))
+    )
     store.merge("session:other", Delta("s-2", started_ago=50, last_ago=20))
     monkeypatch.undo()
     record = parsed(store.end("session:other", "ended"))
@@ -430,13 +468,17 @@ def test_what_is_wrong_with_a_sqlite_file_is_said(keep, tmp_path, caplog):
     assert not any(ref.stored for ref in refs)
     assert (report.complete, report.error) == (False, "DatabaseError")
     assert [
-        record.message for record in caplog.records if "does not answer (DatabaseError: file is not" in record.message
+        record.message
+        for record in caplog.records
+        if "does not answer (DatabaseError: file is not" in record.message
     ]
     assert store.holdings().open == 1
 
 
 def test_a_sqlite_file_that_is_taken_away_is_missed(keep, tmp_path, caplog):
-    """Its workers go on with what they have open, which nobody who starts later can see: that is said, once."""
+    """Its workers go on with what they have open, which nobody who starts later can see: that is
+    said, once.
+    """
     store = keep(SqliteStore(tmp_path / "x.db"), client=RecordingClient())
 
     assert visit(store).stored
@@ -458,7 +500,9 @@ def test_a_sqlite_file_is_readable_by_its_owner_only(tmp_path):
 
 
 def test_a_sweep_of_sqlite_reads_only_what_is_due(tmp_path):
-    """Every query of a claim goes by an index: its cost does not grow with what is open, or has been gone for long."""
+    """Every query of a claim goes by an index: its cost does not grow with what is open, or has
+    been gone for long.
+    """
     store, seen = SqliteStore(tmp_path / "x.db"), []
     over(store, 1)
     store._connection.set_trace_callback(seen.append)
@@ -482,10 +526,20 @@ def test_a_sweep_of_sqlite_reads_only_what_is_due(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "fault", [{"status": 503}, {"status": 429}, {"drop": True}, {"status": 202, "drop": True, "after": True}]
+    "fault",
+    [
+        {"status": 503},
+        {"status": 429},
+        {"drop": True},
+        {"status": 202, "drop": True, "after": True},
+    ],
 )
-def test_what_could_not_be_sent_is_sent_again_with_the_same_id_and_bytes(make_store, keep, ld, client, fault):
-    """Whether LaunchDarkly had taken it or not: the repetition has the same payload id, so it counts once."""
+def test_what_could_not_be_sent_is_sent_again_with_the_same_id_and_bytes(
+    make_store, keep, ld, client, fault
+):
+    """Whether LaunchDarkly had taken it or not: the repetition has the same payload id, so it
+    counts once.
+    """
     raw = make_store()
     store = keep(raw, client=client)
     over(raw, 3)
@@ -524,7 +578,9 @@ def test_a_refused_key_keeps_everything(make_store, keep, ld, client, caplog):
 
 
 @pytest.mark.parametrize(("asked", "least", "most"), [("17", 17.0, 17.0), (None, 0.5, 2.0)])
-def test_launchdarkly_says_when_to_come_again(make_store, keep, ld, client, monkeypatch, asked, least, most):
+def test_launchdarkly_says_when_to_come_again(
+    make_store, keep, ld, client, monkeypatch, asked, least, most
+):
     """`Retry-After` where there is one; else soon, and later each time."""
     raw, delays = make_store(), []
     store = keep(raw, client=client)
@@ -553,7 +609,9 @@ def test_a_payload_that_is_too_large_is_halved(make_store, keep, ld, client):
     assert raw.holdings().sealed == 0
 
 
-def test_a_payload_that_launchdarkly_never_takes_is_dropped_and_counted(make_store, keep, ld, client):
+def test_a_payload_that_launchdarkly_never_takes_is_dropped_and_counted(
+    make_store, keep, ld, client
+):
     """400 three times: it is in nobody's way any more."""
     raw = make_store()
     store = keep(raw, client=client)
@@ -610,7 +668,11 @@ def test_what_leaves_looks_as_the_sdk_sends_it(make_store, keep, ld, client):
     store = keep(raw, client=client)
     over(raw, 1)
 
-    ld.fault("/bulk", delay=0.0, when=lambda method, path, headers, body: seen.update(headers) is not None)
+    ld.fault(
+        "/bulk",
+        delay=0.0,
+        when=lambda method, path, headers, body: seen.update(headers) is not None,
+    )
     sweep(store)
 
     (post,) = ld.posts()
@@ -667,11 +729,16 @@ def test_a_sweeper_that_slept_through_its_lease_sends_nothing_of_anothers(make_s
     assert reported(ld) == {f"s-{number}": 1 for number in range(5)}
 
 
-def test_a_page_that_comes_between_claim_and_sealing_is_reported_with_its_visit(make_store, ld, client, monkeypatch):
+def test_a_page_that_comes_between_claim_and_sealing_is_reported_with_its_visit(
+    make_store, ld, client, monkeypatch
+):
     """Not lost, not twice, and in this very sweep."""
     raw = make_store()
     over(raw, 3)
-    claim, late = raw.claim, Delta("late", context={"user": "ana"}, tallies=(1, 0, 0, 0), started_ago=60_000)
+    claim, late = (
+        raw.claim,
+        Delta("late", context={"user": "ana"}, tallies=(1, 0, 0, 0), started_ago=60_000),
+    )
 
     def claimed_in_time(*arguments):
         found = claim(*arguments)
@@ -684,7 +751,10 @@ def test_a_page_that_comes_between_claim_and_sealing_is_reported_with_its_visit(
 
     assert (report.sessions, report.complete) == (3, True)
     assert reported(ld) == {f"s-{number}": 1 for number in range(3)}
-    told = {event["data"]["sessionId"]: event["metricValue"] for event in ld.custom_events("session.interactions")}
+    told = {
+        event["data"]["sessionId"]: event["metricValue"]
+        for event in ld.custom_events("session.interactions")
+    }
     assert told == {"s-0": 1, "s-1": 2, "s-2": 1}
 
 
@@ -702,7 +772,9 @@ def test_the_background_sweeper_reports(make_store, keep, ld, client):
 
 
 def test_a_logout_is_reported_without_waiting_for_the_next_sweep(make_store, keep, ld, client):
-    """Either way: by its own request, or by a call; the sweeper would come by itself in an hour only."""
+    """Either way: by its own request, or by a call; the sweeper would come by itself in an hour
+    only.
+    """
     store = keep(make_store(), client=client, sweep=True, interval=3600.0)
 
     opened = open_session("ana", client=client)
@@ -742,7 +814,9 @@ def test_without_a_client_sessions_wait(make_store, keep, monkeypatch):
 
 
 def test_closing_reports_what_only_this_process_knows(keep, ld, client):
-    """Sessions in memory end as abandoned at exit: counts, no duration or rate, which would be censored."""
+    """Sessions in memory end as abandoned at exit: counts, no duration or rate, which would be
+    censored.
+    """
     store = keep(MemoryStore(Rules()), client=client, sweep=True, interval=60.0)
     visit(store, money=2.5, client=client)
 
@@ -776,12 +850,16 @@ def test_memory_is_bounded_and_evictions_are_counted(keep):
 
     assert store.holdings().open == 3
     assert ledger.stats().evicted_sessions == 2
-    assert [event.data["endReason"] for event in recording.of("session.interactions")] == ["abandoned"] * 2
+    assert [event.data["endReason"] for event in recording.of("session.interactions")] == [
+        "abandoned"
+    ] * 2
     assert recording.of("session.duration") == []
 
 
 def test_what_waits_in_memory_to_be_reported_is_bounded_too(keep):
-    """Without a client nothing is reported: the oldest ended sessions are dropped, said once and counted."""
+    """Without a client nothing is reported: the oldest ended sessions are dropped, said once and
+    counted.
+    """
     store = keep(MemoryStore(Rules(), max_sessions=3))
 
     over(store.store, 5)
@@ -810,7 +888,9 @@ def _in_child(work):
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_fork_shares_the_store_and_nothing_else(make_store, keep):
-    """A child merges into the same session (of a shared store) on a connection, a name and a thread of its own."""
+    """A child merges into the same session (of a shared store) on a connection, a name and a thread
+    of its own.
+    """
     raw = make_store()
     store = keep(raw, client=RecordingClient(), sweep=True, interval=60.0)
     visit(store)
@@ -819,7 +899,13 @@ def test_a_fork_shares_the_store_and_nothing_else(make_store, keep):
     def child():
         inherited = store._sweeper is None
         ref = visit(store)
-        return [inherited, ref.stored, ref.opened, store._worker != worker, store._sweeper is not None]
+        return [
+            inherited,
+            ref.stored,
+            ref.opened,
+            store._worker != worker,
+            store._sweeper is not None,
+        ]
 
     sweeper = store._sweeper
     answers = _in_child(child)

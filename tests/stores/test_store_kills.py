@@ -1,4 +1,6 @@
-"""Workers are killed at random, stores and LaunchDarkly fail: none missing, none twice. See `killing`."""
+"""Workers are killed at random, stores and LaunchDarkly fail: none missing, none twice. See
+`killing`.
+"""
 
 from __future__ import annotations
 

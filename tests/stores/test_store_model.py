@@ -31,12 +31,19 @@ GROUPS = st.tuples(WHOLE, st.integers(1, 5), AGES, AGES, st.none() | WHOLE).map(
 )
 DELTAS = st.builds(
     lambda began, last, tallies, context, groups: Delta(
-        "s", context=context, started_ago=max(began, last), last_ago=min(began, last), tallies=tallies, groups=groups
+        "s",
+        context=context,
+        started_ago=max(began, last),
+        last_ago=min(began, last),
+        tallies=tallies,
+        groups=groups,
     ),
     AGES,
     AGES,
     st.tuples(*[st.integers(0, 9)] * 4),
-    st.sampled_from([{}, {"user": "ana"}, {"organization": "acme"}, {"user": "ana", "organization": "acme"}]),
+    st.sampled_from(
+        [{}, {"user": "ana"}, {"organization": "acme"}, {"user": "ana", "organization": "acme"}]
+    ),
     st.dictionaries(GROUP_KEYS, GROUPS, max_size=4),
 )
 NOW = 1_795_000_000_000
@@ -48,7 +55,13 @@ def whole(record):
         key: (total, count, record.base + first, record.base + last, value)
         for key, (total, count, first, last, value) in record.groups.items()
     }
-    return (record.base + record.started, record.base + record.last, record.context, record.tallies, groups)
+    return (
+        record.base + record.started,
+        record.base + record.last,
+        record.context,
+        record.tallies,
+        groups,
+    )
 
 
 def folded(deltas, now=NOW):
@@ -76,7 +89,9 @@ def test_a_session_is_what_its_requests_were(deltas):
 
     assert started == NOW - max(delta.started_ago for delta in deltas)
     assert last == NOW - min(delta.last_ago for delta in deltas)
-    assert tallies == [sum(column) for column in zip(*(delta.tallies for delta in deltas), strict=True)]
+    assert tallies == [
+        sum(column) for column in zip(*(delta.tallies for delta in deltas), strict=True)
+    ]
     assert context == {kind: key for delta in deltas for kind, key in delta.context.items()}
     for key, (total, count, *_rest) in groups.items():
         parts = [delta.groups[key] for delta in deltas if key in delta.groups]
@@ -97,7 +112,9 @@ def test_a_delta_that_waited_is_the_same_delta(delta, waited):
 
 
 def test_a_beginning_that_rounding_may_have_moved_joins_nothing():
-    """To the millisecond: who began just before the logout's request may as well have waited for its answer."""
+    """To the millisecond: who began just before the logout's request may as well have waited for
+    its answer.
+    """
     for ahead, joins in ((0, False), (1, False), (2, True)):
         store = MemoryStore(Rules(), clock=lambda: NOW)
         store.merge("v", Delta("s-1", started_ago=900))
@@ -122,20 +139,27 @@ def _client(redis_server):
     client.close()
 
 
-# Ages in steps of ten seconds around a limit of 25: the seconds that the test itself takes decide nothing.
+# Ages in steps of ten seconds around a limit of 25: the seconds that the test itself takes decide
+# nothing.
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["v-1", "v-2"]), DELTAS, st.sampled_from(["merge", "merge", "merge", "join", "last", "end"])
+        st.sampled_from(["v-1", "v-2"]),
+        DELTAS,
+        st.sampled_from(["merge", "merge", "merge", "join", "last", "end"]),
     ),
     min_size=1,
     max_size=12,
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(STEPS, st.sampled_from([25.0, 1800.0]), st.sampled_from([65.0, 86_400.0]), st.data())
 def test_redis_does_what_memory_does(client, steps, idle, maximum, data):
-    """The Lua and the Python are one: the same steps end the same sessions, for the same reasons."""
+    """The Lua and the Python are one: the same steps end the same sessions, for the same
+    reasons.
+    """
 
     def stepped(age):
         return age // 10_000 * 10_000
@@ -174,7 +198,9 @@ def _ended(store):
     found: Counter[object] = Counter()
     for one in store.claim(1000, 60.0, "model"):
         record = parsed(one.text)
-        groups = {key: (float(total), count) for key, (total, count, *_dates) in record.groups.items()}
+        groups = {
+            key: (float(total), count) for key, (total, count, *_dates) in record.groups.items()
+        }
         found[repr((record.id, record.previous, record.reason, record.part, sorted(record.context.items()),
                     record.tallies, record.flags, sorted(groups.items())))] += 1  # fmt: skip
     return found

@@ -1,4 +1,6 @@
-"""Sessions over many requests, reported to a local LaunchDarkly by the real SDK's connections, over every store."""
+"""Sessions over many requests, reported to a local LaunchDarkly by the real SDK's connections, over
+every store.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def _client(ld):
     client.close()
 
 
-def request(store, client, visitor, *, user="ana", success=True, money=None, score=None, name="session"):
+def request(
+    store, client, visitor, *, user="ana", success=True, money=None, score=None, name="session"
+):
     opened = open_session(user, name=name, client=client)
     opened.interaction(success)
     if money is not None:
@@ -57,10 +61,14 @@ def totals(ld, key="session.interactions"):
 
 
 def test_a_visit_of_many_requests_is_reported_once(make_store, keep, ld, client):
-    """Folded values and totals are one event each for the visit; values that do not fold left with their request."""
+    """Folded values and totals are one event each for the visit; values that do not fold left with
+    their request.
+    """
     store = keep(make_store(), client=client)
 
-    refs = [request(store, client, "v-1", success=turn != 2, money=1.5, score=80) for turn in range(4)]
+    refs = [
+        request(store, client, "v-1", success=turn != 2, money=1.5, score=80) for turn in range(4)
+    ]
     ended = end_session(store, "v-1")
     client.flush()
     report = sweep(store)
@@ -135,7 +143,9 @@ def test_silence_ends_a_session_and_the_next_one_knows_it(make_store, keep, ld, 
 
 
 def test_a_with_block_goes_on_in_the_store(make_store, keep, ld, client):
-    """`session(..., store=, id=)`: each block adds to the conversation; its totals come once, at its end."""
+    """`session(..., store=, id=)`: each block adds to the conversation; its totals come once, at
+    its end.
+    """
     store = keep(make_store(), client=client)
 
     for turn in range(3):
@@ -206,8 +216,12 @@ def test_every_rollup_survives_the_store(make_store, keep, ld, client):
     """Sum, mean, last, once and each: one process or many, the same events."""
     store = keep(make_store(), client=client)
     with pytest.warns(UserWarning):
-        gauge = Metric("the.gauge", unit="points", success_criteria="HigherThanBaseline", rollup="last")
-        mean = Metric("the.mean", unit="points", success_criteria="HigherThanBaseline", rollup="mean")
+        gauge = Metric(
+            "the.gauge", unit="points", success_criteria="HigherThanBaseline", rollup="last"
+        )
+        mean = Metric(
+            "the.mean", unit="points", success_criteria="HigherThanBaseline", rollup="mean"
+        )
     once = Metric("the.sight", measure="occurrence")
     clicks = Metric("the.clicks", measure="count")
     catalog.add(gauge, mean, once, clicks)
@@ -246,11 +260,17 @@ def test_a_context_of_several_kinds_keeps_its_keys_and_nothing_else(make_store, 
     assert text is not None
     assert "secret" not in text
     (event,) = ld.custom_events("session.interactions")
-    assert event["context"] == {"kind": "multi", "user": {"key": "ana"}, "organization": {"key": "acme"}}
+    assert event["context"] == {
+        "kind": "multi",
+        "user": {"key": "ana"},
+        "organization": {"key": "acme"},
+    }
 
 
 def test_a_request_ends_once_and_what_comes_late_leaves_at_once(make_store, keep, ld, client):
-    """Ending a request twice merges once; what is recorded afterwards is its own event, counted as late."""
+    """Ending a request twice merges once; what is recorded afterwards is its own event, counted as
+    late.
+    """
     store = keep(make_store(), client=client)
     opened = open_session("ana", client=client)
     opened.interaction()
@@ -302,7 +322,11 @@ def test_the_tracker_works_over_every_store(make_store, keep, ld, client):
 
     assert summary is not None
     assert set(summary) == {"user_id", "start_time", "interactions", "successful_tasks", "duration"}
-    assert (summary["user_id"], summary["interactions"], summary["successful_tasks"]) == ("ana", 2, 1)
+    assert (summary["user_id"], summary["interactions"], summary["successful_tasks"]) == (
+        "ana",
+        2,
+        1,
+    )
     assert abs(summary["start_time"] - time.time()) < 60
     assert here.end_session("s-1") is None
     assert here.end_session("unknown") is None
@@ -325,7 +349,10 @@ def test_the_tracker_ends_anothers_session_of_the_same_id(make_store, keep, ld, 
     tracker.end_session("s-1")
     sweep(store)
 
-    found = {one["context"]["key"]: one["metricValue"] for one in ld.custom_events("session.interactions")}
+    found = {
+        one["context"]["key"]: one["metricValue"]
+        for one in ld.custom_events("session.interactions")
+    }
     assert found == {"ana": 1, "ben": 0}
 
 

@@ -1,4 +1,6 @@
-"""Threads, tasks, executors, the garbage collector: totals are exact; nothing waits or emits where it must not."""
+"""Threads, tasks, executors, the garbage collector: totals are exact; nothing waits or emits where
+it must not.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ def _together(*works: Callable[[], None]) -> None:
 
 
 def test_one_session_in_many_threads(_switching: None, ld_events: RecordingClient) -> None:
-    """Eight threads, successes and failures, folding and reading at the same time: not one run more or less."""
+    """Eight threads, successes and failures, folding and reading at the same time: not one run more
+    or less.
+    """
 
     @ld.track_interaction("k")
     def work(number: int) -> None:
@@ -118,8 +122,12 @@ def test_one_session_in_many_tasks_and_threads(ld_events: RecordingClient) -> No
     assert ld.stats().without_session == {"t": 1}
 
 
-def test_a_session_that_ends_while_threads_record(_switching: None, ld_events: RecordingClient) -> None:
-    """What comes in time is folded, what comes late leaves late, and together they are all of it."""
+def test_a_session_that_ends_while_threads_record(
+    _switching: None, ld_events: RecordingClient
+) -> None:
+    """What comes in time is folded, what comes late leaves late, and together they are all of
+    it.
+    """
 
     @ld.track_task("k", metrics=("success_rate",))
     def work() -> None: ...
@@ -170,11 +178,15 @@ def test_two_threads_that_fold_the_strays_at_once(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_block_that_is_left_elsewhere() -> None:
-    """Hooks of a framework may enter on one thread and leave on another: the run ends once, and its session has it."""
+    """Hooks of a framework may enter on one thread and leave on another: the run ends once, and its
+    session has it.
+    """
     scope = ld.track_task("k")
     with ld.session("u") as s:
         scope.__enter__()
-        leaving = threading.Thread(target=lambda: scope.__exit__(ValueError, ValueError("there"), None))
+        leaving = threading.Thread(
+            target=lambda: scope.__exit__(ValueError, ValueError("there"), None)
+        )
         leaving.start()
         leaving.join(10)
         scope.__exit__(None, None, None)
@@ -183,7 +195,9 @@ def test_a_block_that_is_left_elsewhere() -> None:
 
 
 def test_a_run_without_a_session_is_said_at_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Once, when it happens, and not after a thousand of them; what follows is counted all the same."""
+    """Once, when it happens, and not after a thousand of them; what follows is counted all the
+    same.
+    """
 
     @ld.track_task("k")
     async def work() -> None: ...
@@ -201,7 +215,9 @@ def test_a_run_without_a_session_is_said_at_once(caplog: pytest.LogCaptureFixtur
 
 
 def test_keys_made_up_at_run_time_share_a_count_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program that names a task after each of its users is counted to the last run, in bounded memory."""
+    """A program that names a task after each of its users is counted to the last run, in bounded
+    memory.
+    """
     monkeypatch.setattr(strays, "_known", {})
     monkeypatch.setattr(strays, "MAX_KEPT", 2)
     for n in range(5):
@@ -240,15 +256,19 @@ def test_interleaved_tasks_keep_their_own_sessions(ld_events: RecordingClient) -
 
     async def main() -> None:
         await asyncio.gather(
-            *(visit(f"v-{number}") for number in range(20)), *(consume(f"s-{number}") for number in range(20))
+            *(visit(f"v-{number}") for number in range(20)),
+            *(consume(f"s-{number}") for number in range(20)),
         )
 
     asyncio.run(main())
     per_user = [event.context.key for event in ld_events.of("k.duration")]
-    assert sorted(per_user) == sorted([f"{kind}-{number}" for kind in "vs" for number in range(20)] * 3)
+    assert sorted(per_user) == sorted(
+        [f"{kind}-{number}" for kind in "vs" for number in range(20)] * 3
+    )
 
 
-# -- propagate ------------------------------------------------------------------------------------------
+# -- propagate
+# ------------------------------------------------------------------------------------------
 
 
 def test_propagate_carries_the_session_of_now() -> None:
@@ -265,7 +285,9 @@ def test_propagate_carries_the_session_of_now() -> None:
         assert carried(1, y=3) == 4
         assert current_session() is other
         assert counts(other) == (0, 0, 0, 0)
-    assert ld.stats().without_session == {"k": 1}  # `s` had ended by then, and no ended session is ever current
+    assert ld.stats().without_session == {
+        "k": 1
+    }  # `s` had ended by then, and no ended session is ever current
     nobody = ld.propagate(current_session)
     with ld.session("u") as s:
         assert nobody() is None
@@ -276,7 +298,9 @@ def test_propagate_carries_the_session_of_now() -> None:
 
 @pytest.mark.parametrize("decorated", [False, True])
 def test_propagate_carries_into_every_kind(decorated: bool) -> None:
-    """Coroutines and generators run in the session to their end, and their consumer keeps its own throughout."""
+    """Coroutines and generators run in the session to their end, and their consumer keeps its own
+    throughout.
+    """
     import inspect
 
     def items() -> Generator[Any, Any, str]:
@@ -334,16 +358,22 @@ def test_an_executor_with_propagate() -> None:
     thing = Thing()
     with ThreadPoolExecutor(2) as pool, ld.session("u") as s:
         assert pool.submit(ld.propagate(thing.method), 1).result(10) == (1, s)
-        assert list(pool.map(ld.propagate(functools.partial(thing.method)), [2, 3])) == [(2, s), (3, s)]
+        assert list(pool.map(ld.propagate(functools.partial(thing.method)), [2, 3])) == [
+            (2, s),
+            (3, s),
+        ]
         assert pool.submit(ld.propagate(lambda: current_session())).result(10) is s
         assert pool.submit(current_session).result(10) is None
 
 
-# -- the garbage collector ------------------------------------------------------------------------------
+# -- the garbage collector
+# ------------------------------------------------------------------------------
 
 
 def test_a_collected_generator_takes_no_lock_and_emits_nothing(ld_events: RecordingClient) -> None:
-    """It may strike inside the SDK's queue or with our own lock held: it appends, and that is all."""
+    """It may strike inside the SDK's queue or with our own lock held: it appends, and that is
+    all.
+    """
 
     @ld.track_task("k")
     def items() -> Generator[int, None, None]:
@@ -396,12 +426,16 @@ def test_a_collected_generator_takes_no_lock_and_emits_nothing(ld_events: Record
         thread.join(10)
     emission.settle()
     assert counts(s) == (0, 0, 0, 2)
-    assert ["ended", "ended"] == [event.data["endReason"] for event in ld_events.of("visit.duration")]
+    assert ["ended", "ended"] == [
+        event.data["endReason"] for event in ld_events.of("visit.duration")
+    ]
     assert ld.stats().without_session == {"k": 1}
 
 
 def test_generators_left_at_exit() -> None:
-    """The interpreter shuts down around open generators and coroutines of every kind, without a word."""
+    """The interpreter shuts down around open generators and coroutines of every kind, without a
+    word.
+    """
     program = """
 import asyncio, threading
 import ldinstrument as ld
@@ -443,14 +477,21 @@ print("end")
 """
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "PYTHONWARNINGS": "error"}
     ran = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False, env=environment
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment,
     )
     assert (ran.returncode, ran.stdout) == (0, "end\n")
     assert ran.stderr == ""
 
 
 def test_contexts_of_other_people() -> None:
-    """Each step of a generator in a context of its own, closed in yet another: tasks and sessions do not mind."""
+    """Each step of a generator in a context of its own, closed in yet another: tasks and sessions
+    do not mind.
+    """
 
     @ld.track_task("k")
     def items() -> Generator[int, None, None]:

@@ -1,4 +1,6 @@
-"""`success=`, `expected=`, `data=`, `record=`, `metrics=`, `context=`, `with` blocks: each costs its own value."""
+"""`success=`, `expected=`, `data=`, `record=`, `metrics=`, `context=`, `with` blocks: each costs
+its own value.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +32,13 @@ def adds_up() -> bool:
     values, events = read.values, read.events
     return values.recorded == values.emitted + values.open + sum(
         values.discarded.values()
-    ) and events.emitted == events.delivered + events.pending + events.unconfirmed + sum(events.dropped.values())
+    ) and events.emitted == events.delivered + events.pending + events.unconfirmed + sum(
+        events.dropped.values()
+    )
 
 
-# -- success ------------------------------------------------------------------------------------------
+# -- success
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -51,7 +56,9 @@ def adds_up() -> bool:
     ids=repr,
 )
 def test_success_decides(told: Any, expected: tuple[int, ...]) -> None:
-    """Truthy is a success, falsy a failure, an `Outcome` is taken as it is; for every kind of callable."""
+    """Truthy is a success, falsy a failure, an `Outcome` is taken as it is; for every kind of
+    callable.
+    """
 
     async def coroutine() -> int:
         return 3
@@ -98,10 +105,17 @@ class Evil:
     ],
     ids=["raises", "evil", "exits", "generator exit", "arity", "awaitable"],
 )
-def test_a_failing_extractor_costs_its_own_value(bad: Callable[..., Any], ld_events: RecordingClient) -> None:
-    """The host gets its result; duration and the other extractors are there; it is logged once and counted."""
+def test_a_failing_extractor_costs_its_own_value(
+    bad: Callable[..., Any], ld_events: RecordingClient
+) -> None:
+    """The host gets its result; duration and the other extractors are there; it is logged once and
+    counted.
+    """
     wrapped = ld.track_task(
-        "k", success=bad, data=lambda result: {"n": result}, record={"cart.size": lambda result: result, "odd": bad}
+        "k",
+        success=bad,
+        data=lambda result: {"n": result},
+        record={"cart.size": lambda result: result, "odd": bad},
     )(_three)
     ld.catalog.add(Metric("cart.size", unit="items", success_criteria="HigherThanBaseline"))
     with ld.session("u"):
@@ -110,7 +124,11 @@ def test_a_failing_extractor_costs_its_own_value(bad: Callable[..., Any], ld_eve
     assert ld_events.values("cart.size") == [3, 3]
     assert ld_events.values("k.success_rate") == [1.0, 1.0]
     assert [one.data for one in ld_events.of("k.duration")] == [{"n": 3}] * 2
-    internal = [what for cause, what in ld.stats().warnings if cause == "host" and what.startswith("success=")]
+    internal = [
+        what
+        for cause, what in ld.stats().warnings
+        if cause == "host" and what.startswith("success=")
+    ]
     assert internal == ["success= of task k"]
 
 
@@ -133,7 +151,8 @@ def test_ctrl_c_during_an_extractor_is_the_users() -> None:
         ld.track_task("k", success=interrupted)(_three)()
 
 
-# -- expected -----------------------------------------------------------------------------------------
+# -- expected
+# -----------------------------------------------------------------------------------------
 
 
 class NotFound(Exception):
@@ -164,11 +183,14 @@ def test_expected_exceptions_are_successes() -> None:
             assert counts(s) == expected
 
 
-# -- data and record ------------------------------------------------------------------------------------
+# -- data and record
+# ------------------------------------------------------------------------------------
 
 
 def test_data_goes_with_the_events_of_its_run(ld_events: RecordingClient) -> None:
-    """JSON types are copied at once; what is none costs itself; a failure has no data of the result."""
+    """JSON types are copied at once; what is none costs itself; a failure has no data of the
+    result.
+    """
     told: dict[str, Any] = {"model": "small", "bad": object(), "list": [1]}
 
     @ld.track_task("k", data=lambda result: told)
@@ -181,7 +203,10 @@ def test_data_goes_with_the_events_of_its_run(ld_events: RecordingClient) -> Non
         told["list"].append(2)
         with pytest.raises(KeyError):
             work(True)
-    assert [one.data for one in ld_events.of("k.duration")] == [{"model": "small", "list": [1]}, None]
+    assert [one.data for one in ld_events.of("k.duration")] == [
+        {"model": "small", "list": [1]},
+        None,
+    ]
 
 
 @pytest.mark.parametrize("returned", [3, "text", [1]])
@@ -190,12 +215,18 @@ def test_data_that_is_no_mapping_is_said(returned: Any, ld_events: RecordingClie
     with ld.session("u"):
         ld.track_task("k", data=lambda result: returned)(_three)()
     assert ld_events.only("k.duration").data is None
-    assert [(cause, subject.strip()) for cause, subject in ld.stats().warnings] == [("bad_data", "k")]
+    assert [(cause, subject.strip()) for cause, subject in ld.stats().warnings] == [
+        ("bad_data", "k")
+    ]
 
 
 def test_record_feeds_metrics_of_every_kind(ld_events: RecordingClient) -> None:
-    """Values, counts and occurrences, by key or by `Metric`; None and a False occurrence record nothing."""
-    size = Metric("cart.size", unit="items", success_criteria="HigherThanBaseline", aggregation="sum")
+    """Values, counts and occurrences, by key or by `Metric`; None and a False occurrence record
+    nothing.
+    """
+    size = Metric(
+        "cart.size", unit="items", success_criteria="HigherThanBaseline", aggregation="sum"
+    )
     ld.catalog.add(
         Metric("cart.empty", measure="occurrence", success_criteria="LowerThanBaseline"),
         Metric("cart.hits", measure="count", success_criteria="HigherThanBaseline"),
@@ -235,7 +266,8 @@ def test_a_recorded_value_that_is_no_number(odd: Any, ld_events: RecordingClient
     assert ld.stats().values.discarded == {"not_a_number": 1}
 
 
-# -- metrics --------------------------------------------------------------------------------------------
+# -- metrics
+# --------------------------------------------------------------------------------------------
 
 
 def test_metrics_selects(ld_events: RecordingClient) -> None:
@@ -249,7 +281,9 @@ def test_metrics_selects(ld_events: RecordingClient) -> None:
 
 
 @pytest.mark.parametrize("how", ["finished", "abandoned", "collected", "failed"])
-def test_time_to_the_first_item(how: str, monkeypatch: pytest.MonkeyPatch, ld_events: RecordingClient) -> None:
+def test_time_to_the_first_item(
+    how: str, monkeypatch: pytest.MonkeyPatch, ld_events: RecordingClient
+) -> None:
     """Recorded as soon as it is known, however the stream ends; not before there is an item."""
     now = [0.0]
     monkeypatch.setattr("ldinstrument.tasks.runs.clock", lambda: now[0])
@@ -301,11 +335,14 @@ def test_time_to_the_first_item_of_an_async_stream(ld_events: RecordingClient) -
     assert {one.context.key for one in ld_events} == {"u-1"}
 
 
-# -- context ----------------------------------------------------------------------------------------------
+# -- context
+# ----------------------------------------------------------------------------------------------
 
 
 def test_context_makes_a_session_of_one_task(ld_events: RecordingClient) -> None:
-    """Without a session: the run's own metrics for the right context, and no `session.*`; given the very arguments."""
+    """Without a session: the run's own metrics for the right context, and no `session.*`; given the
+    very arguments.
+    """
     seen: list[Any] = []
 
     def who(*args: Any, **kwargs: Any) -> str:
@@ -327,7 +364,9 @@ def test_context_makes_a_session_of_one_task(ld_events: RecordingClient) -> None
     asyncio.run(awork("u-3"))
     assert list(gwork("u-4")) == [1]
     assert seen == [(("u-1",), {}), (("u-2",), {"page": 3}), (("u-3",), {}), (("u-4",), {})]
-    assert ld_events.keys() == [f"{key}.{suffix}" for key in ("a", "g", "k") for suffix in ("duration", "success_rate")]
+    assert ld_events.keys() == [
+        f"{key}.{suffix}" for key in ("a", "g", "k") for suffix in ("duration", "success_rate")
+    ]
     assert [one.context.key for one in ld_events.of("k.duration")] == ["u-1", "u-2"]
     assert ld.stats().without_session == {}
     assert open_sessions() == []
@@ -360,7 +399,12 @@ def test_a_failing_context_extractor(ld_events: RecordingClient) -> None:
 def test_a_limit_holds_outside_sessions(ld_events: RecordingClient) -> None:
     """`Metric(limit=)` is a token bucket per event key; what it withholds is counted."""
     ld.catalog.add(
-        Metric("limited.duration", unit="milliseconds", success_criteria="LowerThanBaseline", limit="2/h"),
+        Metric(
+            "limited.duration",
+            unit="milliseconds",
+            success_criteria="LowerThanBaseline",
+            limit="2/h",
+        ),
     )
 
     @ld.track_task("limited", metrics=("duration",), context=Context.create("u-1"))
@@ -373,11 +417,14 @@ def test_a_limit_holds_outside_sessions(ld_events: RecordingClient) -> None:
     assert adds_up()
 
 
-# -- no session, disabled -----------------------------------------------------------------------------------
+# -- no session, disabled
+# -----------------------------------------------------------------------------------
 
 
 def test_runs_without_a_session_are_counted_exactly(caplog: pytest.LogCaptureFixture) -> None:
-    """Every kind, finished or not; said once per task; a cancelled or abandoned run is worth no value."""
+    """Every kind, finished or not; said once per task; a cancelled or abandoned run is worth no
+    value.
+    """
     failing = [False]
 
     @ld.track_task("f")
@@ -423,12 +470,16 @@ def test_runs_without_a_session_are_counted_exactly(caplog: pytest.LogCaptureFix
     read = ld.stats()
     assert read.without_session == {"f": 2501, "a": 3, "ag": 3, "g": 2, "c": 1, "w": 1}
     assert read.values.discarded == {"no_session": 2 * (2501 + 3 + 3 + 1 + 1)}
-    assert len([one for one in caplog.records if "'f' ran without a session" in one.getMessage()]) == 1
+    assert (
+        len([one for one in caplog.records if "'f' ran without a session" in one.getMessage()]) == 1
+    )
     assert adds_up()
 
 
 def test_disabled_is_inert(monkeypatch: pytest.MonkeyPatch, ld_events: RecordingClient) -> None:
-    """`LDINSTRUMENT_DISABLED=1`: the code runs, no extractor of ours for contexts is asked, nothing is counted."""
+    """`LDINSTRUMENT_DISABLED=1`: the code runs, no extractor of ours for contexts is asked, nothing
+    is counted.
+    """
     monkeypatch.setenv("LDINSTRUMENT_DISABLED", "1")
     asked: list[Any] = []
 
@@ -479,7 +530,9 @@ def test_a_task_that_outlives_its_session(ld_events: RecordingClient) -> None:
 
 
 def test_an_ended_session_is_not_current() -> None:
-    """A session ended by hand inside its own block receives nothing more; the one around it does."""
+    """A session ended by hand inside its own block receives nothing more; the one around it
+    does.
+    """
 
     @ld.track_task("k")
     def work() -> None: ...
@@ -495,7 +548,8 @@ def test_an_ended_session_is_not_current() -> None:
     set_current(None)
 
 
-# -- blocks -------------------------------------------------------------------------------------------------
+# -- blocks
+# -------------------------------------------------------------------------------------------------
 
 
 def test_a_block_is_a_run(ld_events: RecordingClient) -> None:
@@ -517,7 +571,12 @@ def test_a_block_is_a_run(ld_events: RecordingClient) -> None:
         asyncio.run(main())
         assert counts(s) == (2, 2, 1, 0)
         assert repr(task) == "<Run of k, over>"
-    assert [one.data for one in ld_events.of("k.duration")] == [{"reason": "empty"}, None, None, {"step": "async"}]
+    assert [one.data for one in ld_events.of("k.duration")] == [
+        {"reason": "empty"},
+        None,
+        None,
+        {"step": "async"},
+    ]
 
 
 def test_a_block_needs_a_key() -> None:
@@ -545,7 +604,8 @@ def test_one_scope_entered_by_many_tasks() -> None:
     assert scope._runs == {}
 
 
-# -- definition -----------------------------------------------------------------------------------------------
+# -- definition
+# -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -558,7 +618,9 @@ def test_one_scope_entered_by_many_tasks() -> None:
         ({"metrics": ("speed",)}, "'speed' is not one of"),
     ],
 )
-def test_bad_options_are_refused_where_they_are_written(options: dict[str, Any], message: str) -> None:
+def test_bad_options_are_refused_where_they_are_written(
+    options: dict[str, Any], message: str
+) -> None:
     """At definition, not in production."""
     with pytest.raises(DefinitionError, match=message):
         ld.track_task("k", **options)
@@ -582,7 +644,9 @@ def test_bad_keys_are_refused(key: str) -> None:
 
 
 def test_strict_raises_after_the_host_has_its_own() -> None:
-    """In strict tests a complaint is raised, but never in the place of the program's own exception."""
+    """In strict tests a complaint is raised, but never in the place of the program's own
+    exception.
+    """
 
     @ld.track_task("k", record={"cart.undeclared": lambda result: 1})
     def work(fail: bool) -> None:
@@ -597,7 +661,9 @@ def test_strict_raises_after_the_host_has_its_own() -> None:
 
 
 def test_a_failing_run_that_we_cannot_even_note(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the limit of a recursion nothing of ours may work: the program's own exception comes out all the same."""
+    """At the limit of a recursion nothing of ours may work: the program's own exception comes out
+    all the same.
+    """
 
     @ld.track_task("k")
     def work() -> None:
@@ -613,7 +679,9 @@ def test_a_failing_run_that_we_cannot_even_note(monkeypatch: pytest.MonkeyPatch)
 def test_failures_of_ours_never_reach_the_host(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Even when the session itself breaks: the result comes back, the exception comes out, and it is logged once."""
+    """Even when the session itself breaks: the result comes back, the exception comes out, and it
+    is logged once.
+    """
 
     def broken(self: Any, entry: Any) -> None:
         raise RuntimeError("broken inside")
@@ -631,4 +699,6 @@ def test_failures_of_ours_never_reach_the_host(
             with pytest.raises(KeyError, match="mine"):
                 work(True)
         monkeypatch.undo()
-    assert len([one for one in caplog.records if "internal failure in task" in one.getMessage()]) == 1
+    assert (
+        len([one for one in caplog.records if "internal failure in task" in one.getMessage()]) == 1
+    )

@@ -1,4 +1,6 @@
-"""The matrix of peers.md, section 1.1, row by row: what `track_task` says of each kind of callable."""
+"""The matrix of peers.md, section 1.1, row by row: what `track_task` says of each kind of
+callable.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,13 @@ import ldinstrument as ld
 from ldinstrument.callables import streams as following
 from ldinstrument.testing import RecordingClient
 
-SUCCESS, FAILURE, CANCELLED, ABANDONED, NOTHING = (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1), (0, 0, 0, 0)
+SUCCESS, FAILURE, CANCELLED, ABANDONED, NOTHING = (
+    (1, 0, 0, 0),
+    (0, 1, 0, 0),
+    (0, 0, 1, 0),
+    (0, 0, 0, 1),
+    (0, 0, 0, 0),
+)
 PAUSE = 0.03
 
 
@@ -32,10 +40,13 @@ def milliseconds(session: ld.Session, key: str = "k") -> float:
     return session.summary().tasks[key].duration_ms
 
 
-# -- sync ---------------------------------------------------------------------------------------------
+# -- sync
+# ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, {"data": lambda result: {"a": 1}}], ids=["plain", "options"])
+@pytest.mark.parametrize(
+    "options", [{}, {"data": lambda result: {"a": 1}}], ids=["plain", "options"]
+)
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
@@ -54,8 +65,12 @@ def milliseconds(session: ld.Session, key: str = "k") -> float:
     ],
     ids=repr,
 )
-def test_a_sync_call(error: BaseException | None, expected: tuple[int, ...], options: dict[str, Any]) -> None:
-    """Returned is a success, raised by its kind; the very exception comes out, and the next call is not affected."""
+def test_a_sync_call(
+    error: BaseException | None, expected: tuple[int, ...], options: dict[str, Any]
+) -> None:
+    """Returned is a success, raised by its kind; the very exception comes out, and the next call is
+    not affected.
+    """
 
     @ld.track_task("k", **options)
     def work(x: int) -> int:
@@ -76,7 +91,9 @@ def test_a_sync_call(error: BaseException | None, expected: tuple[int, ...], opt
         assert counts(s) == tuple(a + b for a, b in zip(expected, SUCCESS, strict=True))
 
 
-@pytest.mark.parametrize("options", [{}, {"data": lambda result: {"a": 1}}], ids=["plain", "options"])
+@pytest.mark.parametrize(
+    "options", [{}, {"data": lambda result: {"a": 1}}], ids=["plain", "options"]
+)
 def test_an_async_call_is_timed_to_its_end(options: dict[str, Any]) -> None:
     """30 ms of sleeping are 30 ms, not the time it takes to make a coroutine."""
 
@@ -124,9 +141,13 @@ async def _awaiting(thing: Awaitable[Any]) -> Any:
     return await thing
 
 
-@pytest.mark.parametrize("options", [{}, {"data": lambda result: {"a": 1}}], ids=["plain", "options"])
+@pytest.mark.parametrize(
+    "options", [{}, {"data": lambda result: {"a": 1}}], ids=["plain", "options"]
+)
 def test_cancelled_and_timed_out_coroutines(options: dict[str, Any]) -> None:
-    """A cancelled task, and one that `wait_for` gave up on, is cancelled: neither success nor failure."""
+    """A cancelled task, and one that `wait_for` gave up on, is cancelled: neither success nor
+    failure.
+    """
 
     @ld.track_task("k", **options)
     async def work() -> None:
@@ -183,7 +204,8 @@ def test_a_coroutine_never_awaited_is_nothing() -> None:
         assert counts(s) == NOTHING
 
 
-# -- generators ---------------------------------------------------------------------------------------
+# -- generators
+# ---------------------------------------------------------------------------------------
 
 
 def tracked(way: str, items: Callable[..., Any]) -> Callable[..., Any]:
@@ -260,7 +282,9 @@ def test_generators_end_as_they_end(way: str) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_send_and_throw_reach_the_body(way: str) -> None:
-    """The whole generator protocol, in both directions, with a real generator object of the right name."""
+    """The whole generator protocol, in both directions, with a real generator object of the right
+    name.
+    """
 
     def echo() -> Generator[Any, Any, list[Any]]:
         heard: list[Any] = []
@@ -290,7 +314,9 @@ def test_send_and_throw_reach_the_body(way: str) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_body_may_handle_its_closing(way: str) -> None:
-    """Cleaning up runs at the close; refusing to close is Python's own complaint; an error in it is a failure."""
+    """Cleaning up runs at the close; refusing to close is Python's own complaint; an error in it is
+    a failure.
+    """
     seen: list[str] = []
 
     def items(how: str) -> Generator[int, None, None]:
@@ -381,7 +407,8 @@ def test_a_context_variable_set_in_a_generator_reaches_its_consumer(way: str) ->
         VALUE.reset(token)
 
 
-# -- async generators -----------------------------------------------------------------------------------
+# -- async generators
+# -----------------------------------------------------------------------------------
 
 
 ASYNC_WAYS = ["function", "partial", "returned"]
@@ -449,7 +476,9 @@ def test_asend_and_athrow_reach_the_body(way: str) -> None:
 
 @pytest.mark.parametrize("way", ASYNC_WAYS)
 def test_an_async_generator_whose_consumer_is_cancelled(way: str) -> None:
-    """Cancelled while it waits inside, between two items, or dropped by a cancelled task: cancelled each time."""
+    """Cancelled while it waits inside, between two items, or dropped by a cancelled task: cancelled
+    each time.
+    """
 
     async def items(wait: float) -> AsyncGenerator[int, None]:
         yield 1
@@ -482,10 +511,14 @@ def test_an_async_generator_whose_consumer_is_cancelled(way: str) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="a task cannot be asked whether it is being cancelled")
+@pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="a task cannot be asked whether it is being cancelled"
+)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_generator_dropped_by_a_cancelled_task(way: str) -> None:
-    """An async consumer of a sync generator, cancelled between two items: cancelled; one that breaks: abandoned."""
+    """An async consumer of a sync generator, cancelled between two items: cancelled; one that
+    breaks: abandoned.
+    """
 
     def items() -> Generator[int, None, None]:
         yield 1
@@ -541,8 +574,12 @@ def test_breaking_out_without_aclose(way: str, caplog: pytest.LogCaptureFixture)
 
 
 @pytest.mark.parametrize("way", ASYNC_WAYS)
-def test_the_loop_shuts_down_around_an_open_async_generator(way: str, caplog: pytest.LogCaptureFixture) -> None:
-    """`asyncio.run` closes what is left open: ours and the one inside it are closed once, in order, silently."""
+def test_the_loop_shuts_down_around_an_open_async_generator(
+    way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`asyncio.run` closes what is left open: ours and the one inside it are closed once, in order,
+    silently.
+    """
     cleaned: list[str] = []
 
     async def items() -> AsyncGenerator[int, None]:
@@ -592,11 +629,14 @@ async def _step(step: Callable[[], Awaitable[Any]]) -> Any:
     return await step()
 
 
-# -- a plain function that returns something still running ------------------------------------------------
+# -- a plain function that returns something still running
+# ------------------------------------------------
 
 
 def test_a_plain_function_returning_a_coroutine() -> None:
-    """It lasts until the coroutine ends, fails when that fails, and is nothing when nobody awaits it."""
+    """It lasts until the coroutine ends, fails when that fails, and is nothing when nobody awaits
+    it.
+    """
 
     async def slow(fail: bool = False) -> str:
         await asyncio.sleep(PAUSE)
@@ -630,7 +670,9 @@ def test_a_plain_function_returning_a_coroutine() -> None:
 
 
 def test_a_plain_function_returning_a_future_or_a_task() -> None:
-    """The application's own object comes back, and asyncio's complaint about a lost exception stays."""
+    """The application's own object comes back, and asyncio's complaint about a lost exception
+    stays.
+    """
 
     @ld.track_task("k")
     def start(work: Callable[[], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any]:
@@ -645,7 +687,9 @@ def test_a_plain_function_returning_a_future_or_a_task() -> None:
 
     async def main() -> None:
         complaints: list[dict[str, Any]] = []
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+        asyncio.get_running_loop().set_exception_handler(
+            lambda loop, context: complaints.append(context)
+        )
         with ld.session("u") as s:
             task = start(fine)
             assert isinstance(task, asyncio.Task)
@@ -740,7 +784,9 @@ def test_a_generator_based_coroutine_stays_awaitable() -> None:
 
 
 class Foreign(Coroutine[Any, Any, str]):
-    """A coroutine that Python did not make, as Cython's and aiohttp's are: a task drives it without awaiting it."""
+    """A coroutine that Python did not make, as Cython's and aiohttp's are: a task drives it without
+    awaiting it.
+    """
 
     def __init__(self, inner: Coroutine[Any, Any, str]) -> None:
         self.inner = inner
@@ -759,7 +805,9 @@ class Foreign(Coroutine[Any, Any, str]):
 
 
 def test_a_coroutine_object_that_is_driven_and_not_awaited() -> None:
-    """`asyncio.run` and `create_task` use its `send`; awaiting it, cancelling and closing it count as ever."""
+    """`asyncio.run` and `create_task` use its `send`; awaiting it, cancelling and closing it count
+    as ever.
+    """
 
     async def work(fail: bool) -> str:
         await asyncio.sleep(0)
@@ -792,11 +840,15 @@ def test_a_coroutine_object_that_is_driven_and_not_awaited() -> None:
         begun.close()
         fresh.close()
         assert counts(s) == (3, 1, 1, 1)
-        assert {inspect.getcoroutinestate(one.inner) for one in (begun, fresh)} == {inspect.CORO_CLOSED}
+        assert {inspect.getcoroutinestate(one.inner) for one in (begun, fresh)} == {
+            inspect.CORO_CLOSED
+        }
 
 
 def test_a_coroutine_that_is_under_way_already() -> None:
-    """It is no fresh one, but a value in the hands of whoever drives it, and stays that very object."""
+    """It is no fresh one, but a value in the hands of whoever drives it, and stays that very
+    object.
+    """
 
     async def work() -> str:
         await asyncio.sleep(0)
@@ -818,7 +870,9 @@ def test_a_coroutine_that_is_under_way_already() -> None:
 
 
 def test_classes_made_at_run_time_do_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The types of results are remembered, for speed; not for ever, when a program makes new ones all the time."""
+    """The types of results are remembered, for speed; not for ever, when a program makes new ones
+    all the time.
+    """
     monkeypatch.setattr(following, "_KNOWN_CAP", 30)
     work = ld.track_task("k")(lambda result: result)
     known = following.plain_types
@@ -860,7 +914,8 @@ def test_an_awaitable_that_cannot_be_thrown_into(by: str, ld_events: RecordingCl
         assert sorted(reasons) == ["ended", "error"]
 
 
-# -- objects and partials ---------------------------------------------------------------------------------
+# -- objects and partials
+# ---------------------------------------------------------------------------------
 
 
 class Caller:
@@ -875,7 +930,9 @@ class GeneratorCaller:
 
 
 def test_an_object_with_an_async_call() -> None:
-    """Timed to the end of the await; its own attributes are there, and `__call__` is seen to be async."""
+    """Timed to the end of the await; its own attributes are there, and `__call__` is seen to be
+    async.
+    """
     caller = Caller()
     wrapped = ld.track_task("k")(caller)
 
@@ -937,11 +994,14 @@ def test_lambdas_need_a_key() -> None:
             ld.track_task(nameless)  # type: ignore[arg-type]
 
 
-# -- what comes out to be measured -------------------------------------------------------------------------
+# -- what comes out to be measured
+# -------------------------------------------------------------------------
 
 
 def test_the_events_of_a_run(ld_events: RecordingClient) -> None:
-    """One success rate of 1 or 0 and one duration in milliseconds per finished run; nothing for the others."""
+    """One success rate of 1 or 0 and one duration in milliseconds per finished run; nothing for the
+    others.
+    """
 
     @ld.track_interaction("k")
     def work(error: BaseException | None) -> None:

@@ -1,4 +1,6 @@
-"""Which outcome each ending has: timeouts, groups, cancellation in odd places, and nothing left behind."""
+"""Which outcome each ending has: timeouts, groups, cancellation in odd places, and nothing left
+behind.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ def counts(session: ld.Session, key: str = "k") -> tuple[int, ...]:
     return tuple(int(number) for number in tuple(tasks[key])[:4]) if key in tasks else (0, 0, 0, 0)
 
 
-# -- the function ---------------------------------------------------------------------------------------
+# -- the function
+# ---------------------------------------------------------------------------------------
 
 
 class CancelledError(Exception):
@@ -48,7 +51,9 @@ class CancelledError(Exception):
     ids=repr,
 )
 def test_the_table(error: BaseException, outcome: Outcome) -> None:
-    """DESIGN's table, by the kind of exception; a library's cancellation is told from a namesake."""
+    """DESIGN's table, by the kind of exception; a library's cancellation is told from a
+    namesake.
+    """
     assert outcome_of(error) is outcome
 
 
@@ -97,12 +102,17 @@ def test_an_exception_with_members_of_its_own_is_no_group() -> None:
     assert outcome_of(RetryError()) is Outcome.FAILURE
 
 
-# -- asyncio ----------------------------------------------------------------------------------------------
+# -- asyncio
+# ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.timeout and TaskGroup are new in 3.11")
+@pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="asyncio.timeout and TaskGroup are new in 3.11"
+)
 def test_timeouts_and_task_groups() -> None:
-    """Timed out from outside: cancelled; a timeout of its own: failed; siblings of a failure: cancelled."""
+    """Timed out from outside: cancelled; a timeout of its own: failed; siblings of a failure:
+    cancelled.
+    """
 
     @ld.track_task("inner")
     async def inner(wait: float) -> None:
@@ -138,7 +148,9 @@ def test_timeouts_and_task_groups() -> None:
 
 
 def test_cancellation_met_on_the_way() -> None:
-    """Swallowed it is a success, replaced it is a failure, during `finally` it is a cancellation."""
+    """Swallowed it is a success, replaced it is a failure, during `finally` it is a
+    cancellation.
+    """
 
     @ld.track_task("swallows")
     async def swallows() -> str:
@@ -200,12 +212,17 @@ def test_a_coroutine_dropped_while_it_waits_is_abandoned() -> None:
         assert counts(s) == (0, 0, 0, 1)
 
 
-# -- nothing is poisoned -------------------------------------------------------------------------------------
+# -- nothing is poisoned
+# -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError()])
+@pytest.mark.parametrize(
+    "error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError()]
+)
 def test_an_exit_leaves_no_trace_behind(error: BaseException, ld_events: RecordingClient) -> None:
-    """After an exception that most code does not catch, the next call and the next session are as ever."""
+    """After an exception that most code does not catch, the next call and the next session are as
+    ever.
+    """
 
     @ld.track_task("first")
     def first() -> None:
@@ -226,12 +243,15 @@ def test_an_exit_leaves_no_trace_behind(error: BaseException, ld_events: Recordi
         assert second() == 2
     assert {event.context.key for event in ld_events.of("second.duration")} == {"u-2"}
     reasons = {SystemExit: "error", GeneratorExit: "ended"}  # whoever closes has had enough
-    assert ld_events.only("visit.interactions").data["endReason"] == reasons.get(type(error), "abandoned")
+    assert ld_events.only("visit.interactions").data["endReason"] == reasons.get(
+        type(error), "abandoned"
+    )
     assert ld_events.only("visit.interactions").context.key == "u-1"
     assert ld.current_session() is None
 
 
-# -- the session as a decorator ----------------------------------------------------------------------------------
+# -- the session as a decorator
+# ----------------------------------------------------------------------------------
 
 
 def test_a_session_around_every_kind(ld_events: RecordingClient) -> None:

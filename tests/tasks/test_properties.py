@@ -1,4 +1,6 @@
-"""Random programs: decorated code behaves as bare code does, and what is counted is what a simple model counts."""
+"""Random programs: decorated code behaves as bare code does, and what is counted is what a simple
+model counts.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from ldinstrument.sessions.session import current_session, entered, open_session
 from ldinstrument.testing import RecordingClient
 
 QUICK = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 pytestmark = pytest.mark.filterwarnings("ignore:.*use this key, so their runs are one metric")
 
@@ -30,9 +34,12 @@ class Boom(Exception):
     pass
 
 
-# -- a body is a list of instructions, a consumer another one ----------------------------------------------
+# -- a body is a list of instructions, a consumer another one
+# ----------------------------------------------
 
-_raising = st.sampled_from([Boom, asyncio.CancelledError, KeyboardInterrupt, StopIteration, ValueError])
+_raising = st.sampled_from(
+    [Boom, asyncio.CancelledError, KeyboardInterrupt, StopIteration, ValueError]
+)
 BODIES = st.lists(
     st.one_of(
         st.tuples(st.just("yield"), st.integers(0, 9)),
@@ -48,7 +55,10 @@ SCRIPTS = st.lists(
     st.one_of(
         st.tuples(st.just("next"), st.none()),
         st.tuples(st.just("send"), st.one_of(st.none(), st.integers(0, 9))),
-        st.tuples(st.just("throw"), st.sampled_from([Boom, asyncio.CancelledError, ValueError, KeyboardInterrupt])),
+        st.tuples(
+            st.just("throw"),
+            st.sampled_from([Boom, asyncio.CancelledError, ValueError, KeyboardInterrupt]),
+        ),
         st.tuples(st.just("close"), st.none()),
         st.tuples(st.just("drop"), st.none()),
     ),
@@ -142,7 +152,10 @@ def driven(make: Callable[..., Any], program: Any, script: Any) -> tuple[list[An
         seen = observed(STEPS[what], generator, value)
         trace.append((what, seen, list(heard), SEEN.get(), generator.__name__))
         if seen[0] == "raised" and "ignored GeneratorExit" in seen[2]:
-            return [*trace[:-1], seen], "refused"  # a bare one could be resumed even now; nobody does
+            return [
+                *trace[:-1],
+                seen,
+            ], "refused"  # a bare one could be resumed even now; nobody does
         end = ended(what, seen, end)
     generator = None
     if end == "running":
@@ -194,11 +207,18 @@ def ways(make: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
 
 
 def _model_applies(way: str, end: str) -> bool:
-    return way in ("function", "stepping", "returned") and end in ("success", "failure", "cancelled", "abandoned")
+    return way in ("function", "stepping", "returned") and end in (
+        "success",
+        "failure",
+        "cancelled",
+        "abandoned",
+    )
 
 
 def _stubborn_close(program: Any, script: Any) -> bool:
-    """Refusing to be closed raises in `close()`, and is an unraisable complaint when dropped: Python's own, twice."""
+    """Refusing to be closed raises in `close()`, and is an unraisable complaint when dropped:
+    Python's own, twice.
+    """
     return any(what == "stubborn" for what, _ in program)
 
 
@@ -206,7 +226,9 @@ def _stubborn_close(program: Any, script: Any) -> bool:
 @given(BODIES, SCRIPTS)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_generator_behaves_as_without_us(program: Any, script: Any) -> None:
-    """Items, values sent, exceptions with context and cause, return value, context variables: all the same."""
+    """Items, values sent, exceptions with context and cause, return value, context variables: all
+    the same.
+    """
     testing.reset()
     for way, make in ways(_local_body()).items():
         bare, expected = contextvars.copy_context().run(driven, body, program, script)
@@ -224,10 +246,14 @@ def _local_body() -> Callable[..., Any]:
     """A copy of `body` that is found under no global name: as at the moment of `@decorator`."""
     import types
 
-    return types.FunctionType(body.__code__, body.__globals__, body.__name__, body.__defaults__, body.__closure__)
+    return types.FunctionType(
+        body.__code__, body.__globals__, body.__name__, body.__defaults__, body.__closure__
+    )
 
 
-async def adriven(make: Callable[..., Any], program: Any, script: Any, tasks: bool) -> tuple[list[Any], str]:
+async def adriven(
+    make: Callable[..., Any], program: Any, script: Any, tasks: bool
+) -> tuple[list[Any], str]:
     """The same for an async generator; with *tasks*, each step is in a task of its own."""
     heard: list[Any] = []
     trace: list[Any] = []
@@ -257,7 +283,9 @@ async def aobserved(step: Callable[..., Any], *args: Any) -> Any:
         return ("raised", type(error), str(error), type(error.__context__), type(error.__cause__))
 
 
-APROGRAMS = BODIES.map(lambda program: [one for one in program if one[1] not in (KeyboardInterrupt, StopIteration)])
+APROGRAMS = BODIES.map(
+    lambda program: [one for one in program if one[1] not in (KeyboardInterrupt, StopIteration)]
+)
 ASCRIPTS = SCRIPTS.map(lambda script: [one for one in script if one[1] is not KeyboardInterrupt])
 
 
@@ -266,7 +294,9 @@ ASCRIPTS = SCRIPTS.map(lambda script: [one for one in script if one[1] is not Ke
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_async_generator_behaves_as_without_us(program: Any, script: Any, tasks: bool) -> None:
     """The same for async generators, in one task and with each step in another."""
-    program = [one for one in program if one[0] != "stubborn"]  # a loop logs those it closes, ours and theirs alike
+    program = [
+        one for one in program if one[0] != "stubborn"
+    ]  # a loop logs those it closes, ours and theirs alike
     testing.reset()
 
     async def agen(program: Any, heard: Any) -> AsyncGenerator[Any, Any]:
@@ -283,11 +313,14 @@ def test_an_async_generator_behaves_as_without_us(program: Any, script: Any, tas
             assert current_session() is s
 
 
-# -- many runs at once ---------------------------------------------------------------------------------------
+# -- many runs at once
+# ---------------------------------------------------------------------------------------
 
 
 class Interleavings(RuleBasedStateMachine):
-    """Sessions, generators, coroutines and threads in any order, against a model of four counters per session."""
+    """Sessions, generators, coroutines and threads in any order, against a model of four counters
+    per session.
+    """
 
     @initialize()
     def begin(self) -> None:
@@ -298,7 +331,9 @@ class Interleavings(RuleBasedStateMachine):
         self.model: dict[int, Counter[str]] = {}
         self.strays = 0
         self.late = 0
-        self.running: list[tuple[Any, int | None]] = []  # (generator or coroutine, index of its session)
+        self.running: list[
+            tuple[Any, int | None]
+        ] = []  # (generator or coroutine, index of its session)
 
         @ld.track_interaction("call")
         def call(error: type[BaseException] | None) -> int:
@@ -325,7 +360,8 @@ class Interleavings(RuleBasedStateMachine):
 
         self.call, self.makers = call, [items, timed, waits, later]
 
-    # -- the model -------------------------------------------------------------------------------------
+    # -- the model
+    # -------------------------------------------------------------------------------------
     def count(self, session: int | None, outcome: str) -> None:
         if session is None:
             self.strays += 1
@@ -340,7 +376,8 @@ class Interleavings(RuleBasedStateMachine):
         chosen = data.draw(st.sampled_from([None, *still_open]))
         return chosen, None if chosen is None else self.sessions[chosen]
 
-    # -- what may happen ---------------------------------------------------------------------------------
+    # -- what may happen
+    # ---------------------------------------------------------------------------------
     @precondition(lambda self: len(self.sessions) < 4)
     @rule()
     def open(self) -> None:
@@ -353,7 +390,10 @@ class Interleavings(RuleBasedStateMachine):
         if chosen is not None:
             chosen.end()
 
-    @rule(data=st.data(), error=st.sampled_from([None, Boom, KeyboardInterrupt, asyncio.CancelledError, SystemExit]))
+    @rule(
+        data=st.data(),
+        error=st.sampled_from([None, Boom, KeyboardInterrupt, asyncio.CancelledError, SystemExit]),
+    )
     def run_one(self, data: st.DataObject, error: type[BaseException] | None) -> None:
         index, chosen = self.inside(data)
         with entered(chosen):
@@ -374,7 +414,9 @@ class Interleavings(RuleBasedStateMachine):
     @precondition(lambda self: bool(self.running))
     @rule(data=st.data(), where=st.sampled_from(["here", "thread", "context", "other session"]))
     def step(self, data: st.DataObject, where: str) -> None:
-        made, index = self.running[data.draw(st.integers(0, len(self.running) - 1))]  # an index: a draw is kept alive
+        made, index = self.running[
+            data.draw(st.integers(0, len(self.running) - 1))
+        ]  # an index: a draw is kept alive
         if where == "thread":
             seen: list[Any] = []
             thread = threading.Thread(target=lambda: seen.append(observed(made.send, None)))
@@ -392,11 +434,16 @@ class Interleavings(RuleBasedStateMachine):
     @precondition(lambda self: bool(self.running))
     @rule(data=st.data(), how=st.sampled_from(["throw", "cancel", "close", "drop"]))
     def stop(self, data: st.DataObject, how: str) -> None:
-        made, index = self.running[data.draw(st.integers(0, len(self.running) - 1))]  # an index: a draw is kept alive
+        made, index = self.running[
+            data.draw(st.integers(0, len(self.running) - 1))
+        ]  # an index: a draw is kept alive
         if how == "throw":
             assert observed(made.throw, Boom())[:2] == ("raised", Boom)
         elif how == "cancel":
-            assert observed(made.throw, asyncio.CancelledError())[:2] == ("raised", asyncio.CancelledError)
+            assert observed(made.throw, asyncio.CancelledError())[:2] == (
+                "raised",
+                asyncio.CancelledError,
+            )
         elif how == "close":
             made.close()
         self.over(made, index, {"throw": "failure", "cancel": "cancelled"}.get(how, "abandoned"))
@@ -407,7 +454,8 @@ class Interleavings(RuleBasedStateMachine):
         self.running = [one for one in self.running if one[0] is not made]
         self.count(index, outcome)
 
-    # -- what must hold ----------------------------------------------------------------------------------
+    # -- what must hold
+    # ----------------------------------------------------------------------------------
     @invariant()
     def nobody_leaks(self) -> None:
         assert current_session() is None
@@ -440,7 +488,11 @@ class Interleavings(RuleBasedStateMachine):
             session.end()
         self.totals_are_the_models()
         finished = sum(counts["success"] + counts["failure"] for counts in self.model.values())
-        rates = [event for event in self.client if event.key.endswith(".success_rate") and event.key[:7] != "session"]
+        rates = [
+            event
+            for event in self.client
+            if event.key.endswith(".success_rate") and event.key[:7] != "session"
+        ]
         assert len(rates) == finished
         testing.reset()
 
@@ -457,5 +509,8 @@ async def bare_waits(count: int) -> None:
 
 TestInterleavings = Interleavings.TestCase
 TestInterleavings.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=60,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )

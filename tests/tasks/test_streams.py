@@ -1,4 +1,6 @@
-"""Responses whose body streams: the task lasts until the body ends, in the frameworks' own hands."""
+"""Responses whose body streams: the task lasts until the body ends, in the frameworks' own
+hands.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ def counts(session: ld.Session, key: str = "k") -> tuple[int, ...]:
     return tuple(int(number) for number in tuple(tasks[key])[:4]) if key in tasks else (0, 0, 0, 0)
 
 
-# -- Starlette and FastAPI ------------------------------------------------------------------------------
+# -- Starlette and FastAPI
+# ------------------------------------------------------------------------------
 
 
 def _starlette_client(endpoint: Callable[..., Any]) -> Any:
@@ -123,7 +126,9 @@ def test_a_response_of_another_library_with_a_body_iterator() -> None:
 
 
 def test_an_iterator_of_another_library_is_closed_early() -> None:
-    """A body that is no generator of Python's has an `aclose` of its own: the client that left sets it free."""
+    """A body that is no generator of Python's has an `aclose` of its own: the client that left sets
+    it free.
+    """
     responses = pytest.importorskip("starlette.responses")
 
     class Rows:
@@ -155,7 +160,9 @@ def test_an_iterator_of_another_library_is_closed_early() -> None:
 
 
 def test_a_starlette_endpoint_object_stays_async() -> None:
-    """Starlette asks `__call__` whether it is a coroutine function; a decorated object must say so."""
+    """Starlette asks `__call__` whether it is a coroutine function; a decorated object must say
+    so.
+    """
     responses = pytest.importorskip("starlette.responses")
 
     class Endpoint:
@@ -177,7 +184,9 @@ def test_a_starlette_endpoint_object_stays_async() -> None:
 
 
 def test_fastapi_reads_annotations_through_the_decorator() -> None:
-    """With `from __future__ import annotations` they are text, looked up in the globals of the decorated function."""
+    """With `from __future__ import annotations` they are text, looked up in the globals of the
+    decorated function.
+    """
     fastapi = pytest.importorskip("fastapi")
     pytest.importorskip("httpx")
     from fastapi.testclient import TestClient
@@ -195,7 +204,8 @@ def test_fastapi_reads_annotations_through_the_decorator() -> None:
     assert ld.stats().without_session == {"k": 1}
 
 
-# -- Flask ----------------------------------------------------------------------------------------------
+# -- Flask
+# ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(name="flask_app")
@@ -206,7 +216,9 @@ def _flask_app() -> Any:
 
 @pytest.mark.parametrize("wrapped", ["response", "generator", "tuple", "response tuple"])
 def test_a_flask_streaming_body(flask_app: Any, wrapped: str) -> None:
-    """A `Response` around a generator, or the bare generator: to the last chunk, and abandoned when the client goes."""
+    """A `Response` around a generator, or the bare generator: to the last chunk, and abandoned when
+    the client goes.
+    """
     import flask
 
     def chunks() -> Iterator[str]:
@@ -217,7 +229,11 @@ def test_a_flask_streaming_body(flask_app: Any, wrapped: str) -> None:
     @flask_app.get("/")
     @ld.track_task("k")
     def view() -> Any:
-        body = flask.Response(flask.stream_with_context(chunks())) if "response" in wrapped else chunks()
+        body = (
+            flask.Response(flask.stream_with_context(chunks()))
+            if "response" in wrapped
+            else chunks()
+        )
         return (body, 200, {"X-Kind": wrapped}) if "tuple" in wrapped else body
 
     with ld.session("u") as s:
@@ -252,7 +268,9 @@ def test_other_tuples_are_values(flask_app: Any) -> None:
 
 
 def test_other_flask_responses_end_at_once(flask_app: Any, tmp_path: Path) -> None:
-    """A ready response is a plain value; a file goes out as the server likes, and has ended, too."""
+    """A ready response is a plain value; a file goes out as the server likes, and has ended,
+    too.
+    """
     import flask
 
     target = tmp_path / "file.txt"
@@ -290,7 +308,8 @@ def test_a_body_nobody_reads_is_nothing(flask_app: Any) -> None:
         assert counts(s) == (0, 0, 0, 0)
 
 
-# -- Django -----------------------------------------------------------------------------------------------
+# -- Django
+# -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(name="django")
@@ -360,7 +379,8 @@ def test_a_django_streaming_response(django: Any) -> None:
         assert counts(s, "other") == (2, 0, 0, 0)
 
 
-# -- a session around the stream -----------------------------------------------------------------------------
+# -- a session around the stream
+# -----------------------------------------------------------------------------
 
 
 def test_a_session_lasts_as_long_as_its_stream(ld_events: Any, flask_app: Any) -> None:

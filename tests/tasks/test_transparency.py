@@ -36,10 +36,20 @@ def counts(session: ld.Session, key: str = "k") -> tuple[int, ...]:
     return tuple(int(number) for number in tuple(tasks[key])[:4]) if key in tasks else (0, 0, 0, 0)
 
 
-# -- inspect ------------------------------------------------------------------------------------------
+# -- inspect
+# ------------------------------------------------------------------------------------------
 
 
-def sync(a: int, b: str = "x", /, c: float = 1.0, *args: int, d: bool, e: list[int] | None = None, **rest: Any) -> str:
+def sync(
+    a: int,
+    b: str = "x",
+    /,
+    c: float = 1.0,
+    *args: int,
+    d: bool,
+    e: list[int] | None = None,
+    **rest: Any,
+) -> str:
     """Say."""
     return f"{a}{b}{c}{args}{d}{e}{rest}"
 
@@ -60,7 +70,9 @@ async def agen(a: int) -> AsyncGenerator[int, None]:
 @pytest.mark.parametrize("fn", [sync, coro, gen, agen], ids=lambda fn: fn.__name__)
 @pytest.mark.parametrize("at_sign", [True, False])
 def test_inspect_gives_the_same_answers(decorate: Any, fn: Any, at_sign: bool) -> None:
-    """Kind, signature, names, doc, annotations and the code's parameters, as a closure and as a proxy."""
+    """Kind, signature, names, doc, annotations and the code's parameters, as a closure and as a
+    proxy.
+    """
     original = _local(fn) if at_sign else fn
     wrapped = decorate(original)
     for ask in (
@@ -88,7 +100,9 @@ def _local(fn: Any) -> Any:
     """A copy that pickle does not find in the module, as at the moment of `@decorator`."""
     import types
 
-    made = types.FunctionType(fn.__code__, fn.__globals__, fn.__name__, fn.__defaults__, fn.__closure__)
+    made = types.FunctionType(
+        fn.__code__, fn.__globals__, fn.__name__, fn.__defaults__, fn.__closure__
+    )
     made.__kwdefaults__ = fn.__kwdefaults__
     made.__annotations__ = fn.__annotations__
     made.__doc__ = fn.__doc__
@@ -111,7 +125,9 @@ def test_every_parameter_arrives(decorate: Any) -> None:
 @BOTH
 @pytest.mark.parametrize("fn", [sync, coro, gen, agen], ids=lambda fn: fn.__name__)
 def test_a_wrong_call_fails_where_it_is_made(decorate: Any, fn: Any) -> None:
-    """At the call, with Python's own message, for every kind; nothing has run, so nothing is recorded."""
+    """At the call, with Python's own message, for every kind; nothing has run, so nothing is
+    recorded.
+    """
     local = _local(fn)
     with pytest.raises(TypeError) as plain:
         local(1, 2, 3, 4, x=5, unknown=6) if fn is not sync else local()
@@ -156,7 +172,8 @@ def test_names_of_the_application_are_not_ours() -> None:
         assert counts(s) == (1, 0, 0, 0)
 
 
-# -- errors -------------------------------------------------------------------------------------------
+# -- errors
+# -------------------------------------------------------------------------------------------
 
 
 def _frames(error: BaseException) -> list[str]:
@@ -164,7 +181,9 @@ def _frames(error: BaseException) -> list[str]:
 
 
 def _ours(error: BaseException) -> int:
-    return sum("ldinstrument" in frame.filename for frame in traceback.extract_tb(error.__traceback__))
+    return sum(
+        "ldinstrument" in frame.filename for frame in traceback.extract_tb(error.__traceback__)
+    )
 
 
 class Failing:
@@ -227,11 +246,25 @@ async def _consuming(made: Any) -> None:
         lambda d: d(functools.partial(agfail)),
         lambda d: d(Failing()),
     ],
-    ids=["sync", "proxy", "coro", "gen", "agen", "partial", "partial coro", "partial gen", "partial agen", "object"],
+    ids=[
+        "sync",
+        "proxy",
+        "coro",
+        "gen",
+        "agen",
+        "partial",
+        "partial coro",
+        "partial gen",
+        "partial agen",
+        "object",
+    ],
 )
 def test_an_exception_comes_out_as_it_went_in(decorate: Any, make: Any, inside: bool) -> None:
     """The same object, cause and context, with one more frame at most in its traceback."""
-    with ld.session("u") if inside else contextlib.nullcontext(), pytest.raises(ValueError, match="second") as caught:
+    with (
+        ld.session("u") if inside else contextlib.nullcontext(),
+        pytest.raises(ValueError, match="second") as caught,
+    ):
         _run(make(decorate)())
     error = caught.value
     assert isinstance(error.__cause__, KeyError)
@@ -279,7 +312,11 @@ def test_a_traceback_shows_our_line() -> None:
     wrapped = ld.track_task("k")(_local(fail))
     with pytest.raises(ValueError, match="second") as caught:
         wrapped()
-    ours = next(one for one in traceback.extract_tb(caught.value.__traceback__) if "ldinstrument" in one.filename)
+    ours = next(
+        one
+        for one in traceback.extract_tb(caught.value.__traceback__)
+        if "ldinstrument" in one.filename
+    )
     assert ours.line == "_result = _fn()"
 
 
@@ -343,12 +380,15 @@ def test_our_garbage_holds_nothing_alive() -> None:
         gc.enable()
 
 
-# -- descriptors --------------------------------------------------------------------------------------
+# -- descriptors
+# --------------------------------------------------------------------------------------
 
 
 @BOTH
 def test_methods_of_every_kind(decorate: Any) -> None:
-    """Above and below `classmethod`, `staticmethod`, `property`, `cached_property` and `abstractmethod`."""
+    """Above and below `classmethod`, `staticmethod`, `property`, `cached_property` and
+    `abstractmethod`.
+    """
 
     class Base(abc.ABC):
         @abc.abstractmethod
@@ -436,11 +476,28 @@ def test_methods_of_every_kind(decorate: Any) -> None:
 
     thing = Thing(3)
     with ld.session("u"):
-        assert (thing.method(), thing.method(2), Thing.method(thing, 4), Sub(1).method()) == (4, 5, 7, 20)
+        assert (thing.method(), thing.method(2), Thing.method(thing, 4), Sub(1).method()) == (
+            4,
+            5,
+            7,
+            20,
+        )
         assert Thing.class_above(1).x == Thing.class_below(1).x == thing.class_above(1).x == 1
         assert type(Sub.class_above(1)) is type(Sub.class_below(1)) is Sub
-        assert Thing.static_above(1) == thing.static_below(1) == thing.static_above(1) == Thing.static_below(1) == 1
-        assert thing.property_above == thing.property_below == thing.cached_above == thing.cached_below == 3
+        assert (
+            Thing.static_above(1)
+            == thing.static_below(1)
+            == thing.static_above(1)
+            == Thing.static_below(1)
+            == 1
+        )
+        assert (
+            thing.property_above
+            == thing.property_below
+            == thing.cached_above
+            == thing.cached_below
+            == 3
+        )
         thing.property_above = 8
         assert (thing.property_above, thing.cached_above) == (8, 3)
         assert thing.partial() == 13
@@ -486,7 +543,14 @@ def test_bare_decorators_take_their_key_from_the_function_inside() -> None:
 
     thing = Thing()
     with ld.session("u") as s:
-        assert [thing.made(), thing.fixed(), thing.shown, thing.kept, thing.kept, thing.method()] == [1] * 6
+        assert [
+            thing.made(),
+            thing.fixed(),
+            thing.shown,
+            thing.kept,
+            thing.kept,
+            thing.method(),
+        ] == [1] * 6
         assert {key: counts(s, key)[0] for key in s.summary().tasks} == {
             "task.made": 1, "task.fixed": 1, "task.shown": 1, "task.kept": 1, "task.method": 1,
         }  # fmt: skip
@@ -499,7 +563,9 @@ def test_classes_are_refused(decorate: Any) -> None:
     class Thing:
         pass
 
-    with pytest.raises(DefinitionError, match=r"Thing is a class; .*pickling.*decorate __init__ or the methods"):
+    with pytest.raises(
+        DefinitionError, match=r"Thing is a class; .*pickling.*decorate __init__ or the methods"
+    ):
         decorate(Thing)
 
 
@@ -518,11 +584,14 @@ def test_what_is_no_callable_is_refused(decorate: Any) -> None:
         decorate(property(None))
 
 
-# -- other decorators -----------------------------------------------------------------------------------
+# -- other decorators
+# -----------------------------------------------------------------------------------
 
 
 def test_lru_cache_above_and_below() -> None:
-    """Above, hits do not run the function; below, every call is a run, and the cache's own methods are there."""
+    """Above, hits do not run the function; below, every call is a run, and the cache's own methods
+    are there.
+    """
 
     @functools.lru_cache
     @ld.track_task("inner")
@@ -561,7 +630,9 @@ def test_a_cached_method() -> None:
 
 
 def test_a_class_that_is_there_already() -> None:
-    """What is decorated after its class was made, as monkey-patching tools do, knows its name all the same."""
+    """What is decorated after its class was made, as monkey-patching tools do, knows its name all
+    the same.
+    """
 
     class Report:
         @functools.cached_property
@@ -581,11 +652,16 @@ def test_a_class_that_is_there_already() -> None:
         assert [report.total, report.total, report.name] == [3, 3, "r"]
         assert counts(s) == counts(s, "other") == (1, 0, 0, 0)
     assert vars(report) == {"total": 3}
-    assert [vars(Report)["total"].__doc__, vars(Report)["name"].__doc__] == ["All of it.", "Its name."]
+    assert [vars(Report)["total"].__doc__, vars(Report)["name"].__doc__] == [
+        "All of it.",
+        "Its name.",
+    ]
 
 
 class Stored:
-    """A data descriptor, as those of ORMs: it is told its name, and takes part in assignment and deletion."""
+    """A data descriptor, as those of ORMs: it is told its name, and takes part in assignment and
+    deletion.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -652,7 +728,9 @@ def test_builtin_and_foreign_descriptors() -> None:
 
 
 def test_context_managers_above_and_below() -> None:
-    """The task of a context manager is its `with` block: timed to its end, failed by its exception."""
+    """The task of a context manager is its `with` block: timed to its end, failed by its
+    exception.
+    """
 
     @contextlib.contextmanager
     @ld.track_task("below")
@@ -730,7 +808,11 @@ def test_singledispatch_above_and_below() -> None:
     with ld.session("u") as s:
         assert (show(1), show("x"), render(1), render("x")) == ("int", "object", "int", "object")
         assert (Thing().take(1), Thing().take("x")) == ("int", "object")
-        assert {key: counts(s, key)[0] for key in s.summary().tasks} == {"outer": 2, "inner": 1, "method": 2}
+        assert {key: counts(s, key)[0] for key in s.summary().tasks} == {
+            "outer": 2,
+            "inner": 1,
+            "method": 2,
+        }
 
 
 def test_other_wrappers_above_and_below() -> None:
@@ -759,7 +841,8 @@ def test_other_wrappers_above_and_below() -> None:
     assert inspect.signature(low) == inspect.signature(high)
 
 
-# -- warnings with the caller's line ----------------------------------------------------------------------
+# -- warnings with the caller's line
+# ----------------------------------------------------------------------
 
 
 def _only(caught: list[warnings.WarningMessage]) -> warnings.WarningMessage:
@@ -804,7 +887,9 @@ def test_two_functions_with_one_key() -> None:
 
 
 def test_two_lambdas_with_one_key() -> None:
-    """They have one name, so it is their lines that tell them apart; one lambda decorated again and again is one."""
+    """They have one name, so it is their lines that tell them apart; one lambda decorated again and
+    again is one.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         same = [ld.track_task("k")(lambda: 1) for _ in range(3)]
@@ -917,7 +1002,8 @@ def test_mocks_can_be_decorated() -> None:
     mock.assert_called_once_with(1)
 
 
-# -- pickle and copy ----------------------------------------------------------------------------------------
+# -- pickle and copy
+# ----------------------------------------------------------------------------------------
 
 
 @ld.track_task("module.function")
@@ -976,14 +1062,28 @@ instance = ld.track_task("module.instance")(Scaled(3))
         (Scaled(4).cached, (2,), 2),
         (ld.track_task("module.bound")(Scaled(4).method), (2,), 8),
     ],
-    ids=["function", "lru", "renamed", "session", "partial", "object", "method", "lru method", "bound"],
+    ids=[
+        "function",
+        "lru",
+        "renamed",
+        "session",
+        "partial",
+        "object",
+        "method",
+        "lru method",
+        "bound",
+    ],
 )
 @pytest.mark.parametrize("protocol", [2, pickle.HIGHEST_PROTOCOL])
 def test_pickled_and_copied(thing: Any, args: tuple[Any, ...], result: int, protocol: int) -> None:
     """Pickled, copied and deep-copied things do and count what the original does."""
     if protocol == 2 and "." in getattr(thing, "__qualname__", "") and not inspect.ismethod(thing):
         pytest.skip("protocol 2 does not find a method of a class by its name")
-    for made in (pickle.loads(pickle.dumps(thing, protocol)), copy.copy(thing), copy.deepcopy(thing)):
+    for made in (
+        pickle.loads(pickle.dumps(thing, protocol)),
+        copy.copy(thing),
+        copy.deepcopy(thing),
+    ):
         with ld.session("u", name="outer") as s:
             assert made(*args) == result
             if thing is not renamed_session:
@@ -992,7 +1092,9 @@ def test_pickled_and_copied(thing: Any, args: tuple[Any, ...], result: int, prot
 
 
 def test_by_reference_where_the_original_is() -> None:
-    """A function in a module is pickled by name, so the other side gets its own; a deep copy is the very same."""
+    """A function in a module is pickled by name, so the other side gets its own; a deep copy is the
+    very same.
+    """
     assert pickle.loads(pickle.dumps(module_function)) is module_function
     assert pickle.loads(pickle.dumps(cached_function)) is cached_function
     assert copy.deepcopy(module_function) is module_function
@@ -1002,7 +1104,11 @@ def test_by_reference_where_the_original_is() -> None:
 
 def test_options_are_pickled_with_the_function() -> None:
     """Extractors and expected exceptions that pickle finds by name travel along."""
-    made = pickle.loads(pickle.dumps(ld.track_task("k", success=bool, expected=KeyError)(functools.partial(int, "0"))))
+    made = pickle.loads(
+        pickle.dumps(
+            ld.track_task("k", success=bool, expected=KeyError)(functools.partial(int, "0"))
+        )
+    )
     with ld.session("u") as s:
         assert made() == 0
         assert counts(s) == (0, 1, 0, 0)
@@ -1025,7 +1131,9 @@ def test_process_pool() -> None:
 
 @pytest.mark.filterwarnings("ignore:functools.partial will be a method descriptor:FutureWarning")
 def test_proxies_are_what_they_stand_for() -> None:
-    """Class, attributes, equality, module and doc are those of the original; a proxy of a partial is no descriptor."""
+    """Class, attributes, equality, module and doc are those of the original; a proxy of a partial
+    is no descriptor.
+    """
     assert isinstance(instance, Scaled)
     assert instance.factor == 3
     assert instance.__doc__ == Scaled.__doc__

@@ -1,4 +1,6 @@
-"""What type checkers say: the right calls of `tests/typing_cases` pass, each wrong one is an error in its line."""
+"""What type checkers say: the right calls of `tests/typing_cases` pass, each wrong one is an error
+in its line.
+"""
 
 from __future__ import annotations
 
@@ -75,22 +77,35 @@ async def calls() -> None:
     bare(1, b="right")
     await called_async(1)
 """
-EXPECTED = {number for number, line in enumerate(WRONG.splitlines(), start=1) if line.endswith("# wrong")}
+EXPECTED = {
+    number for number, line in enumerate(WRONG.splitlines(), start=1) if line.endswith("# wrong")
+}
 
 
 def _tool(name: str) -> str:
-    found = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    found = shutil.which(
+        name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    )
     if found is None:
         pytest.skip(f"{name} is not installed (make check installs it)")
     return found
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=110, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, timeout=110, check=False
+    )
 
 
 def _mypy(*files: str) -> subprocess.CompletedProcess[str]:
-    return _run(_tool("mypy"), "--strict", "--no-error-summary", "--config-file", str(ROOT / "pyproject.toml"), *files)
+    return _run(
+        _tool("mypy"),
+        "--strict",
+        "--no-error-summary",
+        "--config-file",
+        str(ROOT / "pyproject.toml"),
+        *files,
+    )
 
 
 def _pyright(*files: str) -> list[dict[str, object]]:

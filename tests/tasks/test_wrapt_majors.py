@@ -1,7 +1,8 @@
 """Both majors of wrapt: what is no plain function is a proxy of it, and must pass with either.
 
 The suite runs with the installed one. With `OTHER_WRAPT` naming a folder that holds another major
-(`pip install --target FOLDER 'wrapt<2'`), the tests of proxies run with that one, too, in a process of their own.
+(`pip install --target FOLDER 'wrapt<2'`), the tests of proxies run with that one, too, in a process
+of their own.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def test_the_installed_major_is_one_we_promise() -> None:
 def test_the_other_major(other_wrapt: str) -> None:
     """Descriptors, pickling, copying and awaitables with the major that is not installed."""
     program = (
-        "import sys, wrapt, pytest; assert wrapt.__version__.split('.')[0] != sys.argv[1], wrapt.__version__; "
+        "import sys, wrapt, pytest; assert wrapt.__version__.split('.')[0] != sys.argv[1], "
+        "wrapt.__version__; "
         "raise SystemExit(pytest.main(['-q', '-p', 'no:cacheprovider', *sys.argv[2:]]))"
     )
     files = [str(HERE / name) for name in ("test_transparency.py", "test_matrix.py")]
@@ -46,5 +48,7 @@ def test_the_other_major(other_wrapt: str) -> None:
 def _other_wrapt() -> str:
     folder = os.environ.get(OTHER, "")
     if not folder:
-        pytest.skip(f"set {OTHER} to a folder with the other major: pip install --target FOLDER 'wrapt<2'")
+        pytest.skip(
+            f"set {OTHER} to a folder with the other major: pip install --target FOLDER 'wrapt<2'"
+        )
     return folder

@@ -5,7 +5,14 @@ from functools import partial
 from ldclient import Config
 from ldclient.async_config import AsyncConfig
 
-from ldinstrument.delivery import EventProcessor, FlushReport, Plugin, aflush, flush, launchdarkly_config
+from ldinstrument.delivery import (
+    EventProcessor,
+    FlushReport,
+    Plugin,
+    aflush,
+    flush,
+    launchdarkly_config,
+)
 
 config: Config = launchdarkly_config("sdk-key", events_only=True, spool="/tmp/spool")
 plain = Config("sdk-key", plugins=[Plugin()], event_processor_class=EventProcessor)

@@ -1,4 +1,5 @@
-"""What a type checker sees through `track_task`, `track_interaction`, `session` and `propagate`. Never run.
+"""What a type checker sees through `track_task`, `track_interaction`, `session` and `propagate`.
+Never run.
 
 Checked by `mypy --strict` and pyright; the wrong calls are in `tests/tasks/test_typing.py`.
 """

@@ -15,13 +15,17 @@ ARN = "arn:aws:lambda:eu-central-1:000000000000:function:"
 
 
 class Api:
-    """Serves one `Sandbox` until `close()`; `address` is what goes into `AWS_LAMBDA_RUNTIME_API`."""
+    """Serves one `Sandbox` until `close()`; `address` is what goes into
+    `AWS_LAMBDA_RUNTIME_API`.
+    """
 
     def __init__(self, sandbox: Sandbox, function_name: str = "local"):
         handler = type("Handler", (_Handler,), {"sandbox": sandbox, "function_name": function_name})
         self._server = _Server(("127.0.0.1", 0), handler)
         self.address = f"127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), daemon=True
+        )
         self._thread.start()
 
     def close(self) -> None:
@@ -68,7 +72,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.sandbox.restore_next()
             self._send(200, {})
         elif self.path == EXTENSION + "event/next":
-            invocation = self.sandbox.extension_next(self.headers.get("Lambda-Extension-Identifier"))
+            invocation = self.sandbox.extension_next(
+                self.headers.get("Lambda-Extension-Identifier")
+            )
             self._send(200, self._extension_event(invocation))
         else:
             raise Refused(404, "NotFound", self.path)
@@ -92,7 +98,11 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(404, "NotFound", self.path)
 
     def _function(self) -> dict[str, str]:
-        return {"functionName": self.function_name, "functionVersion": "$LATEST", "handler": "handler"}
+        return {
+            "functionName": self.function_name,
+            "functionVersion": "$LATEST",
+            "handler": "handler",
+        }
 
     def _runtime_headers(self, invocation: Invocation) -> dict[str, str]:
         return {
@@ -108,7 +118,10 @@ class _Handler(BaseHTTPRequestHandler):
             "deadlineMs": invocation.deadline_ms,
             "requestId": invocation.request_id,
             "invokedFunctionArn": ARN + self.function_name,
-            "tracing": {"type": "X-Amzn-Trace-Id", "value": "Root=1-00000000-000000000000000000000000;Sampled=0"},
+            "tracing": {
+                "type": "X-Amzn-Trace-Id",
+                "value": "Root=1-00000000-000000000000000000000000;Sampled=0",
+            },
         }
 
     def _send(self, status: int, value: Any, headers: dict[str, str] | None = None) -> None:

@@ -1,8 +1,9 @@
 """An events server like LaunchDarkly's: `POST /bulk` behind TLS, a long way off.
 
-TLS and the way matter. On plain loopback the kernel takes a whole request in one go, so an event of a frozen process
-still arrives, and a broken flush looks sound. Behind a proxy that adds a round trip per exchange, the handshake alone
-needs several of them, and what was not finished before the freeze is seen to be missing.
+TLS and the way matter. On plain loopback the kernel takes a whole request in one go, so an event of
+a frozen process still arrives, and a broken flush looks sound. Behind a proxy that adds a round
+trip per exchange, the handshake alone needs several of them, and what was not finished before the
+freeze is seen to be missing.
 """
 
 from __future__ import annotations
@@ -39,10 +40,17 @@ class Intake:
     Args:
         folder: where the certificate and its key are made (they live as long as the folder).
         round_trip: seconds that the network takes for a question and its answer; 0 for none.
-        status: what to answer, given the number of the POST (1, 2, ...); 202 always unless told otherwise.
+        status: what to answer, given the number of the POST (1, 2, ...); 202 always unless told
+            otherwise.
     """
 
-    def __init__(self, folder: Path, *, round_trip: float = 0.04, status: Callable[[int], int] = lambda number: 202):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        round_trip: float = 0.04,
+        status: Callable[[int], int] = lambda number: 202,
+    ):
         self.payloads: list[Payload] = []
         self.status = status
         self.certificate = certificate(folder)
@@ -52,11 +60,19 @@ class Intake:
         port = self._server.server_address[1]
         self.way = Distance(port, round_trip / 2) if round_trip else None
         self.uri = f"https://127.0.0.1:{self.way.port if self.way else port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), daemon=True
+        )
 
     def events(self, key: str | None = None) -> list[dict[str, Any]]:
-        """The custom events that arrived with a good answer, a payload id counted once; of one event *key*, or all."""
-        seen = {payload.payload_id: payload for payload in reversed(self.payloads) if payload.status < 300}
+        """The custom events that arrived with a good answer, a payload id counted once; of one
+        event *key*, or all.
+        """
+        seen = {
+            payload.payload_id: payload
+            for payload in reversed(self.payloads)
+            if payload.status < 300
+        }
         return [
             {**event, "received": payload.received}
             for payload in sorted(seen.values(), key=lambda payload: payload.received)
@@ -75,7 +91,10 @@ class Intake:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self._server.shutdown()
         self._server.server_close()
@@ -92,7 +111,8 @@ class _Server(ThreadingHTTPServer):
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        # The handshake belongs into the connection's own thread: a frozen client would stop the others.
+        # The handshake belongs into the connection's own thread: a frozen client would stop the
+        # others.
         with self.tls.wrap_socket(request, server_side=True) as secured:
             super().finish_request(secured, client_address)
 
@@ -131,7 +151,9 @@ class Distance:
         self._epoch = 0
         self._resets = False
         self._writers: set[asyncio.StreamWriter] = set()
-        self._server = self._loop.run_until_complete(asyncio.start_server(self._connect, "127.0.0.1", 0))
+        self._server = self._loop.run_until_complete(
+            asyncio.start_server(self._connect, "127.0.0.1", 0)
+        )
         self.port: int = self._server.sockets[0].getsockname()[1]
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -154,7 +176,9 @@ class Distance:
         under_way.put_nowait((self._loop.time() + self._delay, b""))
         await arrivals
 
-    async def _arrive(self, under_way: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
+    async def _arrive(
+        self, under_way: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter
+    ) -> None:
         with contextlib.suppress(OSError):
             while True:
                 due, data = await under_way.get()
@@ -175,7 +199,8 @@ class Distance:
         """Deliver nothing more over today's connections, as a gateway after some idle minutes.
 
         Args:
-            resets: answer what still comes over them with a reset (AWS's NAT gateway); without, silence.
+            resets: answer what still comes over them with a reset (AWS's NAT gateway); without,
+                silence.
         """
         self._epoch += 1
         self._resets = resets
@@ -201,7 +226,9 @@ class Distance:
 
 
 def certificate(folder: Path) -> Path:
-    """Make a certificate for 127.0.0.1 in *folder*, with its key beside it; both are for this run only."""
+    """Make a certificate for 127.0.0.1 in *folder*, with its key beside it; both are for this run
+    only.
+    """
     path = folder / "127.0.0.1.pem"
     command = [
         "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
@@ -211,5 +238,7 @@ def certificate(folder: Path) -> Path:
     try:
         subprocess.run(command, check=True, capture_output=True)
     except FileNotFoundError:
-        raise SystemExit("the local run makes its TLS certificate with openssl; install the openssl command") from None
+        raise SystemExit(
+            "the local run makes its TLS certificate with openssl; install the openssl command"
+        ) from None
     return path

@@ -1,4 +1,6 @@
-"""A Lambda function on this machine: cold starts, invocations, time-outs, and a freeze between invocations."""
+"""A Lambda function on this machine: cold starts, invocations, time-outs, and a freeze between
+invocations.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ _HOST_SETTINGS = (
 
 
 class Function:
-    """A deployed function with one sandbox at a time, made at the first invocation and again after each failure.
+    """A deployed function with one sandbox at a time, made at the first invocation and again after
+    each failure.
 
     Args:
         handler: `module.function`, as in a template.
@@ -62,7 +65,9 @@ class Function:
         self._finisher: threading.Thread | None = None
 
     def invoke(self, event: Any, timeout: float | None = None) -> Invocation:
-        """Invoke and return as soon as the caller has its answer; `finish()` waits for the end of the invocation."""
+        """Invoke and return as soon as the caller has its answer; `finish()` waits for the end of
+        the invocation.
+        """
         self.finish()
         invocation = Invocation(event, timeout or self.timeout)
         sandbox = self._warm()
@@ -72,7 +77,9 @@ class Function:
         with contextlib.suppress(Ended):
             sandbox.start(invocation)
         sandbox.wait_responded(invocation)
-        self._finisher = threading.Thread(target=self._finish, args=(sandbox, invocation), daemon=True)
+        self._finisher = threading.Thread(
+            target=self._finish, args=(sandbox, invocation), daemon=True
+        )
         self._finisher.start()
         return invocation
 
@@ -98,7 +105,10 @@ class Function:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -111,7 +121,9 @@ class Function:
         self.sandbox = Sandbox(self._freeze, self._thaw)
         self._api = Api(self.sandbox, self.name)
         self._process = self._spawn(self._api.address)
-        threading.Thread(target=self._watch, args=(self._process, self.sandbox), daemon=True).start()
+        threading.Thread(
+            target=self._watch, args=(self._process, self.sandbox), daemon=True
+        ).start()
         if self.sandbox.wait_initialised(self.init_timeout):
             return self.sandbox
         self._kill()

@@ -1,8 +1,9 @@
 """What a Lambda sandbox knows about its runtime and its extensions, and the rules it enforces.
 
-The rules are those of AWS's own emulator (github.com/aws/aws-lambda-runtime-interface-emulator, `internal/lambda`):
-registration closes when the runtime asks for its first event; the initialisation then waits for every extension's
-first `next`; an invocation is over when the runtime and every extension that subscribed to INVOKE asked again.
+The rules are those of AWS's own emulator (github.com/aws/aws-lambda-runtime-interface-emulator,
+`internal/lambda`): registration closes when the runtime asks for its first event; the
+initialisation then waits for every extension's first `next`; an invocation is over when the runtime
+and every extension that subscribed to INVOKE asked again.
 """
 
 from __future__ import annotations
@@ -71,11 +72,15 @@ class Invocation:
     @property
     def response_ms(self) -> float:
         """Milliseconds until the caller had the answer; NaN while there is none."""
-        return ((self.responded if self.responded is not None else float("nan")) - self.started) * 1000
+        return (
+            (self.responded if self.responded is not None else float("nan")) - self.started
+        ) * 1000
 
     @property
     def held_ms(self) -> float:
-        """Milliseconds that the sandbox went on after the answer (billed, but nobody waits for them)."""
+        """Milliseconds that the sandbox went on after the answer (billed, but nobody waits for
+        them).
+        """
         return ((self.ended or float("nan")) - (self.responded or float("nan"))) * 1000
 
 
@@ -87,7 +92,9 @@ class Sandbox:
         thaw: called, with the lock held, before an invocation is handed out.
     """
 
-    def __init__(self, freeze: Callable[[], None] = lambda: None, thaw: Callable[[], None] = lambda: None):
+    def __init__(
+        self, freeze: Callable[[], None] = lambda: None, thaw: Callable[[], None] = lambda: None
+    ):
         self.changed = threading.Condition()
         self.extensions: dict[str, Extension] = {}
         self.registration_open = True
@@ -108,11 +115,17 @@ class Sandbox:
                 raise self._refusal("Extension.InvalidExtensionName", "Empty extension name")
             events = self._events(body)
             if not self.registration_open:
-                raise self._refusal("Extension.RegistrationClosed", "Extension registration closed already")
+                raise self._refusal(
+                    "Extension.RegistrationClosed", "Extension registration closed already"
+                )
             if len(self.extensions) >= MAX_EXTENSIONS:
-                raise self._refusal("Extension.TooManyExtensions", f"Extension limit ({MAX_EXTENSIONS}) reached")
+                raise self._refusal(
+                    "Extension.TooManyExtensions", f"Extension limit ({MAX_EXTENSIONS}) reached"
+                )
             if any(extension.name == name for extension in self.extensions.values()):
-                raise self._refusal("Extension.InvalidExtensionState", "Extension with this name already registered")
+                raise self._refusal(
+                    "Extension.InvalidExtensionState", "Extension with this name already registered"
+                )
             extension = Extension(name, events)
             self.extensions[extension.identifier] = extension
             self.changed.notify_all()
@@ -125,7 +138,9 @@ class Sandbox:
             raise self._refusal("InvalidRequestFormat", str(error)) from None
         for event in events:
             if event == "SHUTDOWN":
-                raise self._refusal("Extension.InvalidEventType", "SHUTDOWN: event not supported for internal agent")
+                raise self._refusal(
+                    "Extension.InvalidEventType", "SHUTDOWN: event not supported for internal agent"
+                )
             if event != "INVOKE":
                 raise self._refusal("Extension.InvalidEventType", f"{event}: invalid event type")
         return events
@@ -135,7 +150,9 @@ class Sandbox:
         with self.changed:
             extension = self._known(identifier)
             if extension.waiting:
-                raise self._refusal("Extension.InvalidExtensionState", "Extension already waits for its next event")
+                raise self._refusal(
+                    "Extension.InvalidExtensionState", "Extension already waits for its next event"
+                )
             extension.waiting = True
             extension.asked += 1
             self._asked()
@@ -145,17 +162,23 @@ class Sandbox:
             return self.current
 
     def extension_failed(self, identifier: str | None, kind: str) -> None:
-        """`POST /extension/init/error` and `/exit/error`: the extension gives up, and the sandbox with it."""
+        """`POST /extension/init/error` and `/exit/error`: the extension gives up, and the sandbox
+        with it.
+        """
         with self.changed:
             self.end(f"{self._known(identifier).name}: {kind}")
 
     def _known(self, identifier: str | None) -> Extension:
         if not identifier:
-            raise self._refusal("Extension.MissingExtensionIdentifier", "Missing Lambda-Extension-Identifier header")
+            raise self._refusal(
+                "Extension.MissingExtensionIdentifier", "Missing Lambda-Extension-Identifier header"
+            )
         try:
             return self.extensions[identifier]
         except KeyError:
-            raise self._refusal("Extension.UnknownExtensionIdentifier", "Unknown extension") from None
+            raise self._refusal(
+                "Extension.UnknownExtensionIdentifier", "Unknown extension"
+            ) from None
 
     def _refusal(self, kind: str, message: str, status: int = 403) -> Refused:
         self.refusals.append(kind)
@@ -163,7 +186,9 @@ class Sandbox:
 
     # -- the Runtime API ---------------------------------------------------------------------------
     def runtime_next(self) -> Invocation:
-        """`GET /runtime/invocation/next`: blocks until the next invocation; the first call closes registration."""
+        """`GET /runtime/invocation/next`: blocks until the next invocation; the first call closes
+        registration.
+        """
         with self.changed:
             if self.current is not None and self.current.responded is None:
                 raise self._refusal("InvalidStateTransition", "next before a response")
@@ -176,7 +201,9 @@ class Sandbox:
             return self.current
 
     def restore_next(self) -> None:
-        """`GET /runtime/restore/next` (SnapStart): a snapshot is taken when everybody waits, and restored at once."""
+        """`GET /runtime/restore/next` (SnapStart): a snapshot is taken when everybody waits, and
+        restored at once.
+        """
         with self.changed:
             self.registration_open = False
             self.changed.wait_for(lambda: self.over is not None or self._extensions_wait())
@@ -186,7 +213,9 @@ class Sandbox:
             self._thaw()
 
     def respond(self, request_id: str, payload: bytes, *, error: bool) -> None:
-        """`POST /runtime/invocation/ID/response` or `/error`: the caller has its answer at this moment."""
+        """`POST /runtime/invocation/ID/response` or `/error`: the caller has its answer at this
+        moment.
+        """
         with self.changed:
             invocation = self.current
             if invocation is None or invocation.request_id != request_id:
@@ -206,15 +235,21 @@ class Sandbox:
 
     # -- the platform ------------------------------------------------------------------------------
     def wait_initialised(self, seconds: float) -> bool:
-        """Wait for the runtime's and every extension's first `next`; False when that took longer, or never came."""
+        """Wait for the runtime's and every extension's first `next`; False when that took longer,
+        or never came.
+        """
         with self.changed:
-            self.changed.wait_for(lambda: self.initialised is not None or self.over is not None, seconds)
+            self.changed.wait_for(
+                lambda: self.initialised is not None or self.over is not None, seconds
+            )
             if self.initialised is None and self.over is None:
                 self.end("Sandbox.InitTimedout")
             return self.initialised is not None
 
     def start(self, invocation: Invocation) -> None:
-        """Thaw, and hand *invocation* to the runtime and to every extension that subscribed to INVOKE."""
+        """Thaw, and hand *invocation* to the runtime and to every extension that subscribed to
+        INVOKE.
+        """
         with self.changed:
             if self.over is not None:
                 raise Ended(self.over)
@@ -231,14 +266,20 @@ class Sandbox:
         """Wait until the runtime answered, at most until the function's time-out."""
         with self.changed:
             left = invocation.started + invocation.timeout - time.monotonic()
-            self.changed.wait_for(lambda: invocation.responded is not None or self.over is not None, left)
+            self.changed.wait_for(
+                lambda: invocation.responded is not None or self.over is not None, left
+            )
             return invocation.responded is not None
 
     def wait_ended(self, invocation: Invocation) -> None:
-        """Wait until everybody asked for the next event; past the time-out the invocation has failed, answer or not."""
+        """Wait until everybody asked for the next event; past the time-out the invocation has
+        failed, answer or not.
+        """
         with self.changed:
             left = invocation.started + invocation.timeout - time.monotonic()
-            self.changed.wait_for(lambda: invocation.ended is not None or self.over is not None, left)
+            self.changed.wait_for(
+                lambda: invocation.ended is not None or self.over is not None, left
+            )
             if invocation.ended is None:
                 invocation.ended = time.monotonic()
                 invocation.outcome = "timed out" if self.over is None else "exited"

@@ -1,8 +1,9 @@
 """AWS Lambda: a session per invocation, and events that are delivered before the sandbox freezes.
 
-Between invocations Lambda stops the whole process in the middle of whatever it does, and in the end it is killed
-without a word. LaunchDarkly's `flush()` only starts to send, so it loses events there. Here, each invocation's events
-are confirmed before the freeze: before the response leaves, or (`deliver="after_response"`) right after it.
+Between invocations Lambda stops the whole process in the middle of whatever it does, and in the end
+it is killed without a word. LaunchDarkly's `flush()` only starts to send, so it loses events there.
+Here, each invocation's events are confirmed before the freeze: before the response leaves, or
+(`deliver="after_response"`) right after it.
 """
 
 from __future__ import annotations
@@ -62,37 +63,47 @@ def lambda_handler(
     timeout: float = 2.0,
     reserve: float = 0.2,
 ) -> Any:
-    """Make each invocation of a (synchronous) Lambda handler a session, and deliver its events before the freeze.
+    """Make each invocation of a (synchronous) Lambda handler a session, and deliver its events
+    before the freeze.
 
-    The session is called `invocation`, so its metrics are `invocation.duration`, `invocation.success_rate` and
-    `invocation.interactions`; its id is AWS's request id, its data `coldStart`, `functionName`, `functionVersion`. The
-    invocation is an interaction of it, failed when the handler raises; the handler's result and exception stay what
-    they are. Shortly before the function's time-out a watchdog ends the session (`endReason` is `timeout`) and flushes.
+    The session is called `invocation`, so its metrics are `invocation.duration`,
+    `invocation.success_rate` and `invocation.interactions`; its id is AWS's request id, its data
+    `coldStart`, `functionName`, `functionVersion`. The invocation is an interaction of it, failed
+    when the handler raises; the handler's result and exception stay what they are. Shortly before
+    the function's time-out a watchdog ends the session (`endReason` is `timeout`) and flushes.
 
     Make the LaunchDarkly client at module level, outside the handler, and never close it.
 
     Args:
         handler: the function, when the decorator is used bare.
-        context: whose invocation: a `Context`, a key, or a callable of (event, lambda_context). When it fails, the
-            session is without an identity until a flag is evaluated.
-        data: goes with the `invocation.*` events; a mapping or a callable of (event, lambda_context).
-        success: says of the handler's result whether it is one, such as `lambda result: result["statusCode"] < 500`.
+        context: whose invocation: a `Context`, a key, or a callable of (event, lambda_context).
+            When it fails, the session is without an identity until a flag is evaluated.
+        data: goes with the `invocation.*` events; a mapping or a callable of (event,
+            lambda_context).
+        success: says of the handler's result whether it is one, such as `lambda result:
+            result["statusCode"] < 500`.
         client: takes the events; the `ldclient` singleton when None.
-        deliver: `"before_response"` flushes, then returns. `"after_response"` returns at once and holds the sandbox,
-            not the caller, until the events are confirmed. It needs Lambda's Extensions API, and to decorate at module
-            level; where that is not to be had it says so and delivers before the response.
-        timeout: seconds that one flush may take at most. While LaunchDarkly does not answer, each flush is given half
-            of the one before; what is not confirmed stays pending for the next invocation.
+        deliver: `"before_response"` flushes, then returns. `"after_response"` returns at once and
+            holds the sandbox, not the caller, until the events are confirmed. It needs Lambda's
+            Extensions API, and to decorate at module level; where that is not to be had it says so
+            and delivers before the response.
+        timeout: seconds that one flush may take at most. While LaunchDarkly does not answer, each
+            flush is given half of the one before; what is not confirmed stays pending for the next
+            invocation.
         reserve: seconds before the function's time-out in which nothing of ours is done.
 
     Raises:
-        DefinitionError: the handler is a coroutine function, a generator function or a class, `deliver` is
-            unknown, or a time is no time.
+        DefinitionError: the handler is a coroutine function, a generator function or a class,
+            `deliver` is unknown, or a time is no time.
     """
     if deliver not in ("before_response", "after_response"):
-        raise DefinitionError(f"lambda_handler: deliver is 'before_response' or 'after_response', not {deliver!r}")
+        raise DefinitionError(
+            f"lambda_handler: deliver is 'before_response' or 'after_response', not {deliver!r}"
+        )
     if not (_is_number(timeout) and timeout > 0 and _is_number(reserve) and reserve >= 0):
-        raise DefinitionError("lambda_handler: timeout= and reserve= are seconds, above 0 and from 0 on")
+        raise DefinitionError(
+            "lambda_handler: timeout= and reserve= are seconds, above 0 and from 0 on"
+        )
 
     def decorate(target: HandlerT) -> HandlerT:
         check(target)
@@ -107,7 +118,8 @@ def lambda_handler(
 def _wrapped(handler: Handler, extension: Extension | None) -> Any:
     call = handler.call
 
-    # The attributes of a callable object are its own business; a function's belong to whoever decorates it.
+    # The attributes of a callable object are its own business; a function's belong to whoever
+    # decorates it.
     @functools.wraps(call, updated=("__dict__",) if inspect.isroutine(call) else ())
     def run(*args: Any, **kwargs: Any) -> Any:
         invocation = handler.opened(*handler.event_and_context(args, kwargs), extension)
@@ -135,7 +147,11 @@ def _is_number(value: object) -> bool:
 def _hand_over(invocation: Invocation, extension: Extension | None) -> None:
     # Without AWS's own id nobody can tell which freeze would come next.
     request_id = invocation.request_id
-    handed = extension is not None and request_id is not None and extension.finish(request_id, invocation.deliver)
+    handed = (
+        extension is not None
+        and request_id is not None
+        and extension.finish(request_id, invocation.deliver)
+    )
     if invocation.is_last or not handed:
         invocation.deliver()
 
@@ -148,7 +164,9 @@ _extension: Extension | None = None
 
 
 def _shared_extension() -> Extension | None:
-    """The extension of this process, registered at the first call; None where it cannot be, and it is said why."""
+    """The extension of this process, registered at the first call; None where it cannot be, and it
+    is said why.
+    """
     global _tried, _extension
     with _lock:
         if not _tried and not disabled():
@@ -160,7 +178,10 @@ def _shared_extension() -> Extension | None:
 def _registered_extension() -> Extension | None:
     address = os.environ.get("AWS_LAMBDA_RUNTIME_API")
     if not address:
-        log.info("deliver='after_response': this is not AWS Lambda; events are flushed before each response")
+        log.info(
+            "deliver='after_response': this is not AWS Lambda; events are flushed before each "
+            "response"
+        )
         return None
     if _managed():
         _say_fallback("Lambda Managed Instances do not freeze, and admit no internal extension")
@@ -191,5 +212,7 @@ _ADVICE = "Decorate the handler at module level, so that it happens while the fu
 
 def _say_fallback(why: str) -> None:
     log.warning(
-        "deliver='after_response' is not possible here: %s; events are flushed before each response instead", why
+        "deliver='after_response' is not possible here: %s; events are flushed before each "
+        "response instead",
+        why,
     )

@@ -1,12 +1,15 @@
-"""An internal Lambda extension: it holds the sandbox, not the caller, until the events are delivered.
+"""An internal Lambda extension: it holds the sandbox, not the caller, until the events are
+delivered.
 
-AWS returns the response as soon as the runtime posts it, and freezes the sandbox when the runtime *and* every extension
-asked for their next event. A thread of the runtime's own process may be such an extension, so no layer is needed.
+AWS returns the response as soon as the runtime posts it, and freezes the sandbox when the runtime
+*and* every extension asked for their next event. A thread of the runtime's own process may be such
+an extension, so no layer is needed.
 
-A mistake here takes a function down: an extension that registered and never asks for its first event keeps the
-initialisation from ending, and one that holds on past the time-out turns a good invocation into "Task timed out". So
-the thread runs before anything is registered, it asks again whatever happens in between, and every wait has an end.
-Protocol: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html
+A mistake here takes a function down: an extension that registered and never asks for its first
+event keeps the initialisation from ending, and one that holds on past the time-out turns a good
+invocation into "Task timed out". So the thread runs before anything is registered, it asks again
+whatever happens in between, and every wait has an end. Protocol:
+https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html
 """
 
 from __future__ import annotations
@@ -24,10 +27,13 @@ from ...diagnostics import log, log_internal_error
 NAME = "ldinstrument"
 REGISTER_SECONDS = 5.0
 GRACE = 0.25
-"""Seconds that the handler may take to begin after the extension heard of the invocation. It may never begin: the event
-is no JSON, or a decorator above ours answers from a cache. If it begins later than this, it delivers by itself."""
+"""Seconds that the handler may take to begin after the extension heard of the invocation. It may
+never begin: the event is no JSON, or a decorator above ours answers from a cache. If it begins
+later than this, it delivers by itself."""
 LAST_MOMENT = 0.1
-"""Seconds before the function's time-out at which the extension lets go, whatever the handler does."""
+"""Seconds before the function's time-out at which the extension lets go, whatever the handler
+does.
+"""
 RETRY_FIRST, RETRY_MOST = 0.05, 1.0
 
 _PATH = "/2020-01-01/extension/"
@@ -86,7 +92,12 @@ class Extension:
         return str(identifier)
 
     def _call(
-        self, method: str, path: str, headers: dict[str, str], body: str | None, timeout: float | None
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        body: str | None,
+        timeout: float | None,
     ) -> tuple[http.client.HTTPResponse, bytes]:
         # A connection per call: on loopback it costs nothing, and a stale one cannot be met.
         connection = http.client.HTTPConnection(self._address, timeout=timeout)
@@ -115,7 +126,8 @@ class Extension:
         """Say that the handler has ended.
 
         Returns:
-            True: the extension calls *deliver* before the sandbox freezes. False: it cannot, the caller must.
+            True: the extension calls *deliver* before the sandbox freezes. False: it cannot, the
+                caller must.
         """
         if self._pid != os.getpid():
             return False
@@ -135,7 +147,9 @@ class Extension:
         while self._identifier is not None:
             try:
                 self._turn(self._identifier)
-            except BaseException:  # nothing may end this loop: a function whose extension is gone hangs
+            except (
+                BaseException
+            ):  # nothing may end this loop: a function whose extension is gone hangs
                 time.sleep(RETRY_MOST)
 
     def _turn(self, identifier: str) -> None:
@@ -153,12 +167,16 @@ class Extension:
         with self._changed:
             self._asking = True
         # No time-out: days may pass until the next invocation, and asking twice at once is refused.
-        _, content = self._call("GET", "event/next", {"Lambda-Extension-Identifier": identifier}, None, None)
+        _, content = self._call(
+            "GET", "event/next", {"Lambda-Extension-Identifier": identifier}, None, None
+        )
         event: dict[str, Any] = json.loads(content)
         return event
 
     def _hold(self, event: dict[str, Any]) -> None:
-        """Hold the sandbox until the handler of this invocation has ended; a time-out comes first all the same."""
+        """Hold the sandbox until the handler of this invocation has ended; a time-out comes first
+        all the same.
+        """
         request_id = str(event["requestId"])
         end = time.monotonic() + event["deadlineMs"] / 1000 - time.time() - LAST_MOMENT
         with self._changed:
@@ -167,7 +185,9 @@ class Extension:
             self._changed.wait_for(lambda: self._begun != request_id, end - time.monotonic())
 
     def _settle(self) -> None:
-        """Let go, and deliver what was handed over; outside the lock, so that the handler's thread never waits."""
+        """Let go, and deliver what was handed over; outside the lock, so that the handler's thread
+        never waits.
+        """
         with self._changed:
             deliver, self._deliver = self._deliver, None
             self._asking, self._holding, self._finished = False, "", ""
@@ -183,7 +203,8 @@ class Extension:
         if reason not in self._said:
             self._said.add(reason)
             log.warning(
-                "the request for Lambda's next event failed: %s; it is repeated, and until it succeeds "
+                "the request for Lambda's next event failed: %s; it is repeated, and until it "
+                "succeeds "
                 "events are flushed before the response",
                 reason,
             )

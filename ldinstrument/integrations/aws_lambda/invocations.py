@@ -1,4 +1,6 @@
-"""One invocation: a session around the handler, an end to it in time, and its events on their way before a freeze."""
+"""One invocation: a session around the handler, an end to it in time, and its events on their way
+before a freeze.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ LONGEST = 3600.0
 watchdog = Watchdog()
 
 
-# Two plain classes: what a Lambda imports is paid for at each cold start, and two dataclasses cost 2 ms of it.
+# Two plain classes: what a Lambda imports is paid for at each cold start, and two dataclasses cost
+# 2 ms of it.
 
 
 class Delivery:
@@ -42,7 +45,8 @@ class Delivery:
     Args:
         client: whose events; every client's when None.
         timeout: seconds at most.
-        reserve: seconds before the function's time-out that are left to the runtime, at most a tenth of what there was.
+        reserve: seconds before the function's time-out that are left to the runtime, at most a
+            tenth of what there was.
     """
 
     def __init__(self, client: Tracker | None, timeout: float, reserve: float):
@@ -57,7 +61,8 @@ class Delivery:
         if allowed <= 0 or (self.client is not None and not hasattr(self.client, "flush")):
             return
         report = flush(allowed, self.client)
-        # While LaunchDarkly does not answer, an outage costs each invocation half of what it cost the one before.
+        # While LaunchDarkly does not answer, an outage costs each invocation half of what it cost
+        # the one before.
         self.patience = max(SHORTEST, self.patience / 2) if report.timed_out else self.timeout
         if report.timed_out and report.pending + report.failed:
             warn_once("lambda_pending", NAME, _pending_message(report, allowed))
@@ -66,7 +71,8 @@ class Delivery:
 def _pending_message(report: FlushReport, allowed: float) -> str:
     return (
         f"LaunchDarkly did not confirm {report.pending + report.failed} events within {allowed:.2f} s; they stay "
-        "pending and leave with the next invocation. If the network is slow, raise lambda_handler(timeout=...)"
+        "pending and leave with the next invocation. If the network is slow, raise "
+        "lambda_handler(timeout=...)"
     )
 
 
@@ -76,7 +82,8 @@ class Handler:
     Args:
         call: the user's handler.
         context: whose invocation, or a callable of (event, lambda_context) that says so.
-        data: goes with the `invocation.*` events, or a callable of (event, lambda_context) that makes it.
+        data: goes with the `invocation.*` events, or a callable of (event, lambda_context) that
+            makes it.
         success: says of a result whether it is a success; every result is one when None.
         delivery: how long a flush may take.
     """
@@ -97,18 +104,25 @@ class Handler:
         self._first, self._names = _places(call)
 
     def event_and_context(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        """The event and the context among the arguments of a call, wherever they stand; None for what is not there."""
+        """The event and the context among the arguments of a call, wherever they stand; None for
+        what is not there.
+        """
         if not self._names:
             event, lambda_context = (None, None, *args, *kwargs.values())[-2:]
             return event, lambda_context
         given = args[self._first :]
         event, lambda_context = (
-            given[place] if place < len(given) else kwargs.get(name) for place, name in enumerate(self._names)
+            given[place] if place < len(given) else kwargs.get(name)
+            for place, name in enumerate(self._names)
         )
         return event, lambda_context
 
-    def opened(self, event: Any, lambda_context: Any, extension: Extension | None) -> Invocation | None:
-        """A new invocation; None when nothing is to be measured, or it is measured already (a handler in a handler)."""
+    def opened(
+        self, event: Any, lambda_context: Any, extension: Extension | None
+    ) -> Invocation | None:
+        """A new invocation; None when nothing is to be measured, or it is measured already (a
+        handler in a handler).
+        """
         request_id = _text(lambda_context, "aws_request_id")
         around = current_session()
         if disabled() or (around is not None and around.name == NAME and around.id == request_id):
@@ -130,7 +144,9 @@ class Handler:
         who = _asked("context", self.context, event, lambda_context)
         more = _asked("data", self.data, event, lambda_context)
         data = {**_about(lambda_context), **(more if isinstance(more, Mapping) else {})}
-        return open_session(as_context(who), id=request_id, name=NAME, data=data, client=self.delivery.client)
+        return open_session(
+            as_context(who), id=request_id, name=NAME, data=data, client=self.delivery.client
+        )
 
     def judged(self, result: Any) -> bool:
         """Whether *result* is a success; a broken `success=` costs nothing but itself."""
@@ -149,11 +165,14 @@ class Invocation:
     Args:
         handler: the handler that runs.
         session: the session around it.
-        request_id: AWS's id of the request; None where the context has none (a test's, or somebody's own).
+        request_id: AWS's id of the request; None where the context has none (a test's, or
+            somebody's own).
         seconds: until the function's time-out; None where nobody knows.
     """
 
-    def __init__(self, handler: Handler, session: Session, request_id: str | None, seconds: float | None):
+    def __init__(
+        self, handler: Handler, session: Session, request_id: str | None, seconds: float | None
+    ):
         self.session = session
         self.request_id = request_id
         self._handler = handler
@@ -164,14 +183,18 @@ class Invocation:
         if seconds is not None:
             delivery = handler.delivery
             self._until = time.monotonic() + seconds - min(delivery.reserve, seconds / 10)
-            watchdog.arm(self._until - min(WATCHDOG, delivery.timeout, seconds / 5), self._running_out)
+            watchdog.arm(
+                self._until - min(WATCHDOG, delivery.timeout, seconds / 5), self._running_out
+            )
 
     def returned(self, result: Any) -> None:
         """The handler returned *result*."""
         self._end(Outcome.SUCCESS if self._handler.judged(result) else Outcome.FAILURE, "ended")
 
     def raised(self, error: BaseException) -> None:
-        """The handler raised *error*; `SystemExit` and its like end the process, so there will be no "after"."""
+        """The handler raised *error*; `SystemExit` and its like end the process, so there will be
+        no "after".
+        """
         self.is_last = not isinstance(error, Exception)
         self._end(outcome_of(error), "error")
 
@@ -185,12 +208,15 @@ class Invocation:
             log_internal_error("flush of lambda_handler", error)
 
     def _running_out(self) -> None:
-        """The function is about to time out; nothing of ours would run after that, so end and flush now."""
+        """The function is about to time out; nothing of ours would run after that, so end and flush
+        now.
+        """
         self._end(Outcome.FAILURE, "timeout")
         self.deliver()
 
     def _end(self, outcome: Outcome, reason: str) -> None:
-        # The watchdog or the handler's end: the first one counts, and the second waits until all of it is emitted.
+        # The watchdog or the handler's end: the first one counts, and the second waits until all of
+        # it is emitted.
         with self._ending:
             if self._ended:
                 return
@@ -225,28 +251,38 @@ def check(handler: Any) -> None:
         DefinitionError: it says what to write instead.
     """
     if inspect.isclass(handler) or not callable(handler):
-        raise DefinitionError(f"lambda_handler decorates a function of (event, context), not {type(handler).__name__}")
+        raise DefinitionError(
+            f"lambda_handler decorates a function of (event, context), not {type(handler).__name__}"
+        )
     while isinstance(handler, functools.partial):
         handler = handler.func
     body = handler if inspect.isroutine(handler) else type(handler).__call__
     if inspect.iscoroutinefunction(body):
         raise DefinitionError(
             "lambda_handler: AWS's Python runtime does not await a handler; write "
-            "'def handler(event, context): return asyncio.run(main(event, context))' and decorate that"
+            "'def handler(event, context): return asyncio.run(main(event, context))' and decorate "
+            "that"
         )
     if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
         raise DefinitionError(
-            "lambda_handler: AWS's Python runtime does not iterate a handler; return the whole result"
+            "lambda_handler: AWS's Python runtime does not iterate a handler; return the whole "
+            "result"
         )
 
 
 def _places(call: Callable[..., Any]) -> tuple[int, tuple[str, ...]]:
-    """Where *call* takes event and context: the place of the first, and both names; no names where that is unknown."""
+    """Where *call* takes event and context: the place of the first, and both names; no names where
+    that is unknown.
+    """
     try:
         parameters = inspect.signature(call).parameters.values()
     except (TypeError, ValueError):
         return 0, ()
-    named = [one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    named = [
+        one.name
+        for one in parameters
+        if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+    ]
     # A function in a class body is not bound yet, so its object stands first.
     first = 1 if named[:1] in (["self"], ["cls"]) else 0
     names = tuple(named[first : first + 2])
@@ -268,12 +304,15 @@ _cold = True
 
 
 def _about(lambda_context: Any) -> dict[str, Any]:
-    """What LaunchDarkly is told about an invocation: whether it had to wait for a cold start, and whose it was."""
+    """What LaunchDarkly is told about an invocation: whether it had to wait for a cold start, and
+    whose it was.
+    """
     global _cold
     cold, _cold = _cold, False
     return {
         # With provisioned concurrency the initialisation was over before anybody asked.
-        "coldStart": cold and os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") != "provisioned-concurrency",
+        "coldStart": cold
+        and os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") != "provisioned-concurrency",
         "functionName": _text(lambda_context, "function_name"),
         "functionVersion": _text(lambda_context, "function_version"),
     }

@@ -1,4 +1,6 @@
-"""A thread that acts shortly before a function's time-out, because after it nothing of ours runs any more."""
+"""A thread that acts shortly before a function's time-out, because after it nothing of ours runs
+any more.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,10 @@ from ...diagnostics import log_internal_error
 class Watchdog:
     """One thread for all invocations of the process, started at the first.
 
-    Lambda's invocations come one after the other, but a handler may call another one, and a local server may call
-    several at once. Arming takes a microsecond: the thread sleeps on until the first alarm that it knows of would have
-    rung, and looks again; it is only woken to ring earlier.
+    Lambda's invocations come one after the other, but a handler may call another one, and a local
+    server may call
+    several at once. Arming takes a microsecond: the thread sleeps on until the first alarm that it
+    knows of would have rung, and looks again; it is only woken to ring earlier.
     """
 
     def __init__(self) -> None:
@@ -36,7 +39,9 @@ class Watchdog:
         try:
             threading.Thread(target=self._run, name="ldinstrument-watchdog", daemon=True).start()
             self._started = True
-        except RuntimeError as error:  # the process has no thread left; the handler shall run all the same
+        except (
+            RuntimeError
+        ) as error:  # the process has no thread left; the handler shall run all the same
             log_internal_error("watchdog", error)
 
     def disarm(self, action: Callable[[], object]) -> None:
@@ -64,4 +69,6 @@ class Watchdog:
                 self._changed.wait(self._left())
 
     def _left(self) -> float | None:
-        return None if self._sleeps_until is None else max(0.0, self._sleeps_until - time.monotonic())
+        return (
+            None if self._sleeps_until is None else max(0.0, self._sleeps_until - time.monotonic())
+        )
