@@ -34,8 +34,7 @@ def discards_everything(client: Any) -> str | None:
     return "send_events_off" if getattr(config, "send_events", True) is False else None
 
 
-# -- what `delivery` borrows, so that an event leaves exactly as the SDK would have sent it
-# -----------------------
+# -- what `delivery` borrows, so that an event leaves exactly as the SDK would have sent it --------
 
 
 def _internals(module: str) -> Any:

@@ -19,7 +19,7 @@ def test_hooks_around_a_fork_run_in_order() -> None:
     program = """
 import os
 from ldinstrument.process import on_fork
-def say(word): return lambda: print(word, flush=True)
+def say(word): return lambda: os.write(1, word.encode() + b"\\n")
 a = say("before-a")
 on_fork(before=a, in_parent=say("parent-a"), in_child=say("child-a"))
 on_fork(before=a)

@@ -17,7 +17,7 @@ from ldclient import Context
 
 import ldinstrument as ld
 from ldinstrument.errors import DefinitionError
-from ldinstrument.metrics import metric as metrics
+from ldinstrument.metrics import catalogs
 from ldinstrument.metrics.metric import Metric
 from ldinstrument.sessions import accumulator, registry
 from ldinstrument.sessions import session as sessions
@@ -51,8 +51,7 @@ def adds_up() -> bool:
     return values and events
 
 
-# -- the three metrics
-# -------------------------------------------------------------------------------
+# -- the three metrics -----------------------------------------------------------------------------
 
 
 def test_a_session_emits_its_three_metrics(ld_events: RecordingClient) -> None:
@@ -125,7 +124,7 @@ def test_names_made_up_at_run_time_do_not_fill_the_catalog(
     """Beyond a limit, said once, nothing more is declared; what they record is counted and sent all
     the same.
     """
-    monkeypatch.setattr(metrics, "MAX_IMPLIED", 8)
+    monkeypatch.setattr(catalogs, "MAX_IMPLIED", 8)
     for n in range(5):
         with ld.session("u-1", name=f"chat-{n}"), ld.track_task(f"step.{n}"):
             pass
@@ -280,8 +279,7 @@ def test_open_sessions_are_capped(
     assert stats().evicted_sessions == 2
 
 
-# -- nesting
-# -----------------------------------------------------------------------------------------
+# -- nesting ---------------------------------------------------------------------------------------
 
 
 def test_the_same_name_and_context_joins(ld_events: RecordingClient) -> None:
@@ -360,8 +358,7 @@ def test_current_session_never_answers_an_ended_one(ld_events: RecordingClient) 
         assert current_session() is None
 
 
-# -- forms
-# -------------------------------------------------------------------------------------------
+# -- forms -----------------------------------------------------------------------------------------
 
 
 def test_it_decorates_every_kind_of_function(ld_events: RecordingClient) -> None:
@@ -480,8 +477,7 @@ def test_what_is_no_store_is_refused_at_definition(store: object) -> None:
         ld.session("u-1", store=store)
 
 
-# -- identity
-# ------------------------------------------------------------------------------------------
+# -- identity --------------------------------------------------------------------------------------
 
 
 def test_late_identity(ld_events: RecordingClient) -> None:
@@ -591,8 +587,7 @@ def test_a_bare_exposure_never_replaces_a_richer_identity(ld_events: RecordingCl
     assert ld_events.only("session.duration").context.name == "Ana"
 
 
-# -- recording
-# -------------------------------------------------------------------------------------------
+# -- recording -------------------------------------------------------------------------------------
 
 
 def test_rollups_fold_as_declared(ld_events: RecordingClient) -> None:
@@ -960,8 +955,7 @@ def test_a_task_outlives_a_cleared_catalog(ld_events: RecordingClient) -> None:
     assert "area.kept.duration" in ld.catalog
 
 
-# -- where it runs
-# --------------------------------------------------------------------------------------
+# -- where it runs ---------------------------------------------------------------------------------
 
 
 def test_threads_see_a_session_only_when_carried(ld_events: RecordingClient) -> None:
@@ -1015,7 +1009,7 @@ def test_a_carried_generator_keeps_the_session_that_its_body_is_in(
 @pytest.mark.parametrize("locked", ["ledger", "catalog"])
 def test_a_fork_while_another_thread_holds_a_lock_hangs_nobody(locked: str) -> None:
     """The child gets locks of its own; the thread that held them is not in it."""
-    lock = {"ledger": sessions.ledger._lock, "catalog": ld.catalog._lock}[locked]
+    lock = {"ledger": sessions.ledger.lock, "catalog": ld.catalog._lock}[locked]
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:

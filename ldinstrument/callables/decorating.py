@@ -105,8 +105,7 @@ def kind_of(fn: Any) -> str:
     return "generator" if flags & inspect.CO_GENERATOR else "call"
 
 
-# -- functions, and the descriptors around them
-# ------------------------------------------------------
+# -- functions, and the descriptors around them ----------------------------------------------------
 
 
 def _rebuilt_function(target: types.FunctionType, wrapper: Wrapper) -> Any:
@@ -294,8 +293,7 @@ def _global_name(found: Any) -> str:
     return name if place is found else ""
 
 
-# -- where it cannot work
-# ---------------------------------------------------------------------------
+# -- where it cannot work --------------------------------------------------------------------------
 
 _REGISTERING = {
     "_pytest": "@pytest.fixture",

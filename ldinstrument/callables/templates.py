@@ -27,8 +27,7 @@ from typing import Any
 FILENAME = "<ldinstrument {number}>"
 _GENERIC = ("*_args, **_kwargs", "*_args, **_kwargs")
 
-# -- watched: the watcher hears of each resume, each pause and the end
-# --------------------------------
+# -- watched: the watcher hears of each resume, each pause and the end -----------------------------
 
 CALL = """
 def run({params}):
@@ -256,8 +255,7 @@ def run({params}):
 """
 
 
-# -- making one
-# -------------------------------------------------------------------------------------
+# -- making one ------------------------------------------------------------------------------------
 
 
 def shaped(
@@ -376,8 +374,7 @@ def closed_over(fn: Any, name: str) -> Any:
     return fn.__closure__[where.index(name)].cell_contents if name in where else None
 
 
-# -- what templates use
-# -------------------------------------------------------------------------------
+# -- what templates use ----------------------------------------------------------------------------
 
 
 class Unawaited:

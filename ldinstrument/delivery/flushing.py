@@ -167,8 +167,7 @@ def _targets(client: Any | None) -> tuple[list[Engine], list[Any]]:
     return ([engine], []) if engine is not None else ([], [client])
 
 
-# -- clients built without our event processor: the best that is possible
-# -------------------------------------------
+# -- clients built without our event processor: the best that is possible --------------------------
 
 
 def _settle_strangers(clients: list[Any], deadline: float) -> bool:
@@ -239,8 +238,7 @@ async def _settle_stranger_async(client: Any, deadline: float) -> bool:
     return await _set_in_time(done, deadline) and fate == [True]
 
 
-# -- the report
-# --------------------------------------------------------------------------------------------------
+# -- the report ------------------------------------------------------------------------------------
 
 
 def _unknown() -> FlushReport:

@@ -94,8 +94,7 @@ class LocalLaunchDarkly:
             self._faults.add(fault)
         self._running: Running | None = None
 
-    # -- life
-    # ---------------------------------------------------------------------------------------
+    # -- life --------------------------------------------------------------------------------------
 
     @property
     def url(self) -> str:
@@ -161,8 +160,7 @@ class LocalLaunchDarkly:
         self.port = int(listener.getsockname()[1])
         return listener
 
-    # -- what it received
-    # -----------------------------------------------------------------------------
+    # -- what it received --------------------------------------------------------------------------
 
     def events(self, kind: str | None = None) -> list[Event]:
         """Every event that was accepted, in the order of arrival, as it was sent.
@@ -243,8 +241,7 @@ class LocalLaunchDarkly:
             if not self._flags.same(flag):
                 self.set_flag(flag)
 
-    # -- what it does
-    # -----------------------------------------------------------------------------------
+    # -- what it does ------------------------------------------------------------------------------
 
     def set_flag(self, flag: Document) -> None:
         """Create or change a flag while SDKs are connected; the open streams hear of it at once."""

@@ -233,8 +233,7 @@ def _route_by_endpoint(scope: Scope) -> Any:
     return found[0] if len(found) == 1 else None
 
 
-# -- what is learnt from the messages
-# ---------------------------------------------------------------
+# -- what is learnt from the messages --------------------------------------------------------------
 
 
 class _WatchedHTTP:
@@ -340,8 +339,7 @@ class _WatchedWebSocket:
         self.request.returned()
 
 
-# -- without the middleware
-# --------------------------------------------------------------------------
+# -- without the middleware ------------------------------------------------------------------------
 
 
 def session_dependency(

@@ -178,8 +178,7 @@ def finish(run: RequestSession, state: str, retries: int) -> None:
     run.end()
 
 
-# -- the header
-# -------------------------------------------------------------------------------------
+# -- the header ------------------------------------------------------------------------------------
 
 
 class Sender(NamedTuple):

@@ -85,8 +85,7 @@ class _Reader(ast.NodeVisitor):
         self._locals: list[set[str]] = []
         self._decorating: dict[int, str] = {}
 
-    # -- what the names of the module mean
-    # -----------------------------------------------------------
+    # -- what the names of the module mean ---------------------------------------------------------
     def learn(self, tree: ast.Module) -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
@@ -177,8 +176,7 @@ class _Reader(ast.NodeVisitor):
     def _last(self, node: ast.expr) -> str:
         return self._canonical(node).rpartition(".")[2]
 
-    # -- functions
-    # ---------------------------------------------------------------------------------------
+    # -- functions ---------------------------------------------------------------------------------
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         for decorator in node.decorator_list:
             if isinstance(decorator, ast.Call):
@@ -207,8 +205,7 @@ class _Reader(ast.NodeVisitor):
     def _is_local(self, name: str) -> bool:
         return any(name in names for names in self._locals) and name not in self._names
 
-    # -- calls
-    # -------------------------------------------------------------------------------------------
+    # -- calls -------------------------------------------------------------------------------------
     def visit_Call(self, node: ast.Call) -> None:
         last = self._last(node.func)
         if last in TASKS:

@@ -298,8 +298,7 @@ class SessionStore:
         if self._sweeper is not None:
             self._sweeper.ring()
 
-    # -- sweeping
-    # ------------------------------------------------------------------------------------
+    # -- sweeping ----------------------------------------------------------------------------------
     def sweep(
         self, limit: int | None = None, *, client: Any = None, outlet: Outlet | None = None
     ) -> SweepReport:
@@ -350,8 +349,7 @@ class SessionStore:
             self._outlet = (wanted, outlet)
         return outlet
 
-    # -- life
-    # ----------------------------------------------------------------------------------------
+    # -- life --------------------------------------------------------------------------------------
     def _awake(self) -> None:
         """Start this worker's sweeper, in a forked child too."""
         if self._sweeper is not None or not self._sweeps or self._closed:

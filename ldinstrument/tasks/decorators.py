@@ -59,8 +59,7 @@ Expected = type[BaseException] | tuple[type[BaseException], ...]
 _REFUSED_KEYS = ("session", "task")
 
 
-# -- wrapping
-# ----------------------------------------------------------------------------------------
+# -- wrapping --------------------------------------------------------------------------------------
 
 _TEMPLATES = {
     "call": CALL,
@@ -135,8 +134,7 @@ def _restored(
     return TaskWrapper(_define(key, interaction, metrics), options)
 
 
-# -- definition
-# ----------------------------------------------------------------------------------------
+# -- definition ------------------------------------------------------------------------------------
 
 
 class TaskScope:

@@ -141,8 +141,7 @@ class Run:
         ) as failure:  # StrictError, too: the host's exception is the one that must come out
             _failed("task", failure)
 
-    # -- how it ended
-    # --------------------------------------------------------------------------------
+    # -- how it ended ------------------------------------------------------------------------------
     def _outcome(self, result: Any) -> Outcome:
         if self._failure is not None:
             return Outcome.FAILURE
@@ -162,8 +161,7 @@ class Run:
             )
         return Outcome.SUCCESS if told else Outcome.FAILURE
 
-    # -- handing it to the session
-    # -------------------------------------------------------------------
+    # -- handing it to the session -----------------------------------------------------------------
     def _deliver(self, outcome: Outcome, ended: float, result: Any) -> None:
         if self._session is not None:
             self._hand_over(self._session, outcome, ended, result)
@@ -278,8 +276,7 @@ def _failed(where: str, error: BaseException) -> None:
         pass
 
 
-# -- what the templates of plain tasks call off their fast path
-# ------------------------------------------
+# -- what the templates of plain tasks call off their fast path ------------------------------------
 
 
 def plain_returned(task: TaskDefinition, session: Session | None, started: float) -> None:

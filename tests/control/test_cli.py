@@ -335,8 +335,7 @@ def test_what_launchdarkly_leaves_out_in_silence(run: Callable[..., Ran], api: M
     assert (same.code, same.err.count("still")) == (0, 0)
 
 
-# -- in the shell of somebody
-# ------------------------------------------------------------------------
+# -- in the shell of somebody ----------------------------------------------------------------------
 
 NOISY = """
 import atexit, os, subprocess, threading

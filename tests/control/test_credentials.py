@@ -87,8 +87,7 @@ def test_a_local_launchdarkly_gets_no_real_token(tmp_path: Path) -> None:
     assert find_api_token("api-x", host=host).reveal() == "api-x"
 
 
-# -- what can be wrong
-# -------------------------------------------------------------------------------
+# -- what can be wrong -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -184,8 +183,7 @@ def test_variables_that_are_wrong_are_all_named(tmp_path: Path) -> None:
     assert "secret" not in str(caught.value)
 
 
-# -- it does not show
-# --------------------------------------------------------------------------------
+# -- it does not show ------------------------------------------------------------------------------
 
 
 def test_a_token_does_not_show_itself() -> None:
@@ -247,8 +245,7 @@ def test_a_prompt_that_would_show_what_is_typed_is_none(
             find_api_token(environ={}, config_file=tmp_path / "none", prompt=True)
 
 
-# -- the host
-# ----------------------------------------------------------------------------------------
+# -- the host --------------------------------------------------------------------------------------
 
 
 def test_hosts_in_their_order() -> None:
@@ -309,8 +306,7 @@ def test_hosts_that_cannot_be_used(value: str) -> None:
     assert "u:p" not in str(caught.value)
 
 
-# -- the project
-# -------------------------------------------------------------------------------------
+# -- the project -----------------------------------------------------------------------------------
 
 
 def test_projects_in_their_order() -> None:

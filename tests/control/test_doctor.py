@@ -68,8 +68,7 @@ def statuses(findings: list[Finding]) -> dict[str, str]:
     return {finding.check: finding.status for finding in findings}
 
 
-# -- access
-# ------------------------------------------------------------------------------------------
+# -- access ----------------------------------------------------------------------------------------
 
 
 def test_a_refused_token_ends_the_walk(token: str) -> None:
@@ -112,8 +111,7 @@ def test_disabled_is_said(api: MetricsAPI, monkeypatch: pytest.MonkeyPatch) -> N
     assert statuses(access(api))["environment"] == "warning"
 
 
-# -- existence and definition
-# ------------------------------------------------------------------------
+# -- existence and definition ----------------------------------------------------------------------
 
 
 def test_missing_in_launchdarkly(api: MetricsAPI) -> None:
@@ -225,8 +223,7 @@ def test_zero_fill_on_a_latency_and_percentiles(
     assert broken(examine("p.lat", api, [])).check == "percentile"
 
 
-# -- what arrived
-# ------------------------------------------------------------------------------------
+# -- what arrived ----------------------------------------------------------------------------------
 
 
 def test_never_received(api: MetricsAPI) -> None:
@@ -329,8 +326,7 @@ def test_payloads_that_were_refused(ld: LocalLaunchDarkly, api: MetricsAPI) -> N
     ]
 
 
-# -- who uses it
-# -------------------------------------------------------------------------------------
+# -- who uses it -----------------------------------------------------------------------------------
 
 RUNNING = {"status": "running", "randomizationUnit": "user", "flags": {"new-cart": {}},
            "metrics": [{"key": "cart.value", "_versionId": "v2"}]}  # fmt: skip

@@ -36,8 +36,7 @@ def by_key(found: Any) -> dict[str, Any]:
     return {change.metric.key: change for change in found.changes}
 
 
-# -- plan
-# --------------------------------------------------------------------------------------------
+# -- plan ------------------------------------------------------------------------------------------
 
 
 def test_plan_tells_create_unchanged_drift_and_unmanaged_apart(
@@ -164,8 +163,7 @@ def test_a_finer_metric_on_the_same_event_is_pointed_out(api: MetricsAPI) -> Non
     assert plan([SUM], api).finer == ()
 
 
-# -- apply
-# -------------------------------------------------------------------------------------------
+# -- apply -----------------------------------------------------------------------------------------
 
 
 def test_apply_creates_and_leaves_the_rest_alone(api: MetricsAPI, latency: Metric) -> None:
@@ -347,8 +345,7 @@ def test_a_409_behind_which_there_is_nothing_is_tried_again(
     assert apply(plan([latency], api), api).changes[0].result == "created"
 
 
-# -- bootstrap
-# ---------------------------------------------------------------------------------------
+# -- bootstrap -------------------------------------------------------------------------------------
 
 
 def test_bootstrap_is_idempotent_and_cheap(
@@ -523,8 +520,7 @@ def test_bootstrap_says_where_another_token_stands(
     assert "secret" not in caplog.text
 
 
-# -- at start-up
-# -------------------------------------------------------------------------------------
+# -- at start-up -----------------------------------------------------------------------------------
 
 
 def wait_until(done: Any, seconds: float = 30) -> None:

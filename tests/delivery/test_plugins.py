@@ -195,7 +195,7 @@ def test_key_and_addresses_come_from_the_environment(monkeypatch):
     )
     assert local.events_uri == "http://127.0.0.1:9/bulk"
     monkeypatch.setenv("LDINSTRUMENT_URL", "http://metrics.example.test")
-    with pytest.raises(DefinitionError, match="on this machine"):
+    with pytest.raises(DefinitionError, match="not a loopback address"):
         launchdarkly_config()
 
 

@@ -46,8 +46,7 @@ def _warm(make: Callable[..., LDClient]) -> LDClient:
     return client
 
 
-# -- a flush that sends by itself
-# -------------------------------------------------------------------------------
+# -- a flush that sends by itself ------------------------------------------------------------------
 
 
 def test_a_flush_sends_on_its_own_thread_over_an_open_connection(make):
@@ -149,8 +148,7 @@ def test_an_exception_out_of_a_signal_handler_loses_no_payload(server, warm):
     assert server.keys() == {"warm": 1, "a": 1}
 
 
-# -- deadlines over the whole answer
-# ----------------------------------------------------------------------------
+# -- deadlines over the whole answer ---------------------------------------------------------------
 
 
 class Raw:
@@ -283,8 +281,7 @@ def test_an_answer_that_is_not_http_is_a_failure(client_of):
     raw.close()
 
 
-# -- what is written and read
-# -----------------------------------------------------------------------------------
+# -- what is written and read ----------------------------------------------------------------------
 
 
 def test_the_head_is_what_http_client_writes():
@@ -371,8 +368,7 @@ def test_whatever_is_not_plain_is_left_to_http_client(answer):
     assert plain_answer(answer) is None
 
 
-# -- proxies
-# ----------------------------------------------------------------------------------------------------
+# -- proxies ---------------------------------------------------------------------------------------
 
 
 def test_a_proxy_is_used_where_the_sdk_would(server):

@@ -208,8 +208,7 @@ def test_every_answer_announces_the_rate_limit_and_the_limit_is_real(ld):
     assert answers[0].headers["X-Ratelimit-Global-Limit"] == "3"
 
 
-# -- list
-# ---------------------------------------------------------------------------------------------
+# -- list ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(name="many")
@@ -295,8 +294,7 @@ def test_an_experiment_that_names_a_metric_counts_as_its_user(http, ld, metric):
     assert keys(http("GET", BASE, params={"filter": "hasConnections equals true"})) == ["used"]
 
 
-# -- patch
-# --------------------------------------------------------------------------------------------
+# -- patch -----------------------------------------------------------------------------------------
 
 
 def patch(http, key, *operations, **headers):
@@ -442,8 +440,7 @@ def test_nothing_that_is_sent_breaks_the_server(http, operations, body):
         assert http("DELETE", f"{BASE}/{item['key']}").status_code == 204
 
 
-# -- the rest
-# -----------------------------------------------------------------------------------------
+# -- the rest --------------------------------------------------------------------------------------
 
 
 def test_a_deleted_metric_is_gone(http, metric):

@@ -167,8 +167,7 @@ def test_the_context_may_be_asked_asynchronously_and_again_at_the_end(
     assert {"late"} == {event.context.key for event in events}
 
 
-# -- lifespan
-# ----------------------------------------------------------------------------------------
+# -- lifespan --------------------------------------------------------------------------------------
 
 STARTUP, SHUTDOWN = {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}
 
@@ -232,8 +231,7 @@ def test_a_failed_startup_is_the_applications_own(events: testing.RecordingClien
         asyncio.run(call(SessionMiddleware(app), {"type": "lifespan"}, STARTUP))
 
 
-# -- FastAPI's dependency
-# -------------------------------------------------------------------------------
+# -- FastAPI's dependency --------------------------------------------------------------------------
 
 
 def fastapi_shop(**options: Any) -> Any:

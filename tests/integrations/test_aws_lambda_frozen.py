@@ -25,8 +25,7 @@ from deploying import (  # noqa: F401 - fixtures, used by their names
     invoke,
 )
 
-# -- the freezer bites
-# ---------------------------------------------------------------------------------
+# -- the freezer bites -----------------------------------------------------------------------------
 
 
 def test_the_freezer_bites_the_plain_sdk(deploy: Deploy, intake: Intake) -> None:
@@ -85,8 +84,7 @@ def test_ours_survives_being_reclaimed_after_one_invocation(
     assert before_the_freeze(intake, done) == [True] * 3
 
 
-# -- nothing is lost
-# -----------------------------------------------------------------------------------
+# -- nothing is lost -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", MODES)

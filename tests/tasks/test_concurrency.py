@@ -267,8 +267,7 @@ def test_interleaved_tasks_keep_their_own_sessions(ld_events: RecordingClient) -
     )
 
 
-# -- propagate
-# ------------------------------------------------------------------------------------------
+# -- propagate -------------------------------------------------------------------------------------
 
 
 def test_propagate_carries_the_session_of_now() -> None:
@@ -366,8 +365,7 @@ def test_an_executor_with_propagate() -> None:
         assert pool.submit(current_session).result(10) is None
 
 
-# -- the garbage collector
-# ------------------------------------------------------------------------------
+# -- the garbage collector -------------------------------------------------------------------------
 
 
 def test_a_collected_generator_takes_no_lock_and_emits_nothing(ld_events: RecordingClient) -> None:
@@ -399,7 +397,7 @@ def test_a_collected_generator_takes_no_lock_and_emits_nothing(ld_events: Record
     held, released = threading.Event(), threading.Event()
 
     def holding() -> None:
-        with s._lock, registry._lock, strays._lock, sessions.ledger._lock:
+        with s._lock, registry._lock, strays._lock, sessions.ledger.lock:
             held.set()
             released.wait(20)
 

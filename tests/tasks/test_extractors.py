@@ -37,8 +37,7 @@ def adds_up() -> bool:
     )
 
 
-# -- success
-# ------------------------------------------------------------------------------------------
+# -- success ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -151,8 +150,7 @@ def test_ctrl_c_during_an_extractor_is_the_users() -> None:
         ld.track_task("k", success=interrupted)(_three)()
 
 
-# -- expected
-# -----------------------------------------------------------------------------------------
+# -- expected --------------------------------------------------------------------------------------
 
 
 class NotFound(Exception):
@@ -183,8 +181,7 @@ def test_expected_exceptions_are_successes() -> None:
             assert counts(s) == expected
 
 
-# -- data and record
-# ------------------------------------------------------------------------------------
+# -- data and record -------------------------------------------------------------------------------
 
 
 def test_data_goes_with_the_events_of_its_run(ld_events: RecordingClient) -> None:
@@ -266,8 +263,7 @@ def test_a_recorded_value_that_is_no_number(odd: Any, ld_events: RecordingClient
     assert ld.stats().values.discarded == {"not_a_number": 1}
 
 
-# -- metrics
-# --------------------------------------------------------------------------------------------
+# -- metrics ---------------------------------------------------------------------------------------
 
 
 def test_metrics_selects(ld_events: RecordingClient) -> None:
@@ -335,8 +331,7 @@ def test_time_to_the_first_item_of_an_async_stream(ld_events: RecordingClient) -
     assert {one.context.key for one in ld_events} == {"u-1"}
 
 
-# -- context
-# ----------------------------------------------------------------------------------------------
+# -- context ---------------------------------------------------------------------------------------
 
 
 def test_context_makes_a_session_of_one_task(ld_events: RecordingClient) -> None:
@@ -417,8 +412,7 @@ def test_a_limit_holds_outside_sessions(ld_events: RecordingClient) -> None:
     assert adds_up()
 
 
-# -- no session, disabled
-# -----------------------------------------------------------------------------------
+# -- no session, disabled --------------------------------------------------------------------------
 
 
 def test_runs_without_a_session_are_counted_exactly(caplog: pytest.LogCaptureFixture) -> None:
@@ -548,8 +542,7 @@ def test_an_ended_session_is_not_current() -> None:
     set_current(None)
 
 
-# -- blocks
-# -------------------------------------------------------------------------------------------------
+# -- blocks ----------------------------------------------------------------------------------------
 
 
 def test_a_block_is_a_run(ld_events: RecordingClient) -> None:
@@ -604,8 +597,7 @@ def test_one_scope_entered_by_many_tasks() -> None:
     assert scope._runs == {}
 
 
-# -- definition
-# -----------------------------------------------------------------------------------------------
+# -- definition ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -700,5 +692,5 @@ def test_failures_of_ours_never_reach_the_host(
                 work(True)
         monkeypatch.undo()
     assert (
-        len([one for one in caplog.records if "internal failure in task" in one.getMessage()]) == 1
+        len([one for one in caplog.records if "ldinstrument bug in task" in one.getMessage()]) == 1
     )

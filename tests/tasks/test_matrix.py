@@ -40,8 +40,7 @@ def milliseconds(session: ld.Session, key: str = "k") -> float:
     return session.summary().tasks[key].duration_ms
 
 
-# -- sync
-# ---------------------------------------------------------------------------------------------
+# -- sync ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -204,8 +203,7 @@ def test_a_coroutine_never_awaited_is_nothing() -> None:
         assert counts(s) == NOTHING
 
 
-# -- generators
-# ---------------------------------------------------------------------------------------
+# -- generators ------------------------------------------------------------------------------------
 
 
 def tracked(way: str, items: Callable[..., Any]) -> Callable[..., Any]:
@@ -407,8 +405,7 @@ def test_a_context_variable_set_in_a_generator_reaches_its_consumer(way: str) ->
         VALUE.reset(token)
 
 
-# -- async generators
-# -----------------------------------------------------------------------------------
+# -- async generators ------------------------------------------------------------------------------
 
 
 ASYNC_WAYS = ["function", "partial", "returned"]
@@ -629,8 +626,7 @@ async def _step(step: Callable[[], Awaitable[Any]]) -> Any:
     return await step()
 
 
-# -- a plain function that returns something still running
-# ------------------------------------------------
+# -- a plain function that returns something still running -----------------------------------------
 
 
 def test_a_plain_function_returning_a_coroutine() -> None:
@@ -914,8 +910,7 @@ def test_an_awaitable_that_cannot_be_thrown_into(by: str, ld_events: RecordingCl
         assert sorted(reasons) == ["ended", "error"]
 
 
-# -- objects and partials
-# ---------------------------------------------------------------------------------
+# -- objects and partials --------------------------------------------------------------------------
 
 
 class Caller:
@@ -994,8 +989,7 @@ def test_lambdas_need_a_key() -> None:
             ld.track_task(nameless)  # type: ignore[arg-type]
 
 
-# -- what comes out to be measured
-# -------------------------------------------------------------------------
+# -- what comes out to be measured -----------------------------------------------------------------
 
 
 def test_the_events_of_a_run(ld_events: RecordingClient) -> None:

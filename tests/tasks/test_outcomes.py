@@ -26,8 +26,7 @@ def counts(session: ld.Session, key: str = "k") -> tuple[int, ...]:
     return tuple(int(number) for number in tuple(tasks[key])[:4]) if key in tasks else (0, 0, 0, 0)
 
 
-# -- the function
-# ---------------------------------------------------------------------------------------
+# -- the function ----------------------------------------------------------------------------------
 
 
 class CancelledError(Exception):
@@ -102,8 +101,7 @@ def test_an_exception_with_members_of_its_own_is_no_group() -> None:
     assert outcome_of(RetryError()) is Outcome.FAILURE
 
 
-# -- asyncio
-# ----------------------------------------------------------------------------------------------
+# -- asyncio ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(
@@ -212,8 +210,7 @@ def test_a_coroutine_dropped_while_it_waits_is_abandoned() -> None:
         assert counts(s) == (0, 0, 0, 1)
 
 
-# -- nothing is poisoned
-# -------------------------------------------------------------------------------------
+# -- nothing is poisoned ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -250,8 +247,7 @@ def test_an_exit_leaves_no_trace_behind(error: BaseException, ld_events: Recordi
     assert ld.current_session() is None
 
 
-# -- the session as a decorator
-# ----------------------------------------------------------------------------------
+# -- the session as a decorator --------------------------------------------------------------------
 
 
 def test_a_session_around_every_kind(ld_events: RecordingClient) -> None:

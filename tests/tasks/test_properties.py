@@ -34,8 +34,7 @@ class Boom(Exception):
     pass
 
 
-# -- a body is a list of instructions, a consumer another one
-# ----------------------------------------------
+# -- a body is a list of instructions, a consumer another one --------------------------------------
 
 _raising = st.sampled_from(
     [Boom, asyncio.CancelledError, KeyboardInterrupt, StopIteration, ValueError]
@@ -313,8 +312,7 @@ def test_an_async_generator_behaves_as_without_us(program: Any, script: Any, tas
             assert current_session() is s
 
 
-# -- many runs at once
-# ---------------------------------------------------------------------------------------
+# -- many runs at once -----------------------------------------------------------------------------
 
 
 class Interleavings(RuleBasedStateMachine):
@@ -360,8 +358,7 @@ class Interleavings(RuleBasedStateMachine):
 
         self.call, self.makers = call, [items, timed, waits, later]
 
-    # -- the model
-    # -------------------------------------------------------------------------------------
+    # -- the model ---------------------------------------------------------------------------------
     def count(self, session: int | None, outcome: str) -> None:
         if session is None:
             self.strays += 1
@@ -376,8 +373,7 @@ class Interleavings(RuleBasedStateMachine):
         chosen = data.draw(st.sampled_from([None, *still_open]))
         return chosen, None if chosen is None else self.sessions[chosen]
 
-    # -- what may happen
-    # ---------------------------------------------------------------------------------
+    # -- what may happen ---------------------------------------------------------------------------
     @precondition(lambda self: len(self.sessions) < 4)
     @rule()
     def open(self) -> None:
@@ -454,8 +450,7 @@ class Interleavings(RuleBasedStateMachine):
         self.running = [one for one in self.running if one[0] is not made]
         self.count(index, outcome)
 
-    # -- what must hold
-    # ----------------------------------------------------------------------------------
+    # -- what must hold ----------------------------------------------------------------------------
     @invariant()
     def nobody_leaks(self) -> None:
         assert current_session() is None

@@ -23,8 +23,7 @@ def counts(session: ld.Session, key: str = "k") -> tuple[int, ...]:
     return tuple(int(number) for number in tuple(tasks[key])[:4]) if key in tasks else (0, 0, 0, 0)
 
 
-# -- Starlette and FastAPI
-# ------------------------------------------------------------------------------
+# -- Starlette and FastAPI -------------------------------------------------------------------------
 
 
 def _starlette_client(endpoint: Callable[..., Any]) -> Any:
@@ -204,8 +203,7 @@ def test_fastapi_reads_annotations_through_the_decorator() -> None:
     assert ld.stats().without_session == {"k": 1}
 
 
-# -- Flask
-# ----------------------------------------------------------------------------------------------
+# -- Flask -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(name="flask_app")
@@ -308,8 +306,7 @@ def test_a_body_nobody_reads_is_nothing(flask_app: Any) -> None:
         assert counts(s) == (0, 0, 0, 0)
 
 
-# -- Django
-# -----------------------------------------------------------------------------------------------
+# -- Django ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(name="django")
@@ -379,8 +376,7 @@ def test_a_django_streaming_response(django: Any) -> None:
         assert counts(s, "other") == (2, 0, 0, 0)
 
 
-# -- a session around the stream
-# -----------------------------------------------------------------------------
+# -- a session around the stream -------------------------------------------------------------------
 
 
 def test_a_session_lasts_as_long_as_its_stream(ld_events: Any, flask_app: Any) -> None:

@@ -36,8 +36,7 @@ def counts(session: ld.Session, key: str = "k") -> tuple[int, ...]:
     return tuple(int(number) for number in tuple(tasks[key])[:4]) if key in tasks else (0, 0, 0, 0)
 
 
-# -- inspect
-# ------------------------------------------------------------------------------------------
+# -- inspect ---------------------------------------------------------------------------------------
 
 
 def sync(
@@ -172,8 +171,7 @@ def test_names_of_the_application_are_not_ours() -> None:
         assert counts(s) == (1, 0, 0, 0)
 
 
-# -- errors
-# -------------------------------------------------------------------------------------------
+# -- errors ----------------------------------------------------------------------------------------
 
 
 def _frames(error: BaseException) -> list[str]:
@@ -380,8 +378,7 @@ def test_our_garbage_holds_nothing_alive() -> None:
         gc.enable()
 
 
-# -- descriptors
-# --------------------------------------------------------------------------------------
+# -- descriptors -----------------------------------------------------------------------------------
 
 
 @BOTH
@@ -584,8 +581,7 @@ def test_what_is_no_callable_is_refused(decorate: Any) -> None:
         decorate(property(None))
 
 
-# -- other decorators
-# -----------------------------------------------------------------------------------
+# -- other decorators ------------------------------------------------------------------------------
 
 
 def test_lru_cache_above_and_below() -> None:
@@ -841,8 +837,7 @@ def test_other_wrappers_above_and_below() -> None:
     assert inspect.signature(low) == inspect.signature(high)
 
 
-# -- warnings with the caller's line
-# ----------------------------------------------------------------------
+# -- warnings with the caller's line ---------------------------------------------------------------
 
 
 def _only(caught: list[warnings.WarningMessage]) -> warnings.WarningMessage:
@@ -1002,8 +997,7 @@ def test_mocks_can_be_decorated() -> None:
     mock.assert_called_once_with(1)
 
 
-# -- pickle and copy
-# ----------------------------------------------------------------------------------------
+# -- pickle and copy -------------------------------------------------------------------------------
 
 
 @ld.track_task("module.function")
