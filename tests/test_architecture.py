@@ -18,7 +18,10 @@ ROOT = Path(ldinstrument.__file__).parent
 # own folder; within a layer, only what ORDER allows. Control and runtime share layer 1, `callables`
 # and `metrics`.
 LAYERS: list[tuple[set[str], set[str]]] = [
-    ({"errors", "settings", "diagnostics", "ledger", "backoff", "process", "sdk"}, set()),
+    (
+        {"errors", "checks", "settings", "diagnostics", "ledger", "backoff", "process", "sdk"},
+        set(),
+    ),
     ({"callables", "metrics"}, {"analysis"}),
     ({"sessions"}, {"rest"}),
     ({"tasks", "delivery"}, {"plans", "devserver"}),
@@ -32,6 +35,7 @@ SHARED = LAYERS[0][0] | {"metrics"}
 SEES_BOTH = {"cli", "demo", "__main__"}
 # Who may import whom inside one layer; transitively closed by hand, so that it cannot hide a cycle.
 ORDER = {
+    ("checks", "errors"),
     ("settings", "errors"),
     ("diagnostics", "errors"),
     ("process", "diagnostics"),

@@ -160,12 +160,12 @@ def test_the_finest_rollup_of_an_event_key_wins() -> None:
     each.
     """
     own = Catalog([value("area.money", aggregation="sum")])
-    assert own.rule("area.money").rollup == "sum"
+    assert own.routing("area.money").rollup == "sum"
     own.add(Metric("area.rate", "occurrence", event_key="area.money"))
-    assert own.rule("area.money").rollup == "sum"
-    assert own.rule("area.money").numeric
+    assert own.routing("area.money").rollup == "sum"
+    assert own.routing("area.money").numeric
     own.add(value("area.mean", event_key="area.money"))
-    assert own.rule("area.money").rollup == "each"
+    assert own.routing("area.money").rollup == "each"
 
 
 def test_a_count_beside_a_sum_sends_each() -> None:
@@ -177,7 +177,7 @@ def test_a_count_beside_a_sum_sends_each() -> None:
         ]
     )
 
-    assert own.rule("area.money").rollup == "each"
+    assert own.routing("area.money").rollup == "each"
 
 
 def test_the_standard_metrics_are_the_recipes() -> None:
@@ -208,11 +208,11 @@ def test_a_replaced_metric_leaves_its_old_event_key() -> None:
     definition.
     """
     own = Catalog([value("area.money", aggregation="sum", event_key="old")])
-    assert (own.rule("old").rollup, own.rule("new").declared) == ("sum", False)
+    assert (own.routing("old").rollup, own.routing("new").declared) == ("sum", False)
     own.replace(value("area.money", event_key="new"))
 
-    assert not own.rule("old").declared
-    assert (own.rule("new").declared, own.rule("new").rollup) == (True, "each")
+    assert not own.routing("old").declared
+    assert (own.routing("new").declared, own.routing("new").rollup) == (True, "each")
 
 
 def test_many_threads_may_declare_at_once() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ldinstrument.metrics.catalogs import EventRule
+from ldinstrument.metrics.catalogs import EventRouting
 from ldinstrument.metrics.metric import Rollup
 from ldinstrument.sessions.rollups import MAX_GROUPS, Fold, Group
 
@@ -22,8 +22,8 @@ values = st.lists(
 )
 
 
-def rule(rollup: Rollup, *, numeric: bool = True) -> EventRule:
-    return EventRule("area.key", numeric, False, rollup, None, frozenset())
+def routing(rollup: Rollup, *, numeric: bool = True) -> EventRouting:
+    return EventRouting("area.key", numeric, False, rollup, None, frozenset())
 
 
 def folded(part: Sequence[tuple[int, int]]) -> Group:
@@ -55,7 +55,7 @@ def test_what_a_group_becomes(values: list[tuple[int, int]]) -> None:
     (first, _), (latest, last) = ordered[0], ordered[-1]
 
     def emitted(rollup: Rollup, *, numeric: bool = True) -> tuple[float | int | None, int, int]:
-        one = group.emission(rule(rollup, numeric=numeric))
+        one = group.emission(routing(rollup, numeric=numeric))
         return one.value, one.at, one.values
 
     assert emitted("sum") == (sum(plain), latest, len(plain))
@@ -66,7 +66,7 @@ def test_what_a_group_becomes(values: list[tuple[int, int]]) -> None:
 
 def test_beyond_the_last_group_values_travel_by_themselves() -> None:
     """Data that is different each time folds nothing, and fills no memory with groups."""
-    fold = Fold(rule("sum"))
+    fold = Fold(routing("sum"))
     for n in range(MAX_GROUPS + 3):
         fold.add(1, {"n": n}, n)
         fold.add(1, {"n": 0}, n)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from ..errors import Forbidden, NotFound
-from ..metrics.catalogs import event_rule
+from ..metrics.catalogs import event_routing
 from ..metrics.metric import RESERVED_PREFIXES
 from ..plans import incompatible
 from ..rest import Difference, differences, metric_body
@@ -126,8 +126,8 @@ def _numbers(patient: Patient, event: str) -> Iterator[Finding]:
     feeding = [metric for metric in patient.wanted.values() if metric.event == event]
     if not feeding:
         return
-    rule = event_rule(event, feeding)
-    if patient.found.numeric and not rule.numeric:
+    routing = event_routing(event, feeding)
+    if patient.found.numeric and not routing.numeric:
         yield Finding(
             "numbers",
             "broken",
@@ -135,7 +135,7 @@ def _numbers(patient: Patient, event: str) -> Iterator[Finding]:
             "events without a number do not count",
             "declare it with measure='value'",
         )
-    if patient.found.numeric is False and rule.numeric and patient.found.measure == "occurrence":
+    if patient.found.numeric is False and routing.numeric and patient.found.measure == "occurrence":
         yield Finding(
             "numbers",
             "warning",

@@ -8,7 +8,7 @@ without changing that analysis.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -21,7 +21,7 @@ from .standard import STANDARD_METRICS
 
 
 @dataclass(frozen=True, slots=True)
-class EventRule:
+class EventRouting:
     """How the values of one event key travel: what all metrics on that key need, taken together."""
 
     event_key: str
@@ -33,32 +33,33 @@ class EventRule:
     declared: bool = True
 
 
-_FINENESS = {"each": 0, "sum": 1, "mean": 2, "last": 2, "once": 3}
+FINENESS: Mapping[str, int] = {"each": 0, "sum": 1, "mean": 2, "last": 2, "once": 3}
 
 
-def event_rule(event_key: str, metrics: Iterable[Metric]) -> EventRule:
-    """The rule for *event_key*, which feeds *metrics*: the finest rollup and the strictest limit
+def event_routing(event_key: str, metrics: Iterable[Metric]) -> EventRouting:
+    """The routing for *event_key*, which feeds *metrics*: the finest rollup and the strictest limit
     win.
     """
     feeding = tuple(metrics)
     numeric = any(metric.numeric for metric in feeding)
     wanted = {cast("Rollup", metric.rollup) for metric in feeding if metric.numeric or not numeric}
     counting = any(metric.measure == "count" and metric.rollup == "each" for metric in feeding)
-    finest = min(wanted, key=_FINENESS.__getitem__)
+    finest = min(wanted, key=FINENESS.__getitem__)
     clash = {"mean", "last", "once", "sum"} & wanted
     rollup: Rollup = "each" if counting or len(clash) > 1 else finest
     rates = [metric.rate for metric in feeding if metric.rate]
     rate = min(rates, key=lambda one: one.count / one.seconds) if rates else None
     units = frozenset(unit for metric in feeding for unit in metric.analysis_units or ())
-    return EventRule(event_key, numeric, not numeric and counting, rollup, rate, units)
+    return EventRouting(event_key, numeric, not numeric and counting, rollup, rate, units)
 
 
-_RULES_CAP = 10_000
+MAX_ROUTINGS = 10_000
 MAX_IMPLIED = 6_000
 
 
-def _nobodys(event_key: str) -> EventRule:
-    return EventRule(event_key, False, False, "each", None, frozenset(), declared=False)
+def undeclared_routing(event_key: str) -> EventRouting:
+    """Return the routing of an event key that no metric declares: each value by itself."""
+    return EventRouting(event_key, False, False, "each", None, frozenset(), declared=False)
 
 
 class Catalog:
@@ -73,7 +74,7 @@ class Catalog:
         self._metrics: dict[str, Metric] = {}
         self._feeding: dict[str, dict[str, Metric]] = {}
         self._places: dict[str, str] = {}
-        self._rules: dict[str, EventRule] = {}
+        self._routings: dict[str, EventRouting] = {}
         self._implied = 0
         self.add(*metrics)
 
@@ -110,16 +111,18 @@ class Catalog:
             known = self._metrics.get(metric.key)
             if known is not None:
                 del self._feeding[known.event][known.key]
-                self._rules.pop(known.event, None)
+                self._routings.pop(known.event, None)
             self._put(metric, caller_place())
 
     def _put(self, metric: Metric, place: str) -> None:
         self._metrics[metric.key] = metric
         self._feeding.setdefault(metric.event, {})[metric.key] = metric
         self._places[metric.key] = place
-        self._rules.pop(metric.event, None)
+        self._routings.pop(metric.event, None)
 
-    def imply(self, name: str, keys: Iterable[str], made: Callable[[], Iterable[Metric]]) -> None:
+    def declare_implied(
+        self, name: str, keys: Iterable[str], made: Callable[[], Iterable[Metric]]
+    ) -> None:
         """Declare the metrics that *name*, of a session or a task, implies, but for those that are
         there already.
 
@@ -153,7 +156,7 @@ class Catalog:
     def clear(self) -> None:
         """Forget every definition."""
         with self._lock:
-            for table in (self._metrics, self._feeding, self._places, self._rules):
+            for table in (self._metrics, self._feeding, self._places, self._routings):
                 table.clear()
             self._implied = 0
 
@@ -165,19 +168,21 @@ class Catalog:
         """`file:line` where the metric under *key* was declared; empty when unknown."""
         return self._places.get(key, "")
 
-    def rule(self, event_key: str) -> EventRule:
+    def routing(self, event_key: str) -> EventRouting:
         """How values of *event_key* travel; for a key that nobody declared, each value by
         itself.
         """
-        found = self._rules.get(event_key)
+        found = self._routings.get(event_key)
         if found is None:
             with self._lock:
                 feeding = [*self._feeding.get(event_key, {}).values()]
-                found = event_rule(event_key, feeding) if feeding else _nobodys(event_key)
+                found = (
+                    event_routing(event_key, feeding) if feeding else undeclared_routing(event_key)
+                )
                 if (
-                    feeding or len(self._rules) < _RULES_CAP
+                    feeding or len(self._routings) < MAX_ROUTINGS
                 ):  # keys that nobody declared may come from outside
-                    self._rules[event_key] = found
+                    self._routings[event_key] = found
         return found
 
     def __getitem__(self, key: str) -> Metric:

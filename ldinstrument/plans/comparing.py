@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ..errors import Forbidden, NotFound
-from ..metrics.catalogs import Catalog, event_rule
+from ..metrics.catalogs import FINENESS, Catalog, event_routing
 from ..metrics.metric import Metric, default_rollup
 from ..rest import PAGE, MetricsAPI, RemoteMetric, differences, metric_body
 from .changes import Change, Finer, Plan, Progress
@@ -17,7 +17,6 @@ _TIME_UNITS = {
     "s": "seconds", "sec": "seconds", "secs": "seconds", "second": "seconds",
     "m": "minutes", "min": "minutes", "mins": "minutes", "minute": "minutes", "h": "hours", "hour": "hours",
 }  # fmt: skip
-_FINENESS = {"each": 0, "sum": 1, "mean": 2, "last": 2, "once": 3}
 
 
 def plan(
@@ -164,9 +163,9 @@ def _finer(wanted: Sequence[Metric], others: Sequence[RemoteMetric]) -> Iterator
         feeding = [metric for metric in wanted if metric.event == found.event_key]
         if not feeding or found.archived or found.event_key is None:
             continue
-        rollup = event_rule(found.event_key, feeding).rollup
+        rollup = event_routing(found.event_key, feeding).rollup
         needed = default_rollup(found.measure, "sum" if found.aggregation == "sum" else "average")
-        if _FINENESS[needed] < _FINENESS[rollup]:
+        if FINENESS[needed] < FINENESS[rollup]:
             yield Finer(found, found.event_key, rollup, tuple(metric.key for metric in feeding))
 
 

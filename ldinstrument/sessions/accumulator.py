@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from ..ledger import ledger
-from ..metrics.catalogs import EventRule, catalog, event_rule
+from ..metrics.catalogs import EventRouting, catalog, event_routing
 from ..metrics.standard import task_metrics
 from .outcomes import OUTCOMES, Outcome, TaskDefinition
 from .rate_limit import within_rate
@@ -35,7 +35,7 @@ def wall_offset() -> float:
 
 
 Entry = tuple[Any, Any, Any, Any, Any]
-"""`(TaskDefinition, Outcome, started, ended, data)` or `(EventRule, value, data, recorded, None)`,
+"""`(TaskDefinition, Outcome, started, ended, data)` or `(EventRouting, value, data, recorded, None)`,
 in clock seconds.
 """
 
@@ -87,7 +87,7 @@ class Accumulator:
                 batch = self._entries[:]
                 del self._entries[: len(batch)]
                 for entry in batch:
-                    if type(entry[0]) is EventRule:
+                    if type(entry[0]) is EventRouting:
                         self._fold_value(entry)
                     else:
                         self._fold_run(entry)
@@ -95,9 +95,9 @@ class Accumulator:
             self._folding = False
 
     def _fold_value(self, entry: Entry) -> None:
-        rule, value, data, at, _ = entry
+        routing, value, data, at, _ = entry
         self._last = max(self._last, at)
-        self._into(rule, value, data, at)
+        self._into(routing, value, data, at)
         ledger.recorded()
 
     def _fold_run(self, entry: Entry) -> None:
@@ -115,28 +115,30 @@ class Accumulator:
         milliseconds = max(0.0, (ended - started) * 1000)
         tally[4] += milliseconds
         ledger.recorded(task.values_per_run)
-        if rule := task.rule("success_rate"):
+        if routing := task.routing("success_rate"):
             self._into(
-                _declared(rule, task, "success_rate"),
+                _declared(routing, task, "success_rate"),
                 float(outcome is Outcome.SUCCESS),
                 data,
                 ended,
             )
-        if rule := task.rule("duration"):
-            self._into(_declared(rule, task, "duration"), milliseconds, data, ended)
+        if routing := task.routing("duration"):
+            self._into(_declared(routing, task, "duration"), milliseconds, data, ended)
 
-    def _into(self, rule: EventRule, value: Any, data: dict[str, Any] | None, at: float) -> None:
-        if self._limited and not within_rate(rule.event_key, rule.rate):
+    def _into(
+        self, routing: EventRouting, value: Any, data: dict[str, Any] | None, at: float
+    ) -> None:
+        if self._limited and not within_rate(routing.event_key, routing.rate):
             self._withheld += 1
             ledger.discarded("rate_limited")
             return
-        fold = self._folds.get(rule.event_key)
-        if fold is None or (fold.rule is not rule and fold.rule != rule):
+        fold = self._folds.get(routing.event_key)
+        if fold is None or (fold.routing is not routing and fold.routing != routing):
             if (
                 fold is not None
-            ):  # the catalog changed under us: what was folded under the old rule leaves under it
+            ):  # the catalog changed under us: what was folded under the old routing leaves under it
                 self._waiting.extend(fold.take())
-            fold = self._folds[rule.event_key] = Fold(rule)
+            fold = self._folds[routing.event_key] = Fold(routing)
         fold.add(value, data, self._date(at))
 
     def _date(self, at: float) -> int:
@@ -163,13 +165,13 @@ class Accumulator:
         return loose
 
 
-def _declared(rule: EventRule, task: TaskDefinition, suffix: str) -> EventRule:
-    """*rule*, or that of the task's own metric when the catalog lacks it: cleared (tests), or
+def _declared(routing: EventRouting, task: TaskDefinition, suffix: str) -> EventRouting:
+    """*routing*, or that of the task's own metric when the catalog lacks it: cleared (tests), or
     full.
     """
-    if rule.declared:
-        return rule
+    if routing.declared:
+        return routing
     own = task_metrics(task.key, (suffix,))[suffix]
-    catalog.imply(task.key, [own.key], lambda: [own])
-    found = catalog.rule(own.event)
-    return found if found.declared else event_rule(own.event, [own])
+    catalog.declare_implied(task.key, [own.key], lambda: [own])
+    found = catalog.routing(own.event)
+    return found if found.declared else event_routing(own.event, [own])

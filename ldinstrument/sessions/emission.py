@@ -224,7 +224,7 @@ def _check_units(event_key: str, context: Context) -> None:
     """Warn about an event that LaunchDarkly would silently ignore for want of the metric's analysis
     unit.
     """
-    wanted = catalog.rule(event_key).analysis_units
+    wanted = catalog.routing(event_key).analysis_units
     if wanted and wanted.isdisjoint(kinds(context)):
         warn_once(
             "no_analysis_unit",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from ..metrics.catalogs import EventRule, catalog
+from ..metrics.catalogs import EventRouting, catalog
 
 
 class Outcome(str, Enum):
@@ -48,10 +48,10 @@ class TaskDefinition:
     interaction: bool
     metrics: dict[str, str]
 
-    def rule(self, suffix: str) -> EventRule | None:
-        """The event rule of the metric with this *suffix*, None when the task does not feed it."""
+    def routing(self, suffix: str) -> EventRouting | None:
+        """The event routing of the metric with this *suffix*, None when the task does not feed it."""
         event_key = self.metrics.get(suffix)
-        return None if event_key is None else catalog.rule(event_key)
+        return None if event_key is None else catalog.routing(event_key)
 
     @property
     def values_per_run(self) -> int:

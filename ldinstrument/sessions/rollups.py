@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..metrics.catalogs import EventRule
+from ..metrics.catalogs import EventRouting
 from .validation import frozen, number
 
 MAX_GROUPS = 16
@@ -63,13 +63,15 @@ class Group:
         self.total += other.total
         self.count += other.count
 
-    def emission(self, rule: EventRule) -> Emission:
-        """The one event that this group becomes under *rule*."""
+    def emission(self, routing: EventRouting) -> Emission:
+        """The one event that this group becomes under *routing*."""
         value = {"sum": self.total, "mean": self.total / self.count, "last": self.last}.get(
-            rule.rollup, self.last
+            routing.rollup, self.last
         )
-        at = self.first_at if rule.rollup == "once" else self.last_at
-        return Emission(rule.event_key, value if rule.numeric else None, self.data, at, self.count)
+        at = self.first_at if routing.rollup == "once" else self.last_at
+        return Emission(
+            routing.event_key, value if routing.numeric else None, self.data, at, self.count
+        )
 
 
 class Fold:
@@ -77,28 +79,30 @@ class Fold:
     by one.
     """
 
-    __slots__ = ("groups", "loose", "rule")
+    __slots__ = ("groups", "loose", "routing")
 
-    def __init__(self, rule: EventRule) -> None:
-        self.rule = rule
+    def __init__(self, routing: EventRouting) -> None:
+        self.routing = routing
         self.groups: dict[str, Group] = {}
         self.loose: list[Emission] = []
 
     def add(self, value: float | int | None, data: dict[str, Any] | None, at: int) -> int:
         """Take one value in. Returns how many values it counts for: a count of 3 is 3 events."""
-        if self.rule.rollup == "each":
+        if self.routing.rollup == "each":
             return self._add_each(value, data, at)
-        if value is None and self.rule.rollup in ("mean", "last"):
+        if value is None and self.routing.rollup in ("mean", "last"):
             # An occurrence on the same event key: it counts for its own metric, and must not be a 0
             # in this one.
-            self.loose.append(Emission(self.rule.event_key, None, data, at))
+            self.loose.append(Emission(self.routing.event_key, None, data, at))
             return 1
         key = frozen(data)
         group = self.groups.get(key)
         if group is None:
             if len(self.groups) >= MAX_GROUPS:
                 self.loose.append(
-                    Emission(self.rule.event_key, value if self.rule.numeric else None, data, at)
+                    Emission(
+                        self.routing.event_key, value if self.routing.numeric else None, data, at
+                    )
                 )
                 return 1
             group = self.groups[key] = Group(data)
@@ -106,14 +110,14 @@ class Fold:
         return 1
 
     def _add_each(self, value: float | int | None, data: dict[str, Any] | None, at: int) -> int:
-        if self.rule.counted and value is not None:
+        if self.routing.counted and value is not None:
             self.loose.extend(
-                Emission(self.rule.event_key, None, data, at, values=0)
+                Emission(self.routing.event_key, None, data, at, values=0)
                 for _ in range(int(value) - 1)
             )
             value = None
         self.loose.append(
-            Emission(self.rule.event_key, value if self.rule.numeric else None, data, at)
+            Emission(self.routing.event_key, value if self.routing.numeric else None, data, at)
         )
         return 1
 
@@ -123,7 +127,7 @@ class Fold:
         groups, self.groups = self.groups, {}
         yield from loose
         for group in groups.values():
-            yield group.emission(self.rule)
+            yield group.emission(self.routing)
 
     def __len__(self) -> int:
         return len(self.loose) + len(self.groups)

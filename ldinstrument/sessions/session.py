@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 from ..diagnostics import log_internal_error, never_raises, warn_once, warn_user_code
 from ..errors import StrictError
 from ..ledger import ledger
-from ..metrics.catalogs import EventRule, catalog
+from ..metrics.catalogs import EventRouting, catalog
 from ..metrics.metric import Metric
 from ..metrics.standard import (
     BUSINESS_CONVERSION,
@@ -440,7 +440,7 @@ class Session(Accumulator):
         except Exception as error:
             log_internal_error("end", error)
 
-    def hand_over(self) -> tuple[list[tuple[EventRule, Group]], list[Emission]] | None:
+    def hand_over(self) -> tuple[list[tuple[EventRouting, Group]], list[Emission]] | None:
         """End this stay in a session that a store keeps: what folds, for the store to merge, and
         what leaves at once.
 
@@ -453,7 +453,7 @@ class Session(Accumulator):
             self._fold()
             loose = self._take_loose()
             folded = [
-                (fold.rule, group)
+                (fold.routing, group)
                 for fold in self._folds.values()
                 for group in fold.groups.values()
             ]
@@ -702,4 +702,4 @@ def declare_session_metrics(name: str) -> None:
     itself.
     """
     keys = [f"{name}.{suffix}" for suffix in SESSION_METRICS]
-    catalog.imply(name, keys, lambda: session_metrics(name))
+    catalog.declare_implied(name, keys, lambda: session_metrics(name))

@@ -18,7 +18,7 @@ from typing import Any
 from ..diagnostics import warn_once
 from ..errors import StrictError
 from ..ledger import ledger
-from ..metrics.catalogs import EventRule, catalog
+from ..metrics.catalogs import EventRouting, catalog
 from ..metrics.metric import METRIC_KEY, RESERVED_PREFIXES, Metric
 
 MAX_COUNT = 10_000
@@ -26,8 +26,8 @@ MAX_COUNT = 10_000
 
 def measurement(
     metric: Metric | str, value: Any, data: Mapping[str, Any] | None
-) -> tuple[EventRule, float | int | None, dict[str, Any] | None] | None:
-    """Check one value: `(rule, value, data)`, or None when it cannot be sent (said once and
+) -> tuple[EventRouting, float | int | None, dict[str, Any] | None] | None:
+    """Check one value: `(routing, value, data)`, or None when it cannot be sent (said once and
     counted).
     """
     if not isinstance(metric, (str, Metric)) or not metric:
@@ -37,8 +37,8 @@ def measurement(
     key = (
         known.event if known else str.__str__(metric)
     )  # an enum member is the string it stands for
-    rule = catalog.rule(key)
-    if not rule.declared:
+    routing = catalog.routing(key)
+    if not routing.declared:
         if key.startswith(RESERVED_PREFIXES):
             discard(
                 key,
@@ -47,19 +47,19 @@ def measurement(
             )
             return None
         _say_undeclared(key)
-        rule = replace(rule, numeric=value is not None)
-    kind = known.measure if known else _kind(rule)
+        routing = replace(routing, numeric=value is not None)
+    kind = known.measure if known else _kind(routing)
     if (problem := _problem(kind, value)) is not None:
-        discard(rule.event_key, *problem)
+        discard(routing.event_key, *problem)
         return None
     checked = number(value) if value is not None else None
     if kind == "count" and checked == 0:
         return None
-    return rule, checked, copied(data, rule.event_key)
+    return routing, checked, copied(data, routing.event_key)
 
 
-def _kind(rule: EventRule) -> str:
-    return "value" if rule.numeric else "count" if rule.counted else "occurrence"
+def _kind(routing: EventRouting) -> str:
+    return "value" if routing.numeric else "count" if routing.counted else "occurrence"
 
 
 def _say_undeclared(key: str) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from .. import sdk, settings
 from ..diagnostics import log_internal_error, log_once, on_event_loop
 from ..errors import StrictError
-from ..metrics.catalogs import EventRule
+from ..metrics.catalogs import EventRouting
 from ..process import on_exit, on_fork
 from ..sessions import emission
 from ..sessions.accumulator import clock
@@ -90,13 +90,13 @@ def end_session(
     return None if record is None else VisitRef(visitor, record.id, record.previous, stored=True)
 
 
-def delta_of(session: Session, folded: list[tuple[EventRule, Group]]) -> Delta:
+def delta_of(session: Session, folded: list[tuple[EventRouting, Group]]) -> Delta:
     """What a session that has handed over adds to a stored one; dates become ages, by the worker's
     steady clock.
     """
     at = clock()
     today = at * 1000 + session._offset_ms
-    groups = dict(_group(rule, group, today) for rule, group in folded if group.count)
+    groups = dict(_group(routing, group, today) for routing, group in folded if group.count)
     known = session.context
     tallies = session._tallies
     return Delta(
@@ -118,10 +118,10 @@ def delta_of(session: Session, folded: list[tuple[EventRule, Group]]) -> Delta:
     )
 
 
-def _group(rule: EventRule, group: Group, today: float) -> tuple[str, GroupValues]:
-    key = group_key(rule.event_key, rule.rollup, rule.numeric, frozen(group.data))
+def _group(routing: EventRouting, group: Group, today: float) -> tuple[str, GroupValues]:
+    key = group_key(routing.event_key, routing.rollup, routing.numeric, frozen(group.data))
     # Only `last` (and a numeric `once`) reports a single value; the others would store it in vain.
-    value = group.last if rule.rollup in ("last", "once") and rule.numeric else None
+    value = group.last if routing.rollup in ("last", "once") and routing.numeric else None
     return key, (
         group.total,
         group.count,

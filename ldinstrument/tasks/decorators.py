@@ -226,7 +226,7 @@ def _where() -> tuple[int, int]:
 
 def _define(key: str, interaction: bool, which: tuple[str, ...]) -> TaskDefinition:
     metrics = {suffix: f"{key}.{suffix}" for suffix in which}
-    catalog.imply(key, metrics.values(), lambda: task_metrics(key, which).values())
+    catalog.declare_implied(key, metrics.values(), lambda: task_metrics(key, which).values())
     return TaskDefinition(key, interaction, metrics)
 
 
