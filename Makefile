@@ -22,7 +22,7 @@ $(VENV)/.made:
 
 # Extras carry commas, which $(call) would split at: what to install is a variable of each stamp instead.
 $(VENV)/.demo: WANT = -e '.[dev,flask]'
-$(VENV)/.test: WANT = -e '.[dev,flask,django,redis,ai]' --group test
+$(VENV)/.test: WANT = -e '.[dev,flask,django,redis,ai,cost]' --group test
 $(VENV)/.check: WANT = --group check
 $(VENV)/.bench: WANT = --group bench
 

@@ -1,0 +1,419 @@
+"""Read a stream while it runs: each chunk or event adds to what is known of the call.
+
+What is known so far is there at any time, so that a stream that breaks off has told what it could.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol
+
+from .fields import field, integer, items, path, text
+from .results import google_finish_reason, google_tool_calls, latest_turn, message, read, speaker
+from .usage import Generation, Usage, read_usage, total_of
+
+
+class ChunkReader(Protocol):
+    """Reads the chunks of one kind of stream."""
+
+    def add(self, chunk: Any) -> str | None:
+        """Take one chunk; its text (empty for a tool call or a picture), or None when the model wrote nothing in it."""
+
+    def generation(self) -> Generation | None:
+        """What is known so far."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the model has said that it is done."""
+
+
+class StreamReader:
+    """Reads any stream: by the shape of its first chunk that has one. Never raises.
+
+    Args:
+        keep_text: keep what the model wrote, for an estimate of its tokens.
+    """
+
+    def __init__(self, *, keep_text: bool = False) -> None:
+        self._reader: ChunkReader | None = None
+        self._pieces: list[str] | None = [] if keep_text else None
+
+    def add(self, chunk: Any) -> bool:
+        """Take one chunk, or one text; whether the model wrote something in it."""
+        try:
+            written = chunk if type(chunk) is str else self._read(chunk)
+        except Exception:  # an odd object of the host's says nothing
+            return True
+        if written and self._pieces is not None:
+            self._pieces.append(written)
+        return written is not None and (written != "" or type(chunk) is not str)
+
+    def _read(self, chunk: Any) -> str | None:
+        if self._reader is None:
+            kind = next((kind for fits, kind in _KINDS if fits(chunk)), None)
+            if kind is None:
+                return ""
+            self._reader = kind()
+        return self._reader.add(chunk)
+
+    @property
+    def text(self) -> str | None:
+        """What the model wrote, if it was to be kept."""
+        return None if self._pieces is None else "".join(self._pieces)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the model has said that it is done: closing the stream then breaks nothing off."""
+        return self._reader is not None and self._reader.finished
+
+    def generation(self, *, complete: bool) -> Generation | None:
+        """What is known of the call; of one that is not *complete*, its usage is `partial`."""
+        try:
+            known = None if self._reader is None else self._reader.generation()
+        except Exception:
+            return None
+        return known if known is None or complete else known.broken_off()
+
+
+# -- OpenAI's chat completions, LiteLLM's ------------------------------------------------------------
+
+
+class ChatChunks:
+    """Usage comes with the last chunk, and only if it was asked for."""
+
+    def __init__(self) -> None:
+        self._known = Generation()
+        self._tools: set[tuple[Any, Any]] = set()
+
+    @staticmethod
+    def fits(chunk: Any) -> bool:
+        """Whether *chunk* is one of a chat completion."""
+        choices = field(chunk, "choices")
+        return isinstance(choices, (list, tuple)) and (
+            any(field(choice, "delta") is not None for choice in choices)
+            or text(chunk, "object") == "chat.completion.chunk"
+        )
+
+    def add(self, chunk: Any) -> str | None:
+        """Take one chunk."""
+        known, written = self._known, None
+        for choice in items(chunk, "choices"):
+            delta = field(choice, "delta")
+            written = self._delta(field(choice, "index"), delta) if written is None else written
+            if (reason := text(choice, "finish_reason")) is not None:
+                known = replace(known, finish_reason=reason)
+        if known.id is None:
+            known = replace(
+                known, id=text(chunk, "id"), model=text(chunk, "model"), provider=speaker(chunk)
+            )
+        if (usage := read_usage(field(chunk, "usage"))) is not None:
+            known = replace(known, usage=usage)
+        self._known = known
+        return written
+
+    def _delta(self, index: Any, delta: Any) -> str | None:
+        for call in items(delta, "tool_calls"):
+            self._tools.add((index, field(call, "index")))
+        told = text(delta, "content", "reasoning_content", "reasoning", "refusal")
+        return "" if told is None and items(delta, "tool_calls") else told
+
+    @property
+    def finished(self) -> bool:
+        """Whether a choice has a reason for its end."""
+        return self._known.finish_reason is not None
+
+    def generation(self) -> Generation | None:
+        """What is known so far."""
+        return replace(self._known, tool_calls=len(self._tools))
+
+
+# -- OpenAI's responses, and the events of its agents ------------------------------------------------
+
+
+class ResponseEvents:
+    """The usage is on the event that ends a response; an agent's run has several responses."""
+
+    def __init__(self) -> None:
+        self._ended: list[Generation] = []
+        self._open: Generation | None = None
+
+    @staticmethod
+    def fits(event: Any) -> bool:
+        """Whether *event* is one of the responses API, or carries one as the agents' do."""
+        kind = text(event, "type") or ""
+        return kind.startswith("response.") or kind in _AGENT_EVENTS
+
+    def add(self, event: Any) -> str | None:
+        """Take one event."""
+        kind = text(event, "type") or ""
+        if kind == "raw_response_event":
+            return self.add(field(event, "data"))
+        if kind in _RESPONSE_ENDS:
+            self._open = None
+            if (ended := read(field(event, "response"))) is not None:
+                self._ended.append(ended)
+        elif kind == "response.created":
+            self._open = read(field(event, "response"))
+        if kind.startswith("response.") and kind.endswith(".delta"):
+            return text(event, "delta") or ""
+        return None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last response has ended."""
+        return bool(self._ended) and self._open is None
+
+    def generation(self) -> Generation | None:
+        """What is known so far."""
+        begun = [] if self._open is None else [replace(self._open, finish_reason=None, usage=None)]
+        return total_of([*self._ended, *begun])
+
+
+_AGENT_EVENTS = ("raw_response_event", "run_item_stream_event", "agent_updated_stream_event")
+_RESPONSE_ENDS = ("response.completed", "response.incomplete", "response.failed")
+
+
+# -- Anthropic ---------------------------------------------------------------------------------------
+
+
+class MessageEvents:
+    """Anthropic's: the input is told first, the output last; before that its 1 is a placeholder."""
+
+    def __init__(self) -> None:
+        self._begun: Generation | None = None
+        self._figures: dict[str, int] = {}
+        self._finish_reason: str | None = None
+        self._tools = 0
+
+    @staticmethod
+    def fits(event: Any) -> bool:
+        """Whether *event* is one of a message."""
+        return text(event, "type") == "message_start"
+
+    def add(self, event: Any) -> str | None:
+        """Take one event; those that the SDK derives from others say nothing new."""
+        kind = text(event, "type")
+        if kind == "content_block_delta":
+            delta = field(event, "delta")
+            return text(delta, "text", "thinking", "partial_json") or ""
+        if kind == "message_start":
+            begun = field(event, "message")
+            self._begun = read(begun)
+            self._note(field(begun, "usage"), but="output_tokens")
+        elif kind == "content_block_start":
+            self._tools += text(field(event, "content_block"), "type") in _TOOL_BLOCKS
+        elif kind == "message_delta":
+            self._note(field(event, "usage"))
+            self._finish_reason = text(field(event, "delta"), "stop_reason") or self._finish_reason
+        return None
+
+    def _note(self, usage: Any, but: str = "") -> None:
+        for name in _MESSAGE_FIGURES:
+            figure = integer(usage, name)
+            if figure is not None and name != but:
+                self._figures[name] = figure
+
+    @property
+    def finished(self) -> bool:
+        """Whether the model has said why it stopped."""
+        return self._finish_reason is not None
+
+    def generation(self) -> Generation | None:
+        """What is known so far."""
+        begun = self._begun or Generation(provider="anthropic")
+        return replace(
+            begun,
+            usage=read_usage(self._figures),
+            finish_reason=self._finish_reason,
+            tool_calls=self._tools,
+        )
+
+
+_TOOL_BLOCKS = ("tool_use", "server_tool_use", "mcp_tool_use")
+_MESSAGE_FIGURES = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+)
+
+
+# -- Google ------------------------------------------------------------------------------------------
+
+
+class GoogleChunks:
+    """Each chunk has the usage so far: the last one counts."""
+
+    def __init__(self) -> None:
+        self._known: Generation | None = None
+        self._finish_reason: str | None = None
+        self._tools = 0
+
+    @staticmethod
+    def fits(chunk: Any) -> bool:
+        """Whether *chunk* is one of `generate_content_stream`."""
+        return (
+            field(chunk, "candidates") is not None
+            or read_usage(field(chunk, "usage_metadata")) is not None
+        )
+
+    def add(self, chunk: Any) -> str | None:
+        """Take one chunk."""
+        candidates = items(chunk, "candidates")
+        self._known = read(chunk) or self._known
+        self._finish_reason = google_finish_reason(candidates) or self._finish_reason
+        self._tools += google_tool_calls(candidates)
+        parts = [part for candidate in candidates for part in items(candidate, "content", "parts")]
+        return "".join(text(part, "text") or "" for part in parts) if parts else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether a candidate has a reason for its end."""
+        return self._finish_reason is not None
+
+    def generation(self) -> Generation | None:
+        """What is known so far: of a stream that broke off, the input alone is sure."""
+        if self._known is None:
+            return None
+        usage = self._known.usage
+        if usage is not None and not self.finished:
+            usage = Usage(input=usage.input, cached=usage.cached)
+        return replace(
+            self._known, usage=usage, finish_reason=self._finish_reason, tool_calls=self._tools
+        )
+
+
+# -- Bedrock -----------------------------------------------------------------------------------------
+
+
+class ConverseEvents:
+    """Bedrock's `converse_stream`: each event is a dictionary with one key; the usage is in the last."""
+
+    def __init__(self) -> None:
+        self._usage: Usage | None = None
+        self._finish_reason: str | None = None
+        self._tools = 0
+
+    @staticmethod
+    def fits(event: Any) -> bool:
+        """Whether *event* is one of `converse_stream`."""
+        return type(event) is dict and bool(
+            event.keys() & {"messageStart", "contentBlockStart", "contentBlockDelta"}
+        )
+
+    def add(self, event: Any) -> str | None:
+        """Take one event."""
+        if (delta := path(event, "contentBlockDelta", "delta")) is not None:
+            return text(delta, "text") or ""
+        self._tools += path(event, "contentBlockStart", "start", "toolUse") is not None
+        self._finish_reason = text(field(event, "messageStop"), "stopReason") or self._finish_reason
+        self._usage = read_usage(path(event, "metadata", "usage")) or self._usage
+        return None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the model has said why it stopped."""
+        return self._finish_reason is not None
+
+    def generation(self) -> Generation | None:
+        """What is known so far."""
+        return Generation(self._usage, None, "aws.bedrock", self._finish_reason, self._tools)
+
+
+# -- LangChain and LangGraph -------------------------------------------------------------------------
+
+
+class AIMessageChunks:
+    """LangChain's chunks add up; one with the usage may be followed by more. LangGraph pairs them with their node."""
+
+    def __init__(self) -> None:
+        self._known: dict[str | None, Generation] = {}
+        self._tools: set[tuple[Any, Any]] = set()
+        self._last: str | None = None
+
+    @staticmethod
+    def fits(chunk: Any) -> bool:
+        """Whether *chunk* is a chunk of a message, alone or with LangGraph's metadata."""
+        first = chunk[0] if type(chunk) is tuple and len(chunk) == 2 else chunk
+        return text(first, "type") == "AIMessageChunk"
+
+    def add(self, chunk: Any) -> str | None:
+        """Take one chunk."""
+        first = chunk[0] if type(chunk) is tuple and chunk else chunk
+        told = message(first)
+        if told is None:
+            return None
+        self._last = told.id or self._last
+        before = self._known.get(self._last, Generation())
+        calls = items(first, "tool_call_chunks")
+        self._tools.update((self._last, field(call, "index")) for call in calls)
+        self._known[self._last] = replace(before + told, tool_calls=None)
+        content = field(first, "content")
+        return content if type(content) is str and content else "" if content or calls else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last message has a reason for its end."""
+        return bool(self._known) and self._known[self._last].finish_reason is not None
+
+    def generation(self) -> Generation | None:
+        """What is known so far."""
+        known = total_of(self._known.values())
+        return None if known is None else replace(known, tool_calls=len(self._tools))
+
+
+class GraphStates:
+    """LangGraph's `values` and `updates`: states and parts of states, whose messages repeat."""
+
+    def __init__(self) -> None:
+        self._messages: dict[str | None, Generation] = {}
+
+    @staticmethod
+    def fits(chunk: Any) -> bool:
+        """Whether *chunk* is a state with messages, or parts of one by node."""
+        return type(chunk) is dict and any(_is_state(state) for state in (chunk, *chunk.values()))
+
+    def add(self, chunk: Any) -> str | None:
+        """Take one chunk."""
+        states = (
+            [state for state in (chunk, *chunk.values()) if _is_state(state)]
+            if type(chunk) is dict
+            else []
+        )
+        told = [
+            message(entry) for state in states for entry in latest_turn(items(state, "messages"))
+        ]
+        fresh = {
+            found.id: found
+            for found in told
+            if found is not None and found.id not in self._messages
+        }
+        self._messages.update(fresh)
+        return "" if fresh else None
+
+    @property
+    def finished(self) -> bool:
+        """A graph says that it is done by ending."""
+        return False
+
+    def generation(self) -> Generation | None:
+        """What is known so far."""
+        return total_of(self._messages.values())
+
+
+def _is_state(state: Any) -> bool:
+    return type(state) is dict and any(
+        text(entry, "type") in ("ai", "human") for entry in items(state, "messages")
+    )
+
+
+_KINDS: tuple[tuple[Callable[[Any], bool], Callable[[], ChunkReader]], ...] = (
+    (ChatChunks.fits, ChatChunks),
+    (ResponseEvents.fits, ResponseEvents),
+    (MessageEvents.fits, MessageEvents),
+    (GoogleChunks.fits, GoogleChunks),
+    (ConverseEvents.fits, ConverseEvents),
+    (AIMessageChunks.fits, AIMessageChunks),
+    (GraphStates.fits, GraphStates),
+)

@@ -1,0 +1,49 @@
+"""The loopback model server and the real SDKs that talk to it."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+
+def _beside(name: str) -> ModuleType:
+    """A module of this folder, which is no package."""
+    full = f"ldinstrument_tests_ai_{name}"
+    if full not in sys.modules:
+        spec = importlib.util.spec_from_file_location(full, Path(__file__).with_name(f"{name}.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[full] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[full])
+    return sys.modules[full]
+
+
+clients = _beside("clients")
+model_server = _beside("model_server")
+
+
+@pytest.fixture(scope="session")
+def _serving() -> Iterator[Any]:
+    with model_server.ModelServer() as serving:
+        yield serving
+
+
+@pytest.fixture
+def models(_serving: Any) -> Iterator[Any]:
+    """The loopback model server, behaving well."""
+    _serving.behave()
+    _serving.requests.clear()
+    yield _serving
+    _serving.behave()
+
+
+@pytest.fixture
+def sdks() -> ModuleType:
+    """The real SDKs: `tests/ai/clients.py`."""
+    return clients
