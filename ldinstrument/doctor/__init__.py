@@ -16,7 +16,7 @@ from ..metrics.metric import Metric
 from ..rest import MetricsAPI, RemoteMetric
 from .access import access
 from .checks import METRIC_CHECKS
-from .findings import Finding, Patient
+from .findings import Finding, Subject
 
 __all__ = ["Finding", "access", "examine", "examine_all"]
 
@@ -49,9 +49,9 @@ def _walk(
     yield finding
     if found is None:
         return
-    patient = Patient(key, api, wanted, found, health)
+    subject = Subject(key, api, wanted, found, health)
     for check in METRIC_CHECKS:
-        for link in check(patient):
+        for link in check(subject):
             yield link
             if link.status == "broken":
                 return

@@ -11,7 +11,7 @@ from ..metrics.metric import RESERVED_PREFIXES
 from ..plans import incompatible
 from ..rest import Difference, differences, metric_body
 from .experiments import used
-from .findings import Finding, Patient, Status, ago
+from .findings import Finding, Status, Subject, ago
 from .received import said_here, seen_locally
 
 STALE_DAYS = 14
@@ -19,21 +19,21 @@ STALE_DAYS = 14
 _LATENCY_WORDS = ("latency", "duration", "time", "tokens", "score")
 
 
-def _archived(patient: Patient) -> Iterator[Finding]:
-    if patient.found.archived:
+def _archived(subject: Subject) -> Iterator[Finding]:
+    if subject.found.archived:
         yield Finding(
             "archived",
             "broken",
             "the metric is archived",
             "no experiment can use it",
-            f"ldinstrument metrics update {patient.key} archived=false",
+            f"ldinstrument metrics update {subject.key} archived=false",
         )
     else:
         yield Finding("archived", "ok", "no")
 
 
-def _kind(patient: Patient) -> Iterator[Finding]:
-    kind = patient.found.kind
+def _kind(subject: Subject) -> Iterator[Finding]:
+    kind = subject.found.kind
     if kind != "custom":
         yield Finding(
             "kind",
@@ -44,24 +44,24 @@ def _kind(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def _definition(patient: Patient) -> Iterator[Finding]:
-    if patient.declared is None:
+def _definition(subject: Subject) -> Iterator[Finding]:
+    if subject.declared is None:
         yield Finding(
             "definition",
             "unknown",
             "the code that was looked at does not declare it",
             "only LaunchDarkly's side can be checked",
-            f"ldinstrument doctor {patient.key} --code YOUR_PACKAGE",
+            f"ldinstrument doctor {subject.key} --code YOUR_PACKAGE",
         )
         return
-    problem = incompatible(patient.declared, patient.found)
+    problem = incompatible(subject.declared, subject.found)
     if problem:
         yield Finding(
             "definition", "broken", problem, "numbers in two units under one metric mean nothing"
         )
         return
     drifted = [
-        one for one in differences(metric_body(patient.declared), patient.found) if not one.label
+        one for one in differences(metric_body(subject.declared), subject.found) if not one.label
     ]
     if not drifted:
         yield Finding("definition", "ok", "as the code declares it")
@@ -87,9 +87,9 @@ def _weight(drifted: Sequence[Difference]) -> Status:
     )
 
 
-def _event_key(patient: Patient) -> Iterator[Finding]:
-    event = patient.found.event_key or ""
-    sent = sorted({metric.event for metric in patient.wanted.values()})
+def _event_key(subject: Subject) -> Iterator[Finding]:
+    event = subject.found.event_key or ""
+    sent = sorted({metric.event for metric in subject.wanted.values()})
     if event.startswith(RESERVED_PREFIXES):
         yield Finding(
             "event key",
@@ -98,9 +98,9 @@ def _event_key(patient: Patient) -> Iterator[Finding]:
             "the events come from LaunchDarkly's libraries, not from here",
             "choose another event key",
         )
-    elif event in sent or not patient.wanted:
+    elif event in sent or not subject.wanted:
         yield Finding("event key", "ok", event)
-        yield from _numbers(patient, event)
+        yield from _numbers(subject, event)
     else:
         by_case = [one for one in sent if one.lower() == event.lower()]
         if by_case:
@@ -109,7 +109,7 @@ def _event_key(patient: Patient) -> Iterator[Finding]:
                 "broken",
                 f"it reads {event!r}, the code sends {by_case[0]!r}",
                 "event keys are case-sensitive",
-                f"ldinstrument metrics update {patient.key} eventKey={by_case[0]}",
+                f"ldinstrument metrics update {subject.key} eventKey={by_case[0]}",
             )
         else:
             yield Finding(
@@ -121,13 +121,13 @@ def _event_key(patient: Patient) -> Iterator[Finding]:
             )
 
 
-def _numbers(patient: Patient, event: str) -> Iterator[Finding]:
+def _numbers(subject: Subject, event: str) -> Iterator[Finding]:
     """A numeric metric ignores events without a value; the others ignore the value, 0 included."""
-    feeding = [metric for metric in patient.wanted.values() if metric.event == event]
+    feeding = [metric for metric in subject.wanted.values() if metric.event == event]
     if not feeding:
         return
     routing = event_routing(event, feeding)
-    if patient.found.numeric and not routing.numeric:
+    if subject.found.numeric and not routing.numeric:
         yield Finding(
             "numbers",
             "broken",
@@ -135,7 +135,7 @@ def _numbers(patient: Patient, event: str) -> Iterator[Finding]:
             "events without a number do not count",
             "declare it with measure='value'",
         )
-    if patient.found.numeric is False and routing.numeric and patient.found.measure == "occurrence":
+    if subject.found.numeric is False and routing.numeric and subject.found.measure == "occurrence":
         yield Finding(
             "numbers",
             "warning",
@@ -145,12 +145,12 @@ def _numbers(patient: Patient, event: str) -> Iterator[Finding]:
         )
 
 
-def _analysis_units(patient: Patient) -> Iterator[Finding]:
-    units = patient.found.analysis_units
+def _analysis_units(subject: Subject) -> Iterator[Finding]:
+    units = subject.found.analysis_units
     if not units:
         return
     try:
-        available = patient.api.analysis_units()
+        available = subject.api.analysis_units()
     except (NotFound, Forbidden) as error:
         yield Finding("analysis unit", "unknown", f"the project's settings cannot be read: {error}")
         return
@@ -168,13 +168,13 @@ def _analysis_units(patient: Patient) -> Iterator[Finding]:
         yield Finding("analysis unit", "ok", f"{' or '.join(units)}; contexts of these kinds count")
 
 
-def _last_seen(patient: Patient) -> Iterator[Finding]:
-    seen = patient.found.last_seen
+def _last_seen(subject: Subject) -> Iterator[Finding]:
+    seen = subject.found.last_seen
     if seen is None:
         yield Finding(
             "last seen",
             "broken",
-            f"LaunchDarkly has never received {patient.found.event_key!r}",
+            f"LaunchDarkly has never received {subject.found.event_key!r}",
             "the program has not run, is offline or disabled, was forked without postfork, ends "
             "before it flushes, or "
             "uses another environment's SDK key",
@@ -195,8 +195,8 @@ def _last_seen(patient: Patient) -> Iterator[Finding]:
         yield Finding("last seen", "ok", f"{ago(days * 86_400)} ago")
 
 
-def _zero_fill(patient: Patient) -> Iterator[Finding]:
-    found = patient.found
+def _zero_fill(subject: Subject) -> Iterator[Finding]:
+    found = subject.found
     if not found.numeric or not found.zero_fill:
         yield Finding(
             "zero-fill", "ok", "off" if found.numeric else "on, as it should be without numbers"
@@ -217,8 +217,8 @@ def _zero_fill(patient: Patient) -> Iterator[Finding]:
         yield Finding("zero-fill", "ok", "on: units without events count as 0")
 
 
-def _percentile(patient: Patient) -> Iterator[Finding]:
-    raw, found = patient.found.raw, patient.found
+def _percentile(subject: Subject) -> Iterator[Finding]:
+    raw, found = subject.found.raw, subject.found
     if raw.get("analysisType") != "percentile":
         return
     if found.percentile is None:
@@ -238,7 +238,7 @@ def _percentile(patient: Patient) -> Iterator[Finding]:
     )
 
 
-METRIC_CHECKS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
+METRIC_CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     _archived,
     _kind,
     _definition,

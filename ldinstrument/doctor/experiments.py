@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import ApiError
 from ..rest import Experiment
-from .findings import Finding, Patient, ago
+from .findings import Finding, Subject, ago
 
 MOST = 5
 """How many experiments of a metric are looked at."""
@@ -19,30 +19,30 @@ STALE_DAYS = 7
 _WHY_EXPOSURE = "only events after an exposure of the same context count"
 
 
-def used(patient: Patient) -> Iterator[Finding]:
+def used(subject: Subject) -> Iterator[Finding]:
     """Whether an experiment, or a guarded rollout, shows the metric's numbers."""
-    listed = [one for one in _objects(patient, "experiments") if not one.get("archivedDate")]
-    if not listed and not patient.found.experiments:
-        yield _unused(patient)
-        yield from _unknown_exposure(patient)
+    listed = [one for one in _objects(subject, "experiments") if not one.get("archivedDate")]
+    if not listed and not subject.found.experiments:
+        yield _unused(subject)
+        yield from _unknown_exposure(subject)
         return
-    read = (patient.api.experiment(_environment(one), str(one.get("key"))) for one in listed[:MOST])
+    read = (subject.api.experiment(_environment(one), str(one.get("key"))) for one in listed[:MOST])
     known = [one for one in read if one is not None]
     for one in known:
-        yield from _by_another_unit(patient, one)
+        yield from _by_another_unit(subject, one)
     running = [one for one in known if one.status == "running"]
     if known and not running and all(one.status for one in known):
-        yield _not_running(patient, known)
+        yield _not_running(subject, known)
         return
     for one in running:
-        yield from _not_counted(patient, one)
-    yield Finding("experiments", "ok", f"{patient.found.experiments or len(listed)} use it")
-    if patient.health is None:
-        yield from _exposures(patient, running)
+        yield from _not_counted(subject, one)
+    yield Finding("experiments", "ok", f"{subject.found.experiments or len(listed)} use it")
+    if subject.health is None:
+        yield from _exposures(subject, running)
 
 
-def _objects(patient: Patient, name: str) -> list[dict[str, Any]]:
-    listed = patient.found.raw.get(name)
+def _objects(subject: Subject, name: str) -> list[dict[str, Any]]:
+    listed = subject.found.raw.get(name)
     return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
 
 
@@ -50,8 +50,8 @@ def _environment(one: dict[str, Any]) -> str:
     return str(one.get("environmentKey") or "production")
 
 
-def _unused(patient: Patient) -> Finding:
-    rollouts = patient.found.raw.get("guardedRolloutCount")
+def _unused(subject: Subject) -> Finding:
+    rollouts = subject.found.raw.get("guardedRolloutCount")
     if type(rollouts) is int and rollouts > 0:
         return Finding(
             "experiments", "ok", f"no experiment uses it, but {rollouts} guarded rollouts do"
@@ -61,14 +61,14 @@ def _unused(patient: Patient) -> Finding:
         "warning",
         "no experiment uses it",
         "its numbers show in experiments only",
-        f"add it to an experiment: {patient.found.url}",
+        f"add it to an experiment: {subject.found.url}",
     )
 
 
-def _by_another_unit(patient: Patient, one: Experiment) -> Iterator[Finding]:
-    unit, units = one.unit_of(patient.key), patient.found.analysis_units
+def _by_another_unit(subject: Subject, one: Experiment) -> Iterator[Finding]:
+    unit, units = one.unit_of(subject.key), subject.found.analysis_units
     if unit and units and unit not in units:
-        verb = "analyses it" if patient.key in one.analysis_units else "randomizes"
+        verb = "analyses it" if subject.key in one.analysis_units else "randomizes"
         yield Finding(
             "experiments",
             "broken",
@@ -78,29 +78,29 @@ def _by_another_unit(patient: Patient, one: Experiment) -> Iterator[Finding]:
         )
 
 
-def _not_running(patient: Patient, known: Sequence[Experiment]) -> Finding:
+def _not_running(subject: Subject, known: Sequence[Experiment]) -> Finding:
     told = ", ".join(f"{one.name} has {one.status.replace('_', ' ')}" for one in known)
     return Finding(
         "experiments",
         "warning",
         f"none of its experiments is running: {told}",
         "only what happens while an iteration runs counts for it",
-        f"start an iteration: {patient.found.url}",
+        f"start an iteration: {subject.found.url}",
     )
 
 
-def _not_counted(patient: Patient, one: Experiment) -> Iterator[Finding]:
+def _not_counted(subject: Subject, one: Experiment) -> Iterator[Finding]:
     """The running iteration began before the metric was added to it, or with an older version of
     it.
     """
-    version, now = one.metrics.get(patient.key), patient.found.raw.get("_versionId")
+    version, now = one.metrics.get(subject.key), subject.found.raw.get("_versionId")
     if one.metrics and version is None:
         yield Finding(
             "experiments",
             "broken",
             f"the running iteration of {one.name} does not count it",
             "an iteration counts the metrics that it began with",
-            f"add it, and start a new iteration: {patient.found.url}",
+            f"add it, and start a new iteration: {subject.found.url}",
         )
     elif version and isinstance(now, str) and version != now:
         yield Finding(
@@ -108,11 +108,11 @@ def _not_counted(patient: Patient, one: Experiment) -> Iterator[Finding]:
             "warning",
             f"the running iteration of {one.name} counts an older version of it",
             "an iteration keeps the definitions that it began with",
-            f"start a new iteration: {patient.found.url}",
+            f"start a new iteration: {subject.found.url}",
         )
 
 
-def _exposures(patient: Patient, running: Sequence[Experiment]) -> Iterator[Finding]:
+def _exposures(subject: Subject, running: Sequence[Experiment]) -> Iterator[Finding]:
     """When the flags of the running experiments were evaluated last; by which contexts LaunchDarkly
     does not tell.
     """
@@ -120,16 +120,16 @@ def _exposures(patient: Patient, running: Sequence[Experiment]) -> Iterator[Find
         finding
         for one in running
         for flag in one.flags
-        if (finding := _exposure(patient, one, flag)) is not None
+        if (finding := _exposure(subject, one, flag)) is not None
     ]
     yield from told
     if not told:
-        yield from _unknown_exposure(patient)
+        yield from _unknown_exposure(subject)
 
 
-def _exposure(patient: Patient, one: Experiment, flag: str) -> Finding | None:
+def _exposure(subject: Subject, one: Experiment, flag: str) -> Finding | None:
     try:
-        moment = patient.api.last_evaluated(one.environment, flag)
+        moment = subject.api.last_evaluated(one.environment, flag)
     except ApiError:
         return None
     what = f"flag {flag!r} of {one.name}"
@@ -149,8 +149,8 @@ def _exposure(patient: Patient, one: Experiment, flag: str) -> Finding | None:
     )
 
 
-def _unknown_exposure(patient: Patient) -> Iterator[Finding]:
-    if patient.health is None:
+def _unknown_exposure(subject: Subject) -> Iterator[Finding]:
+    if subject.health is None:
         yield Finding(
             "exposure",
             "unknown",

@@ -31,7 +31,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
+class Subject:
     """What the checks of one metric look at.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..diagnostics import diagnostics
-from .findings import Finding, Patient
+from .findings import Finding, Subject
 
 _LOCAL_ADVICE = {
     "event receipt": ("event keys are case-sensitive", "ldinstrument tail"),
@@ -23,10 +23,10 @@ _LOCAL_ADVICE = {
 }
 
 
-def seen_locally(patient: Patient) -> Iterator[Finding]:
+def seen_locally(subject: Subject) -> Iterator[Finding]:
     """What only a local LaunchDarkly can see: each event, its context, and the exposures."""
-    for one in patient.health or ():
-        if one.get("subject") != patient.key or one.get("check") not in _LOCAL_ADVICE:
+    for one in subject.health or ():
+        if one.get("subject") != subject.key or one.get("check") not in _LOCAL_ADVICE:
             continue
         detail, (why, command) = str(one.get("detail")), _LOCAL_ADVICE[one["check"]]
         if one.get("ok"):
@@ -67,15 +67,15 @@ _SAID: dict[str, tuple[str, str]] = {
 }
 
 
-def said_here(patient: Patient) -> Iterator[Finding]:
+def said_here(subject: Subject) -> Iterator[Finding]:
     """What this very process complained about, when the doctor is called from inside the
     program.
     """
-    event = patient.found.event_key or patient.key
+    event = subject.found.event_key or subject.key
     about = {
         event,
-        patient.key,
-        *(one.key for one in patient.wanted.values() if one.event == event),
+        subject.key,
+        *(one.key for one in subject.wanted.values() if one.event == event),
     }
     tasks = {key.rpartition(".")[0] for key in about}
     for (cause, subject), count in diagnostics.counts().items():

@@ -22,7 +22,7 @@ from ..errors import (
 from .bodies import AnyMetric, metric_body
 from .calls import Calls, path_of
 from .credentials import Token, find_api_host, find_api_token, find_project
-from .http import Answer
+from .http import RestResponse
 from .models import (
     Experiment,
     RemoteMetric,
@@ -187,7 +187,7 @@ class ProjectAPI:
 
     def _beta(
         self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None
-    ) -> Answer:
+    ) -> RestResponse:
         """A call of the experiments API, which LaunchDarkly documents as beta: 403 without the
         header that says so.
         """

@@ -27,7 +27,7 @@ from ..errors import (
     Unreachable,
 )
 from .credentials import Host, Token
-from .http import Answer, Fault, Wire, one_line
+from .http import HttpClient, RestFailure, RestResponse, one_line
 
 _ERRORS: Mapping[int, type[ApiError]] = {
     400: InvalidRequest,
@@ -74,7 +74,7 @@ class Calls:
         self._budget = budget
         self._deadline = deadline
         self._sleep = sleep
-        self._wire = Wire(host, token)
+        self._wire = HttpClient(host, token)
 
     def __repr__(self) -> str:
         return f"<Calls to {self.host.url}>"
@@ -98,7 +98,7 @@ class Calls:
         headers: Mapping[str, str] | None = None,
         repeatable: bool = True,
         end: float | None = None,
-    ) -> Answer:
+    ) -> RestResponse:
         """Send a request until it is answered, refused, or the budget is used up.
 
         Args:
@@ -112,7 +112,7 @@ class Calls:
         request = f"{method} {path}"
         for attempt in range(100):
             outcome = self._attempt(method, path, params, body, headers or {}, end)
-            if isinstance(outcome, Answer):
+            if isinstance(outcome, RestResponse):
                 if outcome.status < 300:
                     return outcome
                 error = error_of(outcome, request)
@@ -127,10 +127,10 @@ class Calls:
         raise error
 
     def wait(
-        self, attempt: int, error: ApiError, outcome: Answer | Fault | None, end: float
+        self, attempt: int, error: ApiError, outcome: RestResponse | RestFailure | None, end: float
     ) -> bool:
         """Wait before the next attempt; False, at once, when that would not fit in before *end*."""
-        headers = outcome.headers if isinstance(outcome, Answer) else {}
+        headers = outcome.headers if isinstance(outcome, RestResponse) else {}
         seconds = rest_pause(attempt, headers)
         if isinstance(error, RateLimited):
             error.retry_after = seconds
@@ -144,10 +144,10 @@ class Calls:
     def _attempt(
         self, method: str, path: str, params: Mapping[str, Any] | None, body: Any, headers: Mapping[str, str],
         end: float,
-    ) -> Answer | Fault:  # fmt: skip
+    ) -> RestResponse | RestFailure:  # fmt: skip
         seconds = min(self._timeout, end - time.monotonic())
         if seconds <= 0:
-            return Fault("no time left before the deadline", final=True)
+            return RestFailure("no time left before the deadline", final=True)
         return self._wire.ask(method, path, params, body, headers, seconds)
 
 
@@ -166,7 +166,7 @@ def path_of(*parts: str) -> str:
 # -- errors --------------------------------------------------------------------------------------
 
 
-def error_of(answer: Answer, request: str) -> ApiError:
+def error_of(answer: RestResponse, request: str) -> ApiError:
     """The typed error for an answer of 400 or above, with LaunchDarkly's own message, code and
     support id.
     """

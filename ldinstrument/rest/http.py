@@ -30,7 +30,7 @@ _TOKEN_LENGTH = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RestResponse:
     """A usable answer: the status, the headers and the decoded JSON (None for an empty body)."""
 
     status: int
@@ -39,14 +39,14 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class RestFailure:
     """No usable answer, and why; *final* when asking again cannot help."""
 
     reason: str
     final: bool = False
 
 
-class Wire:
+class HttpClient:
     """Connections to one host with one token. Not for several threads at once.
 
     Args:
@@ -60,7 +60,7 @@ class Wire:
         self._http = self._session()
 
     def __repr__(self) -> str:
-        return f"<Wire to {self._host.url}>"
+        return f"<HttpClient to {self._host.url}>"
 
     def close(self) -> None:
         """Close the connections."""
@@ -79,9 +79,9 @@ class Wire:
     def ask(
         self, method: str, path: str, params: Mapping[str, Any] | None, body: Any, headers: Mapping[str, str],
         seconds: float,
-    ) -> Answer | Fault:  # fmt: skip
+    ) -> RestResponse | RestFailure:  # fmt: skip
         """Send one request and read its answer, in about *seconds* altogether."""
-        done: list[Answer | Fault] = []
+        done: list[RestResponse | RestFailure] = []
         over = threading.Event()
         http = self._http
 
@@ -92,7 +92,7 @@ class Wire:
             try:
                 done.append(self._exchange(http, method, path, params, body, headers, seconds))
             except Exception as failure:
-                done.append(Fault(_why(failure, seconds, self._host)))
+                done.append(RestFailure(_why(failure, seconds, self._host)))
             over.set()
 
         # No time-out of requests holds for a name that does not resolve, or for headers that drip
@@ -101,12 +101,12 @@ class Wire:
         if over.wait(seconds + GRACE_SECONDS):
             return done[0]
         self._http = self._session()
-        return Fault(_too_slow(seconds, self._host))
+        return RestFailure(_too_slow(seconds, self._host))
 
     def _exchange(
         self, http: requests.Session, method: str, path: str, params: Mapping[str, Any] | None, body: Any,
         headers: Mapping[str, str], seconds: float,
-    ) -> Answer | Fault:  # fmt: skip
+    ) -> RestResponse | RestFailure:  # fmt: skip
         until = time.monotonic() + seconds
         with http.request(
             method,
@@ -122,10 +122,10 @@ class Wire:
                 return _redirected(response)
             content = _read(response, until)
             if content is None:
-                return Fault(_too_slow(seconds, self._host))
+                return RestFailure(_too_slow(seconds, self._host))
             return (
                 content
-                if isinstance(content, Fault)
+                if isinstance(content, RestFailure)
                 else _answer(response, self._without_token(content))
             )
 
@@ -168,12 +168,12 @@ def own_version() -> str:
 # -- reading answers -----------------------------------------------------------------------------
 
 
-def _redirected(response: requests.Response) -> Fault:
+def _redirected(response: requests.Response) -> RestFailure:
     try:
         target = urlsplit(response.headers.get("Location", "")).hostname
     except ValueError:
         target = None
-    return Fault(
+    return RestFailure(
         f"redirected ({response.status_code}) to {one_line(target) or 'somewhere else'}; not "
         f"followed, because the "
         "token stays here: is the host right?",
@@ -181,23 +181,23 @@ def _redirected(response: requests.Response) -> Fault:
     )
 
 
-def _answer(response: requests.Response, content: bytes) -> Answer | Fault:
+def _answer(response: requests.Response, content: bytes) -> RestResponse | RestFailure:
     if not content:
-        return Answer(response.status_code, response.headers, None)
+        return RestResponse(response.status_code, response.headers, None)
     try:
         # What is read here may be written again (--json), where only strict JSON will do.
         decoded = json.loads(content, parse_constant=lambda _: None, parse_float=_finite)
     except (ValueError, RecursionError):
         if response.status_code >= 300:
-            return Answer(response.status_code, response.headers, None)
+            return RestResponse(response.status_code, response.headers, None)
         kind = one_line(response.headers.get("Content-Type", "something").split(";")[0])
         # A page will still be a page in ten seconds; JSON that is cut off may be whole the next
         # time.
-        return Fault(
+        return RestFailure(
             f"answered {kind} that is not JSON; is the host right, or a proxy in between?",
             "html" in kind,
         )
-    return Answer(response.status_code, response.headers, decoded)
+    return RestResponse(response.status_code, response.headers, decoded)
 
 
 def _finite(text: str) -> float | None:
@@ -205,7 +205,7 @@ def _finite(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _read(response: requests.Response, until: float) -> bytes | Fault | None:
+def _read(response: requests.Response, until: float) -> bytes | RestFailure | None:
     """The body; None when it took too long: requests' own timeout starts anew with every byte."""
     content = bytearray()
     for piece in _pieces(response):
@@ -213,10 +213,10 @@ def _read(response: requests.Response, until: float) -> bytes | Fault | None:
         if time.monotonic() > until:
             return None
         if len(content) > _BODY_CAP:
-            return Fault("the answer is too large", final=True)
+            return RestFailure("the answer is too large", final=True)
     # urllib3 1.x takes the end of the connection for the end of the answer.
     if response.raw.tell() < _announced(response):
-        return Fault("the answer broke off")
+        return RestFailure("the answer broke off")
     return bytes(content)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..metrics.metric import MetricWarning
 from ..plans import on_hold
-from .collector import Finding, Scan, Undeclared
+from .collector import Collector, Scan, Undeclared
 from .importing import modules
 from .source import Use, uses_in
 
@@ -32,16 +32,16 @@ def scan(targets: str | Sequence[str], *, progress: Callable[[str], None] | None
     Raises:
         DefinitionError: a target does not exist, cannot be imported at all, or names no catalog.
     """
-    finding = Finding()
+    collector = Collector()
     with on_hold(), warnings.catch_warnings():
         # A remark about a metric's name belongs to the plan, not in between.
         warnings.simplefilter("ignore", MetricWarning)
         for target in [targets] if isinstance(targets, str) else targets:
             if ":" in target and not Path(target).exists():
-                finding.take_catalog(target)
+                collector.take_catalog(target)
                 continue
             for name, module, path in modules(
-                target, finding.unreadable, progress or (lambda _: None)
+                target, collector.unreadable, progress or (lambda _: None)
             ):
-                finding.read(name, module, path)
-    return finding.result()
+                collector.read(name, module, path)
+    return collector.result()

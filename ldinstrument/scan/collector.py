@@ -86,7 +86,7 @@ class Scan:
         return self.places.get(key, "")
 
 
-class Finding:
+class Collector:
     """Collects what the modules of a program declare and use."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from ..errors import DefinitionError
 from ..metrics.metric import Metric
 from ..metrics.standard import TASK_METRICS
-from .values import Values, is_a
+from .values import Constants, is_a
 
 Kind = Literal["task", "session", "event", "pattern", "metric", "dynamic", "invalid"]
 ROOT = "ldinstrument"
@@ -81,7 +81,7 @@ class _Reader(ast.NodeVisitor):
         self._imported = namespace is not None
         self._names: dict[str, str] = {}
         self._sessions: set[str] = set()
-        self._values = Values(self._namespace, self._is_local)
+        self._values = Constants(self._namespace, self._is_local)
         self._locals: list[set[str]] = []
         self._decorating: dict[int, str] = {}
 

@@ -14,7 +14,7 @@ MISSING = object()
 """Only running the code would tell."""
 
 
-class Values:
+class Constants:
     """Evaluates expressions of one module.
 
     Args:
