@@ -68,20 +68,17 @@ _SAID: dict[str, tuple[str, str]] = {
 
 
 def said_here(subject: Subject) -> Iterator[Finding]:
-    """What this very process complained about, when the doctor is called from inside the
-    program.
-    """
+    """Yield what this very process has warned about, for a doctor called from inside the program."""
     event = subject.found.event_key or subject.key
     about = {
         event,
         subject.key,
-        *(one.key for one in subject.wanted.values() if one.event == event),
+        *(metric.key for metric in subject.wanted.values() if metric.event == event),
     }
     tasks = {key.rpartition(".")[0] for key in about}
-    for (cause, subject), count in diagnostics.counts().items():
-        if cause in _SAID and (
-            subject in about or subject in tasks or subject.split(" ")[0] in about or not subject
-        ):
+    for (cause, what), count in diagnostics.counts().items():
+        concerns = not what or what in about or what in tasks or what.split(" ")[0] in about
+        if cause in _SAID and concerns:
             why, command = _SAID[cause]
             yield Finding(
                 "this process", "warning", f"{cause.replace('_', ' ')} ({count}x)", why, command
