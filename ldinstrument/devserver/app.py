@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute
 
-from .responses import Refused
+from .responses import RefusedRequest
 
 OVERRIDABLE = (b"PATCH", b"PUT", b"DELETE")
 PRIVATE = re.compile(r"/$|/dev(/|$)")
@@ -24,30 +24,38 @@ CODES = {
     405: "method_not_allowed",
     413: "payload_too_large",
 }
-EXPOSED = ("Date", "ETag", "Location", "X-LD-EnvID", "X-Ratelimit-Global-Limit", "X-Ratelimit-Global-Remaining",
-           "X-Ratelimit-Reset", "Retry-After")  # fmt: skip
+EXPOSED = (
+    "Date",
+    "ETag",
+    "Location",
+    "X-LD-EnvID",
+    "X-Ratelimit-Global-Limit",
+    "X-Ratelimit-Global-Remaining",
+    "X-Ratelimit-Reset",
+    "Retry-After",
+)
 
 
 def build(routes: Collection[BaseRoute], allowed_hosts: Collection[str] | None) -> Any:
-    """The application with its guards.
+    """Return the application with its guards.
 
     Args:
         routes: what is served.
         allowed_hosts: the names that a `Host` header may carry; None accepts all.
     """
-    handlers: dict[Any, Any] = {Refused: _refused, HTTPException: _http_error}
+    handlers: dict[Any, Any] = {RefusedRequest: _refused, HTTPException: _http_error}
     app: Any = Starlette(routes=list(routes), exception_handlers=handlers)
     return HostGuard(MethodOverride(CrossOrigin(app)), allowed_hosts)
 
 
 async def _refused(request: Request, refused: Exception) -> JSONResponse:
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, RefusedRequest)
     return JSONResponse(refused.body(), status_code=refused.status, headers=refused.headers)
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    refused = Refused(
+    refused = RefusedRequest(
         error.status_code, CODES.get(error.status_code, "invalid_request"), str(error.detail)
     )
     return JSONResponse(refused.body(), status_code=error.status_code, headers=error.headers)
@@ -82,12 +90,12 @@ class HostGuard:
 
 
 def _name(host: str) -> str:
-    """A Host header without its port."""
+    """Return a Host header without its port."""
     return re.sub(r":\d*$", "", host).lower()
 
 
 async def _say(status: int, message: str, scope: Any, receive: Any, send: Any) -> None:
-    await JSONResponse(Refused(status, "forbidden", message).body(), status_code=status)(
+    await JSONResponse(RefusedRequest(status, "forbidden", message).body(), status_code=status)(
         scope, receive, send
     )
 
@@ -126,6 +134,6 @@ class CrossOrigin:
         )
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer a preflight, or pass the request on."""
+        """BufferedResponse a preflight, or pass the request on."""
         private = scope["type"] != "http" or PRIVATE.match(scope["path"])
         await (self.app if private else self.open)(scope, receive, send)

@@ -6,53 +6,61 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection
+from typing import Any, Protocol
 
 import uvicorn
 
 from .app import build
-from .client_side import BrowserDelivery
-from .experiments import ExperimentsAPI
-from .faults import FaultMiddleware
-from .flag_delivery import Delivery, Hub
+from .client_side import ClientSideRoutes
+from .database import Document
+from .database_thread import DatabaseThread
+from .experiments import ExperimentRoutes
+from .faults import FaultMiddleware, InjectedFaults
+from .flag_delivery import FlagChanges, FlagRoutes
 from .flags import Flags
-from .intake import Intake, faulted_post, is_intake
-from .metrics_api import Metrics, MetricsAPI
-from .page import Page
-from .projects import Projects, ProjectsAPI
+from .intake import IntakeRoutes, faulted_post, is_intake
+from .metrics_api import MetricRoutes, Metrics
+from .page import Local, PageRoutes
+from .projects import ProjectRoutes, Projects
 from .rest_call import RestCalls
-from .store import Document
-from .work import Work
-
-if TYPE_CHECKING:
-    from .server import LocalLaunchDarkly
+from .tokens import Access
 
 
-class Running:
+class Served(Access, Local, Protocol):
+    """What one run of the server needs to know of the `LocalLaunchDarkly` that it serves."""
+
+    projects: Collection[str] | None
+    context_kinds: Collection[str]
+    rate_limit: int
+    allowed_hosts: Collection[str] | None
+    faults: InjectedFaults
+
+
+class ServerRun:
     """The application of a `LocalLaunchDarkly` and the thread that serves it."""
 
-    def __init__(self, local: LocalLaunchDarkly, listener: socket.socket):
+    def __init__(self, local: Served, listener: socket.socket):
         self.listener = listener
-        self.work = Work(local.store)
-        intake = Intake(self.work, local)
-        self.delivery = Delivery(self.work, Flags(local.store), intake)
-        self.browser = BrowserDelivery(self.work, Flags(local.store), intake)
-        self.page = Page(self.work, local)
-        calls = RestCalls(self.work, local, local.rate_limit)
-        projects = Projects(local.store, local.projects, local.context_kinds)
-        metrics = Metrics(local.store, projects)
+        self.database_thread = DatabaseThread(local.database)
+        intake = IntakeRoutes(self.database_thread, local)
+        self.delivery = FlagRoutes(self.database_thread, Flags(local.database), intake)
+        self.browser = ClientSideRoutes(self.database_thread, Flags(local.database), intake)
+        self.page = PageRoutes(self.database_thread, local)
+        calls = RestCalls(self.database_thread, local, local.rate_limit)
+        projects = Projects(local.database, local.projects, local.context_kinds)
+        metrics = Metrics(local.database, projects)
         routes = [
             *intake.routes(),
             *self.delivery.routes(),
-            *MetricsAPI(calls, metrics).routes(),
-            *ExperimentsAPI(calls, metrics).routes(),
-            *ProjectsAPI(calls, projects).routes(),
+            *MetricRoutes(calls, metrics).routes(),
+            *ExperimentRoutes(calls, metrics).routes(),
+            *ProjectRoutes(calls, projects).routes(),
             *self.browser.routes(),
             *self.page.routes(),
         ]
         self.faults = FaultMiddleware(
-            build(routes, local.allowed_hosts), local._faults, self._record_fault
+            build(routes, local.allowed_hosts), local.faults, self._record_fault
         )
         self.server = _Server(_config(self.faults))
         self.server.before_shutdown = self._end_streams
@@ -67,7 +75,7 @@ class Running:
         Raises:
             RuntimeError: it did not come up.
         """
-        self.work.open()
+        self.database_thread.open()
         self._thread.start()
         if not self.server.up.wait(timeout) or self._failure is not None:
             self.stop()
@@ -77,14 +85,14 @@ class Running:
         """End the streams, the connections, the loop, the threads."""
         self.server.end()
         self._thread.join()
-        self.work.close()
+        self.database_thread.close()
         self.browser.evaluations.close()
         self.listener.close()
 
     def publish(self, verb: str, change: Document) -> None:
         """Tell the open streams of a flag change."""
-        if self.delivery.hub is not None:
-            self.delivery.hub.publish(verb, change)
+        if self.delivery.changes is not None:
+            self.delivery.changes.publish(verb, change)
 
     def _run(self) -> None:
         try:
@@ -95,13 +103,13 @@ class Running:
             self.server.up.set()
 
     async def _serve(self) -> None:
-        self.delivery.hub = self.browser.hub = Hub()
+        self.delivery.changes = self.browser.changes = FlagChanges()
         self.faults.stopping = self.page.stopping = asyncio.Event()
         await self.server.serve(sockets=[self.listener])
 
     def _end_streams(self) -> None:
-        if self.delivery.hub is not None:
-            self.delivery.hub.close()
+        if self.delivery.changes is not None:
+            self.delivery.changes.close()
         if self.faults.stopping is not None:
             self.faults.stopping.set()
 
@@ -109,12 +117,12 @@ class Running:
         self, path: str, headers: dict[str, str], body: bytes, status: int, label: str
     ) -> None:
         if is_intake(path):
-            await self.work.run(self._keep_fault, path, headers, body, status, label)
+            await self.database_thread.run(self._keep_fault, path, headers, body, status, label)
 
     def _keep_fault(
         self, path: str, headers: dict[str, str], body: bytes, status: int, label: str
     ) -> None:
-        self.work.store.record(faulted_post(path, headers, body, status, label))
+        self.database_thread.database.record(faulted_post(path, headers, body, status, label))
 
 
 def _config(app: Any) -> uvicorn.Config:
@@ -129,7 +137,8 @@ def _config(app: Any) -> uvicorn.Config:
         server_header=False,
         ws="none",
         timeout_graceful_shutdown=1,
-        timeout_keep_alive=75,  # uvicorn's 5 s would meet the SDK's flush interval, and cut a POST in two
+        # uvicorn's 5 s would meet the SDK's flush interval, and cut a POST in two.
+        timeout_keep_alive=75,
         backlog=2048,
     )
 

@@ -13,12 +13,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from .flag_delivery import HEADERS, Hub, event_stream, next_change, sse, with_etag
+from .database import Document
+from .database_thread import DatabaseThread
+from .flag_delivery import HEADERS, FlagChanges, event_stream, next_change, sse, with_etag
 from .flags import Flags
-from .intake import Intake
-from .responses import Refused, decode, invalid
-from .store import Document
-from .work import Work
+from .intake import IntakeRoutes
+from .responses import RefusedRequest, decode, invalid
 
 
 class Evaluations:
@@ -33,10 +33,10 @@ class Evaluations:
         self._version = -1
 
     def of(self, context: Document) -> dict[str, Document]:
-        """Evaluations by flag key, in the format of the client-side SDKs.
+        """Return evaluations by flag key, in the format of the client-side SDKs.
 
         Raises:
-            Refused: 400, this is no context.
+            RefusedRequest: 400, this is no context.
         """
         from ldclient import Context
 
@@ -51,7 +51,7 @@ class Evaluations:
         return {key: _evaluation(state[key], about[key]) for key in about if key in state}
 
     def _fresh_client(self) -> Any:
-        """The client, its store holding the present flags."""
+        """Return the client, its store holding the present flags."""
         from ldclient import Config, LDClient
         from ldclient.feature_store import InMemoryFeatureStore
         from ldclient.versioned_data_kind import FEATURES, SEGMENTS
@@ -95,14 +95,14 @@ def _evaluation(value: Any, about: Document) -> Document:
     return {name: part for name, part in found.items() if part is not None}
 
 
-class BrowserDelivery:
+class ClientSideRoutes:
     """The routes of client-side SDKs."""
 
-    def __init__(self, work: Work, flags: Flags, intake: Intake):
-        self.work = work
+    def __init__(self, database_thread: DatabaseThread, flags: Flags, intake: IntakeRoutes):
+        self.database_thread = database_thread
         self.intake = intake
         self.evaluations = Evaluations(flags)
-        self.hub: Hub | None = None
+        self.changes: FlagChanges | None = None
 
     def routes(self) -> list[Route]:
         """Goals, polling and streaming, by environment id (browser) or mobile key (phone)."""
@@ -124,22 +124,22 @@ class BrowserDelivery:
 
     async def _poll(self, request: Request) -> Response:
         context = await self._context(request)
-        return with_etag(request, await self.work.run(self.evaluations.of, context))
+        return with_etag(request, await self.database_thread.run(self.evaluations.of, context))
 
     async def _stream(self, request: Request) -> Response:
         context = await self._context(request)
-        await self.work.run(
+        await self.database_thread.run(
             self.evaluations.of, context
         )  # refuse what is no context while there is a status to say it
         return event_stream(self._messages(context))
 
     async def _messages(self, context: Document) -> AsyncIterator[bytes]:
         """Everything, then each change as it is for this context."""
-        assert self.hub is not None, "the server is not running"
-        with self.hub.subscription() as changes:
-            yield sse("put", await self.work.run(self.evaluations.of, context))
+        assert self.changes is not None, "the server is not running"
+        with self.changes.subscription() as changes:
+            yield sse("put", await self.database_thread.run(self.evaluations.of, context))
             while (change := await next_change(changes)) is not None:
-                yield await self.work.run(self._message, context, *change)
+                yield await self.database_thread.run(self._message, context, *change)
 
     def _message(self, context: Document, verb: str, change: Document) -> bytes:
         if verb == "delete":
@@ -148,8 +148,8 @@ class BrowserDelivery:
         return sse("patch", {"key": change["key"], **evaluation}) if evaluation else b":\n\n"
 
     async def _context(self, request: Request) -> Document:
-        """The context of a request, from its address or its body; the credential is checked on the
-        way.
+        """Return the context of a request, from its address or its body; the credential is checked
+        on the way.
         """
         if "env" in request.path_params:
             self.intake.check_environment(request.path_params["env"])
@@ -163,11 +163,11 @@ class BrowserDelivery:
         except ValueError:
             raise invalid("not a context") from None
         if not isinstance(found, dict):
-            raise Refused(400, "invalid_request", "not a context")
+            raise RefusedRequest(400, "invalid_request", "not a context")
         return found
 
 
 def _unwrapped(text: str) -> bytes:
-    """The bytes of base64 in either alphabet, padded or not."""
+    """Return the bytes of base64 in either alphabet, padded or not."""
     standard = re.sub(r"=+$", "", text).replace("-", "+").replace("_", "/")
     return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)

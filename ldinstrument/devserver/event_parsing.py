@@ -10,8 +10,8 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+from .database import Batch, Document
 from .responses import STRICT, decode, invalid
-from .store import Batch, Document
 
 MAX_UNPACKED = 256 * 1024 * 1024
 SPACE = " \t\n\r"
@@ -19,11 +19,11 @@ BIGGEST = 2**63 - 1
 
 
 def unpacked(body: bytes, encoding: str) -> bytes:
-    """The body without its content encoding (gzip or none), bounded so that a small bomb cannot
-    fill the memory.
+    """Return the body without its content encoding (gzip or none), bounded so that a small bomb
+    cannot fill the memory.
 
     Raises:
-        Refused: broken gzip or an encoding that the intake does not know (400).
+        RefusedRequest: broken gzip or an encoding that the intake does not know (400).
     """
     if encoding.strip().lower() in ("", "identity"):
         return body
@@ -40,11 +40,11 @@ def unpacked(body: bytes, encoding: str) -> bytes:
 
 
 def split_array(body: bytes) -> list[tuple[Any, str]]:
-    """The items of a JSON array, each with its own text, so that an event is kept exactly as it was
-    sent.
+    """Return the items of a JSON array, each with its own text, so that an event is kept exactly as
+    it was sent.
 
     Raises:
-        Refused: empty, not JSON, or not an array (400).
+        RefusedRequest: empty, not JSON, or not an array (400).
     """
     if not body.strip():
         raise invalid("body may not be empty")
@@ -88,7 +88,7 @@ def _nothing_after(text: str, at: int, items: list[tuple[Any, str]]) -> list[tup
 
 
 def single(body: bytes) -> list[tuple[Any, str]]:
-    """A diagnostic POST: one JSON object."""
+    """Return a diagnostic POST: one JSON object."""
     if not body.strip():
         raise invalid("body may not be empty")
     try:
@@ -101,9 +101,9 @@ def single(body: bytes) -> list[tuple[Any, str]]:
 
 
 def rows_of(items: list[tuple[Any, str]], received: int) -> Batch:
-    """The rows of a batch. Items that are no events (no object, no kind) are left out, as an intake
-    that accepts whatever is well-formed would; everything else is kept, with strange values as they
-    are.
+    """Return the rows of a batch. Items that are no events (no object, no kind) are left out, as an
+    intake that accepts whatever is well-formed would; everything else is kept, with strange values
+    as they are.
     """
     batch = Batch()
     for event, text in items:
@@ -154,7 +154,7 @@ def _variation_text(value: Any) -> str:
 
 
 def units_of(event: Mapping[str, Any]) -> dict[str, str]:
-    """The analysis units of an event: context kind to context key.
+    """Return the analysis units of an event: context kind to context key.
 
     Reads `context` (single or multi), the older `contextKeys`, and `user` of the SDKs before
     contexts.
@@ -187,8 +187,8 @@ def _is_key(key: Any) -> bool:
 
 
 def number(value: Any) -> float | None:
-    """A finite number as a float; None for everything else: LaunchDarkly cannot analyse a string or
-    a boolean.
+    """Return a finite number as a float; None for everything else: LaunchDarkly cannot analyse a
+    string or a boolean.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
@@ -205,7 +205,7 @@ def _whole(value: Any, otherwise: int) -> int:
 
 
 def _text(value: Any) -> str:
-    """A string that SQLite can hold: a lone surrogate, which JSON allows, becomes a question
+    """Return a string that SQLite can hold: a lone surrogate, which JSON allows, becomes a question
     mark.
     """
     if not isinstance(value, str):

@@ -12,12 +12,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from .database import Database, Document
 from .flags import randomization_kinds
 from .metrics_api import Metrics
 from .projects import link
 from .responses import not_found, now_ms
 from .rest_call import RestCalls
-from .store import Document, Store
 
 INACTIVE_MS = 7 * 86_400_000
 _EVALUATED = "SELECT max(created) FROM events WHERE key = ? AND kind IN ('feature', 'debug')"
@@ -27,7 +27,7 @@ SELECT max(json_extract(body, '$.endDate')) FROM events
 """
 
 
-class ExperimentsAPI:
+class ExperimentRoutes:
     """The REST routes about experiments: one per flag that randomizes, running while the flag is
     on.
     """
@@ -35,7 +35,7 @@ class ExperimentsAPI:
     def __init__(self, calls: RestCalls, metrics: Metrics):
         self.calls = calls
         self.metrics = metrics
-        self.store: Store = metrics.store
+        self.database: Database = metrics.database
 
     def routes(self) -> list[Route]:
         """One experiment, and the status of one flag."""
@@ -48,7 +48,7 @@ class ExperimentsAPI:
 
     def _flag(self, request: Request) -> tuple[str, Document]:
         project = self.metrics.projects.require(request.path_params["project"])
-        flag = self.store.document("flag", "", request.path_params["key"])
+        flag = self.database.document("flag", "", request.path_params["key"])
         if flag is None or flag.get("deleted"):
             raise not_found()
         return project, flag
@@ -60,8 +60,15 @@ class ExperimentsAPI:
             raise not_found()
         environment = request.path_params["environment"]
         path = f"/api/v2/projects/{project}/environments/{environment}/experiments/{flag['key']}"
-        found = {"_id": flag["key"], "key": flag["key"], "name": flag["key"], "_maintainerId": "local",
-                 "_creationDate": 0, "environmentKey": environment, "_links": {"self": link(path)}}  # fmt: skip
+        found = {
+            "_id": flag["key"],
+            "key": flag["key"],
+            "name": flag["key"],
+            "_maintainerId": "local",
+            "_creationDate": 0,
+            "environmentKey": environment,
+            "_links": {"self": link(path)},
+        }
         return JSONResponse({**found, "currentIteration": self._iteration(project, flag, kinds[0])})
 
     def _iteration(self, project: str, flag: Document, kind: str) -> Document:
@@ -81,7 +88,7 @@ class ExperimentsAPI:
 
     def _counted(self, project: str, flag: Document) -> Iterator[Document]:
         for key in flag.get("experimentMetrics", ()):
-            metric = self.store.document("metric", project, key)
+            metric = self.database.document("metric", project, key)
             if metric is not None:
                 kept = {name: metric[name] for name in ("key", "name", "kind", "_versionId")}
                 yield {
@@ -94,7 +101,7 @@ class ExperimentsAPI:
         project, flag = self._flag(request)
         environment = request.path_params["environment"]
         path = f"/api/v2/flag-statuses/{project}/{environment}/{flag['key']}"
-        asked = [self.store.rows(sql, (flag["key"],))[0][0] for sql in (_EVALUATED, _SUMMED)]
+        asked = [self.database.rows(sql, (flag["key"],))[0][0] for sql in (_EVALUATED, _SUMMED)]
         moments = [int(moment) for moment in asked if moment is not None]
         found: Document = {
             "name": _name(max(moments, default=None)),

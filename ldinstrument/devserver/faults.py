@@ -1,4 +1,4 @@
-"""Faults on purpose: a status, a delay, a cut connection or a half answer, for the requests that a
+"""InjectedFaults on purpose: a status, a delay, a cut connection or a half answer, for the requests that a
 test names.
 """
 
@@ -15,7 +15,7 @@ Headers = Mapping[str, str]
 
 
 @dataclass(slots=True)
-class Fault:
+class InjectedFault:
     """What is to happen to matching requests.
 
     Args:
@@ -59,21 +59,21 @@ class Fault:
         )
 
     def label(self) -> str:
-        """A word for the record of posts."""
+        """Return a word for the record of posts."""
         verb = "drop" if self.drop else "truncate" if self.truncate else str(self.status or "delay")
         return f"after:{verb}" if self.after else verb
 
 
-class Faults:
+class InjectedFaults:
     """The faults of a server: the first that matches a request is taken; usable from every
     thread.
     """
 
     def __init__(self) -> None:
-        self._faults: list[Fault] = []
+        self._faults: list[InjectedFault] = []
         self._lock = threading.Lock()
 
-    def add(self, fault: Fault) -> Fault:
+    def add(self, fault: InjectedFault) -> InjectedFault:
         """Have one more."""
         with self._lock:
             self._faults.append(fault)
@@ -88,9 +88,11 @@ class Faults:
         """Whether any fault may apply, so that requests without one cost nothing."""
         return any(fault.matches(method, path) for fault in tuple(self._faults))
 
-    def take(self, method: str, path: str, headers: Headers, body: bytes | None) -> Fault | None:
-        """The fault for this request, its use counted. `body=None` asks for those that do not need
-        one.
+    def take(
+        self, method: str, path: str, headers: Headers, body: bytes | None
+    ) -> InjectedFault | None:
+        """Return the fault for this request, its use counted. `body=None` asks for those that do
+        not need one.
         """
         with self._lock:
             for fault in self._faults:
@@ -124,7 +126,7 @@ class FaultMiddleware:
             label.
     """
 
-    def __init__(self, app: Any, faults: Faults, record: OnFault):
+    def __init__(self, app: Any, faults: InjectedFaults, record: OnFault):
         self.app = app
         self.faults = faults
         self.record = record
@@ -167,11 +169,13 @@ class FaultMiddleware:
                 0 if fault.drop else fault.status or 200,
                 fault.label(),
             )
-            await self._answer(fault, send, Answer())
+            await self._answer(fault, send, BufferedResponse())
 
-    async def _spoil_after(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
-        """The server does its work, and nobody hears the answer as it was."""
-        answer = Answer()
+    async def _spoil_after(
+        self, fault: InjectedFault, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Let the server do its work, then answer something else."""
+        answer = BufferedResponse()
         await self.app({**scope, "ldinstrument.fault": fault.label()}, receive, answer.take)
         await self._answer(fault, send, answer)
 
@@ -186,7 +190,7 @@ class FaultMiddleware:
         _cut(send)
         return False
 
-    async def _answer(self, fault: Fault, send: Send, answer: Answer) -> None:
+    async def _answer(self, fault: InjectedFault, send: Send, answer: BufferedResponse) -> None:
         if not await self._pause(fault.delay, send):
             return
         if fault.drop:
@@ -210,7 +214,7 @@ class FaultMiddleware:
             await send({"type": "http.response.body", "body": answer.body})
 
 
-class Answer:
+class BufferedResponse:
     """The answer that the server would have given, and what a fault makes of it."""
 
     def __init__(self) -> None:
@@ -225,7 +229,7 @@ class Answer:
         elif message["type"] == "http.response.body":
             self.body += message.get("body", b"")
 
-    def spoil(self, fault: Fault) -> None:
+    def spoil(self, fault: InjectedFault) -> None:
         """Replace status and body where the fault names them; a truncated answer promises more than
         it brings.
         """

@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from .database_thread import DatabaseThread
 from .flags import Flags
-from .intake import Intake
-from .work import Work
+from .intake import IntakeRoutes
 
 HEARTBEAT_SECONDS = 15.0
 ENVIRONMENT_ID = "ldinstrument-local"
@@ -32,7 +32,7 @@ Changes: TypeAlias = "asyncio.Queue[Change | None]"
 HEARTBEAT: Change = ("heartbeat", {})
 
 
-class Hub:
+class FlagChanges:
     """Hands flag changes to the open streams; lives on the event loop of one server run."""
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Hub:
 
     @contextmanager
     def subscription(self) -> Iterator[Changes]:
-        """The changes from now on."""
+        """Return the changes from now on."""
         queue: Changes = asyncio.Queue()
         self._queues.add(queue)
         if self._closed:
@@ -73,24 +73,24 @@ class Hub:
 
 
 async def next_change(changes: Changes) -> Change | None:
-    """The next change, a heartbeat after a silence, or None when the server stops."""
+    """Return the next change, a heartbeat after a silence, or None when the server stops."""
     try:
         return await asyncio.wait_for(changes.get(), HEARTBEAT_SECONDS)
     except asyncio.TimeoutError:
         return HEARTBEAT
 
 
-class Delivery:
-    """The delivery routes over the flags of a store."""
+class FlagRoutes:
+    """The delivery routes over the flags of a database."""
 
-    def __init__(self, work: Work, flags: Flags, intake: Intake):
-        self.work = work
+    def __init__(self, database_thread: DatabaseThread, flags: Flags, intake: IntakeRoutes):
+        self.database_thread = database_thread
         self.flags = flags
         self.intake = intake
-        self.hub: Hub | None = None
+        self.changes: FlagChanges | None = None
 
     def routes(self) -> list[Route]:
-        """The routes of launchdarkly.md section 2.3 that server SDKs call."""
+        """Return the routes that server SDKs read flags from."""
         return [
             Route("/all", self._stream),
             Route("/flags", self._stream_flags),
@@ -109,7 +109,7 @@ class Delivery:
         return event_stream(self._messages())
 
     async def _stream_flags(self, request: Request) -> Response:
-        """The stream of SDKs before segments: flags only."""
+        """Return the stream of SDKs before segments: flags only."""
         self.intake.check_key(request)
         return event_stream(self._messages(flags_only=True))
 
@@ -117,36 +117,38 @@ class Delivery:
         """Subscribe first, then read: a change in between is sent twice rather than never; SDKs go
         by its version.
         """
-        with self._hub().subscription() as changes:
-            content = await self.work.run(self.everything)
+        with self._changes().subscription() as changes:
+            content = await self.database_thread.run(self.everything)
             prefix = "" if flags_only else "/flags"
             yield sse("put", content["flags"] if flags_only else {"path": "/", "data": content})
             while (change := await next_change(changes)) is not None:
                 yield _v1_message(*change, prefix)
 
-    def _hub(self) -> Hub:
-        assert self.hub is not None, "the server is not running"
-        return self.hub
+    def _changes(self) -> FlagChanges:
+        assert self.changes is not None, "the server is not running"
+        return self.changes
 
     async def _latest(self, request: Request) -> Response:
         self.intake.check_key(request)
-        content = await self.work.run(self.everything)
+        content = await self.database_thread.run(self.everything)
         return with_etag(request, content)
 
     async def _one(self, request: Request) -> Response:
         self.intake.check_key(request)
-        flag = (await self.work.run(self.flags.all)).get(request.path_params["key"])
+        flag = (await self.database_thread.run(self.flags.all)).get(request.path_params["key"])
         return JSONResponse(flag) if flag else Response(status_code=404)
 
     async def _poll(self, request: Request) -> Response:
         self.intake.check_key(request)
-        messages = await self.work.run(self._changeset, request.query_params.get("basis", ""))
+        messages = await self.database_thread.run(
+            self._changeset, request.query_params.get("basis", "")
+        )
         return with_etag(
             request, {"events": [{"event": event, "data": data} for event, data in messages]}
         )
 
     def _changeset(self, basis: str) -> list[tuple[str, dict[str, Any]]]:
-        """What an FDv2 client with this basis has to hear: nothing, or everything."""
+        """Return what an FDv2 client with this basis has to hear: nothing, or everything."""
         version = self.flags.version()
         return list(
             _v2_full(self.flags.all(), version)
@@ -159,11 +161,11 @@ class Delivery:
         return event_stream(self._messages_v2(request.query_params.get("basis", "")))
 
     async def _messages_v2(self, basis: str) -> AsyncIterator[bytes]:
-        with self._hub().subscription() as changes:
-            for event, data in await self.work.run(self._changeset, basis):
+        with self._changes().subscription() as changes:
+            for event, data in await self.database_thread.run(self._changeset, basis):
                 yield sse(event, data)
             while (change := await next_change(changes)) is not None:
-                version = await self.work.run(self.flags.version)
+                version = await self.database_thread.run(self.flags.version)
                 yield _v2_message(*change, version)
 
 

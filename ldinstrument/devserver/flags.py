@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .store import Document, Store
+from .database import Database, Document
 
 TOTAL_WEIGHT = 100_000
 
@@ -22,7 +22,7 @@ def experiment_flag(
     seed: int | None = None,
     metrics: Sequence[str] = (),
 ) -> Document:
-    """A flag whose fallthrough is an experiment, so that its evaluations are exposures
+    """Return a flag whose fallthrough is an experiment, so that its evaluations are exposures
     (`reason.inExperiment`).
 
     Args:
@@ -56,7 +56,7 @@ def experiment_flag(
 def simple_flag(
     key: str, variations: Sequence[Any] = (False, True), serve: int = 0, *, on: bool = True
 ) -> Document:
-    """A flag that serves one variation to everybody; no experiment."""
+    """Return a flag that serves one variation to everybody; no experiment."""
     return {
         "key": key,
         "version": 1,
@@ -85,8 +85,8 @@ def _scaled(shares: Sequence[float]) -> list[int]:
 
 
 def read_flags(path: str | Path) -> list[Document]:
-    """Flags from a JSON file: a list of flags, or `{"flags": {key: flag}}` as LaunchDarkly's own
-    file data has it.
+    """Return flags from a JSON file: a list of flags, or `{"flags": {key: flag}}` as LaunchDarkly's
+    own file data has it.
 
     Raises:
         ValueError: the file is not that; the message names it.
@@ -106,7 +106,7 @@ def read_flags(path: str | Path) -> list[Document]:
 
 
 def randomization_kinds(flag: Document) -> list[str]:
-    """The context kinds that this flag's experiments randomise by."""
+    """Return the context kinds that this flag's experiments randomise by."""
     places = [flag.get("fallthrough"), *(flag.get("rules") or [])]
     rollouts = [place.get("rollout") for place in places if isinstance(place, dict)]
     found = [
@@ -120,45 +120,45 @@ def randomization_kinds(flag: Document) -> list[str]:
 class Flags:
     """The flags of the one environment, with a version that grows with every change."""
 
-    def __init__(self, store: Store):
-        self.store = store
+    def __init__(self, database: Database):
+        self.database = database
 
     def all(self) -> dict[str, Document]:
-        """Flags by key, as the SDKs get them."""
+        """Return flags by key, as the SDKs get them."""
         return {
             flag["key"]: _delivered(flag)
-            for flag in self.store.documents("flag")
+            for flag in self.database.documents("flag")
             if not flag.get("deleted")
         }
 
     def version(self) -> int:
-        """A number that grows with every change of any flag."""
-        return sum(int(flag["version"]) for flag in self.store.documents("flag"))
+        """Return a number that grows with every change of any flag."""
+        return sum(int(flag["version"]) for flag in self.database.documents("flag"))
 
     def set(self, flag: Document) -> Document:
         """Create or replace a flag; its version becomes higher than the one the SDKs know."""
-        with self.store.locked():
-            known = self.store.document("flag", "", flag["key"])
+        with self.database.locked():
+            known = self.database.document("flag", "", flag["key"])
             version = max(int(flag.get("version", 1)), int(known["version"]) + 1 if known else 1)
             stored = {**flag, "version": version}
-            self.store.put("flag", "", flag["key"], stored)
+            self.database.put("flag", "", flag["key"], stored)
             return _delivered(stored)
 
     def delete(self, key: str) -> int | None:
         """Delete a flag; a tombstone keeps the version growing. The version, or None when there is
         no such flag.
         """
-        with self.store.locked():
-            known = self.store.document("flag", "", key)
+        with self.database.locked():
+            known = self.database.document("flag", "", key)
             if known is None or known.get("deleted"):
                 return None
             version = int(known["version"]) + 1
-            self.store.put("flag", "", key, {"key": key, "version": version, "deleted": True})
+            self.database.put("flag", "", key, {"key": key, "version": version, "deleted": True})
             return version
 
     def same(self, flag: Document) -> bool:
         """Whether the flag is there already, with this content, whatever its version."""
-        known = self.store.document("flag", "", flag["key"])
+        known = self.database.document("flag", "", flag["key"])
         return known is not None and {**known, "version": 0} == {**flag, "version": 0}
 
     def add_missing(self, flags: Iterable[Document]) -> None:

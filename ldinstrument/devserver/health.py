@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from .database import Database, Document
 from .readout import measure_of
-from .store import Document, Store
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class HealthCheck:
     """One check of one metric or event key.
 
     Args:
@@ -28,43 +28,43 @@ class Finding:
     detail: str
 
 
-def findings(store: Store, project: str | None = None) -> list[Finding]:
+def health_checks(database: Database, project: str | None = None) -> list[HealthCheck]:
     """Every check of every custom metric, then the event keys that no metric reads.
 
     Args:
-        store: what is checked.
+        database: what is checked.
         project: only the metrics of this project; None takes all.
     """
-    with store.locked():
-        projects = [project] if project is not None else store.projects("metric")
-        metrics = [metric for place in projects for metric in store.documents("metric", place)]
+    with database.locked():
+        projects = [project] if project is not None else database.projects("metric")
+        metrics = [metric for place in projects for metric in database.documents("metric", place)]
         seen = {
             key: (events, valued)
-            for key, events, valued in store.rows("SELECT key, events, valued FROM event_keys")
+            for key, events, valued in database.rows("SELECT key, events, valued FROM event_keys")
         }
         custom = [metric for metric in metrics if metric["kind"] == "custom"]
-        checked = [finding for metric in custom for finding in _of_metric(store, metric, seen)]
+        checked = [finding for metric in custom for finding in _of_metric(database, metric, seen)]
         return [*checked, *_undeclared(custom, seen)]
 
 
 def _of_metric(
-    store: Store, metric: Document, seen: dict[str, tuple[int, int]]
-) -> Iterator[Finding]:
+    database: Database, metric: Document, seen: dict[str, tuple[int, int]]
+) -> Iterator[HealthCheck]:
     subject, key = metric["key"], metric["eventKey"]
     events, valued = seen.get(key, (0, 0))
     if not events:
-        yield Finding(subject, "event receipt", False, _nothing_received(key, seen))
+        yield HealthCheck(subject, "event receipt", False, _nothing_received(key, seen))
         return
-    yield Finding(subject, "event receipt", True, f"{events} events")
-    yield _unit_check(store, metric, events)
+    yield HealthCheck(subject, "event receipt", True, f"{events} events")
+    yield _unit_check(database, metric, events)
     if measure_of(metric) == "value":
-        yield Finding(
+        yield HealthCheck(
             subject,
             "numeric value",
             valued == events,
             f"{valued} of {events} events carry a number",
         )
-    yield _exposure_check(store, metric)
+    yield _exposure_check(database, metric)
 
 
 def _nothing_received(key: str, seen: dict[str, tuple[int, int]]) -> str:
@@ -74,13 +74,13 @@ def _nothing_received(key: str, seen: dict[str, tuple[int, int]]) -> str:
     )
 
 
-def _unit_check(store: Store, metric: Document, events: int) -> Finding:
+def _unit_check(database: Database, metric: Document, events: int) -> HealthCheck:
     units = metric["analysisUnits"]
     marks = ", ".join("?" * len(units))
     sql = f"SELECT count(DISTINCT event) FROM measurements WHERE key = ? AND kind IN ({marks})"  # noqa: S608 - marks
-    usable = store.rows(sql, (metric["eventKey"], *units))[0][0]
+    usable = database.rows(sql, (metric["eventKey"], *units))[0][0]
     detail = f"{usable} of {events} events carry {' or '.join(units)}"
-    return Finding(metric["key"], "analysis unit", usable == events, detail)
+    return HealthCheck(metric["key"], "analysis unit", usable == events, detail)
 
 
 FEW = 5
@@ -93,17 +93,17 @@ SELECT count(*), count(x.unit), coalesce(sum(m.last >= x.first), 0), coalesce(su
 """
 
 
-def _exposure_check(store: Store, metric: Document) -> Finding:
+def _exposure_check(database: Database, metric: Document) -> HealthCheck:
     """Events of units that no experiment saw, or only later, count for nothing."""
     kinds = metric["analysisUnits"]
     marks = ", ".join("?" * len(kinds))
-    units, exposed, after, events = store.rows(
+    units, exposed, after, events = database.rows(
         EXPOSED.replace("{marks}", marks), (metric["eventKey"], *kinds)
     )[0]
     detail = f"{exposed} of {units} units with events were exposed to an experiment, {after} before their last event"
     if not exposed:
         sql = f"SELECT count(DISTINCT kind || ':' || unit) FROM exposures WHERE kind IN ({marks})"  # noqa: S608 - marks
-        others = store.rows(sql, tuple(kinds))[0][0]
+        others = database.rows(sql, tuple(kinds))[0][0]
         detail += (
             f"; {others} other units were exposed" if others else "; nobody was exposed at all"
         )
@@ -111,11 +111,11 @@ def _exposure_check(store: Store, metric: Document) -> Finding:
             detail += (
                 "; each event came with a context key of its own, as if made anew in each call"
             )
-    return Finding(metric["key"], "exposure", after > 0, detail)
+    return HealthCheck(metric["key"], "exposure", after > 0, detail)
 
 
-def _undeclared(metrics: list[Document], seen: dict[str, tuple[int, int]]) -> Iterator[Finding]:
+def _undeclared(metrics: list[Document], seen: dict[str, tuple[int, int]]) -> Iterator[HealthCheck]:
     declared = {metric["eventKey"] for metric in metrics}
     for key, (events, _) in sorted(seen.items()):
         if key not in declared and not key.startswith(("$ld:", "otel.")):
-            yield Finding(key, "definition", False, f"{events} events that no metric reads")
+            yield HealthCheck(key, "definition", False, f"{events} events that no metric reads")

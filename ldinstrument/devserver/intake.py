@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,15 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from .database import Post
+from .database_thread import DatabaseThread
 from .event_parsing import rows_of, single, split_array, unpacked
-from .responses import Refused, invalid, now_ms
-from .store import Post
+from .responses import RefusedRequest, now_ms
 from .tokens import Access, require_token
-from .work import Work
 
 UNAUTHORIZED = "Invalid SDK key"
 DIAGNOSTIC = re.compile(r"diagnostic(/[^/]*)?$")
-PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
 SERVER_ROUTES = ("/bulk", "/diagnostic")
 MOBILE_ROUTES = ("/mobile", "/mobile/events", "/mobile/events/bulk", "/mobile/events/diagnostic")
 BROWSER_ROUTES = ("/events/bulk/{env}", "/events/diagnostic/{env}")
@@ -40,21 +38,21 @@ def is_diagnostic(path: str) -> bool:
     return DIAGNOSTIC.search(path) is not None
 
 
-class Intake:
+class IntakeRoutes:
     """The intake's routes.
 
     Args:
-        work: where the database work is done.
+        database_thread: where the database work is done.
         access: SDK keys and client-side ids (None accepts all that are not empty), REST tokens for
             the import API, and the size above which a body is answered with 413.
     """
 
-    def __init__(self, work: Work, access: Access):
-        self.work = work
+    def __init__(self, database_thread: DatabaseThread, access: Access):
+        self.database_thread = database_thread
         self.access = access
 
     def routes(self) -> list[Route]:
-        """The routes of launchdarkly.md section 2.1."""
+        """Return the routes that SDKs, browsers and importers post events to."""
         routes = [
             Route(path, self._keyed, methods=["POST"]) for path in (*SERVER_ROUTES, *MOBILE_ROUTES)
         ]
@@ -62,7 +60,6 @@ class Intake:
         return [
             *routes,
             Route(IMPORT_ROUTE, self._import, methods=["POST"]),
-            Route("/a/{image}", self._pixel),
         ]
 
     async def _keyed(self, request: Request) -> Response:
@@ -76,47 +73,34 @@ class Intake:
     async def _import(self, request: Request) -> Response:
         return await self._receive(request, lambda: require_token(request, self.access.tokens))
 
-    async def _pixel(self, request: Request) -> Response:
-        """Events of the oldest browsers: base64 in the address of an image."""
-        data = request.query_params.get("d", "")
-        try:
-            body = base64.urlsafe_b64decode(data + "=" * (-len(data) % 4))
-        except ValueError:
-            raise invalid("d is not base64") from None
-        answer = await self._keep(request, body, body, lambda: None)
-        return answer if answer.status_code >= 400 else Response(PIXEL, media_type="image/gif")
-
     def check_key(self, request: Request) -> None:
         """Refuse an SDK key that is missing or unknown; the oldest SDKs write `api_key` before
         it.
         """
         key = request.headers.get("authorization", "").removeprefix("api_key").strip()
         if not key or (self.access.sdk_keys is not None and key not in self.access.sdk_keys):
-            raise Refused(401, "unauthorized", UNAUTHORIZED)
+            raise RefusedRequest(401, "unauthorized", UNAUTHORIZED)
 
     def check_environment(self, environment: str) -> None:
         """Refuse an unknown client-side id where ids are configured."""
         if self.access.sdk_keys is not None and environment not in self.access.sdk_keys:
-            raise Refused(401, "unauthorized", UNAUTHORIZED)
+            raise RefusedRequest(401, "unauthorized", UNAUTHORIZED)
 
     async def _receive(self, request: Request, check: Callable[[], Any]) -> Response:
+        """Check, record and answer one POST; what is refused is recorded too."""
         raw = await request.body()
-        return await self._keep(request, raw, None, check)
-
-    async def _keep(
-        self, request: Request, raw: bytes, plain: bytes | None, check: Callable[[], Any]
-    ) -> Response:
-        """Judge, record and answer one POST; what is refused is recorded too."""
         post = self._post(request, raw)
         try:
             check()
             if len(raw) > self.access.max_payload_bytes:
-                raise Refused(413, "payload_too_large", "Request body is too large")
-            await self.work.run(
-                self._accept, post, raw, plain, request.headers.get("content-encoding", "")
+                raise RefusedRequest(413, "payload_too_large", "Request body is too large")
+            await self.database_thread.run(
+                self._accept, post, raw, request.headers.get("content-encoding", "")
             )
-        except Refused as refused:
-            await self.work.run(self.work.store.record, refused_post(post, refused))
+        except RefusedRequest as refused:
+            await self.database_thread.run(
+                self.database_thread.database.record, refused_post(post, refused)
+            )
             raise
         return Response(status_code=202)
 
@@ -135,30 +119,32 @@ class Intake:
             fault=request.scope.get("ldinstrument.fault", ""),
         )
 
-    def _accept(self, post: Post, raw: bytes, plain: bytes | None, encoding: str) -> None:
-        body = unpacked(raw, encoding) if plain is None else plain
+    def _accept(self, post: Post, raw: bytes, encoding: str) -> None:
+        body = unpacked(raw, encoding)
         items = single(body) if is_diagnostic(post.route) else split_array(body)
-        self.work.store.record(with_events(post, len(items)), rows_of(items, post.received))
+        self.database_thread.database.record(
+            with_events(post, len(items)), rows_of(items, post.received)
+        )
 
 
 def with_events(post: Post, events: int) -> Post:
-    """The same POST, its events counted."""
+    """Return the same POST, its events counted."""
     return replace(post, events=events)
 
 
-def refused_post(post: Post, refused: Refused) -> Post:
-    """The same POST, as it was refused."""
+def refused_post(post: Post, refused: RefusedRequest) -> Post:
+    """Return the same POST, as it was refused."""
     return replace(post, status=refused.status, error=refused.message)
 
 
 def faulted_post(path: str, headers: dict[str, str], body: bytes, status: int, fault: str) -> Post:
-    """A POST that a fault of a test answered instead of the intake; its events are counted but not
-    kept.
+    """Record a POST that a fault of a test answered instead of the intake; its events are counted
+    but not kept.
     """
     try:
         plain = unpacked(body, headers.get("content-encoding", ""))
         events = 1 if is_diagnostic(path) else len(split_array(plain))
-    except Refused:
+    except RefusedRequest:
         events = 0
     agent = headers.get("user-agent", "")
     payload_id = headers.get("x-launchdarkly-payload-id", "")

@@ -1,6 +1,4 @@
-"""The list of metrics: filter grammar, sorting, pages and their links (launchdarkly.md sections 1.1
-and 1.4).
-"""
+"""The list of metrics: filter grammar, sorting, pages and their links."""
 
 from __future__ import annotations
 
@@ -10,8 +8,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
+from .database import Document
 from .responses import invalid
-from .store import Document
 
 DEFAULT_LIMIT, MAX_LIMIT = 20, 50
 CLAUSE = re.compile(r"\s*(\w+)\s+(equals|notEquals|contains|anyOf)\s+")
@@ -104,14 +102,14 @@ USES: Mapping[tuple[str, str], Callable[[Any, Collection[str]], Test]] = {
 
 
 def filters(text: str, used: Collection[str]) -> list[Test]:
-    """The tests that a `filter` parameter asks for, all of which have to hold.
+    """Return the tests that a `filter` parameter asks for, all of which have to hold.
 
     Args:
         text: the parameter.
         used: keys of the metrics that an experiment uses.
 
     Raises:
-        Refused: 400, a field, operator or value that the API does not know.
+        RefusedRequest: 400, a field, operator or value that the API does not know.
     """
     tests, at = [], 0
     while at < len(text):
@@ -135,7 +133,7 @@ def _test(field: str, operator: str, value: Any, used: Collection[str]) -> Test:
 
 
 def _value(text: str, at: int) -> tuple[Any, int]:
-    """A JSON string or list, or a bare word that ends at the next comma."""
+    """Return a JSON string or list, or a bare word that ends at the next comma."""
     if text[at : at + 1] in ('"', "["):
         try:
             return json.JSONDecoder().raw_decode(text, at)
@@ -151,7 +149,7 @@ def sorted_by(metrics: list[Document], sort: str) -> list[Document]:
     """By creation or by name; a leading minus turns it round.
 
     Raises:
-        Refused: 400, another field.
+        RefusedRequest: 400, another field.
     """
     keys: Mapping[str, Callable[[Document], Any]] = {
         "createdAt": lambda metric: metric["_creationDate"],
@@ -171,10 +169,10 @@ def sorted_by(metrics: list[Document], sort: str) -> list[Document]:
 def whole_number(
     parameters: Mapping[str, str], name: str, default: int, lowest: int, highest: int
 ) -> int:
-    """An integer query parameter within its bounds.
+    """Return an integer query parameter within its bounds.
 
     Raises:
-        Refused: 400.
+        RefusedRequest: 400.
     """
     text = parameters.get(name, str(default))
     if not re.fullmatch(r"\d{1,9}", text) or not lowest <= int(text) <= highest:

@@ -1,6 +1,4 @@
-"""The metrics REST API: create, list, get, patch and delete, as launchdarkly.md section 1 has
-them.
-"""
+"""The metrics REST API: create, list, get, patch and delete."""
 
 from __future__ import annotations
 
@@ -12,63 +10,79 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from .database import Database, Document
 from .listing import DEFAULT_LIMIT, MAX_LIMIT, filters, page_links, sorted_by, whole_number
 from .metric_rules import checked
 from .patches import operations, patched
 from .projects import Projects, link
-from .responses import Refused, invalid, not_found, now_ms
+from .responses import RefusedRequest, invalid, not_found, now_ms
 from .rest_call import RestCalls
-from .store import Document, Store
 
-EXPANDABLE = ("experiments", "experimentCount", "metricGroups", "metricGroupCount", "eventSources", "guardedRollouts",
-              "guardedRolloutCount", "lastUsedInExperiment", "lastUsedInGuardedRollout")  # fmt: skip
+EXPANDABLE = (
+    "experiments",
+    "experimentCount",
+    "metricGroups",
+    "metricGroupCount",
+    "eventSources",
+    "guardedRollouts",
+    "guardedRolloutCount",
+    "lastUsedInExperiment",
+    "lastUsedInGuardedRollout",
+)
 DETAILS = ("experiments", "metricGroups")
 
 
 class Metrics:
     """The metric definitions of all projects."""
 
-    def __init__(self, store: Store, projects: Projects):
-        self.store = store
+    def __init__(self, database: Database, projects: Projects):
+        self.database = database
         self.projects = projects
 
     def get(self, project: str, key: str) -> Document:
         """One metric as it is stored.
 
         Raises:
-            Refused: 404.
+            RefusedRequest: 404.
         """
-        found = self.store.document("metric", self.projects.require(project), key)
+        found = self.database.document("metric", self.projects.require(project), key)
         if found is None:
             raise not_found()
         return found
 
     def every(self, project: str) -> list[Document]:
-        """The metrics of a project, oldest first."""
-        return self.store.documents("metric", self.projects.require(project))
+        """Return the metrics of a project, oldest first."""
+        return self.database.documents("metric", self.projects.require(project))
 
     def create(self, project: str, body: Any) -> Document:
         """Create a metric.
 
         Raises:
-            Refused: 400 for a body that cannot be one, 409 when the key is taken.
+            RefusedRequest: 400 for a body that cannot be one, 409 when the key is taken.
         """
         metric = checked(body, self.projects.available(self.projects.require(project)))
         at = now_ms()
-        metric |= {"_id": uuid.uuid4().hex[:24], "_versionId": str(uuid.uuid4()), "_version": 1, "_creationDate": at,
-                   "_modified": at}  # fmt: skip
-        if not self.store.add("metric", project, metric["key"], metric):
-            raise Refused(409, "conflict", f"A metric with the key {metric['key']} already exists")
+        metric |= {
+            "_id": uuid.uuid4().hex[:24],
+            "_versionId": str(uuid.uuid4()),
+            "_version": 1,
+            "_creationDate": at,
+            "_modified": at,
+        }
+        if not self.database.add("metric", project, metric["key"], metric):
+            raise RefusedRequest(
+                409, "conflict", f"A metric with the key {metric['key']} already exists"
+            )
         return metric
 
     def patch(self, project: str, key: str, body: Any) -> Document:
         """Apply a JSON patch. One that changes nothing does not make a new version.
 
         Raises:
-            Refused: 400, 404, and 409 when a `test` fails.
+            RefusedRequest: 400, 404, and 409 when a `test` fails.
         """
         changes = operations(body)
-        with self.store.locked():
+        with self.database.locked():
             known = self.get(project, key)
             identity = {name: value for name, value in known.items() if name.startswith("_")}
             tested = {**known, **_dates(known)}
@@ -83,7 +97,7 @@ class Metrics:
                 "_versionId": str(uuid.uuid4()),
                 "_modified": now_ms(),
             }
-            self.store.put("metric", project, key, metric)
+            self.database.put("metric", project, key, metric)
             return metric
 
     @staticmethod
@@ -95,15 +109,15 @@ class Metrics:
         """Delete a metric.
 
         Raises:
-            Refused: 404.
+            RefusedRequest: 404.
         """
-        if not self.store.remove("metric", self.projects.require(project), key):
+        if not self.database.remove("metric", self.projects.require(project), key):
             raise not_found()
 
     def uses(self) -> dict[str, list[str]]:
         """Metric key to the experiments (flags) that name it as one of theirs."""
         found: dict[str, list[str]] = {}
-        for flag in self.store.documents("flag"):
+        for flag in self.database.documents("flag"):
             for key in flag.get("experimentMetrics", ()):
                 found.setdefault(key, []).append(flag["key"])
         return found
@@ -116,7 +130,7 @@ def _dates(metric: Document) -> Document:
     }
 
 
-class MetricsAPI:
+class MetricRoutes:
     """The REST routes of metrics."""
 
     def __init__(self, calls: RestCalls, metrics: Metrics):
@@ -124,7 +138,7 @@ class MetricsAPI:
         self.metrics = metrics
 
     def routes(self) -> list[Route]:
-        """Collection and single metric."""
+        """Return the routes of the collection and of a single metric."""
         collection, single = "/api/v2/metrics/{project}", "/api/v2/metrics/{project}/{key}"
         return [
             Route(collection, self.calls.answer(self._list), methods=["GET"]),
@@ -174,7 +188,7 @@ class MetricsAPI:
         return JSONResponse({"items": items, "_links": links, "totalCount": len(found)})
 
     def _rep(self, project: str, metric: Document, expand: tuple[str, ...] = ()) -> Document:
-        """The metric as the API answers it (`MetricRep`)."""
+        """Return the metric as the API answers it (`MetricRep`)."""
         path = f"/api/v2/metrics/{project}/{metric['key']}"
         rep = {
             name: value
@@ -190,7 +204,9 @@ class MetricsAPI:
             "href": f"/projects/{project}/metrics/{metric['key']}/details",
             "type": "text/html",
         }
-        seen = self.metrics.store.last_seen(metric["eventKey"]) if metric.get("eventKey") else None
+        seen = (
+            self.metrics.database.last_seen(metric["eventKey"]) if metric.get("eventKey") else None
+        )
         rep |= {"lastSeen": seen} if seen is not None else {}
         return rep | self._expanded(project, metric["key"], expand)
 
@@ -207,8 +223,15 @@ class MetricsAPI:
 
 def _experiment(project: str, flag: str) -> Document:
     path = f"/api/v2/projects/{project}/environments/local/experiments/{flag}"
-    return {"key": flag, "name": flag, "environmentId": "local", "environmentKey": "local", "_creationDate": 0,
-            "creationDate": 0, "_links": {"self": link(path)}}  # fmt: skip
+    return {
+        "key": flag,
+        "name": flag,
+        "environmentId": "local",
+        "environmentKey": "local",
+        "_creationDate": 0,
+        "creationDate": 0,
+        "_links": {"self": link(path)},
+    }
 
 
 def _expand(request: Request) -> tuple[str, ...]:

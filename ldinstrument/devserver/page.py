@@ -13,13 +13,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from .database import Database, Document
+from .database_thread import DatabaseThread
 from .flag_delivery import sse
-from .health import findings
+from .health import health_checks
 from .listing import whole_number
 from .readout import Readout, read_out
 from .responses import decode, invalid, not_found
-from .store import Document, Store
-from .work import Work
 
 FILES = {"page.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
 POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"  # noqa: E501
@@ -36,7 +36,7 @@ PAYLOADS_SHOWN = 200
 class Local(Protocol):
     """What the page may do to the server that it shows."""
 
-    store: Store
+    database: Database
 
     def reset(self) -> None:
         """Forget what arrived."""
@@ -48,17 +48,17 @@ class Local(Protocol):
         """Delete a flag."""
 
 
-class Page:
+class PageRoutes:
     """The page's routes. They answer this machine's browser and programs, without a token."""
 
-    def __init__(self, work: Work, local: Local):
-        self.work = work
+    def __init__(self, database_thread: DatabaseThread, local: Local):
+        self.database_thread = database_thread
         self.local = local
         self.stopping: asyncio.Event | None = None
         self._computed: tuple[int, str | None, Readout] | None = None
 
     def routes(self) -> list[Route]:
-        """The page at `/`, everything else under `/dev`."""
+        """Return the page at `/`, everything else under `/dev`."""
         return [
             Route("/", self._file("page.html")),
             Route("/dev/page.css", self._file("page.css")),
@@ -85,7 +85,7 @@ class Page:
 
     def _json(self, read: Callable[[Request], Any]) -> Callable[[Request], Any]:
         async def endpoint(request: Request) -> Response:
-            content = json.dumps(await self.work.run(read, request), allow_nan=False)
+            content = json.dumps(await self.database_thread.run(read, request), allow_nan=False)
             return Response(content, media_type="application/json", headers=GUARDS)
 
         return endpoint
@@ -94,14 +94,14 @@ class Page:
         return StreamingResponse(self._revisions(), media_type="text/event-stream", headers=GUARDS)
 
     async def _revisions(self) -> AsyncIterator[bytes]:
-        """The store's revision whenever it has changed, at most some times a second, until the
-        server stops.
+        """Return the database's revision whenever it has changed, at most some times a second,
+        until the server stops.
         """
         assert self.stopping is not None
         said = None
         while not self.stopping.is_set():
-            if said != self.local.store.revision:
-                said = self.local.store.revision
+            if said != self.local.database.revision:
+                said = self.local.database.revision
                 yield sse("revision", said)
             try:
                 await asyncio.wait_for(self.stopping.wait(), TICK_SECONDS)
@@ -110,9 +110,9 @@ class Page:
 
     def _readout(self, request: Request) -> Document:
         project = request.query_params.get("project")
-        revision = self.local.store.revision
+        revision = self.local.database.revision
         if self._computed is None or self._computed[:2] != (revision, project):
-            self._computed = (revision, project, read_out(self.local.store, project))
+            self._computed = (revision, project, read_out(self.local.database, project))
         found = self._computed[2]
         return {
             "revision": revision,
@@ -121,16 +121,20 @@ class Page:
         }
 
     def _metrics(self, request: Request) -> list[Document]:
-        store = self.local.store
+        database = self.local.database
         return [
-            {**metric, "project": project, "lastSeen": store.last_seen(metric.get("eventKey", ""))}
-            for project in store.projects("metric")
-            for metric in store.documents("metric", project)
+            {
+                **metric,
+                "project": project,
+                "lastSeen": database.last_seen(metric.get("eventKey", "")),
+            }
+            for project in database.projects("metric")
+            for metric in database.documents("metric", project)
         ]
 
     async def _events(self, request: Request) -> Response:
         return Response(
-            await self.work.run(self._listed, request),
+            await self.database_thread.run(self._listed, request),
             media_type="application/json",
             headers=GUARDS,
         )
@@ -140,10 +144,10 @@ class Page:
         values it has.
         """
         limit = whole_number(request.query_params, "limit", 100, 1, 10_000)
-        since = self.local.store.tail(limit)
+        since = self.local.database.tail(limit)
         if "since" in request.query_params:
             since = whole_number(request.query_params, "since", 0, 0, 999_999_999)
-        rows = self.local.store.event_rows(
+        rows = self.local.database.event_rows(
             since=since, limit=limit, key=request.query_params.get("key")
         )
         items = (
@@ -155,16 +159,16 @@ class Page:
         )
 
     def _payloads(self, request: Request) -> Document:
-        return payload_counts(self.local.store)
+        return payload_counts(self.local.database)
 
     def _health(self, request: Request) -> list[Document]:
         return [
             asdict(finding)
-            for finding in findings(self.local.store, request.query_params.get("project"))
+            for finding in health_checks(self.local.database, request.query_params.get("project"))
         ]
 
     def _flags(self, request: Request) -> list[Document]:
-        return [flag for flag in self.local.store.documents("flag") if not flag.get("deleted")]
+        return [flag for flag in self.local.database.documents("flag") if not flag.get("deleted")]
 
     async def _put_flag(self, request: Request) -> Response:
         try:
@@ -180,23 +184,23 @@ class Page:
             raise invalid("expected a flag with this key and variations")
         if type(flag.get("version", 1)) is not int:
             raise invalid("version must be an integer")
-        await self.work.run(self.local.set_flag, {**flag, "key": key})
-        return JSONResponse(self.local.store.document("flag", "", key), headers=GUARDS)
+        await self.database_thread.run(self.local.set_flag, {**flag, "key": key})
+        return JSONResponse(self.local.database.document("flag", "", key), headers=GUARDS)
 
     async def _delete_flag(self, request: Request) -> Response:
-        known = self.local.store.document("flag", "", request.path_params["key"])
+        known = self.local.database.document("flag", "", request.path_params["key"])
         if known is None or known.get("deleted"):
             raise not_found()
-        await self.work.run(self.local.delete_flag, request.path_params["key"])
+        await self.database_thread.run(self.local.delete_flag, request.path_params["key"])
         return Response(status_code=204)
 
     async def _reset(self, request: Request) -> Response:
-        await self.work.run(self.local.reset)
+        await self.database_thread.run(self.local.reset)
         return Response(status_code=204)
 
 
 def _flat(row: Any) -> Document:
-    """A dataclass with its distribution beside the other fields."""
+    """Return a dataclass with its distribution beside the other fields."""
     found = asdict(row)
     return {**found, **found.pop("distribution")}
 
@@ -216,20 +220,20 @@ ORDER BY max(id) DESC LIMIT 5
 """
 
 
-def payload_counts(store: Store) -> Document:
-    """POSTs, events, duplicates, refusals with their reasons, faults, and the newest payload ids
-    with their posts.
+def payload_counts(database: Database) -> Document:
+    """Return the counts of POSTs, events, duplicates, refusals with their reasons, faults, and the newest payload
+    ids with their posts.
     """
     names = ("posts", "events", "duplicates", "refused", "faults")
-    totals = dict(zip(names, store.rows(TOTALS)[0], strict=True))
+    totals = dict(zip(names, database.rows(TOTALS)[0], strict=True))
     fields = ("payloadId", "posts", "events", "duplicates", "received", "statuses")
     return {
         **totals,
         "refusals": [
             dict(zip(("status", "error", "posts"), row, strict=True))
-            for row in store.rows(REFUSALS)
+            for row in database.rows(REFUSALS)
         ],
         "payloads": [
-            dict(zip(fields, row, strict=True)) for row in store.rows(NEWEST, (PAYLOADS_SHOWN,))
+            dict(zip(fields, row, strict=True)) for row in database.rows(NEWEST, (PAYLOADS_SHOWN,))
         ],
     }

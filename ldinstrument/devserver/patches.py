@@ -10,21 +10,31 @@ from typing import Any
 import jsonpatch
 from jsonpointer import JsonPointer, JsonPointerException
 
-from .responses import Refused, invalid
-from .store import Document
+from .database import Document
+from .responses import RefusedRequest, invalid
 
 IMMUTABLE = ("/key", "/kind")
-COMPUTED = ("experimentCount", "metricGroupCount", "activeExperimentCount", "activeGuardedRolloutCount", "lastModified",
-            "lastSeen", "archivedAt", "isActive", "experiments", "metricGroups")  # fmt: skip
+COMPUTED = (
+    "experimentCount",
+    "metricGroupCount",
+    "activeExperimentCount",
+    "activeGuardedRolloutCount",
+    "lastModified",
+    "lastSeen",
+    "archivedAt",
+    "isActive",
+    "experiments",
+    "metricGroups",
+)
 OPERATIONS = ("add", "remove", "replace", "move", "copy", "test")
 UNITS = ("analysisUnits", "randomizationUnits")
 
 
 def operations(body: Any) -> list[Document]:
-    """The operations of a PATCH body: a bare array, or `{"comment": ..., "patch": [...]}`.
+    """Return the operations of a PATCH body: a bare array, or `{"comment": ..., "patch": [...]}`.
 
     Raises:
-        Refused: 400, it is neither, or an operation is not one.
+        RefusedRequest: 400, it is neither, or an operation is not one.
     """
     found = body.get("patch") if isinstance(body, dict) else body
     if not isinstance(found, list):
@@ -54,10 +64,10 @@ def _check(operation: Any) -> None:
 
 
 def patched(metric: Document, changes: list[Document]) -> Document:
-    """The metric after the changes.
+    """Return the metric after the changes.
 
     Raises:
-        Refused: 409 when a `test` fails, 400 when an operation does not apply, or changes the key
+        RefusedRequest: 409 when a `test` fails, 400 when an operation does not apply, or changes the key
             or the kind.
     """
     result = copy.deepcopy(metric)
@@ -78,7 +88,7 @@ def _apply(metric: Document, change: Document) -> Document:
             change = {**change, "op": "add"}
         result: Document = jsonpatch.apply_patch(metric, [change])
     except jsonpatch.JsonPatchTestFailed:
-        raise Refused(
+        raise RefusedRequest(
             409, "optimistic_locking_error", f"Conflict. The test of {change['path']} failed."
         ) from None
     except (

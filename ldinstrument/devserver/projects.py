@@ -11,39 +11,41 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from .database import Database, Document
 from .responses import invalid, not_found, now_ms
 from .rest_call import RestCalls
-from .store import Document, Store
 
 KIND_KEY = re.compile(r"[A-Za-z0-9._-]{1,64}")
 PROJECT_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def link(path: str) -> Document:
-    """A JSON link."""
+    """Return a JSON link."""
     return {"href": path, "type": "application/json"}
 
 
 class Projects:
-    """Projects over a store.
+    """Projects over a database.
 
     Args:
-        store: where the kinds and settings are kept.
+        database: where the kinds and settings are kept.
         keys: the projects that exist; None lets every well-formed key exist.
         context_kinds: the kinds that each project has from the start; all are available for
             experiments, in this order.
     """
 
-    def __init__(self, store: Store, keys: Collection[str] | None, context_kinds: Collection[str]):
-        self.store = store
+    def __init__(
+        self, database: Database, keys: Collection[str] | None, context_kinds: Collection[str]
+    ):
+        self.database = database
         self.keys = keys
         self.context_kinds = tuple(context_kinds)
 
     def require(self, project: str) -> str:
-        """The project key.
+        """Return the project key.
 
         Raises:
-            Refused: 404, there is no such project.
+            RefusedRequest: 404, there is no such project.
         """
         known = project in self.keys if self.keys is not None else PROJECT_KEY.fullmatch(project)
         if not known:
@@ -51,16 +53,16 @@ class Projects:
         return project
 
     def kinds(self, project: str) -> list[Document]:
-        """The context kinds of a project: those from the start and those that were created."""
+        """Return the context kinds of a project: those from the start and those that were created."""
         found = {kind: _kind(kind, kind.capitalize(), "", 1, 0) for kind in self.context_kinds}
-        found |= {kind["key"]: kind for kind in self.store.documents("context-kind", project)}
+        found |= {kind["key"]: kind for kind in self.database.documents("context-kind", project)}
         return list(found.values())
 
     def put_kind(self, project: str, key: str, body: Any) -> None:
         """Create or rename a context kind.
 
         Raises:
-            Refused: 400.
+            RefusedRequest: 400.
         """
         if not KIND_KEY.fullmatch(key) or key in ("kind", "multi"):
             raise invalid(
@@ -76,11 +78,11 @@ class Projects:
         kind["archived"] = kind["hideInTargeting"] = bool(
             body.get("archived", body.get("hideInTargeting", False))
         )
-        self.store.put("context-kind", project, key, kind)
+        self.database.put("context-kind", project, key, kind)
 
     def units(self, project: str) -> list[Document]:
-        """The randomization units of a project, as `experimentation-settings` lists them."""
-        settings = self.store.document("settings", project, "experimentation")
+        """Return the randomization units of a project, as `experimentation-settings` lists them."""
+        settings = self.database.document("settings", project, "experimentation")
         if settings is not None:
             return list(settings["randomizationUnits"])
         return [
@@ -89,7 +91,7 @@ class Projects:
         ]
 
     def available(self, project: str) -> list[str]:
-        """The context kinds that metrics may be analysed by, the default one first."""
+        """Return the context kinds that metrics may be analysed by, the default one first."""
         units = sorted(self.units(project), key=lambda unit: not unit.get("default"))
         return [unit["randomizationUnit"] for unit in units]
 
@@ -97,7 +99,7 @@ class Projects:
         """Replace the whole list of randomization units.
 
         Raises:
-            Refused: 400, an unknown kind or more than one default.
+            RefusedRequest: 400, an unknown kind or more than one default.
         """
         units = body.get("randomizationUnits") if isinstance(body, dict) else None
         if (
@@ -119,7 +121,7 @@ class Projects:
             {"randomizationUnit": u["randomizationUnit"], "default": u.get("default") is True}
             for u in units
         ]
-        self.store.put("settings", project, "experimentation", {"randomizationUnits": kept})
+        self.database.put("settings", project, "experimentation", {"randomizationUnits": kept})
 
 
 def _kind(key: str, name: str, description: str, version: int, at: int) -> Document:
@@ -136,7 +138,7 @@ def _kind(key: str, name: str, description: str, version: int, at: int) -> Docum
     }
 
 
-class ProjectsAPI:
+class ProjectRoutes:
     """The REST routes about projects."""
 
     def __init__(self, calls: RestCalls, projects: Projects):

@@ -1,7 +1,7 @@
 """The read-out: what each metric says about each variation, as an honest join of exposures and
 events.
 
-The semantics are those of launchdarkly.md section 4:
+LaunchDarkly's semantics:
 
 - A unit is a context kind and key. It belongs to the variation of its *first* exposure (a `feature`
   event with `reason.inExperiment`), and is counted once.
@@ -25,8 +25,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .database import Database, Document
 from .flags import randomization_kinds
-from .store import Document, Store
 
 JOIN = """
 SELECT x.unit, count(m.event), count(m.value), total(m.value)
@@ -49,7 +49,7 @@ class Distribution:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class VariationResult:
     """What one metric says about one variation of one flag.
 
     Args:
@@ -109,7 +109,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Total:
+class EventTotal:
     """All events of one key, whoever was exposed to what.
 
     `events` counts them, `values` those with a numeric value, `sum` adds these up, `distribution`
@@ -135,10 +135,10 @@ class Total:
 class Readout:
     """`rows` by metric, flag and variation; `totals` by event key."""
 
-    rows: tuple[Row, ...]
-    totals: tuple[Total, ...]
+    rows: tuple[VariationResult, ...]
+    totals: tuple[EventTotal, ...]
 
-    def row(self, metric: str, flag: str, variation: int) -> Row:
+    def row(self, metric: str, flag: str, variation: int) -> VariationResult:
         """One row.
 
         Raises:
@@ -149,8 +149,8 @@ class Readout:
                 return row
         raise KeyError((metric, flag, variation))
 
-    def total(self, event_key: str) -> Total:
-        """The total of one event key.
+    def total(self, event_key: str) -> EventTotal:
+        """Return the total of one event key.
 
         Raises:
             KeyError: no such event arrived.
@@ -169,7 +169,7 @@ def measure_of(metric: Document) -> str:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """A percentile (0..100) of sorted values, linearly interpolated."""
+    """Return a percentile (0..100) of sorted values, linearly interpolated."""
     place = (len(ordered) - 1) * share / 100
     low = math.floor(place)
     high = min(low + 1, len(ordered) - 1)
@@ -185,35 +185,35 @@ def distribution(values: Iterable[float]) -> Distribution:
     return Distribution(statistics.fmean(ordered), p50, p90, p95, p99)
 
 
-def read_out(store: Store, project: str | None = None) -> Readout:
+def read_out(database: Database, project: str | None = None) -> Readout:
     """Compute the read-out of what has arrived until now.
 
     Args:
-        store: what is read.
+        database: what is read.
         project: only the metrics of this project; None takes all.
     """
-    with store.locked():
-        projects = [project] if project is not None else store.projects("metric")
+    with database.locked():
+        projects = [project] if project is not None else database.projects("metric")
         metrics = [
-            (place, metric) for place in projects for metric in store.documents("metric", place)
+            (place, metric) for place in projects for metric in database.documents("metric", place)
         ]
-        rows = [row for place, metric in metrics for row in _rows(store, place, metric)]
-        return Readout(tuple(rows), tuple(_totals(store, metrics)))
+        rows = [row for place, metric in metrics for row in _rows(database, place, metric)]
+        return Readout(tuple(rows), tuple(_totals(database, metrics)))
 
 
-def _rows(store: Store, project: str, metric: Document) -> Iterator[Row]:
+def _rows(database: Database, project: str, metric: Document) -> Iterator[VariationResult]:
     if metric["kind"] != "custom" or metric.get("archived"):
         return
-    for flag, exposed in _exposed(store).items():
-        kind = analysis_unit(metric, store.document("flag", "", flag), list(exposed))
+    for flag, exposed in _exposed(database).items():
+        kind = analysis_unit(metric, database.document("flag", "", flag), list(exposed))
         for variation in sorted(exposed.get(kind or "", ())):
-            yield _row(store, project, metric, flag, kind or "", variation)
+            yield _row(database, project, metric, flag, kind or "", variation)
 
 
-def _exposed(store: Store) -> dict[str, dict[str, list[int]]]:
+def _exposed(database: Database) -> dict[str, dict[str, list[int]]]:
     """Flag to context kind to the variations that units of this kind saw."""
     found: dict[str, dict[str, list[int]]] = {}
-    for flag, kind, variation in store.rows(
+    for flag, kind, variation in database.rows(
         "SELECT DISTINCT flag, kind, variation FROM exposures ORDER BY flag, kind"
     ):
         found.setdefault(flag, {}).setdefault(kind, []).append(variation)
@@ -221,7 +221,7 @@ def _exposed(store: Store) -> dict[str, dict[str, list[int]]]:
 
 
 def analysis_unit(metric: Document, flag: Document | None, exposed: list[str]) -> str | None:
-    """The context kind by which a metric is analysed in an experiment on this flag.
+    """Return the context kind by which a metric is analysed in an experiment on this flag.
 
     The experiment's randomization unit if the metric allows it, else the first unit of the metric
     that was exposed; None when the two have no kind in common, which is LaunchDarkly's "no data".
@@ -231,8 +231,10 @@ def analysis_unit(metric: Document, flag: Document | None, exposed: list[str]) -
     return next(iter([*preferred, *allowed]), None)
 
 
-def _row(store: Store, project: str, metric: Document, flag: str, kind: str, variation: int) -> Row:
-    joined = store.rows(JOIN, (metric["eventKey"], flag, kind, variation))
+def _row(
+    database: Database, project: str, metric: Document, flag: str, kind: str, variation: int
+) -> VariationResult:
+    joined = database.rows(JOIN, (metric["eventKey"], flag, kind, variation))
     measure = measure_of(metric)
     values = [unit_value(metric, *row[1:]) for row in joined]
     spread = distribution(value for value in values if value is not None)
@@ -241,13 +243,13 @@ def _row(store: Store, project: str, metric: Document, flag: str, kind: str, var
     )
     own = metric.get("percentileValue") if metric.get("analysisType") == "percentile" else None
     filled = sorted(value for value in values if value is not None)
-    return Row(
+    return VariationResult(
         metric=metric["key"],
         project=project,
         flag=flag,
         context_kind=kind,
         variation=variation,
-        value=_variation_value(store, flag, variation),
+        value=_variation_value(database, flag, variation),
         measure=measure,
         unit=metric.get("unit", ""),
         units=len(joined),
@@ -259,7 +261,7 @@ def _row(store: Store, project: str, metric: Document, flag: str, kind: str, var
 
 
 def unit_value(metric: Document, events: int, valued: int, total: float) -> float | None:
-    """The value of one exposed unit, or None when it does not count.
+    """Return the value of one exposed unit, or None when it does not count.
 
     Args:
         metric: the definition.
@@ -278,22 +280,22 @@ def unit_value(metric: Document, events: int, valued: int, total: float) -> floa
     return total if metric["unitAggregationType"] == "sum" else total / valued
 
 
-def _variation_value(store: Store, flag: str, variation: int) -> Any:
-    found = store.rows(
+def _variation_value(database: Database, flag: str, variation: int) -> Any:
+    found = database.rows(
         "SELECT value FROM variations WHERE flag = ? AND variation = ?", (flag, variation)
     )
     return json.loads(found[0][0]) if found else None
 
 
-def _totals(store: Store, metrics: list[tuple[str, Document]]) -> Iterator[Total]:
+def _totals(database: Database, metrics: list[tuple[str, Document]]) -> Iterator[EventTotal]:
     readers: dict[str, list[str]] = {}
     for _, metric in metrics:
         readers.setdefault(metric.get("eventKey", ""), []).append(metric["key"])
-    for key, events, last_seen in store.rows(
+    for key, events, last_seen in database.rows(
         "SELECT key, events, last_seen FROM event_keys ORDER BY key"
     ):
-        values = [value for (value,) in store.rows(VALUES, (key,))]
-        yield Total(
+        values = [value for (value,) in database.rows(VALUES, (key,))]
+        yield EventTotal(
             event_key=key,
             events=events,
             values=len(values),

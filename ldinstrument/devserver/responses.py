@@ -9,7 +9,7 @@ import uuid
 from typing import Any
 
 
-class Refused(Exception):  # noqa: N818 - an answer, not a failure
+class RefusedRequest(Exception):  # noqa: N818 - an answer, not a failure
     """A request that LaunchDarkly would refuse, as the answer it would give.
 
     Args:
@@ -27,18 +27,18 @@ class Refused(Exception):  # noqa: N818 - an answer, not a failure
         self.headers = headers or {}
 
     def body(self) -> dict[str, str]:
-        """The error document: code, message and a support id (launchdarkly.md section 1.6)."""
+        """Return the error document: code, message and a support id."""
         return {"code": self.code, "message": self.message, "id": str(uuid.uuid4())}
 
 
-def invalid(message: str) -> Refused:
+def invalid(message: str) -> RefusedRequest:
     """400 invalid_request."""
-    return Refused(400, "invalid_request", message)
+    return RefusedRequest(400, "invalid_request", message)
 
 
-def not_found(message: str = "Invalid resource identifier") -> Refused:
+def not_found(message: str = "Invalid resource identifier") -> RefusedRequest:
     """404 not_found."""
-    return Refused(404, "not_found", message)
+    return RefusedRequest(404, "not_found", message)
 
 
 def now_ms() -> int:

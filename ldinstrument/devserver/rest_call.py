@@ -9,18 +9,16 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from .responses import Refused, decode, invalid
+from .database_thread import DatabaseThread
+from .responses import RefusedRequest, decode, invalid
 from .tokens import Access, require_token
-from .work import Work
 
 WINDOW_SECONDS = 10
 Handler = Callable[[Request, Any], Response]
 
 
 class RateLimit:
-    """LaunchDarkly's account-wide limit: so many calls in each window of 10 s (launchdarkly.md
-    section 1.7).
-    """
+    """LaunchDarkly's account-wide limit: so many calls in each window of 10 s."""
 
     def __init__(self, limit: int):
         self.limit = limit
@@ -34,7 +32,7 @@ class RateLimit:
             The rate limit headers of its answer; the reset is in epoch milliseconds.
 
         Raises:
-            Refused: 429, with the same headers.
+            RefusedRequest: 429, with the same headers.
         """
         window = int(time.time()) // WINDOW_SECONDS
         if window != self._window:
@@ -46,7 +44,7 @@ class RateLimit:
             "X-Ratelimit-Reset": str((window + 1) * WINDOW_SECONDS * 1000),
         }
         if self._used > self.limit:
-            raise Refused(
+            raise RefusedRequest(
                 429, "rate_limited", "You've exceeded the API rate limit. Try again later.", headers
             )
         return headers
@@ -55,14 +53,14 @@ class RateLimit:
 class RestCalls:
     """Turns plain functions of (request, parsed body) into endpoints of the REST API."""
 
-    def __init__(self, work: Work, access: Access, rate_limit: int):
-        self.work = work
+    def __init__(self, database_thread: DatabaseThread, access: Access, rate_limit: int):
+        self.database_thread = database_thread
         self.access = access
         self.rate = RateLimit(rate_limit)
 
     def answer(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        """An endpoint that checks the token, counts the call, reads the body, and calls the handler
-        beside the loop.
+        """Return an endpoint that checks the token, counts the call, reads the body, and calls the
+        handler beside the loop.
         """
 
         async def endpoint(request: Request) -> Response:
@@ -70,8 +68,8 @@ class RestCalls:
             headers = self.rate.take()
             try:
                 body = await _json(request)
-                response = await self.work.run(handler, request, body)
-            except Refused as refused:
+                response = await self.database_thread.run(handler, request, body)
+            except RefusedRequest as refused:
                 refused.headers = {**headers, **refused.headers}
                 raise
             response.headers.update(headers)
@@ -81,7 +79,7 @@ class RestCalls:
 
 
 async def _json(request: Request) -> Any:
-    """The parsed body; None for calls that carry none."""
+    """Return the parsed body; None for calls that carry none."""
     raw = await request.body()
     if request.method not in ("POST", "PATCH", "PUT"):
         return None

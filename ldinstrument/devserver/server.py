@@ -14,14 +14,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import missing_extra
-from .faults import Fault, Faults
+from .database import Database, Document, Post, ReceivedEvent
+from .faults import InjectedFault, InjectedFaults
 from .flags import Flags, read_flags
-from .health import Finding, findings
+from .health import HealthCheck, health_checks
 from .readout import Readout, read_out
-from .store import Document, Event, Post, Store
 
 if TYPE_CHECKING:
-    from .asgi_server import Running
+    from .asgi_server import ServerRun
 
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
@@ -63,7 +63,7 @@ class LocalLaunchDarkly:
         flags: Iterable[Document] | str | Path = (),
         sdk_keys: Collection[str] | None = None,
         tokens: Collection[str] | None = None,
-        faults: Iterable[Fault] = (),
+        faults: Iterable[InjectedFault] = (),
         *,
         projects: Collection[str] | None = None,
         context_kinds: Collection[str] = ("user", "request"),
@@ -83,16 +83,18 @@ class LocalLaunchDarkly:
         self.allowed_hosts = (
             allowed_hosts if allowed_hosts is not None else LOOPBACK if host in LOOPBACK else None
         )
-        self.store = Store(str(db) if db is not None else None)
-        self._finalizer = weakref.finalize(self, self.store.close)
-        self._finalizer.atexit = False  # a forked child may have inherited the store's lock, held
-        self._flags = Flags(self.store)
+        self.database = Database(str(db) if db is not None else None)
+        self._finalizer = weakref.finalize(self, self.database.close)
+        self._finalizer.atexit = (
+            False  # a forked child may have inherited the database's lock, held
+        )
+        self._flags = Flags(self.database)
         self._given_flags = read_flags(flags) if isinstance(flags, (str, Path)) else list(flags)
         self._flags.add_missing(self._given_flags)
-        self._faults = Faults()
+        self.faults = InjectedFaults()
         for fault in faults:
-            self._faults.add(fault)
-        self._running: Running | None = None
+            self.faults.add(fault)
+        self._running: ServerRun | None = None
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -117,7 +119,7 @@ class LocalLaunchDarkly:
             OSError: the port is taken.
         """
         if self._running is None:
-            running = _running_class()(self, self._bind())
+            running = _server_run_class()(self, self._bind())
             running.start(START_SECONDS)
             self._running = running
         return self
@@ -162,7 +164,7 @@ class LocalLaunchDarkly:
 
     # -- what it received --------------------------------------------------------------------------
 
-    def events(self, kind: str | None = None) -> list[Event]:
+    def events(self, kind: str | None = None) -> list[ReceivedEvent]:
         """Every event that was accepted, in the order of arrival, as it was sent.
 
         Each is a dict with `payload_id` and `received` (epoch milliseconds) as attributes. Repeated
@@ -170,45 +172,45 @@ class LocalLaunchDarkly:
         """
         return [
             event
-            for event in self.store.events(kind=kind)
+            for event in self.database.events(kind=kind)
             if not str(event["kind"]).startswith("diagnostic")
         ]
 
-    def custom_events(self, key: str | None = None) -> list[Event]:
-        """The `track` events, of one event key or of all."""
-        return self.store.events(kind="custom", key=key)
+    def custom_events(self, key: str | None = None) -> list[ReceivedEvent]:
+        """Return the `track` events, of one event key or of all."""
+        return self.database.events(kind="custom", key=key)
 
     def count(self, kind: str | None = "custom", key: str | None = None) -> int:
         """How many events were accepted, without reading them: of one kind (None: of all) and one
         event key.
         """
-        return self.store.count(kind, key)
+        return self.database.count(kind, key)
 
-    def diagnostics(self) -> list[Event]:
-        """What SDKs said about themselves."""
+    def diagnostics(self) -> list[ReceivedEvent]:
+        """Return what SDKs said about themselves."""
         return [
-            event for event in self.store.events() if str(event["kind"]).startswith("diagnostic")
+            event for event in self.database.events() if str(event["kind"]).startswith("diagnostic")
         ]
 
     def posts(self, route: str | None = None) -> list[Post]:
-        """The POSTs that carried events, refused, spoilt and repeated ones included, in the order
-        of arrival.
+        """Return the POSTs that carried events, refused, spoilt and repeated ones included, in the
+        order of arrival.
 
         Args:
             route: a path with wildcards; without it all but diagnostics.
         """
-        wanted = self.store.posts()
+        wanted = self.database.posts()
         if route is None:
             return [post for post in wanted if "diagnostic" not in post.route]
         return [post for post in wanted if fnmatchcase(post.route, route)]
 
     def readout(self, project: str | None = None) -> Readout:
         """Metrics by flag variation, and totals by event key; see `readout.Readout`."""
-        return read_out(self.store, project)
+        return read_out(self.database, project)
 
-    def health(self, project: str | None = None) -> list[Finding]:
-        """LaunchDarkly's metric health checks over what has arrived; see `health.findings`."""
-        return findings(self.store, project)
+    def health(self, project: str | None = None) -> list[HealthCheck]:
+        """LaunchDarkly's metric health checks over what has arrived; see `health.health_checks`."""
+        return health_checks(self.database, project)
 
     def wait_for(self, predicate: Callable[[], Any], timeout: float = 30.0) -> Any:
         """Look until the predicate is true, and return what it said.
@@ -230,13 +232,13 @@ class LocalLaunchDarkly:
 
     def reset(self) -> None:
         """Forget events, metrics, settings and faults; the flags become those of the start."""
-        self._faults.clear()
-        self.store.forget_traffic()
+        self.faults.clear()
+        self.database.forget_traffic()
         flags = {flag["key"]: flag for flag in self._given_flags}
         for key in self._flags.all():
             if key not in flags:
                 self.delete_flag(key)
-        self.store.forget_documents(keep="flag")
+        self.database.forget_documents(keep="flag")
         for flag in flags.values():
             if not self._flags.same(flag):
                 self.set_flag(flag)
@@ -272,15 +274,15 @@ class LocalLaunchDarkly:
         method: str | None = None,
         skip: int = 0,
         when: Callable[[str, str, Mapping[str, str], bytes], bool] | None = None,
-    ) -> Fault:
-        """Spoil the next matching requests; the fields are those of `faults.Fault`.
+    ) -> InjectedFault:
+        """Spoil the next matching requests; the fields are those of `faults.InjectedFault`.
 
         Example: `ld.fault("/bulk", status=503, times=3, headers={"Retry-After": "1"})`.
 
         Returns:
             The fault; its `hits` counts, and `times = 0` ends it.
         """
-        fault = Fault(
+        fault = InjectedFault(
             route,
             status,
             times,
@@ -294,30 +296,33 @@ class LocalLaunchDarkly:
             skip,
             when,
         )
-        return self._faults.add(fault)
+        return self.faults.add(fault)
 
     def clear_faults(self) -> None:
         """Behave again."""
-        self._faults.clear()
+        self.faults.clear()
 
     def __repr__(self) -> str:
         return f"<LocalLaunchDarkly {self.url} {'running' if self.running else 'stopped'}>"
 
 
-def _running_class() -> type[Running]:
+def _server_run_class() -> type[ServerRun]:
     """Starlette and uvicorn load with the first start."""
     try:
-        from .asgi_server import Running
+        from .asgi_server import ServerRun
     except ImportError as error:
         if error.name and error.name.split(".")[0] in (
             "starlette",
             "uvicorn",
             "jsonpatch",
             "jsonpointer",
+            "jinja2",
+            "pydantic",
+            "pydantic_core",
         ):
             raise missing_extra("dev", error.name.split(".")[0]) from error
         raise
-    return Running
+    return ServerRun
 
 
 def serve(

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from starlette.requests import Request
 
-from .responses import Refused
+from .responses import RefusedRequest
 
 NO_TOKEN = re.compile(r"(sdk-|mob-).*|[0-9a-f]{24}|.*\s.*|", re.IGNORECASE | re.DOTALL)
 
@@ -26,7 +26,7 @@ class Access(Protocol):
 
 
 def require_token(request: Request, tokens: Collection[str] | None) -> str:
-    """The access token of a REST call.
+    """Return the access token of a REST call.
 
     Args:
         request: the call.
@@ -35,9 +35,9 @@ def require_token(request: Request, tokens: Collection[str] | None) -> str:
                 scheme such as `Bearer` before the token.
 
     Raises:
-        Refused: 401.
+        RefusedRequest: 401.
     """
     token = request.headers.get("authorization", "")
     if NO_TOKEN.fullmatch(token) or (tokens is not None and token not in tokens):
-        raise Refused(401, "unauthorized", "Invalid access token")
+        raise RefusedRequest(401, "unauthorized", "Invalid access token")
     return token

@@ -654,10 +654,10 @@ def test_a_project_with_5000_metrics(
 ) -> None:
     """plan reads every page; bootstrap does not need to."""
     api.create(latency)
-    template = ld.store.document("metric", "default", latency.key)
+    template = ld.database.document("metric", "default", latency.key)
     assert template is not None
     for number in range(5000):
-        ld.store.put(
+        ld.database.put(
             "metric",
             "default",
             f"m{number}",

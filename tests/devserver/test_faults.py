@@ -1,4 +1,4 @@
-"""Faults on purpose: each as a client on the other end of a real connection meets it."""
+"""InjectedFaults on purpose: each as a client on the other end of a real connection meets it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from ldinstrument.devserver import LocalLaunchDarkly
-from ldinstrument.devserver.faults import Fault
+from ldinstrument.devserver.faults import InjectedFault
 
 EVENT = {"kind": "custom", "key": "k", "creationDate": 1, "context": {"kind": "user", "key": "u"}}
 
@@ -129,7 +129,7 @@ def test_html_instead_of_json(ld, http):
 
 
 def test_faults_may_be_there_from_the_start():
-    with LocalLaunchDarkly(faults=[Fault("/bulk", status=429)]) as ld:
+    with LocalLaunchDarkly(faults=[InjectedFault("/bulk", status=429)]) as ld:
         headers = {"Authorization": "sdk"}
         codes = [
             requests.post(ld.url + "/bulk", json=[EVENT], headers=headers, timeout=5).status_code

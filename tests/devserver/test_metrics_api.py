@@ -1,6 +1,4 @@
-"""The metrics REST API over plain HTTP: validation, answers, lists, patches (launchdarkly.md
-section 1).
-"""
+"""The metrics REST API over plain HTTP: validation, answers, lists, patches."""
 
 from __future__ import annotations
 
@@ -12,9 +10,13 @@ from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
 
 BASE = "/api/v2/metrics/default"
 NUMERIC = {
-    "key": "m", "kind": "custom", "eventKey": "m", "isNumeric": True, "unit": "ms",
+    "key": "m",
+    "kind": "custom",
+    "eventKey": "m",
+    "isNumeric": True,
+    "unit": "ms",
     "successCriteria": "LowerThanBaseline",
-}  # fmt: skip
+}
 CLICK = {
     "key": "c",
     "kind": "click",
@@ -49,9 +51,14 @@ def test_a_created_metric_is_complete_with_the_defaults_of_launchdarkly(http):
     rep = answer.json()
     names = ("key", "name", "kind", "eventKey", "isNumeric", "successCriteria", "tags")
     assert {name: rep[name] for name in names} == {
-        "key": "m", "name": "m", "kind": "custom", "eventKey": "Order placed", "isNumeric": False,
-        "successCriteria": "HigherThanBaseline", "tags": [],
-    }  # fmt: skip
+        "key": "m",
+        "name": "m",
+        "kind": "custom",
+        "eventKey": "Order placed",
+        "isNumeric": False,
+        "successCriteria": "HigherThanBaseline",
+        "tags": [],
+    }
     assert (rep["unitAggregationType"], rep["analysisType"]) == ("average", "mean")
     assert rep["eventDefault"] == {"disabled": False, "value": 0}
     assert rep["analysisUnits"] == rep["randomizationUnits"] == ["user"]
@@ -85,7 +92,10 @@ def test_a_created_metric_is_complete_with_the_defaults_of_launchdarkly(http):
         ({"successCriteria": "Higher"}, "successCriteria must be one of"),
         ({"unitAggregationType": "median"}, "unitAggregationType must be one of"),
         ({"unitAggregationType": "count_distinct"}, "unitAggregationField"),
-        ({"analysisType": "percentile", "eventDefault": {"disabled": True}}, "percentileValue is required"),
+        (
+            {"analysisType": "percentile", "eventDefault": {"disabled": True}},
+            "percentileValue is required",
+        ),
         ({"percentileValue": 95}, "only supported when analysisType is percentile"),
         ({"analysisType": "percentile", "percentileValue": 101}, "between 0 and 100"),
         ({"analysisType": "percentile", "percentileValue": 9.5}, "must be an integer"),
@@ -103,10 +113,13 @@ def test_a_created_metric_is_complete_with_the_defaults_of_launchdarkly(http):
         ({"winsorLowerPercentile": 0}, "exclusive"),
         ({"winsorLowerPercentile": 9, "winsorUpperPercentile": 5}, "greater"),
         ({"filters": {"type": "x"}}, "filters.type"),
-        ({"filters": {"type": "group", "op": "and", "values": [{**FILTER, "attribute": None}]}}, "attribute"),
+        (
+            {"filters": {"type": "group", "op": "and", "values": [{**FILTER, "attribute": None}]}},
+            "attribute",
+        ),
         ({"filters": {**FILTER, "negate": "no"}}, "negate"),
     ],
-)  # fmt: skip
+)
 def test_a_body_that_cannot_be_a_metric_is_refused_with_the_field(http, change, message):
     body = {name: value for name, value in {**NUMERIC, **change}.items() if value is not None}
     assert message in refused(http("POST", BASE, json=body))
@@ -125,7 +138,7 @@ def test_a_body_that_cannot_be_a_metric_is_refused_with_the_field(http, change, 
         ({**PAGE, "urls": [{"kind": ["regex"]}]}, "urls need a kind"),
         ({**NUMERIC, "kind": "trace", "eventKey": None}, "traceValueLocation"),
     ],
-)  # fmt: skip
+)
 def test_each_kind_has_its_own_fields(http, body, message):
     assert message in refused(
         http("POST", BASE, json={name: value for name, value in body.items() if value is not None})
@@ -244,10 +257,24 @@ def test_pages_hold_20_by_default_and_links_lead_through_all(http, many):
     assert keys(http("GET", page.json()["_links"]["last"]["href"]))[-1] == "m-54"
 
 
-@pytest.mark.parametrize("query", ["limit=51", "limit=0", "limit=x", "limit=-1", "offset=-1", "sort=key", "expand=foo",
-                                   "filter=key equals x", "filter=tags equals", "filter=isNumeric equals maybe",
-                                   'filter=tags contains ["a"', "filter=query equals a b,,",
-                                   "filter=metricUsedIn equals moon"])  # fmt: skip
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=51",
+        "limit=0",
+        "limit=x",
+        "limit=-1",
+        "offset=-1",
+        "sort=key",
+        "expand=foo",
+        "filter=key equals x",
+        "filter=tags equals",
+        "filter=isNumeric equals maybe",
+        'filter=tags contains ["a"',
+        "filter=query equals a b,,",
+        "filter=metricUsedIn equals moon",
+    ],
+)
 def test_a_wrong_query_is_refused(http, query):
     name, _, value = query.partition("=")
     refused(http("GET", BASE, params={name: value}))
@@ -317,9 +344,17 @@ def test_a_patch_makes_a_new_version_and_one_that_changes_nothing_does_not(http,
 def test_replace_of_an_absent_member_adds_it(http, metric):
     """LaunchDarkly's Terraform provider replaces whatever it sets."""
     metric(isNumeric=False, unit=None, successCriteria=None)
-    answer = patch(http, "session.duration", replace("/isNumeric", True), replace("/unit", "ms"),
-                   replace("/successCriteria", "LowerThanBaseline"), replace("/eventDefault/disabled", True),
-                   replace("/percentileValue", None), replace("/selector", ""), replace("/urls", []))  # fmt: skip
+    answer = patch(
+        http,
+        "session.duration",
+        replace("/isNumeric", True),
+        replace("/unit", "ms"),
+        replace("/successCriteria", "LowerThanBaseline"),
+        replace("/eventDefault/disabled", True),
+        replace("/percentileValue", None),
+        replace("/selector", ""),
+        replace("/urls", []),
+    )
     assert answer.status_code == 200, answer.text
     assert (
         answer.json()["isNumeric"],
@@ -406,9 +441,25 @@ JSON = st.recursive(
     max_leaves=4,
 )
 PATHS = st.sampled_from(
-    ["", "/", "/name", "/tags", "/tags/0", "/tags/-", "/eventDefault", "/eventDefault/disabled", "/unit",
-     "/urls/0/kind", "/analysisUnits", "/analysisUnits/0", "/filters", "/~2", "/kind", "/percentileValue"]
-)  # fmt: skip
+    [
+        "",
+        "/",
+        "/name",
+        "/tags",
+        "/tags/0",
+        "/tags/-",
+        "/eventDefault",
+        "/eventDefault/disabled",
+        "/unit",
+        "/urls/0/kind",
+        "/analysisUnits",
+        "/analysisUnits/0",
+        "/filters",
+        "/~2",
+        "/kind",
+        "/percentileValue",
+    ]
+)
 OPERATION = st.fixed_dictionaries(
     {
         "op": st.sampled_from(["add", "remove", "replace", "move", "copy", "test"]),

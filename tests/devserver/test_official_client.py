@@ -29,14 +29,28 @@ def _metrics(client):
 
 
 def post(**fields):
-    body = {"key": "session.duration", "kind": "custom", "eventKey": "session.duration", "isNumeric": True,
-            "unit": "milliseconds", "successCriteria": "LowerThanBaseline", **fields}  # fmt: skip
+    body = {
+        "key": "session.duration",
+        "kind": "custom",
+        "eventKey": "session.duration",
+        "isNumeric": True,
+        "unit": "milliseconds",
+        "successCriteria": "LowerThanBaseline",
+        **fields,
+    }
     return api.MetricPost.from_dict(body)
 
 
 def test_the_whole_life_of_a_metric(metrics):
-    made = metrics.post_metric("default", post(tags=["a"], analysisUnits=["user", "request"], name="Duration",
-                                               eventDefault={"disabled": True, "value": 0}))  # fmt: skip
+    made = metrics.post_metric(
+        "default",
+        post(
+            tags=["a"],
+            analysisUnits=["user", "request"],
+            name="Duration",
+            eventDefault={"disabled": True, "value": 0},
+        ),
+    )
     assert (made.key, made.version, made.is_numeric, made.unit) == (
         "session.duration",
         1,
@@ -62,13 +76,32 @@ def test_the_whole_life_of_a_metric(metrics):
         {"analysisType": "percentile", "percentileValue": 99},
         {"isNumeric": False, "unit": None, "successCriteria": None, "unitAggregationType": "sum"},
         {**NO_EVENT, "kind": "pageview", "urls": [{"kind": "substring", "substring": "/cart"}]},
-        {**NO_EVENT, "kind": "click", "selector": ".buy", "urls": [{"kind": "canonical", "url": "https://x.test/"}]},
+        {
+            **NO_EVENT,
+            "kind": "click",
+            "selector": ".buy",
+            "urls": [{"kind": "canonical", "url": "https://x.test/"}],
+        },
         {"winsorLowerPercentile": 1, "winsorUpperPercentile": 99.5, "winsorIncludeImputed": True},
         {"windowStartOffset": 0, "windowEndOffset": 86400000},
-        {"filters": {"type": "group", "op": "and", "negate": False, "values": [
-            {"type": "eventProperty", "attribute": "category", "op": "in", "values": ["books"], "negate": False}]}},
+        {
+            "filters": {
+                "type": "group",
+                "op": "and",
+                "negate": False,
+                "values": [
+                    {
+                        "type": "eventProperty",
+                        "attribute": "category",
+                        "op": "in",
+                        "values": ["books"],
+                        "negate": False,
+                    }
+                ],
+            }
+        },
     ],
-)  # fmt: skip
+)
 def test_every_kind_of_metric_passes_the_strict_models(metrics, fields):
     body = {name: value for name, value in post(**fields).to_dict().items() if value is not None}
     made = metrics.post_metric("default", api.MetricPost.from_dict(body))
@@ -109,7 +142,7 @@ def test_an_experiment_passes_the_strict_models(ld, client, metrics):
     )
     assert read.current_iteration.randomization_unit == "request"
     assert list(read.current_iteration.flags) == ["exp"]
-    assert [(one.key, one.version_id) for one in read.current_iteration.metrics] == [
+    assert [(metric.key, metric.version_id) for metric in read.current_iteration.metrics] == [
         (made.key, made.version_id)
     ]
     ld.set_flag({**experiment_flag("exp"), "on": False})
@@ -157,8 +190,18 @@ def test_each_refusal_is_the_exception_of_its_status(ld, client, metrics):
     with pytest.raises(exceptions.ConflictException):
         metrics.post_metric("default", post())
     with pytest.raises(exceptions.BadRequestException, match="unit is required"):
-        metrics.post_metric("default", api.MetricPost.from_dict({"key": "x", "kind": "custom", "eventKey": "x",
-                            "isNumeric": True, "successCriteria": "LowerThanBaseline"}))  # fmt: skip
+        metrics.post_metric(
+            "default",
+            api.MetricPost.from_dict(
+                {
+                    "key": "x",
+                    "kind": "custom",
+                    "eventKey": "x",
+                    "isNumeric": True,
+                    "successCriteria": "LowerThanBaseline",
+                }
+            ),
+        )
     with pytest.raises(exceptions.NotFoundException):
         metrics.get_metric("default", "nothing")
     with pytest.raises(exceptions.BadRequestException):

@@ -23,11 +23,27 @@ def traffic() -> list[dict]:
     for unit, variation in (("a", 0), ("b", 1)):
         context = {"kind": "user", "key": unit}
         reason = {"kind": "FALLTHROUGH", "inExperiment": True}
-        events.append({"kind": "feature", "creationDate": 1, "key": "new-prompt", "variation": variation,
-                       "value": EVIL if variation else "plain", "reason": reason, "context": context})  # fmt: skip
-    events.append({"kind": "custom", "creationDate": 2, "key": "session.duration", "metricValue": 1234,
-                   "data": {"note": EVIL},
-                   "context": {"kind": "user", "key": "b"}})  # fmt: skip
+        events.append(
+            {
+                "kind": "feature",
+                "creationDate": 1,
+                "key": "new-prompt",
+                "variation": variation,
+                "value": EVIL if variation else "plain",
+                "reason": reason,
+                "context": context,
+            }
+        )
+    events.append(
+        {
+            "kind": "custom",
+            "creationDate": 2,
+            "key": "session.duration",
+            "metricValue": 1234,
+            "data": {"note": EVIL},
+            "context": {"kind": "user", "key": "b"},
+        }
+    )
     events.append({"kind": EVIL, "key": EVIL, "context": {"kind": EVIL, "key": EVIL}})
     events.append(
         {

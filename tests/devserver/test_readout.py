@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from ldclient import Context
 
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
+from ldinstrument.devserver.database import Database, Post
 from ldinstrument.devserver.event_parsing import rows_of
-from ldinstrument.devserver.health import findings
+from ldinstrument.devserver.health import health_checks
 from ldinstrument.devserver.metric_rules import checked
 from ldinstrument.devserver.readout import distribution, percentile, read_out
-from ldinstrument.devserver.store import Post, Store
 
 FLAGS = ["f1", "f2"]
 KINDS = ["user", "request"]
@@ -24,14 +24,26 @@ EVENT_KEYS = ["latency", "buy"]
 NO_ZERO = {"eventDefault": {"disabled": True}}
 METRICS = [
     {"key": "sum", "eventKey": "latency", "isNumeric": True, "unitAggregationType": "sum"},
-    {"key": "sum-no-zero", "eventKey": "latency", "isNumeric": True, "unitAggregationType": "sum", **NO_ZERO},
+    {
+        "key": "sum-no-zero",
+        "eventKey": "latency",
+        "isNumeric": True,
+        "unitAggregationType": "sum",
+        **NO_ZERO,
+    },
     {"key": "mean", "eventKey": "latency", "isNumeric": True, "eventDefault": {"disabled": True}},
     {"key": "mean-zero", "eventKey": "latency", "isNumeric": True},
-    {"key": "p75", "eventKey": "latency", "isNumeric": True, "analysisType": "percentile", "percentileValue": 75},
+    {
+        "key": "p75",
+        "eventKey": "latency",
+        "isNumeric": True,
+        "analysisType": "percentile",
+        "percentileValue": 75,
+    },
     {"key": "count", "eventKey": "buy", "isNumeric": False, "unitAggregationType": "sum"},
     {"key": "share", "eventKey": "buy", "isNumeric": False},
     {"key": "per-request", "eventKey": "buy", "isNumeric": False, "analysisUnits": ["request"]},
-]  # fmt: skip
+]
 METRICS = [
     {"kind": "custom", "unit": "ms", "successCriteria": "HigherThanBaseline", **metric}
     for metric in METRICS
@@ -61,16 +73,28 @@ def as_event(event: tuple) -> dict:
     if event[0] == "feature":
         _, at, keys, flag, variation, in_experiment = event
         reason = {"kind": "FALLTHROUGH", **({"inExperiment": True} if in_experiment else {})}
-        return {"kind": "feature", "creationDate": at, "key": flag, "variation": variation, "value": f"v{variation}",
-                "reason": reason, **as_context(keys)}  # fmt: skip
+        return {
+            "kind": "feature",
+            "creationDate": at,
+            "key": flag,
+            "variation": variation,
+            "value": f"v{variation}",
+            "reason": reason,
+            **as_context(keys),
+        }
     _, at, keys, key, value, old = event
-    return {"kind": "custom", "creationDate": at, "key": key, **({} if value is None else {"metricValue": value}),
-            **as_context(keys, old)}  # fmt: skip
+    return {
+        "kind": "custom",
+        "creationDate": at,
+        "key": key,
+        **({} if value is None else {"metricValue": value}),
+        **as_context(keys, old),
+    }
 
 
-def filled(events: list[tuple]) -> Store:
+def filled(events: list[tuple]) -> Database:
     """A store with metrics and these events, in posts of three."""
-    store = Store()
+    store = Database()
     for metric in METRICS:
         store.put("metric", "default", metric["key"], checked(metric, KINDS))
     for start in range(0, len(events), 3):
@@ -80,7 +104,7 @@ def filled(events: list[tuple]) -> Store:
 
 
 def expected(events: list[tuple]) -> dict:
-    """The semantics of launchdarkly.md section 4, spelt out as loops."""
+    """LaunchDarkly's semantics, spelt out as loops."""
     rows = {}
     for metric in METRICS:
         kinds = metric.get("analysisUnits", ["user"])
@@ -102,8 +126,14 @@ def expected(events: list[tuple]) -> dict:
 def one(metric, kind, units, first, events):
     values, used = [], 0
     for unit in units:
-        mine = [e[4] for e in events if e[0] == "custom" and e[3] == metric["eventKey"] and e[2].get(kind) == unit
-                and e[1] >= first[unit][0]]  # fmt: skip
+        mine = [
+            e[4]
+            for e in events
+            if e[0] == "custom"
+            and e[3] == metric["eventKey"]
+            and e[2].get(kind) == unit
+            and e[1] >= first[unit][0]
+        ]
         numbers = [float(value) for value in mine if type(value) in (int, float)]
         zero = not metric.get("eventDefault", {}).get(
             "disabled", metric.get("analysisType") == "percentile"
@@ -225,11 +255,13 @@ def test_archived_metrics_and_unknown_rows():
 
 def test_health_names_what_is_wrong():
     """Key differs by case, no usable unit, no number, no exposure, no metric."""
-    store = filled([
-        ("custom", 5, {"request": "r"}, "latency", "7", False),
-        ("custom", 5, {"user": "a"}, "buy", None, False),
-        ("feature", 1, {"user": "a"}, "f1", 0, True),
-    ])  # fmt: skip
+    store = filled(
+        [
+            ("custom", 5, {"request": "r"}, "latency", "7", False),
+            ("custom", 5, {"user": "a"}, "buy", None, False),
+            ("feature", 1, {"user": "a"}, "f1", 0, True),
+        ]
+    )
     store.put(
         "metric",
         "default",
@@ -238,7 +270,7 @@ def test_health_names_what_is_wrong():
     )
     store.remove("metric", "default", "share")
     store.remove("metric", "default", "count")
-    found = {(finding.subject, finding.check): finding for finding in findings(store)}
+    found = {(finding.subject, finding.check): finding for finding in health_checks(store)}
     assert "case-sensitive" in found["cased", "event receipt"].detail
     assert found["sum", "event receipt"].ok
     assert not found["sum", "analysis unit"].ok
@@ -246,7 +278,7 @@ def test_health_names_what_is_wrong():
     assert not found["sum", "exposure"].ok
     assert not found["per-request", "analysis unit"].ok
     store.remove("metric", "default", "per-request")
-    found = {(finding.subject, finding.check): finding for finding in findings(store)}
+    found = {(finding.subject, finding.check): finding for finding in health_checks(store)}
     assert not found["buy", "definition"].ok
 
 

@@ -208,10 +208,14 @@ def test_the_ai_sdk(ld, sdk):
     """
     ai = pytest.importorskip("ldai.client")
     variations = [
-        {"_ldMeta": {"enabled": True, "variationKey": name, "version": 1}, "model": {"name": name},
-         "provider": {"name": "local"}, "messages": [{"role": "system", "content": "Hello {{name}}"}]}
+        {
+            "_ldMeta": {"enabled": True, "variationKey": name, "version": 1},
+            "model": {"name": name},
+            "provider": {"name": "local"},
+            "messages": [{"role": "system", "content": "Hello {{name}}"}],
+        }
         for name in ("small", "large")
-    ]  # fmt: skip
+    ]
     ld.set_flag(experiment_flag("assistant", variations))
     client = sdk()
     config = ai.LDAIClient(client).completion_config(

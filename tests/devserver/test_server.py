@@ -257,7 +257,7 @@ def test_a_forked_child_ends_although_the_server_is_busy():
         "with LocalLaunchDarkly() as ld:\n"
         "    held, release = threading.Event(), threading.Event()\n"
         "    def hold():\n"
-        "        with ld.store.locked():\n"
+        "        with ld.database.locked():\n"
         "            held.set(); release.wait()\n"
         "    threading.Thread(target=hold).start()\n"
         "    held.wait()\n"

@@ -9,25 +9,25 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from .store import Store
+from .database import Database
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Work:
-    """One worker thread over the store, so that a burst of events never blocks the streams and the
+class DatabaseThread:
+    """One worker thread over the database, so that a burst of events never blocks the streams and the
     page.
     """
 
-    def __init__(self, store: Store):
-        self.store = store
+    def __init__(self, database: Database):
+        self.database = database
         self._executor: ThreadPoolExecutor | None = None
 
     def open(self) -> None:
         """Get ready; the thread itself starts with the first call."""
         self._executor = ThreadPoolExecutor(
-            max_workers=1, thread_name_prefix="ldinstrument-devserver-store"
+            max_workers=1, thread_name_prefix="ldinstrument-devserver-database"
         )
 
     def close(self) -> None:

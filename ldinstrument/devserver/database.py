@@ -64,7 +64,7 @@ class Post:
     error: str = ""
 
 
-class Event(dict[str, Any]):
+class ReceivedEvent(dict[str, Any]):
     """An event as it was sent, with what the server knows beside it: `payload_id`, `received`
     (epoch ms) and `id`.
     """
@@ -97,7 +97,7 @@ class Batch:
     )  # event key -> events, events with a value
 
 
-class Store:
+class Database:
     """SQLite behind one connection and one lock; in memory unless a path is given.
 
     `revision` grows with every change, so that readers know when a computed answer is stale.
@@ -159,7 +159,7 @@ class Store:
             return self._documents.get((collection, project), {}).get(key)
 
     def projects(self, collection: str) -> list[str]:
-        """The projects that hold documents of this collection."""
+        """Return the projects that hold documents of this collection."""
         with self._lock:
             return [project for kind, project in self._documents if kind == collection]
 
@@ -216,10 +216,18 @@ class Store:
             post_id = connection.execute(
                 "INSERT INTO posts VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    post.received, post.route, post.payload_id, post.status, post.bytes, post.events, duplicate,
-                    post.agent, post.fault, post.error,
+                    post.received,
+                    post.route,
+                    post.payload_id,
+                    post.status,
+                    post.bytes,
+                    post.events,
+                    duplicate,
+                    post.agent,
+                    post.fault,
+                    post.error,
                 ),
-            ).lastrowid  # fmt: skip
+            ).lastrowid
             if batch is not None and not duplicate:
                 self._insert(connection, int(post_id or 0), batch, post.received)
             return duplicate
@@ -270,18 +278,18 @@ class Store:
 
     def events(
         self, *, since: int = 0, limit: int = -1, key: str | None = None, kind: str | None = None
-    ) -> list[Event]:
+    ) -> list[ReceivedEvent]:
         """Events in the order of arrival, of every kind or of one, with ids above *since*."""
         found = self.event_rows(since=since, limit=limit, key=key, kind=kind)
         return [
-            Event(json.loads(body), id, payload_id, received)
+            ReceivedEvent(json.loads(body), id, payload_id, received)
             for id, body, payload_id, received in found
         ]
 
     def event_rows(
         self, *, since: int = 0, limit: int = -1, key: str | None = None, kind: str | None = None
     ) -> list[tuple[int, str, str, int]]:
-        """The same with the JSON text of each event: id, text, payload id, time of receipt."""
+        """Return the same with the JSON text of each event: id, text, payload id, time of receipt."""
         rows: list[tuple[Any, ...]] = self.rows(
             "SELECT e.id, e.body, p.payload_id, p.received FROM events e JOIN posts p ON p.id = "
             "e.post "
@@ -303,7 +311,7 @@ class Store:
         return int(self.rows(sql, (key, kind, kind))[0][0])
 
     def tail(self, limit: int) -> int:
-        """The id before the newest *limit* events, for `since`."""
+        """Return the id before the newest *limit* events, for `since`."""
         return max(0, int(self.rows("SELECT coalesce(max(id), 0) FROM events")[0][0]) - limit)
 
     def posts(self) -> list[Post]:
