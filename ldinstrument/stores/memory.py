@@ -72,6 +72,7 @@ class MemoryStore:
         self._gone: dict[str, tuple[str, int]] = {}
         self._ended: dict[str, _Waiting] = {}
         self._sealed: dict[str, _Outgoing] = {}
+        self._taken: dict[str, int] = {}
         self._places = count()
 
     # -- open sessions ---------------------------------------------------------------------------
@@ -251,6 +252,24 @@ class MemoryStore:
         with self._lock:
             if self._sealed.pop(payload_id, None) is not None:
                 self._keep(halves, 0.0)
+
+    # -- what may happen once --------------------------------------------------------------------
+    def once(self, key: str, ttl: float) -> bool:
+        """Take *key* for *ttl* seconds; False when somebody has it already.
+
+        When as many are taken as sessions may be open, the one taken first is free again.
+        """
+        with self._lock:
+            now = self._clock()
+            if self._taken.get(key, 0) > now:
+                return False
+            self._taken.pop(key, None)
+            if len(self._taken) >= self._max:
+                self._taken = {held: until for held, until in self._taken.items() if until > now}
+            if len(self._taken) >= self._max:
+                del self._taken[next(iter(self._taken))]
+            self._taken[key] = now + int(ttl * 1000)
+            return True
 
     # -- life ------------------------------------------------------------------------------------
     def holdings(self) -> Holdings:

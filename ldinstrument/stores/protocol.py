@@ -232,6 +232,9 @@ class Store(Protocol):
     def replace(self, payload_id: str, halves: Sequence[Sealed]) -> None:
         """Put *halves* in the place of a payload that was too large."""
 
+    def once(self, key: str, ttl: float) -> bool:
+        """Take *key* for *ttl* seconds; False when somebody has it already. One round trip."""
+
     def holdings(self) -> Holdings:
         """What the store holds now."""
 

@@ -158,6 +158,12 @@ class RedisStore:
             self._run(scripts.REPLACE, tag, payload_id, *_fields(halves))
             self._know(tag, halves)
 
+    # -- what may happen once --------------------------------------------------------------------
+    def once(self, key: str, ttl: float) -> bool:
+        """Take *key* for *ttl* seconds; False when somebody has it already."""
+        name = f"{self._tag_of(key)}taken:{key}"
+        return bool(self._client.set(name, b"1", nx=True, px=max(1, _ms(ttl))))
+
     # -- life ------------------------------------------------------------------------------------
     def holdings(self) -> Holdings:
         """What the store holds now."""

@@ -361,6 +361,12 @@ class SessionStore:
                 except RuntimeError:  # the interpreter is going: no new threads
                     self._sweeps = False
 
+    def once(self, key: str, ttl: float) -> bool:
+        """Take *key* for *ttl* seconds; False when somebody has it already. Raises what the store
+        does.
+        """
+        return self.store.once(key, ttl)
+
     def holdings(self) -> Holdings:
         """What the store holds now; may raise, it is for people."""
         return self.store.holdings()

@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS outbox (
     id TEXT PRIMARY KEY, due INTEGER NOT NULL, body BLOB NOT NULL, events INTEGER NOT NULL, zipped INTEGER NOT NULL,
     attempts INTEGER NOT NULL, sealed_at INTEGER NOT NULL
 );
+CREATE TABLE IF NOT EXISTS taken (key TEXT PRIMARY KEY, until INTEGER NOT NULL);
 """
 _NOW = "SELECT CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
 _PUT = (
@@ -38,6 +39,11 @@ _PUT = (
     "ON CONFLICT (key) DO UPDATE SET gone = excluded.gone, due = excluded.due, text = excluded.text"
 )
 _AT = "SELECT text FROM ended WHERE place = ?"
+_TAKE = (
+    "INSERT INTO taken (key, until) VALUES (?, ?) "
+    "ON CONFLICT (key) DO UPDATE SET until = excluded.until WHERE until <= ?"
+)
+_RELEASE = "DELETE FROM taken WHERE rowid IN (SELECT rowid FROM taken WHERE until <= ? LIMIT 100)"
 _FORGET = (
     "DELETE FROM visitors WHERE rowid IN "
     "(SELECT rowid FROM visitors WHERE gone = 1 AND due <= ? ORDER BY due LIMIT 1000)"
@@ -200,6 +206,14 @@ class SqliteStore:
         with self._writing() as (file, now, _):
             if file.execute("DELETE FROM outbox WHERE id = ?", (payload_id,)).rowcount:
                 _keep(file, halves, now, 0.0)
+
+    # -- what may happen once --------------------------------------------------------------------
+    def once(self, key: str, ttl: float) -> bool:
+        """Take *key* for *ttl* seconds; False when somebody has it already."""
+        with self._writing() as (file, now, _):
+            taken = file.execute(_TAKE, (key, now + int(ttl * 1000), now)).rowcount == 1
+            file.execute(_RELEASE, (now,))
+        return taken
 
     # -- life ------------------------------------------------------------------------------------
     def holdings(self) -> Holdings:

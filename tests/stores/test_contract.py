@@ -627,3 +627,32 @@ def test_a_repeated_merge_counts_once_where_time_outs_can_happen(make_store):
 
     (record,) = ended(store)
     assert (record.tallies[0], record.groups["s1revenue.impact\n"][0]) == (1, 5.0)
+
+
+def test_once(make_store):
+    """A key is taken by one of many who ask at the same time; other keys are free."""
+    store = make_store()
+    taken = []
+
+    def ask(number):
+        taken.append(store.once("feedback:a", 60.0))
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(taken) == [False] * 7 + [True]
+    assert store.once("feedback:b", 60.0)
+
+
+def test_once_for_a_while(make_store):
+    """When its time is over a key can be taken again."""
+    store = make_store()
+
+    assert store.once("feedback:a", 0.02)
+    assert not store.once("feedback:a", 60.0)
+    silent(0.05)
+    assert store.once("feedback:a", 60.0)
+    assert not store.once("feedback:a", 60.0)
