@@ -1,4 +1,4 @@
-"""The command line: `ldinstrument plan | apply | metrics | doctor | dev | demo | readout | tail | sweep`.
+"""The command line: `ldinstrument plan`, `apply`, `metrics`, `doctor`, `dev`, `demo` and others.
 
 The one place that may see both halves. Exit codes: 0 nothing to do (or done), 1 failed, 2 wrong
 usage, 3 there are changes to apply, 4 code and LaunchDarkly differ in a way that somebody has to
@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Args:
         arguments: instead of `sys.argv[1:]`; with them, the process is somebody else's and goes on.
+
     """
     if arguments is not None:
         try:
@@ -56,5 +57,8 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _failed(reason: str) -> int:
     line = " ".join(reason.split())
-    print(f"error: {''.join(one if one.isprintable() else '?' for one in line)}", file=sys.stderr)
+    print(
+        f"error: {''.join(character if character.isprintable() else '?' for character in line)}",
+        file=sys.stderr,
+    )
     return 1

@@ -59,15 +59,20 @@ def doctor(
 
     def typed(findings: Sequence[Finding]) -> list[Finding]:
         return [
-            replace(one, command=_typed(one.command, code or (), project, host)) for one in findings
+            replace(finding, command=_typed(finding.command, code or (), project, host))
+            for finding in findings
         ]
 
     walked, by_metric = typed(walked), {key: typed(told) for key, told in by_metric.items()}
     if as_json:
-        print_json({
-            "findings": [asdict(one) for one in walked],
-            "metrics": {key: [asdict(one) for one in told] for key, told in by_metric.items()},
-        })  # fmt: skip
+        print_json(
+            {
+                "findings": [asdict(finding) for finding in walked],
+                "metrics": {
+                    key: [asdict(finding) for finding in told] for key, told in by_metric.items()
+                },
+            }
+        )
     else:
         _show(walked)
         if by_metric:
@@ -84,7 +89,7 @@ def _examined(
 ) -> tuple[list[Finding], ByMetric]:
     """One metric, or all; *by_code*: the code was named, and *declared* is what it needs."""
     if metric is not None:
-        known = by_code or metric in {one.key for one in declared}
+        known = by_code or metric in {known.key for known in declared}
         return examine(metric, api, declared if known else ()), {}
     walked, by_metric = examine_all(api, declared)
     if by_code:
@@ -92,13 +97,15 @@ def _examined(
     # Nobody said that there is code that needs the standard metrics: those that do not exist are no
     # finding.
     return walked, {
-        key: told for key, told in by_metric.items() if all(one.check != "metric" for one in told)
+        key: told
+        for key, told in by_metric.items()
+        if all(finding.check != "metric" for finding in told)
     }
 
 
 def _typed(command: str, code: Sequence[str], project: str | None, host: str | None) -> str:
-    """The *command* that a finding names, for the very code, project and host that this one was
-    called with.
+    """Return the *command* that a finding names, for the very code, project and host that this one
+    was called with.
     """
 
     def words(ours: re.Match[str]) -> str:
@@ -136,10 +143,10 @@ def _show_all(by_metric: ByMetric) -> None:
             row(shown, key, finding.status, what, style=_STYLES[finding.status])
     out().print(shown)
     helps = {
-        (one.check, one.why, one.command)
+        (finding.check, finding.why, finding.command)
         for told in by_metric.values()
-        for one in told
-        if one.command
+        for finding in told
+        if finding.command
     }
     for check, why, command in sorted(helps):
         say(f"{check}: {why}\n    what helps: {command}")

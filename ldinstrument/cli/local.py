@@ -58,7 +58,7 @@ def demo(
 
 
 def readout(project: Project = None, host: HostName = None, as_json: AsJson = False) -> None:
-    """What a local LaunchDarkly holds: each metric by flag variation."""
+    """Return what a local LaunchDarkly holds: each metric by flag variation."""
     with connect(project, host) as api:
         found = api.local("readout", project=api.project)
     if as_json:
@@ -67,11 +67,19 @@ def readout(project: Project = None, host: HostName = None, as_json: AsJson = Fa
     shown = table(
         *("Metric", "Flag", "Variation", *NUMBERS),
         right=NUMBERS,
-        keys=[one["metric"] for one in found["rows"]],
+        keys=[cells["metric"] for cells in found["rows"]],
     )
-    for one in found["rows"]:
-        numbers = (_number(one.get(name)) for name in ("mean", "p50", "p95"))
-        row(shown, one["metric"], one["flag"], one["value"], one["units"], one["events"], *numbers)
+    for cells in found["rows"]:
+        numbers = (_number(cells.get(name)) for name in ("mean", "p50", "p95"))
+        row(
+            shown,
+            cells["metric"],
+            cells["flag"],
+            cells["value"],
+            cells["units"],
+            cells["events"],
+            *numbers,
+        )
     out().print(shown)
     totals = table(
         "Event key",
@@ -82,14 +90,14 @@ def readout(project: Project = None, host: HostName = None, as_json: AsJson = Fa
         "Read by",
         right=["Events", "Sum", "Mean", "p95"],
     )
-    for one in found["totals"]:
-        numbers = (_number(one.get(name)) for name in ("sum", "mean", "p95"))
+    for cells in found["totals"]:
+        numbers = (_number(cells.get(name)) for name in ("sum", "mean", "p95"))
         row(
             totals,
-            one["event_key"],
-            one["events"],
+            cells["event_key"],
+            cells["events"],
             *numbers,
-            ", ".join(one["metrics"]) or "no metric",
+            ", ".join(cells["metrics"]) or "no metric",
         )
     out().print(totals)
 
@@ -113,7 +121,7 @@ def tail(
     host: HostName = None,
     as_json: AsJson = False,
 ) -> None:
-    """The latest events that a local LaunchDarkly received; --json gives one per line."""
+    """Return the latest events that a local LaunchDarkly received; --json gives one per line."""
 
     def show() -> None:
         with connect(None, host) as api:
@@ -154,5 +162,5 @@ def _context(context: Any) -> str:
     if context.get("kind") != "multi":
         return f"{context.get('kind', 'user')}:{context.get('key')}"
     return ",".join(
-        f"{kind}:{one.get('key')}" for kind, one in context.items() if isinstance(one, Mapping)
+        f"{kind}:{part.get('key')}" for kind, part in context.items() if isinstance(part, Mapping)
     )

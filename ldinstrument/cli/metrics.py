@@ -82,7 +82,7 @@ def list_(
     if as_json:
         print_json([dict(metric.raw) for metric in found])
         return
-    shown = table("Key", "Measures", "Last seen", "Name", keys=[one.key for one in found])
+    shown = table("Key", "Measures", "Last seen", "Name", keys=[metric.key for metric in found])
     for metric in found:
         row(shown, metric.key, _measures(metric), when(metric.last_seen), metric.name)
     out().print(shown)
@@ -203,8 +203,14 @@ def create(
         "tags": tuple(tag or ()),
         "analysis_units": tuple(analysis_unit or ()) or None,
     }
-    of_events = {"--measure": measure, "--unit": unit, "--aggregation": aggregation, "--percentile": percentile,
-                 "--event-key": event_key, "--zero-fill": zero_fill}  # fmt: skip
+    of_events = {
+        "--measure": measure,
+        "--unit": unit,
+        "--aggregation": aggregation,
+        "--percentile": percentile,
+        "--event-key": event_key,
+        "--zero-fill": zero_fill,
+    }
     metric: AnyMetric
     if kind == "custom":
         if measure in (None, "value"):
@@ -213,9 +219,16 @@ def create(
             )
         _refuse({"--url": url, "--selector": selector or None}, "pageview or click")
         metric = Metric(
-            key, measure or "value", unit=unit, success_criteria=criteria, aggregation=aggregation,
-            percentile=percentile, event_key=event_key, zero_fill=zero_fill, **labels,
-        )  # fmt: skip
+            key,
+            measure or "value",
+            unit=unit,
+            success_criteria=criteria,
+            aggregation=aggregation,
+            percentile=percentile,
+            event_key=event_key,
+            zero_fill=zero_fill,
+            **labels,
+        )
     else:
         _refuse(of_events, "custom")
         metric = _browser_metric(kind, key, url or [], selector, criteria, labels)

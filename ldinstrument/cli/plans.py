@@ -42,8 +42,8 @@ Targets = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[TARGET]...",
-        help="A package (all its modules are imported), a module, a file, or module:catalog. Without one: the standard "
-        "metrics.",
+        help="A package (all its modules are imported), a module, a file, or module:catalog. "
+        "Without one: the standard metrics.",
     ),
 ]
 Update = Annotated[
@@ -125,7 +125,7 @@ def apply(
 
 
 def declared(targets: Sequence[str] | None) -> Scan:
-    """The catalog of *targets*; without any, the default catalog."""
+    """Return the catalog of *targets*; without any, the default catalog."""
     if not targets:
         catalog = catalogs.catalog
         metrics = tuple(catalog)
@@ -165,7 +165,7 @@ def _patience() -> Iterator[list[str]]:
 
 
 def plan_code(made: Plan, found: Scan) -> int:
-    """The exit code that says what *made* asks for."""
+    """Return the exit code that says what *made* asks for."""
     if made.errors:
         return FAILED
     if made.drift or made.finer or found.undeclared:
@@ -174,7 +174,7 @@ def plan_code(made: Plan, found: Scan) -> int:
 
 
 def apply_code(done: Plan, found: Scan) -> int:
-    """The exit code that says what is left after applying."""
+    """Return the exit code that says what is left after applying."""
     if done.failed or done.errors:
         return FAILED
     left = [change for change in done.drift if change.result != "updated"]
@@ -185,7 +185,7 @@ def _json(made: Plan, found: Scan, code: int) -> dict[str, Any]:
     return {
         **made.to_json(),
         "undeclared": [
-            {"key": one.key, "place": one.place, "advice": one.advice()} for one in found.undeclared
+            {"key": use.key, "place": use.place, "advice": use.advice()} for use in found.undeclared
         ],
         "dynamic": [{"place": place, "call": what} for place, what in found.dynamic],
         "unreadable": [{"where": where, "reason": reason} for where, reason in found.unreadable],
@@ -216,9 +216,9 @@ def _what(change: Change) -> Iterator[str]:
         yield "as in the code"
     elif change.action == "error":
         yield change.problem
-    for one in change.differences if change.action != "error" else ():
-        label = " (label)" if one.label else ""
-        yield f"{one.field}: {one.found!r} -> {one.wanted!r}{label}"
+    for difference in change.differences if change.action != "error" else ():
+        label = " (label)" if difference.label else ""
+        yield f"{difference.field}: {difference.found!r} -> {difference.wanted!r}{label}"
     if change.action == "drift" and change.found is not None:
         count = change.found.experiments
         yield (
@@ -231,7 +231,7 @@ def _what(change: Change) -> Iterator[str]:
 
 
 def definition(metric: Metric) -> str:
-    """A definition in one line."""
+    """Return a definition in one line."""
     if metric.numeric:
         statistic = f"p{metric.percentile}" if metric.percentile else metric.aggregation
         words = [f"value in {metric.unit}", str(statistic)]
@@ -253,8 +253,8 @@ def _remarks(made: Plan, found: Scan) -> Iterator[str]:
         # Not in the table, which would break the address in two.
         if change.found is not None and change.action in ("drift", "error"):
             yield f"{_MARKS[change.action][0]} {change.metric.key}: {change.found.url}"
-    for one in made.finer:
-        yield f"! {one.advice()}"
+    for finer in made.finer:
+        yield f"! {finer.advice()}"
     for _, advice in made.missing_units:
         yield f"! {advice}"
     for unit in found.undeclared:
@@ -274,7 +274,8 @@ def _remarks(made: Plan, found: Scan) -> Iterator[str]:
     if made.unmanaged:
         keys = ", ".join(metric.key for metric in made.unmanaged[:_SHOWN])
         more = f" and {len(made.unmanaged) - _SHOWN} more" if len(made.unmanaged) > _SHOWN else ""
-        yield f"  in LaunchDarkly and not in the code, left alone: {len(made.unmanaged)} ({keys}{more})"
+        count = len(made.unmanaged)
+        yield f"  in LaunchDarkly and not in the code, left alone: {count} ({keys}{more})"
 
 
 def _more(count: int) -> Iterator[str]:
@@ -350,7 +351,9 @@ def _results(done: Plan) -> None:
             f"{change.result}: {change.metric.key}{f': {change.failure}' if change.failure else ''}"
         )
     for change in done.not_taken:
-        fields = ", ".join(f"{one.field} is {one.found!r}" for one in change.differences)
+        fields = ", ".join(
+            f"{difference.field} is {difference.found!r}" for difference in change.differences
+        )
         warn(f"{change.metric.key}: LaunchDarkly accepted the request, and still {fields}")
     left = [change.metric.key for change in done.drift if change.result != "updated"]
     if left:

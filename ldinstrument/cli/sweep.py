@@ -49,7 +49,8 @@ def sweep(
         print_json(asdict(report))
     else:
         say(
-            f"{report.sessions} sessions, {report.delivered} events delivered, {report.dropped} dropped"
+            f"{report.sessions} sessions, {report.delivered} events delivered, {report.dropped} "
+            "dropped"
         )
     if report.error:
         say(

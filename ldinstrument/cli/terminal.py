@@ -100,7 +100,9 @@ def print_json(value: Any, *, indent: int | None = 2) -> None:
 
 
 def connect(project: str | None, host: str | None) -> MetricsAPI:
-    """The API of a project; says on stderr where it is and whose token is used, never the token."""
+    """Return the API of a project; says on stderr where it is and whose token is used, never the
+    token.
+    """
     budget = CALL_SECONDS if _listens(find_api_host(host)) else LOCAL_SECONDS
     api = MetricsAPI(project, base_uri=host, prompt=None, budget=budget, sleep=_patiently)
     for remark in api.token.remarks:
@@ -146,12 +148,13 @@ def as_typed(command: str, project: str | None, host: str | None) -> str:
 
 
 def table(*columns: str, right: Sequence[str] = (), keys: Iterable[str] = ()) -> Table:
-    """An empty table that folds long words instead of cutting them.
+    """Return an empty table that folds long words instead of cutting them.
 
     Args:
         right: columns of numbers.
         keys: what the `Key` or `Metric` column will hold; up to 40 characters of it are not folded,
             so that they can be copied.
+
     """
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     # A fixed width: rich forgets a minimum while it shrinks columns, and then cuts the last one
@@ -177,6 +180,7 @@ def confirmed(question: str, *, yes: bool) -> bool:
 
     Raises:
         typer.Exit: there is no terminal and no `--yes`.
+
     """
     if yes:
         return True
@@ -188,12 +192,17 @@ def confirmed(question: str, *, yes: bool) -> bool:
 
 @contextmanager
 def progress(what: str) -> Iterator[Report]:
-    """A progress bar on stderr while something is under way; nothing without a terminal."""
+    """Show a progress bar on stderr while something is under way; nothing without a terminal."""
     console = err()
     bar = Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console,
-        transient=True, disable=not on_a_terminal(),
-    )  # fmt: skip
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=console,
+        transient=True,
+        disable=not on_a_terminal(),
+    )
     with bar:
         task = bar.add_task(what, total=None)
 
@@ -204,7 +213,7 @@ def progress(what: str) -> Iterator[Report]:
 
 
 def when(milliseconds: int | None) -> str:
-    """A moment in the local time zone; `never` for None."""
+    """Return a moment in the local time zone; `never` for None."""
     if milliseconds is None:
         return "never"
     return (

@@ -70,7 +70,7 @@ def answer(question: str, voice: str, chance: random.Random) -> Reply:
 
 
 def application(client: LDClient) -> Callable[..., Iterable[bytes]]:
-    """The WSGI application; sessions come from the middleware around it."""
+    """Return the WSGI application; sessions come from the middleware around it."""
 
     def helpdesk(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         query = {
@@ -94,7 +94,7 @@ def application(client: LDClient) -> Callable[..., Iterable[bytes]]:
 
 
 def visitor_context(visitor: str) -> Context:
-    """The context that flags are evaluated with."""
+    """Return the context that flags are evaluated with."""
     return (
         Context.builder(visitor)
         .kind("user")
@@ -110,7 +110,7 @@ def context_of(environ: dict[str, Any]) -> str | None:
 
 
 def needed() -> list[Metric]:
-    """The metrics that this program feeds."""
+    """Return the metrics that this program feeds."""
     return [
         metric
         for metric in catalog

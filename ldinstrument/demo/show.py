@@ -124,15 +124,27 @@ def _tables(console: Any, shown: Shown) -> None:
         f"{events.delivered} delivered, {sum(events.dropped.values())} dropped"
     )
     table = Table(
-        Column("metric", no_wrap=True, min_width=29), "voice", "units", "events", "mean", "p50", "p95",
-        title="what LaunchDarkly now holds", box=box.SIMPLE, pad_edge=False, padding=(0, 1),
-    )  # fmt: skip
+        Column("metric", no_wrap=True, min_width=29),
+        "voice",
+        "units",
+        "events",
+        "mean",
+        "p50",
+        "p95",
+        title="what LaunchDarkly now holds",
+        box=box.SIMPLE,
+        pad_edge=False,
+        padding=(0, 1),
+    )
     last = ""
     for row in shown.readout.rows:
         table.add_row(
-            row.metric if row.metric != last else "", str(row.value), str(row.units), str(row.events),
+            row.metric if row.metric != last else "",
+            str(row.value),
+            str(row.units),
+            str(row.events),
             *map(_number, (row.mean, row.p50, row.p95)),
-        )  # fmt: skip
+        )
         last = row.metric
     console.print(table)
 

@@ -31,6 +31,7 @@ def examine(key: str, api: MetricsAPI, catalog: Iterable[Metric]) -> list[Findin
 
     Returns:
         The findings in the order of the walk; the last one is broken, or all links hold.
+
     """
     wanted = {metric.key: metric for metric in catalog}
     walked = access(api)
@@ -44,7 +45,7 @@ def examine(key: str, api: MetricsAPI, catalog: Iterable[Metric]) -> list[Findin
 def _walk(
     key: str, api: MetricsAPI, wanted: dict[str, Metric], health: tuple[dict[str, Any], ...] | None
 ) -> Iterator[Finding]:
-    """The links of one metric, to the first broken one."""
+    """Yield the links of one metric, to the first broken one."""
     found, finding = _existence(key, api, wanted)
     yield finding
     if found is None:
@@ -60,11 +61,12 @@ def _walk(
 def examine_all(
     api: MetricsAPI, catalog: Iterable[Metric]
 ) -> tuple[list[Finding], dict[str, list[Finding]]]:
-    """The shared links, and what is wrong with each metric of *catalog* (an empty list: nothing
-    is).
+    """Return the shared links, and what is wrong with each metric of *catalog* (an empty list:
+    nothing is).
 
     Returns:
         The findings about token and project; and by metric key those that are not `ok`.
+
     """
     wanted = {metric.key: metric for metric in catalog}
     shared = access(api)
@@ -94,10 +96,10 @@ def _existence(
             why,
             "ldinstrument apply",
         )
-    close = [one for one in wanted if one.lower() == key.lower()] or get_close_matches(
+    close = [known for known in wanted if known.lower() == key.lower()] or get_close_matches(
         key, list(wanted), n=1
     )
-    close = close or [one.key for one in api.list(query=key, limit=1)]
+    close = close or [metric.key for metric in api.list(query=key, limit=1)]
     hint = f"ldinstrument doctor {close[0]}" if close else f"ldinstrument metrics create {key} ..."
     meant = f"; did you mean {close[0]}?" if close else ""
     return None, Finding(
@@ -114,4 +116,8 @@ def _health(api: MetricsAPI) -> tuple[dict[str, Any], ...] | None:
         found = api.local("health", project=api.project)
     except ApiError:
         return None
-    return tuple(one for one in found if isinstance(one, dict)) if isinstance(found, list) else None
+    return (
+        tuple(check for check in found if isinstance(check, dict))
+        if isinstance(found, list)
+        else None
+    )

@@ -11,7 +11,9 @@ from .findings import Finding
 
 
 def access(api: MetricsAPI) -> list[Finding]:
-    """The links that all metrics share: this process, the token and its role, the project."""
+    """Return the links that all metrics share: this process, the token and its role, the
+    project.
+    """
     findings = list(_environment())
     try:
         role = api.role()
@@ -50,11 +52,11 @@ def _refusals(api: MetricsAPI) -> Iterator[Finding]:
     except ApiError:
         return
     refusals = found.get("refusals") if isinstance(found, dict) else None
-    for one in refusals if isinstance(refusals, list) else ():
+    for refusal in refusals if isinstance(refusals, list) else ():
         yield Finding(
             "payloads",
             "warning",
-            f"{one.get('posts')} refused ({one.get('status')}): {one.get('error')}",
+            f"{refusal.get('posts')} refused ({refusal.get('status')}): {refusal.get('error')}",
             "one value that is no JSON, a wrong SDK key or a body too large loses every event of "
             "its payload",
             "look for track calls beside ldinstrument's: it checks what it sends",

@@ -61,13 +61,16 @@ def _definition(subject: Subject) -> Iterator[Finding]:
         )
         return
     drifted = [
-        one for one in differences(metric_body(subject.declared), subject.found) if not one.label
+        difference
+        for difference in differences(metric_body(subject.declared), subject.found)
+        if not difference.label
     ]
     if not drifted:
         yield Finding("definition", "ok", "as the code declares it")
         return
     told = "; ".join(
-        f"{one.field} is {one.found!r}, the code says {one.wanted!r}" for one in drifted
+        f"{difference.field} is {difference.found!r}, the code says {difference.wanted!r}"
+        for difference in drifted
     )
     yield Finding(
         "definition",
@@ -82,7 +85,7 @@ def _weight(drifted: Sequence[Difference]) -> Status:
     """Which drift makes a metric stay empty, and which only makes it wrong."""
     return (
         "broken"
-        if {one.field for one in drifted} & {"eventKey", "isNumeric", "kind"}
+        if {difference.field for difference in drifted} & {"eventKey", "isNumeric", "kind"}
         else "warning"
     )
 
@@ -102,7 +105,7 @@ def _event_key(subject: Subject) -> Iterator[Finding]:
         yield Finding("event key", "ok", event)
         yield from _numbers(subject, event)
     else:
-        by_case = [one for one in sent if one.lower() == event.lower()]
+        by_case = [key for key in sent if key.lower() == event.lower()]
         if by_case:
             yield Finding(
                 "event key",
@@ -122,7 +125,7 @@ def _event_key(subject: Subject) -> Iterator[Finding]:
 
 
 def _numbers(subject: Subject, event: str) -> Iterator[Finding]:
-    """A numeric metric ignores events without a value; the others ignore the value, 0 included."""
+    """Compare values with the kind: numeric metrics need a value, the others ignore it."""
     feeding = [metric for metric in subject.wanted.values() if metric.event == event]
     if not feeding:
         return

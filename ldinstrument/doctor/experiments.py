@@ -21,21 +21,28 @@ _WHY_EXPOSURE = "only events after an exposure of the same context count"
 
 def used(subject: Subject) -> Iterator[Finding]:
     """Whether an experiment, or a guarded rollout, shows the metric's numbers."""
-    listed = [one for one in _objects(subject, "experiments") if not one.get("archivedDate")]
+    listed = [
+        experiment
+        for experiment in _objects(subject, "experiments")
+        if not experiment.get("archivedDate")
+    ]
     if not listed and not subject.found.experiments:
         yield _unused(subject)
         yield from _unknown_exposure(subject)
         return
-    read = (subject.api.experiment(_environment(one), str(one.get("key"))) for one in listed[:MOST])
-    known = [one for one in read if one is not None]
-    for one in known:
-        yield from _by_another_unit(subject, one)
-    running = [one for one in known if one.status == "running"]
-    if known and not running and all(one.status for one in known):
+    read = (
+        subject.api.experiment(_environment(experiment), str(experiment.get("key")))
+        for experiment in listed[:MOST]
+    )
+    known = [experiment for experiment in read if experiment is not None]
+    for experiment in known:
+        yield from _by_another_unit(subject, experiment)
+    running = [experiment for experiment in known if experiment.status == "running"]
+    if known and not running and all(experiment.status for experiment in known):
         yield _not_running(subject, known)
         return
-    for one in running:
-        yield from _not_counted(subject, one)
+    for experiment in running:
+        yield from _not_counted(subject, experiment)
     yield Finding("experiments", "ok", f"{subject.found.experiments or len(listed)} use it")
     if subject.health is None:
         yield from _exposures(subject, running)
@@ -43,11 +50,15 @@ def used(subject: Subject) -> Iterator[Finding]:
 
 def _objects(subject: Subject, name: str) -> list[dict[str, Any]]:
     listed = subject.found.raw.get(name)
-    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    return (
+        [experiment for experiment in listed if isinstance(experiment, dict)]
+        if isinstance(listed, list)
+        else []
+    )
 
 
-def _environment(one: dict[str, Any]) -> str:
-    return str(one.get("environmentKey") or "production")
+def _environment(experiment: dict[str, Any]) -> str:
+    return str(experiment.get("environmentKey") or "production")
 
 
 def _unused(subject: Subject) -> Finding:
@@ -65,21 +76,23 @@ def _unused(subject: Subject) -> Finding:
     )
 
 
-def _by_another_unit(subject: Subject, one: Experiment) -> Iterator[Finding]:
-    unit, units = one.unit_of(subject.key), subject.found.analysis_units
+def _by_another_unit(subject: Subject, experiment: Experiment) -> Iterator[Finding]:
+    unit, units = experiment.unit_of(subject.key), subject.found.analysis_units
     if unit and units and unit not in units:
-        verb = "analyses it" if subject.key in one.analysis_units else "randomizes"
+        verb = "analyses it" if subject.key in experiment.analysis_units else "randomizes"
         yield Finding(
             "experiments",
             "broken",
-            f"{one.name} {verb} by {unit!r}, the metric is analysed by {' or '.join(units)}",
+            f"{experiment.name} {verb} by {unit!r}, the metric is analysed by {' or '.join(units)}",
             "then no event finds its exposure",
             f"declare analysis_units=({unit!r},), then ldinstrument apply --update",
         )
 
 
 def _not_running(subject: Subject, known: Sequence[Experiment]) -> Finding:
-    told = ", ".join(f"{one.name} has {one.status.replace('_', ' ')}" for one in known)
+    told = ", ".join(
+        f"{experiment.name} has {experiment.status.replace('_', ' ')}" for experiment in known
+    )
     return Finding(
         "experiments",
         "warning",
@@ -89,16 +102,14 @@ def _not_running(subject: Subject, known: Sequence[Experiment]) -> Finding:
     )
 
 
-def _not_counted(subject: Subject, one: Experiment) -> Iterator[Finding]:
-    """The running iteration began before the metric was added to it, or with an older version of
-    it.
-    """
-    version, now = one.metrics.get(subject.key), subject.found.raw.get("_versionId")
-    if one.metrics and version is None:
+def _not_counted(subject: Subject, experiment: Experiment) -> Iterator[Finding]:
+    """Find a running iteration that began without the metric, or with an older version of it."""
+    version, now = experiment.metrics.get(subject.key), subject.found.raw.get("_versionId")
+    if experiment.metrics and version is None:
         yield Finding(
             "experiments",
             "broken",
-            f"the running iteration of {one.name} does not count it",
+            f"the running iteration of {experiment.name} does not count it",
             "an iteration counts the metrics that it began with",
             f"add it, and start a new iteration: {subject.found.url}",
         )
@@ -106,7 +117,7 @@ def _not_counted(subject: Subject, one: Experiment) -> Iterator[Finding]:
         yield Finding(
             "experiments",
             "warning",
-            f"the running iteration of {one.name} counts an older version of it",
+            f"the running iteration of {experiment.name} counts an older version of it",
             "an iteration keeps the definitions that it began with",
             f"start a new iteration: {subject.found.url}",
         )
@@ -118,24 +129,27 @@ def _exposures(subject: Subject, running: Sequence[Experiment]) -> Iterator[Find
     """
     told = [
         finding
-        for one in running
-        for flag in one.flags
-        if (finding := _exposure(subject, one, flag)) is not None
+        for experiment in running
+        for flag in experiment.flags
+        if (finding := _exposure(subject, experiment, flag)) is not None
     ]
     yield from told
     if not told:
         yield from _unknown_exposure(subject)
 
 
-def _exposure(subject: Subject, one: Experiment, flag: str) -> Finding | None:
+def _exposure(subject: Subject, experiment: Experiment, flag: str) -> Finding | None:
     try:
-        moment = subject.api.last_evaluated(one.environment, flag)
+        moment = subject.api.last_evaluated(experiment.environment, flag)
     except ApiError:
         return None
-    what = f"flag {flag!r} of {one.name}"
+    what = f"flag {flag!r} of {experiment.name}"
     seconds = (datetime.now(timezone.utc) - moment).total_seconds() if moment else 0.0
     if moment is not None and seconds < STALE_DAYS * 86_400:
-        told = f"{what} was evaluated {ago(seconds)} ago in {one.environment}; by which contexts, LaunchDarkly keeps"
+        told = (
+            f"{what} was evaluated {ago(seconds)} ago in {experiment.environment}; "
+            "by which contexts, LaunchDarkly keeps"
+        )
         return Finding("exposure", "ok", told)
     never = (
         "has never been evaluated" if moment is None else f"was last evaluated {ago(seconds)} ago"
@@ -143,9 +157,9 @@ def _exposure(subject: Subject, one: Experiment, flag: str) -> Finding | None:
     return Finding(
         "exposure",
         "broken",
-        f"{what} {never} in {one.environment}",
+        f"{what} {never} in {experiment.environment}",
         _WHY_EXPOSURE,
-        f"evaluate it (variation) before recording, with the SDK key of {one.environment}",
+        f"evaluate it (variation) before recording, with the SDK key of {experiment.environment}",
     )
 
 

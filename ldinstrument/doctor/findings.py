@@ -21,6 +21,7 @@ class Finding:
         what: what was seen.
         why: why it matters; empty when all is well.
         command: what mends it, or where to look next.
+
     """
 
     check: str
@@ -40,6 +41,7 @@ class Subject:
         wanted: what the code declares, by key.
         found: the metric in LaunchDarkly.
         health: what a local LaunchDarkly found; None elsewhere.
+
     """
 
     key: str

@@ -24,17 +24,17 @@ _LOCAL_ADVICE = {
 
 
 def seen_locally(subject: Subject) -> Iterator[Finding]:
-    """What only a local LaunchDarkly can see: each event, its context, and the exposures."""
-    for one in subject.health or ():
-        if one.get("subject") != subject.key or one.get("check") not in _LOCAL_ADVICE:
+    """Yield what only a local LaunchDarkly can see: each event, its context, and the exposures."""
+    for check in subject.health or ():
+        if check.get("subject") != subject.key or check.get("check") not in _LOCAL_ADVICE:
             continue
-        detail, (why, command) = str(one.get("detail")), _LOCAL_ADVICE[one["check"]]
-        if one.get("ok"):
-            yield Finding(one["check"], "ok", detail)
+        detail, (why, command) = str(check.get("detail")), _LOCAL_ADVICE[check["check"]]
+        if check.get("ok"):
+            yield Finding(check["check"], "ok", detail)
         elif (
-            one["check"] != "event receipt" or "case-sensitive" in detail
+            check["check"] != "event receipt" or "case-sensitive" in detail
         ):  # never received: see last seen
-            yield Finding(one["check"], "broken", detail, why, command)
+            yield Finding(check["check"], "broken", detail, why, command)
 
 
 _SAID: dict[str, tuple[str, str]] = {
@@ -68,7 +68,9 @@ _SAID: dict[str, tuple[str, str]] = {
 
 
 def said_here(subject: Subject) -> Iterator[Finding]:
-    """Yield what this very process has warned about, for a doctor called from inside the program."""
+    """Yield what this very process has warned about, for a doctor called from inside the
+    program.
+    """
     event = subject.found.event_key or subject.key
     about = {
         event,

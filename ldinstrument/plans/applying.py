@@ -37,6 +37,7 @@ def apply(
     Raises:
         PlanError: the plan has errors; nothing was done.
         ApiError: a context kind could not be created.
+
     """
     # A metric that does not exist yet can only be in error for want of its analysis units.
     errors = [
@@ -81,6 +82,7 @@ def carry_out(
     Args:
         shuffled: in any order, so that processes which start together begin with different metrics,
             and share the work.
+
     """
     report = progress or (lambda *_: None)
     changes = list(plan.changes)
@@ -108,7 +110,7 @@ def carry_out(
 
 
 def _created_meanwhile(changes: Sequence[Change], api: MetricsAPI) -> dict[str, RemoteMetric]:
-    """What others have created of *changes* by now.
+    """Return what others have created of *changes* by now.
 
     Each of many processes would otherwise send a create and a look for every metric, and all wait
     for the rate limit.
@@ -157,7 +159,10 @@ def _create(change: Change, api: MetricsAPI) -> Change:
 
 
 def _patch(change: Change, api: MetricsAPI) -> Change:
-    found = api.update(change.metric.key, {one.field: one.wanted for one in change.differences})
+    found = api.update(
+        change.metric.key,
+        {difference.field: difference.wanted for difference in change.differences},
+    )
     after = compared(change.metric, found, change.place)
     return (
         replace(after, result="not taken")

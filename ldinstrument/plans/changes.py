@@ -31,6 +31,7 @@ class Change:
         result: what `apply` did; `not taken`: LaunchDarkly accepted the update, and left fields as
             they were.
         failure: why that failed.
+
     """
 
     metric: Metric
@@ -53,6 +54,7 @@ class Finer:
         event_key: the event that both read.
         rollup: how the catalog folds the values of that event.
         declared: the catalog's metrics on that event.
+
     """
 
     found: RemoteMetric
@@ -61,11 +63,12 @@ class Finer:
     declared: tuple[str, ...]
 
     def advice(self) -> str:
-        """What is wrong, and what to do."""
+        """Return what is wrong, and what to do."""
         return (
             f"{self.found.key} reads the event {self.event_key!r} as {_statistic(self.found)}, "
             f"but sessions send one "
-            f"{self.rollup} of it: declare that metric in the code too, or set rollup='each' on {self.declared[0]}"
+            f"{self.rollup} of it: declare that metric in the code too, or set rollup='each' on "
+            f"{self.declared[0]}"
         )
 
 
@@ -83,6 +86,7 @@ class Plan:
         missing_units: analysis units that the catalog asks for and the project does not have, and
             what to do.
         remarks: what could not be found out, and why.
+
     """
 
     project: str
@@ -133,7 +137,7 @@ class Plan:
         return tuple(change for change in self.changes if change.action == action)
 
     def to_json(self) -> dict[str, Any]:
-        """The plan as JSON types."""
+        """Return the plan as JSON types."""
         return {
             "project": self.project,
             "host": self.host,
@@ -142,8 +146,8 @@ class Plan:
             if self.unmanaged is None
             else [_found_json(metric) for metric in self.unmanaged],
             "finer": [
-                {"key": one.found.key, "eventKey": one.event_key, "advice": one.advice()}
-                for one in self.finer
+                {"key": finer.found.key, "eventKey": finer.event_key, "advice": finer.advice()}
+                for finer in self.finer
             ],
             "missingAnalysisUnits": [
                 {"unit": unit, "advice": advice} for unit, advice in self.missing_units
@@ -159,8 +163,13 @@ def _change_json(change: Change) -> dict[str, Any]:
         "action": change.action,
         "declaredAt": change.place,
         "differences": [
-            {"field": one.field, "wanted": one.wanted, "found": one.found, "label": one.label}
-            for one in change.differences
+            {
+                "field": difference.field,
+                "wanted": difference.wanted,
+                "found": difference.found,
+                "label": difference.label,
+            }
+            for difference in change.differences
         ],
         "problem": change.problem,
         "experiments": found.experiments if found else None,

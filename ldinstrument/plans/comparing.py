@@ -12,11 +12,25 @@ from .changes import Change, Finer, Plan, Progress
 
 _CHUNK = 40  # event keys in one filter, so that the URL stays short
 _TIME_UNITS = {
-    "ns": "nanoseconds", "nanosecond": "nanoseconds", "us": "microseconds", "microsecond": "microseconds",
-    "ms": "milliseconds", "msec": "milliseconds", "millis": "milliseconds", "millisecond": "milliseconds",
-    "s": "seconds", "sec": "seconds", "secs": "seconds", "second": "seconds",
-    "m": "minutes", "min": "minutes", "mins": "minutes", "minute": "minutes", "h": "hours", "hour": "hours",
-}  # fmt: skip
+    "ns": "nanoseconds",
+    "nanosecond": "nanoseconds",
+    "us": "microseconds",
+    "microsecond": "microseconds",
+    "ms": "milliseconds",
+    "msec": "milliseconds",
+    "millis": "milliseconds",
+    "millisecond": "milliseconds",
+    "s": "seconds",
+    "sec": "seconds",
+    "secs": "seconds",
+    "second": "seconds",
+    "m": "minutes",
+    "min": "minutes",
+    "mins": "minutes",
+    "minute": "minutes",
+    "h": "hours",
+    "hour": "hours",
+}
 
 
 def plan(
@@ -38,6 +52,7 @@ def plan(
 
     Raises:
         ApiError: LaunchDarkly refused, or did not answer.
+
     """
     wanted = list(catalog)
     report = progress or (lambda *_: None)
@@ -56,17 +71,19 @@ def plan(
         changes=tuple(
             _change(metric, there.get(metric.key), units, place(metric.key)) for metric in wanted
         ),
-        unmanaged=tuple(one for key, one in sorted(there.items()) if key not in keys)
+        unmanaged=tuple(metric for key, metric in sorted(there.items()) if key not in keys)
         if unmanaged
         else None,
-        finer=tuple(_finer(wanted, [one for key, one in sorted(there.items()) if key not in keys])),
+        finer=tuple(
+            _finer(wanted, [metric for key, metric in sorted(there.items()) if key not in keys])
+        ),
         missing_units=missing,
         remarks=remarks,
     )
 
 
 def places(catalog: Iterable[Metric]) -> Callable[[str], str]:
-    """What says where a metric of *catalog* is declared."""
+    """Return what says where a metric of *catalog* is declared."""
     return catalog.place if isinstance(catalog, Catalog) else lambda _: ""
 
 
@@ -79,7 +96,9 @@ def _whole_project(api: MetricsAPI, report: Progress) -> dict[str, RemoteMetric]
 
 
 def reading_events_of(wanted: Sequence[Metric], api: MetricsAPI) -> dict[str, RemoteMetric]:
-    """The metrics in LaunchDarkly that read the events of *wanted*, by key; one or few calls."""
+    """Return the metrics in LaunchDarkly that read the events of *wanted*, by key; one or few
+    calls.
+    """
     events = sorted({metric.event for metric in wanted})
     there: dict[str, RemoteMetric] = {}
     for start in range(0, len(events), _CHUNK):
@@ -121,12 +140,12 @@ def _change(
 
 
 def compared(metric: Metric, found: RemoteMetric, place: str = "") -> Change:
-    """The change for a metric that exists."""
+    """Return the change for a metric that exists."""
     differing = differences(metric_body(metric), found)
     problem = incompatible(metric, found)
     if problem:
         return Change(metric, "error", found, differing, problem, place)
-    drifted = any(not one.label for one in differing)
+    drifted = any(not difference.label for difference in differing)
     return Change(metric, "drift" if drifted else "unchanged", found, differing, place=place)
 
 
@@ -143,7 +162,8 @@ def incompatible(metric: Metric, found: RemoteMetric) -> str:
     own_clock = metric.key.endswith(".duration") and ours == "milliseconds"
     if metric.numeric and found.numeric and ours != theirs and ours and (theirs or own_clock):
         return (
-            f"it counts {found.unit or 'no unit'} in LaunchDarkly, and the events are in {metric.unit}: the numbers "
+            f"it counts {found.unit or 'no unit'} in LaunchDarkly, and the events are in "
+            f"{metric.unit}: the numbers "
             f"would be mixed. Use another key (session(name=...), or another task key), or delete "
             f"the old one by name: "
             f"ldinstrument metrics delete {metric.key}"
@@ -152,7 +172,7 @@ def incompatible(metric: Metric, found: RemoteMetric) -> str:
 
 
 def _time_unit(unit: str | None) -> str:
-    """The unit of time that *unit* means, or an empty string."""
+    """Return the unit of time that *unit* means, or an empty string."""
     text = (unit or "").strip().lower()
     text = _TIME_UNITS.get(text, text)
     return text if text in _TIME_UNITS.values() else ""
@@ -172,7 +192,9 @@ def _finer(wanted: Sequence[Metric], others: Sequence[RemoteMetric]) -> Iterator
 def _units(
     wanted: Sequence[Metric], api: MetricsAPI
 ) -> tuple[frozenset[str] | None, tuple[tuple[str, str], ...], tuple[str, ...]]:
-    """The project's analysis units (None: unknown), what is missing with advice, and remarks."""
+    """Return the project's analysis units (None: unknown), what is missing with advice, and
+    remarks.
+    """
     asked = sorted({unit for metric in wanted for unit in metric.analysis_units or ()})
     if not asked:
         return None, (), ()
@@ -195,4 +217,7 @@ def _unit_advice(unit: str, kinds: dict[str, bool]) -> str:
         start = f"the context kind {unit!r} is archived: bring it back"
     else:
         start = f"the context kind {unit!r} is not available for experiments: make it so"
-    return f"{start} in LaunchDarkly (Settings, Contexts), or with: ldinstrument apply --create-context-kinds"
+    return (
+        f"{start} in LaunchDarkly (Settings, Contexts), or with: ldinstrument apply "
+        "--create-context-kinds"
+    )

@@ -74,6 +74,7 @@ def bootstrap(
 
     Raises:
         CredentialsError, PlanError, ApiError: only with `wait=True`.
+
     """
     if disabled() or _held:
         return Plan(project or "", "") if wait else None
@@ -144,14 +145,19 @@ def _say(done: Plan) -> None:
     for change in done.errors:
         warn_once("bootstrap", change.metric.key, f"metric {change.metric.key!r}: {change.problem}")
     for change in done.drift:
-        fields = ", ".join(one.field for one in change.differences if not one.label)
+        fields = ", ".join(
+            difference.field for difference in change.differences if not difference.label
+        )
         warn_once(
             "drift",
             change.metric.key,
-            f"metric {change.metric.key!r} in LaunchDarkly differs from the code in {fields}; see: ldinstrument plan",
+            f"metric {change.metric.key!r} in LaunchDarkly differs from the code in {fields}; see: "
+            ""
+            ""
+            "ldinstrument plan",
         )
-    for one in done.finer:
-        warn_once("finer", one.found.key, one.advice())
+    for finer in done.finer:
+        warn_once("finer", finer.found.key, finer.advice())
     for remark in (*done.remarks, *(advice for _, advice in done.missing_units)):
         warn_once("bootstrap", remark, remark)
 

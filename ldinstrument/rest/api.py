@@ -44,6 +44,7 @@ class ProjectAPI:
 
     Raises:
         CredentialsError: no token, no project, or a host that cannot be used.
+
     """
 
     def __init__(
@@ -83,8 +84,8 @@ class ProjectAPI:
         return mapping(self._calls.send("GET", path_of("caller-identity")).json)
 
     def role(self) -> str:
-        """The base role of the token (`reader`, `writer`, `admin`, ...); empty when LaunchDarkly
-        does not tell.
+        """Return the base role of the token (`reader`, `writer`, `admin`, ...); empty when
+        LaunchDarkly does not tell.
         """
         token_id = self.caller().get("tokenId")
         if not isinstance(token_id, str) or not token_id:
@@ -96,8 +97,8 @@ class ProjectAPI:
         return text_of(found, "role") or ""
 
     def experiment(self, environment: str, key: str) -> Experiment | None:
-        """An experiment and its current iteration; None when there is none, or the token may not
-        read it.
+        """Return an experiment and its current iteration; None when there is none, or the token may
+        not read it.
         """
         path = path_of("projects", self.project, "environments", environment, "experiments", key)
         try:
@@ -113,6 +114,7 @@ class ProjectAPI:
 
         Raises:
             Forbidden, NotFound: the token may not read it; there is no such flag or environment.
+
         """
         path = path_of("flag-statuses", self.project, environment, flag)
         text = text_of(mapping(self._calls.send("GET", path).json), "lastRequested")
@@ -126,10 +128,11 @@ class ProjectAPI:
         return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
 
     def local(self, page: str, **params: Any) -> Any:
-        """What a local LaunchDarkly has under `/dev`, as JSON.
+        """Return what a local LaunchDarkly has under `/dev`, as JSON.
 
         Raises:
             NotFound: the host is no local LaunchDarkly.
+
         """
         if self.host.local:
             try:
@@ -142,7 +145,7 @@ class ProjectAPI:
         )
 
     def context_kinds(self) -> dict[str, bool]:
-        """The project's context kinds, and whether each is archived."""
+        """Return the project's context kinds, and whether each is archived."""
         answer = mapping(
             self._calls.send("GET", path_of("projects", self.project, "context-kinds")).json
         )
@@ -159,7 +162,7 @@ class ProjectAPI:
         self._calls.send("PUT", path, body={"name": kind})
 
     def analysis_units(self) -> tuple[str, ...]:
-        """The context kinds that the project's experiments may be analysed by."""
+        """Return the context kinds that the project's experiments may be analysed by."""
         return tuple(unit["randomizationUnit"] for unit in self._units())
 
     def _units(self) -> list[dict[str, Any]]:
@@ -188,8 +191,8 @@ class ProjectAPI:
     def _beta(
         self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None
     ) -> RestResponse:
-        """A call of the experiments API, which LaunchDarkly documents as beta: 403 without the
-        header that says so.
+        """Return a call of the experiments API, which LaunchDarkly documents as beta: 403 without
+        the header that says so.
         """
         try:
             return self._calls.send(method, path, params=params, body=body)
@@ -222,6 +225,7 @@ class MetricsAPI(ProjectAPI):
 
     Raises:
         CredentialsError: no token, no project, or a host that cannot be used.
+
     """
 
     def create(self, metric: AnyMetric) -> RemoteMetric:
@@ -234,6 +238,7 @@ class MetricsAPI(ProjectAPI):
             Conflict: a metric of that key exists already.
             InvalidRequest, Unauthorized, Forbidden, NotFound (the project), RateLimited,
             ServerError, Unreachable.
+
         """
         body = metric_body(metric)
         path = path_of("metrics", self.project)
@@ -268,7 +273,7 @@ class MetricsAPI(ProjectAPI):
         return self._metric(answer.json, f"GET {path}")
 
     def get(self, key: str, *, expand: Sequence[str] = ()) -> RemoteMetric:
-        """The metric under *key*.
+        """Return the metric under *key*.
 
         Args:
             expand: what LaunchDarkly adds on request: `experiments`, `experimentCount`,
@@ -276,13 +281,14 @@ class MetricsAPI(ProjectAPI):
 
         Raises:
             NotFound: there is none, or no such project.
+
         """
         path = path_of("metrics", self.project, key)
         params = {"expand": ",".join(expand)} if expand else None
         return self._metric(self._calls.send("GET", path, params=params).json, f"GET {path}")
 
     def find(self, key: str, *, expand: Sequence[str] = ()) -> RemoteMetric | None:
-        """The metric under *key*, or None; *expand* as in `get`."""
+        """Return the metric under *key*, or None; *expand* as in `get`."""
         return self._look(key, self._calls.end(), expand)
 
     def list(
@@ -309,6 +315,7 @@ class MetricsAPI(ProjectAPI):
             used_in: `experiments`, `guarded_rollouts`, `any` or `none`.
             sort: `createdAt` or `name`, with `-` before it for descending.
             limit: at most so many.
+
         """
         params: dict[str, Any] = {"sort": sort}
         if expand:
@@ -337,11 +344,11 @@ class MetricsAPI(ProjectAPI):
             offset += len(items)
             # Somebody may create or delete between two pages: never twice, never round and round.
             fresh = [
-                one
-                for one in (self._metric(item, f"GET {path}") for item in items)
-                if one.key not in seen
+                metric
+                for metric in (self._metric(item, f"GET {path}") for item in items)
+                if metric.key not in seen
             ]
-            seen.update(one.key for one in fresh)
+            seen.update(metric.key for metric in fresh)
             yield from fresh
             if not fresh or not _more(page, offset):
                 return
@@ -373,6 +380,7 @@ class MetricsAPI(ProjectAPI):
             DefinitionError: nothing to change, or `key` or `kind`, which LaunchDarkly never
             changes. NotFound, Conflict (somebody else changed it at that moment), InvalidRequest,
             ...
+
         """
         patch = json_patch(changes)
         body: Any = patch if comment is None else {"comment": comment, "patch": patch}
@@ -406,6 +414,7 @@ class MetricsAPI(ProjectAPI):
 
         Raises:
             NotFound: there is none.
+
         """
         path = path_of("metrics", self.project, key)
         end = self._calls.end()
@@ -451,10 +460,11 @@ def filters(
 
 
 def json_patch(changes: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """*changes* as a JSON Patch.
+    """Return *changes* as a JSON Patch.
 
     Raises:
         DefinitionError: empty, or it touches what LaunchDarkly never changes.
+
     """
     if isinstance(changes, Mapping):
         patch: list[Mapping[str, Any]] = [

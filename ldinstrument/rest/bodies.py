@@ -54,6 +54,7 @@ class PageViewMetric:
 
     Raises:
         DefinitionError: names the field and what to write instead.
+
     """
 
     key: str
@@ -81,6 +82,7 @@ class ClickMetric:
 
     Raises:
         DefinitionError: names the field and what to write instead.
+
     """
 
     key: str
@@ -127,6 +129,7 @@ def metric_body(metric: AnyMetric) -> dict[str, Any]:
 
     Raises:
         DefinitionError: *metric* is none of `Metric`, `PageViewMetric`, `ClickMetric`.
+
     """
     if isinstance(metric, Metric):
         return _common(metric, "custom") | _custom(metric)

@@ -41,7 +41,10 @@ _ERRORS: Mapping[int, type[ApiError]] = {
 _ADVICE: Mapping[int, str] = {
     401: "the API token is wrong, expired, or may not make this call",
     404: "there is no such project or metric; keys are case-sensitive",
-    403: "the role of the API token does not allow this; metrics need Writer, or a role with proj/*:metric/*",
+    403: (
+        "the role of the API token does not allow this; metrics need Writer, or a role with "
+        "proj/*:metric/*"
+    ),
 }
 
 
@@ -55,6 +58,7 @@ class Calls:
         budget: seconds for one call with all its retries and waits.
         deadline: a `time.monotonic()` reading after which nothing is tried any more.
         sleep: waits for so many seconds (tests hand in a recorder).
+
     """
 
     def __init__(
@@ -107,6 +111,7 @@ class Calls:
 
         Raises:
             ApiError: the subclass for the last answer, or `Unreachable`.
+
         """
         end = self.end() if end is None else end
         request = f"{method} {path}"
@@ -142,9 +147,14 @@ class Calls:
         return time.monotonic() < end
 
     def _attempt(
-        self, method: str, path: str, params: Mapping[str, Any] | None, body: Any, headers: Mapping[str, str],
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, Any] | None,
+        body: Any,
+        headers: Mapping[str, str],
         end: float,
-    ) -> RestResponse | RestFailure:  # fmt: skip
+    ) -> RestResponse | RestFailure:
         seconds = min(self._timeout, end - time.monotonic())
         if seconds <= 0:
             return RestFailure("no time left before the deadline", final=True)
@@ -156,6 +166,7 @@ def path_of(*parts: str) -> str:
 
     Raises:
         DefinitionError: a part is empty, or one of the dots that a URL would swallow.
+
     """
     for part in parts:
         if not isinstance(part, str) or not part or part in (".", ".."):
@@ -167,8 +178,8 @@ def path_of(*parts: str) -> str:
 
 
 def error_of(answer: RestResponse, request: str) -> ApiError:
-    """The typed error for an answer of 400 or above, with LaunchDarkly's own message, code and
-    support id.
+    """Return the typed error for an answer of 400 or above, with LaunchDarkly's own message, code
+    and support id.
     """
     body = answer.json if isinstance(answer.json, dict) else {}
     message = one_line(body.get("message")) or _phrase(answer.status)

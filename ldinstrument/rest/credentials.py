@@ -56,6 +56,7 @@ class Token:
 
     Raises:
         CredentialsError: it cannot be an API token; the message never contains it.
+
     """
 
     __slots__ = ("_reveal", "remarks", "source")
@@ -72,7 +73,7 @@ class Token:
         self.remarks = remarks
 
     def reveal(self) -> str:
-        """The token itself, for the `Authorization` header and nothing else."""
+        """Return the token itself, for the `Authorization` header and nothing else."""
         return self._reveal()
 
     def __repr__(self) -> str:
@@ -96,6 +97,7 @@ class Host:
         url: scheme and host, perhaps a path; no trailing slash.
         source: where it came from, in words that may be printed.
         local: it is a loopback address.
+
     """
 
     url: str
@@ -112,16 +114,25 @@ def why_not_a_token(text: object) -> str:
     if text.lower().startswith(("bearer ", "authorization:")):
         return "give the bare API token, without 'Bearer' or 'Authorization:' before it"
     if text[0] in "\"'`" or text[-1] in "\"'`":
-        return "the API token stands in quotes; leave them out (docker and systemd keep those of an environment file)"
+        return (
+            "the API token stands in quotes; leave them out (docker and systemd keep those of "
+            "an environment file)"
+        )
     if any(mark in text for mark in _UNFILLED):
         return "this is no API token: it was meant to be filled in, and nobody has"
     if not text.isascii() or not text.isprintable() or " " in text:
         return "this is no API token: it contains white space or other characters that no token has"
     for prefix, what in (("sdk-", "an SDK key"), ("mob-", "a mobile key")):
         if text.startswith(prefix):
-            return f"this is {what}, which the REST API refuses; it needs an API access token (api-...)"
+            return (
+                f"this is {what}, which the REST API refuses; it needs an API access token "
+                "(api-...)"
+            )
     if re.fullmatch(r"[0-9a-f]{24}", text):
-        return "this is a client-side ID, which the REST API refuses; it needs an API access token (api-...)"
+        return (
+            "this is a client-side ID, which the REST API refuses; it needs an API access token "
+            "(api-...)"
+        )
     return ""
 
 
@@ -151,6 +162,7 @@ def find_api_token(
 
     Raises:
         CredentialsError: nothing was found; says what was wrong in each place that had something.
+
     """
     if token is not None:
         return token if isinstance(token, Token) else Token(token)
@@ -162,7 +174,8 @@ def find_api_token(
         differing = [other.source for other in others if other != first]
         if differing:
             remarks.append(
-                f"another token stands in {' and '.join(differing)}; the one from {first.source} is used"
+                f"another token stands in {' and '.join(differing)}; the one from {first.source} "
+                "is used"
             )
         return Token(first.reveal(), first.source, tuple(remarks))
     if prompt or (prompt is None and on_a_terminal()):
@@ -190,8 +203,8 @@ def _candidates(environ: Mapping[str, str], config_file: Path) -> tuple[list[Tok
 
 
 def _from_config(path: Path) -> tuple[str | None, str]:
-    """The token of the config file, and what was wrong with the file; a missing file is nothing
-    wrong.
+    """Return the token of the config file, and what was wrong with the file; a missing file is
+    nothing wrong.
     """
     shown = _shown(path)
     try:
@@ -260,6 +273,7 @@ def find_api_host(base_uri: str | None = None, *, environ: Mapping[str, str] | N
     Raises:
         CredentialsError: neither a region nor a usable URL, a token would travel unencrypted, or
             `LDINSTRUMENT_URL` is not loopback.
+
     """
     for source, value in (
         ("base_uri (--host)", base_uri),
@@ -324,6 +338,7 @@ def find_project(
 
     Raises:
         CredentialsError: none was named, and a real account has no safe guess.
+
     """
     found = (project or "").strip() or variable("LAUNCHDARKLY_PROJECT", environ)
     if found:

@@ -52,6 +52,7 @@ class HttpClient:
     Args:
         host: where to.
         token: who asks.
+
     """
 
     def __init__(self, host: Host, token: Token) -> None:
@@ -77,9 +78,14 @@ class HttpClient:
         return session
 
     def ask(
-        self, method: str, path: str, params: Mapping[str, Any] | None, body: Any, headers: Mapping[str, str],
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, Any] | None,
+        body: Any,
+        headers: Mapping[str, str],
         seconds: float,
-    ) -> RestResponse | RestFailure:  # fmt: skip
+    ) -> RestResponse | RestFailure:
         """Send one request and read its answer, in about *seconds* altogether."""
         done: list[RestResponse | RestFailure] = []
         over = threading.Event()
@@ -104,9 +110,15 @@ class HttpClient:
         return RestFailure(_too_slow(seconds, self._host))
 
     def _exchange(
-        self, http: requests.Session, method: str, path: str, params: Mapping[str, Any] | None, body: Any,
-        headers: Mapping[str, str], seconds: float,
-    ) -> RestResponse | RestFailure:  # fmt: skip
+        self,
+        http: requests.Session,
+        method: str,
+        path: str,
+        params: Mapping[str, Any] | None,
+        body: Any,
+        headers: Mapping[str, str],
+        seconds: float,
+    ) -> RestResponse | RestFailure:
         until = time.monotonic() + seconds
         with http.request(
             method,
@@ -158,7 +170,7 @@ class _RawToken(requests.auth.AuthBase):
 
 
 def own_version() -> str:
-    """The version of this library, as it was installed."""
+    """Return the version of this library, as it was installed."""
     try:
         return metadata.version("ldinstrument")
     except metadata.PackageNotFoundError:  # run from a source tree
@@ -206,7 +218,9 @@ def _finite(text: str) -> float | None:
 
 
 def _read(response: requests.Response, until: float) -> bytes | RestFailure | None:
-    """The body; None when it took too long: requests' own timeout starts anew with every byte."""
+    """Return the body; None when it took too long: requests' own timeout starts anew with every
+    byte.
+    """
     content = bytearray()
     for piece in _pieces(response):
         content += piece
@@ -264,18 +278,18 @@ def _why(failure: BaseException, seconds: float, host: Host) -> str:
 
 
 def _system_reason(failure: BaseException) -> str:
-    """The operating system's word for *failure*, or which half of the exchange broke."""
+    """Return the operating system's word for *failure*, or which half of the exchange broke."""
     seen: list[Any] = [failure]
-    for one in seen:
-        if isinstance(one, OSError) and one.strerror:
-            return one.strerror
-        causes = [getattr(one, "reason", None), one.__cause__, one.__context__, *one.args]
+    for cause in seen:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        causes = [getattr(cause, "reason", None), cause.__cause__, cause.__context__, *cause.args]
         seen += [
             cause for cause in causes if isinstance(cause, BaseException) and cause not in seen
         ][:8]
         if len(seen) > 32:
             break
-    text = " ".join(str(one) for one in seen)
+    text = " ".join(str(cause) for cause in seen)
     if "getaddrinfo" in text or "resolve" in text:
         return "the name does not resolve"
     if "Incomplete" in text or "prematurely" in text:

@@ -25,6 +25,7 @@ class Experiment:
         analysis_units: the context kind by which it analyses a metric, where that is not the
             randomization unit.
         flags: the keys of its flags.
+
     """
 
     key: str
@@ -37,7 +38,7 @@ class Experiment:
     flags: tuple[str, ...]
 
     def unit_of(self, metric: str) -> str:
-        """The context kind by which it analyses *metric*; empty when unknown."""
+        """Return the context kind by which it analyses *metric*; empty when unknown."""
         return self.analysis_units.get(metric, self.randomization_unit)
 
 
@@ -45,32 +46,32 @@ def experiment(raw: Any, environment: str) -> Experiment:
     """Read LaunchDarkly's `Experiment`; what is not there stays empty."""
     found = mapping(raw)
     iteration = mapping(found.get("currentIteration"))
-    counted = [one for one in _metrics(iteration) if isinstance(one.get("key"), str)]
+    counted = [metric for metric in _metrics(iteration) if isinstance(metric.get("key"), str)]
     return Experiment(
         key=text_of(found, "key") or "",
         name=text_of(found, "name") or text_of(found, "key") or "",
         environment=environment,
         status=text_of(iteration, "status") or "",
         randomization_unit=text_of(iteration, "randomizationUnit") or "",
-        metrics={one["key"]: text_of(one, "_versionId") or "" for one in counted},
+        metrics={metric["key"]: text_of(metric, "_versionId") or "" for metric in counted},
         analysis_units={
-            one["key"]: unit for one in counted if (unit := text_of(one, "analysisUnit"))
+            metric["key"]: unit for metric in counted if (unit := text_of(metric, "analysisUnit"))
         },
         flags=tuple(mapping(iteration.get("flags"))),
     )
 
 
 def _metrics(iteration: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The metrics of an iteration, also those in its groups and funnels."""
+    """Yield the metrics of an iteration, also those in its groups and funnels."""
     first = [
         iteration.get(name) for name in ("primaryMetric", "primarySingleMetric", "primaryFunnel")
     ]
     for name in ("secondaryMetrics", "metrics"):
         listed = iteration.get(name)
         first += listed if isinstance(listed, list) else []
-    for one in map(mapping, first):
-        members = one.get("metrics")
-        yield from [one] if not isinstance(members, list) else map(mapping, members)
+    for metric in map(mapping, first):
+        members = metric.get("metrics")
+        yield from [metric] if not isinstance(members, list) else map(mapping, members)
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -94,6 +95,7 @@ class RemoteMetric:
         experiments: how many experiments use it; None when LaunchDarkly did not say.
         url: the metric in LaunchDarkly's UI.
         raw: the whole answer, for what this type leaves out.
+
     """
 
     key: str
@@ -129,6 +131,7 @@ def remote_metric(raw: Any, project: str, host_url: str, request: str = "") -> R
 
     Raises:
         Unreachable: the answer is JSON, but no metric.
+
     """
     if not isinstance(raw, dict) or not isinstance(raw.get("key"), str):
         raise Unreachable("the answer is not a metric; is the host right?", request=request)
@@ -159,7 +162,7 @@ def remote_metric(raw: Any, project: str, host_url: str, request: str = "") -> R
 
 
 def text_of(raw: Mapping[str, Any], name: str) -> str | None:
-    """The string under *name*; None when it is absent, empty or something else."""
+    """Return the string under *name*; None when it is absent, empty or something else."""
     value = raw.get(name)
     return value if isinstance(value, str) and value else None
 
@@ -200,6 +203,7 @@ class Difference:
         field: LaunchDarkly's name, as a JSON Patch path without the first slash.
         wanted, found: the values.
         label: only what people read differs (name, description, tags): no experiment is touched.
+
     """
 
     field: str
@@ -209,7 +213,8 @@ class Difference:
 
 
 def differences(body: Mapping[str, Any], found: RemoteMetric) -> tuple[Difference, ...]:
-    """What differs between a wanted `MetricPost` *body* and the metric *found*, field by field.
+    """Return what differs between a wanted `MetricPost` *body* and the metric *found*, field by
+    field.
 
     What the body leaves open (analysis units, description) is not compared; absent fields count as
     LaunchDarkly's defaults (mean, average, zero-fill on, higher is better).

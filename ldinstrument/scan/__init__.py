@@ -31,6 +31,7 @@ def scan(targets: str | Sequence[str], *, progress: Callable[[str], None] | None
 
     Raises:
         DefinitionError: a target does not exist, cannot be imported at all, or names no catalog.
+
     """
     collector = Collector()
     with on_hold(), warnings.catch_warnings():

@@ -44,6 +44,7 @@ class Undeclared:
         key: the event key.
         place: `file:line`.
         similar: a declared event key that it may be a misspelling of, or an empty string.
+
     """
 
     key: str
@@ -51,7 +52,7 @@ class Undeclared:
     similar: str = ""
 
     def advice(self) -> str:
-        """What to do."""
+        """Return what to do."""
         if self.similar.lower() == self.key.lower():
             return f"it differs only by case from {self.similar!r}; event keys are case-sensitive"
         if self.similar:
@@ -72,6 +73,7 @@ class Scan:
         unreadable: modules that could not be imported or read, and definitions that cannot work,
             with the reason.
         modules: the modules that were looked at.
+
     """
 
     metrics: tuple[Metric, ...]
@@ -150,7 +152,7 @@ class Collector:
                 self.unreadable.append((place, str(error)))
 
     def _declare(self, metric: Metric, place: str) -> None:
-        """What the default catalog says about a key counts: that is what recording uses."""
+        """Declare *metric*; the default catalog wins, for recording uses that."""
         known = self._metrics.get(metric.key)
         if known is None:
             standing = catalogs.catalog.get(metric.key)

@@ -34,6 +34,7 @@ def modules(
 
     Raises:
         DefinitionError: the target itself does not exist, or cannot be imported.
+
     """
     path = Path(target)
     report(target)
@@ -67,14 +68,15 @@ class _Module:
         try:
             return _import(self.name)
         except _ImportFailed as error:
-            reason = f"importing it failed, only its source was read: {error}{self._hint(error.__cause__)}"
+            reason = (
+                "importing it failed, only its source was read: "
+                f"{error}{self._hint(error.__cause__)}"
+            )
             unreadable.append((self.name, reason))
             return None
 
     def _hint(self, cause: BaseException | None) -> str:
-        """A folder of scripts looks like a package, but its files import each other by their bare
-        names.
-        """
+        """Hint at a folder of scripts, whose files import each other by bare names."""
         lost = cause.name if isinstance(cause, ModuleNotFoundError) else None
         source = _source(self.spec)
         if lost is None or source is None or not source.with_name(f"{lost}.py").is_file():
@@ -85,12 +87,13 @@ class _Module:
 def _walk(
     path: Iterable[str], prefix: str, without_init: bool, plain: bool = True
 ) -> Iterator[_Module]:
-    """The modules in the folders of *path* and below; those of folders without `__init__.py` come
-    last.
+    """Yield the modules in the folders of *path* and below; those of folders without `__init__.py`
+    come last.
 
     Args:
         without_init: whether folders without `__init__.py` are packages here.
         plain: whether the modules are those of a package.
+
     """
     folders = list(path)
     for info in sorted(pkgutil.iter_modules(folders, prefix), key=lambda info: info.name):
@@ -130,11 +133,12 @@ def _folders(name: str, spec: Any) -> Iterable[str]:
 
 
 def imported(name: str) -> ModuleType:
-    """The module *name*, imported from the current directory, from `src` in it, or from what is
-    installed.
+    """Return the module *name*, imported from the current directory, from `src` in it, or from what
+    is installed.
 
     Raises:
         DefinitionError: there is none, or importing it failed.
+
     """
     try:
         return _import(name)
@@ -184,7 +188,7 @@ def _guarded(load: Callable[[], ModuleType]) -> ModuleType:
 
 
 def _folder(path: Path) -> str:
-    """The name that the package in the folder *path* is imported by."""
+    """Return the name that the package in the folder *path* is imported by."""
     if path.is_file():
         raise DefinitionError(f"{path} cannot be imported: it is no Python file")
     if not path.is_dir():
@@ -197,8 +201,8 @@ def _folder(path: Path) -> str:
 
 
 def _importable(path: Path) -> str:
-    """The dotted name of the module or package at *path*, with the folder of its top-level package
-    on `sys.path`.
+    """Return the dotted name of the module or package at *path*, with the folder of its top-level
+    package on `sys.path`.
     """
     parts = [path.stem if path.suffix == ".py" else path.name]
     folder = path.parent
@@ -210,7 +214,9 @@ def _importable(path: Path) -> str:
 
 
 def _imported_file(path: Path) -> Found:
-    """A module by its path, under the name that a `python path` next to it would import it by."""
+    """Return a module by its path, under the name that a `python path` next to it would import it
+    by.
+    """
     if not path.is_file():
         raise DefinitionError(f"{path} does not exist")
     path = path.resolve()
@@ -231,7 +237,7 @@ def _imported_file(path: Path) -> Found:
 
 
 def _program(path: Path) -> Iterator[Found]:
-    """A file, and the modules beside and below it that it imports."""
+    """Yield a file, and the modules beside and below it that it imports."""
     before = set(sys.modules)
     yield _imported_file(path)
     folder = path.resolve().parent

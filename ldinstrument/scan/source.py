@@ -24,9 +24,12 @@ Kind = Literal["task", "session", "event", "pattern", "metric", "dynamic", "inva
 ROOT = "ldinstrument"
 TASKS = ("track_task", "track_interaction")
 PATTERNS: Mapping[str, str] = {
-    "track_conversion": "conversion", "track_satisfaction": "satisfaction", "track_revenue": "revenue",
-    "track_task_success": "task_success", "track_feedback": "feedback",
-}  # fmt: skip
+    "track_conversion": "conversion",
+    "track_satisfaction": "satisfaction",
+    "track_revenue": "revenue",
+    "track_task_success": "task_success",
+    "track_feedback": "feedback",
+}
 BOUNDARY_NAMES: Mapping[str, str] = {"aws_lambda": "invocation", "celery": "job"}
 """The default `name=` of the boundaries whose sessions are no requests."""
 _BOUNDARIES = ("SessionMiddleware", "instrument", "lambda_handler", "session_dependency")
@@ -47,6 +50,7 @@ class Use:
         line: where.
         metrics: the task metrics that a `task` feeds.
         metric: the definition of a `metric`.
+
     """
 
     kind: Kind
@@ -66,6 +70,7 @@ def uses_in(source: str | bytes, namespace: Mapping[str, Any] | None = None) -> 
 
     Raises:
         SyntaxError, ValueError: it is no Python.
+
     """
     tree = ast.parse(source)
     reader = _Reader(namespace)
@@ -97,9 +102,9 @@ class _Reader(ast.NodeVisitor):
                 # Nobody can say what a module that is not there re-exports, but these names are
                 # ours alone.
                 self._names |= {
-                    one.asname or one.name: f"{ROOT}.{one.name}"
-                    for one in node.names
-                    if one.name in TASKS
+                    alias.asname or alias.name: f"{ROOT}.{alias.name}"
+                    for alias in node.names
+                    if alias.name in TASKS
                 }
         self._values.learn(tree)
         self._names |= dict(self._aliases(tree))
@@ -107,7 +112,7 @@ class _Reader(ast.NodeVisitor):
             self._sessions.update(self._bound_sessions(node))
 
     def _aliases(self, tree: ast.Module) -> Iterator[tuple[str, str]]:
-        """`timed = ld.track_task`, in a body or in a module that could not be imported."""
+        """Yield names such as `timed` in `timed = ld.track_task`, where the import failed, too."""
         # A parameter of that name, somewhere in the module, may be anything.
         parameters = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
         for node in ast.walk(tree):
@@ -163,7 +168,7 @@ class _Reader(ast.NodeVisitor):
         )
 
     def _canonical(self, node: ast.expr) -> str:
-        """The dotted name of ours that an expression means; empty when it is not ours."""
+        """Return the dotted name of ours that an expression means; empty when it is not ours."""
         if isinstance(node, ast.Attribute):
             base = self._canonical(node.value)
             return f"{base}.{node.attr}" if base else _name_of(self._values.of(node))
@@ -188,7 +193,10 @@ class _Reader(ast.NodeVisitor):
             elif self._is_boundary(decorator):
                 self._boundary(decorator, None)
             self.visit(decorator)
-        for default in [*node.args.defaults, *(one for one in node.args.kw_defaults if one)]:
+        for default in [
+            *node.args.defaults,
+            *(default for default in node.args.kw_defaults if default),
+        ]:
             self.visit(default)
         self._locals.append(_local_names(node))
         for statement in node.body:
@@ -345,7 +353,7 @@ class _Reader(ast.NodeVisitor):
 
 
 def _name_of(known: Any) -> str:
-    """The dotted name of a module, class or function of ours.
+    """Return the dotted name of a module, class or function of ours.
 
     Nothing else is asked for an attribute, or even for its class: a proxy (Flask's `request`) would
         run code.

@@ -20,6 +20,7 @@ class Constants:
     Args:
         namespace: the imported module's names; empty when it could not be imported.
         is_local: whether a name means something else where the expression stands.
+
     """
 
     def __init__(self, namespace: Mapping[str, Any], is_local: Callable[[str], bool]) -> None:
@@ -42,7 +43,7 @@ class Constants:
                 }
 
     def of(self, node: ast.expr | None) -> Any:
-        """What a literal or a module's constant is, or `MISSING`."""
+        """Return what a literal or a module's constant is, or `MISSING`."""
         if isinstance(node, ast.Constant):
             return node.value
         if isinstance(node, ast.Name) and not self._is_local(node.id):
@@ -71,14 +72,14 @@ class Constants:
         )
 
     def text(self, node: ast.expr | None) -> str | None:
-        """The string that an expression is; None when it is no string, or only running would
+        """Return the string that an expression is; None when it is no string, or only running would
         tell.
         """
         value = self.of(node)
         return str.__str__(value) if is_a(value, str) else None
 
     def texts(self, node: ast.expr | None) -> tuple[str, ...]:
-        """The strings in a literal or constant; one string counts as one."""
+        """Return the strings in a literal or constant; one string counts as one."""
         if isinstance(node, (ast.Tuple, ast.List)):
             return tuple(text for text in map(self.text, node.elts) if text)
         value = self.of(node)
@@ -88,14 +89,14 @@ class Constants:
 
 
 def _formatted(part: ast.expr) -> ast.expr:
-    """The expression in a plain `{...}` of an f-string."""
+    """Return the expression in a plain `{...}` of an f-string."""
     if isinstance(part, ast.FormattedValue) and part.conversion == -1 and part.format_spec is None:
         return part.value
     return part
 
 
 def _attribute(owner: Any, name: str) -> Any:
-    """An attribute of a plain module, class or member of an Enum.
+    """Return an attribute of a plain module, class or member of an Enum.
 
     Anything else may run code of its own when asked for an attribute.
     """
@@ -105,8 +106,8 @@ def _attribute(owner: Any, name: str) -> Any:
         return owner._value_ if name == "value" else MISSING
     if not is_a(owner, type):
         return MISSING
-    for one in type.__getattribute__(owner, "__mro__"):
-        held = vars(one)
+    for base in type.__getattribute__(owner, "__mro__"):
+        held = vars(base)
         if name in (members := held.get("_member_map_", {})):
             return members[name]
         if name in held:
