@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .ai.feedback import feedback_token, track_feedback
     from .delivery import (
         EventProcessor,
         FlushReport,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from .sessions.outcomes import Outcome
     from .sessions.recipes import (
         track_conversion,
-        track_feedback,
         track_revenue,
         track_satisfaction,
         track_task_success,
@@ -63,6 +63,7 @@ _HOME = {
     "bootstrap": "plans",
     "catalog": "metrics.catalogs",
     "current_session": "sessions.session",
+    "feedback_token": "ai.feedback",
     "flush": "delivery",
     "launchdarkly_config": "delivery",
     "open_store": "stores",
@@ -70,7 +71,7 @@ _HOME = {
     "session": "sessions.scopes",
     "stats": "sessions.registry",
     "track_conversion": "sessions.recipes",
-    "track_feedback": "sessions.recipes",
+    "track_feedback": "ai.feedback",
     "track_interaction": "tasks.decorators",
     "track_revenue": "sessions.recipes",
     "track_satisfaction": "sessions.recipes",
@@ -98,6 +99,7 @@ __all__ = [
     "bootstrap",
     "catalog",
     "current_session",
+    "feedback_token",
     "flush",
     "launchdarkly_config",
     "open_store",

@@ -7,6 +7,10 @@ LDInstrumentError
 ├── StrictError                       what would only be logged, raised because `strict=True` (tests)
 ├── MissingExtra (ImportError)        an optional library is absent; names the extra
 ├── CredentialsError                  no API token, or one that cannot be one
+├── FeedbackTokenError                a feedback token that does not count
+│   ├── ForgedFeedbackToken           changed on the way, or signed with another secret
+│   ├── ExpiredFeedbackToken          its time is over
+│   └── UsedFeedbackToken             redeemed before
 ├── PlanError                         a plan that must not be applied
 └── ApiError                          LaunchDarkly's REST API answered with an error, or not at all
     ├── InvalidRequest (400, 422)
@@ -48,6 +52,22 @@ class MissingExtra(LDInstrumentError, ImportError):  # noqa: N818 - reads as wha
 
 class CredentialsError(LDInstrumentError):
     """There is no LaunchDarkly API token, or what there is cannot be one."""
+
+
+class FeedbackTokenError(LDInstrumentError):
+    """A feedback token that does not count."""
+
+
+class ForgedFeedbackToken(FeedbackTokenError):  # noqa: N818
+    """A token that was changed on the way, or signed with another secret."""
+
+
+class ExpiredFeedbackToken(FeedbackTokenError):  # noqa: N818
+    """A token whose time is over."""
+
+
+class UsedFeedbackToken(FeedbackTokenError):  # noqa: N818
+    """A token that was redeemed before."""
 
 
 class PlanError(LDInstrumentError):

@@ -23,6 +23,12 @@ def singleton_client() -> Any | None:
     return None if module is None else vars(module).get("__client")
 
 
+def sdk_key_of(client: Any) -> str | None:
+    """Return the SDK key of *client*; None when it is none of the SDK's."""
+    key = getattr(getattr(client, "_config", None), "sdk_key", None)
+    return key if isinstance(key, str) and key else None
+
+
 def discards_everything(client: Any) -> str | None:
     """Why *client* throws every event away (`offline`, `send_events_off`), or None when it does
     not.

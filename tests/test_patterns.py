@@ -79,13 +79,24 @@ def test_feedback_is_a_thumb(ld_events: RecordingClient) -> None:
     """Up is 100, down is 0 and negative feedback."""
     with ld.session("u-1") as s:
         s.feedback(True)
-        ld.track_feedback(False, comment="wrong")
+        ld.track_feedback(False, comment="wrong", send_comment=True)
 
     assert [100, 0] == ld_events.values("user.satisfaction")
     assert ld_events.only("user.negative_feedback").data == {
         "feedbackType": "thumb",
         "comment": "wrong",
     }
+
+
+def test_a_comment_stays_here(ld_events: RecordingClient) -> None:
+    """What a user wrote leaves only when that is asked for."""
+    with ld.session("u-1") as s:
+        s.feedback(True, comment="my address is ...")
+        ld.track_feedback(True, comment="my address is ...")
+
+    assert [{"feedbackType": "thumb"}] * 2 == [
+        event.data for event in ld_events.of("user.satisfaction")
+    ]
 
 
 def test_context_chooses_who(ld_events: RecordingClient) -> None:

@@ -202,8 +202,20 @@ class Session(Accumulator):
         )
 
     @never_raises
-    def feedback(self, positive: bool, **data: Any) -> None:
-        """Record a thumb: satisfaction 100 or 0, and `user.negative_feedback` for a thumb down."""
+    def feedback(
+        self,
+        positive: bool,
+        *,
+        comment: str | None = None,
+        send_comment: bool = False,
+        **data: Any,
+    ) -> None:
+        """Record a thumb: satisfaction 100 or 0, and `user.negative_feedback` for a thumb down.
+
+        *comment*, what the user wrote, stays here unless *send_comment* says that it may leave.
+        """
+        if comment is not None and send_comment:
+            data["comment"] = comment
         self.satisfaction(100 if positive else 0, **{"feedback_type": "thumb", **data})
 
     @never_raises

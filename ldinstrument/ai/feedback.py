@@ -1,0 +1,334 @@
+"""Feedback that comes later, perhaps in another process: a signed token says whose answer it is
+about.
+
+A token carries kinds and keys of the context, the run of an AI config, an id of its own and when it
+expires. It is signed, not encrypted: who holds it can read it, so it holds no attribute, and a
+warning is logged when a key looks like an e-mail address.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import sdk, settings
+from ..diagnostics import log_internal_error, warn_once
+from ..errors import (
+    DefinitionError,
+    ExpiredFeedbackToken,
+    FeedbackTokenError,
+    ForgedFeedbackToken,
+    StrictError,
+    UsedFeedbackToken,
+    missing_extra,
+)
+from ..ledger import ledger
+from ..sessions import recipes
+from ..sessions.contexts import as_context, kinds
+from ..sessions.emission import Tracker, emit
+from ..sessions.rollups import Emission
+from ..sessions.session import Session, current_session
+from ..stores.protocol import Store
+from .config_runs import ConfigRun, latest_run
+
+if TYPE_CHECKING:
+    from ldclient import Context
+
+LIFETIME = 30 * 24 * 3600.0
+SECRET = "LDINSTRUMENT_FEEDBACK_SECRET"  # noqa: S105 - the name of a variable
+LONGEST_TOKEN = 4096
+_SALT = "ldinstrument.feedback"
+_RUN_EVENTS = {True: "$ld:ai:feedback:user:positive", False: "$ld:ai:feedback:user:negative"}
+
+Secret = str | Sequence[str] | None
+Stores = Store | str | Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackToken:
+    """What a token says.
+
+    Args:
+        context: key by context kind.
+        session_id: the session that the answer was given in; empty when there was none.
+        run: the data of the AI config's run; empty when there was none.
+        id: random; a token is redeemed once by it.
+        expires: seconds since the epoch.
+    """
+
+    context: dict[str, str]
+    session_id: str = ""
+    run: dict[str, Any] = field(default_factory=dict)
+    id: str = ""
+    expires: int = 0
+
+    @property
+    def ldcontext(self) -> Context | None:
+        """The context, of one kind or of several; None when it cannot be one."""
+        parts = [{"kind": kind, "key": key} for kind, key in self.context.items()]
+        if len(parts) == 1:
+            return as_context(parts[0])
+        several = {part["kind"]: {"key": part["key"]} for part in parts}
+        return as_context({"kind": "multi", **several})
+
+
+# -- making one ------------------------------------------------------------------------------------
+
+
+def feedback_token(
+    *,
+    session: Session | None = None,
+    context: Any = None,
+    run: ConfigRun | None = None,
+    expires: float = LIFETIME,
+    secret: Secret = None,
+) -> str | None:
+    """Return a signed, URL-safe token with which feedback on this answer can come later.
+
+    Put it beside the answer, in a link or a hidden field, and give it back to
+    `track_feedback(positive, token=...)`, in this process or another one.
+
+    Args:
+        session: whose answer it is; the current session when None.
+        context: instead of a session: a context or a key.
+        run: of an AI config; the latest run in the session when None.
+        expires: seconds from now.
+        secret: signs it; several, newest first, while one is exchanged. None reads
+            `LDINSTRUMENT_FEEDBACK_SECRET`, else `LAUNCHDARKLY_SDK_KEY`, else the client's SDK key.
+
+    Returns:
+        The token; None, said once, when it is not known whose answer it is.
+
+    Raises:
+        MissingExtra: itsdangerous is not installed.
+        DefinitionError: there is no secret.
+    """
+    session = session or current_session()
+    whose = as_context(context)
+    if whose is None and session is not None and context is None:
+        whose = session.context
+    if whose is None:
+        warn_once(
+            "feedback_without_context",
+            "",
+            "feedback_token: it is not known whose answer it is; open a session with a context or "
+            "give context=",
+        )
+        return None
+    keys = {kind: part.key for kind, part in kinds(whose).items()}
+    _warn_of_addresses(keys)
+    run = run or (latest_run(session) if session is not None else None)
+    payload: dict[str, Any] = {
+        "c": keys,
+        "n": secrets.token_urlsafe(9),
+        "x": int(time.time() + max(expires, 1.0)),
+    }
+    if session is not None:
+        payload["s"] = session.id
+    if run is not None:
+        payload["r"] = run.data
+    return str(_serializer(secret).dumps(payload))
+
+
+def _warn_of_addresses(keys: Mapping[str, str]) -> None:
+    for kind, key in keys.items():
+        if "@" in key:
+            warn_once(
+                "feedback_key",
+                kind,
+                f"feedback_token: a key of kind {kind} looks like an e-mail address, and a token "
+                "can be read by who holds it: use a random key, or a hash",
+            )
+
+
+# -- reading one -----------------------------------------------------------------------------------
+
+
+def read_feedback_token(token: str, *, secret: Secret = None) -> FeedbackToken:
+    """Return what *token* says, without using it up.
+
+    Raises:
+        ForgedFeedbackToken: it was not signed with this secret, or changed since.
+        ExpiredFeedbackToken: its time is over.
+    """
+    from itsdangerous import BadData
+
+    if not isinstance(token, str) or not 0 < len(token) <= LONGEST_TOKEN:
+        raise ForgedFeedbackToken(_FORGED)
+    try:
+        payload = _serializer(secret).loads(token)
+    except BadData:
+        raise ForgedFeedbackToken(_FORGED) from None
+    read = _read(payload)
+    if read.expires <= time.time():
+        raise ExpiredFeedbackToken(
+            "the feedback token has expired: give a longer expires= to feedback_token()"
+        )
+    return read
+
+
+_FORGED = (
+    "the feedback token is not one of ours: it was changed on the way, or signed with another "
+    "secret"
+)
+
+
+def _read(payload: Any) -> FeedbackToken:
+    try:
+        keys, run = dict(payload["c"]), dict(payload.get("r") or {})
+        read = FeedbackToken(
+            keys, str(payload.get("s", "")), run, str(payload["n"]), int(payload["x"])
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ForgedFeedbackToken(_FORGED) from None
+    return read
+
+
+def redeem_feedback_token(
+    token: str, *, secret: Secret = None, store: Stores = None
+) -> FeedbackToken:
+    """Return what *token* says, and use it up: it can be redeemed once.
+
+    Args:
+        token: as `feedback_token` made it.
+        secret: as there.
+        store: where it is noted, a store or its address; None: in this process only.
+
+    Raises:
+        ForgedFeedbackToken: it was not signed with this secret, or changed since.
+        ExpiredFeedbackToken: its time is over.
+        UsedFeedbackToken: it was redeemed before.
+    """
+    read = read_feedback_token(token, secret=secret)
+    if not _store(store).once(f"feedback:{read.id}", read.expires - time.time() + 60):
+        raise UsedFeedbackToken("the feedback token was used before: feedback counts once")
+    return read
+
+
+_stores: dict[str, Any] = {}
+_stores_lock = threading.Lock()
+
+
+def _store(given: Stores) -> Any:
+    if given is not None and not isinstance(given, (str, Path)):
+        return given
+    from ..stores.urls import open_store
+
+    address = "memory:" if given is None else str(given)
+    with _stores_lock:
+        if address not in _stores:
+            _stores[address] = open_store(address, sweep=False)
+        return _stores[address]
+
+
+def _serializer(secret: Secret) -> Any:
+    try:
+        from itsdangerous import URLSafeSerializer
+    except ImportError:
+        raise missing_extra("ai", "itsdangerous") from None
+    # The default digest is SHA-1; "hmac" keeps the secret itself out of what is signed with.
+    return URLSafeSerializer(
+        _secrets(secret),
+        salt=_SALT,
+        signer_kwargs={"digest_method": hashlib.sha256, "key_derivation": "hmac"},
+    )
+
+
+def _secrets(given: Secret) -> list[str]:
+    """Return the secrets, oldest first, as itsdangerous wants them."""
+    if given is None:
+        found = settings.variable(SECRET)
+        given = found.split() if found else _sdk_key()
+    known = [given] if isinstance(given, str) else list(given or ())
+    if not known or not all(isinstance(part, str) and part for part in known):
+        raise DefinitionError(
+            f"feedback_token: no secret to sign with: set {SECRET}, or LAUNCHDARKLY_SDK_KEY, the "
+            "same in every process"
+        )
+    return known[::-1]
+
+
+def _sdk_key() -> str | None:
+    return settings.variable("LAUNCHDARKLY_SDK_KEY") or sdk.sdk_key_of(sdk.singleton_client())
+
+
+# -- feedback --------------------------------------------------------------------------------------
+
+
+def track_feedback(
+    positive: bool,
+    *,
+    token: str | None = None,
+    store: Stores = None,
+    secret: Secret = None,
+    comment: str | None = None,
+    send_comment: bool = False,
+    context: Any = None,
+    client: Tracker | None = None,
+    **data: Any,
+) -> bool:
+    """Record a thumb: satisfaction 100 or 0, and `user.negative_feedback` for a thumb down.
+
+    Args:
+        positive: whether the thumb is up.
+        token: of `feedback_token`: records for the context and the AI run of that answer, once.
+        store: where used tokens are noted, a store or its address, the same for every process that
+            redeems; None: in this process.
+        secret: as of `feedback_token`.
+        comment: what the user wrote; it stays here unless *send_comment* says that it may leave.
+        send_comment: put *comment* into the data of the events.
+        context, client: as of the other `track_*`.
+        data: goes with the events.
+
+    Returns:
+        Whether it was recorded; False for a token that is forged, expired or used, which is logged
+        once and counted.
+    """
+    data = {**data, "comment": comment, "send_comment": send_comment}
+    if token is None:
+        recipes.track_feedback(positive, context=context, client=client, **data)
+        return True
+    try:
+        _redeem_and_track(bool(positive), token, store, secret, client, data)
+    except StrictError:
+        raise
+    except FeedbackTokenError as error:
+        return _refused(type(error).__name__, str(error))
+    except Exception as error:
+        log_internal_error("feedback", error)
+        return _refused("feedback_store", "the feedback token could not be noted as used")
+    return True
+
+
+def _redeem_and_track(
+    positive: bool,
+    token: str,
+    store: Stores,
+    secret: Secret,
+    client: Tracker | None,
+    data: dict[str, Any],
+) -> None:
+    if settings.disabled():
+        return
+    read = redeem_feedback_token(token, secret=secret, store=store)
+    whose = read.ldcontext
+    named = {"sessionId": read.session_id, "configKey": read.run.get("configKey")}
+    named = {name: value for name, value in named.items() if value}
+    recipes.track_feedback(positive, context=whose, client=client, **{**named, **data})
+    if read.run:
+        ledger.recorded()
+        at = int(time.time() * 1000)
+        emit(Emission(_RUN_EVENTS[positive], 1, read.run, at), whose, client)
+
+
+def _refused(reason: str, why: str) -> bool:
+    ledger.recorded()
+    ledger.discarded(reason)
+    warn_once("feedback_token", reason, f"track_feedback: {why}")
+    return False

@@ -1,0 +1,257 @@
+"""Feedback tokens: whose they are, once, and what becomes of bad ones."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+import ldinstrument as ld
+from ldinstrument.ai import config_runs, feedback
+from ldinstrument.errors import (
+    DefinitionError,
+    ExpiredFeedbackToken,
+    ForgedFeedbackToken,
+    UsedFeedbackToken,
+)
+from ldinstrument.testing import RecordingClient
+
+RUN = config_runs.ConfigRun(
+    {"runId": "r-1", "configKey": "support", "variationKey": "v-1", "version": 3, "modelName": "m"}
+)
+
+
+@pytest.fixture(autouse=True)
+def _secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LDINSTRUMENT_FEEDBACK_SECRET", "a-secret-of-the-test")
+
+
+def token_of(**options: Any) -> str:
+    made = ld.feedback_token(context="u-1", **options)
+    assert made is not None
+    return made
+
+
+def test_same_context_and_run(ld_events: RecordingClient) -> None:
+    """Redeemed, a token records for the context and the run of its answer."""
+    context = {"kind": "multi", "user": {"key": "u-1", "name": "Secret"}, "org": {"key": "o-1"}}
+    with ld.session(context) as session:
+        config_runs.note_run(session, RUN)
+        token = ld.feedback_token()
+    assert token is not None
+    ld_events.clear()
+
+    assert ld.track_feedback(False, token=token)
+
+    satisfaction = ld_events.only("user.satisfaction")
+    assert satisfaction.value == 0
+    assert satisfaction.data == {
+        "feedbackType": "thumb", "sessionId": session.id, "configKey": "support",
+    }  # fmt: skip
+    assert satisfaction.context.fully_qualified_key == "org:o-1:user:u-1"
+    assert ld_events.only("user.negative_feedback").value is None
+    run = ld_events.only("$ld:ai:feedback:user:negative")
+    assert (run.value, run.data) == (1, RUN.data)
+    assert run.context.fully_qualified_key == "org:o-1:user:u-1"
+
+
+def test_what_a_token_holds() -> None:
+    """It is safe in a URL, and holds kinds and keys, but no attribute of anybody."""
+    with ld.session({"kind": "user", "key": "u-1", "name": "Sandy", "email": "s@example.org"}):
+        token = ld.feedback_token()
+    assert token is not None
+    assert quote(token, safe="") == token
+    body = token.split(".")[0]
+    payload = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    assert payload["c"] == {"user": "u-1"}
+    assert set(payload) == {"c", "n", "x", "s"}
+    assert "Sandy" not in str(payload)
+
+
+def test_key_that_looks_like_an_address(caplog: pytest.LogCaptureFixture) -> None:
+    """A key that looks like an e-mail address is warned of, once, without naming it."""
+    with caplog.at_level(logging.WARNING, "ldinstrument"):
+        for _ in range(2):
+            ld.feedback_token(context="sandy@example.org")
+    assert len(caplog.records) == 1
+    assert "looks like an e-mail address" in caplog.records[0].message
+    assert "sandy" not in caplog.records[0].message
+
+
+@pytest.mark.parametrize("change", ["", "x", "last", "=", "body", "long", "other"])
+def test_forged(ld_events: RecordingClient, change: str) -> None:
+    """A token that was changed anywhere, or signed with another secret, counts for nothing."""
+    token = token_of()
+    middle = len(token) // 3
+    forged = {
+        "": "",
+        "x": "x",
+        "last": token[:-2] + ("A" if token[-2] != "A" else "B") + token[-1],
+        "=": "=" + token,
+        "body": token[:middle] + ("A" if token[middle] != "A" else "B") + token[middle + 1 :],
+        "long": token + "A" * 5000,
+        "other": token_of(secret="another"),
+    }[change]
+    with pytest.raises(ForgedFeedbackToken, match="not one of ours"):
+        feedback.redeem_feedback_token(forged)
+    assert not ld.track_feedback(True, token=forged)
+    assert not ld_events.events
+
+
+@pytest.mark.parametrize("given", [None, 5, b"x", ["x"]])
+def test_token_that_is_no_text(given: Any) -> None:
+    """Whatever a form sends, it is no exception of another kind."""
+    with pytest.raises(ForgedFeedbackToken):
+        feedback.read_feedback_token(given)
+
+
+def test_expired(monkeypatch: pytest.MonkeyPatch, ld_events: RecordingClient) -> None:
+    """After its time a token counts for nothing, however far away."""
+    token = token_of(expires=60)
+    assert feedback.read_feedback_token(token).context == {"user": "u-1"}
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 61)
+    with pytest.raises(ExpiredFeedbackToken, match="expired"):
+        feedback.redeem_feedback_token(token)
+    assert not ld.track_feedback(True, token=token)
+    assert not ld_events.events
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+def test_used(ld_events: RecordingClient, store: str, tmp_path: Path) -> None:
+    """A token counts once, also when its spelling is varied in ways that itsdangerous accepts."""
+    where = None if store == "memory" else f"sqlite:///{tmp_path}/feedback.db"
+    token = token_of()
+    assert ld.track_feedback(True, token=token, store=where)
+    for again in (token, token + "=", token[:-1] + chr(ord(token[-1]) ^ 1)):
+        assert not ld.track_feedback(False, token=again, store=where)
+    with pytest.raises(UsedFeedbackToken, match="counts once"):
+        feedback.redeem_feedback_token(token, store=where)
+    assert ld_events.values("user.satisfaction") == [100]
+
+
+def test_used_at_the_same_time(ld_events: RecordingClient) -> None:
+    """Of many who redeem one token at once, one does."""
+    token, told = token_of(), []
+    threads = [
+        threading.Thread(target=lambda: told.append(ld.track_feedback(True, token=token)))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(told) == [False] * 7 + [True]
+    assert len(ld_events.of("user.satisfaction")) == 1
+
+
+def test_each_error_is_said_once_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """Bad tokens are counted by their kind, and logged once per kind."""
+    token = token_of()
+    with caplog.at_level(logging.WARNING, "ldinstrument"):
+        for _ in range(3):
+            ld.track_feedback(True, token="nonsense")
+        ld.track_feedback(True, token=token)
+        for _ in range(2):
+            ld.track_feedback(True, token=token)
+    said = [record.message for record in caplog.records if "token" in record.message]
+    assert len(said) == 2
+    discarded = ld.stats().values.discarded
+    assert (discarded["ForgedFeedbackToken"], discarded["UsedFeedbackToken"]) == (3, 2)
+
+
+def test_two_tokens_of_one_moment() -> None:
+    """Two tokens of one session in one moment are two."""
+    with ld.session("u-1"):
+        first, second = ld.feedback_token(), ld.feedback_token()
+    assert first is not None
+    assert second is not None
+    assert first != second
+    assert ld.track_feedback(True, token=first)
+    assert ld.track_feedback(True, token=second)
+
+
+def test_rotated_secret() -> None:
+    """While a secret is exchanged, tokens of the old one count, and new ones use the new one."""
+    token = token_of(secret="old")
+    assert feedback.read_feedback_token(token, secret=["new", "old"]).context == {"user": "u-1"}
+    fresh = token_of(secret=["new", "old"])
+    assert feedback.read_feedback_token(fresh, secret="new").context == {"user": "u-1"}
+
+
+def test_secret_of_the_sdk_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a secret of its own the SDK key signs, and it cannot be read from the token."""
+    monkeypatch.delenv("LDINSTRUMENT_FEEDBACK_SECRET")
+    monkeypatch.setenv("LAUNCHDARKLY_SDK_KEY", "sdk-a-key-of-the-test")
+    token = token_of()
+    assert "sdk-a-key" not in token
+    assert feedback.read_feedback_token(token, secret="sdk-a-key-of-the-test")
+    monkeypatch.delenv("LAUNCHDARKLY_SDK_KEY")
+    with pytest.raises(DefinitionError, match="no secret to sign with"):
+        ld.feedback_token(context="u-1")
+
+
+def test_nobody_is_known(caplog: pytest.LogCaptureFixture) -> None:
+    """Without a session or a context there is no token, and that is said."""
+    with caplog.at_level(logging.WARNING, "ldinstrument"):
+        assert ld.feedback_token() is None
+    assert "not known whose answer it is" in caplog.text
+
+
+def test_store_that_does_not_answer(ld_events: RecordingClient) -> None:
+    """A store that fails raises nothing here: the feedback is not recorded, and may come again."""
+
+    class Down:
+        def once(self, key: str, ttl: float) -> bool:
+            raise ConnectionError("down")
+
+    token = token_of()
+    assert not ld.track_feedback(True, token=token, store=Down())  # type: ignore[arg-type]
+    assert ld.track_feedback(True, token=token)
+    assert ld_events.values("user.satisfaction") == [100]
+
+
+PROGRAM = """
+import sys
+import ldinstrument as ld
+from ldinstrument.testing import recording
+with recording() as events:
+    told = ld.track_feedback(True, token=sys.argv[1], store=sys.argv[2])
+print(told, [(e.key, e.value, e.context.fully_qualified_key, e.data) for e in events])
+"""
+
+
+def test_another_process(tmp_path: Path) -> None:
+    """Two other processes are given the token: one of them records it, for the same context and run."""
+    token = token_of(run=RUN)
+    done = [
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM, token, f"sqlite:///{tmp_path}/f.db"],
+            capture_output=True, text=True, check=True, env=dict(os.environ),
+        ).stdout
+        for _ in range(2)
+    ]  # fmt: skip
+    assert done[0].startswith("True")
+    assert "('user.satisfaction', 100, 'u-1'" in done[0]
+    assert f"('$ld:ai:feedback:user:positive', 1, 'u-1', {RUN.data})" in done[0]
+    assert done[1].strip() == "False []"
+
+
+def test_inert_when_disabled(monkeypatch: pytest.MonkeyPatch, ld_events: RecordingClient) -> None:
+    """Switched off, nothing is sent and no token is used up."""
+    token = token_of()
+    with monkeypatch.context() as off:
+        off.setenv("LDINSTRUMENT_DISABLED", "1")
+        assert ld.track_feedback(True, token=token)
+    assert not ld_events.events
+    assert ld.track_feedback(True, token=token)
