@@ -148,14 +148,14 @@ def empty_wrapt(fn: Callable[..., Any]) -> Any:
 @contextlib.contextmanager
 def recording_alone() -> Iterator[None]:
     """In a session whose list is emptied instead of folded."""
-    before = sessions.Session._fold_up
-    sessions.Session._fold_up = lambda self: self._entries.clear()  # type: ignore[method-assign]
+    before = sessions.Session.fold_up
+    sessions.Session.fold_up = lambda self: self._entries.clear()  # type: ignore[method-assign]
     try:
         with ld.session("u", client=Discarding()) as s:
             yield
             s._entries.clear()
     finally:
-        sessions.Session._fold_up = before  # type: ignore[method-assign]
+        sessions.Session.fold_up = before  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager
@@ -180,7 +180,7 @@ class Discarding:
 def without_session() -> Iterator[None]:
     """No session; the runs are counted at the end, as `stats()` would."""
     yield
-    strays.count_strays()
+    strays.count_unattached_runs()
 
 
 def drive(coroutine: Any) -> None:

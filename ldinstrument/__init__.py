@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .metrics.catalogs import Catalog, catalog
     from .metrics.metric import Metric
     from .plans import bootstrap
+    from .sessions.current import current_session
     from .sessions.emission import Tracker
     from .sessions.outcomes import Outcome
     from .sessions.recipes import (
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     )
     from .sessions.registry import stats
     from .sessions.scopes import session
-    from .sessions.session import Session, current_session
+    from .sessions.session import Session
     from .sessions.summaries import Summary
     from .sessions.threads import propagate
     from .stores import open_store
@@ -62,7 +63,7 @@ _HOME = {
     "attach": "delivery",
     "bootstrap": "plans",
     "catalog": "metrics.catalogs",
-    "current_session": "sessions.session",
+    "current_session": "sessions.current",
     "feedback_token": "ai.feedback",
     "flush": "delivery",
     "launchdarkly_config": "delivery",

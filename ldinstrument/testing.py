@@ -17,9 +17,9 @@ from .ledger import ledger
 from .metrics.catalogs import catalog
 from .metrics.standard import STANDARD_METRICS
 from .sessions import emission
+from .sessions.current import set_current
 from .sessions.registry import forget_open_sessions
-from .sessions.session import set_current
-from .sessions.unattached import forget_strays
+from .sessions.unattached import forget_unattached_runs
 from .tasks import decorators as tasks
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def recording(*, strict: bool = False) -> Iterator[RecordingClient]:
 def forget_everything() -> None:
     """Forget open sessions, runs without one, held events and the ledger; the catalog stays."""
     forget_open_sessions()
-    forget_strays()
+    forget_unattached_runs()
     emission.forget()
     ledger.clear()
     diagnostics.clear()

@@ -13,8 +13,9 @@ from .diagnostics import log_internal_error, warn_once
 from .errors import DefinitionError, StrictError
 from .ledger import ledger
 from .sessions.contexts import as_context, kinds, same
+from .sessions.current import open_session
 from .sessions.emission import Tracker
-from .sessions.session import Session, declare_session_metrics, open_session
+from .sessions.session import Session, declare_session_metrics
 from .stores.protocol import Delta
 
 if TYPE_CHECKING:

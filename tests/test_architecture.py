@@ -115,8 +115,7 @@ PENDING_CYCLES = {
     "stores.session_store", "stores.sweeper",
 }  # fmt: skip
 PENDING_PRIVATE = {
-    "sessions.registry", "sessions.scopes", "stores.session_store",
-    "stores.urls", "tasks.decorators", "tasks.runs", "tracker",
+    "sessions.registry", "stores.session_store", "stores.urls", "tracker",
 }  # fmt: skip
 
 

@@ -31,9 +31,10 @@ from ..errors import (
 from ..ledger import ledger
 from ..sessions import recipes
 from ..sessions.contexts import as_context, kinds
+from ..sessions.current import current_session
 from ..sessions.emission import Tracker, emit
 from ..sessions.rollups import Emission
-from ..sessions.session import Session, current_session
+from ..sessions.session import Session
 from ..stores.protocol import Store
 from .config_runs import ConfigRun, latest_run
 

@@ -170,7 +170,7 @@ async def run({params}):
 TASK_CALL = """
 def run({params}):
     _session = _current()
-    if _session is not None and _session._ended:
+    if _session is not None and _session.ended:
         _session = _open_session()
     if _session is None:
         try:
@@ -193,17 +193,17 @@ def run({params}):
         raise
     if _type(_result) not in _plain_types:
         return _followed(_task, _session, _started, _result)
-    _entries = _session._entries
+    _entries = _session.entries
     _entries.append((_task, _success, _started, _now(), None))
-    if _len(_entries) >= _session._fold_at:
-        _session._fold_up()
+    if _len(_entries) >= _session.fold_at:
+        _session.fold_up()
     return _result
 """
 
 TASK_COROUTINE = """
 async def run({params}):
     _session = _current()
-    if _session is not None and _session._ended:
+    if _session is not None and _session.ended:
         _session = _open_session()
     _coroutine = {inner}
     if _session is None:
@@ -227,10 +227,10 @@ async def run({params}):
         raise
     if _type(_result) not in _plain_types:
         return _followed(_task, _session, _started, _result)
-    _entries = _session._entries
+    _entries = _session.entries
     _entries.append((_task, _success, _started, _now(), None))
-    if _len(_entries) >= _session._fold_at:
-        _session._fold_up()
+    if _len(_entries) >= _session.fold_at:
+        _session.fold_up()
     return _result
 """
 

@@ -18,8 +18,9 @@ from functools import partial
 from typing import Any
 
 from ..errors import missing_extra
+from ..sessions.current import open_session, set_current
 from ..sessions.emission import Tracker
-from ..sessions.session import Session, open_session, set_current
+from ..sessions.session import Session
 from .asgi_lifespan import Application, Lifespan, LifespanMiddleware, Message, Receive, Scope, Send
 from .request_session import REQUEST, Boundary, RequestSession, end_session
 from .visitors import Secret, visitors_of

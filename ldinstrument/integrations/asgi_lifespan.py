@@ -16,8 +16,8 @@ import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from ..sessions.current import set_current
 from ..sessions.registry import end_open_sessions
-from ..sessions.session import set_current
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

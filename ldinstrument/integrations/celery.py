@@ -19,10 +19,10 @@ from .. import sdk
 from ..diagnostics import log_internal_error
 from ..errors import missing_extra
 from ..sessions.contexts import kinds
+from ..sessions.current import current_session
 from ..sessions.emission import Tracker
 from ..sessions.outcomes import Outcome
 from ..sessions.registry import end_open_sessions
-from ..sessions.session import current_session
 from .request_session import Boundary, RequestSession, visit_of
 
 if TYPE_CHECKING:

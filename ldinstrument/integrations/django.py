@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ..callables.streams import follow
 from ..diagnostics import warn_once
 from ..errors import DefinitionError, missing_extra
-from ..sessions.session import set_current
+from ..sessions.current import set_current
 from .request_session import REQUEST, Boundary, RequestSession, end_session
 from .visitors import visitors_of
 

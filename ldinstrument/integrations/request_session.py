@@ -19,15 +19,10 @@ from ..errors import StrictError
 from ..metrics.metric import check_key
 from ..sessions.accumulator import clock
 from ..sessions.contexts import as_context
+from ..sessions.current import current_session, open_session, set_current
 from ..sessions.emission import Tracker
 from ..sessions.outcomes import Outcome, outcome_of
-from ..sessions.session import (
-    Session,
-    current_session,
-    declare_session_metrics,
-    open_session,
-    set_current,
-)
+from ..sessions.session import Session, declare_session_metrics
 
 REQUEST = "ldinstrument.request"
 """Where the WSGI environ and the ASGI scope carry the `RequestSession`."""

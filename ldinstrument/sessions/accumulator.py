@@ -34,7 +34,7 @@ def wall_offset() -> float:
     return (time.time() - reading) * 1000
 
 
-Entry = tuple[Any, Any, Any, Any, Any]
+Sample = tuple[Any, Any, Any, Any, Any]
 """`(TaskDefinition, Outcome, started, ended, data)` or `(EventRouting, value, data, recorded, None)`,
 in clock seconds.
 """
@@ -49,8 +49,6 @@ class Accumulator:
     """
 
     __slots__ = (
-        "_entries",
-        "_fold_at",
         "_folding",
         "_folds",
         "_last",
@@ -61,13 +59,15 @@ class Accumulator:
         "_tasks",
         "_waiting",
         "_withheld",
+        "entries",
+        "fold_at",
     )
 
     def __init__(self, *, limited: bool = False) -> None:
         self._limited = limited
         self._lock = threading.RLock()
-        self._entries: list[Entry] = []
-        self._fold_at = FOLD_AT
+        self.entries: list[Sample] = []
+        self.fold_at = FOLD_AT
         self._folding = False
         self._folds: dict[str, Fold] = {}
         self._waiting: list[Emission] = []
@@ -83,9 +83,9 @@ class Accumulator:
             return
         self._folding = True
         try:
-            while self._entries:
-                batch = self._entries[:]
-                del self._entries[: len(batch)]
+            while self.entries:
+                batch = self.entries[:]
+                del self.entries[: len(batch)]
                 for entry in batch:
                     if type(entry[0]) is EventRouting:
                         self._fold_value(entry)
@@ -94,13 +94,13 @@ class Accumulator:
         finally:
             self._folding = False
 
-    def _fold_value(self, entry: Entry) -> None:
+    def _fold_value(self, entry: Sample) -> None:
         routing, value, data, at, _ = entry
         self._last = max(self._last, at)
         self._into(routing, value, data, at)
         ledger.recorded()
 
-    def _fold_run(self, entry: Entry) -> None:
+    def _fold_run(self, entry: Sample) -> None:
         task, outcome, started, ended, data = entry
         finished = outcome is Outcome.SUCCESS or outcome is Outcome.FAILURE
         self._last = max(self._last, ended)

@@ -12,7 +12,7 @@ from collections.abc import Generator
 from typing import Any
 
 from ..diagnostics import log_internal_error
-from .session import concerned, current_session
+from .current import concerned, current_session
 
 
 @functools.lru_cache(maxsize=1)

@@ -14,8 +14,9 @@ from typing import Any
 from ..diagnostics import log_internal_error
 from ..errors import StrictError
 from .contexts import as_context, same
+from .current import current_session, open_session
 from .emission import Tracker
-from .session import Session, current_session, open_session
+from .session import Session
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from ..ledger import Stats, ledger
 from ..metrics.catalogs import catalog
 from ..process import on_exit, on_fork
 from . import emission
-from .unattached import count_strays, forget_strays
+from .unattached import count_unattached_runs, forget_unattached_runs
 
 if TYPE_CHECKING:
     from .session import Session
@@ -73,7 +73,7 @@ def end_open_sessions(reason: str = "abandoned") -> int:
 
 def stats() -> Stats:
     """The ledger as it stands now, with what open sessions hold and what no session received."""
-    count_strays()
+    count_unattached_runs()
     emission.settle()
     for one in open_sessions():
         one.summary()  # folds what it holds, so that it is counted
@@ -84,7 +84,7 @@ def forget_open_sessions() -> None:
     """Forget them without a word: nothing of theirs is emitted (tests)."""
     with _lock:
         for one in open_sessions():
-            one._ended = True
+            one.ended = True
         _open.clear()
 
 
@@ -109,7 +109,7 @@ def _at_exit() -> None:
 def _after_fork() -> None:
     global _lock
     _lock = threading.RLock()
-    forget_strays(forked=True)
+    forget_unattached_runs(forked=True)
     ledger.forked()
     diagnostics.forked()
     catalog.forked()

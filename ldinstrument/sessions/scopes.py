@@ -18,17 +18,10 @@ from ..errors import DefinitionError, StrictError
 from ..metrics.metric import check_key
 from ..settings import disabled
 from .contexts import as_context, is_function
+from .current import current_session, current_variable, joinable, open_session, set_current
 from .emission import Tracker, postpone
 from .outcomes import Outcome, current_task, is_closing, outcome_of
-from .session import (
-    Session,
-    _current,
-    current_session,
-    declare_session_metrics,
-    joinable,
-    open_session,
-    set_current,
-)
+from .session import Session, declare_session_metrics
 
 if TYPE_CHECKING:
     from ldclient import Context
@@ -39,7 +32,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Decorated")
 
 
-class Visit:
+class Entry:
     """One stay in a session: it was opened here, or joined; leaving ends it only where it was
     opened.
     """
@@ -61,7 +54,7 @@ class Visit:
         """Restore what was current; in a foreign context, where ours is not current, leave
         everything alone.
         """
-        if _current.get() is self.session:
+        if current_variable.get() is self.session:
             set_current(self.before)
 
     def end(self, error: BaseException | None = None) -> None:
@@ -107,23 +100,23 @@ class SessionScope:
         self._data = data
         self._client = client
         self._store = _checked_store(store)
-        self._visits: list[Visit] = []
+        self._entries: list[Entry] = []
         self._lock = threading.RLock()
         declare_session_metrics(name)
 
     # -- with, async with ------------------------------------------------------------------------
     def __enter__(self) -> Session:
-        visit = self._visit((), {})
+        entry = self._enter_session((), {})
         with self._lock:
-            self._visits.append(visit)
-        visit.enter()
-        return visit.session
+            self._entries.append(entry)
+        entry.enter()
+        return entry.session
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        visit = self._leaving()
-        if visit is not None:
-            visit.leave()
-            visit.end(error)
+        entry = self._leaving()
+        if entry is not None:
+            entry.leave()
+            entry.end(error)
 
     async def __aenter__(self) -> Session:
         return self.__enter__()
@@ -131,25 +124,25 @@ class SessionScope:
     async def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         self.__exit__(kind, error, traceback)
 
-    def _leaving(self) -> Visit | None:
-        """The visit that ends here: one scope may be entered by many threads and tasks at once."""
-        here, session = (threading.get_ident(), current_task()), _current.get()
+    def _leaving(self) -> Entry | None:
+        """The entry that ends here: one scope may be entered by many threads and tasks at once."""
+        here, session = (threading.get_ident(), current_task()), current_variable.get()
         with self._lock:
-            latest = self._visits[::-1]
+            latest = self._entries[::-1]
             mine = (
                 next(
-                    (visit for visit in latest if visit.where == here and visit.session is session),
+                    (entry for entry in latest if entry.where == here and entry.session is session),
                     None,
                 )
-                or next((visit for visit in latest if visit.where == here), None)
-                or next((visit for visit in latest if visit.session is session), None)
+                or next((entry for entry in latest if entry.where == here), None)
+                or next((entry for entry in latest if entry.session is session), None)
                 or next(iter(latest), None)
             )
             if mine is not None:
-                self._visits.remove(mine)
+                self._entries.remove(mine)
         return mine
 
-    def _visit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Visit:
+    def _enter_session(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Entry:
         context = None if disabled() else self._who(args, kwargs)
         found = None if disabled() else joinable(self._name, context, self._id, self._client)
         if found is None:
@@ -157,7 +150,7 @@ class SessionScope:
                 context, id=self._id, name=self._name, data=self._data, client=self._client,
                 outer=current_session(), store=self._store,
             )  # fmt: skip
-            return Visit(opened, joined=False)
+            return Entry(opened, joined=False)
         inner = current_session()
         if inner is not None and inner is not found:
             found.joined_from(inner)
@@ -167,7 +160,7 @@ class SessionScope:
             )  # it agrees, or it would not join: this names nobody else, it only widens
         if self._data is not None:
             found.merge_data(self._data)
-        return Visit(found, joined=True)
+        return Entry(found, joined=True)
 
     def _who(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Context | None:
         try:
@@ -202,13 +195,13 @@ class SessionScope:
         made: F = rebuilt(fn, SessionWrapper(self))
         return made
 
-    def stay(
+    def watch(
         self, streaming: bool, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Stay:
+    ) -> SessionWatcher:
         """Begin one call of a decorated function; *streaming*: its steps each end in the context
         they began in.
         """
-        return Stay(self._visit(args, kwargs or {}), streaming=streaming)
+        return SessionWatcher(self._enter_session(args, kwargs or {}), streaming=streaming)
 
     def __reduce__(self) -> Any:
         return _scope, (self._context, self._id, self._name, self._data, self._client, self._store)
@@ -258,26 +251,26 @@ class SessionWrapper:
 
     def _names(self, kind: str) -> dict[str, Any]:
         notice_frameworks()
-        begin = functools.partial(self.scope.stay, kind != "coroutine")
+        begin = functools.partial(self.scope.watch, kind != "coroutine")
         return {"_begin": begin, "_settle": settled_awaited if kind == "coroutine" else settled}
 
 
-class Stay:
+class SessionWatcher:
     """Watches one call or stream: the session is swapped in by value around each resume, and ends
     with it.
     """
 
-    __slots__ = ("_mine", "_streaming", "_visit")
+    __slots__ = ("_enter_session", "_mine", "_streaming")
     delegates = False
 
-    def __init__(self, visit: Visit, *, streaming: bool) -> None:
-        self._visit = visit
-        self._mine: Session | None = visit.session
+    def __init__(self, entry: Entry, *, streaming: bool) -> None:
+        self._enter_session = entry
+        self._mine: Session | None = entry.session
         self._streaming = streaming
 
     def resume(self) -> None:
         """In: remember what the consumer has, put mine in its place."""
-        self._visit.before = set_current(self._mine)
+        self._enter_session.before = set_current(self._mine)
 
     def pause(self) -> None:
         """Out: give the consumer its own back, and remember mine (the body may have entered another
@@ -287,9 +280,9 @@ class Stay:
         alone.
         """
         if self._streaming:
-            self._mine = set_current(self._visit.before)
+            self._mine = set_current(self._enter_session.before)
         else:
-            self._visit.leave()
+            self._enter_session.leave()
             self._streaming = (
                 True  # what comes now, if anything, is the stream that the call returned
             )
@@ -299,15 +292,15 @@ class Stay:
 
     def unstarted(self) -> None:
         """The session ends with the stream that nobody wanted."""
-        self._visit.end()
+        self._enter_session.end()
 
     def returned(self, result: Any) -> None:
         """The session ends with the stream."""
-        self._visit.end()
+        self._enter_session.end()
 
     def raised(self, error: BaseException) -> None:
         """The session ends with the stream; a consumer that had enough is no error."""
-        self._visit.end(error)
+        self._enter_session.end(error)
 
 
 @overload

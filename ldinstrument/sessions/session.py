@@ -9,9 +9,7 @@ from __future__ import annotations
 import threading
 import uuid
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from ..diagnostics import log_internal_error, never_raises, warn_once, warn_user_code
@@ -28,10 +26,9 @@ from ..metrics.standard import (
     USER_SATISFACTION,
     session_metrics,
 )
-from ..settings import disabled
 from . import emission, registry
-from .accumulator import Accumulator, Entry, clock, wall_offset
-from .contexts import agree, as_context, evaluated_context, same, united
+from .accumulator import Accumulator, Sample, clock, wall_offset
+from .contexts import agree, as_context, evaluated_context, united
 from .emission import Tracker, emit
 from .outcomes import INTERACTION, OUTCOMES, Outcome
 from .rollups import Emission, Group
@@ -46,8 +43,6 @@ P = ParamSpec("P")
 
 MAX_WAITING = 10_000
 MAX_EXPOSURES = 1_000
-
-_current: ContextVar[Session | None] = ContextVar("ldinstrument_session", default=None)
 
 
 def session_id(given: Any) -> str:
@@ -74,7 +69,6 @@ class Session(Accumulator):
         "_between",
         "_context",
         "_data",
-        "_ended",
         "_exposed_flags",
         "_given_id",
         "_partial",
@@ -83,6 +77,7 @@ class Session(Accumulator):
         "_started_ms",
         "_store",
         "client",
+        "ended",
         "id",
         "name",
         "outer",
@@ -115,7 +110,7 @@ class Session(Accumulator):
         self._between: list[weakref.ref[Session]] = []
         self._store = store
         self._exposed_flags: set[str] = set()
-        self._ended = False
+        self.ended = False
         self._partial = False
         self._started = self._last
         if (
@@ -140,7 +135,7 @@ class Session(Accumulator):
         try:
             measured = measurement(metric, value, data)
             if measured is not None:
-                self._append((*measured, clock(), None))
+                self.append((*measured, clock(), None))
         except StrictError:
             raise
         except Exception as error:
@@ -162,7 +157,7 @@ class Session(Accumulator):
             else Outcome.FAILURE
         )
         when = clock() if at is None else at
-        self._append((INTERACTION, outcome, when, when, None))
+        self.append((INTERACTION, outcome, when, when, None))
 
     @never_raises
     def conversion(self, value: Any = 0.0, **data: Any) -> None:
@@ -245,18 +240,19 @@ class Session(Accumulator):
             self._fold()
             self._last = at
 
-    def _append(self, entry: Entry) -> None:
-        self._entries.append(entry)
-        if len(self._entries) >= self._fold_at:
-            self._fold_up()
+    def append(self, entry: Sample) -> None:
+        """Take one sample; fold when there are many."""
+        self.entries.append(entry)
+        if len(self.entries) >= self.fold_at:
+            self.fold_up()
 
-    def _append_quietly(self, entry: Entry) -> None:
+    def append_from_finalizer(self, entry: Sample) -> None:
         """Append from a finaliser: no lock, no emission; what comes after the end is left for the
         next safe moment.
         """
-        self._entries.append(entry)
-        if self._ended:
-            emission.postpone(self._fold_up)
+        self.entries.append(entry)
+        if self.ended:
+            emission.postpone(self.fold_up)
 
     # -- who it is -------------------------------------------------------------------------------
     @property
@@ -281,9 +277,9 @@ class Session(Accumulator):
         """
         known = as_context(context)
         if known is not None:
-            self._become(known)
+            self._set_context(known)
 
-    def _become(self, new: Context) -> None:
+    def _set_context(self, new: Context) -> None:
         with self._lock:
             old, outgoing = self.context, []
             changes = old is not None and not agree(old, new)
@@ -291,7 +287,7 @@ class Session(Accumulator):
                 outgoing, self._waiting = self._waiting, []
             elif changes:
                 outgoing = self._take()
-            heirs = [one._emit_as(old) for one in _heirs(self)] if changes else []
+            heirs = [one._emit_as(old) for one in anonymous_children(self)] if changes else []
             self._context = new if old is None else united(old, new)
         self._send(outgoing, new if old is None else old)
         for emit_held in heirs:
@@ -335,7 +331,7 @@ class Session(Accumulator):
         if known is None:
             inherited = self.context
             if inherited is None or agree(inherited, seen):
-                self._become(seen)
+                self._set_context(seen)
         elif agree(known, seen):
             self._context = united(known, seen)
 
@@ -354,17 +350,17 @@ class Session(Accumulator):
         return [
             one
             for one in (reference() for reference in self._between)
-            if one is not None and not one._ended
+            if one is not None and not one.ended
         ]
 
     # -- folding ---------------------------------------------------------------------------------
-    def _fold_up(self) -> None:
+    def fold_up(self) -> None:
         """Fold the entries; emit what came late, or what has become too much to hold."""
         try:
             with self._lock:
                 self._fold()
-                outgoing = self._take_folded() if self._ended else self._take_loose()
-                late = sum(one.values for one in outgoing) + self._withheld if self._ended else 0
+                outgoing = self._take_folded() if self.ended else self._take_loose()
+                late = sum(one.values for one in outgoing) + self._withheld if self.ended else 0
                 self._withheld = 0
             if late:
                 ledger.late(late)
@@ -394,7 +390,7 @@ class Session(Accumulator):
         for its client.
         """
         one: Session | None = self
-        while one is not None and (one._ended or one.client is not self.client):
+        while one is not None and (one.ended or one.client is not self.client):
             one = one.outer
         return one
 
@@ -411,13 +407,6 @@ class Session(Accumulator):
             )
 
     # -- the end ---------------------------------------------------------------------------------
-    @property
-    def ended(self) -> bool:
-        """Whether the session has ended; what is recorded afterwards leaves at once and counts as
-        late.
-        """
-        return self._ended
-
     def end(self, reason: str = "ended") -> None:
         """End the session and emit its metrics; ending twice is harmless.
 
@@ -429,14 +418,14 @@ class Session(Accumulator):
                 return
             reason = str(reason)
             with self._lock:
-                if self._ended:
+                if self.ended:
                     return
                 outgoing = self._take()
                 if (
                     self._last == self._started
                 ):  # nothing was noted in between: to be left is its only activity
                     self._last = clock()
-                self._ended, self._fold_at, self._limited = (
+                self.ended, self.fold_at, self._limited = (
                     True,
                     0,
                     True,
@@ -444,8 +433,8 @@ class Session(Accumulator):
                 outgoing += self._totals(reason)
             self._leave()
             self._send(outgoing, self.context)
-            if self._entries:
-                self._fold_up()
+            if self.entries:
+                self.fold_up()
             emission.settle()
         except StrictError:
             raise
@@ -460,7 +449,7 @@ class Session(Accumulator):
         any more.
         """
         with self._lock:
-            if self._ended:
+            if self.ended:
                 return None
             self._fold()
             loose = self._take_loose()
@@ -476,7 +465,7 @@ class Session(Accumulator):
                 self._tallies = dict.fromkeys(OUTCOMES, 0)
             if self._last == self._started:
                 self._last = clock()
-            self._ended, self._fold_at, self._limited = True, 0, True
+            self.ended, self.fold_at, self._limited = True, 0, True
         self._leave()
         return folded, loose
 
@@ -525,12 +514,12 @@ class Session(Accumulator):
         return summarised((self._last - self._started) * 1000, self._tallies, self._tasks)
 
     def __repr__(self) -> str:
-        return f"<Session {self.name} {self.id}{' ended' if self._ended else ''}>"
+        return f"<Session {self.name} {self.id}{' ended' if self.ended else ''}>"
 
     def __del__(self) -> None:
         # A dropped session is abandoned. Here is no place to emit (see emission.postpone), so it
         # lives once more.
-        if not getattr(self, "_ended", True) and emission is not None:
+        if not getattr(self, "ended", True) and emission is not None:
             emission.postpone(self._abandon)
 
     def _abandon(self) -> None:
@@ -540,7 +529,7 @@ class Session(Accumulator):
         """In a forked child: what the parent recorded is the parent's to send."""
         self._lock = threading.RLock()
         self._folding = False
-        self._entries.clear()
+        self.entries.clear()
         self._folds.clear()
         self._waiting.clear()
         self._partial = True
@@ -554,149 +543,7 @@ def _wire_names(data: Mapping[str, Any]) -> dict[str, Any]:
     return {_WIRE_NAMES.get(key, key): value for key, value in data.items()}
 
 
-# -- the current session ---------------------------------------------------------------------------
-
-
-def current_session() -> Session | None:
-    """The innermost open session of this context, or None; never an ended one."""
-    found = _current.get()
-    while found is not None and found._ended:
-        found = found.outer
-    return found
-
-
-def set_current(found: Session | None) -> Session | None:
-    """Make *found* the current session and return the one before. By value, never by token: a token
-    is bound to the `Context` it was made in, and generators are resumed, closed and collected in
-    others.
-    """
-    before = _current.get()
-    _current.set(found)
-    return before
-
-
-@contextmanager
-def entered(found: Session | None) -> Iterator[Session | None]:
-    """Run a block with *found* as the current session, None included, so that nobody's session
-    leaks in.
-    """
-    before = set_current(found)
-    try:
-        yield found
-    finally:
-        set_current(before)
-
-
-def open_session(
-    context: Any = None,
-    *,
-    id: str | None = None,
-    name: str = "session",
-    data: Mapping[str, Any] | None = None,
-    client: Tracker | None = None,
-    outer: Session | None = None,
-    silent: bool = False,
-    store: Any = None,
-) -> Session:
-    """Open a session without making it current; somebody must `end()` it."""
-    emission.settle()
-    if disabled():
-        return _InertSession(None, id=id, name=name)
-    opened = Session(
-        as_context(context),
-        id=id,
-        name=name,
-        data=data,
-        client=client,
-        outer=outer,
-        silent=silent,
-        store=store,
-    )
-    registry.remember(opened)
-    return opened
-
-
-class _InertSession(Session):
-    """A session under `LDINSTRUMENT_DISABLED`: takes everything, sends nothing, counts nothing."""
-
-    __slots__ = ()
-
-    def record(
-        self, metric: Metric | str, value: Any = None, *, data: Mapping[str, Any] | None = None
-    ) -> None:
-        """Take it, and leave it."""
-
-    def _append(self, entry: Entry) -> None:
-        pass
-
-    _append_quietly = _append
-
-    def _fold_up(self) -> None:
-        # Tracked functions append without asking whose list it is.
-        self._entries.clear()
-
-    _fold = _fold_up
-
-    def _send(self, outgoing: list[Emission], context: Context | None) -> None:
-        pass
-
-    def before_evaluation(self, flag_key: str, context: Any) -> None:
-        """See it, and leave it."""
-
-    def adopt(self, context: Any) -> None:
-        """Stay nobody's."""
-
-    def identify(self, context: Any) -> None:
-        """Stay nobody's."""
-
-    def merge_data(self, data: Mapping[str, Any]) -> None:
-        """Take it, and leave it."""
-
-    def hand_over(self) -> None:
-        """Nothing for a store."""
-
-    def end(self, reason: str = "ended") -> None:
-        """End without a word."""
-        self._ended = True
-
-    def __del__(self) -> None:
-        pass
-
-
-def concerned() -> list[Session]:
-    """The open sessions that an evaluation here concerns: the current one, what is around it, and,
-    where a block inside another session joined one further out, that other session, too.
-    """
-    found: list[Session] = []
-    waiting = [current_session()]
-    while waiting:
-        one = waiting.pop()
-        if one is not None and one not in found:
-            found.append(one)
-            waiting.append(one.outer)
-            waiting.extend(one.between())
-    return found
-
-
-def joinable(
-    name: str, context: Context | None, id: str | None, client: Tracker | None
-) -> Session | None:
-    """The open session around that one of this *name* and *context* joins, or None."""
-    found = current_session()
-    while found is not None:
-        if (
-            found.name == name
-            and not found._ended
-            and (id is None or session_id(id) == found.id)
-            and (client is None or client is found.client)
-            and (context is None or found.context is None or same(found.context, context))
-        ):
-            return found
-        found = found.outer
-    return None
-
-
-def _heirs(around: Session) -> list[Session]:
+def anonymous_children(around: Session) -> list[Session]:
     """The open sessions inside *around* that have no identity but its."""
     found = []
     for one in registry.open_sessions():

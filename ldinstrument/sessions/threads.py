@@ -9,7 +9,8 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from ..callables.decorating import kind_of
 from ..callables.templates import ASYNC_GENERATOR, CALL, COROUTINE, GENERATOR, shaped
-from .session import Session, current_session, set_current
+from .current import current_session, set_current
+from .session import Session
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,7 +23,7 @@ _TEMPLATES = {
 }
 
 
-class Carried:
+class ThreadWatcher:
     """Swaps a session in, by value, while what was carried runs."""
 
     __slots__ = ("_before", "_mine")
@@ -61,7 +62,7 @@ def propagate(fn: Callable[P, R]) -> Callable[P, R]:
     end.
     """
     session = current_session()
-    names = {"_begin": lambda: Carried(session), "_settle": _as_it_is}
+    names = {"_begin": lambda: ThreadWatcher(session), "_settle": _as_it_is}
     return cast("Callable[P, R]", shaped(_TEMPLATES[kind_of(fn)], fn, names))
 
 

@@ -17,7 +17,7 @@ MAX_KEPT = 10_000
 _lock = threading.RLock()
 
 
-class Strays:
+class UnattachedRuns:
     """Counts the runs of one task without a session.
 
     All that a run does is `take()`, the `pop` of a list, which needs no lock and leaves nothing to
@@ -39,7 +39,7 @@ class Strays:
         with _lock:
             self._left.extend([None] * (BATCH - 1))
             self._provided += BATCH
-        _count_quiet()
+        _count_pending()
         self.count()
 
     def note(self) -> None:
@@ -72,15 +72,15 @@ class Strays:
         self._provided = self._counted = 0
 
 
-_known: dict[tuple[str, int], Strays] = {}
+_known: dict[tuple[str, int], UnattachedRuns] = {}
 
-quiet: list[TaskDefinition] = []
+pending_from_finalizers: list[TaskDefinition] = []
 """Runs that ended where no lock may be taken, as in the garbage collector: appending is all that
 happens there.
 """
 
 
-def strays_of(task: TaskDefinition) -> Strays:
+def unattached_runs_of(task: TaskDefinition) -> UnattachedRuns:
     """The counter of this task's runs: one for each key, which a program may make up as it goes, so
     there is a cap.
     """
@@ -89,37 +89,37 @@ def strays_of(task: TaskDefinition) -> Strays:
         values = task.values_per_run
         found = _known.get((task.key, values)) or _known.get((key, values))
         if found is None:
-            found = _known[key, values] = Strays(key, values)
+            found = _known[key, values] = UnattachedRuns(key, values)
         return found
 
 
-def stray(task: TaskDefinition, outcome: Outcome = Outcome.SUCCESS) -> None:
+def count_unattached(task: TaskDefinition, outcome: Outcome = Outcome.SUCCESS) -> None:
     """Count one run of *task*; one that was cancelled or abandoned is worth no value."""
-    strays_of(task if outcome.finished else task.unfinished).note()
+    unattached_runs_of(task if outcome.finished else task.unfinished).note()
 
 
-def count_strays() -> None:
+def count_unattached_runs() -> None:
     """Bring the runs without a session into the ledger."""
-    _count_quiet()
+    _count_pending()
     with _lock:
         counters = list(_known.values())
     for one in counters:
         one.count()
 
 
-def _count_quiet() -> None:
+def _count_pending() -> None:
     with _lock:  # two threads that copied the same runs would count them twice
-        taken = quiet[:]
-        del quiet[: len(taken)]
+        taken = pending_from_finalizers[:]
+        del pending_from_finalizers[: len(taken)]
     for task in taken:
-        strays_of(task).note()
+        unattached_runs_of(task).note()
 
 
-def forget_strays(*, forked: bool = False) -> None:
+def forget_unattached_runs(*, forked: bool = False) -> None:
     """Drop what is not counted yet: tests, and a forked child, whose parent counts its own."""
     global _lock
     if forked:
         _lock = threading.RLock()
-    quiet.clear()
+    pending_from_finalizers.clear()
     for one in list(_known.values()):
         one.forget()

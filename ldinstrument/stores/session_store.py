@@ -205,8 +205,8 @@ class SessionStore:
                 own.visitor, replace(delta_of(session, parts[0]), ends=ends), later=later
             )
             _send(session, parts[1], answer)
-            if session._entries:
-                session._fold_up()
+            if session.entries:
+                session.fold_up()
             emission.settle()
         except StrictError:
             raise

@@ -43,9 +43,9 @@ from ..metrics.metric import Metric, check_key
 from ..metrics.standard import TASK_METRICS, task_metrics
 from ..sessions.accumulator import clock
 from ..sessions.contexts import is_function
+from ..sessions.current import current_session, current_variable
 from ..sessions.outcomes import Outcome, TaskDefinition, current_task
-from ..sessions.session import _current, current_session
-from ..sessions.unattached import strays_of
+from ..sessions.unattached import unattached_runs_of
 from . import runs
 from .runs import Extractor, Run, TaskOptions, beginning
 
@@ -99,10 +99,10 @@ class TaskWrapper:
 
     def _names(self, kind: str) -> dict[str, Any]:
         notice_frameworks()
-        awaited, strays = kind == "coroutine", strays_of(self.task)
+        awaited, strays = kind == "coroutine", unattached_runs_of(self.task)
         return {
             "_begin": beginning(self.task, self.options),
-            "_current": _current.get,
+            "_current": current_variable.get,
             "_followed": runs.plain_followed_awaited if awaited else runs.plain_followed,
             "_now": clock,
             "_open_session": current_session,

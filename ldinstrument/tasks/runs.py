@@ -17,6 +17,7 @@ from ..metrics.catalogs import catalog
 from ..metrics.metric import Metric
 from ..sessions.accumulator import clock
 from ..sessions.contexts import as_context, is_function
+from ..sessions.current import current_session, open_session
 from ..sessions.emission import postpone
 from ..sessions.outcomes import (
     Outcome,
@@ -26,8 +27,8 @@ from ..sessions.outcomes import (
     is_closing,
     outcome_of,
 )
-from ..sessions.session import Session, current_session, open_session
-from ..sessions.unattached import quiet, stray
+from ..sessions.session import Session
+from ..sessions.unattached import count_unattached, pending_from_finalizers
 from ..sessions.validation import copied
 from ..settings import disabled
 
@@ -168,10 +169,10 @@ class Run:
         elif self._options.context is not None:
             self._deliver_alone(outcome, ended, result)
         else:
-            stray(self._task, outcome)
+            count_unattached(self._task, outcome)
 
     def _hand_over(self, session: Session, outcome: Outcome, ended: float, result: Any) -> None:
-        session._append((self._task, outcome, self._started, ended, self._run_data(result)))
+        session.append((self._task, outcome, self._started, ended, self._run_data(result)))
         if self._options.record and result is not _MISSING:
             for key, extractor in self._options.record.items():
                 self._record(session, key, extractor, result)
@@ -191,9 +192,11 @@ class Run:
     def _deliver_quietly(self, outcome: Outcome, ended: float) -> None:
         """The consumer had enough, or the garbage collector struck: append, and nothing more."""
         if self._session is not None:
-            self._session._append_quietly((self._task, outcome, self._started, ended, None))
+            self._session.append_from_finalizer((self._task, outcome, self._started, ended, None))
         elif self._options.context is None:
-            quiet.append(self._task if outcome.finished else self._task.unfinished)
+            pending_from_finalizers.append(
+                self._task if outcome.finished else self._task.unfinished
+            )
         elif self._first is not None or outcome.finished:
             postpone(lambda: self._deliver_alone(outcome, ended, _MISSING))
 
@@ -283,9 +286,9 @@ def plain_returned(task: TaskDefinition, session: Session | None, started: float
     """A run of a task without options is over, and returned."""
     ended = clock()
     if session is None:
-        stray(task)
+        count_unattached(task)
     else:
-        session._append((task, Outcome.SUCCESS, started, ended, None))
+        session.append((task, Outcome.SUCCESS, started, ended, None))
 
 
 def plain_raised(

@@ -15,7 +15,7 @@ from ldinstrument import session
 from ldinstrument.delivery import EventProcessor, Plugin, aflush, attach, flush, launchdarkly_config
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
 from ldinstrument.errors import DefinitionError
-from ldinstrument.sessions.session import entered, open_session
+from ldinstrument.sessions.current import entered, open_session
 
 CONTEXT = Context.builder("u-1").name("Ana").build()
 

@@ -31,7 +31,7 @@ from ldinstrument.errors import DefinitionError
 from ldinstrument.integrations import aws_lambda
 from ldinstrument.integrations.aws_lambda import invocations, lambda_handler
 from ldinstrument.integrations.aws_lambda.watchdog import Watchdog
-from ldinstrument.sessions.session import entered, open_session
+from ldinstrument.sessions.current import entered, open_session
 from ldinstrument.testing import RecordingClient, recording
 
 

@@ -21,8 +21,8 @@ from ldinstrument.metrics import catalogs
 from ldinstrument.metrics.metric import Metric
 from ldinstrument.sessions import accumulator, registry
 from ldinstrument.sessions import session as sessions
+from ldinstrument.sessions.current import current_session, entered, open_session
 from ldinstrument.sessions.registry import stats
-from ldinstrument.sessions.session import current_session, entered, open_session
 from ldinstrument.testing import RecordingClient
 
 USER = Context.create("u-1")

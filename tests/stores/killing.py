@@ -47,7 +47,7 @@ def worker(address: str, events: str, skew: float) -> None:
     from ldclient import LDClient
     from ldclient.config import Config, HTTPConfig
 
-    from ldinstrument.sessions.session import open_session
+    from ldinstrument.sessions.current import open_session
     from ldinstrument.stores import end_request, end_session, open_store
 
     client = LDClient(

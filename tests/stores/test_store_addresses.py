@@ -184,7 +184,7 @@ def test_the_end_of_the_interpreter_reports_what_memory_holds(tmp_path):
         """
         import sys, ldclient
         from ldclient.config import Config
-        from ldinstrument.sessions.session import open_session
+        from ldinstrument.sessions.current import open_session
         from ldinstrument.stores import end_request, open_store
         ldclient.set_config(Config("sdk-test", base_uri=sys.argv[1], events_uri=sys.argv[1], stream_uri=sys.argv[1],
                                    use_ldd=True, diagnostic_opt_out=True))

@@ -22,7 +22,7 @@ from ldinstrument import session
 from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.diagnostics import diagnostics
 from ldinstrument.ledger import ledger
-from ldinstrument.sessions.session import open_session
+from ldinstrument.sessions.current import open_session
 from ldinstrument.stores import (
     Delta,
     MemoryStore,

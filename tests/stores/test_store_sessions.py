@@ -16,7 +16,7 @@ from ldinstrument import Metric, SessionMetricsTracker, catalog, session
 from ldinstrument.delivery import EventProcessor, Plugin
 from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.ledger import ledger
-from ldinstrument.sessions.session import open_session
+from ldinstrument.sessions.current import open_session
 from ldinstrument.stores import Delta, aend_request, end_request, end_session, sweep
 from ldinstrument.testing import RecordingClient
 

@@ -23,8 +23,8 @@ import ldinstrument as ld
 from ldinstrument.sessions import emission, registry
 from ldinstrument.sessions import session as sessions
 from ldinstrument.sessions import unattached as strays
+from ldinstrument.sessions.current import current_session, entered, set_current
 from ldinstrument.sessions.outcomes import TaskDefinition
-from ldinstrument.sessions.session import current_session, entered, set_current
 from ldinstrument.testing import RecordingClient
 
 THREADS = 8
@@ -162,7 +162,7 @@ def test_runs_without_a_session_in_many_threads(_switching: None) -> None:
     assert ld.stats().values.discarded == {"no_session": THREADS * 3 * ROUNDS * 2}
 
 
-def test_two_threads_that_fold_the_strays_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_threads_that_count_unattached_runs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading the list and emptying it is one step: what two threads read is counted once."""
 
     class Slow(list):  # type: ignore[type-arg]
@@ -172,8 +172,10 @@ def test_two_threads_that_fold_the_strays_at_once(monkeypatch: pytest.MonkeyPatc
             return found
 
     task = TaskDefinition("k", False, {"duration": "k.duration"})
-    monkeypatch.setattr(strays, "quiet", Slow([task] * 10))
-    _together(strays.count_strays, strays.count_strays, strays.count_strays)
+    monkeypatch.setattr(strays, "pending_from_finalizers", Slow([task] * 10))
+    _together(
+        strays.count_unattached_runs, strays.count_unattached_runs, strays.count_unattached_runs
+    )
     assert ld.stats().without_session == {"k": 10}
 
 

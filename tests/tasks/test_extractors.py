@@ -17,8 +17,8 @@ from ldclient import Context
 import ldinstrument as ld
 from ldinstrument.errors import DefinitionError, StrictError
 from ldinstrument.metrics.metric import Metric
+from ldinstrument.sessions.current import current_session, set_current
 from ldinstrument.sessions.registry import open_sessions
-from ldinstrument.sessions.session import current_session, set_current
 from ldinstrument.testing import RecordingClient, recording
 
 
@@ -685,7 +685,7 @@ def test_failures_of_ours_never_reach_the_host(
         return 3
 
     with ld.session("u"):
-        monkeypatch.setattr(ld.Session, "_append", broken)
+        monkeypatch.setattr(ld.Session, "append", broken)
         with caplog.at_level(logging.ERROR, "ldinstrument"):
             assert [work(False), work(False)] == [3, 3]
             with pytest.raises(KeyError, match="mine"):

@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 import ldinstrument as ld
 from ldinstrument import testing
-from ldinstrument.sessions.session import current_session, entered, open_session, set_current
+from ldinstrument.sessions.current import current_session, entered, open_session, set_current
 from ldinstrument.testing import RecordingClient
 
 QUICK = settings(

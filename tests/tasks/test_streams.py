@@ -77,7 +77,7 @@ def _in(session: ld.Session, view: Callable[..., Any]) -> Callable[..., Any]:
     """*view*, run inside *session* in whatever thread or task the test client runs it."""
     import inspect
 
-    from ldinstrument.sessions.session import entered
+    from ldinstrument.sessions.current import entered
 
     if inspect.iscoroutinefunction(view):
 

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from ...diagnostics import log
 from ...errors import DefinitionError
+from ...sessions.current import entered
 from ...sessions.emission import Tracker
-from ...sessions.session import declare_session_metrics, entered
+from ...sessions.session import declare_session_metrics
 from ...settings import disabled
 from .extension import Extension, Refused
 from .invocations import NAME, Delivery, Handler, Invocation, check

@@ -16,9 +16,10 @@ from ...delivery import FlushReport, flush
 from ...diagnostics import log_internal_error, warn_once
 from ...errors import DefinitionError, StrictError
 from ...sessions.contexts import as_context
+from ...sessions.current import current_session, open_session
 from ...sessions.emission import Tracker
 from ...sessions.outcomes import Outcome, outcome_of
-from ...sessions.session import Session, current_session, open_session
+from ...sessions.session import Session
 from ...settings import disabled
 from .extension import Extension
 from .watchdog import Watchdog
