@@ -19,7 +19,17 @@ ROOT = Path(ldinstrument.__file__).parent
 # and `metrics`.
 LAYERS: list[tuple[set[str], set[str]]] = [
     (
-        {"errors", "checks", "settings", "diagnostics", "ledger", "backoff", "process", "sdk"},
+        {
+            "errors",
+            "checks",
+            "settings",
+            "diagnostics",
+            "ledger",
+            "backoff",
+            "process",
+            "sdk",
+            "sqlite_file",
+        },
         set(),
     ),
     ({"callables", "metrics"}, {"analysis"}),
@@ -112,10 +122,9 @@ def imports(path: Path) -> set[str]:
 PENDING_CYCLES = {
     "delivery.flushing", "delivery.lifecycle", "delivery.transport", "delivery.wires",
     "sessions.registry", "sessions.session",
-    "stores.session_store", "stores.sweeper",
 }  # fmt: skip
 PENDING_PRIVATE = {
-    "sessions.registry", "stores.session_store", "stores.urls", "tracker",
+    "sessions.registry", "stores.session_store", "stores.deltas", "tracker",
 }  # fmt: skip
 
 

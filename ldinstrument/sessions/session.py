@@ -414,7 +414,7 @@ class Session(Accumulator):
         """
         try:
             if self._store is not None:  # the session goes on in there; this was one stay
-                self._store.receive(self)
+                self._store.end_request(self)
                 return
             reason = str(reason)
             with self._lock:

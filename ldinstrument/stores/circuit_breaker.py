@@ -1,5 +1,6 @@
-"""Patience with a store that fails: short time-outs, a circuit breaker, and a bounded queue for
-what it missed.
+"""CircuitBreaker: asks a store that may fail, and keeps what it missed in a bounded queue.
+
+After a failure nobody asks the store again for a while; then one caller at a time does, as a probe.
 """
 
 from __future__ import annotations
@@ -19,13 +20,12 @@ from .protocol import Delta, Store
 from .records import parsed
 
 MAX_WAIT = 900.0
+"""Seconds that a merge may wait: a shared store knows the names of merges for twice as long."""
 
 
 @dataclass(frozen=True, slots=True)
-class Late:
-    """A delta (or, without one, an end) that the store has not taken yet, and since when it
-    waits.
-    """
+class PendingMerge:
+    """A delta (without one: an end) for the session of *key*, waiting since *since* (monotonic)."""
 
     key: str
     since: float
@@ -33,120 +33,123 @@ class Late:
     reason: str = ""
     active: bool = False
 
+    @property
+    def values(self) -> int:
+        """How many recorded values are lost if it never reaches the store."""
+        return 0 if self.delta is None else self.delta.values
 
-def told(error: Exception) -> str:
-    """What may be said of a failure: its kind; of SQLite's the text, too, which names no address
-    and no key.
+
+def describe_failure(error: Exception) -> str:
+    """Return what may be logged of *error*: its kind; of SQLite's the text, too, which names no
+    address and no key.
     """
     kind = type(error).__name__
     return f"{kind}: {error}" if type(error).__module__ == "sqlite3" else kind
 
 
-class Patience:
-    """Brings deltas and ends to a store, now or later. Safe for several threads; nothing here
-    raises.
+class CircuitBreaker:
+    """Bring deltas and ends to a store, now or later. Safe for several threads; nothing raises.
 
     Args:
         store: that may fail.
-        most: how many may wait.
-        failing: called after each failure.
+        max_pending: how many merges may wait.
+        on_failure: called after each failure.
         watched: whether somebody calls `catch_up` when it is time.
     """
 
     def __init__(
-        self, store: Store, most: int, failing: Callable[[], None], *, watched: bool
+        self, store: Store, max_pending: int, on_failure: Callable[[], None], *, watched: bool
     ) -> None:
         self._store = store
-        self._most = most
-        self._failing = failing
+        self._max_pending = max_pending
+        self._on_failure = on_failure
         self._watched = watched
         self._lock = threading.Lock()
-        self._gate = Backoff(first_pause=0.5, longest_pause=30.0)
+        self._backoff = Backoff(first_pause=0.5, longest_pause=30.0)
         self._probing = False
-        self._late: deque[Late] = deque()
+        self._pending: deque[PendingMerge] = deque()
 
     def __len__(self) -> int:
-        return len(self._late)
+        return len(self._pending)
 
-    def attempt(self, late: Late) -> Any:
-        """Ask the store now, unless it was away a moment ago; the answer, or None when *late* has
+    def attempt(self, merge: PendingMerge) -> Any:
+        """Ask the store now, unless it failed a moment ago; return its answer, None if *merge* has
         to wait.
         """
         if not self._may_try():
-            self.keep(late)
+            self.keep(merge)
             return None
         try:
-            answer = self._do(late)
+            answer = self._do(merge)
         except Exception as error:
-            if not self._refused(late, error):
+            if not self._refused(merge, error):
                 self._failed(error)
-                self.keep(late)
+                self.keep(merge)
             return None
         self._succeeded()
-        if self._late and not self._watched:  # nobody who would: a few at a time
+        if self._pending and not self._watched:  # nobody else would: a few at a time
             self.catch_up(10)
         return answer
 
-    def _refused(self, late: Late, error: Exception) -> bool:
-        """Whether the store is well and only this one delta is lost."""
+    def _refused(self, merge: PendingMerge, error: Exception) -> bool:
+        """Tell whether the store is well and only this merge is lost."""
         if not self._store.refuses(error):
             return False
         log_internal_error("session store", error)
-        if late.delta is not None:
-            ledger.discarded("store_refused", late.delta.values)
+        ledger.discarded("store_refused", merge.values)
         self._succeeded()
         return True
 
-    def _do(self, late: Late) -> Any:
-        if late.delta is None:
-            text = self._store.end(late.key, late.reason, active=late.active)
+    def _do(self, merge: PendingMerge) -> Any:
+        if merge.delta is None:
+            text = self._store.end(merge.key, merge.reason, active=merge.active)
             return None if text is None else parsed(text)
-        waited = int((time.monotonic() - late.since) * 1000)
-        answer = self._store.merge(late.key, late.delta.aged(waited))
-        ledger.emitted_values(late.delta.values)
+        waited = int((time.monotonic() - merge.since) * 1000)
+        answer = self._store.merge(merge.key, merge.delta.aged(waited))
+        ledger.emitted_values(merge.values)
         return answer
 
     def _may_try(self) -> bool:
-        """Whether to ask the store: always while it is well; after a failure one caller at a time,
-        now and then.
+        """Tell whether to ask the store: always while it is well, after a failure one caller at a
+        time, when the back-off allows it.
         """
         with self._lock:
-            if not self._gate.failures:
+            if not self._backoff.failures:
                 return True
-            if self._probing or self._gate.ready_at("") > time.monotonic():
+            if self._probing or self._backoff.ready_at("") > time.monotonic():
                 return False
             self._probing = True
             return True
 
     def _succeeded(self) -> None:
-        if self._gate.failures:
+        if self._backoff.failures:
             with self._lock:
-                self._gate.succeeded()
+                self._backoff.succeeded()
                 self._probing = False
 
     def _failed(self, error: Exception) -> None:
         with self._lock:
-            self._gate.failed()
+            self._backoff.failed()
             self._probing = False
         log_once(
             "store_down",
             type(self._store).__name__,
-            f"the session store does not answer ({told(error)}): up to {self._most} requests' "
-            f"numbers "
-            "wait in memory, and requests go on without it",
+            f"the session store does not answer ({describe_failure(error)}): the numbers of up to "
+            f"{self._max_pending} requests wait in memory, and requests go on without it",
         )
-        self._failing()
+        self._on_failure()
 
-    def keep(self, late: Late) -> None:
-        """Let *late* wait; what no longer fits is lost and counted."""
+    def keep(self, merge: PendingMerge) -> None:
+        """Let *merge* wait; what no longer fits is lost and counted."""
         with self._lock:
-            self._late.append(late)
-            surplus = [self._late.popleft() for _ in range(len(self._late) - self._most)]
-        self._give_up(surplus)
+            self._pending.append(merge)
+            surplus = len(self._pending) - self._max_pending
+            lost = [self._pending.popleft() for _ in range(surplus)]
+        self._give_up(lost)
 
-    def _give_up(self, lost: list[Late]) -> None:
-        for one in lost:
-            ledger.discarded("store_down", 0 if one.delta is None else one.delta.values)
+    def _give_up(self, lost: list[PendingMerge]) -> None:
+        for merge in lost:
+            ledger.discarded("store_down", merge.values)
         if lost:
             warn_once(
                 "store_lost",
@@ -154,37 +157,41 @@ class Patience:
                 "the session store was away for too long: the oldest waiting numbers are lost",
             )
 
-    def catch_up(self, most: int | None = None) -> None:
-        """Bring to the store what waited for it (at most *most*); ends at the first failure."""
+    def catch_up(self, limit: int | None = None) -> None:
+        """Bring to the store what waited for it (at most *limit*); end at the first failure."""
         done = itertools.count()
-        while (most is None or next(done) < most) and (late := self._oldest()) is not None:
-            if time.monotonic() - late.since > MAX_WAIT:
-                self._give_up([late])
-                continue
-            try:
-                if not self._may_try():
-                    self._put_back(late)
-                    return
-                self._do(late)
-            except Exception as error:
-                if not self._refused(late, error):
-                    self._put_back(late)
-                    self._failed(error)
-                    return
-            else:
-                self._succeeded()
+        while (limit is None or next(done) < limit) and (merge := self._oldest()) is not None:
+            if time.monotonic() - merge.since > MAX_WAIT:
+                self._give_up([merge])
+            elif not self._retry(merge):
+                self._put_back(merge)
+                return
 
-    def _oldest(self) -> Late | None:
-        with self._lock:
-            return self._late.popleft() if self._late else None
+    def _retry(self, merge: PendingMerge) -> bool:
+        """Bring *merge* to the store; tell whether it need not be tried again."""
+        if not self._may_try():
+            return False
+        try:
+            self._do(merge)
+        except Exception as error:
+            if self._refused(merge, error):
+                return True
+            self._failed(error)
+            return False
+        self._succeeded()
+        return True
 
-    def _put_back(self, late: Late) -> None:
+    def _oldest(self) -> PendingMerge | None:
         with self._lock:
-            self._late.appendleft(late)
+            return self._pending.popleft() if self._pending else None
+
+    def _put_back(self, merge: PendingMerge) -> None:
+        with self._lock:
+            self._pending.appendleft(merge)
 
     def next_attempt(self) -> float:
-        """Seconds until it makes sense to `catch_up`; infinite when nothing waits."""
-        if not self._late:
+        """Return the seconds until it makes sense to `catch_up`; infinity when nothing waits."""
+        if not self._pending:
             return float("inf")
         with self._lock:
-            return max(0.05, self._gate.ready_at("") - time.monotonic())
+            return max(0.05, self._backoff.ready_at("") - time.monotonic())

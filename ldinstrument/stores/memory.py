@@ -1,4 +1,6 @@
-"""Sessions in this process: the default. Bounded; what does not fit ends early and is counted."""
+"""MemoryStore: sessions in this process, the default. Bounded; what does not fit ends early and is
+counted.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from itertools import count, islice
 from ..diagnostics import log_once, warn_once
 from ..ledger import ledger
 from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed
-from .records import Gone, Record, closed, gone, merged, parsed, readable
+from .records import Record, Tombstone, close, merge, parsed, readable, tombstone
 
 MAX_SESSIONS = 10_000
 MAX_REMEMBERED = 10_000
@@ -20,9 +22,7 @@ _TOTALS = ("duration", "success_rate", "interactions")
 
 @dataclass(slots=True)
 class _Waiting:
-    """An ended session: from when on, in milliseconds, it may be handed out, and who had it
-    last.
-    """
+    """An ended session: from when on, in milliseconds, it may be handed out, and its last owner."""
 
     due: int
     text: str
@@ -84,50 +84,49 @@ class MemoryStore:
         with self._lock:
             now = self._clock()
             held, began = self._open.get(key) or self._remembered(key, now), now - delta.started_ago
-            over = gone(held, began)
+            over = tombstone(held, began)
             place = "" if over is None else over.place
             waiting = self._ended.get(place)
-            outcome = merged(
-                held, delta, now, self.rules, None if waiting is None else waiting.text
-            )
-            if outcome is None:
+            result = merge(held, delta, now, self.rules, None if waiting is None else waiting.text)
+            if result is None:
                 return None
-            for one in outcome.ended:
-                outcome.following(self._wait(one, now), began)
-            record = outcome.record
-            if outcome.stays:  # who had claimed it finds at sealing that it is no longer his
+            for record in result.ended:
+                result.follow(self._wait(record, now), began)
+            record = result.record
+            if result.keeps_place:
+                # A sweeper that claimed it will lose the claim when it seals.
                 self._ended[place] = _Waiting(now, record.text())
-                return outcome.answer
-            if outcome.returns:
+                return result.answer
+            if result.reopened:
                 del self._ended[place]
-            self._open.pop(
-                key, None
-            )  # and in again, at the end: the order is that of the last activity
+            # Out, and in again at the end: the order is that of the last activity.
+            self._open.pop(key, None)
             if record.reason:
                 self._move_on(key, record, now, began=began)
             else:
                 self._open[key] = record.text()
                 self._gone.pop(key, None)
                 self._evict(now)
-            return outcome.answer
+            return result.answer
 
     def end(self, key: str, reason: str, *, active: bool = False) -> str | None:
-        """End the open session of *key* now. Returns its record; None when none is open."""
+        """End the open session of *key* now; return its record, None when none is open."""
         with self._lock:
             now = self._clock()
-            record, was_open = closed(self._open.pop(key, None), now, reason, active, self.rules)
+            record, was_open = close(self._open.pop(key, None), now, reason, active, self.rules)
             if record is not None:
                 self._move_on(key, record, now)
             return record.text() if record is not None and was_open else None
 
     def _remembered(self, key: str, now: int) -> str | None:
-        tombstone, until = self._gone.get(key, (None, 0))
-        return tombstone if until > now else None
+        text, until = self._gone.get(key, (None, 0))
+        return text if until > now else None
 
     def _move_on(self, key: str, record: Record, now: int, *, began: int | None = None) -> None:
-        tombstone = Gone(record.id, now if began is None else began, self._wait(record, now)).text()
+        place = self._wait(record, now)
+        text = Tombstone(record.id, now if began is None else began, place).text()
         self._gone.pop(key, None)
-        self._gone[key] = (tombstone, now + int(self.rules.remember * 1000))
+        self._gone[key] = (text, now + int(self.rules.remember * 1000))
         for oldest in list(islice(self._gone, max(0, len(self._gone) - MAX_REMEMBERED))):
             del self._gone[oldest]
 
@@ -139,8 +138,8 @@ class MemoryStore:
         return place
 
     def _lose(self, record: Record | None) -> None:
-        """Nobody has reported for so long that memory is full: the oldest goes, with the events
-        that it would be.
+        """Drop the oldest ended session, and count its events: nobody reported for so long that
+        memory is full.
         """
         events = 0 if record is None else len(record.groups) + len(_TOTALS)
         ledger.emitted(events)
@@ -149,8 +148,7 @@ class MemoryStore:
             "store_full",
             "MemoryStore",
             f"more than {self._max} ended sessions wait in memory to be reported: the oldest are "
-            f"dropped; "
-            "is there a LaunchDarkly client, and does it reach LaunchDarkly?",
+            "dropped; is there a LaunchDarkly client, and does it reach LaunchDarkly?",
         )
 
     def _evict(self, now: int) -> None:
@@ -164,8 +162,7 @@ class MemoryStore:
                 "evicted",
                 "MemoryStore",
                 f"more than {self._max} open sessions in memory: the one silent for longest ended "
-                f"early; "
-                "raise max_sessions=, or use sqlite:/// or redis://",
+                "early; raise max_sessions=, or use sqlite:/// or redis://",
             )
 
     # -- ended sessions --------------------------------------------------------------------------
@@ -176,17 +173,14 @@ class MemoryStore:
         with self._lock:
             now = self._clock()
             self._retire(limit, now)
-            claimed = list(
-                islice(
-                    ((place, one) for place, one in self._ended.items() if one.due <= now), limit
-                )
-            )
-            for _, one in claimed:
-                one.due, one.owner = now + int(lease * 1000), owner
-            return [Ended(place, one.text) for place, one in claimed]
+            due = ((place, held) for place, held in self._ended.items() if held.due <= now)
+            claimed = list(islice(due, limit))
+            for _, held in claimed:
+                held.due, held.owner = now + int(lease * 1000), owner
+            return [Ended(place, held.text) for place, held in claimed]
 
     def _retire(self, limit: int, now: int) -> None:
-        """Move on what has fallen silent, from the front: the order is that of the last
+        """Move on what has fallen silent: at the front, for the order is that of the last
         activity.
         """
         silent = []
@@ -202,7 +196,7 @@ class MemoryStore:
     def seal(
         self, places: Sequence[str], sealed: Sequence[Sealed], lease: float, owner: str
     ) -> list[str]:
-        """Put *sealed* in the place of the claimed sessions *places*, all or nothing; returns those
+        """Put *sealed* in the place of the claimed sessions *places*, all or nothing; return those
         that were lost.
         """
         with self._lock:
@@ -220,21 +214,22 @@ class MemoryStore:
     # -- sealed payloads -------------------------------------------------------------------------
     def _keep(self, payloads: Sequence[Sealed], lease: float) -> None:
         now = self._clock()
-        for one in payloads:
-            self._sealed[one.id] = _Outgoing(
-                now + int(lease * 1000), replace(one, attempts=1), now - int(one.age * 1000)
-            )
+        until = now + int(lease * 1000)
+        for payload in payloads:
+            sealed_at = now - int(payload.age * 1000)
+            self._sealed[payload.id] = _Outgoing(until, replace(payload, attempts=1), sealed_at)
 
     def claim_sealed(self, limit: int, lease: float, owner: str) -> list[Sealed]:
         """Hand out up to *limit* sealed payloads whose time has come."""
         with self._lock:
             now = self._clock()
-            claimed = list(islice((one for one in self._sealed.values() if one.due <= now), limit))
-            for one in claimed:
-                one.due = now + int(lease * 1000)
-                age = (now - one.sealed_at) / 1000
-                one.sealed = replace(one.sealed, attempts=one.sealed.attempts + 1, age=age)
-            return [one.sealed for one in claimed]
+            due = (held for held in self._sealed.values() if held.due <= now)
+            claimed = list(islice(due, limit))
+            for held in claimed:
+                held.due = now + int(lease * 1000)
+                age = (now - held.sealed_at) / 1000
+                held.sealed = replace(held.sealed, attempts=held.sealed.attempts + 1, age=age)
+            return [held.sealed for held in claimed]
 
     def acknowledge(self, payload_id: str) -> None:
         """Forget a payload."""
@@ -273,15 +268,15 @@ class MemoryStore:
 
     # -- life ------------------------------------------------------------------------------------
     def holdings(self) -> Holdings:
-        """What the store holds now."""
+        """Return what the store holds now."""
         with self._lock:
             return Holdings(len(self._open), len(self._ended), len(self._sealed))
 
     def refuses(self, error: Exception) -> bool:
-        """Whatever fails in memory fails again."""
+        """Return True: what fails in memory fails again."""
         return True
 
-    def end_all(self, reason: str) -> int:
+    def end_unshared(self, reason: str) -> int:
         """End every open session: the process is going, and nobody else can see them."""
         with self._lock:
             keys = list(self._open)
@@ -290,20 +285,20 @@ class MemoryStore:
             return len(keys)
 
     def pause(self) -> None:
-        """Before a fork: no other thread is halfway."""
+        """Wait before a fork until no other thread is halfway."""
         self._lock.acquire()
 
     def resume(self) -> None:
-        """After it, in the parent."""
+        """Go on in the parent after a fork."""
         self._lock.release()
 
     def forked(self) -> None:
-        """In the child: what the parent holds is the parent's to report."""
+        """Begin afresh in the child: what the parent holds is the parent's to report."""
         self._begin()
         self._inherited = True
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there is nothing to let go of."""
 
 
 def _warn_several_workers() -> None:
@@ -311,8 +306,7 @@ def _warn_several_workers() -> None:
         "several_workers",
         "memory",
         "several workers keep sessions in memory, each its own: a visitor who meets two of them "
-        "has two sessions; "
-        "use open_store('sqlite:///path') on one host, or 'redis://...' in a fleet",
+        "has two sessions; use open_store('sqlite:///path') on one host, 'redis://...' in a fleet",
     )
 
 

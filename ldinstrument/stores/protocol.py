@@ -1,4 +1,4 @@
-"""What a store can do: a few verbs, each atomic, each one round trip.
+"""Store: a few verbs, each atomic, each one round trip; and the values that they take and return.
 
 A session lives in three places, one after the other, and in exactly one of them at any moment:
 
@@ -90,7 +90,7 @@ class Delta:
     operation: Operation | None = None
 
     def aged(self, milliseconds: int) -> Delta:
-        """The same delta, looked at *milliseconds* later."""
+        """Return the same delta, looked at *milliseconds* later."""
         if milliseconds <= 0:
             return self
         groups = {
@@ -180,9 +180,7 @@ class Holdings:
 
 
 class Store(Protocol):
-    """Where sessions outlive a request or a process. Every method may raise; `SessionStore` is who
-    forgives.
-    """
+    """Where sessions outlive a request or a process. Methods may raise: `SessionStore` copes."""
 
     shared: bool
     """Whether other processes see the same sessions."""
@@ -235,20 +233,23 @@ class Store(Protocol):
     def once(self, key: str, ttl: float) -> bool:
         """Take *key* for *ttl* seconds; False when somebody has it already. One round trip."""
 
+    def end_unshared(self, reason: str) -> int:
+        """End the open sessions that no other process sees; return how many."""
+
     def holdings(self) -> Holdings:
-        """What the store holds now."""
+        """Return what the store holds now."""
 
     def refuses(self, error: Exception) -> bool:
-        """Whether *error* says that the store is well but cannot take this, ever."""
+        """Tell whether *error* says that the store is well but cannot take this, ever."""
 
     def pause(self) -> None:
-        """Before a fork: let go of what must not be in two processes."""
+        """Let go of what must not be in two processes, before a fork."""
 
     def resume(self) -> None:
-        """After a fork, in the parent."""
+        """Go on in the parent after a fork."""
 
     def forked(self) -> None:
-        """After a fork, in the child."""
+        """Go on in the child after a fork."""
 
     def close(self) -> None:
         """Let go of connections."""

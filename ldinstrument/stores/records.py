@@ -1,7 +1,7 @@
-"""A session as a store keeps it: one short JSON text, and how a delta goes into it.
+"""A session as a store keeps it: one short JSON text, and how a delta is merged into it.
 
-The Lua in `scripts` does the same on a Redis server, number for number; the behaviour suite holds
-both to it. Numbers that must not lose a digit travel as text, because Lua's JSON keeps fourteen.
+`redis.lua` does the same on a Redis server, number for number; tests hold both to each other.
+Numbers that must not lose a digit travel as text, because Lua's JSON keeps fourteen.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ MOST_FLAGS = 128
 """Flags that one session remembers; evaluating more costs folding, never correctness."""
 ROUNDING = 1
 """Milliseconds by which whole ones may date a beginning too early."""
-TOMBSTONE = "-"
-"""What a key holds when its session is over begins with it; see `Gone`."""
+TOMBSTONE_MARK = "-"
+"""The first character of a `Tombstone`."""
 
 
 @dataclass(slots=True)
@@ -42,8 +42,8 @@ class Record:
         groups: folded values by group key.
         reason: why it ended; empty while it is open.
         part: only groups that leave early: no totals, the session goes on.
-        before: the place of *previous* and the beginning of its end, as in `Gone`; empty when that
-            was sealed already.
+        before: the place of *previous* and the beginning of its end, as in `Tombstone`; empty when
+            that was sealed already.
     """
 
     id: str
@@ -62,33 +62,27 @@ class Record:
     before: str = ""
 
     def text(self) -> str:
-        """As it is stored; what is empty is left out."""
-        told: dict[str, Any] = {"i": self.id, "p": self.previous, "n": self.name, "b": self.base}
-        told |= {"s": self.started, "l": self.last, "c": self.context, "t": self.tallies}
-        told |= {
-            "d": self.data,
-            "x": self.flags,
-            "r": self.reason,
-            "q": 1 if self.part else 0,
-            "z": self.before,
-        }
-        if told["n"] == "session":
-            del told["n"]
+        """Return the record as it is stored; what is empty is left out."""
+        fields: dict[str, Any] = {"i": self.id, "p": self.previous, "b": self.base}
+        fields |= {"s": self.started, "l": self.last, "c": self.context, "t": self.tallies}
+        fields |= {"d": self.data, "x": self.flags, "r": self.reason, "z": self.before}
+        if self.name != "session":
+            fields["n"] = self.name
+        if self.part:
+            fields["q"] = 1
         if self.groups:
-            told["g"] = {key: group_fields(group) for key, group in self.groups.items()}
-        return json.dumps(
-            {key: value for key, value in told.items() if value or key in "bsl"},
-            separators=(",", ":"),
-        )
+            fields["g"] = {key: group_fields(group) for key, group in self.groups.items()}
+        kept = {key: value for key, value in fields.items() if value or key in "bsl"}
+        return json.dumps(kept, separators=(",", ":"))
 
     def deadline(self, rules: Rules) -> int:
-        """When it will be over if nothing more happens, in milliseconds since the epoch."""
+        """Return when it is over if nothing more happens, in milliseconds since the epoch."""
         return self.base + min(
             self.last + int(rules.idle * 1000), self.started + int(rules.maximum * 1000)
         )
 
     def over(self, began: int, context: dict[str, str], rules: Rules) -> str:
-        """Why activity that began at *began* does not belong to it; empty when it does."""
+        """Return why activity that began at *began* does not belong to it; empty when it does."""
         if began > self.base + self.last + int(rules.idle * 1000):
             return "idle"
         if began > self.base + self.started + int(rules.maximum * 1000):
@@ -97,8 +91,8 @@ class Record:
         return "identified" if differs else ""
 
     def crosses(self, delta: Delta) -> bool:
-        """Whether the groups must leave before *delta* is added: no fold crosses an exposure, nor
-        grows for ever.
+        """Tell whether the groups must leave before *delta* is added: no fold crosses an exposure,
+        nor grows for ever.
         """
         if not self.groups:
             return False
@@ -122,12 +116,10 @@ class Record:
         for key, (total, count, first, latest, value) in delta.groups.items():
             coming = (total, count, there - first, there - latest, value)
             mine = self.groups.get(key)
-            self.groups[key] = coming if mine is None else united(mine, coming)
+            self.groups[key] = coming if mine is None else merge_groups(mine, coming)
 
-    def spilled(self) -> Record:
-        """The groups as a part of their own, which may be sealed at once; this session starts new
-        ones.
-        """
+    def spill(self) -> Record:
+        """Move the groups to a record of their own, which may be sealed at once."""
         part = Record(
             self.id,
             "",
@@ -143,18 +135,33 @@ class Record:
 
 
 def parsed(text: str) -> Record:
-    """A record from its text."""
-    told = json.loads(text)
-    groups = {key: group_of(fields) for key, fields in (told.get("g") or {}).items()}
+    """Return a record from its text.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError, IndexError: the text is none of ours.
+    """
+    fields = json.loads(text)
+    groups = {key: group_of(group) for key, group in (fields.get("g") or {}).items()}
     return Record(
-        told.get("i", ""), told.get("p", ""), told.get("n", "session"), int(told["b"]), int(told["s"]), int(told["l"]),
-        told.get("c") or {}, [int(one) for one in told.get("t", (0, 0, 0, 0))], told.get("d", ""), told.get("x", ""),
-        groups, told.get("r", ""), bool(told.get("q")), told.get("z", ""),
-    )  # fmt: skip
+        id=fields.get("i", ""),
+        previous=fields.get("p", ""),
+        name=fields.get("n", "session"),
+        base=int(fields["b"]),
+        started=int(fields["s"]),
+        last=int(fields["l"]),
+        context=fields.get("c") or {},
+        tallies=[int(tally) for tally in fields.get("t", (0, 0, 0, 0))],
+        data=fields.get("d", ""),
+        flags=fields.get("x", ""),
+        groups=groups,
+        reason=fields.get("r", ""),
+        part=bool(fields.get("q")),
+        before=fields.get("z", ""),
+    )
 
 
 def readable(text: str) -> Record | None:
-    """A record from its text; None when somebody else's hand has been in the store."""
+    """Return a record from its text; None if the text is corrupt."""
     try:
         return parsed(text)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
@@ -162,8 +169,8 @@ def readable(text: str) -> Record | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
-    """What a key holds when its session is over.
+class Tombstone:
+    """What a key holds once its session is over.
 
     Args:
         id: of the session.
@@ -177,13 +184,13 @@ class Gone:
     place: str
 
     def text(self) -> str:
-        """As it is stored."""
-        return f"{TOMBSTONE}{self.place} {self.at} {self.id}"
+        """Return the tombstone as it is stored."""
+        return f"{TOMBSTONE_MARK}{self.place} {self.at} {self.id}"
 
 
-def gone(held: str | None, began: int) -> Gone | None:
-    """The session that is over and that what began at *began* may be part of, if it still waits to
-    be sealed.
+def tombstone(held: str | None, began: int) -> Tombstone | None:
+    """Return the session that is over and that what began at *began* may be part of, if it still
+    waits to be sealed.
 
     Args:
         held: the text under the key: a tombstone, or a session, which may know the one before it.
@@ -191,63 +198,64 @@ def gone(held: str | None, began: int) -> Gone | None:
     """
     if held is None:
         return None
-    if held.startswith(TOMBSTONE):
+    if held.startswith(TOMBSTONE_MARK):
         place, _, rest = held[1:].partition(" ")
         at, _, id = rest.partition(" ")
-        return Gone(id, int(at), place) if at.isdigit() else None
+        return Tombstone(id, int(at), place) if at.isdigit() else None
     record = readable(held) if '"z":"' in held else None
     if record is None or not record.before:
         return None
     place, _, at = record.before.partition(" ")
-    return Gone(record.previous, int(at), place) if began < int(at) - ROUNDING else None
+    return Tombstone(record.previous, int(at), place) if began < int(at) - ROUNDING else None
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class MergeResult:
     """What a delta makes of the sessions of a key.
 
     Args:
         record: the session that it went into. With a reason it has ended: with this very delta, or
-            *stays*.
+            earlier (*keeps_place*).
         ended: what else has ended with it: the session before, or groups that leave early.
         answer: to the merge.
-        stays: the record had ended and goes back to its place among those that wait to be sealed;
-            what the key holds stays, too.
-        returns: it had only fallen silent, and goes on: it leaves that place.
-        follows: it has been opened because of the last of *ended*, and shall know its place; see
-            `following`.
+        keeps_place: the record had ended and goes back to its place among those that wait to be
+            sealed; what the key holds does not change.
+        reopened: the record had only fallen silent and goes on: it leaves that place.
+        successor: the record was opened because the last of *ended* was over, and has to know its
+            place; see `follow`.
     """
 
     record: Record
     ended: list[Record]
     answer: Merged
-    stays: bool = False
-    returns: bool = False
-    follows: bool = False
+    keeps_place: bool = False
+    reopened: bool = False
+    successor: bool = False
 
-    def following(self, place: object, began: int) -> None:
+    def follow(self, place: object, began: int) -> None:
         """Let the record know where the one before it waits, whose end began at *began*."""
-        if self.follows and self.record.previous:
+        if self.successor and self.record.previous:
             self.record.before = f"{place} {began}"
 
 
-def merged(
+def merge(
     held: str | None, delta: Delta, now: int, rules: Rules, waiting: str | None = None
-) -> Outcome | None:
-    """What a key's session becomes with *delta*; None: it only joins, and there is nothing to join.
+) -> MergeResult | None:
+    """Merge *delta* into the session of a key; None when it only joins and there is nothing to
+    join.
 
     A delta may come late: what began before its session's end belongs to it for as long as that
-        waits to be sealed.
+    waits to be sealed.
 
     Args:
         held: the text under the key: a record, a tombstone, or None.
         delta: what is added.
         now: the store's clock, in milliseconds since the epoch.
         rules: when a session is over.
-        waiting: the record at the place that `gone` names, while it waits to be sealed.
+        waiting: the record at the place that `tombstone` names, while it waits to be sealed.
     """
-    began, dead = now - delta.started_ago, held is None or held.startswith(TOMBSTONE)
-    over = gone(held, began)
+    began, dead = now - delta.started_ago, held is None or held.startswith(TOMBSTONE_MARK)
+    over = tombstone(held, began)
     previous = over.id if over is not None else ""
     late = _late(over, waiting, delta, began, rules)
     found = late if late is not None or dead else readable(held or "")
@@ -260,7 +268,7 @@ def merged(
         ended.append(found)
         found = None
     elif found is not None and found.crosses(delta):
-        ended.append(found.spilled())
+        ended.append(found.spill())
     opened = found is None
     if found is None:
         previous = "" if previous == delta.id else previous
@@ -268,19 +276,23 @@ def merged(
         if dead and waiting and over is not None and previous:
             found.before = f"{over.place} {over.at}"
     found.take(delta, now)
-    stays = late is not None and (bool(late.reason) or not dead)
-    if not stays:
+    keeps_place = late is not None and (bool(late.reason) or not dead)
+    if not keeps_place:
         found.reason = delta.ends
-    answer = Merged(found.id, found.previous, opened, found.context)
-    return Outcome(
-        found, ended, answer, stays, late is not None and not stays, opened and bool(ended)
+    return MergeResult(
+        found,
+        ended,
+        Merged(found.id, found.previous, opened, found.context),
+        keeps_place=keeps_place,
+        reopened=late is not None and not keeps_place,
+        successor=opened and bool(ended),
     )
 
 
 def _late(
-    over: Gone | None, waiting: str | None, delta: Delta, began: int, rules: Rules
+    over: Tombstone | None, waiting: str | None, delta: Delta, began: int, rules: Rules
 ) -> Record | None:
-    """The session that is over and that *delta* is still part of."""
+    """Return the session that is over and that *delta* is still part of."""
     record = readable(waiting) if over is not None and waiting else None
     if over is None or record is None or record.id != over.id:
         return None
@@ -289,11 +301,12 @@ def _late(
     return record
 
 
-def closed(
+def close(
     held: str | None, now: int, reason: str, active: bool, rules: Rules
 ) -> tuple[Record | None, bool]:
-    """The open session under a key, ended, and whether it was open until now; `(None, False)` when
-    there is none.
+    """End the open session under a key; return it, and whether it was open until now.
+
+    `(None, False)` when there is none.
 
     Args:
         held: the text under the key.
@@ -302,7 +315,7 @@ def closed(
         active: whether to end it is its last activity.
         rules: when a session is over.
     """
-    if held is None or held.startswith(TOMBSTONE):
+    if held is None or held.startswith(TOMBSTONE_MARK):
         return None, False
     record = readable(held)
     if record is None or now > record.deadline(rules):
@@ -313,40 +326,41 @@ def closed(
     return record, True
 
 
-def united(one: GroupValues, other: GroupValues) -> GroupValues:
-    """Two groups of equal data in one; in either order the same. Of equally late values the larger
-    is the last.
+def merge_groups(mine: GroupValues, other: GroupValues) -> GroupValues:
+    """Fold two groups of equal data into one; the order does not matter. Of equally late values
+    the larger is the last.
     """
     latest = max(
-        (one[3], _rank(one[4]), one[4]),
+        (mine[3], _rank(mine[4]), mine[4]),
         (other[3], _rank(other[4]), other[4]),
-        key=lambda item: item[:2],
+        key=lambda group: group[:2],
     )
-    return one[0] + other[0], one[1] + other[1], min(one[2], other[2]), latest[0], latest[2]
+    return mine[0] + other[0], mine[1] + other[1], min(mine[2], other[2]), latest[0], latest[2]
 
 
 def _rank(value: float | None) -> float:
     return float("-inf") if value is None else value
 
 
-# -- texts ---------------------------------------------------------------------------------------
+# -- texts -----------------------------------------------------------------------------------------
 
 
 def group_key(event_key: str, rollup: str, numeric: bool, data: str) -> str:
-    """Under which equal values fold; a sweeper needs no catalog to read it."""
+    """Return the key under which equal values fold; a sweeper needs no catalog to read it."""
     return f"{rollup[0]}{int(numeric)}{event_key}\n{data}"
 
 
 def group_parts(key: str) -> tuple[str, bool, str, str]:
-    """`(rollup's initial, numeric, event key, data)` of a group key; data as JSON never holds a raw
-    newline.
+    """Return `(rollup's initial, numeric, event key, data)` of a group key.
+
+    Data as JSON never holds a raw newline.
     """
     event_key, _, data = key[2:].rpartition("\n")
     return key[0], key[1] == "1", event_key, data
 
 
 def group_fields(group: GroupValues) -> list[Any]:
-    """A group as JSON holds it."""
+    """Return a group as JSON holds it."""
     total, count, first, last, value = group
     same = value is not None and value == total
     return [
@@ -359,7 +373,7 @@ def group_fields(group: GroupValues) -> list[Any]:
 
 
 def group_of(fields: list[Any]) -> GroupValues:
-    """A group from what JSON held."""
+    """Return a group from what JSON held."""
     total = _number(fields[0])
     value = total if fields[4] == "=" else None if fields[4] == "" else _number(fields[4])
     return total, int(fields[1]), int(fields[2]), int(fields[3]), value
@@ -379,8 +393,8 @@ def _number(text: Any) -> float | int:
 
 
 def mark_of(flag_key: str) -> str:
-    """The mark of a flag, short and the same in every process; one pair of flags in 16 million
-    shares one.
+    """Return the mark of a flag, short and the same in every process; one pair of flags in 16
+    million shares one.
     """
     return f"{zlib.crc32(flag_key.encode()) & 0xFFFFFF:06x}"
 

@@ -1,4 +1,4 @@
-"""Sessions on a Redis (or Valkey) server: the workers of a whole fleet share them.
+"""RedisStore: sessions on a Redis (or Valkey) server; the workers of a whole fleet share them.
 
 One script per verb: atomic, and one round trip. The time is the server's. Keys carry a hash tag per
 shard, so a cluster will do as well; each script stays within one shard.
@@ -18,7 +18,7 @@ from typing import Any
 from ..diagnostics import log_once
 from ..errors import DefinitionError, missing_extra
 from ..ledger import ledger
-from . import scripts
+from .lua import scripts
 from .protocol import Delta, Ended, Holdings, Merged, Operation, Rules, Sealed
 from .records import MOST_GROUPS, group_fields
 
@@ -29,12 +29,15 @@ bytes each.
 """
 
 
-_MOODS = re.compile(
-    r"\b(OOM|READONLY|NOREPLICAS|LOADING|MISCONF|BUSY|CLUSTERDOWN|MASTERDOWN|TRYAGAIN|NOAUTH|NOPERM|WRONGTYPE)\b"
+_PASSING_STATES = re.compile(
+    r"\b(OOM|READONLY|NOREPLICAS|LOADING|MISCONF|BUSY|CLUSTERDOWN|MASTERDOWN|TRYAGAIN|NOAUTH|NOPERM"
+    r"|WRONGTYPE)\b"
 )
-"""What a server may get over. Redis 6 wraps these words of a command in an error of the script
-around it.
+"""Errors that a server may get over. Redis 6 wraps these words of a command in an error of the
+script around it.
 """
+OWNER = 16
+"""Characters of an owner, with which the text of an ended session begins in Redis."""
 
 
 class RedisStore:
@@ -80,7 +83,7 @@ class RedisStore:
         rules, name = self.rules, _operation(delta.operation)
         bounds = _ms(rules.idle), _ms(rules.maximum), MOST_GROUPS
         answer = self._run(
-            scripts.MERGE, self._tag_of(key), key, wire(delta), *bounds, *name, _ms(rules.remember)
+            "merge", self._tag_of(key), key, delta_text(delta), *bounds, *name, _ms(rules.remember)
         )
         if answer is None:
             return None
@@ -88,10 +91,10 @@ class RedisStore:
         return Merged(id.decode(), previous.decode(), bool(opened), json.loads(context))
 
     def end(self, key: str, reason: str, *, active: bool = False) -> str | None:
-        """End the open session of *key* now. Returns its record; None when none is open."""
+        """End the open session of *key* now; return its record, None when none is open."""
         rules = self.rules
         times = _ms(rules.remember), int(active), _ms(rules.idle), _ms(rules.maximum)
-        text = self._run(scripts.END, self._tag_of(key), key, reason, *times)
+        text = self._run("end", self._tag_of(key), key, reason, *times)
         return None if text is None else str(text.decode())
 
     # -- ended sessions --------------------------------------------------------------------------
@@ -99,7 +102,7 @@ class RedisStore:
         """Hand out up to *limit* sessions that are over, all of one shard."""
         for tag in self._any_order():
             vanished, found = self._run(
-                scripts.CLAIM, tag, limit, _ms(lease), _owner(owner), _ms(self.rules.remember)
+                "claim", tag, limit, _ms(lease), _owner(owner), _ms(self.rules.remember)
             )
             if vanished:
                 _miss(vanished)
@@ -111,7 +114,7 @@ class RedisStore:
     def seal(
         self, places: Sequence[str], sealed: Sequence[Sealed], lease: float, owner: str
     ) -> list[str]:
-        """Put *sealed* in the place of the claimed sessions *places*, all or nothing; returns those
+        """Put *sealed* in the place of the claimed sessions *places*, all or nothing; return those
         that were lost.
         """
         if not places:
@@ -119,7 +122,7 @@ class RedisStore:
         tag = places[0].partition(" ")[0]
         numbers = [place.partition(" ")[2] for place in places]
         lost = self._run(
-            scripts.SEAL, tag, _owner(owner), _ms(lease), len(numbers), *numbers, *_fields(sealed)
+            "seal", tag, _owner(owner), _ms(lease), len(numbers), *numbers, *_fields(sealed)
         )
         if not lost:
             self._know(tag, sealed)
@@ -132,7 +135,7 @@ class RedisStore:
             found = [
                 Sealed(id.decode(), body, int(events), zipped == b"1", attempts, age / 1000)
                 for id, body, events, zipped, attempts, age in self._run(
-                    scripts.CLAIM_SEALED, tag, limit, _ms(lease)
+                    "claim_sealed", tag, limit, _ms(lease)
                 )
             ]
             if found:
@@ -143,19 +146,19 @@ class RedisStore:
     def acknowledge(self, payload_id: str) -> None:
         """Forget a payload."""
         for tag in self._tags_of(payload_id):
-            self._run(scripts.ACKNOWLEDGE, tag, payload_id)
+            self._run("acknowledge", tag, payload_id)
         with self._lock:
             self._claimed.pop(payload_id, None)
 
     def postpone(self, payload_id: str, delay: float) -> None:
         """Let a payload be claimed again after *delay* seconds."""
         for tag in self._tags_of(payload_id):
-            self._run(scripts.POSTPONE, tag, payload_id, _ms(delay))
+            self._run("postpone", tag, payload_id, _ms(delay))
 
     def replace(self, payload_id: str, halves: Sequence[Sealed]) -> None:
         """Put *halves* in the place of a payload that was too large."""
         for tag in self._tags_of(payload_id):
-            self._run(scripts.REPLACE, tag, payload_id, *_fields(halves))
+            self._run("replace", tag, payload_id, *_fields(halves))
             self._know(tag, halves)
 
     # -- what may happen once --------------------------------------------------------------------
@@ -166,28 +169,32 @@ class RedisStore:
 
     # -- life ------------------------------------------------------------------------------------
     def holdings(self) -> Holdings:
-        """What the store holds now."""
-        counts = [self._run(scripts.HOLDINGS, tag) for tag in self._tags]
+        """Return what the store holds now."""
+        counts = [self._run("holdings", tag) for tag in self._tags]
         return Holdings(*map(sum, zip(*counts, strict=True)))
 
+    def end_unshared(self, reason: str) -> int:
+        """Return 0: other processes see these sessions."""
+        return 0
+
     def refuses(self, error: Exception) -> bool:
-        """A script that failed on what it was given, not on a server that is full, read-only and
+        """Tell whether *error* is about what was given, not a server that is full, read-only and
         the like.
         """
         from redis.exceptions import DataError, ResponseError
 
         if type(error) is ResponseError:
-            return _MOODS.search(str(error)) is None
+            return _PASSING_STATES.search(str(error)) is None
         return isinstance(error, (DataError, TypeError, ValueError, LookupError))
 
     def pause(self) -> None:
-        """Before a fork: nothing; the client opens its own connections in the child."""
+        """Do nothing before a fork: the client opens its own connections in the child."""
 
     def resume(self) -> None:
-        """After a fork, in the parent: nothing."""
+        """Do nothing in the parent after a fork."""
 
     def forked(self) -> None:
-        """After a fork, in the child: leave the parent's connections alone."""
+        """Leave the parent's connections alone, in the child after a fork."""
         self._lock = threading.Lock()
         self._claimed = {}
         if isinstance(self._client, _Cluster):
@@ -202,14 +209,14 @@ class RedisStore:
         return self._tags[zlib.crc32(key.encode()) % self._shards]
 
     def _any_order(self) -> list[str]:
-        """The shards in random order: sweepers that come at the same moment do not queue at the
-        first.
+        """Return the shards in random order: sweepers that come at the same moment do not queue
+        at the first.
         """
         return random.sample(self._tags, len(self._tags))
 
     def _know(self, tag: str, payloads: Sequence[Sealed]) -> None:
         with self._lock:
-            self._claimed |= {one.id: tag for one in payloads}
+            self._claimed |= {payload.id: tag for payload in payloads}
 
     def _tags_of(self, payload_id: str) -> list[str]:
         with self._lock:
@@ -217,14 +224,14 @@ class RedisStore:
         return self._tags if tag is None else [tag]
 
     # -- scripts ---------------------------------------------------------------------------------
-    def _run(self, script: str, tag: str, *arguments: Any) -> Any:
+    def _run(self, verb: str, tag: str, *arguments: Any) -> Any:
         from redis.exceptions import NoScriptError
 
-        anchor = tag + "open"
+        script, anchor = scripts()[verb], tag + "open"
         try:
-            return self._client.evalsha(_digest(script), 1, anchor, tag, *arguments)
+            return self._client.evalsha(script.sha1, 1, anchor, tag, *arguments)
         except NoScriptError:
-            return self._client.eval(script, 1, anchor, tag, *arguments)
+            return self._client.eval(script.text, 1, anchor, tag, *arguments)
 
 
 def _miss(count: int) -> None:
@@ -233,13 +240,13 @@ def _miss(count: int) -> None:
     log_once(
         "evicted",
         "RedisStore",
-        "the Redis server has thrown sessions away before they were reported; give it more memory, or "
-        "maxmemory-policy noeviction, so that it refuses instead and the workers' numbers wait",
+        "the Redis server has thrown sessions away before they were reported; give it more memory, "
+        "or maxmemory-policy noeviction, so that it refuses instead and the workers' numbers wait",
     )
 
 
 def connect(url: str, *, timeout: float = 0.25, cluster: bool = False) -> Any:
-    """A client for *url* that fails fast: short time-outs, no retries. `redis` loads now.
+    """Return a client for *url* that fails fast: short time-outs, no retries. `redis` loads now.
 
     Raises:
         DefinitionError: an address that redis-py cannot read, or an option that it does not know.
@@ -263,13 +270,12 @@ def connect(url: str, *, timeout: float = 0.25, cluster: bool = False) -> Any:
         client = redis.Redis.from_url(url, **options)
         pool = client.connection_pool
         pool.connection_class(**pool.connection_kwargs)  # connects nowhere, but knows its options
-    except (
-        TypeError,
-        ValueError,
-    ) as error:  # whose text may hold a part of the address, such as the password
+    except (TypeError, ValueError) as error:
+        # Its text may hold a part of the address, such as the password.
         raise DefinitionError(
-            f"redis: redis-py cannot read this address ({type(error).__name__}): redis://[user:password@]host:port/0, "
-            "with special characters of the password as %xx, and options that redis-py knows"
+            f"redis: redis-py cannot read this address ({type(error).__name__}): "
+            "redis://[user:password@]host:port/0, with special characters of the password as %xx, "
+            "and options that redis-py knows"
         ) from None
     return client
 
@@ -284,7 +290,7 @@ class _Cluster:
         self.forked()
 
     def forked(self) -> None:
-        """In a forked child: connect anew."""
+        """Connect anew, in the child after a fork."""
         self._lock = threading.Lock()
         self._made: Any = None
 
@@ -310,22 +316,17 @@ class _Cluster:
             made.close()
 
 
-def wire(delta: Delta) -> str:
-    """A delta as the script reads it; what is empty is left out."""
-    told: dict[str, Any] = {
-        "i": delta.id,
-        "n": delta.name,
-        "a": delta.started_ago,
-        "l": delta.last_ago,
-    }
-    told["t"] = delta.tallies
+def delta_text(delta: Delta) -> str:
+    """Return a delta as the script reads it; what is empty is left out."""
+    fields: dict[str, Any] = {"i": delta.id, "n": delta.name}
+    fields |= {"a": delta.started_ago, "l": delta.last_ago, "t": delta.tallies}
     if delta.joins:
-        told["j"] = 1
+        fields["j"] = 1
     optional = {"c": delta.context, "d": delta.data, "x": delta.flags, "e": delta.ends}
-    told |= {key: value for key, value in optional.items() if value}
+    fields |= {key: value for key, value in optional.items() if value}
     if delta.groups:
-        told["g"] = {key: group_fields(group) for key, group in delta.groups.items()}
-    return json.dumps(told, separators=(",", ":"))
+        fields["g"] = {key: group_fields(group) for key, group in delta.groups.items()}
+    return json.dumps(fields, separators=(",", ":"))
 
 
 def _decodes(client: Any) -> bool:
@@ -344,29 +345,22 @@ def _operation(operation: Operation | None) -> tuple[str, int]:
 
 
 def _owner(owner: str) -> str:
-    return owner[: scripts.OWNER].ljust(scripts.OWNER, "-")
+    return owner[:OWNER].ljust(OWNER, "-")
 
 
 def _fields(payloads: Sequence[Sealed]) -> list[Any]:
     return [
         field
-        for one in payloads
-        for field in (one.id, one.body, one.events, int(one.zipped), int(one.age * 1000))
+        for payload in payloads
+        for field in (
+            payload.id,
+            payload.body,
+            payload.events,
+            int(payload.zipped),
+            int(payload.age * 1000),
+        )
     ]
 
 
 def _ms(seconds: float) -> int:
     return int(seconds * 1000)
-
-
-_digests: dict[str, str] = {}
-
-
-def _digest(script: str) -> str:
-    """The name under which the server keeps *script*."""
-    import hashlib
-
-    found = _digests.get(script)
-    if found is None:
-        found = _digests[script] = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-    return found

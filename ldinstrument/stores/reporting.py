@@ -1,28 +1,31 @@
-"""Where sealed payloads leave: over the connections of a LaunchDarkly client, or through a client
-of another kind.
+"""Report: the payload that ended sessions become. Outlet: where payloads leave, by the connections
+of a LaunchDarkly client or through a client of another kind.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
+import uuid
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Protocol
 
 from .. import sdk
 from ..delivery.lifecycle import engine_of
-from ..delivery.payloads import Payload, join
-from ..delivery.transport import Answer, Transport, transport_of
+from ..delivery.transport import PAYLOAD_ID, Answer, Transport, transport_of
 from ..diagnostics import log_once
 from ..ledger import ledger
+from ..sdk import as_json
 from ..sessions.rollups import Emission, finite
 from .protocol import Ended, GroupValues, Rules, Sealed
 from .records import Record, group_parts, readable
 
 
-class Sealing:
-    """What a batch of ended sessions becomes; nothing is counted until `count`, for sealing may
-    have to be repeated.
+class Report:
+    """What a batch of ended sessions becomes: payloads, and what is dropped.
+
+    Nothing is counted until `count`, because sealing may have to be repeated.
 
     Args:
         ended: the batch.
@@ -33,11 +36,11 @@ class Sealing:
     def __init__(self, ended: Iterable[Ended], rules: Rules, zipped: bool) -> None:
         self.dropped: Counter[str] = Counter()
         self.totals = 0
-        texts = [text for one in ended for text in self._texts(readable(one.text), rules)]
-        self.sealed = as_sealed(join(texts, zipped)) if texts else None
+        texts = [text for session in ended for text in self._texts(readable(session.text), rules)]
+        self.payloads = [sealed(texts, zipped, str(uuid.uuid4()))] if texts else []
 
     def count(self) -> None:
-        """Tell the ledger; what was dropped is also said."""
+        """Tell the ledger; what was dropped is also logged."""
         ledger.recorded(self.totals)
         ledger.emitted_values(self.totals)
         for reason, events in self.dropped.items():
@@ -52,12 +55,12 @@ class Sealing:
             )
 
     def _texts(self, record: Record | None, rules: Rules) -> list[str]:
-        """The events of one session, each as JSON text: its groups, then its totals."""
+        """Return the events of one session, each as JSON text: its groups, then its totals."""
         if record is None:
             self.dropped["unreadable"] += 1
             return []
         emissions = [_emission(key, group, record.base) for key, group in record.groups.items()]
-        kept = [one for one in emissions if finite(one)]
+        kept = [event for event in emissions if finite(event)]
         self.dropped["not_a_number"] += len(emissions) - len(kept)
         if not record.part:
             totals = _totals(record, rules)
@@ -67,19 +70,25 @@ class Sealing:
         if context is None:
             self.dropped["no_context"] += len(kept)
             return []
-        return [_text(one, context) for one in kept]
+        return [_text(event, context) for event in kept]
 
 
-def as_sealed(payload: Payload) -> Sealed:
-    """A payload of `delivery` as a store keeps it."""
-    return Sealed(payload.id, payload.body, payload.events, payload.zipped)
+def sealed(texts: list[str], zipped: bool, id: str) -> Sealed:
+    """Return the payload *id* of the events *texts*, each JSON."""
+    body = f"[{','.join(texts)}]".encode()
+    return Sealed(id, gzip.compress(body) if zipped else body, len(texts), zipped)
 
 
-def as_payload(sealed: Sealed) -> Payload:
-    """A stored payload as `delivery` sends it: the same bytes, the same id."""
-    payload = Payload(sealed.body, sealed.events, sealed.events, sealed.zipped, sealed.id)
-    payload.attempts = sealed.attempts
-    return payload
+def halves(payload: Sealed) -> list[Sealed]:
+    """Return two payloads with half of the events each; none if it holds a single one."""
+    if payload.events < 2:
+        return []
+    events = json.loads(gzip.decompress(payload.body) if payload.zipped else payload.body)
+    texts, middle = [as_json(event) for event in events], len(events) // 2
+    return [
+        sealed(texts[:middle], payload.zipped, str(uuid.uuid4())),
+        sealed(texts[middle:], payload.zipped, str(uuid.uuid4())),
+    ]
 
 
 def _emission(key: str, group: GroupValues, base: int) -> Emission:
@@ -93,8 +102,8 @@ def _emission(key: str, group: GroupValues, base: int) -> Emission:
 
 
 def _totals(record: Record, rules: Rules) -> list[Emission]:
-    """The `<name>.*` events; an abandoned session's duration and rate would be censored, so it has
-    only counts.
+    """Return the `<name>.*` events; of an abandoned session only its counts, because duration and
+    rate would be censored.
     """
     reason = record.reason or silence_of(record, rules)
     successes, failures = record.tallies[:2]
@@ -111,7 +120,7 @@ def _totals(record: Record, rules: Rules) -> list[Emission]:
 
 
 def silence_of(record: Record, rules: Rules) -> str:
-    """Why a session ended that nobody ended: `idle`, or `maximum` when it was busy for so long."""
+    """Return why a session ended by itself: `idle`, or `maximum` if it was busy for so long."""
     longest = record.started + int(rules.maximum * 1000)
     return "maximum" if longest < record.last + int(rules.idle * 1000) else "idle"
 
@@ -132,7 +141,7 @@ def _totals_data(record: Record, reason: str) -> dict[str, Any]:
 
 
 def context_of(keys: dict[str, str]) -> dict[str, Any] | None:
-    """A context in LaunchDarkly's JSON form from its keys by kind; None when there are none."""
+    """Return a context in LaunchDarkly's JSON form from its keys by kind; None without keys."""
     if not keys:
         return None
     if len(keys) == 1:
@@ -141,33 +150,29 @@ def context_of(keys: dict[str, str]) -> dict[str, Any] | None:
     return {"kind": "multi", **{kind: {"key": key} for kind, key in sorted(keys.items())}}
 
 
-def _text(one: Emission, context: dict[str, Any]) -> str:
+def _text(emission: Emission, context: dict[str, Any]) -> str:
     # `kind` comes first: `delivery.payloads` recognises a custom event by it.
-    event: dict[str, Any] = {
-        "kind": "custom",
-        "creationDate": one.at,
-        "key": one.event_key,
-        "context": context,
-    }
-    if one.data is not None:
-        event["data"] = one.data
-    if one.value is not None:
-        event["metricValue"] = one.value
+    event: dict[str, Any] = {"kind": "custom", "creationDate": emission.at}
+    event |= {"key": emission.event_key, "context": context}
+    if emission.data is not None:
+        event["data"] = emission.data
+    if emission.value is not None:
+        event["metricValue"] = emission.value
     return json.dumps(event, separators=(",", ":"), allow_nan=False)
 
 
 class Outlet(Protocol):
-    """Takes a sealed payload to LaunchDarkly."""
+    """Where a sealed payload leaves for LaunchDarkly."""
 
     zipped: bool
     """Whether it wants its payloads compressed."""
 
-    def post(self, sealed: Sealed) -> Answer:
+    def post(self, payload: Sealed) -> Answer:
         """Send it once and wait for the answer; never raises."""
 
 
 class WireOutlet:
-    """POSTs to `<events_uri>/bulk` with the headers, proxies and time-outs of a client's
+    """POST to `<events_uri>/bulk` with the headers, proxies and time-outs of a client's
     configuration.
 
     Args:
@@ -180,31 +185,31 @@ class WireOutlet:
         self._config = config
         self._transport = transport or transport_of(config)
 
-    def post(self, sealed: Sealed) -> Answer:
+    def post(self, payload: Sealed) -> Answer:
         """Send it once and wait for the answer."""
         try:
-            headers = sdk.event_headers(self._config) | {"X-LaunchDarkly-Payload-ID": sealed.id}
-            if sealed.zipped:
+            headers = sdk.event_headers(self._config) | {PAYLOAD_ID: payload.id}
+            if payload.zipped:
                 headers["Content-Encoding"] = "gzip"
-            return self._transport.post(as_payload(sealed), headers)
+            return self._transport.post(payload, headers)  # type: ignore[arg-type]
         except Exception as error:
             return Answer(0, error=type(error).__name__)
 
 
 class TrackOutlet:
-    """Hands events to a client that has no SDK configuration, such as a recording one in a test."""
+    """Hand events to a client that has no SDK configuration, such as a recording one in a test."""
 
     zipped = False
 
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    def post(self, sealed: Sealed) -> Answer:
+    def post(self, payload: Sealed) -> Answer:
         """Track every event of the payload."""
         from ldclient import Context
 
         try:
-            for event in json.loads(sealed.body):
+            for event in json.loads(payload.body):
                 context = Context.from_dict(event["context"])
                 self._client.track(
                     event["key"], context, event.get("data"), event.get("metricValue")
@@ -215,8 +220,8 @@ class TrackOutlet:
 
 
 def outlet_of(client: Any | None) -> Outlet | None:
-    """The outlet of *client* (the `ldclient` singleton when None); None when there is none, or it
-    sends nothing.
+    """Return the outlet of *client* (the `ldclient` singleton when None); None when there is none,
+    or it sends nothing.
     """
     taker = client if client is not None else sdk.singleton_client()
     if taker is None or sdk.discards_everything(taker):
@@ -230,7 +235,7 @@ def outlet_of(client: Any | None) -> Outlet | None:
 
 
 def outlet_for(sdk_key: str | None) -> Outlet:
-    """The outlet of a program without a client, such as `ldinstrument sweep` in cron.
+    """Return the outlet of a program without a client, such as `ldinstrument sweep` in cron.
 
     Args:
         sdk_key: None reads `LAUNCHDARKLY_SDK_KEY`; addresses come from the environment, see

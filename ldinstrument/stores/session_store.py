@@ -1,41 +1,41 @@
-"""A store with manners: what a request, a block and a tracker talk to.
+"""SessionStore: a `Store` wrapped with time-outs, a circuit breaker, a queue and a sweeper.
 
-A failing store costs numbers, never a request: time-outs are short, after a failure nobody asks it
-again for a while, and meanwhile what requests add waits in memory, bounded and counted. Repeating a
-merge that timed out is safe, because the store knows the names of those it made.
+Requests, blocks and trackers talk to it. A failing store costs numbers, never a request: time-outs
+are short, after a failure nobody asks it again for a while, and meanwhile what requests add waits
+in memory, bounded and counted. Repeating a merge that timed out is safe, because the store knows
+the names of those it made.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import secrets
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from .. import sdk, settings
-from ..diagnostics import log_internal_error, log_once, on_event_loop
-from ..errors import StrictError
-from ..metrics.catalogs import EventRouting
+from ..diagnostics import guard, log_once, on_event_loop
 from ..process import on_exit, on_fork
 from ..sessions import emission
-from ..sessions.accumulator import clock
-from ..sessions.contexts import kinds
-from ..sessions.outcomes import OUTCOMES
+from ..sessions.parts import SessionPart
 from ..sessions.registry import open_sessions
-from ..sessions.rollups import Emission, Group
 from ..sessions.session import Session
-from ..sessions.validation import frozen
-from .circuit_breaker import Late, Patience
-from .protocol import Delta, GroupValues, Holdings, Merged, Operation, Rules, Store, VisitRef
-from .records import Record, group_key, mark_of
+from .circuit_breaker import CircuitBreaker, PendingMerge
+from .deltas import delta_of, part_of
+from .protocol import Delta, Holdings, Merged, Operation, Rules, Store, VisitRef
+from .records import Record
 from .reporting import Outlet, context_of, outlet_of
 from .sweeper import LEASE, Sweep, Sweeper, SweepReport
+
+INTERVAL = 15.0
+MAX_WAITING = 10_000
+LONGEST_KEY = 128
 
 
 def end_request(
@@ -55,19 +55,17 @@ def end_request(
             context is, and without one the session stands for itself.
         ends: the visit ends with this request (logout), for this reason; still one round trip.
     """
-    return store.receive(session, visitor, ends=ends)
+    return store.end_request(session, visitor, ends=ends)
 
 
 async def aend_request(
     session: Session, store: SessionStore, visitor: str | None = None, *, ends: str = ""
 ) -> VisitRef:
-    """`end_request` for an event loop, which it never blocks: the round trip happens on a
-    thread.
-    """
+    """Do what `end_request` does without blocking the event loop: a thread makes the round trip."""
     import asyncio
 
     return await asyncio.get_running_loop().run_in_executor(
-        None, partial(end_request, session, store, visitor, ends=ends)
+        None, partial(store.end_request, session, visitor, ends=ends)
     )
 
 
@@ -80,60 +78,10 @@ def end_session(
         The session that ended; None when none was open, or the store does not answer (it ends when
         it does).
     """
-    try:
+    record: Record | None = None
+    with guard("end_session"):
         record = store.end(visitor, name=name, reason=reason)
-    except StrictError:
-        raise
-    except Exception as error:
-        log_internal_error("end_session", error)
-        return None
     return None if record is None else VisitRef(visitor, record.id, record.previous, stored=True)
-
-
-def delta_of(session: Session, folded: list[tuple[EventRouting, Group]]) -> Delta:
-    """What a session that has handed over adds to a stored one; dates become ages, by the worker's
-    steady clock.
-    """
-    at = clock()
-    today = at * 1000 + session._offset_ms
-    groups = dict(_group(routing, group, today) for routing, group in folded if group.count)
-    known = session.context
-    tallies = session._tallies
-    return Delta(
-        id=session.id,
-        name=session.name,
-        context={} if known is None else {kind: part.key for kind, part in kinds(known).items()},
-        started_ago=max(0, int((at - session._started) * 1000)),
-        last_ago=max(0, int((at - session._last) * 1000)),
-        tallies=(
-            tallies[OUTCOMES[0]],
-            tallies[OUTCOMES[1]],
-            tallies[OUTCOMES[2]],
-            tallies[OUTCOMES[3]],
-        ),
-        data=json.dumps(session._data, separators=(",", ":")) if session._data else "",
-        flags="".join(sorted({mark_of(flag) for flag in session._exposed_flags})),
-        groups=groups,
-        values=sum(group.count for _, group in folded),
-    )
-
-
-def _group(routing: EventRouting, group: Group, today: float) -> tuple[str, GroupValues]:
-    key = group_key(routing.event_key, routing.rollup, routing.numeric, frozen(group.data))
-    # Only `last` (and a numeric `once`) reports a single value; the others would store it in vain.
-    value = group.last if routing.rollup in ("last", "once") and routing.numeric else None
-    return key, (
-        group.total,
-        group.count,
-        int(today - group.first_at),
-        int(today - group.last_at),
-        value,
-    )
-
-
-INTERVAL = 15.0
-MAX_WAITING = 10_000
-LONGEST_KEY = 128
 
 
 class SessionStore:
@@ -168,55 +116,54 @@ class SessionStore:
         self._max_waiting = max_waiting
         self._closed = False
         self._begin()
-        _watch(self)
+        _stores.add(self)
+        on_exit(close_all)
 
     def _begin(self) -> None:
-        """Everything that a forked child needs afresh."""
+        """Make everything that a forked child needs afresh."""
         self._lock = threading.Lock()
         self._sweeping = threading.Lock()
         self._worker = secrets.token_hex(6)
         self._numbers = itertools.count()
-        self._patience = Patience(
-            self.store, self._max_waiting, self._failing, watched=self._sweeps
+        self._breaker = CircuitBreaker(
+            self.store, self._max_waiting, self._wake_sweeper, watched=self._sweeps
         )
         self._outlet: tuple[Any, Outlet | None] = (None, None)
         self._sweeper: Sweeper | None = None
 
     @property
     def rules(self) -> Rules:
-        """When a session is over."""
+        """Return when a session is over."""
         return getattr(self.store, "rules", Rules())
 
     # -- what requests do: bounded, and never an exception -----------------------------------------
-    def receive(self, session: Session, visitor: str | None = None, *, ends: str = "") -> VisitRef:
-        """End *session* by merging it into that of *visitor*; see `visits.end_request`. Never
-        raises, ends once.
-        """
-        own = VisitRef(visitor or _visitor_of(session), session.id)
-        try:
-            parts = session.hand_over()
-            if parts is None:
-                return own
-            self.prefer(session.client)
-            # Who ends a session on an event loop, without `aend_request`, must not stop everybody
-            # else there.
-            later = self.store.shared and on_event_loop()
-            answer = self.merge(
-                own.visitor, replace(delta_of(session, parts[0]), ends=ends), later=later
-            )
-            _send(session, parts[1], answer)
+    def end_request(
+        self, session: Session, visitor: str | None = None, *, ends: str = ""
+    ) -> VisitRef:
+        """End *session* by merging it into that of *visitor*; see the function `end_request`."""
+        found = VisitRef(visitor or session.id, session.id)
+        with guard("the end of a stored session"):
+            part = part_of(session)
+            found = VisitRef(visitor or part.visitor, session.id)
+            if part.segments:
+                found = self.receive(part, visitor, ends=ends)
+                session.id = found.session_id
             if session.entries:
                 session.fold_up()
             emission.settle()
-        except StrictError:
-            raise
-        except Exception as error:
-            log_internal_error("the end of a stored session", error)
-            return own
+        return found
+
+    def receive(self, part: SessionPart, visitor: str | None = None, *, ends: str = "") -> VisitRef:
+        """Merge *part* into the session of *visitor*, and let go what does not fold."""
+        whose = visitor or part.visitor
+        self.prefer(part.client)
+        # A session that ends on an event loop without `aend_request` must not stop the loop.
+        later = self.store.shared and on_event_loop()
+        answer = self.merge(whose, replace(delta_of(part), ends=ends), later=later)
+        _emit_loose(part, answer)
         if answer is None:
-            return own
-        session.id = answer.id
-        return VisitRef(own.visitor, answer.id, answer.previous_id, answer.opened, stored=True)
+            return VisitRef(whose, part.id)
+        return VisitRef(whose, answer.id, answer.previous_id, answer.opened, stored=True)
 
     def prefer(self, client: Any | None) -> None:
         """Report by the connections of *client*, unless a client was given when this was made."""
@@ -237,23 +184,23 @@ class SessionStore:
         """
         if settings.disabled():
             return None
-        self._awake()
-        late = self._named(visitor, delta)
+        self._start_sweeper()
+        pending = self._named(visitor, delta)
         if later and self._sweeper is not None:
-            self._patience.keep(late)
-            self._sweeper.ring()
+            self._breaker.keep(pending)
+            self._sweeper.wake()
             return None
-        found: Merged | None = self._patience.attempt(late)
+        found: Merged | None = self._breaker.attempt(pending)
         if delta.ends and self._sweeper is not None:
-            self._sweeper.shorten()
+            self._sweeper.sweep_soon()
         return found
 
-    def _named(self, visitor: str, delta: Delta) -> Late:
-        """A delta with a name for its merge, from now on."""
+    def _named(self, visitor: str, delta: Delta) -> PendingMerge:
+        """Name the merge of *delta*, so that repeating it cannot count twice."""
         operation = Operation(self._worker, next(self._numbers))
         context = {kind: _utf8(whose) for kind, whose in delta.context.items()}
         named = replace(delta, id=_utf8(delta.id), context=context, operation=operation)
-        return Late(key_of(delta.name, visitor), time.monotonic(), named)
+        return PendingMerge(key_of(delta.name, visitor), time.monotonic(), named)
 
     def end(
         self, visitor: str, *, name: str = "session", reason: str = "ended", active: bool = False
@@ -272,31 +219,32 @@ class SessionStore:
         """
         if settings.disabled():
             return None
-        self._awake()
-        late = Late(key_of(name, visitor), time.monotonic(), reason=reason, active=active)
-        ended: Record | None = self._patience.attempt(late)
+        self._start_sweeper()
+        key = key_of(name, visitor)
+        pending = PendingMerge(key, time.monotonic(), reason=reason, active=active)
+        ended: Record | None = self._breaker.attempt(pending)
         if ended is not None and self._sweeper is not None:
-            self._sweeper.shorten()
+            self._sweeper.sweep_soon()
         return ended
 
     # -- a store that fails ------------------------------------------------------------------------
     @property
     def waiting(self) -> int:
-        """How many merges wait for the store to answer."""
-        return len(self._patience)
+        """Return how many merges wait for the store to answer."""
+        return len(self._breaker)
 
     def catch_up(self) -> None:
-        """Bring to the store what waited for it; ends at the first failure."""
-        self._patience.catch_up()
+        """Bring to the store what waited for it; end at the first failure."""
+        self._breaker.catch_up()
 
     def next_attempt(self) -> float:
-        """Seconds until it makes sense to `catch_up`; infinite when nothing waits."""
-        return self._patience.next_attempt()
+        """Return the seconds until it makes sense to `catch_up`; infinity when nothing waits."""
+        return self._breaker.next_attempt()
 
-    def _failing(self) -> None:
-        """The store has just failed: the sweeper watches for its return."""
+    def _wake_sweeper(self) -> None:
+        """Let the sweeper watch for the return of a store that has just failed."""
         if self._sweeper is not None:
-            self._sweeper.ring()
+            self._sweeper.wake()
 
     # -- sweeping ----------------------------------------------------------------------------------
     def sweep(
@@ -309,15 +257,15 @@ class SessionStore:
             client: whose connections to use.
             outlet: where to send instead.
         """
-        return self._sweep(limit, outlet or self._way_out(client), breathe=False)
+        return self._sweep(limit, outlet or self.outlet(client), pause=None)
 
     def sweep_in_background(self) -> SweepReport:
-        """The same as the worker's own thread does it: in batches, with pauses, so that nothing
-        stalls.
-        """
-        return self._sweep(None, self._way_out(None), breathe=True)
+        """Do what `sweep` does in batches with pauses, so that the worker's requests go on."""
+        return self._sweep(None, self.outlet(), pause=self._rest)
 
-    def _sweep(self, limit: int | None, outlet: Outlet | None, *, breathe: bool) -> SweepReport:
+    def _sweep(
+        self, limit: int | None, outlet: Outlet | None, pause: Callable[[float], bool] | None
+    ) -> SweepReport:
         if outlet is None:
             log_once(
                 "no_client",
@@ -327,20 +275,21 @@ class SessionStore:
             return SweepReport(error="no client")
         with self._sweeping:
             owner = secrets.token_hex(8)
-            pause = self._breathe if breathe else None
-            return Sweep(self.store, outlet, self.rules, owner, lease=self._lease, pause=pause).run(
-                limit
-            )
+            sweep = Sweep(self.store, outlet, self.rules, owner, lease=self._lease, pause=pause)
+            return sweep.run(limit)
 
-    def _breathe(self, seconds: float) -> bool:
-        """Rest as long as the batch took: a sweep of any size leaves the worker at least half of
-        its time.
+    def _rest(self, seconds: float) -> bool:
+        """Rest as long as the batch took, which leaves the worker at least half of its time; tell
+        whether to go on.
         """
         time.sleep(min(1.0, max(0.005, seconds)))
         return not self._closed
 
-    def _way_out(self, client: Any) -> Outlet | None:
-        """The outlet of *client*, kept, for its connections are worth keeping."""
+    def outlet(self, client: Any = None) -> Outlet | None:
+        """Return where the reports of *client* leave; None when there is no client that sends.
+
+        It is kept, because its connections are worth keeping.
+        """
         given = client if client is not None else self._client
         wanted = given if given is not None else sdk.singleton_client()
         known, outlet = self._outlet
@@ -350,7 +299,7 @@ class SessionStore:
         return outlet
 
     # -- life --------------------------------------------------------------------------------------
-    def _awake(self) -> None:
+    def _start_sweeper(self) -> None:
         """Start this worker's sweeper, in a forked child too."""
         if self._sweeper is not None or not self._sweeps or self._closed:
             return
@@ -362,45 +311,43 @@ class SessionStore:
                     self._sweeps = False
 
     def once(self, key: str, ttl: float) -> bool:
-        """Take *key* for *ttl* seconds; False when somebody has it already. Raises what the store
-        does.
+        """Take *key* for *ttl* seconds; False when somebody has it already.
+
+        Raises what the store does.
         """
         return self.store.once(key, ttl)
 
     def holdings(self) -> Holdings:
-        """What the store holds now; may raise, it is for people."""
+        """Return what the store holds now. Raises what the store does."""
         return self.store.holdings()
 
     def close(self, timeout: float = 2.0) -> None:
-        """Bring in what waits, report what only this process knows, end the sweeper; bounded,
-        harmless twice.
+        """Bring in what waits, report what only this process knows, end the sweeper; within
+        *timeout* seconds, harmless twice.
         """
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-        _known.discard(self)
+        _stores.discard(self)
         if self._sweeper is None:
-            self.last_words()
-        else:  # on its thread: a store or a server that does not answer must not hold up the process
+            self.finish()
+        else:
+            # On its thread: a store or a server that does not answer must not hold up the process.
             self._sweeper.stop(timeout)
 
-    def last_words(self) -> None:
-        """The end of this process's part: sessions still open here, merges that wait, what only
-        this process knows.
-        """
-        try:
-            for one in open_sessions():
-                if one._store is self:
-                    one.end("abandoned")
+    def finish(self) -> None:
+        """End this process's part: its open sessions, merges that wait, what only it knows."""
+        with guard("closing a session store"):
+            for session in open_sessions():
+                if session._store is self:
+                    session.end("abandoned")
             self.catch_up()
             if not self.store.shared:
-                getattr(self.store, "end_all", _nothing)("abandoned")
-                if outlet := self._way_out(None):
-                    self._sweep(None, outlet, breathe=False)
+                self.store.end_unshared("abandoned")
+                if outlet := self.outlet():
+                    self._sweep(None, outlet, pause=None)
             self.store.close()
-        except Exception as error:
-            log_internal_error("closing a session store", error)
 
     def __enter__(self) -> SessionStore:
         return self
@@ -412,35 +359,23 @@ class SessionStore:
         return f"<SessionStore {type(self.store).__name__}{' closed' if self._closed else ''}>"
 
 
-def _nothing(reason: str) -> int:
-    return 0
-
-
-def _visitor_of(session: Session) -> str:
-    """Whose visit it is when nobody says: an explicit id's, else the context's, else its own."""
-    if session._given_id:
-        return session._given_id
-    known = session.context
-    return session.id if known is None else str(known.fully_qualified_key)
-
-
-def _send(session: Session, loose: list[Emission], answer: Merged | None) -> None:
-    """Emit what does not fold, for the session's context; when that is unknown, for the one that
-    the store knows.
+def _emit_loose(part: SessionPart, answer: Merged | None) -> None:
+    """Emit what does not fold, for the part's context; when that is unknown, for the one that the
+    store knows.
     """
-    if not loose:
+    if not part.loose:
         return
-    context: Any = session.context
+    context: Any = part.context
     if context is None and answer is not None and (keys := context_of(answer.context)) is not None:
         from ldclient import Context
 
         context = Context.from_dict(keys)
-    for one in loose:
-        emission.emit(one, context, session.client)
+    for value in part.loose:
+        emission.emit(value, context, part.client)
 
 
 def key_of(name: str, visitor: str) -> str:
-    """Under which a visitor's sessions called *name* are stored; very long ids by their digest."""
+    """Return the key of a visitor's sessions called *name*; very long ids become their digest."""
     text = str(visitor)
     if len(text) > LONGEST_KEY:
         text = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()
@@ -448,30 +383,20 @@ def key_of(name: str, visitor: str) -> str:
 
 
 def _utf8(text: str) -> str:
-    """The text without lone surrogates, which no store can carry."""
+    """Return *text* without lone surrogates, which no store can carry."""
     return text.encode("utf-8", "replace").decode()
 
 
 # -- forks and the end -----------------------------------------------------------------------------
 
-_known: weakref.WeakSet[SessionStore] = weakref.WeakSet()
+_stores: weakref.WeakSet[SessionStore] = weakref.WeakSet()
 _paused: list[SessionStore] = []
-_watching = False
-
-
-def _watch(made: SessionStore) -> None:
-    """Let forks and the interpreter's exit reach *made*."""
-    global _watching
-    _known.add(made)
-    if not _watching:
-        _watching = True
-        on_exit(close_all)
 
 
 def _before_fork() -> None:
-    for one in list(_known):
-        one.store.pause()
-        _paused.append(one)
+    for keeper in list(_stores):
+        keeper.store.pause()
+        _paused.append(keeper)
 
 
 def _after_fork_in_parent() -> None:
@@ -480,17 +405,17 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    """What waited in the parent is the parent's to bring in."""
+    """Begin afresh: what waited in the parent is the parent's to bring in."""
     while _paused:
-        one = _paused.pop()
-        one.store.forked()
-        one._begin()
+        keeper = _paused.pop()
+        keeper.store.forked()
+        keeper._begin()
 
 
 def close_all() -> None:
-    """At exit: every store gets its last word in, briefly."""
-    for one in list(_known):
-        one.close()
+    """Close every store of this process, briefly."""
+    for keeper in list(_stores):
+        keeper.close()
 
 
 on_fork(before=_before_fork, in_parent=_after_fork_in_parent, in_child=_after_fork_in_child)

@@ -1,5 +1,6 @@
-"""The thread that sweeps, one per worker and store: with jitter, so that a fleet does not come in
-step.
+"""Sweep: seal what has ended in a store, send it, acknowledge it. Sweeper: the thread that does so.
+
+There is one thread per worker and store, with jitter, so that a fleet does not come in step.
 """
 
 from __future__ import annotations
@@ -8,28 +9,26 @@ import random
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING
-
-from ..diagnostics import log_internal_error
-from ..ledger import ledger
-
-if TYPE_CHECKING:
-    from .session_store import SessionStore
-
-
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from ..backoff import Disposition, disposition, retry_delay
 from ..delivery.transport import Answer
-from ..diagnostics import log_once
-from .circuit_breaker import told
+from ..diagnostics import guard, log_once
+from ..ledger import ledger
+from .circuit_breaker import describe_failure
 from .protocol import Rules, Sealed, Store
-from .reporting import Outlet, Sealing, as_payload, as_sealed
+from .reporting import Outlet, Report, halves
 
 BATCH = 100
 LEASE = 60.0
 MAX_AGE = 24 * 3600.0
+"""Seconds after which LaunchDarkly may have forgotten a payload id, so that sending it again could
+count twice.
+"""
+SOON = 0.1
+LONGEST_WAIT = 60.0
 
 
 @dataclass(slots=True)
@@ -62,11 +61,11 @@ class Sweep:
         store: what to sweep.
         outlet: where payloads leave.
         rules: name the reason of an end that nobody gave one.
-        owner: a random name; a lease is its.
+        owner: a random name; the leases are its.
         lease: seconds for which nobody else is handed what this sweep works on; longer than a POST
             may take.
         pause: called after each batch with the seconds that it took, so that a busy worker can
-            breathe; whether to go on.
+            rest; returns whether to go on.
     """
 
     def __init__(
@@ -92,29 +91,32 @@ class Sweep:
         raise.
         """
         try:
-            while self._leftovers() and not self._reached(limit):
-                started = time.monotonic()
-                if not self._batch(
-                    BATCH if limit is None else min(BATCH, limit - self.report.sessions)
-                ):
-                    self.report.complete = not self.report.error
-                    break
-                if self._pause is not None and not self._pause(time.monotonic() - started):
-                    break
+            self._run(limit)
         except Exception as error:
             self.report.error = type(error).__name__
             log_once(
                 "sweep",
                 type(error).__name__,
-                f"a sweep of the session store failed ({told(error)}): later again",
+                f"a sweep of the session store failed ({describe_failure(error)}): it is repeated "
+                "later",
             )
         return self.report
+
+    def _run(self, limit: int | None) -> None:
+        while self._send_leftovers() and not self._reached(limit):
+            started = time.monotonic()
+            left = BATCH if limit is None else min(BATCH, limit - self.report.sessions)
+            if not self._batch(left):
+                self.report.complete = not self.report.error
+                return
+            if self._pause is not None and not self._pause(time.monotonic() - started):
+                return
 
     def _reached(self, limit: int | None) -> bool:
         return limit is not None and self.report.sessions >= limit
 
-    def _leftovers(self) -> bool:
-        """Send what was sealed earlier; whether everything that was due has left."""
+    def _send_leftovers(self) -> bool:
+        """Send what was sealed earlier; tell whether everything that was due has left."""
         while found := self._store.claim_sealed(4, self._lease, self._owner):
             for sealed in found:
                 if not self._deliver(sealed):
@@ -122,27 +124,23 @@ class Sweep:
         return True
 
     def _batch(self, size: int) -> int:
-        """Claim, seal, send; how many sessions it were, 0 when there were none or they could not be
-        sent.
-        """
+        """Claim, seal, send; return how many sessions, 0 when there were none or sending failed."""
         while ended := self._store.claim(size, self._lease, self._owner):
             while ended:
-                sealing = Sealing(ended, self._rules, self._outlet.zipped)
-                sealed, places = sealing.sealed, [one.place for one in ended]
-                lost = self._store.seal(
-                    places, [sealed] if sealed else [], self._lease, self._owner
-                )
+                report = Report(ended, self._rules, self._outlet.zipped)
+                places = [session.place for session in ended]
+                lost = self._store.seal(places, report.payloads, self._lease, self._owner)
                 if not lost:
-                    sealing.count()
+                    report.count()
                     self.report.sessions += len(ended)
-                    return len(ended) if sealed is None or self._deliver(sealed) else 0
+                    return len(ended) if all(map(self._deliver, report.payloads)) else 0
                 # A late request has joined some, or this worker slept beyond its lease: those are
                 # handed out anew.
-                ended = [one for one in ended if one.place not in set(lost)]
+                ended = [session for session in ended if session.place not in set(lost)]
         return 0
 
     def _deliver(self, sealed: Sealed) -> bool:
-        """Send a payload that is stored; whether sending may go on."""
+        """Send a payload that is stored; tell whether sending may go on."""
         if sealed.age > MAX_AGE:
             self._drop("too_old", sealed)
             return True
@@ -174,14 +172,13 @@ class Sweep:
                 "refused",
                 f"store {answer.status}",
                 f"LaunchDarkly refuses the SDK key (HTTP {answer.status}): ended sessions wait in "
-                f"the store; "
-                "check LAUNCHDARKLY_SDK_KEY",
+                "the store; check LAUNCHDARKLY_SDK_KEY",
             )
 
     def _split(self, sealed: Sealed) -> None:
-        halves = as_payload(sealed).halves()
-        if halves:
-            self._store.replace(sealed.id, [as_sealed(half) for half in halves])
+        parts = halves(sealed)
+        if parts:
+            self._store.replace(sealed.id, parts)
         else:
             self._drop("too_large", sealed)
 
@@ -194,82 +191,95 @@ class Sweep:
             reason,
             "store",
             f"LaunchDarkly will not take a payload of ended sessions ({reason}): dropped and "
-            f"counted",
+            "counted",
         )
 
 
-SOON = 0.1
-LOOK = 60.0
+class Swept(Protocol):
+    """What a sweeper works on: a `SessionStore`."""
+
+    interval: float
+    """Seconds between two sweeps."""
+
+    def next_attempt(self) -> float:
+        """Return the seconds until it makes sense to `catch_up`."""
+
+    def catch_up(self) -> None:
+        """Bring to the store what waited for it."""
+
+    def sweep_in_background(self) -> SweepReport:
+        """Report what has ended."""
+
+    def finish(self) -> None:
+        """End this process's part."""
 
 
 class Sweeper:
-    """Brings in what waits for the store, and sweeps, until `stop`.
+    """A thread that brings in what waits for the store, and sweeps, until `stop`.
 
     Args:
-        keeper: held weakly; a store that is forgotten takes its sweeper with it.
+        swept: held weakly; a store that is forgotten takes its sweeper with it.
     """
 
-    def __init__(self, keeper: SessionStore) -> None:
-        self._keeper = weakref.ref(keeper)
-        self._bell = threading.Event()
+    def __init__(self, swept: Swept) -> None:
+        self._swept = weakref.ref(swept)
+        self._wakeup = threading.Event()
         self._ended = threading.Event()
         self._stopped = False
-        self._due = time.monotonic() + _jittered(keeper.interval)
+        self._due = time.monotonic() + _jittered(swept.interval)
         self._thread = threading.Thread(
             target=self._run, name="ldinstrument.stores.sweeper", daemon=True
         )
         self._thread.start()
 
-    def shorten(self) -> None:
-        """Something has ended, or failed: look soon."""
+    def sweep_soon(self) -> None:
+        """Sweep soon: a session has ended."""
         self._due = min(self._due, time.monotonic() + SOON)
-        self._bell.set()
+        self._wakeup.set()
 
-    def ring(self) -> None:
-        """Something waits to be brought in: now, please."""
-        self._bell.set()
+    def wake(self) -> None:
+        """Look now at what waits to be brought in."""
+        self._wakeup.set()
 
     def stop(self, timeout: float) -> bool:
-        """End the thread after its keeper's last words; whether that was within *timeout*
+        """End the thread after the store's final flush; tell whether that was within *timeout*
         seconds.
         """
         self._stopped = True
-        self._bell.set()
+        self._wakeup.set()
         return self._ended.wait(timeout)
 
     def _run(self) -> None:
         try:
             self._watch()
-            keeper = self._keeper()
-            if keeper is not None:
-                keeper.last_words()
+            swept = self._swept()
+            if swept is not None:
+                swept.finish()
         finally:
             self._ended.set()
 
     def _watch(self) -> None:
         while not self._stopped:
-            keeper = self._keeper()
-            if keeper is None:
+            swept = self._swept()
+            if swept is None:
                 return
-            wait = min(self._due - time.monotonic(), keeper.next_attempt(), LOOK)
-            del keeper
+            wait = min(self._due - time.monotonic(), swept.next_attempt(), LONGEST_WAIT)
+            del swept
             if wait > 0:
-                self._bell.wait(wait)
-                self._bell.clear()
+                self._wakeup.wait(wait)
+                self._wakeup.clear()
             if not self._stopped:
-                self._guarded()
+                self._work()
 
-    def _guarded(self) -> None:
-        keeper = self._keeper()
-        if keeper is None:
+    def _work(self) -> None:
+        swept = self._swept()
+        if swept is None:
             return
-        try:
-            keeper.catch_up()
+        with guard("the sweeper of a session store"):
+            swept.catch_up()
             if time.monotonic() >= self._due:
-                self._due = time.monotonic() + _jittered(keeper.interval)
-                keeper.sweep_in_background()
-        except Exception as error:
-            log_internal_error("sweeper", error)
+                self._due = time.monotonic() + _jittered(swept.interval)
+                swept.sweep_in_background()
 
 
 def _jittered(interval: float) -> float:

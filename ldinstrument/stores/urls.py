@@ -1,4 +1,4 @@
-"""From an address to a store: `memory:`, `sqlite:///path`, `redis://host:port/0`, `rediss://`,
+"""Open a store by its URL: `memory:`, `sqlite:///path`, `redis://host:port/0`, `rediss://`,
 `redis+cluster://`.
 """
 
@@ -76,21 +76,14 @@ def sweep(
     Raises:
         DefinitionError: an address that is none, or no SDK key anywhere.
     """
-    mine = not isinstance(store, SessionStore)
-    keeper = (
-        store
-        if isinstance(store, SessionStore)
-        else _opened(store, {"idle": idle, "maximum": maximum, "remember": remember})
-    )
-    try:
-        return keeper.sweep(limit, client=client, outlet=_outlet(keeper, client, sdk_key))
-    finally:
-        if mine:
-            keeper.close()
+    if isinstance(store, SessionStore):
+        return store.sweep(limit, client=client, outlet=_outlet(store, client, sdk_key))
+    with _opened(store, {"idle": idle, "maximum": maximum, "remember": remember}) as opened:
+        return opened.sweep(limit, client=client, outlet=_outlet(opened, client, sdk_key))
 
 
-def _outlet(keeper: SessionStore, client: Any | None, sdk_key: str | None) -> Outlet | None:
-    if client is not None or (sdk_key is None and keeper._way_out(None) is not None):
+def _outlet(store: SessionStore, client: Any | None, sdk_key: str | None) -> Outlet | None:
+    if client is not None or (sdk_key is None and store.outlet() is not None):
         return None
     return outlet_for(sdk_key)
 

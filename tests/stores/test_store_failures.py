@@ -34,7 +34,7 @@ from ldinstrument.stores import (
     open_store,
     sweep,
 )
-from ldinstrument.stores.circuit_breaker import MAX_WAIT, Late
+from ldinstrument.stores.circuit_breaker import MAX_WAIT, PendingMerge
 from ldinstrument.stores.protocol import Sealed
 from ldinstrument.stores.records import parsed
 from ldinstrument.stores.redis import connect
@@ -216,7 +216,7 @@ def test_what_has_waited_for_too_long_is_given_up_and_counted(keep):
     store = keep(raw, client=RecordingClient())
     delta = Delta("s-1", context={"user": "ana"}, values=3)
     for waited in (MAX_WAIT + 1.0, 1.0):
-        store._patience.keep(Late("session:v-1", time.monotonic() - waited, delta))
+        store._breaker.keep(PendingMerge("session:v-1", time.monotonic() - waited, delta))
 
     store.catch_up()
 
@@ -505,15 +505,15 @@ def test_a_sweep_of_sqlite_reads_only_what_is_due(tmp_path):
     """
     store, seen = SqliteStore(tmp_path / "x.db"), []
     over(store, 1)
-    store._connection.set_trace_callback(seen.append)
+    store._file._connection.set_trace_callback(seen.append)
     store.claim(10, 60.0, "the-test")
     store.claim_sealed(10, 60.0, "the-test")
-    store._connection.set_trace_callback(None)
+    store._file._connection.set_trace_callback(None)
     queries = [text for text in seen if "FROM" in text and "julianday" not in text]
     plans = [
         row[3]
         for text in queries
-        for row in store._connection.execute(f"EXPLAIN QUERY PLAN {text}")
+        for row in store._file._connection.execute(f"EXPLAIN QUERY PLAN {text}")
         if "SCAN" in row[3]
     ]
     store.close()
@@ -789,7 +789,7 @@ def test_the_background_sweeper_rests_between_batches(make_store, keep, ld, clie
     """Its worker has requests to serve; who calls `sweep` himself has not."""
     raw, rests = make_store(), []
     store = keep(raw, client=client)
-    monkeypatch.setattr(store, "_breathe", lambda seconds: not rests.append(seconds))
+    monkeypatch.setattr(store, "_rest", lambda seconds: not rests.append(seconds))
 
     over(raw, BATCH + 10)
     store.sweep_in_background()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ldinstrument.stores import Delta, MemoryStore, RedisStore, Rules
 from ldinstrument.stores.protocol import Operation
-from ldinstrument.stores.records import group_key, merged, parsed, united
+from ldinstrument.stores.records import group_key, merge, merge_groups, parsed
 from ldinstrument.stores.redis import connect
 from ldinstrument.stores.session_store import key_of
 
@@ -67,9 +67,9 @@ def whole(record):
 def folded(deltas, now=NOW):
     text = None
     for delta in deltas:
-        outcome = merged(text, delta, now, Rules())
-        assert outcome.ended == []
-        text = outcome.record.text()
+        result = merge(text, delta, now, Rules())
+        assert result.ended == []
+        text = result.record.text()
     return whole(parsed(text))
 
 
@@ -101,8 +101,10 @@ def test_a_session_is_what_its_requests_were(deltas):
 @given(GROUPS, GROUPS, GROUPS)
 def test_groups_are_a_commutative_monoid(one, two, three):
     """Associative and commutative, also where two values are equally late."""
-    assert united(one, two) == united(two, one)
-    assert united(united(one, two), three) == united(one, united(two, three))
+    assert merge_groups(one, two) == merge_groups(two, one)
+    assert merge_groups(merge_groups(one, two), three) == merge_groups(
+        one, merge_groups(two, three)
+    )
 
 
 @given(DELTAS, st.integers(0, 10**6))

@@ -1,19 +1,20 @@
-"""What a Redis server runs for us: each verb is one script, so it is atomic and costs one round
-trip.
+-- What a Redis server runs for RedisStore: one section per verb of the store, each atomic and one
+-- round trip. `stores/redis.py` reads this file: a section begins with "-- @verb" and is sent with
+-- the common part before it; "-- @verb uses x" puts section x in between.
+--
+-- The sections do what `records` does, number for number; tests hold both to each other. Every key
+-- of a script carries the same hash tag (ARGV[1]), so they run on a cluster, too:
+--   v<visitor>  the open session as JSON, or a tombstone ("-<place> <ended at> <id>")
+--   open        sorted set of visitors by the deadline of their session
+--   e<place>    an ended session: 16 characters of the owner of its lease, then JSON
+--   ended       sorted set of places by the time from which they may be handed out
+--   p<id>       a sealed payload: b body, e events, z zipped, s sealed at, a attempts
+--   out         sorted set of payload ids by the time from which they may be handed out
+--   o<worker>   the numbers of merges that were made
+--   places      the last place that was given out
+-- What nobody ever sweeps, the server forgets after a week. Times are milliseconds of the server.
 
-They do what `records` does. Every key of a script carries the same hash tag, so they run on a
-cluster, too. Under `v<key>` is a visitor's open session, or a tombstone (where it waits, when it
-ended, its id), in `open` its deadline; under `e<place>` an ended session, under `p<id>` a sealed
-payload, and in `ended` and `out` from when on they may be handed out; `o<worker>` holds the numbers
-of merges that were made. An ended session's text begins with its owner, `OWNER` characters, so that
-a claim need not rewrite it. What nobody ever sweeps, the server forgets after a week.
-"""
-
-from __future__ import annotations
-
-OWNER = 16
-
-_COMMON = """
+-- @common
 local prefix = ARGV[1]
 local KEEP = 604800000
 local time = redis.call('TIME')
@@ -22,6 +23,9 @@ local function exact(number)
   local text = string.format('%.15g', number)
   if tonumber(text) == number then return text end
   return string.format('%.17g', number)
+end
+local function due(name, limit)
+  return redis.call('ZRANGEBYSCORE', prefix .. name, '-inf', now, 'LIMIT', 0, limit)
 end
 local function put(place, text)
   redis.call('SET', prefix .. 'e' .. place, '----------------' .. text, 'PX', KEEP)
@@ -37,11 +41,20 @@ local function move_on(key, id, text, milliseconds, began)
   redis.call('SET', prefix .. 'v' .. key, tombstone, 'PX', milliseconds)
   redis.call('ZREM', prefix .. 'open', key)
 end
-"""
 
-MERGE = (
-    _COMMON
-    + """
+-- @keep_sealed
+local function keep(at, lease)
+  while ARGV[at] do
+    local name = prefix .. 'p' .. ARGV[at]
+    redis.call('HSET', name, 'b', ARGV[at + 1], 'e', ARGV[at + 2], 'z', ARGV[at + 3],
+      's', now - tonumber(ARGV[at + 4]), 'a', 1)
+    redis.call('PEXPIRE', name, KEEP)
+    redis.call('ZADD', prefix .. 'out', now + lease, ARGV[at])
+    at = at + 5
+  end
+end
+
+-- @merge
 local key, idle, maximum, most = ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local delta = cjson.decode(ARGV[3])
 local held = redis.call('GET', prefix .. 'v' .. key)
@@ -86,7 +99,8 @@ local stays, before = false, nil
 if place then
   local late = readable(redis.call('GETRANGE', prefix .. 'e' .. place, 16, -1))
   if late then before = place .. ' ' .. ended end
-  if late and late.i == previous and not over(late) and (not late.r or began < tonumber(ended) - 1) then
+  local in_time = late and (not late.r or began < tonumber(ended) - 1)
+  if in_time and late.i == previous and not over(late) then
     record, stays = late, late.r
     if not stays then
       redis.call('DEL', prefix .. 'e' .. place)
@@ -119,8 +133,8 @@ if record then
       if not record.g[name] then count = count + 1 end
     end
     if crosses or count > most then
-      wait(cjson.encode({i = record.i, n = record.n, b = record.b, s = record.s, l = record.l, c = record.c,
-        t = {0, 0, 0, 0}, g = record.g, q = 1}))
+      wait(cjson.encode({i = record.i, n = record.n, b = record.b, s = record.s, l = record.l,
+        c = record.c, t = {0, 0, 0, 0}, g = record.g, q = 1}))
       record.g = nil
     end
   end
@@ -183,16 +197,13 @@ elseif delta.e then
   move_on(key, record.i, cjson.encode(record), ARGV[9], began)
 else
   local deadline = record.b + math.min(record.l + idle, record.s + maximum)
-  redis.call('SET', prefix .. 'v' .. key, cjson.encode(record), 'PX', math.max(1, deadline - now) + KEEP)
+  local kept = math.max(1, deadline - now) + KEEP
+  redis.call('SET', prefix .. 'v' .. key, cjson.encode(record), 'PX', kept)
   redis.call('ZADD', prefix .. 'open', deadline, key)
 end
 return {record.i, record.p or '', opened, cjson.encode(record.c or {})}
-"""
-)
 
-END = (
-    _COMMON
-    + """
+-- @end
 local held = redis.call('GET', prefix .. 'v' .. ARGV[2])
 if not held or string.sub(held, 1, 1) == '-' then return false end
 local record = cjson.decode(held)
@@ -204,14 +215,10 @@ end
 local text = cjson.encode(record)
 move_on(ARGV[2], record.i, text, ARGV[4])
 return not over and text
-"""
-)
 
-CLAIM = (
-    _COMMON
-    + """
+-- @claim
 local vanished = 0
-for _, key in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'open', '-inf', now, 'LIMIT', 0, ARGV[2])) do
+for _, key in ipairs(due('open', ARGV[2])) do
   local text = redis.call('GET', prefix .. 'v' .. key)
   local whole, record = pcall(cjson.decode, text or '')
   if whole and type(record) == 'table' and record.i then
@@ -222,7 +229,7 @@ for _, key in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'open', '-inf', now, 
   end
 end
 local claimed = {}
-for _, place in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'ended', '-inf', now, 'LIMIT', 0, ARGV[2])) do
+for _, place in ipairs(due('ended', ARGV[2])) do
   local text = redis.call('GETRANGE', prefix .. 'e' .. place, 16, -1)
   if text == '' then
     redis.call('ZREM', prefix .. 'ended', place)
@@ -235,30 +242,13 @@ for _, place in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'ended', '-inf', no
   end
 end
 return {vanished, claimed}
-"""
-)
 
-_KEEP_SEALED = """
-local function keep(at, lease)
-  while ARGV[at] do
-    local name = prefix .. 'p' .. ARGV[at]
-    redis.call('HSET', name, 'b', ARGV[at + 1], 'e', ARGV[at + 2], 'z', ARGV[at + 3],
-      's', now - tonumber(ARGV[at + 4]), 'a', 1)
-    redis.call('PEXPIRE', name, KEEP)
-    redis.call('ZADD', prefix .. 'out', now + lease, ARGV[at])
-    at = at + 5
-  end
-end
-"""
-
-SEAL = (
-    _COMMON
-    + _KEEP_SEALED
-    + """
+-- @seal uses keep_sealed
 local owner, places = ARGV[2], tonumber(ARGV[4])
 local lost = {}
 for at = 5, 4 + places do
-  if redis.call('GETRANGE', prefix .. 'e' .. ARGV[at], 0, 15) ~= owner then lost[#lost + 1] = ARGV[at] end
+  local holder = redis.call('GETRANGE', prefix .. 'e' .. ARGV[at], 0, 15)
+  if holder ~= owner then lost[#lost + 1] = ARGV[at] end
 end
 if #lost > 0 then return lost end
 for at = 5, 4 + places do
@@ -267,60 +257,38 @@ for at = 5, 4 + places do
 end
 keep(5 + places, tonumber(ARGV[3]))
 return lost
-"""
-)
 
-CLAIM_SEALED = (
-    _COMMON
-    + """
+-- @claim_sealed
 local claimed = {}
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'out', '-inf', now, 'LIMIT', 0, ARGV[2])) do
+for _, id in ipairs(due('out', ARGV[2])) do
   local name = prefix .. 'p' .. id
   local fields = redis.call('HMGET', name, 'b', 'e', 'z', 's')
   if fields[1] then
     redis.call('ZADD', prefix .. 'out', now + tonumber(ARGV[3]), id)
     local attempts = redis.call('HINCRBY', name, 'a', 1)
-    claimed[#claimed + 1] = {id, fields[1], fields[2], fields[3], attempts, now - tonumber(fields[4])}
+    local age = now - tonumber(fields[4])
+    claimed[#claimed + 1] = {id, fields[1], fields[2], fields[3], attempts, age}
   else
     redis.call('ZREM', prefix .. 'out', id)
   end
 end
 return claimed
-"""
-)
 
-ACKNOWLEDGE = (
-    _COMMON
-    + """
+-- @acknowledge
 redis.call('ZREM', prefix .. 'out', ARGV[2])
 return redis.call('DEL', prefix .. 'p' .. ARGV[2])
-"""
-)
 
-POSTPONE = (
-    _COMMON
-    + """
+-- @postpone
 if redis.call('EXISTS', prefix .. 'p' .. ARGV[2]) == 1 then
   redis.call('ZADD', prefix .. 'out', now + tonumber(ARGV[3]), ARGV[2])
 end
 return 0
-"""
-)
 
-REPLACE = (
-    _COMMON
-    + _KEEP_SEALED
-    + """
+-- @replace uses keep_sealed
 redis.call('ZREM', prefix .. 'out', ARGV[2])
 if redis.call('DEL', prefix .. 'p' .. ARGV[2]) == 1 then keep(3, 0) end
 return 0
-"""
-)
 
-HOLDINGS = (
-    _COMMON
-    + """
+-- @holdings
 local function count(name) return redis.call('ZCARD', prefix .. name) end
 return {count('open'), count('ended'), count('out')}
-"""
-)

@@ -1,0 +1,143 @@
+"""SqliteFile: one SQLite file with write-ahead logging, shared by threads, closed around a fork.
+
+Serves the stores (several processes share a file) and the spool (one process owns it).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import sqlite3
+
+
+class SqliteFile:
+    """A file that is opened when it is first used. Safe for several threads.
+
+    Args:
+        path: made when it is absent, with its folder; readable by its owner only.
+        schema: SQL that makes the tables; it must not mind being run again.
+        timeout: seconds that one `transaction` waits for other threads and processes in all.
+        exclusive: whether to keep other processes out while it is open.
+    """
+
+    def __init__(
+        self, path: Path, schema: str, *, timeout: float = 0.25, exclusive: bool = False
+    ) -> None:
+        self.path = path
+        self._schema = schema
+        self._timeout = timeout
+        self._exclusive = exclusive
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._inode: tuple[int, int] | None = None
+
+    @property
+    def moved(self) -> bool:
+        """Whether the file was moved, deleted or replaced while it is open here."""
+        return self._connection is not None and inode(self.path) != self._inode
+
+    @contextmanager
+    def connection(self) -> Iterator[sqlite3.Connection]:
+        """Lend the open connection to one thread, outside of a transaction.
+
+        Raises:
+            TimeoutError: other threads keep it busy.
+            sqlite3.Error, OSError: the file cannot be opened.
+        """
+        deadline = time.monotonic() + self._timeout
+        if not self._lock.acquire(timeout=self._timeout):
+            raise TimeoutError("other threads keep the SQLite file busy")
+        try:
+            if self._connection is None:
+                self._connection = self._opened(deadline)
+                self._inode = inode(self.path)
+            _wait_until(deadline, self._connection)
+            yield self._connection
+        finally:
+            self._lock.release()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Run a block as one write transaction: all of it or nothing."""
+        with self.connection() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def _opened(self, deadline: float) -> sqlite3.Connection:
+        import sqlite3
+
+        _create(self.path)
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        try:
+            _wait_until(deadline, connection)
+            if self._exclusive:
+                connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("PRAGMA journal_mode = WAL")
+            # A commit survives `kill -9` without a sync; only a power cut may cost the last ones,
+            # and never the file.
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.executescript(f"BEGIN IMMEDIATE; {self._schema}; COMMIT")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def pause(self) -> None:
+        """Close before a fork: SQLite's connections must never be in two processes.
+
+        Holds the lock until `resume` (in the parent) or `forked` (in the child).
+        """
+        self._lock.acquire()
+        self._close()
+
+    def resume(self) -> None:
+        """Go on in the parent after a fork; the next use opens the file again."""
+        self._lock.release()
+
+    def forked(self) -> None:
+        """Go on in the child after a fork."""
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def inode(path: Path) -> tuple[int, int] | None:
+    """Return which file is at *path*, whatever it is called; None when there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _create(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Only when new: closing a descriptor would drop this process's locks on the file.
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+def _wait_until(deadline: float, connection: sqlite3.Connection) -> None:
+    left = max(1, int((deadline - time.monotonic()) * 1000))
+    connection.execute(f"PRAGMA busy_timeout = {left}")
