@@ -5,8 +5,9 @@ An empty or blank variable counts as unset, white space around a value is droppe
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -14,6 +15,8 @@ from .errors import DefinitionError
 
 ON = ("1", "true", "yes", "on")
 LOCAL_URL = "LDINSTRUMENT_URL"
+
+_scans: list[bool] = []
 
 
 def variable(name: str, environ: Mapping[str, str] | None = None) -> str | None:
@@ -27,8 +30,23 @@ def switch(name: str) -> bool:
 
 
 def disabled() -> bool:
-    """Tell whether `LDINSTRUMENT_DISABLED` makes everything inert."""
-    return switch("LDINSTRUMENT_DISABLED")
+    """Tell whether `LDINSTRUMENT_DISABLED`, or a scan, makes everything inert."""
+    return bool(_scans) or switch("LDINSTRUMENT_DISABLED")
+
+
+def scanning() -> bool:
+    """Tell whether a program is only being read: clients that it makes must send nothing."""
+    return bool(_scans)
+
+
+@contextlib.contextmanager
+def scan_in_progress() -> Iterator[None]:
+    """Make everything inert meanwhile, on every thread: importing a program runs its top level."""
+    _scans.append(True)
+    try:
+        yield
+    finally:
+        _scans.pop()
 
 
 def debug() -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from .applying import apply
 from .changes import Change, Finer, Plan, Progress
 from .comparing import incompatible, plan
-from .starting import bootstrap, on_hold
+from .starting import bootstrap
 
 __all__ = [
     "Change",
@@ -20,6 +20,5 @@ __all__ = [
     "apply",
     "bootstrap",
     "incompatible",
-    "on_hold",
     "plan",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, overload
 
 from ..diagnostics import log, log_internal_error, warn_once
@@ -76,7 +76,7 @@ def bootstrap(
         CredentialsError, PlanError, ApiError: only with `wait=True`.
 
     """
-    if disabled() or _held:
+    if disabled():
         return Plan(project or "", "") if wait else None
     source = catalogs.catalog if catalog is None else catalog
     # A snapshot, so that what is created does not depend on how fast the thread starts.
@@ -94,21 +94,6 @@ def bootstrap(
         target=_quietly, args=(work,), name="ldinstrument-bootstrap", daemon=True
     ).start()
     return None
-
-
-_held: list[bool] = []
-
-
-@contextlib.contextmanager
-def on_hold() -> Iterator[None]:
-    """Make `bootstrap` inert meanwhile: code that is only looked at must not create metrics by
-    being imported.
-    """
-    _held.append(True)
-    try:
-        yield
-    finally:
-        _held.pop()
 
 
 def _bootstrap(

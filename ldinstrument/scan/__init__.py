@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..metrics.metric import MetricWarning
-from ..plans import on_hold
+from ..settings import scan_in_progress
 from .collector import Collector, Scan, Undeclared
 from .importing import modules
 from .source import Use, uses_in
@@ -34,7 +34,7 @@ def scan(targets: str | Sequence[str], *, progress: Callable[[str], None] | None
 
     """
     collector = Collector()
-    with on_hold(), warnings.catch_warnings():
+    with scan_in_progress(), warnings.catch_warnings():
         # A remark about a metric's name belongs to the plan, not in between.
         warnings.simplefilter("ignore", MetricWarning)
         for target in [targets] if isinstance(targets, str) else targets:

@@ -89,6 +89,7 @@ class _Reader(ast.NodeVisitor):
         self._values = Constants(self._namespace, self._is_local)
         self._locals: list[set[str]] = []
         self._decorating: dict[int, str] = {}
+        self._called: set[int] = set()
 
     # -- what the names of the module mean ---------------------------------------------------------
     def learn(self, tree: ast.Module) -> None:
@@ -190,8 +191,6 @@ class _Reader(ast.NodeVisitor):
                 self._add("task", f"task.{node.name}", decorator, metrics=TASK_METRICS[:2])
             elif self._last(decorator) == "session":
                 self._add("session", "session", decorator)
-            elif self._is_boundary(decorator):
-                self._boundary(decorator, None)
             self.visit(decorator)
         for default in [
             *node.args.defaults,
@@ -230,7 +229,28 @@ class _Reader(ast.NodeVisitor):
             self._boundary(node.func, node)
         elif isinstance(node.func, ast.Attribute) and self._is_session(node.func.value):
             self._method(node, node.func.attr)
+        self._boundaries_given_to(node)
         self.generic_visit(node)
+
+    def _boundaries_given_to(self, node: ast.Call) -> None:
+        """Take `add_middleware(SessionMiddleware, store=...)` and its like as the boundary's call."""
+        self._called.add(id(node.func))
+        for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
+            if self._is_boundary(argument):
+                self._called.add(id(argument))
+                self._boundary(argument, node)
+
+    def visit_Name(self, node: ast.Name) -> None:
+        self._mentioned(node)
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        self._mentioned(node)
+        self.generic_visit(node)
+
+    def _mentioned(self, node: ast.expr) -> None:
+        """Take a boundary that is neither called nor given to a call (in a list, say) with its defaults."""
+        if id(node) not in self._called and self._is_boundary(node):
+            self._boundary(node, None)
 
     def visit_Constant(self, node: ast.Constant) -> None:
         # Frameworks that are configured by dotted paths: Django's MIDDLEWARE.
@@ -280,9 +300,16 @@ class _Reader(ast.NodeVisitor):
             self._add("session", name, function)
             return
         store = _argument(call, None, "store")
-        # A session in a store is a visit, not a request.
-        visits = store is not None and not (isinstance(store, ast.Constant) and store.value is None)
-        self._session(call, "session" if visits else name)
+        if store is None or self._values.of(store) is None:
+            self._session(call, name)
+            return
+        # A session in a store is a visit, not a request; only running tells what a variable holds.
+        self._session(call, "session")
+        if (
+            not isinstance(store, (ast.Constant, ast.Call))
+            and _argument(call, None, "name") is None
+        ):
+            self._add("session", name, call)
 
     def _is_session(self, node: ast.expr) -> bool:
         if isinstance(node, ast.Call):

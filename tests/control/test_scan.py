@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.errors import DefinitionError
 from ldinstrument.scan import Scan, scan
 from ldinstrument.scan.source import uses_in
+from ldinstrument.sessions.registry import stats
 
 _numbers = itertools.count()
 
@@ -665,3 +667,67 @@ def test_a_replaced_standard_metric_belongs_to_the_program(package: Callable[...
     found = scan(name)
     assert keys(found) == {"revenue.impact"}
     assert found.metrics[0].unit == "euros"
+
+
+BOUNDARIES_AS_VALUES = {
+    "starlette": (
+        "app.add_middleware(asgi.SessionMiddleware, context=who)",
+        {"request.duration", "request.interactions", "request.success_rate"},
+    ),
+    "middleware list": (
+        "app = Starlette(middleware=[Middleware(asgi.SessionMiddleware)])",
+        {"request.duration", "request.interactions", "request.success_rate"},
+    ),
+    "a bare name in a list": (
+        "middleware = [asgi.SessionMiddleware]",
+        {"request.duration", "request.interactions", "request.success_rate"},
+    ),
+    "with a store": (
+        "app.add_middleware(asgi.SessionMiddleware, store=open_store('memory:'))",
+        {"session.duration", "session.interactions", "session.success_rate"},
+    ),
+    "with a store that only running tells": (
+        "def make(app, store): app.add_middleware(asgi.SessionMiddleware, store=store)",
+        {
+            f"{name}.{what}"
+            for name in ("request", "session")
+            for what in ("duration", "interactions", "success_rate")
+        },
+    ),
+    "with a name": (
+        "app.add_middleware(asgi.SessionMiddleware, name='page')",
+        {"page.duration", "page.interactions", "page.success_rate"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BOUNDARIES_AS_VALUES)
+def test_a_boundary_that_is_given_to_a_framework_is_found(
+    package: Callable[..., str], case: str
+) -> None:
+    """FastAPI and Starlette take the class and its options, and call it themselves."""
+    source, wanted = BOUNDARIES_AS_VALUES[case]
+    name = package(app=f"import no_such\nfrom ldinstrument.integrations import asgi\n{source}")
+
+    assert {key for key in keys(scan(name)) if not key.startswith("websocket.")} == wanted
+
+
+def test_a_program_that_is_read_records_nothing(
+    package: Callable[..., str], ld: LocalLaunchDarkly
+) -> None:
+    """Its top level runs, and neither a session nor a direct track of ours leaves."""
+    name = package(
+        app="import ldinstrument as ld\n"
+        "with ld.session('user-1') as s:\n    s.conversion(49.0)\n"
+        "ld.track_conversion(49.0, context='user-1')\n"
+        "@ld.track_task('work')\ndef work(): ...\n"
+        "work()\nld.flush(0.1)",
+    )
+    before = stats()
+
+    found = keys(scan(name))
+
+    assert {"work.duration", "business.conversion"} <= found
+    assert stats().values == before.values
+    assert stats().events == before.events
+    assert ld.custom_events() == []
