@@ -78,14 +78,14 @@ class Calls:
         self._budget = budget
         self._deadline = deadline
         self._sleep = sleep
-        self._wire = HttpClient(host, token)
+        self._http = HttpClient(host, token)
 
     def __repr__(self) -> str:
         return f"<Calls to {self.host.url}>"
 
     def close(self) -> None:
         """Close the connections."""
-        self._wire.close()
+        self._http.close()
 
     def end(self) -> float:
         """When a call that begins now has to be over, as a `time.monotonic()` reading."""
@@ -158,7 +158,7 @@ class Calls:
         seconds = min(self._timeout, end - time.monotonic())
         if seconds <= 0:
             return RestFailure("no time left before the deadline", final=True)
-        return self._wire.ask(method, path, params, body, headers, seconds)
+        return self._http.ask(method, path, params, body, headers, seconds)
 
 
 def path_of(*parts: str) -> str:

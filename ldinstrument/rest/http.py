@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -98,7 +99,8 @@ class HttpClient:
             try:
                 done.append(self._exchange(http, method, path, params, body, headers, seconds))
             except Exception as failure:
-                done.append(RestFailure(_why(failure, seconds, self._host)))
+                reason = _why(failure, seconds, self._host)
+                done.append(RestFailure(reason, final=_is_final(failure, self._host)))
             over.set()
 
         # No time-out of requests holds for a name that does not resolve, or for headers that drip
@@ -277,18 +279,36 @@ def _why(failure: BaseException, seconds: float, host: Host) -> str:
     return f"{where}: {reason}{hint}"
 
 
-def _system_reason(failure: BaseException) -> str:
-    """Return the operating system's word for *failure*, or which half of the exchange broke."""
-    seen: list[Any] = [failure]
+def _is_final(failure: BaseException, host: Host) -> bool:
+    """Tell whether asking again cannot help: no such name, or nobody listens on this machine."""
+    causes = _causes(failure)
+    if host.local and any(isinstance(cause, ConnectionRefusedError) for cause in causes):
+        return True
+    unknown = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
+    return any(isinstance(cause, socket.gaierror) and cause.errno in unknown for cause in causes)
+
+
+def _causes(failure: BaseException) -> list[BaseException]:
+    """Return *failure* and what is behind it: requests and urllib3 hide it in four places."""
+    seen = [failure]
     for cause in seen:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-        causes = [getattr(cause, "reason", None), cause.__cause__, cause.__context__, *cause.args]
+        behind = [getattr(cause, "reason", None), cause.__cause__, cause.__context__, *cause.args]
         seen += [
-            cause for cause in causes if isinstance(cause, BaseException) and cause not in seen
+            error for error in behind if isinstance(error, BaseException) and error not in seen
         ][:8]
         if len(seen) > 32:
             break
+    return seen
+
+
+def _system_reason(failure: BaseException) -> str:
+    """Return the operating system's word for *failure*, or which half of the exchange broke."""
+    seen = _causes(failure)
+    for cause in seen:
+        if isinstance(cause, socket.gaierror):
+            return "the name does not resolve"
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
     text = " ".join(str(cause) for cause in seen)
     if "getaddrinfo" in text or "resolve" in text:
         return "the name does not resolve"

@@ -596,10 +596,10 @@ def test_slow_headers_end_at_the_timeout(script: Any, token: str) -> None:
         with MetricsAPI(
             "default", token=token, base_uri=server.url, timeout=0.5, budget=0.6
         ) as api:
-            held = api._calls._wire._http
+            held = api._calls._http._http
             with pytest.raises(Unreachable, match="within"):
                 api.get("a.b")
-            assert api._calls._wire._http is not held
+            assert api._calls._http._http is not held
     finally:
         over.set()
     assert time.monotonic() - began < 30
@@ -704,11 +704,30 @@ def test_nobody_listens(token: str) -> None:
     """A refused connection says so, and what to start."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
+    waits: list[float] = []
     with MetricsAPI(
-        "default", token=token, base_uri=f"http://127.0.0.1:{port}", budget=5, sleep=lambda _: None
+        "default", token=token, base_uri=f"http://127.0.0.1:{port}", sleep=waits.append
     ) as api:
         with pytest.raises(Unreachable, match=r"refused.*ldinstrument dev"):
             api.get("a.b")
+    assert waits == []  # nobody will listen there because we ask again
+
+
+def test_a_name_that_does_not_resolve_is_said_at_once(
+    token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a resolver that is out of order for a moment is asked again."""
+    waits: list[float] = []
+    errors = [socket.gaierror(socket.EAI_AGAIN, "again"), socket.gaierror(socket.EAI_NONAME, "no")]
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda *_, **__: (_ for _ in ()).throw(errors.pop(0))
+    )
+    with MetricsAPI(
+        "default", token=token, base_uri="https://no-such-host.invalid", sleep=waits.append
+    ) as api:
+        with pytest.raises(Unreachable, match="does not resolve"):
+            api.get("a.b")
+    assert len(waits) == 1
 
 
 def test_a_deadline_holds_for_all_calls_together(ld: LocalLaunchDarkly, token: str) -> None:
@@ -846,9 +865,12 @@ def test_the_token_is_in_no_error_log_or_repr(
                 + repr(api._calls)
                 + repr(vars(api._calls))
             )
-            wire = api._calls._wire
+            client = api._calls._http
             told.write(
-                repr(wire) + repr(vars(wire)) + repr(wire._http.headers) + repr(wire._http.auth)
+                repr(client)
+                + repr(vars(client))
+                + repr(client._http.headers)
+                + repr(client._http.auth)
             )
             for call in (
                 lambda: api.get("a.b"),
