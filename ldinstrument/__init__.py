@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .plans import bootstrap
     from .sessions.current import current_session
     from .sessions.emission import Tracker
-    from .sessions.outcomes import Outcome
+    from .sessions.outcomes import Outcome, outcome_of_exception
     from .sessions.recipes import (
         track_conversion,
         track_revenue,
@@ -68,6 +68,7 @@ _HOME = {
     "flush": "delivery",
     "launchdarkly_config": "delivery",
     "open_store": "stores",
+    "outcome_of_exception": "sessions.outcomes",
     "propagate": "sessions.threads",
     "session": "sessions.scopes",
     "stats": "sessions.registry",
@@ -104,6 +105,7 @@ __all__ = [
     "flush",
     "launchdarkly_config",
     "open_store",
+    "outcome_of_exception",
     "propagate",
     "session",
     "stats",

@@ -149,13 +149,15 @@ def one_line(text: str, longest: int = LONGEST_LINE) -> str:
 class guard:  # noqa: N801 - used as a statement: with guard("flush"): ...
     """Keep an exception of ours from the host: log it as a bug *where* it happened, and go on.
 
-    `StrictError` passes, and so does what is no `Exception`.
+    `StrictError` passes, and so does what is no `Exception`. With `strict=False` it does not pass:
+    another exception is on its way, which the host must see.
     """
 
-    __slots__ = ("_where", "failed")
+    __slots__ = ("_strict", "_where", "failed")
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, *, strict: bool = True) -> None:
         self._where = where
+        self._strict = strict
         self.failed = False
 
     def __enter__(self) -> guard:
@@ -167,10 +169,15 @@ class guard:  # noqa: N801 - used as a statement: with guard("flush"): ...
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        if error is None or isinstance(error, StrictError) or not isinstance(error, Exception):
+        if error is None or not isinstance(error, Exception):
+            return False
+        if self._strict and isinstance(error, StrictError):
             return False
         self.failed = True
-        log_internal_error(self._where, error)
+        try:
+            log_internal_error(self._where, error)
+        except Exception:  # noqa: S110 - at the limit of a recursion nothing of ours may work
+            pass
         return True
 
 

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+MOST_KEYS = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class Values:
@@ -51,6 +53,10 @@ class Stats:
         late: values that came after the end of their session (part of `values.recorded`).
         without_session: task runs that no session received, by metric key (their values are in
             `values.discarded["no_session"]`).
+        suspended: task runs that go on elsewhere (a retry, a rerun, an interrupt), by task key; they
+            are in no metric.
+        unfinished: task runs that were cancelled or abandoned and that no metric tells of, by task
+            key.
         evicted_sessions: sessions ended early because too many were open.
         warnings: how often each warning would have been logged, by (cause, subject).
     """
@@ -59,6 +65,8 @@ class Stats:
     events: Events
     late: int = 0
     without_session: Mapping[str, int] = field(default_factory=dict)
+    suspended: Mapping[str, int] = field(default_factory=dict)
+    unfinished: Mapping[str, int] = field(default_factory=dict)
     evicted_sessions: int = 0
     warnings: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
@@ -81,6 +89,8 @@ class Ledger:
             self._events: Counter[str] = Counter()
             self._dropped: Counter[str] = Counter()
             self._without_session: Counter[str] = Counter()
+            self._suspended: Counter[str] = Counter()
+            self._unfinished: Counter[str] = Counter()
             self._told = 0
 
     def forked(self) -> None:
@@ -117,6 +127,16 @@ class Ledger:
             self._without_session[key] += runs
             self._values["recorded"] += values
             self._discarded["no_session"] += values
+
+    def suspended(self, key: str) -> None:
+        """Count a run of the task *key* that goes on elsewhere."""
+        with self.lock:
+            self._suspended[_bounded(key, self._suspended)] += 1
+
+    def unfinished(self, key: str) -> None:
+        """Count a run of the task *key* that did not finish and that no metric tells of."""
+        with self.lock:
+            self._unfinished[_bounded(key, self._unfinished)] += 1
 
     def evicted(self) -> None:
         """Count a session that was ended because too many were open."""
@@ -173,8 +193,15 @@ class Ledger:
                 ),
                 late=values["late"],
                 without_session=_frozen(self._without_session),
+                suspended=_frozen(self._suspended),
+                unfinished=_frozen(self._unfinished),
                 evicted_sessions=values["evicted"],
             )
+
+
+def _bounded(key: str, counter: Counter[str]) -> str:
+    """Return *key*, or "..." for a new one in a full *counter*: a program may make keys up."""
+    return key if key in counter or len(counter) < MOST_KEYS else "..."
 
 
 def _frozen(counter: Counter[str]) -> Mapping[str, int]:

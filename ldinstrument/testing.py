@@ -18,9 +18,10 @@ from .metrics.catalogs import catalog
 from .metrics.standard import STANDARD_METRICS
 from .sessions import emission
 from .sessions.current import set_current
+from .sessions.outcomes import forget_exceptions
 from .sessions.registry import forget_open_sessions
 from .sessions.unattached import forget_unattached_runs
-from .tasks import decorators as tasks
+from .tasks.tracked_functions import forget_functions
 
 if TYPE_CHECKING:
     from ldclient import Context
@@ -125,7 +126,8 @@ def reset() -> None:
     standard metrics.
     """
     forget_everything()
-    tasks.forget_functions()
+    forget_functions()
+    forget_exceptions()
     delivery_orphans = sys.modules.get("ldinstrument.delivery.undelivered")
     if delivery_orphans is not None:
         delivery_orphans.orphanage.forget()

@@ -22,6 +22,7 @@ LAYERS: list[tuple[set[str], set[str]]] = [
         {
             "errors",
             "checks",
+            "clock",
             "settings",
             "diagnostics",
             "ledger",

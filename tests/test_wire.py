@@ -58,10 +58,10 @@ def test_the_whole_way(server: LocalLaunchDarkly, client: LDClient) -> None:
     report = ld.flush(timeout=60, client=client)
 
     assert report.confirmed
-    assert report.delivered == 20 * 6
+    assert report.delivered == 20 * 7
     events = ld.stats().events
     assert (events.delivered, events.pending, events.unconfirmed, dict(events.dropped)) == (
-        120,
+        140,
         0,
         0,
         {},

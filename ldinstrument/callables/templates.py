@@ -179,7 +179,7 @@ def run({params}):
             _raised(_task, None, 0.0, _error)
             raise
         if _type(_result) not in _plain_types:
-            return _followed(_task, None, 0.0, _result)
+            return _settle(_result, _plain_run(_task, None, 0.0))
         try:
             _take()
         except _IndexError:
@@ -192,7 +192,7 @@ def run({params}):
         _raised(_task, _session, _started, _error)
         raise
     if _type(_result) not in _plain_types:
-        return _followed(_task, _session, _started, _result)
+        return _settle(_result, _plain_run(_task, _session, _started))
     _entries = _session.entries
     _entries.append((_task, _success, _started, _now(), None))
     if _len(_entries) >= _session.fold_at:
@@ -213,7 +213,7 @@ async def run({params}):
             _raised(_task, None, 0.0, _error)
             raise
         if _type(_result) not in _plain_types:
-            return _followed(_task, None, 0.0, _result)
+            return _settle(_result, _plain_run(_task, None, 0.0))
         try:
             _take()
         except _IndexError:
@@ -226,7 +226,7 @@ async def run({params}):
         _raised(_task, _session, _started, _error)
         raise
     if _type(_result) not in _plain_types:
-        return _followed(_task, _session, _started, _result)
+        return _settle(_result, _plain_run(_task, _session, _started))
     _entries = _session.entries
     _entries.append((_task, _success, _started, _now(), None))
     if _len(_entries) >= _session.fold_at:
@@ -253,6 +253,16 @@ def run({params}):
     _inner = _fn({args})
     return _named(_stream(_inner), _inner)
 """
+
+
+# Which template wraps which kind of callable (see `decorating.kind_of`).
+TEMPLATES = {
+    "call": CALL,
+    "coroutine": COROUTINE,
+    "generator": GENERATOR,
+    "async_generator": ASYNC_GENERATOR,
+}
+TASK_TEMPLATES = {"call": TASK_CALL, "coroutine": TASK_COROUTINE, "generator": TASK_GENERATOR}
 
 
 # -- making one ------------------------------------------------------------------------------------
@@ -461,18 +471,10 @@ _ALWAYS: dict[str, Any] = {
     "_throw_of": _throw_of,
     "_type": type,
 }
-_TEMPLATES = (
-    CALL,
-    COROUTINE,
-    GENERATOR,
-    ASYNC_GENERATOR,
-    TASK_CALL,
-    TASK_COROUTINE,
-    TASK_GENERATOR,
-    PASSING,
-)
 _RESERVED = frozenset(
-    word for template in _TEMPLATES for word in re.findall(r"\b_\w+", template)
+    word
+    for template in (*TEMPLATES.values(), *TASK_TEMPLATES.values(), PASSING)
+    for word in re.findall(r"\b_\w+", template)
 ) | {
     "_args",
     "_kwargs",

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from ..clock import clock
 from ..diagnostics import warn_user_code
 from ..errors import StrictError
 from ..metrics.metric import check_key
-from ..sessions.accumulator import clock
 from ..sessions.contexts import as_context
 from ..sessions.current import current_session, open_session, set_current
 from ..sessions.emission import Tracker

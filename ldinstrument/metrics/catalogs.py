@@ -76,6 +76,7 @@ class Catalog:
         self._places: dict[str, str] = {}
         self._routings: dict[str, EventRouting] = {}
         self._implied = 0
+        self.version = 0  # counts every change: a plan made of routings is good for one version
         self.add(*metrics)
 
     def add(self, *metrics: Metric) -> None:
@@ -118,6 +119,7 @@ class Catalog:
         self._metrics[metric.key] = metric
         self._feeding.setdefault(metric.event, {})[metric.key] = metric
         self._places[metric.key] = place
+        self.version += 1
         self._routings.pop(metric.event, None)
 
     def declare_implied(
@@ -159,6 +161,7 @@ class Catalog:
             for table in (self._metrics, self._feeding, self._places, self._routings):
                 table.clear()
             self._implied = 0
+            self.version += 1
 
     def get(self, key: str) -> Metric | None:
         """The metric under *key*, or None."""

@@ -8,7 +8,7 @@ without changing that analysis.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .metric import Metric
@@ -59,6 +59,16 @@ _TASK_METRICS: dict[str, dict[str, Any]] = {
         "success_criteria": "LowerThanBaseline",
         "description": "Wall time of a finished run, from its start to its end.",
     },
+    "unfinished": {
+        "unit": "ratio",
+        "success_criteria": "LowerThanBaseline",
+        "description": "1 for a run that was cancelled or abandoned, 0 for one that succeeded or failed.",
+    },
+    "within": {
+        "unit": "ratio",
+        "success_criteria": "HigherThanBaseline",
+        "description": "1 for a run that succeeded within the time given by within=, 0 for any other that was started.",
+    },
     "time_to_first_item": {
         "unit": "milliseconds",
         "success_criteria": "LowerThanBaseline",
@@ -80,6 +90,11 @@ def task_metrics(
 
 
 TASK_METRICS: tuple[str, ...] = tuple(_TASK_METRICS)
+DEFAULT_TASK_METRICS: Mapping[str, tuple[str, ...]] = {
+    "track_task": ("success_rate", "duration"),
+    "track_interaction": ("success_rate", "duration", "unfinished"),
+}
+"""What each decorator feeds when `metrics=` is left out."""
 
 BUSINESS_CONVERSION = Metric(
     "business.conversion",

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from ..errors import DefinitionError
 from ..metrics.metric import Metric
-from ..metrics.standard import TASK_METRICS
+from ..metrics.standard import DEFAULT_TASK_METRICS
 from .values import Constants, is_a
 
 Kind = Literal["task", "session", "event", "pattern", "metric", "dynamic", "invalid"]
@@ -188,7 +188,8 @@ class _Reader(ast.NodeVisitor):
             if isinstance(decorator, ast.Call):
                 self._decorating[id(decorator)] = node.name
             elif self._last(decorator) in TASKS:
-                self._add("task", f"task.{node.name}", decorator, metrics=TASK_METRICS[:2])
+                metrics = DEFAULT_TASK_METRICS[self._last(decorator)]
+                self._add("task", f"task.{node.name}", decorator, metrics=metrics)
             elif self._last(decorator) == "session":
                 self._add("session", "session", decorator)
             self.visit(decorator)
@@ -266,11 +267,14 @@ class _Reader(ast.NodeVisitor):
         key = self._values.text(_argument(node, 0, None))
         if key is None and not node.args:
             key = f"task.{self._decorating[id(node)]}" if id(node) in self._decorating else None
-        which = self._values.texts(_argument(node, None, "metrics"))
+        which = self._values.texts(_argument(node, None, "metrics")) or DEFAULT_TASK_METRICS[last]
+        within = _argument(node, None, "within")
+        if within is not None and not (isinstance(within, ast.Constant) and within.value is None):
+            which = (*which, "within")
         if key is None:
             self._dynamic(last, node, _argument(node, 0, None))
         else:
-            self._add("task", key, node, metrics=which or TASK_METRICS[:2])
+            self._add("task", key, node, metrics=which)
         record = _argument(node, None, "record")
         if isinstance(record, ast.Dict):
             for entry in record.keys:
@@ -380,7 +384,7 @@ class _Reader(ast.NodeVisitor):
 
 
 def _name_of(known: Any) -> str:
-    """Return the dotted name of a module, class or function of ours.
+    """Return the dotted name of a module, class, function or decorator object of ours.
 
     Nothing else is asked for an attribute, or even for its class: a proxy (Flask's `request`) would
         run code.
@@ -389,6 +393,8 @@ def _name_of(known: Any) -> str:
         name = known.__name__
     elif is_a(known, type) or is_a(known, FunctionType):
         name = f"{known.__module__}.{known.__name__}"
+    elif type(known).__name__.endswith("Decorator") and _ours(type(known).__module__):
+        name = f"{type(known).__module__}.{known.__name__}"
     else:
         return ""
     return name if _ours(name) else ""

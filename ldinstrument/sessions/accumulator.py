@@ -8,13 +8,12 @@ every n-th entry.
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
 
+from ..clock import clock, wall_offset
 from ..ledger import ledger
-from ..metrics.catalogs import EventRouting, catalog, event_routing
-from ..metrics.standard import task_metrics
-from .outcomes import OUTCOMES, Outcome, TaskDefinition
+from ..metrics.catalogs import EventRouting
+from .outcomes import OUTCOMES, Outcome
 from .rate_limit import within_rate
 from .rollups import Emission, Fold
 
@@ -22,17 +21,6 @@ FOLD_AT = 256
 """Entries that are held before they are folded: each `track` costs about 20 us, and this bounds the
 stall.
 """
-
-clock = time.perf_counter
-
-
-def wall_offset() -> float:
-    """What to add to a clock reading to date it, in milliseconds. The clock is read first: rather
-    late than early.
-    """
-    reading = clock()
-    return (time.time() - reading) * 1000
-
 
 Sample = tuple[Any, Any, Any, Any, Any]
 """`(TaskDefinition, Outcome, started, ended, data)` or `(EventRouting, value, data, recorded, None)`,
@@ -102,28 +90,24 @@ class Accumulator:
 
     def _fold_run(self, entry: Sample) -> None:
         task, outcome, started, ended, data = entry
-        finished = outcome is Outcome.SUCCESS or outcome is Outcome.FAILURE
         self._last = max(self._last, ended)
+        if outcome is Outcome.SUSPENDED:
+            ledger.suspended(task.key)
+            return
+        counted = task.counted_as(outcome)
         if task.interaction:
-            self._tallies[outcome] += 1
+            self._tallies[counted] += 1
         if not task.key:
             return
-        tally = self._tasks.setdefault(task.key, [0, 0, 0, 0, 0.0])
-        tally[OUTCOMES.index(outcome)] += 1
-        if not finished:
-            return
         milliseconds = max(0.0, (ended - started) * 1000)
-        tally[4] += milliseconds
-        ledger.recorded(task.values_per_run)
-        if routing := task.routing("success_rate"):
-            self._into(
-                _declared(routing, task, "success_rate"),
-                float(outcome is Outcome.SUCCESS),
-                data,
-                ended,
-            )
-        if routing := task.routing("duration"):
-            self._into(_declared(routing, task, "duration"), milliseconds, data, ended)
+        tally = self._tasks.setdefault(task.key, [0, 0, 0, 0, 0.0])
+        tally[OUTCOMES.index(counted)] += 1
+        if outcome.finished:
+            tally[4] += milliseconds
+        values = task.values(outcome, milliseconds)
+        ledger.recorded(len(values))
+        for routing, value in values:
+            self._into(routing, value, data, ended)
 
     def _into(
         self, routing: EventRouting, value: Any, data: dict[str, Any] | None, at: float
@@ -163,15 +147,3 @@ class Accumulator:
                 taken, fold.loose = fold.loose, []
                 loose.extend(taken)
         return loose
-
-
-def _declared(routing: EventRouting, task: TaskDefinition, suffix: str) -> EventRouting:
-    """*routing*, or that of the task's own metric when the catalog lacks it: cleared (tests), or
-    full.
-    """
-    if routing.declared:
-        return routing
-    own = task_metrics(task.key, (suffix,))[suffix]
-    catalog.declare_implied(task.key, [own.key], lambda: [own])
-    found = catalog.routing(own.event)
-    return found if found.declared else event_routing(own.event, [own])

@@ -1,27 +1,29 @@
-"""How a task ended, and what a task is to the session that receives its runs."""
+"""Tell how a task ended: from its exception, the table of control flow, or the consumer's fate."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from ..metrics.catalogs import EventRouting, catalog
+from ..errors import DefinitionError
+from .control_flow import outcome_by_name
 
 
 class Outcome(str, Enum):
     """How a task ended.
 
-    `success` and `failure` make the success rate; `cancelled` and `abandoned` are counted beside
-    it, in neither numerator nor denominator.
+    `success` and `failure` make the success rate. `cancelled` and `abandoned` are unfinished: in
+    neither numerator nor denominator of the rate, and without a duration. `suspended` work goes on
+    elsewhere (a retry, a rerun, a human's answer): it is in no metric.
     """
 
     SUCCESS = "success"
     FAILURE = "failure"
     CANCELLED = "cancelled"
     ABANDONED = "abandoned"
+    SUSPENDED = "suspended"
 
     __hash__ = str.__hash__  # Enum's own is Python code, and each run is counted by its outcome
 
@@ -30,59 +32,70 @@ class Outcome(str, Enum):
         """Whether a run that ended so has a success rate and a duration."""
         return self is Outcome.SUCCESS or self is Outcome.FAILURE
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether a run that ended so was given up: cancelled or abandoned."""
+        return self is Outcome.CANCELLED or self is Outcome.ABANDONED
 
-OUTCOMES = tuple(Outcome)
+
+OUTCOMES = (Outcome.SUCCESS, Outcome.FAILURE, Outcome.CANCELLED, Outcome.ABANDONED)
+"""The outcomes that sessions tally, in the order of their tallies; suspended runs are in none."""
+
+_WORST_FIRST = (
+    Outcome.FAILURE,
+    Outcome.CANCELLED,
+    Outcome.ABANDONED,
+    Outcome.SUSPENDED,
+    Outcome.SUCCESS,
+)
+_added: dict[type[BaseException], Outcome] = {}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TaskDefinition:
-    """What a session must know of a task to fold its runs.
+def outcome_of_exception(kind: type[BaseException], outcome: Outcome) -> None:
+    """Declare how a run ends that raises *kind* or a subclass: `ld.outcome_of_exception(MyPause,
+    ld.Outcome.SUSPENDED)`.
 
-    Args:
-        key: the task's key; empty for a bare interaction.
-        interaction: whether a run counts as an interaction of its session.
-        metrics: event key by suffix (`success_rate`, `duration`, `time_to_first_item`).
+    It holds for tasks, sessions and requests of the whole process, and comes before the table of
+    known frameworks; a subclass comes before its base.
+
+    Raises:
+        DefinitionError: *kind* is no exception class, or *outcome* no `Outcome`.
     """
-
-    key: str
-    interaction: bool
-    metrics: dict[str, str]
-
-    def routing(self, suffix: str) -> EventRouting | None:
-        """The event routing of the metric with this *suffix*, None when the task does not feed it."""
-        event_key = self.metrics.get(suffix)
-        return None if event_key is None else catalog.routing(event_key)
-
-    @property
-    def values_per_run(self) -> int:
-        """How many values one finished run is worth."""
-        return len(self.metrics.keys() & {"success_rate", "duration"})
-
-    @property
-    def unfinished(self) -> TaskDefinition:
-        """The same task for counting a run that was cancelled or abandoned: worth no value."""
-        return TaskDefinition(self.key, self.interaction, {})
+    if not isinstance(kind, type) or not issubclass(kind, BaseException):
+        raise DefinitionError(f"outcome_of_exception: give an exception class, not {kind!r:.60}")
+    try:
+        _added[kind] = Outcome(outcome)
+    except ValueError:
+        raise DefinitionError(
+            f"outcome_of_exception: give an Outcome, such as Outcome.SUSPENDED, not {outcome!r:.60}"
+        ) from None
 
 
-INTERACTION = TaskDefinition("", True, {})
-
-_CANCELLING_LIBRARIES = ("asyncio", "concurrent", "trio", "anyio", "curio")
+def forget_exceptions() -> None:
+    """Forget what `outcome_of_exception` was told (tests)."""
+    _added.clear()
 
 
 def outcome_of(error: BaseException, expected: tuple[type[BaseException], ...] = ()) -> Outcome:
-    """How a task ended that raised *error*; an *expected* exception is a success.
+    """Tell how a task ended that raised *error*; an *expected* exception is a success.
 
-    `SystemExit` with 0 is a success; a cancellation or `KeyboardInterrupt` is no failure; a group
-    is a failure when one of its members is.
+    `SystemExit` with 0 is a success, `KeyboardInterrupt` a cancellation. A group is as bad as the
+    worst of its members.
     """
     if expected and isinstance(error, expected):
         return Outcome.SUCCESS
+    declared = _declared_outcome(error)
+    if declared is not None:
+        return declared
     if isinstance(error, GeneratorExit):
         return _closed(error)
     if isinstance(error, SystemExit):
         return Outcome.SUCCESS if error.code in (None, 0) else Outcome.FAILURE
-    if _is_cancellation(error):
+    if isinstance(error, KeyboardInterrupt):
         return Outcome.CANCELLED
+    known = outcome_by_name(error)
+    if known is not None:
+        return Outcome(known)
     members = getattr(error, "exceptions", None)
     if isinstance(members, tuple) and members and isinstance(error, _group_type()):
         outcomes = {outcome_of(member, expected) for member in members}
@@ -90,11 +103,14 @@ def outcome_of(error: BaseException, expected: tuple[type[BaseException], ...] =
     return Outcome.FAILURE
 
 
-_WORST_FIRST = (Outcome.FAILURE, Outcome.CANCELLED, Outcome.ABANDONED, Outcome.SUCCESS)
+def _declared_outcome(error: BaseException) -> Outcome | None:
+    if not _added:
+        return None
+    return next((_added[kind] for kind in type(error).__mro__ if kind in _added), None)
 
 
 def _group_type() -> type[BaseException]:
-    """`BaseExceptionGroup`; on Python 3.10 that of the backport, when somebody has loaded it."""
+    """Return `BaseExceptionGroup`; on Python 3.10 the backport's, when somebody has loaded it."""
     import builtins
 
     found = getattr(builtins, "BaseExceptionGroup", None) or getattr(
@@ -108,28 +124,20 @@ class _NoGroup(BaseException):
 
 
 def _is_cancellation(error: BaseException) -> bool:
-    if isinstance(error, KeyboardInterrupt):
-        return True
-    # By name: importing asyncio for its CancelledError would cost a program without it 50 ms;
-    # trio's is `Cancelled`.
-    return any(
-        kind.__name__ in ("CancelledError", "Cancelled")
-        and kind.__module__.partition(".")[0] in _CANCELLING_LIBRARIES
-        for kind in type(error).__mro__
-    )
+    return isinstance(error, KeyboardInterrupt) or outcome_by_name(error) == "cancelled"
 
 
 def is_closing(error: BaseException) -> bool:
-    """Whether *error* came out while a stream was being closed, perhaps by the garbage
+    """Tell whether *error* came out while a stream was being closed, perhaps by the garbage
     collector.
     """
-    return any(isinstance(one, GeneratorExit) for one in _chain(error))
+    return any(isinstance(link, GeneratorExit) for link in _chain(error))
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """*error* and what was being handled when it was raised, innermost first; a loop in it ends."""
+    """Yield *error* and what was being handled when it was raised, innermost first."""
     current: BaseException | None = error
-    for _ in range(50):
+    for _ in range(50):  # a loop in the chain ends
         if current is None:
             return
         yield current
@@ -137,16 +145,14 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _closed(exit: GeneratorExit) -> Outcome:
-    """A stream was closed early: by a consumer that is itself being cancelled, or by one that had
-    enough.
-    """
-    if any(_is_cancellation(one) for one in _chain(exit)) or is_cancelling(current_task()):
+    """A stream was closed early: by a consumer that is itself cancelled, or that had enough."""
+    if any(_is_cancellation(link) for link in _chain(exit)) or is_cancelling(current_task()):
         return Outcome.CANCELLED
     return Outcome.ABANDONED
 
 
 def current_task() -> Any:
-    """The running asyncio task, or None; asks only where asyncio is in use."""
+    """Return the running asyncio task, or None; asks only where asyncio is in use."""
     asyncio = sys.modules.get("asyncio")
     if asyncio is None or not hasattr(asyncio, "current_task"):
         return None
@@ -157,8 +163,8 @@ def current_task() -> Any:
 
 
 def is_cancelling(task: Any) -> bool:
-    """Whether the asyncio *task* is being or was cancelled; before Python 3.11 one can only see
-    that it was.
+    """Tell whether the asyncio *task* is being or was cancelled; before Python 3.11 one can only
+    see that it was.
     """
     if task is None:
         return False

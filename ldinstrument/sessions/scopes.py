@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ..callables.decorating import rebuilt
 from ..callables.streams import notice_frameworks, settled, settled_awaited
-from ..callables.templates import ASYNC_GENERATOR, CALL, COROUTINE, GENERATOR, shaped, stream_shaped
+from ..callables.templates import TEMPLATES, shaped, stream_shaped
 from ..diagnostics import warn_user_code
 from ..errors import DefinitionError, StrictError
 from ..metrics.metric import check_key
@@ -76,6 +76,7 @@ _REASONS = {
     Outcome.FAILURE: "error",
     Outcome.CANCELLED: "abandoned",  # where it broke off says nothing of how long it takes
     Outcome.ABANDONED: "ended",  # the consumer of a stream had enough
+    Outcome.SUSPENDED: "abandoned",  # it goes on elsewhere, so this is not how long it takes
 }
 
 
@@ -223,14 +224,6 @@ def _scope(
     return SessionScope(context, id=id, name=name, data=data, client=client, store=store)
 
 
-_TEMPLATES = {
-    "call": CALL,
-    "coroutine": COROUTINE,
-    "generator": GENERATOR,
-    "async_generator": ASYNC_GENERATOR,
-}
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class SessionWrapper:
     """Wraps functions so that each call is a session."""
@@ -241,13 +234,13 @@ class SessionWrapper:
     def wrap(self, fn: Callable[..., Any], kind: str) -> Callable[..., Any]:
         """A function that runs *fn* in a session."""
         made: Callable[..., Any] = shaped(
-            _TEMPLATES[kind], fn, self._names(kind), arguments=is_function(self.scope._context)
+            TEMPLATES[kind], fn, self._names(kind), arguments=is_function(self.scope._context)
         )
         return made
 
     def stream(self, kind: str) -> Callable[[Any], Any]:
         """A function that watches a coroutine or generator that nobody has started yet."""
-        return stream_shaped(_TEMPLATES[kind], self._names(kind))
+        return stream_shaped(TEMPLATES[kind], self._names(kind))
 
     def _names(self, kind: str) -> dict[str, Any]:
         notice_frameworks()

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec
 
+from ..clock import clock, wall_offset
 from ..diagnostics import log_internal_error, never_raises, warn_once, warn_user_code
 from ..errors import StrictError
 from ..ledger import ledger
@@ -27,12 +28,13 @@ from ..metrics.standard import (
     session_metrics,
 )
 from . import emission, registry
-from .accumulator import Accumulator, Sample, clock, wall_offset
+from .accumulator import Accumulator, Sample
 from .contexts import agree, as_context, evaluated_context, united
 from .emission import Tracker, emit
-from .outcomes import INTERACTION, OUTCOMES, Outcome
+from .outcomes import OUTCOMES, Outcome
 from .rollups import Emission, Group
 from .summaries import Summary, summarised
+from .task_definition import INTERACTION
 from .validation import copied, discard, measurement, number
 
 if TYPE_CHECKING:

@@ -8,19 +8,12 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
 from ..callables.decorating import kind_of
-from ..callables.templates import ASYNC_GENERATOR, CALL, COROUTINE, GENERATOR, shaped
+from ..callables.templates import TEMPLATES, shaped
 from .current import current_session, set_current
 from .session import Session
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_TEMPLATES = {
-    "call": CALL,
-    "coroutine": COROUTINE,
-    "generator": GENERATOR,
-    "async_generator": ASYNC_GENERATOR,
-}
 
 
 class ThreadWatcher:
@@ -63,7 +56,7 @@ def propagate(fn: Callable[P, R]) -> Callable[P, R]:
     """
     session = current_session()
     names = {"_begin": lambda: ThreadWatcher(session), "_settle": _as_it_is}
-    return cast("Callable[P, R]", shaped(_TEMPLATES[kind_of(fn)], fn, names))
+    return cast("Callable[P, R]", shaped(TEMPLATES[kind_of(fn)], fn, names))
 
 
 def _as_it_is(result: Any, watcher: Any) -> Any:

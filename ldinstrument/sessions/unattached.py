@@ -9,7 +9,8 @@ import threading
 from ..diagnostics import warn_once
 from ..ledger import ledger
 from ..settings import disabled
-from .outcomes import Outcome, TaskDefinition
+from .outcomes import Outcome
+from .task_definition import TaskDefinition
 
 BATCH = 1024
 MAX_KEPT = 10_000
@@ -74,28 +75,35 @@ class UnattachedRuns:
 
 _known: dict[tuple[str, int], UnattachedRuns] = {}
 
-pending_from_finalizers: list[TaskDefinition] = []
+pending_from_finalizers: list[tuple[TaskDefinition, Outcome]] = []
 """Runs that ended where no lock may be taken, as in the garbage collector: appending is all that
 happens there.
 """
 
 
-def unattached_runs_of(task: TaskDefinition) -> UnattachedRuns:
-    """The counter of this task's runs: one for each key, which a program may make up as it goes, so
-    there is a cap.
+def unattached_runs_of(task: TaskDefinition, outcome: Outcome = Outcome.SUCCESS) -> UnattachedRuns:
+    """Return the counter of this task's runs that end so: one for each key, up to a cap, for a
+    program may make keys up as it goes.
     """
+    return unattached_runs_by(task.key, task.values_of(outcome))
+
+
+def unattached_runs_by(key: str, values: int) -> UnattachedRuns:
+    """Return the counter of runs of the task *key* that are worth so many *values* each."""
     with _lock:
-        key = task.key if len(_known) < MAX_KEPT else "..."
-        values = task.values_per_run
-        found = _known.get((task.key, values)) or _known.get((key, values))
+        known = key if len(_known) < MAX_KEPT else "..."
+        found = _known.get((key, values)) or _known.get((known, values))
         if found is None:
-            found = _known[key, values] = UnattachedRuns(key, values)
+            found = _known[known, values] = UnattachedRuns(known, values)
         return found
 
 
 def count_unattached(task: TaskDefinition, outcome: Outcome = Outcome.SUCCESS) -> None:
-    """Count one run of *task*; one that was cancelled or abandoned is worth no value."""
-    unattached_runs_of(task if outcome.finished else task.unfinished).note()
+    """Count one run of *task*, worth as many values as its outcome has; a suspended one goes on."""
+    if outcome is Outcome.SUSPENDED:
+        ledger.suspended(task.key)
+    else:
+        unattached_runs_of(task, outcome).note()
 
 
 def count_unattached_runs() -> None:
@@ -111,8 +119,8 @@ def _count_pending() -> None:
     with _lock:  # two threads that copied the same runs would count them twice
         taken = pending_from_finalizers[:]
         del pending_from_finalizers[: len(taken)]
-    for task in taken:
-        unattached_runs_of(task).note()
+    for task, outcome in taken:
+        unattached_runs_of(task, outcome).note()
 
 
 def forget_unattached_runs(*, forked: bool = False) -> None:

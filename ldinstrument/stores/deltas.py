@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
+from ..clock import clock
 from ..metrics.catalogs import EventRouting
-from ..sessions.accumulator import clock
 from ..sessions.contexts import kinds
 from ..sessions.outcomes import OUTCOMES
 from ..sessions.parts import Segment, SessionPart

@@ -6,66 +6,52 @@ emits nothing.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from ..callables.streams import settled, settled_awaited
-from ..diagnostics import log_internal_error, warn_user_code
-from ..errors import StrictError
+from ..clock import clock
+from ..diagnostics import guard, warn_user_code
 from ..metrics.catalogs import catalog
 from ..metrics.metric import Metric
-from ..sessions.accumulator import clock
 from ..sessions.contexts import as_context, is_function
 from ..sessions.current import current_session, open_session
 from ..sessions.emission import postpone
-from ..sessions.outcomes import (
-    Outcome,
-    TaskDefinition,
-    current_task,
-    is_cancelling,
-    is_closing,
-    outcome_of,
-)
+from ..sessions.outcomes import Outcome, current_task, is_cancelling, is_closing, outcome_of
 from ..sessions.session import Session
+from ..sessions.task_definition import TaskDefinition
 from ..sessions.unattached import count_unattached, pending_from_finalizers
 from ..sessions.validation import copied
 from ..settings import disabled
-
-Extractor = Callable[[Any], Any]
+from .deadlines import Deadline, deadline_of
+from .options import PLAIN, Extractor, TaskOptions
 
 _MISSING = object()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TaskOptions:
-    """What was asked of one task beside its key; extractors are isolated: a failing one costs its
-    own value.
-    """
-
-    success: Extractor | None = None
-    expected: tuple[type[BaseException], ...] = ()
-    data: Extractor | None = None
-    record: Mapping[Any, Extractor] | None = None
-    context: Any = None
-
-    @property
-    def plain(self) -> bool:
-        """Whether nothing but clock and outcome is wanted."""
-        return not (
-            self.success or self.expected or self.data or self.record or self.context is not None
-        )
-
-
 class Run:
-    """One run of a task, watched from its start to its end. `with track_task("key") as run` gives
-    it to you.
+    """One run of a task, watched from its start to its end; what `with track_task("key") as run`
+    gives.
     """
 
-    __slots__ = ("_args", "_consumer", "_data", "_failure", "_first", "_kwargs", "_options", "_over", "_session",
-                 "_started", "_task")  # fmt: skip
+    __slots__ = (
+        "_args",
+        "_consumer",
+        "_data",
+        "_deadline",
+        "_failure",
+        "_first",
+        "_kwargs",
+        "_options",
+        "_over",
+        "_session",
+        "_started",
+        "_task",
+    )
 
-    delegates = True  # a task only reads the session, so between its first item and its end there is nothing to do
+    # A task only reads the session: between a stream's first item and its end there is nothing to
+    # do, so a `yield from` may take over.
+    delegates = True
 
     def __init__(
         self,
@@ -87,6 +73,9 @@ class Run:
         self._consumer: Any = None
         self._over = False
         self._started = started
+        self._deadline: Deadline | None = None
+        if options.within is not None and (session is not None or options.context is not None):
+            self._deadline = deadline_of(options.within, started, self._missed)
 
     # -- what a `with` block may say ---------------------------------------------------------------
     def fail(self, reason: str = "") -> None:
@@ -99,36 +88,42 @@ class Run:
 
     # -- the watcher -------------------------------------------------------------------------------
     def resume(self) -> None:
-        """A task only reads the session: nothing to swap."""
+        """Do nothing: a task only reads the session."""
 
     def pause(self) -> None:
-        """A task only reads the session: nothing to swap."""
+        """Do nothing: a task only reads the session."""
 
     def first(self) -> None:
-        """The first item of a stream is there; who asked for it is its consumer, who may be
-        cancelled later.
+        """Note the first item of a stream; who asked for it is its consumer, who may be cancelled
+        later.
         """
         self._first = clock()
         self._consumer = current_task()
         if self._session is not None:
-            _isolated(self._record_first, self._session)
+            with guard("task"):
+                self._record_first(self._session)
 
     def unstarted(self) -> None:
-        """It never began to run: nothing is recorded."""
+        """End without a record: it never began to run."""
         self._over = True
+        self._decide()
 
     def returned(self, result: Any) -> None:
-        """The run is over, and returned *result*."""
-        if not self._over:
-            ended, self._over = clock(), True
-            _isolated(self._deliver, self._outcome(result), ended, result)
-
-    def raised(self, error: BaseException) -> None:
-        """The run is over: *error* came out."""
+        """End the run, which returned *result*."""
         if self._over:
             return
         ended, self._over = clock(), True
-        try:
+        with guard("task"):
+            self._deliver(self._outcome(result), ended, result)
+
+    def raised(self, error: BaseException) -> None:
+        """End the run, out of which *error* came: whatever fails here, it is *error* that the host
+        must see.
+        """
+        if self._over:
+            return
+        ended, self._over = clock(), True
+        with guard("task", strict=False):
             outcome = outcome_of(error, self._options.expected)
             if outcome is Outcome.ABANDONED and is_cancelling(self._consumer):
                 outcome = Outcome.CANCELLED
@@ -137,10 +132,6 @@ class Run:
                 self._deliver_quietly(outcome, ended)
             else:
                 self._deliver(outcome, ended, _MISSING)
-        except (
-            Exception
-        ) as failure:  # StrictError, too: the host's exception is the one that must come out
-            _failed("task", failure)
 
     # -- how it ended ------------------------------------------------------------------------------
     def _outcome(self, result: Any) -> Outcome:
@@ -172,15 +163,15 @@ class Run:
             count_unattached(self._task, outcome)
 
     def _hand_over(self, session: Session, outcome: Outcome, ended: float, result: Any) -> None:
-        session.append((self._task, outcome, self._started, ended, self._run_data(result)))
+        data = self._run_data(result)
+        session.append((self._task, outcome, self._started, ended, data))
+        self._record_within(session, outcome, ended, data)
         if self._options.record and result is not _MISSING:
             for key, extractor in self._options.record.items():
                 self._record(session, key, extractor, result)
 
     def _deliver_alone(self, outcome: Outcome, ended: float, result: Any) -> None:
-        """Without a session, `context=` makes one of this one task; it has no `session.*`
-        metrics.
-        """
+        """Hand it to a session of this one task, of `context=`; it has no `session.*` metrics."""
         if disabled():
             return
         own = open_session(self._who(), name="task", silent=True)
@@ -190,14 +181,15 @@ class Run:
         own.end()
 
     def _deliver_quietly(self, outcome: Outcome, ended: float) -> None:
-        """The consumer had enough, or the garbage collector struck: append, and nothing more."""
+        """Append, and nothing more: the consumer had enough, or the garbage collector struck."""
         if self._session is not None:
-            self._session.append_from_finalizer((self._task, outcome, self._started, ended, None))
+            session = self._session
+            session.append_from_finalizer((self._task, outcome, self._started, ended, None))
+            if self._deadline is not None:
+                postpone(lambda: self._record_within(session, outcome, ended, None))
         elif self._options.context is None:
-            pending_from_finalizers.append(
-                self._task if outcome.finished else self._task.unfinished
-            )
-        elif self._first is not None or outcome.finished:
+            pending_from_finalizers.append((self._task, outcome))
+        else:
             postpone(lambda: self._deliver_alone(outcome, ended, _MISSING))
 
     def _who(self) -> Any:
@@ -249,6 +241,33 @@ class Run:
             warn_user_code(f"{what}= of task {self._task.key}", error, "that value is left out")
             return _MISSING
 
+    # -- within= -----------------------------------------------------------------------------------
+    def _decide(self) -> bool:
+        """Take the decision of `within=`; False when there is none, or the time took it."""
+        return self._deadline is not None and self._deadline.decide()
+
+    def _record_within(
+        self, session: Session, outcome: Outcome, ended: float, data: dict[str, Any] | None
+    ) -> None:
+        """Record 1 for a run that succeeded in time, else 0, unless its time had passed before."""
+        if self._decide() and outcome is not Outcome.SUSPENDED:
+            within = self._options.within
+            assert within is not None
+            good = outcome is Outcome.SUCCESS and ended - self._started <= within
+            session.record(f"{self._task.key}.within", 1.0 if good else 0.0, data=data)
+
+    def _missed(self) -> None:
+        """Record 0 at once, on the thread of the deadlines: the time has passed, the run is open."""
+        with guard("within", strict=False):
+            session = self._session
+            if session is not None:
+                session.record(f"{self._task.key}.within", 0.0)
+                session.fold_up()  # a run that hangs would keep it for ever
+            elif self._options.context is not None and not disabled():
+                own = open_session(self._who(), name="task", silent=True)
+                own.record(f"{self._task.key}.within", 0.0)
+                own.end()
+
     def __repr__(self) -> str:
         return f"<Run of {self._task.key or 'an interaction'}{', over' if self._over else ''}>"
 
@@ -258,32 +277,16 @@ def _name(key: Any) -> str:
 
 
 def _takes_no_value(key: Any) -> bool:
-    """Whether True means that it happened: for an occurrence, and for what nobody declared."""
+    """Tell whether True means that it happened: for an occurrence, and for an undeclared key."""
     metric = key if isinstance(key, Metric) else catalog.get(key)
     return metric is None or metric.measure == "occurrence"
 
 
-def _isolated(work: Callable[..., None], *args: Any) -> None:
-    try:
-        work(*args)
-    except StrictError:
-        raise
-    except Exception as error:
-        _failed("task", error)
-
-
-def _failed(where: str, error: BaseException) -> None:
-    try:
-        log_internal_error(where, error)
-    except Exception:  # noqa: S110 - a recursion at its limit, or a broken log handler: the host comes first
-        pass
-
-
-# -- what the templates of plain tasks call off their fast path ------------------------------------
+# -- what the compiled wrappers of plain tasks call off their fast path ----------------------------
 
 
 def plain_returned(task: TaskDefinition, session: Session | None, started: float) -> None:
-    """A run of a task without options is over, and returned."""
+    """End a run of a task without options, which returned."""
     ended = clock()
     if session is None:
         count_unattached(task)
@@ -294,37 +297,22 @@ def plain_returned(task: TaskDefinition, session: Session | None, started: float
 def plain_raised(
     task: TaskDefinition, session: Session | None, started: float, error: BaseException
 ) -> None:
-    """A run of a task without options is over: *error* came out. Never raises."""
-    try:
+    """End a run of a task without options, out of which *error* came. Never raises."""
+    with guard("task", strict=False):
         Run(task, PLAIN, session, started).raised(error)
-    except Exception as failure:
-        _failed("task", failure)
 
 
-def plain_followed(
-    task: TaskDefinition, session: Session | None, started: float, result: Any
-) -> Any:
-    """*result* is still running, or its type was never seen before."""
-    run = Run(task, PLAIN, session, started if session is not None else clock())
-    return settled(result, run)
-
-
-def plain_followed_awaited(
-    task: TaskDefinition, session: Session | None, started: float, result: Any
-) -> Any:
-    """What a coroutine function returned is a stream, or its type was never seen before."""
-    return settled_awaited(result, Run(task, PLAIN, session, started))
+def plain_run(task: TaskDefinition, session: Session | None, started: float) -> Run:
+    """Return the run of a task without options: its result is still running, or its type new."""
+    return Run(task, PLAIN, session, started if session is not None else clock())
 
 
 def beginning(task: TaskDefinition, options: TaskOptions) -> Callable[..., Run]:
-    """A function that begins a run of *task*, given the call's arguments when `context=` is a
-    callable.
+    """Return a function that begins a run of *task*, given the call's arguments when `context=` is
+    a callable.
     """
-
-    def begin(args: Any = (), kwargs: Any = None) -> Run:
-        return Run(task, options, current_session(), clock(), args, kwargs)
-
-    return begin
+    return functools.partial(_begun, task, options)
 
 
-PLAIN = TaskOptions()
+def _begun(task: TaskDefinition, options: TaskOptions, args: Any = (), kwargs: Any = None) -> Run:
+    return Run(task, options, current_session(), clock(), args, kwargs)

@@ -86,7 +86,7 @@ def test_decorators_at_the_top_level(package: Callable[..., str]) -> None:
     found = scan(name)
     assert keys(found) == runs(
         "task.plain", "from.constant", "shop.buy", "looped.n0", "looped.n1"
-    ) | {"with.key.duration"}
+    ) | {"with.key.duration", "from.constant.unfinished"}
     assert found.place("with.key.duration") == f"{name}/a.py:11"
     assert found.place("shop.buy.duration") == f"{name}/a.py:18"
     assert found.dynamic == ()
@@ -133,6 +133,7 @@ def test_what_only_function_bodies_declare(package: Callable[..., str]) -> None:
     )
     found = scan(name)
     assert keys(found) == runs("rerank", "talk.back", "task.bare_closure") | {
+        "talk.back.unfinished",
         "chat.duration", "chat.success_rate", "chat.interactions", "cart.price", "cart.adds", "user.satisfaction",
         "user.negative_feedback", "revenue.impact", "task.success_rate", "business.conversion",
         "stream.time_to_first_item",

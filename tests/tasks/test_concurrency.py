@@ -24,7 +24,8 @@ from ldinstrument.sessions import emission, registry
 from ldinstrument.sessions import session as sessions
 from ldinstrument.sessions import unattached as strays
 from ldinstrument.sessions.current import current_session, entered, set_current
-from ldinstrument.sessions.outcomes import TaskDefinition
+from ldinstrument.sessions.outcomes import Outcome
+from ldinstrument.sessions.task_definition import TaskDefinition
 from ldinstrument.testing import RecordingClient
 
 THREADS = 8
@@ -172,7 +173,7 @@ def test_two_threads_that_count_unattached_runs_at_once(monkeypatch: pytest.Monk
             return found
 
     task = TaskDefinition("k", False, {"duration": "k.duration"})
-    monkeypatch.setattr(strays, "pending_from_finalizers", Slow([task] * 10))
+    monkeypatch.setattr(strays, "pending_from_finalizers", Slow([(task, Outcome.SUCCESS)] * 10))
     _together(
         strays.count_unattached_runs, strays.count_unattached_runs, strays.count_unattached_runs
     )

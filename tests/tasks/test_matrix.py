@@ -117,7 +117,7 @@ def test_an_async_call_is_timed_to_its_end(options: dict[str, Any]) -> None:
 def test_the_wait_before_the_first_await_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A coroutine that waits in a list, or a generator that nobody asks yet, has not begun."""
     seconds = iter(range(0, 10_000, 1000))
-    monkeypatch.setattr("ldinstrument.tasks.decorators.clock", lambda: float(next(seconds)))
+    monkeypatch.setattr("ldinstrument.tasks.wrapper.clock", lambda: float(next(seconds)))
     monkeypatch.setattr("ldinstrument.tasks.runs.clock", lambda: float(next(seconds)))
 
     @ld.track_task("k")

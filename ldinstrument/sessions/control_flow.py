@@ -1,0 +1,145 @@
+"""Exceptions that are control flow, by name: no framework is imported to ask.
+
+Frameworks end a request, retry a job or pause for a human by raising. The table maps a class, by
+its top-level module and name, to how the run ended; a subclass counts as its base. A class of HTTP
+exceptions maps to the attribute that holds its status: a view that raises 404 answered, as a
+request with that status did (below 500 it is a success).
+
+An HTTP *client's* exceptions (requests, httpx, aiohttp's `ClientResponseError`) are not here: what
+another server answered is a failure of whoever asked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+SUCCESS, FAILURE, CANCELLED, SUSPENDED = "success", "failure", "cancelled", "suspended"
+ORDERLY_CLOSE = (1000, 1001, 1005)
+"""WebSocket close codes of an orderly end: normal, going away, and a close frame without a code."""
+
+OUTCOMES_BY_NAME: dict[tuple[str, str], str] = {
+    # the work was stopped from outside, or its consumer has gone
+    ("asyncio", "CancelledError"): CANCELLED,
+    ("concurrent", "CancelledError"): CANCELLED,
+    ("trio", "Cancelled"): CANCELLED,
+    ("anyio", "CancelledError"): CANCELLED,
+    ("curio", "CancelledError"): CANCELLED,
+    ("twisted", "CancelledError"): CANCELLED,
+    ("temporalio", "CancelledError"): CANCELLED,
+    ("greenlet", "GreenletExit"): CANCELLED,
+    ("click", "Abort"): CANCELLED,
+    ("typer", "Abort"): CANCELLED,
+    ("bdb", "BdbQuit"): CANCELLED,
+    ("starlette", "ClientDisconnect"): CANCELLED,
+    ("django", "RequestAborted"): CANCELLED,
+    ("werkzeug", "ClientDisconnected"): CANCELLED,
+    ("celery", "TaskRevokedError"): CANCELLED,
+    ("dramatiq", "Shutdown"): CANCELLED,
+    ("huey", "CancelExecution"): CANCELLED,
+    # it goes on elsewhere, or later: a retry, a rerun, a human's answer
+    ("celery", "Retry"): SUSPENDED,
+    ("celery", "Ignore"): SUSPENDED,
+    ("celery", "Reject"): SUSPENDED,
+    ("dramatiq", "Retry"): SUSPENDED,
+    ("huey", "RetryTask"): SUSPENDED,
+    ("arq", "Retry"): SUSPENDED,
+    ("arq", "RetryJob"): SUSPENDED,
+    ("kopf", "TemporaryError"): SUSPENDED,
+    ("tenacity", "TryAgain"): SUSPENDED,
+    ("airflow", "AirflowRescheduleException"): SUSPENDED,
+    ("airflow", "TaskDeferred"): SUSPENDED,
+    ("dagster", "RetryRequested"): SUSPENDED,
+    ("prefect", "Pause"): SUSPENDED,
+    ("prefect", "PausedRun"): SUSPENDED,
+    ("temporalio", "ContinueAsNewError"): SUSPENDED,
+    ("langgraph", "GraphBubbleUp"): SUSPENDED,
+    ("langgraph", "GraphInterrupt"): SUSPENDED,
+    ("langgraph", "NodeInterrupt"): SUSPENDED,
+    ("pydantic_ai", "CallDeferred"): SUSPENDED,
+    ("pydantic_ai", "ApprovalRequired"): SUSPENDED,
+    ("streamlit", "RerunException"): SUSPENDED,
+    ("streamlit", "StopException"): SUSPENDED,
+    ("aiogram", "SkipHandler"): SUSPENDED,
+    # an end in order
+    ("channels", "StopConsumer"): SUCCESS,
+    ("tornado", "Finish"): SUCCESS,
+    ("websockets", "ConnectionClosedOK"): SUCCESS,
+    ("sanic", "WebsocketClosed"): SUCCESS,
+    ("aiogram", "CancelHandler"): SUCCESS,
+    ("airflow", "AirflowSkipException"): SUCCESS,
+    ("telegram", "ApplicationHandlerStop"): SUCCESS,
+    # Django's own, which carry no status
+    ("django", "Http404"): SUCCESS,
+    ("django", "PermissionDenied"): SUCCESS,
+    ("django", "SuspiciousOperation"): SUCCESS,
+    ("django", "BadRequest"): SUCCESS,
+    ("django", "MultiPartParserError"): SUCCESS,
+}
+
+HTTP_STATUS: dict[tuple[str, str], str] = {
+    ("aiohttp", "HTTPException"): "status",
+    ("bottle", "HTTPResponse"): "status_code",
+    ("chalice", "ChaliceViewError"): "STATUS_CODE",
+    ("falcon", "HTTPError"): "status",
+    ("falcon", "HTTPStatus"): "status",
+    ("litestar", "HTTPException"): "status_code",
+    ("ninja", "HttpError"): "status_code",
+    ("pyramid", "HTTPException"): "status_int",
+    ("rest_framework", "APIException"): "status_code",
+    ("robyn", "HTTPException"): "status_code",
+    ("sanic", "SanicException"): "status_code",
+    ("starlette", "HTTPException"): "status_code",
+    ("tornado", "HTTPError"): "status_code",
+    ("webob", "WSGIHTTPException"): "status_int",
+    ("werkzeug", "HTTPException"): "code",
+}
+
+EXIT_CODE: dict[tuple[str, str], str] = {
+    ("click", "Exit"): "exit_code",
+    ("typer", "Exit"): "exit_code",
+}
+
+CLOSE_CODE: dict[tuple[str, str], str] = {
+    ("starlette", "WebSocketDisconnect"): "code",
+    ("litestar", "WebSocketDisconnect"): "code",
+    ("simple_websocket", "ConnectionClosed"): "reason",
+}
+
+
+def outcome_by_name(error: BaseException) -> str | None:
+    """Return how a run ended that raised *error*, a value of `Outcome`; None when no table knows."""
+    for kind in type(error).__mro__:
+        module = getattr(kind, "__module__", None)
+        if not isinstance(module, str) or module == "builtins":
+            continue
+        name = module.partition(".")[0], kind.__name__
+        if (found := OUTCOMES_BY_NAME.get(name)) is not None:
+            return found
+        if (attribute := HTTP_STATUS.get(name)) is not None:
+            return _by_status(_status(error, attribute))
+        if (attribute := EXIT_CODE.get(name)) is not None:
+            return SUCCESS if _attribute(error, attribute) in (None, 0) else FAILURE
+        if (attribute := CLOSE_CODE.get(name)) is not None:
+            return SUCCESS if _attribute(error, attribute) in ORDERLY_CLOSE else CANCELLED
+    return None
+
+
+def _by_status(status: int | None) -> str:
+    return SUCCESS if status is not None and 0 < status < 500 else FAILURE
+
+
+def _status(error: BaseException, attribute: str) -> int | None:
+    """Return the HTTP status of *error*: a number, or the first three digits of "404 Not Found"."""
+    status = _attribute(error, attribute)
+    if status is None:  # werkzeug's abort(response)
+        status = _attribute(_attribute(error, "response"), "status_code")
+    if isinstance(status, str):
+        status = int(status[:3]) if status[:3].isdigit() else None
+    return status if isinstance(status, int) else None
+
+
+def _attribute(owner: Any, name: str) -> Any:
+    try:
+        return getattr(owner, name, None)
+    except Exception:  # a property of the host's that raises
+        return None

@@ -1,0 +1,113 @@
+"""Wrap functions into runs of one task: which template, and what its closure variables stand for.
+
+A wrapper can be pickled by value, as joblib, Ray and Spark do with functions of the main script:
+everything that a template closes over pickles by name, or makes itself anew on the other side.
+"""
+
+from __future__ import annotations
+
+import copyreg
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..callables.streams import (
+    notice_frameworks,
+    plain_awaited_types,
+    plain_types,
+    settled,
+    settled_awaited,
+)
+from ..callables.templates import (
+    TASK_TEMPLATES,
+    TEMPLATES,
+    shaped,
+    stream_shaped,
+)
+from ..clock import clock
+from ..sessions.contexts import is_function
+from ..sessions.current import current_session, current_variable
+from ..sessions.outcomes import Outcome
+from ..sessions.task_definition import TaskDefinition
+from ..sessions.unattached import unattached_runs_of
+from . import runs
+from .options import TaskOptions
+
+_END_OF_ITERATION = {"__next__": StopIteration, "__anext__": StopAsyncIteration}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TaskWrapper:
+    """Wraps functions into runs of one task."""
+
+    task: TaskDefinition
+    options: TaskOptions
+
+    @property
+    def what(self) -> str:
+        """How the user calls it."""
+        return "track_interaction" if self.task.interaction else "track_task"
+
+    def wrap(self, fn: Callable[..., Any], kind: str) -> Callable[..., Any]:
+        """Return a function that runs *fn* and measures it."""
+        options = self._options_for(fn)
+        arguments = is_function(options.context)
+        template = self._template(kind, options)
+        made: Callable[..., Any] = shaped(
+            template, fn, self._names(kind, options), arguments=arguments
+        )
+        return made
+
+    def stream(self, kind: str) -> Callable[[Any], Any]:
+        """Return a function that watches a coroutine or generator that nobody has started yet."""
+        return stream_shaped(self._template(kind, self.options), self._names(kind, self.options))
+
+    def _options_for(self, fn: Any) -> TaskOptions:
+        """Return the options; the end of an iteration is no failure of a tracked `__next__`."""
+        end = _END_OF_ITERATION.get(getattr(fn, "__name__", ""))
+        if end is None:
+            return self.options
+        return replace(self.options, expected=(*self.options.expected, end))
+
+    def _template(self, kind: str, options: TaskOptions) -> str:
+        fast = options.plain and "time_to_first_item" not in self.task.metrics
+        return TASK_TEMPLATES.get(kind, TEMPLATES[kind]) if fast else TEMPLATES[kind]
+
+    def _names(self, kind: str, options: TaskOptions) -> dict[str, Any]:
+        notice_frameworks()
+        awaited, unattached = kind == "coroutine", unattached_runs_of(self.task)
+        return {
+            "_begin": runs.beginning(self.task, options),
+            "_current": current_variable.get,
+            "_now": clock,
+            "_open_session": current_session,
+            "_plain_run": runs.plain_run,
+            "_plain_types": plain_awaited_types if awaited else plain_types,
+            "_raised": runs.plain_raised,
+            "_refill": unattached.refill,
+            "_returned": runs.plain_returned,
+            "_settle": settled_awaited if awaited else settled,
+            "_success": Outcome.SUCCESS,
+            "_take": unattached.take,
+            "_task": self.task,
+        }
+
+
+_reduced_before = copyreg.dispatch_table.get(ContextVar)
+
+
+def _reduced_variable(variable: ContextVar[Any]) -> Any:
+    """Pickle the current session's variable by name, and any other one as without us."""
+    if variable is current_variable:
+        return _current_variable, ()
+    if _reduced_before is not None:
+        return _reduced_before(variable)
+    return variable.__reduce_ex__(4)
+
+
+def _current_variable() -> ContextVar[Any]:
+    return current_variable
+
+
+copyreg.pickle(ContextVar, _reduced_variable)
