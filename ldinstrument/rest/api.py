@@ -43,7 +43,7 @@ class ProjectAPI:
         project, token, base_uri, timeout, budget, deadline, prompt, sleep: as in `MetricsAPI`.
 
     Raises:
-        CredentialsError: no token, no project, or a host that cannot be used.
+        CredentialsError: no token, or a host that cannot be used.
 
     """
 
@@ -60,7 +60,7 @@ class ProjectAPI:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.host = find_api_host(base_uri)
-        self.project = find_project(project, host=self.host)
+        self.project = find_project(project)
         self.token = find_api_token(token, host=self.host, prompt=prompt)
         self._calls = Calls(
             self.host, self.token, timeout=timeout, budget=budget, deadline=deadline, sleep=sleep
@@ -224,7 +224,7 @@ class MetricsAPI(ProjectAPI):
         sleep: how to wait (tests hand in a recorder).
 
     Raises:
-        CredentialsError: no token, no project, or a host that cannot be used.
+        CredentialsError: no token, or a host that cannot be used.
 
     """
 

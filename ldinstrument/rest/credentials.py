@@ -4,7 +4,7 @@ nowhere.
 The order for the token: an explicit `token=`, `~/.claude/config.json`, the environment, then (on a
 terminal) a hidden prompt. For the host: an explicit `base_uri=`, `LAUNCHDARKLY_API_HOST`,
 `LDINSTRUMENT_URL` (a local LaunchDarkly, loopback only), LaunchDarkly's own. For the project: an
-explicit one, `LAUNCHDARKLY_PROJECT`, `default` when local.
+explicit one, `LAUNCHDARKLY_PROJECT`, `default`.
 """
 
 from __future__ import annotations
@@ -327,26 +327,10 @@ def _as_url(value: str) -> str:
     return f"https://{value}" if "." in hostname else ""
 
 
-def find_project(
-    project: str | None = None,
-    *,
-    host: Host | None = None,
-    environ: Mapping[str, str] | None = None,
-) -> str:
-    """Find the project key: *project*, `LAUNCHDARKLY_PROJECT`, or `default` for a local
-    LaunchDarkly.
+def find_project(project: str | None = None, *, environ: Mapping[str, str] | None = None) -> str:
+    """Find the project key: *project*, `LAUNCHDARKLY_PROJECT`, or `default`.
 
-    Raises:
-        CredentialsError: none was named, and a real account has no safe guess.
-
+    LaunchDarkly calls an account's first project `default`; where there is none of that name, the
+    first call says so.
     """
-    found = (project or "").strip() or variable("LAUNCHDARKLY_PROJECT", environ)
-    if found:
-        return found
-    if host is not None and host.local:
-        return "default"
-    raise CredentialsError(
-        "which LaunchDarkly project? give it (--project KEY, project=), or export "
-        "LAUNCHDARKLY_PROJECT=KEY; "
-        "LaunchDarkly calls an account's first project 'default'"
-    )
+    return (project or "").strip() or variable("LAUNCHDARKLY_PROJECT", environ) or "default"
