@@ -236,7 +236,7 @@ def deadlines(timeout: float = 0.3, rounds: int = 20) -> None:
     """How late a flush comes back at worst, in the states in which a flush usually hangs."""
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "delivery"))
     import faults
-    from hostile import HostileServer
+    from event_server import EventServer
     from ldclient import LDClient
 
     def late(state: str, client: Any) -> None:
@@ -251,7 +251,7 @@ def deadlines(timeout: float = 0.3, rounds: int = 20) -> None:
             flush=True,
         )
 
-    with HostileServer() as server:
+    with EventServer() as server:
         server.answer(stall=True)
         stuck = LDClient(
             faults.config(server.url, read_timeout=30, flush_interval=3600, pending=10)

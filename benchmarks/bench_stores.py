@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ldinstrument.delivery.transport import Answer
+from ldinstrument.delivery.transport import PostResult
 from ldinstrument.stores import Delta, MemoryStore, RedisStore, Rules, SessionStore, SqliteStore
 from ldinstrument.stores.redis import connect
 
@@ -128,8 +128,8 @@ class Nowhere:
 
     zipped = False
 
-    def post(self, sealed: Any) -> Answer:
-        return Answer(202)
+    def post(self, sealed: Any) -> PostResult:
+        return PostResult(202)
 
 
 def stall(make: Callable[[], Any], idle_sessions: int) -> tuple[float, float, float, float]:

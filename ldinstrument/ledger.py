@@ -58,6 +58,8 @@ class Stats:
         unfinished: task runs that were cancelled or abandoned and that no metric tells of, by task
             key.
         evicted_sessions: sessions ended early because too many were open.
+        exposures: the same equation for flag evaluations that are sent with full data, as in an
+            experiment; `emitted` once they are written, `unconfirmed` always 0.
         warnings: how often each warning would have been logged, by (cause, subject).
     """
 
@@ -68,6 +70,7 @@ class Stats:
     suspended: Mapping[str, int] = field(default_factory=dict)
     unfinished: Mapping[str, int] = field(default_factory=dict)
     evicted_sessions: int = 0
+    exposures: Events = field(default_factory=Events)
     warnings: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
@@ -88,6 +91,8 @@ class Ledger:
             self._discarded: Counter[str] = Counter()
             self._events: Counter[str] = Counter()
             self._dropped: Counter[str] = Counter()
+            self._exposures: Counter[str] = Counter()
+            self._exposures_dropped: Counter[str] = Counter()
             self._without_session: Counter[str] = Counter()
             self._suspended: Counter[str] = Counter()
             self._unfinished: Counter[str] = Counter()
@@ -170,38 +175,50 @@ class Ledger:
         with self.lock:
             self._dropped[reason] += count
 
+    # -- exposures -------------------------------------------------------------------------------
+    def exposures_emitted(self, count: int) -> None:
+        """Count *count* flag evaluations with full data; they are pending until their fate is known."""
+        with self.lock:
+            self._exposures["emitted"] += count
+
+    def exposures_delivered(self, count: int) -> None:
+        """Move *count* evaluations from pending to delivered."""
+        with self.lock:
+            self._exposures["delivered"] += count
+
+    def exposures_dropped(self, reason: str, count: int) -> None:
+        """Move *count* evaluations from pending to `dropped[reason]`."""
+        with self.lock:
+            self._exposures_dropped[reason] += count
+
     # -- reading ---------------------------------------------------------------------------------
     def stats(self) -> Stats:
         """One consistent reading."""
         with self.lock:
-            values, events = self._values, self._events
+            values = self._values
             still_open = values["recorded"] - values["emitted"] - sum(self._discarded.values())
-            pending = (
-                events["emitted"]
-                - events["delivered"]
-                - events["unconfirmed"]
-                - sum(self._dropped.values())
-            )
             return Stats(
                 Values(values["recorded"], values["emitted"], still_open, _frozen(self._discarded)),
-                Events(
-                    events["emitted"],
-                    events["delivered"],
-                    pending,
-                    events["unconfirmed"],
-                    _frozen(self._dropped),
-                ),
+                _events(self._events, self._dropped),
                 late=values["late"],
                 without_session=_frozen(self._without_session),
                 suspended=_frozen(self._suspended),
                 unfinished=_frozen(self._unfinished),
                 evicted_sessions=values["evicted"],
+                exposures=_events(self._exposures, self._exposures_dropped),
             )
 
 
 def _bounded(key: str, counter: Counter[str]) -> str:
     """Return *key*, or "..." for a new one in a full *counter*: a program may make keys up."""
     return key if key in counter or len(counter) < MOST_KEYS else "..."
+
+
+def _events(counts: Counter[str], dropped: Counter[str]) -> Events:
+    emitted, delivered = counts["emitted"], counts["delivered"]
+    unconfirmed = counts["unconfirmed"]
+    pending = emitted - delivered - unconfirmed - sum(dropped.values())
+    return Events(emitted, delivered, pending, unconfirmed, _frozen(dropped))
 
 
 def _frozen(counter: Counter[str]) -> Mapping[str, int]:

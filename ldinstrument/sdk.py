@@ -70,6 +70,11 @@ def has_ended(client: Any) -> bool:
     return getattr(event_processor_of(client), "_closed", False) is True
 
 
+def is_exposure(event: Any) -> bool:
+    """Tell whether *event* is an evaluation that is sent with full data, as in an experiment."""
+    return getattr(event, "track_events", False) is True
+
+
 def is_custom(event: Any) -> bool:
     """Whether *event* came from `track`."""
     return type(event).__name__ == "EventInputCustom"
@@ -270,7 +275,7 @@ def default_event_processor(config: Any) -> Any:
     return _internals("ldclient.impl.events.event_processor").DefaultEventProcessor(config)
 
 
-def nudge(processor: Any, deadline: float) -> bool:
+def flush_sdk_processor(processor: Any, deadline: float) -> bool:
     """Make the SDK's own sync *processor* send, and wait for it until *deadline*
     (`time.monotonic`).
 

@@ -128,8 +128,8 @@ def reset() -> None:
     forget_everything()
     forget_functions()
     forget_exceptions()
-    delivery_orphans = sys.modules.get("ldinstrument.delivery.undelivered")
-    if delivery_orphans is not None:
-        delivery_orphans.orphanage.forget()
+    undelivered = sys.modules.get("ldinstrument.delivery.undelivered")
+    if undelivered is not None:
+        undelivered.undelivered.clear()
     catalog.clear()
     catalog.add(*STANDARD_METRICS)

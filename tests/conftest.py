@@ -49,8 +49,10 @@ settings.load_profile("suite")
 # Each of these files has long tests that share little: any process may have any of them. Of other
 # files one process has the whole, with the servers and browsers that its tests share.
 APART = (
-    "control/test_api_fuzz.py", "control/test_plans.py", "control/test_recipe_workflow.py", "delivery/test_chaos.py",
-    "delivery/test_faults.py", "delivery/test_odd_ends.py", "delivery/test_settling.py", "delivery/test_wires.py",
+    "control/test_api_fuzz.py", "control/test_plans.py", "control/test_recipe_workflow.py",
+    "delivery/test_concurrency.py", "delivery/test_exit.py", "delivery/test_faults.py",
+    "delivery/test_flushing.py", "delivery/test_spool.py", "delivery/test_transport.py",
+    "delivery/test_worker.py",
     "devserver/test_readout.py", "integrations/test_aws_lambda_frozen.py", "integrations/test_aws_lambda_mistakes.py",
     "integrations/test_celery.py", "integrations/test_gunicorn.py", "integrations/test_servers.py",
     "integrations/test_visits.py", "stores/test_store_failures.py", "stores/test_store_kills.py", "test_demo.py",

@@ -15,7 +15,7 @@ from ldinstrument.backoff import (
     retry_after,
     retry_delay,
 )
-from ldinstrument.delivery.transport import Answer
+from ldinstrument.delivery.transport import PostResult
 from ldinstrument.stores import Delta, MemoryStore, Rules
 from ldinstrument.stores.sweeper import Sweep
 
@@ -62,13 +62,13 @@ class Outlet:
 
     zipped = False
 
-    def __init__(self, first: Answer) -> None:
+    def __init__(self, first: PostResult) -> None:
         self.answers = [first]
         self.posts = 0
 
-    def post(self, sealed: object) -> Answer:
+    def post(self, sealed: object) -> PostResult:
         self.posts += 1
-        return self.answers.pop() if self.answers else Answer(202)
+        return self.answers.pop() if self.answers else PostResult(202)
 
 
 @pytest.mark.parametrize("header", ["999999", "inf", "86400000", "Fri, 31 Dec 2100 23:59:59 GMT"])
@@ -77,7 +77,7 @@ def test_an_absurd_retry_after_loses_no_ended_session(header: str) -> None:
     now = [1_800_000_000_000]
     store = MemoryStore(Rules(idle=1), clock=lambda: now[0])
     store.merge("session:v", Delta("s-1", context={"user": "ana"}, tallies=(1, 0, 0, 0)))
-    outlet = Outlet(Answer(503, {"Retry-After": header}))
+    outlet = Outlet(PostResult(503, {"Retry-After": header}))
     now[0] += 5_000
 
     first = Sweep(store, outlet, Rules(idle=1), "o" * 16).run()

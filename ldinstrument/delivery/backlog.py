@@ -45,17 +45,10 @@ class Backlog:
         return gone
 
     def take(self) -> Payload:
-        """The next payload to send."""
+        """Take out the next payload to send."""
         payload = self._waiting.popleft()
         self.bytes -= len(payload.body)
         return payload
-
-    def discard(self, payload: Payload) -> bool:
-        """Take out *payload*; whether it was there."""
-        if payload not in self._waiting:
-            return False
-        self._remove(payload)
-        return True
 
     def expired(self) -> list[Payload]:
         """Take out what has waited too long."""
@@ -73,7 +66,7 @@ class Backlog:
         return gone
 
     def _oldest(self) -> Payload:
-        payload = min(self._waiting, key=lambda one: one.age_from)
+        payload = min(self._waiting, key=lambda waiting: waiting.age_from)
         self._remove(payload)
         return payload
 

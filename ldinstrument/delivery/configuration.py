@@ -18,8 +18,8 @@ from ..diagnostics import log_internal_error
 from ..errors import DefinitionError
 from ..sessions import emission
 from ..settings import disabled, local_url, variable
-from .lifecycle import remember
 from .processors import EventProcessor
+from .registry import register_client
 
 if TYPE_CHECKING:
 
@@ -71,7 +71,7 @@ class Plugin(_EitherPlugin):
     def register(self, client: Any, metadata: EnvironmentMetadata) -> Any:
         """Called once the client exists; hands over what was recorded before."""
         if not disabled():
-            remember(client)
+            register_client(client)
             _release(client)
             if self._meter_provider is not None:
                 from .otel import show
@@ -96,7 +96,7 @@ def attach(client: Any) -> None:
     Args:
         client: an `LDClient` or an `AsyncLDClient`.
     """
-    if disabled() or not remember(client):
+    if disabled() or not register_client(client):
         return
     from ..sessions.exposure import hook
 

@@ -52,7 +52,7 @@ class Options:
     ) -> None:
         # Where it is then, wherever the process goes later: a daemon goes to /.
         self.spool = None if spool is None else Path(_path("spool", spool)).expanduser().absolute()
-        self.max_bytes = _number("max_bytes", max_bytes, "bytes")
+        self.max_bytes: int = _number("max_bytes", max_bytes, "bytes")
         self.max_age = _number("max_age", max_age, "seconds")
         self.close_timeout = _number("close_timeout", close_timeout, "seconds", least=0)
         self.wait_when_full = _number("wait_when_full", wait_when_full, "seconds", least=0)

@@ -1,5 +1,6 @@
-"""What the SDK calls: `Config("sdk-key", plugins=[ld.Plugin()],
-event_processor_class=ld.EventProcessor)`.
+"""The event processor that the SDK calls.
+
+`Config("sdk-key", plugins=[ld.Plugin()], event_processor_class=ld.EventProcessor)`
 """
 
 from __future__ import annotations
@@ -13,12 +14,19 @@ from .. import sdk
 from ..diagnostics import log_once
 from ..errors import DefinitionError
 from ..ledger import ledger
+from ..process import on_exit
 from ..sessions.emission import handing
 from ..settings import disabled
-from .flushing import LEFT, flush_async, flush_engines
-from .lifecycle import enrol
+from .flushing import (
+    UNDELIVERED,
+    flush_workers,
+    flush_workers_async,
+    leave,
+    watch_exit_of_child,
+)
 from .options import Options
-from .worker import Engine
+from .registry import register
+from .worker import DeliveryWorker
 
 if TYPE_CHECKING:
     from ldclient.interfaces import AsyncEventProcessor
@@ -48,27 +56,30 @@ class EventProcessor(_EitherProcessor):
         options: keywords of `Options`.
     """
 
-    _engine: Engine
+    worker: DeliveryWorker
+    """What delivers."""
 
     def __new__(cls, config: Any, **options: Any) -> Any:
-        """One of ours for a sync or an async client, or the SDK's own."""
+        """Make one of ours for a sync or an async client, or the SDK's own."""
         if disabled():
             return sdk.default_event_processor(config)
         try:
-            engine = Engine(config, Options(**options))
+            worker = DeliveryWorker(config, Options(**options), watch_exit_of_child)
         except (TypeError, DefinitionError):
             raise  # an unknown or an odd option: say it where it is written
         except Exception as error:
             log_once(
                 "seam",
                 type(error).__name__,
-                f"this LaunchDarkly SDK keeps its own event processor ({error!r})",
+                f"this LaunchDarkly SDK keeps its own event processor ({error!r}): events leave, but "
+                "nothing confirms them; update ldinstrument",
             )
             return sdk.default_event_processor(config)
         self = super().__new__(_AsyncEventProcessor if sdk.is_async(config) else cls)
-        self._engine = engine
-        enrol(engine)
-        engine.start()
+        self.worker = worker
+        register(worker)
+        on_exit(leave)
+        worker.start()
         return self
 
     def __init__(self, config: Any, **options: Any) -> None:
@@ -84,7 +95,7 @@ class EventProcessor(_EitherProcessor):
             else:
                 ours, event.timestamp = True, at
         try:
-            self._engine.accept(event, ours=ours)
+            self.worker.accept(event, ours=ours)
         except BaseException:
             if sdk.is_custom(event):
                 ledger.dropped("internal")
@@ -92,41 +103,44 @@ class EventProcessor(_EitherProcessor):
 
     def flush(self) -> None:
         """Send soon; does not wait. `ldinstrument.flush` does."""
-        self._engine.shorten()
+        self.worker.request_flush()
 
     def stop(self) -> Any:
         """Deliver for at most `close_timeout`, then end the threads."""
-        if not self._engine.closed:
-            ends = time.monotonic() + self._engine.options.close_timeout
-            flush_engines([self._engine], self._engine.options.close_timeout)
-            self._engine.close(_left(ends))
+        if not self.worker.closed:
+            ends = time.monotonic() + self.worker.options.close_timeout
+            flush_workers([self.worker], self.worker.options.close_timeout)
+            self.worker.close(_left(ends))
 
     def __del__(self) -> None:
-        engine = getattr(self, "_engine", None)
-        if engine is not None and not engine.closed:
-            engine.abandon()
+        worker = getattr(self, "worker", None)
+        if worker is not None and not worker.closed:
+            worker.abandon()
 
 
 def _left(ends: float) -> float:
-    """What is left for the threads to end; a moment, where delivery has taken it all."""
+    """Return the seconds left for the threads to end; a moment, where delivery took them all."""
     return max(0.2, ends - time.monotonic())
 
 
 class _AsyncEventProcessor(EventProcessor):
-    """The same for an `AsyncLDClient`, which awaits `stop` and `flush_and_wait`."""
+    """Deliver for an `AsyncLDClient`, which awaits `stop` and `flush_and_wait`."""
 
     async def flush_and_wait(self, timeout: float) -> bool:
-        """Whether everything recorded so far has been delivered within *timeout* seconds."""
-        counts = await flush_async([self._engine], timeout)
-        return not any(counts[state] for state in LEFT)
+        """Tell whether everything recorded so far, evaluations included, is at LaunchDarkly.
+
+        Args:
+            timeout: how many seconds to wait for it.
+        """
+        counts = await flush_workers_async([self.worker], timeout)
+        return not any(counts[state] for state in (*UNDELIVERED, "others", "timed_out"))
 
     async def stop(self) -> None:
         """Deliver for at most `close_timeout`, then end the threads."""
-        if not self._engine.closed:
+        if not self.worker.closed:
             import asyncio
 
-            ends = time.monotonic() + self._engine.options.close_timeout
-            await flush_async([self._engine], self._engine.options.close_timeout)
-            await asyncio.to_thread(
-                self._engine.close, _left(ends)
-            )  # it may wait for a thread and the disk
+            ends = time.monotonic() + self.worker.options.close_timeout
+            await flush_workers_async([self.worker], self.worker.options.close_timeout)
+            # It may wait for a thread and the disk.
+            await asyncio.to_thread(self.worker.close, _left(ends))

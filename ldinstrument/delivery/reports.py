@@ -1,4 +1,4 @@
-"""What delivery tells: a report per flush, a receipt per POST."""
+"""A report per flush, a receipt per POST."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ class FlushReport:
         pending: not answered when the flush ended, or held because there is no client yet.
         unconfirmed: handed, since the previous flush, to a client that cannot tell whether
             LaunchDarkly took them.
+        others: events of other kinds (exposures, contexts, summaries of evaluations) that this
+            flush did not see delivered.
         timed_out: the deadline ended the wait. False when there was nothing left that could be
             waited for.
         confirmed: every count rests on LaunchDarkly's own answers. False as soon as a client is
@@ -30,8 +32,15 @@ class FlushReport:
     dropped: int = 0
     pending: int = 0
     unconfirmed: int = 0
+    others: int = 0
     timed_out: bool = False
     confirmed: bool = True
+
+    @property
+    def ok(self) -> bool:
+        """Whether all of it, exposures included, is at LaunchDarkly."""
+        lost = self.failed or self.dropped or self.pending or self.unconfirmed or self.others
+        return self.confirmed and not self.timed_out and not lost
 
 
 @dataclass(frozen=True, slots=True)

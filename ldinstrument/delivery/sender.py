@@ -1,11 +1,14 @@
-"""What sends: payloads that wait or fly, the gate they leave by, a few posting threads, and what an
-answer means.
+"""The sender: payloads that wait or are in flight, when they may leave, the threads that post them.
+
+Nobody else opens a connection: name resolution cannot be interrupted, so whoever flushes waits for
+these threads, with a deadline.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -15,392 +18,440 @@ from ..backoff import Backoff, Disposition, disposition, retry_after
 from ..diagnostics import log_internal_error, log_once
 from ..ledger import ledger
 from .backlog import Backlog
-from .deferred import Chores, Verdicts
+from .deferred import DeferredCalls
 from .options import Options
 from .payloads import Payload
-from .transport import CONNECTIONS, PAYLOAD_ID, Answer, Outstanding, transport_of
-from .undelivered import origin_of, orphanage
+from .reports import Receipt
+from .spool_queue import SpoolQueue
+from .transport import CONNECTIONS, PAYLOAD_ID, PostResult, transport_of
+from .undelivered import origin_of, undelivered
+from .waiters import FlushWaiter
 
 IDLE_POSTER = 5.0
-SMALL = 256 * 1024
-_BOUNDS = {"backlog_full": "more than max_bytes wait", "too_old": "they have waited for max_age"}
+NEVER = float("inf")
 
 
 class Sender:
-    """Posts payloads until each has met its fate. Methods that say so need the engine's lock.
+    """Post payloads until each is delivered or dropped.
 
     Args:
         config: the SDK's configuration; its key is read anew for each POST.
         options: bounds and seams.
-        lock: the engine's, re-entrant.
-        chores: what is to be written to the spool.
-        verdicts: what is to be told without the lock.
-        answered: called with each answer, the lock held.
+        spool: writes to the spool.
+        on_result: called after each POST, without a lock, on the thread that made it.
     """
 
     def __init__(
         self,
         config: Any,
         options: Options,
-        lock: threading.RLock,
-        chores: Chores,
-        verdicts: Verdicts,
-        answered: Callable[[Answer], None],
+        spool: SpoolQueue,
+        on_result: Callable[[PostResult], None],
     ) -> None:
         self._config = config
         self._options = options
-        self._lock = lock
-        self._work = threading.Condition(lock)
-        self._chores = chores
-        self._verdicts = verdicts
-        self._answered = answered
-        self.backlog = Backlog(options.max_bytes, options.max_age)
-        self.flying: set[Payload] = set()
-        self.gate = Backoff(options.first_pause, options.longest_pause)
-        self.dropped = 0
-        self.closed = False
+        self._spool = spool
+        self._on_result = on_result
+        # Re-entrant: a signal handler may flush what it has interrupted.
+        self.lock = threading.RLock()
+        self._work = threading.Condition(self.lock)
+        self._calls = DeferredCalls()
+        self._backlog = Backlog(options.max_bytes, options.max_age)
+        self._in_flight: set[Payload] = set()
+        self._waiters: list[FlushWaiter] = []
+        self._backoff = Backoff(options.first_pause, options.longest_pause)
+        self._dropped = 0
         self._posters = self._idle = 0
         self._transport = (options.transport or transport_of)(config)
-        self._ready_now: Callable[[], bool] = getattr(self._transport, "ready", bool)
         self._headers: tuple[str | None, dict[str, str], dict[str, str]] = (None, {}, {})
+        self.closed = False
 
+    # -- what there is -----------------------------------------------------------------------------
     @property
     def origin(self) -> str:
-        """A digest of where the events belong: the address and the key that the configuration has
-        now.
-        """
+        """A digest of where the events belong: the address and the key that it has now."""
         return origin_of(self._config.events_uri, self._config.sdk_key)
 
-    # -- with the engine's lock -------------------------------------------------------------------
-    def ready_at(self) -> float:
-        """When the next payload may leave (`time.monotonic`)."""
-        return self.gate.ready_at(self._config.sdk_key)
+    @property
+    def waiting(self) -> int:
+        """How many payloads wait to be sent."""
+        return len(self._backlog)
 
-    def add(self, payloads: list[Payload]) -> None:
-        """Queue *payloads*; what no longer fits, or has waited too long, is given up by name."""
-        for payload in payloads:
-            payload.state = "waiting"
-            self._queue(payload)
-        if len(self.backlog) > len(payloads):  # something waited before
-            self.give_up("too_old", self.backlog.expired())
+    @property
+    def busy(self) -> bool:
+        """Whether a payload waits or is in flight."""
+        return bool(self._backlog or self._in_flight)
+
+    @property
+    def room(self) -> int:
+        """How many bytes may still wait."""
+        return self._options.max_bytes - self._backlog.bytes
+
+    @property
+    def failing(self) -> bool:
+        """Whether LaunchDarkly did not take the last payload, or refuses the key."""
+        return bool(self._backoff.failures) or self._backoff.refused_key is not None
+
+    def next_attempt(self) -> float:
+        """Return when a payload that waits may leave (`time.monotonic`); infinity when none waits
+        for its time.
+        """
+        with self.lock:
+            ready_at = self._ready_at()
+            return ready_at if self._backlog and ready_at > time.monotonic() else NEVER
+
+    def _ready_at(self) -> float:
+        return self._backoff.ready_at(self._config.sdk_key)
+
+    # -- payloads come -----------------------------------------------------------------------------
+    def add(self, payloads: Iterable[Payload], complete: Iterable[FlushWaiter] = ()) -> None:
+        """Queue *payloads*; what no longer fits, or has waited too long, is dropped by name.
+
+        The caller then calls `run_deferred`, without the lock.
+
+        Args:
+            payloads: new ones, which every flush covers that waits for events to be batched.
+            complete: flushes for which these are the last.
+        """
+        new = list(payloads)
+        with self.lock:
+            for payload in new:
+                payload.state = "waiting"
+                self._queue(payload)
+            if len(self._backlog) > len(new):  # something waited before
+                self._drop("too_old", self._backlog.expired())
+            for waiter in self._waiters:
+                if not waiter.batched:
+                    waiter.cover(new)
+            for waiter in complete:
+                waiter.batched = True
+            if self.closed:
+                self._leave()
+            self._review()
 
     def _queue(self, payload: Payload, *, first: bool = False) -> None:
-        gone = self.backlog.add(payload, first=first)
+        gone = self._backlog.add(payload, first=first)
         if gone:
-            self.give_up("backlog_full", gone)
+            self._drop("backlog_full", gone)
 
-    def give_up(self, reason: str, payloads: Iterable[Payload]) -> None:
-        """Drop *payloads*, counted by *reason*."""
-        gone = list(payloads)
-        if gone:
-            self._chores.note(lambda spool: spool.forget(gone))
-        for payload in gone:
-            payload.state = "dropped"
-            self.dropped += payload.custom
-            if payload.custom:
-                self._verdicts.note(partial(ledger.dropped, reason, payload.custom))
-        if gone and reason in _BOUNDS:
-            message = f"events that could not be delivered are dropped: {_BOUNDS[reason]}; see stats().events.dropped"
-            self._verdicts.note(partial(log_once, reason, "", message))
+    def count_dropped(self, count: int) -> None:
+        """Let the next report say that *count* `track` events were dropped elsewhere."""
+        with self.lock:
+            self._dropped += count
 
-    def leave(self) -> None:
-        """Leave what waits to the spool, or to the next processor for the same place."""
-        homeless = []
-        for payload in self.backlog.clear():
-            if not payload.stored:
-                homeless.append(payload)
-            elif (
-                payload.custom
-            ):  # no longer this process's to count; whoever adopts it counts it as emitted
-                self._verdicts.note(partial(ledger.dropped, "spooled", payload.custom))
-        if homeless:
-            refused = self.gate.refused_key == self._config.sdk_key
-            self.give_up(
-                "backlog_full",
-                orphanage.leave(self.origin, self._config.events_uri, refused, homeless),
-            )
+    def run_deferred(self) -> None:
+        """Make the calls that were queued under the lock; the caller must not hold it."""
+        self._calls.run()
+        self._spool.run()
 
-    def rouse(self) -> bool:
-        """Wake idle posters; whether they are enough for what waits and may leave."""
-        self._work.notify(len(self.backlog))
-        return self._idle >= len(self.backlog) and self.ready_at() <= time.monotonic()
+    # -- flushes wait ------------------------------------------------------------------------------
+    def open_waiter(self, waiter: FlushWaiter) -> None:
+        """Let *waiter* cover every payload here, and shorten the pause between attempts."""
+        with self.lock:
+            self._backoff.shorten()
+            waiter.cover([*self._in_flight, *self._backlog])
+            waiter.batched = self.closed
+            self._waiters.append(waiter)
+            self._review()
+        self.run_deferred()
 
-    def end(self) -> None:
-        """No further POST is begun; what flies ends by itself."""
-        self.closed = True
-        self._work.notify_all()
+    def unbatched_waiters(self) -> list[FlushWaiter]:
+        """Return the flushes that wait for events to be batched."""
+        with self.lock:
+            return [waiter for waiter in self._waiters if not waiter.batched]
 
-    def resend_mine(self) -> None:
-        """Let another thread send what this very thread is sending: a signal handler flushes what
-        it has interrupted.
+    def close_waiter(self, waiter: FlushWaiter, counts: Counter[str]) -> None:
+        """Stop waiting; add the events of *waiter* to *counts* by state.
 
-        The id is the same, so LaunchDarkly counts one of the two.
+        `dropped` are those since the last report.
         """
-        me = threading.get_ident()
-        for payload in [one for one in self.flying if one.sender == me]:
-            payload.sender = None
-            payload.state = "waiting"
-            self._queue(payload, first=True)
+        with self.lock:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            waiter.count(counts)
+            counts["dropped"] += self._dropped
+            self._dropped = 0
 
-    # -- without it -------------------------------------------------------------------------------
-    def close(self) -> None:
-        """Close idle connections."""
-        self._transport.close()
+    def _review(self) -> None:
+        """Wake the flushes for which nothing more can happen before their deadline."""
+        ready_at = NEVER if self.closed else self._ready_at()
+        for waiter in [waiter for waiter in self._waiters if waiter.batched]:
+            left = waiter.unsettled()
+            too_late = ready_at > waiter.deadline
+            if not left or (too_late and all(payload.state != "in_flight" for payload in left)):
+                self._waiters.remove(waiter)
+                self._calls.add(waiter.finish)
 
-    def staff(self) -> None:
-        """Wake or start posters for what may leave; where no thread can start any more (at exit),
-        post right here.
+    # -- payloads leave ----------------------------------------------------------------------------
+    def wake_posters(self) -> bool:
+        """Wake idle threads; tell whether they are enough for what waits and may leave now."""
+        with self.lock:
+            self._work.notify(len(self._backlog))
+            return self._idle >= len(self._backlog) and self._ready_at() <= time.monotonic()
+
+    def start_posters(self) -> None:
+        """Wake or start threads for what may leave now.
+
+        Where no thread can start any more, at exit, post on this one.
         """
-        with self._lock:
-            shut = self.closed or self.ready_at() > time.monotonic()
-            wanted = 0 if shut else min(len(self.backlog), CONNECTIONS)
+        with self.lock:
+            shut = self.closed or self._ready_at() > time.monotonic()
+            wanted = 0 if shut else min(len(self._backlog), CONNECTIONS)
             self._work.notify(wanted)
             missing = min(wanted - self._idle, CONNECTIONS - self._posters)
         for _ in range(missing):
-            with self._lock:
-                self._posters += 1
-            try:
-                thread("post", self._post_all)
-            except RuntimeError:
-                with self._lock:
-                    self._posters -= 1
-                    payload = self._ready()
+            if not self._start_poster():
+                with self.lock:
+                    payload = self._next_ready()
                 if payload is not None:
                     self._attempt(payload)
 
-    def prompt(self) -> bool:
-        """Whether `send_here` would find an open connection."""
-        return self._ready_now()
-
-    def send_here(self, deadline: float) -> None:
-        """Post the one small payload that waits on the calling thread, which would otherwise wait
-        for two others.
-
-        Nothing is begun that could outlast *deadline* (`time.monotonic`): it takes a connection
-        that is open already, and an answer that is late is left to a thread.
-        """
-        with self._lock:
-            few = not self.closed and len(self.backlog) == 1 and self.backlog.bytes <= SMALL
-            payload = self._ready() if few else None
-        if payload is not None:
-            payload.sender = threading.get_ident()
-            self._attempt(payload, deadline)
+    def _start_poster(self) -> bool:
+        with self.lock:
+            self._posters += 1
+        try:
+            start_thread("post", self._post_all)
+        except RuntimeError:
+            with self.lock:
+                self._posters -= 1
+            return False
+        return True
 
     def _post_all(self) -> None:
         try:
             while (payload := self._next()) is not None:
-                _contained(partial(self._attempt, payload))
+                try:
+                    self._attempt(payload)
+                except BaseException as error:  # a callback of the host's ends no thread of ours
+                    log_internal_error("delivery", error)
         finally:
-            with self._lock:
+            with self.lock:
                 self._posters -= 1
 
     def _next(self) -> Payload | None:
-        """Wait for a payload that may leave now; None when this thread was idle for long, or must
-        end.
-        """
+        """Wait for a payload that may leave now; None when idle for long, or closed."""
         idle_until = time.monotonic() + IDLE_POSTER
-        with self._lock:
+        with self.lock:
             while not self.closed:
-                if (payload := self._ready()) is not None:
+                if (payload := self._next_ready()) is not None:
                     return payload
-                if (patience := idle_until - time.monotonic()) <= 0:
+                left = idle_until - time.monotonic()
+                if left <= 0:
                     return None
                 self._idle += 1
-                self._work.wait(patience)
+                self._work.wait(left)
                 self._idle -= 1
         return None
 
-    def _ready(self) -> Payload | None:
-        """The payload that may leave now, marked as flying; one probe at a time while the server
-        fails.
-        """
-        if not self.backlog or (self.gate.failures and self.flying):
+    def _next_ready(self) -> Payload | None:
+        """Take the payload that may leave now; one at a time while the server fails."""
+        if not self._backlog or (self._backoff.failures and self._in_flight):
             return None
-        if self.ready_at() > time.monotonic():
+        if self._ready_at() > time.monotonic():
             return None
-        payload = self.backlog.take()
-        payload.state = "flying"
+        payload = self._backlog.take()
+        payload.state = "in_flight"
         payload.attempts += 1
-        payload.flights += 1
-        self.flying.add(payload)
+        self._in_flight.add(payload)
         return payload
 
-    def _attempt(self, payload: Payload, deadline: float | None = None) -> None:
-        """Post once; without *deadline*, wait for as long as the configuration allows."""
+    def _attempt(self, payload: Payload) -> None:
         key = self._config.sdk_key
-        answer: Answer | Outstanding | None = Answer(0, error="interrupted", lost=True)
+        result = PostResult(0, error="interrupted", lost=True)
         try:
-            answer = self._post(payload, key, deadline)
+            headers = {**self._standing_headers(key, payload.zipped), PAYLOAD_ID: payload.id}
+            result = self._transport.post(payload, headers)
         except Exception as error:
             log_internal_error("delivery", error)
-            answer = Answer(0, error=type(error).__name__)
-        finally:  # also when a signal handler raises in here: what it interrupted must not fly for ever
-            payload.sender = None
-            if isinstance(answer, Outstanding):
-                self._follow(payload, answer, key)
-            elif answer is None:
-                self._put_back(payload)
-            else:
-                self._take_in(payload, answer, key)
+            result = PostResult(0, error=type(error).__name__)
+        finally:  # also when a signal handler raises in here: nothing may stay in flight for ever
+            self._settle(payload, result, key)
 
-    def _post(
-        self, payload: Payload, key: str, deadline: float | None
-    ) -> Answer | Outstanding | None:
-        known, plain, zipped = self._headers
+    def _standing_headers(self, key: str, zipped: bool) -> dict[str, str]:
+        known, plain, with_gzip = self._headers
         if known != key:
             plain = sdk.event_headers(self._config)
-            zipped = {**plain, "Content-Encoding": "gzip"}
-            self._headers = (key, plain, zipped)
-        headers = zipped if payload.zipped else plain
-        if deadline is None:
-            return self._transport.post(payload, {**headers, PAYLOAD_ID: payload.id})
-        found: Answer | Outstanding | None = self._transport.post_by(payload, headers, deadline)  # type: ignore[attr-defined]
-        return found
+            with_gzip = {**plain, "Content-Encoding": "gzip"}
+            self._headers = (key, plain, with_gzip)
+        return with_gzip if zipped else plain
 
-    def _follow(self, payload: Payload, late: Outstanding, key: str) -> None:
-        """Wait for a *late* answer on a thread of its own."""
-
-        def wait() -> None:
-            self._take_in(payload, late.wait(), key)
-
+    # -- answers come ------------------------------------------------------------------------------
+    def _settle(self, payload: Payload, result: PostResult, key: str) -> None:
         try:
-            thread("post", partial(_contained, wait))
-        except RuntimeError:  # the interpreter is going
-            self._take_in(payload, Answer(0, error="TimeoutError"), key)
-
-    def _put_back(self, payload: Payload) -> None:
-        """It was never sent after all."""
-        with self._lock:
-            payload.attempts -= 1
-            payload.flights -= 1
-            self.flying.discard(payload)
-            payload.state = "failed" if payload.attempts else "waiting"
-            self._queue(payload, first=True)
-            if self.closed:
-                self.leave()
-
-    def _take_in(self, payload: Payload, answer: Answer, key: str) -> None:
-        try:
-            self._receipt(payload, answer)
+            self._give_receipt(payload, result)
         finally:  # the host's callback may end its thread, not our count
-            halves = _halves(payload) if answer.status == 413 else ()
-            with self._lock:
-                payload.flights -= 1
-                if not payload.flights:
-                    self.flying.discard(payload)
-                if self._counts(payload, answer):
-                    self._digest(payload, answer, key, halves)
+            halves = _halves(payload) if result.status == 413 else ()
+            with self.lock:
+                self._in_flight.discard(payload)
+                self._decide(payload, result, key, halves)
                 if self.closed:
-                    self.leave()
-                self._answered(answer)
-            self._verdicts.pronounce()
-            self._chores.do()
+                    self._leave()
+                self._calls.add(partial(self._on_result, result))
+                self._review()
+            self.run_deferred()
 
-    def _counts(self, payload: Payload, answer: Answer) -> bool:
-        """Whether *answer* decides: not when the payload was sent twice (see `resend_mine`) and the
-        other may.
-        """
-        if payload.state == "flying" and not payload.flights:
-            return True
-        if not answer.accepted or payload.settled or payload.state == "split":
-            return False
-        return payload.state == "flying" or self.backlog.discard(payload)
-
-    def _digest(
-        self, payload: Payload, answer: Answer, key: str, halves: tuple[Payload, ...] | None
+    def _decide(
+        self, payload: Payload, result: PostResult, key: str, halves: tuple[Payload, ...] | None
     ) -> None:
-        status = answer.status
-        payload.bad_requests += status == 400
-        meaning = disposition(status, payload.bad_requests)
+        payload.bad_requests += result.status == 400
+        meaning = disposition(result.status, payload.bad_requests)
         if meaning is Disposition.DELIVERED:
-            self.gate.succeeded()
+            self._backoff.succeeded()
             payload.state = "delivered"
-            self._verdicts.note(partial(ledger.delivered, payload.custom))
-            self._chores.note(lambda spool: spool.forget([payload]))
+            self._calls.add(partial(_count_delivered, payload))
+            self._spool.add(lambda spool: spool.forget([payload]))
         elif meaning is Disposition.SPLIT:
             self._split(payload, halves)
         elif meaning is Disposition.DROP:
-            self.give_up("http_400", [payload])
+            self._drop("http_400", [payload])
         else:
             if meaning is Disposition.REFUSED_KEY:
-                self._refuse_key(status, key)
+                self._refuse_key(result.status, key)
             else:
-                self._back_off(answer)
+                self._back_off(result)
             payload.state = "failed"
             self._queue(payload)
 
-    def _back_off(self, answer: Answer) -> None:
-        self.gate.failed(
-            retry_after=retry_after(answer.headers.get("Retry-After")), lost=answer.lost
-        )
-        if self.gate.failures == 2:  # one alone may be a connection that was closed under us
-            what = f"HTTP {answer.status}" if answer.status else answer.error
+    def _back_off(self, result: PostResult) -> None:
+        asked = retry_after(result.headers.get("Retry-After"))
+        self._backoff.failed(retry_after=asked, lost=result.lost)
+        if self._backoff.failures == 2:  # one alone may be a connection that was closed under us
+            what = f"HTTP {result.status}" if result.status else result.error
             message = (
-                f"LaunchDarkly does not take events ({what}): they are kept within bounds and "
-                f"sent again; check "
-                "events_uri (LAUNCHDARKLY_EVENTS_URI), the network and the proxy"
+                f"LaunchDarkly does not take events ({what}): they are kept within bounds and sent "
+                "again; check events_uri (LAUNCHDARKLY_EVENTS_URI), the network and the proxy"
             )
-            self._verdicts.note(partial(log_once, "outage", what, message))
+            self._calls.add(partial(log_once, "outage", what, message))
 
     def _refuse_key(self, status: int, key: str) -> None:
-        self.gate.refused(key)
-        self._chores.note(lambda spool: spool.refused())
+        self._backoff.refused(key)
+        self._spool.add(lambda spool: spool.refused())
         message = (
             f"LaunchDarkly refuses the SDK key (HTTP {status}): nothing is sent until the key "
-            f"changes; "
-            "check LAUNCHDARKLY_SDK_KEY"
+            "changes; check LAUNCHDARKLY_SDK_KEY"
         )
-        self._verdicts.note(partial(log_once, "refused", str(status), message))
+        self._calls.add(partial(log_once, "refused", str(status), message))
 
     def _split(self, payload: Payload, halves: tuple[Payload, ...] | None) -> None:
         if halves is None:
-            self.give_up("not_json", [payload])
+            self._drop("not_json", [payload])
         elif halves:
             payload.split(halves)
-            self._chores.note(lambda spool: spool.replace(payload, halves))
+            self._spool.add(lambda spool: spool.replace(payload, halves))
             for half in reversed(halves):
                 self._queue(half, first=True)
         else:
             key = payload.first_key()
-            self._verdicts.note(
-                partial(log_once, "too_large", key, f"{key}: too large for LaunchDarkly (HTTP 413)")
+            message = (
+                f"{key}: an event is too large for LaunchDarkly (HTTP 413) and was dropped; give "
+                "it less data"
             )
-            self.give_up("too_large", [payload])
+            self._calls.add(partial(log_once, "too_large", key, message))
+            self._drop("too_large", [payload])
 
-    def _receipt(self, payload: Payload, answer: Answer) -> None:
+    def drop(self, reason: str, payloads: Iterable[Payload]) -> None:
+        """Drop *payloads* that never came here, counted by *reason*."""
+        with self.lock:
+            self._drop(reason, payloads)
+        self.run_deferred()
+
+    def _drop(self, reason: str, payloads: Iterable[Payload]) -> None:
+        """Drop *payloads*, counted by *reason*."""
+        gone = list(payloads)
+        if not gone:
+            return
+        self._spool.add(lambda spool: spool.forget(gone))
+        for payload in gone:
+            payload.state = "dropped"
+            self._dropped += payload.custom
+            self._calls.add(partial(_count_dropped, reason, payload))
+        if (why := self._bound(reason)) is not None:
+            message = (
+                f"events are dropped: {why}; stats().events.dropped and stats().exposures.dropped "
+                "count them"
+            )
+            self._calls.add(partial(log_once, reason, "", message))
+
+    def _bound(self, reason: str) -> str | None:
+        if reason == "too_old":
+            return "they have waited for max_age without an answer of LaunchDarkly's"
+        if reason != "backlog_full":
+            return None
+        if self.failing:
+            return "LaunchDarkly does not take them, and more than max_bytes wait"
+        return "they come faster than LaunchDarkly takes them, and more than max_bytes wait"
+
+    def _give_receipt(self, payload: Payload, result: PostResult) -> None:
         if self._options.on_receipt is None:
             return
-        from .reports import Receipt
-
         what = (payload.id, payload.events, payload.custom, len(payload.body))
+        how = (result.status, payload.attempts, result.seconds, result.error)
         try:
-            self._options.on_receipt(
-                Receipt(*what, answer.status, payload.attempts, answer.seconds, answer.error)
-            )
+            self._options.on_receipt(Receipt(*what, *how))
         except (Exception, SystemExit) as error:
             log_internal_error("on_receipt", error)
 
+    # -- the end -----------------------------------------------------------------------------------
+    def stop(self) -> None:
+        """Begin no further POST; what is in flight ends by itself."""
+        with self.lock:
+            self.closed = True
+            self._work.notify_all()
+
+    def leave(self) -> None:
+        """Leave what waits to the spool, or to the next processor for the same place."""
+        with self.lock:
+            self._leave()
+            self._review()
+        self.run_deferred()
+
+    def _leave(self) -> None:
+        in_memory = []
+        for payload in self._backlog.clear():
+            if payload.stored:
+                # No longer this process's to count; whoever takes it over counts it as emitted.
+                self._calls.add(partial(_count_dropped, "spooled", payload))
+            else:
+                in_memory.append(payload)
+        if in_memory:
+            refused = self._backoff.refused_key == self._config.sdk_key
+            uri = self._config.events_uri
+            gone = undelivered.add(self.origin, uri, refused, in_memory)
+            self._drop("backlog_full", gone)
+            self._calls.add(undelivered.notify)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._transport.close()
+
+
+def _count_delivered(payload: Payload) -> None:
+    ledger.delivered(payload.custom)
+    if payload.exposures:
+        ledger.exposures_delivered(payload.exposures)
+
+
+def _count_dropped(reason: str, payload: Payload) -> None:
+    if payload.custom:
+        ledger.dropped(reason, payload.custom)
+    if payload.exposures:
+        ledger.exposures_dropped(reason, payload.exposures)
+
 
 def _halves(payload: Payload) -> tuple[Payload, ...] | None:
-    """Its halves, made while nobody waits for the lock; None of a body that cannot be read, out of
-    a damaged spool.
-    """
+    """Return its halves; None for a body that cannot be read, out of a damaged spool."""
     try:
         return payload.halves()
     except (ValueError, OSError):
         return None
 
 
-def _contained(work: Callable[[], None]) -> None:
-    """Do *work* on a thread of ours, which whatever the host's callbacks raise does not end."""
-    try:
-        work()
-    except BaseException as error:
-        log_internal_error("delivery", error)
+def start_thread(name: str, work: Callable[[], None]) -> threading.Thread:
+    """Start a daemon thread of delivery's.
 
-
-def thread(name: str, work: Callable[[], None]) -> threading.Thread:
-    """Start a daemon thread of delivery's."""
+    Raises:
+        RuntimeError: no thread can be started, as at exit.
+    """
     started = threading.Thread(target=work, name=f"ldinstrument.delivery.{name}", daemon=True)
     started.start()
     return started

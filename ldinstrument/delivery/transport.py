@@ -1,30 +1,37 @@
-"""One POST over the SDK's own connections. Anything with this `post` can take its place (tests,
-recorders).
+"""One POST over the SDK's own connections, with one deadline over the whole answer.
+
+urllib3 and http.client bound each read, so a server or a proxy that drips its answer byte by byte
+would hold a thread for ever. `BoundedResponse` ends head and body at the read time-out.
+
+Anything with the `post` of `Transport` can take the place of `PoolTransport` (tests, recorders).
 """
 
 from __future__ import annotations
 
+import codecs
+import http.client
+import io
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from .. import sdk
-from .payloads import Payload
+from ..diagnostics import guard
 
 CONNECTIONS = 4
+LONGEST_BODY = 2**20
 PAYLOAD_ID = "X-LaunchDarkly-Payload-ID"
 """LaunchDarkly counts a payload once, however often its id arrives."""
 
 
-class Answer:
-    """What came back.
+class PostResult:
+    """What came back from one POST.
 
     Args:
         status: the HTTP status; 0 when nothing came back.
         headers: the answer's headers; `get` ignores case.
         seconds: how long it took.
-        error: the kind of failure when nothing came back.
+        error: the kind of failure when nothing came back, such as `TimeoutError`.
         lost: the connection broke without a time-out, as a kept-alive one does that the server has
             closed.
     """
@@ -51,26 +58,16 @@ class Answer:
         return 200 <= self.status < 300
 
 
-class Outstanding:
-    """A request that has left and was not answered in time.
+class HasBody(Protocol):
+    """What a transport sends: a payload of this package, or of a store."""
 
-    Args:
-        wait: waits for the answer as long as the configuration allows; must not raise.
-    """
-
-    __slots__ = ("wait",)
-
-    def __init__(self, wait: Callable[[], Answer]) -> None:
-        self.wait = wait
+    body: bytes
 
 
 class Transport(Protocol):
-    """Where payloads leave.
+    """Where payloads leave."""
 
-    With `ready` and `post_by`, as `DirectTransport` has them, a flush may use it on its own thread.
-    """
-
-    def post(self, payload: Payload, headers: Mapping[str, str]) -> Answer:
+    def post(self, payload: HasBody, headers: Mapping[str, str]) -> PostResult:
         """Send the payload's bytes once and wait for the answer; must not raise."""
 
     def close(self) -> None:
@@ -78,56 +75,129 @@ class Transport(Protocol):
 
 
 def transport_of(config: Any) -> Transport:
-    """The way to LaunchDarkly that *config* describes: straight, or through its proxy."""
-    pool = sdk.connection_pool(config, CONNECTIONS)
-    place = urlsplit(config.events_uri)
-    if pool.proxy is not None or place.scheme not in ("http", "https") or not place.hostname:
-        return PoolTransport(
-            config, pool
-        )  # what an odd address means is for the SDK's library to say
-    from .wires import DirectTransport
-
-    return DirectTransport(config, CONNECTIONS)
+    """Return the way to LaunchDarkly that *config* describes: straight, or through its proxy."""
+    with guard("name resolution"):
+        # The first name resolution imports it. Should that fail then, because file descriptors
+        # have run out, Python remembers the failure and never resolves a name again.
+        codecs.lookup("idna")
+    return PoolTransport(config, sdk.connection_pool(config, CONNECTIONS))
 
 
 class PoolTransport:
-    """The SDK's urllib3 manager, with the time-outs, proxy and CA of its configuration.
+    """POST over the SDK's urllib3 pool, with the time-outs, proxy and CA of its configuration.
+
+    Retries and redirects are off: the sender decides about them.
 
     Args:
         config: the SDK's configuration.
-        pool: its manager.
+        pool: its pool manager, not used by anybody else.
     """
 
     def __init__(self, config: Any, pool: Any) -> None:
         import urllib3
 
         self._pool = pool
+        self._pool.pool_classes_by_scheme = _bounded_pools(pool.pool_classes_by_scheme)
         self._url = config.events_uri
         self._timeout = urllib3.Timeout(
             connect=config.http.connect_timeout, read=config.http.read_timeout
         )
         self._lost = (urllib3.exceptions.ProtocolError, ConnectionError)
 
-    def post(self, payload: Payload, headers: Mapping[str, str]) -> Answer:
-        """Send once; urllib3's own retries and redirects are off."""
-        started = time.monotonic()
+    def post(self, payload: HasBody, headers: Mapping[str, str]) -> PostResult:
+        """Send once and wait for the answer."""
+        began = time.monotonic()
         try:
-            answer = self._pool.request(
+            response = self._pool.request(
                 "POST",
                 self._url,
                 body=payload.body,
                 headers=headers,
                 timeout=self._timeout,
                 retries=False,
+                redirect=False,
+                preload_content=False,
             )
+            _discard_body(response)
         except Exception as error:
-            reason = getattr(error, "reason", None) or error
-            seconds = time.monotonic() - started
-            return Answer(
-                0, seconds=seconds, error=type(reason).__name__, lost=isinstance(error, self._lost)
+            return PostResult(
+                0,
+                seconds=time.monotonic() - began,
+                error=type(error.__cause__ or error).__name__,
+                lost=isinstance(error, self._lost),
             )
-        return Answer(answer.status, answer.headers, time.monotonic() - started)
+        return PostResult(response.status, response.headers, time.monotonic() - began)
 
     def close(self) -> None:
         """Close idle connections."""
         self._pool.clear()
+
+
+def _discard_body(response: Any) -> None:
+    """Read and forget the body, so that the connection can be used again; a long one ends it."""
+    left = LONGEST_BODY
+    while left > 0 and (chunk := response.read(65536, decode_content=False)):
+        left -= len(chunk)
+    if left <= 0:
+        response.close()
+    response.release_conn()
+
+
+def _bounded_pools(pools: Mapping[str, Any]) -> dict[str, Any]:
+    """Return connection pools like *pools* (by scheme) whose answers are `BoundedResponse`."""
+    return {scheme: _bounded_pool(pool) for scheme, pool in pools.items()}
+
+
+def _bounded_pool(pool: Any) -> Any:
+    connection = type(
+        "BoundedConnection", (pool.ConnectionCls,), {"response_class": BoundedResponse}
+    )
+    return type("BoundedPool", (pool,), {"ConnectionCls": connection})
+
+
+class BoundedResponse(http.client.HTTPResponse):
+    """Let head and body take no longer than the time-out of the socket when they are waited for."""
+
+    def __init__(self, sock: Any, *args: Any, **more: Any) -> None:
+        super().__init__(sock, *args, **more)
+        timeout = sock.gettimeout()
+        if timeout is not None:
+            raw = DeadlineReader(self.fp.detach(), sock, time.monotonic() + timeout)
+            self.fp: Any = io.BufferedReader(raw)
+
+
+class DeadlineReader(io.RawIOBase):
+    """Read from a socket's stream until a moment, after which reading times out.
+
+    Args:
+        raw: the unbuffered stream of *sock*.
+        sock: the socket, whose time-out is set before each read.
+        deadline: `time.monotonic` seconds.
+    """
+
+    def __init__(self, raw: Any, sock: Any, deadline: float) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> Any:
+        """Read once into *buffer*; return how many bytes.
+
+        Raises:
+            TimeoutError: the deadline has come.
+        """
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._sock.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        """Close the stream."""
+        if not self.closed:
+            self._raw.close()
+        super().close()

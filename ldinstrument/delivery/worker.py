@@ -1,8 +1,18 @@
-"""The engine behind an event processor: a queue, one thread that seals, and a sender with a few
-that post, all daemons.
+"""The worker behind an event processor: a queue of events and one daemon thread that batches them.
 
-Name resolution cannot be interrupted, so nobody but these threads opens a connection; whoever
-waits, waits for them, or for an answer on an open connection, with a deadline.
+Posting is the sender's, whose threads are daemons, too. Nobody else opens a connection; whoever
+flushes waits for these threads, with a deadline.
+
+Lock order, from the first taken to the last:
+
+1. `DeliveryWorker._batch_lock`: while events become payloads. Held for computing only, and for the
+   spool by the worker's own thread. A thread that tracks or flushes takes it only when it is free.
+2. `Sender.lock`: the payloads, the flushes that wait, and who has which event. Re-entrant, held for
+   microseconds, never while calling anything of the host's, the disk or the network.
+3. The lock of `undelivered`, of the ledger, of diagnostics, of the spool: none of these is waited
+   for while `Sender.lock` is held, but `undelivered`'s; see `deferred` for how and why.
+
+Fork hooks take the locks of diagnostics and ledger, and pause the spool; a child begins afresh.
 """
 
 from __future__ import annotations
@@ -12,111 +22,73 @@ import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 from .. import sdk
-from ..diagnostics import log_internal_error, log_once, on_event_loop
+from ..diagnostics import guard, log_once, on_event_loop
 from ..ledger import ledger
 from ..sessions import emission
-from .deferred import Chores, Verdicts
+from .batcher import LARGE, Batcher, Recorded, Recorder, size_of, tracked_among
 from .options import Options
-from .payloads import Payload, Recorded, Recorder, Sealer, custom_among, tracked_among
-from .sender import Sender, thread
-from .transport import Answer
-from .undelivered import origin_of, orphanage
+from .payloads import Payload
+from .sender import NEVER, Sender, start_thread
+from .spool_queue import SpoolQueue
+from .transport import PostResult
+from .undelivered import origin_of, undelivered
+from .waiters import FlushWaiter
 
-
-class Ticket:
-    """What one flush covers: events not sealed yet, and payloads without an answer.
-
-    The engine changes it under its lock, and calls *wake* when there is nothing left to wait for.
-
-    Args:
-        wake: called once; must not wait.
-        deadline: `time.monotonic` seconds; nothing that can only happen later is waited for.
-    """
-
-    def __init__(self, wake: Callable[[], None], deadline: float) -> None:
-        self._wake: Callable[[], None] | None = wake
-        self.deadline = deadline
-        self.payloads: list[Payload] = []
-        self.sealed = False
-
-    def cover(self, payloads: Iterable[Payload]) -> None:
-        """Wait for *payloads*, too."""
-        self.payloads.extend(payloads)
-
-    def unsettled(self) -> list[Payload]:
-        """What has no final answer yet."""
-        return [part for payload in self.payloads for part in payload.lineage() if not part.settled]
-
-    def release(self) -> None:
-        """Wake whoever waits."""
-        wake, self._wake = self._wake, None
-        if wake is None:
-            return
-        try:
-            wake()
-        except RuntimeError:  # its event loop has been closed in the meantime
-            return
-
-    def count(self, counts: Counter[str]) -> None:
-        """Add its custom events to *counts*, by the state of their payload."""
-        for payload in self.payloads:
-            payload.count(counts)
-
-
-EARLY_FLUSH = 1000
-ADOPT_EVERY = 30.0
+EARLY_BATCH = 1000
+TAKE_OVER_EVERY = 30.0
 LINGER = 0.01
 FEW = 100
+SLICE = 256
+HELP = 16
+YIELD = 0.0001
 
 
-class Engine:
-    """Takes events without waiting, delivers them, and knows what became of each.
+def _nothing() -> None:
+    return
+
+
+class DeliveryWorker:
+    """Take events without waiting, deliver them, and know what became of each.
 
     Args:
         config: the SDK's configuration; its key is read anew for each POST.
         options: bounds and seams.
+        on_start: called when its thread starts in this process.
     """
 
-    def __init__(self, config: Any, options: Options) -> None:
+    def __init__(
+        self, config: Any, options: Options, on_start: Callable[[], None] = _nothing
+    ) -> None:
         self.config = config
         self.options = options
         self.quiet = False
-        """Whether the interpreter is going, and nobody wants to hear of it."""
-        self._capacity: int = config.events_max_pending
-        self._early = max(1, min(EARLY_FLUSH, self._capacity // 2))
+        """Whether the interpreter exits, and nobody wants to read a warning."""
+        self._on_start = on_start
+        self._half = max(1, config.events_max_pending // 2)
+        self._early = min(EARLY_BATCH, self._half)
         self._begin()
 
     def _begin(self) -> None:
-        """Everything that a forked child needs afresh."""
-        self._lock = (
-            threading.RLock()
-        )  # re-entrant: a signal handler may flush what it has interrupted
+        """Make everything that a forked child needs afresh."""
         self._recorded: deque[Recorded] = deque()
         self._recorder = Recorder(self.config, self._recorded)
-        self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._rung = False
-        self._tickets: list[Ticket] = []
-        self._drafts: list[str] = []
-        self._sealing = False
-        self._limbo: tuple[list[Recorded], list[str]] = ([], [])
-        self._chores = Chores(
-            self.options.spool, origin_of(self.config.events_uri, self.config.sdk_key)
-        )
-        self._verdicts = Verdicts()
-        self._sender = Sender(
-            self.config, self.options, self._lock, self._chores, self._verdicts, self._answered
-        )
-        self._sealer_lock = threading.Lock()
+        self._in_progress: list[Recorded] = []
+        self._batcher = Batcher(self.config)
+        self._batch_lock = threading.Lock()
+        origin = origin_of(self.config.events_uri, self.config.sdk_key)
+        self._spool = SpoolQueue(self.options.spool, origin)
+        self._sender = Sender(self.config, self.options, self._spool, self._on_result)
+        # Re-entrant, unlike a Condition: a finaliser may put something into it.
+        self._wakeup: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._woken = False
         self._lost: deque[None] = deque()
-        self._coordinator: threading.Thread | None = None
-        self._finished = self._abandoned = self._adopting = False
-        self._ends_at = float("inf")
-        self._sealer = Sealer(self.config)
+        self._thread: threading.Thread | None = None
+        self._finished = self._abandoned = self._taking_over = False
+        self._ends_at = NEVER
         self._pid = os.getpid()
 
     @property
@@ -124,7 +96,7 @@ class Engine:
         """Whether nothing is taken, and no POST begun, any more."""
         return self._sender.closed
 
-    # -- taking events: any thread, also in a forked child ----------------------------------------
+    # -- taking events: any thread, also in a forked child -----------------------------------------
     def accept(self, event: Any, *, ours: bool) -> None:
         """Queue *event*, or drop it by name; never waits unless `wait_when_full` allows it.
 
@@ -132,37 +104,87 @@ class Engine:
             Exception: nothing of ours, only what leaves no room for the call itself; then nothing
                 was queued.
         """
-        if self._coordinator is None or self._pid != os.getpid():
+        if self._thread is None:
             self.start()
         if self.closed:
             self._lose("closed", event)
-        elif len(self._recorded) >= self._capacity and not self._room():
+        elif not self._has_room() and not self._make_room():
             self._lose("queue_full", event)
         else:
             self._recorder.record(event, ours)
             try:
                 self._announce()
-            except (
-                Exception
-            ):  # such as a recursion that is too deep: it is queued, and found at the next interval
+            except Exception:
+                # Such as a recursion that is too deep: the event is queued, and found later.
                 return
+
+    def _has_room(self) -> bool:
+        return len(self._recorded) < self._half and self._recorder.bytes < self._most_bytes // 4
+
+    @property
+    def _most_bytes(self) -> int:
+        return self.options.max_bytes
+
+    def _make_room(self) -> bool:
+        """Help to batch: the worker's thread does not keep up, or does not get its turn.
+
+        Python gives a thread that waits its turn after 5 ms without a pause of the running one; a
+        host that pauses for microseconds all the time, as for a system call, starves the others.
+        """
+        self._help()
+        if self._batcher.bytes >= self._most_bytes // 4:
+            self._wake()
+            time.sleep(YIELD)
+        return self._fits() or self._wait_for_room()
+
+    def _fits(self) -> bool:
+        return self._recorder.bytes + self._batcher.bytes < self._most_bytes
+
+    def _help(self) -> None:
+        if self._batch_lock.acquire(blocking=False):
+            try:
+                with guard("delivery"):
+                    self._pass_on(HELP)
+            finally:
+                self._batch_lock.release()
+
+    def _wait_for_room(self) -> bool:
+        self._wake()
+        deadline = time.monotonic() + self.options.wait_when_full
+        while time.monotonic() < deadline and not on_event_loop():
+            time.sleep(0.001)
+            if self._fits():
+                return True
+        return False
 
     def _announce(self) -> None:
         if self._finished:
-            self._too_late()
-        elif not self._rung:
-            if len(self._recorded) >= self._early:
-                self._ring()
-            elif self._chores:
-                self._ring(seal=False)
+            self._drop_late()
+        elif not self._woken:
+            if len(self._recorded) >= self._early or self._batcher.bytes >= self._most_bytes // 8:
+                self._wake()
+            elif self._spool:
+                self._wake(batch=False)
+
+    def _wake(self, batch: bool = True) -> None:
+        self._woken = True
+        self._wakeup.put(batch)
 
     def start(self) -> None:
-        """Start the coordinator unless it runs; in a forked child everything begins afresh."""
+        """Start the worker's thread unless it runs; in a forked child, begin everything afresh."""
         self._renew()
-        with self._lock:
-            if self._coordinator is None and not self.closed:
-                self._coordinator = thread("coordinator", self._coordinate)
-                started()
+        with self._sender.lock:
+            if self._thread is None and not self.closed:
+                try:
+                    self._thread = start_thread("worker", self._run)
+                except RuntimeError:  # at exit no thread can start
+                    return
+                self._on_start()
+
+    def forked(self) -> None:
+        """Note, in a forked child, that everything here is the parent's; takes no lock."""
+        self._thread = None
+        self._spool.forked()
 
     def _renew(self) -> None:
         if self._pid != os.getpid():
@@ -174,461 +196,323 @@ class Engine:
         if sdk.is_custom(event):
             ledger.dropped(reason)
             self._lost.append(None)
+        elif sdk.is_exposure(event):
+            ledger.exposures_emitted(1)
+            ledger.exposures_dropped(reason, 1)
         if reason == "closed" and not self.quiet:
             log_once(
                 reason,
                 "",
                 "events are tracked after client.close(): they are dropped, see "
-                "stats().events.dropped; "
-                "close the client when the program ends, and in AWS Lambda never",
+                "stats().events.dropped; close the client when the program ends, and in AWS Lambda "
+                "never",
             )
         if reason == "queue_full":
             log_once(
                 reason,
                 "",
-                f"events come faster than they can be sent: more than events_max_pending={self._capacity} wait; "
-                "what does not fit is dropped and counted, see stats().events.dropped",
+                "events come faster than they can be batched: more than "
+                f"max_bytes={self._most_bytes} wait; what does not fit is dropped and counted, see "
+                "stats().events.dropped and stats().exposures.dropped",
             )
 
-    def _too_late(self) -> None:
-        """What was recorded while, or after, the engine came to its end."""
+    def _drop_late(self) -> None:
+        """Drop what was recorded while, or after, the worker came to its end."""
         while self._recorded:
             try:
-                one = self._recorded.popleft()
+                entry = self._recorded.popleft()
             except IndexError:
                 return
-            if tracked_among([one]):
+            if tracked_among([entry]):
                 ledger.dropped("closed")
                 self._lost.append(None)
 
-    def _count_lost(self) -> int:
-        """How many were lost on other threads since; appending is all that those may do without a
-        lock.
+    # -- batching: with the batch lock -------------------------------------------------------------
+    def _pass_on(self, most: int) -> None:
+        """Let up to *most* of the oldest recorded events wait for their payload."""
+        self._recover()
+        with self._sender.lock:
+            taken = self._in_progress
+            for _ in range(min(most, len(self._recorded))):
+                taken.append(self._recorded.popleft())
+        if not taken:
+            return
+        texts = self._batcher.texts(taken)
+        with self._sender.lock:
+            added = self._batcher.add(texts)
+            self._in_progress = []
+        self._recorder.bytes -= sum(map(size_of, taken))
+        if not self._recorded:
+            self._recorder.bytes, self._recorder.large = 0, False
+        self._spool.add(lambda spool: spool.draft(added))
+
+    def _recover(self) -> None:
+        """Put back what a signal handler's exception kept from being passed on."""
+        with self._sender.lock:
+            if self._in_progress:
+                self._recorded.extendleft(reversed(self._in_progress))
+                self._in_progress = []
+                self._recorder.forget_context()
+                self._batcher.forget_contexts()
+
+    def _pass_on_all(self) -> None:
+        for _ in range(len(self._recorded) // SLICE + 1):
+            self._pass_on(SLICE)
+
+    def _batch(self) -> None:
+        """Make payloads of everything recorded so far."""
+        with self._batch_lock:
+            self._batch_now()
+
+    def _batch_now(self) -> None:
+        complete = self._sender.unbatched_waiters()
+        self._pass_on_all()
+        payloads = self._batcher.payloads()
+        if payloads:
+            self._spool.add(lambda spool: spool.seal(payloads))
+            self._spool.run()
+        with self._sender.lock:
+            self._sender.add(payloads, complete)
+            self._batcher.done()
+            self._count_lost()
+        self._sender.run_deferred()
+
+    def _batch_here(self) -> bool:
+        """Batch a few events on the thread that flushes, which saves waking another one first.
+
+        Returns:
+            Whether it was done.
         """
+        few = len(self._recorded) <= FEW and self._batcher.bytes < LARGE
+        if not few or self._recorder.large or self._spool:
+            return False
+        if not self._batch_lock.acquire(blocking=False):
+            return False
+        try:
+            with guard("delivery") as batching:
+                self._batch_now()
+            return not batching.failed
+        finally:
+            self._batch_lock.release()
+
+    def _draft(self) -> None:
+        """With a spool, put what was recorded on disk, long before it is sent."""
+        if self._spool:
+            with self._batch_lock:
+                self._pass_on_all()
+                self._spool.run()
+
+    def _count_lost(self) -> None:
+        """Tell the sender what was lost on other threads: they only append, without a lock."""
         count = len(self._lost)
         for _ in range(count):
             self._lost.popleft()
-        return count
+        refused, self._batcher.refused = self._batcher.refused, 0
+        self._sender.count_dropped(count + refused)
 
-    def _room(self) -> bool:
-        self._ring()
-        patience = self.options.wait_when_full
-        if patience <= 0 or on_event_loop():
-            return False
-        deadline = time.monotonic() + patience
-        while len(self._recorded) >= self._capacity:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.001)
-        return True
+    def _unbatched(self) -> int:
+        return tracked_among([*self._in_progress, *list(self._recorded)]) + self._batcher.waiting()
 
-    def _ring(self, seal: bool = True) -> None:
-        self._rung = True
-        self._bell.put(seal)  # re-entrant, unlike a Condition: a finaliser may come by here
-
-    # -- sealing: the coordinator ------------------------------------------------------------------
-    def _coordinate(self) -> None:
-        flush_at = adopt_at = time.monotonic()
-        forget_at = flush_at + self.config.context_keys_flush_interval
-        flush_at += self.config.flush_interval
+    # -- the thread --------------------------------------------------------------------------------
+    def _run(self) -> None:
+        now = time.monotonic()
+        flush_at, take_over_at = now + self.config.flush_interval, now
+        forget_at = now + self.config.context_keys_flush_interval
         while not self.closed:
-            if self._adopting or time.monotonic() >= adopt_at:
-                self._guarded(self._adopt)
-                adopt_at = time.monotonic() + ADOPT_EVERY
-            seal = self._rings(min(flush_at, forget_at, adopt_at, self._ends_at))
+            if self._taking_over or time.monotonic() >= take_over_at:
+                with guard("delivery"):
+                    self._take_over()
+                take_over_at = time.monotonic() + TAKE_OVER_EVERY
+            batch = self._wait(min(flush_at, forget_at, take_over_at, self._ends_at))
             now = time.monotonic()
             if now >= forget_at:
-                with self._sealer_lock:
-                    self._recorder.forget_context()
-                    self._sealer.intake.forget_contexts()
+                self._forget_contexts()
                 forget_at = now + self.config.context_keys_flush_interval
             if now >= flush_at:
-                flush_at = now + self.config.flush_interval
-                self._guarded(emission.settle)
-                seal = True
-            self._guarded(self._seal if seal else self._draft)
-            self._guarded(self._sender.staff)
-            if self._abandoned and self._may_end():
-                self.close()
-        self._guarded(self._finish)
+                flush_at, batch = now + self.config.flush_interval, True
+                with guard("settle"):
+                    emission.settle()
+            self._work(batch)
+        with guard("delivery"):
+            self._finish()
 
-    def _rings(self, until: float) -> bool:
-        """Wait for the bell, the time *until*, or the opening of the gate; whether somebody wants
-        things sealed.
+    def _work(self, batch: bool) -> None:
+        with guard("delivery"):
+            if batch:
+                self._batch()
+            else:
+                self._draft()
+        with guard("delivery"):
+            self._sender.start_posters()
+        if self._abandoned and self._may_end():
+            self.close()
+
+    def _wait(self, until: float) -> bool:
+        """Wait to be woken, for the time *until*, or for the end of a pause between attempts.
+
+        Returns:
+            Whether somebody wants everything in payloads.
         """
-        with self._lock:
-            opens = self._sender.ready_at()
-            if (
-                self._sender.backlog and opens > time.monotonic()
-            ):  # an open gate is the posters' affair
-                until = min(until, opens)
+        until = min(until, self._sender.next_attempt())
         try:
-            seal = self._bell.get(timeout=max(0.0, until - time.monotonic()))
-            if not seal and self._chores:  # a few events per transaction
-                seal = self._bell.get(timeout=LINGER)
-            while not self._bell.empty():
-                seal = self._bell.get() or seal
+            batch = self._wakeup.get(timeout=max(0.0, until - time.monotonic()))
+            if not batch and self._spool:  # a few events per transaction
+                batch = self._wakeup.get(timeout=LINGER)
+            while not self._wakeup.empty():
+                batch = self._wakeup.get() or batch
         except queue.Empty:
-            seal = False
-        self._rung = False  # whoever records from now on rings again
-        return seal
+            batch = False
+        self._woken = False  # whoever records from now on wakes it again
+        return batch
 
-    @staticmethod
-    def _guarded(work: Callable[[], object]) -> None:
-        try:
-            work()
-        except Exception as error:
-            log_internal_error("delivery", error)
-
-    def _take(self) -> list[Recorded]:
-        """Everything recorded so far; until `_sealing` is over, no ticket may call itself
-        sealed.
-        """
-        with self._lock:
-            self._sealing = True
-            taken: list[Recorded] = []
-            self._limbo = (taken, [])
-            keep, take = taken.append, self._recorded.popleft
-            for _ in range(len(self._recorded)):
-                keep(take())
-            self._recorder.large = False
-        return taken
-
-    def _put_back(self) -> None:
-        """What was taken was not sealed: a signal handler raised. Whoever seals next finds it where
-        it was.
-        """
-        with self._lock:
-            taken, joining = self._limbo
-            self._recorded.extendleft(reversed(taken))
-            self._drafts = joining + self._drafts
-            self._sealing, self._limbo = False, ([], [])
+    def _forget_contexts(self) -> None:
+        with self._batch_lock:
             self._recorder.forget_context()
-            self._sealer.intake.forget_contexts()
+            self._batcher.forget_contexts()
 
-    def _draft(self) -> None:
-        """With a spool: put what was recorded on disk, long before it is sealed and sent."""
-        if self._chores:
-            with self._sealer_lock:
-                self._draft_now()
+    def _on_result(self, result: PostResult) -> None:
+        if result.accepted:
+            with guard("delivery"):
+                self._batcher.note_date(result)
+        if (self._sender.waiting or self._abandoned) and not self.closed:
+            self._wakeup.put(False)  # the thread keeps the time of the next attempt
 
-    def _draft_now(self) -> None:
-        if not self._recorded:
+    # -- what others left --------------------------------------------------------------------------
+    def look_for_undelivered(self) -> None:
+        """Let the thread look for undelivered payloads; does not wait, takes no lock."""
+        self._taking_over = True
+        self._wakeup.put(False)
+
+    def _take_over(self) -> None:
+        """Take what closed processors of this process, or dead processes, left for our place."""
+        self._taking_over = False
+        self._take_undelivered()
+        if not self._spool:
             return
-        try:
-            texts, _ = self._sealer.texts(self._take())
-        except BaseException:
-            self._put_back()
-            raise
-        with self._lock:
-            self._drafts += texts
-            self._sealed_all()
-            self._chores.note(lambda spool: spool.draft(texts))
-        self._chores.do()
-
-    def _seal(self) -> None:
-        """Make payloads of everything recorded so far."""
-        with self._sealer_lock:
-            self._seal_now()
-
-    def _seal_here(self) -> list[Payload]:
-        """A few events only: seal them on the thread that waits for them, which saves waking
-        another one first.
-        """
-        few = 0 < len(self._recorded) <= FEW and not self._recorder.large and not self._chores
-        if few and self._sealer_lock.acquire(blocking=False):
-            try:
-                return self._seal_now()
-            except Exception as error:
-                log_internal_error("delivery", error)
-            finally:
-                self._sealer_lock.release()
-        return []
-
-    def _seal_now(self) -> list[Payload]:
-        with self._lock:
-            waiting = [ticket for ticket in self._tickets if not ticket.sealed]
-        if self._chores:
-            self._draft_now()
-        try:
-            payloads = self._join_drafts() if self._chores else self._sealed(self._take())
-        except BaseException:
-            self._put_back()
-            raise
-        with self._lock:
-            self._sealed_all()
-            self._sender.add(payloads)
-            for ticket in self._tickets:
-                if not ticket.sealed:
-                    ticket.cover(payloads)
-            for ticket in waiting:
-                ticket.sealed = True
-            self._review()
-        self._verdicts.pronounce()
-        self._chores.do()
-        return payloads
-
-    def _sealed(self, taken: list[Recorded]) -> list[Payload]:
-        try:
-            return self._sealer.seal(taken)
-        except Exception as error:  # each event is guarded by itself, so this is a fault of ours: at least count it
-            log_internal_error("delivery", error)
-            lost = tracked_among(taken)
-            ledger.dropped("internal", lost)
-            self._sealer.refused += lost
-            return []
-
-    def _sealed_all(self) -> None:
-        """What was taken is sealed, or refused."""
-        self._sender.dropped += self._count_lost() + self._sealer.refused
-        self._sealer.refused = 0
-        self._sealing, self._limbo = False, ([], [])
-
-    def _join_drafts(self) -> list[Payload]:
-        with self._lock:
-            drafts, self._drafts = self._drafts, []
-            self._sealing, self._limbo = True, ([], drafts)
-        payloads = self._sealer.join(drafts)
-        if payloads:
-            self._chores.note(lambda spool: spool.seal(payloads))
-            self._chores.do()
-        return payloads
-
-    def adopt_soon(self) -> None:
-        """Somebody left something; have a look. Does not wait, takes no lock."""
-        self._adopting = True
-        self._bell.put(False)
-
-    def _adopt(self) -> None:
-        """Take over what closed processors of this process, or dead processes with our spool, left
-        for our place.
-        """
-        self._adopting = False
-        self._adopt_orphans()
-        if not self._chores:
-            return
-        with self._lock:
-            backlog = self._sender.backlog
-            room, idle = self.options.max_bytes - backlog.bytes, not backlog
-        found: list[Payload] = []
-        self._chores.note(
-            lambda spool: found.extend(spool.adopt(room, self.options.max_age, one_at_least=idle))
+        room, idle = self._sender.room, not self._sender.waiting
+        taken: list[tuple[list[Payload], list[Payload]]] = []
+        self._spool.add(
+            lambda spool: taken.append(
+                spool.take_over(room, self.options.max_age, one_at_least=idle)
+            )
         )
-        self._chores.do()
-        ledger.emitted(sum(payload.custom for payload in found))
-        self._receive(found)
+        self._spool.run()
+        for found, expired in taken:
+            for payload in [*found, *expired]:
+                ledger.emitted(payload.custom)
+                ledger.exposures_emitted(payload.exposures)
+            self._sender.drop("too_old", expired)
+            self._receive(found)
 
-    def _adopt_orphans(self) -> None:
-        if orphanage and not self.closed:
-            self._receive(orphanage.adopt(self._sender.origin, self.config.events_uri))
+    def _take_undelivered(self) -> None:
+        if undelivered and not self.closed:
+            self._receive(undelivered.take(self._sender.origin, self.config.events_uri))
 
     def _receive(self, payloads: list[Payload]) -> None:
         if payloads:
-            with self._lock:
-                self._sender.add(payloads)
-                if self.closed:
-                    self._sender.leave()
-            self._verdicts.pronounce()
-            self._bell.put(False)
+            self._sender.add(payloads)
+            self._sender.run_deferred()
+            self._wakeup.put(False)
 
-    # -- waiting -----------------------------------------------------------------------------------
-    def flush_here(self, deadline: float, counts: Counter[str]) -> list[Payload] | None:
-        """Seal and send on this thread, which waits anyway, what can be: few events, over an open
-        connection.
-
-        Returns:
-            None when nothing is left to wait for: all is in *counts*, by state. Otherwise what the
-            ticket that is needed now has to cover besides what it finds.
-        """
-        payloads: list[Payload] = []
-        if self._pid == os.getpid() and not self.closed and self._sender.prompt():
-            payloads = self._seal_here()
-            if payloads:
-                self._sender.send_here(deadline)
-        with self._lock:
-            sender = self._sender
-            if (
-                self._recorded
-                or self._drafts
-                or self._sealing
-                or sender.flying
-                or sender.backlog
-                or orphanage
-            ):
-                return payloads
-            for payload in payloads:
-                payload.count(counts)
-            self._count_dropped(counts)
-        return None
-
-    def open_ticket(
-        self, wake: Callable[[], None], deadline: float, payloads: Iterable[Payload] = ()
-    ) -> Ticket:
-        """Ask for everything to be sent now; *wake* is called when there is nothing left to wait
-        for.
+    # -- flushing ----------------------------------------------------------------------------------
+    def open_waiter(self, wake: Callable[[], None], deadline: float) -> FlushWaiter:
+        """Ask for everything to be sent now.
 
         Args:
-            wake: must not wait.
+            wake: called when there is nothing left to wait for; must not wait.
             deadline: `time.monotonic` seconds.
-            payloads: what it covers besides what waits or flies.
         """
-        ticket = Ticket(wake, deadline)
-        if self._coordinator is None or self._pid != os.getpid():
-            self.start()
-        self._adopt_orphans()
-        with self._lock:
-            self._sender.gate.shorten()
-            if self._sender.flying or self._sender.backlog:
-                self._sender.resend_mine()
-            ticket.cover({*payloads, *self._sender.flying, *self._sender.backlog})
-            ticket.sealed = self.closed or not (self._recorded or self._drafts or self._sealing)
-            self._tickets.append(ticket)
-            if ticket.sealed:
-                self._review()
-        self._verdicts.pronounce()
-        if not ticket.sealed:
-            self._seal_here()
-        with self._lock:
-            if ticket in self._tickets and not (self._sender.rouse() and ticket.sealed):
-                self._bell.put(not ticket.sealed)
-        return ticket
+        waiter = FlushWaiter(wake, deadline)
+        self.start()
+        self._take_undelivered()
+        self._sender.open_waiter(waiter)
+        if not self.closed:
+            batched = self._batch_here()
+            if not (self._sender.wake_posters() and batched):
+                self._wake(batch=not batched)
+        return waiter
 
-    def shorten(self) -> None:
+    def close_waiter(self, waiter: FlushWaiter, counts: Counter[str]) -> None:
+        """Stop waiting; add the events of *waiter* to *counts* by state."""
+        with self._sender.lock:
+            self._count_lost()
+            self._sender.close_waiter(waiter, counts)
+            if not waiter.batched:
+                counts["waiting"] += self._unbatched()
+
+    def request_flush(self) -> None:
         """Ask for everything to be sent now; does not wait."""
         self.start()
-        self._ring()
-
-    def close_ticket(self, ticket: Ticket, counts: Counter[str]) -> None:
-        """Stop waiting; add the events of *ticket* to *counts* by state: `dropped` are those since
-        the last ticket.
-        """
-        with self._lock:
-            if ticket in self._tickets:
-                self._tickets.remove(ticket)
-            ticket.count(counts)
-            self._count_dropped(counts)
-            if not ticket.sealed:
-                counts["waiting"] += self._unsealed()
-
-    def _count_dropped(self, counts: Counter[str]) -> None:
-        counts["dropped"] += self._sender.dropped + self._count_lost()
-        self._sender.dropped = 0
-
-    def _answered(self, answer: Answer) -> None:
-        """The sender has an answer: release whom it concerns."""
-        if answer.accepted:
-            self._guarded(partial(self._sealer.intake.hear, answer))
-        self._review()
-        if (self._sender.backlog or self._abandoned) and not self.closed:
-            self._bell.put(False)  # the coordinator keeps the time of the gate, and staffs
-
-    def _review(self) -> None:
-        """Release the tickets that nothing more can happen to before their deadline."""
-        if not self._tickets:
-            return
-        opens = float("inf") if self.closed else self._sender.ready_at()
-        for ticket in [one for one in self._tickets if one.sealed]:
-            left = ticket.unsettled()
-            if not left or (
-                opens > ticket.deadline and all(payload.state != "flying" for payload in left)
-            ):
-                self._tickets.remove(ticket)
-                self._verdicts.note(ticket.release)
-
-    def _unsealed(self) -> int:
-        taken, joining = self._limbo
-        return tracked_among([*taken, *list(self._recorded)]) + custom_among(
-            [*joining, *self._drafts]
-        )
+        self._wake()
 
     # -- ending ------------------------------------------------------------------------------------
     def close(self, patience: float = 0.2) -> None:
-        """End the threads; what is still in the network ends by itself, what is left waits for
-        another processor.
+        """End the threads; what is in flight ends by itself, what is left waits for another
+        processor.
 
-        A coordinator that is busy for longer than *patience* seconds, at a slow disk perhaps,
-        finishes by itself.
+        A thread that is busy for longer than *patience* seconds, at a slow disk perhaps, finishes
+        by itself.
         """
         self._renew()
-        with self._lock:
-            self._sender.end()
-        self._bell.put(False)
-        if self._coordinator is None:
+        self._sender.stop()
+        self._wakeup.put(False)
+        if self._thread is None:
             self._finish()
-        elif self._coordinator is not threading.current_thread():
-            self._coordinator.join(patience)
+        elif self._thread is not threading.current_thread():
+            self._thread.join(patience)
 
     def _finish(self) -> None:
-        """The last work of the last one at work: what came since the last sealing, and what is
-        left.
-        """
-        self._seal_the_rest()
-        with self._lock:
-            self._sender.leave()
-            self._review()
-        self._finished = True
-        self._too_late()
-        self._verdicts.pronounce()
-        self._guarded(self._sender.close)
-        self._chores.note(lambda spool: spool.end())
-        self._chores.do()
-        orphanage.told()
-
-    def _seal_the_rest(self) -> None:
-        """What came between the last flush and the end; a signal handler may have interrupted
-        another sealing.
-        """
-        if self._sealer_lock.acquire(timeout=0.2):
+        """Do the last work, on the last thread: batch what came since, and leave what remains."""
+        if self._batch_lock.acquire(timeout=0.2):  # a signal handler may have interrupted its owner
             try:
-                self._guarded(self._seal_now)
+                with guard("delivery"):
+                    self._batch_now()
             finally:
-                self._sealer_lock.release()
+                self._batch_lock.release()
+        self._sender.leave()
+        self._finished = True
+        self._drop_late()
+        with guard("delivery"):
+            self._sender.close()
+        self._spool.add(lambda spool: spool.end())
+        self._spool.run()
+        undelivered.notify()
 
     def wait_for_end(self, timeout: float) -> None:
-        """Wait for an engine that closes itself; harmless for any other."""
-        if self.closed and self._coordinator is not None:
-            self._coordinator.join(timeout)
+        """Wait for a worker that closes itself; harmless for any other."""
+        if self.closed and self._thread is not None:
+            self._thread.join(timeout)
 
     def abandon(self) -> None:
-        """The client let go of its processor without `stop()`, as `postfork()` does; send what
-        there is, and end.
+        """Send what there is, and end: the client dropped its processor without `stop()`.
 
-        A finaliser calls this: it takes no lock and does not wait.
+        A finaliser calls this, as after `postfork()`: it takes no lock and does not wait.
         """
-        if self._pid == os.getpid() and self._coordinator is not None:
+        if self._pid == os.getpid() and self._thread is not None:
             self._ends_at = time.monotonic() + self.options.close_timeout
             self._abandoned = True
-            self._bell.put(True)
+            self._wakeup.put(True)
 
     def _may_end(self) -> bool:
-        with self._lock:
-            left = self._recorded or self._drafts or self._sender.backlog or self._sender.flying
+        with self._sender.lock:
+            left = self._unbatched() or self._sender.busy
         return not left or time.monotonic() >= self._ends_at
 
     def pause(self) -> None:
-        """Before a fork."""
+        """Prepare for a fork."""
         if self._pid == os.getpid():
-            self._chores.pause()
+            self._spool.pause()
 
     def resume(self) -> None:
-        """After it, in the parent."""
+        """Go on after a fork, in the parent."""
         if self._pid == os.getpid():
-            self._chores.resume()
+            self._spool.resume()
 
 
 _after_fork = threading.Lock()
 
 
-def _nobody() -> None:
-    return
-
-
-started: Callable[[], None] = _nobody
-"""Called when an engine starts to work in this process."""
-
-
 def forked() -> None:
-    """In a forked child: nobody holds the lock that guards the new beginning."""
+    """In a forked child, make the lock anew that guards the new beginning."""
     global _after_fork
     _after_fork = threading.Lock()
-    orphanage.forget()

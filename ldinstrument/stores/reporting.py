@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from .. import sdk
-from ..delivery.lifecycle import engine_of
-from ..delivery.transport import PAYLOAD_ID, Answer, Transport, transport_of
+from ..delivery.registry import worker_of
+from ..delivery.transport import PAYLOAD_ID, PostResult, Transport, transport_of
 from ..diagnostics import log_once
 from ..ledger import ledger
 from ..sdk import as_json
@@ -167,7 +167,7 @@ class Outlet(Protocol):
     zipped: bool
     """Whether it wants its payloads compressed."""
 
-    def post(self, payload: Sealed) -> Answer:
+    def post(self, payload: Sealed) -> PostResult:
         """Send it once and wait for the answer; never raises."""
 
 
@@ -185,15 +185,15 @@ class WireOutlet:
         self._config = config
         self._transport = transport or transport_of(config)
 
-    def post(self, payload: Sealed) -> Answer:
+    def post(self, payload: Sealed) -> PostResult:
         """Send it once and wait for the answer."""
         try:
             headers = sdk.event_headers(self._config) | {PAYLOAD_ID: payload.id}
             if payload.zipped:
                 headers["Content-Encoding"] = "gzip"
-            return self._transport.post(payload, headers)  # type: ignore[arg-type]
+            return self._transport.post(payload, headers)
         except Exception as error:
-            return Answer(0, error=type(error).__name__)
+            return PostResult(0, error=type(error).__name__)
 
 
 class TrackOutlet:
@@ -204,7 +204,7 @@ class TrackOutlet:
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    def post(self, payload: Sealed) -> Answer:
+    def post(self, payload: Sealed) -> PostResult:
         """Track every event of the payload."""
         from ldclient import Context
 
@@ -215,8 +215,8 @@ class TrackOutlet:
                     event["key"], context, event.get("data"), event.get("metricValue")
                 )
         except Exception as error:
-            return Answer(0, error=type(error).__name__)
-        return Answer(202)
+            return PostResult(0, error=type(error).__name__)
+        return PostResult(202)
 
 
 def outlet_of(client: Any | None) -> Outlet | None:
@@ -229,7 +229,7 @@ def outlet_of(client: Any | None) -> Outlet | None:
     config = getattr(taker, "_config", None)
     if not isinstance(getattr(config, "events_uri", None), str):
         return TrackOutlet(taker)
-    engine = engine_of(taker)
+    engine = worker_of(taker)
     made = engine.options.transport if engine is not None else None
     return WireOutlet(config, made(config) if made is not None else None)
 

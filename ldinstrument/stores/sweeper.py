@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..backoff import Disposition, disposition, retry_delay
-from ..delivery.transport import Answer
+from ..delivery.transport import PostResult
 from ..diagnostics import guard, log_once
 from ..ledger import ledger
 from .circuit_breaker import describe_failure
@@ -164,7 +164,7 @@ class Sweep:
         ledger.emitted(sealed.events)
         ledger.delivered(sealed.events)
 
-    def _try_later(self, sealed: Sealed, answer: Answer) -> None:
+    def _try_later(self, sealed: Sealed, answer: PostResult) -> None:
         self._store.postpone(sealed.id, retry_delay(sealed.attempts, answer.headers))
         self.report.error = str(answer.status or answer.error or "no answer")
         if answer.status in (401, 403):

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from ldclient import LDClient
 
-from ldinstrument.delivery.undelivered import orphanage
+from ldinstrument.delivery.undelivered import undelivered
 from ldinstrument.diagnostics import diagnostics
 from ldinstrument.ledger import ledger
 from ldinstrument.sessions import emission
 
 sys.path.insert(0, str(Path(__file__).parent))
 import faults
-from hostile import HostileServer
+from event_server import EventServer
 
 
 @pytest.fixture(autouse=True)
@@ -34,22 +34,22 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ledger.clear()
     diagnostics.clear()
     emission.forget()
-    orphanage.forget()
+    undelivered.clear()
     yield
     ledger.clear()
     diagnostics.clear()
     emission.forget()
-    orphanage.forget()
+    undelivered.clear()
 
 
 @pytest.fixture(name="server")
-def _server() -> Iterator[HostileServer]:
-    with HostileServer() as server:
+def _server() -> Iterator[EventServer]:
+    with EventServer() as server:
         yield server
 
 
 @pytest.fixture(name="make")
-def _make(server: HostileServer) -> Iterator[Callable[..., LDClient]]:
+def _make(server: EventServer) -> Iterator[Callable[..., LDClient]]:
     """`make(**options)`: a client with our event processor; closed at the end."""
     made: list[LDClient] = []
 

@@ -26,13 +26,13 @@ from ldclient import Config, Context, LDClient
 from ldclient.config import HTTPConfig
 
 from ldinstrument.delivery import EventProcessor, FlushReport, Plugin, flush
-from ldinstrument.delivery.lifecycle import engine_of
+from ldinstrument.delivery.registry import worker_of
 from ldinstrument.diagnostics import diagnostics
 from ldinstrument.ledger import ledger
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
-from hostile import HostileServer  # noqa: E402 - a plain module beside this one
+from event_server import EventServer  # noqa: E402 - a plain module beside this one
 
 CONTEXT = Context.builder("u-1").name("Ana").build()
 FAST = {"first_pause": 0.1, "longest_pause": 0.5}
@@ -76,7 +76,7 @@ class Row:
 class Run:
     """A client that sends to *server*, and what it recorded."""
 
-    server: HostileServer
+    server: EventServer
     client: LDClient
     sent: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
@@ -112,7 +112,7 @@ class Run:
         return row_of(fault, self.server, self.sent, self.began, "; ".join(self.notes))
 
 
-def row_of(fault: str, server: HostileServer, sent: list[str], began: float, note: str = "") -> Row:
+def row_of(fault: str, server: EventServer, sent: list[str], began: float, note: str = "") -> Row:
     """The figures of *server* for the events *sent*."""
     keys = server.keys()
     events = ledger.stats().events
@@ -167,9 +167,9 @@ def close(client: LDClient) -> None:
     not.
     """
     client.close()
-    engine = engine_of(client)
-    assert engine is not None
-    engine.wait_for_end(60.0)
+    worker = worker_of(client)
+    assert worker is not None
+    worker.wait_for_end(60.0)
 
 
 @contextmanager
@@ -177,7 +177,7 @@ def running(**how: Any) -> Iterator[Run]:
     """A fresh server, a fresh client, an empty ledger."""
     ledger.clear()
     diagnostics.clear()
-    with HostileServer() as server:
+    with EventServer() as server:
         client = LDClient(config(server.url, **how))
         try:
             yield Run(server, client)
@@ -368,7 +368,7 @@ def killed(scale: float = 1.0, rounds: int = 6) -> Row:
     ledger.clear()
     diagnostics.clear()
     began = time.monotonic()
-    with HostileServer() as server, tempfile.TemporaryDirectory() as folder:
+    with EventServer() as server, tempfile.TemporaryDirectory() as folder:
         for how in ({"status": 503}, {"late": 0.2}, {}, {"reset": True}):
             server.answer(times=2, **how)
         ages: dict[str, float] = {}
@@ -423,15 +423,17 @@ def _on_disk(folder: str) -> set[str]:
 
 def _killed_once(url: str, folder: str, name: str, life: float) -> dict[str, float]:
     """Let a process record events, kill it; how old each event was when it died."""
-    program = [sys.executable, str(HERE / "victim.py"), "track", url, folder, name]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, env=_environment(), text=True) as victim:
-        assert victim.stdout is not None
-        assert victim.stdout.readline().strip() == "ready"
+    program = [sys.executable, str(HERE / "spooling_program.py"), "track", url, folder, name]
+    with subprocess.Popen(
+        program, stdout=subprocess.PIPE, env=_environment(), text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "ready"
         time.sleep(life)
         died = time.monotonic()
-        victim.send_signal(signal.SIGKILL)
-        lines = [line.split() for line in victim.stdout.read().splitlines() if line.endswith(".")]
-        victim.wait()
+        process.send_signal(signal.SIGKILL)
+        lines = [line.split() for line in process.stdout.read().splitlines() if line.endswith(".")]
+        process.wait()
     return {key: died - float(at) for key, at, _ in lines}
 
 
@@ -440,9 +442,16 @@ def exits(scale: float = 1.0) -> Row:
     ledger.clear()
     diagnostics.clear()
     began = time.monotonic()
-    with HostileServer() as server, tempfile.TemporaryDirectory() as folder:
+    with EventServer() as server, tempfile.TemporaryDirectory() as folder:
         server.answer(stall=True, counts=False)
-        program = [sys.executable, str(HERE / "victim.py"), "exit", server.url, folder, "x"]
+        program = [
+            sys.executable,
+            str(HERE / "spooling_program.py"),
+            "exit",
+            server.url,
+            folder,
+            "x",
+        ]
         done = subprocess.run(
             program, capture_output=True, env=_environment(), text=True, timeout=100, check=True
         )

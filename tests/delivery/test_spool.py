@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import faults
 import pytest
@@ -23,6 +24,11 @@ CONTEXT = Context.create("u-1")
 TEXT = '{"kind":"custom","key":"a"}'
 
 
+def _taken(spool: Spool, *args: Any, **options: Any) -> list[Payload]:
+    """What *spool* takes over and is not too old."""
+    return spool.take_over(*args, **options)[0]
+
+
 def _left_behind(
     folder: Path, *payloads: Payload, drafts: list[str] | None = None, origin: str = "here"
 ) -> None:
@@ -31,7 +37,7 @@ def _left_behind(
     if payloads:
         spool.seal(payloads)
     if drafts:
-        spool.draft(drafts)
+        spool.draft([("p-1", text) for text in drafts])
     spool.end()
 
 
@@ -39,7 +45,7 @@ def test_sealed_payloads_keep_bytes_and_id(tmp_path):
     """Whoever delivers it later sends the same."""
     payload = join([TEXT, TEXT], zipped=True)
     _left_behind(tmp_path, payload)
-    (found,) = Spool(tmp_path, "here").adopt(10**6, 60)
+    (found,) = _taken(Spool(tmp_path, "here"), 10**6, 60)
     assert (found.id, found.body, found.events, found.custom, found.zipped) == (
         payload.id,
         payload.body,
@@ -53,18 +59,18 @@ def test_drafts_are_sealed_by_whoever_comes_next(tmp_path):
     """Events that had not been sealed become one payload, once."""
     _left_behind(tmp_path, drafts=[TEXT, TEXT, TEXT])
     heir = Spool(tmp_path, "here")
-    (found,) = heir.adopt(10**6, 60)
+    (found,) = _taken(heir, 10**6, 60)
     assert found.custom == 3
-    assert heir.adopt(10**6, 60) == []
+    assert _taken(heir, 10**6, 60) == []
     heir.end()
-    assert [one.id for one in Spool(tmp_path, "here").adopt(10**6, 60)] == [found.id]
+    assert [one.id for one in _taken(Spool(tmp_path, "here"), 10**6, 60)] == [found.id]
 
 
 def test_what_is_settled_is_forgotten(tmp_path):
     """An empty spool leaves no file."""
     spool = Spool(tmp_path, "here")
     payload = join([TEXT], zipped=False)
-    spool.draft([TEXT])
+    spool.draft([(payload.id, TEXT)])
     spool.seal([payload])
     spool.forget([payload])
     spool.end()
@@ -77,17 +83,17 @@ def test_a_split_payload_is_replaced_in_one_step(tmp_path):
     payload = join([TEXT, TEXT], zipped=False)
     spool.seal([payload])
     payload.split(payload.halves())
-    spool.replace(payload, payload.heirs)
+    spool.replace(payload, payload.parts)
     spool.end()
-    found = Spool(tmp_path, "here").adopt(10**6, 60)
-    assert sorted(one.id for one in found) == sorted(heir.id for heir in payload.heirs)
+    found = _taken(Spool(tmp_path, "here"), 10**6, 60)
+    assert sorted(one.id for one in found) == sorted(heir.id for heir in payload.parts)
 
 
 def test_a_living_process_keeps_its_own(tmp_path):
     """Two spools in one folder, one process each: nobody takes from the living."""
     spool = Spool(tmp_path, "here")
     spool.seal([join([TEXT], zipped=False)])
-    assert Spool(tmp_path, "here").adopt(10**6, 60) == []
+    assert _taken(Spool(tmp_path, "here"), 10**6, 60) == []
     spool.end()
 
 
@@ -100,18 +106,18 @@ def test_no_connection_is_carried_over_a_fork(tmp_path):
     spool.resume()
     spool.seal([join([TEXT], zipped=False)])
     spool.end()
-    assert len(Spool(tmp_path, "here").adopt(10**6, 60)) == 2
+    assert len(_taken(Spool(tmp_path, "here"), 10**6, 60)) == 2
 
 
 def test_another_environment_is_left_alone(tmp_path):
     """Another key's events stay where they are, until LaunchDarkly has refused that key."""
     _left_behind(tmp_path, join([TEXT], zipped=False), origin="elsewhere")
-    assert Spool(tmp_path, "here").adopt(10**6, 60) == []
+    assert _taken(Spool(tmp_path, "here"), 10**6, 60) == []
     spool = Spool(tmp_path, "elsewhere")
-    spool.adopt(10**6, 60)
+    spool.take_over(10**6, 60)
     spool.refused()
     spool.end()
-    assert len(Spool(tmp_path, "here").adopt(10**6, 60)) == 1
+    assert len(_taken(Spool(tmp_path, "here"), 10**6, 60)) == 1
 
 
 def test_the_room_bounds_what_is_taken_over(tmp_path):
@@ -119,8 +125,8 @@ def test_the_room_bounds_what_is_taken_over(tmp_path):
     payloads = [join([TEXT], zipped=False) for _ in range(3)]
     _left_behind(tmp_path, *payloads)
     heir = Spool(tmp_path, "here")
-    assert len(heir.adopt(2 * len(payloads[0].body), 60)) == 2
-    assert len(heir.adopt(10**6, 60)) == 1
+    assert len(_taken(heir, 2 * len(payloads[0].body), 60)) == 2
+    assert len(_taken(heir, 10**6, 60)) == 1
     heir.end()
 
 
@@ -129,7 +135,7 @@ def test_age_is_bounded_and_a_clock_set_back_does_not_matter(tmp_path):
     old, future = join([TEXT], zipped=False), join([TEXT], zipped=False)
     old.sealed_at, future.sealed_at = time.time() - 100, time.time() + 3600
     _left_behind(tmp_path, old, future)
-    (found,) = Spool(tmp_path, "here").adopt(10**6, 60)
+    (found,) = _taken(Spool(tmp_path, "here"), 10**6, 60)
     assert found.id == future.id
     assert found.age_from <= time.monotonic()
 
@@ -137,7 +143,7 @@ def test_age_is_bounded_and_a_clock_set_back_does_not_matter(tmp_path):
 def test_what_is_no_database_is_put_aside(tmp_path):
     """A file that nobody can read is renamed, once, and trips nobody again."""
     (tmp_path / "left-1.events").write_bytes(b"not a database, " * 100)
-    assert Spool(tmp_path, "here").adopt(10**6, 60) == []
+    assert _taken(Spool(tmp_path, "here"), 10**6, 60) == []
     assert [path.name for path in tmp_path.iterdir()] == ["left-1.broken"]
 
 
@@ -222,11 +228,15 @@ def test_halves_keep_their_ids_for_whoever_comes_next(server, tmp_path):
 
 def test_several_processes_share_one_folder(server, tmp_path):
     """Four at once, each killed or ended in its own way; everything arrives once."""
+    program = [sys.executable, str(faults.HERE / "spooling_program.py"), "exit", server.url]
     programs = [
-        subprocess.Popen([sys.executable, str(faults.HERE / "victim.py"), "exit", server.url, tmp_path, f"p{number}"],
-                         env=faults._environment(), stdout=subprocess.DEVNULL)
+        subprocess.Popen(
+            [*program, tmp_path, f"p{number}"],
+            env=faults._environment(),
+            stdout=subprocess.DEVNULL,
+        )
         for number in range(4)
-    ]  # fmt: skip
+    ]
     assert [program.wait(100) for program in programs] == [0, 0, 0, 0]
     client = LDClient(
         faults.config(server.url, spool=tmp_path)
@@ -311,9 +321,9 @@ def test_a_payload_that_does_not_fit_does_not_hold_up_the_others(tmp_path):
     large.sealed_at = small.sealed_at - 1
     _left_behind(tmp_path, large, small)
     heir = Spool(tmp_path, "here")
-    assert [one.id for one in heir.adopt(len(small.body), 60)] == [small.id]
-    assert heir.adopt(len(small.body), 60) == []
-    assert [one.id for one in heir.adopt(len(small.body), 60, one_at_least=True)] == [large.id]
+    assert [one.id for one in _taken(heir, len(small.body), 60)] == [small.id]
+    assert _taken(heir, len(small.body), 60) == []
+    assert [one.id for one in _taken(heir, len(small.body), 60, one_at_least=True)] == [large.id]
     heir.end()
 
 
@@ -322,7 +332,7 @@ def test_a_file_that_nobody_can_read_is_put_aside_and_named(tmp_path, caplog):
     (tmp_path / "1-0-dead.events").write_bytes(b"not a database at all" * 100)
     heir = Spool(tmp_path, "here")
     for _ in range(2):
-        assert heir.adopt(10**6, 60) == []
+        assert _taken(heir, 10**6, 60) == []
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 1
     assert "1-0-dead.broken" in said[0]
@@ -390,7 +400,7 @@ def test_a_disk_that_is_full_at_the_end_keeps_what_was_on_it(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     heir = Spool(folder, "here")
-    assert len(heir.adopt(10**7, 3600)) == 200
+    assert len(_taken(heir, 10**7, 3600)) == 200
     heir.end()
     assert not [path.name for path in folder.iterdir() if not path.name.startswith("left-")]
 
@@ -398,5 +408,5 @@ def test_a_disk_that_is_full_at_the_end_keeps_what_was_on_it(tmp_path):
 def test_a_log_without_its_file_is_removed(tmp_path):
     """Nobody can read it any more."""
     (tmp_path / "1-0-dead.events-wal").write_bytes(b"x" * 1000)
-    assert Spool(tmp_path, "here").adopt(10**6, 60) == []
+    assert _taken(Spool(tmp_path, "here"), 10**6, 60) == []
     assert list(tmp_path.iterdir()) == []

@@ -25,12 +25,12 @@ from ldinstrument.sessions.current import open_session
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
 ROOT = Path(__file__).parent.parent.parent
 _spec = importlib.util.spec_from_file_location(
-    "hostile", ROOT / "tests" / "delivery" / "hostile.py"
+    "event_server", ROOT / "tests" / "delivery" / "event_server.py"
 )
 assert _spec is not None
 assert _spec.loader is not None
-hostile: Any = sys.modules.setdefault("hostile", importlib.util.module_from_spec(_spec))
-_spec.loader.exec_module(hostile)
+event_server: Any = sys.modules.setdefault("event_server", importlib.util.module_from_spec(_spec))
+_spec.loader.exec_module(event_server)
 
 APPLICATION = """
 import os, threading
@@ -52,7 +52,7 @@ def app(environ, start_response):
 
 @pytest.fixture(name="server")
 def _server() -> Iterator[Any]:
-    with hostile.HostileServer() as server:
+    with event_server.EventServer() as server:
         yield server
 
 

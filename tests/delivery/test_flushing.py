@@ -3,44 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
+from functools import partial
 
 import faults
 import ldclient
 import pytest
+from deadlines import ATTEMPTS, LATE, NEVER, in_time
+from event_server import DrippingServer
 from ldclient import Config, Context, LDClient
 from ldclient.config import HTTPConfig
 
-from ldinstrument.delivery import EventProcessor, FlushReport, Plugin, aflush, attach, flush
+from ldinstrument.delivery import EventProcessor, FlushReport, Plugin, aflush, flush
 from ldinstrument.ledger import ledger
 from ldinstrument.sessions.emission import emit
 from ldinstrument.sessions.rollups import Emission
 
 CONTEXT = Context.create("u-1")
+
+
 TIMEOUT = 0.3
-NEVER = 100.0
-"""Seconds that a network takes here which does not answer: longer than any machine is slow."""
-
-
-def _prompt(began: float, timeout: float = TIMEOUT) -> None:
-    """The flush that began then came back for its deadline, and not because the network let go.
-
-    How promptly is measured by the benchmarks: 50 ms are promised.
-    """
-    late = time.monotonic() - began - timeout
-    print(f"{late * 1000:.0f} ms after the deadline")
-    assert late < NEVER / 2
-
-
-def _ours() -> list[str]:
-    return [
-        thread.name for thread in threading.enumerate() if thread.name.startswith("ldinstrument")
-    ]
+async_sdk = pytest.mark.skipif(
+    tuple(map(int, ldclient.__version__.split(".")[:2])) < (9, 17),
+    reason="this SDK has no async client",
+)
 
 
 def test_a_flush_waits_for_the_answer(server, client):
@@ -54,9 +44,7 @@ def test_a_flush_waits_for_the_answer(server, client):
 
 def test_nothing_to_flush_returns_at_once(client):
     """An empty flush is confirmed, and does not wait for anything."""
-    began = time.monotonic()
-    assert flush(NEVER, client) == FlushReport()
-    _prompt(began, 0)
+    assert in_time(lambda: flush(NEVER, client), 0) == FlushReport()
 
 
 def test_a_flush_sends_summaries_and_index_events_uncounted(server, client):
@@ -64,9 +52,7 @@ def test_a_flush_sends_summaries_and_index_events_uncounted(server, client):
     client.variation("no-such-flag", CONTEXT, False)
     client.identify(Context.builder("u-2").name("Bo").build())
     assert flush(30.0, client) == FlushReport()
-    kinds = [
-        event["kind"] for post in server.posts for event in __import__("json").loads(post.body)
-    ]
+    kinds = [event["kind"] for post in server.posts for event in json.loads(post.body)]
     assert sorted(kinds) == ["identify", "index", "summary"]
 
 
@@ -75,10 +61,8 @@ def test_black_hole(server, make):
     client = make(flush_interval=3600, read_timeout=NEVER)
     server.answer(stall=True)
     client.track("a", CONTEXT)
-    began = time.monotonic()
-    report = flush(TIMEOUT, client)
-    _prompt(began)
-    assert report == FlushReport(pending=1, timed_out=True)
+    report = in_time(lambda: flush(TIMEOUT, client), TIMEOUT)
+    assert report == FlushReport(pending=1, others=1, timed_out=True)
 
 
 def test_saturated_workers(server, make):
@@ -90,9 +74,7 @@ def test_saturated_workers(server, make):
     for number in range(6):
         client.track(f"e.{number}", CONTEXT)
         flush(0.02, client)
-    began = time.monotonic()
-    report = flush(TIMEOUT, client)
-    _prompt(began)
+    report = in_time(lambda: flush(TIMEOUT, client), TIMEOUT)
     assert (report.pending + report.failed, report.timed_out) == (6, True)
     stall.stall = False
     server.behave()
@@ -103,15 +85,41 @@ def test_saturated_workers(server, make):
 
 
 def test_full_queue(server, make):
-    """A full queue drops by name; the flush itself is never what is dropped."""
-    client = make(pending=10, flush_interval=3600)
+    """In a black hole, with a queue that is more than full, the flush still keeps its deadline."""
+    client = make(pending=10, max_bytes=4000, flush_interval=3600, read_timeout=NEVER)
+    server.answer(stall=True)
     for number in range(2000):
         client.track(f"e.{number}", CONTEXT)
-    report = flush(30.0, client)
-    assert report.delivered + report.dropped <= 2000
-    stats = ledger.stats().events
-    assert stats.delivered == len(server.keys()) > 0
-    assert stats.delivered + stats.dropped["queue_full"] == 2000
+    report = in_time(lambda: flush(TIMEOUT, client), TIMEOUT)
+    assert report.timed_out
+    assert report.pending + sum(ledger.stats().events.dropped.values()) == 2000
+
+
+def test_a_dripping_proxy(server, make):
+    """A proxy that answers a byte at a time costs the deadline, and its thread the read time-out."""
+    proxy = DrippingServer()
+    client = LDClient(
+        Config(
+            "sdk-key",
+            base_uri=server.url,
+            events_uri="http://events.example.test",
+            stream_uri=server.url,
+            use_ldd=True,
+            flush_interval=3600,
+            http=HTTPConfig(read_timeout=1.0, http_proxy=proxy.url),
+            plugins=[Plugin()],
+            event_processor_class=partial(EventProcessor, close_timeout=0.2, **faults.FAST),
+        )
+    )
+    client.track("a", CONTEXT)
+    report = in_time(lambda: flush(TIMEOUT, client), TIMEOUT)
+    assert (report.pending + report.failed, report.timed_out) == (1, True)
+    deadline = time.monotonic() + NEVER
+    while proxy.connections < 2 and time.monotonic() < deadline:
+        flush(TIMEOUT, client)
+    assert proxy.connections >= 2  # the first POST was cut, and another one begun
+    client.close()
+    proxy.close()
 
 
 def test_hanging_dns(make, monkeypatch):
@@ -120,13 +128,9 @@ def test_hanging_dns(make, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: hold.wait(NEVER) or [])
     client = LDClient(faults.config("http://events.example.test", flush_interval=3600))
     client.track("a", CONTEXT)
-    began = time.monotonic()
-    report = flush(TIMEOUT, client)
-    _prompt(began)
-    assert report == FlushReport(pending=1, timed_out=True)
-    began = time.monotonic()
-    client.close()
-    _prompt(began, 2.0)
+    report = in_time(lambda: flush(TIMEOUT, client), TIMEOUT)
+    assert report == FlushReport(pending=1, others=1, timed_out=True)
+    in_time(client.close, 2.0)
     hold.set()
 
 
@@ -135,10 +139,8 @@ def test_closed_client(server, client):
     client.track("a", CONTEXT)
     client.close()
     client.track("late", CONTEXT)
-    began = time.monotonic()
-    report = flush(NEVER, client)
-    _prompt(began, 0)
-    assert report.dropped == 1
+    assert flush(NEVER, client).dropped == 1
+    in_time(lambda: flush(NEVER, client), 0)
     assert server.keys() == {"a": 1}
     assert ledger.stats().events.dropped == {"closed": 1}
 
@@ -149,9 +151,7 @@ def test_offline_client():
         Config("sdk-key", offline=True, plugins=[Plugin()], event_processor_class=EventProcessor)
     )
     client.track("a", CONTEXT)
-    began = time.monotonic()
-    assert flush(NEVER, client) == FlushReport(confirmed=False)
-    _prompt(began, 0)
+    assert in_time(lambda: flush(NEVER, client), 0) == FlushReport(confirmed=False)
     client.close()
 
 
@@ -182,9 +182,7 @@ def test_a_flush_does_not_wait_for_what_cannot_happen_in_time(server, client):
     """A `Retry-After` beyond the deadline ends the wait early: the events are kept."""
     server.answer(status=503, headers={"Retry-After": "600"})
     client.track("a", CONTEXT)
-    began = time.monotonic()
-    assert flush(NEVER, client) == FlushReport(failed=1)
-    _prompt(began, 0)
+    assert in_time(lambda: flush(NEVER, client), 0) == FlushReport(failed=1, others=1)
 
 
 def test_a_flush_without_a_client_reaches_every_client(server, make):
@@ -204,38 +202,6 @@ def test_held_events_are_pending_until_there_is_a_client(server, make):
     assert [(event["key"], event["creationDate"]) for event in server.taken()] == [("early", 1234)]
 
 
-def test_a_client_built_elsewhere_is_flushed_as_well_as_possible(server):
-    """Without our event processor the flush waits, and says `confirmed=False`."""
-    client = LDClient(Config("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url, use_ldd=True,
-                             diagnostic_opt_out=True, flush_interval=3600))  # fmt: skip
-    attach(client)
-    emit(Emission("a", None, 1.0, 1234, 1), CONTEXT, client)
-    report = flush(30.0, client)
-    assert report == FlushReport(unconfirmed=1, confirmed=False)
-    assert server.keys() == {"a": 1}
-    client.close()
-
-
-def test_a_client_built_elsewhere_cannot_exceed_the_deadline(server):
-    """The SDK's own processor, saturated by a black hole, costs the deadline and no more."""
-    uris = {"base_uri": server.url, "events_uri": server.url, "stream_uri": server.url}
-    stock = Config(
-        "sdk-key",
-        **uris,
-        use_ldd=True,
-        diagnostic_opt_out=True,
-        http=HTTPConfig(read_timeout=NEVER),
-    )
-    client = LDClient(stock)
-    server.answer(stall=True)
-    client.track("a", CONTEXT)
-    began = time.monotonic()
-    report = flush(TIMEOUT, client)
-    _prompt(began)
-    assert (report.timed_out, report.confirmed) == (True, False)
-    server.vanish()
-
-
 def test_disabled_flush_is_inert(monkeypatch, client):
     """`LDINSTRUMENT_DISABLED`: no wait, nothing confirmed."""
     monkeypatch.setenv("LDINSTRUMENT_DISABLED", "1")
@@ -249,24 +215,6 @@ def test_flush_never_raises():
     assert isinstance(flush(-1.0), FlushReport)
 
 
-def test_no_threads_are_left(server, make):
-    """A closed client has ended its threads, a stuck one too once the network lets go."""
-    before = set(_ours())
-    client = make(flush_interval=3600, read_timeout=0.3)
-    server.answer(stall=True, times=2)
-    for number in range(4):
-        client.track(f"e.{number}", CONTEXT)
-        flush(0.05, client)
-    client.close()
-    deadline = time.monotonic() + NEVER
-    while set(_ours()) - before and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert set(_ours()) <= before
-
-
-# -- event loops -----------------------------------------------------------------------------------
-
-
 def _async_config(server, **options):
     from functools import partial
 
@@ -277,15 +225,9 @@ def _async_config(server, **options):
                        event_processor_class=partial(EventProcessor, **{**faults.FAST, **options}))  # fmt: skip
 
 
-async_sdk = pytest.mark.skipif(
-    tuple(map(int, ldclient.__version__.split(".")[:2])) < (9, 17),
-    reason="this SDK has no async client",
-)
-
-
 @async_sdk
 def test_async_client(server):
-    """An `AsyncLDClient` delivers through the same engine, with its own user agent, and its loop
+    """An `AsyncLDClient` delivers through the same worker, with its own user agent, and its loop
     goes on meanwhile.
     """
     from ldclient.async_client import AsyncLDClient
@@ -342,70 +284,13 @@ def test_async_deadline(server):
         await client.start(1)
         server.answer(stall=True)
         client.track("a", CONTEXT)
-        began = time.monotonic()
-        report = await aflush(TIMEOUT, client)
-        _prompt(began)
-        assert report == FlushReport(pending=1, timed_out=True)
+        late = []
+        for _ in range(ATTEMPTS):
+            began = time.monotonic()
+            report = await aflush(TIMEOUT, client)
+            late.append(time.monotonic() - began - TIMEOUT)
+            assert report == FlushReport(pending=1, others=1, timed_out=True)
+        assert min(late) <= LATE
         await client.close()
 
     asyncio.run(main())
-
-
-@async_sdk
-def test_async_client_built_elsewhere(server):
-    """Without our processor the async client's own wait is used, unconfirmed."""
-    from ldclient.async_client import AsyncLDClient
-    from ldclient.async_config import AsyncConfig
-
-    async def main() -> FlushReport:
-        client = AsyncLDClient(
-            AsyncConfig("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url, use_ldd=True,
-                        diagnostic_opt_out=True)
-        )  # fmt: skip
-        await client.start(1)
-        client.track("a", CONTEXT)
-        report = await aflush(30.0, client)
-        await client.close()
-        return report
-
-    assert asyncio.run(main()).confirmed is False
-    assert server.keys() == {"a": 1}
-
-
-def test_exit_delivers_and_is_silent(server, tmp_path):
-    """A program that just ends has its events delivered by the exit hook, open sessions as
-    abandoned.
-    """
-    program = tmp_path / "program.py"
-    program.write_text(
-        "import ldclient, sys\n"
-        "from ldinstrument.delivery import launchdarkly_config\n"
-        "from ldinstrument.sessions.current import open_session\n"
-        "ldclient.set_config(launchdarkly_config('sdk-key', events_only=True))\n"
-        "client = ldclient.get()\n"
-        "session = open_session(ldclient.Context.create('u-1'), client=client)\n"
-        "session.interaction(success=True)\n"
-        "client.track('a', ldclient.Context.create('u-1'))\n"
-    )
-    root = str(faults.HERE.parent.parent)
-    environment = {**os.environ, "PYTHONPATH": root, "LDINSTRUMENT_URL": server.url}
-    done = subprocess.run(
-        [sys.executable, program], env=environment, capture_output=True, text=True, timeout=100
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert server.keys()["a"] == 1
-    assert server.keys()["session.interactions"] == 1
-
-
-def test_an_event_for_somebody_who_cannot_tell_makes_a_flush_unconfirmed(client):
-    """Whatever the client of the flush itself has confirmed; the next flush is not concerned."""
-
-    class Elsewhere:
-        def track(self, *event: object, **more: object) -> None: ...
-
-    flush(0.0, client)  # a report counts what came since the one before it
-    client.track("a", CONTEXT)
-    emit(Emission("b", 1.0, None, 1_700_000_000_000, 1), CONTEXT, Elsewhere())
-    assert flush(20.0, client) == FlushReport(delivered=1, unconfirmed=1, confirmed=False)
-    client.track("c", CONTEXT)
-    assert flush(20.0, client) == FlushReport(delivered=1)

@@ -1,23 +1,24 @@
-"""Everything at once: many threads, a server in every mood, forks and signals in the middle."""
+"""Threads, forks and signal handlers in the middle of everything."""
 
 from __future__ import annotations
 
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
+from collections.abc import Callable
 
 import faults
 import pytest
 from ldclient import Context, LDClient
 
-from ldinstrument.delivery import flush
+from ldinstrument.delivery import FlushReport, flush
 from ldinstrument.ledger import ledger
 
 CONTEXT = Context.create("u-1")
+
+
 MOODS = (
     {},
     {"status": 503},
@@ -29,6 +30,13 @@ MOODS = (
     {"largest": 5},
     {"stall": True, "counts": False},
 )
+
+
+def _until(true: Callable[[], bool], patience: float = 20.0) -> bool:
+    deadline = time.monotonic() + patience
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return true()
 
 
 def _adds_up() -> None:
@@ -126,47 +134,6 @@ def test_forks_while_threads_track_and_flush(server, tmp_path):
     assert server.keys() == expected
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
-def test_a_fork_while_a_thread_of_ours_resolves_its_first_name(server):
-    """That imports a codec, whose lock the child would inherit, held for ever."""
-    program = f"""
-import os, signal, sys, threading, time
-from ldclient import Context, LDClient
-sys.path.insert(0, {str(faults.HERE)!r})
-import faults
-from ldinstrument.delivery import flush
-client = LDClient(faults.config({server.url!r}, flush_interval=3600))
-begun = threading.Event()
-class Slow:
-    def find_spec(self, name, path=None, target=None):
-        if name == "encodings.idna":
-            begun.set()
-            time.sleep(0.5)
-sys.meta_path.insert(0, Slow())
-context = Context.create("u-1")
-client.track("parent", context)
-client.flush()
-assert begun.wait(60)
-child = os.fork()
-if child == 0:
-    code = 1
-    try:
-        signal.alarm(100)
-        client.track("child", context)
-        code = 0 if flush(30.0, client).delivered else 2
-    finally:
-        os._exit(code)
-assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-flush(60.0, client)
-client.close()
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=faults._environment(), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert server.keys() == {"parent": 1, "child": 1}
-
-
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this platform has no interval timer")
 def test_a_signal_handler_may_track_and_flush(server, client):
     """A handler that interrupts `track` and `flush` at random places does both itself, and nothing
@@ -200,3 +167,56 @@ def test_a_signal_handler_may_track_and_flush(server, client):
     assert server.keys() == {f"main.{n}": 1 for n in range(tracked)} | {
         f"signal.{n}": 1 for n in range(handled)
     }
+
+
+@pytest.fixture(name="warm")
+def _warm(make: Callable[..., LDClient]) -> LDClient:
+    """A client with an open connection, on which a flush may send by itself."""
+    client = make(flush_interval=3600)
+    client.track("warm", CONTEXT)
+    assert flush(20.0, client).delivered == 1
+    return client
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no signals here")
+def test_a_signal_handler_flushes_what_it_has_interrupted(server, warm):
+    """The POST that was interrupted cannot go on before the handler returns; another one with the
+    same id can.
+    """
+    server.answer(stall=True, counts=False, times=1)
+    warm.track("a", CONTEXT)
+    inside: list[FlushReport] = []
+    before = signal.signal(signal.SIGALRM, lambda *_: inside.append(flush(20.0, warm)))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        outside = flush(2.0, warm)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert [one.delivered for one in inside] == [1]
+    assert outside.delivered == 1
+    assert ledger.stats().events.delivered == 2
+    assert sorted(server.posts_per_payload().values()) == [1, 2]
+    assert server.keys() == {"warm": 1, "a": 1}
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no signals here")
+def test_an_exception_out_of_a_signal_handler_loses_no_payload(server, warm):
+    """Ctrl-C in a flush ends the flush, not the events: they leave with the next one, under the
+    same id.
+    """
+    server.answer(stall=True, counts=False, times=1)
+    warm.track("a", CONTEXT)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(KeyboardInterrupt):
+            flush(20.0, warm)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert _until(lambda: flush(1.0, warm) and ledger.stats().events.pending == 0)
+    assert sorted(server.posts_per_payload().values()) == [1, 2]
+    assert server.keys() == {"warm": 1, "a": 1}

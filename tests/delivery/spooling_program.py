@@ -1,4 +1,4 @@
-"""A program that is killed, or exits: `victim.py track|exit URL FOLDER NAME`."""
+"""A program that is killed, or exits: `spooling_program.py track|exit URL FOLDER NAME`."""
 
 from __future__ import annotations
 

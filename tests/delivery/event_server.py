@@ -48,8 +48,8 @@ class Answering:
     counts: bool = True
 
 
-class HostileServer:
-    """`with HostileServer() as server: ... server.url ... server.keys()`."""
+class EventServer:
+    """`with EventServer() as server: ... server.url ... server.keys()`."""
 
     def __init__(
         self, port: int = 0, tls: tuple[str, str] | None = None, delay: float = 0.0
@@ -66,7 +66,7 @@ class HostileServer:
         self._open: set[socket.socket] = set()
         self._listener: socket.socket | None = None
 
-    def __enter__(self) -> HostileServer:
+    def __enter__(self) -> EventServer:
         self.listen()
         return self
 
@@ -106,7 +106,7 @@ class HostileServer:
         return plan
 
     def behave(self) -> None:
-        """Answer 202 from now on."""
+        """PostResult 202 from now on."""
         with self._lock:
             self.plan.clear()
 
@@ -215,6 +215,40 @@ class HostileServer:
                     return plan
                 self.plan.pop(0)
             return Answering()
+
+
+class DrippingServer:
+    """A server, or a proxy, that answers every request a byte at a time and never comes to an end."""
+
+    def __init__(self, opening: bytes = b"HTTP/1.1 202 OK\r\nX-Drip: ") -> None:
+        self._opening = opening
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.connections = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._drip, args=(connection,), daemon=True).start()
+
+    def _drip(self, connection: socket.socket) -> None:
+        try:
+            connection.recv(65536)
+            connection.sendall(self._opening)
+            while True:
+                time.sleep(0.02)
+                connection.sendall(b"x")
+        except OSError:  # the client has had enough
+            connection.close()
+
+    def close(self) -> None:
+        """Take no further connection."""
+        self._listener.close()
 
 
 def _bound(port: int) -> socket.socket:

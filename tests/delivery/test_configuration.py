@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-import faults
 import ldclient
 import pytest
 from ldclient import Config, Context, LDClient
@@ -18,6 +17,7 @@ from ldinstrument.errors import DefinitionError
 from ldinstrument.sessions.current import entered, open_session
 
 CONTEXT = Context.builder("u-1").name("Ana").build()
+
 
 async_sdk = pytest.mark.skipif(
     tuple(map(int, ldclient.__version__.split(".")[:2])) < (9, 17),
@@ -205,33 +205,3 @@ def test_no_key_says_what_to_do(monkeypatch):
         launchdarkly_config()
     monkeypatch.setenv("LDINSTRUMENT_URL", "http://localhost:8030")
     assert launchdarkly_config().sdk_key
-
-
-def test_the_ledger_as_opentelemetry_counters(server):
-    """A meter provider given to the plugin shows the ledger."""
-    from opentelemetry.sdk.metrics import MeterProvider
-    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-
-    reader = InMemoryMetricReader()
-    provider = MeterProvider([reader])
-    config = faults.config(server.url, flush_interval=3600)
-    client = LDClient(Config("sdk-good", events_uri=server.url, use_ldd=True, plugins=[Plugin(meter_provider=provider)],
-                             event_processor_class=config.event_processor_class))  # fmt: skip
-    client.track("a", CONTEXT)
-    client.track("b", CONTEXT, {"n": object()})
-    flush(30.0, client)
-    data = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
-    seen = {
-        (one.name, *point.attributes.values()): point.value
-        for one in data
-        for point in one.data.data_points
-    }
-    assert seen == {
-        ("ldinstrument.events.emitted",): 2,
-        ("ldinstrument.events.delivered",): 1,
-        ("ldinstrument.events.unconfirmed",): 0,
-        ("ldinstrument.events.pending",): 0,
-        ("ldinstrument.events.dropped", "not_json"): 1,
-    }
-    client.close()
-    provider.shutdown()

@@ -1,0 +1,156 @@
+"""From events to payloads: what an event costs, and what it may not cost."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+from ldclient import Config, Context, LDClient
+from ldclient.integrations.test_data import TestData
+
+from ldinstrument.delivery import (
+    EventProcessor,
+    FlushReport,
+    flush,
+)
+from ldinstrument.delivery.batcher import MAX_BYTES, Batcher
+from ldinstrument.ledger import ledger
+
+BARE = Context.create("u-1")
+
+
+CONTEXT = Context.create("u-1")
+
+
+def _until_settled(client: LDClient, patience: float = 30.0) -> None:
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline and (
+        flush(1.0, client).timed_out or ledger.stats().events.pending
+    ):
+        time.sleep(0.01)
+
+
+RICH = (
+    Context.builder("u-1")
+    .name("Ana")
+    .set("plan", "pro")
+    .set("email", "ana@example.test")
+    .private("email")
+    .build()
+)
+
+
+def test_a_bad_value_costs_its_event_only(server, client):
+    """NaN and what is not JSON are dropped by name; the batch arrives, and it is valid JSON."""
+    for data, value in (
+        ({"n": 1}, 1.0),
+        ({"n": object()}, 1.0),
+        (None, float("nan")),
+        ({"n": {1, 2}}, None),
+    ):
+        client.track("a", BARE, data, value)
+    loop: dict[str, Any] = {}
+    loop["self"] = loop
+    client.track("loop", BARE, loop)
+    report = flush(30.0, client)
+    assert (report.delivered, report.dropped) == (1, 4)
+    assert ledger.stats().events.dropped == {"not_json": 4}
+    assert server.keys() == {"a": 1}
+
+
+def test_large_events_do_not_cost_the_deadline(server, make, monkeypatch):
+    """40 events of 700 kB: they are not batched on the thread that flushes, and not in one piece."""
+    client = make(flush_interval=3600, read_timeout=60)
+    client.track("warm", CONTEXT)
+    assert flush(20.0, client).delivered == 1
+    payloads, batched_on = Batcher.payloads, []
+
+    def seen(self):
+        batched_on.append(threading.current_thread().name)
+        return payloads(self)
+
+    monkeypatch.setattr(Batcher, "payloads", seen)
+    for number in range(40):
+        client.track(f"e.{number}", CONTEXT, {"text": "x" * 700_000})
+    _until_settled(client, 60)
+    assert threading.current_thread().name not in batched_on
+    assert len(server.keys()) == 41
+    assert max(len(post.body) for post in server.posts) <= MAX_BYTES + 1000
+
+
+@pytest.mark.parametrize("spool", [False, True], ids=["memory", "spool"])
+def test_an_interrupt_in_the_middle_of_batching_loses_nothing(
+    server, make, monkeypatch, tmp_path, spool
+):
+    """Ctrl-C, or a time-out made of a signal, while somebody batches: the next one finds
+    everything where it was.
+    """
+    client = make(flush_interval=3600, **({"spool": tmp_path} if spool else {}))
+    worker = client._event_processor.worker
+    client.track("warm", CONTEXT)
+    assert flush(20.0, client).delivered == 1
+    texts, interrupted = Batcher.texts, []
+
+    def once(self, recorded):
+        if not interrupted:
+            interrupted.append(1)
+            raise KeyboardInterrupt
+        return texts(self, recorded)
+
+    monkeypatch.setattr(Batcher, "texts", once)
+    worker._batch_lock.acquire()  # so that it is this thread which batches
+    client.track("a", CONTEXT, {"n": 1})
+    with pytest.raises(KeyboardInterrupt):
+        worker._batch_now()
+    worker._batch_lock.release()
+    assert flush(20.0, client).delivered == 1
+    assert server.keys() == {"warm": 1, "a": 1}
+    assert ledger.stats().events.pending == 0
+
+
+def test_what_the_host_changes_after_track_is_not_what_it_tracked(server, client):
+    """Events are written when they are tracked; the SDK's own processor sends whatever the data has
+    become.
+    """
+    data = {"n": 1}
+    client.track("a", CONTEXT, data)
+    data["n"] = 2
+    flush(20.0, client)
+    assert [event["data"] for event in server.taken() if event["key"] == "a"] == [{"n": 1}]
+
+
+def test_a_date_nobody_can_read_costs_nothing(server, client):
+    """The server's `Date` only bounds debug events; one that overflows does not cost the payload it
+    came with.
+    """
+    server.answer(headers={"Date": "Mon, 01 Jan 99999999999999 00:00:00 GMT"})
+    client.track("a", CONTEXT)
+    assert flush(20.0, client) == FlushReport(delivered=1)
+
+
+def test_the_servers_clock_ends_debugging(server):
+    """A flag is debugged until a date, which this machine's clock may not have reached: the
+    answers' `Date` has.
+    """
+    data = TestData.data_source()
+    flag = data.flag("exp").variation_for_all(True)
+    built = flag._build(1) | {"debugEventsUntilDate": int((time.time() + 3600) * 1000)}
+    flag._build = lambda version: built | {"version": version}  # the builder cannot express it
+    data.update(flag)
+    server.answer(headers={"Date": formatdate(time.time() + 7200, usegmt=True)})
+    client = LDClient(
+        Config("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url, flush_interval=3600,
+               update_processor_class=data, event_processor_class=EventProcessor)
+    )  # fmt: skip
+    seen = []
+    for _ in range(2):
+        client.variation("exp", RICH, False)
+        client.track("a", RICH)
+        assert flush(20.0, client).delivered == 1
+        seen.append([event["kind"] for event in json.loads(server.posts[-1].body)])
+    client.close()
+    assert ["debug" in kinds for kinds in seen] == [True, False]

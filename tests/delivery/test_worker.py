@@ -1,0 +1,250 @@
+"""The worker: a queue that takes events without waiting, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from deadlines import NEVER
+from ldclient import Context, LDClient
+
+from ldinstrument.delivery import (
+    EventProcessor,
+    flush,
+)
+from ldinstrument.delivery.batcher import Batcher
+from ldinstrument.delivery.worker import DeliveryWorker
+from ldinstrument.ledger import ledger
+
+BARE = Context.create("u-1")
+
+
+CONTEXT = Context.create("u-1")
+
+
+def _until_settled(client: LDClient, patience: float = 30.0) -> None:
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline and (
+        flush(1.0, client).timed_out or ledger.stats().events.pending
+    ):
+        time.sleep(0.01)
+
+
+def _ours() -> list[str]:
+    return [
+        thread.name for thread in threading.enumerate() if thread.name.startswith("ldinstrument")
+    ]
+
+
+def test_a_close_in_the_middle_of_batching_strands_nothing(server, make, monkeypatch):
+    """The next client for the same place delivers what the first one was still batching."""
+    payloads, begun, go = Batcher.payloads, threading.Event(), threading.Event()
+
+    def slow(self):
+        begun.set()
+        assert go.wait(60)
+        return payloads(self)
+
+    monkeypatch.setattr(Batcher, "payloads", slow)
+    first, second = make(close_timeout=0.05, flush_interval=3600), make(flush_interval=3600)
+    first.track("a", CONTEXT)
+    first.flush()
+    assert begun.wait(60)
+    first.track("b", CONTEXT)
+    first.close()
+    go.set()
+    deadline = time.monotonic() + 60
+    while ledger.stats().events.delivered < 2 and time.monotonic() < deadline:
+        flush(1.0, second)
+    assert server.keys() == {"a": 1, "b": 1}
+
+
+def test_tracking_while_clients_are_closed_strands_nothing(server, make):
+    """Whatever comes before, during or after the close of its client is delivered or dropped by
+    name.
+    """
+    clients = [make(close_timeout=5.0, flush_interval=3600) for _ in range(12)]
+    done = threading.Event()
+
+    def track() -> None:
+        while not done.is_set():
+            for client in clients:
+                client.track("a", CONTEXT)
+            time.sleep(0.001)
+
+    threads = [threading.Thread(target=track) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for client in clients[:-1]:
+        client.close()
+    done.set()
+    for thread in threads:
+        thread.join()
+    _until_settled(clients[-1], 60)
+    events = ledger.stats().events
+    assert events.pending == 0
+    assert events.emitted == events.delivered + sum(events.dropped.values())
+    assert set(events.dropped) <= {"closed"}
+    assert len(server.taken()) == events.delivered
+
+
+def test_what_is_tracked_after_the_close_is_said_once(client, caplog):
+    """A Lambda handler that closes its client would lose every number in silence."""
+    client.close()
+    with caplog.at_level(logging.WARNING, "ldinstrument"):
+        for _ in range(3):
+            client.track("a", CONTEXT)
+    assert ledger.stats().events.dropped == {"closed": 3}
+    assert caplog.text.count("after client.close()") == 1
+
+
+def test_no_depth_of_recursion_leaves_an_event_pending(server, client):
+    """Where there is no room for the call, the event is dropped by name."""
+
+    def down() -> None:
+        try:
+            client.track("deep", CONTEXT, {"n": 1})
+        finally:
+            down()
+
+    for _ in range(20):
+        with pytest.raises(RecursionError):
+            down()
+    _until_settled(client)
+    events = ledger.stats().events
+    assert events.pending == 0
+    assert events.emitted == events.delivered + sum(events.dropped.values())
+    assert events.delivered == len(server.taken())
+
+
+@pytest.fixture(name="stuck")
+def _stuck(monkeypatch) -> Iterator[threading.Event]:
+    """The worker's thread is kept from batching, as a starved one is, until the event is set."""
+    batch, begun, go = DeliveryWorker._batch_now, threading.Event(), threading.Event()
+
+    def slow(self: DeliveryWorker) -> None:
+        begun.set()
+        assert go.wait(60)
+        batch(self)
+
+    monkeypatch.setattr(DeliveryWorker, "_batch_now", slow)
+    yield begun
+    go.set()
+
+
+def test_track_never_waits_on_an_event_loop(make, stuck):
+    """The bounded wait is off on an event loop: what finds no room is dropped at once, counted."""
+    client = make(pending=1, max_bytes=2000, wait_when_full=60.0, flush_interval=3600)
+    client.track("a", BARE)
+    client.flush()
+    assert stuck.wait(30)
+
+    async def main() -> float:
+        began = time.monotonic()
+        for _ in range(100):
+            client.track("b", BARE)
+        return time.monotonic() - began
+
+    assert asyncio.run(main()) < 30
+    dropped = ledger.stats().events.dropped["queue_full"]
+    assert 0 < dropped < 100
+
+
+@pytest.mark.parametrize("pending", [1, 10, 100, 1000])
+def test_a_burst_into_a_small_queue_loses_nothing(server, make, pending):
+    """While LaunchDarkly answers, whoever finds the queue filling up helps to batch."""
+    client = make(pending=pending, flush_interval=3600)
+    for number in range(2000):
+        client.track(f"e.{number}", BARE)
+    _until_settled(client)
+    assert ledger.stats().events.dropped == {}
+    assert server.keys() == {f"e.{number}": 1 for number in range(2000)}
+
+
+@pytest.mark.parametrize("pending", [10, 1000])
+def test_a_burst_into_a_starved_worker_loses_nothing(server, make, stuck, pending):
+    """A host that gives other threads no turn: what it tracks waits within max_bytes."""
+    client = make(pending=pending, flush_interval=3600)
+    client.flush()
+    assert stuck.wait(30)
+    for number in range(2000):
+        client.track(f"e.{number}", BARE)
+    assert ledger.stats().events.dropped == {}
+
+
+def test_the_queue_is_bounded_by_bytes(server, make, stuck, caplog):
+    """Few events, but large ones: what is above max_bytes is dropped, counted, and said truly."""
+    client = make(max_bytes=100_000, flush_interval=3600)
+    client.flush()
+    assert stuck.wait(30)
+    for number in range(50):
+        client.track(f"e.{number}", BARE, {"text": "x" * 10_000})
+    assert 35 <= ledger.stats().events.dropped["queue_full"] <= 45
+    assert "max_bytes=100000" in caplog.text
+
+
+def test_a_client_that_nobody_holds_still_delivers(server, make):
+    """Dropped without `close()`: the processor sends what it has, waits for the answers, and ends
+    its threads.
+    """
+    import gc
+
+    def elsewhere() -> None:
+        processor = EventProcessor(make(flush_interval=3600)._config)
+        workers.append(processor.worker)
+        from ldclient.impl.events.types import EventInputCustom
+
+        processor.send_event(EventInputCustom(1, BARE, "a"))
+
+    workers: list[Any] = []
+    server.answer(late=0.3, times=1)
+    elsewhere()
+    gc.collect()
+    deadline = time.monotonic() + 100
+    while not workers[0].closed and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert workers[0].closed
+    workers[0]._thread.join(60)  # it is the last at work, and has begun to end
+    assert workers[0]._thread not in threading.enumerate()
+    assert server.keys() == {"a": 1}
+    assert ledger.stats().events.delivered == 1
+
+
+def test_a_full_thousand_leaves_early_whatever_came_before(server, client):
+    """With a flush interval of an hour: 1,000 waiting events are sent at once, also after a flush
+    and a failure.
+    """
+    import time
+
+    for round_ in range(3):
+        server.answer(status=503, times=1)
+        client.track(f"single.{round_}", BARE)
+        while flush(30.0, client).failed:
+            pass
+        for number in range(1000):
+            client.track(f"many.{round_}.{number}", BARE)
+        deadline = time.monotonic() + 100
+        while ledger.stats().events.pending and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert ledger.stats().events.pending == 0
+    assert len(server.keys()) == 3003
+
+
+def test_no_threads_are_left(server, make):
+    """A closed client has ended its threads, a stuck one too once the network lets go."""
+    before = set(_ours())
+    client = make(flush_interval=3600, read_timeout=0.3)
+    server.answer(stall=True, times=2)
+    for number in range(4):
+        client.track(f"e.{number}", CONTEXT)
+        flush(0.05, client)
+    client.close()
+    deadline = time.monotonic() + NEVER
+    while set(_ours()) - before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert set(_ours()) <= before
