@@ -61,7 +61,9 @@ class PostResult:
 class HasBody(Protocol):
     """What a transport sends: a payload of this package, or of a store."""
 
-    body: bytes
+    @property
+    def body(self) -> bytes:
+        """The bytes to send."""
 
 
 class Transport(Protocol):
