@@ -1,5 +1,5 @@
-"""What we know of `launchdarkly-server-sdk` beyond its public API: the one place to look when a new
-version moves it.
+"""The private members of `launchdarkly-server-sdk` that we use: look here when a new version moves
+them.
 
 Nothing here imports the SDK by itself: a program that never touched `ldclient` pays nothing for us.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def singleton_client() -> Any | None:
-    """The `ldclient` singleton when it exists already.
+    """Return the `ldclient` singleton when it exists already.
 
     `ldclient.get()` would create it, and may wait 5 seconds for the first flags: never on the
     host's thread.
@@ -44,7 +44,7 @@ def discards_everything(client: Any) -> str | None:
 
 
 def _internals(module: str) -> Any:
-    """A module of the SDK that its type hints do not cover."""
+    """Return a module of the SDK that its type hints do not cover."""
     return import_module(module)
 
 
@@ -61,7 +61,7 @@ def is_async_client(client: Any) -> bool:
 
 
 def event_processor_of(client: Any) -> Any | None:
-    """The event processor inside *client*, whoever made it."""
+    """Return the event processor inside *client*, whoever made it."""
     return getattr(client, "_event_processor", None)
 
 
@@ -99,7 +99,7 @@ class Writer:
         self._last: tuple[Any, str] = (None, "")
 
     def text(self, event: Any) -> str:
-        """The custom *event* as JSON.
+        """Return the custom *event* as JSON.
 
         Raises:
             TypeError: its data cannot be JSON.
@@ -172,7 +172,7 @@ class Intake:
         self._theirs._process_event(event)
 
     def drain(self) -> list[Any]:
-        """The events to send, in order, without the summary."""
+        """Return the events to send, in order, without the summary."""
         outbox = self._theirs._outbox
         events: list[Any] = outbox._events
         if events:
@@ -180,7 +180,7 @@ class Intake:
         return events
 
     def drain_summary(self) -> Any | None:
-        """The summary of evaluations when there is one."""
+        """Return the summary of evaluations when there is one."""
         outbox = self._theirs._outbox
         if not outbox._summarizer.flags:
             return None
@@ -194,7 +194,7 @@ class Intake:
         return out
 
     def written_summary(self, summary: Any) -> dict[str, Any]:
-        """The summary event in the shape LaunchDarkly reads."""
+        """Return the summary event in the shape LaunchDarkly reads."""
         out: dict[str, Any] = self._formatter.make_summary_event(summary)
         return out
 
@@ -240,8 +240,8 @@ def _is_bare(context: Any) -> bool:
 
 
 def event_headers(config: Any) -> dict[str, str]:
-    """The headers of a POST of events, with the key that *config* has now; the payload id is the
-    caller's.
+    """Return the headers of a POST of events, with the key that *config* has now; the payload id is
+    the caller's.
     """
     theirs, util = (
         _internals("ldclient.impl.events.event_processor"),
@@ -254,8 +254,8 @@ def event_headers(config: Any) -> dict[str, str]:
 
 
 def connection_pool(config: Any, size: int) -> Any:
-    """The SDK's own urllib3 manager (proxies, CA, verification) with room for *size* connections to
-    one host.
+    """Return the SDK's own urllib3 manager (proxies, CA, verification) with room for *size*
+    connections to one host.
     """
     manager = (
         _internals("ldclient.impl.http")
@@ -267,7 +267,7 @@ def connection_pool(config: Any, size: int) -> Any:
 
 
 def default_event_processor(config: Any) -> Any:
-    """The SDK's own event processor for *config*, as if we were not there."""
+    """Return the SDK's own event processor for *config*, as if we were not there."""
     if is_async(config):
         return _internals("ldclient.impl.events.async_event_processor").DefaultAsyncEventProcessor(
             config

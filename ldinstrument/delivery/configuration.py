@@ -1,6 +1,4 @@
-"""`launchdarkly_config`: the SDK's `Config` with our parts in it and time-outs that suit a server
-or a Lambda.
-"""
+"""Give a LaunchDarkly client our parts: `Plugin`, `attach` and `launchdarkly_config`."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from ldclient import plugin as theirs
 from ldclient.config import Config, HTTPConfig
 from ldclient.plugin import EnvironmentMetadata, PluginMetadata
 
-from ..diagnostics import log_internal_error
+from ..diagnostics import guard
 from ..errors import DefinitionError
 from ..sessions import emission
 from ..settings import disabled, local_url, variable
@@ -24,7 +22,7 @@ from .registry import register_client
 if TYPE_CHECKING:
 
     class _EitherPlugin(theirs.Plugin, theirs.AsyncPlugin):
-        """What a type checker shall see: it goes into a `Config` and into an `AsyncConfig`."""
+        """Tell a type checker that it goes into a `Config` and into an `AsyncConfig`."""
 
         def register(self, client: Any, metadata: EnvironmentMetadata) -> Any: ...
 
@@ -34,8 +32,8 @@ else:
     _EitherPlugin = theirs.Plugin
 
 
-class _Nothing:
-    """What an `AsyncLDClient` may await."""
+class _AwaitableNothing:
+    """Be awaited by an `AsyncLDClient`, and do nothing."""
 
     def __await__(self) -> Generator[None, None, None]:
         return
@@ -57,11 +55,11 @@ class Plugin(_EitherPlugin):
 
     @property
     def metadata(self) -> PluginMetadata:
-        """Who this is."""
+        """Our name, for the SDK."""
         return PluginMetadata(name="ldinstrument")
 
     def get_hooks(self, metadata: EnvironmentMetadata) -> list[Any]:
-        """The evaluation hook, of the class that a sync or an async client wants."""
+        """Return the evaluation hook, of the class that a sync or an async client wants."""
         if disabled():
             return []
         from ..sessions.exposure import hook
@@ -69,15 +67,17 @@ class Plugin(_EitherPlugin):
         return [hook()]
 
     def register(self, client: Any, metadata: EnvironmentMetadata) -> Any:
-        """Called once the client exists; hands over what was recorded before."""
+        """Hand over what was recorded before there was a client; the SDK calls this once it
+        exists.
+        """
         if not disabled():
             register_client(client)
             _release(client)
             if self._meter_provider is not None:
-                from .otel import show
+                from .otel import export_ledger
 
-                show(self._meter_provider)
-        return _Nothing()
+                export_ledger(self._meter_provider)
+        return _AwaitableNothing()
 
 
 if hasattr(theirs, "AsyncPlugin"):
@@ -100,18 +100,14 @@ def attach(client: Any) -> None:
         return
     from ..sessions.exposure import hook
 
-    try:
+    with guard("attach"):
         client.add_hook(hook())
-    except Exception as error:
-        log_internal_error("attach", error)
     _release(client)
 
 
 def _release(client: Any) -> None:
-    try:
+    with guard("release_held"):
         emission.release_held(client)
-    except Exception as error:
-        log_internal_error("release_held", error)
 
 
 _URIS = {
@@ -164,7 +160,8 @@ def launchdarkly_config(
 
 
 def _with_ours(plugins: list[Any]) -> list[Any]:
-    return [*plugins] if any(isinstance(one, Plugin) for one in plugins) else [*plugins, Plugin()]
+    given = any(isinstance(plugin, Plugin) for plugin in plugins)
+    return [*plugins] if given else [*plugins, Plugin()]
 
 
 def _timeouts(events_only: bool) -> HTTPConfig:

@@ -1,8 +1,8 @@
 """Calls that are queued while a lock is held, and made after it has been released.
 
 A signal handler, or a finaliser, may interrupt a thread that holds the ledger's lock, and then want
-the sender's: so nobody may wait for the one while holding the other. The calls are made in the order
-in which they were queued, so that a flush that is woken finds the ledger as it should be.
+the sender's: so nobody may wait for the one while holding the other. The calls are made in the
+order in which they were queued, so that a flush that is woken finds the ledger as it should be.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A lock on a file that tells other processes whether its holder lives.
 
 Process numbers say nothing across containers, and SQLite's own lock is given up around a fork. This
-one belongs to the open file: it lives through forks, and the kernel releases it when its holder dies.
+one belongs to the open file: it lives through forks, and the kernel releases it when its holder
+dies.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ class FileLock:
 
 
 def is_free(path: Path) -> bool | None:
-    """Tell whether nobody holds the lock on *path*; None when there is no such file, or no locks."""
+    """Tell whether nobody holds the lock on *path*; None when there is no such file, or no
+    locks.
+    """
     if fcntl is None:
         return None
     try:

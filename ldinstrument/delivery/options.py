@@ -1,4 +1,4 @@
-"""What an `EventProcessor` can be told beyond the SDK's own configuration."""
+"""Options of an `EventProcessor`, beyond the SDK's own configuration."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..backoff import FIRST_PAUSE, LONGEST_PAUSE
+from ..checks import above_zero, callable_or_none, from_zero
 from ..errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -21,15 +22,15 @@ class Options:
     Args:
         spool: a folder in which undelivered events outlive the process; None keeps them in memory
             only.
-        max_bytes: how much of what LaunchDarkly did not take waits, in memory and in the spool.
+        max_bytes: how many bytes of payloads wait that LaunchDarkly did not take, in memory and in
+            the spool; and how many characters of events wait to become payloads.
         max_age: how long it waits, in seconds; in a spool, too.
         close_timeout: how long `close()` and the interpreter's exit may take, in seconds.
-        wait_when_full: how long `track` may wait for room in a full queue, in seconds; never on an
-            event loop. The default never waits.
+        wait_when_full: how long `track` may wait for room when *max_bytes* of events wait to become
+            payloads, in seconds; never on an event loop. The default never waits.
         first_pause: the first pause after a failure, in seconds; it doubles.
         longest_pause: the longest one.
-        on_receipt: called with each `Receipt`, on a thread of ours or the one that flushes; must
-            not wait.
+        on_receipt: called with each `Receipt`, on a thread of ours; must not wait.
         transport: makes the `Transport` from the SDK's configuration, in place of the SDK's
             connections.
 
@@ -51,44 +52,33 @@ class Options:
         transport: Callable[[Any], Transport] | None = None,
     ) -> None:
         # Where it is then, wherever the process goes later: a daemon goes to /.
-        self.spool = None if spool is None else Path(_path("spool", spool)).expanduser().absolute()
-        self.max_bytes: int = _number("max_bytes", max_bytes, "bytes")
-        self.max_age = _number("max_age", max_age, "seconds")
-        self.close_timeout = _number("close_timeout", close_timeout, "seconds", least=0)
-        self.wait_when_full = _number("wait_when_full", wait_when_full, "seconds", least=0)
-        self.first_pause = _number("first_pause", first_pause, "seconds")
-        self.longest_pause = _number("longest_pause", longest_pause, "seconds")
+        self.spool = None if spool is None else _folder(spool)
+        self.max_bytes: int = above_zero(_of("max_bytes"), max_bytes, "bytes")
+        self.max_age = above_zero(_of("max_age"), max_age)
+        self.close_timeout = from_zero(_of("close_timeout"), close_timeout)
+        self.wait_when_full = from_zero(_of("wait_when_full"), wait_when_full)
+        self.first_pause = above_zero(_of("first_pause"), first_pause)
+        self.longest_pause = above_zero(_of("longest_pause"), longest_pause)
         if self.longest_pause < self.first_pause:
             raise DefinitionError(
                 "EventProcessor: longest_pause= must not be shorter than first_pause="
             )
-        _check_callable("on_receipt", on_receipt)
-        _check_callable("transport", transport)
-        self.on_receipt = on_receipt
-        self.transport = transport
+        self.on_receipt = callable_or_none(_of("on_receipt"), on_receipt)
+        self.transport = callable_or_none(_of("transport"), transport)
 
 
-def _number(name: str, value: Any, unit: str, *, least: float | None = None) -> Any:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
-    if not is_number or (value <= 0 if least is None else value < least):
-        given = value if is_number else type(value).__name__
-        wanted = "above 0" if least is None else f"from {least} up"
+def _of(option: str) -> str:
+    return f"EventProcessor: {option}="
+
+
+def _folder(given: Any) -> Path:
+    """Return the absolute path of the folder *given*.
+
+    Raises:
+        DefinitionError: it is no path.
+    """
+    if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
         raise DefinitionError(
-            f"EventProcessor: {name}= is a number of {unit} {wanted}, not {given}"
+            f"{_of('spool')} is the path of a folder, or None, not {type(given).__name__}"
         )
-    return value
-
-
-def _check_callable(name: str, value: Any) -> None:
-    if value is not None and not callable(value):
-        raise DefinitionError(
-            f"EventProcessor: {name}= is something to call, or None, not {type(value).__name__}"
-        )
-
-
-def _path(name: str, value: Any) -> Any:
-    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
-        raise DefinitionError(
-            f"EventProcessor: {name}= is the path of a folder, or None, not {type(value).__name__}"
-        )
-    return value
+    return Path(given).expanduser().absolute()

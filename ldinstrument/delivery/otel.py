@@ -10,7 +10,7 @@ from ..ledger import Events, ledger
 _EVENTS = ("emitted", "delivered", "unconfirmed")
 
 
-def show(meter_provider: Any | None = None) -> None:
+def export_ledger(meter_provider: Any | None = None) -> None:
     """Register observable instruments that read the ledger whenever somebody collects.
 
     `ldinstrument.events.emitted`, `.delivered`, `.unconfirmed`, `.dropped` (attribute `reason`) are

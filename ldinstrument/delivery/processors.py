@@ -71,7 +71,8 @@ class EventProcessor(_EitherProcessor):
             log_once(
                 "seam",
                 type(error).__name__,
-                f"this LaunchDarkly SDK keeps its own event processor ({error!r}): events leave, but "
+                f"this LaunchDarkly SDK keeps its own event processor ({error!r}): events leave, "
+                f"but "
                 "nothing confirms them; update ldinstrument",
             )
             return sdk.default_event_processor(config)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class FlushReport:
-    """What became of the events of one flush: custom (`track`) events, each in exactly one of the
-    five counts.
+    """What became of the events of one flush.
+
+    Each custom (`track`) event is in exactly one of the first five counts.
 
     Args:
         delivered: LaunchDarkly answered 2xx for them during this flush.

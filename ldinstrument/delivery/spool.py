@@ -2,9 +2,9 @@
 
 A file is written by one process only, which holds a lock as long as it lives, also across forks and
 containers. When its writer is dead another one takes the payloads over, bytes and payload ids
-unchanged, so that LaunchDarkly counts them once whoever delivers them. Files hold no SDK key, only a
-digest of it: what was recorded for one environment is not delivered to another, unless LaunchDarkly
-had refused the key, which then has been changed.
+unchanged, so that LaunchDarkly counts them once whoever delivers them. Files hold no SDK key, only
+a digest of it: what was recorded for one environment is not delivered to another, unless
+LaunchDarkly had refused the key, which then has been changed.
 """
 
 from __future__ import annotations
@@ -356,7 +356,9 @@ def _writer_lives(path: Path) -> bool:
 
 
 def _started(pid: int) -> str:
-    """Return when process *pid* started, as a number used again is another process; "" when dead."""
+    """Return when process *pid* started, as a number used again is another process; "" when
+    dead.
+    """
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:

@@ -9,7 +9,8 @@ from .payloads import Payload
 
 
 class FlushWaiter:
-    """Know what one flush covers: events that are in no payload yet, and payloads without an answer.
+    """Know what one flush covers: events that are in no payload yet, and payloads without an
+    answer.
 
     The sender changes it under its lock, and calls `wake` when there is nothing left to wait for.
 
