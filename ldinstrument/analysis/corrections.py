@@ -27,12 +27,13 @@ def corrected_significance(
     if method == "bonferroni":
         return significance / len(p_values)
     if method == "benjamini-hochberg":
-        return significance * max(_rejected(p_values, significance), 1) / len(p_values)
+        return significance * (max(_rejected(p_values, significance), 1) / len(p_values))
     raise ValueError(f"a correction is none, bonferroni or benjamini-hochberg, not {method!r}")
 
 
 def _rejected(p_values: Sequence[float], significance: float) -> int:
     """Return the largest i such that the i-th smallest p is below significance * i / m."""
-    step = significance / len(p_values)
-    passed = [rank for rank, p in enumerate(sorted(p_values), 1) if p < step * rank]
+    tests = len(p_values)
+    ranked = enumerate(sorted(p_values), 1)
+    passed = [rank for rank, p in ranked if p < significance * (rank / tests)]
     return passed[-1] if passed else 0

@@ -211,6 +211,7 @@ def _frequentist(comparison: Comparison) -> Document:
             "relativeDifference": figure_document(test.relative_difference),
             "pTwoSided": figure_document(test.p_two_sided),
             "pOneSided": figure_document(test.p_one_sided),
+            "pDifference": figure_document(test.p_difference),
             "significanceLevel": test.significance,
             "significant": test.significant,
         }
@@ -224,5 +225,6 @@ def _regression(comparison: Comparison) -> Document:
             "probability": figure_document(regression.probability),
             "threshold": regression.threshold,
             "regressed": regression.regressed,
+            "caution": regression.caution or None,
         }
     )

@@ -8,7 +8,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from .figures import FREQUENTIST, Figure, at_level, missing, normal_figure, normal_probability
+from .figures import (
+    DIFFERENCE,
+    FREQUENTIST,
+    Figure,
+    at_level,
+    missing,
+    normal_figure,
+    normal_probability,
+)
 from .moments import Moments, shortage, spreadless
 
 NO_RELATIVE = "the control's mean is 0: there is no relative difference"
@@ -24,22 +32,26 @@ class ZTest:
         relative_difference: mean / control mean - 1, with its interval.
         p_two_sided: the probability of a difference at least this large, either way, by chance.
         p_one_sided: the same in the direction that the success criteria call better.
+        p_difference: two-sided, of the difference; the other two are of the relative one.
         significance: the level that p was held against, after a correction.
         significant: whether p is below it; None without a p.
         difference_variance: the squared standard error of the difference.
         relative_variance: the squared standard error of the relative difference.
         one_sided: whether significance goes by the one-sided p.
+        skewness: of the error of the difference; what is not normal about it.
     """
 
     difference: Figure
     relative_difference: Figure
     p_two_sided: Figure
     p_one_sided: Figure
+    p_difference: Figure
     significance: float
     significant: bool | None
     difference_variance: float = 0.0
     relative_variance: float = 0.0
     one_sided: bool = False
+    skewness: float = 0.0
 
     @property
     def p_value(self) -> float | None:
@@ -91,12 +103,33 @@ def z_test(
         relative,
         Figure(2 * normal_probability(-abs(distance)), source),
         Figure(normal_probability(-distance if higher_is_better else distance), source),
+        Figure(2 * normal_probability(-abs(difference) / math.sqrt(variance)), DIFFERENCE),
         significance,
         None,
         variance,
         relative_variance,
         one_sided,
+        error_skewness(control, treatment),
     ).at(significance)
+
+
+def error_skewness(control: Moments, treatment: Moments) -> float:
+    """Return the skewness of the error of the difference of two means.
+
+    Both are taken to be as skewed as the more skewed one, which few units show too little of; and
+    to spread as they do, or alike, whichever is worse: few units show too little spread, too. In
+    equal groups that spread alike the skewness cancels out.
+    """
+    skewness = max(control.skewness, treatment.skewness, key=abs)
+    own = _imbalance(control.error_variance, treatment.error_variance, control, treatment)
+    alike = _imbalance(1 / control.units, 1 / treatment.units, control, treatment)
+    return skewness * max(own, alike, key=abs)
+
+
+def _imbalance(first: float, second: float, control: Moments, treatment: Moments) -> float:
+    """Return what is left of a skewness of 1, for two error variances."""
+    left = second * math.sqrt(second / treatment.units) - first * math.sqrt(first / control.units)
+    return left / ((first + second) * math.sqrt(first + second))
 
 
 def mean_figure(moments: Moments, significance: float) -> Figure:
@@ -113,7 +146,7 @@ def no_test(
 ) -> ZTest:
     """Return a test without figures, for *reason*."""
     none = missing(source, reason)
-    return ZTest(none, none, none, none, significance, None, one_sided=one_sided)
+    return ZTest(none, none, none, none, none, significance, None, one_sided=one_sided)
 
 
 def _relative(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .exact import binary_fraction, places_for, quotient
+from .exact import binary_fraction, checked, places_for, quotient
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class PairedStatistics:
         """Count the two values of one more unit.
 
         Raises:
-            ValueError: one is not finite, or beyond 1e150.
+            ValueError: one is not finite, or beyond 1e30.
         """
         self._change(first, second, 1)
 
@@ -64,7 +64,7 @@ class PairedStatistics:
 
     def replace(self, old: tuple[float, float], new: tuple[float, float]) -> None:
         """Change the two values of one unit."""
-        self.add(*new)
+        self.add(*new)  # before anything is changed, it raises on what is no number
         self.remove(*old)
 
     def merge(self, other: PairedStatistics) -> None:
@@ -105,8 +105,8 @@ class PairedStatistics:
         self._products += by * one * two
 
     def _wholes(self, first: float, second: float) -> tuple[int, int]:
-        one, one_places = binary_fraction(first)
-        two, two_places = binary_fraction(second)
+        one, one_places = binary_fraction(checked(first))
+        two, two_places = binary_fraction(checked(second))
         self._refine(max(one_places, two_places))
         return one << (self._places - one_places), two << (self._places - two_places)
 

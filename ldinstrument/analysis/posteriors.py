@@ -10,7 +10,7 @@ from typing import Any
 from .figures import STANDARD_NORMAL, critical_value, normal_probability
 from .special import load_numpy, scipy_special
 
-GRID = 2000  # points per variation when the probability to be best is integrated
+GRID = 500  # points per variation when the probability to be best is integrated
 GOLDEN = (math.sqrt(5) - 1) / 2
 SEARCH_STEPS = 60
 
@@ -132,18 +132,25 @@ class BetaPosterior:
 Posterior = NormalPosterior | BetaPosterior
 
 
-def probability_above(left: Posterior, right: Posterior) -> float:
-    """Return the probability that the mean of *left* is above that of *right*."""
+def probability_above(left: Posterior, right: Posterior, scale: float = 1.0) -> float:
+    """Return the probability that the mean of *left* is above *scale* times that of *right*.
+
+    Exact for two normal distributions; integrated over their quantiles where one is a Beta.
+    """
     if isinstance(left, NormalPosterior) and isinstance(right, NormalPosterior):
-        return _normal_above(left, right)
-    return _highest([left, right])[0]
+        distance = left.mean - scale * right.mean
+        return _positive(distance, left.variance + scale**2 * right.variance)
+    np = load_numpy()
+    shares = _grid(np)
+    points = np.unique(np.concatenate([left.quantiles(shares), scale * right.quantiles(shares)]))
+    return _share_best(np, left.below(points), right.below(points / scale))
 
 
-def _normal_above(left: NormalPosterior, right: NormalPosterior) -> float:
-    distance, spread = left.mean - right.mean, math.sqrt(left.variance + right.variance)
-    if not spread:
-        return 0.5 if not distance else float(distance > 0)
-    return normal_probability(distance / spread)
+def _positive(mean: float, variance: float) -> float:
+    """Return the probability that a normal value is positive; half of 0 counts."""
+    if not variance:
+        return 0.5 if not mean else float(mean > 0)
+    return normal_probability(mean / math.sqrt(variance))
 
 
 def probabilities_to_be_best(
@@ -168,12 +175,15 @@ def _highest(posteriors: Sequence[Posterior], *, upwards: bool = True) -> list[f
     points = np.unique(np.concatenate([each.quantiles(shares) for each in posteriors]))
     below = np.array([each.below(points) for each in posteriors])
     beaten = below if upwards else 1 - below
-    return [_share_best(np, below, beaten, place) for place in range(len(posteriors))]
+    return [
+        _share_best(np, below[place], np.prod(np.delete(beaten, place, axis=0), axis=0))
+        for place in range(len(posteriors))
+    ]
 
 
-def _share_best(np: Any, below: Any, beaten: Any, place: int) -> float:
-    others = np.prod(np.delete(beaten, place, axis=0), axis=0)
-    return float(np.sum(np.diff(below[place]) * (others[1:] + others[:-1]) / 2))
+def _share_best(np: Any, below: Any, beaten: Any) -> float:
+    """Integrate the probability to beat the others over one distribution, given point by point."""
+    return float(np.sum(np.diff(below) * (beaten[1:] + beaten[:-1]) / 2))
 
 
 def _grid(np: Any) -> Any:

@@ -78,11 +78,13 @@ class Regression:
         threshold: the relative worsening that is tolerated.
         regressed: whether the probability is above 0.99, or above what the options say; None
             without a probability.
+        caution: why it may be chance all the same; empty when there is no reason.
     """
 
     probability: Figure
     threshold: float
     regressed: bool | None
+    caution: str = ""
 
 
 @dataclass(frozen=True, slots=True)

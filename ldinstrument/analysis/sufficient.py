@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .buckets import Bucket, Cap, OrderedValues, bucket_key, ordered_values
-from .exact import binary_fraction, places_for, quotient
+from .exact import binary_fraction, checked, places_for, quotient
 from .moments import Moments, skewness
 
 
@@ -21,7 +21,8 @@ class SufficientStatistics:
 
     A unit is counted by `expose` when it is first exposed, and has a value from its first event on.
     Whether units without a value count as 0 is asked when the statistics are read (`zero_fill`).
-    A value is per unit (the sum, average, count or occurrence of its events), never per event.
+    A value is per unit (the sum, average, count or occurrence of its events), never per event; one
+    nearer to 0 than 1e-30 is 0.
     """
 
     __slots__ = ("_buckets", "_measured", "_places", "_squares", "_total", "exposed")
@@ -65,9 +66,9 @@ class SufficientStatistics:
         """Count the value of one more unit.
 
         Raises:
-            ValueError: it is not finite, or beyond 1e150.
+            ValueError: it is not finite, or beyond 1e30.
         """
-        self._change(value, 1)
+        self._change(checked(value), 1)
 
     def remove(self, value: float) -> None:
         """Take the value of one unit out again.
@@ -75,8 +76,8 @@ class SufficientStatistics:
         Raises:
             ValueError: no unit has a value near this one.
         """
-        self._require(value)
-        self._change(value, -1)
+        held = self._held(value)
+        self._change(held, -1)
 
     def replace(self, old: float | None, new: float | None) -> None:
         """Change the value of one unit; None stands for a unit without one.
@@ -86,12 +87,12 @@ class SufficientStatistics:
         """
         if old == new:
             return
-        if old is not None:
-            self._require(old)
-        if new is not None:
-            self._change(new, 1)
-        if old is not None:
-            self._change(old, -1)
+        before = None if old is None else self._held(old)
+        after = None if new is None else checked(new)
+        if after is not None:
+            self._change(after, 1)
+        if before is not None:
+            self._change(before, -1)
 
     def merge(self, other: SufficientStatistics) -> None:
         """Add the units of *other*, which must be others than those counted here."""
@@ -164,9 +165,11 @@ class SufficientStatistics:
         statistics.exposed = state["exposed"]
         return statistics
 
-    def _require(self, value: float) -> None:
-        if bucket_key(value) not in self._buckets:
+    def _held(self, value: float) -> float:
+        held = checked(value)
+        if bucket_key(held) not in self._buckets:
             raise ValueError(f"no unit has the value {value!r}")
+        return held
 
     def _change(self, value: float, by: int) -> None:
         numerator, places = binary_fraction(value)

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .buckets import bucket_key, bucket_middle
+from .exact import LARGEST
 from .figures import RESTRICTED_MEAN, Figure, missing
 from .special import scipy_special
 
@@ -24,6 +25,7 @@ GROUPS = 32
 LEAST_GROUPS = 10
 LEAST_AT_RISK = 10
 Row = tuple[float, int, int]  # time, runs that finished then, runs that were left then
+Counts = tuple[int, int]  # finished runs, and those that were left
 
 
 def restricted_mean(rows: Iterable[Row], horizon: float) -> float:
@@ -33,14 +35,19 @@ def restricted_mean(rows: Iterable[Row], horizon: float) -> float:
         rows: time, finished and unfinished runs; in any order, one time may come more than once.
         horizon: in the unit of the times. From the last time on, the curve stays where it is.
     """
-    together = _together(rows)
-    at_risk = sum(finished + left for _, finished, left in together)
+    return _area(_together(rows), horizon)
+
+
+def _area(rows: Sequence[Row], horizon: float) -> float:
+    """Return the area under the curve of *rows* that ascend in time, each time once."""
+    at_risk = sum(finished + left for _, finished, left in rows)
     area, last, survival = 0.0, 0.0, 1.0
-    for time, finished, left in together:
+    for time, finished, left in rows:
         if time > horizon:
             break
         area += survival * (time - last)
-        survival *= 1 - finished / at_risk
+        if finished:
+            survival *= 1 - finished / at_risk
         at_risk -= finished + left
         last = time
     return area + survival * (horizon - last)
@@ -92,10 +99,11 @@ class SurvivalStatistics:
         Raises:
             ValueError: the duration is negative or not finite.
         """
-        if not 0 <= duration < math.inf:
-            raise ValueError(f"a duration is finite and not negative, not {duration!r}")
-        group = self._groups[zlib.crc32(unit.encode("utf-8", "surrogatepass")) % GROUPS]
-        group.setdefault(bucket_key(duration), [0, 0])[not finished] += 1
+        self._change(unit, duration, finished, 1)
+
+    def remove(self, unit: str, duration: float, *, finished: bool) -> None:
+        """Take one run out again, such as an open one that has now finished."""
+        self._change(unit, duration, finished, -1)
 
     def merge(self, other: SurvivalStatistics) -> None:
         """Add the runs of *other*, which must be others than those counted here."""
@@ -107,24 +115,41 @@ class SurvivalStatistics:
 
     def rows(self) -> list[Row]:
         """Return time, finished and unfinished runs, in ascending order of time."""
-        return _rows(self._groups)
+        return [(bucket_middle(key), *counts) for key, counts in self._table().items()]
 
     def estimates(self, horizon: float) -> tuple[float, list[float]]:
         """Return the restricted mean, and those without each group that has runs."""
-        held = [place for place, group in enumerate(self._groups) if group]
-        without = [self._groups[:place] + self._groups[place + 1 :] for place in held]
-        return (
-            restricted_mean(self.rows(), horizon),
-            [restricted_mean(_rows(groups), horizon) for groups in without],
-        )
+        table, rows = self._table(), self.rows()
+        without = [_area(_less(table, rows, group), horizon) for group in self._groups if group]
+        return _area(rows, horizon), without
+
+    def _table(self) -> dict[int, Counts]:
+        return {key: _counted(self._groups, key) for key in sorted(set().union(*self._groups))}
+
+    def _change(self, unit: str, duration: float, finished: bool, by: int) -> None:
+        if not 0 <= duration <= LARGEST:
+            raise ValueError(f"a duration is finite and not negative, not {duration!r}")
+        group = self._groups[zlib.crc32(unit.encode("utf-8", "surrogatepass")) % GROUPS]
+        key = bucket_key(duration)
+        held = group.setdefault(key, [0, 0])
+        held[not finished] += by
+        if held == [0, 0]:
+            del group[key]
 
 
-def _rows(groups: Sequence[dict[int, list[int]]]) -> list[Row]:
-    return _together(
-        (bucket_middle(key), finished, left)
-        for group in groups
-        for key, (finished, left) in group.items()
-    )
+def _counted(groups: Sequence[dict[int, list[int]]], key: int) -> Counts:
+    held = [group[key] for group in groups if key in group]
+    return sum(finished for finished, _ in held), sum(left for _, left in held)
+
+
+def _less(table: dict[int, Counts], rows: Sequence[Row], group: dict[int, list[int]]) -> list[Row]:
+    """Return *rows*, which are those of *table*, without the runs of *group*."""
+    nothing = (0, 0)
+    taken = (group.get(key, nothing) for key in table)
+    return [
+        (time, finished - fewer[0], left - fewer[1])
+        for (time, finished, left), fewer in zip(rows, taken, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
