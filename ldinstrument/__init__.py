@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .ai.decorators import track_ai
     from .ai.feedback import feedback_token, track_feedback
     from .delivery import (
         EventProcessor,
@@ -72,6 +73,7 @@ _HOME = {
     "propagate": "sessions.threads",
     "session": "sessions.scopes",
     "stats": "sessions.registry",
+    "track_ai": "ai.decorators",
     "track_conversion": "sessions.recipes",
     "track_feedback": "ai.feedback",
     "track_interaction": "tasks.decorators",
@@ -109,6 +111,7 @@ __all__ = [
     "propagate",
     "session",
     "stats",
+    "track_ai",
     "track_conversion",
     "track_feedback",
     "track_interaction",

@@ -1,1 +1,58 @@
-"""Calls of language models: what they use, cost and answer, as metrics of the session."""
+"""Calls of language models: what they use, cost and answer, as metrics of the session.
+
+Names load at first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .calls import Call, current_call
+    from .cost import Cost, Price, Prices, PriceTable
+    from .feedback import FeedbackToken, read_feedback_token, redeem_feedback_token
+    from .readings import estimate_tokens
+    from .usage import Generation, Usage
+
+__all__ = [
+    "Call",
+    "Cost",
+    "FeedbackToken",
+    "Generation",
+    "Price",
+    "PriceTable",
+    "Prices",
+    "Usage",
+    "current_call",
+    "estimate_tokens",
+    "read_feedback_token",
+    "redeem_feedback_token",
+]
+
+_HOMES = {
+    "Call": "calls",
+    "Cost": "cost",
+    "FeedbackToken": "feedback",
+    "Generation": "usage",
+    "Price": "cost",
+    "PriceTable": "cost",
+    "Prices": "cost",
+    "Usage": "usage",
+    "current_call": "calls",
+    "estimate_tokens": "readings",
+    "read_feedback_token": "feedback",
+    "redeem_feedback_token": "feedback",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{home}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

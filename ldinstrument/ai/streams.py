@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Protocol
@@ -71,30 +72,81 @@ _followed: dict[int, _Following] = {}
 
 def is_stream(thing: Any) -> bool:
     """Tell whether *thing* is a stream, or the manager of one, that can be followed."""
-    return _is_stream_type(type(thing))
+    kind: Any = type(thing)
+    return _is_stream_type(kind)
 
 
 @functools.lru_cache(maxsize=1024)
-def _is_stream_type(kind: type) -> bool:
+def _is_stream_type(kind: Any) -> bool:
     # By name where there is no `__next__`: pydantic's models have an `__iter__`, too.
     return package_of(kind) in STREAM_PACKAGES and (
         hasattr(kind, "__next__") or hasattr(kind, "__anext__") or "Stream" in kind.__name__
     )
 
 
-def follow(stream: Any, follower: Follower) -> bool:
-    """Let *follower* hear of *stream* from now on; False when its type cannot be followed."""
-    if not is_stream(stream) or id(stream) in _followed:
+def follow(stream: Any, follower: Follower, *, unknown: bool = False) -> bool:
+    """Let *follower* hear of *stream* from now on; False when its type cannot be followed.
+
+    Args:
+        stream: an SDK's.
+        follower: hears.
+        unknown: follow a type of any package: the user has asked for it.
+    """
+    if not (is_stream(stream) or unknown) or id(stream) in _followed:
         return False
     following = _Following(follower)
+    kind: Any = type(stream)
     try:
-        _SWAP(stream, _subclass(type(stream)))
+        _SWAP(stream, _subclass(kind))
         finalizer = weakref.finalize(stream, _drop, id(stream), following)
     except TypeError:  # a type that refuses subclassing, or weak references
         return False
     finalizer.atexit = False
     _followed[id(stream)] = following
     return True
+
+
+def followed(stream: Any, follower: Follower) -> Any:
+    """Return *stream*, followed because the user asked for it; a generator, or what cannot be
+    followed itself, inside a generator of ours.
+    """
+    if isinstance(stream, types.AsyncGeneratorType):
+        return _aread(stream, follower)
+    if isinstance(stream, types.GeneratorType):
+        return _read(stream, follower)
+    if follow(stream, follower, unknown=True):
+        return stream
+    if hasattr(stream, "__aiter__"):
+        return _aread(stream, follower)
+    return _read(stream, follower) if hasattr(stream, "__iter__") else stream
+
+
+def _read(items: Any, follower: Follower) -> Iterator[Any]:
+    try:
+        for item in items:
+            follower.item(item)
+            yield item
+    except GeneratorExit:
+        follower.closed(None)
+        raise
+    except BaseException as error:
+        follower.failed(error)
+        raise
+    follower.exhausted()
+
+
+async def _aread(items: Any, follower: Follower) -> AsyncIterator[Any]:
+    try:
+        async for item in items:
+            follower.item(item)
+            yield item
+    except GeneratorExit:
+        follower.closed(None)
+        raise
+    except BaseException as error:
+        follower.failed(error)
+        raise
+    follower.exhausted()
 
 
 def _drop(number: int, following: _Following) -> None:
@@ -111,7 +163,7 @@ def forget() -> None:
 
 
 @functools.lru_cache(maxsize=256)
-def _subclass(kind: type) -> type:
+def _subclass(kind: Any) -> type:
     """Return *kind* with the methods that consumers call telling a follower."""
     body: dict[str, Any] = {
         name: override(kind, name)

@@ -471,11 +471,15 @@ _ALWAYS: dict[str, Any] = {
     "_throw_of": _throw_of,
     "_type": type,
 }
-_RESERVED = frozenset(
-    word
-    for template in (*TEMPLATES.values(), *TASK_TEMPLATES.values(), PASSING)
-    for word in re.findall(r"\b_\w+", template)
-) | {
-    "_args",
-    "_kwargs",
-}
+_RESERVED = {"_args", "_kwargs"}
+
+
+def reserve(*templates: str) -> None:
+    """Refuse the names that *templates* use as parameters of what they wrap: a function with such
+    a parameter is called with `*args, **kwargs`.
+    """
+    for template in templates:
+        _RESERVED.update(re.findall(r"\b_\w+", template))
+
+
+reserve(*TEMPLATES.values(), *TASK_TEMPLATES.values(), PASSING)

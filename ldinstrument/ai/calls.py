@@ -1,0 +1,400 @@
+"""One call of a model, from its start to its end: a run of a task that also hears what was used.
+
+Nothing here raises into the host, and what the garbage collector calls takes no lock and sends
+nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from types import FrameType
+from typing import Any
+
+from ..clock import clock
+from ..diagnostics import log_internal_error
+from ..errors import StrictError
+from ..metrics.catalogs import catalog
+from ..sessions.current import open_session
+from ..sessions.emission import postpone
+from ..sessions.outcomes import Outcome, is_closing, outcome_of
+from ..sessions.session import Session
+from ..sessions.task_definition import TaskDefinition
+from ..tasks.options import TaskOptions
+from ..tasks.runs import Run
+from . import streams
+from .metrics import ai_metrics
+from .readings import CallOptions, Reading, StreamPart
+from .results import boto_attempts, read_error
+from .usage import Generation
+
+Slot = list[Any]
+"""`[call, make, session, started, outer]`: a call, or what it takes to make it when somebody asks for
+it, and the slot around it. Without `make` the call is over, and the one around it counts.
+"""
+current_slot: ContextVar[Slot | None] = ContextVar("ldinstrument_call", default=None)
+
+
+class Call:
+    """One started call of a model. `with track_ai("key") as call` gives it to you; inside a
+    decorated function `current_call()` does.
+    """
+
+    __slots__ = (
+        "_expected",
+        "_first",
+        "_metrics",
+        "_over",
+        "_own",
+        "_reading",
+        "_run",
+        "_session",
+        "_slot",
+        "_started",
+        "_stream",
+        "_task",
+    )  # fmt: skip
+
+    delegates = False  # each chunk is read
+
+    def __init__(
+        self,
+        task: TaskDefinition,
+        run_options: TaskOptions,
+        options: CallOptions,
+        session: Session | None,
+        started: float,
+        who: Callable[[], Any] | None = None,
+    ) -> None:
+        self._task = task
+        self._metrics = options.metrics
+        self._expected = run_options.expected
+        # Without a session, `context=` makes one of this call alone.
+        self._own = None
+        if session is None and who is not None:
+            session = self._own = open_session(who(), name="task", silent=True)
+        self._session = session
+        self._started = started
+        self._run = Run(task, run_options, session, started)
+        self._reading = Reading(task.key, options)
+        self._stream: StreamPart | None = None
+        self._first: float | None = None
+        self._slot: Slot = [self, Call, None, started, None]
+        self._over = False
+
+    # -- what the user may say ---------------------------------------------------------------------
+    def read(self, answer: Any) -> None:
+        """Read what a model's SDK returned, in a function that returns something else.
+
+        Each answer counts once, also when it is returned, too; several add up. A dictionary may use
+        the names of `Usage` and `Generation`: `call.read({"input": 12, "model": "m"})`.
+        """
+        self._guarded(self._reading.answer, answer)
+
+    def follow(self, stream: Any) -> Any:
+        """Read a stream of a model's SDK while it is consumed, and return it: the very object,
+        but for a generator (Google's, LangChain's), which is returned inside another one.
+        """
+        try:
+            self._reading.request_of(stream)
+            return streams.followed(stream, _Part(self._reading.stream()))
+        except Exception as error:
+            log_internal_error("following a stream", error)
+            return stream
+
+    def attempt(self) -> None:
+        """Count one request to the provider, where you retry by yourself."""
+        self._reading.attempts(1)
+
+    def fail(self, reason: str = "") -> None:
+        """Say that the call failed although nothing is raised; *reason* goes into the data."""
+        self._run.fail(reason)
+
+    def add_data(self, **data: Any) -> None:
+        """Add to the data of this call's events."""
+        self._run.add_data(**data)
+
+    @property
+    def session(self) -> Session | None:
+        """The session that it belongs to."""
+        return self._session
+
+    @property
+    def known(self) -> Generation:
+        """What is known of it so far: usage, model, provider, finish reason, tool calls."""
+        return self._reading.total()
+
+    # -- the watcher of its run --------------------------------------------------------------------
+    def resume(self) -> None:
+        """Make it the current call: the user's code is about to run."""
+        self._slot[4] = current_slot.get()
+        current_slot.set(self._slot)
+
+    def pause(self) -> None:
+        """Make the call around it the current one again."""
+        current_slot.set(self._slot[4])
+        self._slot[4] = None
+
+    def item(self, chunk: Any) -> None:
+        """The consumer is about to be given *chunk*."""
+        if self._stream is None:
+            self._stream = self._reading.stream()
+        if self._stream.reader.add(chunk) and self._first is None:
+            self._first = clock()
+
+    def first(self) -> None:
+        """The first item of a stream is there."""
+        if self._stream is None:  # a body of bytes, which nobody reads here
+            self._first = clock()
+        self._run.first()
+
+    def unstarted(self) -> None:
+        """It never began to run: nothing is recorded."""
+        if not self._over:
+            self._over = True
+            self._run.unstarted()
+            self._end_own()
+
+    def returned(self, result: Any) -> None:
+        """The call is over, and returned *result*."""
+        if self._over:
+            return
+        self._over = True
+        if self._stream is not None:
+            self._stream.complete = True
+        self._guarded(self._reading.result, result)
+        values, data = self._totals(broken_off=False)
+        self._run.add_data(**data)
+        self._run.returned(result)
+        self._record(values, data)
+        self._end_own()
+
+    def raised(self, error: BaseException) -> None:
+        """The call is over: *error* came out."""
+        if self._over:
+            return
+        self._over = True
+        outcome = outcome_of(error, self._expected)
+        if outcome is Outcome.SUSPENDED:  # it goes on elsewhere, and is one call there
+            self._run.raised(error)
+            self._end_own()
+            return
+        if (told := read_error(error)) is not None:
+            self._reading.attempts(told.attempts)
+        values, data = self._totals(broken_off=not outcome.finished)
+        self._run.add_data(**data)
+        self._run.raised(error)
+        if is_closing(error):
+            self._record_from_finalizer(values, data)
+            postpone(self._end_own)
+        else:
+            self._record(values, data)
+            self._end_own()
+
+    # -- the follower of an SDK's stream that the caller was given ---------------------------------
+    def follow_result(self, result: Any) -> bool:
+        """Follow the SDK's stream that *result* is, or holds; False when there is none."""
+        stream = result.get("stream") if type(result) is dict else result
+        if stream is None or not streams.follow(stream, self):
+            return False
+        self._reading.request_of(stream)
+        if stream is not result:
+            self._reading.attempts(boto_attempts(result))
+        return True
+
+    def exhausted(self) -> None:
+        """The stream has nothing more."""
+        self.returned(None)
+
+    def failed(self, error: BaseException) -> None:
+        """The stream failed."""
+        self.raised(error)
+
+    def closed(self, error: BaseException | None) -> None:
+        """The consumer closed the stream: after the model was done, that breaks nothing off."""
+        if self._model_is_done():
+            self.returned(None)
+        else:
+            self.raised(_leaving(error))
+
+    def dropped(self) -> None:
+        """Nobody has the stream any more. The garbage collector says so: nothing may be sent."""
+        if self._over or not self._model_is_done() or self._session is None:
+            self.raised(_leaving(None))
+            return
+        self._over = True
+        self._run.unstarted()  # how it ended is told here instead: the run would take a lock
+        values, data = self._totals(broken_off=False)
+        ended = clock()
+        self._session.append_from_finalizer(
+            (self._task, Outcome.SUCCESS, self._started, ended, data or None)
+        )
+        self._record_from_finalizer(values, data)
+        postpone(self._end_own)
+
+    def _model_is_done(self) -> bool:
+        return self._stream is not None and self._stream.reader.finished
+
+    # -- the end -----------------------------------------------------------------------------------
+    def _totals(self, *, broken_off: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return values by suffix, and the data of every event of this call."""
+        try:
+            known, cost = self._reading.total(broken_off=broken_off), self._reading.cost()
+            values = _values(known)
+            if self._first is not None:
+                values["time_to_first_token"] = (self._first - self._started) * 1000
+            if cost is not None:
+                values["cost"] = float(cost.dollars)
+            fed = {suffix: value for suffix, value in values.items() if suffix in self._metrics}
+            return fed, _data(known, None if cost is None else cost.version)
+        except Exception as error:
+            log_internal_error("a model call", error)
+            return {}, {}
+
+    def _record(self, values: dict[str, Any], data: dict[str, Any]) -> None:
+        if self._session is not None and values:
+            self._guarded(self._record_all, values, data)
+
+    def _record_all(self, values: dict[str, Any], data: dict[str, Any]) -> None:
+        assert self._session is not None
+        for suffix, value in values.items():
+            key = self._metrics[suffix]
+            _declare(self._task.key, suffix, key)
+            self._session.record(key, value, data=data)
+
+    def _record_from_finalizer(self, values: dict[str, Any], data: dict[str, Any]) -> None:
+        if self._session is None:
+            return
+        for suffix, value in values.items():
+            routing = catalog.routing(self._metrics[suffix])
+            self._session.append_from_finalizer((routing, value, data or None, clock(), None))
+
+    def _end_own(self) -> None:
+        if self._own is not None:
+            self._own.end()
+
+    def _guarded(self, work: Callable[..., None], *args: Any) -> None:
+        try:
+            work(*args)
+        except StrictError:
+            raise
+        except Exception as error:
+            log_internal_error("a model call", error)
+
+    def __repr__(self) -> str:
+        return f"<Call of {self._task.key}{', over' if self._over else ''}>"
+
+
+class _Part:
+    """Follows a stream that the tracked function itself consumes: it is read, and ends nothing."""
+
+    def __init__(self, part: StreamPart) -> None:
+        self._part = part
+
+    def item(self, chunk: Any) -> None:
+        """The function is about to be given *chunk*."""
+        self._part.reader.add(chunk)
+
+    def exhausted(self) -> None:
+        """The stream has nothing more."""
+        self._part.complete = True
+
+    def failed(self, error: BaseException) -> None:
+        """The stream failed: what was read before counts."""
+
+    def closed(self, error: BaseException | None) -> None:
+        """The function had enough: after the model was done, that breaks nothing off."""
+        self._part.complete = self._part.reader.finished
+
+    def dropped(self) -> None:
+        """Nobody has the stream any more."""
+        self.closed(None)
+
+
+def _leaving(error: BaseException | None) -> GeneratorExit:
+    """Return what a generator in the stream's place would see: it is closed, while *error* is
+    handled.
+    """
+    leaving = GeneratorExit()
+    leaving.__context__ = error
+    return leaving
+
+
+def _values(known: Generation) -> dict[str, Any]:
+    usage = known.usage
+    figures = {} if usage is None else {
+        "tokens.input": usage.input,
+        "tokens.output": usage.output,
+        "tokens.total": usage.total,
+        "tokens.cached": usage.cached,
+        "tokens.reasoning": usage.reasoning,
+    }  # fmt: skip
+    found = {**figures, "tool_calls": known.tool_calls, "attempts": known.attempts}
+    return {suffix: value for suffix, value in found.items() if value is not None}
+
+
+def _data(known: Generation, price_version: str | None) -> dict[str, Any]:
+    """Return the top-level data: LaunchDarkly's event filters see nothing deeper."""
+    found = {
+        "model": known.model,
+        "provider": known.provider,
+        "finishReason": known.finish_reason,
+        "usage": known.usage and known.usage.state,
+        "priceVersion": price_version,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _declare(key: str, suffix: str, metric_key: str) -> None:
+    """Declare a metric anew that the catalog has lost (tests clear it)."""
+    if metric_key not in catalog:
+        catalog.declare_implied(key, [metric_key], lambda: [ai_metrics(key, [suffix])[suffix]])
+
+
+# -- the current call ------------------------------------------------------------------------------
+
+
+def current_call() -> Call | None:
+    """Return the innermost call that this code runs in, or None."""
+    slot = current_slot.get()
+    here = _slot_of_frames()
+    # Nobody has entered another call since: then the function on the stack is further inside.
+    if here is not None and here[4] is slot:
+        return call_in(here)
+    while slot is not None and slot[1] is None:
+        slot = slot[4]
+    return None if slot is None else call_in(slot)
+
+
+def _slot_of_frames() -> Slot | None:
+    """Return the slot of the innermost tracked function on this thread's stack, no coroutine.
+
+    A `ContextVar` that is set and set back costs a call as much as all the rest of its measuring,
+    and hardly any call is asked for.
+    """
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename.startswith(_OURS) and "_here" in code.co_varnames:
+            found: Slot | None = frame.f_locals.get("_here")
+            return found
+        frame = frame.f_back
+    return None
+
+
+_OURS = "<ldinstrument "
+
+
+def call_in(slot: Slot) -> Call:
+    """Return the call in *slot*, made now if it was not before."""
+    if slot[0] is None:
+        _, make, session, started, _ = slot
+        slot[0] = make(session, started)
+    call: Call = slot[0]
+    return call
+
+
+def leave(slot: Slot) -> None:
+    """Say that the call in *slot* is no longer the current one of anybody."""
+    slot[0] = slot[1] = slot[2] = None

@@ -1,0 +1,247 @@
+"""`track_ai`: what `track_interaction` measures, and what the model used, for each started call."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from ..callables.decorating import rebuilt
+from ..errors import DefinitionError
+from ..metrics.catalogs import catalog
+from ..metrics.metric import check_key
+from ..metrics.standard import DEFAULT_TASK_METRICS, TASK_METRICS
+from ..sessions.entry_stack import EntryStack
+from ..sessions.task_definition import TaskDefinition, declared_task
+from ..tasks.options import (
+    Expected,
+    Extractor,
+    TaskOptions,
+    checked_metrics,
+    checked_options,
+    checked_unfinished,
+)
+from ..tasks.tracked_functions import key_from_name, note_function
+from .calls import Call
+from .cost import prices_of
+from .metrics import AI_METRICS, ai_metrics
+from .readings import CallOptions, Estimate, estimate_tokens
+from .wrapper import CallWrapper
+
+if TYPE_CHECKING:
+    from ..callables.decorating import Decorated
+
+F = TypeVar("F", bound="Decorated")
+_WHAT = "track_ai"
+
+
+class CallScope:
+    """What `track_ai("key", ...)` returns: a decorator, or a `with` / `async with` block.
+
+    Reusable, and by many threads and tasks at once.
+    """
+
+    def __init__(
+        self, key: str | None, wanted: TaskOptions, metrics: tuple[str, ...], fails: bool,
+        given: Mapping[str, Any],
+    ) -> None:  # fmt: skip
+        self._key = key
+        self._wanted = wanted
+        self._metrics = metrics
+        self._fails = fails
+        self._given = given
+        self._calls: EntryStack[Call] = EntryStack()
+        self._wrapper = None if key is None else self._wrapper_for(check_key(_WHAT, key))
+
+    def _wrapper_for(self, key: str) -> CallWrapper:
+        task = declared_task(key, True, self._metrics, self._fails)
+        return CallWrapper(task, self._wanted, _call_options(key, self._metrics, self._given))
+
+    def __call__(self, fn: F) -> F:
+        """Decorate *fn*; it keeps its type."""
+        if isinstance(fn, type):  # refused, with the reason
+            wrapper = CallWrapper(TaskDefinition("", True, {}), self._wanted, CallOptions({}))
+        else:
+            wrapper = self._wrapper or self._wrapper_for(key_from_name(_WHAT, fn))
+        made: F = rebuilt(fn, wrapper)
+        note_function(_WHAT, wrapper.task.key, fn)
+        return made
+
+    def __enter__(self) -> Call:
+        if self._wrapper is None:
+            raise DefinitionError(
+                f"{_WHAT}: a with block needs a key: with {_WHAT}('support.answer') as call:"
+            )
+        call = self._wrapper.begin()
+        call.resume()
+        self._calls.push(call)
+        return call
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        call = self._calls.pop()
+        if call is None:
+            return
+        call.pause()
+        if error is None:
+            call.returned(None)
+        else:
+            call.raised(error)
+
+    async def __aenter__(self) -> Call:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.__exit__(kind, error, traceback)
+
+    def __reduce__(self) -> Any:
+        return CallScope, (self._key, self._wanted, self._metrics, self._fails, self._given)
+
+
+def _call_options(key: str, metrics: tuple[str, ...], given: Mapping[str, Any]) -> CallOptions:
+    """Return the options of the calls of *key*, and declare what they feed."""
+    prices = prices_of(given["cost"])
+    suffixes = [
+        suffix
+        for suffix in AI_METRICS
+        if suffix in metrics and (suffix != "cost" or prices is not None)
+    ]
+    fed = {suffix: f"{key}.{suffix}" for suffix in suffixes}
+    catalog.declare_implied(key, fed.values(), lambda: ai_metrics(key, suffixes).values())
+    estimate = given["estimate"]
+    return CallOptions(
+        fed,
+        given["model"],
+        given["provider"],
+        prices,
+        given["extract"],
+        estimate_tokens if estimate is True else estimate or None,
+    )
+
+
+@overload
+def track_ai(
+    target: str | None = None,
+    /,
+    *,
+    model: str | None = None,
+    provider: str | None = None,
+    cost: Any = None,
+    extract: Callable[[Any], Any] | None = None,
+    estimate: Estimate | bool | None = None,
+    success: Extractor | None = None,
+    expected: Expected = (),
+    data: Extractor | None = None,
+    record: Mapping[Any, Extractor] | None = None,
+    metrics: Iterable[str] | None = None,
+    context: Any = None,
+    within: float | None = None,
+    unfinished: Literal["failure"] | None = None,
+) -> CallScope: ...
+
+
+@overload
+def track_ai(target: F, /) -> F: ...
+
+
+def track_ai(
+    target: Any = None,
+    /,
+    *,
+    model: str | None = None,
+    provider: str | None = None,
+    cost: Any = None,
+    extract: Callable[[Any], Any] | None = None,
+    estimate: Estimate | bool | None = None,
+    success: Extractor | None = None,
+    expected: Any = (),
+    data: Extractor | None = None,
+    record: Mapping[Any, Extractor] | None = None,
+    metrics: Iterable[str] | None = None,
+    context: Any = None,
+    within: float | None = None,
+    unfinished: Literal["failure"] | None = None,
+) -> Any:
+    """Measure a function that calls a model, or a `with` block: as `track_interaction` does, and
+    what the model used, for each started call, whatever its end.
+
+    `@track_ai`, `@track_ai("support.answer", ...)`, `with track_ai("support.answer") as call:
+    call.read(client.responses.create(...))`. What the function returns is read when an SDK made it,
+    a stream while it is consumed; a function that returns something else tells by
+    `current_call().read(answer)`, or by `extract=`.
+
+    Args:
+        target: the key, or the function itself, whose key then is `task.<name>`.
+        model, provider: where the answers do not name them.
+        cost: what tokens cost: a `PriceTable`, a mapping of model to `Price`; None: the prices of
+            genai-prices, where it is installed; True demands it, False wants no cost.
+        extract: a function of the result that returns what is to be read instead of it: an answer
+            of an SDK, a `Usage`, a `Generation`, or a mapping of their names.
+        estimate: estimates the tokens of a text that a stream had written when it broke off, such
+            as `lambda text: len(encoding.encode(text))`; True: one for four characters. Events then
+            say `usage: estimated`.
+        success, expected, data, record, context, within, unfinished: as of `track_task`.
+        metrics: which to feed, of those of `track_task` and `AI_METRICS`; None: success rate,
+            duration, unfinished, and all of `AI_METRICS`.
+
+    Raises:
+        DefinitionError: at definition, for a key that cannot be one, a class, a nameless function
+            without a key, an option that is none.
+    """
+    options = checked_options(
+        _WHAT, success=success, expected=expected, data=data, record=record, context=context,
+        within=within,
+    )  # fmt: skip
+    given = {
+        "model": model,
+        "provider": provider,
+        "cost": cost,
+        "extract": extract,
+        "estimate": estimate,
+    }
+    _check_given(given)
+    prices_of(cost)
+    suffixes = _checked_suffixes(metrics, within)
+    fails = checked_unfinished(_WHAT, unfinished)
+    if target is None or isinstance(target, str):
+        return CallScope(target, options, suffixes, fails, given)
+    return CallScope(None, options, suffixes, fails, given)(target)
+
+
+def _check_given(given: Mapping[str, Any]) -> None:
+    for name in ("model", "provider"):
+        if given[name] is not None and not isinstance(given[name], str):
+            raise DefinitionError(f"{_WHAT}: {name}: give a name, not {given[name]!r:.60}")
+    for name in ("extract", "estimate"):
+        function = given[name]
+        if function is None or (name == "estimate" and isinstance(function, bool)):
+            continue
+        if not callable(function) or inspect.iscoroutinefunction(function):
+            raise DefinitionError(f"{_WHAT}: {name}: give a plain function, not {function!r:.60}")
+
+
+def _checked_suffixes(metrics: Iterable[str] | None, within: float | None) -> tuple[str, ...]:
+    if metrics is None:
+        metrics = (*DEFAULT_TASK_METRICS["track_interaction"], *AI_METRICS)
+    names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    unknown = [name for name in names if name not in (*TASK_METRICS, *AI_METRICS)]
+    if unknown:
+        raise DefinitionError(
+            f"{_WHAT}: metrics: {unknown[0]!r} is not one of "
+            f"{', '.join((*TASK_METRICS, *AI_METRICS))}"
+        )
+    of_task = [name for name in names if name in TASK_METRICS]
+    return (
+        *checked_metrics(_WHAT, of_task, within),
+        *(name for name in names if name in AI_METRICS),
+    )

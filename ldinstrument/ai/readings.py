@@ -1,0 +1,154 @@
+"""All that is known of one operation: answers that were read, streams, attempts, and the cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+from ..diagnostics import warn_user_code
+from .chunks import StreamReader
+from .cost import Cost, Prices
+from .results import read, read_fields, request_attempts
+from .usage import Generation, Usage, total_of
+
+Estimate = Callable[[str], int]
+CHARACTERS_PER_TOKEN = 4
+MOST_ANSWERS = 10_000
+
+
+def estimate_tokens(written: str) -> int:
+    """Return about how many tokens an English text has: one for four characters."""
+    return -(-len(written) // CHARACTERS_PER_TOKEN)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CallOptions:
+    """What was asked of the model calls of one key beside what a task has.
+
+    Args:
+        metrics: event key by suffix, of `AI_METRICS`.
+        model, provider: where the answers do not name them.
+        prices: knows what tokens cost; None: nobody.
+        extract: a function of the result that returns what is to be read instead of it.
+        estimate: estimates the tokens of what a broken-off stream had written.
+    """
+
+    metrics: Mapping[str, str]
+    model: str | None = None
+    provider: str | None = None
+    prices: Prices | None = None
+    extract: Callable[[Any], Any] | None = None
+    estimate: Estimate | None = None
+
+
+@dataclass(slots=True)
+class StreamPart:
+    """One stream of the operation, as far as it was read."""
+
+    reader: StreamReader
+    complete: bool = False
+
+
+class Reading:
+    """What is known of one operation so far.
+
+    Args:
+        key: of its task, for messages.
+        options: of its task.
+    """
+
+    __slots__ = ("_answers", "_attempts", "_key", "_known", "_options", "_parts")
+
+    def __init__(self, key: str, options: CallOptions) -> None:
+        self._key = key
+        self._options = options
+        self._answers: list[Any] = []
+        self._known: list[Generation] = []
+        self._parts: list[StreamPart] = []
+        self._attempts: int | None = None
+
+    # -- reading -----------------------------------------------------------------------------------
+    def answer(self, answer: Any) -> None:
+        """Read an answer; the same one again says nothing new."""
+        if any(answer is seen for seen in self._answers):
+            return
+        known = read_fields(answer) if type(answer) is dict else read(answer)
+        if known is not None:
+            self._known.append(known)
+            if len(self._answers) < MOST_ANSWERS:
+                self._answers.append(answer)
+
+    def result(self, result: Any) -> None:
+        """Read what the tracked function returned, or what `extract=` makes of it."""
+        if self._options.extract is not None:
+            try:
+                result = self._options.extract(result)
+            except Exception as error:
+                warn_user_code(f"extract= of {self._key}", error, "its tokens are not known")
+                return
+        self.answer(result)
+
+    def stream(self) -> StreamPart:
+        """Return a new stream of the operation, to be read into."""
+        part = StreamPart(StreamReader(keep_text=self._options.estimate is not None))
+        self._parts.append(part)
+        return part
+
+    def attempts(self, attempts: int | None) -> None:
+        """Add so many requests; None: it is not known how many."""
+        if attempts is not None:
+            self._attempts = (self._attempts or 0) + attempts
+
+    def request_of(self, stream: Any) -> None:
+        """Read from an SDK's stream how many requests it took to get it."""
+        try:
+            request = getattr(getattr(stream, "response", None), "request", None)
+            self.attempts(request_attempts(request))
+        except Exception:  # noqa: S110 - an SDK's property that refuses says nothing
+            pass
+
+    # -- what is known -----------------------------------------------------------------------------
+    def generations(self) -> list[Generation]:
+        """Return the model calls that are known, each once, with the models that the user named."""
+        found = self._known + [self._read_from(part) for part in self._parts]
+        by_id = {known.id or f"#{number}": known for number, known in enumerate(found)}
+        return [self._named(known) for known in by_id.values()]
+
+    def total(self, *, broken_off: bool = False) -> Generation:
+        """Return all of them as one operation; of one that was *broken_off*, usage is partial."""
+        total = total_of(self.generations()) or self._named(Generation())
+        if self._attempts is not None:
+            total = replace(total, attempts=self._attempts)
+        return total.broken_off() if broken_off else total
+
+    def cost(self) -> Cost | None:
+        """Return what it cost; None when one of the calls has no known price."""
+        prices, generations = self._options.prices, self.generations()
+        if prices is None or not generations:
+            return None
+        costs = [cost for each in generations if (cost := prices.cost(each)) is not None]
+        if len(costs) < len(generations):
+            return None
+        return Cost(sum((cost.dollars for cost in costs), Decimal(0)), costs[-1].version)
+
+    def _read_from(self, part: StreamPart) -> Generation:
+        known = part.reader.generation(complete=part.complete) or Generation()
+        usage = known.usage or Usage()
+        if part.complete or self._options.estimate is None or usage.output is not None:
+            return known
+        try:
+            output = self._options.estimate(part.reader.text or "")
+        except Exception as error:
+            warn_user_code(f"estimate= of {self._key}", error, "nothing is estimated")
+            return known
+        total = None if usage.input is None else usage.input + output
+        return replace(known, usage=replace(usage, output=output, total=total, state="estimated"))
+
+    def _named(self, known: Generation) -> Generation:
+        return replace(
+            known,
+            model=known.model or self._options.model,
+            provider=known.provider or self._options.provider,
+        )

@@ -1,0 +1,637 @@
+"""`track_ai` around the real SDKs: each way a call can go, and what is recorded of it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import pytest
+
+import ldinstrument as ld
+from ldinstrument.ai.calls import current_call
+from ldinstrument.ai.cost import Price, PriceTable
+from ldinstrument.errors import DefinitionError
+from ldinstrument.testing import RecordingClient
+
+NEEDS_311 = pytest.mark.skipif(sys.version_info < (3, 11), reason="pydantic-ai needs Python 3.11")
+PLAIN = [
+    "openai chat", "openai responses", "anthropic", "google", "bedrock", "langchain", "langgraph", "litellm",
+    "openai agents", pytest.param("pydantic-ai", marks=NEEDS_311),
+]  # fmt: skip
+STREAMS = [
+    "openai chat",
+    "openai responses",
+    "anthropic",
+    "google",
+    "bedrock",
+    "langchain",
+    "litellm",
+]
+RETRYING = ["openai chat", "openai responses", "anthropic", "bedrock"]
+PRICES = PriceTable({"": Price(input=1, output=2, cached="0.5", cache_written=1)}, version="mine")
+
+
+def values(events: RecordingClient, key: str = "k") -> dict[str, list[float]]:
+    """The values by suffix."""
+    return {
+        event_key.removeprefix(f"{key}."): [float(value or 0) for value in events.values(event_key)]
+        for event_key in events.keys()  # noqa: SIM118
+        if event_key.startswith(f"{key}.")
+    }
+
+
+def data(events: RecordingClient, suffix: str = "success_rate") -> dict[str, Any]:
+    """The data of the one event with this suffix."""
+    found: dict[str, Any] = events.only(f"k.{suffix}").data or {}
+    return found
+
+
+# -- normal ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_plain(models: Any, sdks: ModuleType, ld_events: RecordingClient, name: str) -> None:
+    """A plain call: what the task measures, tokens, cost, tool calls; the result passes untouched."""
+    client = sdks.CLIENTS[name]
+    seen: list[Any] = []
+
+    @ld.track_ai("k", model="a-model", cost=PRICES)
+    def ask() -> Any:
+        seen.append(client.plain(models.url))
+        return seen[0]
+
+    with ld.session("u-1"):
+        assert ask() is seen[0]
+    found = values(ld_events)
+    assert (found["success_rate"], found["unfinished"]) == ([1], [0])
+    tokens = {
+        suffix: found[f"tokens.{suffix}"] for suffix in ("input", "output", "total", "cached")
+    }
+    assert tokens == {"input": [20], "output": [6], "total": [26], "cached": [8]}
+    assert found["cost"] == [pytest.approx(28e-6)]
+    assert found["tool_calls"] == [0]
+    assert "time_to_first_token" not in found
+    told = data(ld_events)
+    assert told["model"] == (client.model or "a-model")
+    assert (told["usage"], told["priceVersion"]) == ("known", "mine")
+    assert told.get("provider") == client.provider
+    assert told.get("finishReason") == client.finish_reason
+    assert ld_events.only("session.interactions").value == 1
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_stream(models: Any, sdks: ModuleType, ld_events: RecordingClient, name: str) -> None:
+    """A stream: the time to its first word and to its end, as its consumer sees them; then as plain."""
+    models.behave(pause=0.02)
+    client = sdks.CLIENTS[name]
+    list(client.stream(models.url))  # what an SDK loads first is not part of it
+
+    @ld.track_ai("k", model="a-model")
+    def ask() -> Any:
+        return client.stream(models.url)
+
+    with ld.session("u-1"):
+        started, words = time.perf_counter(), []
+        for _ in ask():
+            words.append((time.perf_counter() - started) * 1000)
+        whole = (time.perf_counter() - started) * 1000
+    found = values(ld_events)
+    assert (found["success_rate"], found["unfinished"]) == ([1], [0])
+    assert (found["tokens.input"], found["tokens.output"]) == ([20], [6])
+    assert 60 < found["duration"][0] <= whole
+    assert 0 < found["time_to_first_token"][0] < found["duration"][0] - 40
+    assert data(ld_events)["usage"] == "known"
+    assert data(ld_events).get("finishReason") == client.finish_reason
+
+
+def test_nothing_is_known(ld_events: RecordingClient) -> None:
+    """A function that returns no answer of a model feeds what its task does, and no token is 0."""
+
+    @ld.track_ai("k")
+    def ask() -> str:
+        return "forty-two"
+
+    with ld.session("u-1"):
+        assert ask() == "forty-two"
+    assert set(values(ld_events)) == {"success_rate", "duration", "unfinished"}
+
+
+@pytest.mark.parametrize("kind", [mock.MagicMock, mock.Mock, mock.AsyncMock])
+def test_mocks(ld_events: RecordingClient, kind: Any) -> None:
+    """A mocked client never becomes a token."""
+    answer = kind()
+    with ld.session("u-1"):
+        assert ld.track_ai("k")(lambda: answer)() is answer
+    assert not [suffix for suffix in values(ld_events) if suffix.startswith("tokens")]
+
+
+def test_usage_not_asked_for(models: Any, sdks: ModuleType, ld_events: RecordingClient) -> None:
+    """OpenAI's stream without usage leaves the tokens out; time and finish reason are known."""
+    with ld.session("u-1"):
+        list(ld.track_ai("k")(sdks.openai_chat_stream)(models.url, usage=False))
+    found = values(ld_events)
+    assert "tokens.output" not in found
+    assert "cost" not in found
+    assert len(found["time_to_first_token"]) == 1
+    assert "usage" not in data(ld_events)
+    assert data(ld_events)["finishReason"] == "stop"
+
+
+# -- aborted ---------------------------------------------------------------------------------------
+
+EARLY = {
+    "anthropic": {"tokens.input": [20], "tokens.cached": [8]},
+    "google": {"tokens.input": [20], "tokens.cached": [8]},
+}
+
+
+CHUNKS_OF_TWO_WORDS = {
+    "openai chat": 3, "openai responses": 5, "anthropic": 4, "google": 2, "bedrock": 3, "langchain": 3, "litellm": 3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["close", "drop"])
+@pytest.mark.parametrize("name", STREAMS)
+def test_aborted(
+    models: Any, sdks: ModuleType, ld_events: RecordingClient, name: str, way: str
+) -> None:
+    """Closed or dropped after two words: unfinished, in no rate, and partial with what was told."""
+    if (name, way) == ("litellm", "drop"):
+        pytest.skip("LiteLLM keeps its streams")
+    with ld.session("u-1") as session:
+        stream = ld.track_ai("k", model="a-model")(sdks.CLIENTS[name].stream)(models.url)
+        iterator = iter(stream)
+        for _ in range(CHUNKS_OF_TWO_WORDS[name]):
+            next(iterator)
+        if way == "close":
+            stream.close()
+        del stream, iterator
+        gc.collect()
+        assert session.summary().abandoned == 1
+    found = values(ld_events)
+    assert found["unfinished"] == [1]
+    assert not found.keys() & {"success_rate", "duration"}
+    tokens = {suffix: value for suffix, value in found.items() if suffix.startswith("tokens")}
+    assert tokens == EARLY.get(name, {})
+    assert len(found["time_to_first_token"]) == 1
+    if tokens:
+        assert data(ld_events, "tokens.input")["usage"] == "partial"
+
+
+def test_closed_when_the_model_is_done(
+    models: Any, sdks: ModuleType, ld_events: RecordingClient
+) -> None:
+    """A consumer that leaves at the finish reason breaks nothing off, whether it closes or forgets."""
+    for close in (True, False):
+        with ld.session("u-1"):
+            stream = ld.track_ai("k")(sdks.openai_chat_stream)(models.url)
+            for chunk in stream:
+                if chunk.choices[0].finish_reason:
+                    break
+            if close:
+                stream.close()
+            del stream
+            gc.collect()
+    found = values(ld_events)
+    assert (found["success_rate"], found["unfinished"]) == ([1, 1], [0, 0])
+    assert "tokens.output" not in found
+
+
+@pytest.mark.parametrize("estimate", [True, lambda text: len(text.split())])
+def test_estimate(models: Any, sdks: ModuleType, ld_events: RecordingClient, estimate: Any) -> None:
+    """Where it is asked for, the output of a broken-off stream is estimated, and marked so."""
+    with ld.session("u-1"):
+        stream = ld.track_ai("k", estimate=estimate)(sdks.anthropic_stream)(models.url)
+        for _ in range(4):
+            next(stream)
+        stream.close()
+    found = values(ld_events)
+    expected = 3 if estimate is True else 2  # "Tents keep "
+    assert (found["tokens.input"], found["tokens.output"]) == ([20], [expected])
+    assert data(ld_events, "tokens.output")["usage"] == "estimated"
+
+
+def test_estimate_of_a_whole_stream(
+    models: Any, sdks: ModuleType, ld_events: RecordingClient
+) -> None:
+    """What the provider tells is never replaced by an estimate."""
+    with ld.session("u-1"):
+        list(ld.track_ai("k", estimate=lambda text: 999)(sdks.anthropic_stream)(models.url))
+    assert values(ld_events)["tokens.output"] == [6]
+    assert data(ld_events)["usage"] == "known"
+
+
+# -- failed, retried -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_failed(models: Any, sdks: ModuleType, ld_events: RecordingClient, name: str) -> None:
+    """Refused to the end: a failure with its own exception, and the attempts where they can be seen."""
+    models.behave(refuse=99)
+    with ld.session("u-1"), pytest.raises(Exception) as refused:
+        ld.track_ai("k")(sdks.CLIENTS[name].plain)(models.url)
+    found = values(ld_events)
+    assert not refused.type.__module__.startswith("ldinstrument")
+    assert (found["success_rate"], found["unfinished"]) == ([0], [0])
+    assert not [suffix for suffix in found if suffix.startswith("tokens")]
+    if name in RETRYING or "attempts" in found:
+        assert found["attempts"] == [len(models.requests)]
+
+
+@pytest.mark.parametrize("name", ["openai chat", "openai responses", "anthropic", "bedrock"])
+def test_retried_stream(
+    models: Any, sdks: ModuleType, ld_events: RecordingClient, name: str
+) -> None:
+    """Refused once, then answered: one success that took two requests."""
+    models.behave(refuse=1)
+    if name == "bedrock":
+        call: Any = lambda url: sdks.bedrock_client(url).converse_stream(**sdks.CONVERSATION)  # noqa: E731
+    else:
+        call = sdks.CLIENTS[name].stream
+    with ld.session("u-1"):
+        result = ld.track_ai("k")(call)(models.url)
+        list(result["stream"] if name == "bedrock" else result)
+    found = values(ld_events)
+    assert (found["success_rate"], found["attempts"]) == ([1], [2])
+    assert ld_events.only("session.interactions").value == 1
+
+
+def test_retried_plain(models: Any, sdks: ModuleType, ld_events: RecordingClient) -> None:
+    """A plain result does not show its retries: they are left out, not 1; Bedrock's and raw ones do."""
+    models.behave(refuse=1)
+    with ld.session("u-1"):
+        ld.track_ai("k")(sdks.openai_chat)(models.url)
+        models.behave(refuse=1)
+        ld.track_ai("raw")(
+            lambda: sdks.openai_client(models.url).chat.completions.with_raw_response.create(
+                model="m", messages=sdks.ASK
+            )
+        )()
+        models.behave(refuse=1)
+        ld.track_ai("aws")(sdks.bedrock_converse)(models.url)
+    assert "attempts" not in values(ld_events)
+    assert values(ld_events, "raw")["attempts"] == [2]
+    assert values(ld_events, "aws")["attempts"] == [2]
+
+
+@pytest.mark.parametrize(
+    "name", ["openai chat", "openai responses", "anthropic", "google", "bedrock", "litellm"]
+)
+def test_cut_in_the_middle(
+    models: Any, sdks: ModuleType, ld_events: RecordingClient, name: str
+) -> None:
+    """A connection that breaks is a failure of the call; what was told before it is partial."""
+    models.behave(cut_after=3)
+    with ld.session("u-1"), pytest.raises(Exception):
+        list(ld.track_ai("k", model="a-model")(sdks.CLIENTS[name].stream)(models.url))
+    found = values(ld_events)
+    assert (found["success_rate"], found["unfinished"]) == ([0], [0])
+    assert "tokens.output" not in found
+    if name in EARLY:
+        assert found["tokens.input"] == [20]
+        assert data(ld_events)["usage"] == "partial"
+
+
+def test_tokens_of_a_failed_call(models: Any, sdks: ModuleType, ld_events: RecordingClient) -> None:
+    """Tokens that were used before something else failed count: they were paid for."""
+
+    @ld.track_ai("k", cost=PRICES)
+    def ask() -> str:
+        answer = sdks.openai_chat(models.url)
+        call = current_call()
+        assert call is not None
+        call.read(answer)
+        raise ValueError("no JSON in it")
+
+    with ld.session("u-1"), pytest.raises(ValueError):
+        ask()
+    found = values(ld_events)
+    assert (found["success_rate"], found["tokens.total"]) == ([0], [26])
+    assert len(found["cost"]) == 1
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_timed_out(
+    models: Any, sdks: ModuleType, ld_events: RecordingClient, streams: bool
+) -> None:
+    """Given up on by `wait_for`: cancelled, unfinished, in neither rate nor duration."""
+    models.behave(pause=0.5)
+
+    async def give_up() -> None:
+        async with sdks.async_openai_client(models.url) as client:
+
+            @ld.track_ai("k")
+            async def ask() -> Any:
+                return await client.chat.completions.create(
+                    model="m", messages=sdks.ASK, stream=streams
+                )
+
+            async def use() -> None:
+                result = await ask()
+                if streams:
+                    async for _ in result:
+                        pass
+
+            async with ld.session("u-1") as session:
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(use(), 0.3)
+                assert session.summary().cancelled == 1
+
+    asyncio.run(give_up())
+    found = values(ld_events)
+    assert found["unfinished"] == [1]
+    assert not found.keys() & {"success_rate", "duration"}
+
+
+# -- what the function tells by itself -------------------------------------------------------------
+
+
+def test_generator_that_follows(models: Any, sdks: ModuleType, ld_events: RecordingClient) -> None:
+    """A generator of texts follows the SDK's stream inside: its tokens, the consumer's clock."""
+
+    @ld.track_ai("k")
+    def answer() -> Iterator[str]:
+        call = current_call()
+        assert call is not None
+        for chunk in call.follow(sdks.openai_chat_stream(models.url)):
+            if chunk.choices and chunk.choices[0].delta.content:
+                yield chunk.choices[0].delta.content
+
+    with ld.session("u-1"):
+        assert "".join(answer()) == "Tents keep you dry."
+        broken = answer()
+        next(broken)
+        broken.close()
+    found = values(ld_events)
+    assert (found["success_rate"], found["unfinished"]) == ([1], [0, 1])
+    assert (found["tokens.input"], found["tokens.output"]) == ([20], [6])
+    assert len(found["time_to_first_token"]) == 2
+
+
+def test_async_generator_that_follows(
+    models: Any, sdks: ModuleType, ld_events: RecordingClient
+) -> None:
+    """An asynchronous one likewise."""
+
+    async def main() -> str:
+        async with sdks.async_openai_client(models.url) as client:
+
+            @ld.track_ai("k")
+            async def answer() -> AsyncIterator[str]:
+                call = current_call()
+                assert call is not None
+                stream = await client.chat.completions.create(
+                    model="m", messages=sdks.ASK, stream=True,
+                    stream_options={"include_usage": True},
+                )  # fmt: skip
+                async for chunk in call.follow(stream):
+                    if chunk.choices and chunk.choices[0].delta.content:
+                        yield chunk.choices[0].delta.content
+
+            async with ld.session("u-1"):
+                return "".join([word async for word in answer()])
+
+    assert asyncio.run(main()) == "Tents keep you dry."
+    assert values(ld_events)["tokens.output"] == [6]
+
+
+@pytest.mark.parametrize("name", ["google", "langchain"])
+def test_follow_a_generator_of_an_sdk(
+    models: Any, sdks: ModuleType, ld_events: RecordingClient, name: str
+) -> None:
+    """The generators of Google and LangChain are followed, too."""
+    with ld.session("u-1"), ld.track_ai("k") as call:
+        list(call.follow(sdks.CLIENTS[name].stream(models.url)))
+    assert values(ld_events)["tokens.output"] == [6]
+    assert data(ld_events)["usage"] == "known"
+
+
+def test_with_block(models: Any, sdks: ModuleType, ld_events: RecordingClient) -> None:
+    """In a `with` block answers are read; the same one counts once, two add up."""
+    with ld.session("u-1"), ld.track_ai("k", cost=PRICES) as call:
+        first, second = sdks.openai_chat(models.url), sdks.anthropic_message(models.url)
+        for answer in (first, second, first):
+            call.read(answer)
+        call.add_data(channel="web")
+        call.attempt()
+        call.attempt()
+    found = values(ld_events)
+    assert (found["tokens.input"], found["tokens.output"], found["attempts"]) == ([40], [12], [2])
+    assert found["cost"] == [pytest.approx(56e-6)]
+    assert data(ld_events)["channel"] == "web"
+    assert data(ld_events)["model"] == sdks.CLAUDE
+
+
+def test_read_and_returned(models: Any, sdks: ModuleType, ld_events: RecordingClient) -> None:
+    """An answer that is read and returned as well counts once."""
+
+    @ld.track_ai("k")
+    def ask() -> Any:
+        answer = sdks.openai_chat(models.url)
+        current_call().read(answer)  # type: ignore[union-attr]
+        return answer
+
+    with ld.session("u-1"):
+        ask()
+    assert values(ld_events)["tokens.total"] == [26]
+
+
+def test_extract(models: Any, sdks: ModuleType, ld_events: RecordingClient) -> None:
+    """`extract=` says what is to be read; one that fails costs the tokens only."""
+    with ld.session("u-1"):
+        ld.track_ai("k", extract=lambda result: result[1])(
+            lambda: ("text", sdks.openai_chat(models.url))
+        )()
+        ld.track_ai("own", extract=lambda result: {"input": 3, "output": 4, "model": "m"})(
+            lambda: "x"
+        )()
+        assert ld.track_ai("bad", extract=lambda result: 1 / 0)(lambda: "x")() == "x"
+    assert values(ld_events)["tokens.total"] == [26]
+    assert values(ld_events, "own")["tokens.total"] == [7]
+    assert values(ld_events, "bad")["success_rate"] == [1]
+
+
+def test_context_without_a_session(
+    models: Any, sdks: ModuleType, ld_events: RecordingClient
+) -> None:
+    """`context=` makes a session of one call; its events are for that context."""
+
+    @ld.track_ai("k", context=lambda user: user)
+    def ask(user: str) -> Any:
+        return sdks.openai_chat(models.url)
+
+    ask("u-7")
+    assert values(ld_events)["tokens.total"] == [26]
+    assert {event.context.key for event in ld_events} == {"u-7"}
+    assert not ld_events.of("session.interactions")
+
+
+def test_no_session_counts(models: Any, sdks: ModuleType, ld_events: RecordingClient) -> None:
+    """Without a session and a context nothing is sent, and the call is counted as without one."""
+    ld.track_ai("k")(sdks.openai_chat)(models.url)
+    ld.track_ai("k2")(lambda: "x")()
+    assert not ld_events.events
+    assert dict(ld.stats().without_session) == {"k": 1, "k2": 1}
+
+
+def test_calls_inside_calls(ld_events: RecordingClient) -> None:
+    """Each call has its own tokens; the one around it is the current one again afterwards."""
+
+    @ld.track_ai("inner")
+    def inner() -> str:
+        current_call().read({"input": 1, "output": 1})  # type: ignore[union-attr]
+        return "x"
+
+    @ld.track_ai("outer")
+    def outer() -> str:
+        inner()
+        current_call().read({"input": 10, "output": 10})  # type: ignore[union-attr]
+        return "x"
+
+    with ld.session("u-1"):
+        outer()
+    assert current_call() is None
+    assert values(ld_events, "inner")["tokens.total"] == [2]
+    assert values(ld_events, "outer")["tokens.total"] == [20]
+
+
+def test_parallel_tasks_of_one_call(ld_events: RecordingClient) -> None:
+    """Asyncio tasks that a call starts read into it; another call beside it is not touched."""
+
+    @ld.track_ai("k")
+    async def ask(parts: int) -> None:
+        async def part() -> None:
+            await asyncio.sleep(0.01)
+            current_call().read({"input": 1, "output": 1})  # type: ignore[union-attr]
+
+        await asyncio.gather(*(part() for _ in range(parts)))
+
+    async def main() -> None:
+        async with ld.session("u-1"):
+            await asyncio.gather(ask(2), ask(5))
+
+    asyncio.run(main())
+    assert sorted(values(ld_events)["tokens.total"]) == [4, 10]
+
+
+def test_generators_side_by_side(ld_events: RecordingClient) -> None:
+    """Generators that are consumed in turn each have their own call, and leave none behind."""
+
+    @ld.track_ai("k")
+    def answer(size: int) -> Iterator[str]:
+        for _ in range(2):
+            current_call().read({"input": size, "output": 0, "total": size})  # type: ignore[union-attr]
+            yield "x"
+
+    with ld.session("u-1"):
+        for _ in zip(answer(1), answer(10), strict=True):
+            assert current_call() is None
+    assert sorted(values(ld_events)["tokens.input"]) == [2, 20]
+
+
+# -- definition ------------------------------------------------------------------------------------
+
+
+def test_metrics_are_declared() -> None:
+    """What a call can feed is in the catalog, as LaunchDarkly defines its own: averaged, lower is
+    better, units without events left out.
+    """
+    ld.track_ai("support.answer", cost=PRICES)
+    tokens = ld.catalog["support.answer.tokens.total"]
+    assert (tokens.measure, tokens.aggregation, tokens.success_criteria) == (
+        "value", "average", "LowerThanBaseline",
+    )  # fmt: skip
+    assert tokens.zero_fill is not True
+    declared = {metric.key for metric in ld.catalog if metric.key.startswith("support.answer.")}
+    assert len(declared) == 12
+
+
+def test_fewer_metrics(ld_events: RecordingClient) -> None:
+    """`metrics=` chooses; without prices no cost is declared."""
+    with ld.session("u-1"):
+        ld.track_ai("k", metrics=("success_rate", "tokens.total"))(
+            lambda: {"usage": {"input_tokens": 1, "output_tokens": 2}}
+        )()
+    assert set(values(ld_events)) == {"success_rate", "tokens.total"}
+    ld.track_ai("free", cost=False)
+    assert "free.cost" not in ld.catalog
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"metrics": ("speed",)}, {"model": 5}, {"extract": 5}, {"estimate": "x"}, {"cost": "cheap"},
+        {"success": 5}, {"within": -1},
+    ],
+)  # fmt: skip
+def test_refused_options(options: dict[str, Any]) -> None:
+    """A wrong option is refused where it is written, by its name."""
+    with pytest.raises(DefinitionError, match=next(iter(options))):
+        ld.track_ai("k", **options)
+
+
+def test_refused_targets() -> None:
+    """No class, no function without a name, no `with` without a key."""
+    with pytest.raises(DefinitionError, match="class"):
+        ld.track_ai("k")(int)  # type: ignore[type-var]
+    with pytest.raises(DefinitionError, match="no name"):
+        ld.track_ai(lambda: 1)
+    with pytest.raises(DefinitionError, match="needs a key"), ld.track_ai():
+        pass
+
+
+@pytest.mark.parametrize("kind", ["call", "coroutine", "generator"])
+def test_parameters_named_as_ours(ld_events: RecordingClient, kind: str) -> None:
+    """Parameters may have the names that our compiled wrapper uses for itself."""
+
+    @ld.track_ai("k")
+    def call(_slot: int, _here: int, _make: int = 3) -> int:
+        return _slot + _here + _make
+
+    @ld.track_ai("k2")
+    async def coroutine(_slot: int, _here: int, _make: int = 3) -> int:
+        return _slot + _here + _make
+
+    @ld.track_ai("k3")
+    def generator(_slot: int, _item: int, _watch: int = 3) -> Iterator[int]:
+        yield _slot + _item + _watch
+
+    with ld.session("u-1"):
+        if kind == "call":
+            assert call(1, _here=2) == 6
+        elif kind == "coroutine":
+            assert asyncio.run(coroutine(1, _here=2)) == 6
+        else:
+            assert list(generator(1, _item=2)) == [6]
+
+
+def test_bare_decorator(ld_events: RecordingClient) -> None:
+    """`@track_ai` takes its key from the function's name."""
+
+    @ld.track_ai
+    def answer_briefly() -> dict[str, Any]:
+        return {"usage": {"prompt_tokens": 1, "completion_tokens": 2}}
+
+    with ld.session("u-1"):
+        answer_briefly()
+    assert values(ld_events, "task.answer_briefly")["tokens.total"] == [3]
+
+
+def test_suspended(ld_events: RecordingClient) -> None:
+    """A graph that waits for a human goes on elsewhere: it is in no metric, nor are its tokens."""
+    from langgraph.errors import GraphInterrupt
+
+    @ld.track_ai("k")
+    def ask() -> None:
+        current_call().read({"input": 1, "output": 2})  # type: ignore[union-attr]
+        raise GraphInterrupt
+
+    with ld.session("u-1"), pytest.raises(GraphInterrupt):
+        ask()
+    assert values(ld_events) == {}
