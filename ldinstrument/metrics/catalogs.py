@@ -76,6 +76,7 @@ class Catalog:
         self._places: dict[str, str] = {}
         self._routings: dict[str, EventRouting] = {}
         self._implied = 0
+        self._listeners: list[Callable[[], object]] = []
         self.version = 0  # counts every change: a plan made of routings is good for one version
         self.add(*metrics)
 
@@ -121,6 +122,13 @@ class Catalog:
         self._places[metric.key] = place
         self.version += 1
         self._routings.pop(metric.event, None)
+        for listener in self._listeners:
+            listener()
+
+    def on_change(self, listener: Callable[[], object]) -> None:
+        """Call *listener* whenever a metric is declared; it must neither wait nor raise."""
+        if listener not in self._listeners:
+            self._listeners.append(listener)
 
     def declare_implied(
         self, name: str, keys: Iterable[str], made: Callable[[], Iterable[Metric]]

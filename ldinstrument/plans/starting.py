@@ -12,12 +12,15 @@ from ..diagnostics import log, log_internal_error, warn_once
 from ..errors import LDInstrumentError, PlanError, StrictError
 from ..metrics import catalogs
 from ..metrics.metric import Metric
+from ..process import on_fork
 from ..rest import MetricsAPI
 from ..rest.credentials import Token
 from ..settings import disabled
 from .applying import carry_out, refuse_errors
 from .changes import Plan
 from .comparing import places, plan
+
+SETTLE_SECONDS = 0.5
 
 
 @overload
@@ -60,14 +63,14 @@ def bootstrap(
     metrics are imported.
 
     Args:
-        project: the project key; None takes `LAUNCHDARKLY_PROJECT`, or `default` on a local
-            LaunchDarkly.
+        project: the project key; None takes `LAUNCHDARKLY_PROJECT`, or `default`.
         catalog: which metrics; None takes the default catalog.
         token: an API access token; None searches for one.
         base_uri: `us`, `eu`, `federal` or a URL; None takes the environment's.
-        timeout: seconds for everything together.
+        timeout: seconds for everything together; with `wait=False`, for each time.
         wait: False is for the start of a service: the work happens on a daemon thread, this returns
-            None at once, and whatever goes wrong is one line in the log.
+            None at once, and whatever goes wrong is one line in the log. What is declared later
+            (by middleware, a URLconf, task modules) is created, too.
 
     Returns:
         The applied plan; an empty one with `LDINSTRUMENT_DISABLED=1`; None with `wait=False`.
@@ -79,21 +82,71 @@ def bootstrap(
     if disabled():
         return Plan(project or "", "") if wait else None
     source = catalogs.catalog if catalog is None else catalog
-    # A snapshot, so that what is created does not depend on how fast the thread starts.
-    wanted = list(source)
-    place = places(source)
-    deadline = time.monotonic() + timeout
 
-    def work() -> Plan:
+    def ensure(wanted: Sequence[Metric]) -> Plan:
+        deadline = time.monotonic() + timeout
         with MetricsAPI(project, token=token, base_uri=base_uri, deadline=deadline) as api:
-            return _bootstrap(wanted, place, api, strictly=wait)
+            return _bootstrap(wanted, places(source), api, strictly=wait)
 
     if wait:
-        return work()
-    threading.Thread(
-        target=_quietly, args=(work,), name="ldinstrument-bootstrap", daemon=True
-    ).start()
+        return ensure(list(source))
+    _Background(source, ensure).start()
     return None
+
+
+class _Background:
+    """Ensures metrics on a daemon thread: those of now, then those that are declared later.
+
+    Middleware, a URLconf and task modules often declare theirs after `bootstrap` was called. Each
+    change of the catalog starts a thread, unless one is at work, which then goes round once more.
+    """
+
+    def __init__(
+        self, source: Iterable[Metric], ensure: Callable[[Sequence[Metric]], Plan]
+    ) -> None:
+        self._source = source
+        self._ensure = ensure
+        # A snapshot, so that what is created first does not depend on how fast the thread starts.
+        self._wanted = list(source)
+        self._ensured: set[str] = set()
+        self._forked()
+
+    def _forked(self) -> None:
+        """Begin with the locks of a process in which no thread of ours runs."""
+        self._lock = threading.Lock()
+        self._running = self._again = False
+
+    def start(self) -> None:
+        """Ensure what is declared, and listen for more when the source is a `Catalog`."""
+        if isinstance(self._source, catalogs.Catalog):
+            on_fork(in_child=self._forked)
+            self._source.on_change(self._run)
+        self._run()
+
+    def _run(self) -> None:
+        with self._lock:
+            self._again = True
+            if self._running:
+                return
+            self._running = True
+        work = threading.Thread(target=self._work, name="ldinstrument-bootstrap", daemon=True)
+        with contextlib.suppress(RuntimeError):  # the interpreter is going: no new threads
+            work.start()
+
+    def _work(self) -> None:
+        while self._goes_on():
+            wanted, self._wanted = self._wanted, []
+            if not wanted:
+                time.sleep(SETTLE_SECONDS)  # what one module declares is one call
+                wanted = [metric for metric in self._source if metric.key not in self._ensured]
+            # What fails is tried again with the next metric that is declared.
+            if wanted and _quietly(self._ensure, wanted):
+                self._ensured.update(metric.key for metric in wanted)
+
+    def _goes_on(self) -> bool:
+        with self._lock:
+            self._running, self._again = self._again, False
+            return self._running
 
 
 def _bootstrap(
@@ -136,10 +189,8 @@ def _say(done: Plan) -> None:
         warn_once(
             "drift",
             change.metric.key,
-            f"metric {change.metric.key!r} in LaunchDarkly differs from the code in {fields}; see: "
-            ""
-            ""
-            "ldinstrument plan",
+            f"metric {change.metric.key!r} in LaunchDarkly differs from the code in {fields}; "
+            "see: ldinstrument plan",
         )
     for finer in done.finer:
         warn_once("finer", finer.found.key, finer.advice())
@@ -147,14 +198,13 @@ def _say(done: Plan) -> None:
         warn_once("bootstrap", remark, remark)
 
 
-def _quietly(work: Callable[[], Plan]) -> None:
-    """Run *work* on a thread of its own; the host hears of a failure in one line and in no other
-    way.
-    """
+def _quietly(ensure: Callable[[Sequence[Metric]], Plan], wanted: Sequence[Metric]) -> bool:
+    """Ensure *wanted*, tell whether it worked; the host hears of a failure in one log line."""
     try:
-        work()
+        ensure(wanted)
+        return True
     except LDInstrumentError as error:
-        with contextlib.suppress(StrictError):
+        with contextlib.suppress(StrictError):  # nobody on this thread would catch it
             warn_once(
                 "bootstrap",
                 type(error).__name__,
@@ -162,3 +212,4 @@ def _quietly(work: Callable[[], Plan]) -> None:
             )
     except Exception as error:
         log_internal_error("bootstrap", error)
+    return False

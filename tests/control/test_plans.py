@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -473,6 +474,52 @@ def test_bootstrap_says_what_is_missing(
         bootstrap("p", token=token, base_uri=ld.url)
 
 
+def created_in_time(api: MetricsAPI, key: str) -> bool:
+    """Wait until LaunchDarkly has the metric *key*; False after ten seconds."""
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        if api.find(key) is not None:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_what_is_declared_after_bootstrap_is_created_too(
+    ld: LocalLaunchDarkly, api: MetricsAPI, token: str
+) -> None:
+    """Middleware, a URLconf and tasks declare theirs when they are loaded."""
+    own = Catalog([Metric("a.first", "count")])
+
+    bootstrap("default", catalog=own, token=token, base_uri=ld.url, wait=False)
+    first = created_in_time(api, "a.first")
+    own.add(Metric("b.later", "count"), Metric("c.later", "count"))
+
+    assert first
+    assert created_in_time(api, "b.later")
+    assert created_in_time(api, "c.later")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_worker_creates_what_it_declares_itself(
+    ld: LocalLaunchDarkly, api: MetricsAPI, token: str
+) -> None:
+    """The thread of the parent is not there."""
+    own = Catalog([Metric("a.parent", "count")])
+    bootstrap("default", catalog=own, token=token, base_uri=ld.url, wait=False)
+    assert created_in_time(api, "a.parent")
+
+    child = os.fork()
+    if not child:
+        own.add(Metric("b.child", "count"))
+        time.sleep(5)
+        os._exit(0)
+    try:
+        assert created_in_time(api, "b.child")
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
 def test_bootstrap_has_a_deadline(ld: LocalLaunchDarkly, token: str) -> None:
     """A server that hangs on every call: over soon after the time-out for everything together."""
     ld.fault("*", times=None, delay=30, status=200)
@@ -544,10 +591,10 @@ def test_at_start_up_it_returns_at_once_and_works_behind(
     assert api.get("signup.done").measure == "occurrence"
 
 
-def test_at_start_up_it_creates_what_was_declared_by_then(
+def test_at_start_up_it_creates_what_was_declared_by_then_first(
     ld: LocalLaunchDarkly, api: MetricsAPI, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not what happens to be in the catalog when the thread comes to it."""
+    """Also when the catalog has lost it before the thread comes to it; what came since follows."""
     late = threading.Event()
 
     def slow(*arguments: Any, **options: Any) -> MetricsAPI:
@@ -558,10 +605,10 @@ def test_at_start_up_it_creates_what_was_declared_by_then(
     own = Catalog([ONCE])
     bootstrap("default", token=token, base_uri=ld.url, catalog=own, wait=False)
     own.clear()
-    own.add(Metric("too.late", measure="count"))
+    own.add(Metric("x.later", measure="count"))
     late.set()
     wait_until(lambda: not bootstrap_threads())
-    assert [metric.key for metric in api.list()] == [ONCE.key]
+    assert [metric.key for metric in api.list(sort="createdAt")] == [ONCE.key, "x.later"]
 
 
 @pytest.mark.parametrize("strict", [False, True])
