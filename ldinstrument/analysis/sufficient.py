@@ -8,6 +8,7 @@ the last digit, and what is merged equals what was counted in one place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -123,7 +124,7 @@ class SufficientStatistics:
         mean = quotient(self._total, units, self._places)
         spread = units * self._squares - self._total**2  # exact, so nothing cancels
         variance = quotient(spread, units * max(units - 1, 1), 2 * self._places)
-        return Moments(units, mean, variance, _skewness(self.ordered(zero_fill=zero_fill), mean))
+        return Moments(units, mean, variance, self._skewness(units, mean))
 
     def ordered(self, *, zero_fill: bool = False) -> OrderedValues:
         """Return the values in order; see `buckets` for how exact they are."""
@@ -206,6 +207,13 @@ class SufficientStatistics:
     def _mean(self, bucket: Bucket) -> float:
         return quotient(bucket.total, bucket.count, self._places)
 
+    def _skewness(self, units: int, mean: float) -> float:
+        centred = [(self._mean(bucket) - mean, bucket.count) for bucket in self._buckets.values()]
+        centred.append((-mean, units - self._measured))
+        squares = math.fsum(count * distance * distance for distance, count in centred)
+        cubes = math.fsum(count * distance * distance * distance for distance, count in centred)
+        return skewness(units, squares, cubes)
+
     def _with_zeros(self, zeros: int) -> dict[int, Bucket]:
         buckets = dict(self._buckets)
         if zeros:
@@ -231,15 +239,6 @@ def _cap_of(key: int, lower: Cap | None, upper: Cap | None) -> Cap | None:
     if lower is not None and key < lower.key:
         return lower
     return None
-
-
-def _skewness(ordered: OrderedValues, mean: float) -> float:
-    centred = [
-        (value - mean, count) for value, count in zip(ordered.values, ordered.counts, strict=True)
-    ]
-    squares = sum(count * distance**2 for distance, count in centred)
-    cubes = sum(count * distance**3 for distance, count in centred)
-    return skewness(max(ordered.count, 1), squares, cubes)
 
 
 def _fraction(numerator: int, places: int) -> tuple[int, int]:
