@@ -1,13 +1,4 @@
-"""ASGI, and so FastAPI, Starlette, Litestar: a session per request or websocket, and an orderly end
-of the server.
-
-```python
-app = SessionMiddleware(app, context=lambda scope: scope["session"].get("user"))
-app.add_middleware(SessionMiddleware, context=...)      # FastAPI and Starlette; add it last, so that it is outermost
-```
-
-Pure ASGI: a `BaseHTTPMiddleware` would miss streamed bodies and background tasks.
-"""
+"""ASGI's lifespan: an orderly end of the server, with open sessions ended and events delivered."""
 
 from __future__ import annotations
 
@@ -15,9 +6,10 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+from weakref import WeakSet
 
 from ..sessions.current import set_current
-from ..sessions.registry import end_open_sessions
+from .request_session import RequestSession, end_requests
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -25,13 +17,16 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+OPEN_REQUESTS = "ldinstrument.open_requests"
+"""Where the scope carries what `LifespanMiddleware` has to end: a set of `RequestSession`."""
+
 
 class LifespanMiddleware:
-    """Only the orderly end of the server: for an application whose sessions something inside it
-    opens, such as Django's middleware.
+    """Gives an application whose sessions something inside it opens, such as Django's middleware,
+    an orderly end of the server, and nothing else.
 
-    When the server stops, open sessions end as abandoned, every store is closed, and events are
-    flushed.
+    When the server stops, the sessions of its requests end as abandoned, every store is closed, and
+    events are flushed.
 
     Args:
         app: the ASGI application.
@@ -41,26 +36,26 @@ class LifespanMiddleware:
     def __init__(self, app: Application, *, flush_timeout: float = 2.0) -> None:
         self.app = app
         self.flush_timeout = flush_timeout
+        self._open: WeakSet[RequestSession] = WeakSet()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, or the server's life."""
         if scope["type"] == "lifespan":
-            await Lifespan(self.app, self.flush_timeout, _AllStores).run(scope, receive, send)
+            lifespan = Lifespan(self.app, self._end_open, _close_stores, self.flush_timeout)
+            await lifespan.run(scope, receive, send)
         else:
+            scope[OPEN_REQUESTS] = self._open
             await self.app(scope, receive, send)
 
-
-class _AllStores:
-    """Whatever stores this process has opened."""
-
-    @staticmethod
-    def close() -> None:
-        keeping = sys.modules.get("ldinstrument.stores.session_store")
-        if keeping is not None:
-            keeping.close_all()
+    def _end_open(self) -> None:
+        end_requests(self._open)
 
 
-# -- the server's life -----------------------------------------------------------------------------
+def _close_stores() -> None:
+    """Close whatever stores this process has opened."""
+    session_store = sys.modules.get("ldinstrument.stores.session_store")
+    if session_store is not None:
+        session_store.close_all()
 
 
 class Lifespan:
@@ -68,29 +63,42 @@ class Lifespan:
 
     Speaks for an application that knows no lifespan, which it shows by raising or returning before
     it listens.
+
+    Args:
+        app: the application.
+        end_open: ends the sessions that are open.
+        close_stores: closes stores; may wait, and so runs on a thread.
+        flush_timeout: seconds for the delivery.
     """
 
-    def __init__(self, app: Application, flush_timeout: float, store: Any = None) -> None:
+    def __init__(
+        self,
+        app: Application,
+        end_open: Callable[[], None],
+        close_stores: Callable[[], None] | None,
+        flush_timeout: float,
+    ) -> None:
         self._app = app
-        self._store = store
+        self._end_open = end_open
+        self._close_stores = close_stores
         self._flush_timeout = flush_timeout
         self._listened = False
 
     async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Follow the application through its life, or live in its place."""
 
-        async def hear() -> Message:
+        async def listening() -> Message:
             self._listened = True
             return await receive()
 
-        async def tell(message: Message) -> None:
+        async def finishing(message: Message) -> None:
             if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
                 await self._finish()
             await send(message)
 
         before = set_current(None)
         try:
-            await self._app(scope, hear, tell)
+            await self._app(scope, listening, finishing)
         except Exception:
             if self._listened:
                 raise
@@ -112,7 +120,7 @@ class Lifespan:
     async def _finish(self) -> None:
         from ..delivery import aflush
 
-        end_open_sessions("abandoned")
-        if self._store is not None:
-            await asyncio.get_running_loop().run_in_executor(None, self._store.close)
+        self._end_open()
+        if self._close_stores is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._close_stores)
         await aflush(self._flush_timeout)

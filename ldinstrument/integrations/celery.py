@@ -16,14 +16,14 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from .. import sdk
-from ..diagnostics import log_internal_error
+from ..diagnostics import guard
 from ..errors import missing_extra
 from ..sessions.contexts import kinds
 from ..sessions.current import current_session
 from ..sessions.emission import Tracker
 from ..sessions.outcomes import Outcome
 from ..sessions.registry import end_open_sessions
-from .request_session import Boundary, RequestSession, visit_of
+from .request_session import RequestSession, RequestSessionFactory, request_of_visit
 
 if TYPE_CHECKING:
     from ldclient import Context
@@ -73,52 +73,50 @@ def instrument(
     Returns:
         *app*.
     """
-    boundary = Boundary(
-        context, name=name or ("job" if store is None else None), client=client, store=store
-    )
-    runs = Runs(app, boundary, flush_timeout)
+    name = name or ("job" if store is None else None)
+    # A run finds its visit by the sender's message: no cookie.
+    sessions = RequestSessionFactory(context, name=name, client=client, store=store, cookie=False)
+    runs = Runs(app, sessions, flush_timeout)
     connect(signals.before_task_publish, runs.send, HEADER)
     connect(signals.task_prerun, runs.begin, (HEADER, id(app)))
     connect(signals.task_postrun, runs.end, (HEADER, id(app)))
     connect(signals.worker_process_init, runs.forked, HEADER)
-    connect(signals.worker_process_shutdown, runs.stop, HEADER)
-    connect(signals.worker_shutdown, runs.stop, HEADER)
+    connect(signals.worker_process_shutdown, runs.stop_process, HEADER)
+    connect(signals.worker_shutdown, runs.stop_worker, (HEADER, id(app)))
     return app
 
 
 def connect(signal: Any, receiver: Any, uid: Any) -> None:
-    """Let *receiver* hear *signal*, once per *uid*, however often this is called."""
+    """Connect *receiver* to *signal*, once per *uid*, however often this is called."""
     signal.connect(receiver, weak=False, dispatch_uid=(uid, receiver.__name__))
 
 
 class Runs:
-    """What happens to a task on its way, as Celery's signals tell it."""
+    """The receivers of Celery's signals: what happens to a task on its way.
 
-    def __init__(self, app: Any, boundary: Boundary, flush_timeout: float) -> None:
+    Celery logs what a receiver raises.
+    """
+
+    def __init__(self, app: Any, sessions: RequestSessionFactory, flush_timeout: float) -> None:
         self._app = app
-        self._boundary = boundary
+        self._sessions = sessions
         self._flush_timeout = flush_timeout
 
-    # -- in the sending program ------------------------------------------------------------------
+    # -- in the sending program --------------------------------------------------------------------
     def send(self, headers: dict[str, Any] | None = None, **_: Any) -> None:
-        """A task is about to be sent: it takes the session's context along."""
-        session = current_session()
-        if session is not None and headers is not None:
-            visit = visit_of(session)
-            headers[HEADER] = packed(
-                session.context, session.id, None if visit is None else visit.visitor
-            )
+        """Let a task that is about to be sent take the session's context along."""
+        sender = _current_sender()
+        if sender is not None and headers is not None:
+            headers[HEADER] = packed(sender)
 
-    # -- in the worker ---------------------------------------------------------------------------
+    # -- in the worker -----------------------------------------------------------------------------
     def begin(self, task: Any = None, **_: Any) -> None:
-        """A run begins: its session is current until it ends. Celery logs what a signal's receiver
-        raises.
-        """
+        """Open the session of a run; it is current until the run ends."""
         if task is None or task.app is not self._app:
             return
-        sender = self._sender(task)
-        who = self._boundary.who(task)
-        run = self._boundary.open()
+        sender = _sender_of(task)
+        who = self._sessions.source.ask(task)
+        run = self._sessions.open()
         run.visitor = sender.visitor
         run.identify(sender.context if who is None else who)
         if run.session is not None and run.store is None:
@@ -126,64 +124,63 @@ class Runs:
         task.request.ldinstrument_run = run
         run.resume()
 
-    def _sender(self, task: Any) -> Sender:
-        """Whose session sent the task: as the message says, or, when it runs eagerly, the one that
-        is current here.
-        """
-        header = getattr(task.request, HEADER, None)
-        if header is not None:
-            return unpacked(header)
-        session = current_session() if task.request.is_eager else None
-        visit = visit_of(session)
-        return Sender(
-            None if session is None else session.context,
-            None if session is None else session.id,
-            None if visit is None else visit.visitor,
-        )
-
     def end(self, task: Any = None, state: str | None = None, **_: Any) -> None:
-        """A run has ended."""
+        """End the session of a run that has ended."""
         run = getattr(getattr(task, "request", None), "ldinstrument_run", None)
         if isinstance(run, RequestSession):
             task.request.ldinstrument_run = None
             run.pause()
             finish(run, state or "", task.request.retries or 0)
 
-    # -- the worker's life -----------------------------------------------------------------------
+    # -- the worker's life -------------------------------------------------------------------------
     def forked(self, **_: Any) -> None:
-        """A pool process begins: the client that it inherited has no threads any more."""
-        client = self._boundary.client or sdk.singleton_client()
+        """Restart the client that a pool process inherited: its threads are gone."""
+        client = self._sessions.client or sdk.singleton_client()
         postfork = getattr(client, "postfork", None)
         if postfork is not None:
             postfork(START_SECONDS)
 
-    def stop(self, **_: Any) -> None:
-        """A pool process, or the worker, is about to exit."""
+    def stop_process(self, **_: Any) -> None:
+        """End and flush everything in a pool process that is about to exit."""
+        end_open_sessions("abandoned")
+        self._flush()
+
+    def stop_worker(self, **_: Any) -> None:
+        """End the runs of a worker that stops; its process may go on with something else."""
+        self._sessions.end_open()
+        self._flush()
+
+    def _flush(self) -> None:
         from ..delivery import flush
 
-        end_open_sessions("abandoned")
         flush(self._flush_timeout)
 
 
 def finish(run: RequestSession, state: str, retries: int) -> None:
-    """Judge a run by Celery's *state*, and end its session; a run that will be repeated was no
-    interaction.
+    """Set a run's outcome by Celery's *state*, and end its session.
+
+    A run that will be repeated was no interaction.
     """
-    outcome = {"SUCCESS": Outcome.SUCCESS, "FAILURE": Outcome.FAILURE}.get(state, Outcome.CANCELLED)
-    run.judge(
-        outcome, {Outcome.SUCCESS: "ended", Outcome.FAILURE: "error"}.get(outcome, "abandoned")
-    )
+    outcome, reason = _ENDINGS.get(state, (Outcome.CANCELLED, "abandoned"))
+    run.set_outcome(outcome, reason)
     if run.session is not None and run.store is None:
         run.session.add_data(state=state, retries=retries)
     run.end()
 
 
+_ENDINGS = {"SUCCESS": (Outcome.SUCCESS, "ended"), "FAILURE": (Outcome.FAILURE, "error")}
+
+
 # -- the header ------------------------------------------------------------------------------------
 
 
-class Sender(NamedTuple):
-    """Where a task comes from: its context, the session's id, and the visit's visitor where there
-    is a store.
+class TaskSender(NamedTuple):
+    """Where a task comes from.
+
+    Args:
+        context: of the session that sent it.
+        session_id: of that session.
+        visitor: of the visit that it was part of, where there is a store.
     """
 
     context: Context | None = None
@@ -191,20 +188,39 @@ class Sender(NamedTuple):
     visitor: str | None = None
 
 
-def packed(context: Context | None, session_id: str, visitor: str | None = None) -> str:
-    """Kinds and keys of *context*, and which of them are anonymous; its other attributes stay at
-    home.
+def _current_sender() -> TaskSender | None:
+    session = current_session()
+    if session is None:
+        return None
+    request = request_of_visit(session)
+    return TaskSender(session.context, session.id, None if request is None else request.visitor)
+
+
+def _sender_of(task: Any) -> TaskSender:
+    """Return whose session sent the task: as the message says, or, when it runs eagerly, the one
+    that is current here.
     """
-    known = {} if context is None else kinds(context)
+    header = getattr(task.request, HEADER, None)
+    if header is not None:
+        return unpacked(header)
+    return (_current_sender() if task.request.is_eager else None) or TaskSender()
+
+
+def packed(sender: TaskSender) -> str:
+    """Return a header: kinds and keys of the context, which of them are anonymous, and the ids.
+
+    The context's other attributes stay at home.
+    """
+    known = {} if sender.context is None else kinds(sender.context)
     parts = [[kind, part.key, part.anonymous] for kind, part in known.items()]
-    return json.dumps({"context": parts, "session": session_id, "visitor": visitor})
+    return json.dumps({"context": parts, "session": sender.session_id, "visitor": sender.visitor})
 
 
-def unpacked(header: Any) -> Sender:
-    """What a header says; nothing, when it is not ours."""
+def unpacked(header: Any) -> TaskSender:
+    """Return what a header says; nothing, when it is not ours."""
     from ldclient import Context
 
-    try:
+    with guard("celery header"):
         told = json.loads(header)
         parts = [
             Context.builder(key).kind(kind).anonymous(anonymous).build()
@@ -212,7 +228,5 @@ def unpacked(header: Any) -> Sender:
         ]
         context = Context.create_multi(*parts) if parts else None
         valid = context if context is not None and context.valid else None
-        return Sender(valid, told.get("session"), told.get("visitor"))
-    except Exception as error:
-        log_internal_error("celery header", error)
-        return Sender()
+        return TaskSender(valid, told.get("session"), told.get("visitor"))
+    return TaskSender()

@@ -14,20 +14,17 @@ as one application among others, it is that one which opens and ends the session
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 from ..callables.streams import follow
 from ..diagnostics import warn_once
-from ..errors import DefinitionError, missing_extra
+from ..errors import missing_extra
 from ..sessions.current import set_current
-from .request_session import REQUEST, Boundary, RequestSession, end_session
-from .visitors import visitors_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+from .asgi_lifespan import OPEN_REQUESTS
+from .options import OPTIONS, RequestOptions, check_options
+from .request_session import REQUEST, RequestSession, RequestSessionFactory, end_session
 
 try:
     from asgiref.sync import (
@@ -43,11 +40,7 @@ except ImportError as error:
 
 __all__ = ["SessionMiddleware", "end_session", "logged_in", "logged_in_async"]
 
-OPTIONS = frozenset({"context", "name", "client", "ignore", "store", "cookie", "header", "secret"})
 VISITOR = "_ld_visitor"
-
-
-MARKING: dict[str, Any] = {"cookie": True, "header": None, "secret": None}
 
 
 class SessionMiddleware:
@@ -56,25 +49,14 @@ class SessionMiddleware:
     Put it first in `MIDDLEWARE`: what the others do, and their failures, then belong to the
     session, and the user is still found, because it asks when all of them have seen the request.
 
-    `settings.LDINSTRUMENT` is a dict of options:
-
-    * `context`: a callable, async or not, or its dotted path, that is given the `HttpRequest` and
-      answers with a Context, a key of kind `user`, or None. When left out, the primary key of the
-      authenticated user.
-    * `name`: the prefix of the session's metrics; `request`, or `session` with a store.
-    * `client`: takes the events; the `ldclient` singleton at the moment of emission when left out.
-    * `ignore`: path patterns that make no session; health checks never make one.
-    * `store`: a store, or its address such as `sqlite:///sessions.db`: a session then is a visit of
-      many requests, over all workers, and ends in the store (see `ldinstrument.stores`).
-    * `cookie`: with a store: a random visitor id is kept in Django's session where the request has
-      one, else in a signed cookie; `False` marks nobody, and visits go by context; a string is the
-      cookie's name.
-    * `header`: a request header that may carry the same, for clients without cookies; the response
-      has it, too.
-    * `secret`: signs the id; `SECRET_KEY` and its fallbacks when left out.
+    `settings.LDINSTRUMENT` is a dict of options: those of `RequestOptions`, and `context`: a
+    callable, async or not, or its dotted path, that is given the `HttpRequest` and answers with a
+    Context, a key of kind `user`, or None. When left out, the primary key of the authenticated
+    user. With a store, Django's session carries the visitor's id where the request has one, else a
+    cookie that is signed with `SECRET_KEY`, unless `secret` is given.
 
     Raises:
-        DefinitionError: at start-up, for an option that there is not.
+        DefinitionError: at start-up, for an option that does not exist.
     """
 
     sync_capable = True
@@ -82,14 +64,12 @@ class SessionMiddleware:
 
     def __init__(self, get_response: Callable[[Any], Any]) -> None:
         self.get_response = get_response
-        options = _options()
-        self.finds_users = options["context"] is None
+        context, options = _options()
+        self.finds_users = context is None
         is_async = iscoroutinefunction(get_response)
-        if not is_async and iscoroutinefunction(options["context"]):
-            options["context"] = async_to_sync(options["context"])
-        marking = [options.pop(name, default) for name, default in MARKING.items()]
-        self.boundary = Boundary(**{**options, "context": options["context"] or logged_in})
-        self.visitors = visitors_of(self.boundary.store, *marking)
+        if not is_async and iscoroutinefunction(context):
+            context = async_to_sync(context)
+        self.sessions = RequestSessionFactory(context or logged_in, **options)
         if is_async:
             markcoroutinefunction(self)
             self.process_view: Callable[..., Any] = self._process_view_async
@@ -103,118 +83,118 @@ class SessionMiddleware:
         return self._serve(request)
 
     def _answer(self, request: Any) -> Any:
-        mine = self._begin(request)
-        with _around(mine):
+        current = self._begin(request)
+        with _current(current):
             response = self.get_response(request)
-        if self.boundary.asks_again(mine):
-            mine.identify(self.boundary.who(request))
-        if self._is_over(request, response, mine):
-            mine.end()
+        if self.sessions.source.is_asked_again(current):
+            current.identify(self.sessions.source.ask(request))
+        if self._is_over(request, response, current):
+            current.end()
         return response
 
     async def _answer_async(self, request: Any) -> Any:
-        mine = self._begin(request)
-        with _around(mine):
+        current = self._begin(request)
+        with _current(current):
             response = await self.get_response(request)
-        if self.boundary.asks_again(mine):
-            mine.identify(await self._who_async(request))
-        if self._is_over(request, response, mine):
-            await mine.aend()
+        if self.sessions.source.is_asked_again(current):
+            current.identify(await self._ask_async(request))
+        if self._is_over(request, response, current):
+            await current.aend()
         return response
 
-    # -- who it is, and where --------------------------------------------------------------------
+    # -- who it is, and where ----------------------------------------------------------------------
     # Django calls `process_view` when every other middleware has seen the request, and the route is
     # known.
     def _process_view(self, request: Any, view: Any, args: Any, kwargs: Any) -> None:
-        mine = self._noted(request)
-        if mine.session is not None:
-            self._recognise(request, mine)
-            mine.identify(self.boundary.who(request, last=False))
+        current = _with_route(request)
+        if current.session is not None:
+            self._read_visitor(request, current)
+            current.identify(self.sessions.source.ask(request, last=False))
 
     async def _process_view_async(self, request: Any, view: Any, args: Any, kwargs: Any) -> None:
-        mine = self._noted(request)
-        if mine.session is not None:
-            if self.visitors is not None:
-                await sync_to_async(self._recognise)(request, mine)
-            mine.identify(await self._who_async(request, last=False))
+        current = _with_route(request)
+        if current.session is not None:
+            if self.sessions.visitors is not None:
+                await sync_to_async(self._read_visitor)(request, current)
+            current.identify(await self._ask_async(request, last=False))
 
-    async def _who_async(self, request: Any, *, last: bool = True) -> Any:
+    async def _ask_async(self, request: Any, *, last: bool = True) -> Any:
+        source = self.sessions.source
         if self.finds_users:
             return await logged_in_async(request)
-        if inspect.iscoroutinefunction(self.boundary.context):
-            return await self.boundary.who_async(request, last=last)
+        if inspect.iscoroutinefunction(source.given):
+            return await source.ask_async(request, last=last)
         # The project's function may ask the database, which Django allows in a thread only.
-        return await sync_to_async(self.boundary.who)(request, last=last)
+        return await sync_to_async(source.ask)(request, last=last)
 
-    def _noted(self, request: Any) -> RequestSession:
-        mine: RequestSession = getattr(request, "_ldinstrument", None) or RequestSession(None)
-        route = getattr(request.resolver_match, "route", None)
-        mine.route = f"/{route}" if isinstance(route, str) else None
-        return mine
-
-    # -- begin and end ---------------------------------------------------------------------------
+    # -- begin and end -----------------------------------------------------------------------------
     def _begin(self, request: Any) -> RequestSession:
-        """The session that an ASGI or WSGI middleware around Django has opened, or one of our
-        own.
-        """
-        outer = request.META.get(REQUEST) or getattr(request, "scope", {}).get(REQUEST)
-        mine = outer or self.boundary.begin(
+        """Return what an ASGI or WSGI middleware around Django has opened, or open our own."""
+        outer = _outer(request)
+        if outer is not None:
+            self._check_store(outer)
+            request._ldinstrument = outer
+            return outer
+        current = request._ldinstrument = self.sessions.begin(
             path=request.path,
             method=request.method or "",
             agent=request.headers.get("User-Agent", ""),
             preflight=request.method == "OPTIONS"
             and "Access-Control-Request-Method" in request.headers,
         )
-        request._ldinstrument = mine
-        if outer is not None and outer.store is None and self.boundary.store is not None:
+        getattr(request, "scope", {}).get(OPEN_REQUESTS, set()).add(current)
+        visitors = self.sessions.visitors
+        if visitors is not None and current.session is not None:
+            header = request.headers.get(visitors.header) if visitors.header else None
+            visitor = visitors.read(request.META.get("HTTP_COOKIE", ""), header)
+            request._ldinstrument_visitor, current.visitor = visitor, visitor.id
+        return current
+
+    def _check_store(self, outer: RequestSession) -> None:
+        if outer.store is None and self.sessions.store is not None:
             warn_once(
                 "store_unused",
                 "django",
                 "a middleware around Django opens the sessions, and the store in "
-                "settings.LDINSTRUMENT is not used: "
-                "give that one store=, or put asgi.LifespanMiddleware in its place",
+                "settings.LDINSTRUMENT is not used: give that one store=, or put "
+                "asgi.LifespanMiddleware in its place",
             )
-        if self.visitors is not None and outer is None and mine.session is not None:
-            name = self.visitors.header
-            header = request.headers.get(name) if name else None
-            request._ldinstrument_visitor = self.visitors.arrived(
-                request.META.get("HTTP_COOKIE", ""), header
-            )
-            mine.visitor = request._ldinstrument_visitor.id
-        return mine
 
-    def _recognise(self, request: Any, mine: RequestSession) -> None:
+    def _read_visitor(self, request: Any, current: RequestSession) -> None:
         """Keep a new visitor's id in Django's session, where the request has one: then no cookie of
         ours is needed.
         """
-        arrived = getattr(request, "_ldinstrument_visitor", None)
-        if arrived is None or arrived.token is None or not hasattr(request, "session"):
+        visitor = getattr(request, "_ldinstrument_visitor", None)
+        if visitor is None or visitor.token is None or not hasattr(request, "session"):
             return
         if settings.SESSION_COOKIE_NAME in request.COOKIES:
-            mine.visitor = str(request.session.setdefault(VISITOR, arrived.id))
+            current.visitor = str(request.session.setdefault(VISITOR, visitor.id))
             request._ldinstrument_visitor = None
 
-    def _is_over(self, request: Any, response: Any, mine: RequestSession) -> bool:
-        """Whether the request is over with *response*; a streamed one is when it is closed."""
-        if request.META.get(REQUEST) is mine or getattr(request, "scope", {}).get(REQUEST) is mine:
+    def _is_over(self, request: Any, response: Any, current: RequestSession) -> bool:
+        """Tell whether the request is over with *response*; a streamed one is when it is closed."""
+        if _outer(request) is current:
             return False  # whoever opened it sees its end
-        mine.status = response.status_code
-        self._mark(request, response)
+        current.status = response.status_code
+        self._add_visitor_headers(request, response)
         if not response.streaming:
-            mine.returned()
+            current.returned()
             return True
         is_file = getattr(response, "file_to_stream", None) is not None
         if not is_file:  # a file must stay one, so that the server may use `sendfile`
-            follow(response, _Stream(mine))
-        response.close = _closing(response.close, mine, complete=is_file or mine.bodiless)
+            follow(response, _StreamWatcher(current))
+        response.close = _closing(response.close, current, complete=is_file or current.bodiless)
         return False
 
-    def _mark(self, request: Any, response: Any) -> None:
-        arrived = getattr(request, "_ldinstrument_visitor", None)
-        if self.visitors is None or arrived is None:
+    def _add_visitor_headers(self, request: Any, response: Any) -> None:
+        visitors = self.sessions.visitors
+        visitor = getattr(request, "_ldinstrument_visitor", None)
+        if visitors is None or visitor is None:
             return
-        for name, value in self.visitors.answer(
-            arrived, request.is_secure(), response.get("Cache-Control", "")
+        for name, value in visitors.response_headers(
+            visitor,
+            secure=request.is_secure(),
+            cache_control=response.get("Cache-Control", ""),
         ):
             if name == "Set-Cookie":
                 response.cookies.load(value)
@@ -222,82 +202,93 @@ class SessionMiddleware:
                 response[name] = value
 
 
-def _options() -> dict[str, Any]:
+def _options() -> tuple[Any, RequestOptions]:
+    """Return the project's `context` and its other options."""
     given = dict(getattr(settings, "LDINSTRUMENT", None) or {})
-    if unknown := sorted(given.keys() - OPTIONS):
-        raise DefinitionError(
-            f"settings.LDINSTRUMENT: unknown {', '.join(unknown)}; there are {', '.join(sorted(OPTIONS))}"
-        )
-    context = given.get("context")
-    # A plain string would be one user for everybody: here it can only be a path.
-    given["context"] = import_string(context) if isinstance(context, str) else context
+    check_options("settings.LDINSTRUMENT", given, OPTIONS | {"context"})
+    context = given.pop("context", None)
     given.setdefault("secret", [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS])
-    return given
+    # A plain string would be one user for everybody: here it can only be a path.
+    context = import_string(context) if isinstance(context, str) else context
+    return context, cast("RequestOptions", given)
+
+
+def _outer(request: Any) -> RequestSession | None:
+    """Return what a middleware of ours around Django has opened for *request*."""
+    found = request.META.get(REQUEST) or getattr(request, "scope", {}).get(REQUEST)
+    return found if isinstance(found, RequestSession) else None
+
+
+def _with_route(request: Any) -> RequestSession:
+    """Return the session of *request*, told which route it has taken."""
+    current: RequestSession = getattr(request, "_ldinstrument", None) or RequestSession(None)
+    route = getattr(request.resolver_match, "route", None)
+    current.route = f"/{route}" if isinstance(route, str) else None
+    return current
 
 
 @contextmanager
-def _around(mine: RequestSession) -> Iterator[None]:
-    """The application's turn, with the session current, None included; what it raises ends the
-    session.
-    """
-    before = set_current(mine.session)
+def _current(current: RequestSession) -> Iterator[None]:
+    """Run the application with the session current, None included; what it raises ends it."""
+    before = set_current(current.session)
     try:
         yield
     except BaseException as error:
-        mine.raised(error)
-        mine.end()
+        current.raised(error)
+        current.end()
         raise
     finally:
         set_current(before)
 
 
 def _closing(
-    close: Callable[[], None], mine: RequestSession, *, complete: bool
+    close: Callable[[], None], current: RequestSession, *, complete: bool
 ) -> Callable[[], None]:
-    """The response's `close`, which every server calls: the end, early when the stream has not been
-    read to its own.
+    """Return the response's `close`, which every server calls, with the session's end in it.
+
+    Args:
+        close: Django's.
+        current: of the request.
+        complete: whether the response is complete by then; else an unread stream means that the
+            client has left.
     """
 
     def closing() -> None:
-        (mine.returned if complete else mine.disconnected)()
-        mine.resume()
+        (current.returned if complete else current.disconnected)()
+        current.resume()
         try:
             close()
         finally:
-            mine.pause()
-            mine.end()
+            current.pause()
+            current.end()
 
     return closing
 
 
-class _Stream:
+class _StreamWatcher:
     """Watches a streamed body. Django's ASGI handler does not close a response whose stream raised:
     the end is here.
     """
 
     delegates = False
 
-    def __init__(self, mine: RequestSession) -> None:
-        self.resume, self.pause, self.first, self.unstarted = (
-            mine.resume,
-            mine.pause,
-            mine.first,
-            mine.unstarted,
-        )
-        self.returned = mine.returned
-        self._mine = mine
+    def __init__(self, current: RequestSession) -> None:
+        self.resume, self.pause = current.resume, current.pause
+        self.first, self.unstarted = current.first, current.unstarted
+        self.returned = current.returned
+        self._current = current
 
     def raised(self, error: BaseException) -> None:
-        """The stream broke, or nobody reads it any more."""
-        self._mine.raised(error)
-        self._mine.end()
+        """End: the stream broke, or nobody reads it any more."""
+        self._current.raised(error)
+        self._current.end()
 
 
 # -- the user --------------------------------------------------------------------------------------
 
 
 def logged_in(request: Any) -> str | None:
-    """The primary key of the authenticated user, or None.
+    """Return the primary key of the authenticated user, or None.
 
     A request without a session cookie is not asked: Django would mark its response as varying by
     cookie, and caches would stop working.
@@ -309,7 +300,7 @@ def logged_in(request: Any) -> str | None:
 
 
 async def logged_in_async(request: Any) -> str | None:
-    """The same, on an event loop."""
+    """Return the same, on an event loop."""
     if not hasattr(request, "auser"):  # before Django 5
         found: str | None = await sync_to_async(logged_in)(request)
         return found

@@ -15,7 +15,7 @@ from typing import Any
 
 from .. import sdk
 from ..delivery.flushing import flush
-from ..diagnostics import log_internal_error
+from ..diagnostics import guard
 from ..sessions.registry import end_open_sessions
 from ..settings import disabled
 
@@ -23,24 +23,18 @@ EXIT_TIMEOUT = 2.0
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Bring the preloaded `ldclient` singleton to life in a worker: its flags, its hooks, its
-    events.
-    """
+    """Restart the preloaded `ldclient` singleton in a worker: its flags, its hooks, its events."""
     client = None if disabled() else sdk.singleton_client()
     if client is None or not hasattr(client, "postfork"):
         return
-    try:
+    with guard("gunicorn post_fork"):
         client.postfork(start_wait=1)
-    except Exception as error:
-        log_internal_error("gunicorn post_fork", error)
 
 
 def worker_exit(server: Any, worker: Any) -> None:
     """End open sessions as abandoned and deliver, for at most 2 seconds."""
     if disabled():
         return
-    try:
+    with guard("gunicorn worker_exit"):
         end_open_sessions("abandoned")
-    except Exception as error:
-        log_internal_error("gunicorn worker_exit", error)
     flush(EXIT_TIMEOUT)

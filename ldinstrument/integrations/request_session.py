@@ -10,27 +10,44 @@ import inspect
 import re
 from collections.abc import Callable, Iterable
 from fnmatch import translate
-from pathlib import Path
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, WeakSet
 
 from ..clock import clock
-from ..diagnostics import warn_user_code
+from ..diagnostics import guard, warn_user_code
 from ..errors import StrictError
 from ..metrics.metric import check_key
 from ..sessions.contexts import as_context
 from ..sessions.current import current_session, open_session, set_current
-from ..sessions.emission import Tracker
 from ..sessions.outcomes import Outcome, outcome_of
+from ..sessions.registry import open_sessions
 from ..sessions.session import Session, declare_session_metrics
+from .options import check_options, ignored_paths, store_of, visitors_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .options import RequestOptions
 
 REQUEST = "ldinstrument.request"
 """Where the WSGI environ and the ASGI scope carry the `RequestSession`."""
 
+WEBSOCKET = "WEBSOCKET"
+"""The method of a websocket's handshake, in the data of its session."""
+
 HEALTH_CHECKS = (
-    "/health", "/health/*", "/healthz", "/healthz/*", "/healthcheck", "/health-check", "/livez", "/livez/*",
-    "/readyz", "/readyz/*", "/ping",
-)  # fmt: skip
+    "/health",
+    "/health/*",
+    "/healthz",
+    "/healthz/*",
+    "/healthcheck",
+    "/health-check",
+    "/livez",
+    "/livez/*",
+    "/readyz",
+    "/readyz/*",
+    "/ping",
+)
 """Paths that never make a session, whatever `ignore` adds."""
 
 PROBES = (
@@ -43,148 +60,177 @@ PROBES = (
 """How the user agents of health checkers begin."""
 
 METHODS = frozenset(
-    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "WEBSOCKET"}
+    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", WEBSOCKET}
 )
 
 
-class Boundary:
-    """Where requests become sessions.
+class ContextSource:
+    """What `context=` says of a request.
 
     Args:
-        context: whose session it is: a Context, a key of kind `user`, or a callable that is given
-            the request. One that answers None is asked again at the end of the request, when a
-            login may have happened.
-        name: the prefix of the session's metrics; None is `request`, or `session` with a store.
-        client: takes the events; the `ldclient` singleton at the moment of emission when None.
-        ignore: path patterns (as in `fnmatch`: `/static/*`) that make no session; health checks
-            never make one.
-        store: a `SessionStore`, or its address: sessions then are visits of many requests, and end
-            in the store.
+        given: a Context, a key of kind `user`, or a callable, async or not, that is given what the
+            framework calls a request. One that answers None is asked again at the end of the
+            request, when a login may have happened.
     """
 
-    def __init__(
-        self,
-        context: Any = None,
-        *,
-        name: str | None = None,
-        client: Tracker | None = None,
-        ignore: Iterable[str] = (),
-        store: Any = None,
-    ) -> None:
-        self.name = check_key("session name", name or ("request" if store is None else "session"))
-        self.context = context
-        self.client = client
-        self.store = _opened(store)
-        patterns = [*HEALTH_CHECKS, *([ignore] if isinstance(ignore, str) else ignore)]
-        self._is_ignored = re.compile("|".join(map(translate, patterns))).match
-        declare_session_metrics(self.name)
+    def __init__(self, given: Any) -> None:
+        self.given = given
 
-    def begin(
-        self, *, path: str, method: str, agent: str = "", preflight: bool = False
-    ) -> RequestSession:
-        """The session of a request that begins; none for what is ignored, health checks and CORS
-        preflights.
-
-        Args:
-            path: decides whether it is ignored; it is not kept.
-            method: the HTTP method.
-            agent: the user agent; health checkers make no session.
-            preflight: whether it is a CORS preflight.
-        """
-        if preflight or self._is_ignored(path) or agent.startswith(PROBES):
-            return RequestSession(None)
-        return self.open(method if method in METHODS else "OTHER")
-
-    def open(self, method: str = "") -> RequestSession:
-        """A session; none when opening one fails, which is logged."""
-        try:
-            # No outer session: whatever was current on this thread or in this task belongs to
-            # somebody else.
-            opened = open_session(name=self.name, client=self.client, store=self.store)
-        except Exception as error:
-            _failed(error, True, "request")
-            return RequestSession(None)
-        return RequestSession(opened, method=method, store=self.store)
-
-    def who(self, request: Any, *, last: bool = True) -> Any:
-        """What `context=` says of *request*; perhaps an awaitable. Its errors never reach the host.
+    def ask(self, request: Any, *, last: bool = True) -> Any:
+        """Return whose *request* it is; perhaps an awaitable. Errors never reach the host.
 
         Args:
             request: what the framework calls a request.
             last: whether nobody asks again; an error is logged only then.
         """
-        if not callable(self.context):
-            return self.context
+        if not callable(self.given):
+            return self.given
         try:
-            return self.context(request)
+            return self.given(request)
         except Exception as error:
-            _failed(error, last)
+            _context_failed(error, last)
             return None
 
-    async def who_async(self, request: Any, *, last: bool = True) -> Any:
-        """`who`, awaited where it is an awaitable."""
-        found = self.who(request, last=last)
+    async def ask_async(self, request: Any, *, last: bool = True) -> Any:
+        """Return the same, awaited where it is an awaitable."""
+        found = self.ask(request, last=last)
         if not inspect.isawaitable(found):
             return found
         try:
             return await found
         except Exception as error:
-            _failed(error, last)
+            _context_failed(error, last)
             return None
 
-    def asks_again(self, request: RequestSession) -> bool:
-        """Whether `context=` shall be asked once more: it is a callable that has not said yet who
-        this is.
-        """
-        return callable(self.context) and request.session is not None and not request.identified
+    def is_asked_again(self, request: RequestSession) -> bool:
+        """Tell whether to ask once more: a callable has not said yet whose *request* this is."""
+        return callable(self.given) and request.session is not None and not request.identified
 
 
-def _opened(store: Any) -> Any:
-    """A store as given, or the one at an address."""
-    if not isinstance(store, (str, Path)):
-        return store
-    from ..stores import open_store
-
-    return open_store(store)
-
-
-def _failed(error: Exception, last: bool, where: str = "context= of a request") -> None:
+def _context_failed(error: Exception, last: bool) -> None:
     if isinstance(error, StrictError):
         raise error
     if last:
-        warn_user_code(where, error, "its session has no identity from it")
+        warn_user_code(
+            "context= of a request", error, "its session has no identity from this function"
+        )
+
+
+class RequestSessionFactory:
+    """Makes the sessions of one boundary's requests.
+
+    Args:
+        context: as of `ContextSource`.
+        options: as of `RequestOptions`.
+    """
+
+    def __init__(self, context: Any = None, **options: Unpack[RequestOptions]) -> None:
+        check_options("SessionMiddleware", options)
+        self.source = ContextSource(context)
+        self.client = options.get("client")
+        self.store = store_of(options)
+        self.visitors = visitors_of(options)
+        default = "request" if self.store is None else "session"
+        self.name = check_key("session name", options.get("name") or default)
+        self.websocket_name = self._checked_websocket(options.get("websocket", "websocket"))
+        self._is_ignored = _path_matcher([*HEALTH_CHECKS, *ignored_paths(options)])
+        self._open: WeakSet[RequestSession] = WeakSet()
+        declare_session_metrics(self.name)
+
+    def _checked_websocket(self, name: str | None) -> str | None:
+        if name is None or self.store is not None:
+            return None if name is None else self.name
+        return check_key("session name", name)
+
+    def declare_websocket(self) -> None:
+        """Declare the metrics of websockets' sessions; else the first websocket does."""
+        if self.websocket_name is not None:
+            declare_session_metrics(self.websocket_name)
+
+    def begin(
+        self, *, path: str, method: str, agent: str = "", preflight: bool = False
+    ) -> RequestSession:
+        """Open the session of a request that begins.
+
+        Requests that are ignored, health checks and CORS preflights get a `RequestSession` without
+        a session.
+
+        Args:
+            path: decides whether it is ignored; it is not kept.
+            method: the HTTP method, or `WEBSOCKET`.
+            agent: the user agent; health checkers make no session.
+            preflight: whether it is a CORS preflight.
+        """
+        name = self.websocket_name if method == WEBSOCKET else self.name
+        if name is None or preflight or self._is_ignored(path) or agent.startswith(PROBES):
+            return RequestSession(None)
+        return self.open(method if method in METHODS else "OTHER", name=name)
+
+    def open(self, method: str = "", *, name: str | None = None) -> RequestSession:
+        """Open a session; when that fails, which is logged, return one without."""
+        with guard("opening the session of a request"):
+            if name is not None and name != self.name:
+                declare_session_metrics(name)
+            # No outer session: whatever was current on this thread or in this task belongs to
+            # somebody else.
+            session = open_session(name=name or self.name, client=self.client, store=self.store)
+            request = RequestSession(session, method=method, store=self.store)
+            self._open.add(request)
+            return request
+        return RequestSession(None)
+
+    def end_open(self) -> None:
+        """End as abandoned what this boundary opened, and sessions inside it; nobody else's."""
+        end_requests(self._open)
+
+
+def _path_matcher(patterns: Iterable[str]) -> Callable[[str], Any]:
+    return re.compile("|".join(map(translate, patterns))).match
+
+
+def end_requests(requests: Iterable[RequestSession]) -> None:
+    """End *requests* as abandoned, the sessions inside theirs first."""
+    ending = {request.session for request in requests if not request.ended}
+    for session in reversed(open_sessions()):
+        around: Session | None = session
+        while around is not None and around not in ending:
+            around = around.outer
+        if around is not None:
+            session.end("abandoned")
 
 
 class RequestSession:
-    """One request and its session, None for a request that is ignored: swapped in around the
-    application's code.
+    """One request and its session, swapped in around the application's code.
 
     Args:
-        session: as opened by the boundary.
+        session: as opened by the factory; None for a request that is ignored.
         method: goes into the data of the session's events, with `route` and the status.
         store: where the visit is that this request is part of.
 
-    `ask`, when it is set, is the last question for whom the session is, put at the end to who has
-    not said it yet.
+    Attributes:
+        ask_context: when set, called at the end of the request if the context is still unknown.
+        ends_visit: whether the visit ends with this request (logout).
+        visitor: the visitor's id, where one is known.
+        visitor_is_new: whether this request has made the visitor's id.
     """
 
     __slots__ = (
         "__weakref__",
         "_ended",
-        "_mine",
+        "_inside",
         "_outside",
         "_reason",
-        "ask",
+        "ask_context",
         "complete_at",
+        "ends_visit",
         "identified",
-        "is_new",
-        "leaving",
         "method",
         "route",
         "session",
         "status",
         "store",
         "visitor",
+        "visitor_is_new",
     )
 
     delegates = False
@@ -193,40 +239,40 @@ class RequestSession:
         self.session = session
         self.store = store
         self.visitor: str | None = None
-        self.is_new = False
-        self.leaving = False
-        self.ask: Callable[[], Any] | None = None
+        self.visitor_is_new = False
+        self.ends_visit = False
+        self.ask_context: Callable[[], Any] | None = None
         if session is not None and store is not None:
-            _visits[session] = self
+            _requests_of_visits[session] = self
         self.method = method
         self.route: str | None = None
         self.status = 0
         self.identified = False
         self.complete_at: float | None = None
-        self._mine = session
+        self._inside = session
         self._outside: Session | None = None
         self._reason = "ended"
         self._ended = False
 
     # -- in and out of the application's code: the `Watcher` of a streamed body, too ---------------
     def resume(self) -> None:
-        """In: remember what was current, put mine in its place, by value; None, too."""
-        self._outside = set_current(self._mine)
+        """Make this request's session the current one (None, too), and remember what was."""
+        self._outside = set_current(self._inside)
 
     def pause(self) -> None:
-        """Out: remember mine (the application may be inside a session of its own), restore what was
-        there.
+        """Restore what was current outside, and remember what is inside: the application may have
+        entered a session of its own.
         """
-        self._mine = set_current(self._outside)
+        self._inside = set_current(self._outside)
 
     def first(self) -> None:
-        """Nothing to note."""
+        """Do nothing at the first chunk of a body."""
 
     def unstarted(self) -> None:
-        """Nobody asked for the body."""
+        """End: nobody asked for the body."""
         self.disconnected()
 
-    # -- what is learnt on the way ---------------------------------------------------------------
+    # -- what is learnt on the way -----------------------------------------------------------------
     def identify(self, who: Any) -> None:
         """Say whose session it is, unless *who* is None."""
         context = None if who is None else as_context(who)
@@ -236,36 +282,37 @@ class RequestSession:
 
     @property
     def ended(self) -> bool:
-        """Whether its session has ended, or has been brought in."""
+        """Tell whether its session has ended, or has been merged into the visit."""
         return self._ended
 
     @property
     def bodiless(self) -> bool:
-        """Whether the response has no body: it is complete before anybody reads from it."""
+        """Tell whether the response has no body: it is complete before anybody reads from it."""
         return self.method == "HEAD" or self.status in (204, 304)
 
-    # -- how it ends: the first to say so is right -----------------------------------------------
+    # -- how it ends: the first to say so is right -------------------------------------------------
     def returned(self, result: Any = None) -> None:
-        """The last byte of the response is out."""
-        self.judge(Outcome.FAILURE if self.status >= 500 else Outcome.SUCCESS, "ended")
+        """Note that the last byte of the response is out."""
+        self.set_outcome(Outcome.FAILURE if self.status >= 500 else Outcome.SUCCESS, "ended")
 
     def raised(self, error: BaseException) -> None:
-        """The application raised: a failure, unless it was cancelled or its consumer had enough."""
+        """Note that the application raised *error*.
+
+        A failure, unless it was cancelled or its consumer had enough.
+        """
         outcome = outcome_of(error)
         left = outcome in (Outcome.CANCELLED, Outcome.ABANDONED)
-        self.judge(outcome, "abandoned" if left else "error")
+        self.set_outcome(outcome, "abandoned" if left else "error")
 
-    def broke_off(self) -> None:
-        """The application stopped before the end of its response: a failure."""
-        self.judge(Outcome.FAILURE, "error")
+    def aborted(self) -> None:
+        """Note that the application stopped before the end of its response: a failure."""
+        self.set_outcome(Outcome.FAILURE, "error")
 
     def disconnected(self) -> None:
-        """The client left before the end: abandoned, neither success nor failure, and without a
-        duration.
-        """
-        self.judge(Outcome.ABANDONED, "abandoned")
+        """Note that the client left before the end: abandoned, neither success nor failure."""
+        self.set_outcome(Outcome.ABANDONED, "abandoned")
 
-    def judge(self, outcome: Outcome, reason: str) -> None:
+    def set_outcome(self, outcome: Outcome, reason: str) -> None:
         """Count the interaction, and stop the clock; *reason* becomes the session's `endReason`."""
         if self.complete_at is not None:
             return
@@ -275,48 +322,43 @@ class RequestSession:
             self.session.interaction(outcome, at=now)
 
     def end(self) -> None:
-        """End the session, or bring what this request adds to the visit that it is part of;
-        harmless twice.
-        """
-        session = self._last_look()
+        """End the session, or merge what this request adds into its visit; harmless twice."""
+        session = self._finalize()
         if session is None:
             return
         if self.store is None:
             session.end(self._reason)
         else:
-            from ..stores import end_request
-
-            end_request(session, self.store, self.visitor, ends="ended" if self.leaving else "")
+            self.store.end_request(session, self.visitor, ends=self._visit_ends)
 
     async def aend(self) -> None:
-        """`end` for an event loop, which does not wait for a store."""
-        if self.store is None:
+        """Do the same on an event loop, which does not wait for a store."""
+        if self.store is None or not self.store.store.shared:  # one in memory answers at once
             self.end()
             return
-        session = self._last_look()
+        session = self._finalize()
         if session is not None:
             from ..stores import aend_request
 
-            await aend_request(
-                session, self.store, self.visitor, ends="ended" if self.leaving else ""
-            )
+            await aend_request(session, self.store, self.visitor, ends=self._visit_ends)
 
-    def _last_look(self) -> Session | None:
-        """The session, the first time; its clock stopped, and told what the request was."""
+    @property
+    def _visit_ends(self) -> str:
+        return "ended" if self.ends_visit else ""
+
+    def _finalize(self) -> Session | None:
+        """Return the session, the first time; its clock stopped, and told what the request was."""
         if self._ended or self.session is None:
             return None
         self._ended = True
-        if self.ask is not None and not self.identified:
-            self.identify(self.ask())
-        try:
+        if self.ask_context is not None and not self.identified:
+            self.identify(self.ask_context())
+        with guard("the end of a request"):
             if self.store is None:  # one request's route would say nothing of a visit
                 self.session.add_data(**self._facts())
-            if (
-                self.complete_at is not None
-            ):  # what the user waited for ends there, not with the background's work
+            if self.complete_at is not None:
+                # What the user waited for ends there, not with work in the background.
                 self.session.stop_clock(self.complete_at)
-        except Exception as error:
-            _failed(error, True, "request")
         return self.session
 
     def _facts(self) -> dict[str, Any]:
@@ -324,13 +366,13 @@ class RequestSession:
         return {name: fact for name, fact in facts.items() if fact}
 
 
-_visits: WeakKeyDictionary[Session, RequestSession] = WeakKeyDictionary()
+_requests_of_visits: WeakKeyDictionary[Session, RequestSession] = WeakKeyDictionary()
 
 
-def visit_of(session: Session | None) -> RequestSession | None:
-    """The request, around *session*, that is part of a visit; None where there is none."""
+def request_of_visit(session: Session | None) -> RequestSession | None:
+    """Return the request, around *session*, that is part of a visit; None where there is none."""
     while session is not None:
-        found = _visits.get(session)
+        found = _requests_of_visits.get(session)
         if found is not None:
             return found
         session = session.outer
@@ -342,14 +384,13 @@ def end_session() -> bool:
     next one.
 
     It ends when the request does, with everything that the request still records, and just before
-    the last byte of its
-    response: what the client asks for afterwards is the next visit's. Without a store there is no
-    visit, and nothing happens.
+    the last byte of its response: what the client asks for afterwards is the next visit's. Without
+    a store there is no visit, and nothing happens.
 
     Returns:
         Whether there is a visit to end.
     """
-    visit = visit_of(current_session())
-    if visit is not None:
-        visit.leaving = True
-    return visit is not None
+    request = request_of_visit(current_session())
+    if request is not None:
+        request.ends_visit = True
+    return request is not None

@@ -1,8 +1,8 @@
-"""The visitor's id, signed, in a cookie or a header: how requests find the session that they are
-part of.
+"""The visitor's id, signed, in a cookie or a header: how requests find the visit that they are part
+of.
 
 It is random and says nothing about anybody. It lives for two days after the last visit, about as
-long as a store remembers; `cookie=False` sends none, and sessions then go by context.
+long as a store remembers; `cookie=False` sends none, and visits then go by context.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
 
+from ..diagnostics import warn_once
 from ..errors import DefinitionError
+from ..settings import variable
 
 Secret = str | bytes | Sequence[str | bytes] | None
 COOKIE = "ld_visitor"
@@ -27,8 +30,12 @@ SECRET = "LDINSTRUMENT_SECRET"  # noqa: S105 - the variable's name
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who makes a request: a random id, what the response has to bring back, if anything, and
-    whether he is new.
+    """Who makes a request.
+
+    Args:
+        id: random.
+        token: the signed id that the response has to carry; None when the client has it already.
+        is_new: whether this request has made the id.
     """
 
     id: str
@@ -40,16 +47,16 @@ class Visitors:
     """Reads and writes visitors' ids.
 
     Args:
-        secret: signs them, so that nobody can add to the sessions of others. All workers need the
+        secret: signs them, so that nobody can add to the visits of others. All workers need the
             same. Of several, the first signs and all are accepted, for a change of secrets. None
-            reads `LDINSTRUMENT_SECRET`.
+            reads `LDINSTRUMENT_SECRET`. Empty and blank ones count as unset.
         cookie: its name; None for no cookie.
         header: a request header that may carry the id instead, for clients without cookies; the
             response has it too.
         clock: seconds since the epoch.
 
     Raises:
-        DefinitionError: no secret anywhere.
+        DefinitionError: no secret anywhere, or a cookie's name that is none.
     """
 
     def __init__(
@@ -60,23 +67,19 @@ class Visitors:
         header: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        given = [secret] if isinstance(secret, (str, bytes)) else list(secret or ())
-        self._keys = [_key(one) for one in given if one]
-        if not self._keys and SECRET in os.environ:
-            self._keys = [_key(os.environ[SECRET])]
+        self._keys = [_key(text) for text in secrets_of(secret)]
         if not self._keys:
-            raise DefinitionError(
-                "store=: a visitor's id needs a signature: give secret=, the same in all workers, "
-                "or set "
-                f"{SECRET}; or send no cookie with cookie=False"
-            )
+            raise DefinitionError(f"store=: a visitor's id needs a signature: {ADVICE}")
         self.cookie = cookie
         self.header = header
         self._clock = clock
+        if cookie is not None:
+            _set_cookie(cookie, "", secure=False)
 
-    def arrived(self, cookies: str = "", header: str | None = None) -> Visitor:
-        """Who has sent a `Cookie` header of *cookies*, or a header of our own; a new visitor when
-        neither is valid.
+    def read(self, cookies: str = "", header: str | None = None) -> Visitor:
+        """Return who has sent a `Cookie` header of *cookies*, or a *header* of our own.
+
+        A new visitor when neither carries a valid id.
         """
         tokens = [header] if header else []
         if self.cookie:
@@ -84,67 +87,83 @@ class Visitors:
                 value for name, _, value in map(_pair, cookies.split(";")) if name == self.cookie
             ]
         for token in tokens:
-            found = self._read(token)
+            found = self._visitor(token)
             if found is not None:
                 return found
         fresh = secrets.token_urlsafe(16)
-        return Visitor(fresh, self._written(fresh), is_new=True)
+        return Visitor(fresh, self._token(fresh), is_new=True)
 
-    def answer(self, visitor: Visitor, secure: bool, cacheable: str = "") -> list[tuple[str, str]]:
-        """The headers that the response has to carry.
+    def response_headers(
+        self, visitor: Visitor, *, secure: bool, cache_control: str = ""
+    ) -> list[tuple[str, str]]:
+        """Return the headers that the response has to carry.
 
         Args:
-            visitor: as it arrived.
+            visitor: as read from the request.
             secure: whether the request came over TLS.
-            cacheable: the response's `Cache-Control`: what a shared cache may keep must carry
+            cache_control: the response's `Cache-Control`: what a shared cache may keep must carry
                 nobody's id.
         """
-        if visitor.token is None or may_be_shared(cacheable):
+        if visitor.token is None or may_be_shared(cache_control):
             return []
         found = [(self.header, visitor.token)] if self.header else []
         if self.cookie:
-            rest = (
-                f"Path=/; Max-Age={MAX_AGE}; HttpOnly; SameSite=Lax{'; Secure' if secure else ''}"
-            )
-            found.append(("Set-Cookie", f"{self.cookie}={visitor.token}; {rest}"))
+            found.append(("Set-Cookie", _set_cookie(self.cookie, visitor.token, secure=secure)))
         return found
 
-    def _read(self, token: str) -> Visitor | None:
+    def _visitor(self, token: str) -> Visitor | None:
         signed, _, signature = token.rpartition(".")
-        whose, _, issued = signed.rpartition(".")
-        if not whose or not self._signed(signed, signature.encode("utf-8", "replace")):
+        visitor_id, _, issued = signed.rpartition(".")
+        if not visitor_id or not self._is_signed(signed, signature.encode("utf-8", "replace")):
             return None
         age = self._clock() - int(issued, 16)
         if age > MAX_AGE + REFRESH_AFTER:  # browsers drop it earlier
             return None
-        return Visitor(whose, self._written(whose) if age > REFRESH_AFTER else None)
+        return Visitor(visitor_id, self._token(visitor_id) if age > REFRESH_AFTER else None)
 
-    def _signed(self, signed: str, signature: bytes) -> bool:
+    def _is_signed(self, signed: str, signature: bytes) -> bool:
         return any(
             hmac.compare_digest(_signature(key, signed).encode(), signature) for key in self._keys
         )
 
-    def _written(self, whose: str) -> str:
-        signed = f"{whose}.{int(self._clock()):x}"
+    def _token(self, visitor_id: str) -> str:
+        signed = f"{visitor_id}.{int(self._clock()):x}"
         return f"{signed}.{_signature(self._keys[0], signed)}"
 
 
+ADVICE = (
+    f"give secret=, the same in all workers, or set {SECRET}; or send no cookie with cookie=False"
+)
+
+
+def secrets_of(given: Secret) -> list[str | bytes]:
+    """Return the secrets that are *given*, else that of the environment; blank ones are none."""
+    several = [given] if isinstance(given, (str, bytes)) else list(given or ())
+    found: list[str | bytes] = [text for text in several if text and text.strip()]
+    if not found and (from_environment := variable(SECRET)) is not None:
+        found.append(from_environment)
+    return found
+
+
 def may_be_shared(cache_control: str) -> bool:
-    """Whether a shared cache may keep a response with this `Cache-Control`: it must carry nobody's
-    id.
-    """
-    told = cache_control.lower()
-    return "public" in told or "s-maxage" in told
+    """Tell whether a shared cache may keep a response with this `Cache-Control`."""
+    value = cache_control.lower()
+    return "public" in value or "s-maxage" in value
 
 
-def visitors_of(
-    store: object, cookie: bool | str, header: str | None, secret: Secret
-) -> Visitors | None:
-    """What a middleware's `cookie=`, `header=` and `secret=` mean; None without a store, or to mark
-    nobody.
+def visitors_for(cookie: bool | str, header: str | None, secret: Secret) -> Visitors | None:
+    """Return what a boundary's `cookie=`, `header=` and `secret=` mean; None to mark nobody.
+
+    Without a secret nobody is marked either, which is logged: a server that is configured so must
+    still serve.
     """
     name = COOKIE if cookie is True else cookie or None
-    if store is None or not (name or header):
+    if not (name or header):
+        return None
+    if not secrets_of(secret):
+        warn_once(
+            "no_visitor", SECRET, f"store=: visits go by context for want of a secret; {ADVICE}"
+        )
         return None
     return Visitors(secret, cookie=name, header=header)
 
@@ -160,6 +179,24 @@ def _signature(key: bytes, signed: str) -> str:
     return base64.urlsafe_b64encode(digest[:16]).decode().rstrip("=")
 
 
+def _set_cookie(name: str, value: str, *, secure: bool) -> str:
+    cookie: SimpleCookie = SimpleCookie()
+    try:
+        cookie[name] = value
+    except CookieError as error:
+        raise DefinitionError(f"cookie=: {name!r} is no name for a cookie") from error
+    attributes: dict[str, Any] = {
+        "path": "/",
+        "max-age": MAX_AGE,
+        "httponly": True,
+        "samesite": "Lax",
+        "secure": secure,
+    }
+    cookie[name].update(attributes)
+    return cookie[name].OutputString()
+
+
 def _pair(cookie: str) -> tuple[str, str, str]:
+    # Not `SimpleCookie.load`: one cookie that it cannot read hides all the others.
     name, equals, value = cookie.partition("=")
     return name.strip(), equals, value.strip()

@@ -8,130 +8,125 @@ application = SessionMiddleware(application, context=lambda environ: environ.get
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sized
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..callables.streams import WatchedIterator
-from ..sessions.emission import Tracker, postpone
-from .request_session import REQUEST, Boundary, RequestSession, end_session
-from .visitors import Secret, visitors_of
+from ..sessions.emission import postpone
+from .request_session import (
+    REQUEST,
+    WEBSOCKET,
+    RequestSession,
+    RequestSessionFactory,
+    end_session,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .options import RequestOptions
 
 __all__ = ["SessionMiddleware", "end_session"]
 
 Environ = dict[str, Any]
-Marks = Callable[[str], list[tuple[str, str]]]
+VisitorHeaders = Callable[[str], list[tuple[str, str]]]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 
 class SessionMiddleware:
-    """Gives every request that goes through it a session; see `Boundary` for the arguments.
+    """Gives every request that goes through it a session.
 
     The session is current in the application, in each step of a streamed body and in its `close()`.
-    The request is an
-    interaction: a success below 500, a failure from 500 or when the application or its stream
-    raises. A client that leaves before the end makes it abandoned, which counts for neither.
+    The request is an interaction: a success below 500, a failure from 500 or when the application
+    or its stream raises. A client that leaves before the end makes it abandoned, which counts for
+    neither. A websocket that the application serves itself is one interaction, too.
 
     Args:
         app: the WSGI application. A second middleware inside leaves the request to this one.
         context: a Context, a key of kind `user`, or a callable that is given the WSGI environ.
-        name: the prefix of the session's metrics: `<name>.duration`, `<name>.success_rate`,
-            `<name>.interactions`. None is `request`, or `session` with a store.
-        client: takes the events; the `ldclient` singleton at the moment of emission when None.
-        ignore: path patterns that make no session, such as `/static/*`; health checks never make
-            one.
-        store: a store, or its address such as `sqlite:///sessions.db`: a session then is a visit of
-            many requests, over all workers, and ends in the store (see `ldinstrument.stores`).
-        cookie: with a store: the cookie that carries a signed, random visitor id, or its name;
-            False sends none, and visits go by context.
-        header: a request header that may carry the same, for clients without cookies; the response
-            has it, too.
-        secret: signs the id, the same in all workers; None takes `LDINSTRUMENT_SECRET`.
-
-    Raises:
-        DefinitionError: a store with a cookie and no secret.
+        options: see `RequestOptions`.
     """
 
     def __init__(
-        self,
-        app: Application,
-        *,
-        context: Any = None,
-        name: str | None = None,
-        client: Tracker | None = None,
-        ignore: Iterable[str] = (),
-        store: Any = None,
-        cookie: bool | str = True,
-        header: str | None = None,
-        secret: Secret = None,
+        self, app: Application, *, context: Any = None, **options: Unpack[RequestOptions]
     ) -> None:
         self.app = app
-        self.boundary = Boundary(context, name=name, client=client, ignore=ignore, store=store)
-        self.visitors = visitors_of(store, cookie, header, secret)
+        self.sessions = RequestSessionFactory(context, **options)
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""
         if REQUEST in environ:
             return self.app(environ, start_response)
-        request = environ[REQUEST] = _begin(self.boundary, environ)
-        marks = self._recognise(environ, request)
+        request = environ[REQUEST] = _begin(self.sessions, environ)
+        headers = self._visitor_headers(environ, request)
         request.resume()
         try:
-            body = self.app(environ, _watched_start(start_response, request, marks))
+            body = self.app(environ, _watched_start(start_response, request, headers))
         except BaseException as error:
             request.pause()
-            request.raised(error)
+            _raised(request, error)
             request.end()
             raise
         request.pause()
         return _watched_body(body, request, environ)
 
-    def _recognise(self, environ: Environ, request: RequestSession) -> Marks | None:
-        """Find the visitor, and what the response has to bring him."""
-        if self.visitors is None or request.session is None:
+    def _visitor_headers(self, environ: Environ, request: RequestSession) -> VisitorHeaders | None:
+        """Read the visitor's id, and return what makes the response's headers of it."""
+        visitors = self.sessions.visitors
+        if visitors is None or request.session is None:
             return None
-        name = self.visitors.header
+        name = visitors.header
         header = environ.get(f"HTTP_{name.upper().replace('-', '_')}") if name else None
-        visitor = self.visitors.arrived(environ.get("HTTP_COOKIE", ""), header)
-        request.visitor, request.is_new = visitor.id, visitor.is_new
-        secure, visitors = environ.get("wsgi.url_scheme") == "https", self.visitors
+        visitor = visitors.read(environ.get("HTTP_COOKIE", ""), header)
+        request.visitor, request.visitor_is_new = visitor.id, visitor.is_new
+        secure = environ.get("wsgi.url_scheme") == "https"
 
-        def marks(cacheable: str) -> list[tuple[str, str]]:
-            # Flask may know the visitor by another id, from its own session.
-            return (
-                visitors.answer(visitor, secure, cacheable) if request.visitor == visitor.id else []
-            )
+        def headers(cache_control: str) -> list[tuple[str, str]]:
+            if request.visitor != visitor.id:  # Flask knows another id, from its own session
+                return []
+            return visitors.response_headers(visitor, secure=secure, cache_control=cache_control)
 
-        return marks
+        return headers
 
 
-def _begin(boundary: Boundary, environ: Environ) -> RequestSession:
+def _begin(sessions: RequestSessionFactory, environ: Environ) -> RequestSession:
     method = str(environ.get("REQUEST_METHOD", "GET"))
-    request = boundary.begin(
+    request = sessions.begin(
         path=environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""),
-        method=method,
+        method=WEBSOCKET if _is_websocket(environ) else method,
         agent=environ.get("HTTP_USER_AGENT", ""),
         preflight=method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ,
     )
     if request.session is not None:
-        request.identify(boundary.who(environ, last=False))
-        if boundary.asks_again(request):
-            request.ask = partial(boundary.who, environ)
+        source = sessions.source
+        request.identify(source.ask(environ, last=False))
+        if source.is_asked_again(request):
+            request.ask_context = partial(source.ask, environ)
     return request
 
 
+def _is_websocket(environ: Environ) -> bool:
+    return str(environ.get("HTTP_UPGRADE", "")).lower() == "websocket"
+
+
+def _raised(request: RequestSession, error: BaseException) -> None:
+    """Note that the application raised; gunicorn's way to hand over a socket is no error."""
+    if request.method == WEBSOCKET and isinstance(error, StopIteration):
+        request.returned()
+    request.raised(error)
+
+
 def _watched_start(
-    start_response: Callable[..., Any], request: RequestSession, marks: Marks | None
+    start_response: Callable[..., Any], request: RequestSession, headers_for: VisitorHeaders | None
 ) -> Callable[..., Any]:
-    """Hears the status; an application may call it again with `exc_info`, then the second one
-    holds.
-    """
+    """Return a `start_response` that notes the status, the last one when it is called again."""
 
     def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
         code = status[:3]
         request.status = int(code) if code.isdigit() else 0
-        if marks is not None:
-            headers = [*headers, *marks(_cache_control(headers))]
+        if headers_for is not None:
+            headers = [*headers, *headers_for(_cache_control(headers))]
         return start_response(status, headers, *exc_info)
 
     return start
@@ -147,12 +142,13 @@ def _watched_body(
     wrapper = environ.get("wsgi.file_wrapper")
     if isinstance(wrapper, type) and isinstance(body, wrapper) and _watch_close(body, request):
         return body
-    return (SizedBody if hasattr(body, "__len__") else Body)(body, request)
+    return SizedBody(body, request) if isinstance(body, Sized) else Body(body, request)
 
 
 def _watch_close(body: Any, request: RequestSession) -> bool:
-    """Hang the end on the `close` of a file wrapper, which must stay what it is: the server may use
-    `sendfile`.
+    """Hang the end on the `close` of a file wrapper; tell whether that was possible.
+
+    The wrapper must stay what it is: the server may use `sendfile`.
     """
     close = getattr(body, "close", None)
 
@@ -176,7 +172,7 @@ class Body(WatchedIterator):
     server calls.
 
     The last chunk of a logout waits for the store: whoever has read it, and asks for a page, begins
-        the next visit.
+    the next visit.
     """
 
     def __init__(self, inner: Iterable[bytes], request: RequestSession) -> None:
@@ -188,10 +184,10 @@ class Body(WatchedIterator):
     def __next__(self) -> bytes:
         try:
             chunk: bytes = self._ahead.pop() if self._ahead else super().__next__()
-            if not self._request.leaving:
+            if not self._request.ends_visit:
                 return chunk
         except StopIteration:
-            if self._request.leaving:
+            if self._request.ends_visit:
                 self._request.end()
             raise
         try:
@@ -201,8 +197,9 @@ class Body(WatchedIterator):
         return chunk
 
     def close(self) -> None:
-        """Close what is wrapped, and end the session. Before the last chunk it means that the
-        client has left.
+        """Close what is wrapped, and end the session.
+
+        Before the last chunk it means that the client has left.
         """
         self._closed = True
         if self._request.bodiless:
@@ -213,18 +210,72 @@ class Body(WatchedIterator):
             self._request.end()
 
     def __del__(self) -> None:
-        # A test client that never closes its response; a finaliser is no place to emit (see
-        # emission.postpone).
-        if (
-            not self._closed and postpone is not None
-        ):  # at exit, modules are emptied before what they hold
-            postpone(self.close)
+        _close_later(self)
 
 
-class SizedBody(Body):
-    """A body that is there already, such as a list: servers look at its length."""
+class SizedBody:
+    """A body that is there already, such as a list: servers look at its length.
 
-    _inner: Any
+    Like a list it may be iterated more than once: eventlet does so first to add up the lengths. The
+    last iteration is the one that counts.
+    """
+
+    def __init__(self, inner: Iterable[bytes], request: RequestSession) -> None:
+        self._inner: Any = inner
+        self._request = request
+        self._is_read = False
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._inner)
+
+    def __iter__(self) -> Iterator[bytes]:
+        request = self._request
+        self._is_read = False
+        if request.ends_visit:  # as before the last chunk of a `Body`
+            request.returned()
+            request.end()
+        chunks = None
+        while True:
+            request.resume()
+            try:
+                chunks = iter(self._inner) if chunks is None else chunks
+                chunk = next(chunks)
+            except StopIteration:
+                self._is_read = True
+                return
+            except BaseException as error:
+                request.raised(error)
+                raise
+            finally:
+                request.pause()
+            yield chunk
+
+    def close(self) -> None:
+        """Close what is wrapped, and end the session; see `Body.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        request = self._request
+        (request.returned if self._is_read or request.bodiless else request.disconnected)()
+        close = getattr(self._inner, "close", None)
+        request.resume()
+        try:
+            if close is not None:
+                close()
+        finally:
+            request.pause()
+            request.end()
+
+    def __del__(self) -> None:
+        _close_later(self)
+
+
+def _close_later(body: Body | SizedBody) -> None:
+    """Close what a test client has forgotten to close.
+
+    Later, because a finaliser is no place to emit (see `emission.postpone`).
+    """
+    # At exit, modules are emptied before what they hold.
+    if not body._closed and postpone is not None:
+        postpone(body.close)

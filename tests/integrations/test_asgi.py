@@ -16,8 +16,9 @@ import ldinstrument as ld
 from ldinstrument import stores, testing
 from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.integrations.asgi import SessionMiddleware, end_session, session_dependency
-from ldinstrument.integrations.asgi_lifespan import LifespanMiddleware
-from ldinstrument.sessions import session as sessions
+from ldinstrument.integrations.asgi_lifespan import OPEN_REQUESTS, LifespanMiddleware
+from ldinstrument.integrations.request_session import RequestSessionFactory
+from ldinstrument.sessions.current import open_session
 
 
 @pytest.fixture
@@ -187,12 +188,29 @@ async def lives(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": f"{kind}.complete"})
 
 
-@pytest.mark.parametrize("app", [knows_no_lifespan, returns_at_once, lives])
-def test_the_end_of_the_server_ends_sessions_and_delivers_them(
-    app: Any, launchdarkly: LocalLaunchDarkly, monkeypatch: pytest.MonkeyPatch
+class Server:
+    """An application that is served, with one request that hangs until the server stops."""
+
+    def __init__(self, middleware: Any) -> None:
+        self.app = middleware
+        self.hanging = asyncio.Event()
+
+    async def stop(self, told: list[str]) -> None:
+        """Begin a request that hangs, and go through the server's life meanwhile."""
+        request = asyncio.create_task(call(self.app, http("/hang")))
+        await self.hanging.wait()
+        for message in await call(self.app, {"type": "lifespan"}, STARTUP, SHUTDOWN):
+            told.append(message["type"])
+        request.cancel()
+        await asyncio.wait([request])
+
+
+@pytest.mark.parametrize("lifespan", [knows_no_lifespan, returns_at_once, lives])
+def test_the_end_of_the_server_ends_its_sessions_and_delivers_them(
+    lifespan: Any, launchdarkly: LocalLaunchDarkly, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before the server hears that shutdown is complete, LaunchDarkly has everything; any
-    application will do.
+    """Before the server hears that shutdown is complete, LaunchDarkly has what its requests and the
+    sessions inside them held; any application will do.
     """
     import ldclient
 
@@ -201,23 +219,63 @@ def test_the_end_of_the_server_ends_sessions_and_delivers_them(
     )
     arrived: list[int] = []
 
-    async def serve() -> None:
-        opened = sessions.open_session("ada", name="held", client=client)
-        opened.interaction()
-        inbox = [STARTUP, SHUTDOWN]
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await lifespan(scope, receive, send)
+            return
+        with ld.session(name="inside", client=client) as inside:
+            inside.interaction()
+            server.hanging.set()
+            await asyncio.sleep(60)
 
-        async def receive() -> Any:
-            return inbox.pop(0)
+    class Observed(SessionMiddleware):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            async def sending(message: Any) -> None:
+                if message["type"] == "lifespan.shutdown.complete":
+                    for name in ("request", "inside"):
+                        arrived.append(len(launchdarkly.custom_events(f"{name}.interactions")))
+                await send(message)
 
-        async def send(message: Any) -> None:
-            if message["type"] == "lifespan.shutdown.complete":
-                arrived.append(len(launchdarkly.custom_events("held.interactions")))
+            await super().__call__(scope, receive, sending)
 
-        await SessionMiddleware(app)({"type": "lifespan"}, receive, send)
-
-    asyncio.run(serve())
+    server = Server(Observed(app, context="ada", client=client))
+    asyncio.run(server.stop([]))
     client.close()
-    assert arrived == [1]
+    assert arrived == [1, 1]
+
+
+def test_the_end_of_the_server_leaves_other_peoples_sessions_open(
+    events: testing.RecordingClient,
+) -> None:
+    """Of a second application, of a test around the server, of Lambda around Mangum."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await lives(scope, receive, send)
+            return
+        if scope["path"] == "/hang":
+            server.hanging.set()
+        await asyncio.sleep(60)
+
+    server = Server(SessionMiddleware(app, context="ada"))
+    second = SessionMiddleware(app, context="bob", name="second")
+    told: list[str] = []
+
+    async def run() -> None:
+        with ld.session("eve", name="around") as around:
+            other = asyncio.create_task(call(second, http("/other")))
+            await asyncio.sleep(0)
+            await server.stop(told)
+            assert not around.ended
+            assert [event.data["endReason"] for event in events.of("second.interactions")] == []
+            other.cancel()
+            await asyncio.wait([other])
+
+    asyncio.run(run())
+
+    assert told[-1] == "lifespan.shutdown.complete"
+    assert events.only("around.interactions").data["endReason"] == "ended"
+    assert events.only("request.interactions").data["endReason"] == "abandoned"
 
 
 def test_a_failed_startup_is_the_applications_own(events: testing.RecordingClient) -> None:
@@ -459,43 +517,39 @@ def test_over_tls_the_cookie_is_secure_and_a_shared_page_has_none(
 
 
 def test_only_the_orderly_end_for_who_has_sessions_inside() -> None:
-    """Django's: requests are none of its business; at the end open sessions, stores and events are
-    all seen to.
+    """Django's: requests are none of its business; at the end the sessions of its requests, stores
+    and events are all seen to.
     """
     events = testing.RecordingClient()
     store = stores.open_store("memory:", client=events, sweep=False)
+    sessions = RequestSessionFactory("ada", client=events)
     seen: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             raise NotImplementedError
         seen.append(ld.current_session())
-        await ok(scope, receive, send)
+        scope[OPEN_REQUESTS].add(request := sessions.begin(path="/", method="GET"))
+        request.identify("ada")
+        server.hanging.set()
+        await asyncio.sleep(60)
+        request.end()
 
-    async def serve() -> list[dict[str, Any]]:
-        wrapped = LifespanMiddleware(app)
-        await call(wrapped, http())
-        left_open = sessions.open_session("ada", name="request", client=events)
-        visit = sessions.open_session("bob", client=events)
-        visit.interaction()
-        stores.end_request(visit, store, "v-1")
-        life = {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}
-        sent = await call(wrapped, {"type": "lifespan"}, *life)
-        assert left_open.ended
-        return sent
+    server = Server(LifespanMiddleware(app))
+    visit = open_session("bob", client=events)
+    visit.interaction()
+    stores.end_request(visit, store, "v-1")
+    foreign = open_session("eve", name="foreign", client=events)
+    told: list[str] = []
+    asyncio.run(server.stop(told))
 
-    sent = asyncio.run(serve())
-
-    assert [message["type"] for message in sent] == [
-        "lifespan.startup.complete",
-        "lifespan.shutdown.complete",
-    ]
+    assert told == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
     assert seen == [None]
     assert events.only("request.interactions").data["endReason"] == "abandoned"
-    assert (
-        events.only("session.interactions").context.key,
-        events.values("session.interactions"),
-    ) == ("bob", [1])
+    assert not foreign.ended
+    foreign.end()
+    ended = events.only("session.interactions")
+    assert (ended.context.key, ended.value) == ("bob", 1)
 
 
 def test_a_route_of_an_included_router_has_its_prefixes(events: testing.RecordingClient) -> None:

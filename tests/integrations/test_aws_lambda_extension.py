@@ -8,6 +8,7 @@ import contextlib
 import http.client
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -420,32 +421,33 @@ def test_what_was_handed_over_while_the_question_failed_is_delivered() -> None:
         extension._identifier = None
 
 
-def test_after_a_fork_the_child_delivers_by_itself(
-    aws: Lambda, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The thread did not come along."""
+def test_after_a_fork_the_child_delivers_by_itself(aws: Lambda) -> None:
+    """The thread did not come along, and the lock was held by another thread."""
     extension = Extension(aws.api.address)
     extension.register()
     assert aws.initialise()
     invocation = aws.invoke()
     extension.begin(invocation.request_id)
-    monkeypatch.setattr(os, "getpid", lambda: -1)
+    held, release = threading.Event(), threading.Event()
 
-    with extension._changed:  # held by the parent's thread at the fork, and never released here
-        answer: list[bool] = []
-        child = threading.Thread(
-            target=lambda: _in_the_child(extension, invocation.request_id, answer)
-        )
-        child.start()
-        child.join(10)
-    assert answer == [False]
-    monkeypatch.undo()
+    def hold() -> None:
+        with extension._changed:
+            held.set()
+            release.wait(20)
+
+    holding = threading.Thread(target=hold)
+    holding.start()
+    held.wait(20)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)  # a child that waits for the lock dies
+        extension.begin(invocation.request_id)
+        os._exit(extension.finish(invocation.request_id, lambda: None))
+    release.set()
+    holding.join(20)
+
+    assert os.waitpid(child, 0)[1] == 0
     assert extension.finish(invocation.request_id, lambda: None)  # in the parent it goes on
-
-
-def _in_the_child(extension: Extension, request_id: str, answer: list[bool]) -> None:
-    extension.begin(request_id)
-    answer.append(extension.finish(request_id, lambda: pytest.fail("not here")))
 
 
 @pytest.mark.parametrize(
@@ -483,7 +485,7 @@ def test_any_answer_but_200_is_refused_and_leaves_nothing_behind(before: str, sa
             ).start()
         if before == "late":
             assert aws.initialise()
-        with pytest.raises(extensions.Refused, match=said):
+        with pytest.raises(extensions.ExtensionRefused, match=said):
             Extension(aws.api.address).register()
         assert before == "late" or aws.initialise()
         assert len(aws.sandbox.extensions) == len(names)

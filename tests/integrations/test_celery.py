@@ -25,7 +25,7 @@ from ldinstrument.sessions import registry
 
 celery = pytest.importorskip("celery")
 
-from ldinstrument.integrations.celery import HEADER, instrument, packed, unpacked  # noqa: E402
+from ldinstrument.integrations.celery import HEADER, TaskSender, instrument, packed, unpacked  # noqa: E402
 
 HERE = Path(__file__).parent
 
@@ -106,7 +106,7 @@ def test_the_header_carries_kinds_and_keys_and_no_attributes() -> None:
 
     user = Context.builder("ada").name("Ada Lovelace").set("email", "ada@example.org").build()
     team = Context.builder("t1").kind("team").anonymous(True).build()
-    header = packed(Context.create_multi(user, team), "s-1")
+    header = packed(TaskSender(Context.create_multi(user, team), "s-1"))
 
     assert "Lovelace" not in header
     assert "example.org" not in header

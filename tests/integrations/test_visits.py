@@ -16,8 +16,7 @@ import pytest
 import ldinstrument as ld
 from ldinstrument import stores
 from ldinstrument.devserver import LocalLaunchDarkly
-from ldinstrument.errors import DefinitionError
-from ldinstrument.integrations import wsgi
+from ldinstrument.integrations import asgi, wsgi
 
 SECRET = "only for tests"
 
@@ -183,10 +182,15 @@ def test_the_cookie_is_modest(serving: Any, client: Any, store: Any) -> None:
         assert "set-cookie" not in again
 
 
-def test_a_store_needs_a_secret_or_no_cookie(store: Any) -> None:
-    """Said where it is written, with the way out."""
-    with pytest.raises(DefinitionError, match="LDINSTRUMENT_SECRET"):
-        wsgi.SessionMiddleware(lambda environ, start: [], store=store)
+@pytest.mark.parametrize("make", [wsgi.SessionMiddleware, asgi.SessionMiddleware])
+def test_a_store_without_a_secret_still_serves(
+    make: Any, store: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Visits go by context then, which is said once, with the way out."""
+    for _ in range(2):
+        assert make(lambda *arguments: [], store=store).sessions.visitors is None
+
+    assert caplog.text.count("LDINSTRUMENT_SECRET") == 1
 
 
 def test_ending_a_visit_where_there_is_none_is_harmless() -> None:

@@ -14,16 +14,16 @@ import inspect
 import os
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, overload
 
+from ...checks import above_zero, from_zero, one_of
 from ...diagnostics import log
-from ...errors import DefinitionError
 from ...sessions.current import entered
 from ...sessions.emission import Tracker
 from ...sessions.session import declare_session_metrics
 from ...settings import disabled
-from .extension import Extension, Refused
-from .invocations import NAME, Delivery, Handler, Invocation, check
+from .extension import Extension, ExtensionRefused
+from .invocations import NAME, FlushBudget, Handler, Invocation, check
 
 if TYPE_CHECKING:
     from ldclient import Context
@@ -97,23 +97,22 @@ def lambda_handler(
         DefinitionError: the handler is a coroutine function, a generator function or a class,
             `deliver` is unknown, or a time is no time.
     """
-    if deliver not in ("before_response", "after_response"):
-        raise DefinitionError(
-            f"lambda_handler: deliver is 'before_response' or 'after_response', not {deliver!r}"
-        )
-    if not (_is_number(timeout) and timeout > 0 and _is_number(reserve) and reserve >= 0):
-        raise DefinitionError(
-            "lambda_handler: timeout= and reserve= are seconds, above 0 and from 0 on"
-        )
+    _check_options(deliver, timeout, reserve)
 
     def decorate(target: HandlerT) -> HandlerT:
         check(target)
         declare_session_metrics(NAME)
         extension = _shared_extension() if deliver == "after_response" else None
-        described = Handler(target, context, data, success, Delivery(client, timeout, reserve))
+        described = Handler(target, context, data, success, FlushBudget(client, timeout, reserve))
         return cast("HandlerT", _wrapped(described, extension))
 
     return decorate if handler is None else decorate(handler)
+
+
+def _check_options(deliver: str, timeout: float, reserve: float) -> None:
+    one_of("lambda_handler: deliver=", deliver, get_args(Deliver))
+    above_zero("lambda_handler: timeout=", timeout)
+    from_zero("lambda_handler: reserve=", reserve)
 
 
 def _wrapped(handler: Handler, extension: Extension | None) -> Any:
@@ -141,10 +140,6 @@ def _wrapped(handler: Handler, extension: Extension | None) -> Any:
     return run
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def _hand_over(invocation: Invocation, extension: Extension | None) -> None:
     # Without AWS's own id nobody can tell which freeze would come next.
     request_id = invocation.request_id
@@ -165,8 +160,9 @@ _extension: Extension | None = None
 
 
 def _shared_extension() -> Extension | None:
-    """The extension of this process, registered at the first call; None where it cannot be, and it
-    is said why.
+    """Return the extension of this process, registered at the first call.
+
+    None where it cannot be, and the log says why.
     """
     global _tried, _extension
     with _lock:
@@ -184,26 +180,26 @@ def _registered_extension() -> Extension | None:
             "response"
         )
         return None
-    if _managed():
-        _say_fallback("Lambda Managed Instances do not freeze, and admit no internal extension")
+    if _is_managed():
+        _log_fallback("Lambda Managed Instances do not freeze, and admit no internal extension")
         return None
     if not inspect.isbuiltin(_thread.start_new_thread):
         # AWS's runtime waits for events in C code, which never lets a green thread ask for its own.
-        _say_fallback("threads are patched here (gevent, eventlet)")
+        _log_fallback("threads are patched here (gevent, eventlet)")
         return None
     extension = Extension(address)
     try:
         extension.register()
-    except Refused as refused:
-        _say_fallback(f"Lambda refused the extension ({refused}). {_ADVICE}")
+    except ExtensionRefused as refused:
+        _log_fallback(f"Lambda refused the extension ({refused}). {_ADVICE}")
     except (OSError, RuntimeError) as error:
-        _say_fallback(f"the extension could not be registered ({type(error).__name__})")
+        _log_fallback(f"the extension could not be registered ({type(error).__name__})")
     else:
         return extension
     return None
 
 
-def _managed() -> bool:
+def _is_managed() -> bool:
     kind = os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE")
     return kind == "lambda-managed-instances" or bool(os.environ.get("AWS_LAMBDA_MAX_CONCURRENCY"))
 
@@ -211,7 +207,7 @@ def _managed() -> bool:
 _ADVICE = "Decorate the handler at module level, so that it happens while the function initialises"
 
 
-def _say_fallback(why: str) -> None:
+def _log_fallback(why: str) -> None:
     log.warning(
         "deliver='after_response' is not possible here: %s; events are flushed before each "
         "response instead",

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from ...diagnostics import log, log_internal_error
+from ...backoff import exponential
+from ...diagnostics import log_internal_error, log_once
+from ...process import on_fork
 
 NAME = "ldinstrument"
 REGISTER_SECONDS = 5.0
@@ -34,12 +35,12 @@ LAST_MOMENT = 0.1
 """Seconds before the function's time-out at which the extension lets go, whatever the handler
 does.
 """
-RETRY_FIRST, RETRY_MOST = 0.05, 1.0
+RETRY_FIRST, RETRY_LONGEST = 0.05, 1.0
 
 _PATH = "/2020-01-01/extension/"
 
 
-class Refused(Exception):  # noqa: N818 - an answer of Lambda's
+class ExtensionRefused(Exception):  # noqa: N818 - an answer of Lambda's
     """Lambda did not answer 200; the text is its status and error type."""
 
 
@@ -54,11 +55,10 @@ class Extension:
     def __init__(self, address: str, grace: float = GRACE):
         self._address = address
         self._grace = grace
-        self._pid = os.getpid()
+        self._in_child = False
         self._identifier: str | None = None
         self._decided = threading.Event()
-        self._said: set[str] = set()
-        self._pause = RETRY_FIRST
+        self._failures = 0
         # Below: what the handler's thread and the extension's thread agree on, under one lock.
         self._changed = threading.Condition()
         self._asking = False
@@ -73,14 +73,19 @@ class Extension:
         """Register with Lambda, for INVOKE only; the thread that will ask for events runs already.
 
         Raises:
-            Refused: Lambda said no; nothing is registered.
+            ExtensionRefused: Lambda said no; nothing is registered.
             OSError, RuntimeError: no answer, or no thread; nothing is registered that we know of.
         """
+        on_fork(in_child=self._forked)
         threading.Thread(target=self._run, name="ldinstrument-lambda", daemon=True).start()
         try:
             self._identifier = self._registered()
         finally:
             self._decided.set()
+
+    def _forked(self) -> None:
+        """Step aside in a forked child: it has no thread, and the lock may have been held."""
+        self._in_child = True
 
     def _registered(self) -> str:
         headers = {"Lambda-Extension-Name": NAME, "Content-Type": "application/json"}
@@ -88,7 +93,7 @@ class Extension:
         answer, _ = self._call("POST", "register", headers, body, REGISTER_SECONDS)
         identifier = answer.headers.get("Lambda-Extension-Identifier")
         if not identifier:
-            raise Refused("200 without an identifier")
+            raise ExtensionRefused("200 without an identifier")
         return str(identifier)
 
     def _call(
@@ -106,17 +111,17 @@ class Extension:
             answer = connection.getresponse()
             content = answer.read()
         except http.client.HTTPException as error:
-            raise Refused(f"no HTTP answer ({type(error).__name__})") from error
+            raise ExtensionRefused(f"no HTTP answer ({type(error).__name__})") from error
         finally:
             connection.close()
         if answer.status != 200:
-            raise Refused(f"{answer.status} {_error_type(content)}".strip())
+            raise ExtensionRefused(f"{answer.status} {_error_type(content)}".strip())
         return answer, content
 
     # -- the handler's side ------------------------------------------------------------------------
     def begin(self, request_id: str) -> None:
         """Say that the handler of *request_id* has begun, so there will be an end to wait for."""
-        if self._pid != os.getpid():  # a forked child; the lock may have been held at the fork
+        if self._in_child:
             return
         with self._changed:
             self._begun = request_id
@@ -129,7 +134,7 @@ class Extension:
             True: the extension calls *deliver* before the sandbox freezes. False: it cannot, the
                 caller must.
         """
-        if self._pid != os.getpid():
+        if self._in_child:
             return False
         with self._changed:
             self._begun = ""
@@ -146,22 +151,21 @@ class Extension:
         self._decided.wait()
         while self._identifier is not None:
             try:
-                self._turn(self._identifier)
-            except (
-                BaseException
-            ):  # nothing may end this loop: a function whose extension is gone hangs
-                time.sleep(RETRY_MOST)
+                self._serve_event(self._identifier)
+            except BaseException:
+                # Nothing may end this loop: a function whose extension is gone hangs.
+                time.sleep(RETRY_LONGEST)
 
-    def _turn(self, identifier: str) -> None:
+    def _serve_event(self, identifier: str) -> None:
         try:
             self._hold(self._next(identifier))
-            self._pause = RETRY_FIRST
+            self._failures = 0
         except BaseException as error:
-            time.sleep(self._pause)
-            self._pause = min(2 * self._pause, RETRY_MOST)
-            self._complain(error)
+            time.sleep(exponential(self._failures, RETRY_FIRST, RETRY_LONGEST))
+            self._failures += 1
+            _log_failure(error)
         finally:
-            self._settle()
+            self._release()
 
     def _next(self, identifier: str) -> dict[str, Any]:
         with self._changed:
@@ -184,9 +188,10 @@ class Extension:
             self._changed.wait_for(lambda: request_id in (self._begun, self._finished), self._grace)
             self._changed.wait_for(lambda: self._begun != request_id, end - time.monotonic())
 
-    def _settle(self) -> None:
-        """Let go, and deliver what was handed over; outside the lock, so that the handler's thread
-        never waits.
+    def _release(self) -> None:
+        """Let go of the sandbox, and deliver what was handed over.
+
+        Outside the lock, so that the handler's thread never waits.
         """
         with self._changed:
             deliver, self._deliver = self._deliver, None
@@ -198,16 +203,15 @@ class Extension:
         except BaseException as error:
             log_internal_error("deliver after response", error)
 
-    def _complain(self, error: BaseException) -> None:
-        reason = str(error) if isinstance(error, Refused) else type(error).__name__
-        if reason not in self._said:
-            self._said.add(reason)
-            log.warning(
-                "the request for Lambda's next event failed: %s; it is repeated, and until it "
-                "succeeds "
-                "events are flushed before the response",
-                reason,
-            )
+
+def _log_failure(error: BaseException) -> None:
+    reason = str(error) if isinstance(error, ExtensionRefused) else type(error).__name__
+    log_once(
+        "lambda_extension",
+        reason,
+        f"the request for Lambda's next event failed: {reason}; it is repeated, and until it "
+        "succeeds events are flushed before the response",
+    )
 
 
 def _error_type(body: bytes) -> str:

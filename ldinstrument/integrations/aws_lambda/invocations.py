@@ -1,4 +1,4 @@
-"""One invocation: a session around the handler, an end to it in time, and its events on their way
+"""One invocation: a session around the handler that ends in time, and the delivery of its events
 before a freeze.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...delivery import FlushReport, flush
-from ...diagnostics import log_internal_error, warn_once
+from ...diagnostics import guard, log_internal_error, warn_once, warn_user_code
 from ...errors import DefinitionError, StrictError
 from ...sessions.contexts import as_context
 from ...sessions.current import current_session, open_session
@@ -40,8 +40,8 @@ watchdog = Watchdog()
 # 2 ms of it.
 
 
-class Delivery:
-    """How long a flush may take.
+class FlushBudget:
+    """How long a flush may take, and the flush.
 
     Args:
         client: whose events; every client's when None.
@@ -52,28 +52,30 @@ class Delivery:
 
     def __init__(self, client: Tracker | None, timeout: float, reserve: float):
         self.client = client
-        self.timeout = self.patience = timeout
+        self.timeout = self._next_timeout = timeout
         self.reserve = reserve
 
     def flush(self, left: float) -> None:
         """Flush within *left* seconds; what is not confirmed stays pending for the next time."""
-        allowed = min(self.patience, left)
+        allowed = min(self._next_timeout, left)
         # A tracker need not be a client: one without flush() has nothing to wait for.
         if allowed <= 0 or (self.client is not None and not hasattr(self.client, "flush")):
             return
         report = flush(allowed, self.client)
         # While LaunchDarkly does not answer, an outage costs each invocation half of what it cost
         # the one before.
-        self.patience = max(SHORTEST, self.patience / 2) if report.timed_out else self.timeout
+        self._next_timeout = (
+            max(SHORTEST, self._next_timeout / 2) if report.timed_out else self.timeout
+        )
         if report.timed_out and report.pending + report.failed:
             warn_once("lambda_pending", NAME, _pending_message(report, allowed))
 
 
 def _pending_message(report: FlushReport, allowed: float) -> str:
     return (
-        f"LaunchDarkly did not confirm {report.pending + report.failed} events within {allowed:.2f} s; they stay "
-        "pending and leave with the next invocation. If the network is slow, raise "
-        "lambda_handler(timeout=...)"
+        f"LaunchDarkly did not confirm {report.pending + report.failed} events within "
+        f"{allowed:.2f} s; they stay pending and leave with the next invocation. If the network is "
+        "slow, raise lambda_handler(timeout=...)"
     )
 
 
@@ -86,7 +88,7 @@ class Handler:
         data: goes with the `invocation.*` events, or a callable of (event, lambda_context) that
             makes it.
         success: says of a result whether it is a success; every result is one when None.
-        delivery: how long a flush may take.
+        budget: how long a flush may take.
     """
 
     def __init__(
@@ -95,18 +97,19 @@ class Handler:
         context: Any,
         data: Any,
         success: Callable[[Any], object] | None,
-        delivery: Delivery,
+        budget: FlushBudget,
     ):
         self.call = call
         self.context = context
         self.data = data
         self.success = success
-        self.delivery = delivery
+        self.budget = budget
         self._first, self._names = _places(call)
 
     def event_and_context(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        """The event and the context among the arguments of a call, wherever they stand; None for
-        what is not there.
+        """Return the event and the context among the arguments of a call, wherever they stand.
+
+        None for what is not there.
         """
         if not self._names:
             event, lambda_context = (None, None, *args, *kwargs.values())[-2:]
@@ -121,7 +124,7 @@ class Handler:
     def opened(
         self, event: Any, lambda_context: Any, extension: Extension | None
     ) -> Invocation | None:
-        """A new invocation; None when nothing is to be measured, or it is measured already (a
+        """Open an invocation; None when nothing is to be measured, or it is measured already (a
         handler in a handler).
         """
         request_id = _text(lambda_context, "aws_request_id")
@@ -142,21 +145,21 @@ class Handler:
             return None
 
     def _session(self, request_id: str | None, event: Any, lambda_context: Any) -> Session:
-        who = _asked("context", self.context, event, lambda_context)
-        more = _asked("data", self.data, event, lambda_context)
+        who = _value_of("context", self.context, event, lambda_context)
+        more = _value_of("data", self.data, event, lambda_context)
         data = {**_about(lambda_context), **(more if isinstance(more, Mapping) else {})}
         return open_session(
-            as_context(who), id=request_id, name=NAME, data=data, client=self.delivery.client
+            as_context(who), id=request_id, name=NAME, data=data, client=self.budget.client
         )
 
-    def judged(self, result: Any) -> bool:
-        """Whether *result* is a success; a broken `success=` costs nothing but itself."""
+    def is_success(self, result: Any) -> bool:
+        """Tell whether *result* is a success; it is one when `success=` raises."""
         if self.success is None:
             return True
         try:
             return bool(self.success(result))
         except Exception as error:
-            log_internal_error("success of lambda_handler", error)
+            warn_user_code("success= of lambda_handler", error, "the result counts as a success")
             return True
 
 
@@ -182,35 +185,32 @@ class Invocation:
         self._ended = False
         self._until = float("inf")
         if seconds is not None:
-            delivery = handler.delivery
-            self._until = time.monotonic() + seconds - min(delivery.reserve, seconds / 10)
+            budget = handler.budget
+            self._until = time.monotonic() + seconds - min(budget.reserve, seconds / 10)
             watchdog.arm(
-                self._until - min(WATCHDOG, delivery.timeout, seconds / 5), self._running_out
+                self._until - min(WATCHDOG, budget.timeout, seconds / 5), self._running_out
             )
 
     def returned(self, result: Any) -> None:
-        """The handler returned *result*."""
-        self._end(Outcome.SUCCESS if self._handler.judged(result) else Outcome.FAILURE, "ended")
+        """End: the handler returned *result*."""
+        self._end(Outcome.SUCCESS if self._handler.is_success(result) else Outcome.FAILURE, "ended")
 
     def raised(self, error: BaseException) -> None:
-        """The handler raised *error*; `SystemExit` and its like end the process, so there will be
-        no "after".
+        """End: the handler raised *error*.
+
+        `SystemExit` and its like end the process, so that there will be no "after".
         """
         self.is_last = not isinstance(error, Exception)
         self._end(outcome_of(error), "error")
 
     def deliver(self) -> None:
         """Flush, within the time that is left."""
-        try:
-            self._handler.delivery.flush(self._until - time.monotonic())
-        except StrictError:
-            raise
-        except Exception as error:
-            log_internal_error("flush of lambda_handler", error)
+        with guard("flush of lambda_handler"):
+            self._handler.budget.flush(self._until - time.monotonic())
 
     def _running_out(self) -> None:
-        """The function is about to time out; nothing of ours would run after that, so end and flush
-        now.
+        """End and flush shortly before the function's time-out, after which nothing of ours
+        runs.
         """
         self._end(Outcome.FAILURE, "timeout")
         self.deliver()
@@ -229,11 +229,11 @@ class Invocation:
 
 
 def _nothing() -> None:
-    """There is nothing to deliver."""
+    """Deliver nothing."""
 
 
 def remaining(lambda_context: Any) -> float | None:
-    """Seconds until the function's time-out; None where nobody knows (a test's context)."""
+    """Return the seconds until the function's time-out; None where nobody knows (tests)."""
     ask = _attribute(lambda_context, "get_remaining_time_in_millis")
     try:
         milliseconds = ask() if callable(ask) else None
@@ -272,17 +272,18 @@ def check(handler: Any) -> None:
 
 
 def _places(call: Callable[..., Any]) -> tuple[int, tuple[str, ...]]:
-    """Where *call* takes event and context: the place of the first, and both names; no names where
-    that is unknown.
+    """Return where *call* takes event and context: the index of the first, and both names.
+
+    No names where that is unknown.
     """
     try:
         parameters = inspect.signature(call).parameters.values()
     except (TypeError, ValueError):
         return 0, ()
     named = [
-        one.name
-        for one in parameters
-        if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     ]
     # A function in a class body is not bound yet, so its object stands first.
     first = 1 if named[:1] in (["self"], ["cls"]) else 0
@@ -290,14 +291,14 @@ def _places(call: Callable[..., Any]) -> tuple[int, tuple[str, ...]]:
     return (first, names) if len(names) == 2 else (0, ())
 
 
-def _asked(name: str, given: Any, event: Any, lambda_context: Any) -> Any:
-    """What the user gave for *name*, or what his callable says; an error in it costs only that."""
+def _value_of(name: str, given: Any, event: Any, lambda_context: Any) -> Any:
+    """Return what was given as *name*, or what that function returns; None when it raises."""
     if not callable(given):
         return given
     try:
         return given(event, lambda_context)
     except Exception as error:
-        log_internal_error(f"{name} of lambda_handler", error)
+        warn_user_code(f"{name}= of lambda_handler", error, f"this invocation is without {name}")
         return None
 
 
@@ -305,9 +306,7 @@ _cold = True
 
 
 def _about(lambda_context: Any) -> dict[str, Any]:
-    """What LaunchDarkly is told about an invocation: whether it had to wait for a cold start, and
-    whose it was.
-    """
+    """Return data for the events of an invocation: whether it was a cold start, and of what."""
     global _cold
     cold, _cold = _cold, False
     return {
@@ -325,7 +324,7 @@ def _text(lambda_context: Any, name: str) -> str | None:
 
 
 def _attribute(lambda_context: Any, name: str) -> Any:
-    """An attribute of a context that may be anybody's, and may raise anything."""
+    """Return an attribute of a context that may be anybody's, and may raise anything."""
     try:
         return getattr(lambda_context, name, None)
     except Exception as error:

@@ -1,6 +1,4 @@
-"""A thread that acts shortly before a function's time-out, because after it nothing of ours runs
-any more.
-"""
+"""A thread that acts shortly before a function's time-out: after it nothing of ours runs."""
 
 from __future__ import annotations
 
@@ -8,16 +6,16 @@ import threading
 import time
 from collections.abc import Callable
 
-from ...diagnostics import log_internal_error
+from ...diagnostics import guard, log_internal_error
+from ...errors import StrictError
 
 
 class Watchdog:
     """One thread for all invocations of the process, started at the first.
 
     Lambda's invocations come one after the other, but a handler may call another one, and a local
-    server may call
-    several at once. Arming takes a microsecond: the thread sleeps on until the first alarm that it
-    knows of would have rung, and looks again; it is only woken to ring earlier.
+    server may call several at once. Arming takes a microsecond: the thread sleeps on until the
+    first alarm that it knows of is due, and looks again; it is only woken for an earlier one.
     """
 
     def __init__(self) -> None:
@@ -36,16 +34,13 @@ class Watchdog:
                 self._changed.notify()
 
     def _start(self) -> None:
-        try:
+        # The process may have no thread left; the handler shall run all the same.
+        with guard("watchdog"):
             threading.Thread(target=self._run, name="ldinstrument-watchdog", daemon=True).start()
             self._started = True
-        except (
-            RuntimeError
-        ) as error:  # the process has no thread left; the handler shall run all the same
-            log_internal_error("watchdog", error)
 
     def disarm(self, action: Callable[[], object]) -> None:
-        """Forget the alarm of *action*; one that rings at this very moment still does."""
+        """Forget the alarm of *action*; one that is due at this very moment still runs."""
         with self._changed:
             self._alarms.pop(action, None)
 
@@ -53,8 +48,9 @@ class Watchdog:
         while True:
             action = self._due()
             try:
-                action()
-            except Exception as error:
+                with guard("watchdog"):
+                    action()
+            except StrictError as error:  # nobody waits for this thread
                 log_internal_error("watchdog", error)
 
     def _due(self) -> Callable[[], object]:
@@ -69,6 +65,5 @@ class Watchdog:
                 self._changed.wait(self._left())
 
     def _left(self) -> float | None:
-        return (
-            None if self._sleeps_until is None else max(0.0, self._sleeps_until - time.monotonic())
-        )
+        until = self._sleeps_until
+        return None if until is None else max(0.0, until - time.monotonic())
