@@ -7,6 +7,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+# First of all: from now on a fork waits for whatever of ours another thread is importing.
+from . import import_locks as _import_locks  # noqa: F401
+
 if TYPE_CHECKING:
     from .ai.decorators import track_ai
     from .ai.feedback import feedback_token, track_feedback

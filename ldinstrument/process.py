@@ -5,9 +5,11 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable
 
 from .diagnostics import guard
+from .import_locks import wait_for_imports
 
 Hook = Callable[[], None]
 
@@ -16,6 +18,9 @@ _before_fork: list[Hook] = []
 _after_fork_in_parent: list[Hook] = []
 _after_fork_in_child: list[Hook] = []
 _watched_children: set[int] = set()
+_watched_threads: set[int] = set()
+_forked_by_thread = False
+_child_of_thread = False
 
 
 def on_exit(hook: Hook) -> None:
@@ -43,6 +48,32 @@ def on_exit_of_multiprocessing_child(hook: Hook, priority: int = 10) -> None:
     Finalize(None, hook, exitpriority=priority)
 
 
+def watch_forking_thread() -> None:
+    """In a child that was forked from a thread, run the exit hooks when that thread has ended.
+
+    Nothing ends the interpreter of such a child: it lives until its last thread ends, and ours do
+    not end without the hooks. Call this where a thread starts that only an exit hook ends.
+    """
+    if _child_of_thread and os.getpid() not in _watched_threads:
+        _watched_threads.add(os.getpid())
+        threading.Thread(target=_exit_after_main, name="ldinstrument.exit", daemon=True).start()
+
+
+def _exit_after_main() -> None:
+    threading.main_thread().join()  # in a forked child, the thread that called fork
+    _run(reversed(_exit_hooks))
+
+
+def _note_forking_thread() -> None:
+    global _forked_by_thread
+    _forked_by_thread = threading.current_thread() is not threading.main_thread()
+
+
+def _note_child_of_thread() -> None:
+    global _child_of_thread
+    _child_of_thread = _child_of_thread or _forked_by_thread
+
+
 def on_fork(
     *, before: Hook | None = None, in_parent: Hook | None = None, in_child: Hook | None = None
 ) -> None:
@@ -67,6 +98,7 @@ def _run(hooks: Iterable[Hook]) -> None:
 
 
 def _run_before_fork() -> None:
+    wait_for_imports()
     _run(reversed(_before_fork))
 
 
@@ -78,6 +110,7 @@ def _run_in_child() -> None:
     _run(list(_after_fork_in_child))
 
 
+on_fork(before=_note_forking_thread, in_child=_note_child_of_thread)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_run_before_fork,

@@ -78,3 +78,23 @@ if __name__ == "__main__":
     child.join()
 """
     assert run(program) == ["left"]
+
+
+def test_a_child_forked_from_a_thread_runs_the_exit_hooks() -> None:
+    """When that thread ends: nothing else would end what the hooks end."""
+    program = """
+import os, threading
+from ldinstrument.process import on_exit, watch_forking_thread
+on_exit(lambda: os.write(1, b"hook-%d\\n" % (os.getpid() != parent)))
+parent = os.getpid()
+def fork():
+    child = os.fork()
+    if child:
+        print("status", os.waitpid(child, 0)[1], flush=True)
+    else:
+        watch_forking_thread()
+        watch_forking_thread()
+thread = threading.Thread(target=fork)
+thread.start(); thread.join()
+"""
+    assert run(program) == ["hook-1", "status", "0", "hook-0"]

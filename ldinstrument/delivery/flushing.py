@@ -11,7 +11,7 @@ from typing import Any
 from .. import settings
 from ..diagnostics import guard, log, log_once
 from ..ledger import ledger
-from ..process import on_exit_of_multiprocessing_child
+from ..process import on_exit_of_multiprocessing_child, watch_forking_thread
 from ..sessions import emission
 from ..sessions.registry import end_open_sessions
 from .foreign import flush_foreign_clients, flush_foreign_clients_async, left, set_in_time
@@ -162,8 +162,12 @@ def _report(
 
 
 def watch_exit_of_child() -> None:
-    """Deliver at the end of a child of `multiprocessing`, which leaves without `atexit`."""
+    """Deliver at the end of a child that leaves without `atexit`.
+
+    Children of `multiprocessing` do, and those that were forked from a thread.
+    """
     on_exit_of_multiprocessing_child(leave)
+    watch_forking_thread()
 
 
 def leave() -> None:

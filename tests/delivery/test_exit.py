@@ -139,3 +139,38 @@ def test_exit_delivers_and_is_silent(server, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert server.keys()["a"] == 1
     assert server.keys()["session.interactions"] == 1
+
+
+_FROM_A_THREAD = """
+import os, sys, threading
+sys.path[:0] = [{here!r}]
+import faults
+import ldinstrument as ld
+from ldclient import LDClient
+client = LDClient(faults.config({url!r}, flush_interval=3600))
+def fork():
+    child = os.fork()
+    if child:
+        sys.exit(os.waitpid(child, 0)[1] != 0)
+    client.track("child", faults.CONTEXT)
+    ld.session("u-1", client=client).__enter__().conversion(49.0)
+thread = threading.Thread(target=fork)
+thread.start()
+thread.join(60)
+os._exit(thread.is_alive())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
+def test_a_child_forked_from_a_thread_ends_and_has_delivered(server, tmp_path):
+    """It has no main thread and runs no `atexit`; it ends with the thread that it was forked in."""
+    program = tmp_path / "program.py"
+    program.write_text(_FROM_A_THREAD.format(here=str(faults.HERE), url=server.url))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(program)],
+        env=faults._environment(),
+        timeout=100,
+    )
+    assert done.returncode == 0
+    assert server.keys()["child"] == 1
+    assert server.keys()["business.conversion"] == 1

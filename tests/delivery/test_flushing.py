@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from functools import partial
@@ -294,3 +296,46 @@ def test_async_deadline(server):
         await client.close()
 
     asyncio.run(main())
+
+
+_NO_FILES = """
+import os, resource, sys
+sys.path[:0] = [{here!r}]
+import faults
+import ldinstrument as ld
+from ldclient import LDClient
+client = LDClient(faults.config({url!r}, flush_interval=3600, **{options!r}))
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+taken = []
+try:
+    while True:
+        taken.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    pass
+client.track("a", faults.CONTEXT)
+reports = [ld.flush(0.3, client), ld.flush(0.3)]
+for file in taken:
+    os.close(file)
+while not (report := ld.flush(1.0, client)).ok:
+    pass
+print([report.delivered for report in reports], ld.stats().events.delivered)
+"""
+
+
+@pytest.mark.parametrize("spool", [False, True], ids=["memory", "spool"])
+def test_no_file_descriptor_left(server, tmp_path, spool):
+    """The flush says what it knows and raises nothing; later everything arrives."""
+    pytest.importorskip("resource")
+    options = {"spool": str(tmp_path / "spool")} if spool else {}
+    # A name, so that it has to be resolved: the codec for that must be there already.
+    url = server.url.replace("127.0.0.1", "localhost")
+    done = subprocess.run(
+        [sys.executable, "-c", _NO_FILES.format(here=str(faults.HERE), url=url, options=options)],
+        env=faults._environment(),
+        timeout=100,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[0, 0] 1"
+    assert server.keys() == {"a": 1}
