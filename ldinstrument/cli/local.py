@@ -32,6 +32,14 @@ def dev(
         Path | None,
         typer.Option("--flags", metavar="FILE", help="Flags, in the SDK's JSON format."),
     ] = None,
+    experiment: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--experiment",
+            metavar="KEY=A,B",
+            help="An experiment without a file, such as new-prompt=short,long; repeatable.",
+        ),
+    ] = None,
 ) -> None:
     """Run a local LaunchDarkly until Ctrl-C: no account, no key."""
     try:
@@ -42,10 +50,10 @@ def dev(
     def ready(local: LocalLaunchDarkly) -> None:
         say(f"local LaunchDarkly at {local.url}", "bold")
         say(f"  export LDINSTRUMENT_URL={local.url}    (SDK, REST and this command line go there)")
-        say(f"  {local.url}/    the live page; Ctrl-C ends it")
+        say(f"  {local.page_url}    the live page; Ctrl-C ends it")
         sys.stdout.flush()
 
-    serve(host, port, db, flags or (), ready=ready)
+    serve(host, port, db, flags or (), experiments=experiment or (), ready=ready)
 
 
 def demo(

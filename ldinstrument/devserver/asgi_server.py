@@ -13,12 +13,14 @@ import uvicorn
 
 from .app import build
 from .client_side import ClientSideRoutes
-from .database import Document
+from .database import Database, Document
 from .database_thread import DatabaseThread
+from .environment import Flags
 from .experiments import ExperimentRoutes
 from .faults import FaultMiddleware, InjectedFaults
-from .flag_delivery import FlagChanges, FlagRoutes
-from .flags import Flags
+from .flag_changes import Change, FlagChanges
+from .flag_delivery import FlagRoutes
+from .flags_api import FlagReadingRoutes
 from .intake import IntakeRoutes, faulted_post, is_intake
 from .metrics_api import MetricRoutes, Metrics
 from .page import Local, PageRoutes
@@ -26,10 +28,15 @@ from .projects import ProjectRoutes, Projects
 from .rest_call import RestCalls
 from .tokens import Access
 
+PAUSE_SECONDS = 0.3
+
 
 class Served(Access, Local, Protocol):
     """What one run of the server needs to know of the `LocalLaunchDarkly` that it serves."""
 
+    database: Database
+    flags: Flags
+    token: str | None
     projects: Collection[str] | None
     context_kinds: Collection[str]
     rate_limit: int
@@ -42,25 +49,29 @@ class ServerRun:
 
     def __init__(self, local: Served, listener: socket.socket):
         self.listener = listener
-        self.database_thread = DatabaseThread(local.database)
-        intake = IntakeRoutes(self.database_thread, local)
-        self.delivery = FlagRoutes(self.database_thread, Flags(local.database), intake)
-        self.browser = ClientSideRoutes(self.database_thread, Flags(local.database), intake)
+        self.traffic = local.traffic
+        self.database_thread = DatabaseThread()
+        intake = IntakeRoutes(self.database_thread, local.traffic, local)
+        self.delivery = FlagRoutes(self.database_thread, local.flags, intake)
+        self.browser = ClientSideRoutes(self.database_thread, local.flags, intake)
         self.page = PageRoutes(self.database_thread, local)
+        self.folding = IdleFolding(self.database_thread, local.reader.aggregation.fold)
+        intake.on_events = self.folding.postpone
         calls = RestCalls(self.database_thread, local, local.rate_limit)
         projects = Projects(local.database, local.projects, local.context_kinds)
-        metrics = Metrics(local.database, projects)
+        metrics = Metrics(local.database, projects, local.traffic)
         routes = [
             *intake.routes(),
             *self.delivery.routes(),
             *MetricRoutes(calls, metrics).routes(),
-            *ExperimentRoutes(calls, metrics).routes(),
+            *ExperimentRoutes(calls, metrics, local.flags, local.reader).routes(),
+            *FlagReadingRoutes(calls, projects, local.flags, local.traffic).routes(),
             *ProjectRoutes(calls, projects).routes(),
             *self.browser.routes(),
             *self.page.routes(),
         ]
         self.faults = FaultMiddleware(
-            build(routes, local.allowed_hosts), local.faults, self._record_fault
+            build(routes, local.allowed_hosts, local.token), local.faults, self._record_fault
         )
         self.server = _Server(_config(self.faults))
         self.server.before_shutdown = self._end_streams
@@ -89,10 +100,10 @@ class ServerRun:
         self.browser.evaluations.close()
         self.listener.close()
 
-    def publish(self, verb: str, change: Document) -> None:
-        """Tell the open streams of a flag change."""
+    def publish(self, verb: str, kind: str, document: Document) -> None:
+        """Tell the open streams of a change of a flag or segment."""
         if self.delivery.changes is not None:
-            self.delivery.changes.publish(verb, change)
+            self.delivery.changes.publish(Change(verb, kind, document))
 
     def _run(self) -> None:
         try:
@@ -108,6 +119,7 @@ class ServerRun:
         await self.server.serve(sockets=[self.listener])
 
     def _end_streams(self) -> None:
+        self.folding.stop()
         if self.delivery.changes is not None:
             self.delivery.changes.close()
         if self.faults.stopping is not None:
@@ -122,7 +134,37 @@ class ServerRun:
     def _keep_fault(
         self, path: str, headers: dict[str, str], body: bytes, status: int, label: str
     ) -> None:
-        self.database_thread.database.record(faulted_post(path, headers, body, status, label))
+        self.traffic.record(faulted_post(path, headers, body, status, label))
+
+
+class IdleFolding:
+    """Folds what has arrived once no POST has come for a moment, so that a read-out finds little to
+    do.
+    """
+
+    def __init__(self, database_thread: DatabaseThread, fold: Callable[[], None]):
+        self.database_thread = database_thread
+        self.fold = fold
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def postpone(self) -> None:
+        """Wait for the next pause; on the loop."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._begin)
+
+    def _begin(self) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        await self.database_thread.read(self.fold)
+
+    def stop(self) -> None:
+        """Fold no more; on the loop."""
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 def _config(app: Any) -> uvicorn.Config:

@@ -1,29 +1,55 @@
 """Flag delivery to browsers and phones: evaluated here, by LaunchDarkly's own evaluator, for one
 context.
+
+Browsers get the flags that are available to them (`usingEnvironmentId`), phones theirs
+(`usingMobileKey`).
 """
 
 from __future__ import annotations
 
 import base64
+import json
 import re
+import zlib
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from .data_system import Message, Payload, delete_object, put_object
 from .database import Document
 from .database_thread import DatabaseThread
-from .flag_delivery import HEADERS, FlagChanges, event_stream, next_change, sse, with_etag
-from .flags import Flags
+from .environment import Flags, availability
+from .flag_changes import COMMENT, HEADERS, Change, FlagChanges, event_stream, next_change, sse
+from .flag_delivery import polled, with_etag
 from .intake import IntakeRoutes
-from .responses import RefusedRequest, decode, invalid
+from .responses import decode, invalid
+
+FLAG_EVAL = "flag-eval"
+"""The kind of an evaluated flag in FDv2."""
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Whom flags are evaluated for.
+
+    Args:
+        context: the context, as JSON.
+        available: which availability a flag needs, `usingEnvironmentId` or `usingMobileKey`.
+        with_reasons: whether the client asked for the reasons.
+    """
+
+    context: Document
+    available: str
+    with_reasons: bool
 
 
 class Evaluations:
-    """What every flag is for one context, computed by an `LDClient` that has no network and sends
-    no events.
+    """Evaluates every flag for one context by an `LDClient` that has no network and sends no
+    events.
     """
 
     def __init__(self, flags: Flags):
@@ -32,7 +58,7 @@ class Evaluations:
         self._store: Any = None
         self._version = -1
 
-    def of(self, context: Document) -> dict[str, Document]:
+    def of(self, viewer: Viewer) -> dict[str, Document]:
         """Return evaluations by flag key, in the format of the client-side SDKs.
 
         Raises:
@@ -41,14 +67,19 @@ class Evaluations:
         from ldclient import Context
 
         try:
-            found = Context.from_dict(context)
+            context = Context.from_dict(viewer.context)
         except (ValueError, TypeError, AttributeError, KeyError):
             raise invalid("not a context") from None
-        if not found.valid:
-            raise invalid(f"not a context: {found.error}")
-        state = self._fresh_client().all_flags_state(found, with_reasons=True).to_json_dict()
+        if not context.valid:
+            raise invalid(f"not a context: {context.error}")
+        client = self._fresh_client()
+        state = client.all_flags_state(context, with_reasons=True).to_json_dict()
         about = state.get("$flagsState", {})
-        return {key: _evaluation(state[key], about[key]) for key in about if key in state}
+        return {
+            key: _evaluation(state[key], about[key], viewer.with_reasons)
+            for key, flag in self.flags.all().items()
+            if key in about and key in state and availability(flag)[viewer.available]
+        }
 
     def _fresh_client(self) -> Any:
         """Return the client, its store holding the present flags."""
@@ -65,7 +96,7 @@ class Evaluations:
             )
         version = self.flags.version()
         if version != self._version:
-            self._store.init({FEATURES: self.flags.all(), SEGMENTS: {}})
+            self._store.init({FEATURES: self.flags.all(), SEGMENTS: self.flags.segments()})
             self._version = version
         return self._client
 
@@ -77,20 +108,23 @@ class Evaluations:
             self._version = -1
 
 
-def _evaluation(value: Any, about: Document) -> Document:
-    """One flag as client-side SDKs want it; in an experiment they must send the event and its
-    reason.
+def _evaluation(value: Any, about: Document, with_reasons: bool) -> Document:
+    """Return one flag as client-side SDKs want it; in an experiment they must send the event and
+    its reason.
     """
     reason = about.get("reason") or {}
     experiment = reason.get("inExperiment") is True
+    track_reason = bool(about.get("trackReason")) or experiment
     found = {
         "value": value,
         "variation": about.get("variation"),
         "version": about.get("version", 1),
         "flagVersion": about.get("version", 1),
         "trackEvents": bool(about.get("trackEvents")) or experiment,
-        "trackReason": bool(about.get("trackReason")) or experiment,
-        "reason": reason,
+        "trackReason": track_reason,
+        "reason": reason if with_reasons or track_reason else None,
+        "debugEventsUntilDate": about.get("debugEventsUntilDate"),
+        "prerequisites": about.get("prerequisites"),
     }
     return {name: part for name, part in found.items() if part is not None}
 
@@ -105,7 +139,10 @@ class ClientSideRoutes:
         self.changes: FlagChanges | None = None
 
     def routes(self) -> list[Route]:
-        """Goals, polling and streaming, by environment id (browser) or mobile key (phone)."""
+        """Return goals, polling, streaming and pings, by environment id (browser) or mobile key
+        (phone).
+        """
+        with_body = ["POST", "REPORT"]
         return [
             Route("/sdk/goals/{env}", self._goals),
             Route("/sdk/evalx/{env}/contexts/{context}", self._poll),
@@ -113,58 +150,142 @@ class ClientSideRoutes:
             Route("/sdk/evalx/{env}/context", self._poll, methods=["REPORT"]),
             Route("/eval/{env}/{context}", self._stream),
             Route("/eval/{env}", self._stream, methods=["REPORT"]),
+            Route("/ping/{env}", self._ping),
             Route("/msdk/evalx/contexts/{context}", self._poll),
             Route("/msdk/evalx/context", self._poll, methods=["REPORT"]),
             Route("/meval/{context}", self._stream),
             Route("/meval", self._stream, methods=["REPORT"]),
+            Route("/mping", self._ping),
+            Route("/sdk/poll/eval/{context}", self._poll_v2),
+            Route("/sdk/poll/eval", self._poll_v2, methods=with_body),
+            Route("/sdk/stream/eval/{context}", self._stream_v2),
+            Route("/sdk/stream/eval", self._stream_v2, methods=with_body),
         ]
 
     async def _goals(self, request: Request) -> Response:
         return JSONResponse([], headers=HEADERS)
 
     async def _poll(self, request: Request) -> Response:
-        context = await self._context(request)
-        return with_etag(request, await self.database_thread.run(self.evaluations.of, context))
+        viewer = await self._viewer(request)
+        return with_etag(request, await self.database_thread.run(self.evaluations.of, viewer))
 
     async def _stream(self, request: Request) -> Response:
-        context = await self._context(request)
-        await self.database_thread.run(
-            self.evaluations.of, context
-        )  # refuse what is no context while there is a status to say it
-        return event_stream(self._messages(context))
+        viewer = await self._viewer(request)
+        await self._check(viewer)
+        return event_stream(self._messages(viewer))
 
-    async def _messages(self, context: Document) -> AsyncIterator[bytes]:
-        """Everything, then each change as it is for this context."""
-        assert self.changes is not None, "the server is not running"
-        with self.changes.subscription() as changes:
-            yield sse("put", await self.database_thread.run(self.evaluations.of, context))
+    async def _check(self, viewer: Viewer) -> None:
+        """Refuse what is no context while there is a status to say it."""
+        await self.database_thread.run(self.evaluations.of, viewer)
+
+    async def _messages(self, viewer: Viewer) -> AsyncIterator[bytes]:
+        """Send everything, then each change as it is for this context."""
+        with self._changes().subscription() as changes:
+            yield sse("put", await self.database_thread.run(self.evaluations.of, viewer))
             while (change := await next_change(changes)) is not None:
-                yield await self.database_thread.run(self._message, context, *change)
+                yield await self.database_thread.run(self._message, viewer, change)
 
-    def _message(self, context: Document, verb: str, change: Document) -> bytes:
-        if verb == "delete":
-            return sse("delete", {"key": change["key"], "version": change["version"]})
-        evaluation = self.evaluations.of(context).get(change["key"]) if verb == "put" else None
-        return sse("patch", {"key": change["key"], **evaluation}) if evaluation else b":\n\n"
+    def _message(self, viewer: Viewer, change: Change) -> bytes:
+        verb, kind, document = change
+        if kind == "segment":  # any flag may look at it
+            return sse("put", self.evaluations.of(viewer))
+        if verb == "heartbeat":
+            return COMMENT
+        key = document["key"]
+        evaluation = self.evaluations.of(viewer).get(key) if verb == "put" else None
+        if evaluation is None:
+            return sse("delete", {"key": key, "version": document["version"]})
+        return sse("patch", {"key": key, **evaluation})
 
-    async def _context(self, request: Request) -> Document:
-        """Return the context of a request, from its address or its body; the credential is checked
-        on the way.
-        """
-        if "env" in request.path_params:
-            self.intake.check_environment(request.path_params["env"])
+    async def _ping(self, request: Request) -> Response:
+        self._check_credential(request)
+        return event_stream(self._pings())
+
+    async def _pings(self) -> AsyncIterator[bytes]:
+        """Tell SDKs that cannot send a context in a stream to poll, at first and on each change."""
+        with self._changes().subscription() as changes:
+            yield b"event: ping\ndata: \n\n"
+            while (change := await next_change(changes)) is not None:
+                yield COMMENT if change.verb == "heartbeat" else b"event: ping\ndata: \n\n"
+
+    async def _poll_v2(self, request: Request) -> Response:
+        viewer, basis = await self._viewer(request), request.query_params.get("basis", "")
+        return polled(request, await self.database_thread.run(self._transfer, viewer, basis))
+
+    async def _stream_v2(self, request: Request) -> Response:
+        viewer = await self._viewer(request)
+        await self._check(viewer)
+        return event_stream(self._messages_v2(viewer, request.query_params.get("basis", "")))
+
+    async def _messages_v2(self, viewer: Viewer, basis: str) -> AsyncIterator[bytes]:
+        with self._changes().subscription() as changes:
+            for message in await self.database_thread.run(self._transfer, viewer, basis):
+                yield sse(*message)
+            while (change := await next_change(changes)) is not None:
+                yield await self.database_thread.run(self._v2_message, viewer, change)
+
+    def _transfer(self, viewer: Viewer, basis: str) -> list[Message]:
+        """Return what a client with this basis has to hear: nothing, or everything."""
+        payload = self._payload(viewer)
+        if basis == payload.state:
+            return list(payload.nothing())
+        return list(payload.everything(self._objects(viewer)))
+
+    def _objects(self, viewer: Viewer) -> list[Message]:
+        return [_evaluated(key, found) for key, found in self.evaluations.of(viewer).items()]
+
+    def _payload(self, viewer: Viewer) -> Payload:
+        """Return the payload of one context: another one's basis is not this one's."""
+        flags = self.evaluations.flags
+        about = json.dumps([viewer.context, viewer.available, viewer.with_reasons], sort_keys=True)
+        return Payload(f"{flags.payload_id}.{zlib.crc32(about.encode()):08x}", flags.version())
+
+    def _v2_message(self, viewer: Viewer, change: Change) -> bytes:
+        verb, kind, document = change
+        if verb == "heartbeat":
+            return sse("heart-beat", {})
+        payload = self._payload(viewer)
+        if kind == "segment":
+            messages = payload.everything(self._objects(viewer))
         else:
-            self.intake.check_key(request)
+            key = document["key"]
+            evaluation = self.evaluations.of(viewer).get(key) if verb == "put" else None
+            gone = delete_object(FLAG_EVAL, key, document["version"])
+            messages = payload.changes([_evaluated(key, evaluation) if evaluation else gone])
+        return b"".join(sse(*message) for message in messages)
+
+    def _changes(self) -> FlagChanges:
+        assert self.changes is not None, "the server is not running"
+        return self.changes
+
+    async def _viewer(self, request: Request) -> Viewer:
+        """Return whom a request is for, from its address or its body, its credential checked."""
+        available = self._check_credential(request)
         try:
-            if request.method == "REPORT":
-                found = decode(await request.body())
-            else:
+            if "context" in request.path_params:
                 found = decode(_unwrapped(request.path_params["context"]))
+            else:
+                found = decode(await request.body())
         except ValueError:
             raise invalid("not a context") from None
         if not isinstance(found, dict):
-            raise RefusedRequest(400, "invalid_request", "not a context")
-        return found
+            raise invalid("not a context")
+        return Viewer(found, available, request.query_params.get("withReasons") == "true")
+
+    def _check_credential(self, request: Request) -> str:
+        """Check the environment id or the mobile key; return the availability that goes with it."""
+        environment = request.path_params.get("env") or request.query_params.get("auth")
+        if environment is not None:
+            self.intake.check_environment(environment)
+            return "usingEnvironmentId"
+        self.intake.check_key(request)
+        return "usingMobileKey"
+
+
+def _evaluated(key: str, evaluation: Document) -> Message:
+    version = evaluation["version"]
+    kept = {name: value for name, value in evaluation.items() if name != "version"}
+    return put_object(FLAG_EVAL, key, version, kept)
 
 
 def _unwrapped(text: str) -> bytes:

@@ -7,41 +7,62 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from .database import Batch, Document
-from .responses import STRICT, decode, invalid
+from .database import Document
+from .responses import STRICT, decode, invalid, too_large
 
-MAX_UNPACKED = 256 * 1024 * 1024
 SPACE = " \t\n\r"
 BIGGEST = 2**63 - 1
+LARGEST = 1e150
+MOST_VALUES = 2_000_000
+"""JSON values in one POST; a batch of 10,000 events has about 300,000."""
+Unit = tuple[str, str]
+Filters = Mapping[str, Sequence[tuple[str, Callable[[Mapping[str, Any]], bool]]]]
+"""By event key: the names of the filtered series, each with the test that its events pass."""
 
 
-def unpacked(body: bytes, encoding: str) -> bytes:
-    """Return the body without its content encoding (gzip or none), bounded so that a small bomb
-    cannot fill the memory.
+def unpacked(body: bytes, encoding: str, limit: int) -> bytes:
+    """Return the body without its content encoding (gzip or none).
+
+    Args:
+        body: as it came.
+        encoding: the header `Content-Encoding`.
+        limit: bytes; inflating stops there, so that a small body cannot fill the memory.
 
     Raises:
-        RefusedRequest: broken gzip or an encoding that the intake does not know (400).
+        RefusedRequest: 400 for broken gzip or another encoding, 413 for too much.
     """
+    plain = _inflated(body, encoding, limit)
+    if len(plain) > limit or _values(plain) > MOST_VALUES:
+        raise too_large()
+    return plain
+
+
+def _inflated(body: bytes, encoding: str, limit: int) -> bytes:
     if encoding.strip().lower() in ("", "identity"):
         return body
     if encoding.strip().lower() not in ("gzip", "x-gzip"):
         raise invalid("unsupported content encoding")
     unzip = zlib.decompressobj(wbits=31)
     try:
-        plain = unzip.decompress(body, MAX_UNPACKED)
+        plain = unzip.decompress(body, limit + 1)
     except zlib.error:
         raise invalid("body is not gzip") from None
-    if not unzip.eof:
-        raise invalid("gzip body is cut off or too large")
+    if not unzip.eof and len(plain) <= limit:
+        raise invalid("gzip body is cut off")
     return plain
 
 
-def split_array(body: bytes) -> list[tuple[Any, str]]:
-    """Return the items of a JSON array, each with its own text, so that an event is kept exactly as
-    it was sent.
+def _values(body: bytes) -> int:
+    """Return about how many JSON values there are: each has a comma, or opens a list or object."""
+    return body.count(b",") + body.count(b"[") + body.count(b"{")
+
+
+def parse_array(body: bytes) -> list[Any]:
+    """Return the items of a JSON array.
 
     Raises:
         RefusedRequest: empty, not JSON, or not an array (400).
@@ -49,30 +70,26 @@ def split_array(body: bytes) -> list[tuple[Any, str]]:
     if not body.strip():
         raise invalid("body may not be empty")
     try:
-        text = body.decode("utf-8")
-        return _scan(text)
+        found = STRICT.decode(body.decode("utf-8"))
     except (ValueError, RecursionError):
         raise invalid("body is not a JSON array of events") from None
+    if not isinstance(found, list):
+        raise invalid("body is not a JSON array of events")
+    return found
 
 
-def _scan(text: str) -> list[tuple[Any, str]]:
-    """Walk the array item by item; the decoder in C tells where each one ends."""
+def split_array(body: bytes) -> list[tuple[Any, str]]:
+    """Return the items of a JSON array that `parse_array` took, each with its own text."""
+    text = body.decode("utf-8")
     items: list[tuple[Any, str]] = []
-    at = _after_space(text, 0)
-    if text[at : at + 1] != "[":
-        raise ValueError("not an array")
-    at = _after_space(text, at + 1)
-    if text[at : at + 1] == "]":
-        return _nothing_after(text, at + 1, items)
-    while True:
+    at = _after_space(text, _after_space(text, 0) + 1)
+    while text[at : at + 1] not in ("]", ""):
         item, end = STRICT.raw_decode(text, at)
         items.append((item, text[at:end]))
         at = _after_space(text, end)
-        if text[at : at + 1] == "]":
-            return _nothing_after(text, at + 1, items)
-        if text[at : at + 1] != ",":
-            raise ValueError("no comma")
-        at = _after_space(text, at + 1)
+        if text[at : at + 1] == ",":
+            at = _after_space(text, at + 1)
+    return items
 
 
 def _after_space(text: str, at: int) -> int:
@@ -81,14 +98,12 @@ def _after_space(text: str, at: int) -> int:
     return at
 
 
-def _nothing_after(text: str, at: int, items: list[tuple[Any, str]]) -> list[tuple[Any, str]]:
-    if text[at:].strip(SPACE):
-        raise ValueError("something after the array")
-    return items
+def parse_object(body: bytes) -> Document:
+    """Return the JSON object of a diagnostic POST.
 
-
-def single(body: bytes) -> list[tuple[Any, str]]:
-    """Return a diagnostic POST: one JSON object."""
+    Raises:
+        RefusedRequest: it is none (400).
+    """
     if not body.strip():
         raise invalid("body may not be empty")
     try:
@@ -97,56 +112,129 @@ def single(body: bytes) -> list[tuple[Any, str]]:
         raise invalid("body is not a JSON object") from None
     if not isinstance(event, dict):
         raise invalid("body is not a JSON object")
-    return [(event, json.dumps(event))]
+    return event
 
 
-def rows_of(items: list[tuple[Any, str]], received: int) -> Batch:
-    """Return the rows of a batch. Items that are no events (no object, no kind) are left out, as an
-    intake that accepts whatever is well-formed would; everything else is kept, with strange values
-    as they are.
+def is_event(item: Any) -> bool:
+    """Return whether an item of a batch is an event: an object with a kind."""
+    return isinstance(item, dict) and isinstance(item.get("kind"), str)
+
+
+@dataclass(slots=True)
+class Batch:
+    """What the events of one POST become.
+
+    Args:
+        body: the JSON array, as it came.
+        received: epoch milliseconds; the date of events without a valid one.
+        events: how many items are events.
+        counts: events by kind and key.
+        keys: by event key: events, events with a value, the sum of the values.
+        kinds: events by event key and the context kinds that they carry, joined by a comma.
+        measurements: series, unit, date, value, and 1 for the first unit of an event (else 0).
+        exposures: flag, unit, variation, date.
+        evaluated: by flag, the date of its newest evaluation.
+        variations: JSON of a variation's value, by flag and variation.
+        units: context kind and key of everybody in it.
     """
-    batch = Batch()
-    for event, text in items:
-        if isinstance(event, dict) and isinstance(event.get("kind"), str):
-            _add(batch, event, text, received)
+
+    body: bytes
+    received: int
+    events: int = 0
+    counts: dict[tuple[str, str], int] = field(default_factory=dict)
+    keys: dict[str, tuple[int, int, float]] = field(default_factory=dict)
+    kinds: dict[tuple[str, str], int] = field(default_factory=dict)
+    measurements: list[tuple[str, Unit, int, float | None, int]] = field(default_factory=list)
+    exposures: list[tuple[str, Unit, int, int]] = field(default_factory=list)
+    evaluated: dict[str, int] = field(default_factory=dict)
+    variations: dict[tuple[str, int], str] = field(default_factory=dict)
+    units: set[Unit] = field(default_factory=set)
+
+
+def batch_of(body: bytes, items: list[Any], received: int, filters: Filters | None = None) -> Batch:
+    """Return the rows of a POST.
+
+    Items that are no events (no object, no kind) are left out, as an intake that accepts whatever
+    is well-formed would; everything else is kept, with strange values as they are.
+    """
+    batch = Batch(body, received)
+    counts = batch.counts
+    for event in items:
+        if not is_event(event):
+            continue
+        batch.events += 1
+        kind, key = event["kind"], event.get("key")
+        if type(key) is not str or not key.isascii():
+            key = _text(key)
+        if not kind.isascii():
+            kind = _text(kind)
+        counts[kind, key] = counts.get((kind, key), 0) + 1
+        if kind == "custom":
+            _add_measurement(batch, event, key, filters)
+        elif kind in ("feature", "debug"):
+            _add_evaluation(batch, key, date_of(event, received))
+            if kind == "feature":
+                _add_exposure(batch, event, key)
+        elif kind == "summary" and isinstance(event.get("features"), dict):
+            for flag in event["features"]:
+                _add_evaluation(batch, _text(flag), _whole(event.get("endDate"), received))
     return batch
 
 
-def _add(batch: Batch, event: Document, text: str, received: int) -> None:
-    kind, created = (
-        event["kind"],
-        _whole(event.get("creationDate", event.get("startDate")), received),
-    )
-    key = _text(event.get("key"))
-    index = len(batch.events)
-    batch.events.append((_text(kind), key, created, _text(text)))
-    if kind == "custom":
-        _add_measurement(batch, event, key, index, created)
-    elif kind == "feature":
-        _add_exposure(batch, event, key, created)
+def _add_evaluation(batch: Batch, flag: str, at: int) -> None:
+    batch.evaluated[flag] = max(at, batch.evaluated.get(flag, at))
 
 
-def _add_measurement(batch: Batch, event: Document, key: str, index: int, created: int) -> None:
-    value = number(event.get("metricValue"))
-    events, valued = batch.keys.get(key, (0, 0))
-    batch.keys[key] = (events + 1, valued + (value is not None))
-    for kind, unit in units_of(event).items():
-        batch.measurements.append((key, kind, unit, index, created, value))
+def series_name(event_key: str, filter_text: str = "") -> str:
+    """Return the name of the events of one key, all of them or those that pass a filter."""
+    return f"~{filter_text}~{event_key}" if filter_text else f"={event_key}"
 
 
-def _add_exposure(batch: Batch, event: Document, flag: str, created: int) -> None:
+def measurements_of(
+    event: Document, series: str, created: int, value: float | None
+) -> list[tuple[str, Unit, int, float | None, int]]:
+    """Return a row for each unit of an event."""
+    units = units_of(event).items()
+    return [(series, unit, created, value, int(not i)) for i, unit in enumerate(units)]
+
+
+def _add_measurement(batch: Batch, event: Document, key: str, filters: Filters | None) -> None:
+    value = measured(event)
+    created = date_of(event, batch.received)
+    events, valued, total = batch.keys.get(key, (0, 0, 0.0))
+    if value is None:
+        batch.keys[key] = (events + 1, valued, total)
+    else:
+        batch.keys[key] = (events + 1, valued + 1, total + value)
+    rows = measurements_of(event, "=" + key, created, value)
+    batch.measurements += rows
+    kinds = ""
+    for _, unit, *_ in rows:
+        batch.units.add(unit)
+        kinds = f"{kinds},{unit[0]}" if kinds else unit[0]
+    batch.kinds[key, kinds] = batch.kinds.get((key, kinds), 0) + 1
+    if filters:
+        for series, passes in filters.get(key, ()):
+            if passes(event):
+                batch.measurements += [(series, *row[1:]) for row in rows]
+
+
+def _add_exposure(batch: Batch, event: Document, flag: str) -> None:
     variation, reason = event.get("variation"), event.get("reason")
     if type(variation) is not int or not 0 <= variation <= BIGGEST:
         return
     if not isinstance(reason, dict) or reason.get("inExperiment") is not True:
         return
-    batch.variations[flag, variation] = _variation_text(event.get("value"))
-    for kind, unit in units_of(event).items():
-        batch.exposures.append((flag, kind, unit, variation, created))
+    if (flag, variation) not in batch.variations:
+        batch.variations[flag, variation] = _variation_text(event.get("value"))
+    created = date_of(event, batch.received)
+    for unit in units_of(event).items():
+        batch.units.add(unit)
+        batch.exposures.append((flag, unit, variation, created))
 
 
 def _variation_text(value: Any) -> str:
-    """JSON of a variation's value; null for the infinity that a number like 1e999 is read as."""
+    """Return JSON of a variation's value; null for the infinity that 1e999 is read as."""
     try:
         return json.dumps(value, allow_nan=False)
     except ValueError:
@@ -171,13 +259,9 @@ def units_of(event: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _units_of_context(context: Document) -> dict[str, str]:
-    if context.get("kind") != "multi":
-        kind = context.get("kind", "user")
-        return (
-            {_text(kind): _text(context.get("key"))}
-            if _is_key(context.get("key")) and isinstance(kind, str)
-            else {}
-        )
+    kind, key = context.get("kind", "user"), context.get("key")
+    if kind != "multi":
+        return {_text(kind): _text(key)} if _is_key(key) and isinstance(kind, str) else {}
     parts = {kind: part.get("key") for kind, part in context.items() if isinstance(part, dict)}
     return {_text(kind): _text(key) for kind, key in parts.items() if _is_key(key)}
 
@@ -199,6 +283,17 @@ def number(value: Any) -> float | None:
     return found if math.isfinite(found) else None
 
 
+def measured(event: Document) -> float | None:
+    """Return the value of an event; one that no sum of squares could hold is cut to 1e150."""
+    value = number(event.get("metricValue"))
+    return None if value is None else max(-LARGEST, min(LARGEST, value))
+
+
+def date_of(event: Document, received: int) -> int:
+    """Return when an event was created; when it was received, where it does not say."""
+    return _whole(event.get("creationDate", event.get("startDate")), received)
+
+
 def _whole(value: Any, otherwise: int) -> int:
     found = number(value)
     return int(found) if found is not None and abs(found) < BIGGEST else otherwise
@@ -206,7 +301,7 @@ def _whole(value: Any, otherwise: int) -> int:
 
 def _text(value: Any) -> str:
     """Return a string that SQLite can hold: a lone surrogate, which JSON allows, becomes a question
-    mark.
+    mark; what is no string becomes an empty one.
     """
     if not isinstance(value, str):
         return ""

@@ -1,10 +1,7 @@
-"""Experiments and flag statuses, read-only: what the flags and the evaluations of the one
-environment amount to.
-"""
+"""Experiments over REST: one per flag that randomizes, with its iterations and results."""
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,76 +9,125 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ..analysis import result_document
 from .database import Database, Document
+from .environment import Flags
 from .flags import randomization_kinds
+from .iterations import Iteration
 from .metrics_api import Metrics
 from .projects import link
-from .responses import not_found, now_ms
+from .readout import ReadoutReader, weights_of
+from .responses import invalid, not_found
 from .rest_call import RestCalls
-
-INACTIVE_MS = 7 * 86_400_000
-_EVALUATED = "SELECT max(created) FROM events WHERE key = ? AND kind IN ('feature', 'debug')"
-_SUMMED = """
-SELECT max(json_extract(body, '$.endDate')) FROM events
-  WHERE kind = 'summary' AND EXISTS (SELECT 1 FROM json_each(body, '$.features') WHERE json_each.key = ?)
-"""
 
 
 class ExperimentRoutes:
-    """The REST routes about experiments: one per flag that randomizes, running while the flag is
-    on.
+    """The REST routes about experiments.
+
+    An experiment runs while its flag is on and its iteration was not stopped, in any environment.
     """
 
-    def __init__(self, calls: RestCalls, metrics: Metrics):
+    def __init__(self, calls: RestCalls, metrics: Metrics, flags: Flags, reader: ReadoutReader):
         self.calls = calls
         self.metrics = metrics
+        self.flags = flags
+        self.reader = reader
         self.database: Database = metrics.database
 
     def routes(self) -> list[Route]:
-        """One experiment, and the status of one flag."""
-        one = "/api/v2/projects/{project}/environments/{environment}/experiments/{key}"
-        status = "/api/v2/flag-statuses/{project}/{environment}/{key}"
+        """Return the routes of the list, of one experiment, and of its results."""
+        base = "/api/v2/projects/{project}/environments/{environment}/experiments"
+        answer = self.calls.answer
         return [
-            Route(one, self.calls.answer(self._experiment), methods=["GET"]),
-            Route(status, self.calls.answer(self._status), methods=["GET"]),
+            Route(base, answer(self._list), methods=["GET"]),
+            Route(f"{base}/{{key}}", answer(self._get), methods=["GET"]),
+            Route(f"{base}/{{key}}", answer(self._patch), methods=["PATCH"]),
+            Route(f"{base}/{{key}}/metrics/{{metric}}/results", answer(self._results)),
         ]
 
-    def _flag(self, request: Request) -> tuple[str, Document]:
+    def _list(self, request: Request, body: Any) -> Response:
         project = self.metrics.projects.require(request.path_params["project"])
-        flag = self.database.document("flag", "", request.path_params["key"])
-        if flag is None or flag.get("deleted"):
-            raise not_found()
-        return project, flag
-
-    def _experiment(self, request: Request, body: Any) -> Response:
-        project, flag = self._flag(request)
-        kinds = randomization_kinds(flag)
-        if not kinds:
-            raise not_found()
         environment = request.path_params["environment"]
-        path = f"/api/v2/projects/{project}/environments/{environment}/experiments/{flag['key']}"
-        found = {
-            "_id": flag["key"],
-            "key": flag["key"],
-            "name": flag["key"],
+        flags = (flag for flag in self.flags.all() if self._kinds(flag))
+        items = [self._rep(project, environment, flag) for flag in flags]
+        links = {"self": link(_path(project, environment))}
+        return JSONResponse({"items": items, "_links": links, "total_count": len(items)})
+
+    def _get(self, request: Request, body: Any) -> Response:
+        return JSONResponse(self._rep(*self._named(request)))
+
+    def _patch(self, request: Request, body: Any) -> Response:
+        """Start and stop iterations, by LaunchDarkly's semantic patch."""
+        named = self._named(request)
+        instructions = body.get("instructions") if isinstance(body, dict) else None
+        if not isinstance(instructions, list):
+            raise invalid("instructions is required")
+        for instruction in instructions:
+            kind = instruction.get("kind") if isinstance(instruction, dict) else None
+            if kind == "startIteration":
+                self.reader.iterations.start(named[2])
+            elif kind == "stopIteration":
+                self.reader.iterations.stop(named[2])
+            else:
+                raise invalid("instructions: only startIteration and stopIteration work here")
+        return JSONResponse(self._rep(*named))
+
+    def _results(self, request: Request, body: Any) -> Response:
+        project, _, flag = self._named(request)
+        metric = self.metrics.get(project, request.path_params["metric"])
+        for experiment in self.reader.read(project).experiments:
+            for found in experiment.metrics:
+                if experiment.flag == flag and found.metric["key"] == metric["key"]:
+                    if found.result is not None:
+                        last_seen = self.metrics.traffic.last_seen(metric["eventKey"])
+                        return JSONResponse(result_document(found.result, last_seen))
+                    raise not_found(found.reason)
+        raise not_found("nobody was exposed yet")
+
+    def _named(self, request: Request) -> tuple[str, str, str]:
+        project = self.metrics.projects.require(request.path_params["project"])
+        flag = request.path_params["key"]
+        if not self._kinds(flag):
+            raise not_found()
+        return project, request.path_params["environment"], flag
+
+    def _kinds(self, flag: str) -> list[str]:
+        """Return the kinds by which a flag randomizes; empty when it is no experiment."""
+        found = self.database.document("flag", "", flag)
+        return [] if found is None or found.get("deleted") else randomization_kinds(found)
+
+    def _rep(self, project: str, environment: str, flag: str) -> Document:
+        document = self.database.document("flag", "", flag) or {}
+        iterations = self.reader.iterations.of(flag)
+        current = iterations[-1] if iterations else None
+        earlier = iterations[:-1]
+        return {
+            "_id": flag,
+            "key": flag,
+            "name": flag,
             "_maintainerId": "local",
             "_creationDate": 0,
             "environmentKey": environment,
-            "_links": {"self": link(path)},
+            "_links": {"self": link(f"{_path(project, environment)}/{flag}")},
+            "currentIteration": self._iteration(project, document, current),
+            "previousIterations": [self._iteration(project, document, each) for each in earlier],
         }
-        return JSONResponse({**found, "currentIteration": self._iteration(project, flag, kinds[0])})
 
-    def _iteration(self, project: str, flag: Document, kind: str) -> Document:
+    def _iteration(self, project: str, flag: Document, iteration: Iteration | None) -> Document:
         counted = list(self._counted(project, flag))
+        key = flag["key"]
+        running = bool(flag.get("on")) and (iteration is None or iteration.running)
+        started = iteration.started if iteration else 0
+        stopped = {"endedAt": iteration.stopped} if iteration and iteration.stopped else {}
         return {
             "hypothesis": "",
-            "status": "running" if flag.get("on") else "stopped",
-            "createdAt": 0,
-            "startedAt": 0,
-            "randomizationUnit": kind,
-            "flags": {
-                flag["key"]: {"_links": {"self": link(f"/api/v2/flags/{project}/{flag['key']}")}}
-            },
+            "status": "running" if running else "stopped",
+            "createdAt": started,
+            "startedAt": started,
+            **stopped,
+            "randomizationUnit": randomization_kinds(flag)[0],
+            "flags": {key: {"_links": {"self": link(f"/api/v2/flags/{project}/{key}")}}},
+            "treatments": _treatments(flag),
             "metrics": counted,
             **({"primaryMetric": counted[0]} if counted else {}),
         }
@@ -91,31 +137,25 @@ class ExperimentRoutes:
             metric = self.database.document("metric", project, key)
             if metric is not None:
                 kept = {name: metric[name] for name in ("key", "name", "kind", "_versionId")}
-                yield {
-                    **kept,
-                    "isGroup": False,
-                    "_links": {"self": link(f"/api/v2/metrics/{project}/{key}")},
-                }
+                links = {"self": link(f"/api/v2/metrics/{project}/{key}")}
+                yield {**kept, "isGroup": False, "_links": links}
 
-    def _status(self, request: Request, body: Any) -> Response:
-        project, flag = self._flag(request)
-        environment = request.path_params["environment"]
-        path = f"/api/v2/flag-statuses/{project}/{environment}/{flag['key']}"
-        asked = [self.database.rows(sql, (flag["key"],))[0][0] for sql in (_EVALUATED, _SUMMED)]
-        moments = [int(moment) for moment in asked if moment is not None]
-        found: Document = {
-            "name": _name(max(moments, default=None)),
-            "_links": {"self": link(path)},
+
+def _path(project: str, environment: str) -> str:
+    return f"/api/v2/projects/{project}/environments/{environment}/experiments"
+
+
+def _treatments(flag: Document) -> list[Document]:
+    """Return the variations that get a share, the control marked."""
+    weights = weights_of(flag)
+    total = sum(weights.values()) or 1.0
+    values = flag.get("variations") or []
+    return [
+        {
+            "_id": str(index),
+            "name": str(values[index]) if index < len(values) else str(index),
+            "allocationPercent": f"{weight / total * 100:g}",
+            "baseline": index == flag.get("experimentControl", 0),
         }
-        if moments:
-            moment = datetime.datetime.fromtimestamp(max(moments) / 1000, datetime.timezone.utc)
-            found["lastRequested"] = moment.isoformat(timespec="milliseconds").replace(
-                "+00:00", "Z"
-            )
-        return JSONResponse(found)
-
-
-def _name(moment: int | None) -> str:
-    if moment is None:
-        return "new"
-    return "active" if now_ms() - moment < INACTIVE_MS else "inactive"
+        for index, weight in weights.items()
+    ]

@@ -1,4 +1,8 @@
-"""Flags as the SDKs receive them, and builders for the two kinds that tests and demos need."""
+"""Flags as the SDKs receive them: builders, JSON files, and experiments of the command line.
+
+A file holds what LaunchDarkly's own file data source reads, `{"flags": {...}, "flagValues": {...},
+"segments": {...}}`, which is also what `GET /sdk/latest-all` answers; or a list of flags.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .database import Database, Document
+from ..errors import DefinitionError
+from .database import Document
 
 TOTAL_WEIGHT = 100_000
+EXPECTED = (
+    'expected a list of flags or {"flags": {key: flag}, "flagValues": {key: value}, '
+    '"segments": {key: segment}}'
+)
 
 
 def experiment_flag(
@@ -84,27 +93,6 @@ def _scaled(shares: Sequence[float]) -> list[int]:
     return scaled
 
 
-def read_flags(path: str | Path) -> list[Document]:
-    """Return flags from a JSON file: a list of flags, or `{"flags": {key: flag}}` as LaunchDarkly's
-    own file data has it.
-
-    Raises:
-        ValueError: the file is not that; the message names it.
-    """
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
-    found = content.get("flags") if isinstance(content, dict) else content
-    flags = list(found.values()) if isinstance(found, dict) else found
-    if not isinstance(flags, list) or not all(
-        isinstance(flag, dict) and flag.get("key") for flag in flags
-    ):
-        raise ValueError(
-            f'{path}: expected a list of flags or {{"flags": {{key: flag}}}}, each flag with a "key"'
-        )
-    return [
-        simple_flag(flag["key"], flag.get("variations", (False, True))) | flag for flag in flags
-    ]
-
-
 def randomization_kinds(flag: Document) -> list[str]:
     """Return the context kinds that this flag's experiments randomise by."""
     places = [flag.get("fallthrough"), *(flag.get("rules") or [])]
@@ -117,58 +105,106 @@ def randomization_kinds(flag: Document) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-class Flags:
-    """The flags of the one environment, with a version that grows with every change."""
+class FlagList(list[Document]):
+    """Flags, with the segments that their rules refer to as `segments`."""
 
-    def __init__(self, database: Database):
-        self.database = database
-
-    def all(self) -> dict[str, Document]:
-        """Return flags by key, as the SDKs get them."""
-        return {
-            flag["key"]: _delivered(flag)
-            for flag in self.database.documents("flag")
-            if not flag.get("deleted")
-        }
-
-    def version(self) -> int:
-        """Return a number that grows with every change of any flag."""
-        return sum(int(flag["version"]) for flag in self.database.documents("flag"))
-
-    def set(self, flag: Document) -> Document:
-        """Create or replace a flag; its version becomes higher than the one the SDKs know."""
-        with self.database.locked():
-            known = self.database.document("flag", "", flag["key"])
-            version = max(int(flag.get("version", 1)), int(known["version"]) + 1 if known else 1)
-            stored = {**flag, "version": version}
-            self.database.put("flag", "", flag["key"], stored)
-            return _delivered(stored)
-
-    def delete(self, key: str) -> int | None:
-        """Delete a flag; a tombstone keeps the version growing. The version, or None when there is
-        no such flag.
-        """
-        with self.database.locked():
-            known = self.database.document("flag", "", key)
-            if known is None or known.get("deleted"):
-                return None
-            version = int(known["version"]) + 1
-            self.database.put("flag", "", key, {"key": key, "version": version, "deleted": True})
-            return version
-
-    def same(self, flag: Document) -> bool:
-        """Whether the flag is there already, with this content, whatever its version."""
-        known = self.database.document("flag", "", flag["key"])
-        return known is not None and {**known, "version": 0} == {**flag, "version": 0}
-
-    def add_missing(self, flags: Iterable[Document]) -> None:
-        """Put the flags of a start: those that a database holds already with the same content keep
-        their version.
-        """
-        for flag in flags:
-            if not self.same(flag):
-                self.set(flag)
+    def __init__(self, flags: Iterable[Document] = (), segments: Iterable[Document] = ()):
+        super().__init__(flags)
+        self.segments = list(segments)
 
 
-def _delivered(flag: Document) -> Document:
-    return {name: value for name, value in flag.items() if name != "experimentMetrics"}
+def read_flags(path: str | Path) -> FlagList:
+    """Read flags and segments from a JSON file.
+
+    Raises:
+        DefinitionError: the file cannot be read, or is not what was expected; one line, with its
+            name.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DefinitionError(f"{path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DefinitionError(f"{path}: not JSON: {error}") from error
+    content = {"flags": content} if isinstance(content, list) else content
+    if not isinstance(content, dict):
+        raise DefinitionError(f"{path}: {EXPECTED}")
+    flags = [
+        simple_flag(flag["key"], flag.get("variations", (False, True))) | flag
+        for flag in _keyed(path, "flags", content.get("flags"))
+    ]
+    values = _mapping(path, "flagValues", content.get("flagValues"))
+    segments = [_segment(segment) for segment in _keyed(path, "segments", content.get("segments"))]
+    _refuse_unknown(path, flags, segments)
+    return FlagList([*flags, *(simple_flag(key, [values[key]]) for key in values)], segments)
+
+
+def _keyed(path: str | Path, name: str, found: Any) -> list[Document]:
+    """Return the documents of a list, or of a mapping by key."""
+    if isinstance(found, dict):
+        found = [
+            {"key": key, **document} if isinstance(document, dict) else document
+            for key, document in found.items()
+        ]
+    if found is None:
+        return []
+    if not isinstance(found, list) or not all(_has_key(document) for document in found):
+        raise DefinitionError(f'{path}: {name}: {EXPECTED}, each with a "key"')
+    return found
+
+
+def _has_key(document: Any) -> bool:
+    return isinstance(document, dict) and isinstance(document.get("key"), str) and document["key"]
+
+
+def _mapping(path: str | Path, name: str, found: Any) -> dict[str, Any]:
+    if found is not None and not isinstance(found, dict):
+        raise DefinitionError(f"{path}: {name}: {EXPECTED}")
+    return found or {}
+
+
+def _segment(segment: Document) -> Document:
+    defaults = {"version": 1, "included": [], "excluded": [], "rules": [], "salt": segment["key"]}
+    return {**defaults, **segment}
+
+
+def _refuse_unknown(path: str | Path, flags: list[Document], segments: list[Document]) -> None:
+    """Refuse a rule on a segment that is not there: it would silently match nobody."""
+    known = {segment["key"] for segment in segments}
+    for flag in flags:
+        missing = sorted(set(_segments_of(flag)) - known)
+        if missing:
+            raise DefinitionError(
+                f"{path}: flag {flag['key']!r} refers to segment {missing[0]!r}, which is not "
+                'under "segments"'
+            )
+
+
+def _segments_of(flag: Document) -> Iterable[str]:
+    for rule in flag.get("rules") or ():
+        for clause in rule.get("clauses") or () if isinstance(rule, dict) else ():
+            if isinstance(clause, dict) and clause.get("op") == "segmentMatch":
+                yield from (value for value in clause.get("values") or () if isinstance(value, str))
+
+
+def parse_experiment(text: str) -> Document:
+    """Return the flag that `--experiment KEY=VARIATION,VARIATION[,...]` asks for.
+
+    `true`, `false` and numbers are taken as such, everything else as a string.
+
+    Raises:
+        DefinitionError: no key, or fewer than two variations.
+    """
+    key, equals, rest = text.partition("=")
+    values = [_value(part.strip()) for part in rest.split(",") if part.strip()]
+    if not key.strip() or not equals or len(values) < 2:
+        raise DefinitionError(f"--experiment {text}: write KEY=A,B such as new-prompt=short,long")
+    return experiment_flag(key.strip(), values)
+
+
+def _value(text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, (bool, int, float)) else text

@@ -7,8 +7,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..analysis import measure_of
 from .database import Database, Document
-from .readout import measure_of
+
+FEW = 5
+"""So many events, each with a context key of its own, may still be chance."""
+LOOKED_AT = 200_000
+"""So many of the newest measurements are looked at for exposures."""
+EXPOSED = """
+WITH newest AS (SELECT * FROM measurements WHERE id > (SELECT max(id) FROM measurements) - ?),
+  seen AS (SELECT m.unit, max(m.created) AS last, count(*) AS events FROM newest m
+    JOIN units u ON u.id = m.unit AND u.kind IN ({marks})
+    WHERE m.series = (SELECT id FROM names WHERE space = 'series' AND name = ?) GROUP BY m.unit),
+  exposed AS (SELECT unit, min(created) AS first FROM exposure_log GROUP BY unit)
+SELECT count(*), count(exposed.unit), coalesce(sum(seen.last >= exposed.first), 0),
+  coalesce(sum(seen.events), 0) FROM seen LEFT JOIN exposed USING (unit)
+"""
+OTHERS = """
+SELECT count(DISTINCT e.unit) FROM exposure_log e
+JOIN units u ON u.id = e.unit AND u.kind IN ({marks})
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +47,21 @@ class HealthCheck:
 
 
 def health_checks(database: Database, project: str | None = None) -> list[HealthCheck]:
-    """Every check of every custom metric, then the event keys that no metric reads.
+    """Return every check of every custom metric, then the event keys that no metric reads.
 
     Args:
         database: what is checked.
         project: only the metrics of this project; None takes all.
     """
-    with database.locked():
-        projects = [project] if project is not None else database.projects("metric")
-        metrics = [metric for place in projects for metric in database.documents("metric", place)]
-        seen = {
-            key: (events, valued)
-            for key, events, valued in database.rows("SELECT key, events, valued FROM event_keys")
-        }
-        custom = [metric for metric in metrics if metric["kind"] == "custom"]
-        checked = [finding for metric in custom for finding in _of_metric(database, metric, seen)]
-        return [*checked, *_undeclared(custom, seen)]
+    projects = [project] if project is not None else database.projects("metric")
+    metrics = [metric for place in projects for metric in database.documents("metric", place)]
+    seen = {
+        key: (events, valued)
+        for key, events, valued in database.rows("SELECT key, events, valued FROM event_keys")
+    }
+    custom = [metric for metric in metrics if metric["kind"] == "custom"]
+    checked = [check for metric in custom for check in _of_metric(database, metric, seen)]
+    return [*checked, *_undeclared(custom, seen)]
 
 
 def _of_metric(
@@ -58,55 +75,42 @@ def _of_metric(
     yield HealthCheck(subject, "event receipt", True, f"{events} events")
     yield _unit_check(database, metric, events)
     if measure_of(metric) == "value":
-        yield HealthCheck(
-            subject,
-            "numeric value",
-            valued == events,
-            f"{valued} of {events} events carry a number",
-        )
+        detail = f"{valued} of {events} events carry a number"
+        yield HealthCheck(subject, "numeric value", valued == events, detail)
     yield _exposure_check(database, metric)
 
 
 def _nothing_received(key: str, seen: dict[str, tuple[int, int]]) -> str:
     similar = [other for other in seen if other.lower() == key.lower()]
-    return f"no event {key!r}" + (
-        f", but {similar[0]!r}: event keys are case-sensitive" if similar else ""
-    )
+    hint = f", but {similar[0]!r}: event keys are case-sensitive" if similar else ""
+    return f"no event {key!r}{hint}"
 
 
 def _unit_check(database: Database, metric: Document, events: int) -> HealthCheck:
     units = metric["analysisUnits"]
-    marks = ", ".join("?" * len(units))
-    sql = f"SELECT count(DISTINCT event) FROM measurements WHERE key = ? AND kind IN ({marks})"  # noqa: S608 - marks
-    usable = database.rows(sql, (metric["eventKey"], *units))[0][0]
+    found = database.rows(
+        "SELECT kinds, events FROM key_kinds WHERE key = ?", (metric["eventKey"],)
+    )
+    usable = sum(count for kinds, count in found if set(kinds.split(",")) & set(units))
     detail = f"{usable} of {events} events carry {' or '.join(units)}"
     return HealthCheck(metric["key"], "analysis unit", usable == events, detail)
 
 
-FEW = 5
-"""So many events, each with a context key of its own, may still be chance."""
-EXPOSED = """
-SELECT count(*), count(x.unit), coalesce(sum(m.last >= x.first), 0), coalesce(sum(m.events), 0) FROM
-  (SELECT kind, unit, max(created) AS last, count(*) AS events FROM measurements
-   WHERE key = ? AND kind IN ({marks}) GROUP BY kind, unit) m
-  LEFT JOIN (SELECT kind, unit, min(first) AS first FROM exposures GROUP BY kind, unit) x USING (kind, unit)
-"""
-
-
 def _exposure_check(database: Database, metric: Document) -> HealthCheck:
     """Events of units that no experiment saw, or only later, count for nothing."""
-    kinds = metric["analysisUnits"]
+    kinds = tuple(metric["analysisUnits"])
     marks = ", ".join("?" * len(kinds))
     units, exposed, after, events = database.rows(
-        EXPOSED.replace("{marks}", marks), (metric["eventKey"], *kinds)
+        EXPOSED.replace("{marks}", marks), (LOOKED_AT, *kinds, f"={metric['eventKey']}")
     )[0]
-    detail = f"{exposed} of {units} units with events were exposed to an experiment, {after} before their last event"
+    detail = (
+        f"{exposed} of {units} units with events were exposed to an experiment, {after} before "
+        "their last event"
+    )
     if not exposed:
-        sql = f"SELECT count(DISTINCT kind || ':' || unit) FROM exposures WHERE kind IN ({marks})"  # noqa: S608 - marks
-        others = database.rows(sql, tuple(kinds))[0][0]
-        detail += (
-            f"; {others} other units were exposed" if others else "; nobody was exposed at all"
-        )
+        others = database.rows(OTHERS.replace("{marks}", marks), kinds)[0][0]
+        who = f"{others} other units were exposed" if others else "nobody was exposed at all"
+        detail += f"; {who}"
         if units == events > FEW:
             detail += (
                 "; each event came with a context key of its own, as if made anew in each call"

@@ -11,30 +11,33 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from .database import Post
 from .database_thread import DatabaseThread
-from .event_parsing import rows_of, single, split_array, unpacked
-from .responses import RefusedRequest, now_ms
+from .event_parsing import batch_of, parse_array, parse_object, unpacked
+from .events import Post
+from .responses import RefusedRequest, invalid, now_ms, too_large
 from .tokens import Access, require_token
+from .traffic import Traffic
 
 UNAUTHORIZED = "Invalid SDK key"
 DIAGNOSTIC = re.compile(r"diagnostic(/[^/]*)?$")
 SERVER_ROUTES = ("/bulk", "/diagnostic")
 MOBILE_ROUTES = ("/mobile", "/mobile/events", "/mobile/events/bulk", "/mobile/events/diagnostic")
 BROWSER_ROUTES = ("/events/bulk/{env}", "/events/diagnostic/{env}")
-IMPORT_ROUTE = "/v2/event-data-import/{project}/{env}"
+IMPORT = "/v2/event-data-import/"
+MAX_IMPORT_BYTES = 10 * 1024 * 1024
 INTAKE = re.compile(
-    r"/(bulk|diagnostic|mobile|mobile/events(/bulk|/diagnostic)?|events/(bulk|diagnostic)/[^/]+)$|/v2/event-data-import/"
+    r"/(bulk|diagnostic|mobile|mobile/events(/bulk|/diagnostic)?|events/(bulk|diagnostic)/[^/]+)$"
+    rf"|{IMPORT}"
 )
 
 
 def is_intake(path: str) -> bool:
-    """Whether a request path belongs to the event intake."""
+    """Return whether a request path belongs to the event intake."""
     return INTAKE.match(path) is not None
 
 
 def is_diagnostic(path: str) -> bool:
-    """Whether a request path receives SDK diagnostics, which are no events."""
+    """Return whether a request path receives SDK diagnostics, which are no events."""
     return DIAGNOSTIC.search(path) is not None
 
 
@@ -43,24 +46,24 @@ class IntakeRoutes:
 
     Args:
         database_thread: where the database work is done.
+        traffic: what records the POSTs.
         access: SDK keys and client-side ids (None accepts all that are not empty), REST tokens for
             the import API, and the size above which a body is answered with 413.
     """
 
-    def __init__(self, database_thread: DatabaseThread, access: Access):
+    def __init__(self, database_thread: DatabaseThread, traffic: Traffic, access: Access):
         self.database_thread = database_thread
+        self.traffic = traffic
         self.access = access
+        self.on_events: Callable[[], None] = lambda: None
 
     def routes(self) -> list[Route]:
         """Return the routes that SDKs, browsers and importers post events to."""
-        routes = [
-            Route(path, self._keyed, methods=["POST"]) for path in (*SERVER_ROUTES, *MOBILE_ROUTES)
-        ]
+        keyed = (*SERVER_ROUTES, *MOBILE_ROUTES)
+        routes = [Route(path, self._keyed, methods=["POST"]) for path in keyed]
         routes += [Route(path, self._browser, methods=["POST"]) for path in BROWSER_ROUTES]
-        return [
-            *routes,
-            Route(IMPORT_ROUTE, self._import, methods=["POST"]),
-        ]
+        imports = Route(IMPORT + "{project}/{env}", self._import, methods=["POST"])
+        return [*routes, imports]
 
     async def _keyed(self, request: Request) -> Response:
         return await self._receive(request, lambda: self.check_key(request))
@@ -71,7 +74,13 @@ class IntakeRoutes:
         )
 
     async def _import(self, request: Request) -> Response:
-        return await self._receive(request, lambda: require_token(request, self.access.tokens))
+        return await self._receive(request, lambda: self._check_import(request), MAX_IMPORT_BYTES)
+
+    def _check_import(self, request: Request) -> None:
+        require_token(request, self.access.tokens)
+        if request.headers.get("x-launchdarkly-event-schema") != "4":
+            message = "X-LaunchDarkly-Event-Schema must be 4"
+            raise RefusedRequest(406, "not_acceptable", message)
 
     def check_key(self, request: Request) -> None:
         """Refuse an SDK key that is missing or unknown; the oldest SDKs write `api_key` before
@@ -86,64 +95,79 @@ class IntakeRoutes:
         if self.access.sdk_keys is not None and environment not in self.access.sdk_keys:
             raise RefusedRequest(401, "unauthorized", UNAUTHORIZED)
 
-    async def _receive(self, request: Request, check: Callable[[], Any]) -> Response:
+    async def _receive(
+        self, request: Request, check: Callable[[], Any], most: int | None = None
+    ) -> Response:
         """Check, record and answer one POST; what is refused is recorded too."""
-        raw = await request.body()
-        post = self._post(request, raw)
+        limit = min(self.access.max_payload_bytes, most or self.access.max_payload_bytes)
+        raw, complete = await _body(request, limit)
+        post = _post(request, raw)
         try:
             check()
-            if len(raw) > self.access.max_payload_bytes:
-                raise RefusedRequest(413, "payload_too_large", "Request body is too large")
-            await self.database_thread.run(
-                self._accept, post, raw, request.headers.get("content-encoding", "")
-            )
+            if not complete:
+                raise too_large()
+            encoding = request.headers.get("content-encoding", "")
+            await self.database_thread.run(self._accept, post, raw, encoding, limit)
         except RefusedRequest as refused:
-            await self.database_thread.run(
-                self.database_thread.database.record, refused_post(post, refused)
-            )
+            refusal = replace(post, status=refused.status, error=refused.message)
+            await self.database_thread.run(self.traffic.record, refusal)
             raise
+        self.on_events()
         return Response(status_code=202)
 
-    @staticmethod
-    def _post(request: Request, raw: bytes) -> Post:
-        return Post(
-            route=request.url.path,
-            payload_id=request.headers.get("x-launchdarkly-payload-id", ""),
-            status=202,
-            bytes=len(raw),
-            events=0,
-            duplicate=False,
-            received=now_ms(),
-            agent=request.headers.get("x-launchdarkly-user-agent")
-            or request.headers.get("user-agent", ""),
-            fault=request.scope.get("ldinstrument.fault", ""),
-        )
-
-    def _accept(self, post: Post, raw: bytes, encoding: str) -> None:
-        body = unpacked(raw, encoding)
-        items = single(body) if is_diagnostic(post.route) else split_array(body)
-        self.database_thread.database.record(
-            with_events(post, len(items)), rows_of(items, post.received)
-        )
+    def _accept(self, post: Post, raw: bytes, encoding: str, limit: int) -> None:
+        body = unpacked(raw, encoding, limit)
+        if is_diagnostic(post.route):
+            items = [parse_object(body)]
+            batch = batch_of(b"[" + body + b"]", items, post.received)
+        else:
+            items = parse_array(body)
+            if post.route.startswith(IMPORT):
+                _check_custom(items)
+            batch = batch_of(body, items, post.received, self.traffic.filters())
+        self.traffic.record(replace(post, events=len(items)), batch)
 
 
-def with_events(post: Post, events: int) -> Post:
-    """Return the same POST, its events counted."""
-    return replace(post, events=events)
+async def _body(request: Request, limit: int) -> tuple[bytes, bool]:
+    """Read a body up to a limit; return it and whether that is all of it."""
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            return b"".join(chunks), False
+    return b"".join(chunks), True
 
 
-def refused_post(post: Post, refused: RefusedRequest) -> Post:
-    """Return the same POST, as it was refused."""
-    return replace(post, status=refused.status, error=refused.message)
+def _post(request: Request, raw: bytes) -> Post:
+    headers = request.headers
+    return Post(
+        route=request.url.path,
+        payload_id=headers.get("x-launchdarkly-payload-id", ""),
+        status=202,
+        bytes=len(raw),
+        events=0,
+        duplicate=False,
+        received=now_ms(),
+        agent=headers.get("x-launchdarkly-user-agent") or headers.get("user-agent", ""),
+        fault=request.scope.get("ldinstrument.fault", ""),
+    )
+
+
+def _check_custom(items: list[Any]) -> None:
+    """Refuse an import of anything but custom events, as LaunchDarkly does."""
+    for item in items:
+        if not isinstance(item, dict) or item.get("kind") != "custom":
+            raise invalid('every event of an import must be of kind "custom"')
 
 
 def faulted_post(path: str, headers: dict[str, str], body: bytes, status: int, fault: str) -> Post:
-    """Record a POST that a fault of a test answered instead of the intake; its events are counted
-    but not kept.
+    """Return what is recorded of a POST that an injected fault answered; its events are counted but
+    not kept.
     """
     try:
-        plain = unpacked(body, headers.get("content-encoding", ""))
-        events = 1 if is_diagnostic(path) else len(split_array(plain))
+        plain = unpacked(body, headers.get("content-encoding", ""), len(body) + 2**25)
+        events = 1 if is_diagnostic(path) else len(parse_array(plain))
     except RefusedRequest:
         events = 0
     agent = headers.get("user-agent", "")

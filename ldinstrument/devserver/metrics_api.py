@@ -17,6 +17,7 @@ from .patches import operations, patched
 from .projects import Projects, link
 from .responses import RefusedRequest, invalid, not_found, now_ms
 from .rest_call import RestCalls
+from .traffic import Traffic
 
 EXPANDABLE = (
     "experiments",
@@ -35,9 +36,10 @@ DETAILS = ("experiments", "metricGroups")
 class Metrics:
     """The metric definitions of all projects."""
 
-    def __init__(self, database: Database, projects: Projects):
+    def __init__(self, database: Database, projects: Projects, traffic: Traffic):
         self.database = database
         self.projects = projects
+        self.traffic = traffic
 
     def get(self, project: str, key: str) -> Document:
         """One metric as it is stored.
@@ -205,7 +207,7 @@ class MetricRoutes:
             "type": "text/html",
         }
         seen = (
-            self.metrics.database.last_seen(metric["eventKey"]) if metric.get("eventKey") else None
+            self.metrics.traffic.last_seen(metric["eventKey"]) if metric.get("eventKey") else None
         )
         rep |= {"lastSeen": seen} if seen is not None else {}
         return rep | self._expanded(project, metric["key"], expand)

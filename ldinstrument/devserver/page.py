@@ -15,11 +15,12 @@ from starlette.routing import Route
 
 from .database import Database, Document
 from .database_thread import DatabaseThread
-from .flag_delivery import sse
+from .flag_changes import sse
 from .health import health_checks
 from .listing import whole_number
-from .readout import Readout, read_out
+from .readout import Readout, ReadoutReader
 from .responses import decode, invalid, not_found
+from .traffic import Traffic
 
 FILES = {"page.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
 POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"  # noqa: E501
@@ -37,6 +38,8 @@ class Local(Protocol):
     """What the page may do to the server that it shows."""
 
     database: Database
+    traffic: Traffic
+    reader: ReadoutReader
 
     def reset(self) -> None:
         """Forget what arrived."""
@@ -85,7 +88,7 @@ class PageRoutes:
 
     def _json(self, read: Callable[[Request], Any]) -> Callable[[Request], Any]:
         async def endpoint(request: Request) -> Response:
-            content = json.dumps(await self.database_thread.run(read, request), allow_nan=False)
+            content = json.dumps(await self.database_thread.read(read, request), allow_nan=False)
             return Response(content, media_type="application/json", headers=GUARDS)
 
         return endpoint
@@ -112,7 +115,7 @@ class PageRoutes:
         project = request.query_params.get("project")
         revision = self.local.database.revision
         if self._computed is None or self._computed[:2] != (revision, project):
-            self._computed = (revision, project, read_out(self.local.database, project))
+            self._computed = (revision, project, self.local.reader.read(project))
         found = self._computed[2]
         return {
             "revision": revision,
@@ -121,12 +124,12 @@ class PageRoutes:
         }
 
     def _metrics(self, request: Request) -> list[Document]:
-        database = self.local.database
+        database, traffic = self.local.database, self.local.traffic
         return [
             {
                 **metric,
                 "project": project,
-                "lastSeen": database.last_seen(metric.get("eventKey", "")),
+                "lastSeen": traffic.last_seen(metric.get("eventKey", "")),
             }
             for project in database.projects("metric")
             for metric in database.documents("metric", project)
@@ -134,7 +137,7 @@ class PageRoutes:
 
     async def _events(self, request: Request) -> Response:
         return Response(
-            await self.database_thread.run(self._listed, request),
+            await self.database_thread.read(self._listed, request),
             media_type="application/json",
             headers=GUARDS,
         )
@@ -144,19 +147,19 @@ class PageRoutes:
         values it has.
         """
         limit = whole_number(request.query_params, "limit", 100, 1, 10_000)
-        since = self.local.database.tail(limit)
+        key, traffic = request.query_params.get("key"), self.local.traffic
         if "since" in request.query_params:
             since = whole_number(request.query_params, "since", 0, 0, 999_999_999)
-        rows = self.local.database.event_rows(
-            since=since, limit=limit, key=request.query_params.get("key")
-        )
+            rows = traffic.event_texts(since=since, limit=limit, key=key)
+            last = rows[-1][0] if rows else since
+        else:
+            rows = traffic.newest(limit, key)
+            last = traffic.last_event()
         items = (
             f'{json.dumps({"id": i, "payloadId": p, "received": at})[:-1]}, "event": {text}}}'
             for i, text, p, at in rows
         )
-        return (
-            f'{{"items": [{",".join(items)}], "last": {rows[-1][0] if rows else since}}}'.encode()
-        )
+        return f'{{"items": [{",".join(items)}], "last": {last}}}'.encode()
 
     def _payloads(self, request: Request) -> Document:
         return payload_counts(self.local.database)

@@ -1,40 +1,48 @@
-"""The read-out: what each metric says about each variation, as an honest join of exposures and
-events.
+"""The read-out: what each metric says about each variation of each experiment.
 
 LaunchDarkly's semantics:
 
-- A unit is a context kind and key. It belongs to the variation of its *first* exposure (a `feature`
-  event with `reason.inExperiment`), and is counted once.
-- An event counts for a unit when its context carries that kind and key, and it was created at or
-  after that first exposure.
+- A unit is a context kind and key. It belongs to the variation of its *first* exposure in an
+  iteration (a `feature` event with `reason.inExperiment`), and is counted once.
+- An event counts for a unit when its context carries that kind and key, it passes the metric's
+  filters, and it was created at or after that first exposure, within 90 days and before the
+  iteration was stopped.
 - The value of a unit: `occurrence` 1 or 0; `count` the number of events; numeric `sum` the total,
   numeric `average` the mean of its events that have a value. `metricValue` plays no part in the
   first two.
 - A unit without a value counts as 0 where the metric fills with zero (`eventDefault.disabled`
-  false); an occurrence always does.
-- Percentiles are of the unit values, with linear interpolation between neighbours (the common "type
-  7").
+  false); an occurrence always does, a percentile never.
+
+What the values come to is said by `analysis`; percentiles are exact where values are equal, and
+within 0.4 % else.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..analysis import (
+    AnalysedMetric,
+    MetricResult,
+    OrderedValues,
+    SufficientStatistics,
+    Treatment,
+    analyse,
+    measure_of,
+)
+from ..errors import MissingExtra
+from .aggregation import Aggregation, Cell
 from .database import Database, Document
 from .flags import randomization_kinds
+from .iterations import Iteration, Iterations
+from .traffic import Traffic, series_of
 
-JOIN = """
-SELECT x.unit, count(m.event), count(m.value), total(m.value)
-FROM exposures x LEFT JOIN measurements m
-  ON m.key = ? AND m.kind = x.kind AND m.unit = x.unit AND m.created >= x.first
-WHERE x.flag = ? AND x.kind = ? AND x.variation = ?
-GROUP BY x.unit
-"""
+SHARES = (50, 90, 95, 99)
+TOTALS_OF = 50_000
+"""So many of the newest values of an event key make its distribution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,9 @@ class Distribution:
     p99: float | None
 
 
+NOTHING = Distribution(None, None, None, None, None)
+
+
 @dataclass(frozen=True, slots=True)
 class VariationResult:
     """What one metric says about one variation of one flag.
@@ -56,7 +67,8 @@ class VariationResult:
         metric: the metric's key.
         project: its project.
         flag: the flag's key.
-        context_kind: the analysis unit of this row.
+        iteration: the number of the experiment's iteration.
+        context_kind: the analysis unit of this row; empty when there is none (see *reason*).
         variation: the variation's index.
         value: the variation's value.
         measure: `value`, `count` or `occurrence`.
@@ -66,11 +78,13 @@ class VariationResult:
         events: events that count.
         estimate: what LaunchDarkly would compare: the mean, or the metric's own percentile.
         distribution: of the unit values, zero-filled where the metric says so.
+        reason: why there is no estimate; empty when there is one.
     """
 
     metric: str
     project: str
     flag: str
+    iteration: int
     context_kind: str
     variation: int
     value: Any
@@ -81,31 +95,84 @@ class VariationResult:
     events: int
     estimate: float | None
     distribution: Distribution
+    reason: str = ""
 
     @property
     def mean(self) -> float | None:
-        """The mean of the unit values."""
+        """Return the mean of the unit values."""
         return self.distribution.mean
 
     @property
     def p50(self) -> float | None:
-        """The median of the unit values."""
+        """Return the median of the unit values."""
         return self.distribution.p50
 
     @property
     def p90(self) -> float | None:
-        """The 90th percentile of the unit values."""
+        """Return the 90th percentile of the unit values."""
         return self.distribution.p90
 
     @property
     def p95(self) -> float | None:
-        """The 95th percentile of the unit values."""
+        """Return the 95th percentile of the unit values."""
         return self.distribution.p95
 
     @property
     def p99(self) -> float | None:
-        """The 99th percentile of the unit values."""
+        """Return the 99th percentile of the unit values."""
         return self.distribution.p99
+
+
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """One variation of an experiment: its index, value, share of the allocation, and the units that
+    the experiment's own kind exposed to it.
+    """
+
+    index: int
+    value: Any
+    weight: float
+    units: int
+
+
+@dataclass(frozen=True, slots=True)
+class MetricReadout:
+    """What one metric says of one experiment.
+
+    Args:
+        metric: the definition.
+        project: its project.
+        rows: one per variation.
+        result: the analysis; None when *reason* says why.
+        reason: why there is no analysis; empty when there is one.
+        cell: the statistics behind it; None without a context kind in common.
+    """
+
+    metric: Document
+    project: str
+    rows: tuple[VariationResult, ...]
+    result: MetricResult | None
+    reason: str
+    cell: Cell | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentReadout:
+    """One iteration of one experiment.
+
+    Args:
+        flag: the flag's key.
+        iteration: which iteration.
+        kinds: the context kinds by which it randomises.
+        variations: all of them, the control first.
+        metrics: those of the experiment first, then the others.
+    """
+
+    flag: str
+    iteration: Iteration
+    kinds: tuple[str, ...]
+    variations: tuple[Variation, ...]
+    metrics: tuple[MetricReadout, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +180,8 @@ class EventTotal:
     """All events of one key, whoever was exposed to what.
 
     `events` counts them, `values` those with a numeric value, `sum` adds these up, `distribution`
-    is of the single values, `metrics` names the metrics that read this event key, `last_seen` is in
-    epoch milliseconds.
+    is of the single values (of the newest 50,000 where there are more), `metrics` names the metrics
+    that read this event key, `last_seen` is in epoch milliseconds.
     """
 
     event_key: str
@@ -127,19 +194,26 @@ class EventTotal:
 
     @property
     def mean(self) -> float | None:
-        """The mean of the values."""
+        """Return the mean of the values."""
         return self.distribution.mean
 
 
 @dataclass(frozen=True, slots=True)
 class Readout:
-    """`rows` by metric, flag and variation; `totals` by event key."""
+    """`experiments` by flag, `totals` by event key."""
 
-    rows: tuple[VariationResult, ...]
+    experiments: tuple[ExperimentReadout, ...]
     totals: tuple[EventTotal, ...]
 
+    @property
+    def rows(self) -> tuple[VariationResult, ...]:
+        """Return what there is by metric, flag and variation."""
+        metrics = (metric for experiment in self.experiments for metric in experiment.metrics)
+        found = (row for metric in metrics for row in metric.rows)
+        return tuple(sorted(found, key=lambda row: (row.project, row.metric, row.flag)))
+
     def row(self, metric: str, flag: str, variation: int) -> VariationResult:
-        """One row.
+        """Return one row.
 
         Raises:
             KeyError: nothing was exposed there, or there is no such metric.
@@ -148,6 +222,20 @@ class Readout:
             if (row.metric, row.flag, row.variation) == (metric, flag, variation):
                 return row
         raise KeyError((metric, flag, variation))
+
+    def result(self, metric: str, flag: str) -> MetricResult:
+        """Return the analysis of one metric in one experiment.
+
+        Raises:
+            KeyError: there is none; the message says why where that is known.
+        """
+        for experiment in self.experiments:
+            for found in experiment.metrics:
+                if (found.metric["key"], experiment.flag) == (metric, flag):
+                    if found.result is None:
+                        raise KeyError(f"{metric} by {flag}: {found.reason}")
+                    return found.result
+        raise KeyError((metric, flag))
 
     def total(self, event_key: str) -> EventTotal:
         """Return the total of one event key.
@@ -161,63 +249,262 @@ class Readout:
         raise KeyError(event_key)
 
 
-def measure_of(metric: Document) -> str:
-    """LaunchDarkly's word for what a metric measures: `value`, `count` or `occurrence`."""
-    if metric.get("isNumeric"):
-        return "value"
-    return "count" if metric.get("unitAggregationType") == "sum" else "occurrence"
+def distribution(values: OrderedValues, mean: float | None) -> Distribution:
+    """Return the mean and percentiles of ordered values."""
+    if not values.count:
+        return NOTHING
+    return Distribution(mean, *(values.quantile(share / 100) for share in SHARES))
 
 
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """Return a percentile (0..100) of sorted values, linearly interpolated."""
-    place = (len(ordered) - 1) * share / 100
-    low = math.floor(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+class ReadoutReader:
+    """Computes read-outs of what has arrived until now."""
 
+    def __init__(self, database: Database, traffic: Traffic):
+        self.database = database
+        self.traffic = traffic
+        self.iterations = Iterations(database, traffic)
+        self.aggregation = Aggregation(database, traffic)
 
-def distribution(values: Iterable[float]) -> Distribution:
-    """Mean and percentiles of values in any order."""
-    ordered = sorted(values)
-    if not ordered:
-        return Distribution(None, None, None, None, None)
-    p50, p90, p95, p99 = (percentile(ordered, share) for share in (50, 90, 95, 99))
-    return Distribution(statistics.fmean(ordered), p50, p90, p95, p99)
+    def read(self, project: str | None = None, iteration: int | None = None) -> Readout:
+        """Fold what is new, and return the read-out.
 
-
-def read_out(database: Database, project: str | None = None) -> Readout:
-    """Compute the read-out of what has arrived until now.
-
-    Args:
-        database: what is read.
-        project: only the metrics of this project; None takes all.
-    """
-    with database.locked():
-        projects = [project] if project is not None else database.projects("metric")
-        metrics = [
-            (place, metric) for place in projects for metric in database.documents("metric", place)
+        Args:
+            project: only the metrics of this project; None takes all.
+            iteration: the number of the iteration, 1 for the first; None takes the latest of each
+                experiment.
+        """
+        self.aggregation.fold()
+        metrics = self.metrics(project)
+        experiments = [
+            self._experiment(flag, found, metrics)
+            for flag in self.iterations.flags()
+            for found in _chosen(self.iterations.of(flag), iteration)
         ]
-        rows = [row for place, metric in metrics for row in _rows(database, place, metric)]
-        return Readout(tuple(rows), tuple(_totals(database, metrics)))
+        return Readout(tuple(experiments), tuple(self._totals(metrics)))
+
+    def metrics(self, project: str | None = None) -> list[tuple[str, Document]]:
+        """Return project and definition of each metric that reads custom events."""
+        projects = [project] if project is not None else self.database.projects("metric")
+        return [
+            (place, metric)
+            for place in projects
+            for metric in self.database.documents("metric", place)
+            if metric["kind"] == "custom" and not metric.get("archived")
+        ]
+
+    def _experiment(
+        self, flag: str, iteration: Iteration, metrics: Sequence[tuple[str, Document]]
+    ) -> ExperimentReadout:
+        document = self.database.document("flag", "", flag) or {}
+        exposed = self.aggregation.exposed(iteration.id)
+        kinds = tuple(randomization_kinds(document)) or tuple(exposed)[:1]
+        variations = self._variations(flag, document, exposed)
+        own = list(document.get("experimentMetrics") or ())
+        ordered = sorted(metrics, key=lambda found: _rank(own, found[1]["key"]))
+        reader = _MetricReader(self, flag, document, iteration, variations, exposed)
+        counted = exposed.get(kinds[0], {}) if kinds else {}
+        return ExperimentReadout(
+            flag,
+            iteration,
+            kinds,
+            tuple(
+                Variation(each.index, each.value, each.weight, counted.get(each.index, 0))
+                for each in variations
+            ),
+            tuple(reader.read(project, metric) for project, metric in ordered),
+        )
+
+    def _variations(
+        self, flag: str, document: Document, exposed: Mapping[str, Mapping[int, int]]
+    ) -> list[Variation]:
+        """Return the variations that were exposed or get a share, the control first."""
+        seen = dict(
+            self.database.rows("SELECT variation, value FROM variations WHERE flag = ?", (flag,))
+        )
+        weights = weights_of(document)
+        indices = {index for counted in exposed.values() for index in counted}
+        indices |= {index for index, weight in weights.items() if weight}
+        control = document.get("experimentControl", 0)
+        values = document.get("variations") or []
+        return [
+            Variation(
+                index,
+                json.loads(seen[index]) if index in seen else _at(values, index),
+                weights.get(index, 0.0) if weights else 1.0,
+                0,
+            )
+            for index in sorted(indices, key=lambda index: (index != control, index))
+        ]
+
+    def _totals(self, metrics: Iterable[tuple[str, Document]]) -> Iterator[EventTotal]:
+        readers: dict[str, list[str]] = {}
+        for _, metric in metrics:
+            readers.setdefault(metric["eventKey"], []).append(metric["key"])
+        for key, events, valued, total, last_seen in self.database.rows(
+            "SELECT key, events, valued, total, last_seen FROM event_keys ORDER BY key"
+        ):
+            yield EventTotal(
+                event_key=key,
+                events=events,
+                values=valued,
+                sum=total,
+                distribution=self._values_of(key, total / valued if valued else None),
+                metrics=tuple(readers.get(key, ())),
+                last_seen=last_seen,
+            )
+
+    def _values_of(self, key: str, mean: float | None) -> Distribution:
+        if mean is None:
+            return NOTHING
+        found = self.database.rows(VALUES, (f"={key}", TOTALS_OF))
+        statistics = SufficientStatistics()
+        for (value,) in found:
+            statistics.add(value)
+        return distribution(statistics.ordered(), mean)
 
 
-def _rows(database: Database, project: str, metric: Document) -> Iterator[VariationResult]:
-    if metric["kind"] != "custom" or metric.get("archived"):
-        return
-    for flag, exposed in _exposed(database).items():
-        kind = analysis_unit(metric, database.document("flag", "", flag), list(exposed))
-        for variation in sorted(exposed.get(kind or "", ())):
-            yield _row(database, project, metric, flag, kind or "", variation)
+VALUES = """
+SELECT value FROM measurements WHERE series = (SELECT id FROM names
+  WHERE space = 'series' AND name = ?) AND value IS NOT NULL AND is_first ORDER BY id DESC LIMIT ?
+"""
 
 
-def _exposed(database: Database) -> dict[str, dict[str, list[int]]]:
-    """Flag to context kind to the variations that units of this kind saw."""
-    found: dict[str, dict[str, list[int]]] = {}
-    for flag, kind, variation in database.rows(
-        "SELECT DISTINCT flag, kind, variation FROM exposures ORDER BY flag, kind"
-    ):
-        found.setdefault(flag, {}).setdefault(kind, []).append(variation)
-    return found
+@dataclass(frozen=True, slots=True)
+class _MetricReader:
+    reader: ReadoutReader
+    flag: str
+    document: Document
+    iteration: Iteration
+    variations: Sequence[Variation]
+    exposed: Mapping[str, Mapping[int, int]]
+
+    def read(self, project: str, metric: Document) -> MetricReadout:
+        kind = analysis_unit(metric, self.document, list(self.exposed))
+        if kind is None:
+            reason = self._no_kind(metric)
+            rows = tuple(self._empty(project, metric, each, reason) for each in self.variations)
+            return MetricReadout(metric, project, rows, None, reason, None)
+        aggregation = self.reader.aggregation
+        cell = aggregation.cell(self.iteration.id, project, metric, series_of(metric), kind)
+        analysed = AnalysedMetric.from_document(metric)
+        result, reason = self._analysis(analysed, cell)
+        rows = tuple(self._row(project, metric, analysed, cell, each) for each in self.variations)
+        return MetricReadout(metric, project, rows, result, reason, cell)
+
+    def _no_kind(self, metric: Document) -> str:
+        wanted = " or ".join(metric["analysisUnits"])
+        if not self.exposed:
+            return "nobody was exposed in this iteration"
+        return (
+            f"it is analysed by {wanted}, and nobody was exposed as {wanted}: evaluate the flag "
+            f"with that kind in the context, or analyse by {' or '.join(sorted(self.exposed))}"
+        )
+
+    def _analysis(self, analysed: AnalysedMetric, cell: Cell) -> tuple[MetricResult | None, str]:
+        treatments = [
+            Treatment(
+                str(each.index),
+                cell.of(each.index),
+                _name(each.value),
+                each.weight,
+                event_values_sum=cell.totals.get(each.index, 0.0),
+            )
+            for each in self.variations
+        ]
+        try:
+            return analyse(analysed, treatments), ""
+        except (MissingExtra, ValueError) as error:
+            return None, str(error)
+
+    def _row(
+        self,
+        project: str,
+        metric: Document,
+        analysed: AnalysedMetric,
+        cell: Cell,
+        variation: Variation,
+    ) -> VariationResult:
+        statistics = cell.of(variation.index)
+        fills = analysed.fills_zeros
+        values = statistics.ordered(zero_fill=fills)
+        mean = statistics.moments(zero_fill=fills).mean if values.count else None
+        own = analysed.percentile
+        estimate = mean if own is None else (values.quantile(own / 100) if values.count else None)
+        return VariationResult(
+            metric=metric["key"],
+            project=project,
+            flag=self.flag,
+            iteration=self.iteration.number,
+            context_kind=cell.kind,
+            variation=variation.index,
+            value=variation.value,
+            measure=measure_of(metric),
+            unit=metric.get("unit", ""),
+            units=statistics.exposed,
+            measured=statistics.measured,
+            events=cell.events.get(variation.index, 0),
+            estimate=estimate,
+            distribution=distribution(values, mean),
+            reason="" if estimate is not None else "no exposed unit has a value yet",
+        )
+
+    def _empty(
+        self, project: str, metric: Document, variation: Variation, reason: str
+    ) -> VariationResult:
+        return VariationResult(
+            metric=metric["key"],
+            project=project,
+            flag=self.flag,
+            iteration=self.iteration.number,
+            context_kind="",
+            variation=variation.index,
+            value=variation.value,
+            measure=measure_of(metric),
+            unit=metric.get("unit", ""),
+            units=0,
+            measured=0,
+            events=0,
+            estimate=None,
+            distribution=NOTHING,
+            reason=reason,
+        )
+
+
+def _chosen(iterations: list[Iteration], number: int | None) -> list[Iteration]:
+    if number is None:
+        return iterations[-1:]
+    return [each for each in iterations if each.number == number]
+
+
+def _rank(own: list[str], key: str) -> int:
+    return own.index(key) if key in own else len(own)
+
+
+def _at(values: Sequence[Any], index: int) -> Any:
+    return values[index] if index < len(values) else None
+
+
+def _name(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def weights_of(flag: Document) -> dict[int, float]:
+    """Return the share of each variation in the experiment that a flag makes; empty without one.
+
+    A rollout of several rules is taken from the first experiment; variations outside the
+    experiment (`untracked`) have no share.
+    """
+    places = [flag.get("fallthrough"), *(flag.get("rules") or [])]
+    rollouts = (place.get("rollout") for place in places if isinstance(place, dict))
+    for rollout in rollouts:
+        if isinstance(rollout, dict) and rollout.get("kind") == "experiment":
+            found: dict[int, float] = {}
+            for each in rollout.get("variations") or ():
+                if not each.get("untracked"):
+                    index = int(each["variation"])
+                    found[index] = found.get(index, 0.0) + float(each["weight"])
+            return found
+    return {}
 
 
 def analysis_unit(metric: Document, flag: Document | None, exposed: list[str]) -> str | None:
@@ -229,81 +516,3 @@ def analysis_unit(metric: Document, flag: Document | None, exposed: list[str]) -
     allowed = [kind for kind in metric["analysisUnits"] if kind in exposed]
     preferred = [kind for kind in randomization_kinds(flag or {}) if kind in allowed]
     return next(iter([*preferred, *allowed]), None)
-
-
-def _row(
-    database: Database, project: str, metric: Document, flag: str, kind: str, variation: int
-) -> VariationResult:
-    joined = database.rows(JOIN, (metric["eventKey"], flag, kind, variation))
-    measure = measure_of(metric)
-    values = [unit_value(metric, *row[1:]) for row in joined]
-    spread = distribution(value for value in values if value is not None)
-    measured = sum(
-        bool(valued if measure == "value" else events) for _, events, valued, _ in joined
-    )
-    own = metric.get("percentileValue") if metric.get("analysisType") == "percentile" else None
-    filled = sorted(value for value in values if value is not None)
-    return VariationResult(
-        metric=metric["key"],
-        project=project,
-        flag=flag,
-        context_kind=kind,
-        variation=variation,
-        value=_variation_value(database, flag, variation),
-        measure=measure,
-        unit=metric.get("unit", ""),
-        units=len(joined),
-        measured=measured,
-        events=sum(row[2] if measure == "value" else row[1] for row in joined),
-        estimate=percentile(filled, own) if own is not None and filled else spread.mean,
-        distribution=spread,
-    )
-
-
-def unit_value(metric: Document, events: int, valued: int, total: float) -> float | None:
-    """Return the value of one exposed unit, or None when it does not count.
-
-    Args:
-        metric: the definition.
-        events: its events after the exposure.
-        valued: those with a numeric value.
-        total: the sum of these.
-    """
-    measure = measure_of(metric)
-    if measure == "occurrence":
-        return float(events > 0)
-    nothing = None if metric["eventDefault"]["disabled"] else 0.0
-    if measure == "count":
-        return float(events) if events else nothing
-    if not valued:
-        return nothing
-    return total if metric["unitAggregationType"] == "sum" else total / valued
-
-
-def _variation_value(database: Database, flag: str, variation: int) -> Any:
-    found = database.rows(
-        "SELECT value FROM variations WHERE flag = ? AND variation = ?", (flag, variation)
-    )
-    return json.loads(found[0][0]) if found else None
-
-
-def _totals(database: Database, metrics: list[tuple[str, Document]]) -> Iterator[EventTotal]:
-    readers: dict[str, list[str]] = {}
-    for _, metric in metrics:
-        readers.setdefault(metric.get("eventKey", ""), []).append(metric["key"])
-    for key, events, last_seen in database.rows(
-        "SELECT key, events, last_seen FROM event_keys ORDER BY key"
-    ):
-        values = [value for (value,) in database.rows(VALUES, (key,))]
-        yield EventTotal(
-            event_key=key,
-            events=events,
-            values=len(values),
-            sum=math.fsum(values),
-            distribution=distribution(values),
-            metrics=tuple(readers.get(key, ())),
-            last_seen=last_seen,
-        )
-
-
-VALUES = "SELECT value FROM measurements WHERE key = ? AND value IS NOT NULL GROUP BY event"

@@ -1,4 +1,4 @@
-"""How the local LaunchDarkly says no, and the small shared words of its HTTP."""
+"""Error documents, the clock and strict JSON of the local LaunchDarkly."""
 
 from __future__ import annotations
 
@@ -39,6 +39,11 @@ def invalid(message: str) -> RefusedRequest:
 def not_found(message: str = "Invalid resource identifier") -> RefusedRequest:
     """404 not_found."""
     return RefusedRequest(404, "not_found", message)
+
+
+def too_large() -> RefusedRequest:
+    """413 payload_too_large."""
+    return RefusedRequest(413, "payload_too_large", "Request body is too large")
 
 
 def now_ms() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import socket
 import threading
 import time
@@ -14,17 +15,28 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import missing_extra
-from .database import Database, Document, Post, ReceivedEvent
+from ..settings import is_loopback
+from .aggregation import SCHEMA as AGGREGATION
+from .database import Database, Document
+from .environment import Flags
+from .events import Post, ReceivedEvent
 from .faults import InjectedFault, InjectedFaults
-from .flags import Flags, read_flags
+from .flags import FlagList, parse_experiment, read_flags
 from .health import HealthCheck, health_checks
-from .readout import Readout, read_out
+from .iterations import SCHEMA as ITERATIONS
+from .iterations import Iteration
+from .readout import Readout, ReadoutReader
+from .traffic import SCHEMA as TRAFFIC
+from .traffic import Traffic
 
 if TYPE_CHECKING:
     from .asgi_server import ServerRun
 
 
+SCHEMA = TRAFFIC + ITERATIONS + AGGREGATION
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
+"""Addresses that mean every interface, with the one by which this machine reaches itself."""
 DEFAULT_PORT = 8030
 START_SECONDS = 20.0
 
@@ -41,7 +53,7 @@ class LocalLaunchDarkly:
         port: 0 takes a free one, which then stays the same over restarts.
         db: a path for the SQLite database; None keeps everything in memory.
         flags: flags in LaunchDarkly's SDK format (`experiment_flag` builds one), or the path of a
-            JSON file with flags.
+            JSON file with flags and segments.
         sdk_keys: the SDK keys and client-side ids that are accepted; None accepts all that are not
             empty.
         tokens: the REST tokens that are accepted; None accepts all that are neither SDK keys nor
@@ -50,10 +62,12 @@ class LocalLaunchDarkly:
         projects: the projects that exist; None lets every key exist.
         context_kinds: the context kinds of each project, the default randomization unit first.
         rate_limit: REST calls in 10 s before 429.
-        max_payload_bytes: a larger event payload is answered with 413.
-        host: the address to bind; other than loopback only on purpose.
+        max_payload_bytes: a larger event payload, inflated or not, is answered with 413.
+        host: the address to bind. Beyond loopback the page and REST ask other machines for the
+            token in `page_url`.
         allowed_hosts: names accepted in the `Host` header; by default the loopback names on
             loopback, else all.
+        segments: segments in LaunchDarkly's SDK format, beside those of a file.
     """
 
     def __init__(
@@ -68,9 +82,10 @@ class LocalLaunchDarkly:
         projects: Collection[str] | None = None,
         context_kinds: Collection[str] = ("user", "request"),
         rate_limit: int = 100_000,
-        max_payload_bytes: int = 100 * 1024 * 1024,
+        max_payload_bytes: int = 32 * 1024 * 1024,
         host: str = "127.0.0.1",
         allowed_hosts: Collection[str] | None = None,
+        segments: Iterable[Document] = (),
     ):
         self.host = host
         self.port = port
@@ -83,14 +98,16 @@ class LocalLaunchDarkly:
         self.allowed_hosts = (
             allowed_hosts if allowed_hosts is not None else LOOPBACK if host in LOOPBACK else None
         )
-        self.database = Database(str(db) if db is not None else None)
+        self.token = None if is_loopback(host) else secrets.token_urlsafe(16)
+        self._given = _given_flags(flags, segments)
+        self.database = Database(str(db) if db is not None else None, SCHEMA)
         self._finalizer = weakref.finalize(self, self.database.close)
-        self._finalizer.atexit = (
-            False  # a forked child may have inherited the database's lock, held
-        )
-        self._flags = Flags(self.database)
-        self._given_flags = read_flags(flags) if isinstance(flags, (str, Path)) else list(flags)
-        self._flags.add_missing(self._given_flags)
+        self._finalizer.atexit = False  # a forked child may have inherited the database's lock
+        self.traffic = Traffic(self.database)
+        self.reader = ReadoutReader(self.database, self.traffic)
+        self.flags = Flags(self.database)
+        self.flags.add_missing(self._given)
+        self.flags.add_missing(self._given.segments, "segment")
         self.faults = InjectedFaults()
         for fault in faults:
             self.faults.add(fault)
@@ -100,11 +117,16 @@ class LocalLaunchDarkly:
 
     @property
     def url(self) -> str:
-        """Where it listens, such as `http://127.0.0.1:8030`: base, stream and events URI of every
-        SDK, and of REST.
+        """Return where this machine reaches it, such as `http://127.0.0.1:8030`: base, stream and
+        events URI of every SDK, and of REST.
         """
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        host = ANY_ADDRESS.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    @property
+    def page_url(self) -> str:
+        """Return the address of the page, with the token that other machines need."""
+        return f"{self.url}/" + (f"?token={self.token}" if self.token else "")
 
     @property
     def running(self) -> bool:
@@ -116,7 +138,7 @@ class LocalLaunchDarkly:
 
         Raises:
             MissingExtra: starlette or uvicorn is not installed.
-            OSError: the port is taken.
+            OSError: the port is taken, or the address is not this machine's.
         """
         if self._running is None:
             running = _server_run_class()(self, self._bind())
@@ -156,9 +178,10 @@ class LocalLaunchDarkly:
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((self.host, self.port))
-        except BaseException:
+        except OSError as error:
             listener.close()
-            raise
+            reason = f"{self.host}:{self.port}: {error.strerror or error}"
+            raise OSError(error.errno, reason) from error
         self.port = int(listener.getsockname()[1])
         return listener
 
@@ -172,24 +195,24 @@ class LocalLaunchDarkly:
         """
         return [
             event
-            for event in self.database.events(kind=kind)
+            for event in self.traffic.events(kind=kind)
             if not str(event["kind"]).startswith("diagnostic")
         ]
 
     def custom_events(self, key: str | None = None) -> list[ReceivedEvent]:
         """Return the `track` events, of one event key or of all."""
-        return self.database.events(kind="custom", key=key)
+        return self.traffic.events(kind="custom", key=key)
 
     def count(self, kind: str | None = "custom", key: str | None = None) -> int:
         """How many events were accepted, without reading them: of one kind (None: of all) and one
         event key.
         """
-        return self.database.count(kind, key)
+        return self.traffic.count(kind, key)
 
     def diagnostics(self) -> list[ReceivedEvent]:
         """Return what SDKs said about themselves."""
         return [
-            event for event in self.database.events() if str(event["kind"]).startswith("diagnostic")
+            event for event in self.traffic.events() if str(event["kind"]).startswith("diagnostic")
         ]
 
     def posts(self, route: str | None = None) -> list[Post]:
@@ -199,14 +222,27 @@ class LocalLaunchDarkly:
         Args:
             route: a path with wildcards; without it all but diagnostics.
         """
-        wanted = self.database.posts()
+        wanted = self.traffic.posts()
         if route is None:
             return [post for post in wanted if "diagnostic" not in post.route]
         return [post for post in wanted if fnmatchcase(post.route, route)]
 
-    def readout(self, project: str | None = None) -> Readout:
-        """Metrics by flag variation, and totals by event key; see `readout.Readout`."""
-        return read_out(self.database, project)
+    def readout(self, project: str | None = None, iteration: int | None = None) -> Readout:
+        """Return metrics by flag variation with their analysis, and totals by event key.
+
+        Args:
+            project: only the metrics of this project.
+            iteration: the number of an experiment's iteration; the latest without.
+        """
+        return self.reader.read(project, iteration)
+
+    def start_iteration(self, flag: str) -> Iteration:
+        """Start a new iteration of the experiment on a flag; the one that runs stops."""
+        return self.reader.iterations.start(flag)
+
+    def stop_iteration(self, flag: str) -> Iteration | None:
+        """Stop the iteration that runs; None when none does."""
+        return self.reader.iterations.stop(flag)
 
     def health(self, project: str | None = None) -> list[HealthCheck]:
         """LaunchDarkly's metric health checks over what has arrived; see `health.health_checks`."""
@@ -231,33 +267,54 @@ class LocalLaunchDarkly:
             )  # a costly question must not starve the server
 
     def reset(self) -> None:
-        """Forget events, metrics, settings and faults; the flags become those of the start."""
+        """Forget events, metrics, settings and faults; flags and segments become those of the
+        start.
+        """
         self.faults.clear()
-        self.database.forget_traffic()
-        flags = {flag["key"]: flag for flag in self._given_flags}
-        for key in self._flags.all():
-            if key not in flags:
-                self.delete_flag(key)
-        self.database.forget_documents(keep="flag")
-        for flag in flags.values():
-            if not self._flags.same(flag):
-                self.set_flag(flag)
+        self.traffic.forget()
+        self.reader.aggregation.forget()
+        self.database.forget_documents(keep=("flag", "segment"))
+        self._restore("flag", self.flags.all(), self._given)
+        self._restore("segment", self.flags.segments(), self._given.segments)
 
-    # -- what it does ------------------------------------------------------------------------------
+    def _restore(self, kind: str, present: Iterable[str], given: Iterable[Document]) -> None:
+        wanted = {document["key"]: document for document in given}
+        for key in present:
+            if key not in wanted:
+                self._delete(kind, key)
+        for document in wanted.values():
+            if not self.flags.same(document, kind):
+                self._set(kind, document)
+
+    # -- what it does ----------------------------------------------------------------------------
 
     def set_flag(self, flag: Document) -> None:
         """Create or change a flag while SDKs are connected; the open streams hear of it at once."""
-        self._publish("put", self._flags.set(flag))
+        self._set("flag", flag)
 
     def delete_flag(self, key: str) -> None:
         """Delete a flag; the open streams hear of it at once."""
-        version = self._flags.delete(key)
-        if version is not None:
-            self._publish("delete", {"key": key, "version": version})
+        self._delete("flag", key)
 
-    def _publish(self, verb: str, change: Document) -> None:
+    def set_segment(self, segment: Document) -> None:
+        """Create or change a segment while SDKs are connected."""
+        self._set("segment", segment)
+
+    def delete_segment(self, key: str) -> None:
+        """Delete a segment."""
+        self._delete("segment", key)
+
+    def _set(self, kind: str, document: Document) -> None:
+        self._publish("put", kind, self.flags.set(document, kind))
+
+    def _delete(self, kind: str, key: str) -> None:
+        version = self.flags.delete(key, kind)
+        if version is not None:
+            self._publish("delete", kind, {"key": key, "version": version})
+
+    def _publish(self, verb: str, kind: str, document: Document) -> None:
         if self._running is not None:
-            self._running.publish(verb, change)
+            self._running.publish(verb, kind, document)
 
     def fault(
         self,
@@ -306,6 +363,11 @@ class LocalLaunchDarkly:
         return f"<LocalLaunchDarkly {self.url} {'running' if self.running else 'stopped'}>"
 
 
+def _given_flags(flags: Iterable[Document] | str | Path, segments: Iterable[Document]) -> FlagList:
+    found = read_flags(flags) if isinstance(flags, (str, Path)) else flags
+    return FlagList(found, [*getattr(found, "segments", ()), *segments])
+
+
 def _server_run_class() -> type[ServerRun]:
     """Starlette and uvicorn load with the first start."""
     try:
@@ -331,6 +393,7 @@ def serve(
     db: str | Path | None = None,
     flags: Iterable[Document] | str | Path = (),
     *,
+    experiments: Iterable[str] = (),
     ready: Callable[[LocalLaunchDarkly], Any] | None = None,
     until: threading.Event | None = None,
 ) -> None:
@@ -341,10 +404,13 @@ def serve(
         port: the port, 0 for a free one.
         db: see `LocalLaunchDarkly`.
         flags: see `LocalLaunchDarkly`.
+        experiments: further flags, each as `KEY=VARIATION,VARIATION`.
         ready: called once it answers, to print the address.
         until: ends it from another thread.
     """
-    local = LocalLaunchDarkly(port, db, flags, host=host)
+    given = _given_flags(flags, ())
+    given.extend(parse_experiment(text) for text in experiments)
+    local = LocalLaunchDarkly(port, db, given, host=host)
     ended = until or threading.Event()
     with contextlib.closing(local), local, contextlib.suppress(KeyboardInterrupt):
         if ready is not None:

@@ -66,7 +66,9 @@ def _sdk(ld: LocalLaunchDarkly) -> Iterator[Callable[..., ldclient.LDClient]]:
     def make(start_wait: float = 60.0, **config: Any) -> ldclient.LDClient:
         uris = {"base_uri": ld.url, "stream_uri": ld.url, "events_uri": ld.url}
         clients.append(
-            ldclient.LDClient(ldclient.Config("sdk-key", **uris, **config), start_wait=start_wait)
+            ldclient.LDClient(
+                ldclient.Config("sdk-key", **{**uris, **config}), start_wait=start_wait
+            )
         )
         return clients[-1]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import resource
 import threading
 import uuid
 
@@ -55,10 +56,28 @@ def test_diagnostics_are_one_object_and_no_event(http, ld, path):
 
 def test_the_import_api_wants_a_rest_token(http, ld):
     path = "/v2/event-data-import/default/production"
-    assert http("POST", path, json=[EVENT]).status_code == 202
+    schema = {"X-LaunchDarkly-Event-Schema": "4"}
+    assert http("POST", path, json=[EVENT], headers=schema).status_code == 202
     for token in ("", "sdk-12345678", "Bearer api-1"):
-        assert http("POST", path, json=[EVENT], headers={"Authorization": token}).status_code == 401
+        headers = {**schema, "Authorization": token}
+        assert http("POST", path, json=[EVENT], headers=headers).status_code == 401
     assert len(ld.custom_events("k")) == 1
+
+
+def test_the_import_api_refuses_what_launchdarkly_refuses(http, ld):
+    """406 without schema 4, 400 for a kind that is not custom, 413 beyond 10 MB."""
+    path = "/v2/event-data-import/default/production"
+    schema = {"X-LaunchDarkly-Event-Schema": "4"}
+    assert http("POST", path, json=[EVENT]).status_code == 406
+    older = {"X-LaunchDarkly-Event-Schema": "3"}
+    assert http("POST", path, json=[EVENT], headers=older).status_code == 406
+    identify = {"kind": "identify", "context": {"kind": "user", "key": "u"}}
+    assert http("POST", path, json=[EVENT, identify], headers=schema).status_code == 400
+    large = {**EVENT, "data": {"text": "x" * (10 * 1024 * 1024)}}
+    assert http("POST", path, json=[large], headers=schema).status_code == 413
+    assert http("POST", "/bulk", json=[large]).status_code == 202
+    assert http("POST", path, json=[], headers=schema).status_code == 202
+    assert ld.count() == 1
 
 
 def test_gzip_and_chunked_bodies_and_headers_in_any_case(http, ld):
@@ -109,10 +128,22 @@ def test_what_is_no_array_of_json_is_refused_and_remembered(http, ld, body, head
     assert ld.custom_events("k") == [EVENT]
 
 
-def test_a_gzip_bomb_is_refused(http, ld, monkeypatch):
-    monkeypatch.setattr("ldinstrument.devserver.event_parsing.MAX_UNPACKED", 1_000_000)
-    bomb = gzip.compress(b"[" + b" " * 5_000_000 + b"]")
-    assert http("POST", "/bulk", data=bomb, headers={"Content-Encoding": "gzip"}).status_code == 400
+@pytest.mark.parametrize("item", [b" ", b"[],", b'{"kind":"custom","key":"k"},'])
+def test_a_gzip_bomb_is_refused_while_it_is_inflated(http, ld, item):
+    """A body of some kilobytes costs neither gigabytes nor seconds, whatever it inflates to."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    bomb = gzip.compress(b"[" + item * (60_000_000 // len(item)) + b"1]")
+    answer = http("POST", "/bulk", data=bomb, headers={"Content-Encoding": "gzip"})
+    assert answer.status_code == 413
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
+    assert http("POST", "/bulk", json=[EVENT]).status_code == 202
+    assert [post.status for post in ld.posts()] == [413, 202]
+
+
+def test_a_body_of_very_many_values_is_too_large(http, ld):
+    """Eight megabytes of empty lists would be half a gigabyte of objects."""
+    body = b"[" + b"[]," * 2_500_000 + b"1]"
+    assert http("POST", "/bulk", data=body).status_code == 413
 
 
 def test_a_missing_or_unknown_key_is_unauthorized(http, ld):
@@ -290,7 +321,7 @@ def test_no_event_breaks_the_intake_or_what_reads_it(http, ld, events):
     kept = [
         event for event in events if isinstance(event, dict) and isinstance(event.get("kind"), str)
     ]
-    assert [dict(event) for event in ld.database.events()[-len(kept) :]] == kept or not kept
+    assert [dict(event) for event in ld.traffic.events()[-len(kept) :]] == kept or not kept
 
 
 def test_browsers_may_post_from_any_origin(http):

@@ -525,24 +525,6 @@ def test_unknown_places_and_methods_answer_with_documents(http):
     refused(http("GET", "/api/v2/metrics/no%20project"), 404, "not_found")
 
 
-def test_browsers_of_other_origins_may_use_the_api(http):
-    asked = {
-        "Access-Control-Request-Method": "PATCH",
-        "Access-Control-Request-Headers": "authorization,ld-api-version",
-    }
-    preflight = http("OPTIONS", BASE, headers={"Origin": "https://x.test", **asked})
-    assert preflight.status_code == 200
-    assert preflight.headers["Access-Control-Allow-Origin"] == "*"
-    assert "PATCH" in preflight.headers["Access-Control-Allow-Methods"]
-    assert "authorization" in preflight.headers["Access-Control-Allow-Headers"].lower()
-    assert (
-        http("GET", BASE, headers={"Origin": "https://x.test"}).headers[
-            "Access-Control-Allow-Origin"
-        ]
-        == "*"
-    )
-
-
 def test_last_seen_comes_from_the_intake(http, metric):
     metric()
     event = {

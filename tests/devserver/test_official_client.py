@@ -238,3 +238,69 @@ def test_projects_context_kinds_settings_and_identity(client):
     put = api.RandomizationSettingsPut.from_dict({"randomizationUnits": body})
     kept = experiments.put_experimentation_settings("default", put).randomization_units
     assert [unit.randomization_unit for unit in kept] == ["user", "request", "session"]
+
+
+def test_what_terraform_and_agents_ask_for_passes_the_strict_models(ld, client):
+    """Root, versions, projects with environments, flags, experiments and metric groups."""
+    other, projects = api.OtherApi(client), api.ProjectsApi(client)
+    assert other.get_root().links["projects"].href == "/api/v2/projects"
+    assert other.get_versions().latest_version in other.get_versions().valid_versions
+    assert [project.key for project in projects.get_projects().items] == ["default"]
+    made = projects.post_project(
+        api.ProjectPost.from_dict(
+            {
+                "key": "shop",
+                "name": "Shop",
+                "tags": ["web"],
+                "environments": [{"key": "prod", "name": "Production", "color": "417505"}],
+            }
+        )
+    )
+    assert [environment.key for environment in made.environments] == ["prod"]
+    read = projects.get_project("shop", expand="environments")
+    assert (read.name, read.tags, read.environments.items[0].key) == ("Shop", ["web"], "prod")
+    assert projects.get_projects().total_count == 2
+    with pytest.raises(exceptions.ConflictException):
+        projects.post_project(api.ProjectPost.from_dict({"key": "shop", "name": "Shop"}))
+    environments = api.EnvironmentsApi(client)
+    assert environments.get_environment("shop", "prod").name == "Production"
+    assert environments.get_environments_by_project("shop").total_count == 1
+    with pytest.raises(exceptions.NotFoundException):
+        environments.get_environment("shop", "nowhere")
+    assert api.MetricsBetaApi(client).get_metric_groups("shop").total_count == 0
+
+
+def test_flags_are_read_by_the_strict_models(ld, client):
+    rule = {"id": "r", "variation": 1, "clauses": [{"attribute": "a", "op": "in", "values": [1]}]}
+    ld.set_flag({**simple_flag("plain"), "rules": [rule]})
+    ld.set_flag(experiment_flag("exp", ["a", "b", "c"]))
+    flags = api.FeatureFlagsApi(client)
+    page = flags.get_feature_flags("default", limit=1)
+    assert (page.total_count, len(page.items)) == (3, 1)
+    plain = flags.get_feature_flag("default", "plain")
+    assert (plain.kind, [each.value for each in plain.variations]) == ("boolean", [False, True])
+    assert plain.environments["local"].rules[0].clauses[0].op == "in"
+    exp = flags.get_feature_flag("default", "exp")
+    assert (exp.kind, exp.environments["local"].on) == ("multivariate", True)
+    with pytest.raises(exceptions.NotFoundException):
+        flags.get_feature_flag("default", "nothing")
+    found = api.ExperimentsApi(client).get_experiments("default", "production")
+    assert [experiment.key for experiment in found.items] == ["new-prompt", "exp"]
+
+
+def test_iterations_start_and_stop_by_semantic_patch(ld, client):
+    ld.set_flag(experiment_flag("exp"))
+    experiments = api.ExperimentsApi(client)
+
+    def patch(kind: str) -> api.Experiment:
+        body = api.ExperimentPatchInput.from_dict({"instructions": [{"kind": kind}]})
+        return experiments.patch_experiment("default", "production", "exp", body)
+
+    assert patch("startIteration").current_iteration.status == "running"
+    stopped = patch("stopIteration").current_iteration
+    assert (stopped.status, stopped.ended_at is not None) == ("stopped", True)
+    again = patch("startIteration")
+    assert again.current_iteration.status == "running"
+    assert [each.status for each in again.previous_iterations] == ["stopped"]
+    with pytest.raises(exceptions.BadRequestException):
+        patch("archiveExperiment")

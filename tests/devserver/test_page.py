@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 
@@ -229,47 +228,3 @@ def test_flags_can_be_changed_from_another_process(ld, http):
     assert http("DELETE", path).status_code == 204
     assert http("DELETE", path).status_code == 404
     assert "some-flag" not in http("GET", "/sdk/latest-all").json()["flags"]
-
-
-def test_polling_answers_304_until_a_flag_changes(ld, http):
-    for path in ("/sdk/latest-all", "/sdk/poll"):
-        first = http("GET", path)
-        assert (
-            http("GET", path, headers={"If-None-Match": first.headers["ETag"]}).status_code == 304
-        )
-        ld.set_flag(simple_flag("new-prompt", ["x", "y"]))
-        assert (
-            http("GET", path, headers={"If-None-Match": first.headers["ETag"]}).status_code == 200
-        )
-        ld.set_flag(experiment_flag("new-prompt", ["x", "y"]))
-
-
-def test_streams_are_sent_in_chunks(ld):
-    """Without chunks the Python SDK waits for its buffer to fill, and initialises only after a
-    time-out.
-    """
-    headers = {"Authorization": "sdk-key"}
-    with requests.get(ld.url + "/all", headers=headers, stream=True, timeout=5) as stream:
-        assert stream.headers["Transfer-Encoding"] == "chunked"
-        lines = stream.iter_lines(decode_unicode=True)
-        assert next(lines) == "event: put"
-        put = json.loads(next(lines).removeprefix("data: "))
-        assert (put["path"], set(put["data"])) == ("/", {"flags", "segments"})
-
-
-def test_client_side_evaluations_are_those_of_launchdarkly(ld, http):
-    """Any form of base64, and REPORT; what is no context is refused."""
-    context = "eyJraW5kIjoidXNlciIsImtleSI6InUtMSJ9"
-    answer = http("GET", f"/sdk/evalx/env/contexts/{context}").json()
-    assert answer["new-prompt"]["value"] in ("short", "long")
-    assert answer["new-prompt"]["trackEvents"] is True
-    assert answer["new-prompt"]["reason"]["inExperiment"] is True
-    body = {"kind": "user", "key": "u-1"}
-    assert http("REPORT", "/sdk/evalx/env/context", json=body).json() == answer
-    assert http("GET", f"/msdk/evalx/contexts/{context}").json() == answer
-    for wrong in ("x", "bnVsbA", "e30", "W10=", "%20"):
-        assert http("GET", f"/sdk/evalx/env/contexts/{wrong}").status_code == 400
-        assert http("GET", f"/eval/env/{wrong}").status_code == 400
-    assert http("GET", "/sdk/goals/env").json() == []
-    ld.sdk_keys = {"sdk-key"}
-    assert http("GET", f"/sdk/evalx/env/contexts/{context}").status_code == 401
