@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -21,13 +22,17 @@ from ..sessions.emission import postpone
 from ..sessions.outcomes import Outcome, is_closing, outcome_of
 from ..sessions.session import Session
 from ..sessions.task_definition import TaskDefinition
+from ..settings import disabled
 from ..tasks.options import TaskOptions
 from ..tasks.runs import Run
 from . import streams
+from .config_runs import CallEnd, ConfigRun, note_run, run_from
+from .cost import Cost
+from .fields import field
 from .metrics import ai_metrics
 from .readings import CallOptions, Reading, StreamPart
 from .results import boto_attempts, read_error
-from .usage import Generation
+from .usage import Generation, Usage
 
 Slot = list[Any]
 """`[call, make, session, started, outer]`: a call, or what it takes to make it when somebody asks for
@@ -42,6 +47,7 @@ class Call:
     """
 
     __slots__ = (
+        "_config_run",
         "_expected",
         "_first",
         "_metrics",
@@ -54,6 +60,7 @@ class Call:
         "_started",
         "_stream",
         "_task",
+        "_usage_sent",
     )  # fmt: skip
 
     delegates = False  # each chunk is read
@@ -79,6 +86,8 @@ class Call:
         self._run = Run(task, run_options, session, started)
         self._reading = Reading(task.key, options)
         self._stream: StreamPart | None = None
+        self._config_run: ConfigRun | None = None
+        self._usage_sent = False
         self._first: float | None = None
         self._slot: Slot = [self, Call, None, started, None]
         self._over = False
@@ -106,6 +115,29 @@ class Call:
     def attempt(self) -> None:
         """Count one request to the provider, where you retry by yourself."""
         self._reading.attempts(1)
+
+    def bind(self, given: Any) -> Any:
+        """Bind it to a run of an AI config, and return the tracker of that run, if it has one.
+
+        Args:
+            given: a config of `ldai` (a new run begins), a tracker of it, a response of
+                `launchdarkly_ai_server`, or the data of a run.
+        """
+        try:
+            self.bind_run(run_from(given))
+        except Exception as error:
+            log_internal_error("binding a model call", error)
+        return None if self._config_run is None else self._config_run.tracker
+
+    def bind_run(self, run: ConfigRun | None) -> None:
+        """Bind it to *run*, of which its events then carry the data."""
+        if run is not None:
+            self._config_run = run
+            note_run(self._session, run)
+
+    def usage_is_sent(self, sent: bool) -> None:
+        """Note whether LaunchDarkly's SDK was given the usage of this call."""
+        self._usage_sent = sent
 
     def fail(self, reason: str = "") -> None:
         """Say that the call failed although nothing is raised; *reason* goes into the data."""
@@ -164,11 +196,14 @@ class Call:
         if self._stream is not None:
             self._stream.complete = True
         self._guarded(self._reading.result, result)
-        values, data = self._totals(broken_off=False)
-        self._run.add_data(**data)
+        if self._config_run is None and isinstance(field(result, "track_data"), dict):
+            self.bind(result)
+            self._usage_sent = True
+        end = self._totals(broken_off=False)
+        self._run.add_data(**end.data)
         self._run.returned(result)
-        self._record(values, data)
-        self._end_own()
+        self._record(end)
+        self._settle(end, self._run.outcome or Outcome.SUCCESS)
 
     def raised(self, error: BaseException) -> None:
         """The call is over: *error* came out."""
@@ -182,15 +217,16 @@ class Call:
             return
         if (told := read_error(error)) is not None:
             self._reading.attempts(told.attempts)
-        values, data = self._totals(broken_off=not outcome.finished)
-        self._run.add_data(**data)
+        end = self._totals(broken_off=not outcome.finished)
+        self._run.add_data(**end.data)
+        self._run.plain_data = end.data or None
         self._run.raised(error)
         if is_closing(error):
-            self._record_from_finalizer(values, data)
-            postpone(self._end_own)
+            self._record_from_finalizer(end)
+            postpone(lambda: self._settle(end, outcome))
         else:
-            self._record(values, data)
-            self._end_own()
+            self._record(end)
+            self._settle(end, outcome)
 
     # -- the follower of an SDK's stream that the caller was given ---------------------------------
     def follow_result(self, result: Any) -> bool:
@@ -225,50 +261,55 @@ class Call:
             return
         self._over = True
         self._run.unstarted()  # how it ended is told here instead: the run would take a lock
-        values, data = self._totals(broken_off=False)
-        ended = clock()
+        end = self._totals(broken_off=False)
         self._session.append_from_finalizer(
-            (self._task, Outcome.SUCCESS, self._started, ended, data or None)
+            (self._task, Outcome.SUCCESS, self._started, clock(), end.data or None)
         )
-        self._record_from_finalizer(values, data)
-        postpone(self._end_own)
+        self._record_from_finalizer(end)
+        postpone(lambda: self._settle(end, Outcome.SUCCESS))
 
     def _model_is_done(self) -> bool:
         return self._stream is not None and self._stream.reader.finished
 
     # -- the end -----------------------------------------------------------------------------------
-    def _totals(self, *, broken_off: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return values by suffix, and the data of every event of this call."""
+    def _totals(self, *, broken_off: bool) -> _End:
         try:
             known, cost = self._reading.total(broken_off=broken_off), self._reading.cost()
-            values = _values(known)
-            if self._first is not None:
-                values["time_to_first_token"] = (self._first - self._started) * 1000
-            if cost is not None:
-                values["cost"] = float(cost.dollars)
-            fed = {suffix: value for suffix, value in values.items() if suffix in self._metrics}
-            return fed, _data(known, None if cost is None else cost.version)
+            first = None if self._first is None else (self._first - self._started) * 1000
+            values = _values(known, first, cost)
+            data = _data(known, cost)
+            if self._config_run is not None:
+                data = {**data, **self._config_run.data}
+            call = CallEnd(known, (clock() - self._started) * 1000, first, self._usage_sent)
+            return _End(
+                {name: values[name] for name in values if name in self._metrics}, data, call
+            )
         except Exception as error:
             log_internal_error("a model call", error)
-            return {}, {}
+            return _End({}, {}, CallEnd(Generation(), 0.0, None))
 
-    def _record(self, values: dict[str, Any], data: dict[str, Any]) -> None:
-        if self._session is not None and values:
-            self._guarded(self._record_all, values, data)
+    def _record(self, end: _End) -> None:
+        if self._session is not None and end.values:
+            self._guarded(self._record_all, self._session, end)
 
-    def _record_all(self, values: dict[str, Any], data: dict[str, Any]) -> None:
-        assert self._session is not None
-        for suffix, value in values.items():
+    def _record_all(self, session: Session, end: _End) -> None:
+        for suffix, value in end.values.items():
             key = self._metrics[suffix]
             _declare(self._task.key, suffix, key)
-            self._session.record(key, value, data=data)
+            session.record(key, value, data=end.data)
 
-    def _record_from_finalizer(self, values: dict[str, Any], data: dict[str, Any]) -> None:
+    def _record_from_finalizer(self, end: _End) -> None:
         if self._session is None:
             return
-        for suffix, value in values.items():
+        for suffix, value in end.values.items():
             routing = catalog.routing(self._metrics[suffix])
-            self._session.append_from_finalizer((routing, value, data or None, clock(), None))
+            self._session.append_from_finalizer((routing, value, end.data or None, clock(), None))
+
+    def _settle(self, end: _End, outcome: Outcome) -> None:
+        """Send what LaunchDarkly's SDK leaves out, and end the session of this call alone."""
+        if self._config_run is not None and not disabled():
+            self._guarded(self._config_run.settle, outcome, end.call)
+        self._end_own()
 
     def _end_own(self) -> None:
         if self._own is not None:
@@ -321,27 +362,39 @@ def _leaving(error: BaseException | None) -> GeneratorExit:
     return leaving
 
 
-def _values(known: Generation) -> dict[str, Any]:
-    usage = known.usage
-    figures = {} if usage is None else {
+@dataclass(frozen=True, slots=True)
+class _End:
+    """What a call is worth: values by suffix, the data of its events, and what its run is told."""
+
+    values: dict[str, Any]
+    data: dict[str, Any]
+    call: CallEnd
+
+
+def _values(known: Generation, first: float | None, cost: Cost | None) -> dict[str, Any]:
+    usage = known.usage or Usage()
+    found = {
+        "time_to_first_token": first,
         "tokens.input": usage.input,
         "tokens.output": usage.output,
         "tokens.total": usage.total,
         "tokens.cached": usage.cached,
         "tokens.reasoning": usage.reasoning,
-    }  # fmt: skip
-    found = {**figures, "tool_calls": known.tool_calls, "attempts": known.attempts}
+        "cost": None if cost is None else float(cost.dollars),
+        "tool_calls": known.tool_calls,
+        "attempts": known.attempts,
+    }
     return {suffix: value for suffix, value in found.items() if value is not None}
 
 
-def _data(known: Generation, price_version: str | None) -> dict[str, Any]:
+def _data(known: Generation, cost: Cost | None) -> dict[str, Any]:
     """Return the top-level data: LaunchDarkly's event filters see nothing deeper."""
     found = {
         "model": known.model,
         "provider": known.provider,
         "finishReason": known.finish_reason,
         "usage": known.usage and known.usage.state,
-        "priceVersion": price_version,
+        "priceVersion": cost and cost.version,
     }
     return {name: value for name, value in found.items() if value is not None}
 

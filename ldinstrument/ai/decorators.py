@@ -25,9 +25,10 @@ from ..tasks.options import (
 from ..tasks.tracked_functions import key_from_name, note_function
 from .calls import Call
 from .cost import prices_of
+from .handlers import bound_handler, is_handler
 from .metrics import AI_METRICS, ai_metrics
 from .readings import CallOptions, Estimate, estimate_tokens
-from .wrapper import CallWrapper
+from .wrapper import CallWrapper, follow_events
 
 if TYPE_CHECKING:
     from ..callables.decorating import Decorated
@@ -60,6 +61,9 @@ class CallScope:
 
     def __call__(self, fn: F) -> F:
         """Decorate *fn*; it keeps its type."""
+        if is_handler(fn):
+            handler: F = self._handler(fn)
+            return handler
         if isinstance(fn, type):  # refused, with the reason
             wrapper = CallWrapper(TaskDefinition("", True, {}), self._wanted, CallOptions({}))
         else:
@@ -67,6 +71,11 @@ class CallScope:
         made: F = rebuilt(fn, wrapper)
         note_function(_WHAT, wrapper.task.key, fn)
         return made
+
+    def _handler(self, handler: Any) -> Any:
+        if self._wrapper is None:
+            raise DefinitionError(f"{_WHAT}: a handler needs a key: {_WHAT}('support')(handler)")
+        return bound_handler(handler, self._wrapper.begin, follow_events)
 
     def __enter__(self) -> Call:
         if self._wrapper is None:
@@ -126,6 +135,7 @@ def _call_options(key: str, metrics: tuple[str, ...], given: Mapping[str, Any]) 
         prices,
         given["extract"],
         estimate_tokens if estimate is True else estimate or None,
+        given["config"],
     )
 
 
@@ -136,6 +146,7 @@ def track_ai(
     *,
     model: str | None = None,
     provider: str | None = None,
+    config: Any = None,
     cost: Any = None,
     extract: Callable[[Any], Any] | None = None,
     estimate: Estimate | bool | None = None,
@@ -160,6 +171,7 @@ def track_ai(
     *,
     model: str | None = None,
     provider: str | None = None,
+    config: Any = None,
     cost: Any = None,
     extract: Callable[[Any], Any] | None = None,
     estimate: Estimate | bool | None = None,
@@ -183,6 +195,9 @@ def track_ai(
     Args:
         target: the key, or the function itself, whose key then is `task.<name>`.
         model, provider: where the answers do not name them.
+        config: an AI config of LaunchDarkly that each call is one run of, its tracker, or a function
+            of the call's own arguments that returns one. A handler of `launchdarkly_ai_server`
+            needs none: decorate the handler.
         cost: what tokens cost: a `PriceTable`, a mapping of model to `Price`; None: the prices of
             genai-prices, where it is installed; True demands it, False wants no cost.
         extract: a function of the result that returns what is to be read instead of it: an answer
@@ -205,6 +220,7 @@ def track_ai(
     given = {
         "model": model,
         "provider": provider,
+        "config": config,
         "cost": cost,
         "extract": extract,
         "estimate": estimate,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import sdk, settings
-from ..diagnostics import log_internal_error, warn_once
+from ..diagnostics import guard, log_internal_error, warn_once
 from ..errors import (
     DefinitionError,
     ExpiredFeedbackToken,
@@ -32,8 +32,7 @@ from ..ledger import ledger
 from ..sessions import recipes
 from ..sessions.contexts import as_context, kinds
 from ..sessions.current import current_session
-from ..sessions.emission import Tracker, emit
-from ..sessions.rollups import Emission
+from ..sessions.emission import Tracker
 from ..sessions.session import Session
 from ..stores.protocol import Store
 from .config_runs import ConfigRun, latest_run
@@ -45,7 +44,6 @@ LIFETIME = 30 * 24 * 3600.0
 SECRET = "LDINSTRUMENT_FEEDBACK_SECRET"  # noqa: S105 - the name of a variable
 LONGEST_TOKEN = 4096
 _SALT = "ldinstrument.feedback"
-_RUN_EVENTS = {True: "$ld:ai:feedback:user:positive", False: "$ld:ai:feedback:user:negative"}
 
 Secret = str | Sequence[str] | None
 Stores = Store | str | Path | None
@@ -294,6 +292,7 @@ def track_feedback(
     data = {**data, "comment": comment, "send_comment": send_comment}
     if token is None:
         recipes.track_feedback(positive, context=context, client=client, **data)
+        _feedback_on_latest_run(bool(positive), context, client)
         return True
     try:
         _redeem_and_track(bool(positive), token, store, secret, client, data)
@@ -305,6 +304,15 @@ def track_feedback(
         log_internal_error("feedback", error)
         return _refused("feedback_store", "the feedback token could not be noted as used")
     return True
+
+
+def _feedback_on_latest_run(positive: bool, context: Any, client: Tracker | None) -> None:
+    """Send it for the AI config's run of the current session, too."""
+    session = current_session()
+    run = latest_run(session) if context is None and not settings.disabled() else None
+    if run is not None and session is not None:
+        with guard("feedback"):
+            run.feedback(positive, session.context, client or session.client)
 
 
 def _redeem_and_track(
@@ -323,9 +331,7 @@ def _redeem_and_track(
     named = {name: value for name, value in named.items() if value}
     recipes.track_feedback(positive, context=whose, client=client, **{**named, **data})
     if read.run:
-        ledger.recorded()
-        at = int(time.time() * 1000)
-        emit(Emission(_RUN_EVENTS[positive], 1, read.run, at), whose, client)
+        ConfigRun(read.run).feedback(positive, whose, client)
 
 
 def _refused(reason: str, why: str) -> bool:

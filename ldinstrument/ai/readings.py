@@ -33,6 +33,8 @@ class CallOptions:
         prices: knows what tokens cost; None: nobody.
         extract: a function of the result that returns what is to be read instead of it.
         estimate: estimates the tokens of what a broken-off stream had written.
+        config: an AI config or tracker that each call is bound to, or a function of the call's
+            arguments that returns one.
     """
 
     metrics: Mapping[str, str]
@@ -41,6 +43,7 @@ class CallOptions:
     prices: Prices | None = None
     extract: Callable[[Any], Any] | None = None
     estimate: Estimate | None = None
+    config: Any = None
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from types import MethodType
 from typing import Any
 
 from .fields import count, field, integer, is_known, items, package_of, path, text
-from .usage import Generation, Usage, made, read_usage, total_of
+from .usage import Generation, Usage, read_usage, total_of
 
 Reader = Callable[[Any], "Generation | None"]
 _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray, set, frozenset})
@@ -278,13 +278,8 @@ def _flat(result: Any) -> Generation | None:
 
 def read_fields(given: Mapping[str, Any]) -> Generation | None:
     """What a user tells in a mapping of `Generation`'s and `Usage`'s own names, or of a provider's."""
-    own = made(
-        *(
-            integer(given, name)
-            for name in ("input", "output", "total", "cached", "cache_written", "reasoning")
-        )
-    )
-    told = _fields_of(given, None if own.empty else own)
+    own = read_usage(given)
+    told = _fields_of(given, own)
     return read(given) or (None if told == Generation() else told)
 
 

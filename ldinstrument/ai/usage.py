@@ -227,6 +227,21 @@ def _named_tokens(figures: Any) -> Usage:
     )
 
 
+def _own(figures: Any) -> Usage:
+    """LaunchDarkly's AI SDK, and everybody who uses our names."""
+    return made(
+        integer(figures, "input"),
+        integer(figures, "output"),
+        integer(figures, "total"),
+        _first(integer(figures, "cached"), integer(field(figures, "input_details"), "cache_read")),
+        _first(
+            integer(figures, "cache_written"),
+            integer(field(figures, "input_details"), "cache_creation"),
+        ),
+        integer(figures, "reasoning"),
+    )
+
+
 def _exclusive(figures: Any) -> bool:
     return any(
         integer(figures, name) is not None
@@ -247,4 +262,5 @@ _SHAPES = (
     (("inputTokens", "outputTokens"), _bedrock),
     (("prompt_token_count", "promptTokenCount", "total_token_count", "totalTokenCount"), _google),
     (("input_tokens", "output_tokens", "total_tokens"), _named_tokens),
+    (("input", "output"), _own),
 )

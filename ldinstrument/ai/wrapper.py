@@ -124,7 +124,20 @@ class CallWrapper:
         who = None
         if self.run_options.context is not None:
             who = functools.partial(self._who, args, kwargs or {})
-        return Call(self.task, self.run_options, self.options, current_session(), clock(), who)
+        call = Call(self.task, self.run_options, self.options, current_session(), clock(), who)
+        if self.options.config is not None:
+            call.bind(self._config(args, kwargs or {}))
+        return call
+
+    def _config(self, args: Any, kwargs: Mapping[str, Any]) -> Any:
+        config = self.options.config
+        if not _is_function_of_arguments(config):
+            return config
+        try:
+            return config(*args, **kwargs)
+        except Exception as error:
+            warn_user_code(f"config= of {self.task.key}", error, "its calls have no AI config")
+            return None
 
     def _who(self, args: Any, kwargs: Mapping[str, Any]) -> Any:
         who = self.run_options.context
@@ -142,7 +155,9 @@ class CallWrapper:
 
     def wrap(self, fn: Callable[..., Any], kind: str) -> Callable[..., Any]:
         """Return a function that runs *fn* and measures it."""
-        arguments = is_function(self.run_options.context)
+        arguments = is_function(self.run_options.context) or _is_function_of_arguments(
+            self.options.config
+        )
         made: Callable[..., Any] = shaped(
             self._template(kind), fn, self._names(kind), arguments=arguments
         )
@@ -153,7 +168,8 @@ class CallWrapper:
         return stream_shaped(self._template(kind), self._names(kind))
 
     def _template(self, kind: str) -> str:
-        late = self.run_options.plain and self.options.extract is None
+        options = self.options
+        late = self.run_options.plain and options.extract is None and options.config is None
         return _LATE_TEMPLATES.get(kind, _TEMPLATES[kind]) if late else _TEMPLATES[kind]
 
     def _names(self, kind: str) -> dict[str, Any]:
@@ -175,6 +191,10 @@ class CallWrapper:
             "_success": Outcome.SUCCESS,
             "_task": self.task,
         }
+
+
+def _is_function_of_arguments(config: Any) -> bool:
+    return callable(config) and not hasattr(config, "create_tracker")
 
 
 # -- how a call ends -------------------------------------------------------------------------------
@@ -233,6 +253,11 @@ def _read_running(result: Any, call: Call, *, awaited: bool) -> Any:
     if fresh and not awaited:
         return named(_follow_coroutine(Unawaited(result), call), result)
     return None
+
+
+def follow_events(events: Any, call: Call) -> Any:
+    """Return a stand-in for an async generator, each item of which is read for *call*."""
+    return named(_follow_async_generator(events, call), events)
 
 
 _follow_generator = follower_shaped(READ_GENERATOR)

@@ -47,6 +47,8 @@ class Run:
         "_session",
         "_started",
         "_task",
+        "outcome",
+        "plain_data",
     )
 
     # A task only reads the session: between a stream's first item and its end there is nothing to
@@ -73,6 +75,9 @@ class Run:
         self._consumer: Any = None
         self._over = False
         self._started = started
+        # How it ended, once it has; and data that a finalizer may send as they are.
+        self.outcome: Outcome | None = None
+        self.plain_data: dict[str, Any] | None = None
         self._deadline: Deadline | None = None
         if options.within is not None and (session is not None or options.context is not None):
             self._deadline = deadline_of(options.within, started, self._missed)
@@ -114,7 +119,8 @@ class Run:
             return
         ended, self._over = clock(), True
         with guard("task"):
-            self._deliver(self._outcome(result), ended, result)
+            self.outcome = self._outcome(result)
+            self._deliver(self.outcome, ended, result)
 
     def raised(self, error: BaseException) -> None:
         """End the run, out of which *error* came: whatever fails here, it is *error* that the host
@@ -127,7 +133,7 @@ class Run:
             outcome = outcome_of(error, self._options.expected)
             if outcome is Outcome.ABANDONED and is_cancelling(self._consumer):
                 outcome = Outcome.CANCELLED
-            self._consumer = None
+            self._consumer, self.outcome = None, outcome
             if is_closing(error):
                 self._deliver_quietly(outcome, ended)
             else:
@@ -184,7 +190,9 @@ class Run:
         """Append, and nothing more: the consumer had enough, or the garbage collector struck."""
         if self._session is not None:
             session = self._session
-            session.append_from_finalizer((self._task, outcome, self._started, ended, None))
+            session.append_from_finalizer(
+                (self._task, outcome, self._started, ended, self.plain_data)
+            )
             if self._deadline is not None:
                 postpone(lambda: self._record_within(session, outcome, ended, None))
         elif self._options.context is None:
