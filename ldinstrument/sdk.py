@@ -11,6 +11,9 @@ import sys
 import time
 from importlib import import_module
 from typing import Any
+from urllib.parse import urlsplit
+
+from .settings import is_loopback
 
 
 def singleton_client() -> Any | None:
@@ -254,16 +257,61 @@ def event_headers(config: Any) -> dict[str, str]:
 
 
 def connection_pool(config: Any, size: int) -> Any:
-    """Return the SDK's own urllib3 manager (proxies, CA, verification) with room for *size*
-    connections to one host.
+    """Return the SDK's own urllib3 manager, with its proxies, CA and verification.
+
+    Args:
+        config: a `Config` or an `AsyncConfig`.
+        size: how many connections to one host stay open.
     """
-    manager = (
-        _internals("ldclient.impl.http")
-        ._http_factory(config)
-        .create_pool_manager(1, config.events_uri)
-    )
+    factory = _internals("ldclient.impl.http")._http_factory(config)
+    manager = factory.create_pool_manager(1, config.events_uri)
     manager.connection_pool_kw["maxsize"] = size
     return manager
+
+
+LAUNCHDARKLYS = (".launchdarkly.com", ".launchdarkly.us")
+
+
+def redirect(config: Any, url: str) -> bool:
+    """Turn addresses of LaunchDarkly's servers in *config* into *url*; tell whether there were any.
+
+    Meant for an event processor that is being made: the SDK opens its other connections later.
+    """
+    owner = "_AsyncConfig" if is_async(config) else "_Config"
+    found = False
+    for name, given in _addresses(config).items():
+        if f".{_host(given)}".endswith(LAUNCHDARKLYS):
+            setattr(config, f"{owner}__{name}", url)
+            found = True
+    return found
+
+
+def remote_hosts(config: Any) -> list[str]:
+    """Return the hosts that *config* names and that are not this machine."""
+    hosts = {_host(given) for given in _addresses(config).values()}
+    return sorted(host for host in hosts if host and not is_loopback(host))
+
+
+def _addresses(config: Any) -> dict[str, str]:
+    addresses = {
+        "base_uri": getattr(config, "base_uri", None),
+        "events_uri": getattr(config, "events_base_uri", None),
+        "stream_uri": getattr(config, "stream_base_uri", None),
+    }
+    return {name: given for name, given in addresses.items() if isinstance(given, str)}
+
+
+def _host(address: str) -> str:
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
+
+
+def null_event_processor(config: Any) -> Any:
+    """Return the SDK's event processor that takes events and does nothing."""
+    stubs = _internals("ldclient.impl.stubs")
+    return stubs.AsyncNullEventProcessor() if is_async(config) else stubs.NullEventProcessor()
 
 
 def default_event_processor(config: Any) -> Any:

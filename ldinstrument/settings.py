@@ -15,6 +15,7 @@ from .errors import DefinitionError
 
 ON = ("1", "true", "yes", "on")
 LOCAL_URL = "LDINSTRUMENT_URL"
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 _scans: list[bool] = []
 
@@ -83,6 +84,20 @@ def local_url(environ: Mapping[str, str] | None = None) -> str | None:
             "LAUNCHDARKLY_API_HOST"
         )
     return url.rstrip("/")
+
+
+def bypass_proxy(url: str) -> None:
+    """Let this process reach the local server at *url* without a proxy.
+
+    Clients of LaunchDarkly's and `requests` honour `http_proxy` even for this machine: events and
+    the SDK key would go to the proxy. Where one is set, `no_proxy` gets this host, too.
+    """
+    host = urlsplit(url).hostname or ""
+    if not any(variable(name) for name in PROXIES):
+        return
+    excepted = variable("no_proxy") or variable("NO_PROXY") or ""
+    if excepted != "*" and host not in [entry.strip() for entry in excepted.split(",")]:
+        os.environ["no_proxy"] = f"{excepted},{host}".lstrip(",")
 
 
 def is_loopback(hostname: str) -> bool:

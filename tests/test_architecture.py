@@ -51,6 +51,7 @@ ORDER = {
     ("settings", "errors"),
     ("diagnostics", "errors"),
     ("process", "diagnostics"),
+    ("sdk", "settings"),
     ("process", "import_locks"),
     ("callables", "metrics"),
     ("ai", "stores"),

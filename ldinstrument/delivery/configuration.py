@@ -15,9 +15,10 @@ from ldclient.plugin import EnvironmentMetadata, PluginMetadata
 from ..diagnostics import guard
 from ..errors import DefinitionError
 from ..sessions import emission
-from ..settings import disabled, local_url, variable
+from ..settings import bypass_proxy, disabled, local_url, scanning, variable
+from .local_server import check_local_server
 from .processors import EventProcessor
-from .registry import register_client
+from .registry import register_client, worker_of
 
 if TYPE_CHECKING:
 
@@ -72,6 +73,8 @@ class Plugin(_EitherPlugin):
         """
         if not disabled():
             register_client(client)
+            if worker_of(client) is None:
+                check_local_server(client)
             _release(client)
             if self._meter_provider is not None:
                 from .otel import export_ledger
@@ -100,6 +103,8 @@ def attach(client: Any) -> None:
         return
     from ..sessions.exposure import hook
 
+    if worker_of(client) is None:
+        check_local_server(client)
     with guard("attach"):
         client.add_hook(hook())
     _release(client)
@@ -137,7 +142,8 @@ def launchdarkly_config(
         A `Config` with `Plugin`, `EventProcessor`, our name as wrapper, and short time-outs: 2 s to
         connect and 5 s to read, 1 s and 2 s with *events_only*. Addresses come from
         `LAUNCHDARKLY_BASE_URI`, `_EVENTS_URI` and `_STREAM_URI`, or, when `LDINSTRUMENT_URL` names
-        a server on this machine, from there.
+        a server on this machine, from there. Without a key it is offline where
+        `LDINSTRUMENT_DISABLED` is set, and always while a program is only read, as by `plan`.
 
     Raises:
         DefinitionError: no key anywhere, or `LDINSTRUMENT_URL` is not on this machine.
@@ -156,7 +162,10 @@ def launchdarkly_config(
             partial(EventProcessor, spool=spool) if spool else EventProcessor,
         )
         chosen["plugins"] = _with_ours(config.get("plugins") or [])
-    return Config(_key(sdk_key), **chosen)
+    key = _key(sdk_key)
+    if scanning() or not key:
+        chosen["offline"] = True
+    return Config(key, **chosen)
 
 
 def _with_ours(plugins: list[Any]) -> list[Any]:
@@ -171,7 +180,7 @@ def _timeouts(events_only: bool) -> HTTPConfig:
 
 def _key(given: str | None) -> str:
     key = given or variable("LAUNCHDARKLY_SDK_KEY") or ("sdk-local" if local_url() else "")
-    if not key:
+    if not key and not disabled():
         raise DefinitionError("no SDK key: pass it, or set LAUNCHDARKLY_SDK_KEY")
     return key
 
@@ -179,4 +188,6 @@ def _key(given: str | None) -> str:
 def _addresses() -> dict[str, str]:
     named = {name: value for name, uri in _URIS.items() if (value := variable(uri))}
     local = local_url()
+    if local is not None:
+        bypass_proxy(local)
     return named if local is None else dict.fromkeys(_URIS, local) | named

@@ -16,7 +16,7 @@ from ..errors import DefinitionError
 from ..ledger import ledger
 from ..process import on_exit
 from ..sessions.emission import handing
-from ..settings import disabled
+from ..settings import disabled, scanning
 from .flushing import (
     UNDELIVERED,
     flush_workers,
@@ -24,6 +24,7 @@ from .flushing import (
     leave,
     watch_exit_of_child,
 )
+from .local_server import use_local_server
 from .options import Options
 from .registry import register
 from .worker import DeliveryWorker
@@ -61,8 +62,11 @@ class EventProcessor(_EitherProcessor):
 
     def __new__(cls, config: Any, **options: Any) -> Any:
         """Make one of ours for a sync or an async client, or the SDK's own."""
+        if scanning():
+            return sdk.null_event_processor(config)
         if disabled():
             return sdk.default_event_processor(config)
+        use_local_server(config)
         try:
             worker = DeliveryWorker(config, Options(**options), watch_exit_of_child)
         except (TypeError, DefinitionError):

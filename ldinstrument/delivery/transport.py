@@ -120,7 +120,7 @@ class PoolTransport:
                 redirect=False,
                 preload_content=False,
             )
-            _discard_body(response)
+            page = _is_web_page(response)
         except Exception as error:
             return PostResult(
                 0,
@@ -128,19 +128,38 @@ class PoolTransport:
                 error=type(error.__cause__ or error).__name__,
                 lost=isinstance(error, self._lost),
             )
-        return PostResult(response.status, response.headers, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        if page:
+            return PostResult(0, seconds=seconds, error="WebPage")
+        return PostResult(response.status, response.headers, seconds)
 
     def close(self) -> None:
         """Close idle connections."""
         self._pool.clear()
 
 
-def _discard_body(response: Any) -> None:
-    """Read and forget the body, so that the connection can be used again; a long one ends it."""
-    left = LONGEST_BODY
-    while left > 0 and (chunk := response.read(65536, decode_content=False)):
-        left -= len(chunk)
-    if left <= 0:
+def _is_web_page(response: Any) -> bool:
+    """Tell whether a page takes the place of LaunchDarkly's answer, and read the body to its end.
+
+    LaunchDarkly answers 202 with an empty body. A captive portal, or a proxy that wants a login,
+    answers 200 with a page: nothing was delivered.
+    """
+    opening = response.read(65536, decode_content=False)
+    _discard(response, LONGEST_BODY)
+    if not 200 <= response.status < 300 or response.status == 202:
+        return False
+    html = "html" in (response.headers.get("Content-Type") or "").lower()
+    return html and opening.lstrip()[:1] in (b"<", b"\x1f")  # a tag, or gzip
+
+
+def _discard(response: Any, most: int) -> None:
+    """Read and forget up to *most* bytes, so that the connection can be used again.
+
+    A longer body ends it.
+    """
+    while most > 0 and (chunk := response.read(65536, decode_content=False)):
+        most -= len(chunk)
+    if most <= 0:
         response.close()
     response.release_conn()
 

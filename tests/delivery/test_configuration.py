@@ -15,6 +15,7 @@ from ldinstrument.delivery import EventProcessor, Plugin, aflush, attach, flush,
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
 from ldinstrument.errors import DefinitionError
 from ldinstrument.sessions.current import entered, open_session
+from ldinstrument.settings import scan_in_progress
 
 CONTEXT = Context.builder("u-1").name("Ana").build()
 
@@ -205,3 +206,29 @@ def test_no_key_says_what_to_do(monkeypatch):
         launchdarkly_config()
     monkeypatch.setenv("LDINSTRUMENT_URL", "http://localhost:8030")
     assert launchdarkly_config().sdk_key
+
+
+def test_no_key_is_needed_where_nothing_is_sent(monkeypatch):
+    """`manage.py check` in a build: switched off, the client is offline."""
+    monkeypatch.setenv("LDINSTRUMENT_DISABLED", "1")
+    config = launchdarkly_config()
+    assert (config.offline, config.sdk_key) == (True, "")
+    LDClient(config).close()
+    assert launchdarkly_config("sdk-key").offline is False
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own config", "launchdarkly_config"])
+def test_a_program_that_is_only_read_sends_nothing(server, own):
+    """`plan` runs its top level; whatever client that makes, no event leaves."""
+    uris = {"base_uri": server.url, "events_uri": server.url, "stream_uri": server.url}
+    with scan_in_progress():
+        config = (
+            Config("sdk-key", use_ldd=True, event_processor_class=EventProcessor, **uris)
+            if own
+            else launchdarkly_config(events_only=True, **uris)
+        )
+        client = LDClient(config)
+        client.track("a", CONTEXT)
+        client.flush()
+        client.close()
+    assert server.posts == []

@@ -298,6 +298,34 @@ def test_async_deadline(server):
     asyncio.run(main())
 
 
+@async_sdk
+@pytest.mark.parametrize("how", ["exposure", "identify"])
+@pytest.mark.parametrize("answer", [{"status": 500}, {"stall": True}], ids=["500", "stall"])
+def test_a_flush_is_not_ok_while_other_events_are_pending(server, how, answer):
+    """An evaluation or an `identify` is no `track` event, and `ok` waits for it all the same."""
+    from ldclient.async_client import AsyncLDClient
+
+    async def main() -> tuple[bool, FlushReport, FlushReport]:
+        client = AsyncLDClient(_async_config(server, close_timeout=0.1, read_timeout=0.5))
+        await client.start(1)
+        server.answer(**answer)
+        if how == "exposure":
+            await client.variation("absent", CONTEXT, None)
+        else:
+            client.identify(CONTEXT)
+        waited = await client.flush_and_wait(0.3)
+        failing = await aflush(0.3, client)
+        server.behave()
+        while not (last := await aflush(1.0, client)).ok:
+            pass
+        await client.close()
+        return waited, failing, last
+
+    waited, failing, last = asyncio.run(main())
+    assert (waited, failing.ok, failing.others > 0) == (False, False, True)
+    assert (last.ok, last.others) == (True, 0)
+
+
 _NO_FILES = """
 import os, resource, sys
 sys.path[:0] = [{here!r}]

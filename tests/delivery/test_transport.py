@@ -175,6 +175,8 @@ def test_a_dripping_answer_does_not_hold_a_flush(client_of, opening):
         b"HTTP/1.1 202 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 202 OK\r\ncontent-length: 0\r\nX-A: 1\r\n b\r\n\r\n",
         b"HTTP/1.1 202 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000,
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nok",
     ],
     ids=lambda answer: repr(answer)[:60],
 )
@@ -255,3 +257,31 @@ def test_an_address_that_is_none_goes_nowhere_near_this_machine(address, monkeyp
     flush(0.5, client)
     client.close()
     assert not {"", "localhost", "127.0.0.1"} & set(asked)
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"203 Portal"])
+def test_a_web_page_is_no_answer_of_launchdarklys(client_of, status):
+    """A captive portal says 200 to everything: the payload is kept, and sent again with its id."""
+    page = b"\n<!DOCTYPE html><html>Please log in</html>"
+    head = b"HTTP/1.1 %b\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: %d\r\n\r\n"
+    receipts: list[Receipt] = []
+    raw = Raw(head % (status, len(page)) + page)
+    client = client_of(raw, on_receipt=receipts.append)
+    client.track("a", CONTEXT)
+    assert _until(lambda: flush(1.0, client) and ledger.stats().events.delivered == 1)
+    assert [(receipt.status, receipt.error) for receipt in receipts] == [(0, "WebPage"), (202, "")]
+    assert len({receipt.payload_id for receipt in receipts}) == 1
+    raw.close()
+
+
+def test_no_redirect_is_followed(client_of, server):
+    """Events and the SDK key go to the address that was given, and to no other."""
+    location = f"Location: {server.url}/bulk\r\n".encode()
+    raw = Raw(b"HTTP/1.1 307 Elsewhere\r\n" + location + b"Content-Length: 0\r\n\r\n")
+    receipts: list[Receipt] = []
+    client = client_of(raw, on_receipt=receipts.append)
+    client.track("a", CONTEXT)
+    assert _until(lambda: flush(1.0, client) and ledger.stats().events.delivered == 1)
+    assert [receipt.status for receipt in receipts] == [307, 202]
+    assert server.posts == []
+    raw.close()
