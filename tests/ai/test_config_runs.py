@@ -55,7 +55,9 @@ class Sent:
 
     def kinds(self) -> list[str]:
         """LaunchDarkly's events of runs, by what is after `$ld:ai:`, sorted."""
-        found = [key.removeprefix("$ld:ai:") for key, *_ in self.events if key.startswith("$ld:ai:")]
+        found = [
+            key.removeprefix("$ld:ai:") for key, *_ in self.events if key.startswith("$ld:ai:")
+        ]
         return sorted(key for key in found if not key.startswith(("sdk:", "usage:")))
 
     def values(self, key: str) -> list[Any]:
@@ -242,7 +244,9 @@ def test_deferred_feedback(
         ld.track_ai("k", config=config)(sdks.openai_chat)(models.url)
         token = ld.feedback_token()
     assert ld.track_feedback(False, token=token, client=sent.client)
-    assert run_data(sent, "$ld:ai:feedback:user:negative") == run_data(sent, "$ld:ai:duration:total")
+    assert run_data(sent, "$ld:ai:feedback:user:negative") == run_data(
+        sent, "$ld:ai:duration:total"
+    )
 
 
 def test_nobodys_keys_are_defined() -> None:

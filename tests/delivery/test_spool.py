@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import stat
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from ldclient import Context, LDClient
 from ldinstrument.delivery import flush
 from ldinstrument.delivery.payloads import Payload, join
 from ldinstrument.delivery.spool import Spool
+from ldinstrument.delivery.undelivered import origin_of
 from ldinstrument.ledger import ledger
 
 CONTEXT = Context.create("u-1")
@@ -356,8 +359,6 @@ def test_a_damaged_body_is_dropped_by_name(server, tmp_path, make):
 
 def faults_origin(url: str) -> str:
     """The origin of a client that `faults.config` makes."""
-    from ldinstrument.delivery.undelivered import origin_of
-
     config = faults.config(url)
     return origin_of(config.events_uri, config.sdk_key)
 
@@ -410,3 +411,137 @@ def test_a_log_without_its_file_is_removed(tmp_path):
     (tmp_path / "1-0-dead.events-wal").write_bytes(b"x" * 1000)
     assert _taken(Spool(tmp_path, "here"), 10**6, 60) == []
     assert list(tmp_path.iterdir()) == []
+
+
+_FULL_LATER = """
+import resource, signal, sys
+sys.path[:0] = [{here!r}]
+import faults
+from ldinstrument.delivery import flush
+from ldclient import LDClient
+from pathlib import Path
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+client = LDClient(faults.config({url!r}, spool={folder!r}, flush_interval=3600))
+for number in range(50):
+    client.track("e.%d" % number, faults.CONTEXT)
+while not any(b'"e.49"' in path.read_bytes() for path in Path({folder!r}).iterdir()):
+    pass
+# From now on nothing is written: the drafts are on disk, and their payload will not be.
+resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))
+while flush(1.0, client).pending:
+    pass
+import os
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_full_disk_sends_nothing_under_two_ids(server, tmp_path):
+    """Drafts carry the id of their payload: who finds them on disk sends them under that one."""
+    pytest.importorskip("resource")
+    folder = tmp_path / "spool"
+    program = _FULL_LATER.format(here=str(faults.HERE), url=server.url, folder=str(folder))
+    subprocess.run(
+        [sys.executable, "-c", program],
+        env=faults._environment(),
+        timeout=100,
+        stderr=subprocess.DEVNULL,
+    )
+    posts = len(server.posts)
+    assert posts > 0
+    client = LDClient(faults.config(server.url, spool=folder))
+    deadline = time.monotonic() + 30
+    while len(server.posts) == posts and time.monotonic() < deadline:
+        flush(0.2, client)
+    faults.close(client)
+    assert len(server.posts) > posts  # they were on disk, and sent again
+    assert server.keys() == {f"e.{number}": 1 for number in range(50)}
+
+
+def test_what_is_too_old_in_a_file_is_counted_and_said(server, tmp_path, make, caplog):
+    """Entries older than `max_age` are dropped by name, as in memory."""
+    old = join([TEXT, TEXT], zipped=False)
+    old.sealed_at = time.time() - 100
+    _left_behind(tmp_path, old, origin=faults_origin(server.url))
+    client = make(flush_interval=3600, spool=tmp_path, max_age=60)
+    deadline = time.monotonic() + 30
+    while not ledger.stats().events.dropped and time.monotonic() < deadline:
+        flush(0.5, client)
+    events = ledger.stats().events
+    assert (events.emitted, events.dropped, events.pending) == (2, {"too_old": 2}, 0)
+    assert "max_age" in caplog.text
+    assert server.keys() == {}
+
+
+def test_another_container_takes_nothing_from_the_living(tmp_path, monkeypatch):
+    """It does not see the process by its number, and a fork closes the file for a moment."""
+    spool = Spool(tmp_path, "here")
+    spool.seal([join([TEXT], zipped=False)])
+    monkeypatch.setattr("ldinstrument.delivery.spool._started", lambda pid: "")
+    elsewhere = Spool(tmp_path, "here")
+    assert _taken(elsewhere, 10**6, 60) == []
+    spool.pause()
+    assert _taken(elsewhere, 10**6, 60) == []
+    spool.resume()
+    spool.end()
+    assert len(_taken(elsewhere, 10**6, 60)) == 1
+    elsewhere.end()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
+def test_a_child_that_lives_on_does_not_keep_its_parents_file(tmp_path, server):
+    """The lock is the parent's alone: when it dies, its file is taken over."""
+    program = f"""
+import os, sys, time
+sys.path[:0] = [{str(faults.HERE)!r}]
+import faults
+from ldinstrument.delivery import flush
+from ldclient import LDClient
+client = LDClient(faults.config("http://127.0.0.1:9", spool={str(tmp_path)!r}, flush_interval=3600))
+client.track("parent", faults.CONTEXT)
+flush(0.3, client)
+child = os.fork()
+if not child:
+    os.close(1)
+    time.sleep(60)
+    os._exit(0)
+print(child, flush=True)
+os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        env=faults._environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        timeout=100,
+    )
+    try:
+        origin = origin_of("http://127.0.0.1:9/bulk", "sdk-good")
+        heir = Spool(tmp_path, origin)
+        assert [payload.custom for payload in _taken(heir, 10**6, 60)] == [1]
+        heir.end()
+    finally:
+        os.kill(int(done.stdout), signal.SIGKILL)
+
+
+def test_nobody_else_may_read_a_file(tmp_path):
+    """Whatever the folder's owner had made of the folder: events are personal data."""
+    folder = tmp_path / "open"
+    folder.mkdir(mode=0o777)
+    spool = Spool(folder, "here")
+    spool.seal([join([TEXT], zipped=False)])
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+    assert len(list(folder.iterdir())) > 2  # the log, too
+    spool.end()
+    assert [stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()] == [0o600]
+
+
+def test_a_file_of_before_drafts_had_ids_is_read(tmp_path):
+    """Its drafts become a payload, once."""
+    with closing(sqlite3.connect(tmp_path / "left-1.events")) as file, file:
+        file.execute("CREATE TABLE drafts (place INTEGER PRIMARY KEY, text TEXT NOT NULL)")
+        file.execute("INSERT INTO drafts (text) VALUES (?)", (TEXT,))
+    heir = Spool(tmp_path, "here")
+    assert [payload.custom for payload in _taken(heir, 10**6, 60)] == [1]
+    assert _taken(heir, 10**6, 60) == []
+    heir.end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from deadlines import NEVER
 from ldclient import Context, LDClient
+from ldclient.impl.events.types import EventInputEvaluation
 
 from ldinstrument.delivery import (
     EventProcessor,
@@ -248,3 +250,36 @@ def test_no_threads_are_left(server, make):
     while set(_ours()) - before and time.monotonic() < deadline:
         time.sleep(0.02)
     assert set(_ours()) <= before
+
+
+def test_exposures_that_are_dropped_are_counted(server, make, stuck):
+    """An evaluation in an experiment is as good as an event: none of them is lost in silence."""
+    client = make(pending=10, max_bytes=100_000, flush_interval=3600)
+    client.flush()
+    assert stuck.wait(30)
+    for number in range(1000):
+        client._send_event(_exposure(f"u-{number}"))
+    exposures = ledger.stats().exposures
+    assert exposures.dropped["queue_full"] > 500
+    assert ledger.stats().events.emitted == 0
+
+
+def test_a_burst_of_exposures_loses_none(server, make):
+    """3,000 evaluations in an experiment, into a small queue, while LaunchDarkly answers."""
+    client = make(pending=10, flush_interval=3600)
+    for number in range(3000):
+        client._send_event(_exposure(f"u-{number}"))
+    while not flush(1.0, client).ok:
+        pass
+    exposures = ledger.stats().exposures
+    assert (exposures.emitted, exposures.delivered, exposures.dropped) == (3000, 3000, {})
+    sent = [event for post in server.posts for event in json.loads(post.body)]
+    assert sum(event["kind"] == "feature" for event in sent) == 3000
+
+
+def _exposure(key: str) -> EventInputEvaluation:
+    context = Context.builder(key).name("Ana").build()
+    reason = {"kind": "FALLTHROUGH", "inExperiment": True}
+    return EventInputEvaluation(
+        1, context, "exp", None, 1, True, reason, False, None, track_events=True
+    )
