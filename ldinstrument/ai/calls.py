@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from ..callables import stream_objects as streams
 from ..clock import clock
 from ..diagnostics import log_internal_error
 from ..errors import StrictError
@@ -25,7 +26,6 @@ from ..sessions.task_definition import TaskDefinition
 from ..settings import disabled
 from ..tasks.options import TaskOptions
 from ..tasks.runs import Run
-from . import streams
 from .config_runs import CallEnd, ConfigRun, note_run, run_from
 from .cost import Cost
 from .fields import field

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..callables.streams import WatchedIterator
+from ..callables.followers import WatchedIterator
 from ..sessions.emission import postpone
 from .request_session import (
     REQUEST,

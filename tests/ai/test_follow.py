@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ldinstrument.ai.streams import follow, is_stream
+from ldinstrument.callables.stream_objects import follow, is_stream
 
 SYNC = ["openai chat", "openai responses", "anthropic", "bedrock", "litellm"]
 
@@ -205,9 +205,10 @@ def test_results_are_no_streams(models: Any, sdks: ModuleType) -> None:
     assert not is_stream(sdks.bedrock_converse(models.url))
 
 
-def test_one_follower(models: Any, sdks: ModuleType) -> None:
-    """A stream that is followed already is not followed twice."""
+def test_two_followers(models: Any, sdks: ModuleType) -> None:
+    """A stream that is followed already tells the second one, too."""
     stream = sdks.openai_chat_stream(models.url)
-    followed(stream)
-    assert not follow(stream, Heard())
-    stream.close()
+    first, second = followed(stream), followed(stream)
+    got = list(stream)
+    assert first.items == second.items == got
+    assert first.ends == second.ends == ["exhausted"]

@@ -1,8 +1,8 @@
-"""Follow a stream that the caller receives, to its end, without putting anything in its place.
+"""Follow a stream of a model's SDK to its end, without putting anything in its place.
 
 The streams of the SDKs are iterators, and no generators. A stream of a known package keeps its
 identity: its class becomes a subclass of itself, made once per type, whose `__next__`, `close` and
-the rest tell a follower. A stream of an unknown type is left alone.
+the rest tell those who follow. A stream of an unknown type is left alone.
 
 What was tried and fails: `__next__` on the instance (Python looks it up on the type), a proxy
 (`.text_stream` and helpers read past it), the SDK's private iterator.
@@ -17,16 +17,27 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Protocol
 
-from .fields import package_of
+from .followers import Watcher
 
 # Packages whose streams may be followed; the instrumentations put proxies around other's streams.
-STREAM_PACKAGES = frozenset({"openai", "anthropic", "botocore", "litellm", "opentelemetry"})
-_SWAP = object.__dict__[
-    "__class__"
-].__set__  # plain assignment on a wrapt proxy reaches what it wraps
+STREAM_PACKAGES = frozenset(
+    {
+        "anthropic",
+        "botocore",
+        "cohere",
+        "groq",
+        "litellm",
+        "mistralai",
+        "openai",
+        "opentelemetry",
+        "together",
+    }
+)
+# Plain assignment on a wrapt proxy reaches what it wraps.
+_SWAP = object.__dict__["__class__"].__set__
 
 
-class Follower(Protocol):
+class StreamFollower(Protocol):
     """Hears what becomes of a stream. None of its methods may raise."""
 
     def item(self, chunk: Any) -> None:
@@ -46,14 +57,15 @@ class Follower(Protocol):
 
 
 class _Following:
-    """One stream and its follower: the first end counts, and what an SDK calls inside itself is not
-    the consumer's doing.
+    """One stream and those who follow it.
+
+    The first end counts, and what an SDK calls inside itself is not the consumer's doing.
     """
 
-    __slots__ = ("follower", "inside", "over")
+    __slots__ = ("followers", "inside", "over")
 
-    def __init__(self, follower: Follower) -> None:
-        self.follower = follower
+    def __init__(self, *followers: StreamFollower) -> None:
+        self.followers = followers
         self.inside = False
         self.over = False
 
@@ -61,10 +73,16 @@ class _Following:
     def listens(self) -> bool:
         return not (self.over or self.inside)
 
-    def ended(self, how: Callable[..., None], *arguments: Any) -> None:
+    def item(self, chunk: Any) -> None:
+        for follower in self.followers:
+            follower.item(chunk)
+
+    def ended(self, how: str, *arguments: Any) -> None:
+        """Tell each follower the end by its method *how*."""
         if not self.over:
             self.over = True
-            how(*arguments)
+            for follower in self.followers:
+                getattr(follower, how)(*arguments)
 
 
 _followed: dict[int, _Following] = {}
@@ -73,31 +91,41 @@ _followed: dict[int, _Following] = {}
 def is_stream(thing: Any) -> bool:
     """Tell whether *thing* is a stream, or the manager of one, that can be followed."""
     kind: Any = type(thing)
-    return _is_stream_type(kind)
+    return is_stream_type(kind)
 
 
 @functools.lru_cache(maxsize=1024)
-def _is_stream_type(kind: Any) -> bool:
+def is_stream_type(kind: Any) -> bool:
+    """Tell whether objects of the type *kind* are streams that can be followed."""
     # By name where there is no `__next__`: pydantic's models have an `__iter__`, too.
-    return package_of(kind) in STREAM_PACKAGES and (
+    module = getattr(kind, "__module__", None)
+    package = module.partition(".")[0] if isinstance(module, str) else ""
+    return package in STREAM_PACKAGES and (
         hasattr(kind, "__next__") or hasattr(kind, "__anext__") or "Stream" in kind.__name__
     )
 
 
-def follow(stream: Any, follower: Follower, *, unknown: bool = False) -> bool:
-    """Let *follower* hear of *stream* from now on; False when its type cannot be followed.
+def follow(stream: Any, *followers: StreamFollower, unknown: bool = False) -> bool:
+    """Let *followers* hear of *stream* from now on; False when its type cannot be followed.
+
+    Those who follow it already go on.
 
     Args:
         stream: an SDK's.
-        follower: hears.
+        followers: hear.
         unknown: follow a type of any package: the user has asked for it.
     """
-    if not (is_stream(stream) or unknown) or id(stream) in _followed:
+    if not (is_stream(stream) or unknown):
         return False
-    following = _Following(follower)
-    kind: Any = type(stream)
+    known = _followed.get(id(stream))
+    if known is not None and not known.over:
+        known.followers = (*known.followers, *followers)
+        return True
+    following = _Following(*followers)
     try:
-        _SWAP(stream, _subclass(kind))
+        if known is None:
+            kind: Any = type(stream)
+            _SWAP(stream, _subclass(kind))
         finalizer = weakref.finalize(stream, _drop, id(stream), following)
     except TypeError:  # a type that refuses subclassing, or weak references
         return False
@@ -106,7 +134,7 @@ def follow(stream: Any, follower: Follower, *, unknown: bool = False) -> bool:
     return True
 
 
-def followed(stream: Any, follower: Follower) -> Any:
+def followed(stream: Any, follower: StreamFollower) -> Any:
     """Return *stream*, followed because the user asked for it; a generator, or what cannot be
     followed itself, inside a generator of ours.
     """
@@ -121,7 +149,7 @@ def followed(stream: Any, follower: Follower) -> Any:
     return _read(stream, follower) if hasattr(stream, "__iter__") else stream
 
 
-def _read(items: Any, follower: Follower) -> Iterator[Any]:
+def _read(items: Any, follower: StreamFollower) -> Iterator[Any]:
     try:
         for item in items:
             follower.item(item)
@@ -135,7 +163,7 @@ def _read(items: Any, follower: Follower) -> Iterator[Any]:
     follower.exhausted()
 
 
-async def _aread(items: Any, follower: Follower) -> AsyncIterator[Any]:
+async def _aread(items: Any, follower: StreamFollower) -> AsyncIterator[Any]:
     try:
         async for item in items:
             follower.item(item)
@@ -150,13 +178,54 @@ async def _aread(items: Any, follower: Follower) -> AsyncIterator[Any]:
 
 
 def _drop(number: int, following: _Following) -> None:
-    _followed.pop(number, None)
-    following.ended(following.follower.dropped)
+    if _followed.get(number) is following:
+        del _followed[number]
+    following.ended("dropped")
 
 
 def forget() -> None:
     """Follow nothing any more (tests, and a forked child)."""
     _followed.clear()
+
+
+# -- a stream that a tracked function returned -----------------------------------------------------
+
+
+class _Watched:
+    """Tells a watcher what becomes of a stream."""
+
+    __slots__ = ("_started", "_watcher")
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+        self._started = False
+
+    def item(self, chunk: Any) -> None:
+        if not self._started:
+            self._started = True
+            self._watcher.first()
+
+    def exhausted(self) -> None:
+        self._watcher.returned(None)
+
+    def failed(self, error: BaseException) -> None:
+        self._watcher.raised(error)
+
+    def closed(self, error: BaseException | None) -> None:
+        if not self._started and error is None:
+            self._watcher.unstarted()
+            return
+        left = GeneratorExit()
+        left.__context__ = error
+        self._watcher.raised(left)
+
+    def dropped(self) -> None:
+        self.closed(None)
+
+
+def stream_object(inner: Any, watcher: Watcher) -> Any:
+    """Return *inner*, followed; None when its type cannot be."""
+    return inner if follow(inner, _Watched(watcher)) else None
 
 
 # -- the subclass ----------------------------------------------------------------------------------
@@ -192,14 +261,14 @@ def _stepped(following: _Following, step: Callable[[], Any]) -> Any:
     try:
         item = step()
     except StopIteration:
-        following.ended(following.follower.exhausted)
+        following.ended("exhausted")
         raise
     except BaseException as error:
-        following.ended(following.follower.failed, error)
+        following.ended("failed", error)
         raise
     finally:
         following.inside = False
-    following.follower.item(item)
+    following.item(item)
     return item
 
 
@@ -221,14 +290,14 @@ async def _astepped(following: _Following, step: Any) -> Any:
     try:
         item = await step
     except StopAsyncIteration:
-        following.ended(following.follower.exhausted)
+        following.ended("exhausted")
         raise
     except BaseException as error:
-        following.ended(following.follower.failed, error)
+        following.ended("failed", error)
         raise
     finally:
         following.inside = False
-    following.follower.item(item)
+    following.item(item)
     return item
 
 
@@ -306,7 +375,7 @@ def _close(kind: Any, name: str) -> Any:
 
 def _tell_closed(following: _Following | None, error: BaseException | None) -> None:
     if following is not None and following.listens:
-        following.ended(following.follower.closed, error)
+        following.ended("closed", error)
 
 
 def _exit(kind: Any, name: str) -> Any:
@@ -343,7 +412,7 @@ def _enter(kind: Any, name: str) -> Any:
         try:
             entered = enter(self)
         except BaseException as error:
-            following.ended(following.follower.failed, error)
+            following.ended("failed", error)
             raise
         finally:
             following.inside = False
@@ -365,7 +434,7 @@ def _aenter(kind: Any, name: str) -> Any:
         try:
             entered = await enter(self)
         except BaseException as error:
-            following.ended(following.follower.failed, error)
+            following.ended("failed", error)
             raise
         finally:
             following.inside = False
@@ -377,7 +446,7 @@ def _aenter(kind: Any, name: str) -> Any:
 
 def _pass_on(manager: Any, entered: Any, following: _Following) -> None:
     """Follow what a manager's `with` gives instead of the manager."""
-    if entered is not manager and follow(entered, following.follower):
+    if entered is not manager and follow(entered, *following.followers):
         following.over = True
 
 
