@@ -6,7 +6,7 @@ SERVE ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format bench faults clean
+.PHONY: help demo test test-ai-sdk test-all check format bench faults clean
 
 help:  ## what there is to type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -23,14 +23,16 @@ $(VENV)/.made:
 # Extras carry commas, which $(call) would split at: what to install is a variable of each stamp instead.
 $(VENV)/.demo: WANT = -e '.[dev,flask]'
 $(VENV)/.test: WANT = -e '.[dev,flask,django,redis,ai,cost]' --group test
+$(VENV)/.ai-sdk: WANT = -e '.[ai]' --group ai-sdk
 $(VENV)/.check: WANT = --group check
 $(VENV)/.bench: WANT = --group bench
 
 $(VENV)/.demo: $(VENV)/.made pyproject.toml
 $(VENV)/.test: $(VENV)/.demo pyproject.toml
+$(VENV)/.ai-sdk: $(VENV)/.made pyproject.toml
 $(VENV)/.check: $(VENV)/.test pyproject.toml
 $(VENV)/.bench: $(VENV)/.test pyproject.toml
-$(VENV)/.demo $(VENV)/.test $(VENV)/.check $(VENV)/.bench:
+$(VENV)/.demo $(VENV)/.test $(VENV)/.ai-sdk $(VENV)/.check $(VENV)/.bench:
 	@echo "installing what 'make $(patsubst .%,%,$(notdir $@))' needs (once) ..."
 	@if command -v uv >/dev/null 2>&1; then VIRTUAL_ENV=$(CURDIR)/$(VENV) uv pip install -q $(WANT); \
 	else $(BIN)/python -m pip install -q $(WANT); fi
@@ -42,6 +44,16 @@ demo: $(VENV)/.demo  ## real traffic into a local LaunchDarkly, and what it then
 # Four processes also where there are two cores: much of a test is waiting for a server.
 test: $(VENV)/.test  ## the whole test suite (ARGS="-k name" for a part)
 	@$(BIN)/python -m pytest $(or $(ARGS),-n 4)
+	@$(if $(ARGS),,$(MAKE) --no-print-directory test-ai-sdk)
+
+# LaunchDarkly's new AI SDK needs Python 3.12: where the suite runs on an older one, a second environment has its tests.
+test-ai-sdk: $(VENV)/.made  ## the tests of LaunchDarkly's new AI SDK, under Python 3.12 or 3.13
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then exit 0; fi; \
+	for v in 3.13 3.12; do exe=$$(PYENV_VERSION=3.11.7:3.10.13:3.12.1:3.13.0 python$$v -c 'import sys; print(sys.executable)' 2>/dev/null) && break; done; \
+	if [ -z "$$exe" ]; then \
+		echo "== LaunchDarkly's new AI SDK needs Python 3.12 or newer, and none is installed here: its tests did NOT run"; exit 0; fi; \
+	echo "== LaunchDarkly's new AI SDK, under $$exe"; \
+	$(MAKE) --no-print-directory .venv-ai/.ai-sdk PYTHON="$$exe" VENV=.venv-ai && .venv-ai/bin/python -m pytest tests/ai/test_handlers.py
 
 check: $(VENV)/.check  ## ruff format and lint, mypy --strict, pyright on the typing cases
 	@$(BIN)/ruff format --check .
@@ -69,4 +81,4 @@ faults: $(VENV)/.test  ## the table of faults in docs/reliability.md, measured a
 	@$(BIN)/python benchmarks/faults.py --scale 30 --write
 
 clean:  ## remove the virtual environments and caches
-	@rm -rf $(VENV) .venv-3.* .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	@rm -rf $(VENV) .venv-3.* .venv-ai .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -133,6 +133,7 @@ class Call:
         """Bind it to *run*, of which its events then carry the data."""
         if run is not None:
             self._config_run = run
+            self._reading.name(run.data.get("modelName"), run.data.get("providerName"))
             note_run(self._session, run)
 
     def usage_is_sent(self, sent: bool) -> None:

@@ -402,6 +402,44 @@ class GraphStates:
         return total_of(self._messages.values())
 
 
+# -- handlers of LaunchDarkly's AI SDK ---------------------------------------------------------------
+
+
+class HandlerEvents:
+    """What a handler of `launchdarkly_ai_server` streams: texts, and the usage with `done`."""
+
+    def __init__(self) -> None:
+        self._usage: Usage | None = None
+        self._tools = 0
+        self._done = False
+
+    @staticmethod
+    def fits(event: Any) -> bool:
+        """Whether *event* is one of a handler."""
+        kind = text(event, "type") or ""
+        return kind in ("chunk", "done") or kind.startswith(("TEXT_MESSAGE_", "TOOL_CALL_"))
+
+    def add(self, event: Any) -> str | None:
+        """Take one event."""
+        kind = text(event, "type")
+        if kind == "done":
+            self._done = True
+            self._usage = read_usage(field(event, "usage"))
+        if kind == "TOOL_CALL_START":
+            self._tools += 1
+            return ""
+        return text(event, "text", "delta")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the handler is done."""
+        return self._done
+
+    def generation(self) -> Generation | None:
+        """What is known so far."""
+        return Generation(usage=self._usage, tool_calls=self._tools)
+
+
 def _is_state(state: Any) -> bool:
     return type(state) is dict and any(
         text(entry, "type") in ("ai", "human") for entry in items(state, "messages")
@@ -414,6 +452,7 @@ _KINDS: tuple[tuple[Callable[[Any], bool], Callable[[], ChunkReader]], ...] = (
     (MessageEvents.fits, MessageEvents),
     (GoogleChunks.fits, GoogleChunks),
     (ConverseEvents.fits, ConverseEvents),
+    (HandlerEvents.fits, HandlerEvents),
     (AIMessageChunks.fits, AIMessageChunks),
     (GraphStates.fits, GraphStates),
 )

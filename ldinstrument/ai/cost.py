@@ -160,7 +160,8 @@ class PublishedPrices:
         assert generation.usage is not None
         model, provider = _bare(generation.model or ""), generation.provider
         tokens = self._tokens(generation.usage)
-        for name in dict.fromkeys((_PROVIDERS.get(provider or "", provider), None)):
+        known = (provider or "").lower()
+        for name in dict.fromkeys((_PROVIDERS.get(known, known) or None, None)):
             try:
                 price = self._calc_price(tokens, model, provider_id=name)
             except LookupError:

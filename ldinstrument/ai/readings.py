@@ -62,7 +62,7 @@ class Reading:
         options: of its task.
     """
 
-    __slots__ = ("_answers", "_attempts", "_key", "_known", "_options", "_parts")
+    __slots__ = ("_answers", "_attempts", "_key", "_known", "_names", "_options", "_parts")
 
     def __init__(self, key: str, options: CallOptions) -> None:
         self._key = key
@@ -71,6 +71,7 @@ class Reading:
         self._known: list[Generation] = []
         self._parts: list[StreamPart] = []
         self._attempts: int | None = None
+        self._names = options.model, options.provider
 
     # -- reading -----------------------------------------------------------------------------------
     def answer(self, answer: Any) -> None:
@@ -92,6 +93,10 @@ class Reading:
                 warn_user_code(f"extract= of {self._key}", error, "its tokens are not known")
                 return
         self.answer(result)
+
+    def name(self, model: str | None, provider: str | None) -> None:
+        """Name model and provider where neither the answers nor the options do."""
+        self._names = self._names[0] or model, self._names[1] or provider
 
     def stream(self) -> StreamPart:
         """Return a new stream of the operation, to be read into."""
@@ -152,6 +157,6 @@ class Reading:
     def _named(self, known: Generation) -> Generation:
         return replace(
             known,
-            model=known.model or self._options.model,
-            provider=known.provider or self._options.provider,
+            model=known.model or self._names[0],
+            provider=known.provider or self._names[1],
         )
