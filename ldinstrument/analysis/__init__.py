@@ -7,7 +7,7 @@ figure names whose formula it is, and says why there is none where there is too 
 from __future__ import annotations
 
 from .bayesian import beta_posteriors, normal_posteriors
-from .buckets import OrderedValues
+from .buckets import Bar, OrderedValues, histogram
 from .corrections import Correction, corrected_significance
 from .cuped import Adjustment, adjusted
 from .dilution import Dilution, dilution
@@ -55,6 +55,7 @@ __all__ = [
     "AnalysedMetric",
     "AnalysisOptions",
     "Adjustment",
+    "Bar",
     "BetaPosterior",
     "Comparison",
     "Correction",
@@ -86,6 +87,7 @@ __all__ = [
     "corrected_significance",
     "dilution",
     "figure_document",
+    "histogram",
     "least_units",
     "measure_of",
     "measured_share_test",

@@ -13,19 +13,20 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
+from math import frexp
 
 PER_OCTAVE = 256
+TWICE = 2 * PER_OCTAVE
 LOWEST_EXPONENT = -1074  # that of the smallest float
+OFFSET = 1 - PER_OCTAVE - LOWEST_EXPONENT * PER_OCTAVE  # the smallest float has the key 1
 
 
 def bucket_key(value: float) -> int:
     """Return the bucket of *value*: 0 for 0.0, else ordered as the values are."""
-    if value == 0:
-        return 0
-    share, exponent = math.frexp(abs(value))
-    within = int((share - 0.5) * 2 * PER_OCTAVE)
-    key = (exponent - LOWEST_EXPONENT) * PER_OCTAVE + within + 1
-    return key if value > 0 else -key
+    if value > 0:
+        share, exponent = frexp(value)  # 0.5 <= share < 1: PER_OCTAVE steps from PER_OCTAVE on
+        return exponent * PER_OCTAVE + int(share * TWICE) + OFFSET
+    return -bucket_key(-value) if value else 0
 
 
 def bucket_middle(key: int) -> float:
@@ -44,12 +45,6 @@ class Bucket:
     count: int = 0
     total: int = 0
     squares: int = 0
-
-    def change(self, whole: int, by: int) -> None:
-        """Count *by* more values that are *whole* in the owner's binary places."""
-        self.count += by
-        self.total += by * whole
-        self.squares += by * whole * whole
 
     def rescale(self, places: int) -> None:
         """Add binary *places*."""
@@ -125,6 +120,37 @@ class OrderedValues:
         low = math.floor(position)
         lower, upper = self.at(low + 1), self.at(min(low + 2, self.count))
         return lower + (upper - lower) * (position - low)
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One bar of a histogram: how many values are at least *lower* and below *upper*."""
+
+    lower: float
+    upper: float
+    count: int
+
+
+def histogram(values: OrderedValues, bars: int = 30, share: float = 0.99) -> list[Bar]:
+    """Return bars of one width that show how *values* are spread; none without values.
+
+    Args:
+        values: of the units of one variation, or of all together for common bars.
+        bars: how many.
+        share: of the values that the bars span from the smallest on; the last bar has the rest, so
+            that one value of a million does not make a single bar of all others.
+    """
+    if not values.count:
+        return []
+    low = values.at(1)
+    width = ((values.quantile(share) - low) or abs(low) or 1.0) / bars
+    counts = [0] * bars
+    for value, count in zip(values.values, values.counts, strict=True):
+        counts[min(int((value - low) / width), bars - 1)] += count
+    return [
+        Bar(low + place * width, low + (place + 1) * width, count)
+        for place, count in enumerate(counts)
+    ]
 
 
 def ordered_values(groups: Iterable[tuple[int, float, int]]) -> OrderedValues:

@@ -214,6 +214,7 @@ def _frequentist(comparison: Comparison) -> Document:
             "pDifference": figure_document(test.p_difference),
             "significanceLevel": test.significance,
             "significant": test.significant,
+            "correction": test.correction or None,
         }
     )
 

@@ -39,6 +39,7 @@ class ZTest:
         relative_variance: the squared standard error of the relative difference.
         one_sided: whether significance goes by the one-sided p.
         skewness: of the error of the difference; what is not normal about it.
+        correction: whose correction for multiple comparisons made the level; empty for none.
     """
 
     difference: Figure
@@ -52,13 +53,14 @@ class ZTest:
     relative_variance: float = 0.0
     one_sided: bool = False
     skewness: float = 0.0
+    correction: str = ""
 
     @property
     def p_value(self) -> float | None:
         """Return the p that significance goes by."""
         return (self.p_one_sided if self.one_sided else self.p_two_sided).value
 
-    def at(self, significance: float) -> ZTest:
+    def at(self, significance: float, correction: str = "") -> ZTest:
         """Return the test at another *significance*, its intervals too."""
         level = 1 - significance
         return replace(
@@ -66,6 +68,7 @@ class ZTest:
             difference=at_level(self.difference, self.difference_variance, level),
             relative_difference=at_level(self.relative_difference, self.relative_variance, level),
             significance=significance,
+            correction=correction,
             significant=None if self.p_value is None else self.p_value < significance,
         )
 

@@ -38,6 +38,13 @@ class NormalPosterior:
         margin = critical_value(1 - level) * math.sqrt(self.variance)
         return self.mean - margin, self.mean + margin
 
+    def density(self, value: float) -> float:
+        """Return the probability density at *value*; 0.0 where there is no spread to show."""
+        if not self.variance:
+            return 0.0
+        deviation = math.sqrt(self.variance)
+        return STANDARD_NORMAL.pdf((value - self.mean) / deviation) / deviation
+
     def quantiles(self, shares: Any) -> Any:
         """Return the quantiles of an array of *shares*."""
         return self.mean + math.sqrt(self.variance) * scipy_special().ndtri(shares)
@@ -93,6 +100,15 @@ class BetaPosterior:
         """Return the highest-density interval that holds *level*."""
         start = self._densest_start(level)
         return self._quantile(start), self._quantile(start + level)
+
+    def density(self, value: float) -> float:
+        """Return the probability density at *value*; 0.0 outside of 0 to 1 and at its ends."""
+        if not 0 < value < 1:
+            return 0.0
+        whole = math.lgamma(self.alpha + self.beta)
+        scale = whole - math.lgamma(self.alpha) - math.lgamma(self.beta)
+        below, above = (self.alpha - 1) * math.log(value), (self.beta - 1) * math.log1p(-value)
+        return math.exp(scale + below + above)
 
     def quantiles(self, shares: Any) -> Any:
         """Return the quantiles of an array of *shares*."""

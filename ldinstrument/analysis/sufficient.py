@@ -69,7 +69,8 @@ class SufficientStatistics:
         Raises:
             ValueError: it is not finite, or beyond 1e30.
         """
-        self._change(checked(value), 1)
+        held = checked(value)
+        self._change(held, bucket_key(held), 1)
 
     def remove(self, value: float) -> None:
         """Take the value of one unit out again.
@@ -77,8 +78,8 @@ class SufficientStatistics:
         Raises:
             ValueError: no unit has a value near this one.
         """
-        held = self._held(value)
-        self._change(held, -1)
+        held = checked(value)
+        self._change(held, self._held(held), -1)
 
     def replace(self, old: float | None, new: float | None) -> None:
         """Change the value of one unit; None stands for a unit without one.
@@ -88,12 +89,12 @@ class SufficientStatistics:
         """
         if old == new:
             return
-        before = None if old is None else self._held(old)
-        after = None if new is None else checked(new)
-        if after is not None:
-            self._change(after, 1)
-        if before is not None:
-            self._change(before, -1)
+        before = 0.0 if old is None else checked(old)
+        taken = None if old is None else self._held(before)
+        if new is not None:
+            self.add(new)
+        if taken is not None:
+            self._change(before, taken, -1)
 
     def merge(self, other: SufficientStatistics) -> None:
         """Add the units of *other*, which must be others than those counted here."""
@@ -143,7 +144,7 @@ class SufficientStatistics:
             if cap is None:
                 capped._absorb(key, bucket, capped._places - self._places)
             else:
-                capped._change(cap.value, bucket.count)
+                capped._change(cap.value, cap.key, bucket.count)
         return capped.moments()
 
     def to_json(self) -> dict[str, Any]:
@@ -166,25 +167,27 @@ class SufficientStatistics:
         statistics.exposed = state["exposed"]
         return statistics
 
-    def _held(self, value: float) -> float:
-        held = checked(value)
-        if bucket_key(held) not in self._buckets:
+    def _held(self, value: float) -> int:
+        key = bucket_key(value)
+        if key not in self._buckets:
             raise ValueError(f"no unit has the value {value!r}")
-        return held
+        return key
 
-    def _change(self, value: float, by: int) -> None:
+    def _change(self, value: float, key: int, by: int) -> None:
         numerator, places = binary_fraction(value)
         if places > self._places:
             self._refine(places)
         whole = numerator << (self._places - places)
+        change, squares = by * whole, by * whole * whole
         self._measured += by
-        self._total += by * whole
-        self._squares += by * whole * whole
-        key = bucket_key(value)
+        self._total += change
+        self._squares += squares
         bucket = self._buckets.get(key)
         if bucket is None:
             bucket = self._buckets[key] = Bucket()
-        bucket.change(whole, by)
+        bucket.count += by
+        bucket.total += change
+        bucket.squares += squares
         if not bucket.count:
             del self._buckets[key]
 

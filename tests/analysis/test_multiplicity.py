@@ -36,6 +36,7 @@ def test_a_family_is_what_is_corrected_across(across, tests):
             assert test.significance == pytest.approx(0.05 / tests)
             assert test.relative_difference.level == pytest.approx(1 - 0.05 / tests)
             assert test.significant is (test.p_value < 0.05 / tests)
+            assert test.correction.endswith("multiple comparisons correction: bonferroni")
 
 
 def test_a_verdict_by_p_follows_the_corrected_level():

@@ -44,6 +44,17 @@ def test_mean_and_variance_of_a_beta_are_scipys():
     assert (posterior.prior_mean, posterior.prior_variance) == pytest.approx(stats.beta.stats(2, 5))
 
 
+def test_densities_are_scipys():
+    """For the curves of a page: where a mean is believed to be."""
+    for value in (0.01, 0.2, 0.99):
+        assert beta(3, 40).density(value) == pytest.approx(stats.beta(3, 40).pdf(value))
+        assert NormalPosterior(0.3, 0.04).density(value) == pytest.approx(
+            stats.norm(0.3, 0.2).pdf(value)
+        )
+    assert [beta(3, 40).density(value) for value in (-1, 0, 1, 2)] == [0] * 4
+    assert NormalPosterior(0.3, 0).density(0.3) == 0
+
+
 def test_the_interval_of_a_normal_is_scipys():
     """Symmetric around the mean."""
     assert NormalPosterior(3, 4).interval(0.9) == pytest.approx(stats.norm(3, 2).interval(0.9))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ldinstrument.analysis import SufficientStatistics, unit_value
+from ldinstrument.analysis import SufficientStatistics, histogram, unit_value
 from ldinstrument.analysis.buckets import bucket_key, bucket_middle
 from ldinstrument.analysis.exact import checked
 
@@ -148,6 +149,27 @@ def test_percentiles_are_within_the_bucket_and_exact_for_small_integers(populati
     for rank in (0, 3001):
         with pytest.raises(IndexError):
             ordered.at(rank)
+
+
+def test_a_histogram_counts_every_value_and_one_giant_does_not_flatten_it(populations):
+    """Bars of one width from the smallest to P99; the last one has the rest."""
+    values = [*map(float, populations.satisfaction(2000)), 1e6]
+    bars = histogram(SufficientStatistics(values).ordered(), bars=20)
+    assert len(bars) == 20
+    assert sum(bar.count for bar in bars) == 2001
+    assert bars[-1].upper == pytest.approx(np.quantile(values, 0.99), rel=0.005)
+    expected = np.histogram(values, bins=[bar.lower for bar in bars[:-1]] + [bars[-1].lower, 2e6])[
+        0
+    ]
+    assert [bar.count for bar in bars] == pytest.approx(list(expected), abs=25)
+    assert all(bar.upper == pytest.approx(after.lower) for bar, after in itertools.pairwise(bars))
+    assert [bar.count for bar in histogram(SufficientStatistics([5.0] * 3).ordered(), 4)] == [
+        3,
+        0,
+        0,
+        0,
+    ]
+    assert histogram(SufficientStatistics().ordered()) == []
 
 
 def test_skewness_is_scipys(populations):
