@@ -104,7 +104,7 @@ class Comparer:
 
     @property
     def _exact(self) -> bool:
-        """Return whether posteriors allow for skewed values, as a Beta does for rare conversions."""
+        """Return whether posteriors allow for skewed values, as a Beta does for conversions."""
         return self.metric.measure == "occurrence"
 
     def _units(self, place: int) -> tuple[int, int]:
@@ -129,8 +129,9 @@ class Comparer:
         return Regression(Figure(probability, GUARDED), threshold, probability > least, caution)
 
     def _worse_than(self, place: int, threshold: float) -> float:
-        # Not by the interval of the relative difference: its delta method sees a regression in 1.9 %
-        # of A/A tests of skewed values, this in 1 %. Without a threshold it is 1 - chance to beat.
+        # Not by the interval of the relative difference: its delta method sees a regression in
+        # 1.9 % of A/A tests of skewed values, this in 1 %. Without a threshold it is 1 - chance
+        # to beat the control.
         control, treatment = self.estimates.posteriors[0], self.estimates.posteriors[place]
         if self.metric.higher_is_better:
             return 1 - probability_above(treatment, control, 1 - threshold)

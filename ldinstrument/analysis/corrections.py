@@ -1,4 +1,4 @@
-"""Multiple comparisons: the significance level that keeps many tests from finding things by chance."""
+"""Multiple comparisons: the level that keeps many tests from finding things by chance."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """CUPED: the same metric before the start explains a part of the spread between units.
 
-As LaunchDarkly publishes it: per variation a slope of its own, the mean moved by the slope times the
-imbalance of the past, the variance reduced by the squared correlation.
+As LaunchDarkly publishes it: per variation a slope of its own, the mean moved by the slope times
+the imbalance of the past, the variance reduced by the squared correlation.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Estimation: from sufficient statistics to what is known of each variation's mean or percentile."""
+"""Estimation: from sufficient statistics to what is known of a variation's mean or percentile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An experiment's analysis: from sufficient statistics per variation to the result of one metric."""
+"""An experiment's analysis: from sufficient statistics per variation to a metric's result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Moments: the number of units, their mean and their variance; what every comparison starts from."""
+"""Moments: number, mean and variance of units; what every comparison starts from."""
 
 from __future__ import annotations
 

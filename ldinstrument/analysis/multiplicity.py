@@ -1,4 +1,4 @@
-"""Corrected results: the tests of several metrics and treatments, held against one level together."""
+"""Corrected results: tests of several metrics and treatments, held against one level."""
 
 from __future__ import annotations
 

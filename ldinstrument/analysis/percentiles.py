@@ -30,7 +30,10 @@ def percentile_figure(values: OrderedValues, percentile: float, level: float = 0
     ranks = _ranks(values.count, percentile / 100, level)
     if ranks is None:
         needed = least_units(percentile, level)
-        reason = f"{values.count} units are too few for an interval of P{percentile:g}: {needed} are needed"
+        reason = (
+            f"{values.count} units are too few for an interval of P{percentile:g}: "
+            f"{needed} are needed"
+        )
         return Figure(value, ORDER_STATISTICS, reason=reason)
     return Figure(value, ORDER_STATISTICS, values.at(ranks[0]), values.at(ranks[1]), level)
 

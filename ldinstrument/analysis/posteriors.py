@@ -125,13 +125,6 @@ class BetaPosterior:
 
     def _densest_start(self, level: float) -> float:
         """Return the probability below the shortest interval that holds *level*."""
-        if self.alpha <= 1 < self.beta:
-            return 0.0
-        if self.beta <= 1 < self.alpha:
-            return 1 - level
-        return self._golden_search(level)
-
-    def _golden_search(self, level: float) -> float:
         low, high = 0.0, 1 - level
         for _ in range(SEARCH_STEPS):
             left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)

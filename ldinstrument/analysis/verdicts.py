@@ -159,7 +159,7 @@ def _near_zero(control: Moments) -> str:
 
 
 def skewed_tail(skewness: float, tail: float) -> str:
-    """Say when a *skewness* of the estimate moves a *tail* probability by more than a fifth of it."""
+    """Say when a *skewness* of the estimate moves a *tail* probability by more than a fifth."""
     shift = tail_shift(skewness, tail)
     if shift < tail * TOLERATED_SHIFT:
         return ""

@@ -12,7 +12,7 @@ TREATMENT = Moments(380, 23.0, 110.0)
 
 
 def test_the_normal_posterior_is_launchdarklys():
-    """Precisions add up: prior Normal(y_0, y_0^2 g^2 + s_0^2 / N_0), data Normal(y_v, s_v^2 / N_v)."""
+    """Precisions add up: prior N(y_0, y_0^2 g^2 + s_0^2 / N_0), data N(y_v, s_v^2 / N_v)."""
     control, treatment = normal_posteriors(CONTROL, [TREATMENT], 0.16)
     assert (control.mean, control.variance, control.weight) == (20.0, 90 / 400, 1.0)
     assert (control.prior_mean, control.prior_variance) == (None, None)

@@ -1,4 +1,4 @@
-"""An experiment's analysis: every figure of a metric, its source, and what is said with too little."""
+"""An experiment's analysis: every figure, its source, and what is said with too little data."""
 
 from __future__ import annotations
 
@@ -323,7 +323,7 @@ def test_a_control_near_0_is_a_caution():
 
 
 def test_an_experiment_has_a_control():
-    """Without a variation there is nothing to analyse; with the control alone nothing to compare."""
+    """Without a variation nothing is analysed; with the control alone nothing is compared."""
     with pytest.raises(ValueError, match="at least one variation"):
         analyse(AnalysedMetric("m"), [])
     alone = analyse(AnalysedMetric("m"), [Treatment("c", spread(100))])

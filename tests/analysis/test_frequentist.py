@@ -19,7 +19,7 @@ CASES = [
 
 
 def test_the_relative_difference_is_launchdarklys_formula():
-    """y_v / y_0 - 1 with variance s_v^2 / (N_v y_0^2) + s_0^2 y_v^2 / (N_0 y_0^4), and its z test."""
+    """y_v / y_0 - 1, variance s_v^2 / (N_v y_0^2) + s_0^2 y_v^2 / (N_0 y_0^4), and its z test."""
     test = z_test(CONTROL, TREATMENT)
     variance = 110 / (1100 * 400) + 90 * 441 / (1200 * 160_000)
     law = stats.norm(0.05, math.sqrt(variance))

@@ -27,7 +27,7 @@ def result(key: str, *centres: float, options: AnalysisOptions = OPTIONS):
 
 @pytest.mark.parametrize(("across", "tests"), [("treatments", 2), ("metrics", 3), ("both", 6)])
 def test_a_family_is_what_is_corrected_across(across, tests):
-    """Treatments of one metric, metrics of one treatment, or all: their number divides the level."""
+    """Treatments of a metric, metrics of a treatment, or all: their number divides the level."""
     results = [result(key, 100, 100.9, 100) for key in "abc"]
     found = corrected(results, "bonferroni", across)
     for each in found:

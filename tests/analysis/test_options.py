@@ -10,8 +10,9 @@ from ldinstrument.analysis import AnalysedMetric, measure_of
 def test_a_metric_document_says_how_it_is_analysed():
     """Numeric, percentile, winsorised, lower is better, without zero-fill."""
     document = {
-        "key": "m", "isNumeric": True, "unitAggregationType": "average", "successCriteria": "LowerThanBaseline",
-        "analysisType": "percentile", "percentileValue": 95, "eventDefault": {"disabled": True, "value": 0},
+        "key": "m", "isNumeric": True, "unitAggregationType": "average",
+        "successCriteria": "LowerThanBaseline", "analysisType": "percentile",
+        "percentileValue": 95, "eventDefault": {"disabled": True, "value": 0},
         "winsorLowerPercentile": 1, "winsorUpperPercentile": 99, "winsorIncludeImputed": True,
     }  # fmt: skip
     assert AnalysedMetric.from_document(document) == AnalysedMetric(

@@ -29,8 +29,8 @@ def test_the_interval_of_a_beta_is_the_shortest(alpha, tail, level):
     """Highest density: no interval of that level is shorter, by scipy's optimisation."""
     law = stats.beta(alpha, tail)
     shortest = optimize.minimize_scalar(
-        lambda start: law.ppf(start + level) - law.ppf(start), bounds=(0, 1 - level), method="bounded",
-        options={"xatol": 1e-12},
+        lambda start: law.ppf(start + level) - law.ppf(start), bounds=(0, 1 - level),
+        method="bounded", options={"xatol": 1e-12},
     ).fun  # fmt: skip
     lower, upper = beta(alpha, tail).interval(level)
     assert law.cdf(upper) - law.cdf(lower) == pytest.approx(level, abs=1e-9)

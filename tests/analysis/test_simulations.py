@@ -80,7 +80,7 @@ def test_without_an_effect_no_verdict_is_given_more_often_than_allowed(
 
 @pytest.mark.parametrize("name", ["duration", "success_rate", "interactions", "satisfaction"])
 def test_launchdarklys_p_and_intervals_are_right_with_many_units(populations, moments, name):
-    """With 2,000 units of moderate skew p is below 5 % in 5 %, and 95 % intervals hold the truth."""
+    """2,000 units of moderate skew: p is below 5 % in 5 %, and 95 % intervals hold the truth."""
     times, effect = 1000, 1.1
     truth = populations(name, 1_000_000).mean()
     significant = held = held_relative = 0
@@ -99,7 +99,7 @@ def test_launchdarklys_p_and_intervals_are_right_with_many_units(populations, mo
 
 
 def test_posteriors_hold_what_they_say_when_the_prior_is_true(populations, moments):
-    """Effects drawn from the prior lie in 90 % of 90 % intervals, and 70 % chances come true in 70 %."""
+    """Effects from the prior lie in 90 % of 90 % intervals, and 70 % chances come true in 70 %."""
     times, held, chances, came = 3000, 0, [], []
     for _ in range(times):
         effect = populations.random.normal(0, math.sqrt(0.16))
@@ -173,7 +173,7 @@ def test_the_split_may_be_looked_at_after_every_100_units(populations, weights):
 
 
 def test_a_broken_split_is_found(populations):
-    """52 to 48 where an even split was allocated is seen before 20,000 units in nearly all streams."""
+    """52 to 48 where an even split was allocated is seen within 20,000 units, nearly always."""
     steps = populations.random.multinomial(100, [0.52, 0.48], size=(100, 200)).cumsum(axis=1)
     found = sum(
         any(sample_ratio_mismatch(units, [1, 1]).value >= 0.99 for units in stream.tolist()[::10])

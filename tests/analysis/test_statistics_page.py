@@ -1,4 +1,4 @@
-"""The page on statistics: its program runs and prints what stands below it; its defaults are true."""
+"""The page on statistics: its program prints what stands below it; its defaults are true."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def test_a_unit_without_a_value_counts_as_0_only_with_zero_fill():
 
 
 def test_a_value_that_is_no_number_is_refused_and_changes_nothing():
-    """NaN, infinity and what overflows when squared raise, and leave the statistics as they were."""
+    """NaN, infinity and what is too large raise, and leave the statistics as they were."""
     statistics = SufficientStatistics([1.0, 2.0])
     for value in (math.nan, math.inf, -math.inf, 1e31):
         with pytest.raises(ValueError, match="finite"):
@@ -181,7 +181,7 @@ def test_skewness_is_scipys(populations):
 
 
 def test_memory_is_bounded_by_the_range_not_by_the_units(populations):
-    """200,000 units of six decades fill no more than some thousand buckets, and none stays empty."""
+    """200,000 units of six decades fill some thousand buckets, and none stays when empty."""
     statistics = SufficientStatistics()
     values = np.exp(populations.random.uniform(math.log(1e-3), math.log(1e3), 200_000))
     for value in values:
