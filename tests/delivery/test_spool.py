@@ -414,7 +414,7 @@ def test_a_log_without_its_file_is_removed(tmp_path):
 
 
 _FULL_LATER = """
-import resource, signal, sys
+import os, resource, signal, sys
 sys.path[:0] = [{here!r}]
 import faults
 from ldinstrument.delivery import flush
@@ -431,7 +431,6 @@ while not any(b'"e.49"' in path.read_bytes() for path in Path({folder!r}).iterdi
 resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))
 while flush(1.0, client).pending:
     pass
-import os
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -440,13 +439,15 @@ def test_a_full_disk_sends_nothing_under_two_ids(server, tmp_path):
     """Drafts carry the id of their payload: who finds them on disk sends them under that one."""
     pytest.importorskip("resource")
     folder = tmp_path / "spool"
+    folder.mkdir()
     program = _FULL_LATER.format(here=str(faults.HERE), url=server.url, folder=str(folder))
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", program],
         env=faults._environment(),
         timeout=100,
         stderr=subprocess.DEVNULL,
     )
+    assert done.returncode == -signal.SIGKILL
     posts = len(server.posts)
     assert posts > 0
     client = LDClient(faults.config(server.url, spool=folder))
