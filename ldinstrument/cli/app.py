@@ -16,15 +16,14 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
-app.command()(plans.plan)
-app.command()(plans.apply)
-app.command()(doctor.doctor)
-app.command()(local.dev)
-app.command()(local.demo)
-app.command()(local.readout)
-app.command()(local.tail)
-app.command()(sweep.sweep)
+for command in (
+    *(plans.plan, plans.apply, doctor.doctor),
+    *(local.dev, local.demo, local.readout, local.tail, sweep.sweep),
+):
+    # The whole first line; click alone would cut it after a few words.
+    app.command(short_help=(command.__doc__ or "").splitlines()[0])(command)
 app.add_typer(metrics.app, name="metrics")
 
 

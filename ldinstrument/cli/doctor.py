@@ -48,7 +48,7 @@ def doctor(
     host: HostName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Why is my metric empty? Walk from the code to the read-out and stop at the first broken link.
+    """Say why a metric is empty: walk from the code to the read-out, to the first broken link.
 
     Exit code 0: every link holds, 1: a link is broken, 4: nothing is broken, but something looks
         wrong.

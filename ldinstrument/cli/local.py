@@ -59,14 +59,14 @@ def dev(
 def demo(
     serve: Annotated[bool, typer.Option("--serve", help="Stay up for browsing.")] = False,
 ) -> None:
-    """Show it: real traffic through an instrumented program into a local LaunchDarkly."""
+    """Send real traffic through an instrumented program into a local LaunchDarkly."""
     from ..demo import run
 
     raise typer.Exit(run(serve=serve))
 
 
 def readout(project: Project = None, host: HostName = None, as_json: AsJson = False) -> None:
-    """Return what a local LaunchDarkly holds: each metric by flag variation."""
+    """Show what a local LaunchDarkly holds: each metric by flag variation."""
     with connect(project, host) as api:
         found = api.local("readout", project=api.project)
     if as_json:
@@ -129,21 +129,21 @@ def tail(
     host: HostName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Return the latest events that a local LaunchDarkly received; --json gives one per line."""
+    """Print the latest events that a local LaunchDarkly received; --json: one per line."""
 
     def show() -> None:
         with connect(None, host) as api:
             last = 0
-            page = api.local("events", limit=max(1, count))
+            only = {} if key is None else {"key": key}
+            page = api.local("events", limit=max(1, count), **only)
             while True:
-                for event in (item["event"] for item in (page["items"] if count or last else ())):
-                    if key is None or event.get("key") == key:
-                        _print_event(event, as_json)
+                for item in page["items"] if count or last else ():
+                    _print_event(item["event"], as_json)
                 last = max(last, page["last"])
                 if not follow:
                     return
                 time.sleep(POLL_SECONDS)
-                page = api.local("events", since=last, limit=1000)
+                page = api.local("events", since=last, limit=1000, **only)
 
     guarded(show)
 

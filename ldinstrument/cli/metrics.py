@@ -294,10 +294,9 @@ def update(
     host: HostName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change fields of a metric: unit=seconds, eventDefault/disabled=true, percentileValue=95
-    analysisType=percentile.
+    """Change fields of a metric, such as unit=seconds or eventDefault/disabled=true.
 
-    Shows each change first, and how many experiments use the metric.
+    Several at once: percentileValue=95 analysisType=percentile. Shows each change first, and how many experiments use the metric.
     """
     wanted = dict(_parsed(change) for change in changes)
     json_patch(wanted)

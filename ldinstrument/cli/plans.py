@@ -41,7 +41,7 @@ from .terminal import (
 Targets = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[TARGET]...",
+        metavar="TARGET",
         help="A package (all its modules are imported), a module, a file, or module:catalog. "
         "Without one: the standard metrics.",
     ),

@@ -30,11 +30,10 @@ def sweep(
     remember: Seconds = None,
     as_json: AsJson = False,
 ) -> None:
-    """Report the sessions that have ended in a store: for cron, and for fleets without a process
-    that lives on.
+    """Report the sessions that have ended in a store: for cron, and fleets that scale to zero.
 
     The SDK key comes from LAUNCHDARKLY_SDK_KEY. Exit code 0: all done, 1: failed, 3: done to the
-        limit, more is left.
+    limit, more is left.
     """
     from ..stores import sweep as sweep_store
 

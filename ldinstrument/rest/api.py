@@ -140,7 +140,8 @@ class ProjectAPI:
             except NotFound:
                 pass
         raise NotFound(
-            "only a local LaunchDarkly has this; start one: ldinstrument dev",
+            "only a local LaunchDarkly has this: start one (ldinstrument dev), and "
+            "export LDINSTRUMENT_URL=http://127.0.0.1:8030",
             request=f"GET /dev/{page}",
         )
 
