@@ -268,8 +268,6 @@ async def _opened(sessions: RequestSessionFactory, connection: Any) -> AsyncIter
         yield session
     except BaseException as error:
         request.status = getattr(error, "status_code", 0)
-        if 0 < request.status < 500:
-            request.returned()
         request.raised(error)
         raise
     finally:

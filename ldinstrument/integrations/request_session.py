@@ -199,6 +199,15 @@ def end_requests(requests: Iterable[RequestSession]) -> None:
             session.end("abandoned")
 
 
+_END_REASONS = {
+    Outcome.SUCCESS: "ended",
+    Outcome.FAILURE: "error",
+    Outcome.CANCELLED: "abandoned",
+    Outcome.ABANDONED: "abandoned",
+    Outcome.SUSPENDED: "abandoned",
+}
+
+
 class RequestSession:
     """One request and its session, swapped in around the application's code.
 
@@ -296,13 +305,12 @@ class RequestSession:
         self.set_outcome(Outcome.FAILURE if self.status >= 500 else Outcome.SUCCESS, "ended")
 
     def raised(self, error: BaseException) -> None:
-        """Note that the application raised *error*.
+        """Note that the application raised *error*: what that means says the table of outcomes.
 
-        A failure, unless it was cancelled or its consumer had enough.
+        An HTTP exception below 500 is an answer, as a response with that status would be.
         """
         outcome = outcome_of(error)
-        left = outcome in (Outcome.CANCELLED, Outcome.ABANDONED)
-        self.set_outcome(outcome, "abandoned" if left else "error")
+        self.set_outcome(outcome, _END_REASONS[outcome])
 
     def aborted(self) -> None:
         """Note that the application stopped before the end of its response: a failure."""
