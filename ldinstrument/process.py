@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 from .diagnostics import guard
 from .import_locks import wait_for_imports
@@ -19,6 +20,7 @@ _after_fork_in_parent: list[Hook] = []
 _after_fork_in_child: list[Hook] = []
 _watched_children: set[int] = set()
 _watched_threads: set[int] = set()
+_watched_work_horses: set[int] = set()
 _forked_by_thread = False
 _child_of_thread = False
 
@@ -46,6 +48,38 @@ def on_exit_of_multiprocessing_child(hook: Hook, priority: int = 10) -> None:
 
     _watched_children.add(os.getpid())
     Finalize(None, hook, exitpriority=priority)
+
+
+def on_exit_of_rq_work_horse(hook: Hook) -> None:
+    """Call *hook* at the end of this process if it is a work horse of RQ.
+
+    RQ runs each job in a child of its own, which calls `os._exit` as soon as the job is done. No
+    other hook runs there, so that this one stands before `os._exit` itself, in that child only.
+    Once per process.
+    """
+    pid = os.getpid()
+    if pid in _watched_work_horses or not _is_rq_work_horse():
+        return
+    _watched_work_horses.add(pid)
+    leave = os._exit
+
+    def leaving(status: int) -> NoReturn:
+        if os.getpid() == pid:  # no child of the job's own
+            _run([hook])
+        leave(status)
+
+    os._exit = leaving
+
+
+def _is_rq_work_horse() -> bool:
+    if "rq.worker" not in sys.modules:
+        return False
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame is not None:
+        if frame.f_code.co_name in ("fork_work_horse", "main_work_horse"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def watch_forking_thread() -> None:
@@ -107,10 +141,42 @@ def _run_in_parent() -> None:
 
 
 def _run_in_child() -> None:
+    global _begun_in
+    _begun_in = os.getpid()
     _run(list(_after_fork_in_child))
 
 
+_begun_in = os.getpid()
+"""The process in which the hooks after its fork have run, or that imported this module."""
+
+
+def _watch_uwsgi() -> None:
+    """Run the hooks after a fork in uWSGI's workers, too.
+
+    uWSGI forks in C, without Python's hooks; it calls one of its own in each worker. (The hooks
+    before a fork do not run: what is open then, such as a store in SQLite, is better opened in the
+    worker, with `--lazy-apps`.)
+    """
+    uwsgi = sys.modules.get("uwsgi")
+    if uwsgi is None or getattr(uwsgi, "post_fork_hook", None) is _after_uwsgi_fork:
+        return
+    global _next_uwsgi_hook
+    _next_uwsgi_hook = getattr(uwsgi, "post_fork_hook", None)
+    uwsgi.post_fork_hook = _after_uwsgi_fork  # type: ignore[attr-defined]
+
+
+_next_uwsgi_hook: Hook | None = None
+
+
+def _after_uwsgi_fork() -> None:
+    if _begun_in != os.getpid():
+        _run_in_child()
+    if _next_uwsgi_hook is not None:
+        _next_uwsgi_hook()
+
+
 on_fork(before=_note_forking_thread, in_child=_note_child_of_thread)
+_watch_uwsgi()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_run_before_fork,

@@ -98,3 +98,50 @@ thread = threading.Thread(target=fork)
 thread.start(); thread.join()
 """
     assert run(program) == ["hook-1", "status", "0", "hook-0"]
+
+
+def test_a_work_horse_of_rq_delivers_before_it_leaves() -> None:
+    """The hook stands before `os._exit` in that child only: not in its parent, nor in a child of
+    the job's own.
+    """
+    program = """
+import os, sys, types
+from ldinstrument.process import on_exit_of_rq_work_horse
+sys.modules["rq.worker"] = types.ModuleType("rq.worker")
+before = os._exit
+def hook(): os.write(1, b"delivered\\n")
+on_exit_of_rq_work_horse(hook)
+assert os._exit is before
+def main_work_horse():
+    on_exit_of_rq_work_horse(hook)
+    on_exit_of_rq_work_horse(hook)
+    if not (own := os.fork()): os._exit(0)
+    os.waitpid(own, 0)
+    os._exit(7)
+child = os.fork()
+if not child: main_work_horse()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert run(program) == ["delivered", "7"]
+
+
+def test_hooks_after_a_fork_run_in_a_worker_of_uwsgi() -> None:
+    """It forks in C and calls a hook of its own, once per worker, and whatever was there before."""
+    program = """
+import ctypes, os, sys, types
+uwsgi = sys.modules["uwsgi"] = types.ModuleType("uwsgi")
+uwsgi.post_fork_hook = lambda: os.write(1, b"theirs\\n")
+from ldinstrument.process import on_fork
+on_fork(in_child=lambda: os.write(1, b"ours\\n"))
+child = ctypes.CDLL(None).fork()
+if not child:
+    uwsgi.post_fork_hook()
+    os._exit(0)
+os.waitpid(child, 0)
+child = os.fork()
+if not child:
+    uwsgi.post_fork_hook()  # as with --py-call-osafterfork
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+    assert run(program) == ["ours", "theirs", "ours", "theirs"]

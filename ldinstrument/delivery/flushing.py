@@ -11,7 +11,11 @@ from typing import Any
 from .. import settings
 from ..diagnostics import guard, log, log_once
 from ..ledger import ledger
-from ..process import on_exit_of_multiprocessing_child, watch_forking_thread
+from ..process import (
+    on_exit_of_multiprocessing_child,
+    on_exit_of_rq_work_horse,
+    watch_forking_thread,
+)
 from ..sessions import emission
 from ..sessions.registry import end_open_sessions
 from .foreign import flush_foreign_clients, flush_foreign_clients_async, left, set_in_time
@@ -164,9 +168,10 @@ def _report(
 def watch_exit_of_child() -> None:
     """Deliver at the end of a child that leaves without `atexit`.
 
-    Children of `multiprocessing` do, and those that were forked from a thread.
+    Children of `multiprocessing` do, RQ's work horses, and those that were forked from a thread.
     """
     on_exit_of_multiprocessing_child(leave)
+    on_exit_of_rq_work_horse(leave)
     watch_forking_thread()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,19 @@ from ..errors import DefinitionError
 if TYPE_CHECKING:
     from .reports import Receipt
     from .transport import Transport
+
+
+LONGEST_UNDER_UWSGI = 0.25
+
+
+def flush_interval(config: Any) -> float:
+    """Return the seconds after which events leave: the SDK's, but a quarter of one under uWSGI.
+
+    uWSGI ends a worker that is busy by `exit()` out of a signal handler; nothing of Python's runs
+    then, so that what has not left by itself is lost.
+    """
+    seconds: float = config.flush_interval
+    return min(seconds, LONGEST_UNDER_UWSGI) if "uwsgi" in sys.modules else seconds
 
 
 class Options:

@@ -30,7 +30,7 @@ from ..diagnostics import guard, log_once, on_event_loop
 from ..ledger import ledger
 from ..sessions import emission
 from .batcher import LARGE, Batcher, Recorded, Recorder, size_of, tracked_among
-from .options import Options
+from .options import Options, flush_interval
 from .payloads import Payload
 from .sender import NEVER, Sender, start_thread
 from .spool_queue import SpoolQueue
@@ -316,7 +316,8 @@ class DeliveryWorker:
     # -- the thread --------------------------------------------------------------------------------
     def _run(self) -> None:
         now = time.monotonic()
-        flush_at, take_over_at = now + self.config.flush_interval, now
+        interval = flush_interval(self.config)
+        flush_at, take_over_at = now + interval, now
         forget_at = now + self.config.context_keys_flush_interval
         while not self.closed:
             if self._taking_over or time.monotonic() >= take_over_at:
@@ -329,7 +330,7 @@ class DeliveryWorker:
                 self._forget_contexts()
                 forget_at = now + self.config.context_keys_flush_interval
             if now >= flush_at:
-                flush_at, batch = now + self.config.flush_interval, True
+                flush_at, batch = now + interval, True
                 with guard("settle"):
                     emission.settle()
             self._work(batch)

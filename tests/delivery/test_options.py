@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from functools import partial
 
@@ -13,6 +14,7 @@ from ldinstrument.delivery import (
     EventProcessor,
     flush,
 )
+from ldinstrument.delivery.options import flush_interval
 from ldinstrument.errors import DefinitionError
 
 CONTEXT = Context.create("u-1")
@@ -78,3 +80,12 @@ def test_options_travel_through_partial(server, tmp_path):
     assert flush(30.0, client).delivered == 1
     faults.close(client)
     assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_under_uwsgi_events_leave_at_once(monkeypatch):
+    """A worker that is stopped while it is busy runs no hook; elsewhere the SDK's interval holds."""
+    config = Config("sdk-key", flush_interval=300)
+    assert flush_interval(config) == 300
+    monkeypatch.setitem(sys.modules, "uwsgi", object())
+    assert flush_interval(config) == 0.25
+    assert flush_interval(Config("sdk-key", flush_interval=0.1)) == 0.1

@@ -17,6 +17,7 @@ import pytest
 
 import ldinstrument as ld
 from ldinstrument import stores, testing
+from ldinstrument.errors import DefinitionError
 from ldinstrument.integrations.wsgi import SessionMiddleware, end_session
 from ldinstrument.sessions import emission, registry
 
@@ -141,6 +142,131 @@ def test_a_file_stays_a_file(events: testing.RecordingClient) -> None:
     assert type(body) is FileWrapper
     assert file.closed
     assert events.only("request.interactions").data["successes"] == 1
+
+
+@pytest.mark.parametrize("make", [list, tuple, lambda chunks: Chunks(chunks)])
+def test_a_ready_body_may_be_iterated_more_than_once(
+    events: testing.RecordingClient, make: Any
+) -> None:
+    """As eventlet's server does, which first adds up the lengths; the last time counts."""
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return make([b"ab", b"cde"])
+
+    environ: dict[str, Any] = {}
+    setup_testing_defaults(environ)
+    body: Any = SessionMiddleware(app, context="ada")(environ, lambda *arguments: None)
+    assert sum(map(len, body)) == 5
+    chunks = iter(body)
+    assert next(chunks) == b"ab"
+    assert ld.current_session() is None
+    assert len(events) == 0
+    body.close()  # the client has left before the last chunk
+
+    assert events.only("request.interactions").data["abandoned"] == 1
+
+
+class Chunks:
+    """A sized body of a program's own."""
+
+    def __init__(self, chunks: list[bytes]) -> None:
+        self.chunks = chunks
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self.chunks:
+            assert ld.current_session() is not None
+            yield chunk
+
+
+def test_a_sized_body_that_breaks_is_a_failure(events: testing.RecordingClient) -> None:
+    """It may be code of the program's own, and its exception is the server's."""
+
+    class Broken(Chunks):
+        def __iter__(self) -> Iterator[bytes]:
+            yield b"1"
+            raise ValueError("broken on purpose")
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return Broken([b"1", b"2"])
+
+    with pytest.raises(ValueError, match="broken on purpose"):
+        call(app)
+
+    assert events.only("request.interactions").data["endReason"] == "error"
+
+
+def upgrade(app: Any, **options: Any) -> None:
+    """Do what a server does with a websocket's handshake."""
+    environ: dict[str, Any] = {"HTTP_UPGRADE": "WebSocket", "HTTP_CONNECTION": "Upgrade"}
+    setup_testing_defaults(environ)
+    body: Any = SessionMiddleware(app, context="ada", **options)(environ, lambda *arguments: None)
+    list(body)
+    body.close()
+
+
+def test_a_websocket_that_hands_over_its_socket_is_no_failed_request(
+    events: testing.RecordingClient,
+) -> None:
+    """The application raises StopIteration for gunicorn, and has no response to give."""
+
+    def app(environ: Any, start_response: Any) -> Any:
+        ld.track_conversion(1.0)
+        raise StopIteration
+
+    with pytest.raises(StopIteration):
+        upgrade(app)
+
+    done = events.only("websocket.interactions").data
+    assert (done["successes"], done["method"], done["endReason"]) == (1, "WEBSOCKET", "ended")
+    assert events.only("business.conversion").context.key == "ada"
+    assert events.of("request.duration") == []
+
+
+def test_a_websocket_that_breaks_is_a_failure(events: testing.RecordingClient) -> None:
+    """And an ordinary StopIteration out of an ordinary request is one, too."""
+
+    def breaks(environ: Any, start_response: Any) -> Any:
+        raise ValueError("broken on purpose")
+
+    def stops(environ: Any, start_response: Any) -> Any:
+        raise StopIteration
+
+    with pytest.raises(ValueError, match="broken on purpose"):
+        upgrade(breaks)
+    with pytest.raises(StopIteration):
+        call(stops)
+
+    assert events.only("websocket.interactions").data["failures"] == 1
+    assert events.only("request.interactions").data["failures"] == 1
+
+
+def test_websockets_may_be_called_otherwise_or_left_alone(
+    events: testing.RecordingClient,
+) -> None:
+    """`websocket=None` makes no session for them; another name prefixes their metrics."""
+    seen: list[Any] = []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        seen.append(ld.current_session())
+        return []
+
+    upgrade(app, websocket=None)
+    upgrade(app, websocket="chat")
+
+    assert seen[0] is None
+    assert events.only("chat.interactions").data["successes"] == 1
+    assert events.keys() == ["chat.duration", "chat.interactions", "chat.success_rate"]
+
+
+def test_an_option_that_does_not_exist_is_refused_where_it_is_written() -> None:
+    """With those that do."""
+    with pytest.raises(DefinitionError, match=r"unknown contxt, nmae; the options are .*ignore"):
+        SessionMiddleware(plain, nmae="shop", contxt="ada")  # type: ignore[call-arg]
 
 
 def test_a_ready_body_keeps_its_length(events: testing.RecordingClient) -> None:
@@ -372,6 +498,7 @@ def test_a_body_that_outlives_its_program_goes_without_a_word() -> None:
     """Nobody closed the response, and the interpreter is taking itself apart."""
     program = """
 import builtins
+from ldinstrument.errors import DefinitionError
 from ldinstrument.integrations.wsgi import SessionMiddleware, end_session
 def app(environ, start):
     start("200 OK", [])
