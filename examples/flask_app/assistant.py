@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import ldinstrument as ld
+from ldinstrument.ai import current_call
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -16,13 +17,6 @@ PROMPTS = {
     "brief": "You advise in an outdoor shop. Answer in one sentence.",
     "friendly": "You advise in an outdoor shop. Be warm and friendly, and offer to add the product to the cart.",
 }
-TOKENS = ld.Metric(
-    "assistant.tokens",
-    unit="tokens",
-    success_criteria="LowerThanBaseline",
-    description="Tokens of one answer.",
-)
-ld.catalog.add(TOKENS)
 
 
 class Assistant:
@@ -41,9 +35,13 @@ class Assistant:
 
         return OpenAI(base_url=self._base_url, api_key="local", max_retries=0)
 
-    @ld.track_task("assistant.answer")
+    # The request is what counts as an interaction of the visit; this model has no price.
+    @ld.track_ai("assistant.answer", interaction=False, cost=False)
     def answer(self, question: str, prompt: str) -> Iterator[str]:
-        """Stream the answer; the task lasts until its last word, or until the reader goes away."""
+        """Stream the answer; the call lasts until its last word, or until the reader goes away."""
+        call = current_call()
+        assert call is not None
+        call.add_data(prompt=prompt)
         stream = self._client.chat.completions.create(
             model="local",
             messages=[
@@ -53,9 +51,7 @@ class Assistant:
             stream=True,
             stream_options={"include_usage": True},
         )
-        with stream:
-            for chunk in stream:
-                if chunk.usage is not None and (session := ld.current_session()) is not None:
-                    session.record(TOKENS, chunk.usage.total_tokens, data={"prompt": prompt})
+        with call.follow(stream) as chunks:
+            for chunk in chunks:
                 if chunk.choices and chunk.choices[0].delta.content:
                     yield chunk.choices[0].delta.content

@@ -29,7 +29,7 @@ MEASURED = (
     "user.satisfaction",
     "session.interactions",
     "session.duration",
-    "assistant.tokens",
+    "assistant.answer.tokens.total",
 )
 
 

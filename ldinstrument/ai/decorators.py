@@ -56,7 +56,7 @@ class CallScope:
         self._wrapper = None if key is None else self._wrapper_for(check_key(_WHAT, key))
 
     def _wrapper_for(self, key: str) -> CallWrapper:
-        task = declared_task(key, True, self._metrics, self._fails)
+        task = declared_task(key, self._given["interaction"], self._metrics, self._fails)
         return CallWrapper(task, self._wanted, _call_options(key, self._metrics, self._given))
 
     def __call__(self, fn: F) -> F:
@@ -147,6 +147,7 @@ def track_ai(
     model: str | None = None,
     provider: str | None = None,
     config: Any = None,
+    interaction: bool = True,
     cost: Any = None,
     extract: Callable[[Any], Any] | None = None,
     estimate: Estimate | bool | None = None,
@@ -172,6 +173,7 @@ def track_ai(
     model: str | None = None,
     provider: str | None = None,
     config: Any = None,
+    interaction: bool = True,
     cost: Any = None,
     extract: Callable[[Any], Any] | None = None,
     estimate: Estimate | bool | None = None,
@@ -198,6 +200,8 @@ def track_ai(
         config: an AI config of LaunchDarkly that each call is one run of, its tracker, or a function
             of the call's own arguments that returns one. A handler of `launchdarkly_ai_server`
             needs none: decorate the handler.
+        interaction: whether a call counts as an interaction of its session; False where the request
+            around it does already.
         cost: what tokens cost: a `PriceTable`, a mapping of model to `Price`; None: the prices of
             genai-prices, where it is installed; True demands it, False wants no cost.
         extract: a function of the result that returns what is to be read instead of it: an answer
@@ -221,6 +225,7 @@ def track_ai(
         "model": model,
         "provider": provider,
         "config": config,
+        "interaction": bool(interaction),
         "cost": cost,
         "extract": extract,
         "estimate": estimate,

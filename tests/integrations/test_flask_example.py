@@ -119,7 +119,8 @@ def seen(place: Any, chromium: Any) -> list[Seen]:
     buyers = sum(bool(products) for _, products in PLANS)
     # Two workers post by themselves: that one kind of event is complete says nothing of the others.
     for key in (
-        "session.duration", "session.success_rate", "assistant.tokens", "assistant.answer.duration", "user.satisfaction"
+        "session.duration", "session.success_rate", "assistant.answer.tokens.total",
+        "assistant.answer.duration", "user.satisfaction",
     ):  # fmt: skip
         launchdarkly.wait_for(
             lambda key=key: len(launchdarkly.custom_events(key)) >= len(PLANS), 60
@@ -167,7 +168,8 @@ def test_what_visitors_did_is_what_launchdarkly_reads(place: Any, seen: list[See
         event["metricValue"] for event in launchdarkly.custom_events("session.success_rate")
     }
     assert Counter(one["total_tokens"] for one in place.openai.served) == Counter(
-        int(event["metricValue"]) for event in launchdarkly.custom_events("assistant.tokens")
+        int(event["metricValue"])
+        for event in launchdarkly.custom_events("assistant.answer.tokens.total")
     )
 
 
