@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from .metrics.catalogs import Catalog, catalog
     from .metrics.metric import Metric
     from .plans import bootstrap
+    from .sessions.clients import Tracker
     from .sessions.current import current_session
-    from .sessions.emission import Tracker
     from .sessions.outcomes import Outcome, outcome_of_exception
     from .sessions.recipes import (
         track_conversion,
@@ -61,7 +61,7 @@ _HOME = {
     "SessionMetricsTracker": "tracker",
     "Stats": "ledger",
     "Summary": "sessions.summaries",
-    "Tracker": "sessions.emission",
+    "Tracker": "sessions.clients",
     "Values": "ledger",
     "aflush": "delivery",
     "attach": "delivery",

@@ -34,3 +34,17 @@ def wall_offset() -> float:
     """
     reading = clock()
     return (time.time() - reading) * 1000
+
+
+STEP = 100.0
+"""Milliseconds from which a difference is a wall clock that was set, not the time of a reading."""
+
+
+def forward_offset(offset: float) -> float:
+    """Return *offset*, or the present one when the wall clock has been set forward since.
+
+    A wall clock that is set back changes nothing: dates never run backwards.
+    """
+    if wall_offset() - offset < STEP:
+        return offset
+    return max(offset, min(wall_offset(), wall_offset()))  # the lesser: neither was interrupted

@@ -148,6 +148,12 @@ class Ledger:
         with self.lock:
             self._values["evicted"] += 1
 
+    def handed_over(self, events: int, values: int) -> None:
+        """Count *events* as emitted, and the *values* that they stand for."""
+        with self.lock:
+            self._values["emitted"] += values
+            self._events["emitted"] += events
+
     # -- events ----------------------------------------------------------------------------------
     def emitted(self, count: int = 1) -> None:
         """Count *count* events as emitted; they are pending until their fate is known."""

@@ -32,6 +32,21 @@ def sdk_key_of(client: Any) -> str | None:
     return key if isinstance(key, str) and key else None
 
 
+def environment_of(client: Any) -> tuple[str, str]:
+    """Return what tells *client*'s environment from others: its SDK key and where events go."""
+    return _environment(getattr(client, "_config", None))
+
+
+def environment_of_singleton() -> tuple[str, str] | None:
+    """Return the environment of the `ldclient` singleton that is configured; None without one."""
+    config = vars(sys.modules.get("ldclient", sys)).get("__config")
+    return None if config is None else _environment(config)
+
+
+def _environment(config: Any) -> tuple[str, str]:
+    return str(getattr(config, "sdk_key", "")), str(getattr(config, "events_uri", ""))
+
+
 def discards_everything(client: Any) -> str | None:
     """Why *client* throws every event away (`offline`, `send_events_off`), or None when it does
     not.
@@ -61,6 +76,12 @@ def is_async_client(client: Any) -> bool:
     """Whether *client* is an `AsyncLDClient` (SDK 9.17 and newer)."""
     module = sys.modules.get("ldclient.async_client")
     return module is not None and isinstance(client, module.AsyncLDClient)
+
+
+def has_hook(client: Any, hook: Any) -> bool:
+    """Tell whether *client* still has *hook*; yes when that cannot be seen."""
+    hooks = getattr(client, f"_{type(client).__name__}__hooks", None)
+    return not isinstance(hooks, list) or any(known is hook for known in hooks)
 
 
 def event_processor_of(client: Any) -> Any | None:

@@ -16,8 +16,9 @@ from .diagnostics import diagnostics
 from .ledger import ledger
 from .metrics.catalogs import catalog
 from .metrics.standard import STANDARD_METRICS
-from .sessions import emission
+from .sessions import clients, emission
 from .sessions.current import set_current
+from .sessions.exposures import exposures
 from .sessions.outcomes import forget_exceptions
 from .sessions.registry import forget_open_sessions
 from .sessions.unattached import forget_unattached_runs
@@ -41,6 +42,9 @@ class RecordingClient:
     """Takes `track` calls and keeps them, oldest first. Give it as `client=`, or let `recording()`
     do it.
     """
+
+    sees_exposures = True
+    """Sums fold as they do for a client whose exposures are seen."""
 
     def __init__(self) -> None:
         self.events: list[RecordedEvent] = []
@@ -113,6 +117,8 @@ def recording(*, strict: bool = False) -> Iterator[RecordingClient]:
 def forget_everything() -> None:
     """Forget open sessions, runs without one, held events and the ledger; the catalog stays."""
     forget_open_sessions()
+    exposures.clear()
+    clients.forget()
     forget_unattached_runs()
     emission.forget()
     ledger.clear()

@@ -12,10 +12,11 @@ from uuid import UUID
 from .diagnostics import log_internal_error, warn_once
 from .errors import DefinitionError, StrictError
 from .ledger import ledger
+from .sessions.accounts import declare_session_metrics
+from .sessions.clients import Tracker
 from .sessions.contexts import as_context, kinds, same
 from .sessions.current import open_session
-from .sessions.emission import Tracker
-from .sessions.session import Session, declare_session_metrics
+from .sessions.session import Session
 from .stores.protocol import Delta
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ class _Held:
         if found is None or found.ended:
             return None
         found.touch()
-        seen, started = found.summary(), found._started_ms / 1000
+        seen, started = found.summary(), found.started_at
         found.end()
         user_id = user_id_of(found.context)
         return _answer(user_id, started, seen.interactions, seen.successes, seen.duration_ms)

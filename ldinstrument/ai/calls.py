@@ -19,8 +19,8 @@ from ..diagnostics import log_internal_error
 from ..errors import StrictError
 from ..metrics.catalogs import catalog
 from ..sessions.current import open_session
-from ..sessions.emission import postpone
 from ..sessions.outcomes import Outcome, is_closing, outcome_of
+from ..sessions.postponed import postpone
 from ..sessions.session import Session
 from ..sessions.task_definition import TaskDefinition
 from ..settings import disabled

@@ -30,9 +30,9 @@ from ..errors import (
 )
 from ..ledger import ledger
 from ..sessions import recipes
+from ..sessions.clients import Tracker
 from ..sessions.contexts import as_context, kinds
 from ..sessions.current import current_session
-from ..sessions.emission import Tracker
 from ..sessions.session import Session
 from ..stores.protocol import Store
 from .config_runs import ConfigRun, latest_run

@@ -53,6 +53,7 @@ class Plugin(_EitherPlugin):
 
     def __init__(self, *, meter_provider: Any | None = None) -> None:
         self._meter_provider = meter_provider
+        self._hook: Any = None
 
     @property
     def metadata(self) -> PluginMetadata:
@@ -60,19 +61,24 @@ class Plugin(_EitherPlugin):
         return PluginMetadata(name="ldinstrument")
 
     def get_hooks(self, metadata: EnvironmentMetadata) -> list[Any]:
-        """Return the evaluation hook, of the class that a sync or an async client wants."""
+        """Return the evaluation hook; it rests where our event processor sees the same, and more."""
         if disabled():
             return []
-        from ..sessions.exposure import hook
+        from ..sessions.hook import make_hook
 
-        return [hook()]
+        self._hook = make_hook()
+        return [self._hook]
 
     def register(self, client: Any, metadata: EnvironmentMetadata) -> Any:
         """Hand over what was recorded before there was a client; the SDK calls this once it
         exists.
         """
         if not disabled():
+            from ..sessions.hook import watch
+
             register_client(client)
+            with guard("Plugin.register"):
+                watch(client, self._hook)
             if worker_of(client) is None:
                 check_local_server(client)
             _release(client)
@@ -101,12 +107,12 @@ def attach(client: Any) -> None:
     """
     if disabled() or not register_client(client):
         return
-    from ..sessions.exposure import hook
+    from ..sessions.hook import watch
 
     if worker_of(client) is None:
         check_local_server(client)
     with guard("attach"):
-        client.add_hook(hook())
+        watch(client)
     _release(client)
 
 

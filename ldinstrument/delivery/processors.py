@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from ldclient.interfaces import EventProcessor as EventProcessorInterface
@@ -15,7 +16,8 @@ from ..diagnostics import log_once
 from ..errors import DefinitionError
 from ..ledger import ledger
 from ..process import on_exit
-from ..sessions.emission import handing
+from ..sessions.current_event import current_event
+from ..sessions.hook import see
 from ..settings import disabled, scanning
 from .flushing import (
     UNDELIVERED,
@@ -58,6 +60,9 @@ class EventProcessor(_EitherProcessor):
     """
 
     worker: DeliveryWorker
+    sees_exposures = True
+    client: weakref.ref[Any] | None = None
+    """The client that it belongs to, as far as our `Plugin` has told."""
     """What delivers."""
 
     def __new__(cls, config: Any, **options: Any) -> Any:
@@ -94,17 +99,24 @@ class EventProcessor(_EitherProcessor):
         """Take one event of the SDK; never waits."""
         ours = False
         if sdk.is_custom(event):
-            at = handing.takes(event)
+            at = current_event.take(event)
             if at is None:
                 ledger.emitted()
             else:
                 ours, event.timestamp = True, at
+        else:
+            see(event, self.client)
         try:
             self.worker.accept(event, ours=ours)
         except BaseException:
             if sdk.is_custom(event):
                 ledger.dropped("internal")
             raise
+
+    @property
+    def _closed(self) -> bool:
+        """Whether it takes no more, under the name that the SDK's own processor has for it."""
+        return self.worker.closed
 
     def flush(self) -> None:
         """Send soon; does not wait. `ldinstrument.flush` does."""

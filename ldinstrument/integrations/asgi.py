@@ -18,8 +18,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import missing_extra
+from ..sessions.clients import Tracker
 from ..sessions.current import open_session, set_current
-from ..sessions.emission import Tracker
 from ..sessions.session import Session
 from .asgi_lifespan import Application, Lifespan, LifespanMiddleware, Message, Receive, Scope, Send
 from .asgi_messages import HTTPMessages, WebSocketMessages

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from .. import sdk
 from ..diagnostics import guard
 from ..errors import missing_extra
+from ..sessions.clients import Tracker
 from ..sessions.contexts import kinds
 from ..sessions.current import current_session
-from ..sessions.emission import Tracker
 from ..sessions.outcomes import Outcome
 from ..sessions.registry import end_open_sessions
 from .request_session import RequestSession, RequestSessionFactory, request_of_visit

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ..errors import DefinitionError
-from ..sessions.emission import Tracker
+from ..sessions.clients import Tracker
 from .visitors import Secret, Visitors, visitors_for
 
 if TYPE_CHECKING:

@@ -17,11 +17,12 @@ from ..clock import clock
 from ..diagnostics import guard, warn_user_code
 from ..errors import StrictError
 from ..metrics.metric import check_key
+from ..sessions.accounts import declare_session_metrics
 from ..sessions.contexts import as_context
 from ..sessions.current import current_session, open_session, set_current
 from ..sessions.outcomes import Outcome, outcome_of
-from ..sessions.registry import open_sessions
-from ..sessions.session import Session, declare_session_metrics
+from ..sessions.registry import OpenSession, open_sessions
+from ..sessions.session import Session
 from .options import check_options, ignored_paths, store_of, visitors_of
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def end_requests(requests: Iterable[RequestSession]) -> None:
     """End *requests* as abandoned, the sessions inside theirs first."""
     ending = {request.session for request in requests if not request.ended}
     for session in reversed(open_sessions()):
-        around: Session | None = session
+        around: OpenSession | None = session
         while around is not None and around not in ending:
             around = around.outer
         if around is not None:

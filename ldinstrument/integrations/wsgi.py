@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..callables.followers import WatchedIterator
-from ..sessions.emission import postpone
+from ..sessions.postponed import postpone
 from .request_session import (
     REQUEST,
     WEBSOCKET,
@@ -274,7 +274,7 @@ class SizedBody:
 def _close_later(body: Body | SizedBody) -> None:
     """Close what a test client has forgotten to close.
 
-    Later, because a finaliser is no place to emit (see `emission.postpone`).
+    Later, because a finaliser is no place to emit (see `postponed.postpone`).
     """
     # At exit, modules are emptied before what they hold.
     if not body._closed and postpone is not None:

@@ -16,35 +16,53 @@ from .metric import Metric
 # -- what sessions and tasks emit by themselves --------------------------------------------------
 
 
-SESSION_METRICS = ("duration", "success_rate", "interactions")
+_SESSION_METRICS: dict[str, dict[str, Any]] = {
+    "duration": {
+        "unit": "milliseconds",
+        "success_criteria": "LowerThanBaseline",
+        "description": "From the start of a session to its last activity.",
+    },
+    "success_rate": {
+        "unit": "percent",
+        "success_criteria": "HigherThanBaseline",
+        "description": "Successful interactions of all that succeeded or failed, 0 to 100, per "
+        "session that had any.",
+    },
+    "interactions": {
+        "unit": "count",
+        "success_criteria": "HigherThanBaseline",
+        "aggregation": "sum",
+        "description": "Interactions that succeeded or failed, per session.",
+    },
+    "successes": {
+        "unit": "count",
+        "success_criteria": "HigherThanBaseline",
+        "aggregation": "sum",
+        "description": "Interactions that succeeded, per session; unlike all interactions, retries "
+        "do not add to it.",
+    },
+    "unfinished": {
+        "unit": "ratio",
+        "success_criteria": "LowerThanBaseline",
+        "description": "1 for a session that was abandoned, 0 for one that ended otherwise.",
+    },
+}
+
+SESSION_METRICS: tuple[str, ...] = tuple(_SESSION_METRICS)
 
 
 @functools.lru_cache(maxsize=256)
-def session_metrics(name: str = "session") -> tuple[Metric, Metric, Metric]:
-    """The three metrics of the sessions called *name*: duration, success rate, interactions."""
-    return (
+def session_metrics(
+    name: str = "session", which: tuple[str, ...] = ("duration", "success_rate", "interactions")
+) -> tuple[Metric, ...]:
+    """Return the metrics of the sessions called *name*, by suffix."""
+    return tuple(
         Metric(
-            f"{name}.duration",
-            unit="milliseconds",
-            success_criteria="LowerThanBaseline",
-            name=f"{name}: duration",
-            description="From the first to the last activity of a session.",
-        ),
-        Metric(
-            f"{name}.success_rate",
-            unit="percent",
-            success_criteria="HigherThanBaseline",
-            name=f"{name}: success rate",
-            description="Successful interactions of all that succeeded or failed, 0 to 100, per session that had any.",
-        ),
-        Metric(
-            f"{name}.interactions",
-            unit="count",
-            success_criteria="HigherThanBaseline",
-            aggregation="sum",
-            name=f"{name}: interactions",
-            description="Interactions that succeeded or failed, per session.",
-        ),
+            f"{name}.{suffix}",
+            name=f"{name}: {suffix.replace('_', ' ')}",
+            **_SESSION_METRICS[suffix],
+        )
+        for suffix in which
     )
 
 

@@ -1,149 +1,347 @@
-"""What a session has been given: entries as they come, folded by the rollups of their metrics,
-taken out as events.
+"""What a session has been given: samples as they come, folded by the rollups of their metrics.
 
-The hot path appends a tuple to a list and looks at one integer; folding belongs to the end, or to
-every n-th entry.
+The hot path appends a tuple to a list and looks at one integer. Folding comes every few samples
+and at the end, and only then are the exposures of the session's units looked up: samples before
+one are folded apart from those after it.
 """
 
 from __future__ import annotations
 
-import threading
-from typing import Any
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
 
-from ..clock import clock, wall_offset
+from ..clock import clock, forward_offset, wall_offset
+from ..diagnostics import warn_once
 from ..ledger import ledger
 from ..metrics.catalogs import EventRouting
+from .contexts import keys_of, units_of
+from .exposures import Exposure, exposures
 from .outcomes import OUTCOMES, Outcome
+from .parts import Segment, Tallies
 from .rate_limit import within_rate
-from .rollups import Emission, Fold
+from .rollups import Emission, Fold, Group, loose_value, unfolded
 
-FOLD_AT = 256
-"""Entries that are held before they are folded: each `track` costs about 20 us, and this bounds the
-stall.
-"""
+if TYPE_CHECKING:
+    from ldclient import Context
+
+FOLD_AT = 32
+"""Samples that are held before they are folded; it bounds how long one call may take."""
+MAX_WAITING = 10_000
+"""Values that wait for an identity; beyond, the oldest are dropped."""
 
 Sample = tuple[Any, Any, Any, Any, Any]
 """`(TaskDefinition, Outcome, started, ended, data)` or `(EventRouting, value, data, recorded, None)`,
 in clock seconds.
 """
 
+_Item = tuple[float, "EventRouting | None", Any, "dict[str, Any] | None"]
+"""A sample taken apart: when, and `(routing, value, data)`, or `(None, Outcome, None)`."""
+
+_when = itemgetter(0)
+
 
 class Accumulator:
-    """Entries, folds and tallies of one session; it says nothing of whose they are, nor where they
-    go.
+    """Samples, folds and tallies of one session. Its owner holds the session's lock.
 
     Args:
         limited: each value is subject to its metric's `limit`.
+        single: so many entries get a segment of their own, whatever exposures are known: an
+            exposure in another process, which only a store hears of, may lie between any two.
     """
 
     __slots__ = (
+        "_active",
+        "_changes",
+        "_consulted",
+        "_first",
         "_folding",
         "_folds",
-        "_last",
-        "_limited",
-        "_lock",
-        "_offset_ms",
-        "_tallies",
-        "_tasks",
+        "_groups",
+        "_loose",
+        "_low",
+        "_offset",
+        "_segment_tallies",
+        "_since",
+        "_single",
         "_waiting",
-        "_withheld",
         "entries",
-        "fold_at",
+        "keys",
+        "last",
+        "limited",
+        "started",
+        "tallies",
+        "tasks",
+        "units",
+        "values",
     )
 
-    def __init__(self, *, limited: bool = False) -> None:
-        self._limited = limited
-        self._lock = threading.RLock()
+    def __init__(self, *, limited: bool = False, single: int = 0) -> None:
         self.entries: list[Sample] = []
-        self.fold_at = FOLD_AT
+        self.limited = limited
+        self._single = single
+        self.keys: dict[str, str] = {}
+        """Keys by context kind; empty while nobody is known."""
+        self.tallies = dict.fromkeys(OUTCOMES, 0)
+        self.tasks: dict[str, list[float]] = {}
+        self.started = self.last = clock()
+        self._offset = wall_offset()
+        self.units: tuple[str, ...] = ()
+        self._waiting: list[_Item] = []
         self._folding = False
         self._folds: dict[str, Fold] = {}
-        self._waiting: list[Emission] = []
-        self._withheld = 0
-        self._tasks: dict[str, list[float]] = {}
-        self._tallies = dict.fromkeys(OUTCOMES, 0)
-        self._last = clock()
-        self._offset_ms = wall_offset()
+        self._groups: list[tuple[EventRouting, Group]] = []
+        self._loose: list[Emission] = []
+        self._segment_tallies: dict[Outcome, int] | None = None
+        self._since = self.started
+        self._low = 0
+        self._first: float | None = None
+        self._active: float | None = None
+        self._changes = -1
+        self._consulted = self.started
+        self.values = 0
+        """How many values the last `fold` took."""
+
+    # -- whose it is -----------------------------------------------------------------------------
+    def belong_to(self, context: Context) -> None:
+        """Fold for *context* from now on; what waited for an identity is its, too."""
+        self.keys, self.units, self._changes = keys_of(context), units_of(context), -1
+
+    # -- dates -----------------------------------------------------------------------------------
+    def date(self, reading: float) -> int:
+        """Return the date of a clock reading, never before an exposure that lies before it."""
+        return max(self._low, int(reading * 1000 + self._offset))
+
+    def date_not_before(self, other: Accumulator) -> None:
+        """Date nothing earlier than *other*, which is around this one, would."""
+        self._offset = max(self._offset, other._offset)
 
     # -- folding ---------------------------------------------------------------------------------
-    def _fold(self) -> None:
-        if self._folding:  # a finaliser struck inside: the loop below will find what it appended
-            return
+    def fold(
+        self, *, sums: bool = True, at_last: bool = False, for_store: bool = False
+    ) -> list[Segment]:
+        """Fold what has come.
+
+        Args:
+            sums: whether sums fold; they may not where exposures are made that nobody sees.
+            at_last: also when nobody is known: then no sum folds, for nobody's exposures are known
+                either.
+            for_store: sums of nobody fold, too: a store divides them once it knows whose they are.
+
+        Returns:
+            The segments that exposures have ended meanwhile.
+        """
+        self.values = 0
+        if self._folding:  # a finalizer struck inside: the loop below will find what it appended
+            return []
         self._folding = True
         try:
-            while self.entries:
-                batch = self.entries[:]
-                del self.entries[: len(batch)]
-                for entry in batch:
-                    if type(entry[0]) is EventRouting:
-                        self._fold_value(entry)
-                    else:
-                        self._fold_run(entry)
+            self._take_apart()
+            if not self.units and not at_last:
+                self._drop_surplus()
+                return []
+            self._offset = forward_offset(self._offset)
+            return self._route(sums=sums and (for_store or bool(self.units)))
         finally:
             self._folding = False
 
-    def _fold_value(self, entry: Sample) -> None:
-        routing, value, data, at, _ = entry
-        self._last = max(self._last, at)
-        self._into(routing, value, data, at)
-        ledger.recorded()
+    def _take_apart(self) -> None:
+        while self.entries:
+            batch = self.entries[:]
+            del self.entries[: len(batch)]
+            for sample in batch:
+                if type(sample[0]) is EventRouting:
+                    routing, value, data, at, _ = sample
+                    self.last = max(self.last, at)
+                    self._waiting.append((at, routing, value, data))
+                    self.values += 1
+                else:
+                    self._take_run_apart(sample)
+        if self.values:
+            ledger.recorded(self.values)
 
-    def _fold_run(self, entry: Sample) -> None:
-        task, outcome, started, ended, data = entry
-        self._last = max(self._last, ended)
+    def _take_run_apart(self, sample: Sample) -> None:
+        task, outcome, started, ended, data = sample
+        self.last = max(self.last, ended)
         if outcome is Outcome.SUSPENDED:
             ledger.suspended(task.key)
+            self._waiting.append((ended, None, None, None))
             return
         counted = task.counted_as(outcome)
         if task.interaction:
-            self._tallies[counted] += 1
+            self.tallies[counted] += 1
+        self._waiting.append((ended, None, counted if task.interaction else None, None))
         if not task.key:
             return
         milliseconds = max(0.0, (ended - started) * 1000)
-        tally = self._tasks.setdefault(task.key, [0, 0, 0, 0, 0.0])
+        tally = self.tasks.setdefault(task.key, [0, 0, 0, 0, 0.0])
         tally[OUTCOMES.index(counted)] += 1
         if outcome.finished:
             tally[4] += milliseconds
-        values = task.values(outcome, milliseconds)
-        ledger.recorded(len(values))
-        for routing, value in values:
-            self._into(routing, value, data, ended)
+        for routing, value in task.values(outcome, milliseconds):
+            self._waiting.append((ended, routing, value, data))
+            self.values += 1
 
-    def _into(
-        self, routing: EventRouting, value: Any, data: dict[str, Any] | None, at: float
-    ) -> None:
-        if self._limited and not within_rate(routing.event_key, routing.rate):
-            self._withheld += 1
-            ledger.discarded("rate_limited")
+    def _drop_surplus(self) -> None:
+        surplus = self._waiting[:-MAX_WAITING]
+        if not surplus:
             return
+        del self._waiting[:-MAX_WAITING]
+        dropped = 0
+        for at, routing, value, _ in surplus:
+            if routing is None:
+                self._note(at, value)
+            else:
+                dropped += 1
+        ledger.discarded("no_context", dropped)
+        warn_once(
+            "no_context",
+            "",
+            "too many values of one session wait for an identity; call identify()",
+        )
+
+    def _route(self, *, sums: bool) -> list[Segment]:
+        boundaries = self._boundaries()
+        uncertain = exposures.forgotten if exposures.forgotten > self._consulted else 0.0
+        self._consulted = clock()
+        items, self._waiting = self._waiting, []
+        if boundaries:
+            items.sort(key=_when)
+        ended = []
+        for item in items:
+            while boundaries and boundaries[0].read <= item[0]:
+                ended.append(self._divide(boundaries.pop(0)))
+            if self._single and self._active is not None:
+                ended.append(self._single_entry(item[0]))
+            self._put(item, sums=sums and item[0] > uncertain)
+        ended += [self._divide(boundary) for boundary in boundaries]
+        return [segment for segment in ended if segment is not None]
+
+    def _single_entry(self, at: float) -> Segment | None:
+        """End the segment before an entry of another date."""
+        if self._active is None or self.date(at) == self.date(self._active):
+            return None
+        self._single -= 1
+        return self._segment(at, 0, once=False)
+
+    def _boundaries(self) -> list[Exposure]:
+        """The exposures of its units that lie after the last boundary, oldest first."""
+        if self._changes == exposures.changes:
+            return []
+        self._changes = exposures.changes
+        found = []
+        for exposure in exposures.of(self.units):
+            if exposure.read > self._since:
+                found.append(exposure)
+            else:
+                self._low = max(self._low, exposure.date)
+        return found
+
+    def _put(self, item: _Item, *, sums: bool) -> None:
+        at, routing, value, data = item
+        if routing is None:
+            self._note(at, value)
+            return
+        if self.limited and not within_rate(routing):
+            return
+        self._note(at, None)
+        if at >= self._since:
+            self._fold_of(routing if sums else unfolded(routing)).add(value, data, self.date(at))
+        else:  # another thread was late: the segment that it belongs to has been folded already
+            date = min(int(at * 1000 + self._offset), self._low - 1)
+            self._loose += loose_value(routing, value, data, date)
+
+    def _note(self, at: float, outcome: Outcome | None) -> None:
+        if outcome is not None:
+            if self._segment_tallies is None:
+                self._segment_tallies = dict.fromkeys(OUTCOMES, 0)
+            self._segment_tallies[outcome] += 1
+        if at >= self._since:
+            self._active = at if self._active is None else max(self._active, at)
+            self._first = at if self._first is None else min(self._first, at)
+
+    def _fold_of(self, routing: EventRouting) -> Fold:
         fold = self._folds.get(routing.event_key)
         if fold is None or (fold.routing is not routing and fold.routing != routing):
-            if (
-                fold is not None
-            ):  # the catalog changed under us: what was folded under the old routing leaves under it
-                self._waiting.extend(fold.take())
+            if fold is not None:
+                # What was folded under another routing (the catalog has changed) leaves under it.
+                self._groups += fold.take_groups(once=True)
+                self._loose += fold.take_loose()
             fold = self._folds[routing.event_key] = Fold(routing)
-        fold.add(value, data, self._date(at))
+        return fold
 
-    def _date(self, at: float) -> int:
-        """The wall-clock date of a clock reading: a wall clock set back in between cannot disorder
-        events.
+    # -- segments --------------------------------------------------------------------------------
+    def _divide(self, boundary: Exposure) -> Segment | None:
+        """End the segment at *boundary*: date what is held before it, and what follows after it."""
+        self._date_before(boundary.date)
+        segment = self._segment(boundary.read, boundary.date, once=False)
+        self._low = max(self._low, boundary.date)
+        self._offset = max(self._offset, boundary.date - boundary.read * 1000)
+        return segment
+
+    def _date_before(self, date: int) -> None:
+        for fold in self._folds.values():
+            fold.date_before(date, self._low)
+        for _, group in self._groups:
+            group.date_before(date, self._low)
+        for emission in self._loose:
+            emission.date_before(date, self._low)
+
+    def close(self) -> Segment | None:
+        """End the segment for a change of identity, or for good; occurrences leave, too.
+
+        Returns:
+            It; None when nothing is in it.
         """
-        return int(at * 1000 + self._offset_ms)
+        return self._segment(clock(), 0, once=True)
 
-    # -- taking out; the lock is held ------------------------------------------------------------
-    def _take(self) -> list[Emission]:
-        self._fold()
-        return self._take_folded()
+    def _segment(self, until: float, boundary: int, *, once: bool) -> Segment | None:
+        groups, self._groups = self._groups, []
+        for fold in self._folds.values():
+            groups += fold.take_groups(once=once)
+        tallies, self._segment_tallies = self._segment_tallies, None
+        first, active, began = self._first, self._active, self._since
+        self._first, self._active, self._since = None, None, max(until, began)
+        if not groups and active is None and tallies is None:
+            return None
+        last = self.date(began if active is None else active)
+        return Segment(
+            keys=self.keys,
+            first=self.date(began if first is None else first),
+            last=max(self._low, min(last, boundary - 1)) if boundary else last,
+            tallies=_ordered(tallies),
+            groups=tuple(groups),
+            began=began,
+            active=active,
+            exposed=bool(boundary),
+        )
 
-    def _take_folded(self) -> list[Emission]:
-        waiting, self._waiting = self._waiting, []
-        return waiting + [one for fold in self._folds.values() for one in fold.take()]
+    def touch(self, at: float) -> None:
+        """Note activity that leaves no sample."""
+        self.last = max(self.last, at)
+        if at >= self._since:
+            self._note(at, None)
 
-    def _take_loose(self) -> list[Emission]:
-        loose, self._waiting = self._waiting, []
+    def take_loose(self) -> list[Emission]:
+        """Hand over the values that do not fold."""
+        loose, self._loose = self._loose, []
         for fold in self._folds.values():
             if fold.loose:
-                taken, fold.loose = fold.loose, []
-                loose.extend(taken)
+                loose += fold.take_loose()
         return loose
+
+    def clear(self) -> None:
+        """Forget what is held (a forked child: its parent sends it)."""
+        self._folding = False
+        self.entries.clear()
+        self._waiting.clear()
+        self._folds.clear()
+        self._groups.clear()
+        self._loose.clear()
+        self._segment_tallies = None
+
+
+def _ordered(tallies: dict[Outcome, int] | None) -> Tallies:
+    if tallies is None:
+        return 0, 0, 0, 0
+    successes, failures, cancelled, abandoned = (tallies[outcome] for outcome in OUTCOMES[:4])
+    return successes, failures, cancelled, abandoned

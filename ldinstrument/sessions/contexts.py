@@ -8,7 +8,7 @@ contradict.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..diagnostics import warn_once
@@ -55,6 +55,43 @@ def _built(kind: type[Context], who: object) -> Context | None:
     if isinstance(who, Mapping):
         return kind.from_dict(dict(who))
     return None
+
+
+def keys_of(context: Context) -> dict[str, str]:
+    """Return the keys of *context* by kind."""
+    return {kind: part.key for kind, part in kinds(context).items()}
+
+
+def units_of(context: Context) -> tuple[str, ...]:
+    """Return the units that *context* names: the fully qualified key of each of its kinds."""
+    return tuple(part.fully_qualified_key for part in kinds(context).values())
+
+
+def only_kinds(context: Context, wanted: Iterable[str]) -> Context:
+    """Return *context* with the *wanted* kinds only, of which it has at least one."""
+    known = kinds(context)
+    kept = [known[kind] for kind in wanted if kind in known]
+    return context if len(kept) == len(known) else _joined(kept, context)
+
+
+def json_of_keys(keys: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the context of *keys* by kind in LaunchDarkly's JSON form; None when there are none."""
+    if not keys:
+        return None
+    if len(keys) == 1:
+        ((kind, key),) = keys.items()
+        return {"kind": kind, "key": key}
+    return {"kind": "multi", **{kind: {"key": key} for kind, key in sorted(keys.items())}}
+
+
+def context_of_keys(keys: Mapping[str, str]) -> Context | None:
+    """Return the bare context of *keys* by kind; None when there are none."""
+    told = json_of_keys(keys)
+    if told is None:
+        return None
+    from ldclient import Context
+
+    return Context.from_dict(told)
 
 
 def is_function(given: object) -> bool:

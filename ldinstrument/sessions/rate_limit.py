@@ -1,8 +1,4 @@
-"""From a value to `track`: which client, for whom, dated when, and counted where.
-
-No function here raises into the host, and none waits: without a client, events are held (bounded)
-until one appears.
-"""
+"""The rate limit of values that are recorded outside sessions."""
 
 from __future__ import annotations
 
@@ -10,9 +6,10 @@ import threading
 import time
 from collections.abc import Callable
 
+from ..diagnostics import warn_once
+from ..ledger import ledger
+from ..metrics.catalogs import EventRouting
 from ..metrics.metric import Limit
-
-# -- the rate limit outside sessions --------------------------------------------------------------
 
 
 class TokenBucket:
@@ -44,15 +41,29 @@ _buckets: dict[str, TokenBucket] = {}
 _buckets_lock = threading.RLock()
 
 
-def within_rate(event_key: str, limit: Limit | None) -> bool:
-    """Whether one more event of *event_key* fits its limit; takes the token when it does."""
+def within_rate(routing: EventRouting) -> bool:
+    """Tell whether one more value of an event key fits its limit; take the token when it does.
+
+    What does not fit is counted, and said once.
+    """
+    limit = routing.rate
     if limit is None:
         return True
     with _buckets_lock:
-        bucket = _buckets.get(event_key)
+        bucket = _buckets.get(routing.event_key)
         if bucket is None or bucket.limit != limit:
-            bucket = _buckets[event_key] = TokenBucket(limit)
-    return bucket.take()
+            bucket = _buckets[routing.event_key] = TokenBucket(limit)
+    if bucket.take():
+        return True
+    ledger.discarded("rate_limited")
+    warn_once(
+        "rate_limited",
+        routing.event_key,
+        f"{routing.event_key}: more values outside a session than its limit= of "
+        f"{limit.count:g} in {limit.seconds:g} s; the rest is dropped and counted as rate_limited: "
+        "record them inside a session, or raise the limit",
+    )
+    return False
 
 
 def forget() -> None:

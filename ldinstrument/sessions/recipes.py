@@ -13,9 +13,9 @@ from typing import Any
 
 from ..diagnostics import log_internal_error
 from ..errors import StrictError
+from .clients import Tracker
 from .contexts import as_context, same
 from .current import current_session, open_session
-from .emission import Tracker
 from .session import Session
 
 

@@ -9,28 +9,47 @@ import itertools
 import threading
 import weakref
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from ..diagnostics import diagnostics, log, warn_once
 from ..ledger import Stats, ledger
 from ..metrics.catalogs import catalog
 from ..process import on_exit, on_fork
-from . import emission
+from . import clients, emission
+from .exposures import exposures
 from .unattached import count_unattached_runs, forget_unattached_runs
 
-if TYPE_CHECKING:
-    from .session import Session
+
+class OpenSession(Protocol):
+    """What the registry asks of a session."""
+
+    name: str
+    ended: bool
+    store: Any
+    outer: Any
+
+    def end(self, reason: str = "ended") -> None:
+        """End it and emit its metrics."""
+
+    def summary(self) -> object:
+        """Fold what it holds, so that it is counted."""
+
+    def forget(self) -> None:
+        """End it without a word."""
+
+    def forked(self) -> None:
+        """Begin afresh in a forked child."""
 
 
 MAX_OPEN = 10_000
 
 _lock = threading.RLock()
-_open: dict[int, weakref.ref[Session]] = {}
+_open: dict[int, weakref.ref[OpenSession]] = {}
 
 
-def remember(opened: Session) -> None:
+def remember(opened: OpenSession) -> None:
     """Note that *opened* is open; when that is one too many, the oldest ends as abandoned."""
-    evicted: list[Session] = []
+    evicted: list[OpenSession] = []
     _watch_exit()
     with _lock:
         _open[id(opened)] = weakref.ref(opened)
@@ -48,25 +67,25 @@ def remember(opened: Session) -> None:
         stale.end("abandoned")
 
 
-def forget(ended: Session) -> None:
+def forget(ended: OpenSession) -> None:
     """Note that *ended* is open no more."""
     with _lock:
         _open.pop(id(ended), None)
 
 
-def open_sessions() -> list[Session]:
+def open_sessions() -> list[OpenSession]:
     """The sessions that are open now, oldest first."""
     with _lock:
         found = [reference() for reference in _open.values()]
-    return [one for one in found if one is not None and not one.ended]
+    return [session for session in found if session is not None and not session.ended]
 
 
 def end_open_sessions(reason: str = "abandoned") -> int:
     """End every open session (at exit: as abandoned). Returns how many there were."""
     emission.settle()
     ending = open_sessions()
-    for one in ending:
-        one.end(reason)
+    for session in ending:
+        session.end(reason)
     emission.settle()
     return len(ending)
 
@@ -75,16 +94,16 @@ def stats() -> Stats:
     """The ledger as it stands now, with what open sessions hold and what no session received."""
     count_unattached_runs()
     emission.settle()
-    for one in open_sessions():
-        one.summary()  # folds what it holds, so that it is counted
+    for session in open_sessions():
+        session.summary()  # folds what it holds, so that it is counted
     return replace(ledger.stats(), warnings=diagnostics.counts())
 
 
 def forget_open_sessions() -> None:
     """Forget them without a word: nothing of theirs is emitted (tests)."""
     with _lock:
-        for one in open_sessions():
-            one.ended = True
+        for session in open_sessions():
+            session.forget()
         _open.clear()
 
 
@@ -114,10 +133,12 @@ def _after_fork() -> None:
     diagnostics.forked()
     catalog.forked()
     emission.forget()
+    clients.forked()
+    exposures.forked()
     for reference in list(_open.values()):
-        one = reference()
-        if one is not None:
-            one._forked()
+        session = reference()
+        if session is not None:
+            session.forked()
 
 
 on_fork(in_child=_after_fork)

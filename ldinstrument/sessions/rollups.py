@@ -1,5 +1,5 @@
-"""Rollups: how the values recorded in one session become few events, without changing
-LaunchDarkly's analysis.
+"""Rollups: the values recorded in one session become few events, without changing LaunchDarkly's
+analysis.
 
 A fold is a commutative monoid: folds of parts of a session, in any order and from any process,
 merge into the fold of the whole. That is what lets a session span requests and workers.
@@ -7,8 +7,9 @@ merge into the fold of the whole. That is what lets a session span requests and 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..metrics.catalogs import EventRouting
@@ -17,7 +18,7 @@ from .validation import frozen, number
 MAX_GROUPS = 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Emission:
     """One event to be: *values* recorded values became it; *at* is its date (milliseconds since the
     epoch).
@@ -28,6 +29,10 @@ class Emission:
     data: dict[str, Any] | None
     at: int
     values: int = 1
+
+    def date_before(self, boundary: int, earliest: int = 0) -> None:
+        """Date it before *boundary*, though not before *earliest*."""
+        self.at = max(earliest, min(self.at, boundary - 1))
 
 
 @dataclass(slots=True)
@@ -41,37 +46,79 @@ class Group:
     count: int = 0
     first_at: int = 0
     last_at: int = 0
+    first: float | int | None = None
     last: float | int | None = None
 
     def add(self, value: float | int | None, at: int, count: int = 1) -> None:
         """Fold one value in; *count* is how many recorded values it stands for."""
         if not self.count or at < self.first_at:
-            self.first_at = at
+            self.first_at, self.first = at, value
         if not self.count or at >= self.last_at:
             self.last_at, self.last = at, value
         self.total += value or 0
         self.count += count
 
     def merge(self, other: Group) -> None:
-        """Fold another group of the same data in."""
+        """Fold another group of the same data in; the order of merging makes no difference."""
         if not other.count:
             return
-        if not self.count or other.first_at < self.first_at:
-            self.first_at = other.first_at
-        if not self.count or other.last_at >= self.last_at:
+        first, earlier = (self.first_at, _rank(self.first)), (other.first_at, _rank(other.first))
+        if not self.count or earlier < first:
+            self.first_at, self.first = other.first_at, other.first
+        if not self.count or (other.last_at, _rank(other.last)) > (self.last_at, _rank(self.last)):
             self.last_at, self.last = other.last_at, other.last
         self.total += other.total
         self.count += other.count
 
-    def emission(self, routing: EventRouting) -> Emission:
-        """The one event that this group becomes under *routing*."""
-        value = {"sum": self.total, "mean": self.total / self.count, "last": self.last}.get(
-            routing.rollup, self.last
-        )
-        at = self.first_at if routing.rollup == "once" else self.last_at
-        return Emission(
-            routing.event_key, value if routing.numeric else None, self.data, at, self.count
-        )
+    def date_before(self, boundary: int, earliest: int = 0) -> None:
+        """Date it before *boundary*, though not before *earliest*."""
+        self.first_at = max(earliest, min(self.first_at, boundary - 1))
+        self.last_at = max(earliest, min(self.last_at, boundary - 1))
+
+    def events(self, routing: EventRouting) -> list[Emission]:
+        """Make the events that this group becomes under *routing*.
+
+        An occurrence becomes two, dated to its first and its last: whenever an exposure was, it
+        then counts exactly when it happened after it.
+        """
+        if routing.rollup == "once" and not routing.numeric:
+            first = Emission(routing.event_key, None, self.data, self.first_at, self.count)
+            if self.last_at == self.first_at:
+                return [first]
+            return [first, Emission(routing.event_key, None, self.data, self.last_at, 0)]
+        value = self.last
+        if routing.rollup == "sum":
+            value = self.total
+        elif routing.rollup == "mean":
+            value = self.total / self.count
+        return [
+            Emission(
+                routing.event_key,
+                value if routing.numeric else None,
+                self.data,
+                self.last_at,
+                self.count,
+            )
+        ]
+
+
+def _rank(value: float | int | None) -> float:
+    return float("-inf") if value is None else value
+
+
+@functools.lru_cache(maxsize=1024)
+def without_value(routing: EventRouting) -> EventRouting:
+    """Return how an occurrence travels on an event key that also feeds a numeric metric.
+
+    Its event carries no value: a 0 would be a value of that metric.
+    """
+    return replace(routing, numeric=False, rollup="once")
+
+
+@functools.lru_cache(maxsize=1024)
+def unfolded(routing: EventRouting) -> EventRouting:
+    """Return *routing* for a client whose exposures nobody sees: a sum travels value by value."""
+    return replace(routing, rollup="each") if routing.rollup == "sum" else routing
 
 
 class Fold:
@@ -83,58 +130,69 @@ class Fold:
 
     def __init__(self, routing: EventRouting) -> None:
         self.routing = routing
-        self.groups: dict[str, Group] = {}
+        self.groups: dict[str, tuple[EventRouting, Group]] = {}
         self.loose: list[Emission] = []
 
-    def add(self, value: float | int | None, data: dict[str, Any] | None, at: int) -> int:
-        """Take one value in. Returns how many values it counts for: a count of 3 is 3 events."""
-        if self.routing.rollup == "each":
-            return self._add_each(value, data, at)
-        if value is None and self.routing.rollup in ("mean", "last"):
-            # An occurrence on the same event key: it counts for its own metric, and must not be a 0
-            # in this one.
-            self.loose.append(Emission(self.routing.event_key, None, data, at))
-            return 1
+    def add(self, value: float | int | None, data: dict[str, Any] | None, at: int) -> None:
+        """Take one value in."""
+        routing = self.routing
+        if routing.rollup == "each":
+            self._add_loose(value, data, at)
+            return
         key = frozen(data)
-        group = self.groups.get(key)
-        if group is None:
+        if value is None and routing.numeric:
+            routing, key = without_value(routing), f"-{key}"
+        held = self.groups.get(key)
+        if held is None:
             if len(self.groups) >= MAX_GROUPS:
-                self.loose.append(
-                    Emission(
-                        self.routing.event_key, value if self.routing.numeric else None, data, at
-                    )
-                )
-                return 1
-            group = self.groups[key] = Group(data)
-        group.add(value, at)
-        return 1
+                self._add_loose(value, data, at)
+                return
+            held = self.groups[key] = routing, Group(data)
+        held[1].add(value, at)
 
-    def _add_each(self, value: float | int | None, data: dict[str, Any] | None, at: int) -> int:
-        if self.routing.counted and value is not None:
-            self.loose.extend(
-                Emission(self.routing.event_key, None, data, at, values=0)
-                for _ in range(int(value) - 1)
-            )
-            value = None
-        self.loose.append(
-            Emission(self.routing.event_key, value if self.routing.numeric else None, data, at)
-        )
-        return 1
+    def _add_loose(self, value: float | int | None, data: dict[str, Any] | None, at: int) -> None:
+        self.loose += loose_value(self.routing, value, data, at)
 
-    def take(self) -> Iterator[Emission]:
-        """Hand over everything as events and start anew."""
+    def take_groups(self, *, once: bool) -> Iterator[tuple[EventRouting, Group]]:
+        """Hand over the groups and start anew; without *once*, occurrences stay."""
+        taken = [key for key, (routing, _) in self.groups.items() if once or _divides(routing)]
+        for key in taken:
+            yield self.groups.pop(key)
+
+    def take_loose(self) -> list[Emission]:
+        """Hand over the loose values."""
         loose, self.loose = self.loose, []
-        groups, self.groups = self.groups, {}
-        yield from loose
-        for group in groups.values():
-            yield group.emission(self.routing)
+        return loose
+
+    def date_before(self, boundary: int, earliest: int) -> None:
+        """Date everything that is held before *boundary*, though not before *earliest*."""
+        for emission in self.loose:
+            emission.date_before(boundary, earliest)
+        for _, group in self.groups.values():
+            group.date_before(boundary, earliest)
 
     def __len__(self) -> int:
         return len(self.loose) + len(self.groups)
 
 
+def _divides(routing: EventRouting) -> bool:
+    """Tell whether an exposure divides what is folded under *routing*."""
+    return routing.rollup != "once" or routing.numeric
+
+
+def loose_value(
+    routing: EventRouting, value: float | int | None, data: dict[str, Any] | None, at: int
+) -> list[Emission]:
+    """Make the events of a value that travels by itself: a count of 3 is three events."""
+    more = int(value) - 1 if routing.counted and value is not None else 0
+    shown = value if routing.numeric else None
+    return [
+        Emission(routing.event_key, shown, data, at, int(not number)) for number in range(1 + more)
+    ]
+
+
 def finite(emission: Emission) -> bool:
-    """Whether the folded value survived as a number (two huge finite values may sum to
+    """Tell whether the folded value survived as a number (two huge finite values may sum to
     infinity).
     """
     return emission.value is None or number(emission.value) is not None

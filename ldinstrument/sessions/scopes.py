@@ -5,8 +5,7 @@ session.
 from __future__ import annotations
 
 import functools
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -17,11 +16,14 @@ from ..diagnostics import warn_user_code
 from ..errors import DefinitionError, StrictError
 from ..metrics.metric import check_key
 from ..settings import disabled
+from .accounts import DEFAULT_METRICS, checked_metrics, declare_session_metrics
+from .clients import Tracker
 from .contexts import as_context, is_function
 from .current import current_session, current_variable, joinable, open_session, set_current
-from .emission import Tracker, postpone
-from .outcomes import Outcome, current_task, is_closing, outcome_of
-from .session import Session, declare_session_metrics
+from .entry_stack import EntryStack
+from .outcomes import Outcome, is_closing, outcome_of
+from .postponed import postpone
+from .session import Session
 
 if TYPE_CHECKING:
     from ldclient import Context
@@ -33,28 +35,30 @@ F = TypeVar("F", bound="Decorated")
 
 
 class Entry:
-    """One stay in a session: it was opened here, or joined; leaving ends it only where it was
+    """One entry of a session: it was opened here, or joined; leaving ends it only where it was
     opened.
     """
 
-    __slots__ = ("before", "joined", "session", "where")
+    __slots__ = ("before", "joined", "session")
 
     def __init__(self, session: Session, *, joined: bool) -> None:
         self.session = session
         self.joined = joined
         self.before: Session | None = None
-        # One session may be stayed in by many threads and tasks at once: each leaves its own stay.
-        self.where = threading.get_ident(), current_task()
 
     def enter(self) -> None:
         """Make the session current."""
         self.before = set_current(self.session)
 
+    def is_current(self) -> bool:
+        """Tell whether its session is the current one, innermost."""
+        return current_variable.get() is self.session
+
     def leave(self) -> None:
         """Restore what was current; in a foreign context, where ours is not current, leave
         everything alone.
         """
-        if current_variable.get() is self.session:
+        if self.is_current():
             set_current(self.before)
 
     def end(self, error: BaseException | None = None) -> None:
@@ -94,6 +98,7 @@ class SessionScope:
         data: Mapping[str, Any] | None = None,
         client: Tracker | None = None,
         store: Any = None,
+        metrics: Iterable[str] = DEFAULT_METRICS,
     ) -> None:
         self._context = context
         self._id = id
@@ -101,20 +106,19 @@ class SessionScope:
         self._data = data
         self._client = client
         self._store = _checked_store(store)
-        self._entries: list[Entry] = []
-        self._lock = threading.RLock()
-        declare_session_metrics(name)
+        self._metrics = checked_metrics(metrics)
+        self._entries: EntryStack[Entry] = EntryStack()
+        declare_session_metrics(name, self._metrics)
 
     # -- with, async with ------------------------------------------------------------------------
     def __enter__(self) -> Session:
-        entry = self._enter_session((), {})
-        with self._lock:
-            self._entries.append(entry)
+        entry = self._begin((), {})
+        self._entries.push(entry)
         entry.enter()
         return entry.session
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        entry = self._leaving()
+        entry = self._entries.pop(Entry.is_current)
         if entry is not None:
             entry.leave()
             entry.end(error)
@@ -125,43 +129,32 @@ class SessionScope:
     async def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         self.__exit__(kind, error, traceback)
 
-    def _leaving(self) -> Entry | None:
-        """The entry that ends here: one scope may be entered by many threads and tasks at once."""
-        here, session = (threading.get_ident(), current_task()), current_variable.get()
-        with self._lock:
-            latest = self._entries[::-1]
-            mine = (
-                next(
-                    (entry for entry in latest if entry.where == here and entry.session is session),
-                    None,
-                )
-                or next((entry for entry in latest if entry.where == here), None)
-                or next((entry for entry in latest if entry.session is session), None)
-                or next(iter(latest), None)
-            )
-            if mine is not None:
-                self._entries.remove(mine)
-        return mine
-
-    def _enter_session(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Entry:
-        context = None if disabled() else self._who(args, kwargs)
-        found = None if disabled() else joinable(self._name, context, self._id, self._client)
+    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Entry:
+        """Join the session that this one is part of, or open it."""
+        if disabled():
+            return Entry(self._open(None), joined=False)
+        context = self._who(args, kwargs)
+        found = joinable(self._name, context, self._id, self._client)
         if found is None:
-            opened = open_session(
-                context, id=self._id, name=self._name, data=self._data, client=self._client,
-                outer=current_session(), store=self._store,
-            )  # fmt: skip
-            return Entry(opened, joined=False)
-        inner = current_session()
-        if inner is not None and inner is not found:
-            found.joined_from(inner)
+            return Entry(self._open(context), joined=False)
         if context is not None:
-            found.identify(
-                context
-            )  # it agrees, or it would not join: this names nobody else, it only widens
+            # It agrees, or it would not join: this names nobody else, it only widens.
+            found.identify(context)
         if self._data is not None:
             found.merge_data(self._data)
         return Entry(found, joined=True)
+
+    def _open(self, context: Context | None) -> Session:
+        return open_session(
+            context,
+            id=self._id,
+            name=self._name,
+            data=self._data,
+            client=self._client,
+            outer=current_session(),
+            store=self._store,
+            metrics=self._metrics,
+        )
 
     def _who(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Context | None:
         try:
@@ -202,14 +195,22 @@ class SessionScope:
         """Begin one call of a decorated function; *streaming*: its steps each end in the context
         they began in.
         """
-        return SessionWatcher(self._enter_session(args, kwargs or {}), streaming=streaming)
+        return SessionWatcher(self._begin(args, kwargs or {}), streaming=streaming)
 
     def __reduce__(self) -> Any:
-        return _scope, (self._context, self._id, self._name, self._data, self._client, self._store)
+        return _scope, (
+            self._context,
+            self._id,
+            self._name,
+            self._data,
+            self._client,
+            self._store,
+            self._metrics,
+        )
 
 
 def _checked_store(store: Any) -> Any:
-    if store is not None and not callable(getattr(store, "receive", None)):
+    if store is not None and not callable(getattr(store, "end_request", None)):
         raise DefinitionError(
             f"session: store: give a store, such as "
             f"ldinstrument.open_store('sqlite:///sessions.db'), "
@@ -219,9 +220,17 @@ def _checked_store(store: Any) -> Any:
 
 
 def _scope(
-    context: Any, id: str | None, name: str, data: Any, client: Any, store: Any
+    context: Any,
+    id: str | None,
+    name: str,
+    data: Any,
+    client: Any,
+    store: Any,
+    metrics: tuple[str, ...],
 ) -> SessionScope:
-    return SessionScope(context, id=id, name=name, data=data, client=client, store=store)
+    return SessionScope(
+        context, id=id, name=name, data=data, client=client, store=store, metrics=metrics
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -311,6 +320,7 @@ def session(
     data: Mapping[str, Any] | None = None,
     client: Tracker | None = None,
     store: Any = None,
+    metrics: Iterable[str] = DEFAULT_METRICS,
 ) -> SessionScope: ...
 
 
@@ -324,6 +334,7 @@ def session(
     data: Mapping[str, Any] | None = None,
     client: Tracker | None = None,
     store: Any = None,
+    metrics: Iterable[str] = DEFAULT_METRICS,
 ) -> Any:
     """Open a session around a block or a function; when it ends, its metrics leave as `track`
     events.
@@ -342,12 +353,16 @@ def session(
         data: goes with its `<name>.*` events.
         client: takes the events; the `ldclient` singleton at the moment of emission when None.
         store: keeps a session that outlives this block (see `ldinstrument.stores`).
+        metrics: which of `duration`, `success_rate`, `interactions`, `successes` and `unfinished`
+            to send for it.
 
     Raises:
         DefinitionError: at definition, for a name that cannot prefix a metric, or a decorated
             class.
     """
-    scope = functools.partial(SessionScope, id=id, name=name, data=data, client=client, store=store)
+    scope = functools.partial(
+        SessionScope, id=id, name=name, data=data, client=client, store=store, metrics=metrics
+    )
     if target is not None and context is not None:
         raise DefinitionError(
             "session: give the context once, as the first argument or as context="

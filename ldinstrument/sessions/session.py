@@ -9,30 +9,38 @@ from __future__ import annotations
 import threading
 import uuid
 import weakref
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ParamSpec
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from ..clock import clock, wall_offset
-from ..diagnostics import log_internal_error, never_raises, warn_once, warn_user_code
-from ..errors import StrictError
+from ..clock import clock
+from ..diagnostics import guard, never_raises, warn_user_code
 from ..ledger import ledger
-from ..metrics.catalogs import EventRouting, catalog
 from ..metrics.metric import Metric
 from ..metrics.standard import (
     BUSINESS_CONVERSION,
     NEGATIVE_FEEDBACK,
     REVENUE_IMPACT,
-    SESSION_METRICS,
     TASK_SUCCESS,
     USER_SATISFACTION,
-    session_metrics,
 )
 from . import emission, registry
-from .accumulator import Accumulator, Sample
-from .contexts import agree, as_context, evaluated_context, united
-from .emission import Tracker, emit
-from .outcomes import OUTCOMES, Outcome
-from .rollups import Emission, Group
+from .accounts import (
+    DEFAULT_METRICS,
+    NO_TALLIES,
+    Account,
+    Accounts,
+    session_totals,
+    totals_data,
+)
+from .accumulator import FOLD_AT, Accumulator, Sample
+from .clients import Tracker, check_client, exposures_are_seen
+from .contexts import as_context, context_of_keys, keys_of, kinds, only_kinds, united, units_of
+from .exposures import exposures
+from .outcomes import Outcome
+from .parts import Segment, SessionPart
+from .postponed import postpone
+from .rollups import Emission
 from .summaries import Summary, summarised
 from .task_definition import INTERACTION
 from .validation import copied, discard, measurement, number
@@ -40,16 +48,17 @@ from .validation import copied, discard, measurement, number
 if TYPE_CHECKING:
     from ldclient import Context
 
-
-P = ParamSpec("P")
-
 MAX_WAITING = 10_000
-MAX_EXPOSURES = 1_000
+MOST_SINGLE = 32
+"""Entries of a stored session that are kept apart, for exposures in other processes."""
+
+Batch = tuple["Context | None", list[Emission]]
+"""Events, and whose they are."""
 
 
 def session_id(given: Any) -> str:
-    """*given* as a session's id: a text of at most 256 characters; a random one when there is none,
-    or none usable.
+    """Return *given* as a session's id: a text of at most 256 characters; a random one when there
+    is none, or none usable.
     """
     if given is None:
         return uuid.uuid4().hex
@@ -63,26 +72,34 @@ def session_id(given: Any) -> str:
     return text or uuid.uuid4().hex
 
 
-class Session(Accumulator):
+class Session:
     """An open session; made by `session(...)`, never by hand."""
 
     __slots__ = (
         "__weakref__",
-        "_between",
+        "_accounts",
         "_context",
         "_data",
-        "_exposed_flags",
         "_given_id",
+        "_given_kinds",
+        "_held",
+        "_inheriting",
+        "_lock",
+        "_metrics",
         "_partial",
+        "_seen_client",
+        "_segments",
         "_silent",
-        "_started",
-        "_started_ms",
-        "_store",
+        "_stopped_at",
+        "_waiting",
         "client",
         "ended",
+        "entries",
+        "fold_at",
         "id",
         "name",
         "outer",
+        "store",
     )
 
     def __init__(
@@ -96,30 +113,57 @@ class Session(Accumulator):
         outer: Session | None = None,
         silent: bool = False,
         store: Any = None,
+        metrics: tuple[str, ...] = DEFAULT_METRICS,
     ) -> None:
-        # Outside a session, one call becomes a session of its own: no session.* metrics, but the
-        # rate limit holds.
-        super().__init__(limited=silent)
-        self._silent = silent
+        check_client(client)
         self.id = session_id(id)
-        self._given_id = id
         self.name = name
         self.client = client
-        self._context = context
-        emission.check_client(client)
-        self._data = copied(data, f"{name}.*") or {}
         self.outer = outer
-        self._between: list[weakref.ref[Session]] = []
-        self._store = store
-        self._exposed_flags: set[str] = set()
         self.ended = False
+        # Outside a session, one call becomes a session of its own: no session.* metrics, but the
+        # rate limit holds.
+        self._held = Accumulator(limited=silent, single=0 if store is None else MOST_SINGLE)
+        self.entries = self._held.entries
+        self.fold_at = FOLD_AT
+        self._lock = threading.RLock()
+        self._given_id = id
+        self._silent = silent
+        self._metrics = metrics
+        self._data = copied(data, f"{name}.*") or {}
+        self.store = store
+        self._context: Context | None = None
+        self._given_kinds: frozenset[str] = frozenset()
+        self._accounts: Accounts | None = None
+        self._segments: list[Segment] = []
+        self._waiting: list[Emission] = []
+        self._inheriting: list[weakref.ref[Session]] = []
+        self._seen_client: weakref.ref[Any] | None = None
         self._partial = False
-        self._started = self._last
-        if (
-            outer is not None
-        ):  # a wall clock set back must not date us before exposures that what is around us saw
-            self._offset_ms = max(self._offset_ms, outer._offset_ms)
-        self._started_ms = self._started * 1000 + self._offset_ms
+        self._stopped_at: float | None = None
+        if context is not None:
+            self._context = context
+            self._given_kinds = frozenset(kinds(context))
+            self._held.belong_to(context)
+        if outer is not None:
+            self._begin_inside(outer)
+
+    def _begin_inside(self, outer: Session) -> None:
+        self._held.date_not_before(outer._held)
+        if self._context is None:
+            outer._add_inheriting(self)
+            inherited = outer.context
+            if inherited is not None:
+                self._held.belong_to(inherited)
+
+    def _add_inheriting(self, inner: Session) -> None:
+        with self._lock:
+            self._inheriting = [
+                reference
+                for reference in self._inheriting
+                if (known := reference()) is not None and not known.ended
+            ]
+            self._inheriting.append(weakref.ref(inner))
 
     # -- recording -------------------------------------------------------------------------------
     def record(
@@ -130,18 +174,13 @@ class Session(Accumulator):
         Args:
             metric: what is measured. A `Metric` that the catalog lacks is added to it.
             value: a finite number for a `value` metric, how many for a `count` (1 when left out),
-                nothing for an `occurrence`. Other values cost themselves: said once, counted, never
-                    sent.
+                nothing for an `occurrence`. A bad value is dropped, counted, and logged once.
             data: goes with the event; JSON types, at most 16 KiB, copied now.
         """
-        try:
+        with guard("record"):
             measured = measurement(metric, value, data)
             if measured is not None:
                 self.append((*measured, clock(), None))
-        except StrictError:
-            raise
-        except Exception as error:
-            log_internal_error("record", error)
 
     @never_raises
     def interaction(self, success: bool | Outcome = True, *, at: float | None = None) -> None:
@@ -224,7 +263,7 @@ class Session(Accumulator):
 
     @never_raises
     def merge_data(self, data: Mapping[str, Any]) -> None:
-        """The same from a mapping, whose keys need not be names."""
+        """Add to the data from a mapping, whose keys need not be names."""
         added = copied(data, f"{self.name}.*")
         if added:
             with self._lock:
@@ -232,15 +271,14 @@ class Session(Accumulator):
 
     def touch(self) -> None:
         """Note that the session is active now; its duration counts to here."""
-        self._last = max(self._last, clock())
+        with self._lock:
+            self._held.touch(clock())
 
     def stop_clock(self, at: float) -> None:
         """Let the session's time end *at* this reading of `time.perf_counter`, whatever was
         recorded later.
         """
-        with self._lock:
-            self._fold()
-            self._last = at
+        self._stopped_at = at
 
     def append(self, entry: Sample) -> None:
         """Take one sample; fold when there are many."""
@@ -249,14 +287,14 @@ class Session(Accumulator):
             self.fold_up()
 
     def append_from_finalizer(self, entry: Sample) -> None:
-        """Append from a finaliser: no lock, no emission; what comes after the end is left for the
-        next safe moment.
+        """Take one sample from a finalizer: no lock, no emission; what comes after the end is left
+        for the next safe moment.
         """
         self.entries.append(entry)
         if self.ended:
-            emission.postpone(self.fold_up)
+            postpone(self.fold_up)
 
-    # -- who it is -------------------------------------------------------------------------------
+    # -- whose it is -----------------------------------------------------------------------------
     @property
     def knows_who(self) -> bool:
         """Whether it has an identity of its own, given or adopted."""
@@ -271,296 +309,367 @@ class Session(Accumulator):
             return self._context
         return self.outer.context
 
+    @property
+    def started_at(self) -> float:
+        """Its start, in seconds since the epoch."""
+        return self._held.date(self._held.started) / 1000
+
+    @property
+    def visitor_key(self) -> str:
+        """What a store knows it by: the id that was given, else its context, else its own id."""
+        if self._given_id:
+            return self._given_id
+        known = self.context
+        return self.id if known is None else str(known.fully_qualified_key)
+
     @never_raises
     def identify(self, context: Any) -> None:
         """Say whose session it is, once that is known.
 
-        Another key for a known kind first emits what was recorded under the old one.
+        Another key for a known kind ends what belongs to the old key: its events leave, and its
+        `session.*` events with them. What is recorded from now on is the new one's.
         """
         known = as_context(context)
         if known is not None:
-            self._set_context(known)
+            old = self.context
+            self._set_context(known if old is None else united(old, known))
+            self._given_kinds |= frozenset(kinds(known))
+
+    def see_exposure(self, context: Context, client: weakref.ref[Any] | None = None) -> None:
+        """Take notice of an exposure that was made in this session.
+
+        Its client will take the session's events. Where nobody is known, its context is adopted; one
+        that shares a kind with the session's, and contradicts nothing that the program said, widens
+        it. Whatever else is evaluated (another user, the items of a list) changes nothing.
+        """
+        if client is not None:
+            self._seen_client = client
+        known = self.context
+        if known is None:
+            self._set_context(context)
+        elif context is not known and self._is_widened_by(context, known):
+            self._set_context(united(known, context))
+
+    def _is_widened_by(self, context: Context, known: Context) -> bool:
+        if context.fully_qualified_key == known.fully_qualified_key:
+            return True  # it may know more attributes
+        mine, theirs = keys_of(known), keys_of(context)
+        shared, said = mine.keys() & theirs.keys(), self._said_kinds()
+        agreeing = {kind for kind in shared if mine[kind] == theirs[kind]}
+        return bool(agreeing) and not (shared - agreeing) & said
+
+    def _said_kinds(self) -> frozenset[str]:
+        """The kinds of its context that the program has named; the others were adopted."""
+        if self._context is not None or self.outer is None:
+            return self._given_kinds
+        return self.outer._said_kinds()
 
     def _set_context(self, new: Context) -> None:
         with self._lock:
-            old, outgoing = self.context, []
-            changes = old is not None and not agree(old, new)
-            if old is None:
-                outgoing, self._waiting = self._waiting, []
-            elif changes:
-                outgoing = self._take()
-            heirs = [one._emit_as(old) for one in anonymous_children(self)] if changes else []
-            self._context = new if old is None else united(old, new)
-        self._send(outgoing, new if old is None else old)
-        for emit_held in heirs:
-            emit_held()
+            old, self._context = self.context, new
+            outgoing = self._change_identity(old, new)
+        self._send(outgoing)
+        self._tell_inheriting(old, new)
 
-    def _emit_as(self, old: Context | None) -> Callable[[], None]:
-        """Take what this session inside another holds, to be sent under the identity that it
-        inherited until now.
-        """
+    def _inherit(self, old: Context | None, new: Context) -> None:
+        """Go on as *new*, whom the session around belongs to now."""
         with self._lock:
-            outgoing = self._take()
-        return lambda: self._send(outgoing, old)
+            outgoing = self._change_identity(old, new)
+        self._send(outgoing)
+        self._tell_inheriting(old, new)
 
-    def before_evaluation(self, flag_key: str, context: Any) -> None:
-        """Emit what is held before *flag_key*'s first evaluation: no fold crosses an exposure."""
-        seen = evaluated_context(context)
-        if seen is None:
-            return
-        exposure = f"{flag_key} {seen.fully_qualified_key}"
-        known = self.context
-        if exposure in self._exposed_flags or not (known is None or agree(known, seen)):
-            return
-        with self._lock:
-            outgoing = self._take()
-            if len(self._exposed_flags) >= MAX_EXPOSURES:
-                self._exposed_flags.clear()
-            self._exposed_flags.add(exposure)
-            # The exposure is dated by the wall clock of this moment; what follows must not be dated
-            # before it, nor before an earlier exposure when the wall clock was set back.
-            self._offset_ms = max(self._offset_ms, wall_offset())
-        self._send(outgoing, known)
+    def _tell_inheriting(self, old: Context | None, new: Context) -> None:
+        for reference in list(self._inheriting):
+            inner = reference()
+            if inner is not None and not inner.ended and not inner.knows_who:
+                inner._inherit(old, new)
 
-    def adopt(self, context: Any) -> None:
-        """Take identity from an exposure: widen what agrees, adopt where nothing is known, ignore
-        what disagrees.
-        """
-        seen = evaluated_context(context)
-        if seen is None or seen is self._context:
-            return
-        known = self._context
-        if known is None:
-            inherited = self.context
-            if inherited is None or agree(inherited, seen):
-                self._set_context(seen)
-        elif agree(known, seen):
-            self._context = united(known, seen)
-
-    # -- what is around it, and in between -------------------------------------------------------
-    def joined_from(self, inner: Session) -> None:
-        """Note that a block in *inner*, a session inside this one, is a stay in this one again."""
-        with self._lock:
-            known = self.between()
-            if inner not in known:
-                self._between = [weakref.ref(one) for one in (*known, inner)]
-
-    def between(self) -> list[Session]:
-        """The open sessions inside this one in which somebody has joined it again."""
-        if not self._between:
+    def _change_identity(self, old: Context | None, new: Context) -> list[Batch]:
+        """Fold what is *old*'s, and end the accounts whose key changes. The lock is held."""
+        before, after = {} if old is None else keys_of(old), keys_of(new)
+        if before == after:
             return []
-        return [
-            one
-            for one in (reference() for reference in self._between)
-            if one is not None and not one.ended
-        ]
+        if old is None:  # what waited for an identity is the new one's, from the start
+            self._held.belong_to(new)
+            waiting, self._waiting = self._waiting, []
+            if self._counts_itself:
+                self._accounts_of(after).identify(after, self._held.started)
+            return [(new, waiting + self._fold())]
+        events = self._fold() + self._last_events()
+        self._held.belong_to(new)
+        outgoing: list[Batch] = [(old, events)]
+        if self._counts_itself:
+            ended = self._accounts_of(before).identify(after, clock())
+            outgoing += [
+                self._totals(account, old, "identified")
+                for account in ended
+                if account.last is not None or self._was_exposed(account, old)
+            ]
+        return outgoing
+
+    def _was_exposed(self, account: Account, context: Context) -> bool:
+        """Whether an experiment may miss the events of an account to which nothing has happened."""
+        return bool(exposures.of(units_of(only_kinds(context, account.keys))))
+
+    @property
+    def _counts_itself(self) -> bool:
+        """Whether its `session.*` events are its own business, not a store's."""
+        return not self._silent and self.store is None
+
+    def _accounts_of(self, keys: Mapping[str, str]) -> Accounts:
+        if self._accounts is None:
+            self._accounts = Accounts(keys, self._held.started)
+        return self._accounts
 
     # -- folding ---------------------------------------------------------------------------------
     def fold_up(self) -> None:
         """Fold the entries; emit what came late, or what has become too much to hold."""
-        try:
+        with guard("fold"):
             with self._lock:
-                self._fold()
-                outgoing = self._take_folded() if self.ended else self._take_loose()
-                late = sum(one.values for one in outgoing) + self._withheld if self.ended else 0
-                self._withheld = 0
+                events = self._fold(at_last=self.ended)
+                events += self._last_events() if self.ended else self._held.take_loose()
+                late = self._held.values if self.ended else 0
+                context = self.context
             if late:
                 ledger.late(late)
-            self._send(outgoing, self.context)
-        except StrictError:
-            raise
-        except Exception as error:
-            log_internal_error("fold", error)
+            self._send([(context, events)])
 
-    def _send(self, outgoing: list[Emission], context: Context | None) -> None:
-        if not outgoing:
-            return
-        if context is None and (heir := self._may_learn_who()) is not None:
-            heir._wait(outgoing)
-            return
-        sent = 0
-        try:
-            for one in outgoing:
-                sent += 1
-                emit(one, context, self.client)
-        finally:
-            if left := sum(one.values for one in outgoing[sent:]):  # KeyboardInterrupt, or strict
-                ledger.discarded("interrupted", left)
+    def _fold(self, *, at_last: bool = False, for_store: bool = False) -> list[Emission]:
+        """Fold; returns what exposures have divided off. The lock is held."""
+        taker = emission.taker_of(self.client, self._seen_client)
+        ended = self._held.fold(
+            sums=exposures_are_seen(taker), at_last=at_last, for_store=for_store
+        )
+        return [event for segment in ended for event in self._absorb(segment)]
+
+    def _absorb(self, segment: Segment) -> list[Emission]:
+        """Account for a segment that is over; returns its events, unless a store wants them
+        whole.
+        """
+        if self.store is not None and not self.ended:
+            self._segments.append(segment)
+            return []
+        if self._counts_itself:
+            self._accounts_of(segment.keys).add(segment)
+        return [event for routing, group in segment.groups for event in group.events(routing)]
+
+    def _last_events(self) -> list[Emission]:
+        """End the segment; returns its events and the loose ones. The lock is held."""
+        segment = self._held.close()
+        return ([] if segment is None else self._absorb(segment)) + self._held.take_loose()
+
+    # -- sending ---------------------------------------------------------------------------------
+    def _send(self, outgoing: Iterable[Batch]) -> None:
+        for context, events in outgoing:
+            if not events:
+                continue
+            if context is None and (heir := self._may_learn_who()) is not None:
+                heir._wait(events)
+            else:
+                emission.emit_all(events, context, self.client, self._seen_client)
 
     def _may_learn_who(self) -> Session | None:
         """Who may still learn whose values these are: this session, or after its end one around it,
         for its client.
         """
-        one: Session | None = self
-        while one is not None and (one.ended or one.client is not self.client):
-            one = one.outer
-        return one
+        session: Session | None = self
+        while session is not None and (session.ended or session.client is not self.client):
+            session = session.outer
+        return session
 
-    def _wait(self, outgoing: list[Emission]) -> None:
+    def _wait(self, events: list[Emission]) -> None:
         with self._lock:
-            self._waiting.extend(outgoing)
+            self._waiting.extend(events)
             surplus, self._waiting = self._waiting[:-MAX_WAITING], self._waiting[-MAX_WAITING:]
         if surplus:
-            ledger.discarded("no_context", sum(one.values for one in surplus))
-            warn_once(
-                "no_context",
-                self.name,
-                f"{self.name}: too many values wait for an identity; call identify()",
-            )
+            ledger.discarded("no_context", sum(event.values for event in surplus))
 
     # -- the end ---------------------------------------------------------------------------------
     def end(self, reason: str = "ended") -> None:
         """End the session and emit its metrics; ending twice is harmless.
 
-        The end is dated, and the duration counted, to the last activity.
+        Its `session.*` events are dated to now; its duration counts to the last activity.
         """
-        try:
-            if self._store is not None:  # the session goes on in there; this was one stay
-                self._store.end_request(self)
+        with guard("end"):
+            if self.store is not None:  # the session goes on in there; this was one stay
+                self.store.end_request(self)
                 return
             reason = str(reason)
             with self._lock:
                 if self.ended:
                     return
-                outgoing = self._take()
-                if (
-                    self._last == self._started
-                ):  # nothing was noted in between: to be left is its only activity
-                    self._last = clock()
-                self.ended, self.fold_at, self._limited = (
-                    True,
-                    0,
-                    True,
-                )  # what comes late comes one by one
-                outgoing += self._totals(reason)
-            self._leave()
-            self._send(outgoing, self.context)
+                outgoing = self._end(reason)
+            self._send(outgoing)
             if self.entries:
                 self.fold_up()
             emission.settle()
-        except StrictError:
-            raise
-        except Exception as error:
-            log_internal_error("end", error)
 
-    def hand_over(self) -> tuple[list[tuple[EventRouting, Group]], list[Emission]] | None:
-        """End this stay in a session that a store keeps: what folds, for the store to merge, and
-        what leaves at once.
+    def _end(self, reason: str) -> list[Batch]:
+        context = self.context
+        events = self._waiting + self._fold(at_last=True) + self._last_events()
+        self._waiting = []
+        outgoing: list[Batch] = [(context, events)]
+        if self._counts_itself:
+            keys = {} if context is None else keys_of(context)
+            for account in self._accounts_of(keys).open:
+                whose, totals = self._totals(account, context, reason)
+                if whose is context:
+                    events += totals
+                else:
+                    outgoing.append((whose, totals))
+        self._stop()
+        return outgoing
 
-        None when it has ended already. Tallies, dates and data stay readable; nothing changes them
-        any more.
+    def _totals(self, account: Account, context: Context | None, reason: str) -> Batch:
+        """The `session.*` events of *account*, which is over now."""
+        if self._partial:
+            return context, []
+        now = clock()
+        last = account.last if account.last is not None else now
+        if self._stopped_at is not None:
+            last = self._stopped_at
+        events = session_totals(
+            self.name,
+            self._metrics,
+            account.tallies,
+            (last - account.began) * 1000,
+            account.pieces,
+            self._held.date(now),
+            totals_data(self.id, account.tallies, self._data, reason),
+        )
+        ledger.recorded(len(events))
+        return (None if context is None else only_kinds(context, account.keys)), events
+
+    def _stop(self) -> None:
+        """Take no more; what is around was active as long as this one was."""
+        # What comes late comes one by one.
+        self.ended, self.fold_at, self._held.limited = True, 0, True
+        registry.forget(self)
+        if self.outer is not None:
+            self.outer._held.touch(self._held.last)
+
+    def hand_over(self) -> SessionPart | None:
+        """End this stay in a session that a store keeps.
+
+        Returns:
+            What it adds, for the store to merge; None when it has ended already. The store then
+            calls `merged_into`.
         """
         with self._lock:
             if self.ended:
                 return None
-            self._fold()
-            loose = self._take_loose()
-            folded = [
-                (fold.routing, group)
-                for fold in self._folds.values()
-                for group in fold.groups.values()
-            ]
-            self._folds.clear()
-            if (
-                self._partial
-            ):  # a forked child counts only what it saw: nothing that it can tell from its parent's
-                self._tallies = dict.fromkeys(OUTCOMES, 0)
-            if self._last == self._started:
-                self._last = clock()
-            self.ended, self.fold_at, self._limited = True, 0, True
-        self._leave()
-        return folded, loose
+            loose = [(event, self.context) for event in self._waiting]
+            loose += [(event, self.context) for event in self._fold(at_last=True, for_store=True)]
+            segments = self._segments if self.store is not None else self._past_segments()
+            segment = self._held.close()
+            if segment is not None:
+                segments.append(segment)
+            loose += [(event, self.context) for event in self._held.take_loose()]
+            part = self._part(tuple(segments), tuple(loose))
+            self._stop()
+        return part
 
-    def _leave(self) -> None:
-        """Open no more; what is around it was active as long as it was."""
-        registry.forget(self)
-        if self.outer is not None:
-            self.outer._last = max(self.outer._last, self._last)
-
-    def _totals(self, reason: str) -> list[Emission]:
-        """The `session.*` events; an abandoned session's duration and rate would be censored, so it
-        has only counts.
-        """
-        if self._silent or self._partial:
+    def _past_segments(self) -> list[Segment]:
+        """What a session that was not opened for a store has accounted for itself already."""
+        if self._accounts is None or self._accounts.open[0].last is None:
             return []
-        seen, at, data = self._summary(), self._date(self._last), self.totals_data(reason)
-        totals: list[tuple[str, float]] = [("interactions", seen.interactions)]
-        if reason != "abandoned":
-            if seen.success_rate is not None:
-                totals.insert(0, ("success_rate", seen.success_rate))
-            totals.insert(0, ("duration", seen.duration_ms))
-        ledger.recorded(len(totals))
-        return [Emission(f"{self.name}.{suffix}", value, data, at) for suffix, value in totals]
+        account, date = self._accounts.open[0], self._held.date
+        first, last = date(account.began), date(account.last or account.began)
+        return [
+            Segment(
+                account.keys,
+                first,
+                last,
+                account.tallies,
+                (),
+                account.began,
+                account.last,
+                exposed=True,
+            )
+        ]
 
-    def totals_data(self, reason: str) -> dict[str, Any]:
-        """The data of this session's `session.*` events."""
-        tallies = self._tallies
-        return {
-            **self._data,
-            "sessionId": self.id,
-            "interactions": tallies[Outcome.SUCCESS] + tallies[Outcome.FAILURE],
-            "successes": tallies[Outcome.SUCCESS],
-            "failures": tallies[Outcome.FAILURE],
-            "cancelled": tallies[Outcome.CANCELLED],
-            "abandoned": tallies[Outcome.ABANDONED],
-            "endReason": reason,
-        }
+    def _part(
+        self, segments: tuple[Segment, ...], loose: tuple[tuple[Emission, Context | None], ...]
+    ) -> SessionPart:
+        held, now, context = self._held, clock(), self.context
+        last = held.last if held.last > held.started else now
+        if self._stopped_at is not None:
+            last = self._stopped_at
+        units = () if context is None else held.units
+        return SessionPart(
+            id=self.id,
+            given_id=self._given_id,
+            name=self.name,
+            metrics=self._metrics,
+            started=held.date(held.started),
+            last=held.date(last),
+            over=held.date(now),
+            context=context,
+            data=self._data,
+            exposures={exposure.name: exposure.date for exposure in exposures.of(units)},
+            # A forked child tells nothing that it cannot tell from its parent's.
+            segments=tuple(
+                replace(segment, tallies=NO_TALLIES) if self._partial else segment
+                for segment in segments
+            ),
+            loose=loose,
+        )
+
+    def merged_into(self, part: SessionPart, id: str, keys: Mapping[str, str]) -> None:
+        """Go on as a part of the stored session *id*, and emit what does not fold.
+
+        Args:
+            part: what `hand_over` returned.
+            id: of the session that it was merged into; its own, when the store did not answer.
+            keys: whose that is, by context kind, as far as the store knows.
+        """
+        self.id = id
+        stored = context_of_keys(keys)
+        for event, context in part.loose:
+            whose = stored if context is None else context
+            emission.emit_all([event], whose, self.client, self._seen_client)
+        if self.entries:
+            self.fold_up()
+        emission.settle()
 
     def summary(self) -> Summary:
-        """What the session has seen so far."""
+        """Tell what the session has seen so far."""
         with self._lock:
-            self._fold()
-            return self._summary()
-
-    def _summary(self) -> Summary:
-        return summarised((self._last - self._started) * 1000, self._tallies, self._tasks)
+            events, context = self._fold(), self.context
+            seen = summarised(
+                (self._held.last - self._held.started) * 1000, self._held.tallies, self._held.tasks
+            )
+        self._send([(context, events)])
+        return seen
 
     def __repr__(self) -> str:
         return f"<Session {self.name} {self.id}{' ended' if self.ended else ''}>"
 
     def __del__(self) -> None:
-        # A dropped session is abandoned. Here is no place to emit (see emission.postpone), so it
-        # lives once more.
-        if not getattr(self, "ended", True) and emission is not None:
-            emission.postpone(self._abandon)
+        # A dropped session is abandoned. Do not emit from here: resurrect it and end it later.
+        if not getattr(self, "ended", True) and postpone is not None:
+            postpone(self._abandon)
 
     def _abandon(self) -> None:
         self.end("abandoned")
 
-    def _forked(self) -> None:
-        """In a forked child: what the parent recorded is the parent's to send."""
+    def forked(self) -> None:
+        """Begin afresh in a forked child: what the parent recorded is the parent's to send."""
         self._lock = threading.RLock()
-        self._folding = False
-        self.entries.clear()
-        self._folds.clear()
+        self._held.clear()
         self._waiting.clear()
+        self._segments.clear()
+        self._accounts = None
         self._partial = True
+
+    def forget(self) -> None:
+        """End without a word (tests): nothing of it is emitted."""
+        self.ended = True
 
 
 _WIRE_NAMES = {"config_key": "configKey", "feedback_type": "feedbackType", "task_type": "taskType"}
 
 
 def _wire_names(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The data's keys as LaunchDarkly's recipe spells them on the wire."""
+    """Spell the data's keys as LaunchDarkly's recipe does on the wire."""
     return {_WIRE_NAMES.get(key, key): value for key, value in data.items()}
-
-
-def anonymous_children(around: Session) -> list[Session]:
-    """The open sessions inside *around* that have no identity but its."""
-    found = []
-    for one in registry.open_sessions():
-        inside = one
-        while inside.outer is not None and inside._context is None:
-            inside = inside.outer
-            if inside is around:
-                found.append(one)
-                break
-    return found
-
-
-def declare_session_metrics(name: str) -> None:
-    """Declare the metrics of the sessions called *name*, but for those that the program has defined
-    itself.
-    """
-    keys = [f"{name}.{suffix}" for suffix in SESSION_METRICS]
-    catalog.declare_implied(name, keys, lambda: session_metrics(name))

@@ -22,15 +22,13 @@ from typing import Any
 from .. import sdk, settings
 from ..diagnostics import guard, log_once, on_event_loop
 from ..process import on_exit, on_fork
-from ..sessions import emission
-from ..sessions.parts import SessionPart
 from ..sessions.registry import open_sessions
 from ..sessions.session import Session
 from .circuit_breaker import CircuitBreaker, PendingMerge
-from .deltas import delta_of, part_of
+from .deltas import delta_of
 from .protocol import Delta, Holdings, Merged, Operation, Rules, Store, VisitRef
 from .records import Record
-from .reporting import Outlet, context_of, outlet_of
+from .reporting import Outlet, outlet_of
 from .sweeper import LEASE, Sweep, Sweeper, SweepReport
 
 INTERVAL = 15.0
@@ -141,29 +139,23 @@ class SessionStore:
         self, session: Session, visitor: str | None = None, *, ends: str = ""
     ) -> VisitRef:
         """End *session* by merging it into that of *visitor*; see the function `end_request`."""
-        found = VisitRef(visitor or session.id, session.id)
+        found = VisitRef(visitor or session.visitor_key, session.id)
         with guard("the end of a stored session"):
-            part = part_of(session)
-            found = VisitRef(visitor or part.visitor, session.id)
-            if part.segments:
-                found = self.receive(part, visitor, ends=ends)
-                session.id = found.session_id
-            if session.entries:
-                session.fold_up()
-            emission.settle()
+            part = session.hand_over()
+            if part is not None:
+                self.prefer(session.client)
+                # A session that ends on an event loop without `aend_request` must not stop the
+                # loop.
+                later = self.store.shared and on_event_loop()
+                answer = self.merge(found.visitor, replace(delta_of(part), ends=ends), later=later)
+                if answer is None:
+                    session.merged_into(part, part.id, {})
+                else:
+                    session.merged_into(part, answer.id, answer.context)
+                    found = VisitRef(
+                        found.visitor, answer.id, answer.previous_id, answer.opened, stored=True
+                    )
         return found
-
-    def receive(self, part: SessionPart, visitor: str | None = None, *, ends: str = "") -> VisitRef:
-        """Merge *part* into the session of *visitor*, and let go what does not fold."""
-        whose = visitor or part.visitor
-        self.prefer(part.client)
-        # A session that ends on an event loop without `aend_request` must not stop the loop.
-        later = self.store.shared and on_event_loop()
-        answer = self.merge(whose, replace(delta_of(part), ends=ends), later=later)
-        _emit_loose(part, answer)
-        if answer is None:
-            return VisitRef(whose, part.id)
-        return VisitRef(whose, answer.id, answer.previous_id, answer.opened, stored=True)
 
     def prefer(self, client: Any | None) -> None:
         """Report by the connections of *client*, unless a client was given when this was made."""
@@ -340,7 +332,7 @@ class SessionStore:
         """End this process's part: its open sessions, merges that wait, what only it knows."""
         with guard("closing a session store"):
             for session in open_sessions():
-                if session._store is self:
+                if session.store is self:
                     session.end("abandoned")
             self.catch_up()
             if not self.store.shared:
@@ -357,21 +349,6 @@ class SessionStore:
 
     def __repr__(self) -> str:
         return f"<SessionStore {type(self.store).__name__}{' closed' if self._closed else ''}>"
-
-
-def _emit_loose(part: SessionPart, answer: Merged | None) -> None:
-    """Emit what does not fold, for the part's context; when that is unknown, for the one that the
-    store knows.
-    """
-    if not part.loose:
-        return
-    context: Any = part.context
-    if context is None and answer is not None and (keys := context_of(answer.context)) is not None:
-        from ldclient import Context
-
-        context = Context.from_dict(keys)
-    for value in part.loose:
-        emission.emit(value, context, part.client)
 
 
 def key_of(name: str, visitor: str) -> str:

@@ -16,8 +16,8 @@ from ..metrics.catalogs import catalog
 from ..metrics.metric import Metric
 from ..sessions.contexts import as_context, is_function
 from ..sessions.current import current_session, open_session
-from ..sessions.emission import postpone
 from ..sessions.outcomes import Outcome, current_task, is_cancelling, is_closing, outcome_of
+from ..sessions.postponed import postpone
 from ..sessions.session import Session
 from ..sessions.task_definition import TaskDefinition
 from ..sessions.unattached import count_unattached, pending_from_finalizers

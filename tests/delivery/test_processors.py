@@ -14,7 +14,8 @@ from ldclient.integrations.test_data import TestData
 
 from ldinstrument.delivery import EventProcessor, Plugin, flush
 from ldinstrument.ledger import ledger
-from ldinstrument.sessions.emission import emit, handing
+from ldinstrument.sessions.current_event import current_event
+from ldinstrument.sessions.emission import emit
 from ldinstrument.sessions.rollups import Emission
 
 RICH = (
@@ -94,7 +95,7 @@ def test_it_sends_what_the_sdk_sends(server, options):
 def test_an_event_of_ours_carries_its_own_date(server, client):
     """The date of its value; the processor accepts it and settles it in the ledger."""
     emit(Emission("dated", 2.0, None, 1_700_000_000_000, 1), RICH, client)
-    assert (handing.what, ledger.stats().events.unconfirmed) == (None, 0)
+    assert (current_event.emission, ledger.stats().events.unconfirmed) == (None, 0)
     assert flush(30.0, client).delivered == 1
     (event,) = server.taken()
     assert (event["creationDate"], event["metricValue"]) == (1_700_000_000_000, 2.0)

@@ -12,7 +12,8 @@ from ldinstrument import sdk
 from ldinstrument.ledger import ledger
 from ldinstrument.metrics.metric import parse_limit
 from ldinstrument.sessions import emission
-from ldinstrument.sessions.emission import emit, handing
+from ldinstrument.sessions.current_event import current_event
+from ldinstrument.sessions.emission import emit
 from ldinstrument.sessions.rate_limit import TokenBucket
 from ldinstrument.sessions.rollups import Emission
 from ldinstrument.testing import RecordingClient
@@ -70,11 +71,11 @@ def test_what_a_client_emits_of_ours_meanwhile_changes_nothing() -> None:
         ) -> None:
             if event_name == "outer":
                 emit(event("inner"), USER, self)
-            seen.append((event_name, handing.what and handing.what.event_key))
+            seen.append((event_name, current_event.emission and current_event.emission.event_key))
 
     emit(event("outer"), USER, Nested())
     assert seen == [("inner", "inner"), ("outer", "outer")]
-    assert handing.what is None
+    assert current_event.emission is None
 
 
 @pytest.mark.parametrize("accepted", [True, False])
@@ -87,7 +88,7 @@ def test_an_event_whose_fate_is_known_elsewhere_is_not_counted_twice(accepted: b
         def track(
             self, event_name: str, context: Any, data: Any = None, metric_value: Any = None
         ) -> None:
-            handing.accepted = accepted
+            current_event.accepted = accepted
             raise OSError("after the queue")
 
     emit(event("area.key"), USER, Failing())

@@ -4,6 +4,7 @@ cross no exposure.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from ldclient import Context
 
 import ldinstrument as ld
 from ldinstrument import testing
-from ldinstrument.sessions import exposure
+from ldinstrument.sessions import hook
 from ldinstrument.sessions.session import Session
 
 WHO = st.sampled_from(["ana", "ben"])
@@ -29,14 +30,7 @@ STEPS = st.lists(
 DEEPEST = 4
 
 
-class Detail:
-    """What an evaluation answers."""
-
-    def __init__(self, *, exposed: bool) -> None:
-        self.reason = {"kind": "FALLTHROUGH", "inExperiment": exposed}
-
-
-class Visit:
+class Program:
     """Plays the steps, and notes what must be true of what comes out: the n-th value is the n-th
     power of two.
 
@@ -46,42 +40,38 @@ class Visit:
 
     def __init__(self) -> None:
         self.scopes: list[Any] = []
-        self.stays: list[Session] = []
+        self.entered: list[Session] = []
         self.recorded: list[tuple[Session, str | None]] = []
-        self.seen: set[tuple[int, str, str]] = set()
-        self.borders: list[tuple[Session, int]] = []
+        self.seen: set[tuple[str, str]] = set()
+        self.boundaries: list[tuple[Session, str, int]] = []
 
     def open(self, name: str, who: str | None) -> None:
         if len(self.scopes) < DEEPEST:
             scope = ld.session(who, name=name)
-            self.stays.append(scope.__enter__())
+            self.entered.append(scope.__enter__())
             self.scopes.append(scope)
 
     def close(self) -> None:
         if self.scopes:
             self.scopes.pop().__exit__(None, None, None)
-            self.stays.pop()
+            self.entered.pop()
 
     def record(self) -> None:
-        for session in dict.fromkeys(self.stays):
+        for session in dict.fromkeys(self.entered):
             session.record("r.sum", 2 ** len(self.recorded))
             self.recorded.append((session, session.context.key if session.context else None))
 
     def evaluate(self, flag: str, who: str, exposed: bool) -> None:
-        for one in self.stays:
-            if (one.context is None or one.context.key == who) and (
-                id(one),
-                flag,
-                who,
-            ) not in self.seen:
-                self.seen.add((id(one), flag, who))
-                self.borders.append((one, len(self.recorded)))
-        exposure.before(flag, Context.create(who))
-        exposure.after(Context.create(who), Detail(exposed=exposed))
+        if not exposed:
+            return
+        hook.exposed(flag, 1, Context.create(who), int(time.time() * 1000))
+        if (flag, who) not in self.seen:
+            self.seen.add((flag, who))
+            self.boundaries += [(session, who, len(self.recorded)) for session in self.entered]
 
     def identify(self, depth: int, who: str) -> None:
-        if depth < len(self.stays):
-            self.stays[depth].identify(who)
+        if depth < len(self.entered):
+            self.entered[depth].identify(who)
 
     def check(self, events: testing.RecordingClient) -> None:
         arrived = 0
@@ -92,7 +82,9 @@ class Visit:
             (session,) = {self.recorded[n][0] for n in parts}
             assert {self.recorded[n][1] for n in parts} <= {None, event.context.key}
             crossed = [
-                at for one, at in self.borders if one is session and parts[0] < at <= parts[-1]
+                at
+                for known, who, at in self.boundaries
+                if known is session and who == event.context.key and parts[0] < at <= parts[-1]
             ]
             assert not crossed, "a fold crosses an exposure"
         for n, (session, who) in enumerate(self.recorded):
@@ -111,14 +103,14 @@ def test_values_go_to_their_people_and_folds_cross_no_exposure(
     ld.catalog.add(
         ld.Metric("r.sum", unit="items", success_criteria="HigherThanBaseline", aggregation="sum")
     )
-    visit = Visit()
+    program = Program()
     with testing.recording() as events:
         for step, *arguments in steps:
-            getattr(visit, step)(*arguments)
-            visit.record()
-        while visit.scopes:
-            visit.close()
-        visit.check(events)
+            getattr(program, step)(*arguments)
+            program.record()
+        while program.scopes:
+            program.close()
+        program.check(events)
     read = ld.stats().values
     assert read.open == 0
     assert read.recorded == read.emitted + sum(read.discarded.values())

@@ -16,10 +16,11 @@ import pytest
 from ldclient import Context
 
 import ldinstrument as ld
+from ldinstrument.clock import clock
 from ldinstrument.errors import DefinitionError
 from ldinstrument.metrics import catalogs
 from ldinstrument.metrics.metric import Metric
-from ldinstrument.sessions import accumulator, registry
+from ldinstrument.sessions import accumulator, contexts, hook, registry
 from ldinstrument.sessions import session as sessions
 from ldinstrument.sessions.current import current_session, entered, open_session
 from ldinstrument.sessions.registry import stats
@@ -34,6 +35,16 @@ def value(key: str, **fields: object) -> Metric:
 
 def multi(**keys: str) -> Context:
     return Context.create_multi(*(Context.create(key, kind) for kind, key in keys.items()))
+
+
+def expose(flag: str, context: Context = USER) -> None:
+    """Expose *context* to *flag*, here and now."""
+    hook.exposed(flag, 1, context, int(time.time() * 1000))
+
+
+def keys(context: Context) -> dict[str, str]:
+    """The keys of *context* by kind."""
+    return contexts.keys_of(context)
 
 
 def adds_up() -> bool:
@@ -93,11 +104,12 @@ def test_an_interaction_takes_an_outcome_as_it_is(ld_events: RecordingClient) ->
 def test_a_stopped_clock_dates_the_end(ld_events: RecordingClient) -> None:
     """What a background task records after the last byte counts, and prolongs nothing."""
     with ld.session("u-1") as s:
-        s.interaction(at=accumulator.clock())
-        s.stop_clock(s._started + 0.25)
+        began = clock()
+        s.interaction(at=began)
+        s.stop_clock(began + 0.25)
         s.add_data(status=200)
 
-    assert ld_events.only("session.duration").value == pytest.approx(250)
+    assert ld_events.only("session.duration").value == pytest.approx(250, abs=20)
 
 
 def test_without_interactions_there_is_no_rate(ld_events: RecordingClient) -> None:
@@ -561,28 +573,57 @@ def test_a_session_that_ended_before_its_request_was_known(ld_events: RecordingC
 
 
 def test_exposures_give_identity_and_evaluations_do_not(ld_events: RecordingClient) -> None:
-    """A session without identity adopts an exposure's context; agreeing ones widen, disagreeing
-    ones never do.
+    """A session without identity adopts an exposure's context; one that shares a kind and agrees
+    widens it; another user's, and one of another kind, change nothing.
     """
     with ld.session() as s:
-        s.adopt(multi(user="u-1", request="r-1"))
-        s.adopt(Context.create("u-2"))
-        s.adopt(Context.create("acme", "org"))
+        s.see_exposure(multi(user="u-1", request="r-1"))
+        s.see_exposure(Context.create("u-2"))
+        s.see_exposure(Context.create("acme", "org"))
     with ld.session("u-9") as t:
-        t.adopt(Context.builder("u-9").set("plan", "pro").build())
-        t.adopt(Context.create("u-1"))
+        t.see_exposure(Context.builder("u-9").set("plan", "pro").build())
+        t.see_exposure(Context.create("u-1"))
 
     first, second = ld_events.of("session.duration")
-    assert {"user": "u-1", "request": "r-1", "org": "acme"} == {
-        kind: part["key"] for kind, part in first.context.to_dict().items() if kind != "kind"
-    }
+    assert {"user": "u-1", "request": "r-1"} == keys(first.context)
     assert second.context.get("plan") == "pro"
+
+
+def test_the_items_of_a_list_do_not_label_the_session(ld_events: RecordingClient) -> None:
+    """A flag that is evaluated for each item shows nobody's session."""
+    with ld.session("u-1") as s:
+        for n in range(3):
+            expose("item-flag", Context.create(f"item-{n}", "item"))
+            s.record(value("r.shown"), n)
+
+    assert [{"user": "u-1"}] * 3 == [keys(event.context) for event in ld_events.of("r.shown")]
+
+
+def test_a_fresh_request_beside_a_steady_user_is_one_session(ld_events: RecordingClient) -> None:
+    """Each value carries the request that it was recorded in; the user's account goes on."""
+    with ld.session("u-1") as s:
+        for n in range(4):
+            expose("flag", multi(user="u-1", request=f"r-{n}"))
+            s.record(value("r.each"), n)
+            s.interaction()
+
+    assert [{"user": "u-1", "request": f"r-{n}"} for n in range(4)] == [
+        keys(event.context) for event in ld_events.of("r.each")
+    ]
+    totals = ld_events.of("session.success_rate")
+    users = [event for event in totals if "user" in keys(event.context)]
+    assert [4] == [event.data["interactions"] for event in users]
+    assert {f"r-{n}" for n in range(1, 4)} <= {
+        keys(event.context).get("request") for event in totals
+    }
+    reasons = [event.data["endReason"] for event in totals if keys(event.context).get("request")]
+    assert sorted(reasons) == ["ended", "identified", "identified", "identified"]
 
 
 def test_a_bare_exposure_never_replaces_a_richer_identity(ld_events: RecordingClient) -> None:
     """LaunchDarkly would forget the attributes."""
     with ld.session(Context.builder("u-1").name("Ana").build()) as s:
-        s.adopt(Context.create("u-1"))
+        s.see_exposure(Context.create("u-1"))
 
     assert ld_events.only("session.duration").context.name == "Ana"
 
@@ -671,9 +712,9 @@ def test_no_fold_crosses_an_exposure(ld_events: RecordingClient) -> None:
     ld.catalog.add(value("r.sum", aggregation="sum"))
     with ld.session("u-1") as s:
         s.record("r.sum", 1)
-        s.before_evaluation("flag", USER)
+        expose("flag", USER)
         s.record("r.sum", 2)
-        s.before_evaluation("flag", USER)
+        expose("flag", USER)
         s.record("r.sum", 4)
 
     assert [1, 6] == ld_events.values("r.sum")
@@ -686,18 +727,14 @@ def test_an_exposure_in_a_session_joined_again_is_seen_by_the_one_in_between(
     """A request, a chat in it, and a block of the request again: what the chat holds does not cross
     its exposure.
     """
-    from ldinstrument.sessions import exposure
-
     ld.catalog.add(value("r.sum", aggregation="sum"))
     with ld.session("u-1", name="request"), ld.session(name="chat") as chat:
         chat.record("r.sum", 1)
         for n in range(times):
             with ld.session("u-1", name="request") as request:
                 assert request is chat.outer
-                exposure.before(f"flag-{n}", USER)
+                expose(f"flag-{n}")
             chat.record("r.sum", 2)
-        assert request.between() == [chat]
-    assert request.between() == []
 
     assert [1, *[2] * times] == ld_events.values("r.sum")
 
@@ -709,8 +746,8 @@ def test_a_fold_without_identity_does_not_cross_an_exposure_either(
     ld.catalog.add(value("r.sum", aggregation="sum"))
     with ld.session() as s:
         s.record("r.sum", 1)
-        s.before_evaluation("flag", USER)
-        s.adopt(USER)
+        expose("flag", USER)
+        s.see_exposure(USER)
         s.record("r.sum", 2)
 
     assert [1, 2] == ld_events.values("r.sum")
@@ -720,13 +757,13 @@ def test_a_flag_seen_with_somebody_else_is_still_to_be_seen(ld_events: Recording
     """The exposure is of a flag and a context; a login makes every flag unseen."""
     ld.catalog.add(value("r.sum", aggregation="sum"))
     with ld.session("u-1") as s:
-        s.before_evaluation("flag", Context.create("other"))
+        expose("flag", Context.create("other"))
         s.record("r.sum", 1)
-        s.before_evaluation("flag", USER)
+        expose("flag", USER)
         s.record("r.sum", 2)
         s.identify("u-2")
         s.record("r.sum", 4)
-        s.before_evaluation("flag", Context.create("u-2"))
+        expose("flag", Context.create("u-2"))
         s.record("r.sum", 8)
 
     assert [1, 2, 4, 8] == ld_events.values("r.sum")
@@ -737,23 +774,10 @@ def test_an_evaluation_for_somebody_else_breaks_no_fold(ld_events: RecordingClie
     ld.catalog.add(value("r.sum", aggregation="sum"))
     with ld.session("u-1") as s:
         s.record("r.sum", 1)
-        s.before_evaluation("flag", Context.create("other"))
+        expose("flag", Context.create("other"))
         s.record("r.sum", 2)
 
     assert [3] == ld_events.values("r.sum")
-
-
-def test_the_flags_that_a_session_remembers_are_bounded(
-    ld_events: RecordingClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A session that goes on for ever and sees ever new flags forgets the old ones: a fold more,
-    and no leak.
-    """
-    monkeypatch.setattr(sessions, "MAX_EXPOSURES", 3)
-    with ld.session("u-1") as s:
-        for n in range(10):
-            s.before_evaluation(f"flag-{n}", USER)
-            assert len(s._exposed_flags) <= 3
 
 
 def test_a_definition_replaced_meanwhile_changes_only_what_follows(
@@ -777,13 +801,12 @@ def test_values_that_wait_for_an_identity_are_bounded(
     ld_events: RecordingClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The oldest are dropped, counted, and said once."""
-    monkeypatch.setattr(sessions, "MAX_WAITING", 5)
-    monkeypatch.setattr(accumulator, "FOLD_AT", 4)
+    monkeypatch.setattr(accumulator, "MAX_WAITING", 5)
+    monkeypatch.setattr(sessions, "FOLD_AT", 4)
     ld.catalog.add(value("r.each"))
     with ld.session() as s:
         for n in range(20):
             s.record("r.each", n)
-        assert len(s._waiting) <= 5
         s.identify("u-1")
 
     assert [15, 16, 17, 18, 19] == ld_events.values("r.each")
@@ -811,14 +834,14 @@ def test_a_wall_clock_set_back_dates_nothing_before_an_exposure(
     monkeypatch.setattr(
         RecordingClient,
         "track",
-        lambda *_: dates.append(getattr(sessions.emission.handing.what, "at", None)),
+        lambda *_: dates.append(getattr(sessions.emission.current_event.emission, "at", None)),
     )
     real = time.time
     with ld.session("u-1") as s:
-        s.before_evaluation("f", USER)
+        expose("f", USER)
         exposed = int(real() * 1000)
         monkeypatch.setattr(time, "time", lambda: real() - 3600)
-        s.before_evaluation("g", USER)
+        expose("g", USER)
         s.revenue(1)
         with ld.session("u-2"):
             pass
@@ -831,15 +854,10 @@ def test_a_request_around_a_chat_learns_who_it_is(ld_events: RecordingClient) ->
     """An exposure inside the innermost session identifies those around it that know nobody; an
     explicit one shields.
     """
-    from ldinstrument.sessions import exposure
-
-    class Exposed:
-        reason = {"kind": "FALLTHROUGH", "inExperiment": True}
-
     with ld.session(name="request"), ld.session(name="chat"):
-        exposure.after(USER, Exposed())
+        expose("flag")
     with ld.session(name="job"), ld.session("u-2", name="chat"):
-        exposure.after(Context.create("u-2"), Exposed())
+        expose("flag", Context.create("u-2"))
 
     assert {"request.duration", "chat.duration"} <= set(ld_events.keys())
     assert "job.duration" not in set(ld_events.keys())
@@ -1074,8 +1092,8 @@ def test_disabled_makes_everything_inert(
         s.conversion("x")
         s.identify("u-2")
         s.add_data(step=1)
-        s.before_evaluation("flag", USER)
-        s.adopt(USER)
+        expose("flag", USER)
+        s.see_exposure(USER)
         assert work() == 7
         assert s.summary().tasks == {}
     work()

@@ -423,7 +423,7 @@ def test_a_client_that_interrupts_leaves_no_value_open() -> None:
 
     read = stats()
     assert (read.values.open, read.events.pending) == (0, 0)
-    assert read.values.discarded == {"interrupted": 2}
+    assert dict(read.events.dropped) == {"client_error": 1, "interrupted": 2}
 
 
 @pytest.mark.parametrize("key", ["area.a\nWARNING:root:all is well", "\x1b[2Jarea", "k" * 5000])

@@ -110,7 +110,7 @@ def test_a_visit_lasts_from_the_beginning_of_its_first_request(make_store, keep,
     """Not from its merge: what a request took is part of the visit."""
     store = keep(make_store(), client=client)
     opened = open_session("ana", client=client)
-    opened._started -= 5.0  # the request began five seconds ago
+    opened._held.started -= 5.0  # the request began five seconds ago
     opened.interaction()
 
     end_request(opened, store, "v-1")

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, overloa
 
 from ...checks import above_zero, from_zero, one_of
 from ...diagnostics import log
+from ...sessions.accounts import declare_session_metrics
+from ...sessions.clients import Tracker
 from ...sessions.current import entered
-from ...sessions.emission import Tracker
-from ...sessions.session import declare_session_metrics
 from ...settings import disabled
 from .extension import Extension, ExtensionRefused
 from .invocations import NAME, FlushBudget, Handler, Invocation, check

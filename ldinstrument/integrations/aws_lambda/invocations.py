@@ -15,9 +15,9 @@ from typing import Any
 from ...delivery import FlushReport, flush
 from ...diagnostics import guard, log_internal_error, warn_once, warn_user_code
 from ...errors import DefinitionError, StrictError
+from ...sessions.clients import Tracker
 from ...sessions.contexts import as_context
 from ...sessions.current import current_session, open_session
-from ...sessions.emission import Tracker
 from ...sessions.outcomes import Outcome, outcome_of
 from ...sessions.session import Session
 from ...settings import disabled

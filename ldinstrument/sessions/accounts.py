@@ -1,0 +1,213 @@
+"""Accounts: what the `session.*` events of one identity tell, and which events there are.
+
+An account belongs to context kinds and their keys. Another key of a kind ends that kind's account
+and opens one; the accounts of kinds that stay go on. Kinds that began together share an account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from ..errors import DefinitionError
+from ..metrics.catalogs import catalog
+from ..metrics.standard import SESSION_METRICS, session_metrics
+from .parts import Segment, Tallies
+from .rollups import Emission
+
+DEFAULT_METRICS = ("duration", "success_rate", "interactions")
+NO_TALLIES: Tallies = (0, 0, 0, 0)
+
+
+def checked_metrics(metrics: Iterable[str]) -> tuple[str, ...]:
+    """Return which `session.*` metrics are wanted, by suffix.
+
+    Raises:
+        DefinitionError: there is no such metric.
+    """
+    wanted = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    for suffix in wanted:
+        if suffix not in SESSION_METRICS:
+            raise DefinitionError(
+                f"session: metrics: {suffix!r} is not one of {', '.join(SESSION_METRICS)}"
+            )
+    return wanted
+
+
+def declare_session_metrics(name: str, metrics: Iterable[str] = DEFAULT_METRICS) -> None:
+    """Declare the metrics of the sessions called *name*, but for those that the program has defined
+    itself.
+    """
+    wanted = tuple(metrics)
+    keys = [f"{name}.{suffix}" for suffix in wanted]
+    catalog.declare_implied(name, keys, lambda: session_metrics(name, wanted))
+
+
+class Piece(NamedTuple):
+    """Interactions that lie before an exposure, and the date that they leave with."""
+
+    interactions: int
+    successes: int
+    at: int
+
+
+@dataclass(slots=True)
+class Account:
+    """The session of one identity.
+
+    Args:
+        keys: its keys by context kind; empty while nobody is known.
+        began: its start, in the unit of `Segment.began`.
+        tallies: its interactions.
+        last: its last activity; None while there was none.
+        pieces: what of its interactions lies before its last exposure.
+    """
+
+    keys: dict[str, str]
+    began: float
+    tallies: Tallies = NO_TALLIES
+    last: float | None = None
+    pieces: list[Piece] = field(default_factory=list)
+
+    def add(self, segment: Segment) -> None:
+        """Add *segment*, after those before it."""
+        self.tallies = added(self.tallies, segment.tallies)
+        if segment.active is not None:
+            self.last = segment.active if self.last is None else max(self.last, segment.active)
+        if segment.exposed:
+            self.divide(segment.last)
+
+    def divide(self, at: int) -> None:
+        """Let the interactions since the last exposure leave dated *at*, for another one follows."""
+        successes, failures, *_ = self.tallies
+        interactions = successes + failures - sum(piece.interactions for piece in self.pieces)
+        successes -= sum(piece.successes for piece in self.pieces)
+        if interactions:
+            self.pieces.append(Piece(interactions, successes, at))
+
+    def split_off(self, kinds: Iterable[str]) -> Account:
+        """Take *kinds* out, as an account of their own with the same past."""
+        gone = {kind: self.keys.pop(kind) for kind in kinds}
+        return replace(self, keys=gone, pieces=list(self.pieces))
+
+
+class Accounts:
+    """The open accounts of one session.
+
+    Args:
+        keys: the first identity's.
+        began: the start of the session.
+    """
+
+    def __init__(self, keys: Mapping[str, str], began: float) -> None:
+        self.open = [Account(dict(keys), began)]
+
+    def add(self, segment: Segment) -> None:
+        """Add *segment* to all of them."""
+        for account in self.open:
+            account.add(segment)
+
+    def identify(self, keys: Mapping[str, str], at: float) -> list[Account]:
+        """Change the identity to *keys*, *at* the time of a boundary.
+
+        Returns:
+            The accounts that have ended with it.
+        """
+        ended = []
+        for account in list(self.open):
+            changed = [kind for kind, key in account.keys.items() if keys.get(kind, key) != key]
+            if changed:
+                ended.append(account.split_off(changed))
+                if not account.keys:
+                    self.open.remove(account)
+        self._open_new(keys, at)
+        return ended
+
+    def _open_new(self, keys: Mapping[str, str], at: float) -> None:
+        known = {kind for account in self.open for kind in account.keys}
+        new = {kind: key for kind, key in keys.items() if kind not in known}
+        if not new:
+            return
+        for account in self.open:
+            if not account.keys or account.last is None:
+                # Nobody was known, or nothing has happened yet: it is theirs from the start.
+                account.keys.update(new)
+                return
+        self.open.append(Account(new, at))
+
+
+def added(one: Tallies, other: Tallies) -> Tallies:
+    """Add tallies up."""
+    return (one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3])
+
+
+def totals_data(
+    id: str, tallies: Tallies, data: Mapping[str, Any], reason: str, previous: str = ""
+) -> dict[str, Any]:
+    """Return the data of a session's `session.*` events.
+
+    Args:
+        id: the session's.
+        tallies: its interactions.
+        data: its own data.
+        reason: why it ended.
+        previous: the id of the visitor's session before it, where a store knows it.
+    """
+    successes, failures, cancelled, abandoned = tallies
+    return {
+        **data,
+        "sessionId": id,
+        **({"previousId": previous} if previous else {}),
+        "interactions": successes + failures,
+        "successes": successes,
+        "failures": failures,
+        "cancelled": cancelled,
+        "abandoned": abandoned,
+        "endReason": reason,
+    }
+
+
+def session_totals(
+    name: str,
+    metrics: Iterable[str],
+    tallies: Tallies,
+    duration_ms: float,
+    pieces: Iterable[Piece],
+    over: int,
+    data: dict[str, Any],
+) -> list[Emission]:
+    """Make the `session.*` events of one account.
+
+    Whether they count must not depend on what happened after an exposure, so all are dated to
+    when the session was over; only what folds as a sum leaves apart where an exposure divides it.
+    An abandoned session has neither duration nor rate, which would be cut short.
+
+    Args:
+        name: the prefix of the metrics.
+        metrics: which are wanted, by suffix.
+        tallies: its interactions.
+        duration_ms: from its start to its last activity.
+        pieces: interactions before the last exposure.
+        over: the date at which it was over.
+        data: see `totals_data`; it names the reason of the end.
+    """
+    successes, failures, *_ = tallies
+    interactions, abandoned = successes + failures, data["endReason"] == "abandoned"
+    values: dict[str, float | int | None] = {
+        "duration": None if abandoned else max(0.0, duration_ms),
+        "success_rate": None if abandoned or not interactions else 100 * successes / interactions,
+        "unfinished": int(abandoned),
+    }
+    pieces = list(pieces)
+    events = []
+    for suffix in metrics:
+        key = f"{name}.{suffix}"
+        if suffix in ("interactions", "successes"):
+            parts = [(getattr(piece, suffix), piece.at) for piece in pieces]
+            whole = interactions if suffix == "interactions" else successes
+            parts.append((whole - sum(part for part, _ in parts), over))
+            events += [Emission(key, part, data, at) for part, at in parts if part or at == over]
+        elif values[suffix] is not None:
+            events.append(Emission(key, values[suffix], data, over))
+    return events

@@ -1,0 +1,153 @@
+"""Which client takes an event when the program does not say, and which exposures are seen.
+
+A client is known here when it carries our `Plugin` or was given to `attach`; delivery tells.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .. import sdk
+from ..diagnostics import guard, warn_once
+
+if TYPE_CHECKING:
+    from ldclient import Context
+
+
+class Tracker(Protocol):
+    """Whatever takes an event: `LDClient` and `AsyncLDClient` fit as they are."""
+
+    def track(
+        self,
+        event_name: str,
+        context: Context,
+        data: Any | None = None,
+        metric_value: Any | None = None,
+    ) -> None:
+        """Queue one event; must not wait."""
+
+
+class _Ambiguous:
+    """Stands for several clients of different environments, none of which is meant."""
+
+    def track(self, *_: Any) -> None:
+        """Take nothing."""
+
+
+AMBIGUOUS: Tracker = _Ambiguous()
+
+_lock = threading.RLock()
+_known: list[weakref.ref[Any]] = []
+_hooks: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+_forked = False
+
+
+def register(client: Any) -> None:
+    """Note that *client* exists, and that its exposures are seen."""
+    with _lock:
+        _known[:] = [known for known in _known if known() not in (None, client)]
+        _known.append(weakref.ref(client))
+
+
+def add_hook(client: Any, hook: Any) -> None:
+    """Add *hook* to *client*, and again whenever `postfork()` has dropped it."""
+    _hooks[client] = hook
+    client.add_hook(hook)
+
+
+def restore_hooks() -> None:
+    """In a forked child, add the hooks again that `postfork()` has dropped."""
+    if not _forked:
+        return
+    for client, hook in list(_hooks.items()):
+        if not sdk.has_hook(client, hook):
+            with guard("a hook after a fork"):
+                client.add_hook(hook)
+
+
+def known_clients() -> list[Any]:
+    """Return the known clients that still take events, oldest first."""
+    found = [reference() for reference in list(_known)]
+    return [client for client in found if client is not None and not sdk.has_ended(client)]
+
+
+def client_for(given: Tracker | None, seen: weakref.ref[Any] | None = None) -> Tracker | None:
+    """Find the client that takes a session's events.
+
+    Args:
+        given: the one that the program has named.
+        seen: the one whose exposure the session saw last.
+
+    Returns:
+        *given*; else *seen*; else the `ldclient` singleton; else the newest known client, or
+        `AMBIGUOUS` when there are several that do not share one environment. None while there is
+        none: events then wait.
+    """
+    if given is not None:
+        named: Tracker = behind_openfeature(given)
+        return named
+    evaluated: Tracker | None = seen() if seen is not None else None
+    if evaluated is not None and not sdk.has_ended(evaluated):
+        return evaluated
+    singleton: Tracker | None = sdk.singleton_client()
+    if singleton is not None:
+        return singleton
+    found = known_clients()
+    environments = {sdk.environment_of(client) for client in found}
+    to_come = sdk.environment_of_singleton()
+    if not found or (to_come is not None and environments != {to_come}):
+        return None
+    newest: Tracker = found[-1]
+    return newest if len(environments) == 1 else AMBIGUOUS
+
+
+def behind_openfeature(client: Any) -> Any:
+    """Return the LaunchDarkly client of an OpenFeature *client*'s provider; any other as it is."""
+    if not type(client).__module__.startswith("openfeature."):
+        return client
+    with guard("an OpenFeature client"):
+        found = getattr(client.provider, "client", None)
+        if found is not None:
+            return found
+    return client
+
+
+def exposures_are_seen(client: Any) -> bool:
+    """Tell whether the exposures that *client* makes are seen by this process.
+
+    Where there is no client, nothing is evaluated; of an object that is no LaunchDarkly client,
+    nothing is known.
+    """
+    if client is None or client is AMBIGUOUS:
+        return True
+    if any(reference() is client for reference in list(_known)):
+        return True
+    owner = sdk.event_processor_of(client)
+    return getattr(client if owner is None else owner, "sees_exposures", False) is True
+
+
+def check_client(client: object) -> None:
+    """Say it once when *client* cannot take events; they will be dropped one by one."""
+    if client is not None and (
+        isinstance(client, type) or not callable(getattr(client, "track", None))
+    ):
+        warn_once(
+            "bad_client",
+            type(client).__name__,
+            f"client: a {type(client).__name__} has no track(); give an LDClient, such as "
+            f"ldclient.get() with its parentheses",
+        )
+
+
+def forget() -> None:
+    """Forget which clients there are (tests)."""
+    with _lock:
+        _known.clear()
+
+
+def forked() -> None:
+    """Begin with a lock of one's own in a forked child; clients are copied by a fork."""
+    global _forked, _lock
+    _forked, _lock = True, threading.RLock()
