@@ -25,6 +25,7 @@ MOST_WARNINGS = 1000
 LONGEST_SUBJECT = 200
 LONGEST_LINE = 600
 _PACKAGE = str(Path(__file__).resolve().parent)
+_STANDARD_LIBRARY = str(Path(warnings.__file__).resolve().parent)
 
 log = logging.getLogger("ldinstrument")
 
@@ -218,11 +219,27 @@ def caller_depth() -> int:
 
 
 def caller_place() -> str:
-    """Return `file:line` of the first frame outside this package; empty when there is none."""
+    """Return `file:line` of the user's code that called us; empty when there is none.
+
+    That is the first frame outside this package that is not installed or of the standard library
+    (Django makes middleware itself); where all are, the first outside this package.
+    """
     frame: FrameType | None = sys._getframe(1)
     while frame and _is_ours(frame):
         frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else ""
+    first = frame
+    while frame and _is_installed(frame.f_code.co_filename):
+        frame = frame.f_back
+    found = frame or first
+    return f"{found.f_code.co_filename}:{found.f_lineno}" if found else ""
+
+
+def _is_installed(filename: str) -> bool:
+    return (
+        filename.startswith((_STANDARD_LIBRARY, "<frozen"))
+        or "site-packages" in filename
+        or "dist-packages" in filename
+    )
 
 
 def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:

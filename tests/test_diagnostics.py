@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +21,8 @@ from ldinstrument.diagnostics import (
     warn_user_code,
 )
 from ldinstrument.errors import StrictError
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_a_warning_is_logged_once_and_counted_always(caplog: pytest.LogCaptureFixture) -> None:
@@ -105,3 +111,25 @@ def test_a_broken_handler_costs_its_message(caplog: pytest.LogCaptureFixture) ->
         logger.removeFilter(broken)
 
     assert len(diagnostics.counts()) == 2
+
+
+def test_the_place_of_a_declaration_is_the_users(tmp_path: Path) -> None:
+    """A framework that calls us for them is stepped over; alone, it is better than nothing."""
+    framework = tmp_path / "site-packages" / "framework.py"
+    framework.parent.mkdir()
+    framework.write_text(
+        "from ldinstrument.diagnostics import caller_place\ndef make(): return caller_place()\n"
+    )
+    program = tmp_path / "shop.py"
+    program.write_text("\n\nimport framework\nprint(framework.make())\n")
+    script = tmp_path / "site-packages" / "script.py"
+    script.write_text("import framework\nprint(framework.make())\n")
+
+    def place(path: Path) -> str:
+        environment = {**os.environ, "PYTHONPATH": f"{framework.parent}:{ROOT}"}
+        command = [sys.executable, str(path)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    assert place(program) == f"{program}:4"
+    assert place(script) == f"{framework}:2"

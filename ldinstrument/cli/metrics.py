@@ -296,7 +296,8 @@ def update(
 ) -> None:
     """Change fields of a metric, such as unit=seconds or eventDefault/disabled=true.
 
-    Several at once: percentileValue=95 analysisType=percentile. Shows each change first, and how many experiments use the metric.
+    Several at once: percentileValue=95 analysisType=percentile. Shows each change first, and how
+    many experiments use the metric.
     """
     wanted = dict(_parsed(change) for change in changes)
     json_patch(wanted)
@@ -304,6 +305,9 @@ def update(
         metric = api.get(key, expand=("experimentCount",))
         for field, value in wanted.items():
             say(f"{field}: {_now(metric, field)!r} -> {value!r}", on=err() if as_json else None)
+        if all(_taken(value, _now(metric, field)) for field, value in wanted.items()):
+            _unchanged(metric, as_json)
+            return
         used = metric.experiments or 0
         asked = used and on_a_terminal() and not as_json
         if asked and not confirmed(f"{used} experiments use it; change it?", yes=yes):
@@ -323,10 +327,15 @@ def update(
         raise typer.Exit(FAILED)
 
 
+def _unchanged(metric: RemoteMetric, as_json: bool) -> None:
+    if as_json:
+        print_json(dict(metric.raw))
+    else:
+        say(f"nothing to change: {metric.key}  {metric.url}")
+
+
 def _taken(wanted: Any, now: Any) -> bool:
-    """Whether LaunchDarkly's answer shows what was asked for: fields that it does not know it
-    leaves out in silence.
-    """
+    """Tell whether LaunchDarkly has what was asked for: unknown fields it ignores in silence."""
     if isinstance(wanted, list) and isinstance(now, list):
         return sorted(map(str, wanted)) == sorted(map(str, now))
     return bool(wanted == now or (not wanted and not now))

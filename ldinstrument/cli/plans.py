@@ -38,6 +38,8 @@ from .terminal import (
     warn,
 )
 
+LONGEST_LIST = 50
+
 Targets = Annotated[
     list[str] | None,
     typer.Argument(
@@ -198,15 +200,25 @@ def _json(made: Plan, found: Scan, code: int) -> dict[str, Any]:
 
 def show(made: Plan, found: Scan) -> None:
     """Print a plan for people."""
-    shown = table("", "Metric", "What", keys=[change.metric.key for change in made.changes])
-    for change in made.changes:
+    listed = _listed(made)
+    shown = table("", "Metric", "What", keys=[change.metric.key for change in listed])
+    for change in listed:
         mark, style = _MARKS[change.action]
         row(shown, mark, change.metric.key, "\n".join(_what(change)), style=style)
-    if made.changes:
+    if listed:
         out().print(shown)
+    if len(listed) < len(made.changes):
+        say(f"{len(made.changes) - len(listed)} as in the code are not listed; --json has them all")
     for line in _remarks(made, found):
         say(line)
     say(_summary(made))
+
+
+def _listed(made: Plan) -> Sequence[Change]:
+    """Return the changes to print: all of a short plan, only what differs of a long one."""
+    if len(made.changes) <= LONGEST_LIST:
+        return made.changes
+    return [change for change in made.changes if change.action != "unchanged" or change.differences]
 
 
 def _what(change: Change) -> Iterator[str]:

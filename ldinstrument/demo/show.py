@@ -44,11 +44,10 @@ def run(serve: bool = False, visitors: int = VISITORS) -> int:
         with _progress(console, visitors * len(QUESTIONS)) as advance:
             shown = play(launchdarkly, visitors, advance)
         _tables(console, shown)
-        page = f"\nthe page: [bold]{launchdarkly.url}/[/bold]"
         if serve:
-            _browse(console, f"{page}  (Ctrl-C ends it)")
+            _browse(console, f"\nthe page: [bold]{launchdarkly.url}/[/bold]  (Ctrl-C ends it)")
         else:
-            console.print(f"{page}  ([bold]make demo SERVE=1[/bold] keeps it up for browsing)")
+            console.print("\n[bold]ldinstrument demo --serve[/bold] keeps the page up for browsing")
     return 0
 
 

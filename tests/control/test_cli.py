@@ -542,6 +542,10 @@ def test_metrics_create_get_list_update_rename_delete(
         "slower",
     )
     assert "percentileValue: 95 -> 99" in updated.out
+    assert "updated: search.latency" in updated.out
+    again = run("metrics", "update", "search.latency", "unit=seconds", "percentileValue=99")
+    assert (again.code, "nothing to change: search.latency" in again.out) == (0, True)
+    assert "updated" not in again.out
     assert api.get("search.latency").percentile == 99
     assert (
         "'Latency of search'" in run("metrics", "rename", "search.latency", "Latency of search").out
@@ -550,6 +554,26 @@ def test_metrics_create_get_list_update_rename_delete(
     assert (deleted.code, "deleted: search.latency" in deleted.out) == (1, True)
     assert "there is no metric no.such" in deleted.err
     assert api.count() == 0
+
+
+def test_a_long_plan_lists_what_differs(
+    run: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two thousand lines of "as in the code" hide the one that matters."""
+    monkeypatch.chdir(tmp_path)
+    program = tmp_path / "many.py"
+    text = "import ldinstrument as ld\nfor n in range(60): ld.catalog.add(ld.Metric(f'a.m{n}', 'count'))\n"
+    program.write_text(text)
+    first = run("plan", str(program))
+    run("apply", str(program))
+    program.write_text(text + "ld.catalog.add(ld.Metric('b.new', 'count'))\n")
+
+    second = run("plan", str(program))
+
+    assert first.out.count("create: count") == 60
+    assert "b.new" in second.out
+    assert "a.m1" not in second.out
+    assert "60 as in the code are not listed" in second.out
 
 
 def test_metrics_create_page_views_and_clicks(run: Callable[..., Ran], api: MetricsAPI) -> None:
