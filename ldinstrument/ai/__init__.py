@@ -9,6 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..metrics.model_calls import (
+        QUALITY_ACCURACY,
+        QUALITY_RELEVANCE,
+        RECOMMENDATION_CONVERSION,
+        TASK_COMPLETION,
+    )
     from .calls import Call, current_call
     from .cost import Cost, Price, Prices, PriceTable
     from .feedback import FeedbackToken, read_feedback_token, redeem_feedback_token
@@ -23,6 +29,10 @@ __all__ = [
     "Price",
     "PriceTable",
     "Prices",
+    "QUALITY_ACCURACY",
+    "QUALITY_RELEVANCE",
+    "RECOMMENDATION_CONVERSION",
+    "TASK_COMPLETION",
     "Usage",
     "current_call",
     "estimate_tokens",
@@ -38,6 +48,10 @@ _HOMES = {
     "Price": "cost",
     "PriceTable": "cost",
     "Prices": "cost",
+    "TASK_COMPLETION": ".metrics.model_calls",
+    "RECOMMENDATION_CONVERSION": ".metrics.model_calls",
+    "QUALITY_RELEVANCE": ".metrics.model_calls",
+    "QUALITY_ACCURACY": ".metrics.model_calls",
     "Usage": "usage",
     "current_call": "calls",
     "estimate_tokens": "readings",

@@ -18,6 +18,7 @@ from ..clock import clock
 from ..diagnostics import log_internal_error
 from ..errors import StrictError
 from ..metrics.catalogs import catalog
+from ..metrics.model_calls import ai_metrics
 from ..sessions.current import open_session
 from ..sessions.outcomes import Outcome, is_closing, outcome_of
 from ..sessions.postponed import postpone
@@ -29,7 +30,6 @@ from ..tasks.runs import Run
 from .config_runs import CallEnd, ConfigRun, note_run, run_from
 from .cost import Cost
 from .fields import field
-from .metrics import ai_metrics
 from .readings import CallOptions, Reading, StreamPart
 from .results import boto_attempts, read_error
 from .usage import Generation, Usage

@@ -11,7 +11,8 @@ from ..callables.decorating import rebuilt
 from ..errors import DefinitionError
 from ..metrics.catalogs import catalog
 from ..metrics.metric import check_key
-from ..metrics.standard import DEFAULT_TASK_METRICS, TASK_METRICS
+from ..metrics.model_calls import AI_METRICS, DEFAULT_AI_METRICS, ai_metrics
+from ..metrics.standard import TASK_METRICS
 from ..sessions.entry_stack import EntryStack
 from ..sessions.task_definition import TaskDefinition, declared_task
 from ..tasks.options import (
@@ -26,7 +27,6 @@ from ..tasks.tracked_functions import key_from_name, note_function
 from .calls import Call
 from .cost import prices_of
 from .handlers import bound_handler, is_handler
-from .metrics import AI_METRICS, ai_metrics
 from .readings import CallOptions, Estimate, estimate_tokens
 from .wrapper import CallWrapper, follow_events
 
@@ -253,7 +253,7 @@ def _check_given(given: Mapping[str, Any]) -> None:
 
 def _checked_suffixes(metrics: Iterable[str] | None, within: float | None) -> tuple[str, ...]:
     if metrics is None:
-        metrics = (*DEFAULT_TASK_METRICS["track_interaction"], *AI_METRICS)
+        metrics = DEFAULT_AI_METRICS
     names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     unknown = [name for name in names if name not in (*TASK_METRICS, *AI_METRICS)]
     if unknown:

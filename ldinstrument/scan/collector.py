@@ -13,6 +13,7 @@ from ..errors import DefinitionError
 from ..metrics import catalogs
 from ..metrics.catalogs import Catalog
 from ..metrics.metric import Metric
+from ..metrics.model_calls import AI_METRICS, ai_metrics
 from ..metrics.standard import (
     BUSINESS_CONVERSION,
     NEGATIVE_FEEDBACK,
@@ -202,7 +203,12 @@ class Collector:
 
 def _metrics_of(use: Use) -> Iterator[Metric]:
     if use.kind == "task":
-        yield from task_metrics(use.key, use.metrics).values()
+        of_calls = [suffix for suffix in use.metrics if suffix in AI_METRICS]
+        of_tasks = [suffix for suffix in use.metrics if suffix not in AI_METRICS]
+        yield from (
+            *task_metrics(use.key, of_tasks).values(),
+            *ai_metrics(use.key, of_calls).values(),
+        )
     elif use.kind == "session":
         yield from session_metrics(use.key)
     elif use.kind == "pattern":

@@ -12,17 +12,20 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from types import FunctionType, ModuleType
 from typing import Any, Literal
 
 from ..errors import DefinitionError
 from ..metrics.metric import Metric
+from ..metrics.model_calls import DEFAULT_AI_METRICS
 from ..metrics.standard import DEFAULT_TASK_METRICS
 from .values import Constants, is_a
 
 Kind = Literal["task", "session", "event", "pattern", "metric", "dynamic", "invalid"]
 ROOT = "ldinstrument"
-TASKS = ("track_task", "track_interaction")
+TASKS = ("track_task", "track_interaction", "track_ai")
+_DEFAULTS = {**DEFAULT_TASK_METRICS, "track_ai": DEFAULT_AI_METRICS}
 PATTERNS: Mapping[str, str] = {
     "track_conversion": "conversion",
     "track_satisfaction": "satisfaction",
@@ -188,7 +191,7 @@ class _Reader(ast.NodeVisitor):
             if isinstance(decorator, ast.Call):
                 self._decorating[id(decorator)] = node.name
             elif self._last(decorator) in TASKS:
-                metrics = DEFAULT_TASK_METRICS[self._last(decorator)]
+                metrics = _fed(_DEFAULTS[self._last(decorator)], None)
                 self._add("task", f"task.{node.name}", decorator, metrics=metrics)
             elif self._last(decorator) == "session":
                 self._add("session", "session", decorator)
@@ -267,7 +270,8 @@ class _Reader(ast.NodeVisitor):
         key = self._values.text(_argument(node, 0, None))
         if key is None and not node.args:
             key = f"task.{self._decorating[id(node)]}" if id(node) in self._decorating else None
-        which = self._values.texts(_argument(node, None, "metrics")) or DEFAULT_TASK_METRICS[last]
+        which = self._values.texts(_argument(node, None, "metrics")) or _DEFAULTS[last]
+        which = _fed(which, _argument(node, None, "cost"))
         within = _argument(node, None, "within")
         if within is not None and not (isinstance(within, ast.Constant) and within.value is None):
             which = (*which, "within")
@@ -406,6 +410,14 @@ def _shortened(text: str) -> str:
 
 def _ours(module: str | None) -> bool:
     return module is not None and (module == ROOT or module.startswith(f"{ROOT}."))
+
+
+def _fed(metrics: tuple[str, ...], cost: ast.expr | None) -> tuple[str, ...]:
+    """Return those of *metrics* that are fed: no cost without prices."""
+    unset = cost is None or (isinstance(cost, ast.Constant) and cost.value is None)
+    free = isinstance(cost, ast.Constant) and cost.value is False
+    priced = find_spec("genai_prices") is not None if unset else not free
+    return tuple(name for name in metrics if name != "cost" or priced)
 
 
 def _boundary_name(dotted: str) -> str:

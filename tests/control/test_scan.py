@@ -732,3 +732,29 @@ def test_a_program_that_is_read_records_nothing(
     assert stats().values == before.values
     assert stats().events == before.events
     assert ld.custom_events() == []
+
+
+def test_model_calls(package: Callable[..., str]) -> None:
+    """`track_ai` inside a function body, which importing never runs: its task's metrics and those
+    of the model; no cost where none is wanted.
+    """
+    found = scan(
+        package(
+            a="""
+            import ldinstrument as ld
+
+            def app():
+                @ld.track_ai("answer", cost=False)
+                def answer(): ...
+
+                with ld.track_ai("rerank", metrics=("success_rate", "tokens.total")):
+                    pass
+            """,
+        )
+    )
+    assert keys(found) == {
+        "answer.success_rate", "answer.duration", "answer.unfinished", "answer.time_to_first_token",
+        "answer.tokens.input", "answer.tokens.output", "answer.tokens.total", "answer.tokens.cached",
+        "answer.tokens.reasoning", "answer.tool_calls", "answer.attempts",
+        "rerank.success_rate", "rerank.tokens.total",
+    }  # fmt: skip

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..metrics.metric import Metric
+from .metric import Metric
+from .standard import DEFAULT_TASK_METRICS
 
 _METRICS: dict[str, tuple[str, str]] = {
     "time_to_first_token": (
@@ -28,6 +29,8 @@ _METRICS: dict[str, tuple[str, str]] = {
     "attempts": ("count", "Requests per call, retries included, where the SDK tells them."),
 }
 AI_METRICS: tuple[str, ...] = tuple(_METRICS)
+DEFAULT_AI_METRICS = (*DEFAULT_TASK_METRICS["track_interaction"], *AI_METRICS)
+"""What `track_ai` feeds when `metrics=` is left out."""
 _HIGHER = ("tokens.cached",)
 
 
@@ -42,3 +45,44 @@ def _metric(key: str, suffix: str) -> Metric:
     fields["name"] = f"{key}: {suffix.replace('_', ' ').replace('.', ', ')}"
     fields["success_criteria"] = "HigherThanBaseline" if suffix in _HIGHER else "LowerThanBaseline"
     return Metric(f"{key}.{suffix}", **fields)
+
+
+# -- LaunchDarkly's recipe for AI configs ----------------------------------------------------------
+
+QUALITY_ACCURACY = Metric(
+    "quality.accuracy",
+    unit="percent",
+    success_criteria="HigherThanBaseline",
+    name="Accuracy of answers",
+    description="How accurate an answer is, 0 to 100, as a judge or a check of yours scores it.",
+)
+QUALITY_RELEVANCE = Metric(
+    "quality.relevance",
+    unit="percent",
+    success_criteria="HigherThanBaseline",
+    name="Relevance of answers",
+    description="How relevant an answer is, 0 to 100, as a judge or a check of yours scores it.",
+)
+TASK_COMPLETION = Metric(
+    "ai.task.completion",
+    unit="ratio",
+    success_criteria="HigherThanBaseline",
+    name="Tasks completed by AI",
+    description="1 for a task that was completed, 0 for one that was not.",
+)
+RECOMMENDATION_CONVERSION = Metric(
+    "ai.recommendation.conversion",
+    measure="occurrence",
+    success_criteria="HigherThanBaseline",
+    name="Recommendation followed",
+    description="Somebody did what was recommended.",
+)
+AI_RECIPE_METRICS = (
+    QUALITY_ACCURACY,
+    QUALITY_RELEVANCE,
+    TASK_COMPLETION,
+    RECOMMENDATION_CONVERSION,
+)
+"""Metrics of LaunchDarkly's recipe that nothing feeds by itself: `session.record(QUALITY_ACCURACY, 80)`
+adds one to the catalog.
+"""
