@@ -36,8 +36,8 @@ class Counting(stores.SessionStore):
         super().__init__(*arguments, **options)
         self._received, self._news = 0, threading.Condition()
 
-    def receive(self, *arguments: Any, **options: Any) -> Any:
-        found = super().receive(*arguments, **options)
+    def end_request(self, *arguments: Any, **options: Any) -> Any:
+        found = super().end_request(*arguments, **options)
         with self._news:
             self._received += 1
             self._news.notify_all()
@@ -51,7 +51,7 @@ class Counting(stores.SessionStore):
         before = self._received
         yield
         with self._news:
-            assert self._news.wait_for(lambda: self._received > before, 100)
+            assert self._news.wait_for(lambda: self._received > before, 20)
 
 
 @pytest.fixture
