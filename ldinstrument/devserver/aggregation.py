@@ -12,7 +12,8 @@ is taken out and its new one put in.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -155,10 +156,10 @@ class Aggregation:
         return int(exposures), int(measurements)
 
     def pending(self) -> int:
-        """Return how many rows are still to be folded."""
+        """Return how many POSTs and rows are still to be folded; 0 when all is counted."""
         exposures, measurements = self._positions()
         newest = self._newest()
-        return newest[0] - exposures + newest[1] - measurements
+        return self.traffic.packed() + newest[0] - exposures + newest[1] - measurements
 
     def _newest(self) -> tuple[int, int]:
         """Return the newest exposure and measurement of one moment: a POST brings both."""
@@ -168,17 +169,32 @@ class Aggregation:
         )
         return int(found[0][0]), int(found[0][1])
 
-    def fold(self, chunk: int = CHUNK) -> None:
-        """Fold everything that has arrived until now, in pieces."""
+    def fold(self, seconds: float | None = None) -> bool:
+        """Fold what has arrived until now, in pieces; return whether all of it is folded.
+
+        Args:
+            seconds: stop after about so long, and go on with the next call; None folds all.
+        """
+        deadline = time.monotonic() + (BIGGEST if seconds is None else seconds)
         with self._lock:
-            newest = self._newest()
-            done = self._positions()
-            for start in range(done[0], newest[0], chunk):
-                self._fold_exposures(start, min(start + chunk, newest[0]), done[1])
-            for start in range(done[1], newest[1], chunk):
-                self._fold_measurements(start, min(start + chunk, newest[1]))
-            while self._update_cells(chunk // 2):
-                pass
+            for _ in self._pieces():
+                if time.monotonic() > deadline:
+                    return False
+        return True
+
+    def _pieces(self) -> Iterator[None]:
+        """Do one piece of work after another; each leaves everything consistent."""
+        while self.traffic.unpack(CHUNK):
+            yield
+        newest, done = self._newest(), self._positions()
+        for start in range(done[0], newest[0], CHUNK):
+            self._fold_exposures(start, min(start + CHUNK, newest[0]), done[1])
+            yield
+        for start in range(done[1], newest[1], CHUNK):
+            self._fold_measurements(start, min(start + CHUNK, newest[1]))
+            yield
+        while self._update_cells(CHUNK // 2):
+            yield
 
     def _fold_exposures(self, after: int, until: int, folded: int) -> None:
         with self.database.changing() as connection:

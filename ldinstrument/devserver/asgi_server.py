@@ -142,7 +142,7 @@ class IdleFolding:
     do.
     """
 
-    def __init__(self, database_thread: DatabaseThread, fold: Callable[[], None]):
+    def __init__(self, database_thread: DatabaseThread, fold: Callable[[], object]):
         self.database_thread = database_thread
         self.fold = fold
         self._timer: asyncio.TimerHandle | None = None

@@ -65,9 +65,9 @@ class ExperimentRoutes:
         for instruction in instructions:
             kind = instruction.get("kind") if isinstance(instruction, dict) else None
             if kind == "startIteration":
-                self.reader.iterations.start(named[2])
+                self.reader.start_iteration(named[2])
             elif kind == "stopIteration":
-                self.reader.iterations.stop(named[2])
+                self.reader.stop_iteration(named[2])
             else:
                 raise invalid("instructions: only startIteration and stopIteration work here")
         return JSONResponse(self._rep(*named))

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from .database_thread import DatabaseThread
-from .event_parsing import batch_of, parse_array, parse_object, unpacked
+from .event_parsing import ParsedEvent, batch_of, parse_array, parse_object, parsed, unpacked
 from .events import Post
 from .responses import RefusedRequest, invalid, now_ms, too_large
 from .tokens import Access, require_token
@@ -118,7 +118,7 @@ class IntakeRoutes:
     def _accept(self, post: Post, raw: bytes, encoding: str, limit: int) -> None:
         body = unpacked(raw, encoding, limit)
         if is_diagnostic(post.route):
-            items = [parse_object(body)]
+            items = [parsed(parse_object(body))]
             batch = batch_of(b"[" + body + b"]", items, post.received)
         else:
             items = parse_array(body)
@@ -157,7 +157,7 @@ def _post(request: Request, raw: bytes) -> Post:
 def _check_custom(items: list[Any]) -> None:
     """Refuse an import of anything but custom events, as LaunchDarkly does."""
     for item in items:
-        if not isinstance(item, dict) or item.get("kind") != "custom":
+        if not isinstance(item, ParsedEvent) or item.kind != "custom":
             raise invalid('every event of an import must be of kind "custom"')
 
 

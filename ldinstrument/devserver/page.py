@@ -16,7 +16,7 @@ from starlette.routing import Route
 from .database import Database, Document
 from .database_thread import DatabaseThread
 from .flag_changes import sse
-from .health import health_checks
+from .health import HealthCheck
 from .listing import whole_number
 from .readout import Readout, ReadoutReader
 from .responses import decode, invalid, not_found
@@ -40,6 +40,9 @@ class Local(Protocol):
     database: Database
     traffic: Traffic
     reader: ReadoutReader
+
+    def health(self, project: str | None = None) -> list[HealthCheck]:
+        """Return the health checks."""
 
     def reset(self) -> None:
         """Forget what arrived."""
@@ -166,8 +169,7 @@ class PageRoutes:
 
     def _health(self, request: Request) -> list[Document]:
         return [
-            asdict(finding)
-            for finding in health_checks(self.local.database, request.query_params.get("project"))
+            asdict(finding) for finding in self.local.health(request.query_params.get("project"))
         ]
 
     def _flags(self, request: Request) -> list[Document]:

@@ -200,10 +200,11 @@ class EventTotal:
 
 @dataclass(frozen=True, slots=True)
 class Readout:
-    """`experiments` by flag, `totals` by event key."""
+    """`experiments` by flag, `totals` by event key, and how many rows were still `pending`."""
 
     experiments: tuple[ExperimentReadout, ...]
     totals: tuple[EventTotal, ...]
+    pending: int = 0
 
     @property
     def rows(self) -> tuple[VariationResult, ...]:
@@ -265,22 +266,46 @@ class ReadoutReader:
         self.iterations = Iterations(database, traffic)
         self.aggregation = Aggregation(database, traffic)
 
-    def read(self, project: str | None = None, iteration: int | None = None) -> Readout:
+    def read(
+        self,
+        project: str | None = None,
+        iteration: int | None = None,
+        seconds: float | None = None,
+    ) -> Readout:
         """Fold what is new, and return the read-out.
 
         Args:
             project: only the metrics of this project; None takes all.
             iteration: the number of the iteration, 1 for the first; None takes the latest of each
                 experiment.
+            seconds: fold for so long at most; then the read-out is of what was folded, and its
+                `pending` is not 0. None folds all.
         """
-        self.aggregation.fold()
+        self.traffic.filters()  # a filtered metric that is new is measured from the bodies
+        self.aggregation.fold(seconds)
         metrics = self.metrics(project)
         experiments = [
             self._experiment(flag, found, metrics)
             for flag in self.iterations.flags()
             for found in _chosen(self.iterations.of(flag), iteration)
         ]
-        return Readout(tuple(experiments), tuple(self._totals(metrics)))
+        pending = self.aggregation.pending()
+        return Readout(tuple(experiments), tuple(self._totals(metrics)), pending)
+
+    def start_iteration(self, flag: str, at: int | None = None) -> Iteration:
+        """Start an iteration of the experiment on a flag; the one that runs is stopped.
+
+        Args:
+            flag: the flag's key.
+            at: epoch milliseconds; now without.
+        """
+        self.aggregation.fold()  # exposures until now begin the first iteration
+        return self.iterations.start(flag, at)
+
+    def stop_iteration(self, flag: str, at: int | None = None) -> Iteration | None:
+        """Stop the iteration that runs; None when none does."""
+        self.aggregation.fold()
+        return self.iterations.stop(flag, at)
 
     def metrics(self, project: str | None = None) -> list[tuple[str, Document]]:
         """Return project and definition of each metric that reads custom events."""

@@ -238,14 +238,15 @@ class LocalLaunchDarkly:
 
     def start_iteration(self, flag: str) -> Iteration:
         """Start a new iteration of the experiment on a flag; the one that runs stops."""
-        return self.reader.iterations.start(flag)
+        return self.reader.start_iteration(flag)
 
     def stop_iteration(self, flag: str) -> Iteration | None:
         """Stop the iteration that runs; None when none does."""
-        return self.reader.iterations.stop(flag)
+        return self.reader.stop_iteration(flag)
 
     def health(self, project: str | None = None) -> list[HealthCheck]:
         """LaunchDarkly's metric health checks over what has arrived; see `health.health_checks`."""
+        self.reader.aggregation.fold()
         return health_checks(self.database, project)
 
     def wait_for(self, predicate: Callable[[], Any], timeout: float = 30.0) -> Any:

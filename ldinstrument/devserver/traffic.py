@@ -1,8 +1,9 @@
 """What has arrived, as it arrived: POSTs with their bodies, measurements and exposures in order.
 
-Recording only appends, which is cheap; `aggregation` makes of it what the read-out needs, later
-and in small pieces. Bodies are kept up to a number of bytes: then the oldest go, and with them
-what `events` can list; the numbers stay.
+Recording only appends: the body, some counts, and the rows of the POST in one packed piece.
+`aggregation` has them unpacked, later and in small pieces, and makes what the read-out needs.
+Bodies are kept up to a number of bytes: then the oldest go, and with them what `events` can list;
+the numbers stay.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import msgspec
+
 from .database import Database, Document
 from .event_parsing import (
     Batch,
     Filters,
-    date_of,
     is_event,
-    measured,
-    measurements_of,
+    measured_rows,
     series_name,
     split_array,
 )
@@ -28,6 +29,11 @@ from .metric_filters import Predicate, predicate
 
 MAX_BODY_BYTES = 1024**3
 KNOWN_UNITS = 200_000
+Measurement = tuple[str, tuple[str, str], int, float | None, int]
+Exposure = tuple[str, tuple[str, str], int, int]
+Rows = tuple[list[Measurement], list[Exposure]]
+PACK = msgspec.msgpack.Encoder()
+UNPACK = msgspec.msgpack.Decoder(Rows)
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS posts (
   id INTEGER PRIMARY KEY, received INTEGER NOT NULL, route TEXT NOT NULL,
@@ -61,7 +67,9 @@ CREATE TABLE IF NOT EXISTS exposure_log (
 CREATE TABLE IF NOT EXISTS evaluations (
   flag TEXT PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS stretches (
-  post INTEGER PRIMARY KEY, first_measurement INTEGER NOT NULL, latest INTEGER NOT NULL);
+  first_measurement INTEGER PRIMARY KEY, latest INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS packed (
+  post INTEGER PRIMARY KEY, done INTEGER NOT NULL, rows BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS variations (
   flag TEXT NOT NULL, variation INTEGER NOT NULL, value TEXT NOT NULL,
   PRIMARY KEY (flag, variation)) WITHOUT ROWID;
@@ -79,6 +87,7 @@ TABLES = (
     "exposure_log",
     "evaluations",
     "stretches",
+    "packed",
     "variations",
 )
 KEPT = """
@@ -102,16 +111,18 @@ class Traffic:
         self.max_body_bytes = max_body_bytes
         self._names: dict[tuple[str, str], int] = {}
         self._units: dict[tuple[str, str], int] = {}
+        self._last_unpacked: tuple[int, Rows] = (0, ([], []))
         self._filters: Filters = {}
         self._filters_of = -1
         (self._body_bytes,) = database.rows("SELECT coalesce(sum(length(body)), 0) FROM bodies")[0]
 
     def filters(self) -> Filters:
         """Return the filtered series that metrics ask for; a new one is filled from the bodies."""
-        if self._filters_of != self.database.documents_revision:
-            self._filters_of = self.database.documents_revision
-            self._filters = self._asked_for()
-        return self._filters
+        with self.database.locked():
+            if self._filters_of != self.database.documents_revision:
+                self._filters_of = self.database.documents_revision
+                self._filters = self._asked_for()
+            return self._filters
 
     def _asked_for(self) -> Filters:
         found: dict[str, list[tuple[str, Predicate]]] = {}
@@ -142,9 +153,7 @@ class Traffic:
                     row
                     for _, (event, _) in _numbered(first, body)
                     if event["kind"] == "custom" and event.get("key") == key and passes(event)
-                    for row in measurements_of(
-                        event, series, date_of(event, received), measured(event)
-                    )
+                    for row in measured_rows(event, series, received)
                 ]
                 units = self._unit_ids(connection, {row[1] for row in rows})
                 connection.executemany(
@@ -187,12 +196,19 @@ class Traffic:
             "INSERT INTO event_keys VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
             "events = events + excluded.events, valued = valued + excluded.valued, "
             "total = total + excluded.total, last_seen = max(last_seen, excluded.last_seen)",
-            ((key, *counted, received) for key, counted in batch.keys.items()),
+            (
+                (key, counted.events, counted.valued, counted.total, received)
+                for key, counted in batch.keys.items()
+            ),
         )
         connection.executemany(
             "INSERT INTO key_kinds VALUES (?, ?, ?) "
             "ON CONFLICT DO UPDATE SET events = events + excluded.events",
-            ((*place, events) for place, events in batch.kinds.items()),
+            (
+                (key, kinds, events)
+                for key, counted in batch.keys.items()
+                for kinds, events in counted.kinds.items()
+            ),
         )
         connection.executemany(
             "INSERT INTO evaluations VALUES (?, ?) "
@@ -204,13 +220,10 @@ class Traffic:
             "ON CONFLICT DO UPDATE SET value = excluded.value",
             ((flag, variation, value) for (flag, variation), value in batch.variations.items()),
         )
-        units = self._unit_ids(connection, batch.units)
-        self._insert_measurements(connection, post, batch, units)
-        names = {flag: self.name_id(connection, "flag", flag) for flag, *_ in batch.exposures}
-        connection.executemany(
-            "INSERT INTO exposure_log VALUES (NULL, ?, ?, ?, ?)",
-            [(names[flag], units[unit], *rest) for flag, unit, *rest in batch.exposures],
-        )
+        if batch.measurements or batch.exposures:
+            rows = [*batch.measurements, *batch.filtered], batch.exposures
+            sql = "INSERT INTO packed VALUES (?, 0, ?)"
+            connection.execute(sql, (post, PACK.encode(rows)))
 
     def _insert_body(self, connection: sqlite3.Connection, post: int, batch: Batch) -> None:
         first = connection.execute(
@@ -233,23 +246,64 @@ class Traffic:
             connection.execute("DELETE FROM bodies WHERE post = ?", (post,))
             self._body_bytes -= size
 
-    def _insert_measurements(
-        self,
-        connection: sqlite3.Connection,
-        post: int,
-        batch: Batch,
-        units: dict[tuple[str, str], int],
-    ) -> None:
-        if not batch.measurements:
+    def unpack(self, limit: int) -> bool:
+        """Write rows of the oldest POST that still waits; return whether there was one.
+
+        Args:
+            limit: so many rows at once, which bounds how long the writer's lock is held.
+        """
+        with self.database.changing() as connection:
+            found = connection.execute(
+                "SELECT post, done, rows FROM packed ORDER BY post LIMIT 1"
+            ).fetchone()
+            if found is None:
+                return False
+            post, done, packed = found
+            measurements, exposures = self._unpacked(post, packed)
+            self._insert_measurements(connection, measurements[done : done + limit])
+            if done == 0:
+                self._insert_exposures(connection, exposures)
+            if done + limit < len(measurements):
+                connection.execute(
+                    "UPDATE packed SET done = ? WHERE post = ?", (done + limit, post)
+                )
+            else:
+                connection.execute("DELETE FROM packed WHERE post = ?", (post,))
+            return True
+
+    def _unpacked(self, post: int, packed: bytes) -> tuple[list[Measurement], list[Exposure]]:
+        """Return the rows of a POST; those of the last one are kept for its next piece."""
+        if self._last_unpacked[0] != post:
+            self._last_unpacked = post, UNPACK.decode(packed)
+        return self._last_unpacked[1]
+
+    def _insert_measurements(self, connection: sqlite3.Connection, rows: list[Measurement]) -> None:
+        if not rows:
             return
-        series = {row[0]: self.name_id(connection, "series", row[0]) for row in batch.measurements}
+        units = self._unit_ids(connection, {row[1] for row in rows})
+        series = {name: self.name_id(connection, "series", name) for name in {r[0] for r in rows}}
         first = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM measurements").fetchone()
-        latest = max(row[2] for row in batch.measurements)
-        connection.execute("INSERT INTO stretches VALUES (?, ?, ?)", (post, first[0], latest))
+        latest = max(row[2] for row in rows)
+        connection.execute("INSERT INTO stretches VALUES (?, ?)", (first[0], latest))
         connection.executemany(
             "INSERT INTO measurements VALUES (NULL, ?, ?, ?, ?, ?)",
-            [(series[name], units[unit], *rest) for name, unit, *rest in batch.measurements],
+            [
+                (series[name], units[unit], created, value, is_first)
+                for name, unit, created, value, is_first in rows
+            ],
         )
+
+    def _insert_exposures(self, connection: sqlite3.Connection, rows: list[Exposure]) -> None:
+        units = self._unit_ids(connection, {row[1] for row in rows})
+        flags = {name: self.name_id(connection, "flag", name) for name in {r[0] for r in rows}}
+        connection.executemany(
+            "INSERT INTO exposure_log VALUES (NULL, ?, ?, ?, ?)",
+            [(flags[flag], units[unit], *rest) for flag, unit, *rest in rows],
+        )
+
+    def packed(self) -> int:
+        """Return how many POSTs still wait to be unpacked."""
+        return int(self.database.rows("SELECT count(*) FROM packed")[0][0])
 
     def name_id(self, connection: sqlite3.Connection, space: str, name: str) -> int:
         """Return the number that stands for a name."""

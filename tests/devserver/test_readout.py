@@ -13,9 +13,9 @@ from ldclient import Context
 
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
 from ldinstrument.devserver.database import Database
-from ldinstrument.devserver.event_parsing import batch_of
+from ldinstrument.devserver.event_parsing import batch_of, parse_array
 from ldinstrument.devserver.events import Post
-from ldinstrument.devserver.health import health_checks
+from ldinstrument.devserver.health import HealthCheck, health_checks
 from ldinstrument.devserver.metric_rules import checked
 from ldinstrument.devserver.readout import Readout, ReadoutReader
 from ldinstrument.devserver.server import SCHEMA
@@ -104,13 +104,19 @@ def filled(events: list[tuple]) -> Database:
     for start in range(0, len(events), 3):
         items = [as_event(event) for event in events[start : start + 3]]
         post = Post("/bulk", f"p{start}", 202, 0, len(items), False, 99)
-        batch = batch_of(json.dumps(items).encode(), items, 99, traffic.filters())
+        body = json.dumps(items).encode()
+        batch = batch_of(body, parse_array(body), 99, traffic.filters())
         traffic.record(post, batch)
     return store
 
 
 def read_out(database: Database, project: str | None = None) -> Readout:
     return ReadoutReader(database, Traffic(database)).read(project)
+
+
+def checks(database: Database) -> list[HealthCheck]:
+    ReadoutReader(database, Traffic(database)).aggregation.fold()
+    return health_checks(database)
 
 
 def expected(events: list[tuple]) -> dict:
@@ -278,7 +284,7 @@ def test_health_names_what_is_wrong():
     )
     store.remove("metric", "default", "share")
     store.remove("metric", "default", "count")
-    found = {(finding.subject, finding.check): finding for finding in health_checks(store)}
+    found = {(finding.subject, finding.check): finding for finding in checks(store)}
     assert "case-sensitive" in found["cased", "event receipt"].detail
     assert found["sum", "event receipt"].ok
     assert not found["sum", "analysis unit"].ok
@@ -286,7 +292,7 @@ def test_health_names_what_is_wrong():
     assert not found["sum", "exposure"].ok
     assert not found["per-request", "analysis unit"].ok
     store.remove("metric", "default", "per-request")
-    found = {(finding.subject, finding.check): finding for finding in health_checks(store)}
+    found = {(finding.subject, finding.check): finding for finding in checks(store)}
     assert not found["buy", "definition"].ok
 
 

@@ -1,0 +1,280 @@
+"""What arrives in any order and in many pieces comes to the same statistics as all at once."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ldinstrument.analysis import SufficientStatistics
+from ldinstrument.devserver import aggregation
+from ldinstrument.devserver.aggregation import WINDOW_MS
+from ldinstrument.devserver.database import Database
+from ldinstrument.devserver.event_parsing import batch_of, parse_array
+from ldinstrument.devserver.events import Post
+from ldinstrument.devserver.metric_rules import checked
+from ldinstrument.devserver.readout import ReadoutReader
+from ldinstrument.devserver.server import SCHEMA
+from ldinstrument.devserver.traffic import Traffic
+
+LATENCY = {
+    "key": "latency",
+    "kind": "custom",
+    "eventKey": "latency",
+    "isNumeric": True,
+    "unit": "ms",
+    "successCriteria": "LowerThanBaseline",
+    "eventDefault": {"disabled": True},
+}
+
+
+class Server:
+    """The parts behind the intake, without the network."""
+
+    def __init__(self, path: str | None = None):
+        self.database = Database(path, SCHEMA)
+        self.traffic = Traffic(self.database)
+        self.reader = ReadoutReader(self.database, self.traffic)
+        self.posts = 0
+
+    def define(self, **fields: object) -> dict:
+        metric = checked({**LATENCY, **fields}, ["user", "request"])
+        self.database.put("metric", "default", metric["key"], metric)
+        return metric
+
+    def post(self, *events: dict) -> None:
+        self.posts += 1
+        body = json.dumps(events).encode()
+        batch = batch_of(body, parse_array(body), 99, self.traffic.filters())
+        self.traffic.record(Post("/bulk", f"p{self.posts}", 202, 0, len(events), False, 99), batch)
+
+    def row(self, variation: int = 0, metric: str = "latency", iteration: int | None = None):
+        return self.reader.read(iteration=iteration).row(metric, "f", variation)
+
+
+def exposure(unit: str, variation: int = 0, at: int = 1, kind: str = "user") -> dict:
+    return {
+        "kind": "feature",
+        "creationDate": at,
+        "key": "f",
+        "variation": variation,
+        "value": f"v{variation}",
+        "reason": {"kind": "FALLTHROUGH", "inExperiment": True},
+        "context": {"kind": kind, "key": unit},
+    }
+
+
+def event(unit: str, value: object = 1.0, at: int = 2, key: str = "latency", **data: object):
+    context = {"kind": "user", "key": unit}
+    found = {"kind": "custom", "creationDate": at, "key": key, "context": context}
+    return {**found, "metricValue": value, **({"data": data} if data else {})}
+
+
+@pytest.fixture(name="server")
+def _server():
+    server = Server()
+    server.define()
+    yield server
+    server.database.close()
+
+
+MOMENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("e"), st.sampled_from("ab"), st.integers(0, 1), st.integers(1, 9)),
+        st.tuples(st.just("m"), st.sampled_from("ab"), st.integers(-9, 9), st.integers(1, 9)),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(moments=MOMENTS, looks=st.lists(st.booleans(), min_size=12, max_size=12))
+def test_reading_in_between_changes_nothing(moments, looks):
+    """The statistics that were kept up to date equal those of one look at the end."""
+    events = [
+        exposure(unit, number, at) if what == "e" else event(unit, number, at)
+        for what, unit, number, at in moments
+    ]
+    kept, fresh = Server(), Server()
+    for server in (kept, fresh):
+        server.define()
+    for one_event, look in zip(events, looks, strict=False):
+        kept.post(one_event)
+        fresh.post(one_event)
+        if look:
+            kept.reader.read()
+    kept_cells, fresh_cells = [cell_of(s) for s in (kept, fresh)]
+    assert kept_cells == fresh_cells
+    for server in (kept, fresh):
+        server.database.close()
+
+
+def cell_of(server: Server) -> list[tuple]:
+    (experiment,) = server.reader.read().experiments or (None,)
+    if experiment is None:
+        return []
+    (metric,) = experiment.metrics
+    return [
+        (
+            row.variation,
+            row.units,
+            row.measured,
+            row.events,
+            row.mean,
+            row.p50,
+            statistics_of(metric, row.variation),
+        )
+        for row in metric.rows
+    ]
+
+
+def statistics_of(metric, variation: int) -> SufficientStatistics | None:
+    return metric.cell.of(variation).copy() if metric.cell else None
+
+
+def test_pieces_smaller_than_a_post_come_to_the_same(monkeypatch):
+    """One row at a time, and all at once."""
+    rng = random.Random(5)
+    events = [exposure(f"u{i}", i % 2, 5) for i in range(20)]
+    events += [event(f"u{rng.randrange(20)}", rng.random(), rng.randrange(10)) for _ in range(60)]
+    found = []
+    for chunk in (1, 7, 4_000):
+        monkeypatch.setattr(aggregation, "CHUNK", max(chunk, 2))
+        server = Server()
+        server.define()
+        server.post(*events[:50])
+        server.post(*events[50:])
+        found.append([server.row(0), server.row(1)])
+        server.database.close()
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_fold_that_is_cut_short_goes_on_later(server):
+    server.post(*(exposure(f"u{i}") for i in range(30)))
+    server.post(*(event(f"u{i}") for i in range(30)))
+    assert server.reader.aggregation.fold(seconds=0) is False
+    assert server.reader.aggregation.pending() > 0
+    assert server.reader.aggregation.fold() is True
+    assert server.reader.aggregation.pending() == 0
+    assert server.row().measured == 30
+
+
+def test_a_database_file_is_read_out_as_before(tmp_path):
+    """After a restart the statistics are made from the values of units that were kept."""
+    path = str(tmp_path / "dev.db")
+    rows = []
+    for step in range(3):
+        server = Server(path)
+        server.posts = step * 10
+        if step == 0:
+            server.define()
+            server.post(exposure("a"), exposure("b"), event("a", 3), event("b", 5))
+        if step == 1:
+            server.post(event("a", 10))
+        rows.append((server.row().mean, server.row().events))
+        server.database.close()
+    assert rows == [(4.0, 2), (5.75, 3), (5.75, 3)]
+
+
+def test_events_count_ninety_days_from_the_exposure(server):
+    server.post(exposure("a", at=1000))
+    server.post(event("a", 1, at=1000 + WINDOW_MS - 1), event("a", 100, at=1000 + WINDOW_MS))
+    assert (server.row().events, server.row().mean) == (1, 1.0)
+
+
+def test_an_event_at_the_very_moment_of_the_exposure_counts(server):
+    server.post(event("a", 7, at=5), event("a", 100, at=4), exposure("a", at=5))
+    assert (server.row().events, server.row().mean) == (1, 7.0)
+
+
+def test_iterations_have_exposures_and_events_of_their_own(server):
+    server.post(exposure("a", 0, at=10), event("a", 1, at=20))
+    server.reader.start_iteration("f", at=100)
+    server.post(exposure("a", 1, at=110), event("a", 5, at=120))
+    server.reader.stop_iteration("f", at=200)
+    server.post(exposure("b", 0, at=210), event("a", 50, at=220))
+    assert [(it.number, it.running) for it in server.reader.iterations.of("f")] == [
+        (1, False),
+        (2, False),
+    ]
+    assert (server.row(0, iteration=1).mean, server.row(0, iteration=1).events) == (1.0, 1)
+    assert (server.row(1, iteration=2).mean, server.row(1).units) == (5.0, 1)
+    with pytest.raises(KeyError):
+        server.row(0, iteration=2)
+
+
+def test_an_event_counts_for_the_iteration_of_its_date_only(server):
+    """Events of a unit that was exposed in both: by their dates, not by when they arrived."""
+    server.post(exposure("a", 0, at=10))
+    server.reader.start_iteration("f", at=100)
+    server.post(exposure("a", 0, at=110))
+    server.post(event("a", 1, at=50), event("a", 3, at=150))
+    assert (server.row(iteration=1).mean, server.row(iteration=2).mean) == (1.0, 3.0)
+
+
+def test_filters_choose_events_of_data_and_context(server):
+    """Also for events that were there before the metric, and beside the unfiltered metric."""
+    chat = {"type": "eventProperty", "attribute": "kind", "op": "in", "values": ["chat"]}
+    server.post(exposure("a"), event("a", 1, kind="chat"), event("a", 100, kind="mail"))
+    server.define(key="chat", filters={**chat, "negate": False})
+    server.define(key="not-chat", filters={**chat, "negate": True})
+    assert [server.row(metric=key).mean for key in ("latency", "chat", "not-chat")] == [
+        50.5,
+        1.0,
+        100.0,
+    ]
+    server.post(event("a", 3, kind="chat"), event("a", 3), event("a", 3, kind=["chat"]))
+    assert (server.row(metric="chat").events, server.row(metric="chat").mean) == (2, 2.0)
+    assert server.row(metric="not-chat").events == 3
+
+
+def test_values_beyond_the_winsor_percentile_are_cut(server):
+    server.define(key="cut", winsorUpperPercentile=90)
+    for i in range(10):
+        unit = f"u{i}"
+        server.post(exposure(unit, i % 2), event(unit, 1000 if i == 9 else i))
+    result = server.reader.read().result("cut", "f")
+    plain = server.reader.read().result("latency", "f")
+    assert plain.treatment("1").data_mean.value == pytest.approx((1 + 3 + 5 + 7 + 1000) / 5)
+    assert result.treatment("1").data_mean.value == pytest.approx((1 + 3 + 5 + 7 + 8) / 5)
+
+
+def test_a_metric_whose_kind_was_never_exposed_has_rows_with_the_reason(server):
+    server.define(key="per-request", analysisUnits=["request"])
+    server.post(exposure("a"), event("a", 1))
+    row = server.row(metric="per-request")
+    assert (row.units, row.estimate, row.context_kind) == (0, None, "")
+    assert "nobody was exposed as request" in row.reason
+    with pytest.raises(KeyError, match="nobody was exposed as request"):
+        server.reader.read().result("per-request", "f")
+
+
+def test_the_analysis_is_that_of_the_units(server):
+    """Difference, interval, probability and split check come from `analysis`."""
+    rng = random.Random(3)
+    for i in range(400):
+        unit, variation = f"u{i}", i % 2
+        server.post(exposure(unit, variation), event(unit, rng.gauss(100 - 20 * variation, 10)))
+    result = server.reader.read().result("latency", "f")
+    (comparison,) = result.comparisons
+    assert comparison.verdict.word == "better"
+    assert comparison.difference.lower < -20 < comparison.difference.upper
+    assert comparison.probability_to_beat_control.value > 0.999
+    assert result.sample_ratio.value < 0.5
+
+
+def test_unit_values_are_remembered_without_their_bodies():
+    """What is too much to keep goes, oldest first; the numbers stay."""
+    server = Server()
+    server.traffic.max_body_bytes = 2_000
+    server.define()
+    server.post(exposure("a"))
+    for i in range(50):
+        server.post(event("a", i))
+    assert len(server.traffic.events()) < 30
+    assert server.traffic.events()[-1]["metricValue"] == 49
+    assert (server.row().events, server.traffic.count("custom")) == (50, 50)
+    server.database.close()
