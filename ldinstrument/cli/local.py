@@ -1,4 +1,4 @@
-"""The commands around a local LaunchDarkly: `dev`, `demo`, `readout`, `tail`."""
+"""The commands around a local LaunchDarkly: `dev`, `demo`, `tail`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import missing_extra
-from .terminal import AsJson, HostName, Project, connect, guarded, out, print_json, row, say, table
+from .terminal import AsJson, HostName, connect, guarded, print_json, say
 
 POLL_SECONDS = 0.5
-NUMBERS = ("Units", "Events", "Mean", "p50", "p95")
 
 
 def dev(
@@ -63,61 +62,6 @@ def demo(
     from ..demo import run
 
     raise typer.Exit(run(serve=serve))
-
-
-def readout(project: Project = None, host: HostName = None, as_json: AsJson = False) -> None:
-    """Show what a local LaunchDarkly holds: each metric by flag variation."""
-    with connect(project, host) as api:
-        found = api.local("readout", project=api.project)
-    if as_json:
-        print_json(found)
-        return
-    shown = table(
-        *("Metric", "Flag", "Variation", *NUMBERS),
-        right=NUMBERS,
-        keys=[cells["metric"] for cells in found["rows"]],
-    )
-    for cells in found["rows"]:
-        numbers = (_number(cells.get(name)) for name in ("mean", "p50", "p95"))
-        row(
-            shown,
-            cells["metric"],
-            cells["flag"],
-            cells["value"],
-            cells["units"],
-            cells["events"],
-            *numbers,
-        )
-    out().print(shown)
-    totals = table(
-        "Event key",
-        "Events",
-        "Sum",
-        "Mean",
-        "p95",
-        "Read by",
-        right=["Events", "Sum", "Mean", "p95"],
-    )
-    for cells in found["totals"]:
-        numbers = (_number(cells.get(name)) for name in ("sum", "mean", "p95"))
-        row(
-            totals,
-            cells["event_key"],
-            cells["events"],
-            *numbers,
-            ", ".join(cells["metrics"]) or "no metric",
-        )
-    out().print(totals)
-
-
-def _number(value: Any) -> str:
-    return (
-        ""
-        if not isinstance(value, (int, float))
-        else f"{value:,.4g}"
-        if abs(value) < 10_000
-        else f"{value:,.0f}"
-    )
 
 
 def tail(

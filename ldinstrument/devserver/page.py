@@ -19,6 +19,7 @@ from .flag_changes import sse
 from .health import HealthCheck
 from .listing import whole_number
 from .readout import Readout, ReadoutReader
+from .readout_document import readout_document
 from .responses import decode, invalid, not_found
 from .traffic import Traffic
 
@@ -119,12 +120,9 @@ class PageRoutes:
         revision = self.local.database.revision
         if self._computed is None or self._computed[:2] != (revision, project):
             self._computed = (revision, project, self.local.reader.read(project))
-        found = self._computed[2]
-        return {
-            "revision": revision,
-            "rows": [_flat(row) for row in found.rows],
-            "totals": [_flat(t) for t in found.totals],
-        }
+        document = readout_document(self._computed[2], revision)
+        others = self.local.database.projects("metric")
+        return {**document, "otherProjects": [name for name in others if name != project]}
 
     def _metrics(self, request: Request) -> list[Document]:
         database, traffic = self.local.database, self.local.traffic
@@ -202,12 +200,6 @@ class PageRoutes:
     async def _reset(self, request: Request) -> Response:
         await self.database_thread.run(self.local.reset)
         return Response(status_code=204)
-
-
-def _flat(row: Any) -> Document:
-    """Return a dataclass with its distribution beside the other fields."""
-    found = asdict(row)
-    return {**found, **found.pop("distribution")}
 
 
 TOTALS = """

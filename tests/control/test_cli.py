@@ -785,11 +785,11 @@ def test_readout_and_tail(run: Callable[..., Ran], ld: LocalLaunchDarkly, api: M
     ld.wait_for(lambda: ld.custom_events("cart.value"))
     shown = run("readout")
     assert shown.code == 0
-    assert re.search(r"cart\.value\s+new-cart\s+\w+\s+1\s+1\s+12\.5", shown.out)
+    assert re.search(r"(?s)new-cart, iteration 1.*cart\.value .* 1 of 1 units, 1 events", shown.out)
     assert {one["metric"] for one in run("readout", "--json").json["rows"]} == {"cart.value"}
     tailed = run("tail", "--key", "cart.value")
     assert 'cart.value  = 12.5  user:u-1  {"via": "test"}' in tailed.out
-    (line,) = run("tail", "--key", "cart.value", "--json").out.splitlines()
+    (line,) = run("tail", "--key", "cart.value", "--json", "-n", "1").out.splitlines()
     assert json.loads(line)["metricValue"] == 12.5
     assert run("tail", "-n", "0").out == ""
 
