@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .calls import Call, current_call
     from .cost import Cost, Price, Prices, PriceTable
     from .feedback import FeedbackToken, read_feedback_token, redeem_feedback_token
+    from .judges import track_judge
     from .readings import estimate_tokens
     from .usage import Generation, Usage
 
@@ -38,6 +39,7 @@ __all__ = [
     "estimate_tokens",
     "read_feedback_token",
     "redeem_feedback_token",
+    "track_judge",
 ]
 
 _HOMES = {
@@ -57,6 +59,7 @@ _HOMES = {
     "estimate_tokens": "readings",
     "read_feedback_token": "feedback",
     "redeem_feedback_token": "feedback",
+    "track_judge": "judges",
 }
 
 

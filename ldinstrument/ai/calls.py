@@ -30,6 +30,7 @@ from ..tasks.runs import Run
 from .config_runs import CallEnd, ConfigRun, note_run, run_from
 from .cost import Cost
 from .fields import field
+from .judges import track_judge
 from .readings import CallOptions, Reading, StreamPart
 from .results import boto_attempts, read_error
 from .usage import Generation, Usage
@@ -204,6 +205,8 @@ class Call:
         self._run.add_data(**end.data)
         self._run.returned(result)
         self._record(end)
+        if self._session is not None and isinstance(field(result, "judge_results"), dict):
+            track_judge(result, session=self._session)
         self._settle(end, self._run.outcome or Outcome.SUCCESS)
 
     def raised(self, error: BaseException) -> None:

@@ -258,16 +258,52 @@ def test_dropped_stream(sent: Sent) -> None:
 
 def test_judges_are_not_the_users_calls(sent: Sent) -> None:
     """The judges of a config use its handlers: their calls are in no metric of ours."""
-    sent.define(
-        "support",
-        judgeConfiguration={"judges": [{"key": "accuracy", "samplingRate": 1.0}]},
-    )
-    sent.define("accuracy", evaluationMetricKey="$ld:ai:judge:accuracy")
+    judged(sent)
     response = asyncio.run(invoke(sent, handler(output='{"score": 0.8, "reasoning": "fine"}')))
     assert response.judge_results["accuracy"].score == 0.8
     assert sent.values("k.success_rate") == [1]
     assert sent.values("$ld:ai:judge:accuracy") == [0.8]
     assert len(sent.runs("$ld:ai:duration:total")) == 2
+
+
+def judged(sent: Sent) -> None:
+    """Define a judge of every answer."""
+    sent.define(
+        "support", judgeConfiguration={"judges": [{"key": "accuracy", "samplingRate": 1.0}]}
+    )
+    sent.define("accuracy", evaluationMetricKey="$ld:ai:judge:accuracy")
+
+
+def test_scores_of_judges(sent: Sent) -> None:
+    """The score of a judge is a metric of the session, with the run that it judged."""
+    judged(sent)
+
+    @ld.track_ai("around")
+    async def ask() -> Any:
+        made = handler(output='{"score": 0.8, "reasoning": "fine"}')
+        return await ai.config(key="support", handler=made).invoke("x", USER)
+
+    async def main() -> Any:
+        async with ld.session("u-1", client=sent.client):
+            return await ask()
+
+    response = asyncio.run(main())
+    assert sent.values("judge.accuracy") == [0.8]
+    assert sent.runs("judge.accuracy") == {(response.track_data["runId"], "support", "v-1")}
+
+
+def test_judge_that_runs_later(sent: Sent) -> None:
+    """A judge that runs later, anywhere, is recorded for the context that was judged."""
+    from ldinstrument.ai import track_judge
+
+    judged(sent)
+    made = handler(output='{"score": 0.8, "reasoning": "fine"}')
+    response = asyncio.run(invoke(sent, made, skip_judges=True))
+    (task,) = response.judge_tasks
+    result = asyncio.run(ai.run_judge(task, [made]))
+    assert track_judge(result, context=task.user_context, client=sent.client) == 1
+    assert sent.values("judge.accuracy") == [0.8]
+    assert sent.runs("judge.accuracy") == {(response.track_data["runId"], "support", "v-1")}
 
 
 def test_through_a_registry(sent: Sent) -> None:
