@@ -79,7 +79,7 @@ class Account:
             self.divide(segment.last)
 
     def divide(self, at: int) -> None:
-        """Let the interactions since the last exposure leave dated *at*, for another one follows."""
+        """Let the interactions since the last exposure leave dated *at*: another exposure follows."""
         successes, failures, *_ = self.tallies
         interactions = successes + failures - sum(piece.interactions for piece in self.pieces)
         successes -= sum(piece.successes for piece in self.pieces)

@@ -30,8 +30,8 @@ MAX_WAITING = 10_000
 """Values that wait for an identity; beyond, the oldest are dropped."""
 
 Sample = tuple[Any, Any, Any, Any, Any]
-"""`(TaskDefinition, Outcome, started, ended, data)` or `(EventRouting, value, data, recorded, None)`,
-in clock seconds.
+"""`(TaskDefinition, Outcome, started, ended, data)` or
+`(EventRouting, value, data, recorded, None)`, in clock seconds.
 """
 
 _Item = tuple[float, "EventRouting | None", Any, "dict[str, Any] | None"]
@@ -224,7 +224,7 @@ class Accumulator:
         return self._segment(at, 0, once=False)
 
     def _boundaries(self) -> list[Exposure]:
-        """The exposures of its units that lie after the last boundary, oldest first."""
+        """Return the exposures of its units after the last boundary, oldest first."""
         if self._changes == exposures.changes:
             return []
         self._changes = exposures.changes

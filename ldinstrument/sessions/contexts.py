@@ -75,7 +75,7 @@ def only_kinds(context: Context, wanted: Iterable[str]) -> Context:
 
 
 def json_of_keys(keys: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the context of *keys* by kind in LaunchDarkly's JSON form; None when there are none."""
+    """Return the context of *keys* by kind in LaunchDarkly's JSON form; None without keys."""
     if not keys:
         return None
     if len(keys) == 1:
@@ -95,7 +95,7 @@ def context_of_keys(keys: Mapping[str, str]) -> Context | None:
 
 
 def is_function(given: object) -> bool:
-    """Whether *given* is to be called: a context or a key is not, though a framework's stand-in for
+    """Tell whether *given* is to be called: a context or a key is not, though a framework's stand-in for
     one can be.
     """
     context = getattr(sys.modules.get("ldclient"), "Context", str)
@@ -103,7 +103,7 @@ def is_function(given: object) -> bool:
 
 
 def kinds(context: Context) -> dict[str, Context]:
-    """The individual contexts of *context*, by kind."""
+    """Return the individual contexts of *context*, by kind."""
     parts = (
         context.get_individual_context(index) for index in range(context.individual_context_count)
     )
@@ -111,13 +111,13 @@ def kinds(context: Context) -> dict[str, Context]:
 
 
 def agree(one: Context, other: Context) -> bool:
-    """Whether both have the same key for every kind they share (also when they share none)."""
+    """Tell whether both have the same key for every kind they share (also when they share none)."""
     mine, theirs = kinds(one), kinds(other)
     return all(mine[kind].key == theirs[kind].key for kind in mine.keys() & theirs.keys())
 
 
 def same(one: Context, other: Context) -> bool:
-    """Whether they agree and share at least one kind: the same somebody."""
+    """Tell whether they agree and share at least one kind: the same somebody."""
     return agree(one, other) and not kinds(one).keys().isdisjoint(kinds(other))
 
 
@@ -140,12 +140,12 @@ def _joined(parts: list[Context], fallback: Context) -> Context:
 
 
 def _bare(context: Context) -> bool:
-    """Whether *context* is a kind and a key and nothing else."""
+    """Tell whether *context* is a kind and a key and nothing else."""
     return set(context.to_dict()) <= {"kind", "key"}
 
 
 def evaluated_context(given: Any) -> Context | None:
-    """The context of an evaluation when it is a valid one (hooks also see what the SDK then
+    """Return the context of an evaluation when it is valid (hooks also see what the SDK then
     refuses).
     """
     return given if getattr(given, "valid", False) is True else None

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..diagnostics import log_internal_error
-from ..errors import StrictError
+from ..diagnostics import guard
 from .clients import Tracker
 from .contexts import as_context, same
 from .current import current_session, open_session
@@ -21,7 +20,7 @@ from .session import Session
 
 @contextmanager
 def _receiver(context: Any, client: Tracker | None) -> Iterator[Session]:
-    """The session that receives: the current one, or one for this call alone."""
+    """Find the session that receives: the current one, or one for this call alone."""
     who, found = as_context(context), current_session()
     if (
         found is not None
@@ -44,23 +43,13 @@ def _is_of(found: Session, who: Any, *, given: bool) -> bool:
     return known is not None and same(known, who)
 
 
-@contextmanager
-def _guarded() -> Iterator[None]:
-    try:
-        yield
-    except StrictError:
-        raise
-    except Exception as error:
-        log_internal_error("pattern", error)
-
-
 def track_conversion(
     value: Any = 0.0, *, context: Any = None, client: Tracker | None = None, **data: Any
 ) -> None:
     """Record `business.conversion`: *value* in dollars. `config_key=` becomes `configKey` in the
     data.
     """
-    with _guarded(), _receiver(context, client) as session:
+    with guard("recipe"), _receiver(context, client) as session:
         session.conversion(value, **data)
 
 
@@ -68,7 +57,7 @@ def track_satisfaction(
     score: Any, *, context: Any = None, client: Tracker | None = None, **data: Any
 ) -> None:
     """Record `user.satisfaction` (0 to 100), and `user.negative_feedback` below 50."""
-    with _guarded(), _receiver(context, client) as session:
+    with guard("recipe"), _receiver(context, client) as session:
         session.satisfaction(score, **data)
 
 
@@ -76,7 +65,7 @@ def track_revenue(
     value: Any, *, context: Any = None, client: Tracker | None = None, **data: Any
 ) -> None:
     """Record `revenue.impact`: *value* in dollars, only when it is above 0."""
-    with _guarded(), _receiver(context, client) as session:
+    with guard("recipe"), _receiver(context, client) as session:
         session.revenue(value, **data)
 
 
@@ -89,7 +78,7 @@ def track_task_success(
     **data: Any,
 ) -> None:
     """Record `task.success_rate`: 1 or 0, with *task_type* as `taskType` in the data."""
-    with _guarded(), _receiver(context, client) as session:
+    with guard("recipe"), _receiver(context, client) as session:
         session.task_success(task_type, success, **data)
 
 
@@ -97,5 +86,5 @@ def track_feedback(
     positive: bool, *, context: Any = None, client: Tracker | None = None, **data: Any
 ) -> None:
     """Record a thumb: satisfaction 100 or 0, and `user.negative_feedback` for a thumb down."""
-    with _guarded(), _receiver(context, client) as session:
+    with guard("recipe"), _receiver(context, client) as session:
         session.feedback(positive, **data)

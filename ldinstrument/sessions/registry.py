@@ -74,7 +74,7 @@ def forget(ended: OpenSession) -> None:
 
 
 def open_sessions() -> list[OpenSession]:
-    """The sessions that are open now, oldest first."""
+    """Return the sessions that are open now, oldest first."""
     with _lock:
         found = [reference() for reference in _open.values()]
     return [session for session in found if session is not None and not session.ended]
@@ -91,7 +91,7 @@ def end_open_sessions(reason: str = "abandoned") -> int:
 
 
 def stats() -> Stats:
-    """The ledger as it stands now, with what open sessions hold and what no session received."""
+    """Read the ledger, with what open sessions hold and what no session received."""
     count_unattached_runs()
     emission.settle()
     for session in open_sessions():

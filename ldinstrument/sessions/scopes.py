@@ -241,14 +241,14 @@ class SessionWrapper:
     what: str = "session"
 
     def wrap(self, fn: Callable[..., Any], kind: str) -> Callable[..., Any]:
-        """A function that runs *fn* in a session."""
+        """Make a function that runs *fn* in a session."""
         made: Callable[..., Any] = shaped(
             TEMPLATES[kind], fn, self._names(kind), arguments=is_function(self.scope._context)
         )
         return made
 
     def stream(self, kind: str) -> Callable[[Any], Any]:
-        """A function that watches a coroutine or generator that nobody has started yet."""
+        """Make a function that watches a coroutine or generator that nobody has started yet."""
         return stream_shaped(TEMPLATES[kind], self._names(kind))
 
     def _names(self, kind: str) -> dict[str, Any]:
@@ -293,15 +293,15 @@ class SessionWatcher:
         """Nothing to note."""
 
     def unstarted(self) -> None:
-        """The session ends with the stream that nobody wanted."""
+        """End the session: nobody wanted the stream."""
         self._enter_session.end()
 
     def returned(self, result: Any) -> None:
-        """The session ends with the stream."""
+        """End the session with the stream."""
         self._enter_session.end()
 
     def raised(self, error: BaseException) -> None:
-        """The session ends with the stream; a consumer that had enough is no error."""
+        """End the session with the stream; a consumer that had enough is no error."""
         self._enter_session.end(error)
 
 

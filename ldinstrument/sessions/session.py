@@ -338,9 +338,9 @@ class Session:
     def see_exposure(self, context: Context, client: weakref.ref[Any] | None = None) -> None:
         """Take notice of an exposure that was made in this session.
 
-        Its client will take the session's events. Where nobody is known, its context is adopted; one
-        that shares a kind with the session's, and contradicts nothing that the program said, widens
-        it. Whatever else is evaluated (another user, the items of a list) changes nothing.
+        Its client will take the session's events. Where nobody is known, its context is adopted;
+        a context that shares a kind with the session's, and contradicts nothing that the program
+        said, widens it. Whatever else is evaluated (another user, the items of a list) changes nothing.
         """
         if client is not None:
             self._seen_client = client
@@ -359,7 +359,7 @@ class Session:
         return bool(agreeing) and not (shared - agreeing) & said
 
     def _said_kinds(self) -> frozenset[str]:
-        """The kinds of its context that the program has named; the others were adopted."""
+        """Return the kinds of its context that the program has named; others were adopted."""
         if self._context is not None or self.outer is None:
             return self._given_kinds
         return self.outer._said_kinds()
@@ -521,7 +521,7 @@ class Session:
         return outgoing
 
     def _totals(self, account: Account, context: Context | None, reason: str) -> Batch:
-        """The `session.*` events of *account*, which is over now."""
+        """Make the `session.*` events of *account*, which is over now."""
         if self._partial:
             return context, []
         now = clock()
@@ -570,7 +570,7 @@ class Session:
         return part
 
     def _past_segments(self) -> list[Segment]:
-        """What a session that was not opened for a store has accounted for itself already."""
+        """Return what a session that was not opened for a store has counted by itself."""
         if self._accounts is None or self._accounts.open[0].last is None:
             return []
         account, date = self._accounts.open[0], self._held.date

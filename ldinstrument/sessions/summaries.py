@@ -50,7 +50,7 @@ class Summary:
 def summarised(
     duration_ms: float, tallies: Mapping[Outcome, int], tasks: Mapping[str, list[float]]
 ) -> Summary:
-    """The summary of a session: *tallies* of its interactions by outcome, *tasks* by key in
+    """Sum up a session: *tallies* of its interactions by outcome, *tasks* by key in
     `TaskSummary`'s order.
     """
     successes, failures = tallies[Outcome.SUCCESS], tallies[Outcome.FAILURE]

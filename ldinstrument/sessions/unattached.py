@@ -111,8 +111,8 @@ def count_unattached_runs() -> None:
     _count_pending()
     with _lock:
         counters = list(_known.values())
-    for one in counters:
-        one.count()
+    for counter in counters:
+        counter.count()
 
 
 def _count_pending() -> None:
@@ -129,5 +129,5 @@ def forget_unattached_runs(*, forked: bool = False) -> None:
     if forked:
         _lock = threading.RLock()
     pending_from_finalizers.clear()
-    for one in list(_known.values()):
-        one.forget()
+    for counter in list(_known.values()):
+        counter.forget()

@@ -1,8 +1,8 @@
 """Data that is safe to send: JSON types only, copied when recorded, so that nobody's later change
 spoils it.
 
-One value in an event's `data` that JSON cannot carry makes LaunchDarkly's SDK lose the whole batch.
-Here it costs itself.
+A value in an event's `data` that JSON cannot carry makes LaunchDarkly's SDK lose the whole batch.
+Here that value is dropped, counted, and logged once with the fix.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ MAX_COUNT = 10_000
 def measurement(
     metric: Metric | str, value: Any, data: Mapping[str, Any] | None
 ) -> tuple[EventRouting, float | int | None, dict[str, Any] | None] | None:
-    """Check one value: `(routing, value, data)`, or None when it cannot be sent (said once and
-    counted).
+    """Check a value that is to be recorded.
+
+    Returns:
+        `(routing, value, data)`; None when it cannot be sent, which is counted and logged once.
     """
     if not isinstance(metric, (str, Metric)) or not metric:
         discard("(no key)", "bad_key", f"give a Metric or its key, not {type(metric).__name__}")
         return None
     known = _known(metric)
-    key = (
-        known.event if known else str.__str__(metric)
-    )  # an enum member is the string it stands for
+    # An enum member is the string it stands for.
+    key = known.event if known else str.__str__(metric)
     routing = catalog.routing(key)
     if not routing.declared:
         if key.startswith(RESERVED_PREFIXES):
@@ -49,10 +50,11 @@ def measurement(
         _say_undeclared(key)
         routing = replace(routing, numeric=value is not None)
     kind = known.measure if known else _kind(routing)
-    if (problem := _problem(kind, value)) is not None:
-        discard(routing.event_key, *problem)
+    try:
+        checked = _checked(kind, value)
+    except _RefusedValue as refused:
+        discard(routing.event_key, *refused.args)
         return None
-    checked = number(value) if value is not None else None
     if kind == "count" and checked == 0:
         return None
     return routing, checked, copied(data, routing.event_key)
@@ -91,23 +93,28 @@ def _known(metric: Metric | str) -> Metric | None:
     return catalog.get(metric) if isinstance(metric, str) else None
 
 
-def _problem(kind: str, value: Any) -> tuple[str, str] | None:
-    """What is wrong with *value* for a metric of this *kind*: `(reason, advice)`."""
+class _RefusedValue(Exception):  # noqa: N818 - never leaves this file
+    """A value that cannot be sent: `(reason, advice)`."""
+
+
+def _checked(kind: str, value: Any) -> float | int | None:
+    """Return *value* as a metric of this *kind* takes it."""
     if kind == "occurrence":
-        if value is None:
-            return None
-        return (
-            "value_for_occurrence",
-            "an occurrence takes no value; record it only when it happened",
-        )
+        if value is not None:
+            advice = "an occurrence takes no value; record it only when it happened"
+            raise _RefusedValue("value_for_occurrence", advice)
+        return None
     if value is None:
-        return ("no_value", "a value metric needs a number") if kind == "value" else None
+        if kind == "value":
+            raise _RefusedValue("no_value", "a value metric needs a number")
+        return None
     checked = number(value)
     if checked is None:
-        return "not_a_number", f"give a finite number, not {type(value).__name__} {_shown(value)}"
+        shown = f"{type(value).__name__} {_shown(value)}"
+        raise _RefusedValue("not_a_number", f"give a finite number, not {shown}")
     if kind == "count" and not (checked == int(checked) and 0 <= checked <= MAX_COUNT):
-        return "bad_count", f"a count is a whole number from 0 to {MAX_COUNT}"
-    return None
+        raise _RefusedValue("bad_count", f"a count is a whole number from 0 to {MAX_COUNT}")
+    return checked
 
 
 def _shown(value: Any) -> str:
@@ -129,7 +136,7 @@ MAX_INT = 2**63 - 1
 
 
 def copied(data: Mapping[str, Any] | None, event_key: str) -> dict[str, Any] | None:
-    """A deep, JSON-safe copy of *data* (at most 16 KiB), or None when there is none.
+    """Return a deep, JSON-safe copy of *data* (at most 16 KiB), or None when there is none.
 
     What JSON cannot carry (dates, decimals, sets, bytes, circular references, NaN, numbers beyond
     64 bits) is left out and named once, and so is what is more than 2,000 values deep or wide.
@@ -172,7 +179,7 @@ def number(value: object) -> float | int | None:
 
 
 def frozen(data: Mapping[str, Any] | None) -> str:
-    """A text that is equal exactly for equal data: values fold only with equal data."""
+    """Return a text that is equal exactly for equal data: values fold only with equal data."""
     return json.dumps(data, sort_keys=True) if data else ""
 
 
@@ -253,7 +260,7 @@ def _plain(value: int | float) -> int | float:
 
 
 def _text(value: str) -> str:
-    """The text without lone surrogates, which UTF-8 cannot carry."""
+    """Return the text without lone surrogates, which UTF-8 cannot carry."""
     return str.__str__(value).encode("utf-8", "replace").decode("utf-8")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import fractions
 import json
 import logging
 import uuid
@@ -72,9 +73,7 @@ def test_a_value_that_is_no_finite_number_costs_itself(
     assert "\n" not in said[0]
 
 
-@pytest.mark.parametrize(
-    "value", [decimal.Decimal("1.5"), 1.5, 3, __import__("fractions").Fraction(3, 2)]
-)
+@pytest.mark.parametrize("value", [decimal.Decimal("1.5"), 1.5, 3, fractions.Fraction(3, 2)])
 def test_every_real_number_is_one(ld_events: RecordingClient, value: Any) -> None:
     """`Decimal` is what shops count money in."""
     with ld.session("u-1") as s:
@@ -120,7 +119,7 @@ def test_bad_data_costs_its_own_entry(
     assert data["good"] == 1
     assert data["list"][0] == 1
     assert "'bad'" in caplog.text
-    __import__("json").dumps(data, allow_nan=False)
+    json.dumps(data, allow_nan=False)
 
 
 @pytest.mark.parametrize("data", ["text", [1], 7, {1: 2}, {"k": "\ud800"}])
@@ -129,7 +128,7 @@ def test_data_of_another_shape_costs_no_event(ld_events: RecordingClient, data: 
     with ld.session("u-1") as s:
         s.record("in.value", 1, data=data)
 
-    __import__("json").dumps(ld_events.only("in.value").data).encode("utf-8")
+    json.dumps(ld_events.only("in.value").data).encode("utf-8")
 
 
 def test_huge_data_is_capped(ld_events: RecordingClient) -> None:
@@ -340,29 +339,38 @@ class Hostile:
 
 
 @pytest.mark.parametrize(
-    "attempt",
+    ("attempt", "discarded"),
     [
-        lambda s: s.interaction(Hostile()),
-        lambda s: s.feedback(Hostile()),
-        lambda s: s.task_success("t", Hostile()),
-        lambda s: s.add_data(x=10**5000, y=Hostile()),
-        lambda s: s.record("in.value", 1, data=Hostile()),
-        lambda s: s.record("in.value", Hostile()),
-        lambda s: s.record(Hostile(), 1),
-        lambda s: s.conversion(Hostile()),
-        lambda s: s.revenue(Hostile()),
-        lambda s: s.satisfaction(Hostile()),
-        lambda s: s.identify(Hostile()),
-        lambda s: s.end(Hostile()),
-        lambda s: ld.track_revenue(Hostile(), context=Hostile()),
-        lambda s: ld.session("u", id=Hostile(), data=Hostile()).__enter__(),
+        (lambda s: s.interaction(Hostile()), {}),
+        (lambda s: s.feedback(Hostile()), {}),
+        (lambda s: s.task_success("t", Hostile()), {}),
+        (lambda s: s.add_data(x=10**5000, y=Hostile()), {}),
+        (lambda s: s.record("in.value", 1, data=Hostile()), {}),
+        (lambda s: s.record("in.value", Hostile()), {"not_a_number": 1}),
+        (lambda s: s.record(Hostile(), 1), {"bad_key": 1}),
+        (lambda s: s.conversion(Hostile()), {"not_a_number": 1}),
+        (lambda s: s.revenue(Hostile()), {"not_a_number": 1}),
+        (lambda s: s.satisfaction(Hostile()), {"not_a_number": 1}),
+        (lambda s: s.identify(Hostile()), {}),
+        (lambda s: s.end(Hostile()), {}),
+        (lambda s: ld.track_revenue(Hostile(), context=Hostile()), {"not_a_number": 1}),
+        (lambda s: ld.session("u", id=Hostile(), data=Hostile()).__enter__(), {}),
     ],
 )
-def test_a_hostile_object_never_reaches_the_host(ld_events: RecordingClient, attempt: Any) -> None:
-    """Whatever is handed in, the block goes on."""
+def test_a_hostile_object_never_reaches_the_host(
+    ld_events: RecordingClient, attempt: Any, discarded: dict[str, int]
+) -> None:
+    """The block goes on, what it records arrives, the bad value is counted, and the log says why."""
     with ld.session("u-1") as s:
         attempt(s)
         s.record("in.value", 2)
+
+    assert 2 in ld_events.values("in.value")
+    assert ld_events.of("session.interactions")
+    read = stats()
+    assert dict(read.values.discarded) == discarded
+    assert read.values.open == 0
+    assert sum(read.warnings.values()) >= 1
 
 
 def test_wide_data_neither_stalls_nor_floods(
