@@ -20,10 +20,11 @@ def _own_perf_counter() -> Callable[[], float]:
         return time.perf_counter
     loader.exec_module(copy)
     own: Callable[[], float] = copy.perf_counter
+    own.__module__ = __name__  # where pickle finds this very object, as `perf_counter`
     return own
 
 
-clock = _own_perf_counter()
+clock = perf_counter = _own_perf_counter()
 """Seconds from an arbitrary origin; only differences mean something."""
 
 

@@ -286,7 +286,10 @@ def shaped(
         params=params, args=args, inner=f"_fn({args})", given="_args, _kwargs" if arguments else ""
     )
     module = getattr(fn, "__globals__", None)
-    made = _made(source, {"_fn": fn, **names}, module if isinstance(module, dict) else None)
+    cells = _class_cell(fn)
+    if cells:
+        source = source.replace("):\n", f"):\n    if False: {_CLASS}\n", 1)
+    made = _made(source, {"_fn": fn, **names}, module if isinstance(module, dict) else None, cells)
     if not generic and isinstance(fn, types.FunctionType) and params != _GENERIC[0]:
         made.__defaults__, made.__kwdefaults__ = fn.__defaults__, fn.__kwdefaults__
     functools.update_wrapper(
@@ -318,11 +321,30 @@ def stream_shaped(template: str, names: dict[str, Any]) -> Callable[[Any], Any]:
     return made
 
 
-def _made(source: str, names: dict[str, Any], module: dict[str, Any] | None) -> Any:
-    names = {**_ALWAYS, **names}
-    code = _compiled(source, tuple(sorted(names)))
-    cells = tuple(types.CellType(names[name]) for name in code.co_freevars)
-    return types.FunctionType(code, globals() if module is None else module, "run", None, cells)
+def _class_cell(fn: Any) -> dict[str, types.CellType]:
+    """Return the cell by which a method's `super()` finds its class; none for other functions.
+
+    What makes a class anew (`attrs` with slots) looks for this very cell in the closure of each
+    method, to put the new class in. So it is in the closure of ours, too.
+    """
+    if not isinstance(fn, types.FunctionType) or _CLASS not in fn.__code__.co_freevars:
+        return {}
+    return {_CLASS: (fn.__closure__ or ())[fn.__code__.co_freevars.index(_CLASS)]}
+
+
+_CLASS = "__class__"
+
+
+def _made(
+    source: str,
+    names: dict[str, Any],
+    module: dict[str, Any] | None,
+    cells: dict[str, types.CellType] | None = None,
+) -> Any:
+    names, cells = {**_ALWAYS, **names}, cells or {}
+    code = _compiled(source, tuple(sorted([*names, *cells])))
+    closure = tuple(cells.get(name) or types.CellType(names[name]) for name in code.co_freevars)
+    return types.FunctionType(code, globals() if module is None else module, "run", None, closure)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -332,11 +354,13 @@ def _compiled(source: str, names: tuple[str, ...]) -> types.CodeType:
     text = f"def around({', '.join(names)}):\n    {inner}\n    return run\n"
     filename = FILENAME.format(number=f"{next(_numbers)}")
     around = next(
-        one for one in compile(text, filename, "exec").co_consts if isinstance(one, types.CodeType)
+        constant
+        for constant in compile(text, filename, "exec").co_consts
+        if isinstance(constant, types.CodeType)
     )
     # So that a traceback and a debugger show the lines.
     linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
-    return next(one for one in around.co_consts if isinstance(one, types.CodeType))
+    return next(constant for constant in around.co_consts if isinstance(constant, types.CodeType))
 
 
 def _parameters(code: types.CodeType) -> tuple[str, str]:

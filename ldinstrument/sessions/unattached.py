@@ -5,6 +5,7 @@ went.
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 from ..diagnostics import warn_once
 from ..ledger import ledger
@@ -16,6 +17,20 @@ BATCH = 1024
 MAX_KEPT = 10_000
 
 _lock = threading.RLock()
+
+
+class _Provision(list[None]):
+    """The list that runs take from; it pickles as that of the same task on the other side."""
+
+    __slots__ = ("_key", "_values_per_run")
+
+    def __init__(self, key: str, values_per_run: int) -> None:
+        super().__init__()
+        self._key = key
+        self._values_per_run = values_per_run
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _provision_of, (self._key, self._values_per_run)
 
 
 class UnattachedRuns:
@@ -31,7 +46,7 @@ class UnattachedRuns:
     def __init__(self, key: str, values_per_run: int) -> None:
         self._key = key
         self._values_per_run = values_per_run
-        self._left: list[None] = []
+        self._left = _Provision(key, values_per_run)
         self._provided = self._counted = 0
         self.take = self._left.pop
 
@@ -72,6 +87,10 @@ class UnattachedRuns:
         self._left.clear()
         self._provided = self._counted = 0
 
+    def __reduce__(self) -> Any:
+        # A tracked function that is sent to another process counts there.
+        return unattached_runs_by, (self._key, self._values_per_run)
+
 
 _known: dict[tuple[str, int], UnattachedRuns] = {}
 
@@ -96,6 +115,10 @@ def unattached_runs_by(key: str, values: int) -> UnattachedRuns:
         if found is None:
             found = _known[known, values] = UnattachedRuns(known, values)
         return found
+
+
+def _provision_of(key: str, values: int) -> _Provision:
+    return unattached_runs_by(key, values)._left
 
 
 def count_unattached(task: TaskDefinition, outcome: Outcome = Outcome.SUCCESS) -> None:
