@@ -15,12 +15,11 @@ if TYPE_CHECKING:
 
 @pytest.fixture(name="ld_events")
 def _ld_events() -> Iterator[RecordingClient]:
-    """Every event that the test's code tracks, recorded instead of sent; the ledger starts at
-    zero.
+    """Record every event that the test's code tracks, instead of sending it.
+
+    The ledger starts at zero. Sessions that other fixtures opened before go on.
     """
     from . import testing
 
-    testing.forget_everything()
-    with testing.recording() as client:
+    with testing.fresh_recording() as client:
         yield client
-    testing.forget_everything()

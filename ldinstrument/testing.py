@@ -7,7 +7,7 @@ With pytest, ask for the fixture `ld_events`; anywhere else, `with recording() a
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,10 @@ from .ledger import ledger
 from .metrics.catalogs import catalog
 from .metrics.standard import STANDARD_METRICS
 from .sessions import clients, emission
-from .sessions.current import set_current
+from .sessions.current import current_session, set_current
 from .sessions.exposures import exposures
 from .sessions.outcomes import forget_exceptions
-from .sessions.registry import forget_open_sessions
+from .sessions.registry import OpenSession, forget_open_sessions, open_sessions, stats
 from .sessions.unattached import forget_unattached_runs
 from .tasks.tracked_functions import forget_functions
 
@@ -114,9 +114,28 @@ def recording(*, strict: bool = False) -> Iterator[RecordingClient]:
         diagnostics.strict = strict_before
 
 
-def forget_everything() -> None:
-    """Forget open sessions, runs without one, held events and the ledger; the catalog stays."""
-    forget_open_sessions()
+@contextmanager
+def fresh_recording() -> Iterator[RecordingClient]:
+    """Record every event of the block, with the ledger at zero and a clean slate after it.
+
+    Sessions that were open before, as a fixture's are, go on; what they hold stays counted.
+    """
+    before = open_sessions()
+    held = stats().values.open if before else 0
+    forget_everything(keeping=before)
+    ledger.recorded(held)
+    with recording() as client:
+        yield client
+    forget_everything(keeping=before)
+
+
+def forget_everything(keeping: Collection[OpenSession] = ()) -> None:
+    """Forget open sessions, runs without one, held events and the ledger; the catalog stays.
+
+    Args:
+        keeping: open sessions that go on.
+    """
+    forget_open_sessions(keeping)
     exposures.clear()
     clients.forget()
     forget_unattached_runs()
@@ -124,7 +143,8 @@ def forget_everything() -> None:
     ledger.clear()
     diagnostics.clear()
     diagnostics.strict = False
-    set_current(None)
+    if current_session() is None:
+        set_current(None)
 
 
 def reset() -> None:

@@ -8,6 +8,7 @@ import functools
 import itertools
 import threading
 import weakref
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -99,12 +100,15 @@ def stats() -> Stats:
     return replace(ledger.stats(), warnings=diagnostics.counts())
 
 
-def forget_open_sessions() -> None:
-    """Forget them without a word: nothing of theirs is emitted (tests)."""
+def forget_open_sessions(keeping: Collection[OpenSession] = ()) -> None:
+    """Forget the open sessions but those in *keeping*: nothing of theirs is emitted (tests)."""
+    kept = {id(session) for session in keeping}
     with _lock:
         for session in open_sessions():
-            session.forget()
-        _open.clear()
+            if id(session) not in kept:
+                session.ended = True
+        for number in [number for number in _open if number not in kept]:
+            del _open[number]
 
 
 @functools.lru_cache(maxsize=1)
