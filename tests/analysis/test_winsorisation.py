@@ -48,6 +48,14 @@ def test_zeros_take_part_in_the_percentile_only_when_asked(include_imputed, larg
     assert (moments.units, moments.mean) == (20, pytest.approx(expected.mean))
 
 
+def test_measured_zeros_and_filled_ones_count_alike():
+    """Units whose value is 0 are zeros beside those that have none."""
+    statistics = SufficientStatistics([0.0, 0.0, 4.0, 6.0, 90.0], exposed=8)
+    moments = winsorised([statistics], upper=80, zero_fill=True)[0]
+    assert moments.units == 8
+    assert moments.mean == moments_of([0.0] * 5 + [4.0, 6.0, 6.0]).mean
+
+
 def test_nothing_to_cut_is_no_error():
     """Without values there are no caps."""
     assert alone([], upper=90, lower=10).units == 0
