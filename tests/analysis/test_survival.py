@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import zlib
 
 import numpy as np
 import pytest
@@ -47,6 +48,30 @@ def test_the_area_is_that_under_scipys_curve(populations, rounded):
     assert restricted_mean(rows, horizon) == pytest.approx(float(expected), rel=1e-9)
     bucketed = statistics_of(times, finished)
     assert restricted_mean(bucketed.rows(), horizon) == pytest.approx(float(expected), rel=0.004)
+
+
+def test_the_error_is_that_of_a_jackknife_over_units(populations):
+    """Each group of units left out in turn, by its own statistics; spread by numpy."""
+    times, finished = runs_of(populations.random, 300, 4.0, 6.0)
+    runs = [(f"u{place}", float(time), bool(done)) for place, (time, done) in
+            enumerate(zip(times, finished, strict=True))]  # fmt: skip
+    whole, horizon = SurvivalStatistics(runs), 6.0
+    groups = [zlib.crc32(unit.encode()) % 32 for unit, _, _ in runs]
+    expected = [
+        restricted_mean(
+            SurvivalStatistics(
+                run for run, group in zip(runs, groups, strict=True) if group != left_out
+            ).rows(),
+            horizon,
+        )
+        for left_out in range(32)
+    ]
+    estimate, without = whole.estimates(horizon)
+    assert without == pytest.approx(expected, rel=1e-12)
+    figure = compare_survival(whole, whole, horizon=horizon).control
+    error = math.sqrt(31 / 32 * ((np.array(expected) - np.mean(expected)) ** 2).sum())
+    assert figure.value == estimate
+    assert figure.upper - figure.lower == pytest.approx(2 * stats.t(31).ppf(0.975) * error)
 
 
 def test_unfinished_runs_do_not_make_a_variation_look_faster(populations):
