@@ -6,10 +6,12 @@ Nothing here imports the SDK by itself: a program that never touched `ldclient` 
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import time
 from importlib import import_module
+from types import FunctionType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -61,6 +63,7 @@ def discards_everything(client: Any) -> str | None:
 # -- what `delivery` borrows, so that an event leaves exactly as the SDK would have sent it --------
 
 
+@functools.cache
 def _internals(module: str) -> Any:
     """Return a module of the SDK that its type hints do not cover."""
     return import_module(module)
@@ -94,6 +97,48 @@ def has_ended(client: Any) -> bool:
     return getattr(event_processor_of(client), "_closed", False) is True
 
 
+_TRACKS: dict[type, Any] = {}
+
+
+def batch_taker(client: Any) -> Any | None:
+    """Return what takes a session's events for *client* at once, or None where `track` must be called.
+
+    That is our event processor's `take_batch`, and only for a client whose `track` would do nothing
+    but give it one event: an `LDClient` or `AsyncLDClient` itself, which nobody has subclassed,
+    wrapped or patched.
+    """
+    cls = type(client)
+    original = _TRACKS.get(cls) or _original_track(cls)
+    if original is None or cls.__dict__.get("track") is not original:
+        return None
+    members = vars(client)
+    if "track" in members or "_send_event" in members:
+        return None
+    return getattr(members.get("_event_processor"), "take_batch", None)
+
+
+def _original_track(cls: type) -> Any | None:
+    """Return the SDK's own `track` of *cls*; None for any other class, and when it was patched."""
+    if (cls.__module__, cls.__qualname__) not in (
+        ("ldclient.client", "LDClient"),
+        ("ldclient.async_client", "AsyncLDClient"),
+    ):
+        return None
+    track = cls.__dict__.get("track")
+    home = getattr(sys.modules[cls.__module__], "__file__", None)
+    if type(track) is not FunctionType or track.__code__.co_filename != home:
+        return None
+    _TRACKS[cls] = track
+    return track
+
+
+def check_forked(client: Any) -> None:
+    """Let the SDK warn, as its `track` does, of a client that was not made in this process."""
+    check = getattr(client, "_check_forked", None)
+    if check is not None:
+        check()
+
+
 def is_exposure(event: Any) -> bool:
     """Tell whether *event* is an evaluation that is sent with full data, as in an experiment."""
     return getattr(event, "track_events", False) is True
@@ -105,7 +150,7 @@ def is_custom(event: Any) -> bool:
 
 
 class Writer:
-    """Writes custom events as JSON texts, in the SDK's shape, on whichever thread tracks them.
+    """Write custom events as JSON texts, in the SDK's shape, on whichever thread tracks them.
 
     A session's events come in a row and share one (immutable) context; writing it is half of what
     an event costs, so the last one is remembered. Safe for several threads at once.
@@ -135,11 +180,68 @@ class Writer:
         if type(aside) is not _Aside:
             return as_json(out)
         del out["context"]
+        return f'{as_json(out)[:-1]},"context":{self._written(aside)}}}'
+
+    def context_text(self, event: Any) -> str:
+        """Return the context of the custom *event* as JSON."""
+        context, written = self._last
+        if context is event.context:
+            return written
+        out: dict[str, Any] = self._formatter.make_output_event(event)
+        return self._written(out["context"])
+
+    def template(self, event_key: str, with_data: bool, with_value: bool) -> tuple[str, ...]:
+        """Return the text of a custom event, cut where its date, data, value and context belong.
+
+        It is cut out of the SDK's own output for a specimen.
+
+        Args:
+            event_key: of the event.
+            with_data: whether it has data; without, there is no cut for it.
+            with_value: whether it has a metric value; without, there is no cut for it.
+
+        Raises:
+            LookupError: this SDK writes events in another way; write them one by one.
+        """
+        marks: list[Any] = [_SPECIMEN_DATE]
+        marks += [_SPECIMEN_DATA] if with_data else []
+        marks += [_SPECIMEN_VALUE] if with_value else []
+        event = custom_event(
+            event_key,
+            None,
+            _SPECIMEN_DATE,
+            _SPECIMEN_DATA if with_data else None,
+            _SPECIMEN_VALUE if with_value else None,
+        )
+        out: dict[str, Any] = self._formatter.make_output_event(event)
+        if type(out.pop("context", None)) is not _Aside:
+            raise LookupError("context")
+        pieces, rest = [], f'{as_json(out)[:-1]},"context":'
+        for mark in marks:
+            piece, found, rest = rest.partition(as_json(mark))
+            if not found:
+                raise LookupError(str(mark))
+            pieces.append(piece)
+        return (*pieces, rest)
+
+    def _written(self, aside: _Aside) -> str:
         context, written = self._last
         if context is not aside.context:
             written = as_json(self._context_of(aside.context, *aside.how))
             self._last = (aside.context, written)
-        return f'{as_json(out)[:-1]},"context":{written}}}'
+        return written
+
+
+_SPECIMEN_DATE = 8_640_000_000_001
+_SPECIMEN_DATA = {"ldinstrument": "a specimen \N{REPLACEMENT CHARACTER}"}
+_SPECIMEN_VALUE = 8_640_000_000_002
+
+
+def custom_event(event_key: str, context: Any, at: int, data: Any, value: Any) -> Any:
+    """Return the SDK's event for a `track` call, dated *at* (milliseconds since the epoch)."""
+    return _internals("ldclient.impl.events.types").EventInputCustom(
+        at, context, event_key, data, value
+    )
 
 
 class _Aside:

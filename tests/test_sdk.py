@@ -117,13 +117,13 @@ def test_a_custom_event_is_told_by_its_class():
     assert not sdk.is_custom(object())
 
 
-def test_the_sdks_processor_is_nudged_within_the_deadline():
+def test_the_sdks_processor_is_flushed_within_the_deadline():
     """A full or dead inbox costs the deadline, a closed one nothing."""
     processor = sdk.default_event_processor(_config())
-    assert sdk.nudge(processor, time.monotonic() + 5) is True
+    assert sdk.flush_sdk_processor(processor, time.monotonic() + 5) is True
     processor.stop()
     began = time.monotonic()
-    assert sdk.nudge(processor, time.monotonic() + 5) is True
+    assert sdk.flush_sdk_processor(processor, time.monotonic() + 5) is True
     assert time.monotonic() - began < 4
 
 

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ..diagnostics import log_once
 from ..ledger import ledger
-from ..sdk import Intake, Writer, as_json, is_custom, is_exposure
-from .payloads import Payload, custom_among, exposures_among, join, new_id
+from ..sdk import Intake, Writer, as_json, custom_event, is_custom, is_exposure
+from .batch_writer import BatchWriter, EventTexts
+from .payloads import Payload, body_of, custom_among, exposures_among, new_id
 
 MAX_EVENTS = 5000
 MAX_BYTES = 4 * 2**20
@@ -19,41 +20,49 @@ OTHER = 500
 """What an event counts that is not written yet."""
 
 
+Text: TypeAlias = "str | EventTexts"
+"""One event as JSON, or several custom ones."""
+
+
 class Event(NamedTuple):
     """An event that has yet to pass the SDK's dispatcher.
 
     Args:
         event: the SDK's own.
         ours: whether a session of ours emitted it.
-        text: a custom event as JSON. None for other kinds, and for what cannot be written.
+        text: a custom event as JSON, or a batch that it stands for. None for other kinds, and for
+            what cannot be written.
     """
 
     event: Any
     ours: bool
-    text: str | None
+    text: Text | None
 
 
-Recorded: TypeAlias = "Event | str"
-"""What waits to be batched: an event, or the text of a custom one that the dispatcher would only
+Recorded: TypeAlias = "Event | Text"
+"""What waits to be batched: an event, or the text of custom ones that the dispatcher would only
 pass on.
 """
 
 
 def size_of(entry: Recorded | None) -> int:
     """Return about how many characters *entry* has."""
-    if isinstance(entry, str):
-        return len(entry)
-    return OTHER if entry is None or entry.text is None else len(entry.text)
+    if isinstance(entry, Event):
+        entry = entry.text
+    if isinstance(entry, EventTexts):
+        return len(entry.text)
+    return OTHER if entry is None else len(entry)
 
 
 def tracked_among(recorded: Iterable[Recorded]) -> int:
     """Count what came from `track` among *recorded*."""
-    return sum(
-        [
-            isinstance(entry, str) or entry.text is not None or is_custom(entry.event)
-            for entry in recorded
-        ]
-    )
+    return sum(map(_tracked, recorded))
+
+
+def _tracked(entry: Recorded) -> int:
+    if isinstance(entry, Event):
+        return int(is_custom(entry.event)) if entry.text is None else _tracked(entry.text)
+    return entry.events if isinstance(entry, EventTexts) else 1
 
 
 class Recorder:
@@ -68,7 +77,9 @@ class Recorder:
     """
 
     def __init__(self, config: Any, queue: deque[Recorded]) -> None:
-        self._text_of = Writer(config).text
+        writer = Writer(config)
+        self._text_of = writer.text
+        self.write_batch = BatchWriter(writer).write
         self._put = queue.append
         self._last: tuple[Any, bool] = (None, False)
         self.large = False
@@ -97,6 +108,17 @@ class Recorder:
             self._put(Event(event, ours, text))
             self._last = (event.context, ours)
 
+    def record_batch(self, texts: Iterable[EventTexts], context: Any) -> None:
+        """Queue events of ours, all of one *context* and written by `write_batch`."""
+        for text in texts:
+            self.bytes += len(text.text)
+            if self._last[0] is context and self._last[1]:
+                self._put(text)
+            else:
+                # The dispatcher sees one event of the batch, for its context.
+                self._put(Event(custom_event("", context, text.at, None, None), True, text))
+                self._last = (context, True)
+
     def forget_context(self) -> None:
         """Let the dispatcher see the next event, whosever it is: it has forgotten, too."""
         self._last = (None, False)
@@ -109,22 +131,31 @@ class Batch:
         id: the payload id.
     """
 
-    __slots__ = ("id", "size", "texts")
+    __slots__ = ("_size", "custom", "events", "exposures", "id", "texts")
 
     def __init__(self) -> None:
         self.id = new_id()
         self.texts: list[str] = []
-        self.size = 0
+        self.events = self.custom = self.exposures = self._size = 0
 
-    def has_room(self, text: str) -> bool:
-        """Tell whether *text* may join within the bounds of a payload."""
-        fits = len(self.texts) < MAX_EVENTS and self.size + len(text) <= MAX_BYTES
+    def has_room(self, text: str, events: int) -> bool:
+        """Tell whether *events* events *text* may join within the bounds of a payload."""
+        fits = self.events + events <= MAX_EVENTS and self._size + len(text) <= MAX_BYTES
         return fits or not self.texts
 
-    def add(self, text: str) -> None:
-        """Add the event *text*."""
+    def add(self, text: str, events: int, custom: int) -> None:
+        """Add *events* events *text*, of which *custom* came from `track`."""
         self.texts.append(text)
-        self.size += len(text)
+        self._size += len(text)
+        self.events += events
+        self.custom += custom
+        if not custom:
+            self.exposures += exposures_among([text])
+
+    def payload(self, zipped: bool) -> Payload:
+        """Make the payload."""
+        body = body_of(self.texts, zipped)
+        return Payload(body, self.events, self.custom, zipped, self.id, exposures=self.exposures)
 
 
 class Batcher:
@@ -143,7 +174,7 @@ class Batcher:
         self.refused = 0
         """Custom events that could not be batched; whoever counts them resets it."""
 
-    def add(self, texts: Iterable[str]) -> list[tuple[str, str]]:
+    def add(self, texts: Iterable[Text]) -> list[tuple[str, str]]:
         """Let the events *texts* (see `texts`) wait for their payload.
 
         Returns:
@@ -151,11 +182,16 @@ class Batcher:
         """
         added = []
         for text in texts:
-            if not self._batches or not self._batches[-1].has_room(text):
+            if isinstance(text, EventTexts):
+                written, events, _ = text
+                custom = events
+            else:
+                written, events, custom = text, 1, custom_among([text])
+            if not self._batches or not self._batches[-1].has_room(written, events):
                 self._batches.append(Batch())
-            self._batches[-1].add(text)
-            self.bytes += len(text)
-            added.append((self._batches[-1].id, text))
+            self._batches[-1].add(written, events, custom)
+            self.bytes += len(written)
+            added.append((self._batches[-1].id, written))
         return added
 
     def payloads(self) -> list[Payload]:
@@ -164,7 +200,7 @@ class Batcher:
         They are made again, under the same ids, unless `done` is called.
         """
         self.add(self._summary())
-        return [join(batch.texts, self._zipped, batch.id) for batch in self._batches]
+        return [batch.payload(self._zipped) for batch in self._batches]
 
     def done(self) -> None:
         """Note that somebody else has the payloads now."""
@@ -172,19 +208,19 @@ class Batcher:
 
     def waiting(self) -> int:
         """Count the `track` events that were added and are in no payload yet."""
-        return sum(custom_among(batch.texts) for batch in self._batches)
+        return sum(batch.custom for batch in self._batches)
 
-    def texts(self, recorded: Iterable[Recorded]) -> list[str]:
+    def texts(self, recorded: Iterable[Recorded]) -> list[Text]:
         """Return the JSON texts that the SDK's dispatcher makes of *recorded*."""
-        texts: list[str] = []
+        texts: list[Text] = []
         exposures = 0
         for entry in recorded:
-            if isinstance(entry, str):
-                texts.append(entry)
-            else:
+            if isinstance(entry, Event):
                 passed = list(self._passed(*entry))
-                exposures += exposures_among(passed)
+                exposures += exposures_among(text for text in passed if isinstance(text, str))
                 texts += passed
+            else:
+                texts.append(entry)
         if exposures:
             ledger.exposures_emitted(exposures)
         return texts
@@ -197,7 +233,7 @@ class Batcher:
         """Take the server's `Date` from a 2xx *result*; it bounds debug events."""
         self._intake.hear(result)
 
-    def _passed(self, event: Any, ours: bool, text: str | None) -> Iterator[str]:
+    def _passed(self, event: Any, ours: bool, text: Text | None) -> Iterator[Text]:
         """Yield what the SDK makes of *event*: nothing, itself, an index or a debug event too."""
         try:
             self._intake.take(event, ours=ours)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 import weakref
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ldclient.interfaces import EventProcessor as EventProcessorInterface
@@ -60,10 +61,10 @@ class EventProcessor(_EitherProcessor):
     """
 
     worker: DeliveryWorker
+    """What delivers."""
     sees_exposures = True
     client: weakref.ref[Any] | None = None
     """The client that it belongs to, as far as our `Plugin` has told."""
-    """What delivers."""
 
     def __new__(cls, config: Any, **options: Any) -> Any:
         """Make one of ours for a sync or an async client, or the SDK's own."""
@@ -117,6 +118,35 @@ class EventProcessor(_EitherProcessor):
     def _closed(self) -> bool:
         """Whether it takes no more, under the name that the SDK's own processor has for it."""
         return self.worker.closed
+
+    @property
+    def take_batch(self) -> Callable[[Iterable[Any], Any], bool] | None:
+        """What takes a session's events at once; None where a subclass looks at each event."""
+        plain = type(self).send_event is EventProcessor.send_event
+        return self._take_batch if plain and "send_event" not in vars(self) else None
+
+    def _take_batch(self, batch: Iterable[Any], context: Any) -> bool:
+        """Take events of ours, all of one *context*, as `send_event` would one by one.
+
+        Args:
+            batch: see `BatchWriter.write`.
+            context: a valid one.
+
+        Returns:
+            False when they cannot be written at once: the caller then tracks each.
+        """
+        try:
+            texts, values = self.worker.write_batch(batch, context)
+        except Exception:  # one of them is no JSON, perhaps: `track` tells which
+            return False
+        events = sum(text.events for text in texts)
+        ledger.emitted_batch(values, events)
+        try:
+            self.worker.accept_batch(texts, context)
+        except BaseException:
+            ledger.dropped("internal", events)
+            raise
+        return True
 
     def flush(self) -> None:
         """Send soon; does not wait. `ldinstrument.flush` does."""

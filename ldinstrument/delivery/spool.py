@@ -21,7 +21,7 @@ from typing import Any
 
 from ..diagnostics import log_once
 from .file_lock import FileLock, is_free
-from .payloads import Payload, exposures_among, join, texts_of
+from .payloads import Payload, exposures_among, join_drafts, texts_of
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (origin TEXT, refused INTEGER);
@@ -332,7 +332,7 @@ def _seal_drafts(file: sqlite3.Connection) -> None:
     drafts: dict[str | None, list[str]] = {}
     for id, text in file.execute("SELECT payload, text FROM drafts ORDER BY place"):
         drafts.setdefault(id, []).append(text)
-    _insert(file, [join(texts, zipped=False, id=id) for id, texts in drafts.items()])
+    _insert(file, [join_drafts(texts, id) for id, texts in drafts.items()])
     file.execute("DELETE FROM drafts")
 
 

@@ -17,18 +17,20 @@ Fork hooks take the locks of diagnostics and ledger, and pause the spool; a chil
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .. import sdk
 from ..diagnostics import guard, log_once, on_event_loop
 from ..ledger import ledger
 from ..sessions import emission
+from .batch_writer import EventTexts
 from .batcher import LARGE, Batcher, Recorded, Recorder, size_of, tracked_among
 from .options import Options, flush_interval
 from .payloads import Payload
@@ -39,6 +41,7 @@ from .undelivered import origin_of, undelivered
 from .waiters import FlushWaiter
 
 EARLY_BATCH = 1000
+EARLY_BYTES = 2**18
 TAKE_OVER_EVERY = 30.0
 LINGER = 0.01
 FEW = 100
@@ -112,11 +115,26 @@ class DeliveryWorker:
             self._lose("queue_full", event)
         else:
             self._recorder.record(event, ours)
-            try:
+            # A recursion that is too deep, perhaps: the event is queued, and found later.
+            with contextlib.suppress(Exception):
                 self._announce()
-            except Exception:
-                # Such as a recursion that is too deep: the event is queued, and found later.
-                return
+
+    def write_batch(self, batch: Iterable[Any], context: Any) -> tuple[list[EventTexts], int]:
+        """Return events of ours and of one *context* as JSON; see `BatchWriter.write`."""
+        if self._thread is None:
+            self.start()
+        return self._recorder.write_batch(batch, context)
+
+    def accept_batch(self, texts: list[EventTexts], context: Any) -> None:
+        """Queue what `write_batch` returned, or drop it by name; never waits."""
+        if self.closed:
+            self._lose_batch("closed", texts)
+        elif not self._has_room() and not self._make_room():
+            self._lose_batch("queue_full", texts)
+        else:
+            self._recorder.record_batch(texts, context)
+            with contextlib.suppress(Exception):  # see `accept`
+                self._announce()
 
     def _has_room(self) -> bool:
         return len(self._recorded) < self._half and self._recorder.bytes < self._most_bytes // 4
@@ -161,7 +179,7 @@ class DeliveryWorker:
         if self._finished:
             self._drop_late()
         elif not self._woken:
-            if len(self._recorded) >= self._early or self._batcher.bytes >= self._most_bytes // 8:
+            if len(self._recorded) >= self._early or self._recorder.bytes >= EARLY_BYTES:
                 self._wake()
             elif self._spool:
                 self._wake(batch=False)
@@ -192,6 +210,12 @@ class DeliveryWorker:
                 if self._pid != os.getpid():
                     self._begin()
 
+    def _lose_batch(self, reason: str, texts: Iterable[EventTexts]) -> None:
+        count = sum(text.events for text in texts)
+        ledger.dropped(reason, count)
+        self._lost.extend([None] * count)
+        self._say_lost(reason)
+
     def _lose(self, reason: str, event: Any) -> None:
         if sdk.is_custom(event):
             ledger.dropped(reason)
@@ -199,6 +223,9 @@ class DeliveryWorker:
         elif sdk.is_exposure(event):
             ledger.exposures_emitted(1)
             ledger.exposures_dropped(reason, 1)
+        self._say_lost(reason)
+
+    def _say_lost(self, reason: str) -> None:
         if reason == "closed" and not self.quiet:
             log_once(
                 reason,
@@ -223,9 +250,9 @@ class DeliveryWorker:
                 entry = self._recorded.popleft()
             except IndexError:
                 return
-            if tracked_among([entry]):
-                ledger.dropped("closed")
-                self._lost.append(None)
+            if count := tracked_among([entry]):
+                ledger.dropped("closed", count)
+                self._lost.extend([None] * count)
 
     # -- batching: with the batch lock -------------------------------------------------------------
     def _pass_on(self, most: int) -> None:

@@ -414,7 +414,7 @@ def _on_disk(folder: str) -> set[str]:
                     bodies = [body for (body,) in file.execute("SELECT body FROM payloads")]
                 except sqlite3.OperationalError:  # killed before it had made its tables
                     continue
-            events = [json.loads(text) for text in texts] + [
+            events = [event for text in texts for event in json.loads(f"[{text}]")] + [
                 event for body in bodies for event in json.loads(body)
             ]
             found |= {event["key"] for event in events if event["kind"] == "custom"}

@@ -1,0 +1,194 @@
+"""A session's events at once: the same texts as one `track` for each, and the same accounts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from event_server import EventServer
+from ldclient import Config, Context, LDClient
+
+from ldinstrument import sdk
+from ldinstrument.delivery import EventProcessor, flush
+from ldinstrument.ledger import ledger
+from ldinstrument.sessions.emission import emit
+from ldinstrument.sessions.outcomes import Outcome
+from ldinstrument.sessions.rollups import Emission
+from ldinstrument.sessions.task_definition import declared_task
+
+RICH = Context.builder("u-1").name("Ana").set("email", "ana@example.test").private("email").build()
+BARE = Context.create("u-1")
+MULTI = Context.create_multi(RICH, Context.builder("o-1").kind("org").name("Acme").build())
+DATA = {"sessionId": "s-1", "nested": {"text": 'quote " and \\ and \u00e9'}}
+BATCH = [
+    Emission("a", 2.5, DATA, 1_700_000_000_000, 3),
+    Emission("a", 17, DATA, 1_700_000_000_001),
+    Emission('odd "key" 8640000000001', None, None, 1_700_000_000_002),
+    Emission("b", None, {"n": [1, None, True]}, 1_700_000_000_003, 0),
+    Emission("c", 0.1 + 0.2, None, 1_700_000_000_004),
+]
+
+
+@dataclass
+class Runs:
+    """Runs of tasks as a session hands them over."""
+
+    entries: list[Any]
+    offset_ms: float
+
+
+def _client(server: EventServer, **options: Any) -> LDClient:
+    return LDClient(
+        Config(
+            "sdk-key",
+            base_uri=server.url,
+            events_uri=server.url,
+            stream_uri=server.url,
+            use_ldd=True,
+            flush_interval=3600,
+            event_processor_class=EventProcessor,
+            **options,
+        )
+    )
+
+
+def _sent(server: EventServer, before: int) -> list[dict[str, Any]]:
+    return [event for post in server.posts[before:] for event in json.loads(post.body)]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"all_attributes_private": True}, {"enable_event_compression": True}], ids=str
+)
+@pytest.mark.parametrize("context", [RICH, BARE, MULTI], ids=["rich", "bare", "multi"])
+def test_a_batch_is_what_track_sends(server, context, options):
+    """Event by event, with its index event, dates, values, data and redaction."""
+    one_by_one, at_once = _client(server, **options), _client(server, **options)
+    for emission in BATCH:
+        emit(emission, context, one_by_one)
+    assert flush(20.0, one_by_one).ok
+    posts, expected = len(server.posts), _sent(server, 0)
+    take_batch = sdk.batch_taker(at_once)
+    assert take_batch(BATCH, context) is True
+    assert flush(20.0, at_once).ok
+    assert _sent(server, posts) == expected
+    stats = ledger.stats()
+    assert (stats.events.emitted, stats.events.delivered) == (10, 10)
+    assert stats.values.emitted == 12
+    one_by_one.close()
+    at_once.close()
+
+
+def test_runs_are_what_their_values_would_be(server):
+    """Success rate, duration and unfinished of each run, dated to its end, with its data."""
+    task, plain = (
+        declared_task("t", True, ("success_rate", "duration", "unfinished")),
+        declared_task("p", False, ("duration",)),
+    )
+    entries = [
+        (task, Outcome.SUCCESS, 1.0, 1.25, None),
+        (task, Outcome.FAILURE, 2.0, 2.5, None),
+        (plain, Outcome.SUCCESS, 3.0, 3.0, None),
+        (task, Outcome.SUCCESS, 4.0, 4.125, {"n": 1}),
+    ]
+    client = _client(server)
+    take_batch = sdk.batch_taker(client)
+    assert (
+        take_batch([Runs(entries, 1_000_000_000_000.0), Emission("a", 1.0, None, 7)], RICH) is True
+    )
+    assert flush(20.0, client).delivered == 11
+    sent = [
+        (
+            event["key"],
+            event["creationDate"] - 1_000_000_000_000,
+            event["metricValue"],
+            event.get("data"),
+        )
+        for event in _sent(server, 0)
+        if event["kind"] == "custom" and event["key"] != "a"
+    ]
+    assert sent == [
+        ("t.success_rate", 1250, 1.0, None),
+        ("t.duration", 1250, 250.0, None),
+        ("t.unfinished", 1250, 0.0, None),
+        ("t.success_rate", 2500, 0.0, None),
+        ("t.duration", 2500, 500.0, None),
+        ("t.unfinished", 2500, 0.0, None),
+        ("p.duration", 3000, 0.0, None),
+        ("t.success_rate", 4125, 1.0, {"n": 1}),
+        ("t.duration", 4125, 125.0, {"n": 1}),
+        ("t.unfinished", 4125, 0.0, {"n": 1}),
+    ]
+    assert {event["context"]["key"] for event in _sent(server, 0)} == {"u-1"}
+    assert ledger.stats().values.emitted == 11
+    client.close()
+
+
+def test_what_cannot_be_written_at_once_is_left_to_track(server):
+    """Nothing of the batch is queued or counted: the caller gives each to `track`."""
+    client = _client(server)
+    bad = Emission("bad", 1.0, {"n": object()}, 1)  # type: ignore[dict-item]
+    assert sdk.batch_taker(client)([*BATCH, bad], RICH) is False
+    assert ledger.stats().events.emitted == 0
+    assert flush(20.0, client).delivered == 0
+    client.close()
+
+
+def test_a_batch_with_a_spool_is_on_disk(server, tmp_path):
+    """Each event of it, soon; whoever takes the file over counts every one."""
+
+    import faults
+
+    from ldinstrument.delivery.spool import Spool
+    from ldinstrument.delivery.undelivered import origin_of
+
+    server.answer(status=503)
+    config = faults.config(server.url, spool=tmp_path, flush_interval=3600, close_timeout=0.1)
+    client = LDClient(config)
+    assert sdk.batch_taker(client)(BATCH, RICH) is True
+    faults.close(client)
+    heir = Spool(tmp_path, origin_of(config.events_uri, config.sdk_key))
+    (found,), _ = heir.take_over(10**6, 60)
+    assert (found.custom, found.events) == (5, 6)
+    heir.end()
+
+
+def test_a_client_that_somebody_has_a_hand_in_gets_one_track_per_event(server, monkeypatch):
+    """Subclassed, patched on the object or the class, wrapped, or with another processor."""
+    plain = _client(server)
+    assert sdk.batch_taker(plain) is not None
+
+    class Sub(LDClient):
+        """Somebody's."""
+
+    class Wrapper:
+        def __init__(self, client: LDClient) -> None:
+            self._client = client
+
+        def track(self, *arguments: Any, **more: Any) -> None:
+            self._client.track(*arguments, **more)
+
+    class Looks(EventProcessor):
+        def send_event(self, event: Any) -> None:
+            super().send_event(event)
+
+    others: list[Any] = [Wrapper(plain), Sub(plain._config)]
+    others.append(
+        LDClient(
+            Config("sdk-key", events_uri=server.url, use_ldd=True, event_processor_class=Looks)
+        )
+    )
+    others.append(
+        LDClient(Config("sdk-key", events_uri=server.url, use_ldd=True, diagnostic_opt_out=True))
+    )
+    others.append(LDClient(Config("sdk-key", offline=True)))
+    patched = _client(server)
+    patched.track = lambda *arguments: None  # type: ignore[method-assign]
+    others.append(patched)
+    assert [sdk.batch_taker(other) for other in others] == [None] * len(others)
+    monkeypatch.setattr(LDClient, "track", lambda *arguments: None)
+    assert sdk.batch_taker(plain) is None
+    monkeypatch.undo()
+    for client in [plain, *others[1:]]:
+        client.close()
