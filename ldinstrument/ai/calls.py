@@ -137,6 +137,15 @@ class Call:
             self._reading.name(run.data.get("modelName"), run.data.get("providerName"))
             note_run(self._session, run)
 
+    def read_span(self, known: Generation) -> None:
+        """Read what the spans of one of its model calls say."""
+        self._reading.span(known)
+
+    def first_token_after(self, seconds: float) -> None:
+        """Note the time to the first token that somebody else has taken."""
+        if self._first is None:
+            self._first = self._started + seconds
+
     def usage_is_sent(self, sent: bool) -> None:
         """Note whether LaunchDarkly's SDK was given the usage of this call."""
         self._usage_sent = sent

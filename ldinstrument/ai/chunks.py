@@ -178,7 +178,7 @@ _RESPONSE_ENDS = ("response.completed", "response.incomplete", "response.failed"
 
 
 class MessageEvents:
-    """Anthropic's: the input is told first, the output last; before that its 1 is a placeholder."""
+    """Read Anthropic's: the input is told first, the output last; before that its 1 is a placeholder."""
 
     def __init__(self) -> None:
         self._begun: Generation | None = None

@@ -77,12 +77,18 @@ class CallScope:
             raise DefinitionError(f"{_WHAT}: a handler needs a key: {_WHAT}('support')(handler)")
         return bound_handler(handler, self._wrapper.begin, follow_events)
 
-    def __enter__(self) -> Call:
+    def begin(self) -> Call:
+        """Begin a call that you end yourself, by `returned` or `raised`; it is nobody's current
+        one.
+        """
         if self._wrapper is None:
             raise DefinitionError(
                 f"{_WHAT}: a with block needs a key: with {_WHAT}('support.answer') as call:"
             )
-        call = self._wrapper.begin()
+        return self._wrapper.begin()
+
+    def __enter__(self) -> Call:
+        call = self.begin()
         call.resume()
         self._calls.push(call)
         return call

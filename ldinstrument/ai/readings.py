@@ -62,7 +62,16 @@ class Reading:
         options: of its task.
     """
 
-    __slots__ = ("_answers", "_attempts", "_key", "_known", "_names", "_options", "_parts")
+    __slots__ = (
+        "_answers",
+        "_attempts",
+        "_key",
+        "_known",
+        "_names",
+        "_options",
+        "_parts",
+        "_spans",
+    )
 
     def __init__(self, key: str, options: CallOptions) -> None:
         self._key = key
@@ -70,6 +79,7 @@ class Reading:
         self._answers: list[Any] = []
         self._known: list[Generation] = []
         self._parts: list[StreamPart] = []
+        self._spans: list[Generation] = []
         self._attempts: int | None = None
         self._names = options.model, options.provider
 
@@ -104,6 +114,10 @@ class Reading:
         self._parts.append(part)
         return part
 
+    def span(self, known: Generation) -> None:
+        """Note what the spans of one model call say."""
+        self._spans.append(known)
+
     def attempts(self, attempts: int | None) -> None:
         """Add so many requests; None: it is not known how many."""
         if attempts is not None:
@@ -119,8 +133,14 @@ class Reading:
 
     # -- what is known -----------------------------------------------------------------------------
     def generations(self) -> list[Generation]:
-        """Return the model calls that are known, each once, with the models that the user named."""
+        """Return the model calls that are known, each once, with the models that the user named.
+
+        Spans count where the answers told nothing, or more model calls ran than answers were read.
+        """
         found = self._known + [self._read_from(part) for part in self._parts]
+        told = sum(1 for known in found if known.usage is not None)
+        if self._spans and (not told or len(self._spans) > len(found)):
+            found = self._spans
         by_id = {known.id or f"#{number}": known for number, known in enumerate(found)}
         return [self._named(known) for known in by_id.values()]
 

@@ -1,0 +1,218 @@
+"""A span processor that turns spans of model calls into values of the session, whoever made them:
+Anthropic's own, LaunchDarkly's AI SDK's, pydantic-ai's, instrumentors'.
+
+One call often has two spans: its SDK's own and an instrumentor's. Neither parents nor ids tell
+reliably, so the rule is about what is open: a starting span of a model call joins the newest call
+that is open in its context and has no span of its scope yet, else a new call begins. Inside `track_ai`
+the spans feed that call, where its result tells nothing, or several model calls ran; elsewhere each
+model call is a call of its own, under the bridge's key.
+
+Nothing here raises: an exception of a processor would come out of the user's model call.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+from ..ai.calls import Call, current_call
+from ..ai.decorators import track_ai
+from ..ai.usage import Generation
+from ..diagnostics import guard, warn_once
+from ..sessions.current import current_session
+from .attributes import aggregated, first_chunk_of, generation_of, kind_of
+
+MOST_OPEN = 10_000
+_NATIVE_SCOPES = ("com.anthropic.", "launchdarkly", "pydantic-ai", "gcp.vertex.agent")
+_TELL_RETRIES = ("com.anthropic.",)
+
+
+class _SpanCall:
+    """One model call, or one run of an agent, and the spans that are about it."""
+
+    __slots__ = ("call", "is_agent", "members", "own", "scopes", "seen_model", "told")
+
+    def __init__(self, call: Call, *, own: bool, is_agent: bool) -> None:
+        self.call = call
+        self.own = own
+        self.is_agent = is_agent
+        self.members: set[int] = set()
+        self.scopes: set[str] = set()
+        self.told: list[tuple[bool, Generation, float | None, str | None]] = []
+        self.seen_model = False
+
+
+_open: ContextVar[tuple[_SpanCall, ...]] = ContextVar("ldinstrument_span_calls", default=())
+
+
+class SpanBridge:
+    """A span processor for `TracerProvider.add_span_processor`; `install_bridge` adds one.
+
+    Args:
+        key: of the metrics of model calls outside `track_ai`: `<key>.tokens.total` and the like.
+        cost: as of `track_ai`.
+    """
+
+    def __init__(self, key: str = "gen_ai", *, cost: Any = None) -> None:
+        self._scope = track_ai(key, interaction=False, cost=cost)
+        self._by_span: dict[int, _SpanCall] = {}
+        self._lock = threading.Lock()
+
+    # -- what OpenTelemetry's SDK calls ------------------------------------------------------------
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        """Note a span that starts: here is its session, and the call around it."""
+        with guard("the span bridge", strict=False):
+            kind = kind_of(span.name, span.attributes or {})
+            if kind in ("model", "agent"):
+                self._started(span, is_agent=kind == "agent")
+
+    def on_end(self, span: Any) -> None:
+        """Read a span that has ended, perhaps on another thread."""
+        with guard("the span bridge", strict=False):
+            with self._lock:
+                found = self._by_span.pop(span.context.span_id, None)
+            if found is not None:
+                self._ended(found, span)
+
+    def shutdown(self) -> None:
+        """Let go of what has not ended."""
+        with self._lock:
+            self._by_span.clear()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Nothing waits here."""
+        return True
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        # Newer SDKs call more of their processors, such as `_on_ending`, in the user's model call.
+        if name.startswith("_on_"):
+            return lambda *args, **kwargs: None
+        raise AttributeError(name)
+
+    # -- calls -------------------------------------------------------------------------------------
+    def _started(self, span: Any, *, is_agent: bool) -> None:
+        scope = _scope_of(span)
+        opened = tuple(record for record in _open.get() if record.members)
+        record = None if is_agent else _without(opened, scope)
+        if record is None:
+            record = self._begun(is_agent)
+            if record is None:
+                return
+            _open.set((*opened, record))
+        if not is_agent:
+            for around in opened:
+                around.seen_model = True
+        record.members.add(span.context.span_id)
+        record.scopes.add(scope)
+        with self._lock:
+            if len(self._by_span) < MOST_OPEN:
+                self._by_span[span.context.span_id] = record
+
+    def _begun(self, is_agent: bool) -> _SpanCall | None:
+        """Return a call that begins; None without a session, or `track_ai`, to feed."""
+        around = current_call()
+        if around is not None:
+            return _SpanCall(around, own=False, is_agent=is_agent)
+        if current_session() is None:
+            return None
+        return _SpanCall(self._scope.begin(), own=True, is_agent=is_agent)
+
+    def _ended(self, record: _SpanCall, span: Any) -> None:
+        scope, attributes = _scope_of(span), dict(span.attributes or {})
+        native = scope.startswith(_NATIVE_SCOPES)
+        if record.is_agent:
+            known = aggregated(attributes)
+        else:
+            known = generation_of(attributes, retries_told=scope.startswith(_TELL_RETRIES))
+        record.told.append((native, known, first_chunk_of(attributes), _failure_of(span)))
+        record.members.discard(span.context.span_id)
+        if not record.members:
+            self._settle(record)
+
+    def _settle(self, record: _SpanCall) -> None:
+        """All spans of a call have ended: the SDK's own is believed first."""
+        record.told.sort(key=lambda told: not told[0])
+        known, failure = Generation(), None
+        first = next((told[2] for told in record.told if told[2] is not None), None)
+        for _, told, _, failed in record.told:
+            known, failure = _completed(known, told), failure or failed
+        if record.is_agent and record.seen_model:  # its model calls have told already
+            known = Generation()
+            if record.own:
+                record.call.unstarted()
+                return
+        if not record.own:
+            record.call.read_span(known)
+            return
+        record.call.read_span(known)
+        if first is not None:
+            record.call.first_token_after(first)
+        if failure is not None:
+            record.call.fail(failure)
+            record.call.returned(None)
+        elif known.finish_reason is None and (known.usage is None or known.usage.output is None):
+            record.call.raised(GeneratorExit())  # neither an end nor an output: it broke off
+        else:
+            record.call.returned(None)
+
+
+def _without(opened: tuple[_SpanCall, ...], scope: str) -> _SpanCall | None:
+    """Return the newest open model call that has no span of *scope* yet."""
+    calls = (record for record in reversed(opened) if not record.is_agent)
+    return next((record for record in calls if scope not in record.scopes), None)
+
+
+def _completed(known: Generation, more: Generation) -> Generation:
+    """Return *known*, with what only *more* knows."""
+    return Generation(
+        known.usage or more.usage,
+        known.model or more.model,
+        known.provider or more.provider,
+        known.finish_reason or more.finish_reason,
+        known.tool_calls if known.tool_calls is not None else more.tool_calls,
+        known.attempts or more.attempts,
+        known.id or more.id,
+    )
+
+
+def _scope_of(span: Any) -> str:
+    scope = getattr(span, "instrumentation_scope", None)
+    return getattr(scope, "name", None) or "?"
+
+
+def _failure_of(span: Any) -> str | None:
+    status = getattr(getattr(span, "status", None), "status_code", None)
+    if getattr(status, "name", "") != "ERROR":
+        return None
+    return str((span.attributes or {}).get("error.type") or "error")
+
+
+def install_bridge(
+    key: str = "gen_ai", *, cost: Any = None, provider: Any = None
+) -> SpanBridge | None:
+    """Add a `SpanBridge` to the tracer provider; call it after the provider was set up.
+
+    Args:
+        key, cost: as of `SpanBridge`.
+        provider: a `TracerProvider` of OpenTelemetry's SDK; the global one when None.
+
+    Returns:
+        The bridge; None, said once, when the provider takes no processors: none was set up yet.
+    """
+    from opentelemetry import trace
+
+    provider = provider or trace.get_tracer_provider()
+    add = getattr(provider, "add_span_processor", None)
+    if add is None:
+        warn_once(
+            "span_bridge",
+            "",
+            "otel.install_bridge: no tracer provider is set up yet, so no span can be heard: call "
+            "it after trace.set_tracer_provider(...)",
+        )
+        return None
+    bridge = SpanBridge(key, cost=cost)
+    add(bridge)
+    return bridge

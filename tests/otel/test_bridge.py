@@ -1,0 +1,318 @@
+"""Spans of model calls as values of the session: each call once, whoever made its spans."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+
+import ldinstrument as ld
+from ldinstrument.otel import SpanBridge, install_bridge
+from ldinstrument.testing import RecordingClient
+
+NEEDS_311 = pytest.mark.skipif(sys.version_info < (3, 11), reason="pydantic-ai needs Python 3.11")
+
+
+def values(events: RecordingClient, key: str = "gen_ai") -> dict[str, list[float]]:
+    """The values by suffix."""
+    return {
+        name.removeprefix(f"{key}."): [float(value or 0) for value in events.values(name)]
+        for name in events.keys()  # noqa: SIM118
+        if name.startswith(f"{key}.")
+    }
+
+
+def model_span(tracer: Any, **attributes: Any) -> Any:
+    """A span of a model call, as an instrumentor makes it."""
+    same = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.request.model": "m",
+        "gen_ai.provider.name": "p",
+    }
+    named = {name.replace("__", "."): value for name, value in attributes.items()}
+    return tracer.start_as_current_span("chat m", attributes={**same, **named})
+
+
+def told(span: Any, input: int = 20, output: int = 6) -> None:
+    """Let a span tell its usage and end."""
+    span.set_attribute("gen_ai.usage.input_tokens", input)
+    span.set_attribute("gen_ai.usage.output_tokens", output)
+    span.set_attribute("gen_ai.response.finish_reasons", ["stop"])
+
+
+# -- Anthropic's own spans -------------------------------------------------------------------------
+
+
+def test_anthropic(
+    models: Any, sdks: ModuleType, bridge: SpanBridge, ld_events: RecordingClient
+) -> None:
+    """Anthropic's SDK makes spans by itself: tokens, cost, attempts, without anything decorated."""
+    with ld.session("u-1"):
+        sdks.anthropic_message(models.url)
+        models.behave(refuse=1)
+        sdks.anthropic_message(models.url)
+    found = values(ld_events)
+    assert (found["success_rate"], found["unfinished"]) == ([1, 1], [0, 0])
+    assert (found["tokens.input"], found["tokens.cached"]) == ([20, 20], [8, 8])
+    assert (found["tokens.output"], found["attempts"]) == ([6, 6], [1, 2])
+    assert ld_events.of("gen_ai.duration")[0].data["model"] == sdks.CLAUDE
+    assert ld_events.only("session.interactions").value == 0
+
+
+def test_anthropic_stream(
+    models: Any, sdks: ModuleType, bridge: SpanBridge, ld_events: RecordingClient
+) -> None:
+    """A stream to its end, and one closed after its first event: abandoned, its input known."""
+    with ld.session("u-1"):
+        list(sdks.anthropic_stream(models.url))
+        stream = sdks.anthropic_stream(models.url)
+        next(stream)
+        stream.close()
+    found = values(ld_events)
+    assert (found["success_rate"], found["unfinished"]) == ([1], [0, 1])
+    assert (found["tokens.input"], found["tokens.output"]) == ([20, 20], [6])
+    assert len(found["time_to_first_token"]) == 1
+    assert [event.data["usage"] for event in ld_events.of("gen_ai.tokens.input")] == [
+        "known",
+        "partial",
+    ]
+
+
+def test_anthropic_failure(
+    models: Any, sdks: ModuleType, bridge: SpanBridge, ld_events: RecordingClient
+) -> None:
+    """Refused to the end: one failure, with its attempts and the kind of error."""
+    models.behave(refuse=9)
+    with ld.session("u-1"), pytest.raises(Exception):
+        sdks.anthropic_message(models.url)
+    found = values(ld_events)
+    assert (found["success_rate"], found["attempts"]) == ([0], [3])
+    assert ld_events.only("gen_ai.success_rate").data["reason"] == "rate_limit"
+
+
+def test_inside_track_ai(
+    models: Any, sdks: ModuleType, bridge: SpanBridge, ld_events: RecordingClient
+) -> None:
+    """Inside `track_ai` the spans feed that call, once; the bridge's own key stays silent."""
+
+    @ld.track_ai("k")
+    def text_only() -> str:
+        return str(sdks.anthropic_message(models.url).content[0].text)
+
+    @ld.track_ai("k2")
+    def whole() -> Any:
+        return sdks.anthropic_message(models.url)
+
+    @ld.track_ai("k3")
+    def two() -> Any:
+        sdks.anthropic_message(models.url)
+        return sdks.anthropic_message(models.url)
+
+    with ld.session("u-1"):
+        text_only()
+        whole()
+        two()
+    assert values(ld_events) == {}
+    assert values(ld_events, "k")["tokens.total"] == [26]
+    assert values(ld_events, "k2")["tokens.total"] == [26]
+    assert values(ld_events, "k3")["tokens.total"] == [52]
+
+
+# -- two spans of one call -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", ["parent", "sibling", "other trace"])
+def test_two_spans_of_one_call(
+    provider: TracerProvider, bridge: SpanBridge, ld_events: RecordingClient, shape: str
+) -> None:
+    """A native span and an instrumentor's, one inside the other, beside it, or in a trace of its own,
+    are one call; the native one is believed.
+    """
+    native, instrumentor = (
+        provider.get_tracer("com.anthropic.sdk.python"),
+        provider.get_tracer("other"),
+    )
+    with ld.session("u-1"):
+        if shape == "parent":
+            with model_span(instrumentor) as outer:
+                with model_span(native) as inner:
+                    told(inner)
+                told(outer, 9, 9)
+        else:
+            outer = instrumentor.start_span("chat m", attributes={"gen_ai.operation.name": "chat"})
+            context = (
+                trace.set_span_in_context(trace.INVALID_SPAN) if shape == "other trace" else None
+            )
+            inner = native.start_span(
+                "chat m", context=context, attributes={"gen_ai.operation.name": "chat"}
+            )
+            told(inner)
+            told(outer, 9, 9)
+            inner.end()
+            outer.end()
+    assert values(ld_events)["tokens.total"] == [26]
+    assert values(ld_events)["success_rate"] == [1]
+
+
+def test_calls_one_after_another(
+    provider: TracerProvider, bridge: SpanBridge, ld_events: RecordingClient
+) -> None:
+    """Calls that follow each other, each with two spans, are as many calls."""
+    native, instrumentor = provider.get_tracer("com.anthropic.x"), provider.get_tracer("other")
+    with ld.session("u-1"):
+        for _ in range(3):
+            with model_span(instrumentor), model_span(native) as inner:
+                told(inner)
+    assert values(ld_events)["tokens.total"] == [26] * 3
+
+
+def test_calls_side_by_side(
+    provider: TracerProvider, bridge: SpanBridge, ld_events: RecordingClient
+) -> None:
+    """Asyncio tasks that call models at the same time are as many calls."""
+    native, instrumentor = provider.get_tracer("com.anthropic.x"), provider.get_tracer("other")
+
+    async def one() -> None:
+        with model_span(instrumentor):
+            await asyncio.sleep(0.01)
+            with model_span(native) as inner:
+                await asyncio.sleep(0.01)
+                told(inner)
+
+    async def main() -> None:
+        async with ld.session("u-1"):
+            await asyncio.gather(*(one() for _ in range(5)))
+
+    asyncio.run(main())
+    assert values(ld_events)["tokens.total"] == [26] * 5
+
+
+def test_nested_calls_of_one_scope(
+    provider: TracerProvider, bridge: SpanBridge, ld_events: RecordingClient
+) -> None:
+    """A model call inside a model call, both by one scope, are two."""
+    tracer = provider.get_tracer("other")
+    with ld.session("u-1"), model_span(tracer) as outer:
+        told(outer, 1, 1)
+        with model_span(tracer) as inner:
+            told(inner, 10, 10)
+    assert sorted(values(ld_events)["tokens.total"]) == [2, 20]
+
+
+# -- agents, conventions ---------------------------------------------------------------------------
+
+
+@NEEDS_311
+def test_pydantic_ai(
+    models: Any, sdks: ModuleType, bridge: SpanBridge, ld_events: RecordingClient
+) -> None:
+    """An agent's span and its model's are one call's tokens."""
+    from pydantic_ai import Agent
+
+    Agent.instrument_all()
+    try:
+        with ld.session("u-1"):
+            sdks.pydantic_run(models.url)
+    finally:
+        Agent.instrument_all(False)
+    found = values(ld_events)
+    assert (found["tokens.total"], found["tokens.cached"], found["success_rate"]) == (
+        [26],
+        [8],
+        [1],
+    )
+    assert ld_events.of("gen_ai.duration")[0].data["model"] == sdks.CHAT_MODEL
+
+
+def test_agent_without_model_spans(
+    provider: TracerProvider, bridge: SpanBridge, ld_events: RecordingClient
+) -> None:
+    """Where nobody makes spans of the model, the agent's own usage counts."""
+    tracer = provider.get_tracer("agents")
+    with ld.session("u-1"):
+        attributes = {"gen_ai.operation.name": "invoke_agent", "gen_ai.usage.input_tokens": 20}
+        with tracer.start_as_current_span("invoke_agent a", attributes=attributes) as span:
+            span.set_attribute("gen_ai.usage.output_tokens", 6)
+    assert values(ld_events)["tokens.total"] == [26]
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {
+            "gen_ai.system": "openai", "llm.request.type": "chat", "gen_ai.usage.prompt_tokens": 20,
+            "gen_ai.usage.completion_tokens": 6,
+        },
+        {"openinference.span.kind": "LLM", "llm.token_count.prompt": 20, "llm.token_count.completion": 6},
+        {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 20, "gen_ai.usage.output_tokens": 6},
+        {"gen_ai.operation.name": "generate_content", "gen_ai.usage.input_tokens": 20, "gen_ai.usage.output_tokens": 6},
+    ],
+)  # fmt: skip
+def test_generations_of_names(
+    provider: TracerProvider,
+    bridge: SpanBridge,
+    ld_events: RecordingClient,
+    attributes: dict[str, Any],
+) -> None:
+    """Several generations of attribute names are read."""
+    with ld.session("u-1"):
+        with provider.get_tracer("x").start_as_current_span("call", attributes=attributes):
+            pass
+    assert values(ld_events)["tokens.total"] == [26]
+
+
+def test_other_spans(
+    provider: TracerProvider, bridge: SpanBridge, ld_events: RecordingClient
+) -> None:
+    """Spans of anything else, tools included, are in no metric of a model."""
+    tracer = provider.get_tracer("x")
+    with ld.session("u-1"):
+        for name, attributes in (
+            ("GET", {}),
+            ("execute_tool weather", {"gen_ai.operation.name": "execute_tool"}),
+            ("embeddings m", {"gen_ai.operation.name": "embeddings"}),
+        ):
+            with tracer.start_as_current_span(name, attributes=attributes):
+                pass
+    assert values(ld_events) == {}
+
+
+# -- the host --------------------------------------------------------------------------------------
+
+
+def test_never_raises(
+    provider: TracerProvider, bridge: SpanBridge, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever an SDK hands it, or calls of it, nothing comes out."""
+    with caplog.at_level(logging.CRITICAL):
+        for odd in (None, object(), 5):
+            bridge.on_start(odd)
+            bridge.on_end(odd)
+    bridge._on_ending(None)
+    bridge._on_something_new(1, two=2)
+    with pytest.raises(AttributeError):
+        _ = bridge.something_else
+    assert bridge.force_flush()
+    bridge.shutdown()
+
+
+def test_without_a_session(
+    provider: TracerProvider, bridge: SpanBridge, ld_events: RecordingClient
+) -> None:
+    """Without a session nothing is recorded, and nothing is kept."""
+    with model_span(provider.get_tracer("x")) as span:
+        told(span)
+    assert not ld_events.events
+
+
+def test_no_provider_yet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Installed before a tracer provider is set up, it says so."""
+    with caplog.at_level(logging.WARNING, "ldinstrument"):
+        assert install_bridge(provider=trace.NoOpTracerProvider()) is None
+    assert "no tracer provider is set up yet" in caplog.text
