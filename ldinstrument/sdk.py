@@ -10,6 +10,8 @@ import functools
 import json
 import sys
 import time
+import weakref
+from collections.abc import Callable
 from importlib import import_module
 from types import FunctionType
 from typing import Any
@@ -81,10 +83,32 @@ def is_async_client(client: Any) -> bool:
     return module is not None and isinstance(client, module.AsyncLDClient)
 
 
-def has_hook(client: Any, hook: Any) -> bool:
-    """Tell whether *client* still has *hook*; yes when that cannot be seen."""
-    hooks = getattr(client, f"_{type(client).__name__}__hooks", None)
-    return not isinstance(hooks, list) or any(known is hook for known in hooks)
+def can_watch_events() -> bool:
+    """Tell whether clients of this SDK send their events by a method that `watch_events` knows."""
+    module = sys.modules.get("ldclient.client")
+    return module is not None and callable(getattr(module.LDClient, "_send_event", None))
+
+
+def watch_events(client: Any, look: Callable[[Any], None]) -> bool:
+    """Let *look* see, and date, each event of *client* before its event processor does.
+
+    It stays through `postfork()`, which makes a new event processor and drops added hooks.
+
+    Returns:
+        Whether the client has the method for it.
+    """
+    if not callable(getattr(type(client), "_send_event", None)):
+        return False
+    reference, send = weakref.ref(client), client._send_event.__func__
+
+    def send_event(event: Any) -> None:
+        look(event)
+        sender = reference()
+        if sender is not None:
+            send(sender, event)
+
+    client._send_event = send_event
+    return True
 
 
 def event_processor_of(client: Any) -> Any | None:

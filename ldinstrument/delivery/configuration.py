@@ -12,6 +12,7 @@ from ldclient import plugin as theirs
 from ldclient.config import Config, HTTPConfig
 from ldclient.plugin import EnvironmentMetadata, PluginMetadata
 
+from .. import sdk
 from ..diagnostics import guard
 from ..errors import DefinitionError
 from ..sessions import emission
@@ -61,8 +62,8 @@ class Plugin(_EitherPlugin):
         return PluginMetadata(name="ldinstrument")
 
     def get_hooks(self, metadata: EnvironmentMetadata) -> list[Any]:
-        """Return the evaluation hook; it rests where our event processor sees the same, and more."""
-        if disabled():
+        """Return the evaluation hook where exposures cannot be seen otherwise."""
+        if disabled() or sdk.can_watch_events():
             return []
         from ..sessions.hook import make_hook
 

@@ -16,7 +16,6 @@ from typing import Any
 from .. import sdk
 from ..delivery.flushing import flush
 from ..diagnostics import guard
-from ..sessions.clients import restore_hooks
 from ..sessions.registry import end_open_sessions
 from ..settings import disabled
 
@@ -30,7 +29,6 @@ def post_fork(server: Any, worker: Any) -> None:
         return
     with guard("gunicorn post_fork"):
         client.postfork(start_wait=1)
-        restore_hooks()
 
 
 def worker_exit(server: Any, worker: Any) -> None:

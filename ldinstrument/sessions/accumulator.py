@@ -117,15 +117,15 @@ class Accumulator:
 
     # -- folding ---------------------------------------------------------------------------------
     def fold(
-        self, *, sums: bool = True, at_last: bool = False, for_store: bool = False
+        self, *, folds: bool = True, at_last: bool = False, for_store: bool = False
     ) -> list[Segment]:
         """Fold what has come.
 
         Args:
-            sums: whether sums fold; they may not where exposures are made that nobody sees.
-            at_last: also when nobody is known: then no sum folds, for nobody's exposures are known
+            folds: whether values fold; they may not where exposures are made that nobody sees.
+            at_last: also when nobody is known: then nothing folds, for nobody's exposures are known
                 either.
-            for_store: sums of nobody fold, too: a store divides them once it knows whose they are.
+            for_store: values of nobody fold, too: a store divides them once it knows whose they are.
 
         Returns:
             The segments that exposures have ended meanwhile.
@@ -140,7 +140,7 @@ class Accumulator:
                 self._drop_surplus()
                 return []
             self._offset = forward_offset(self._offset)
-            return self._route(sums=sums and (for_store or bool(self.units)))
+            return self._route(folds=folds and (for_store or bool(self.units)))
         finally:
             self._folding = False
 
@@ -199,7 +199,7 @@ class Accumulator:
             "too many values of one session wait for an identity; call identify()",
         )
 
-    def _route(self, *, sums: bool) -> list[Segment]:
+    def _route(self, *, folds: bool) -> list[Segment]:
         boundaries = self._boundaries()
         uncertain = exposures.forgotten if exposures.forgotten > self._consulted else 0.0
         self._consulted = clock()
@@ -212,7 +212,7 @@ class Accumulator:
                 ended.append(self._divide(boundaries.pop(0)))
             if self._single and self._active is not None:
                 ended.append(self._single_entry(item[0]))
-            self._put(item, sums=sums and item[0] > uncertain)
+            self._put(item, folds=folds and item[0] > uncertain)
         ended += [self._divide(boundary) for boundary in boundaries]
         return [segment for segment in ended if segment is not None]
 
@@ -236,7 +236,7 @@ class Accumulator:
                 self._low = max(self._low, exposure.date)
         return found
 
-    def _put(self, item: _Item, *, sums: bool) -> None:
+    def _put(self, item: _Item, *, folds: bool) -> None:
         at, routing, value, data = item
         if routing is None:
             self._note(at, value)
@@ -245,7 +245,7 @@ class Accumulator:
             return
         self._note(at, None)
         if at >= self._since:
-            self._fold_of(routing if sums else unfolded(routing)).add(value, data, self.date(at))
+            self._fold_of(routing if folds else unfolded(routing)).add(value, data, self.date(at))
         else:  # another thread was late: the segment that it belongs to has been folded already
             date = min(int(at * 1000 + self._offset), self._low - 1)
             self._loose += loose_value(routing, value, data, date)

@@ -40,31 +40,21 @@ AMBIGUOUS: Tracker = _Ambiguous()
 
 _lock = threading.RLock()
 _known: list[weakref.ref[Any]] = []
-_hooks: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
-_forked = False
+_seen: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def register(client: Any) -> None:
-    """Note that *client* exists, and that its exposures are seen."""
+def register(client: Any, *, exposures_seen: bool) -> None:
+    """Note that *client* exists.
+
+    Args:
+        client: an `LDClient` or an `AsyncLDClient`.
+        exposures_seen: whether its exposures are seen, and its events can be dated.
+    """
     with _lock:
         _known[:] = [known for known in _known if known() not in (None, client)]
         _known.append(weakref.ref(client))
-
-
-def add_hook(client: Any, hook: Any) -> None:
-    """Add *hook* to *client*, and again whenever `postfork()` has dropped it."""
-    _hooks[client] = hook
-    client.add_hook(hook)
-
-
-def restore_hooks() -> None:
-    """In a forked child, add the hooks again that `postfork()` has dropped."""
-    if not _forked:
-        return
-    for client, hook in list(_hooks.items()):
-        if not sdk.has_hook(client, hook):
-            with guard("a hook after a fork"):
-                client.add_hook(hook)
+        if exposures_seen:
+            _seen.add(client)
 
 
 def known_clients() -> list[Any]:
@@ -115,14 +105,13 @@ def behind_openfeature(client: Any) -> Any:
 
 
 def exposures_are_seen(client: Any) -> bool:
-    """Tell whether the exposures that *client* makes are seen by this process.
+    """Tell whether the exposures that *client* makes are seen by this process, and its events can
+    be dated.
 
     Where there is no client, nothing is evaluated; of an object that is no LaunchDarkly client,
     nothing is known.
     """
-    if client is None or client is AMBIGUOUS:
-        return True
-    if any(reference() is client for reference in list(_known)):
+    if client is None or client is AMBIGUOUS or client in _seen:
         return True
     owner = sdk.event_processor_of(client)
     return getattr(client if owner is None else owner, "sees_exposures", False) is True
@@ -145,9 +134,10 @@ def forget() -> None:
     """Forget which clients there are (tests)."""
     with _lock:
         _known.clear()
+        _seen.clear()
 
 
 def forked() -> None:
     """Begin with a lock of one's own in a forked child; clients are copied by a fork."""
-    global _forked, _lock
-    _forked, _lock = True, threading.RLock()
+    global _lock
+    _lock = threading.RLock()

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from ..settings import disabled
-from . import clients, emission, registry
+from . import emission, registry
 from .accounts import DEFAULT_METRICS
 from .clients import Tracker
 from .contexts import as_context, same
@@ -79,7 +79,6 @@ def open_session(
     if disabled():
         return InertSession(None, id=id, name=name)
     emission.settle()
-    clients.restore_hooks()
     opened = Session(
         as_context(context),
         id=id,

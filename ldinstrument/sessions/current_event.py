@@ -26,6 +26,14 @@ class CurrentEvent(threading.local):
     accepted: bool = False
 
     def take(self, event: Any) -> int | None:
+        """Return the date that *event* should carry when it is ours, and answer for its fate from
+        now on.
+        """
+        at = self.date_of(event)
+        self.accepted = self.accepted or at is not None
+        return at
+
+    def date_of(self, event: Any) -> int | None:
         """Return the date, in milliseconds since the epoch, that *event* should carry when it is
         ours; else None.
 
@@ -37,7 +45,6 @@ class CurrentEvent(threading.local):
             return None
         if event.key != ours.event_key and (ours.data is None or event.data is not ours.data):
             return None
-        self.accepted = True
         return ours.at
 
 

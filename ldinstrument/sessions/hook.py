@@ -7,6 +7,7 @@ exposures that are made in it.
 
 from __future__ import annotations
 
+import functools
 import time
 import weakref
 from collections.abc import Generator
@@ -14,9 +15,10 @@ from typing import Any
 
 from .. import sdk
 from ..diagnostics import guard
-from .clients import add_hook, register
+from .clients import register
 from .contexts import evaluated_context
 from .current import current_session
+from .current_event import current_event
 from .exposures import exposures
 
 
@@ -117,20 +119,32 @@ def make_hook(client: Any = None) -> Any:
 
 
 def watch(client: Any, hook: Any = None) -> None:
-    """Let the exposures of *client* be seen, by our event processor where it has it.
+    """Let the exposures of *client* be seen, and its events be dated to when they happened.
+
+    Our event processor does both. For a client with another one its events are looked at on their
+    way there; where the SDK no longer allows that, a hook sees exposures, and nothing folds.
 
     Args:
         client: an `LDClient` or an `AsyncLDClient`.
-        hook: one of ours that the client has; without one it gets one when it needs it.
+        hook: one of ours that the client has.
     """
-    register(client)
     reference = weakref.ref(client)
-    processor = sdk.event_processor_of(client)
+    processor: Any = sdk.event_processor_of(client)
     if getattr(processor, "sees_exposures", False) is True:
-        processor.client = reference  # type: ignore[union-attr]
-        if hook is not None:
-            hook.active = False
-    elif hook is not None:
-        hook.client = reference
+        processor.client = reference
+        seen = True
     else:
-        add_hook(client, make_hook(reference))
+        seen = sdk.watch_events(client, functools.partial(_look, client=reference))
+    if hook is not None:
+        hook.client, hook.active = reference, not seen
+    elif not seen:
+        client.add_hook(make_hook(reference))
+    register(client, exposures_seen=seen)
+
+
+def _look(event: Any, client: Any) -> None:
+    with guard("event"):
+        if not sdk.is_custom(event):
+            see(event, client)
+        elif (at := current_event.date_of(event)) is not None:
+            event.timestamp = at

@@ -117,8 +117,10 @@ def without_value(routing: EventRouting) -> EventRouting:
 
 @functools.lru_cache(maxsize=1024)
 def unfolded(routing: EventRouting) -> EventRouting:
-    """Return *routing* for a client whose exposures nobody sees: a sum travels value by value."""
-    return replace(routing, rollup="each") if routing.rollup == "sum" else routing
+    """Return *routing* for a client whose exposures nobody sees: sums and occurrences travel one
+    by one.
+    """
+    return replace(routing, rollup="each") if routing.rollup in ("sum", "once") else routing
 
 
 class Fold:

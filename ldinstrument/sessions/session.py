@@ -125,7 +125,6 @@ class Session:
         # rate limit holds.
         self._held = Accumulator(limited=silent, single=0 if store is None else MOST_SINGLE)
         self.entries = self._held.entries
-        self.fold_at = FOLD_AT
         self._lock = threading.RLock()
         self._given_id = id
         self._silent = silent
@@ -141,6 +140,7 @@ class Session:
         self._seen_client: weakref.ref[Any] | None = None
         self._partial = False
         self._stopped_at: float | None = None
+        self.fold_at = FOLD_AT if self._exposures_are_seen() else 1
         if context is not None:
             self._context = context
             self._given_kinds = frozenset(kinds(context))
@@ -436,11 +436,15 @@ class Session:
 
     def _fold(self, *, at_last: bool = False, for_store: bool = False) -> list[Emission]:
         """Fold; returns what exposures have divided off. The lock is held."""
-        taker = emission.taker_of(self.client, self._seen_client)
-        ended = self._held.fold(
-            sums=exposures_are_seen(taker), at_last=at_last, for_store=for_store
-        )
+        seen = self._exposures_are_seen()
+        if not self.ended:
+            # Where nobody sees exposures, no value may wait: it is dated to when it leaves.
+            self.fold_at = FOLD_AT if seen else 1
+        ended = self._held.fold(folds=seen, at_last=at_last, for_store=for_store)
         return [event for segment in ended for event in self._absorb(segment)]
+
+    def _exposures_are_seen(self) -> bool:
+        return exposures_are_seen(emission.taker_of(self.client, self._seen_client))
 
     def _absorb(self, segment: Segment) -> list[Emission]:
         """Account for a segment that is over; returns its events, unless a store wants them
