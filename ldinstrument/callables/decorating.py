@@ -16,6 +16,7 @@ import sys
 import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from weakref import WeakKeyDictionary
 
 from ..diagnostics import warn_caller
 from ..errors import DefinitionError
@@ -78,6 +79,35 @@ def rebuilt(target: Any, wrapper: Wrapper) -> Any:
             f"{wrapper.what}: {_problem(target)}; decorate a function, method or callable object"
         )
     return proxied(target, wrapper)
+
+
+class Rebinder:
+    """Wraps what a framework decorates anew in each request: the same method, bound to a new object.
+
+    Django's `method_decorator` does so, with a `partial` whose `__wrapped__` is the method. From the
+    second time on, one class made for the method serves all its partials.
+    """
+
+    def __init__(self) -> None:
+        self._types: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+    def rebound(self, target: Any, wrapper: Callable[[], Wrapper]) -> Any | None:
+        """Return *target* wrapped; None when it is no such partial, or the first one.
+
+        Args:
+            target: what is decorated.
+            wrapper: makes the wrapper, when a class has to be made.
+        """
+        method = getattr(target, "__wrapped__", None)
+        if type(target) is not functools.partial or type(method) is not types.FunctionType:
+            return None
+        if method not in self._types:
+            self._types[method] = None
+            return None
+        made = self._types[method]
+        if made is None:
+            made = self._types[method] = _bound_type(target, wrapper())
+        return made(target)
 
 
 def _problem(target: Any) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from ..callables.decorating import rebuilt
+from ..callables.decorating import Rebinder, rebuilt
 from ..callables.streams import notice_frameworks, settled, settled_awaited
 from ..callables.templates import TEMPLATES, shaped, stream_shaped
 from ..diagnostics import warn_user_code
@@ -108,6 +108,7 @@ class SessionScope:
         self._store = _checked_store(store)
         self._metrics = checked_metrics(metrics)
         self._entries: EntryStack[Entry] = EntryStack()
+        self._rebinder = Rebinder()
         declare_session_metrics(name, self._metrics)
 
     # -- with, async with ------------------------------------------------------------------------
@@ -186,7 +187,8 @@ class SessionScope:
         """Decorate *fn*: each call is a session of its own, to the end of what it returns or
         yields.
         """
-        made: F = rebuilt(fn, SessionWrapper(self))
+        again: F | None = self._rebinder.rebound(fn, lambda: SessionWrapper(self))
+        made: F = rebuilt(fn, SessionWrapper(self)) if again is None else again
         return made
 
     def watch(

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from ..callables.decorating import rebuilt
+from ..callables.decorating import Rebinder, rebuilt
 from ..clock import clock
 from ..errors import DefinitionError
 from ..metrics.metric import check_key
@@ -20,6 +20,7 @@ from ..sessions.current import current_session
 from ..sessions.entry_stack import EntryStack
 from ..sessions.task_definition import TaskDefinition, declared_task
 from .options import (
+    PLAIN,
     Expected,
     Extractor,
     TaskOptions,
@@ -60,6 +61,7 @@ class TaskScope:
         self._metrics = metrics
         self._unfinished_fails = unfinished_fails
         self._runs: EntryStack[Run] = EntryStack()
+        self._rebinder = Rebinder()
         self._task = None if key is None else self._define(key)
 
     def _define(self, key: str) -> TaskDefinition:
@@ -73,13 +75,20 @@ class TaskScope:
     def __call__(self, fn: F) -> F:
         """Decorate *fn*; it keeps its type."""
         name = self._decorator.name
+        again: F | None = self._rebinder.rebound(fn, lambda: self._wrapper(fn))
+        if again is not None:
+            return again
+        wrapper = self._wrapper(fn)
+        made: F = rebuilt(fn, wrapper)
+        note_function(name, wrapper.task.key, fn)
+        return made
+
+    def _wrapper(self, fn: Any) -> TaskWrapper:
         if isinstance(fn, type):
             task = TaskDefinition("", self._decorator.interaction, {})  # refused, with the reason
         else:
-            task = self._task or self._define(key_from_name(name, fn))
-        made: F = rebuilt(fn, TaskWrapper(task, self._options))
-        note_function(name, task.key, fn)
-        return made
+            task = self._task or self._define(key_from_name(self._decorator.name, fn))
+        return TaskWrapper(task, self._options)
 
     def __enter__(self) -> Run:
         if self._task is None:
@@ -150,6 +159,7 @@ class TaskDecorator:
         self.name = self.__name__ = self.__qualname__ = name
         self.interaction = interaction
         self.__doc__ = type(self).__doc__
+        self._bare = TaskScope(self, None, PLAIN, DEFAULT_TASK_METRICS[name])
 
     @overload
     def __call__(
@@ -205,6 +215,9 @@ class TaskDecorator:
             DefinitionError: at definition, for a key that cannot be one, a class, a nameless
                 function without a key.
         """
+        asked = (success, expected or None, data, record, metrics, context, within, unfinished)
+        if callable(target) and all(option is None for option in asked):
+            return self._bare(target)
         options = checked_options(
             self.name,
             success=success,
