@@ -1,17 +1,21 @@
-"""Test your instrumentation: a client that records instead of sending, and a clean slate for every
-test.
+"""Test your instrumentation: a client that records instead of sending, a clock that you set, and a
+clean slate for every test.
 
-With pytest, ask for the fixture `ld_events`; anywhere else, `with recording() as events:`.
+With pytest, ask for the fixtures `ld_events`, `ld_clock`, `ld_strict` and `ld_server`; anywhere
+else, `with recording() as events:`.
 """
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from types import CellType
 from typing import TYPE_CHECKING, Any
 
+from . import clock as clocks
 from .diagnostics import diagnostics
 from .ledger import ledger
 from .metrics.catalogs import catalog
@@ -39,9 +43,7 @@ class RecordedEvent:
 
 
 class RecordingClient:
-    """Takes `track` calls and keeps them, oldest first. Give it as `client=`, or let `recording()`
-    do it.
-    """
+    """Keeps `track` calls, oldest first. Give it as `client=`, or let `recording()` do it."""
 
     sees_exposures = True
     """Sums fold as they do for a client whose exposures are seen."""
@@ -60,19 +62,19 @@ class RecordingClient:
         self.events.append(RecordedEvent(event_name, context, data, metric_value))
 
     def of(self, key: str) -> list[RecordedEvent]:
-        """The events with this event key."""
+        """Return the events with this event key."""
         return [event for event in self.events if event.key == key]
 
     def values(self, key: str) -> list[float | int | None]:
-        """The metric values of the events with this event key."""
+        """Return the metric values of the events with this event key."""
         return [event.value for event in self.of(key)]
 
     def keys(self) -> list[str]:
-        """The event keys, sorted, each once."""
+        """Return the event keys, sorted, each once."""
         return sorted({event.key for event in self.events})
 
     def only(self, key: str) -> RecordedEvent:
-        """The one event with this event key.
+        """Return the one event with this event key.
 
         Raises:
             AssertionError: there is none, or more than one; says which keys there are.
@@ -97,21 +99,33 @@ class RecordingClient:
 
 @contextmanager
 def recording(*, strict: bool = False) -> Iterator[RecordingClient]:
-    """Record every event of the block, whichever client it was meant for; nothing leaves the
-    process.
+    """Record every event of the block, whichever client it was meant for.
+
+    Nothing leaves the process: what an `LDClient` with our event processor tracks by itself is
+    recorded, too, its evaluations are noted and go no further, and visits that a store reports are
+    recorded.
 
     Args:
-        strict: raise `StrictError` where production would only log a complaint.
+        strict: raise `StrictError` where production would only log a warning.
     """
     client = RecordingClient()
-    before, strict_before = emission.set_recorder(client), diagnostics.strict
-    diagnostics.strict = strict
+    before = emission.set_recorder(client)
     try:
-        yield client
+        with strictly() if strict else nullcontext():
+            yield client
     finally:
         emission.settle()
         emission.set_recorder(before)
-        diagnostics.strict = strict_before
+
+
+@contextmanager
+def strictly() -> Iterator[None]:
+    """Raise `StrictError` in the block where production would only log a warning."""
+    before, diagnostics.strict = diagnostics.strict, True
+    try:
+        yield
+    finally:
+        diagnostics.strict = before
 
 
 @contextmanager
@@ -120,13 +134,80 @@ def fresh_recording() -> Iterator[RecordingClient]:
 
     Sessions that were open before, as a fixture's are, go on; what they hold stays counted.
     """
-    before = open_sessions()
+    before, current_before = open_sessions(), current_session()
     held = stats().values.open if before else 0
     forget_everything(keeping=before)
     ledger.recorded(held)
-    with recording() as client:
-        yield client
-    forget_everything(keeping=before)
+    try:
+        with recording() as client:
+            yield client
+    finally:
+        forget_everything(keeping=before)
+        set_current(current_before)
+
+
+class FakeClock:
+    """The clock that durations and dates are made of, while it is installed: it stands still.
+
+    Args:
+        seconds: what it shows.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __call__(self) -> float:
+        """Return what it shows, in seconds."""
+        return self._seconds
+
+    def advance(self, seconds: float) -> None:
+        """Let *seconds* pass."""
+        if seconds < 0:
+            raise ValueError("a clock goes forward: advance() takes seconds from 0 on")
+        self._seconds += seconds
+
+
+@contextmanager
+def fake_clock() -> Iterator[FakeClock]:
+    """Let durations and dates follow a clock that the block sets: `clock.advance(1.5)`.
+
+    Functions that are decorated already follow it, too. Time-outs, stores and what your program
+    reads by itself go by the real time.
+    """
+    fake = FakeClock(clocks.clock())
+    milliseconds = clocks.wall_offset()
+
+    def wall_offset() -> float:
+        return milliseconds
+
+    real = {clocks.clock: fake, clocks.wall_offset: wall_offset}
+    for ours, replacement in real.items():
+        _replace_everywhere(ours, replacement)
+    try:
+        yield fake
+    finally:
+        for ours, replacement in real.items():
+            _replace_everywhere(replacement, ours)
+
+
+def _replace_everywhere(old: Any, new: Any) -> None:
+    """Put *new* in the place of *old* in our modules, and in the functions compiled for users."""
+    frozen = gc.get_freeze_count()
+    if frozen:  # what is frozen is hidden from `get_referrers`
+        gc.unfreeze()
+    # No closure in here: its cell would be a referrer, too.
+    for holder in gc.get_referrers(old):
+        if isinstance(holder, CellType):
+            holder.cell_contents = new
+        elif isinstance(holder, dict) and str(holder.get("__name__")).startswith(_PACKAGE):
+            for name, value in list(holder.items()):
+                if value is old:
+                    holder[name] = new
+    if frozen:
+        gc.freeze()
+
+
+_PACKAGE = f"{__package__}."
 
 
 def forget_everything(keeping: Collection[OpenSession] = ()) -> None:

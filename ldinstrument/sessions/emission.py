@@ -90,6 +90,11 @@ def set_recorder(recorder: Tracker | None) -> Tracker | None:
     return before
 
 
+def recorder() -> Tracker | None:
+    """Return what records everything instead of sending it (tests)."""
+    return _recorder
+
+
 def taker_of(client: Tracker | None, seen: weakref.ref[Any] | None = None) -> Tracker | None:
     """Return who would take events now: see `emit_all`."""
     return _recorder if _recorder is not None else client_for(client, seen)

@@ -17,6 +17,7 @@ from ..delivery.transport import PAYLOAD_ID, PostResult, Transport, transport_of
 from ..diagnostics import log_once
 from ..ledger import ledger
 from ..sdk import as_json
+from ..sessions import emission
 from ..sessions.rollups import Emission, finite
 from .protocol import Ended, GroupValues, Rules, Sealed
 from .records import Record, group_parts, readable
@@ -223,6 +224,8 @@ def outlet_of(client: Any | None) -> Outlet | None:
     """Return the outlet of *client* (the `ldclient` singleton when None); None when there is none,
     or it sends nothing.
     """
+    if (recorder := emission.recorder()) is not None:
+        return TrackOutlet(recorder)
     taker = client if client is not None else sdk.singleton_client()
     if taker is None or sdk.discards_everything(taker):
         return None
