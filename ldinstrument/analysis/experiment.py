@@ -55,7 +55,7 @@ def analyse(
 def _sample_ratio(treatments: Sequence[Treatment], options: AnalysisOptions) -> Figure:
     units = [treatment.statistics.exposed for treatment in treatments]
     weights = [treatment.weight for treatment in treatments]
-    return sample_ratio_mismatch(units, weights, options.concentration)
+    return sample_ratio_mismatch(units, weights, options.concentrations)
 
 
 def _measured_share(treatments: Sequence[Treatment]) -> Figure:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .bayesian import CONVERSION_PRIOR_VARIANCE, NUMERIC_PRIOR_VARIANCE
-from .sample_ratio import CONCENTRATION
+from .sample_ratio import CONCENTRATIONS
 
 Measure = Literal["value", "count", "occurrence"]
 Method = Literal["bayesian", "frequentist"]
@@ -30,7 +30,7 @@ class AnalysisOptions:
         regression_threshold: the relative worsening that a guarded rollout tolerates, such as 0.02.
         regression_probability: from which on it is a regression (LaunchDarkly: 0.99).
         least_units: analysed units per variation below which no verdict is given (ours).
-        concentration: of the sample ratio test's prior around the allocation.
+        concentrations: of the sample ratio test's priors around the allocation.
     """
 
     method: Method = "bayesian"
@@ -44,7 +44,7 @@ class AnalysisOptions:
     regression_threshold: float = 0.0
     regression_probability: float = 0.99
     least_units: int = 30
-    concentration: float = CONCENTRATION
+    concentrations: tuple[float, ...] = CONCENTRATIONS
 
 
 @dataclass(frozen=True, slots=True)

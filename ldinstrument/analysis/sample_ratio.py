@@ -13,19 +13,24 @@ from collections.abc import Sequence
 
 from .figures import SAMPLE_RATIO, Figure, missing
 
-CONCENTRATION = 10_000.0  # how near the allocation a mismatch is expected; ssrm-test's default
+CONCENTRATIONS = (100.0, 1_000.0, 10_000.0)
+"""How near the allocation a mismatch is expected; the last is ssrm-test's, which takes thousands of
+units to notice that every second one is missing. A mean of Bayes factors is one, too."""
 ALERT = 0.99
 
 
 def sample_ratio_mismatch(
-    units: Sequence[int], weights: Sequence[float], concentration: float = CONCENTRATION
+    units: Sequence[int],
+    weights: Sequence[float],
+    concentrations: Sequence[float] = CONCENTRATIONS,
 ) -> Figure:
     """Return the probability that units do not arrive as allocated; LaunchDarkly alerts at 0.99.
 
     Args:
         units: exposed units, one count per variation.
         weights: the allocation, in the same order; any scale.
-        concentration: of the Dirichlet prior around the allocation; not published by LaunchDarkly.
+        concentrations: of the Dirichlet priors around the allocation, which weigh the same;
+            LaunchDarkly's is not published.
 
     Raises:
         ValueError: a weight is negative, none is positive, or there are not as many as counts.
@@ -38,7 +43,8 @@ def sample_ratio_mismatch(
         return missing(SAMPLE_RATIO, "one variation has all the traffic: there is no ratio")
     if not sum(units):
         return missing(SAMPLE_RATIO, "no unit was exposed")
-    return Figure(_probability(_log_bayes_factor(allocated, concentration)), SAMPLE_RATIO)
+    factors = [_log_bayes_factor(allocated, concentration) for concentration in concentrations]
+    return Figure(_probability(_log_mean(factors)), SAMPLE_RATIO)
 
 
 def _shares(units: Sequence[int], weights: Sequence[float]) -> list[float]:
@@ -55,6 +61,11 @@ def _log_bayes_factor(allocated: Sequence[tuple[int, float]], concentration: flo
         alpha = concentration * share
         factor += math.lgamma(alpha + count) - math.lgamma(alpha) - count * math.log(share)
     return factor
+
+
+def _log_mean(logs: Sequence[float]) -> float:
+    greatest = max(logs)
+    return greatest + math.log(math.fsum(math.exp(log - greatest) for log in logs) / len(logs))
 
 
 def _probability(log_odds: float) -> float:

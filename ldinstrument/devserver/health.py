@@ -4,6 +4,7 @@ can see.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -29,21 +30,46 @@ JOIN units u ON u.id = e.unit AND u.kind IN ({marks})
 """
 
 
+KEYS = """
+WITH newest AS (SELECT * FROM measurements WHERE id > (SELECT max(id) FROM measurements) - ?)
+SELECT DISTINCT u.key FROM newest m JOIN units u ON u.id = m.unit AND u.kind IN ({marks})
+WHERE m.series = (SELECT id FROM names WHERE space = 'series' AND name = ?) LIMIT 50
+"""
+VALUES = """
+SELECT count(value), coalesce(sum(abs(value) <= ?), 0), coalesce(sum(value = round(value)), 0),
+  max(value)
+FROM (SELECT value FROM measurements WHERE id > (SELECT max(id) FROM measurements) - ?
+  AND series = (SELECT id FROM names WHERE space = 'series' AND name = ?))
+"""
+GENERATED = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{16,}|[0-9]{13,}")
+"""A UUID, a long hexadecimal number, a time in milliseconds or less."""
+SMALL_VALUES = {
+    "milliseconds": (60.0, "seconds"),
+    "ms": (60.0, "seconds"),
+    "percent": (1.0, "shares from 0 to 1"),
+    "%": (1.0, "shares from 0 to 1"),
+}
+"""By unit: when no value is greater, and not all are whole, they may be in the other unit."""
+
+
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
     """One check of one metric or event key.
 
     Args:
         subject: the metric's key, or the event key.
-        check: `event receipt`, `analysis unit`, `numeric value`, `exposure` or `definition`.
+        check: `event receipt`, `analysis unit`, `numeric value`, `magnitude`, `exposure` or
+            `definition`.
         ok: whether it passed.
         detail: what was seen, for a person.
+        warning: it passed, and looks wrong all the same.
     """
 
     subject: str
     check: str
     ok: bool
     detail: str
+    warning: bool = False
 
 
 def health_checks(database: Database, project: str | None = None) -> list[HealthCheck]:
@@ -77,6 +103,7 @@ def _of_metric(
     if measure_of(metric) == "value":
         detail = f"{valued} of {events} events carry a number"
         yield HealthCheck(subject, "numeric value", valued == events, detail)
+        yield from _magnitude_check(database, metric)
     yield _exposure_check(database, metric)
 
 
@@ -96,26 +123,52 @@ def _unit_check(database: Database, metric: Document, events: int) -> HealthChec
     return HealthCheck(metric["key"], "analysis unit", usable == events, detail)
 
 
+def _magnitude_check(database: Database, metric: Document) -> Iterator[HealthCheck]:
+    """Find seconds under a metric in milliseconds, and shares under one in percent.
+
+    Only where people record by hand: the durations of sessions and tasks are measured by
+    ldinstrument itself, and may be short.
+    """
+    expected = SMALL_VALUES.get(str(metric.get("unit", "")).lower())
+    if expected is None or metric["key"].endswith((".duration", ".success_rate")):
+        return
+    most, unit = expected
+    count, small, integers, greatest = database.rows(
+        VALUES, (most, LOOKED_AT, f"={metric['eventKey']}")
+    )[0]
+    if count < FEW or small < count or integers == count:
+        return
+    detail = (
+        f"{count} values, the greatest {greatest:.4g}, under a metric in {metric['unit']}: "
+        f"are they {unit}?"
+    )
+    yield HealthCheck(metric["key"], "magnitude", True, detail, warning=True)
+
+
 def _exposure_check(database: Database, metric: Document) -> HealthCheck:
-    """Events of units that no experiment saw, or only later, count for nothing."""
+    """Say how many units an experiment saw, and saw in time: other events count for nothing."""
     kinds = tuple(metric["analysisUnits"])
     marks = ", ".join("?" * len(kinds))
-    units, exposed, after, events = database.rows(
-        EXPOSED.replace("{marks}", marks), (LOOKED_AT, *kinds, f"={metric['eventKey']}")
-    )[0]
+    parameters = (LOOKED_AT, *kinds, f"={metric['eventKey']}")
+    units, exposed, after, _ = database.rows(EXPOSED.replace("{marks}", marks), parameters)[0]
     detail = (
         f"{exposed} of {units} units with events were exposed to an experiment, {after} before "
         "their last event"
     )
     if not exposed:
         others = database.rows(OTHERS.replace("{marks}", marks), kinds)[0][0]
-        who = f"{others} other units were exposed" if others else "nobody was exposed at all"
-        detail += f"; {who}"
-        if units == events > FEW:
-            detail += (
-                "; each event came with a context key of its own, as if made anew in each call"
-            )
-    return HealthCheck(metric["key"], "exposure", after > 0, detail)
+        detail += f"; {others} other units were exposed" if others else ""
+        detail += "" if others else "; nobody was exposed at all"
+        keys = [key for (key,) in database.rows(KEYS.replace("{marks}", marks), parameters)]
+        if len(keys) > FEW and all(map(GENERATED.fullmatch, keys)):
+            detail += "; their keys look generated, as if made anew in each call"
+        return HealthCheck(metric["key"], "exposure", False, detail)
+    few, late = exposed < units / 2, 0 < after < exposed / 2
+    if few:
+        detail += "; the others count for nothing"
+    elif late:
+        detail += "; what the others did before it counts for nothing"
+    return HealthCheck(metric["key"], "exposure", after > 0, detail, warning=few or late)
 
 
 def _undeclared(metrics: list[Document], seen: dict[str, tuple[int, int]]) -> Iterator[HealthCheck]:

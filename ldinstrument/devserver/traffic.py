@@ -437,6 +437,7 @@ class Traffic:
                 connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
             self._names.clear()
             self._units.clear()
+            self._last_unpacked = (0, ([], []))  # ids of POSTs begin anew
             self._body_bytes = 0
 
 

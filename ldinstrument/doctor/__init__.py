@@ -13,10 +13,14 @@ from typing import Any
 
 from ..errors import ApiError
 from ..metrics.metric import Metric
+from ..metrics.standard import STANDARD_METRICS, session_metrics
 from ..rest import MetricsAPI, RemoteMetric
 from .access import access
 from .checks import METRIC_CHECKS
 from .findings import Finding, Subject
+
+_Documents = tuple[dict[str, Any], ...] | None
+MOST_LISTED = 1000
 
 __all__ = ["Finding", "access", "examine", "examine_all"]
 
@@ -38,19 +42,19 @@ def examine(key: str, api: MetricsAPI, catalog: Iterable[Metric]) -> list[Findin
     return (
         walked
         if walked[-1].status == "broken"
-        else [*walked, *_walk(key, api, wanted, _health(api))]
+        else [*walked, *_walk(key, api, wanted, _seen_locally(api))]
     )
 
 
 def _walk(
-    key: str, api: MetricsAPI, wanted: dict[str, Metric], health: tuple[dict[str, Any], ...] | None
+    key: str, api: MetricsAPI, wanted: dict[str, Metric], seen: tuple[_Documents, _Documents]
 ) -> Iterator[Finding]:
     """Yield the links of one metric, to the first broken one."""
     found, finding = _existence(key, api, wanted)
     yield finding
     if found is None:
         return
-    subject = Subject(key, api, wanted, found, health)
+    subject = Subject(key, api, wanted, found, *seen)
     for check in METRIC_CHECKS:
         for link in check(subject):
             yield link
@@ -72,10 +76,10 @@ def examine_all(
     shared = access(api)
     if shared[-1].status == "broken":
         return shared, {}
-    health = _health(api)
+    seen = _seen_locally(api)
     return shared, {
         key: [
-            link for link in _walk(key, api, wanted, health) if link.status in ("broken", "warning")
+            link for link in _walk(key, api, wanted, seen) if link.status in ("broken", "warning")
         ]
         for key in wanted
     }
@@ -96,10 +100,7 @@ def _existence(
             why,
             "ldinstrument apply",
         )
-    close = [known for known in wanted if known.lower() == key.lower()] or get_close_matches(
-        key, list(wanted), n=1
-    )
-    close = close or [metric.key for metric in api.list(query=key, limit=1)]
+    close = _similar(key, api, wanted)
     hint = f"ldinstrument doctor {close[0]}" if close else f"ldinstrument metrics create {key} ..."
     meant = f"; did you mean {close[0]}?" if close else ""
     return None, Finding(
@@ -111,13 +112,26 @@ def _existence(
     )
 
 
-def _health(api: MetricsAPI) -> tuple[dict[str, Any], ...] | None:
+def _similar(key: str, api: MetricsAPI, wanted: Iterable[str]) -> list[str]:
+    """Return the metric that *key* may have been meant for: of the code, ours, the project's."""
+    ours = [metric.key for metric in (*STANDARD_METRICS, *session_metrics())]
+    known = dict.fromkeys([*wanted, *ours, *(metric.key for metric in api.list(limit=MOST_LISTED))])
+    by_case = [other for other in known if other.lower() == key.lower()]
+    return by_case or get_close_matches(key, list(known), n=1)
+
+
+def _seen_locally(api: MetricsAPI) -> tuple[_Documents, _Documents]:
+    """Return the health checks and the experiments of a local LaunchDarkly; None elsewhere."""
     try:
-        found = api.local("health", project=api.project)
+        health = api.local("health", project=api.project)
+        found = api.local("readout", project=api.project)
     except ApiError:
+        return None, None
+    experiments = found.get("experiments") if isinstance(found, dict) else None
+    return _documents(health), _documents(experiments)
+
+
+def _documents(found: Any) -> _Documents:
+    if not isinstance(found, list):
         return None
-    return (
-        tuple(check for check in found if isinstance(check, dict))
-        if isinstance(found, list)
-        else None
-    )
+    return tuple(document for document in found if isinstance(document, dict))

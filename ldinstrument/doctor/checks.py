@@ -10,6 +10,7 @@ from ..metrics.catalogs import event_routing
 from ..metrics.metric import RESERVED_PREFIXES
 from ..plans import incompatible
 from ..rest import Difference, differences, metric_body
+from .comparability import comparable
 from .experiments import used
 from .findings import Finding, Status, Subject, ago
 from .received import said_here, seen_locally
@@ -253,4 +254,5 @@ METRIC_CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     seen_locally,
     _last_seen,
     used,
+    comparable,
 )

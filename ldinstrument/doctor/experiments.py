@@ -26,6 +26,10 @@ def used(subject: Subject) -> Iterator[Finding]:
         for experiment in _objects(subject, "experiments")
         if not experiment.get("archivedDate")
     ]
+    if not listed and (flags := subject.exposing_flags):
+        # A local LaunchDarkly reads every experiment flag out, attached or not.
+        yield Finding("experiments", "ok", f"read out by {', '.join(flags)}")
+        return
     if not listed and not subject.found.experiments:
         yield _unused(subject)
         yield from _unknown_exposure(subject)

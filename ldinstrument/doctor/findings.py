@@ -41,7 +41,7 @@ class Subject:
         wanted: what the code declares, by key.
         found: the metric in LaunchDarkly.
         health: what a local LaunchDarkly found; None elsewhere.
-
+        experiments: the read-out of a local LaunchDarkly; None elsewhere.
     """
 
     key: str
@@ -49,6 +49,17 @@ class Subject:
     wanted: dict[str, Metric]
     found: RemoteMetric
     health: tuple[dict[str, Any], ...] | None = None
+    experiments: tuple[dict[str, Any], ...] | None = None
+
+    @property
+    def exposing_flags(self) -> list[str]:
+        """The flags whose experiments expose units for this metric, on a local LaunchDarkly."""
+        return [
+            experiment["flag"]
+            for experiment in self.experiments or ()
+            for metric in experiment["metrics"]
+            if metric["metric"] == self.key and any(row["units"] for row in metric["rows"])
+        ]
 
     @property
     def declared(self) -> Metric | None:

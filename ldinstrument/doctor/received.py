@@ -14,6 +14,10 @@ _LOCAL_ADVICE = {
         "give the session a context of that kind: session(Context.create(key, kind))",
     ),
     "numeric value": ("events without a finite number do not count", "record a finite number"),
+    "magnitude": (
+        "LaunchDarkly converts no units: the numbers would be wrong in silence",
+        "record the metric's own unit, such as 1000 * seconds",
+    ),
     "exposure": (
         "only events after an exposure of the same context count",
         "evaluate the flag before recording, with the very context of the session: not with "
@@ -30,7 +34,10 @@ def seen_locally(subject: Subject) -> Iterator[Finding]:
             continue
         detail, (why, command) = str(check.get("detail")), _LOCAL_ADVICE[check["check"]]
         if check.get("ok"):
-            yield Finding(check["check"], "ok", detail)
+            if check.get("warning"):
+                yield Finding(check["check"], "warning", detail, why, command)
+            else:
+                yield Finding(check["check"], "ok", detail)
         elif (
             check["check"] != "event receipt" or "case-sensitive" in detail
         ):  # never received: see last seen

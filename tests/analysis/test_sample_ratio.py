@@ -27,7 +27,7 @@ RECORDED = [
 @pytest.mark.parametrize(("units", "weights", "concentration", "expected"), RECORDED)
 def test_the_probability_is_ssrm_tests(units, weights, concentration, expected):
     """For two and three variations, even and uneven, with a wide and a narrow prior."""
-    found = sample_ratio_mismatch(units, weights, concentration)
+    found = sample_ratio_mismatch(units, weights, [concentration])
     assert found.value == pytest.approx(expected, rel=1e-6)
     assert "Lindon and Malek" in found.source
 
@@ -79,3 +79,15 @@ def test_wrong_weights_are_refused(weights):
     """One weight of 0 or more per variation."""
     with pytest.raises(ValueError, match="weight"):
         sample_ratio_mismatch([5, 5], weights)
+
+
+def test_a_gross_mismatch_is_noticed_soon() -> None:
+    """Two of three units of one arm missing: hundreds of units are enough, not thousands."""
+    assert sample_ratio_mismatch([296, 102], [1, 1]).value > 0.999
+    assert sample_ratio_mismatch([296, 102], [1, 1], [10_000.0]).value < 0.99
+
+
+def test_a_small_mismatch_is_noticed_at_all() -> None:
+    """One in fifty missing of half a million."""
+    assert sample_ratio_mismatch([250_000, 245_000], [1, 1]).value > 0.99
+    assert sample_ratio_mismatch([250_000, 249_500], [1, 1]).value < 0.5

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from datetime import datetime, timezone
 from typing import Any
 
@@ -29,19 +30,19 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
-def send(ld: LocalLaunchDarkly, *events: tuple[str, Any, Any], exposed: Any = None) -> None:
-    """Real traffic by the real SDK: an evaluation, then events of (key, context, value)."""
-    client = ldclient.LDClient(
-        ldclient.Config(
-            "sdk-test",
-            base_uri=ld.url,
-            events_uri=ld.url,
-            stream_uri=ld.url,
-            diagnostic_opt_out=True,
-        )
+def client_of(ld: LocalLaunchDarkly, **options: Any) -> ldclient.LDClient:
+    """A real client of the SDK's."""
+    addresses = dict.fromkeys(("base_uri", "events_uri", "stream_uri"), ld.url)
+    return ldclient.LDClient(
+        ldclient.Config("sdk-test", **addresses, diagnostic_opt_out=True, **options)
     )
-    if exposed is not None:
-        client.variation("new-cart", exposed, False)
+
+
+def send(ld: LocalLaunchDarkly, *events: tuple[str, Any, Any], exposed: Any = ()) -> None:
+    """Real traffic by the real SDK: evaluations, then events of (key, context, value)."""
+    client = client_of(ld)
+    for context in exposed if isinstance(exposed, (list, tuple)) else [exposed]:
+        client.variation("new-cart", context, False)
     for key, context, value in events:
         client.track(key, context, None, value)
     client.close()
@@ -283,30 +284,130 @@ def test_never_exposed_and_all_well(ld: LocalLaunchDarkly, api: MetricsAPI) -> N
     send(ld, ("cart.value", user("u-2"), 2.0), exposed=user("u-2"))
     walked = examine(VALUE.key, api, [VALUE])
     assert {one.status for one in walked} <= {"ok", "warning"}
-    assert [one.check for one in walked][-1] == "experiments"
+    assert [one.check for one in walked][-2:] == ["experiments", "comparison"]
 
 
 def test_a_context_that_is_made_anew_in_each_call(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
-    """A random key per event, while others are exposed: nothing ever matches, and the walk says
-    why.
-    """
+    """A generated key per event, while others are exposed: nothing ever matches, and it says why."""
     ld.set_flag(experiment_flag("new-cart", [False, True]))
     api.create(VALUE)
-    send(
-        ld,
-        *(("cart.value", user(f"random-{number}"), 1.0) for number in range(6)),
-        exposed=user("u-1"),
-    )
+    generated = [str(uuid.UUID(int=number)) for number in range(6)]
+    events = [("cart.value", user(key), 1.0) for key in generated]
+    send(ld, *events, exposed=user("u-1"))
+
     finding = broken(examine(VALUE.key, api, [VALUE]))
-    assert (
-        "1 other units were exposed; each event came with a context key of its own" in finding.what
-    )
+
+    assert "1 other units were exposed; their keys look generated" in finding.what
     assert "made anew in each call" in finding.command
-    ld.reset()
+
+
+@pytest.mark.parametrize("keys", [["u-2"] * 6, [f"ana-{number}" for number in range(6)]])
+def test_users_with_one_event_each_are_no_fault(
+    ld: LocalLaunchDarkly, api: MetricsAPI, keys: list[str]
+) -> None:
+    """Nobody made their keys anew: they are simply not in the experiment."""
     ld.set_flag(experiment_flag("new-cart", [False, True]))
     api.create(VALUE)
-    send(ld, *(("cart.value", user("u-2"), 1.0) for _ in range(6)), exposed=user("u-1"))
-    assert "of its own" not in broken(examine(VALUE.key, api, [VALUE])).what
+    send(ld, *(("cart.value", user(key), 1.0) for key in keys), exposed=user("u-1"))
+
+    assert "generated" not in broken(examine(VALUE.key, api, [VALUE])).what
+
+
+def warned(findings: list[Finding], check: str) -> Finding:
+    return next(one for one in findings if (one.check, one.status) == (check, "warning"))
+
+
+def test_few_units_exposed_is_said(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
+    """One of sixty: the experiment compares one, and everything looks well."""
+    ld.set_flag(experiment_flag("new-cart", [False, True]))
+    api.create(VALUE)
+    send(ld, ("cart.value", user("u-0"), 1.0), exposed=user("u-0"))
+    send(ld, *(("cart.value", user(f"u-{number}"), 1.0) for number in range(1, 60)))
+
+    assert "1 of 60 units" in warned(examine(VALUE.key, api, [VALUE]), "exposure").what
+
+
+def test_units_recorded_before_their_exposure_are_said(
+    ld: LocalLaunchDarkly, api: MetricsAPI
+) -> None:
+    """The flag is evaluated after the work: what was done before counts for nothing."""
+    ld.set_flag(experiment_flag("new-cart", [False, True]))
+    api.create(VALUE)
+    send(ld, *(("cart.value", user(f"u-{number}"), 1.0) for number in range(20)))
+    time.sleep(0.01)
+    everybody = [user(f"u-{number}") for number in range(20)]
+    send(ld, ("cart.value", user("u-0"), 1.0), exposed=everybody)
+
+    finding = warned(examine(VALUE.key, api, [VALUE]), "exposure")
+
+    assert "20 of 20 units" in finding.what
+    assert "1 before their last event" in finding.what
+
+
+@pytest.mark.parametrize(
+    ("unit", "values", "suspected"),
+    [
+        ("milliseconds", [0.2, 1.4, 3.1, 0.9, 12.5], "are they seconds?"),
+        ("milliseconds", [180.0, 1400.2, 310.5, 95.1, 1200.0], ""),
+        ("milliseconds", [1, 2, 3, 4, 5], ""),
+        ("percent", [0.88, 0.1, 0.95, 0.7, 0.31], "are they shares"),
+        ("percent", [88, 10, 95.5, 70, 31], ""),
+        ("dollars", [0.88, 0.1, 0.95, 0.7, 0.31], ""),
+    ],
+)
+def test_seconds_under_milliseconds_are_suspected(
+    ld: LocalLaunchDarkly, api: MetricsAPI, unit: str, values: list[float], suspected: str
+) -> None:
+    """LaunchDarkly converts nothing: the magnitude is the only trace."""
+    metric = Metric("answer.latency", unit=unit, success_criteria="LowerThanBaseline")
+    ld.set_flag(experiment_flag("new-cart", [False, True]))
+    api.create(metric)
+    events = [("answer.latency", user("u-1"), value) for value in values]
+    send(ld, *events, exposed=user("u-1"))
+
+    found = [one.what for one in examine(metric.key, api, [metric]) if one.check == "magnitude"]
+
+    assert bool(found) == bool(suspected)
+    assert suspected in "".join(found)
+
+
+def test_a_broken_split_is_no_comparison(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
+    """As many units as allocated in each variation, or nothing can be said."""
+    ld.set_flag(experiment_flag("new-cart", [False, True]))
+    api.create(VALUE)
+    silent = client_of(ld, send_events=False)
+    users = [user(f"u-{number}") for number in range(600)]
+    arms = [bool(silent.variation("new-cart", context, False)) for context in users]
+    silent.close()
+    # Two of three in one arm never come.
+    came = [user for nth, user in enumerate(users) if not arms[nth] or nth % 3 == 0]
+    send(ld, *(("cart.value", context, 1.0 + len(context.key)) for context in came), exposed=came)
+
+    finding = broken(examine(VALUE.key, api, [VALUE]))
+
+    assert finding.check == "comparison"
+    assert "sample ratio mismatch" in finding.what
+
+
+def test_a_typing_error_is_recognised(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
+    """Of a metric of ours, of the code, of the project."""
+    api.create(VALUE)
+
+    assert "did you mean session.duration?" in broken(examine("session.duratoin", api, [])).what
+    assert "did you mean cart.value?" in broken(examine("cart.vlaue", api, [])).what
+
+
+def test_exposed_units_and_no_experiment_do_not_stand_side_by_side(
+    ld: LocalLaunchDarkly, api: MetricsAPI
+) -> None:
+    """A local LaunchDarkly reads every experiment flag out: that is the experiment."""
+    ld.set_flag(experiment_flag("new-cart", [False, True]))
+    api.create(VALUE)
+    send(ld, ("cart.value", user("u-1"), 1.0), exposed=user("u-1"))
+
+    walked = examine(VALUE.key, api, [VALUE])
+
+    assert next(one for one in walked if one.check == "experiments").what == "read out by new-cart"
 
 
 def test_payloads_that_were_refused(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
@@ -461,9 +562,12 @@ def test_a_local_experiment(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
     ld.set_flag(experiment_flag("new-cart", [False, True], metrics=[VALUE.key]))
     api.create(VALUE)
     send(ld, ("cart.value", user("u"), 2.0), exposed=user("u"))
-    assert last(examine(VALUE.key, api, [VALUE])) == Finding("experiments", "ok", "1 use it")
+    walked = examine(VALUE.key, api, [VALUE])
+    assert Finding("experiments", "ok", "1 use it") in walked
+    assert walked[-1].check == "comparison"
     ld.set_flag({**experiment_flag("new-cart", [False, True], metrics=[VALUE.key]), "on": False})
-    assert "new-cart has stopped" in last(examine(VALUE.key, api, [VALUE])).what
+    stopped = examine(VALUE.key, api, [VALUE])
+    assert any("new-cart has stopped" in finding.what for finding in stopped)
 
 
 def test_all_metrics_at_once(ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric) -> None:

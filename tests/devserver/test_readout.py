@@ -337,3 +337,21 @@ def test_real_traffic_of_the_sdk_reads_out_as_it_was(ld: LocalLaunchDarkly, sdk,
         readout.total("latency").values
         == sum(len(latencies) for rows in books.values() for latencies, _ in rows) + 1
     )
+
+
+def test_what_was_reset_is_not_read_out_again():
+    """The POSTs of the next traffic have the numbers of those before."""
+    events = [("custom", 5, {"user": key}, "buy", 1.0, False) for key in "abc"]
+    store = filled(events)
+    traffic = Traffic(store)
+    reader = ReadoutReader(store, traffic)
+    reader.read()
+    traffic.forget()
+    reader.aggregation.forget()
+    items = [as_event(("custom", 6, {"user": "z"}, "buy", 2.0, False))]
+    body = json.dumps(items).encode()
+    batch = batch_of(body, parse_array(body), 99, traffic.filters())
+    traffic.record(Post("/bulk", "q", 202, 0, 1, False, 99), batch)
+
+    assert reader.read().total("buy").sum == 2.0
+    assert store.rows("SELECT key FROM units") == [("z",)]
