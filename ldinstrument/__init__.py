@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .metrics.metric import Metric
     from .plans import bootstrap
     from .sessions.clients import Tracker
-    from .sessions.current import current_session
+    from .sessions.current import current_session, identify
     from .sessions.outcomes import Outcome, outcome_of_exception
     from .sessions.recipes import (
         track_conversion,
@@ -70,6 +70,7 @@ _HOME = {
     "current_session": "sessions.current",
     "feedback_token": "ai.feedback",
     "flush": "delivery",
+    "identify": "sessions.current",
     "launchdarkly_config": "delivery",
     "open_store": "stores",
     "outcome_of_exception": "sessions.outcomes",
@@ -108,6 +109,7 @@ __all__ = [
     "current_session",
     "feedback_token",
     "flush",
+    "identify",
     "launchdarkly_config",
     "open_store",
     "outcome_of_exception",

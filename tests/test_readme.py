@@ -40,7 +40,7 @@ def test_the_first_programs_event_is_true(tmp_path: Path) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        assert "delivered=6" in done.stdout
+        assert "delivered=7" in done.stdout
         assert "confirmed=True" in done.stdout
         received = {event["key"]: dict(event) for event in launchdarkly.custom_events()}
 
@@ -50,7 +50,7 @@ def test_the_first_programs_event_is_true(tmp_path: Path) -> None:
     assert isinstance(shown.pop("creationDate"), int)
     assert shown == {name: event[name] for name in shown}
     assert set(event) - set(shown) <= {"samplingRatio"}
-    assert len(received) == 6
+    assert len(received) == 7
     for key in received.keys() - {"business.conversion"}:
         assert f"`{key}`" in README.read_text(encoding="utf-8")
 
