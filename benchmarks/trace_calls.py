@@ -67,8 +67,13 @@ class CallTrace:
 
 
 def is_ours(code: CodeType) -> bool:
-    """Tell whether *code* is a function of the package that a value passes."""
+    """Tell whether *code* is a function of the package that a value passes.
+
+    Comprehensions are none: Python 3.12 runs most of them inside their function.
+    """
     name = code.co_filename
+    if code.co_name in ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"):
+        return False
     return name.startswith(PACKAGE) and not name.startswith(NOT_ON_THE_WAY)
 
 
