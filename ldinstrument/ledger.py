@@ -160,12 +160,6 @@ class Ledger:
         with self.lock:
             self._events["emitted"] += count
 
-    def emitted_batch(self, values: int, events: int) -> None:
-        """Count *events* events as emitted, which *values* open values became."""
-        with self.lock:
-            self._values["emitted"] += values
-            self._events["emitted"] += events
-
     def delivered(self, count: int) -> None:
         """Move *count* events from pending to delivered (LaunchDarkly answered 202)."""
         with self.lock:

@@ -146,7 +146,7 @@ class EventProcessor(_EitherProcessor):
         except Exception:  # one of them is no JSON, perhaps: `track` tells which
             return False
         events = sum(text.events for text in texts)
-        ledger.emitted_batch(values, events)
+        ledger.handed_over(events, values)
         try:
             self.worker.accept_batch(texts, context)
         except BaseException:
