@@ -30,6 +30,7 @@ from .request_session import (
     RequestSession,
     RequestSessionFactory,
     end_session,
+    request_context,
 )
 
 if TYPE_CHECKING:
@@ -37,7 +38,13 @@ if TYPE_CHECKING:
 
     from .options import RequestOptions
 
-__all__ = ["LifespanMiddleware", "SessionMiddleware", "end_session", "session_dependency"]
+__all__ = [
+    "LifespanMiddleware",
+    "SessionMiddleware",
+    "end_session",
+    "request_context",
+    "session_dependency",
+]
 
 
 class SessionMiddleware:
@@ -155,10 +162,23 @@ async def _begin(sessions: RequestSessionFactory, scope: Scope) -> RequestSessio
         method=method,
         agent=headers.get("user-agent", ""),
         preflight=method == "OPTIONS" and "access-control-request-method" in headers,
+        attributes=partial(_attributes, scope, headers),
     )
     if request.session is not None:
         request.identify(await sessions.source.ask_async(scope, last=False))
     return request
+
+
+def _attributes(scope: Scope, headers: dict[str, str]) -> dict[str, Any]:
+    """Return the attributes of the request's own context."""
+    return {
+        "method": scope.get("method"),
+        "host": headers.get("host"),
+        "path": scope.get("path"),
+        "scheme": scope.get("scheme"),
+        "proto": f"HTTP/{scope['http_version']}" if scope.get("http_version") else None,
+        "userAgent": headers.get("user-agent"),
+    }
 
 
 async def _finish(source: ContextSource, request: RequestSession, scope: Scope) -> None:

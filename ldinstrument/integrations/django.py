@@ -16,6 +16,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 from ..callables.streams import follow
@@ -24,7 +25,13 @@ from ..errors import missing_extra
 from ..sessions.current import set_current
 from .asgi_lifespan import OPEN_REQUESTS
 from .options import OPTIONS, RequestOptions, check_options
-from .request_session import REQUEST, RequestSession, RequestSessionFactory, end_session
+from .request_session import (
+    REQUEST,
+    RequestSession,
+    RequestSessionFactory,
+    end_session,
+    request_context,
+)
 
 try:
     from asgiref.sync import (
@@ -38,7 +45,13 @@ try:
 except ImportError as error:
     raise missing_extra("django", "django") from error
 
-__all__ = ["SessionMiddleware", "end_session", "logged_in", "logged_in_async"]
+__all__ = [
+    "SessionMiddleware",
+    "end_session",
+    "logged_in",
+    "logged_in_async",
+    "request_context",
+]
 
 VISITOR = "_ld_visitor"
 
@@ -141,6 +154,7 @@ class SessionMiddleware:
             agent=request.headers.get("User-Agent", ""),
             preflight=request.method == "OPTIONS"
             and "Access-Control-Request-Method" in request.headers,
+            attributes=partial(_attributes, request),
         )
         getattr(request, "scope", {}).get(OPEN_REQUESTS, set()).add(current)
         visitors = self.sessions.visitors
@@ -217,6 +231,19 @@ def _outer(request: Any) -> RequestSession | None:
     """Return what a middleware of ours around Django has opened for *request*."""
     found = request.META.get(REQUEST) or getattr(request, "scope", {}).get(REQUEST)
     return found if isinstance(found, RequestSession) else None
+
+
+def _attributes(request: Any) -> dict[str, Any]:
+    """Return the attributes of the request's own context."""
+    version = getattr(request, "scope", {}).get("http_version")
+    return {
+        "method": request.method,
+        "host": request.META.get("HTTP_HOST"),
+        "path": request.path,
+        "scheme": request.scheme,
+        "proto": f"HTTP/{version}" if version else request.META.get("SERVER_PROTOCOL"),
+        "userAgent": request.META.get("HTTP_USER_AGENT"),
+    }
 
 
 def _with_route(request: Any) -> RequestSession:

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..diagnostics import guard, warn_once
 from ..errors import missing_extra
 from .options import ignored_paths
-from .request_session import REQUEST, ContextSource, RequestSession, end_session
+from .request_session import (
+    REQUEST,
+    ContextSource,
+    RequestSession,
+    end_session,
+    request_context,
+)
 from .visitors import may_be_shared
 from .wsgi import SessionMiddleware
 
@@ -29,7 +35,7 @@ if TYPE_CHECKING:
 
     from .options import RequestOptions
 
-__all__ = ["end_session", "instrument", "logged_in"]
+__all__ = ["end_session", "instrument", "logged_in", "request_context"]
 
 EXTENSION = "ldinstrument"
 VISITOR = "_ld_visitor"

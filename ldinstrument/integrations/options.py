@@ -24,6 +24,11 @@ class RequestOptions(TypedDict, total=False):
             spoil the durations of requests. None makes no sessions for them. With a store they are
             part of the visit, and of this only None matters.
         client: takes the events; by default the client that `ldinstrument` finds when they leave.
+        metrics: which metrics of the session are wanted, by suffix; by default `duration`,
+            `success_rate` and `interactions`, and on request `successes` and `unfinished`.
+        request_metrics: whether each request is a unit of its own, too, as guarded rollouts want
+            it: `http.request.duration_ms`, `http.response.4xx` and `http.response.5xx` for the
+            context that `request_context()` gives.
         ignore: path patterns (as in `fnmatch`: `/static/*`) that make no session; health checks
             never make one.
         store: a store, or its address such as `sqlite:///sessions.db`: a session then is a visit
@@ -40,6 +45,8 @@ class RequestOptions(TypedDict, total=False):
     name: str | None
     websocket: str | None
     client: Tracker | None
+    metrics: Iterable[str]
+    request_metrics: bool
     ignore: Iterable[str]
     store: SessionStore | str | Path | None
     cookie: bool | str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import translate
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -17,15 +17,17 @@ from ..clock import clock
 from ..diagnostics import guard, warn_user_code
 from ..errors import StrictError
 from ..metrics.metric import check_key
-from ..sessions.accounts import declare_session_metrics
+from ..sessions.accounts import DEFAULT_METRICS, checked_metrics, declare_session_metrics
 from ..sessions.contexts import as_context
 from ..sessions.current import current_session, open_session, set_current
 from ..sessions.outcomes import Outcome, outcome_of
 from ..sessions.registry import OpenSession, open_sessions
 from ..sessions.session import Session
 from .options import check_options, ignored_paths, store_of, visitors_of
+from .request_metrics import RequestUnit, declare_request_metrics
 
 if TYPE_CHECKING:
+    from ldclient import Context
     from typing_extensions import Unpack
 
     from .options import RequestOptions
@@ -136,7 +138,11 @@ class RequestSessionFactory:
         self.websocket_name = self._checked_websocket(options.get("websocket", "websocket"))
         self._is_ignored = _path_matcher([*HEALTH_CHECKS, *ignored_paths(options)])
         self._open: WeakSet[RequestSession] = WeakSet()
-        declare_session_metrics(self.name)
+        self._metrics = checked_metrics(options.get("metrics", DEFAULT_METRICS))
+        self.measures_requests = bool(options.get("request_metrics"))
+        declare_session_metrics(self.name, self._metrics)
+        if self.measures_requests:
+            declare_request_metrics()
 
     def _checked_websocket(self, name: str | None) -> str | None:
         if name is None or self.store is not None:
@@ -146,10 +152,16 @@ class RequestSessionFactory:
     def declare_websocket(self) -> None:
         """Declare the metrics of websockets' sessions; else the first websocket does."""
         if self.websocket_name is not None:
-            declare_session_metrics(self.websocket_name)
+            declare_session_metrics(self.websocket_name, self._metrics)
 
     def begin(
-        self, *, path: str, method: str, agent: str = "", preflight: bool = False
+        self,
+        *,
+        path: str,
+        method: str,
+        agent: str = "",
+        preflight: bool = False,
+        attributes: Callable[[], Mapping[str, Any]] | None = None,
     ) -> RequestSession:
         """Open the session of a request that begins.
 
@@ -161,20 +173,29 @@ class RequestSessionFactory:
             method: the HTTP method, or `WEBSOCKET`.
             agent: the user agent; health checkers make no session.
             preflight: whether it is a CORS preflight.
+            attributes: makes those of the request's own context, where requests are measured.
         """
         name = self.websocket_name if method == WEBSOCKET else self.name
         if name is None or preflight or self._is_ignored(path) or agent.startswith(PROBES):
             return RequestSession(None)
-        return self.open(method if method in METHODS else "OTHER", name=name)
+        request = self.open(method if method in METHODS else "OTHER", name=name)
+        if self.measures_requests and attributes is not None and method != WEBSOCKET:
+            request.measure(RequestUnit(attributes, self.client))
+        return request
 
     def open(self, method: str = "", *, name: str | None = None) -> RequestSession:
         """Open a session; when that fails, which is logged, return one without."""
         with guard("opening the session of a request"):
             if name is not None and name != self.name:
-                declare_session_metrics(name)
+                declare_session_metrics(name, self._metrics)
             # No outer session: whatever was current on this thread or in this task belongs to
             # somebody else.
-            session = open_session(name=name or self.name, client=self.client, store=self.store)
+            session = open_session(
+                name=name or self.name,
+                client=self.client,
+                store=self.store,
+                metrics=self._metrics,
+            )
             request = RequestSession(session, method=method, store=self.store)
             self._open.add(request)
             return request
@@ -226,8 +247,10 @@ class RequestSession:
 
     __slots__ = (
         "__weakref__",
+        "_began",
         "_ended",
         "_inside",
+        "_outcome",
         "_outside",
         "_reason",
         "ask_context",
@@ -239,6 +262,7 @@ class RequestSession:
         "session",
         "status",
         "store",
+        "unit",
         "visitor",
         "visitor_is_new",
     )
@@ -253,7 +277,8 @@ class RequestSession:
         self.ends_visit = False
         self.ask_context: Callable[[], Any] | None = None
         if session is not None and store is not None:
-            _requests_of_visits[session] = self
+            _requests[session] = self
+        self.unit: RequestUnit | None = None
         self.method = method
         self.route: str | None = None
         self.status = 0
@@ -261,8 +286,16 @@ class RequestSession:
         self.complete_at: float | None = None
         self._inside = session
         self._outside: Session | None = None
+        self._began = clock()
+        self._outcome: Outcome | None = None
         self._reason = "ended"
         self._ended = False
+
+    def measure(self, unit: RequestUnit) -> None:
+        """Measure this request as a unit of its own, too."""
+        self.unit = unit
+        if self.session is not None:
+            _requests[self.session] = self
 
     # -- in and out of the application's code: the `Watcher` of a streamed body, too ---------------
     def resume(self) -> None:
@@ -326,7 +359,7 @@ class RequestSession:
         if self.complete_at is not None:
             return
         self.complete_at = now = clock()
-        self._reason = reason
+        self._outcome, self._reason = outcome, reason
         if self.session is not None:
             self.session.interaction(outcome, at=now)
 
@@ -368,24 +401,47 @@ class RequestSession:
             if self.complete_at is not None:
                 # What the user waited for ends there, not with work in the background.
                 self.session.stop_clock(self.complete_at)
+        if self.unit is not None:
+            self._emit_unit(self.unit)
         return self.session
+
+    def _emit_unit(self, unit: RequestUnit) -> None:
+        complete = self._outcome is not None and self._outcome.finished
+        seconds = self.complete_at - self._began if complete and self.complete_at else None
+        status = self.status or (500 if self._outcome is Outcome.FAILURE else 0)
+        unit.emit(status, seconds, {**self._facts(), "status": status})
 
     def _facts(self) -> dict[str, Any]:
         facts = {"route": self.route, "method": self.method, "status": self.status}
         return {name: fact for name, fact in facts.items() if fact}
 
 
-_requests_of_visits: WeakKeyDictionary[Session, RequestSession] = WeakKeyDictionary()
+# Those that are asked for: parts of visits, and units of their own.
+_requests: WeakKeyDictionary[Session, RequestSession] = WeakKeyDictionary()
+
+
+def _requests_around(session: Session | None) -> Iterator[RequestSession]:
+    while session is not None:
+        found = _requests.get(session)
+        if found is not None:
+            yield found
+        session = session.outer
 
 
 def request_of_visit(session: Session | None) -> RequestSession | None:
     """Return the request, around *session*, that is part of a visit; None where there is none."""
-    while session is not None:
-        found = _requests_of_visits.get(session)
-        if found is not None:
-            return found
-        session = session.outer
-    return None
+    around = _requests_around(session)
+    return next((request for request in around if request.store is not None), None)
+
+
+def request_context() -> Context | None:
+    """Return the context of kind `request` of the current request; None without one.
+
+    Evaluate flags with it, alone or in a multi-context beside the user, to roll them out by request
+    under `request_metrics=True`.
+    """
+    around = _requests_around(current_session())
+    return next((request.unit.context for request in around if request.unit is not None), None)
 
 
 def end_session() -> bool:

@@ -20,6 +20,7 @@ from .request_session import (
     RequestSession,
     RequestSessionFactory,
     end_session,
+    request_context,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from .options import RequestOptions
 
-__all__ = ["SessionMiddleware", "end_session"]
+__all__ = ["SessionMiddleware", "end_session", "request_context"]
 
 Environ = dict[str, Any]
 VisitorHeaders = Callable[[str], list[tuple[str, str]]]
@@ -97,6 +98,7 @@ def _begin(sessions: RequestSessionFactory, environ: Environ) -> RequestSession:
         method=WEBSOCKET if _is_websocket(environ) else method,
         agent=environ.get("HTTP_USER_AGENT", ""),
         preflight=method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ,
+        attributes=partial(_attributes, environ),
     )
     if request.session is not None:
         source = sessions.source
@@ -104,6 +106,18 @@ def _begin(sessions: RequestSessionFactory, environ: Environ) -> RequestSession:
         if source.is_asked_again(request):
             request.ask_context = partial(source.ask, environ)
     return request
+
+
+def _attributes(environ: Environ) -> dict[str, Any]:
+    """Return the attributes of the request's own context."""
+    return {
+        "method": environ.get("REQUEST_METHOD"),
+        "host": environ.get("HTTP_HOST"),
+        "path": environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""),
+        "scheme": environ.get("wsgi.url_scheme"),
+        "proto": environ.get("SERVER_PROTOCOL"),
+        "userAgent": environ.get("HTTP_USER_AGENT"),
+    }
 
 
 def _is_websocket(environ: Environ) -> bool:

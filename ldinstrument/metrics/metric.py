@@ -21,6 +21,9 @@ _UNITS = {
     "percent", "pct", "bytes", "kb", "mb",
 }  # fmt: skip
 
+LAUNCHDARKLYS_OWN = frozenset({"http.request.duration_ms"})
+"""Keys that LaunchDarkly's SDKs have chosen."""
+
 
 def naming_complaints(key: str, unit: str | None) -> Iterator[str]:
     """Say what a reader of LaunchDarkly's metric list would stumble over in *key* (its unit is
@@ -30,6 +33,8 @@ def naming_complaints(key: str, unit: str | None) -> Iterator[str]:
         yield f"the key is not lower case; event keys are case-sensitive, so prefer {key.lower()!r}"
     if "." not in key:
         yield f"the key has no dotted area; prefer something like 'checkout.{key.lower()}'"
+    if key in LAUNCHDARKLYS_OWN:
+        return
     words = [word for word in re.split(r"[._-]", key.lower()) if word]
     if unit is not None and len(words) > 1 and words[-1] in _UNITS:
         yield f"the key ends in a unit ({words[-1]!r}); the unit belongs in unit={unit!r}, and may change"
