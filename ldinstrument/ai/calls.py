@@ -229,7 +229,7 @@ class Call:
             self._end_own()
             return
         if (told := read_error(error)) is not None:
-            self._reading.attempts(told.attempts)
+            self._reading.attempts_of_error(told.attempts)
         end = self._totals(broken_off=not outcome.finished)
         self._run.add_data(**end.data)
         self._run.plain_data = end.data or None

@@ -123,6 +123,11 @@ class Reading:
         if attempts is not None:
             self._attempts = (self._attempts or 0) + attempts
 
+    def attempts_of_error(self, attempts: int | None) -> None:
+        """Take what an error tells, unless the stream that it came out of has told already."""
+        if self._attempts is None:
+            self._attempts = attempts
+
     def request_of(self, stream: Any) -> None:
         """Read from an SDK's stream how many requests it took to get it."""
         try:

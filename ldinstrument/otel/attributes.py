@@ -27,6 +27,7 @@ _KIND_OF_OPERATION: dict[str, Kind] = {
 _KIND_OF_OPENINFERENCE: dict[str, Kind] = {"LLM": "model", "AGENT": "agent", "TOOL": "tool"}
 _PREFIXES: tuple[tuple[str, Kind], ...] = (
     ("chat ", "model"),
+    ("openai.response", "model"),  # OpenLLMetry's, of the responses API
     ("invoke_agent ", "agent"),
     ("execute_tool ", "tool"),
 )
@@ -69,8 +70,8 @@ _AGGREGATED = "gen_ai.aggregated_usage."
 
 
 def kind_of(name: str, attributes: Attributes) -> Kind:
-    """Return what a span is about; LaunchDarkly's handlers name their operation only later, so the
-    span's own name counts, too.
+    """Return what a span is about; LaunchDarkly's handlers and OpenLLMetry name the operation only
+    later, so the span's own name counts, too.
     """
     kind = attributes.get("openinference.span.kind")
     if isinstance(kind, str):
@@ -119,7 +120,7 @@ def aggregated(attributes: Attributes) -> Generation:
 def first_chunk_of(attributes: Attributes) -> float | None:
     """Return the seconds to the first chunk, as the provider's client saw it."""
     seconds = attributes.get(_FIRST_CHUNK)
-    return float(seconds) if type(seconds) in (int, float) else None
+    return float(seconds) if isinstance(seconds, (int, float)) else None
 
 
 def _with_total(usage: Usage) -> Usage:

@@ -32,7 +32,7 @@ _TELL_RETRIES = ("com.anthropic.",)
 class _SpanCall:
     """One model call, or one run of an agent, and the spans that are about it."""
 
-    __slots__ = ("call", "is_agent", "members", "own", "scopes", "seen_model", "told")
+    __slots__ = ("call", "is_agent", "members", "own", "scopes", "seen_model", "settled", "told")
 
     def __init__(self, call: Call, *, own: bool, is_agent: bool) -> None:
         self.call = call
@@ -42,6 +42,7 @@ class _SpanCall:
         self.scopes: set[str] = set()
         self.told: list[tuple[bool, Generation, float | None, str | None]] = []
         self.seen_model = False
+        self.settled = False
 
 
 _open: ContextVar[tuple[_SpanCall, ...]] = ContextVar("ldinstrument_span_calls", default=())
@@ -94,7 +95,7 @@ class SpanBridge:
     # -- calls -------------------------------------------------------------------------------------
     def _started(self, span: Any, *, is_agent: bool) -> None:
         scope = _scope_of(span)
-        opened = tuple(record for record in _open.get() if record.members)
+        opened = self._still_open()
         record = None if is_agent else _without(opened, scope)
         if record is None:
             record = self._begun(is_agent)
@@ -109,6 +110,20 @@ class SpanBridge:
         with self._lock:
             if len(self._by_span) < MOST_OPEN:
                 self._by_span[span.context.span_id] = record
+
+    def _still_open(self) -> tuple[_SpanCall, ...]:
+        """Return what is open in this context. A model call of another session, or of which a span
+        has ended while another never did, is over: a new one is about to begin.
+        """
+        found, session = [], current_session()
+        for record in _open.get():
+            if record.settled or not record.members:
+                continue
+            if record.call.session is not session or (record.told and not record.is_agent):
+                self._settle(record)
+            else:
+                found.append(record)
+        return tuple(found)
 
     def _begun(self, is_agent: bool) -> _SpanCall | None:
         """Return a call that begins; None without a session, or `track_ai`, to feed."""
@@ -128,11 +143,15 @@ class SpanBridge:
             known = generation_of(attributes, retries_told=scope.startswith(_TELL_RETRIES))
         record.told.append((native, known, first_chunk_of(attributes), _failure_of(span)))
         record.members.discard(span.context.span_id)
-        if not record.members:
+        # Some instrumentors never end the span of a stream that was closed: the SDK's own is enough.
+        if native or not record.members:
             self._settle(record)
 
     def _settle(self, record: _SpanCall) -> None:
-        """All spans of a call have ended: the SDK's own is believed first."""
+        """Tell the call what its spans said: the SDK's own is believed first."""
+        if record.settled:
+            return
+        record.settled = True
         record.told.sort(key=lambda told: not told[0])
         known, failure = Generation(), None
         first = next((told[2] for told in record.told if told[2] is not None), None)

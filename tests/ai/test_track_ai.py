@@ -294,6 +294,7 @@ def test_cut_in_the_middle(
     found = values(ld_events)
     assert (found["success_rate"], found["unfinished"]) == ([0], [0])
     assert len(found["time_to_first_token"]) == 1
+    assert found.get("attempts", [1]) == [1]
     assert "tokens.output" not in found
     if name in EARLY:
         assert found["tokens.input"] == [20]

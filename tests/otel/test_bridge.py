@@ -160,6 +160,36 @@ def test_two_spans_of_one_call(
     assert values(ld_events)["success_rate"] == [1]
 
 
+def test_span_that_never_ends(
+    provider: TracerProvider, bridge: SpanBridge, ld_events: RecordingClient
+) -> None:
+    """An instrumentor that never ends its span keeps nobody: the SDK's own end settles the call, and
+    the next call, in this session or another, is one of its own.
+    """
+    native, instrumentor = provider.get_tracer("com.anthropic.x"), provider.get_tracer("other")
+    attributes = {"gen_ai.operation.name": "chat"}
+    for _ in range(2):
+        with ld.session("u-1"):
+            instrumentor.start_span("chat m", attributes=attributes)  # never ended
+            with model_span(native) as inner:
+                told(inner)
+            with model_span(provider.get_tracer("third")) as span:
+                told(span, 10, 10)
+    assert values(ld_events)["tokens.total"] == [26, 20, 26, 20]
+
+
+def test_stream_that_only_an_instrumentor_saw(
+    provider: TracerProvider, bridge: SpanBridge, ld_events: RecordingClient
+) -> None:
+    """A call whose only span never ends is nothing, and the next session's call is not lost in it."""
+    instrumentor = provider.get_tracer("other")
+    with ld.session("u-1"):
+        instrumentor.start_span("chat m", attributes={"gen_ai.operation.name": "chat"})
+    with ld.session("u-2"), model_span(provider.get_tracer("third")) as span:
+        told(span)
+    assert values(ld_events)["tokens.total"] == [26]
+
+
 def test_calls_one_after_another(
     provider: TracerProvider, bridge: SpanBridge, ld_events: RecordingClient
 ) -> None:
@@ -264,6 +294,17 @@ def test_generations_of_names(
     with ld.session("u-1"):
         with provider.get_tracer("x").start_as_current_span("call", attributes=attributes):
             pass
+    assert values(ld_events)["tokens.total"] == [26]
+
+
+@pytest.mark.parametrize("name", ["chat gpt-4o", "openai.response"])
+def test_operation_named_later(
+    provider: TracerProvider, bridge: SpanBridge, ld_events: RecordingClient, name: str
+) -> None:
+    """A span that says only later what it is about is known by its name."""
+    with ld.session("u-1"), provider.get_tracer("x").start_as_current_span(name) as span:
+        told(span)
+        span.set_attribute("gen_ai.operation.name", "chat")
     assert values(ld_events)["tokens.total"] == [26]
 
 
