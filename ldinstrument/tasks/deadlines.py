@@ -68,6 +68,11 @@ class Deadlines:
             elif deadline.at < self._sleeping_until:
                 self._wakeup.notify()
 
+    def open_queues(self) -> list[deque[Deadline]]:
+        """Return the queue of each limit (tests)."""
+        with self._wakeup:
+            return list(self._queues.values())
+
     def forked(self) -> None:
         """Begin afresh in a forked child: the parent's runs are the parent's."""
         self._forked()
