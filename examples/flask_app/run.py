@@ -1,14 +1,15 @@
 """One command for everything: a local LaunchDarkly, a local OpenAI-compatible server, and the shop
 under gunicorn.
 
-`python examples/flask_app/run.py [--port 8000] [--launchdarkly-port 8030] [--workers 2]`; Ctrl-C
-ends it.
+`python examples/flask_app/run.py [--port 8000] [--launchdarkly-port 8030] [--workers 2]`; Ctrl-C or
+SIGTERM ends it.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -33,8 +34,8 @@ MEASURED = (
 )
 
 
-class Place(NamedTuple):
-    """Everything that runs."""
+class RunningShop(NamedTuple):
+    """The shop and what it needs."""
 
     url: str
     launchdarkly: LocalLaunchDarkly
@@ -43,7 +44,7 @@ class Place(NamedTuple):
 
 
 @contextmanager
-def serving(port: int = 0, launchdarkly_port: int = 0, workers: int = 2) -> Iterator[Place]:
+def serving(port: int = 0, launchdarkly_port: int = 0, workers: int = 2) -> Iterator[RunningShop]:
     """The shop and all that it needs, until the block ends; 0 takes a free port."""
     flag = experiment_flag("assistant-prompt", ["brief", "friendly"], metrics=MEASURED)
     port = port or free_port()
@@ -62,7 +63,7 @@ def serving(port: int = 0, launchdarkly_port: int = 0, workers: int = 2) -> Iter
         shop = subprocess.Popen(gunicorn(port, workers), env=environment)
         try:
             wait_for_answer(port, shop)
-            yield Place(f"http://127.0.0.1:{port}", launchdarkly, openai, shop)
+            yield RunningShop(f"http://127.0.0.1:{port}", launchdarkly, openai, shop)
         finally:
             shop.terminate()
             shop.wait()
@@ -70,6 +71,8 @@ def serving(port: int = 0, launchdarkly_port: int = 0, workers: int = 2) -> Iter
 
 def main() -> int:
     options = parsed()
+    # An exception out of the handler ends the shop and its servers in order, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with serving(options.port, options.launchdarkly_port, options.workers) as place:
         print(f"The shop:         {place.url}")
         print(f"LaunchDarkly has: {place.launchdarkly.url}")

@@ -225,3 +225,23 @@ def test_the_one_command_starts_everything(tmp_path: Path) -> None:
         process.kill()
     assert 0 == process.returncode
     assert "" == complaints
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_shop_and_everything_that_it_started(
+    sent: signal.Signals, free_port: Any
+) -> None:
+    """Neither gunicorn nor the local LaunchDarkly stays on its port."""
+    ports = [free_port(), free_port()]
+    command = ["--port", str(ports[0]), "--launchdarkly-port", str(ports[1]), "--workers", "1"]
+    with subprocess.Popen(
+        [sys.executable, str(EXAMPLE / "run.py"), *command], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert str(ports[0]) in process.stdout.readline()
+        process.send_signal(sent)
+        assert process.wait(60) == 0
+
+    for port in ports:
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"http://127.0.0.1:{port}", timeout=5, trust_env=False)

@@ -62,7 +62,9 @@ def test_flags_evaluated_with_it_are_exposed_for_it(
     launchdarkly: LocalLaunchDarkly, client: Any
 ) -> None:
     """Alone and beside the user; the read-out has the request in the variation that it met."""
-    launchdarkly.set_flag(experiment_flag("search", ["old", "new"], metrics=KEYS, context_kind="request"))
+    launchdarkly.set_flag(
+        experiment_flag("search", ["old", "new"], metrics=KEYS, context_kind="request")
+    )
 
     def application(environ: Any, start_response: Any) -> list[bytes]:
         own = request_context()
