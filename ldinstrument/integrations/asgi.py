@@ -12,14 +12,16 @@ Pure ASGI: a `BaseHTTPMiddleware` would miss streamed bodies and background task
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import missing_extra
 from ..sessions.clients import Tracker
-from ..sessions.current import open_session, set_current
+from ..sessions.current import add_finder, open_session, set_current
 from ..sessions.session import Session
 from .asgi_lifespan import Application, Lifespan, LifespanMiddleware, Message, Receive, Scope, Send
 from .asgi_messages import HTTPMessages, WebSocketMessages
@@ -80,6 +82,7 @@ class SessionMiddleware:
         self.flush_timeout = flush_timeout
         self.sessions = RequestSessionFactory(context, **options)
         self.sessions.declare_websocket()
+        add_finder(session_of_mcp_request)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, or the server's life."""
@@ -225,6 +228,21 @@ def _route_by_endpoint(scope: Scope) -> Any:
         if endpoint is not None and getattr(route, "endpoint", None) is endpoint
     ]
     return found[0] if len(found) == 1 else None
+
+
+def session_of_mcp_request() -> Session | None:
+    """Return the session of the HTTP request that an MCP server is handling.
+
+    A stateful server of MCP 1.x runs every tool in the task that the client's first request has
+    started, whose session has long ended.
+    """
+    server = sys.modules.get("mcp.server.lowlevel.server")
+    variable = getattr(server, "request_ctx", None)
+    handled = variable.get(None) if isinstance(variable, ContextVar) else None
+    scope = getattr(getattr(handled, "request", None), "scope", None)
+    request = scope.get(REQUEST) if isinstance(scope, dict) else None
+    found = request.session if isinstance(request, RequestSession) else None
+    return None if found is None or found.ended else found
 
 
 # -- without the middleware ------------------------------------------------------------------------

@@ -6,7 +6,7 @@ are resumed, closed and collected in others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -27,10 +27,25 @@ current_variable: ContextVar[Session | None] = ContextVar("ldinstrument_session"
 
 def current_session() -> Session | None:
     """Return the innermost open session of this context, or None; never an ended one."""
-    found = current_variable.get()
+    found = innermost = current_variable.get()
     while found is not None and found.ended:
         found = found.outer
+    if found is None and innermost is not None:
+        return next(filter(None, (find() for find in _finders)), None)
     return found
+
+
+_finders: list[Callable[[], Session | None]] = []
+
+
+def add_finder(finder: Callable[[], Session | None]) -> None:
+    """Ask *finder* for the session of work whose own has ended, once however often it is added.
+
+    A server may run what a request asks for in a task that began in an earlier one, and so has the
+    context of that.
+    """
+    if finder not in _finders:
+        _finders.append(finder)
 
 
 def set_current(session: Session | None) -> Session | None:

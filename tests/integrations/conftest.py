@@ -197,6 +197,21 @@ def serving(request: pytest.FixtureRequest) -> Callable[..., Any]:
 
 
 @pytest.fixture
+def asgi_server() -> Callable[[Any], Any]:
+    """`with asgi_server(app) as port`: any application under uvicorn."""
+
+    @contextlib.contextmanager
+    def serve(app: Any) -> Iterator[int]:
+        port, stop = serve_asgi(app)
+        try:
+            yield port
+        finally:
+            stop()
+
+    return serve
+
+
+@pytest.fixture
 def launchdarkly(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalLaunchDarkly]:
     """A LaunchDarkly on loopback, and the environment that leads there."""
     with LocalLaunchDarkly() as local:
