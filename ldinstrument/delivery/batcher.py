@@ -124,7 +124,7 @@ class Recorder:
         self._last = (None, False)
 
 
-class Batch:
+class OpenPayload:
     """Events that will be one payload, whose id is known already.
 
     Args:
@@ -168,7 +168,7 @@ class Batcher:
     def __init__(self, config: Any) -> None:
         self._intake = Intake(config)
         self._zipped = bool(config.enable_event_compression)
-        self._batches: list[Batch] = []
+        self._open: list[OpenPayload] = []
         self.bytes = 0
         """Characters of the events that wait to become payloads."""
         self.refused = 0
@@ -187,11 +187,11 @@ class Batcher:
                 custom = events
             else:
                 written, events, custom = text, 1, custom_among([text])
-            if not self._batches or not self._batches[-1].has_room(written, events):
-                self._batches.append(Batch())
-            self._batches[-1].add(written, events, custom)
+            if not self._open or not self._open[-1].has_room(written, events):
+                self._open.append(OpenPayload())
+            self._open[-1].add(written, events, custom)
             self.bytes += len(written)
-            added.append((self._batches[-1].id, written))
+            added.append((self._open[-1].id, written))
         return added
 
     def payloads(self) -> list[Payload]:
@@ -200,15 +200,15 @@ class Batcher:
         They are made again, under the same ids, unless `done` is called.
         """
         self.add(self._summary())
-        return [batch.payload(self._zipped) for batch in self._batches]
+        return [payload.payload(self._zipped) for payload in self._open]
 
     def done(self) -> None:
         """Note that somebody else has the payloads now."""
-        self._batches, self.bytes = [], 0
+        self._open, self.bytes = [], 0
 
     def waiting(self) -> int:
         """Count the `track` events that were added and are in no payload yet."""
-        return sum(batch.custom for batch in self._batches)
+        return sum(payload.custom for payload in self._open)
 
     def texts(self, recorded: Iterable[Recorded]) -> list[Text]:
         """Return the JSON texts that the SDK's dispatcher makes of *recorded*."""

@@ -191,7 +191,6 @@ def at_exit() -> None:
             timeout=min((worker.options.close_timeout for worker in workers), default=EXIT_TIMEOUT)
         )
         for worker in workers:
-            worker.quiet = True
             worker.close()
         for worker in all_workers():
             worker.wait_for_end(0.2)

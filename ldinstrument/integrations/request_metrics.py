@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from ..diagnostics import guard
 from ..metrics.catalogs import catalog
 from ..metrics.metric import Metric
-from ..sessions.current import open_session
 from ..sessions.clients import Tracker
+from ..sessions.current import open_session
 
 if TYPE_CHECKING:
     from ldclient import Context

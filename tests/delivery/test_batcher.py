@@ -102,11 +102,11 @@ def test_an_interrupt_in_the_middle_of_batching_loses_nothing(
         return texts(self, recorded)
 
     monkeypatch.setattr(Batcher, "texts", once)
-    worker._batch_lock.acquire()  # so that it is this thread which batches
+    worker._events.batching.acquire()  # so that it is this thread which batches
     client.track("a", CONTEXT, {"n": 1})
     with pytest.raises(KeyboardInterrupt):
         worker._batch_now()
-    worker._batch_lock.release()
+    worker._events.batching.release()
     assert flush(20.0, client).delivered == 1
     assert server.keys() == {"warm": 1, "a": 1}
     assert ledger.stats().events.pending == 0
