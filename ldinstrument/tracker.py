@@ -18,6 +18,7 @@ from .sessions.contexts import as_context, kinds, same
 from .sessions.current import open_session
 from .sessions.session import Session
 from .stores.protocol import Delta
+from .stores.replay import summary_of
 
 if TYPE_CHECKING:
     from ldclient import Context
@@ -188,16 +189,17 @@ class _Stored:
         self._store.merge(session_id, Delta(session_id, tallies=tallies, joins=True))
 
     def end(self, session_id: str) -> dict[str, Any] | None:
-        found = self._store.end(session_id, active=True)
-        if found is None:
+        ended = self._store.end(session_id, active=True)
+        if ended is None:
             return None
-        whole = ",".join(f"{kind}:{key}" for kind, key in sorted(found.context.items())) or None
+        found = summary_of(ended)
+        whole = ",".join(f"{kind}:{key}" for kind, key in sorted(found.keys.items())) or None
         return _answer(
-            found.context.get("user", whole),
-            (found.base + found.started) / 1000,
+            found.keys.get("user", whole),
+            found.started / 1000,
             sum(found.tallies[:2]),
             found.tallies[0],
-            float(found.last - found.started),
+            float(found.duration),
         )
 
 

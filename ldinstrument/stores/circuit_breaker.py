@@ -31,6 +31,7 @@ class PendingMerge:
     since: float
     delta: Delta | None = None
     reason: str = ""
+    over: int = 0
     active: bool = False
 
     @property
@@ -102,7 +103,7 @@ class CircuitBreaker:
 
     def _do(self, merge: PendingMerge) -> Any:
         if merge.delta is None:
-            text = self._store.end(merge.key, merge.reason, active=merge.active)
+            text = self._store.end(merge.key, merge.reason, over=merge.over, active=merge.active)
             return None if text is None else parsed(text)
         waited = int((time.monotonic() - merge.since) * 1000)
         answer = self._store.merge(merge.key, merge.delta.aged(waited))

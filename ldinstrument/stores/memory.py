@@ -12,12 +12,25 @@ from itertools import count, islice
 
 from ..diagnostics import log_once, warn_once
 from ..ledger import ledger
-from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed
-from .records import Record, Tombstone, close, merge, parsed, readable, tombstone
+from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed, today
+from .records import (
+    MOST_LINES,
+    Record,
+    Tombstone,
+    batch_due,
+    close,
+    merge,
+    parsed,
+    place_in,
+    readable,
+    tombstone,
+    window_at,
+    window_of,
+)
+from .replay import compact, events_of
 
 MAX_SESSIONS = 10_000
 MAX_REMEMBERED = 10_000
-_TOTALS = ("duration", "success_rate", "interactions")
 
 
 @dataclass(slots=True)
@@ -48,7 +61,7 @@ class MemoryStore:
         rules: when a session is over.
         max_sessions: how many may be open; beyond, the one silent for longest ends as abandoned. As
             many may wait to be reported.
-        clock: milliseconds since the epoch.
+        clock: milliseconds since the epoch; by default one that nobody sets back.
     """
 
     shared = False
@@ -62,7 +75,7 @@ class MemoryStore:
     ) -> None:
         self.rules = rules or Rules()
         self._max = max(1, max_sessions)
-        self._clock = clock or _wall_ms
+        self._clock = clock or _steady_ms()
         self._inherited = False
         self._begin()
 
@@ -90,30 +103,35 @@ class MemoryStore:
             result = merge(held, delta, now, self.rules, None if waiting is None else waiting.text)
             if result is None:
                 return None
-            for record in result.ended:
-                result.follow(self._wait(record, now), began)
+            if result.ended is not None:
+                result.follow(self._add_ended(result.ended, now), began)
             record = result.record
             if result.keeps_place:
                 # A sweeper that claimed it will lose the claim when it seals.
-                self._ended[place] = _Waiting(now, record.text())
+                self._ended[place] = _Waiting(0, record.text())
                 return result.answer
             if result.reopened:
                 del self._ended[place]
-            # Out, and in again at the end: the order is that of the last activity.
-            self._open.pop(key, None)
-            if record.reason:
-                self._move_on(key, record, now, began=began)
-            else:
-                self._open[key] = record.text()
-                self._gone.pop(key, None)
-                self._evict(now)
+            self._put(key, record, now, began)
             return result.answer
 
-    def end(self, key: str, reason: str, *, active: bool = False) -> str | None:
+    def _put(self, key: str, record: Record, now: int, began: int) -> None:
+        # Out, and in again at the end: the order is that of the last activity.
+        self._open.pop(key, None)
+        if record.reason:
+            self._move_on(key, record, now, began=began)
+            return
+        for part in compact(record) if len(record.lines) > MOST_LINES else ():
+            self._add_ended(part, now)
+        self._open[key] = record.text()
+        self._gone.pop(key, None)
+        self._evict(now)
+
+    def end(self, key: str, reason: str, *, over: int, active: bool = False) -> str | None:
         """End the open session of *key* now; return its record, None when none is open."""
         with self._lock:
-            now = self._clock()
-            record, was_open = close(self._open.pop(key, None), now, reason, active, self.rules)
+            now, held = self._clock(), self._open.pop(key, None)
+            record, was_open = close(held, now, reason, over, active, self.rules)
             if record is not None:
                 self._move_on(key, record, now)
             return record.text() if record is not None and was_open else None
@@ -123,16 +141,17 @@ class MemoryStore:
         return text if until > now else None
 
     def _move_on(self, key: str, record: Record, now: int, *, began: int | None = None) -> None:
-        place = self._wait(record, now)
+        place = self._add_ended(record, now)
         text = Tombstone(record.id, now if began is None else began, place).text()
         self._gone.pop(key, None)
         self._gone[key] = (text, now + int(self.rules.remember * 1000))
         for oldest in list(islice(self._gone, max(0, len(self._gone) - MAX_REMEMBERED))):
             del self._gone[oldest]
 
-    def _wait(self, record: Record, due: int) -> str:
-        place = str(next(self._places))
-        self._ended[place] = _Waiting(due, record.text())
+    def _add_ended(self, record: Record, now: int) -> str:
+        window = window_of(record.ended_at(now, self.rules), self.rules)
+        place = str(place_in(window, next(self._places)))
+        self._ended[place] = _Waiting(0, record.text())
         while len(self._ended) > self._max:
             self._lose(readable(self._ended.pop(next(iter(self._ended))).text))
         return place
@@ -141,7 +160,10 @@ class MemoryStore:
         """Drop the oldest ended session, and count its events: nobody reported for so long that
         memory is full.
         """
-        events = 0 if record is None else len(record.groups) + len(_TOTALS)
+        events = 0
+        if record is not None:
+            lost = events_of(record, self.rules)
+            events = len(lost.values) + len(lost.totals)
         ledger.emitted(events)
         ledger.dropped("store_full", events)
         warn_once(
@@ -155,7 +177,7 @@ class MemoryStore:
         while len(self._open) > self._max:
             key = next(iter(self._open))
             record = parsed(self._open.pop(key))
-            record.reason = "abandoned"
+            record.reason, record.over = "abandoned", today()
             self._move_on(key, record, now)
             ledger.evicted()
             warn_once(
@@ -166,18 +188,29 @@ class MemoryStore:
             )
 
     # -- ended sessions --------------------------------------------------------------------------
-    def claim(self, limit: int, lease: float, owner: str) -> list[Ended]:
-        """Hand out up to *limit* sessions that are over; nobody else is handed them for *lease*
+    def claim(self, limit: int, lease: float, owner: str, *, early: bool = False) -> list[Ended]:
+        """Hand out sessions that are over, of one batch; nobody else is handed them for *lease*
         seconds.
         """
         with self._lock:
             now = self._clock()
             self._retire(limit, now)
-            due = ((place, held) for place, held in self._ended.items() if held.due <= now)
-            claimed = list(islice(due, limit))
-            for _, held in claimed:
-                held.due, held.owner = now + int(lease * 1000), owner
-            return [Ended(place, held.text) for place, held in claimed]
+            due = [
+                place
+                for place, held in self._ended.items()
+                if self._is_due(place, held, now, early)
+            ]
+            window = min(map(window_at, due), default=0)
+            claimed = sorted((place for place in due if window_at(place) == window), key=int)[
+                :limit
+            ]
+            for place in claimed:
+                self._ended[place].due = now + int(lease * 1000)
+                self._ended[place].owner = owner
+            return [Ended(place, self._ended[place].text) for place in claimed]
+
+    def _is_due(self, place: str, held: _Waiting, now: int, early: bool) -> bool:
+        return held.due <= now and (early or batch_due(window_at(place), self.rules) <= now)
 
     def _retire(self, limit: int, now: int) -> None:
         """Move on what has fallen silent: at the front, for the order is that of the last
@@ -272,6 +305,9 @@ class MemoryStore:
         with self._lock:
             return Holdings(len(self._open), len(self._ended), len(self._sealed))
 
+    def check(self) -> None:
+        """Do nothing: memory is always there."""
+
     def refuses(self, error: Exception) -> bool:
         """Return True: what fails in memory fails again."""
         return True
@@ -281,7 +317,7 @@ class MemoryStore:
         with self._lock:
             keys = list(self._open)
             for key in keys:
-                self.end(key, reason)
+                self.end(key, reason, over=today())
             return len(keys)
 
     def pause(self) -> None:
@@ -310,5 +346,7 @@ def _warn_several_workers() -> None:
     )
 
 
-def _wall_ms() -> int:
-    return int(time.time() * 1000)
+def _steady_ms() -> Callable[[], int]:
+    """Return a clock that begins at the wall clock's time and does not follow its corrections."""
+    offset = time.time() - time.monotonic()
+    return lambda: int((time.monotonic() + offset) * 1000)

@@ -9,20 +9,28 @@ A session lives in three places, one after the other, and in exactly one of them
   until `acknowledge`.
 
 Whoever dies holding a lease loses nothing: when it has run out, the next one is handed the same
-thing. Time is the store's own, never a worker's: workers only say how long ago something was.
+thing.
+
+There are two clocks. The store's own decides what is idle, leased or due, and how long a session
+lasted; for it, workers only say how long ago something was. Events are dated by the clock of the
+worker that recorded them, because that one also dates the exposures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+
+def today() -> int:
+    """Return the date of this moment by this machine's clock, in milliseconds since the epoch."""
+    return int(time.time() * 1000)
+
+
 MINUTE = 60.0
 HOUR = 3600.0
-
-GroupValues = tuple[float, int, int, int, float | None]
-"""`(total, count, first, last, value of the last)`; the dates in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +42,14 @@ class Rules:
         maximum: seconds after which a session ends however busy it is.
         remember: seconds for which a visitor's last session is remembered, to be the next one's
             `previousId`.
+        window: seconds, at least 0.05; what ends in the same window is reported in the same batch,
+            whoever sweeps.
     """
 
     idle: float = 30 * MINUTE
     maximum: float = 24 * HOUR
     remember: float = 24 * HOUR
+    window: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +70,24 @@ class Delta:
     """What one request (block, call) adds to a session. Two deltas in either order make the same
     session.
 
+    Dates are milliseconds since the epoch by the worker's clock, ages milliseconds before `now`.
+
     Args:
         id: the id that a session gets which this delta opens.
         name: the prefix of the session's metrics.
-        context: key by context kind; empty when nobody is known yet.
-        started_ago: milliseconds from its start to now.
-        last_ago: milliseconds from its last activity to now.
-        tallies: interactions: successes, failures, cancelled, abandoned.
+        context: the keys by context kind that it began with; empty when nobody is known yet.
+        started_ago: the age of its start.
+        last_ago: the age of its last activity.
+        tallies: its interactions, if it has no *segments*: successes, failures, cancelled,
+            abandoned.
+        now: the date at which it is looked at.
+        segments: what was recorded, as JSON text (see `records`); by default one segment from
+            start to last activity with *tallies*.
+        becomes: the keys that it ended with; empty when they are the same.
+        metrics: which `<name>.*` metrics it feeds, by suffix; empty for the default ones.
         data: the session's own data as JSON text; empty when there is none.
-        flags: marks of the flags evaluated in it, each `MARK` characters.
-        groups: folded values by `group_key`; their dates are milliseconds ago.
-        values: how many recorded values the groups stand for.
+        exposures: the date of each exposure of its units that the worker knows, by `mark_of`.
+        values: how many recorded values the segments stand for.
         joins: only joins a session that is open; opens none.
         ends: the reason with which it ends the session, too; empty when it goes on.
         operation: names this merge.
@@ -77,13 +95,16 @@ class Delta:
 
     id: str
     name: str = "session"
-    context: dict[str, str] = field(default_factory=dict)
+    context: Mapping[str, str] = field(default_factory=dict)
     started_ago: int = 0
     last_ago: int = 0
     tallies: tuple[int, int, int, int] = (0, 0, 0, 0)
+    now: int = field(default_factory=today)
+    segments: str = ""
+    becomes: Mapping[str, str] = field(default_factory=dict)
+    metrics: tuple[str, ...] = ()
     data: str = ""
-    flags: str = ""
-    groups: dict[str, GroupValues] = field(default_factory=dict)
+    exposures: Mapping[str, int] = field(default_factory=dict)
     values: int = 0
     joins: bool = False
     ends: str = ""
@@ -93,12 +114,12 @@ class Delta:
         """Return the same delta, looked at *milliseconds* later."""
         if milliseconds <= 0:
             return self
-        groups = {
-            key: (total, count, first + milliseconds, last + milliseconds, value)
-            for key, (total, count, first, last, value) in self.groups.items()
-        }
-        started, last = self.started_ago + milliseconds, self.last_ago + milliseconds
-        return replace(self, started_ago=started, last_ago=last, groups=groups)
+        return replace(
+            self,
+            now=self.now + milliseconds,
+            started_ago=self.started_ago + milliseconds,
+            last_ago=self.last_ago + milliseconds,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +162,10 @@ class VisitRef:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A session that is over, handed out under a lease: *text* is its record (see `records`)."""
+    """A session that is over, handed out under a lease: *text* is its record (see `records`).
+
+    Places of the same batch begin with the same window; see `Rules`.
+    """
 
     place: str
     text: str
@@ -193,16 +217,28 @@ class Store(Protocol):
             The session; None when the delta only joins, and none is open.
         """
 
-    def end(self, key: str, reason: str, *, active: bool = False) -> str | None:
-        """End the open session of *key* now; *active*: to end it is its last activity.
+    def end(self, key: str, reason: str, *, over: int, active: bool = False) -> str | None:
+        """End the open session of *key* now.
+
+        Args:
+            key: of the session.
+            reason: of the end.
+            over: the date of the end, by the worker's clock.
+            active: whether to end it is its last activity.
 
         Returns:
             Its record; None when none is open.
         """
 
-    def claim(self, limit: int, lease: float, owner: str) -> list[Ended]:
-        """Hand out up to *limit* sessions that are over; nobody else is handed them for *lease*
+    def claim(self, limit: int, lease: float, owner: str, *, early: bool = False) -> list[Ended]:
+        """Hand out sessions that are over, all of one batch; nobody else is handed them for *lease*
         seconds.
+
+        Args:
+            limit: at most so many.
+            lease: in seconds.
+            owner: a random name.
+            early: also of a batch that may still grow, because its window is not over.
         """
 
     def seal(
@@ -238,6 +274,13 @@ class Store(Protocol):
 
     def holdings(self) -> Holdings:
         """Return what the store holds now."""
+
+    def check(self) -> None:
+        """Log what about the server may cost numbers; one that is away is no error.
+
+        Raises:
+            DefinitionError: the server can never serve as a store; says why.
+        """
 
     def refuses(self, error: Exception) -> bool:
         """Tell whether *error* says that the store is well but cannot take this, ever."""

@@ -1,171 +1,238 @@
-"""A session as a store keeps it: one short JSON text, and how a delta is merged into it.
+r"""A session as a store keeps it: text, and how a delta is merged into it.
 
-`redis.lua` does the same on a Redis server, number for number; tests hold both to each other.
-Numbers that must not lose a digit travel as text, because Lua's JSON keeps fourteen.
+The text is a header, one line of JSON, and a line per delta: `[offset, [segment, ...]]`. Merging
+reads and writes the header only and adds a line, which is all that `redis.lua` has to do on a
+Redis server; what the lines amount to is worked out when the session is reported (see `replay`).
+
+The header's fields, empty ones left out:
+    v version of this format        i id                    p id of the session before
+    n name                          m metrics               h the store's clock when it was opened
+    s, l start and last activity by the store's clock, after h
+    c current key by context kind   d own data as JSON      x date of exposures by mark
+    r reason of the end             o date of the end       z place and end of the session before
+    u number of lines               g the merge that opened it
+    w parts that left early         q number of this part
+    y accounts that a part reports, [kind, key]
+
+A segment is `[keys, first, last, tallies, groups]`: keys by context kind, the dates of its first
+and last entry by the worker's clock, `[successes, failures, cancelled, abandoned]` or 0, and the
+folded values by `group_key` or 0: `[total, count, first date, last date, first value, last value]`.
+*offset* is the store's clock minus the worker's, in milliseconds.
 """
 
 from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .protocol import Delta, GroupValues, Merged, Rules
+from .protocol import Delta, Merged, Rules
 
-MARK = 6
-"""Characters per flag in `Record.flags`."""
-MOST_GROUPS = 64
-"""Groups that one open session holds; beyond, they leave early as events of their own."""
-MOST_FLAGS = 128
-"""Flags that one session remembers; evaluating more costs folding, never correctness."""
+Folded = tuple[float, int, int, int, "float | None", "float | None"]
+"""`(total, count, first date, last date, first value, last value)`."""
+
+VERSION = 2
+MOST_LINES = 32
+"""Lines after which a record is compacted."""
 ROUNDING = 1
 """Milliseconds by which whole ones may date a beginning too early."""
 TOMBSTONE_MARK = "-"
 """The first character of a `Tombstone`."""
+PLACES_PER_WINDOW = 100_000
 
 
 @dataclass(slots=True)
 class Record:
-    """A session in a store; dates are milliseconds after `base`, which keeps them short.
+    """A session in a store.
 
     Args:
         id: of the session.
         previous: the visitor's session before it.
         name: the prefix of its metrics.
-        base: milliseconds since the epoch, by the store's clock.
-        started, last: its first and last activity.
-        context: key by context kind.
-        tallies: successes, failures, cancelled, abandoned.
+        opened_at: milliseconds since the epoch, by the store's clock.
+        started, last: its first and last activity, milliseconds after that.
+        keys: the current key by context kind.
+        metrics: which `<name>.*` metrics it feeds; empty for the default ones.
         data: its own data, as JSON text.
-        flags: marks of the flags it has evaluated.
-        groups: folded values by group key.
+        exposures: the date of each exposure known to it, by mark.
+        lines: what was merged, each line JSON; see the module.
         reason: why it ended; empty while it is open.
-        part: only groups that leave early: no totals, the session goes on.
+        over: the date of that end by the clock of the worker that said so; 0 if it fell silent.
+        part: 0, or the number of a part that left early while the session goes on.
+        accounts: of a part: whose `<name>.*` events it reports, as (kind, key).
+        parts: how many parts have left early.
         before: the place of *previous* and the beginning of its end, as in `Tombstone`; empty when
             that was sealed already.
+        opened_by: names the merge that opened it.
     """
 
     id: str
     previous: str
     name: str
-    base: int
+    opened_at: int
     started: int
     last: int
-    context: dict[str, str]
-    tallies: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    keys: dict[str, str] = field(default_factory=dict)
+    metrics: tuple[str, ...] = ()
     data: str = ""
-    flags: str = ""
-    groups: dict[str, GroupValues] = field(default_factory=dict)
+    exposures: dict[str, int] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
     reason: str = ""
-    part: bool = False
+    over: int = 0
+    part: int = 0
+    accounts: tuple[tuple[str, str], ...] = ()
+    parts: int = 0
     before: str = ""
+    opened_by: str = ""
+
+    @property
+    def identity(self) -> str:
+        """The same text for the same session, whatever was lost of it; see `reporting`."""
+        return f"{self.id} {self.opened_at} {self.opened_by} {self.part}"
 
     def text(self) -> str:
-        """Return the record as it is stored; what is empty is left out."""
-        fields: dict[str, Any] = {"i": self.id, "p": self.previous, "b": self.base}
-        fields |= {"s": self.started, "l": self.last, "c": self.context, "t": self.tallies}
-        fields |= {"d": self.data, "x": self.flags, "r": self.reason, "z": self.before}
-        if self.name != "session":
-            fields["n"] = self.name
-        if self.part:
-            fields["q"] = 1
-        if self.groups:
-            fields["g"] = {key: group_fields(group) for key, group in self.groups.items()}
-        kept = {key: value for key, value in fields.items() if value or key in "bsl"}
-        return json.dumps(kept, separators=(",", ":"))
+        """Return the record as it is stored."""
+        fields: dict[str, Any] = {"v": VERSION, "i": self.id, "h": self.opened_at}
+        fields |= {"s": self.started, "l": self.last, "u": len(self.lines)}
+        optional = {
+            "p": self.previous,
+            "n": "" if self.name == "session" else self.name,
+            "m": ",".join(self.metrics),
+            "c": self.keys,
+            "d": self.data,
+            "x": self.exposures,
+            "r": self.reason,
+            "o": self.over,
+            "z": self.before,
+            "g": self.opened_by,
+            "w": self.parts,
+            "q": self.part,
+            "y": self.accounts,
+        }
+        fields |= {name: value for name, value in optional.items() if value}
+        return "\n".join([json.dumps(fields, separators=(",", ":")), *self.lines])
 
     def deadline(self, rules: Rules) -> int:
         """Return when it is over if nothing more happens, in milliseconds since the epoch."""
-        return self.base + min(
+        return self.opened_at + min(
             self.last + int(rules.idle * 1000), self.started + int(rules.maximum * 1000)
         )
 
-    def over(self, began: int, context: dict[str, str], rules: Rules) -> str:
-        """Return why activity that began at *began* does not belong to it; empty when it does."""
-        if began > self.base + self.last + int(rules.idle * 1000):
-            return "idle"
-        if began > self.base + self.started + int(rules.maximum * 1000):
-            return "maximum"
-        differs = any(self.context.get(kind, key) != key for kind, key in context.items())
-        return "identified" if differs else ""
+    def ended_at(self, now: int, rules: Rules) -> int:
+        """Return when it ended by the store's clock: *now*, unless it fell silent before."""
+        return now if self.over or self.part else min(now, self.deadline(rules))
 
-    def crosses(self, delta: Delta) -> bool:
-        """Tell whether the groups must leave before *delta* is added: no fold crosses an exposure,
-        nor grows for ever.
-        """
-        if not self.groups:
-            return False
-        if any(mark not in _marks(self.flags) for mark in _marks(delta.flags)):
-            return True
-        return len(self.groups.keys() | delta.groups.keys()) > MOST_GROUPS
+    def refuses(self, began: int, context: Mapping[str, str], rules: Rules) -> str:
+        """Return why activity that began at *began* does not belong to it; empty when it does."""
+        if began > self.opened_at + self.last + int(rules.idle * 1000):
+            return "idle"
+        if began > self.opened_at + self.started + int(rules.maximum * 1000):
+            return "maximum"
+        same = [self.keys[kind] == key for kind, key in context.items() if kind in self.keys]
+        return "identified" if same and not any(same) else ""
 
     def take(self, delta: Delta, now: int) -> None:
         """Add *delta*."""
-        there = now - self.base
+        there = now - self.opened_at
         last = there - delta.last_ago
         if delta.data and (last >= self.last or not self.data):
             self.data = delta.data
         self.started = min(self.started, there - delta.started_ago)
         self.last = max(self.last, last)
-        self.context = {**self.context, **delta.context}
-        self.tallies = [mine + more for mine, more in zip(self.tallies, delta.tallies, strict=True)]
-        known = _marks(self.flags)
-        new = [mark for mark in _marks(delta.flags) if mark not in known]
-        self.flags += "".join(new[: max(0, MOST_FLAGS - len(known))])
-        for key, (total, count, first, latest, value) in delta.groups.items():
-            coming = (total, count, there - first, there - latest, value)
-            mine = self.groups.get(key)
-            self.groups[key] = coming if mine is None else merge_groups(mine, coming)
+        self.keys |= {**delta.context, **delta.becomes}
+        self.metrics = delta.metrics or self.metrics
+        for mark, date in delta.exposures.items():
+            self.exposures[mark] = min(date, self.exposures.get(mark, date))
+        self.lines.append(line(now - delta.now, segments_text(delta)))
 
-    def spill(self) -> Record:
-        """Move the groups to a record of their own, which may be sealed at once."""
-        part = Record(
-            self.id,
-            "",
-            self.name,
-            self.base,
-            self.started,
-            self.last,
-            dict(self.context),
-            part=True,
-        )
-        part.groups, self.groups = self.groups, {}
-        return part
+    def touch(self, now: int, date: int) -> None:
+        """Note activity at *date*, which is *now* by the store's clock."""
+        self.last = max(self.last, now - self.opened_at)
+        self.lines.append(line(now - date, f"[[{{}},{date},{date},0,0]]"))
+
+
+def segments_text(delta: Delta) -> str:
+    """Return what *delta* recorded as JSON text."""
+    if delta.segments:
+        return delta.segments
+    first, last = delta.now - delta.started_ago, delta.now - delta.last_ago
+    return f"[{segment_text(delta.context, first, last, delta.tallies)}]"
+
+
+def segment_text(
+    keys: Mapping[str, str],
+    first: int,
+    last: int,
+    tallies: Iterable[int] = (0, 0, 0, 0),
+    groups: Mapping[str, Folded] | None = None,
+) -> str:
+    """Return a segment as a record holds it.
+
+    Raises:
+        TypeError: a folded value is no number.
+    """
+    for folded in (groups or {}).values():
+        if not all(isinstance(number, (int, float, type(None))) for number in folded):
+            raise TypeError("a folded value is a number")
+    counted = list(tallies)
+    segment: list[Any] = [utf8(keys), first, last, counted if any(counted) else 0, groups or 0]
+    return json.dumps(segment, separators=(",", ":"))
+
+
+def utf8(keys: Mapping[str, str]) -> dict[str, str]:
+    """Return *keys* without lone surrogates, which no store can carry."""
+    return {kind: key.encode("utf-8", "replace").decode() for kind, key in keys.items()}
+
+
+def line(offset: int, segments: str) -> str:
+    """Return a line of a record: JSON segments, and the store's clock minus the worker's."""
+    return f"[{offset},{segments}]"
 
 
 def parsed(text: str) -> Record:
     """Return a record from its text.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError, IndexError: the text is none of ours.
+        ValueError, KeyError, TypeError, AttributeError: the text is not a record of this version.
     """
-    fields = json.loads(text)
-    groups = {key: group_of(group) for key, group in (fields.get("g") or {}).items()}
+    header, *lines = text.split("\n")
+    fields = json.loads(header)
+    if fields["v"] != VERSION or not lines:
+        raise ValueError("a record of another version")
+    metrics = fields.get("m", "")
     return Record(
-        id=fields.get("i", ""),
+        id=fields["i"],
         previous=fields.get("p", ""),
         name=fields.get("n", "session"),
-        base=int(fields["b"]),
+        opened_at=int(fields["h"]),
         started=int(fields["s"]),
         last=int(fields["l"]),
-        context=fields.get("c") or {},
-        tallies=[int(tally) for tally in fields.get("t", (0, 0, 0, 0))],
+        keys=dict(fields.get("c") or {}),
+        metrics=tuple(metrics.split(",")) if metrics else (),
         data=fields.get("d", ""),
-        flags=fields.get("x", ""),
-        groups=groups,
+        exposures={mark: int(date) for mark, date in (fields.get("x") or {}).items()},
+        lines=lines,
         reason=fields.get("r", ""),
-        part=bool(fields.get("q")),
+        over=int(fields.get("o", 0)),
+        part=int(fields.get("q", 0)),
+        accounts=tuple((kind, key) for kind, key in fields.get("y", ())),
+        parts=int(fields.get("w", 0)),
         before=fields.get("z", ""),
+        opened_by=fields.get("g", ""),
     )
 
 
 def readable(text: str) -> Record | None:
-    """Return a record from its text; None if the text is corrupt."""
+    """Return a record from its text; None if it is corrupt or of another version."""
     try:
         return parsed(text)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+# -- sessions that are over ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +276,29 @@ def tombstone(held: str | None, began: int) -> Tombstone | None:
     return Tombstone(record.previous, int(at), place) if began < int(at) - ROUNDING else None
 
 
+def window_of(ended_at: int, rules: Rules) -> int:
+    """Return the number of the window in which a session ended; places of a batch begin with it."""
+    return ended_at // int(rules.window * 1000)
+
+
+def place_in(window: int, number: int) -> int:
+    """Return the place of the *number*-th session that ended, in *window*."""
+    return window * PLACES_PER_WINDOW + number % PLACES_PER_WINDOW
+
+
+def window_at(place: int | str) -> int:
+    """Return the window of a place."""
+    return int(place) // PLACES_PER_WINDOW
+
+
+def batch_due(window: int, rules: Rules) -> int:
+    """Return when a window is over, so that its batch does not grow any more."""
+    return (window + 1) * int(rules.window * 1000)
+
+
+# -- merging ---------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
 class MergeResult:
     """What a delta makes of the sessions of a key.
@@ -216,25 +306,22 @@ class MergeResult:
     Args:
         record: the session that it went into. With a reason it has ended: with this very delta, or
             earlier (*keeps_place*).
-        ended: what else has ended with it: the session before, or groups that leave early.
+        ended: the session before it, if that has ended now.
         answer: to the merge.
         keeps_place: the record had ended and goes back to its place among those that wait to be
             sealed; what the key holds does not change.
         reopened: the record had only fallen silent and goes on: it leaves that place.
-        successor: the record was opened because the last of *ended* was over, and has to know its
-            place; see `follow`.
     """
 
     record: Record
-    ended: list[Record]
+    ended: Record | None
     answer: Merged
     keeps_place: bool = False
     reopened: bool = False
-    successor: bool = False
 
     def follow(self, place: object, began: int) -> None:
         """Let the record know where the one before it waits, whose end began at *began*."""
-        if self.successor and self.record.previous:
+        if self.record.previous:
             self.record.before = f"{place} {began}"
 
 
@@ -259,34 +346,36 @@ def merge(
     previous = over.id if over is not None else ""
     late = _late(over, waiting, delta, began, rules)
     found = late if late is not None or dead else readable(held or "")
-    ended: list[Record] = []
-    reason = "" if found is None else found.over(began, delta.context, rules)
+    reason = "" if found is None else found.refuses(began, delta.context, rules)
     if delta.joins and (found is None or reason):
         return None
+    ended = None
     if found is not None and reason:
-        found.reason, previous = reason, found.id
-        ended.append(found)
-        found = None
-    elif found is not None and found.crosses(delta):
-        ended.append(found.spill())
+        found.reason = reason
+        found.over = delta.now - delta.started_ago if reason == "identified" else 0
+        ended, previous, found = found, found.id, None
     opened = found is None
     if found is None:
-        previous = "" if previous == delta.id else previous
-        found = Record(delta.id, previous, delta.name, now, -delta.started_ago, -delta.last_ago, {})
-        if dead and waiting and over is not None and previous:
+        found = _opened(delta, now, "" if previous == delta.id else previous)
+        if dead and waiting and over is not None and found.previous:
             found.before = f"{over.place} {over.at}"
     found.take(delta, now)
     keeps_place = late is not None and (bool(late.reason) or not dead)
-    if not keeps_place:
-        found.reason = delta.ends
+    if not keeps_place and delta.ends:
+        found.reason, found.over = delta.ends, delta.now
     return MergeResult(
         found,
         ended,
-        Merged(found.id, found.previous, opened, found.context),
+        Merged(found.id, found.previous, opened, dict(found.keys)),
         keeps_place=keeps_place,
         reopened=late is not None and not keeps_place,
-        successor=opened and bool(ended),
     )
+
+
+def _opened(delta: Delta, now: int, previous: str) -> Record:
+    by = "" if delta.operation is None else f"{delta.operation.worker}:{delta.operation.number}"
+    started, last = -delta.started_ago, -delta.last_ago
+    return Record(delta.id, previous, delta.name, now, started, last, opened_by=by)
 
 
 def _late(
@@ -296,13 +385,13 @@ def _late(
     record = readable(waiting) if over is not None and waiting else None
     if over is None or record is None or record.id != over.id:
         return None
-    if record.over(began, delta.context, rules) or (record.reason and began >= over.at - ROUNDING):
+    if record.reason and began >= over.at - ROUNDING:
         return None
-    return record
+    return None if record.refuses(began, delta.context, rules) else record
 
 
 def close(
-    held: str | None, now: int, reason: str, active: bool, rules: Rules
+    held: str | None, now: int, reason: str, over: int, active: bool, rules: Rules
 ) -> tuple[Record | None, bool]:
     """End the open session under a key; return it, and whether it was open until now.
 
@@ -312,6 +401,7 @@ def close(
         held: the text under the key.
         now: the store's clock.
         reason: of the end; a session that fell silent long ago keeps that as its reason.
+        over: the date of the end, by the worker's clock.
         active: whether to end it is its last activity.
         rules: when a session is over.
     """
@@ -320,26 +410,10 @@ def close(
     record = readable(held)
     if record is None or now > record.deadline(rules):
         return record, False
-    record.reason = reason
     if active:
-        record.last = max(record.last, now - record.base)
+        record.touch(now, over)
+    record.reason, record.over = reason, over
     return record, True
-
-
-def merge_groups(mine: GroupValues, other: GroupValues) -> GroupValues:
-    """Fold two groups of equal data into one; the order does not matter. Of equally late values
-    the larger is the last.
-    """
-    latest = max(
-        (mine[3], _rank(mine[4]), mine[4]),
-        (other[3], _rank(other[4]), other[4]),
-        key=lambda group: group[:2],
-    )
-    return mine[0] + other[0], mine[1] + other[1], min(mine[2], other[2]), latest[0], latest[2]
-
-
-def _rank(value: float | None) -> float:
-    return float("-inf") if value is None else value
 
 
 # -- texts -----------------------------------------------------------------------------------------
@@ -359,45 +433,6 @@ def group_parts(key: str) -> tuple[str, bool, str, str]:
     return key[0], key[1] == "1", event_key, data
 
 
-def group_fields(group: GroupValues) -> list[Any]:
-    """Return a group as JSON holds it."""
-    total, count, first, last, value = group
-    same = value is not None and value == total
-    return [
-        _text(total),
-        count,
-        first,
-        last,
-        "=" if same else "" if value is None else _text(value),
-    ]
-
-
-def group_of(fields: list[Any]) -> GroupValues:
-    """Return a group from what JSON held."""
-    total = _number(fields[0])
-    value = total if fields[4] == "=" else None if fields[4] == "" else _number(fields[4])
-    return total, int(fields[1]), int(fields[2]), int(fields[3]), value
-
-
-def _text(number: float) -> str:
-    if not isinstance(number, (int, float)):
-        raise TypeError("a folded value is a number")
-    return repr(number)
-
-
-def _number(text: Any) -> float | int:
-    try:
-        return int(text)
-    except ValueError:
-        return float(text)
-
-
-def mark_of(flag_key: str) -> str:
-    """Return the mark of a flag, short and the same in every process; one pair of flags in 16
-    million shares one.
-    """
-    return f"{zlib.crc32(flag_key.encode()) & 0xFFFFFF:06x}"
-
-
-def _marks(flags: str) -> list[str]:
-    return [flags[at : at + MARK] for at in range(0, len(flags), MARK)]
+def mark_of(exposure: str) -> str:
+    """Return the mark of an exposure, short and the same in every process."""
+    return f"{zlib.crc32(exposure.encode('utf-8', 'replace')):08x}"

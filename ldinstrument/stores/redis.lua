@@ -1,108 +1,98 @@
 -- What a Redis server runs for RedisStore: one section per verb of the store, each atomic and one
--- round trip. `stores/redis.py` reads this file: a section begins with "-- @verb" and is sent with
+-- round trip. `stores/lua.py` reads this file: a section begins with "-- @verb" and is sent with
 -- the common part before it; "-- @verb uses x" puts section x in between.
 --
--- The sections do what `records` does, number for number; tests hold both to each other. Every key
--- of a script carries the same hash tag (ARGV[1]), so they run on a cluster, too:
---   v<visitor>  the open session as JSON, or a tombstone ("-<place> <ended at> <id>")
+-- The sections do what `records` does; tests hold both to each other. A record is a header in JSON
+-- and a line per delta, of which only the header is read here. Every key of a script carries the
+-- same hash tag (ARGV[1]), so they run on a cluster, too:
+--   v<visitor>  the open session, or a tombstone ("-<place> <ended at> <id>")
 --   open        sorted set of visitors by the deadline of their session
---   e<place>    an ended session: 16 characters of the owner of its lease, then JSON
---   ended       sorted set of places by the time from which they may be handed out
+--   e<place>    an ended session: 16 characters of the owner of its lease, then the record
+--   ended       sorted set of places by the time from which they may be handed out: the end of the
+--               window in which they ended, or the end of a lease
 --   p<id>       a sealed payload: b body, e events, z zipped, s sealed at, a attempts
 --   out         sorted set of payload ids by the time from which they may be handed out
+--   sizes       hash of payload ids to their events, to count what the server evicts
 --   o<worker>   the numbers of merges that were made
---   places      the last place that was given out
+--   places      how many sessions have ended
 -- What nobody ever sweeps, the server forgets after a week. Times are milliseconds of the server.
 
 -- @common
-local prefix = ARGV[1]
-local KEEP = 604800000
+local prefix, window = ARGV[1], tonumber(ARGV[2])
+local KEEP, VERSION, PLACES, NOBODY = 604800000, 2, 100000, '----------------'
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local function exact(number)
-  local text = string.format('%.15g', number)
-  if tonumber(text) == number then return text end
-  return string.format('%.17g', number)
+local function whole(number) return string.format('%.0f', number) end
+local function divided(text)
+  local at = string.find(text, '\n', 1, true)
+  if not at then return nil end
+  local read, header = pcall(cjson.decode, string.sub(text, 1, at - 1))
+  if read and type(header) == 'table' and header.v == VERSION then
+    return header, string.sub(text, at)
+  end
 end
-local function due(name, limit)
-  return redis.call('ZRANGEBYSCORE', prefix .. name, '-inf', now, 'LIMIT', 0, limit)
-end
+local function joined(header, lines) return cjson.encode(header) .. lines end
 local function put(place, text)
-  redis.call('SET', prefix .. 'e' .. place, '----------------' .. text, 'PX', KEEP)
-  redis.call('ZADD', prefix .. 'ended', now, place)
+  redis.call('SET', prefix .. 'e' .. place, NOBODY .. text, 'PX', KEEP)
+  local due = (math.floor(tonumber(place) / PLACES) + 1) * window
+  redis.call('ZADD', prefix .. 'ended', due, place)
 end
-local function wait(text)
-  local place = redis.call('INCR', prefix .. 'places')
+local function wait(text, at)
+  local number = redis.call('INCR', prefix .. 'places') % PLACES
+  local place = whole(math.floor(at / window) * PLACES + number)
   put(place, text)
   return place
 end
-local function move_on(key, id, text, milliseconds, began)
-  local tombstone = '-' .. string.format('%.0f %.0f ', wait(text), began or now) .. id
-  redis.call('SET', prefix .. 'v' .. key, tombstone, 'PX', milliseconds)
+local function move_on(key, id, text, remember, began, at)
+  local tombstone = '-' .. wait(text, at) .. ' ' .. whole(began) .. ' ' .. id
+  redis.call('SET', prefix .. 'v' .. key, tombstone, 'PX', remember)
   redis.call('ZREM', prefix .. 'open', key)
 end
 
--- @keep_sealed
-local function keep(at, lease)
-  while ARGV[at] do
-    local name = prefix .. 'p' .. ARGV[at]
-    redis.call('HSET', name, 'b', ARGV[at + 1], 'e', ARGV[at + 2], 'z', ARGV[at + 3],
-      's', now - tonumber(ARGV[at + 4]), 'a', 1)
-    redis.call('PEXPIRE', name, KEEP)
-    redis.call('ZADD', prefix .. 'out', now + lease, ARGV[at])
-    at = at + 5
-  end
-end
-
 -- @merge
-local key, idle, maximum, most = ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local delta = cjson.decode(ARGV[3])
+local key, delta, segments = ARGV[3], cjson.decode(ARGV[4]), ARGV[5]
+local idle, maximum, remember = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 local held = redis.call('GET', prefix .. 'v' .. key)
-local record, previous, place, ended = nil, '', nil, nil
-local function readable(text)
-  local whole, found = pcall(cjson.decode, text)
-  return whole and type(found) == 'table' and found.b and found
-end
+local record, lines, previous, place, ended = nil, '', '', nil, nil
 if held then
   if string.sub(held, 1, 1) == '-' then
     place, ended, previous = string.match(held, '^%-(%d+) (%d+) (.*)$')
     previous = previous or ''
   else
-    record = readable(held)
+    record, lines = divided(held)
   end
 end
-if ARGV[7] ~= '' then
-  local seen = prefix .. 'o' .. ARGV[7]
-  local fresh = redis.call('SADD', seen, ARGV[8])
+if ARGV[9] ~= '' then
+  local seen = prefix .. 'o' .. ARGV[9]
+  local fresh = redis.call('SADD', seen, ARGV[10])
   redis.call('EXPIRE', seen, 1800)
   if fresh == 0 then
-    if record then return {record.i, record.p or '', 0, cjson.encode(record.c or {})} end
-    return {delta.i, '', 0, '{}'}
+    if record then return {record.i, record.p or '', 0, cjson.encode(record.c or {}), 0} end
+    return {delta.i, '', 0, '{}', 0}
   end
 end
 local began = now - delta.a
-local function known(marks, mark)
-  for at = 1, #marks, 6 do
-    if string.sub(marks, at, at + 5) == mark then return true end
+local function refused(one)
+  if began > one.h + one.l + idle then return 'idle' end
+  if began > one.h + one.s + maximum then return 'maximum' end
+  local differs, agrees = false, false
+  for kind, whose in pairs(delta.c or {}) do
+    local known = one.c and one.c[kind]
+    if known == whose then agrees = true elseif known then differs = true end
   end
-  return false
+  return differs and not agrees and 'identified'
 end
 local function over(one)
-  if began > one.b + one.l + idle then return 'idle' end
-  if began > one.b + one.s + maximum then return 'maximum' end
-  for kind, whose in pairs(delta.c or {}) do
-    if one.c and one.c[kind] and one.c[kind] ~= whose then return 'identified' end
-  end
-  return nil
+  return one.h + math.min(one.l + idle, one.s + maximum)
 end
-local stays, before = false, nil
+local keeps_place, before = false, nil
 if place then
-  local late = readable(redis.call('GETRANGE', prefix .. 'e' .. place, 16, -1))
+  local late, rest = divided(redis.call('GETRANGE', prefix .. 'e' .. place, 16, -1))
   if late then before = place .. ' ' .. ended end
   local in_time = late and (not late.r or began < tonumber(ended) - 1)
-  if in_time and late.i == previous and not over(late) then
-    record, stays = late, late.r
-    if not stays then
+  if in_time and late.i == previous and not refused(late) then
+    record, lines, keeps_place = late, rest, late.r
+    if not keeps_place then
       redis.call('DEL', prefix .. 'e' .. place)
       redis.call('ZREM', prefix .. 'ended', place)
     end
@@ -110,183 +100,193 @@ if place then
 elseif record and record.z then
   place, ended = string.match(record.z, '^(%d+) (%d+)$')
   if place and began < tonumber(ended) - 1 then
-    local late = readable(redis.call('GETRANGE', prefix .. 'e' .. place, 16, -1))
-    if late and late.i == record.p and not over(late) then record, stays = late, true end
+    local late, rest = divided(redis.call('GETRANGE', prefix .. 'e' .. place, 16, -1))
+    local in_time = late and (not late.r or began < tonumber(ended) - 1)
+    if in_time and late.i == record.p and not refused(late) then
+      record, lines, keeps_place = late, rest, true
+    end
   end
 end
 if record then
-  local reason = over(record)
+  local reason = refused(record)
   if delta.j and reason then return false end
   if reason then
-    record.r = reason
-    previous = record.i
-    before = string.format('%.0f %.0f', wait(cjson.encode(record)), began)
+    record.r, previous = reason, record.i
+    local at = math.min(now, over(record))
+    if reason == 'identified' then record.o, at = delta.b, now end
+    before = wait(joined(record, lines), at) .. ' ' .. whole(began)
     record = nil
-  elseif record.g then
-    local crosses, count = false, 0
-    local marks = delta.x or ''
-    for at = 1, #marks, 6 do
-      if not known(record.x or '', string.sub(marks, at, at + 5)) then crosses = true end
-    end
-    for _ in pairs(record.g) do count = count + 1 end
-    for name in pairs(delta.g or {}) do
-      if not record.g[name] then count = count + 1 end
-    end
-    if crosses or count > most then
-      wait(cjson.encode({i = record.i, n = record.n, b = record.b, s = record.s, l = record.l,
-        c = record.c, t = {0, 0, 0, 0}, g = record.g, q = 1}))
-      record.g = nil
-    end
   end
 end
 local opened = 0
 if not record and delta.j then return false end
 if not record then
-  opened = 1
-  record = {i = delta.i, b = now, s = -delta.a, l = -delta.l, t = {0, 0, 0, 0}}
+  opened, lines = 1, ''
+  record = {v = VERSION, i = delta.i, h = now, s = -delta.a, l = -delta.l, u = 0}
   if previous ~= '' and previous ~= delta.i then record.p, record.z = previous, before end
   if delta.n ~= 'session' then record.n = delta.n end
+  if ARGV[9] ~= '' then record.g = ARGV[9] .. ':' .. ARGV[10] end
 end
-local there = now - record.b
-local last = there - delta.l
+local last = now - record.h - delta.l
 if delta.d and (last >= record.l or not record.d) then record.d = delta.d end
-record.s = math.min(record.s, there - delta.a)
+record.s = math.min(record.s, now - record.h - delta.a)
 record.l = math.max(record.l, last)
-if delta.c then
-  record.c = record.c or {}
-  for kind, whose in pairs(delta.c) do record.c[kind] = whose end
-end
-if not record.t then record.t = {0, 0, 0, 0} end
-for at = 1, 4 do record.t[at] = record.t[at] + delta.t[at] end
-if delta.x then
-  local marks = record.x or ''
-  for at = 1, #delta.x, 6 do
-    local mark = string.sub(delta.x, at, at + 5)
-    if #marks < 768 and not known(marks, mark) then marks = marks .. mark end
+record.m = delta.m or record.m
+for _, keys in ipairs({delta.c or {}, delta.k or {}}) do
+  for kind, whose in pairs(keys) do
+    record.c = record.c or {}
+    record.c[kind] = whose
   end
-  record.x = marks
 end
-local function whole(group)
-  if group[5] == '=' then group[5] = group[1] end
-  return group
+for mark, date in pairs(delta.x or {}) do
+  record.x = record.x or {}
+  record.x[mark] = math.min(date, record.x[mark] or date)
 end
-for name, coming in pairs(delta.g or {}) do
-  record.g = record.g or {}
-  whole(coming)
-  coming[3], coming[4] = there - coming[3], there - coming[4]
-  local mine = record.g[name]
-  if mine then
-    whole(mine)
-    local later = coming[4] > mine[4]
-    if coming[4] == mine[4] then
-      later = coming[5] ~= '' and (mine[5] == '' or tonumber(coming[5]) > tonumber(mine[5]))
-    end
-    if later then mine[4], mine[5] = coming[4], coming[5] end
-    mine[1] = exact(tonumber(mine[1]) + tonumber(coming[1]))
-    mine[2] = mine[2] + coming[2]
-    mine[3] = math.min(mine[3], coming[3])
-    coming = mine
-  end
-  if coming[5] == coming[1] then coming[5] = '=' end
-  record.g[name] = coming
-end
-if stays then
-  put(place, cjson.encode(record))
+record.u = record.u + 1
+lines = lines .. '\n[' .. whole(now - delta.o) .. ',' .. segments .. ']'
+if keeps_place then
+  put(place, joined(record, lines))
 elseif delta.e then
-  record.r = delta.e
-  move_on(key, record.i, cjson.encode(record), ARGV[9], began)
+  record.r, record.o = delta.e, delta.o
+  move_on(key, record.i, joined(record, lines), remember, began, now)
 else
-  local deadline = record.b + math.min(record.l + idle, record.s + maximum)
+  local deadline = over(record)
   local kept = math.max(1, deadline - now) + KEEP
-  redis.call('SET', prefix .. 'v' .. key, cjson.encode(record), 'PX', kept)
+  redis.call('SET', prefix .. 'v' .. key, joined(record, lines), 'PX', kept)
   redis.call('ZADD', prefix .. 'open', deadline, key)
 end
-return {record.i, record.p or '', opened, cjson.encode(record.c or {})}
+return {record.i, record.p or '', opened, cjson.encode(record.c or {}), record.u}
 
 -- @end
-local held = redis.call('GET', prefix .. 'v' .. ARGV[2])
+local key, reason, date, remember = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local held = redis.call('GET', prefix .. 'v' .. key)
 if not held or string.sub(held, 1, 1) == '-' then return false end
-local record = cjson.decode(held)
-local over = now > record.b + math.min(record.l + tonumber(ARGV[6]), record.s + tonumber(ARGV[7]))
-if not over then
-  record.r = ARGV[3]
-  if ARGV[5] == '1' then record.l = math.max(record.l, now - record.b) end
+local record, lines = divided(held)
+if not record then return false end
+local deadline = record.h + math.min(record.l + tonumber(ARGV[8]), record.s + tonumber(ARGV[9]))
+local at = math.min(now, deadline)
+if now <= deadline then
+  if ARGV[7] == '1' then
+    record.l, record.u = math.max(record.l, now - record.h), record.u + 1
+    lines = lines .. '\n[' .. whole(now - date) .. ',[[{},' .. date .. ',' .. date .. ',0,0]]]'
+  end
+  record.r, record.o = reason, tonumber(date)
 end
-local text = cjson.encode(record)
-move_on(ARGV[2], record.i, text, ARGV[4])
-return not over and text
+local text = joined(record, lines)
+move_on(key, record.i, text, remember, now, at)
+return now <= deadline and text
+
+-- @compact
+local name = prefix .. 'v' .. ARGV[3]
+if redis.call('GET', name) ~= ARGV[4] then return 0 end
+redis.call('SET', name, ARGV[5], 'PX', math.max(1, redis.call('PTTL', name)))
+for at = 6, #ARGV do wait(ARGV[at], now) end
+return 1
+
+-- @held
+return redis.call('GET', prefix .. 'v' .. ARGV[3])
 
 -- @claim
+local limit, lease, owner, remember = tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
 local vanished = 0
-for _, key in ipairs(due('open', ARGV[2])) do
+local silent = redis.call('ZRANGEBYSCORE', prefix .. 'open', '-inf', now, 'WITHSCORES', 'LIMIT', 0,
+  limit)
+for at = 1, #silent, 2 do
+  local key = silent[at]
   local text = redis.call('GET', prefix .. 'v' .. key)
-  local whole, record = pcall(cjson.decode, text or '')
-  if whole and type(record) == 'table' and record.i then
-    move_on(key, record.i, text, ARGV[5])
+  local record = text and divided(text)
+  if record then
+    move_on(key, record.i, text, remember, now, tonumber(silent[at + 1]))
   else
     redis.call('ZREM', prefix .. 'open', key)
     if not text then vanished = vanished + 1 end
   end
 end
-local claimed = {}
-for _, place in ipairs(due('ended', ARGV[2])) do
-  local text = redis.call('GETRANGE', prefix .. 'e' .. place, 16, -1)
-  if text == '' then
+local claimed, batch = {}, nil
+local horizon = ARGV[7] == '1' and now + window or now
+local due = redis.call('ZRANGEBYSCORE', prefix .. 'ended', '-inf', horizon, 'WITHSCORES', 'LIMIT',
+  0, limit + 1000)
+for at = 1, #due, 2 do
+  if #claimed >= 2 * limit then break end
+  local place, of = due[at], math.floor(tonumber(due[at]) / PLACES)
+  local text = redis.call('GET', prefix .. 'e' .. place)
+  if not text then
     redis.call('ZREM', prefix .. 'ended', place)
     vanished = vanished + 1
-  else
-    redis.call('SETRANGE', prefix .. 'e' .. place, 0, ARGV[4])
-    redis.call('ZADD', prefix .. 'ended', now + tonumber(ARGV[3]), place)
+  elseif (not batch or batch == of)
+      and (tonumber(due[at + 1]) <= now or string.sub(text, 1, 16) == NOBODY) then
+    batch = of
+    redis.call('SETRANGE', prefix .. 'e' .. place, 0, owner)
+    redis.call('ZADD', prefix .. 'ended', now + tonumber(lease), place)
     claimed[#claimed + 1] = place
-    claimed[#claimed + 1] = text
+    claimed[#claimed + 1] = string.sub(text, 17)
   end
 end
 return {vanished, claimed}
 
+-- @keep_sealed
+local function keep(at, lease)
+  while ARGV[at] do
+    local id = ARGV[at]
+    local name = prefix .. 'p' .. id
+    redis.call('HSET', name, 'b', ARGV[at + 1], 'e', ARGV[at + 2], 'z', ARGV[at + 3],
+      's', now - tonumber(ARGV[at + 4]), 'a', 1)
+    redis.call('PEXPIRE', name, KEEP)
+    redis.call('ZADD', prefix .. 'out', now + lease, id)
+    redis.call('HSET', prefix .. 'sizes', id, ARGV[at + 2])
+    at = at + 5
+  end
+end
+
 -- @seal uses keep_sealed
-local owner, places = ARGV[2], tonumber(ARGV[4])
+local owner, lease, places = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local lost = {}
-for at = 5, 4 + places do
+for at = 6, 5 + places do
   local holder = redis.call('GETRANGE', prefix .. 'e' .. ARGV[at], 0, 15)
   if holder ~= owner then lost[#lost + 1] = ARGV[at] end
 end
 if #lost > 0 then return lost end
-for at = 5, 4 + places do
+for at = 6, 5 + places do
   redis.call('DEL', prefix .. 'e' .. ARGV[at])
   redis.call('ZREM', prefix .. 'ended', ARGV[at])
 end
-keep(5 + places, tonumber(ARGV[3]))
+keep(6 + places, lease)
 return lost
 
 -- @claim_sealed
-local claimed = {}
-for _, id in ipairs(due('out', ARGV[2])) do
+local claimed, evicted = {}, 0
+local due = redis.call('ZRANGEBYSCORE', prefix .. 'out', '-inf', now, 'LIMIT', 0, ARGV[3])
+for _, id in ipairs(due) do
   local name = prefix .. 'p' .. id
   local fields = redis.call('HMGET', name, 'b', 'e', 'z', 's')
   if fields[1] then
-    redis.call('ZADD', prefix .. 'out', now + tonumber(ARGV[3]), id)
+    redis.call('ZADD', prefix .. 'out', now + tonumber(ARGV[4]), id)
     local attempts = redis.call('HINCRBY', name, 'a', 1)
     local age = now - tonumber(fields[4])
     claimed[#claimed + 1] = {id, fields[1], fields[2], fields[3], attempts, age}
   else
     redis.call('ZREM', prefix .. 'out', id)
+    evicted = evicted + tonumber(redis.call('HGET', prefix .. 'sizes', id) or 1)
+    redis.call('HDEL', prefix .. 'sizes', id)
   end
 end
-return claimed
+return {evicted, claimed}
 
 -- @acknowledge
-redis.call('ZREM', prefix .. 'out', ARGV[2])
-return redis.call('DEL', prefix .. 'p' .. ARGV[2])
+redis.call('ZREM', prefix .. 'out', ARGV[3])
+redis.call('HDEL', prefix .. 'sizes', ARGV[3])
+return redis.call('DEL', prefix .. 'p' .. ARGV[3])
 
 -- @postpone
-if redis.call('EXISTS', prefix .. 'p' .. ARGV[2]) == 1 then
-  redis.call('ZADD', prefix .. 'out', now + tonumber(ARGV[3]), ARGV[2])
+if redis.call('EXISTS', prefix .. 'p' .. ARGV[3]) == 1 then
+  redis.call('ZADD', prefix .. 'out', now + tonumber(ARGV[4]), ARGV[3])
 end
 return 0
 
 -- @replace uses keep_sealed
-redis.call('ZREM', prefix .. 'out', ARGV[2])
-if redis.call('DEL', prefix .. 'p' .. ARGV[2]) == 1 then keep(3, 0) end
+redis.call('ZREM', prefix .. 'out', ARGV[3])
+redis.call('HDEL', prefix .. 'sizes', ARGV[3])
+if redis.call('DEL', prefix .. 'p' .. ARGV[3]) == 1 then keep(4, 0) end
 return 0
 
 -- @holdings

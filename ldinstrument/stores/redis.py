@@ -20,7 +20,8 @@ from ..errors import DefinitionError, missing_extra
 from ..ledger import ledger
 from .lua import scripts
 from .protocol import Delta, Ended, Holdings, Merged, Operation, Rules, Sealed
-from .records import MOST_GROUPS, group_fields
+from .records import MOST_LINES, readable, segments_text, utf8
+from .replay import compact
 
 SHARDS_OF_A_CLUSTER = 16
 OPERATIONS = 512
@@ -77,35 +78,44 @@ class RedisStore:
 
     # -- open sessions ---------------------------------------------------------------------------
     def merge(self, key: str, delta: Delta) -> Merged | None:
-        """Add *delta* to the open session of *key*, or open the next one when that is over. One
-        round trip.
+        """Add *delta* to the open session of *key*, or open the next one when that is over.
+
+        One round trip; three when the record has become long.
         """
-        rules, name = self.rules, _operation(delta.operation)
-        bounds = _ms(rules.idle), _ms(rules.maximum), MOST_GROUPS
-        answer = self._run(
-            "merge", self._tag_of(key), key, delta_text(delta), *bounds, *name, _ms(rules.remember)
-        )
+        rules, tag = self.rules, self._tag_of(key)
+        times = _ms(rules.idle), _ms(rules.maximum), _ms(rules.remember)
+        text, name = delta_text(delta), _operation(delta.operation)
+        answer = self._run("merge", tag, key, text, segments_text(delta), *times, *name)
         if answer is None:
             return None
-        id, previous, opened, context = answer
+        id, previous, opened, context, lines = answer
+        if lines > MOST_LINES:
+            self._compact(tag, key)
         return Merged(id.decode(), previous.decode(), bool(opened), json.loads(context))
 
-    def end(self, key: str, reason: str, *, active: bool = False) -> str | None:
+    def _compact(self, tag: str, key: str) -> None:
+        """Fold the record of *key*, unless another worker changes it at the same time."""
+        text = self._run("held", tag, key)
+        record = None if text is None else readable(text.decode())
+        if record is not None:
+            parts = [part.text() for part in compact(record)]
+            self._run("compact", tag, key, text, record.text(), *parts)
+
+    def end(self, key: str, reason: str, *, over: int, active: bool = False) -> str | None:
         """End the open session of *key* now; return its record, None when none is open."""
         rules = self.rules
         times = _ms(rules.remember), int(active), _ms(rules.idle), _ms(rules.maximum)
-        text = self._run("end", self._tag_of(key), key, reason, *times)
+        text = self._run("end", self._tag_of(key), key, reason, over, *times)
         return None if text is None else str(text.decode())
 
     # -- ended sessions --------------------------------------------------------------------------
-    def claim(self, limit: int, lease: float, owner: str) -> list[Ended]:
-        """Hand out up to *limit* sessions that are over, all of one shard."""
+    def claim(self, limit: int, lease: float, owner: str, *, early: bool = False) -> list[Ended]:
+        """Hand out sessions that are over, of one batch of one shard."""
+        times = _ms(lease), _owner(owner), _ms(self.rules.remember), int(early)
         for tag in self._any_order():
-            vanished, found = self._run(
-                "claim", tag, limit, _ms(lease), _owner(owner), _ms(self.rules.remember)
-            )
+            vanished, found = self._run("claim", tag, limit, *times)
             if vanished:
-                _miss(vanished)
+                _say_evicted(vanished, 0)
             if found:
                 pairs = zip(found[::2], found[1::2], strict=True)
                 return [Ended(f"{tag} {place.decode()}", text.decode()) for place, text in pairs]
@@ -132,11 +142,12 @@ class RedisStore:
     def claim_sealed(self, limit: int, lease: float, owner: str) -> list[Sealed]:
         """Hand out up to *limit* sealed payloads whose time has come."""
         for tag in self._any_order():
+            evicted, rows = self._run("claim_sealed", tag, limit, _ms(lease))
+            if evicted:
+                _say_evicted(0, evicted)
             found = [
                 Sealed(id.decode(), body, int(events), zipped == b"1", attempts, age / 1000)
-                for id, body, events, zipped, attempts, age in self._run(
-                    "claim_sealed", tag, limit, _ms(lease)
-                )
+                for id, body, events, zipped, attempts, age in rows
             ]
             if found:
                 self._know(tag, found)
@@ -176,6 +187,9 @@ class RedisStore:
     def end_unshared(self, reason: str) -> int:
         """Return 0: other processes see these sessions."""
         return 0
+
+    def check(self) -> None:
+        """Log what about the server may cost numbers; one that is away is no error."""
 
     def refuses(self, error: Exception) -> bool:
         """Tell whether *error* is about what was given, not a server that is full, read-only and
@@ -227,16 +241,19 @@ class RedisStore:
     def _run(self, verb: str, tag: str, *arguments: Any) -> Any:
         from redis.exceptions import NoScriptError
 
-        script, anchor = scripts()[verb], tag + "open"
+        script, anchor, window = scripts()[verb], tag + "open", _ms(self.rules.window)
         try:
-            return self._client.evalsha(script.sha1, 1, anchor, tag, *arguments)
+            return self._client.evalsha(script.sha1, 1, anchor, tag, window, *arguments)
         except NoScriptError:
-            return self._client.eval(script.text, 1, anchor, tag, *arguments)
+            return self._client.eval(script.text, 1, anchor, tag, window, *arguments)
 
 
-def _miss(count: int) -> None:
-    for _ in range(count):
+def _say_evicted(sessions: int, events: int) -> None:
+    """Count what the server threw away: *sessions* not yet sealed, *events* in sealed payloads."""
+    for _ in range(sessions):
         ledger.evicted()
+    ledger.emitted(events)
+    ledger.dropped("store_evicted", events)
     log_once(
         "evicted",
         "RedisStore",
@@ -317,15 +334,20 @@ class _Cluster:
 
 
 def delta_text(delta: Delta) -> str:
-    """Return a delta as the script reads it; what is empty is left out."""
-    fields: dict[str, Any] = {"i": delta.id, "n": delta.name}
-    fields |= {"a": delta.started_ago, "l": delta.last_ago, "t": delta.tallies}
-    if delta.joins:
-        fields["j"] = 1
-    optional = {"c": delta.context, "d": delta.data, "x": delta.flags, "e": delta.ends}
-    fields |= {key: value for key, value in optional.items() if value}
-    if delta.groups:
-        fields["g"] = {key: group_fields(group) for key, group in delta.groups.items()}
+    """Return all of a delta but its segments as the script reads it; what is empty is left out."""
+    fields: dict[str, Any] = {"i": delta.id, "n": delta.name, "o": delta.now}
+    fields |= {"a": delta.started_ago, "l": delta.last_ago}
+    fields["b"] = delta.now - delta.started_ago
+    optional: dict[str, Any] = {
+        "m": ",".join(delta.metrics),
+        "c": utf8(delta.context),
+        "k": utf8(delta.becomes),
+        "d": delta.data,
+        "x": delta.exposures,
+        "j": int(delta.joins),
+        "e": delta.ends,
+    }
+    fields |= {name: value for name, value in optional.items() if value}
     return json.dumps(fields, separators=(",", ":"))
 
 

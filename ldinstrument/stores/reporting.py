@@ -18,15 +18,22 @@ from ..diagnostics import log_once
 from ..ledger import ledger
 from ..sdk import as_json
 from ..sessions import emission
+from ..sessions.contexts import json_of_keys
 from ..sessions.rollups import Emission, finite
-from .protocol import Ended, GroupValues, Rules, Sealed
-from .records import Record, group_parts, readable
+from .protocol import Ended, Rules, Sealed
+from .records import readable
+from .replay import Events, Keys, events_of
+
+_PAYLOADS = uuid.UUID("5f0b4a0e-6f0c-4b67-9d1c-0a7d3b1f5c11")
+"""The namespace of payload ids."""
 
 
 class Report:
     """What a batch of ended sessions becomes: payloads, and what is dropped.
 
-    Nothing is counted until `count`, because sealing may have to be repeated.
+    The id of a payload follows from the sessions inside, so that a store that comes back older, and
+    reports them again, makes no second report of it. Nothing is counted until `count`, because
+    sealing may have to be repeated.
 
     Args:
         ended: the batch.
@@ -37,8 +44,17 @@ class Report:
     def __init__(self, ended: Iterable[Ended], rules: Rules, zipped: bool) -> None:
         self.dropped: Counter[str] = Counter()
         self.totals = 0
-        texts = [text for session in ended for text in self._texts(readable(session.text), rules)]
-        self.payloads = [sealed(texts, zipped, str(uuid.uuid4()))] if texts else []
+        texts: list[str] = []
+        identities: list[str] = []
+        for session in ended:
+            record = readable(session.text)
+            if record is None:
+                self.dropped["unreadable"] += 1
+                continue
+            texts += self._texts(events_of(record, rules))
+            identities.append(record.identity)
+        id = str(uuid.uuid5(_PAYLOADS, "\n".join(sorted(identities))))
+        self.payloads = [sealed(texts, zipped, id)] if texts else []
 
     def count(self) -> None:
         """Tell the ledger; what was dropped is also logged."""
@@ -54,24 +70,32 @@ class Report:
                 "a stored session ended without a context: say whose it is, identify() or "
                 "context=; dropped",
             )
+        if self.dropped["unreadable"]:
+            log_once(
+                "unreadable",
+                "store",
+                "a stored session cannot be read: it is corrupt, or was written by another version "
+                "of ldinstrument; dropped",
+            )
 
-    def _texts(self, record: Record | None, rules: Rules) -> list[str]:
-        """Return the events of one session, each as JSON text: its groups, then its totals."""
-        if record is None:
-            self.dropped["unreadable"] += 1
-            return []
-        emissions = [_emission(key, group, record.base) for key, group in record.groups.items()]
-        kept = [event for event in emissions if finite(event)]
-        self.dropped["not_a_number"] += len(emissions) - len(kept)
-        if not record.part:
-            totals = _totals(record, rules)
-            self.totals += len(totals)
-            kept += totals
-        context = context_of(record.context)
+    def _texts(self, events: Events) -> list[str]:
+        """Return the events of one session, each as JSON text."""
+        self.totals += len(events.totals)
+        return [
+            _text(event, context)
+            for event, keys in [*events.values, *events.totals]
+            if (context := self._kept(event, keys)) is not None
+        ]
+
+    def _kept(self, event: Emission, keys: Keys) -> dict[str, Any] | None:
+        """Return the context of *event*; None if it cannot be sent, which is counted."""
+        if not finite(event):
+            self.dropped["not_a_number"] += 1
+            return None
+        context = json_of_keys(dict(keys))
         if context is None:
-            self.dropped["no_context"] += len(kept)
-            return []
-        return [_text(event, context) for event in kept]
+            self.dropped["no_context"] += 1
+        return context
 
 
 def sealed(texts: list[str], zipped: bool, id: str) -> Sealed:
@@ -87,68 +111,9 @@ def halves(payload: Sealed) -> list[Sealed]:
     events = json.loads(gzip.decompress(payload.body) if payload.zipped else payload.body)
     texts, middle = [as_json(event) for event in events], len(events) // 2
     return [
-        sealed(texts[:middle], payload.zipped, str(uuid.uuid4())),
-        sealed(texts[middle:], payload.zipped, str(uuid.uuid4())),
+        sealed(part, payload.zipped, str(uuid.uuid5(_PAYLOADS, f"{payload.id} {number}")))
+        for number, part in enumerate((texts[:middle], texts[middle:]))
     ]
-
-
-def _emission(key: str, group: GroupValues, base: int) -> Emission:
-    rollup, numeric, event_key, data = group_parts(key)
-    total, count, first, latest, value = group
-    chosen: float | None = {"s": total, "m": total / max(1, count)}.get(rollup, value)
-    at = base + (first if rollup == "o" else latest)
-    return Emission(
-        event_key, chosen if numeric else None, json.loads(data) if data else None, at, count
-    )
-
-
-def _totals(record: Record, rules: Rules) -> list[Emission]:
-    """Return the `<name>.*` events; of an abandoned session only its counts, because duration and
-    rate would be censored.
-    """
-    reason = record.reason or silence_of(record, rules)
-    successes, failures = record.tallies[:2]
-    seen: list[tuple[str, float]] = [("interactions", successes + failures)]
-    if reason != "abandoned":
-        if successes + failures:
-            seen.insert(0, ("success_rate", 100.0 * successes / (successes + failures)))
-        seen.insert(0, ("duration", float(record.last - record.started)))
-    data = _totals_data(record, reason)
-    return [
-        Emission(f"{record.name}.{suffix}", value, data, record.base + record.last)
-        for suffix, value in seen
-    ]
-
-
-def silence_of(record: Record, rules: Rules) -> str:
-    """Return why a session ended by itself: `idle`, or `maximum` if it was busy for so long."""
-    longest = record.started + int(rules.maximum * 1000)
-    return "maximum" if longest < record.last + int(rules.idle * 1000) else "idle"
-
-
-def _totals_data(record: Record, reason: str) -> dict[str, Any]:
-    counted = dict(
-        zip(("successes", "failures", "cancelled", "abandoned"), record.tallies, strict=True)
-    )
-    linked = {"previousId": record.previous} if record.previous else {}
-    return {
-        **(json.loads(record.data) if record.data else {}),
-        "sessionId": record.id,
-        **linked,
-        "interactions": counted["successes"] + counted["failures"],
-        **counted,
-        "endReason": reason,
-    }
-
-
-def context_of(keys: dict[str, str]) -> dict[str, Any] | None:
-    """Return a context in LaunchDarkly's JSON form from its keys by kind; None without keys."""
-    if not keys:
-        return None
-    if len(keys) == 1:
-        ((kind, key),) = keys.items()
-        return {"kind": kind, "key": key}
-    return {"kind": "multi", **{kind: {"key": key} for kind, key in sorted(keys.items())}}
 
 
 def _text(emission: Emission, context: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ from ..sessions.registry import open_sessions
 from ..sessions.session import Session
 from .circuit_breaker import CircuitBreaker, PendingMerge
 from .deltas import delta_of
-from .protocol import Delta, Holdings, Merged, Operation, Rules, Store, VisitRef
+from .protocol import Delta, Holdings, Merged, Operation, Rules, Store, VisitRef, today
 from .records import Record
 from .reporting import Outlet, outlet_of
 from .sweeper import LEASE, Sweep, Sweeper, SweepReport
@@ -143,19 +143,17 @@ class SessionStore:
         found = VisitRef(visitor or session.visitor_key, session.id)
         with guard("the end of a stored session"):
             part = session.hand_over()
-            if part is not None:
-                self.prefer(session.client)
-                # A session that ends on an event loop without `aend_request` must not stop the
-                # loop.
-                later = self.store.shared and on_event_loop()
-                answer = self.merge(found.visitor, replace(delta_of(part), ends=ends), later=later)
-                if answer is None:
-                    session.merged_into(part, part.id, {})
-                else:
-                    session.merged_into(part, answer.id, answer.context)
-                    found = VisitRef(
-                        found.visitor, answer.id, answer.previous_id, answer.opened, stored=True
-                    )
+            if part is None:
+                return found
+            self.prefer(session.client)
+            # A session that ends on an event loop without `aend_request` must not stop the loop.
+            later = self.store.shared and on_event_loop()
+            answer = self.merge(found.visitor, replace(delta_of(part), ends=ends), later=later)
+            if answer is None:
+                session.merged_into(part, part.id, {})
+            else:
+                session.merged_into(part, answer.id, answer.context)
+                found = _visit(found.visitor, answer)
         return found
 
     def prefer(self, client: Any | None) -> None:
@@ -191,8 +189,7 @@ class SessionStore:
     def _named(self, visitor: str, delta: Delta) -> PendingMerge:
         """Name the merge of *delta*, so that repeating it cannot count twice."""
         operation = Operation(self._worker, next(self._numbers))
-        context = {kind: _utf8(whose) for kind, whose in delta.context.items()}
-        named = replace(delta, id=_utf8(delta.id), context=context, operation=operation)
+        named = replace(delta, id=_utf8(delta.id), operation=operation)
         return PendingMerge(key_of(delta.name, visitor), time.monotonic(), named)
 
     def end(
@@ -214,7 +211,7 @@ class SessionStore:
             return None
         self._start_sweeper()
         key = key_of(name, visitor)
-        pending = PendingMerge(key, time.monotonic(), reason=reason, active=active)
+        pending = PendingMerge(key, time.monotonic(), reason=reason, over=today(), active=active)
         ended: Record | None = self._breaker.attempt(pending)
         if ended is not None and self._sweeper is not None:
             self._sweeper.sweep_soon()
@@ -250,14 +247,19 @@ class SessionStore:
             client: whose connections to use.
             outlet: where to send instead.
         """
-        return self._sweep(limit, outlet or self.outlet(client), pause=None)
+        return self._sweep(limit, outlet or self.outlet(client))
 
     def sweep_in_background(self) -> SweepReport:
-        """Do what `sweep` does in batches with pauses, so that the worker's requests go on."""
-        return self._sweep(None, self.outlet(), pause=self._rest)
+        """Report what has ended but for the current window, with pauses between the batches."""
+        return self._sweep(None, self.outlet(), pause=self._rest, early=False)
 
     def _sweep(
-        self, limit: int | None, outlet: Outlet | None, pause: Callable[[float], bool] | None
+        self,
+        limit: int | None,
+        outlet: Outlet | None,
+        *,
+        pause: Callable[[float], bool] | None = None,
+        early: bool = True,
     ) -> SweepReport:
         if outlet is None:
             log_once(
@@ -268,7 +270,15 @@ class SessionStore:
             return SweepReport(error="no client")
         with self._sweeping:
             owner = secrets.token_hex(8)
-            sweep = Sweep(self.store, outlet, self.rules, owner, lease=self._lease, pause=pause)
+            sweep = Sweep(
+                self.store,
+                outlet,
+                self.rules,
+                owner,
+                lease=self._lease,
+                pause=pause,
+                early=early,
+            )
             return sweep.run(limit)
 
     def _rest(self, seconds: float) -> bool:
@@ -341,7 +351,7 @@ class SessionStore:
             if not self.store.shared:
                 self.store.end_unshared("abandoned")
                 if outlet := self.outlet():
-                    self._sweep(None, outlet, pause=None)
+                    self._sweep(None, outlet)
             self.store.close()
 
     def __enter__(self) -> SessionStore:
@@ -352,6 +362,10 @@ class SessionStore:
 
     def __repr__(self) -> str:
         return f"<SessionStore {type(self.store).__name__}{' closed' if self._closed else ''}>"
+
+
+def _visit(visitor: str, answer: Merged) -> VisitRef:
+    return VisitRef(visitor, answer.id, answer.previous_id, answer.opened, stored=True)
 
 
 def key_of(name: str, visitor: str) -> str:

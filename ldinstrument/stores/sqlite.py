@@ -15,7 +15,19 @@ from pathlib import Path
 from ..diagnostics import log_once
 from ..sqlite_file import SqliteFile
 from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed
-from .records import Record, Tombstone, close, merge, readable, tombstone
+from .records import (
+    MOST_LINES,
+    Record,
+    Tombstone,
+    close,
+    merge,
+    place_in,
+    readable,
+    tombstone,
+    window_at,
+    window_of,
+)
+from .replay import compact
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS visitors (
@@ -23,8 +35,7 @@ CREATE TABLE IF NOT EXISTS visitors (
 );
 CREATE INDEX IF NOT EXISTS visitors_due ON visitors (gone, due);
 CREATE TABLE IF NOT EXISTS ended (
-    place INTEGER PRIMARY KEY AUTOINCREMENT, due INTEGER NOT NULL, owner TEXT NOT NULL,
-    text TEXT NOT NULL
+    place INTEGER PRIMARY KEY, due INTEGER NOT NULL, owner TEXT NOT NULL, text TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS ended_due ON ended (due);
 CREATE TABLE IF NOT EXISTS outbox (
@@ -32,8 +43,18 @@ CREATE TABLE IF NOT EXISTS outbox (
     zipped INTEGER NOT NULL, attempts INTEGER NOT NULL, sealed_at INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS taken (key TEXT PRIMARY KEY, until INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS counters (
+    row INTEGER PRIMARY KEY CHECK (row = 1), places INTEGER NOT NULL, clock INTEGER NOT NULL,
+    correction INTEGER NOT NULL
+);
+INSERT OR IGNORE INTO counters VALUES (1, 0, 0, 0);
 """
-_NOW = "SELECT CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
+_NOW = (
+    "SELECT CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER), clock, correction "
+    "FROM counters"
+)
+_FIRST_ENDED = "SELECT min(place) FROM ended WHERE due <= ? AND place < ?"
+_ENDED = "SELECT place, text FROM ended WHERE due <= ? AND place < ? ORDER BY place LIMIT ?"
 _HELD = "SELECT text FROM visitors WHERE key = ?"
 _PUT = (
     "INSERT INTO visitors (key, gone, due, text) VALUES (?, ?, ?, ?) "
@@ -58,6 +79,8 @@ _KEEP = (
     "INSERT INTO outbox (id, due, body, events, zipped, attempts, sealed_at) "
     "VALUES (?, ?, ?, ?, ?, 1, ?)"
 )
+CLOCK_PRECISION = 1000
+"""Milliseconds: the clock is written down once per second, for a time set back to be noticed."""
 
 
 class SqliteStore:
@@ -91,26 +114,33 @@ class SqliteStore:
             result = merge(held, delta, now, self.rules, waiting)
             if result is None:
                 return None
-            for record in result.ended:
-                result.follow(_add_ended(file, record, now), began)
-            record = result.record
+            if result.ended is not None:
+                result.follow(self._add_ended(file, result.ended, now), began)
             if over is not None and result.reopened:
                 file.execute("DELETE FROM ended WHERE place = ?", (over.place,))
             if over is not None and result.keeps_place:
                 # A sweeper that claimed it will lose the claim when it seals.
-                query = "UPDATE ended SET due = ?, owner = '', text = ? WHERE place = ?"
-                file.execute(query, (now, record.text(), over.place))
-            elif record.reason:
-                self._move_on(file, key, record, now, began=began)
+                query = "UPDATE ended SET due = 0, owner = '', text = ? WHERE place = ?"
+                file.execute(query, (result.record.text(), over.place))
             else:
-                file.execute(_PUT, (key, 0, record.deadline(self.rules), record.text()))
+                self._put(file, key, result.record, now, began)
         return result.answer
 
-    def end(self, key: str, reason: str, *, active: bool = False) -> str | None:
+    def _put(
+        self, file: sqlite3.Connection, key: str, record: Record, now: int, began: int
+    ) -> None:
+        if record.reason:
+            self._move_on(file, key, record, now, began=began)
+            return
+        for part in compact(record) if len(record.lines) > MOST_LINES else ():
+            self._add_ended(file, part, now)
+        file.execute(_PUT, (key, 0, record.deadline(self.rules), record.text()))
+
+    def end(self, key: str, reason: str, *, over: int, active: bool = False) -> str | None:
         """End the open session of *key* now; return its record, None when none is open."""
         with self._writing() as (file, now, _):
             row = file.execute(_HELD, (key,)).fetchone()
-            record, was_open = close(row and row[0], now, reason, active, self.rules)
+            record, was_open = close(row and row[0], now, reason, over, active, self.rules)
             if record is not None:
                 self._move_on(file, key, record, now)
         return record.text() if record is not None and was_open else None
@@ -124,19 +154,32 @@ class SqliteStore:
         *,
         began: int | None = None,
     ) -> None:
-        place = str(_add_ended(file, record, now))
+        place = str(self._add_ended(file, record, now))
         text = Tombstone(record.id, now if began is None else began, place).text()
         file.execute(_PUT, (key, 1, now + int(self.rules.remember * 1000), text))
 
+    def _add_ended(self, file: sqlite3.Connection, record: Record, now: int) -> int:
+        file.execute("UPDATE counters SET places = places + 1")
+        (number,) = file.execute("SELECT places FROM counters").fetchone()
+        place = place_in(window_of(record.ended_at(now, self.rules), self.rules), number)
+        query = "INSERT INTO ended (place, due, owner, text) VALUES (?, 0, '', ?)"
+        file.execute(query, (place, record.text()))
+        return place
+
     # -- ended sessions --------------------------------------------------------------------------
-    def claim(self, limit: int, lease: float, owner: str) -> list[Ended]:
-        """Hand out up to *limit* sessions that are over; nobody else is handed them for *lease*
+    def claim(self, limit: int, lease: float, owner: str, *, early: bool = False) -> list[Ended]:
+        """Hand out sessions that are over, of one batch; nobody else is handed them for *lease*
         seconds.
         """
         with self._writing() as (file, now, _):
             self._retire(file, limit, now)
-            query = "SELECT place, text FROM ended WHERE due <= ? ORDER BY due LIMIT ?"
-            rows = file.execute(query, (now, limit)).fetchall()
+            horizon = window_of(now, self.rules) + (1 if early else 0)
+            end = place_in(horizon, 0)
+            first = file.execute(_FIRST_ENDED, (now, end)).fetchone()
+            if first[0] is None:
+                return []
+            end = min(end, place_in(window_at(first[0]) + 1, 0))
+            rows = file.execute(_ENDED, (now, end, limit)).fetchall()
             until = now + int(lease * 1000)
             file.executemany(
                 "UPDATE ended SET due = ?, owner = ? WHERE place = ?",
@@ -223,6 +266,9 @@ class SqliteStore:
         """Return 0: other processes see these sessions."""
         return 0
 
+    def check(self) -> None:
+        """Do nothing: a file is opened when it is first used."""
+
     def refuses(self, error: Exception) -> bool:
         """Tell whether *error* is about what was given: a busy, full or broken file may recover."""
         return not isinstance(error, (sqlite3.Error, OSError)) or isinstance(
@@ -253,7 +299,7 @@ class SqliteStore:
             if self._file.moved:
                 _say_moved()
             waited = int((time.monotonic() - asked) * 1000)
-            yield file, file.execute(_NOW).fetchone()[0], waited
+            yield file, _now(file), waited
 
 
 def _say_moved() -> None:
@@ -265,9 +311,19 @@ def _say_moved() -> None:
     )
 
 
-def _add_ended(file: sqlite3.Connection, record: Record, due: int) -> int | None:
-    query = "INSERT INTO ended (due, owner, text) VALUES (?, '', ?)"
-    return file.execute(query, (due, record.text())).lastrowid
+def _now(file: sqlite3.Connection) -> int:
+    """Return SQLite's time; set back by somebody, it goes on from where it was.
+
+    Else what is idle or leased would stay so for as long as the clock was set back.
+    """
+    wall, clock, correction = file.execute(_NOW).fetchone()
+    now: int = wall + correction
+    if now < clock - CLOCK_PRECISION:
+        now = clock
+    if not clock - CLOCK_PRECISION <= now < clock + CLOCK_PRECISION or now - wall != correction:
+        query = "UPDATE counters SET clock = ?, correction = ?"
+        file.execute(query, (now, now - wall))
+    return now
 
 
 def _keep(file: sqlite3.Connection, payloads: Sequence[Sealed], now: int, lease: float) -> None:

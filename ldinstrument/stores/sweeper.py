@@ -18,16 +18,18 @@ from ..delivery.transport import PostResult
 from ..diagnostics import guard, log_once
 from ..ledger import ledger
 from .circuit_breaker import describe_failure
-from .protocol import Rules, Sealed, Store
+from .protocol import Ended, Rules, Sealed, Store
 from .reporting import Outlet, Report, halves
 
-BATCH = 100
+BATCH = 500
+"""Sessions in a payload, at most."""
 LEASE = 60.0
 MAX_AGE = 24 * 3600.0
 """Seconds after which LaunchDarkly may have forgotten a payload id, so that sending it again could
 count twice.
 """
 SOON = 0.1
+"""Seconds after the end of a window in which a session ended on request."""
 LONGEST_WAIT = 60.0
 
 
@@ -66,6 +68,7 @@ class Sweep:
             may take.
         pause: called after each batch with the seconds that it took, so that a busy worker can
             rest; returns whether to go on.
+        early: also report what ended in the current window (see `Rules`), as a batch of its own.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Sweep:
         *,
         lease: float = LEASE,
         pause: Callable[[float], bool] | None = None,
+        early: bool = True,
     ) -> None:
         self._store = store
         self._outlet = outlet
@@ -84,6 +88,7 @@ class Sweep:
         self._owner = owner
         self._lease = lease
         self._pause = pause
+        self._early = early
         self.report = SweepReport()
 
     def run(self, limit: int | None = None) -> SweepReport:
@@ -125,7 +130,7 @@ class Sweep:
 
     def _batch(self, size: int) -> int:
         """Claim, seal, send; return how many sessions, 0 when there were none or sending failed."""
-        while ended := self._store.claim(size, self._lease, self._owner):
+        while ended := self._claim(size):
             while ended:
                 report = Report(ended, self._rules, self._outlet.zipped)
                 places = [session.place for session in ended]
@@ -138,6 +143,9 @@ class Sweep:
                 # handed out anew.
                 ended = [session for session in ended if session.place not in set(lost)]
         return 0
+
+    def _claim(self, size: int) -> list[Ended]:
+        return self._store.claim(size, self._lease, self._owner, early=self._early)
 
     def _deliver(self, sealed: Sealed) -> bool:
         """Send a payload that is stored; tell whether sending may go on."""
@@ -201,6 +209,10 @@ class Swept(Protocol):
     interval: float
     """Seconds between two sweeps."""
 
+    @property
+    def rules(self) -> Rules:
+        """When a session is over."""
+
     def next_attempt(self) -> float:
         """Return the seconds until it makes sense to `catch_up`."""
 
@@ -227,14 +239,15 @@ class Sweeper:
         self._ended = threading.Event()
         self._stopped = False
         self._due = time.monotonic() + _jittered(swept.interval)
+        self._window = swept.rules.window
         self._thread = threading.Thread(
             target=self._run, name="ldinstrument.stores.sweeper", daemon=True
         )
         self._thread.start()
 
     def sweep_soon(self) -> None:
-        """Sweep soon: a session has ended."""
-        self._due = min(self._due, time.monotonic() + SOON)
+        """Sweep when the window is over in which a session has just ended."""
+        self._due = min(self._due, time.monotonic() + self._window + SOON)
         self._wakeup.set()
 
     def wake(self) -> None:

@@ -5,9 +5,11 @@ is installed.
 from __future__ import annotations
 
 import importlib.util
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,19 +20,18 @@ from ldinstrument.stores.redis import connect
 MakeStore = Callable[..., Store]
 
 
-def _valkey_binary() -> str | None:
-    spec = importlib.util.spec_from_file_location(
-        "servers_to_look", Path(__file__).with_name("servers.py")
-    )
+def _module(name: str, file: str) -> ModuleType:
+    """The module in a file beside this one, from now on importable by *name*."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(file))
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    found: str | None = module.valkey_binary()
-    return found
+    return module
 
 
-VALKEY = _valkey_binary()
+_module("stores_builders", "builders.py")
+VALKEY: str | None = _module("servers_to_look", "servers.py").valkey_binary()
 
 
 @pytest.fixture(scope="session")

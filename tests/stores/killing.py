@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-IDLE, LEASE, INTERVAL, OPERATIONS = 0.6, 1.5, 0.15, 50
+IDLE, LEASE, INTERVAL, OPERATIONS, MOST_SKEW = 0.6, 1.5, 0.15, 50, 600
 
 
 # -- a worker --------------------------------------------------------------------------------------
@@ -47,12 +47,14 @@ def worker(address: str, events: str, skew: float) -> None:
     from ldclient import LDClient
     from ldclient.config import Config, HTTPConfig
 
+    from ldinstrument.delivery import Plugin
     from ldinstrument.sessions.current import open_session
     from ldinstrument.stores import end_request, end_session, open_store
 
     client = LDClient(
         Config(
             "sdk-test", base_uri=events, events_uri=events, stream_uri=events, use_ldd=True, diagnostic_opt_out=True,
+            plugins=[Plugin()],
             http=HTTPConfig(connect_timeout=1, read_timeout=1),
         )
     )  # fmt: skip
@@ -242,6 +244,7 @@ class Verdict:
     payloads: int = 0
     most_posts: int = 0
     misdated: int = 0
+    mismeasured: int = 0
     left: str = ""
 
     def wrong(self) -> dict[str, Any]:
@@ -252,6 +255,7 @@ class Verdict:
             "twice",
             "unasked",
             "misdated",
+            "mismeasured",
             "left",
         )
         return {name: getattr(self, name) for name in names if getattr(self, name)}
@@ -280,7 +284,7 @@ def run(store: str, seconds: float, seed: int = 1, workers: int = 4) -> Verdict:
         )
         crew: list[Worker] = []
         try:
-            skews = [dice.uniform(-600, 600) for _ in range(workers)]
+            skews = [dice.uniform(-MOST_SKEW, MOST_SKEW) for _ in range(workers)]
             crew += [Worker(address, ld.url, skew) for skew in skews]
             load = Load(crew, seed)
             load.start()
@@ -294,7 +298,7 @@ def run(store: str, seconds: float, seed: int = 1, workers: int = 4) -> Verdict:
                 victim = dice.randrange(workers)
                 crew[victim].kill()
                 verdict.kills += 1
-                crew[victim] = Worker(address, ld.url, dice.uniform(-600, 600))
+                crew[victim] = Worker(address, ld.url, dice.uniform(-MOST_SKEW, MOST_SKEW))
             load.stop()
             ld.clear_faults()
             _come_to_rest(address, crew, verdict)
@@ -361,8 +365,12 @@ def _compare(journal: Journal, ld: Any, verdict: Verdict, began: float) -> None:
         elif event["key"] == "session.interactions":
             interactions[visitor] += int(event["metricValue"])
             reports[event["data"]["sessionId"]] += 1
-        if not began * 1000 - 2000 <= event["creationDate"] <= time.time() * 1000 + 2000:
+        # By the clock of the worker that recorded it; what it lasted, by the store's.
+        earliest, latest = began - MOST_SKEW - 2, time.time() + MOST_SKEW + 2
+        if not earliest * 1000 <= event["creationDate"] <= latest * 1000:
             verdict.misdated += 1
+        if event["key"] == "session.duration":
+            verdict.mismeasured += not 0 <= event["metricValue"] <= (time.time() - began) * 1000
     verdict.requests = journal.requests
     visitors = {*sums, *interactions, *journal.stored, *journal.waiting, *journal.unknown}
     for visitor in visitors:
@@ -400,7 +408,8 @@ ROWS = {
     "missing": "**acknowledged requests missing**",
     "twice": "**requests twice**",
     "unasked": "**requests that nobody made**",
-    "misdated": "**events dated outside the run** (clocks off by up to 10 min)",
+    "misdated": "**events dated outside the run** (but for workers' clocks, off by up to 10 min)",
+    "mismeasured": "**durations longer than the run**",
     "posts": "POSTs",
     "payloads": "payload ids",
     "most_posts": "most POSTs of one payload id",

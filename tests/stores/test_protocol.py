@@ -5,29 +5,18 @@ from __future__ import annotations
 import threading
 import time
 
-from ldinstrument.stores import Delta
+from stores_builders import delta, end, ended, revenue, tallies_of, today, values_of
+
 from ldinstrument.stores.protocol import Operation, Sealed
-from ldinstrument.stores.records import MARK, MOST_FLAGS, MOST_GROUPS, mark_of, parsed
+from ldinstrument.stores.records import MOST_LINES, parsed
+from ldinstrument.stores.replay import events_of
 
 KEY = "session:v-1"
 
 
-def delta(id="s-1", *, context=None, flags=(), **fields):
-    fields.setdefault("tallies", (1, 0, 0, 0))
-    return Delta(id, context=context or {}, flags="".join(map(mark_of, flags)), **fields)
-
-
-def revenue(total, *, count=1, ago=0):
-    return {"s1revenue.impact\n": (total, count, ago, ago, None)}
-
-
-def ended(store):
-    """Everything that is over, claimed and forgotten, as records."""
-    found = []
-    while claimed := store.claim(100, 60.0, "the-test"):
-        found += [parsed(one.text) for one in claimed]
-        assert store.seal([one.place for one in claimed], [], 60.0, "the-test") == []
-    return found
+def money(store, record):
+    """All revenue in a record."""
+    return sum(value for value, _ in values_of(record, "revenue.impact", store.rules))
 
 
 def silent(seconds=0.03):
@@ -45,7 +34,7 @@ def test_a_visit_is_one_session_over_many_merges(make_store):
         KEY, delta("s-2", tallies=(1, 2, 3, 4), started_ago=100, last_ago=50, groups=revenue(0.25))
     )
     third = store.merge(KEY, delta("s-3", tallies=(0, 0, 0, 0), started_ago=9000, last_ago=8000))
-    assert store.end(KEY, "logout") is not None
+    assert end(store, KEY, "logout") is not None
 
     assert [(one.id, one.opened) for one in (first, second, third)] == [
         ("s-1", True),
@@ -53,8 +42,8 @@ def test_a_visit_is_one_session_over_many_merges(make_store):
         ("s-1", False),
     ]
     (record,) = ended(store)
-    assert (record.id, record.reason, record.tallies) == ("s-1", "logout", [2, 2, 3, 4])
-    assert record.groups["s1revenue.impact\n"][:2] == (10.75, 2)
+    assert (record.id, record.reason, tallies_of(record)) == ("s-1", "logout", [2, 2, 3, 4])
+    assert values_of(record, "revenue.impact", store.rules)[0][0] == 10.75
     assert 8900 <= record.last - record.started <= 9000 + 60_000
     assert record.started < record.last
 
@@ -77,15 +66,15 @@ def test_visitors_do_not_mix(make_store):
     for thread in threads:
         thread.join()
     for visitor in range(4):
-        store.end(f"session:{visitor}", "ended")
+        end(store, f"session:{visitor}", "ended")
 
     records = {record.id.split("-")[1]: record for record in ended(store)}
-    assert {visitor: record.tallies[0] for visitor, record in records.items()} == dict.fromkeys(
+    assert {visitor: tallies_of(record)[0] for visitor, record in records.items()} == dict.fromkeys(
         "0123", 40
     )
-    assert {
-        visitor: record.groups["s1revenue.impact\n"][0] for visitor, record in records.items()
-    } == {str(visitor): 40 * 2.0**visitor for visitor in range(4)}
+    assert {visitor: money(store, record) for visitor, record in records.items()} == {
+        str(visitor): 40 * 2.0**visitor for visitor in range(4)
+    }
 
 
 def test_after_the_idle_time_the_next_session_opens_and_knows_the_one_before(make_store):
@@ -134,9 +123,9 @@ def test_a_session_that_was_ended_is_remembered_and_ended_once(make_store):
 
     store.merge(KEY, delta("s-1"))
 
-    assert parsed(store.end(KEY, "logout")).id == "s-1"
-    assert store.end(KEY, "logout") is None
-    assert store.end("session:nobody", "logout") is None
+    assert parsed(end(store, KEY, "logout")).id == "s-1"
+    assert end(store, KEY, "logout") is None
+    assert end(store, "session:nobody", "logout") is None
     assert store.merge(KEY, delta("s-2")).previous_id == "s-1"
     assert [record.id for record in ended(store)] == ["s-1"]
 
@@ -152,7 +141,7 @@ def test_a_delta_may_end_its_session(make_store):
     assert (last.id, last.opened, only.opened) == ("s-1", False, True)
     assert store.holdings().open == 0
     assert store.merge(KEY, delta("s-4")).previous_id == "s-1"
-    assert [(record.id, record.reason, record.tallies[0]) for record in ended(store)] == [
+    assert [(record.id, record.reason, tallies_of(record)[0]) for record in ended(store)] == [
         ("s-1", "logout", 2),
         ("s-3", "logout", 1),
     ]
@@ -173,8 +162,8 @@ def test_what_began_before_the_end_joins_while_that_waits_to_be_sealed(make_stor
     assert [(one.id, one.opened) for one in (late, again)] == [("s-1", False)] * 2
     assert (after.id, after.previous_id, after.opened) == ("s-5", "s-1", True)
     (record,) = ended(store)
-    assert (record.id, record.reason, record.tallies) == ("s-1", "logout", [4, 0, 0, 0])
-    assert record.groups["s1revenue.impact\n"][:2] == (7.0, 3)
+    assert (record.id, record.reason, tallies_of(record)) == ("s-1", "logout", [4, 0, 0, 0])
+    assert money(store, record) == 7.0
     assert record.last - record.started >= 59_000
     assert store.holdings().open == 1
 
@@ -212,10 +201,10 @@ def test_a_late_page_finds_its_visit_also_behind_the_next_one(make_store):
         ("s-3", False),
         ("s-3", False),
     ]
-    assert (first.id, first.tallies[0], first.reason) == ("s-1", 3, "logout")
-    store.end(KEY, "logout")
+    assert (first.id, tallies_of(first)[0], first.reason) == ("s-1", 3, "logout")
+    end(store, KEY, "logout")
     (second,) = ended(store)
-    assert (second.id, second.tallies[0], second.previous) == ("s-3", 3, "s-1")
+    assert (second.id, tallies_of(second)[0], second.previous) == ("s-3", 3, "s-1")
 
 
 def test_a_late_page_of_who_was_there_before_ends_nobodys_session(make_store):
@@ -228,10 +217,10 @@ def test_a_late_page_of_who_was_there_before_ends_nobodys_session(make_store):
     store.merge(KEY, delta("s-2", context={"user": "ben"}, started_ago=5000))
     late = store.merge(KEY, delta("s-3", context={"user": "ana"}, started_ago=7000))
     his = store.merge(KEY, delta("s-4", context={"user": "ben"}))
-    store.end(KEY, "logout")
+    end(store, KEY, "logout")
 
     assert (late.id, his.id) == ("s-1", "s-2")
-    assert sorted((one.id, one.tallies[0], one.reason) for one in ended(store)) == [
+    assert sorted((one.id, tallies_of(one)[0], one.reason) for one in ended(store)) == [
         ("s-1", 2, "identified"),
         ("s-2", 2, "logout"),
     ]
@@ -257,15 +246,15 @@ def test_a_sweeper_cannot_seal_what_has_grown_since_its_claim(make_store):
     for visitor in ("v-1", "v-2"):
         store.merge(f"session:{visitor}", delta(f"s-{visitor}", ends="logout"))
 
-    places = {parsed(one.text).id: one.place for one in store.claim(10, 60.0, "first")}
+    places = {parsed(one.text).id: one.place for one in store.claim(10, 60.0, "first", early=True)}
     assert store.merge("session:v-1", delta("late", started_ago=60_000)).id == "s-v-1"
 
     assert store.seal(list(places.values()), [Sealed("p-1", b"[]", 0)], 60.0, "first") == [
         places["s-v-1"]
     ]
     assert store.seal([places["s-v-2"]], [Sealed("p-2", b"[]", 0)], 60.0, "first") == []
-    (grown,) = store.claim(10, 60.0, "first")
-    assert (grown.place, parsed(grown.text).tallies[0]) == (places["s-v-1"], 2)
+    (grown,) = store.claim(10, 60.0, "first", early=True)
+    assert (grown.place, tallies_of(parsed(grown.text))[0]) == (places["s-v-1"], 2)
     assert store.seal([grown.place], [], 60.0, "first") == []
 
 
@@ -276,7 +265,7 @@ def test_a_session_that_fell_silent_goes_on_with_a_request_that_began_in_time(ma
     store = make_store(idle=60.0)
 
     store.merge(KEY, delta("s-1", started_ago=70_000, last_ago=60_500))
-    claimed = [one.place for one in store.claim(10, 60.0, "first")]
+    claimed = [one.place for one in store.claim(10, 60.0, "first", early=True)]
     slow = store.merge(KEY, delta("s-2", started_ago=50_000))
     next_one = store.merge(KEY, delta("s-3"))
 
@@ -284,9 +273,9 @@ def test_a_session_that_fell_silent_goes_on_with_a_request_that_began_in_time(ma
     assert [(one.id, one.opened) for one in (slow, next_one)] == [("s-1", False)] * 2
     assert (store.holdings().open, store.holdings().ended) == (1, 0)
     assert store.seal(claimed, [Sealed("p-1", b"[]", 0)], 60.0, "first") == claimed
-    assert store.end(KEY, "logout") is not None
+    assert end(store, KEY, "logout") is not None
     (record,) = ended(store)
-    assert (record.id, record.reason, record.tallies[0]) == ("s-1", "logout", 3)
+    assert (record.id, record.reason, tallies_of(record)[0]) == ("s-1", "logout", 3)
 
 
 def test_a_late_request_of_somebody_else_is_a_session_of_its_own(make_store):
@@ -296,7 +285,7 @@ def test_a_late_request_of_somebody_else_is_a_session_of_its_own(make_store):
     store = make_store(idle=60.0)
 
     store.merge("session:silent", delta("s-3", started_ago=90_000, last_ago=90_000))
-    assert len(store.claim(10, 0.0, "first")) == 1
+    assert len(store.claim(10, 0.0, "first", early=True)) == 1
     too_late = store.merge("session:silent", delta("s-4", started_ago=20_000))
     store.merge(KEY, delta("s-1", context={"user": "ana"}, ends="logout"))
     other = store.merge(KEY, delta("s-2", context={"user": "ben"}, started_ago=1000))
@@ -306,21 +295,18 @@ def test_a_late_request_of_somebody_else_is_a_session_of_its_own(make_store):
 
 
 def test_what_joins_late_crosses_no_exposure(make_store):
-    """What the session had folded leaves as a part when the late request has seen another flag."""
-    store = make_store()
+    """A late request brings an exposure that came between what it and others recorded."""
+    store, now = make_store(), today()
 
-    store.merge(KEY, delta("s-1", flags=["a"], groups=revenue(1.0), ends="logout"))
+    store.merge(KEY, delta("s-1", groups=revenue(1.0, at=now - 900), started_ago=1000))
+    store.merge(KEY, delta("s-2", groups=revenue(2.0, at=now - 500), started_ago=600, ends="out"))
     joined = store.merge(
-        KEY, delta("s-2", flags=["b"], groups=revenue(2.0), started_ago=1000, joins=True)
+        KEY, delta("s-3", exposures={"flag": now - 700}, started_ago=800, joins=True)
     )
 
     assert joined.id == "s-1"
-    assert sorted(
-        (record.part, record.groups["s1revenue.impact\n"][0]) for record in ended(store)
-    ) == [
-        (False, 2.0),
-        (True, 1.0),
-    ]
+    (record,) = ended(store)
+    assert values_of(record, "revenue.impact", store.rules) == [(1.0, now - 900), (2.0, now - 500)]
 
 
 def test_what_is_long_gone_is_forgotten(make_store):
@@ -328,9 +314,9 @@ def test_what_is_long_gone_is_forgotten(make_store):
     store = make_store(remember=0.02)
 
     store.merge(KEY, delta("s-1"))
-    store.end(KEY, "logout")
+    end(store, KEY, "logout")
     silent()
-    store.claim(10, 60.0, "the-test")
+    store.claim(10, 60.0, "the-test", early=True)
 
     assert store.merge(KEY, delta("s-2")).previous_id == ""
 
@@ -340,14 +326,14 @@ def test_those_who_are_long_gone_do_not_hold_up_a_sweep(make_store):
     store = make_store(idle=0.01, remember=0.01)
     for number in range(300):
         store.merge(f"session:gone-{number}", delta())
-        store.end(f"session:gone-{number}", "logout")
+        end(store, f"session:gone-{number}", "logout")
     assert len(ended(store)) == 300
     store.merge(KEY, delta("s-1"))
     silent()
 
-    assert [one.text and parsed(one.text).id for one in store.claim(10, 60.0, "the-test")] == [
-        "s-1"
-    ]
+    assert [
+        one.text and parsed(one.text).id for one in store.claim(10, 60.0, "the-test", early=True)
+    ] == ["s-1"]
 
 
 def test_a_session_that_fell_silent_cannot_be_ended_later(make_store):
@@ -357,7 +343,7 @@ def test_a_session_that_fell_silent_cannot_be_ended_later(make_store):
     store.merge(KEY, delta("s-1"))
     silent()
 
-    assert store.end(KEY, "logout", active=True) is None
+    assert end(store, KEY, "logout", active=True) is None
     (record,) = ended(store)
     assert (record.reason, record.last - record.started) == ("", 0)
 
@@ -367,9 +353,9 @@ def test_the_end_may_be_the_last_activity(make_store):
     store = make_store()
 
     store.merge(KEY, delta("s-1", last_ago=1000, started_ago=1000))
-    idle = parsed(store.end(KEY, "ended"))
+    idle = parsed(end(store, KEY, "ended"))
     store.merge("session:v-2", delta("s-2", last_ago=1000, started_ago=1000))
-    active = parsed(store.end("session:v-2", "ended", active=True))
+    active = parsed(end(store, "session:v-2", "ended", active=True))
 
     assert idle.last == idle.started
     assert active.last - active.started >= 1000
@@ -384,79 +370,172 @@ def test_a_delta_that_only_joins_opens_nothing(make_store):
     assert store.merge(KEY, delta("s-2", joins=True)).id == "s-1"
     store.merge("session:silent", delta("s-3", started_ago=70_000, last_ago=70_000))
     assert store.merge("session:silent", delta("s-4", joins=True)) is None
-    store.end(KEY, "ended")
+    end(store, KEY, "ended")
 
-    assert sorted((record.id, record.tallies[0]) for record in ended(store)) == [
+    assert sorted((record.id, tallies_of(record)[0]) for record in ended(store)) == [
         ("s-1", 1),
         ("s-3", 1),
     ]
 
 
 def test_identity_widens_and_somebody_else_is_another_session(make_store):
-    """Who is unknown becomes known, another kind joins; another key of a known kind is another
-    visitor.
-    """
+    """Who is unknown becomes known, another kind joins; somebody else is another visitor."""
     store = make_store()
 
     store.merge(KEY, delta("s-1"))
     store.merge(KEY, delta("s-2", context={"user": "ana"}))
     store.merge(KEY, delta("s-3"))
-    widened = store.merge(KEY, delta("s-4", context={"organization": "acme"}))
+    widened = store.merge(KEY, delta("s-4", context={"user": "ana", "organization": "acme"}))
     other = store.merge(KEY, delta("s-5", context={"user": "ben"}))
 
     assert widened.context == {"user": "ana", "organization": "acme"}
     assert (other.id, other.previous_id, other.context) == ("s-5", "s-1", {"user": "ben"})
     (record,) = ended(store)
-    assert (record.reason, record.tallies[0], record.context) == ("identified", 4, widened.context)
+    assert (record.reason, tallies_of(record)[0], record.keys) == (
+        "identified",
+        4,
+        widened.context,
+    )
+
+
+def test_a_key_that_changes_beside_one_that_stays_is_the_same_visit(make_store):
+    """A fresh request key per request, or another user of the same organization."""
+    store = make_store()
+
+    refs = [
+        store.merge(KEY, delta(f"s-{turn}", context={"user": "ana", "request": f"r-{turn}"}))
+        for turn in range(4)
+    ]
+    end(store, KEY)
+
+    assert {ref.id for ref in refs} == {"s-0"}
+    assert refs[-1].context == {"user": "ana", "request": "r-3"}
+    (record,) = ended(store)
+    totals = [
+        (keys, event.value)
+        for event, keys in events_of(record, store.rules).totals
+        if event.event_key == "session.interactions"
+    ]
+    assert sorted(totals) == [
+        *(((("request", f"r-{turn}"),), 1) for turn in range(4)),
+        ((("user", "ana"),), 4),
+    ]
 
 
 def test_no_fold_crosses_an_exposure(make_store):
-    """When a request evaluates a flag for the first time in the session, what is folded leaves as a
-    part.
+    """What was recorded on either side of an exposure becomes two events, in whichever order the
+    requests that recorded and saw it were merged, and whoever of them saw it.
     """
-    store = make_store()
+    now = today()
+    deltas = [
+        delta(groups=revenue(1.0, at=now - 900), started_ago=1000),
+        delta(groups=revenue(2.0, at=now - 800), started_ago=1000),
+        delta(exposures={"a": now - 700}, started_ago=1000, tallies=(0, 0, 0, 0)),
+        delta(groups=revenue(4.0, at=now - 600), exposures={"a": now - 500}, started_ago=1000),
+    ]
+    for order in (deltas, deltas[::-1]):
+        store = make_store()
+        for one in order:
+            store.merge(KEY, one)
+        end(store, KEY)
+        (record,) = ended(store)
 
-    store.merge(KEY, delta(flags=["a"], groups=revenue(1.0)))
-    store.merge(KEY, delta(flags=["a"], groups=revenue(2.0)))
-    store.merge(KEY, delta(flags=["a", "b"], groups=revenue(4.0)))
-    store.merge(KEY, delta(flags=["b"], groups=revenue(8.0)))
-    store.end(KEY, "ended")
+        assert sorted(values_of(record, "revenue.impact", store.rules)) == [
+            (3.0, now - 800),
+            (4.0, now - 600),
+        ]
 
-    part, whole = ended(store)
-    assert (part.part, whole.part) == (True, False)
-    assert [record.groups["s1revenue.impact\n"][0] for record in (part, whole)] == [3.0, 12.0]
-    assert whole.tallies[0] == 4
-    assert part.tallies == [0, 0, 0, 0]
+
+def test_what_lies_on_both_sides_of_an_exposure_counts_before_it(make_store):
+    """Its parts cannot be told apart any more: dated after it, they would all count."""
+    store, now = make_store(), today()
+
+    store.merge(
+        KEY,
+        delta(groups={"s1revenue.impact\n": (9.0, 2, now - 900, now - 100, None, None)}),
+    )
+    store.merge(KEY, delta(exposures={"a": now - 500}))
+    end(store, KEY)
+
+    (record,) = ended(store)
+    assert values_of(record, "revenue.impact", store.rules) == [(9.0, now - 501)]
 
 
 def test_a_session_does_not_grow_for_ever(make_store):
-    """Beyond the bound of groups, they leave early; nothing is lost."""
-    store = make_store()
+    """A long visit is folded on the way; the report is that of one that was not."""
+    store, now = make_store(), today()
+    many = MOST_LINES * 4
 
-    for number in range(MOST_GROUPS + 10):
+    for turn in range(many):
+        at = now - 10_000 + turn
         store.merge(
-            KEY, delta(groups={f's1revenue.impact\n{{"n":{number}}}': (1.0, 1, 0, 0, None)})
+            KEY,
+            delta(
+                context={"user": "ana"},
+                groups=revenue(1.0, at=at),
+                exposures={"a": now - 10_000 + many // 2},
+                started_ago=10_000 - turn,
+                last_ago=10_000 - turn,
+                now=now,
+            ),
         )
-    store.end(KEY, "ended")
+    text = end(store, KEY)
+
+    assert len(text) < 5000
+    (record,) = ended(store)
+    assert len(record.lines) <= MOST_LINES + 1
+    assert tallies_of(record) == [many, 0, 0, 0]
+    assert values_of(record, "revenue.impact", store.rules) == [
+        (many / 2, now - 10_000 + many // 2 - 1),
+        (many / 2, now - 10_000 + many - 1),
+    ]
+
+
+def test_accounts_that_are_over_leave_a_long_visit_early(make_store):
+    """Each request key has its events once, and the user their visit once."""
+    store, many = make_store(), MOST_LINES * 3
+    now = today()
+
+    for turn in range(many):
+        ago = 10_000 - turn * 10
+        context = {"user": "ana", "request": f"r-{turn}"}
+        groups = revenue(2.0**turn, at=now - ago)
+        store.merge(
+            KEY, delta(context=context, groups=groups, started_ago=ago, last_ago=ago, now=now)
+        )
+    assert len(end(store, KEY)) < 10_000
 
     records = ended(store)
-    assert len(records) == 2
-    assert (
-        sum(group[0] for record in records for group in record.groups.values()) == MOST_GROUPS + 10
-    )
-    assert all(len(record.groups) <= MOST_GROUPS for record in records)
+    assert len(records) > 1
+    interactions, money = {}, 0
+    for record in records:
+        events = events_of(record, store.rules)
+        for event, keys in events.totals:
+            if event.event_key == "session.interactions":
+                interactions[keys] = (*interactions.get(keys, ()), event.value)
+        money += sum(event.value for event, _ in events.values)
+    assert interactions == {
+        (("user", "ana"),): (many,),
+        **{(("request", f"r-{turn}"),): (1,) for turn in range(many)},
+    }
+    assert money == 2.0**many - 1
 
 
-def test_flags_are_remembered_up_to_a_bound(make_store):
-    """A session that has seen very many flags costs folding, not memory."""
-    store = make_store()
+def test_values_that_do_not_fold_leave_a_long_visit_early(make_store):
+    """Each with data of its own: none is lost, none comes twice."""
+    store, many = make_store(), 150
 
-    for number in range(0, MOST_FLAGS + 40, 20):
-        store.merge(KEY, delta(flags=[f"flag-{one}" for one in range(number, number + 20)]))
-    store.end(KEY, "ended")
+    for number in range(many):
+        store.merge(
+            KEY, delta(context={"user": "ana"}, groups=revenue(1.0, data=f'{{"n":{number}}}'))
+        )
+    end(store, KEY)
 
-    (record,) = ended(store)
-    assert len(record.flags) == MARK * MOST_FLAGS
+    records = ended(store)
+    assert len(records) > 1
+    assert max(len(record.text()) for record in records) < 20_000
+    assert sum(len(events_of(record, store.rules).values) for record in records) == many
+    assert [len(events_of(record, store.rules).totals) for record in records].count(3) == 1
 
 
 def test_numbers_keep_every_digit(make_store):
@@ -465,11 +544,13 @@ def test_numbers_keep_every_digit(make_store):
     values = [0.1, 2**52 + 1.0, 1e-300, 123456789.123456789, 1e300]
 
     for number, value in enumerate(values):
-        store.merge(KEY, delta(groups={f"l1gauge.{number}\n": (value, 1, 0, 0, value)}))
-    store.end(KEY, "ended")
+        store.merge(KEY, delta(groups={f"l1gauge.{number}\n": (value, 1, 0, 0, value, value)}))
+    end(store, KEY, "ended")
 
     (record,) = ended(store)
-    assert [record.groups[f"l1gauge.{number}\n"][4] for number in range(len(values))] == values
+    assert [
+        values_of(record, f"gauge.{number}", store.rules)[0][0] for number in range(len(values))
+    ] == values
 
 
 def test_texts_survive(make_store):
@@ -480,10 +561,10 @@ def test_texts_survive(make_store):
     store.merge(
         f"session:{odd}", delta(odd, context={"user": odd}, data='{"who":"é\\n"}', name="chat")
     )
-    store.end(f"session:{odd}", odd)
+    end(store, f"session:{odd}", odd)
 
     (record,) = ended(store)
-    assert (record.id, record.context, record.data, record.name) == (
+    assert (record.id, record.keys, record.data, record.name) == (
         odd,
         {"user": odd},
         '{"who":"é\\n"}',
@@ -498,11 +579,11 @@ def test_a_lease_keeps_others_away_and_runs_out(make_store):
     """
     store = make_store()
     store.merge(KEY, delta())
-    store.end(KEY, "ended")
+    end(store, KEY, "ended")
 
-    (mine,) = store.claim(10, 0.0, "first")
-    (theirs,) = store.claim(10, 60.0, "second")
-    assert store.claim(10, 60.0, "third") == []
+    (mine,) = store.claim(10, 0.0, "first", early=True)
+    (theirs,) = store.claim(10, 60.0, "second", early=True)
+    assert store.claim(10, 60.0, "third", early=True) == []
 
     assert theirs == mine
     assert store.seal([mine.place], [Sealed("p-1", b"[]", 0)], 60.0, "first") == [mine.place]
@@ -519,9 +600,9 @@ def test_sealing_is_all_or_nothing(make_store):
     store = make_store()
     for number in range(3):
         store.merge(f"session:{number}", delta())
-        store.end(f"session:{number}", "ended")
-    (taken,) = store.claim(1, 0.0, "first")
-    places = [one.place for one in store.claim(3, 60.0, "second")]
+        end(store, f"session:{number}", "ended")
+    (taken,) = store.claim(1, 0.0, "first", early=True)
+    places = [one.place for one in store.claim(3, 60.0, "second", early=True)]
     assert taken.place in places
     store.seal([taken.place], [], 60.0, "second")
 
@@ -537,8 +618,8 @@ def test_a_sealed_payload_comes_back_with_the_same_id_and_bytes_until_it_is_ackn
     """A worker that dies after sealing leaves exactly what it would have sent."""
     store = make_store()
     store.merge(KEY, delta())
-    store.end(KEY, "ended")
-    places = [one.place for one in store.claim(10, 60.0, "first")]
+    end(store, KEY, "ended")
+    places = [one.place for one in store.claim(10, 60.0, "first", early=True)]
     body = bytes(range(256))
 
     store.seal(places, [Sealed("p-1", body, 3, True)], 60.0, "first")
@@ -567,8 +648,8 @@ def test_a_payload_that_is_too_large_is_replaced_by_halves(make_store):
     """Both halves are there, or neither; an acknowledged one is not brought back."""
     store = make_store()
     store.merge(KEY, delta())
-    store.end(KEY, "ended")
-    places = [one.place for one in store.claim(10, 60.0, "first")]
+    end(store, KEY, "ended")
+    places = [one.place for one in store.claim(10, 60.0, "first", early=True)]
     store.seal(places, [Sealed("p-1", b"[1,2]", 2)], 60.0, "first")
 
     store.replace("p-1", [Sealed("p-2", b"[1]", 1), Sealed("p-3", b"[2]", 1)])
@@ -586,7 +667,7 @@ def test_claims_are_bounded_and_disjoint(make_store):
     seen, lock = [], threading.Lock()
 
     def sweep(owner):
-        while claimed := store.claim(7, 60.0, owner):
+        while claimed := store.claim(7, 60.0, owner, early=True):
             assert len(claimed) <= 7
             with lock:
                 seen.extend(parsed(one.text).id for one in claimed)
@@ -605,7 +686,7 @@ def test_open_sessions_are_not_claimed(make_store):
     store = make_store()
     store.merge(KEY, delta())
 
-    assert store.claim(10, 60.0, "first") == []
+    assert store.claim(10, 60.0, "first", early=True) == []
     assert (store.holdings().open, store.holdings().ended, store.holdings().sealed) == (1, 0, 0)
 
 
@@ -619,14 +700,14 @@ def test_a_repeated_merge_counts_once_where_time_outs_can_happen(make_store):
     store.merge(KEY, named)
     if type(store).__name__ == "RedisStore":
         store.merge(KEY, named)
-        store.end(KEY, "ended")
+        end(store, KEY, "ended")
         store.merge(KEY, named)
         assert store.holdings().open == 0
     else:
-        store.end(KEY, "ended")
+        end(store, KEY, "ended")
 
     (record,) = ended(store)
-    assert (record.tallies[0], record.groups["s1revenue.impact\n"][0]) == (1, 5.0)
+    assert (tallies_of(record)[0], money(store, record)) == (1, 5.0)
 
 
 def test_once(make_store):

@@ -8,11 +8,12 @@ import sys
 import textwrap
 
 import pytest
+from stores_builders import delta
 
 from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.errors import DefinitionError, MissingExtra
 from ldinstrument.ledger import ledger
-from ldinstrument.stores import Delta, MemoryStore, RedisStore, SqliteStore, open_store, sweep
+from ldinstrument.stores import MemoryStore, RedisStore, SqliteStore, open_store, sweep
 
 
 def test_addresses(tmp_path, redis_server):
@@ -25,14 +26,14 @@ def test_addresses(tmp_path, redis_server):
     for address in (f"sqlite:///{tmp_path}/a.db", tmp_path / "a.db"):
         with open_store(address, sweep=False) as store:
             assert isinstance(store.store, SqliteStore)
-            store.merge("v", Delta("s"))
+            store.merge("v", delta("s"))
             assert store.holdings().open == 1
     with open_store(
         f"{redis_server.url}?prefix=addresses&timeout=5", sweep=False, maximum=7200
     ) as store:
         assert isinstance(store.store, RedisStore)
         assert store.store._tags == ["{addresses}:"]
-        store.merge("v", Delta("s"))
+        store.merge("v", delta("s"))
         assert store.holdings().open == 1
 
 
@@ -76,7 +77,7 @@ def test_other_ways_to_write_a_redis_address(redis_of_its_own):
     with open_store(
         f"valkey://127.0.0.1:{port}?decode_responses=True&timeout=5&protocol=3", sweep=False
     ) as store:
-        store.merge("v", Delta("s"))
+        store.merge("v", delta("s"))
         assert store.holdings().open == 1
     for address, key, value in (
         ("unix:///run/redis.sock?db=2", "path", "/run/redis.sock"),
@@ -117,14 +118,14 @@ def test_redis_without_its_library_names_the_extra(monkeypatch):
 def test_a_server_that_is_away_keeps_no_program_from_starting(address):
     """Opening connects to nothing; what comes waits for the server."""
     with open_store(address, sweep=False) as store:
-        assert store.merge("v", Delta("s")) is None
+        assert store.merge("v", delta("s")) is None
         assert store.waiting == 1
 
 
 def test_a_password_in_the_address_is_never_said(keep, caplog):
     """Not in the log, not in a repr."""
     with open_store("redis://:hunter2@127.0.0.1:1/0", sweep=False) as store:
-        store.merge("v", Delta("s"))
+        store.merge("v", delta("s"))
 
         assert store.waiting == 1
         assert "hunter2" not in caplog.text + repr(store) + repr(ledger.stats())
@@ -148,7 +149,7 @@ def test_sweep_as_cron_runs_it(tmp_path):
     says.
     """
     with open_store(tmp_path / "x.db", sweep=False) as store:
-        store.merge("v", Delta("s-1", context={"user": "ana"}, tallies=(2, 0, 0, 0)))
+        store.merge("v", delta("s-1", context={"user": "ana"}, tallies=(2, 0, 0, 0)))
         store.end("v")
     program = textwrap.dedent(
         """

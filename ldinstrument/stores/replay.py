@@ -1,0 +1,487 @@
+"""Work out what a stored session amounts to: its accounts, its folded values, its events.
+
+A record only collects what its requests recorded. Here it is put in order: values fold between
+exposures and within one identity; each context kind and key has an account of its own, with start,
+end and interactions. Events are dated by the clocks of the workers, which also date the exposures;
+what a session lasted, and what came first, goes by the store's clock.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+from ..metrics.catalogs import EventRouting
+from ..metrics.metric import Rollup
+from ..sessions.accounts import (
+    DEFAULT_METRICS,
+    NO_TALLIES,
+    Piece,
+    added,
+    session_totals,
+    totals_data,
+)
+from ..sessions.parts import Tallies
+from ..sessions.rollups import Emission, Group
+from .protocol import Rules
+from .records import Record, group_parts, line
+
+KEEP_LINES = 16
+"""Lines that compacting leaves as they are: an exposure of another worker may still divide them."""
+MOST_VALUES = 64
+"""Groups of values that a compacted record keeps; beyond, they leave early as events."""
+MOST_EXPOSURES = 128
+ROLLUPS: dict[str, Rollup] = {"s": "sum", "m": "mean", "l": "last", "o": "once", "e": "each"}
+
+Keys: TypeAlias = "tuple[tuple[str, str], ...]"
+"""A context: `(kind, key)` pairs, sorted."""
+
+
+@dataclass(slots=True)
+class StoredSegment:
+    """What was recorded between two boundaries.
+
+    Args:
+        keys: whose it is.
+        first, last: the dates of its first and last entry.
+        started, ended: the same by the store's clock.
+        tallies: its interactions: successes, failures, cancelled, abandoned.
+        values: folded values by group key.
+        line: the number of its line.
+    """
+
+    keys: Keys
+    first: int
+    last: int
+    started: int
+    ended: int
+    tallies: Tallies = NO_TALLIES
+    values: dict[str, Group] = field(default_factory=dict)
+    line: int = 0
+
+    def merge(self, other: StoredSegment) -> StoredSegment:
+        """Return both in one."""
+        values = dict(self.values)
+        for key, more in other.values.items():
+            values[key] = _merged(values.get(key), more)
+        return StoredSegment(
+            self.keys,
+            min(self.first, other.first),
+            max(self.last, other.last),
+            min(self.started, other.started),
+            max(self.ended, other.ended),
+            added(self.tallies, other.tallies),
+            values,
+        )
+
+
+def _merged(mine: Group | None, more: Group) -> Group:
+    """Return both in one, and leave both as they are."""
+    whole = replace(more)
+    if mine is not None:
+        whole.merge(mine)
+    return whole
+
+
+def segments_of(record: Record) -> list[StoredSegment]:
+    """Return the segments of *record* in the order of the store's clock, each with its keys.
+
+    What was recorded while nobody was known belongs to the first keys that were; what came without
+    keys later, to those that held then.
+    """
+    found = [
+        segment
+        for number, text in enumerate(record.lines)
+        for segment in _segments_in(text, number)
+    ]
+    found.sort(key=lambda segment: (segment.started, segment.ended))
+    first = next((segment.keys for segment in found if segment.keys), ())
+    current = dict(first)
+    for segment in found:
+        current |= dict(segment.keys)
+        segment.keys = segment.keys or tuple(sorted(current.items()))
+    return found
+
+
+def _segments_in(text: str, number: int) -> Iterable[StoredSegment]:
+    offset, segments = json.loads(text)
+    for keys, first, last, tallies, values, *clock in segments:
+        started, ended = clock or (first + offset, last + offset)
+        folded = {key: Group(None, *fields) for key, fields in (values or {}).items()}
+        counted = added(NO_TALLIES, tallies or NO_TALLIES)
+        whose = tuple(sorted(keys.items()))
+        yield StoredSegment(whose, first, last, started, ended, counted, folded, number)
+
+
+def line_of(segments: Iterable[StoredSegment]) -> str:
+    """Return a line of a record that holds *segments*, which may come from several workers."""
+    texts = [
+        [
+            dict(segment.keys),
+            segment.first,
+            segment.last,
+            segment.tallies if any(segment.tallies) else 0,
+            {key: _fields(group) for key, group in segment.values.items()} or 0,
+            segment.started,
+            segment.ended,
+        ]
+        for segment in segments
+    ]
+    return line(0, json.dumps(texts, separators=(",", ":")))
+
+
+def _fields(group: Group) -> list[Any]:
+    dates = group.first_at, group.last_at
+    return [group.total, group.count, *dates, group.first, group.last]
+
+
+class Boundaries:
+    """The dates of the exposures that divide a session."""
+
+    def __init__(self, exposures: Mapping[str, int]) -> None:
+        self._dates = sorted(set(exposures.values()))
+
+    def region(self, first: int) -> int:
+        """Return the stretch between two exposures in which something that began at *first* lies.
+
+        What lies on both sides of an exposure counts as before it.
+        """
+        return bisect_right(self._dates, first)
+
+    def date(self, region: int, last: int) -> int:
+        """Return *last*, or the last date of *region* if that is earlier."""
+        return min(last, self._dates[region] - 1) if 0 <= region < len(self._dates) else last
+
+
+# -- accounts --------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class StoredAccount:
+    """The part of one context kind and key in a session.
+
+    Args:
+        keys: whose; several pairs when their accounts are equal.
+        started, ended: first and last activity by the store's clock.
+        began, last: the same as dates.
+        tallies: all its interactions.
+        pieces: tallies and last date by the region between exposures that they lie in.
+        over: the date of its end.
+        reason: of the end.
+    """
+
+    keys: Keys
+    started: int
+    ended: int
+    began: int
+    last: int
+    tallies: Tallies = NO_TALLIES
+    pieces: dict[int, tuple[Tallies, int]] = field(default_factory=dict)
+    over: int = 0
+    reason: str = ""
+
+    def add(self, segment: StoredSegment, region: int) -> None:
+        """Add the interactions and the activity of *segment*."""
+        if segment.started < self.started:
+            self.started, self.began = segment.started, segment.first
+        if segment.ended >= self.ended:
+            self.ended, self.last = segment.ended, segment.last
+        self.tallies = added(self.tallies, segment.tallies)
+        if any(segment.tallies):
+            tallies, last = self.pieces.get(region, (NO_TALLIES, segment.last))
+            self.pieces[region] = added(tallies, segment.tallies), max(last, segment.last)
+
+
+def accounts_of(record: Record, segments: list[StoredSegment], rules: Rules) -> list[StoredAccount]:
+    """Return the accounts of a session; equal ones are one, of a context of several kinds."""
+    boundaries = Boundaries(record.exposures)
+    accounts: dict[tuple[str, str], StoredAccount] = {}
+    for segment in segments:
+        for pair in segment.keys:
+            if pair not in accounts:
+                accounts[pair] = StoredAccount(
+                    (pair,), segment.started, segment.ended, segment.first, segment.last
+                )
+            accounts[pair].add(segment, boundaries.region(segment.first))
+    wanted = {pair for pair in accounts if not record.part or pair in record.accounts}
+    _end(accounts, record, rules)
+    return _united(accounts[pair] for pair in sorted(wanted))
+
+
+def _end(accounts: dict[tuple[str, str], StoredAccount], record: Record, rules: Rules) -> None:
+    """Date the end of each account: that of the session, or when another key of its kind began."""
+    for kind in {kind for kind, _ in accounts}:
+        ours = [account for (other, _), account in accounts.items() if other == kind]
+        ours.sort(key=lambda account: account.started)
+        for account, following in zip(ours, [*ours[1:], None], strict=True):
+            if following is None:
+                account.reason, account.over = end_of(record, account, rules)
+            else:
+                account.reason = "identified"
+                account.over = max(account.last, following.began)
+
+
+def end_of(record: Record, account: StoredAccount, rules: Rules) -> tuple[str, int]:
+    """Return why and at which date a session ended: by its own word, or by itself."""
+    if record.over:
+        return record.reason, max(record.over, account.last)
+    idle, maximum = int(rules.idle * 1000), int(rules.maximum * 1000)
+    if record.started + maximum < record.last + idle:
+        return record.reason or "maximum", max(account.began + maximum, account.last)
+    return record.reason or "idle", account.last + idle
+
+
+def _united(accounts: Iterable[StoredAccount]) -> list[StoredAccount]:
+    """Return *accounts* with those that differ only in their key in one."""
+    found: list[StoredAccount] = []
+    for account in accounts:
+        same = next((other for other in found if _equal(other, account)), None)
+        if same is None:
+            found.append(account)
+        else:
+            same.keys += account.keys
+    return found
+
+
+def _equal(account: StoredAccount, other: StoredAccount) -> bool:
+    """Tell whether two accounts differ only in the kind and key that they are of."""
+    kinds, others = dict(account.keys).keys(), dict(other.keys).keys()
+    return kinds.isdisjoint(others) and replace(account, keys=other.keys) == other
+
+
+# -- events ----------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Events:
+    """The events of one session, each with the context it is for.
+
+    Args:
+        values: of folded values.
+        totals: the `<name>.*` events.
+    """
+
+    values: list[tuple[Emission, Keys]]
+    totals: list[tuple[Emission, Keys]]
+
+
+def events_of(record: Record, rules: Rules) -> Events:
+    """Return the events that *record* becomes."""
+    segments = segments_of(record)
+    totals = [
+        (event, account.keys)
+        for account in accounts_of(record, segments, rules)
+        for event in totals_of(record, account)
+    ]
+    if not record.part and not totals:  # nobody was ever known: counted as events without a context
+        totals = [(event, ()) for event in totals_of(record, _of_nobody(segments))]
+    return Events(value_events(segments, Boundaries(record.exposures)), totals)
+
+
+def _of_nobody(segments: list[StoredSegment]) -> StoredAccount:
+    first = segments[0]
+    account = StoredAccount((), first.started, first.ended, first.first, first.last)
+    for segment in segments:
+        account.add(segment, 0)
+    return account
+
+
+def value_events(
+    segments: Iterable[StoredSegment], boundaries: Boundaries
+) -> list[tuple[Emission, Keys]]:
+    """Fold the values of *segments*, within one identity and between exposures."""
+    folds: dict[tuple[Keys, str, int], Group] = {}
+    for segment in segments:
+        for key, group in segment.values.items():
+            # First and last of `once` are right for every exposure time: it is not divided.
+            region = -1 if key[0] == "o" else boundaries.region(group.first_at)
+            place = segment.keys, key, region
+            folds[place] = _merged(folds.get(place), group)
+    return [
+        (event, keys)
+        for (keys, key, region), group in folds.items()
+        for event in _emissions(key, group, boundaries.date(region, group.last_at))
+    ]
+
+
+def _emissions(key: str, group: Group, last_at: int) -> list[Emission]:
+    rollup, numeric, event_key, text = group_parts(key)
+    routing = EventRouting(event_key, numeric, False, ROLLUPS[rollup], None, frozenset())
+    data = json.loads(text) if text else None
+    return replace(group, data=data, last_at=last_at).events(routing)
+
+
+def totals_of(record: Record, account: StoredAccount) -> list[Emission]:
+    """Return the `<name>.*` events of an account."""
+    boundaries = Boundaries(record.exposures)
+    over_region = boundaries.region(account.over)
+    pieces = [
+        Piece(tallies[0] + tallies[1], tallies[0], boundaries.date(region, last))
+        for region, (tallies, last) in sorted(account.pieces.items())
+        if region != over_region and tallies[0] + tallies[1]
+    ]
+    own = json.loads(record.data) if record.data else {}
+    data = totals_data(record.id, account.tallies, own, account.reason, record.previous)
+    return session_totals(
+        record.name,
+        record.metrics or DEFAULT_METRICS,
+        account.tallies,
+        float(account.ended - account.started),
+        pieces,
+        account.over,
+        data,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSummary:
+    """What a stored session has seen.
+
+    Args:
+        keys: the current key by context kind.
+        started: the date of its start.
+        duration: milliseconds from its start to its last activity.
+        tallies: successes, failures, cancelled, abandoned.
+    """
+
+    keys: Mapping[str, str]
+    started: int
+    duration: int
+    tallies: Tallies
+
+
+def summary_of(record: Record) -> StoredSummary:
+    """Return what *record* has seen, whoever it was."""
+    segments = segments_of(record)
+    tallies = NO_TALLIES
+    for segment in segments:
+        tallies = added(tallies, segment.tallies)
+    duration = max(0, record.last - record.started)
+    return StoredSummary(record.keys, segments[0].first, duration, tallies)
+
+
+# -- compacting ------------------------------------------------------------------------------------
+
+
+def compact(record: Record) -> list[Record]:
+    """Fold the older lines of a long record; return what leaves early, each as a part of its own.
+
+    An account leaves, with its values, when its kind has another key by now; values that do not
+    fold leave when they are too many. What stays amounts to the same as before.
+    """
+    segments = segments_of(record)
+    recent = record.lines[-KEEP_LINES:]
+    first_recent = len(record.lines) - len(recent)
+    older = [segment for segment in segments if segment.line < first_recent]
+    parts = []
+    finished = _finished(segments, first_recent)
+    if finished:
+        older, leaving = _divided(segments, older, finished)
+        parts.append(_part(record, leaving, tuple(sorted(finished))))
+    folded = _folded(older, Boundaries(record.exposures))
+    if _too_much(record, folded):
+        leaving = [replace(segment, tallies=NO_TALLIES) for segment in folded if segment.values]
+        parts.append(_part(record, leaving, ()))
+        folded = [replace(segment, values={}) for segment in folded]
+    record.lines = [line_of(folded), *recent] if folded else recent
+    _forget_exposures(record, segments)
+    return parts
+
+
+def _finished(segments: list[StoredSegment], first_recent: int) -> set[tuple[str, str]]:
+    """Return the accounts that have no recent line, and whose kind has another key by now."""
+    current = dict(pair for segment in segments for pair in segment.keys)
+    recent = {pair for segment in segments for pair in segment.keys if segment.line >= first_recent}
+    known = {pair for segment in segments for pair in segment.keys}
+    return known - recent - set(current.items())
+
+
+def _divided(
+    segments: list[StoredSegment], older: list[StoredSegment], finished: set[tuple[str, str]]
+) -> tuple[list[StoredSegment], list[StoredSegment]]:
+    """Return what stays of *older* and what leaves with the *finished* accounts, whose successors
+    are named in it, because they date the end.
+    """
+    staying, leaving = [], []
+    for segment in older:
+        if finished.isdisjoint(segment.keys):
+            staying.append(segment)
+            continue
+        leaving.append(segment)
+        keys = tuple(pair for pair in segment.keys if pair not in finished)
+        if keys:
+            staying.append(replace(segment, keys=keys, values={}))
+    return staying, [*leaving, *_successors(segments, finished)]
+
+
+def _successors(
+    segments: list[StoredSegment], finished: set[tuple[str, str]]
+) -> Iterable[StoredSegment]:
+    """Yield where those accounts began that go on after *finished* ones of their kind."""
+    began: dict[str, dict[tuple[str, str], StoredSegment]] = {}
+    for segment in segments:
+        for pair in segment.keys:
+            began.setdefault(pair[0], {}).setdefault(pair, segment)
+    for accounts in began.values():
+        for pair, following in zip(accounts, [*accounts][1:], strict=False):
+            if pair in finished and following not in finished:
+                first = accounts[following]
+                yield StoredSegment(
+                    (following,), first.first, first.first, first.started, first.started
+                )
+
+
+def _folded(segments: list[StoredSegment], boundaries: Boundaries) -> list[StoredSegment]:
+    """Return *segments* with those of the same keys and between the same exposures in one."""
+    folds: dict[tuple[Keys, int], StoredSegment] = {}
+    for segment in (piece for whole in segments for piece in _pieces(whole)):
+        place = segment.keys, boundaries.region(segment.first)
+        folds[place] = folds[place].merge(segment) if place in folds else segment
+    return list(folds.values())
+
+
+def _pieces(segment: StoredSegment) -> Iterable[StoredSegment]:
+    """Return the interactions and each of the values of *segment* as segments of their own, each of
+    which begins with what it holds.
+    """
+    yield replace(segment, values={})
+    for key, values in segment.values.items():
+        first = min(max(values.first_at, segment.first), segment.last)
+        started = min(segment.started + first - segment.first, segment.ended)
+        yield replace(
+            segment, first=first, started=started, tallies=NO_TALLIES, values={key: values}
+        )
+
+
+def _too_much(record: Record, folded: list[StoredSegment]) -> bool:
+    values = sum(len(segment.values) for segment in folded)
+    return values > MOST_VALUES or len(record.exposures) > MOST_EXPOSURES
+
+
+def _part(
+    record: Record, segments: list[StoredSegment], accounts: tuple[tuple[str, str], ...]
+) -> Record:
+    record.parts += 1
+    return replace(
+        record,
+        keys={},
+        exposures=dict(record.exposures),
+        lines=[line_of(segments)],
+        part=record.parts,
+        accounts=accounts,
+        parts=0,
+        before="",
+    )
+
+
+def _forget_exposures(record: Record, segments: list[StoredSegment]) -> None:
+    """Drop the exposures that divide nothing, because they are older than all there is."""
+    began = min(
+        min([segment.first, *(values.first_at for values in segment.values.values())])
+        for segment in segments
+    )
+    newest = sorted(record.exposures.items(), key=lambda entry: entry[1])[-MOST_EXPOSURES:]
+    record.exposures = {mark: date for mark, date in newest if date > began}

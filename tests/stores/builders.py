@@ -1,0 +1,58 @@
+"""Deltas as requests would make them; `conftest` lends this module to the tests by its name."""
+
+from __future__ import annotations
+
+from ldinstrument.stores import Delta
+from ldinstrument.stores.protocol import today
+from ldinstrument.stores.records import mark_of, parsed, segment_text
+from ldinstrument.stores.replay import events_of, segments_of
+
+
+def delta(
+    id="s-1", *, context=None, exposures=None, tallies=(1, 0, 0, 0), groups=None, started_ago=0,
+    last_ago=0, now=None, **fields,
+):  # fmt: skip
+    """A delta of one segment, with groups of values by group key."""
+    now, ages = today() if now is None else now, (started_ago, min(last_ago, started_ago))
+    segment = segment_text(context or {}, now - ages[0], now - ages[1], tallies, groups)
+    known = {mark_of(name): date for name, date in (exposures or {}).items()}
+    return Delta(
+        id, context=context or {}, started_ago=ages[0], last_ago=ages[1], now=now,
+        segments=f"[{segment}]", exposures=known, **fields,
+    )  # fmt: skip
+
+
+def revenue(total, *, at=None, count=1, data=""):
+    """A sum of one or several values, recorded at one date."""
+    at = today() if at is None else at
+    return {f"s1revenue.impact\n{data}": (total, count, at, at, None, None)}
+
+
+def tallies_of(record):
+    """All interactions of a record, by outcome."""
+    segments = segments_of(record)
+    return [sum(column) for column in zip(*(segment.tallies for segment in segments), strict=True)]
+
+
+def values_of(record, event_key, rules):
+    """The values of the events that a record becomes under a key, with their dates."""
+    events = events_of(record, rules)
+    return [
+        (event.value, event.at)
+        for event, _ in [*events.values, *events.totals]
+        if event.event_key == event_key
+    ]
+
+
+def ended(store):
+    """Everything that is over, claimed and forgotten, as records."""
+    found = []
+    while claimed := store.claim(100, 60.0, "the-test", early=True):
+        found += [parsed(session.text) for session in claimed]
+        assert store.seal([session.place for session in claimed], [], 60.0, "the-test") == []
+    return found
+
+
+def end(store, key, reason="ended", *, active=False):
+    """End the open session of a key now."""
+    return store.end(key, reason, over=today(), active=active)
