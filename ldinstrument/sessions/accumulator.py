@@ -271,7 +271,10 @@ class Accumulator:
 
     # -- segments --------------------------------------------------------------------------------
     def _divide(self, boundary: Exposure) -> Segment | None:
-        """End the segment at *boundary*: date what is held before it, and what follows after it."""
+        """End the segment at *boundary*: date what is held before it, and what follows after it.
+
+        Also an empty one ends: what came before it must not leave with what follows.
+        """
         self._date_before(boundary.date)
         segment = self._segment(boundary.read, boundary.date, once=False)
         self._low = max(self._low, boundary.date)
@@ -301,7 +304,7 @@ class Accumulator:
         tallies, self._segment_tallies = self._segment_tallies, None
         first, active, began = self._first, self._active, self._since
         self._first, self._active, self._since = None, None, max(until, began)
-        if not groups and active is None and tallies is None:
+        if not groups and active is None and tallies is None and not boundary:
             return None
         last = self.date(began if active is None else active)
         return Segment(

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..clock import clock
-from .contexts import kinds
+from .contexts import units_of
 
 if TYPE_CHECKING:
     from ldclient import Context
@@ -58,8 +58,8 @@ class ExposureTable:
             self.forgotten = float("-inf")
             """Exposures up to this clock reading may have been forgotten."""
             self._filled_since = float("-inf")
-            self._known: set[tuple[str, int, str]] = set()
-            self._known_before: set[tuple[str, int, str]] = set()
+            self._known: dict[tuple[str, int, str], int] = {}
+            self._known_before: dict[tuple[str, int, str], int] = {}
             self._young: dict[str, list[Exposure]] = {}
             self._old: dict[str, list[Exposure]] = {}
 
@@ -67,23 +67,30 @@ class ExposureTable:
         """Begin with a lock of one's own in a forked child; what is known stays true."""
         self._lock = threading.RLock()
 
-    def note(
-        self, flag: str, version: int, context: Context, date: int, client: Any = None
-    ) -> None:
-        """Note that *context* was exposed to *version* of *flag* now, dated *date*."""
+    def note(self, flag: str, version: int, context: Context, date: int, client: Any = None) -> int:
+        """Note that *context* was exposed to *version* of *flag* now, dated *date*.
+
+        Returns:
+            The date of the first such exposure, or *date*, whichever is later: when the wall clock
+            was set back since, a repetition must not become the first.
+        """
         whole = flag, version, context.fully_qualified_key
-        if whole in self._known or whole in self._known_before:
-            return
+        known = self._known.get(whole) or self._known_before.get(whole)
+        if known is not None:
+            return known if known > date else date
         read = clock()
         with self._lock:
-            if whole in self._known:
-                return
             if len(self._known) >= self._most:
                 self._forget_old(read)
-            self._known.add(whole)
-            for part in kinds(context).values():
-                self._note_unit(flag, version, part.fully_qualified_key, read, date, client)
+            units = units_of(context)
+            for exposure in self.of(units):
+                # Never before an earlier exposure, nor before what was recorded since.
+                date = max(date, exposure.date + int((read - exposure.read) * 1000))
+            for unit in units:
+                self._note_unit(flag, version, unit, read, date, client)
+            self._known[whole] = date
             self.changes += 1
+        return date
 
     def _note_unit(
         self, flag: str, version: int, unit: str, read: float, date: int, client: Any
@@ -94,13 +101,13 @@ class ExposureTable:
         name = f"{flag} {version} {unit}"
         if any(exposure.name == name for exposure in noted):
             return
-        self._known.add((flag, version, unit))
+        self._known[flag, version, unit] = date
         noted = noted[-MOST_PER_UNIT + 1 :]
         self._young[unit] = [*noted, Exposure(read, date, name, client)]
 
     def _forget_old(self, read: float) -> None:
         self.forgotten, self._filled_since = self._filled_since, read
-        self._known_before, self._known = self._known, set()
+        self._known_before, self._known = self._known, {}
         self._old, self._young = self._young, {}
 
     def of(self, units: Iterable[str]) -> list[Exposure]:

@@ -25,18 +25,19 @@ from .exposures import exposures
 def see(event: Any, client: Any = None) -> None:
     """Note an event of the SDK, on the thread that evaluates, if it is an exposure.
 
+    It is dated anew where the wall clock was set back: not before an earlier exposure of its unit.
+
     Args:
         event: as the SDK hands it to an event processor; also of a prerequisite.
         client: a weak reference to the client that evaluated.
     """
     reason = getattr(event, "reason", None)
     if type(reason) is dict and reason.get("inExperiment") is True:
-        exposed(
-            event.key, getattr(event.flag, "version", 0), event.context, event.timestamp, client
-        )
+        version = getattr(event.flag, "version", 0)
+        event.timestamp = exposed(event.key, version, event.context, event.timestamp, client)
 
 
-def exposed(flag_key: str, version: int, context: Any, date: int, client: Any = None) -> None:
+def exposed(flag_key: str, version: int, context: Any, date: int, client: Any = None) -> int:
     """Note that *context* was exposed to a flag here and now.
 
     Args:
@@ -45,19 +46,25 @@ def exposed(flag_key: str, version: int, context: Any, date: int, client: Any = 
         context: whom it was evaluated for.
         date: of the exposure's event, in milliseconds since the epoch.
         client: a weak reference to the client that evaluated.
+
+    Returns:
+        The date that the event should carry.
     """
     with guard("exposure"):
         seen = evaluated_context(context)
         if seen is None:
-            return
-        exposures.note(flag_key, version, seen, date, client)
+            return date
         session = current_session()
+        if session is not None:
+            date = max(date, session.date_now())
+        date = exposures.note(flag_key, version, seen, date, client)
         while session is not None:
             knew = session.knows_who
             session.see_exposure(seen, client)
             # A request around a chat that did not know who it is learns it, too; what knows shields
             # what is around it.
             session = None if knew else session.outer
+    return date
 
 
 class _Passed(dict[str, Any]):

@@ -31,8 +31,8 @@ class Emission:
     values: int = 1
 
     def date_before(self, boundary: int, earliest: int = 0) -> None:
-        """Date it before *boundary*, though not before *earliest*."""
-        self.at = max(earliest, min(self.at, boundary - 1))
+        """Date it before *boundary* if it is not, though not before *earliest*."""
+        self.at = _before(self.at, boundary, earliest)
 
 
 @dataclass(slots=True)
@@ -71,9 +71,9 @@ class Group:
         self.count += other.count
 
     def date_before(self, boundary: int, earliest: int = 0) -> None:
-        """Date it before *boundary*, though not before *earliest*."""
-        self.first_at = max(earliest, min(self.first_at, boundary - 1))
-        self.last_at = max(earliest, min(self.last_at, boundary - 1))
+        """Date it before *boundary* if it is not, though not before *earliest*."""
+        self.first_at = _before(self.first_at, boundary, earliest)
+        self.last_at = _before(self.last_at, boundary, earliest)
 
     def events(self, routing: EventRouting) -> list[Emission]:
         """Make the events that this group becomes under *routing*.
@@ -100,6 +100,10 @@ class Group:
                 self.count,
             )
         ]
+
+
+def _before(at: int, boundary: int, earliest: int) -> int:
+    return at if at < boundary else max(earliest, boundary - 1)
 
 
 def _rank(value: float | int | None) -> float:
@@ -167,7 +171,7 @@ class Fold:
         return loose
 
     def date_before(self, boundary: int, earliest: int) -> None:
-        """Date everything that is held before *boundary*, though not before *earliest*."""
+        """Date what is held before *boundary* where it is not, though not before *earliest*."""
         for emission in self.loose:
             emission.date_before(boundary, earliest)
         for _, group in self.groups.values():

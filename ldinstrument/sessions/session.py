@@ -309,6 +309,10 @@ class Session:
             return self._context
         return self.outer.context
 
+    def date_now(self) -> int:
+        """Return the date of this moment, on the session's own time, which never runs backwards."""
+        return self._held.date(clock())
+
     @property
     def started_at(self) -> float:
         """Its start, in seconds since the epoch."""
@@ -451,7 +455,8 @@ class Session:
         whole.
         """
         if self.store is not None and not self.ended:
-            self._segments.append(segment)
+            if segment.active is not None or segment.groups:
+                self._segments.append(segment)
             return []
         if self._counts_itself:
             self._accounts_of(segment.keys).add(segment)
