@@ -1,7 +1,7 @@
 """Decorate anything callable and leave it what it was: the same kind of descriptor, function or
 object.
 
-A plain function becomes a function with the same signature (see `shapes`). What is no plain
+A plain function becomes a function with the same signature (see `templates`). What is no plain
 function (partials, `lru_cache` objects, callable objects, bound methods) becomes a proxy of
 `wrapt`, so that its own attributes stay reachable.
 """
@@ -42,12 +42,12 @@ class Wrapper(Protocol):
         """How the user calls it, for messages: `track_task`."""
 
     def wrap(self, fn: Callable[..., Any], kind: str) -> Callable[..., Any]:
-        """A function that runs *fn*, which is of this *kind*: `call`, `coroutine`, `generator`,
-        `async_generator`.
+        """Return a function that runs *fn*, which is of this *kind*: `call`, `coroutine`,
+        `generator`, `async_generator`.
         """
 
     def stream(self, kind: str) -> Callable[[Any], Any]:
-        """A function that watches a coroutine or generator that nobody has started yet."""
+        """Return a function that watches a coroutine or generator that nobody has started yet."""
 
 
 def rebuilt(target: Any, wrapper: Wrapper) -> Any:
@@ -82,10 +82,11 @@ def rebuilt(target: Any, wrapper: Wrapper) -> Any:
 
 
 class Rebinder:
-    """Wraps what a framework decorates anew in each request: the same method, bound to a new object.
+    """Wraps what a framework decorates anew in each request: the same method, bound to a new
+    object.
 
-    Django's `method_decorator` does so, with a `partial` whose `__wrapped__` is the method. From the
-    second time on, one class made for the method serves all its partials.
+    Django's `method_decorator` does so, with a `partial` whose `__wrapped__` is the method. From
+    the second time on, one class made for the method serves all its partials.
     """
 
     def __init__(self) -> None:
@@ -117,11 +118,11 @@ def _problem(target: Any) -> str:
 
 
 def kind_of(fn: Any) -> str:
-    """What calling *fn* makes, as far as one can tell beforehand: `coroutine`, `generator`,
+    """Return what calling *fn* makes, as far as that shows beforehand: `coroutine`, `generator`,
     `async_generator`, `call`.
 
     By what the code is, not by what it is marked as: `inspect.markcoroutinefunction` marks
-        functions that run at once.
+    functions that run at once.
     """
     while isinstance(fn, functools.partial):
         fn = fn.func
@@ -198,8 +199,8 @@ _DESCRIPTORS: tuple[tuple[Any, Callable[[Any, Wrapper], Any]], ...] = (
 
 
 def proxied(target: Any, wrapper: Wrapper) -> Any:
-    """A transparent proxy of *target* that runs it through *wrapper*; picklable and deep-copyable
-    like *target*.
+    """Return a transparent proxy of *target* that runs it through *wrapper*; picklable and
+    deep-copyable like *target*.
 
     Each has a class of its own, so that the call goes straight to the function that measures: half
     the cost of `wrapt.FunctionWrapper`, and one frame in a traceback.
@@ -253,8 +254,8 @@ def _running(target: Any, wrapper: Wrapper) -> Callable[..., Any]:
 
 
 def _has_async_call(target: Any) -> bool:
-    """Whether frameworks see that *target* is async by asking its `__call__`, so that ours must be
-    async, too.
+    """Tell whether frameworks see that *target* is async by asking its `__call__`, so that ours
+    must be async, too.
     """
     return inspect.iscoroutinefunction(getattr(type(target), "__call__", None))  # noqa: B004 - not whether, but which
 
@@ -303,8 +304,8 @@ def _bind(self: Any, instance: Any, owner: Any = None) -> Any:
 
 
 def _bound_type(bound: Any, wrapper: Wrapper) -> Any:
-    """The class of what a descriptor of another library hands out; one for all instances, as making
-    one is slow.
+    """Make the class of what a descriptor of another library hands out; one for all instances, as
+    making one is slow.
     """
     import wrapt
 
@@ -313,7 +314,7 @@ def _bound_type(bound: Any, wrapper: Wrapper) -> Any:
 
 
 def _global_name(found: Any) -> str:
-    """The name under which pickle finds this very object in its module, or an empty string."""
+    """Return the name under which pickle finds this very object in its module, else ""."""
     name = getattr(found, "__qualname__", None)
     place: Any = sys.modules.get(getattr(found, "__module__", None) or "")
     if not isinstance(name, str) or place is None:
@@ -334,8 +335,8 @@ _REGISTERING = {
 
 
 def _registered_by(target: Any) -> str | None:
-    """The decorator that made *target* and that goes on calling the function it was given, not what
-    we would return.
+    """Name the decorator that made *target* and that goes on calling the function it was given, not
+    what we would return.
     """
     module = type(target).__module__
     return _REGISTERING.get(module.partition(".")[0]) if isinstance(module, str) else None

@@ -28,22 +28,22 @@ class Watcher(Protocol):
         """
 
     def resume(self) -> None:
-        """The user's code is about to run."""
+        """Hear that the user's code is about to run."""
 
     def pause(self) -> None:
-        """The user's code has yielded, or ended."""
+        """Hear that the user's code has yielded, or ended."""
 
     def first(self) -> None:
-        """The first item of a stream is there."""
+        """Hear that the first item of a stream is there."""
 
     def unstarted(self) -> None:
-        """The end: the stream was closed before anybody asked for an item."""
+        """Hear the end: the stream was closed before anybody asked for an item."""
 
     def returned(self, result: Any) -> None:
-        """The end: it returned, or its items are exhausted."""
+        """Hear the end: it returned, or its items are exhausted."""
 
     def raised(self, error: BaseException) -> None:
-        """The end: *error* came out (`GeneratorExit`: its consumer had enough)."""
+        """Hear the end: *error* came out (`GeneratorExit`: its consumer had enough)."""
 
 
 Follower = Callable[[Any, Watcher], Any]

@@ -41,19 +41,19 @@ class StreamFollower(Protocol):
     """Hears what becomes of a stream. None of its methods may raise."""
 
     def item(self, chunk: Any) -> None:
-        """The consumer is about to be given *chunk*."""
+        """Hear that the consumer is about to be given *chunk*."""
 
     def exhausted(self) -> None:
-        """The end: there is nothing more."""
+        """Hear the end: there is nothing more."""
 
     def failed(self, error: BaseException) -> None:
-        """The end: *error* came out."""
+        """Hear the end: *error* came out."""
 
     def closed(self, error: BaseException | None) -> None:
-        """The end: the consumer had enough; *error* is what it was handling."""
+        """Hear the end: the consumer had enough; *error* is what it was handling."""
 
     def dropped(self) -> None:
-        """The end: nobody has the stream any more. Called by the garbage collector."""
+        """Hear the end: nobody has the stream any more. Called by the garbage collector."""
 
 
 class _Following:

@@ -156,7 +156,7 @@ def settled(result: Any, watcher: Watcher) -> Any:
 
 
 def settled_awaited(result: Any, watcher: Watcher) -> Any:
-    """The same for the result of an `await`: another awaitable is a value like any other."""
+    """Do the same for the result of an `await`: another awaitable is a value like any other."""
     fresh = holders(result) <= holders_when_fresh()
     return settle(result, watcher, awaited=True, fresh=fresh)
 

@@ -271,7 +271,7 @@ TASK_TEMPLATES = {"call": TASK_CALL, "coroutine": TASK_COROUTINE, "generator": T
 def shaped(
     template: str, fn: Callable[..., Any], names: dict[str, Any], *, arguments: bool = False
 ) -> Any:
-    """A function made from *template* that wraps *fn* and looks like it to everybody who asks.
+    """Make a function from *template* that wraps *fn* and looks like it to everybody who asks.
 
     Args:
         template: one of this module's.
@@ -303,7 +303,7 @@ def shaped(
 def follower_shaped(
     template: str, names: dict[str, Any] | None = None, *, awaitable: bool = False
 ) -> Callable[[Any, Any], Any]:
-    """A function of what runs already and its watcher, made from *template*."""
+    """Make a function of what runs already and its watcher from *template*."""
     source = template.replace("    _watch = _begin({given})\n", "").format(
         params="_given, _watch", inner="_given"
     )
@@ -312,7 +312,7 @@ def follower_shaped(
 
 
 def stream_shaped(template: str, names: dict[str, Any]) -> Callable[[Any], Any]:
-    """A function of a generator (or async generator) that nobody has started yet, made from
+    """Make a function of a generator (or async generator) that nobody has started yet from
     *template*.
     """
     made: Callable[[Any], Any] = _made(
@@ -349,7 +349,7 @@ def _made(
 
 @functools.lru_cache(maxsize=1024)
 def _compiled(source: str, names: tuple[str, ...]) -> types.CodeType:
-    """The code of `run`; the names it uses are made its free variables by a function around it."""
+    """Compile `run`; a function around it makes the names that it uses its free variables."""
     inner = source.strip().replace("\n", "\n    ")
     text = f"def around({', '.join(names)}):\n    {inner}\n    return run\n"
     filename = FILENAME.format(number=f"{next(_numbers)}")
@@ -364,7 +364,7 @@ def _compiled(source: str, names: tuple[str, ...]) -> types.CodeType:
 
 
 def _parameters(code: types.CodeType) -> tuple[str, str]:
-    """The parameter list of *code* and how to pass each one on, as source."""
+    """Return the parameter list of *code* and how to pass each one on, as source."""
     wanted = code.co_argcount + code.co_kwonlyargcount
     varargs, varkeys = (
         bool(code.co_flags & inspect.CO_VARARGS),
@@ -394,15 +394,15 @@ def _usable(name: str) -> bool:
 
 
 def is_shaped(fn: Any) -> bool:
-    """Whether *fn* was made here."""
+    """Tell whether *fn* was made here."""
     return isinstance(fn, types.FunctionType) and fn.__code__.co_filename.startswith(
         "<ldinstrument "
     )
 
 
 def closed_over(fn: Any, name: str) -> Any:
-    """What the closure variable *name* of a function made here stands for; None when it has
-    none.
+    """Return what the closure variable *name* of a function made here stands for; None without
+    it.
     """
     where = fn.__code__.co_freevars
     return fn.__closure__[where.index(name)].cell_contents if name in where else None
@@ -430,14 +430,14 @@ class Unawaited:
 
 
 def named(outer: Any, inner: Any) -> Any:
-    """*outer* under the name of the coroutine or generator *inner*."""
+    """Return *outer* under the name of the coroutine or generator *inner*."""
     outer.__name__, outer.__qualname__ = inner.__name__, inner.__qualname__
     return outer
 
 
 def _bare(error: BaseException) -> BaseException:
-    """*error* without the traceback entry of the `yield` it was thrown in at: it is on its way to
-    another frame.
+    """Return *error* without the traceback entry of the `yield` it was thrown in at: it is on its
+    way to another frame.
     """
     if error.__traceback__ is not None:
         error.__traceback__ = error.__traceback__.tb_next
@@ -445,14 +445,14 @@ def _bare(error: BaseException) -> BaseException:
 
 
 def _throw_of(inner: Any) -> Any:
-    """What throws into *inner*; the iterator of an `__await__` need not know how, and then what is
-    thrown comes out.
+    """Return what throws into *inner*; the iterator of an `__await__` need not know how, and then
+    what is thrown comes out.
     """
     return getattr(inner, "throw", _raised)
 
 
 def _close_of(inner: Any) -> Any:
-    """What closes *inner*, where it can be closed."""
+    """Return what closes *inner*, where it can be closed."""
     return getattr(inner, "close", _nothing)
 
 
@@ -465,7 +465,7 @@ def _nothing() -> None:
 
 
 def _first_step(inner: Any) -> Any:
-    """The first step of an async generator that no event loop shall know of.
+    """Return the first step of an async generator that no event loop shall know of.
 
     A loop closes the async generators it knows when it shuts down, all at once: ours and the one
     inside would be closed at the same time, and one of them would complain. Ours closes the inner

@@ -37,8 +37,8 @@ FINENESS: Mapping[str, int] = {"each": 0, "sum": 1, "mean": 2, "last": 2, "once"
 
 
 def event_routing(event_key: str, metrics: Iterable[Metric]) -> EventRouting:
-    """The routing for *event_key*, which feeds *metrics*: the finest rollup and the strictest limit
-    win.
+    """Return the routing of *event_key*, which feeds *metrics*: the finest rollup and the strictest
+    limit win.
     """
     feeding = tuple(metrics)
     numeric = any(metric.numeric for metric in feeding)
@@ -48,7 +48,7 @@ def event_routing(event_key: str, metrics: Iterable[Metric]) -> EventRouting:
     clash = {"mean", "last", "once", "sum"} & wanted
     rollup: Rollup = "each" if counting or len(clash) > 1 else finest
     rates = [metric.rate for metric in feeding if metric.rate]
-    rate = min(rates, key=lambda one: one.count / one.seconds) if rates else None
+    rate = min(rates, key=lambda limit: limit.count / limit.seconds) if rates else None
     units = frozenset(unit for metric in feeding for unit in metric.analysis_units or ())
     return EventRouting(event_key, numeric, not numeric and counting, rollup, rate, units)
 
@@ -100,7 +100,8 @@ class Catalog:
                     self._put(metric, place)
                 elif known != metric:
                     raise ConflictingDefinition(
-                        f"two definitions of metric {metric.key!r}: {_differences(known, metric)}; declared at "
+                        f"two definitions of metric {metric.key!r}: "
+                        f"{_differences(known, metric)}; declared at "
                         f"{self._places[metric.key] or 'an unknown place'} and {place}: "
                         "make them equal, rename one, or say catalog.replace(metric)"
                     )
@@ -136,8 +137,8 @@ class Catalog:
         """Declare the metrics that *name*, of a session or a task, implies, but for those that are
         there already.
 
-        Names may come from outside, so there is a limit to them: beyond it, said once, they are not
-            declared.
+        Names may come from outside, so there is a limit to them: beyond it, which is logged once,
+        they are not declared.
 
         Args:
             name: the session's name or the task's key.
@@ -160,7 +161,7 @@ class Catalog:
         self.add(*(metric for metric in made() if metric.key in missing))
 
     def forked(self) -> None:
-        """In a forked child: another thread of the parent may have held the lock."""
+        """Renew the lock in a forked child: another thread of the parent may have held it."""
         self._lock = threading.RLock()
 
     def clear(self) -> None:
@@ -172,17 +173,15 @@ class Catalog:
             self.version += 1
 
     def get(self, key: str) -> Metric | None:
-        """The metric under *key*, or None."""
+        """Return the metric under *key*, or None."""
         return self._metrics.get(key)
 
     def place(self, key: str) -> str:
-        """`file:line` where the metric under *key* was declared; empty when unknown."""
+        """Return `file:line` where the metric under *key* was declared; empty when unknown."""
         return self._places.get(key, "")
 
     def routing(self, event_key: str) -> EventRouting:
-        """How values of *event_key* travel; for a key that nobody declared, each value by
-        itself.
-        """
+        """Return how values of *event_key* travel; undeclared ones each by itself."""
         found = self._routings.get(event_key)
         if found is None:
             with self._lock:
@@ -201,7 +200,8 @@ class Catalog:
             return self._metrics[key]
         except KeyError:
             raise KeyError(
-                f"no metric {key!r} in the catalog; declare it with catalog.add(Metric({key!r}, ...))"
+                f"no metric {key!r} in the catalog; declare it with "
+                f"catalog.add(Metric({key!r}, ...))"
             ) from None
 
     def __contains__(self, key: object) -> bool:

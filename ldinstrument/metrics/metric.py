@@ -17,9 +17,24 @@ from ..diagnostics import caller_depth
 from ..errors import DefinitionError
 
 _UNITS = {
-    "ms", "millis", "milliseconds", "s", "sec", "secs", "seconds", "minutes", "usd", "dollars", "eur", "euros",
-    "percent", "pct", "bytes", "kb", "mb",
-}  # fmt: skip
+    "bytes",
+    "dollars",
+    "eur",
+    "euros",
+    "kb",
+    "mb",
+    "milliseconds",
+    "millis",
+    "minutes",
+    "ms",
+    "pct",
+    "percent",
+    "s",
+    "sec",
+    "seconds",
+    "secs",
+    "usd",
+}
 
 LAUNCHDARKLYS_OWN = frozenset({"http.request.duration_ms"})
 """Keys that LaunchDarkly's SDKs have chosen."""
@@ -37,7 +52,10 @@ def naming_complaints(key: str, unit: str | None) -> Iterator[str]:
         return
     words = [word for word in re.split(r"[._-]", key.lower()) if word]
     if unit is not None and len(words) > 1 and words[-1] in _UNITS:
-        yield f"the key ends in a unit ({words[-1]!r}); the unit belongs in unit={unit!r}, and may change"
+        yield (
+            f"the key ends in a unit ({words[-1]!r}); the unit belongs in unit={unit!r}, and may "
+            "change"
+        )
 
 
 Measure = Literal["value", "count", "occurrence"]
@@ -244,7 +262,8 @@ class Metric:
             )
         if not (self.rollup == "each" or (self.measure == "occurrence" and self.rollup == "once")):
             self._warn(
-                f"rollup={self.rollup!r} changes the statistic: LaunchDarkly will see one {self.rollup} per session, "
+                f"rollup={self.rollup!r} changes the statistic: LaunchDarkly will see one "
+                f"{self.rollup} per session, "
                 f"not what {wanted!r} would give it"
             )
         return self.rollup
@@ -264,7 +283,7 @@ class Metric:
         if isinstance(values, str) or not isinstance(values, Iterable):
             raise self._refuse(field, f"give a list of strings, such as [{values!r}]")
         strings = tuple(values)
-        if not all(isinstance(one, str) and one for one in strings):
+        if not all(isinstance(entry, str) and entry for entry in strings):
             raise self._refuse(field, "every entry must be a non-empty string")
         return strings
 
@@ -276,7 +295,7 @@ class Metric:
 
 
 def default_rollup(measure: Measure, aggregation: Aggregation) -> Rollup:
-    """The rollup that leaves LaunchDarkly's analysis identical to one event per value."""
+    """Return the rollup that leaves LaunchDarkly's analysis identical to one event per value."""
     if measure == "occurrence":
         return "once"
     return "sum" if (measure, aggregation) == ("value", "sum") else "each"

@@ -83,6 +83,6 @@ AI_RECIPE_METRICS = (
     TASK_COMPLETION,
     RECOMMENDATION_CONVERSION,
 )
-"""Metrics of LaunchDarkly's recipe that nothing feeds by itself: `session.record(QUALITY_ACCURACY, 80)`
-adds one to the catalog.
+"""Metrics of LaunchDarkly's recipe that nothing feeds by itself: `session.record(QUALITY_ACCURACY,
+80)` adds one to the catalog.
 """

@@ -70,7 +70,8 @@ _TASK_METRICS: dict[str, dict[str, Any]] = {
     "success_rate": {
         "unit": "ratio",
         "success_criteria": "HigherThanBaseline",
-        "description": "1 for a run that succeeded, 0 for one that failed; cancelled and abandoned runs are left out.",
+        "description": "1 for a run that succeeded, 0 for one that failed; cancelled and abandoned "
+        "runs are left out.",
     },
     "duration": {
         "unit": "milliseconds",
@@ -80,12 +81,14 @@ _TASK_METRICS: dict[str, dict[str, Any]] = {
     "unfinished": {
         "unit": "ratio",
         "success_criteria": "LowerThanBaseline",
-        "description": "1 for a run that was cancelled or abandoned, 0 for one that succeeded or failed.",
+        "description": "1 for a run that was cancelled or abandoned, 0 for one that succeeded or "
+        "failed.",
     },
     "within": {
         "unit": "ratio",
         "success_criteria": "HigherThanBaseline",
-        "description": "1 for a run that succeeded within the time given by within=, 0 for any other that was started.",
+        "description": "1 for a run that succeeded within the time of within=, 0 for any other that "
+        "was started.",
     },
     "time_to_first_item": {
         "unit": "milliseconds",
@@ -98,7 +101,7 @@ _TASK_METRICS: dict[str, dict[str, Any]] = {
 def task_metrics(
     key: str, which: Iterable[str] = ("success_rate", "duration")
 ) -> dict[str, Metric]:
-    """The metrics that the runs of the task *key* feed, by suffix."""
+    """Return the metrics that the runs of the task *key* feed, by suffix."""
     return {
         suffix: Metric(
             f"{key}.{suffix}", name=f"{key}: {suffix.replace('_', ' ')}", **_TASK_METRICS[suffix]
@@ -120,7 +123,8 @@ BUSINESS_CONVERSION = Metric(
     success_criteria="HigherThanBaseline",
     aggregation="sum",
     name="Conversion value",
-    description="Value of conversions. A conversion rate is an occurrence metric on the same event key.",
+    description="Value of conversions. A conversion rate is an occurrence metric on the same event "
+    "key.",
 )
 REVENUE_IMPACT = Metric(
     "revenue.impact",

@@ -145,7 +145,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _closed(exit: GeneratorExit) -> Outcome:
-    """A stream was closed early: by a consumer that is itself cancelled, or that had enough."""
+    """Tell who closed a stream early: a consumer that is itself cancelled, or that had enough."""
     if any(_is_cancellation(link) for link in _chain(exit)) or is_cancelling(current_task()):
         return Outcome.CANCELLED
     return Outcome.ABANDONED

@@ -265,7 +265,9 @@ class Run:
             session.record(f"{self._task.key}.within", 1.0 if good else 0.0, data=data)
 
     def _missed(self) -> None:
-        """Record 0 at once, on the thread of the deadlines: the time has passed, the run is open."""
+        """Record 0 at once, on the thread of the deadlines: the time has passed, the run is
+        open.
+        """
         with guard("within", strict=False):
             session = self._session
             if session is not None:

@@ -1,4 +1,4 @@
-"""Tracked functions of a script travel by value, as joblib, Ray, Spark and multiprocess send them."""
+"""Tracked functions of a script travel by value, as joblib, Ray and Spark send them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCRIPT = """
 import base64, functools, importlib, sys
 import ldinstrument as ld
 
-@ld.track_task("work", success=lambda result: result > 0, data=lambda result: {"r": result}, within=9)
+@ld.track_task("work", success=lambda r: r > 0, data=lambda r: {"r": r}, within=9)
 def work(x): return x + 1
 
 @ld.track_interaction("talk")

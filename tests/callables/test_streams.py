@@ -241,10 +241,17 @@ def test_both_templates_count_the_same_holders() -> None:
 
     common = {"_settle": settle, "_begin": lambda: Nobody()}
     task = {
-        "_current": lambda: None, "_open_session": None, "_raised": None, "_plain_types": set(),
-        "_plain_run": lambda *args: None, "_take": None, "_refill": None, "_now": None,
-        "_success": None, "_task": None,
-    }  # fmt: skip
+        "_current": lambda: None,
+        "_open_session": None,
+        "_raised": None,
+        "_plain_types": set(),
+        "_plain_run": lambda *args: None,
+        "_take": None,
+        "_refill": None,
+        "_now": None,
+        "_success": None,
+        "_task": None,
+    }
     shaped(CALL, run, common)()
     shaped(TASK_CALL, run, {**common, **task})()
     assert seen == [holders_when_fresh()] * 2
@@ -306,8 +313,14 @@ def test_iterators_of_the_standard_library_run_to_their_end(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: iter([1]), lambda: itertools.count(), lambda: itertools.tee([1])[0], lambda: reversed([1])]
-)  # fmt: skip
+    "make",
+    [
+        lambda: iter([1]),
+        lambda: itertools.count(),
+        lambda: itertools.tee([1])[0],
+        lambda: reversed([1]),
+    ],
+)
 def test_other_iterators_are_values(make: Callable[[], Any]) -> None:
     """What has no work left, or no end: the run is the call."""
     with ld.session("u") as s:

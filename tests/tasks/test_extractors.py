@@ -122,7 +122,7 @@ def test_a_failing_extractor_costs_its_own_value(
         assert wrapped() == 3
     assert ld_events.values("cart.size") == [3, 3]
     assert ld_events.values("k.success_rate") == [1.0, 1.0]
-    assert [one.data for one in ld_events.of("k.duration")] == [{"n": 3}] * 2
+    assert [event.data for event in ld_events.of("k.duration")] == [{"n": 3}] * 2
     internal = [
         what
         for cause, what in ld.stats().warnings
@@ -200,7 +200,7 @@ def test_data_goes_with_the_events_of_its_run(ld_events: RecordingClient) -> Non
         told["list"].append(2)
         with pytest.raises(KeyError):
             work(True)
-    assert [one.data for one in ld_events.of("k.duration")] == [
+    assert [event.data for event in ld_events.of("k.duration")] == [
         {"model": "small", "list": [1]},
         None,
     ]
@@ -328,7 +328,7 @@ def test_time_to_the_first_item_of_an_async_stream(ld_events: RecordingClient) -
     asyncio.run(main())
     ld.stats()
     assert len(ld_events.of("k.time_to_first_item")) == 2
-    assert {one.context.key for one in ld_events} == {"u-1"}
+    assert {event.context.key for event in ld_events} == {"u-1"}
 
 
 # -- context ---------------------------------------------------------------------------------------
@@ -363,7 +363,7 @@ def test_context_makes_a_session_of_one_task(ld_events: RecordingClient) -> None
         *(f"{key}.{suffix}" for key in ("a", "g", "k") for suffix in ("duration", "success_rate")),
         "k.unfinished",
     ]
-    assert [one.context.key for one in ld_events.of("k.duration")] == ["u-1", "u-2"]
+    assert [event.context.key for event in ld_events.of("k.duration")] == ["u-1", "u-2"]
     assert ld.stats().without_session == {}
     assert open_sessions() == []
     assert adds_up()
@@ -466,7 +466,14 @@ def test_runs_without_a_session_are_counted_exactly(caplog: pytest.LogCaptureFix
     assert read.without_session == {"f": 2501, "a": 3, "ag": 3, "g": 2, "c": 1, "w": 1}
     assert read.values.discarded == {"no_session": 2 * (2501 + 3 + 3 + 1 + 1)}
     assert (
-        len([one for one in caplog.records if "'f' ran without a session" in one.getMessage()]) == 1
+        len(
+            [
+                record
+                for record in caplog.records
+                if "'f' ran without a session" in record.getMessage()
+            ]
+        )
+        == 1
     )
     assert adds_up()
 
@@ -565,7 +572,7 @@ def test_a_block_is_a_run(ld_events: RecordingClient) -> None:
         asyncio.run(main())
         assert counts(s) == (2, 2, 1, 0)
         assert repr(task) == "<Run of k, over>"
-    assert [one.data for one in ld_events.of("k.duration")] == [
+    assert [event.data for event in ld_events.of("k.duration")] == [
         {"reason": "empty"},
         None,
         None,
@@ -693,5 +700,12 @@ def test_failures_of_ours_never_reach_the_host(
                 work(True)
         monkeypatch.undo()
     assert (
-        len([one for one in caplog.records if "ldinstrument bug in task" in one.getMessage()]) == 1
+        len(
+            [
+                record
+                for record in caplog.records
+                if "ldinstrument bug in task" in record.getMessage()
+            ]
+        )
+        == 1
     )

@@ -704,7 +704,9 @@ def test_a_plain_function_returning_a_future_or_a_task() -> None:
             assert complaints == []
             del task
             gc.collect()
-            assert [one["message"] for one in complaints] == ["Task exception was never retrieved"]
+            assert [complaint["message"] for complaint in complaints] == [
+                "Task exception was never retrieved"
+            ]
 
     asyncio.run(main())
 

@@ -87,7 +87,7 @@ def _group(*members: BaseException) -> BaseException:
 )
 def test_exception_groups(members: tuple[BaseException, ...], outcome: Outcome) -> None:
     """A group is as bad as the worst of its members, however deep; expected ones are successes."""
-    expected = (LookupError,) if any(type(one) is LookupError for one in members) else ()
+    expected = (LookupError,) if any(type(member) is LookupError for member in members) else ()
     assert outcome_of(_group(*members), expected) is outcome
     assert outcome_of(_group(_group(*members)), expected) is outcome
 
@@ -288,10 +288,13 @@ def test_a_session_around_every_kind(ld_events: RecordingClient) -> None:
         assert ld.current_session() is other
     asyncio.run(ld.session(context="u-4")(Visit())())
     assert [(event.context.key, event.value) for event in ld_events.of("session.interactions")] == [
-        ("u-1", 1), ("u-2", 1), ("u-3", 2), ("u-4", 1),
-    ]  # fmt: skip
-    assert len({id(one) for one in seen}) == 4
-    assert all(one.ended for one in seen)
+        ("u-1", 1),
+        ("u-2", 1),
+        ("u-3", 2),
+        ("u-4", 1),
+    ]
+    assert len({id(session) for session in seen}) == 4
+    assert all(session.ended for session in seen)
 
 
 def test_a_session_left_open_inside_does_not_leak() -> None:
@@ -307,8 +310,8 @@ def test_a_session_left_open_inside_does_not_leak() -> None:
     with ld.session("u-3", name="mine") as mine:
         call()
         assert ld.current_session() is mine
-    for one in forgotten:
-        one.end()
+    for session in forgotten:
+        session.end()
 
 
 def test_a_coroutine_that_ends_in_a_foreign_context() -> None:

@@ -283,9 +283,9 @@ async def aobserved(step: Callable[..., Any], *args: Any) -> Any:
 
 
 APROGRAMS = BODIES.map(
-    lambda program: [one for one in program if one[1] not in (KeyboardInterrupt, StopIteration)]
+    lambda program: [step for step in program if step[1] not in (KeyboardInterrupt, StopIteration)]
 )
-ASCRIPTS = SCRIPTS.map(lambda script: [one for one in script if one[1] is not KeyboardInterrupt])
+ASCRIPTS = SCRIPTS.map(lambda script: [step for step in script if step[1] is not KeyboardInterrupt])
 
 
 @QUICK
@@ -294,7 +294,7 @@ ASCRIPTS = SCRIPTS.map(lambda script: [one for one in script if one[1] is not Ke
 def test_an_async_generator_behaves_as_without_us(program: Any, script: Any, tasks: bool) -> None:
     """The same for async generators, in one task and with each step in another."""
     program = [
-        one for one in program if one[0] != "stubborn"
+        step for step in program if step[0] != "stubborn"
     ]  # a loop logs those it closes, ours and theirs alike
     testing.reset()
 
@@ -447,7 +447,7 @@ class Interleavings(RuleBasedStateMachine):
         gc.collect(0)
 
     def over(self, made: Any, index: int | None, outcome: str) -> None:
-        self.running = [one for one in self.running if one[0] is not made]
+        self.running = [running for running in self.running if running[0] is not made]
         self.count(index, outcome)
 
     # -- what must hold ----------------------------------------------------------------------------

@@ -75,10 +75,17 @@ def test_inspect_gives_the_same_answers(decorate: Any, fn: Any, at_sign: bool) -
     original = _local(fn) if at_sign else fn
     wrapped = decorate(original)
     for ask in (
-        inspect.isfunction, inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction,
-        inspect.signature, inspect.getfullargspec, typing.get_type_hints, inspect.getsource, inspect.getdoc,
+        inspect.isfunction,
+        inspect.iscoroutinefunction,
+        inspect.isgeneratorfunction,
+        inspect.isasyncgenfunction,
+        inspect.signature,
+        inspect.getfullargspec,
+        typing.get_type_hints,
+        inspect.getsource,
+        inspect.getdoc,
         asyncio.iscoroutinefunction if sys.version_info < (3, 14) else inspect.iscoroutinefunction,
-    ):  # fmt: skip
+    ):
         assert ask(wrapped) == ask(original), ask
     for name in (
         "__name__",
@@ -293,8 +300,8 @@ def test_a_thrown_exception_keeps_its_traceback(decorate: Any) -> None:
 
     timed = ld.track_task("k", metrics=("time_to_first_item",))
     errors: list[BaseException] = []
-    for one in (decorate(items), timed(_local(gfail))):
-        generator = one()
+    for function in (decorate(items), timed(_local(gfail))):
+        generator = function()
         next(generator)
         with pytest.raises(ValueError, match="in") as caught:
             generator.throw(ValueError("in"))
@@ -311,9 +318,9 @@ def test_a_traceback_shows_our_line() -> None:
     with pytest.raises(ValueError, match="second") as caught:
         wrapped()
     ours = next(
-        one
-        for one in traceback.extract_tb(caught.value.__traceback__)
-        if "ldinstrument" in one.filename
+        frame
+        for frame in traceback.extract_tb(caught.value.__traceback__)
+        if "ldinstrument" in frame.filename
     )
     assert ours.line == "_result = _fn()"
 
@@ -382,10 +389,8 @@ def test_our_garbage_holds_nothing_alive() -> None:
 
 
 @BOTH
-def test_methods_of_every_kind(decorate: Any) -> None:
-    """Above and below `classmethod`, `staticmethod`, `property`, `cached_property` and
-    `abstractmethod`.
-    """
+def test_abstract_methods_stay_abstract(decorate: Any) -> None:
+    """Above and below `abstractmethod`."""
 
     class Base(abc.ABC):
         @abc.abstractmethod
@@ -405,6 +410,11 @@ def test_methods_of_every_kind(decorate: Any) -> None:
     with pytest.raises(TypeError, match="abstract"):
         Base()  # type: ignore[abstract]
 
+
+@BOTH
+def test_plain_methods_bind(decorate: Any) -> None:
+    """To instances, from the class, through `super()`, partial and async."""
+
     class Thing:
         def __init__(self, x: int) -> None:
             self.x = x
@@ -412,51 +422,6 @@ def test_methods_of_every_kind(decorate: Any) -> None:
         @decorate
         def method(self, y: int = 1) -> int:
             return self.x + y
-
-        @decorate
-        @classmethod
-        def class_above(cls, x: int) -> Thing:
-            return cls(x)
-
-        @classmethod
-        @decorate
-        def class_below(cls, x: int) -> Thing:
-            return cls(x)
-
-        @decorate
-        @staticmethod
-        def static_above(x: int) -> int:
-            return x
-
-        @staticmethod
-        @decorate
-        def static_below(x: int) -> int:
-            return x
-
-        @decorate
-        @property
-        def property_above(self) -> int:
-            """Documented."""
-            return self.x
-
-        @property_above.setter
-        def property_above(self, x: int) -> None:
-            self.x = x
-
-        @property
-        @decorate
-        def property_below(self) -> int:
-            return self.x
-
-        @decorate
-        @functools.cached_property
-        def cached_above(self) -> int:
-            return self.x
-
-        @functools.cached_property
-        @decorate
-        def cached_below(self) -> int:
-            return self.x
 
         def _added(self, y: int) -> int:
             return self.x + y
@@ -473,37 +438,90 @@ def test_methods_of_every_kind(decorate: Any) -> None:
 
     thing = Thing(3)
     with ld.session("u"):
-        assert (thing.method(), thing.method(2), Thing.method(thing, 4), Sub(1).method()) == (
-            4,
-            5,
-            7,
-            20,
-        )
-        assert Thing.class_above(1).x == Thing.class_below(1).x == thing.class_above(1).x == 1
-        assert type(Sub.class_above(1)) is type(Sub.class_below(1)) is Sub
-        assert (
-            Thing.static_above(1)
-            == thing.static_below(1)
-            == thing.static_above(1)
-            == Thing.static_below(1)
-            == 1
-        )
-        assert (
-            thing.property_above
-            == thing.property_below
-            == thing.cached_above
-            == thing.cached_below
-            == 3
-        )
-        thing.property_above = 8
-        assert (thing.property_above, thing.cached_above) == (8, 3)
-        assert thing.partial() == 13
-        assert asyncio.run(_awaited(thing.coroutine())) == 8
-    assert isinstance(vars(Thing)["class_above"], classmethod)
-    assert isinstance(vars(Thing)["static_above"], staticmethod)
-    assert Thing.property_above.__doc__ == "Documented."
+        assert (thing.method(), thing.method(2), Thing.method(thing, 4)) == (4, 5, 7)
+        assert Sub(1).method() == 20
+        assert thing.partial() == 8
+        assert asyncio.run(_awaited(thing.coroutine())) == 3
     assert inspect.ismethod(thing.method)
     assert str(inspect.signature(thing.method)) == "(y: 'int' = 1) -> 'int'"
+
+
+@BOTH
+def test_class_and_static_methods_bind(decorate: Any) -> None:
+    """Decorated above and below `classmethod` and `staticmethod`, of classes and instances."""
+
+    class Thing:
+        @decorate
+        @classmethod
+        def class_above(cls) -> Thing:
+            return cls()
+
+        @classmethod
+        @decorate
+        def class_below(cls) -> Thing:
+            return cls()
+
+        @decorate
+        @staticmethod
+        def static_above(x: int) -> int:
+            return x
+
+        @staticmethod
+        @decorate
+        def static_below(x: int) -> int:
+            return x
+
+    class Sub(Thing): ...
+
+    thing = Thing()
+    with ld.session("u"):
+        assert type(Sub.class_above()) is type(Sub.class_below()) is Sub
+        assert type(thing.class_above()) is type(Thing.class_below()) is Thing
+        assert Thing.static_above(1) == thing.static_above(1) == 1
+        assert Thing.static_below(1) == thing.static_below(1) == 1
+    assert isinstance(vars(Thing)["class_above"], classmethod)
+    assert isinstance(vars(Thing)["static_above"], staticmethod)
+
+
+@BOTH
+def test_properties_stay_properties(decorate: Any) -> None:
+    """With setter and doc; a cached one is worked out once."""
+
+    class Thing:
+        def __init__(self, x: int) -> None:
+            self.x = x
+
+        @decorate
+        @property
+        def above(self) -> int:
+            """Documented."""
+            return self.x
+
+        @above.setter
+        def above(self, x: int) -> None:
+            self.x = x
+
+        @property
+        @decorate
+        def below(self) -> int:
+            return self.x
+
+        @decorate
+        @functools.cached_property
+        def cached_above(self) -> int:
+            return self.x
+
+        @functools.cached_property
+        @decorate
+        def cached_below(self) -> int:
+            return self.x
+
+    thing = Thing(3)
+    with ld.session("u"):
+        assert thing.above == thing.below == thing.cached_above == thing.cached_below == 3
+        thing.above = 8
+        assert (thing.above, thing.below, thing.cached_above, thing.cached_below) == (8, 8, 3, 3)
+    assert Thing.above.__doc__ == "Documented."
 
 
 async def _awaited(made: Any) -> Any:
@@ -549,8 +567,12 @@ def test_bare_decorators_take_their_key_from_the_function_inside() -> None:
             thing.method(),
         ] == [1] * 6
         assert {key: counts(s, key)[0] for key in s.summary().tasks} == {
-            "task.made": 1, "task.fixed": 1, "task.shown": 1, "task.kept": 1, "task.method": 1,
-        }  # fmt: skip
+            "task.made": 1,
+            "task.fixed": 1,
+            "task.shown": 1,
+            "task.kept": 1,
+            "task.method": 1,
+        }
 
 
 @BOTH
@@ -841,7 +863,7 @@ def test_other_wrappers_above_and_below() -> None:
 
 
 def _only(caught: list[warnings.WarningMessage]) -> warnings.WarningMessage:
-    assert [str(one.message) for one in caught][1:] == []
+    assert [str(warning.message) for warning in caught][1:] == []
     assert caught[0].filename == __file__
     return caught[0]
 
@@ -891,7 +913,7 @@ def test_two_lambdas_with_one_key() -> None:
         assert caught == []
         other = ld.track_task("k")(lambda: 2)
 
-    assert [*(one() for one in same), other()] == [1, 1, 1, 2]
+    assert [*(function() for function in same), other()] == [1, 1, 1, 2]
     assert str(_only(caught).message).count("of line") == 2
 
 
@@ -943,9 +965,11 @@ def test_above_a_task_queue_or_a_command() -> None:
         @click.command
         def command() -> None: ...
 
-    said = [str(one.message) for one in caught if "has no effect" in str(one.message)]
+    said = [str(warning.message) for warning in caught if "has no effect" in str(warning.message)]
     assert ["@app.task" in said[0], "@click.command" in said[1], len(said)] == [True, True, 2]
-    assert {one.filename for one in caught if "has no effect" in str(one.message)} == {__file__}
+    assert {warning.filename for warning in caught if "has no effect" in str(warning.message)} == {
+        __file__
+    }
     assert job() == 1
     assert isinstance(command, click.Command)
 
@@ -1117,8 +1141,11 @@ def test_process_pool() -> None:
     """Decorated functions, partials and methods run in a worker process, and are measured there."""
     with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
         for fn, args, result in (
-            (module_function, (1,), 2), (renamed, (1,), 3), (partial, (), 7), (Scaled(2).method, (2,), 4),
-        ):  # fmt: skip
+            (module_function, (1,), 2),
+            (renamed, (1,), 3),
+            (partial, (), 7),
+            (Scaled(2).method, (2,), 4),
+        ):
             assert pool.submit(fn, *args).result(30) == result
             assert pool.submit(_measured_there, fn, *args).result(30) == (result, 1)
 

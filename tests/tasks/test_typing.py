@@ -113,7 +113,7 @@ def _pyright(*files: str) -> list[dict[str, object]]:
     if not ran.stdout.startswith("{"):
         pytest.skip(f"pyright does not run here: {ran.stderr[-200:]}")
     found = json.loads(ran.stdout)["generalDiagnostics"]
-    return [one for one in found if one["severity"] == "error"]
+    return [problem for problem in found if problem["severity"] == "error"]
 
 
 @pytest.fixture(name="wrong")
@@ -144,5 +144,5 @@ def test_pyright_sees_the_original_signatures() -> None:
 def test_pyright_rejects_each_wrong_call(wrong: Path) -> None:
     """And exactly those."""
     found = _pyright(str(wrong))
-    lines = {one["range"]["start"]["line"] + 1 for one in found}  # type: ignore[index]
+    lines = {problem["range"]["start"]["line"] + 1 for problem in found}  # type: ignore[index]
     assert lines == EXPECTED, found

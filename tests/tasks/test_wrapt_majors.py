@@ -39,8 +39,13 @@ def test_the_other_major(other_wrapt: str) -> None:
     environment.pop(OTHER, None)
     ran = subprocess.run(
         [sys.executable, "-c", program, mine, *files],
-        capture_output=True, text=True, timeout=110, env=environment, cwd=HERE.parents[1], check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=110,
+        env=environment,
+        cwd=HERE.parents[1],
+        check=False,
+    )
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
 
 
