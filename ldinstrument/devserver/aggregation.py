@@ -197,7 +197,7 @@ class Aggregation:
             yield
 
     def _fold_exposures(self, after: int, until: int, folded: int) -> None:
-        with self.database.changing() as connection:
+        with self.database.changing(quietly=True) as connection:
             connection.execute(FIRST_ITERATIONS, (BIGGEST, after, until))
             fresh: dict[tuple[int, int], tuple[Any, ...]] = {}
             for unit, iteration, *rest in connection.execute(FRESH, (after, until)):
@@ -251,7 +251,7 @@ class Aggregation:
         connection.execute(ADD_LATE, (start, folded))
 
     def _fold_measurements(self, after: int, until: int) -> None:
-        with self.database.changing() as connection:
+        with self.database.changing(quietly=True) as connection:
             connection.execute(ADD_ALL, (after, until))
             connection.execute("UPDATE folded SET measurements = ?", (until,))
             sql = "SELECT DISTINCT unit FROM measurements WHERE id > ? AND id <= ?"
@@ -265,7 +265,7 @@ class Aggregation:
                 iteration, series, kind, variation, tuple(counted[3:]), tuple(counted[:3])
             )
         if changed:
-            with self.database.changing() as connection:
+            with self.database.changing(quietly=True) as connection:
                 connection.executemany(KNOWN, [(*row[5:8], *row[:3]) for row in changed])
         return bool(changed)
 
@@ -299,7 +299,7 @@ class Aggregation:
             return known
 
     def _new_cell(self, iteration: int, metric: Document, series: str, kind: str) -> Cell:
-        with self.database.changing() as connection:
+        with self.database.changing(quietly=True) as connection:
             number = self.traffic.name_id(connection, "series", series)
         cell = Cell(metric, number, kind)
         for variation, *counted in self.database.rows(CELL, (iteration, number, kind)):
@@ -309,7 +309,7 @@ class Aggregation:
     def forget(self) -> None:
         """Forget everything, as the traffic is forgotten."""
         with self._lock:
-            with self.database.changing() as connection:
+            with self.database.changing(quietly=True) as connection:
                 for table in (*TABLES, "iterations"):
                     connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
                 connection.execute("UPDATE folded SET exposures = 0, measurements = 0")

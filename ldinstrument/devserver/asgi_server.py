@@ -17,13 +17,14 @@ from .database import Database, Document
 from .database_thread import DatabaseThread
 from .environment import Flags
 from .experiments import ExperimentRoutes
-from .faults import FaultMiddleware, InjectedFaults
+from .faults import FaultMiddleware
 from .flag_changes import Change, FlagChanges
 from .flag_delivery import FlagRoutes
 from .flags_api import FlagReadingRoutes
 from .intake import IntakeRoutes, faulted_post, is_intake
 from .metrics_api import MetricRoutes, Metrics
-from .page import Local, PageRoutes
+from .page import PageRoutes, Shown
+from .page_api import PageDataRoutes
 from .projects import ProjectRoutes, Projects
 from .rest_call import RestCalls
 from .tokens import Access
@@ -31,7 +32,7 @@ from .tokens import Access
 PAUSE_SECONDS = 0.3
 
 
-class Served(Access, Local, Protocol):
+class Served(Access, Shown, Protocol):
     """What one run of the server needs to know of the `LocalLaunchDarkly` that it serves."""
 
     database: Database
@@ -41,7 +42,6 @@ class Served(Access, Local, Protocol):
     context_kinds: Collection[str]
     rate_limit: int
     allowed_hosts: Collection[str] | None
-    faults: InjectedFaults
 
 
 class ServerRun:
@@ -54,7 +54,8 @@ class ServerRun:
         intake = IntakeRoutes(self.database_thread, local.traffic, local)
         self.delivery = FlagRoutes(self.database_thread, local.flags, intake)
         self.browser = ClientSideRoutes(self.database_thread, local.flags, intake)
-        self.page = PageRoutes(self.database_thread, local)
+        page = PageRoutes(self.database_thread, local)
+        self.data = PageDataRoutes(self.database_thread, local)
         self.folding = IdleFolding(self.database_thread, local.reader.aggregation.fold)
         intake.on_events = self.folding.postpone
         calls = RestCalls(self.database_thread, local, local.rate_limit)
@@ -68,7 +69,8 @@ class ServerRun:
             *FlagReadingRoutes(calls, projects, local.flags, local.traffic).routes(),
             *ProjectRoutes(calls, projects).routes(),
             *self.browser.routes(),
-            *self.page.routes(),
+            *page.routes(),
+            *self.data.routes(),
         ]
         self.faults = FaultMiddleware(
             build(routes, local.allowed_hosts, local.token), local.faults, self._record_fault
@@ -115,7 +117,7 @@ class ServerRun:
 
     async def _serve(self) -> None:
         self.delivery.changes = self.browser.changes = FlagChanges()
-        self.faults.stopping = self.page.stopping = asyncio.Event()
+        self.faults.stopping = self.data.stopping = asyncio.Event()
         await self.server.serve(sockets=[self.listener])
 
     def _end_streams(self) -> None:

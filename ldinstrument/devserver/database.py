@@ -94,8 +94,12 @@ class Database:
                 self._folder.cleanup()
 
     @contextmanager
-    def changing(self) -> Iterator[sqlite3.Connection]:
-        """Make one transaction under the lock: all of it or nothing."""
+    def changing(self, *, quietly: bool = False) -> Iterator[sqlite3.Connection]:
+        """Make one transaction under the lock: all of it or nothing.
+
+        Args:
+            quietly: what is read does not change, only how it is kept; `revision` stays.
+        """
         with self._lock:
             self._writer.execute("BEGIN")
             try:
@@ -104,7 +108,7 @@ class Database:
                 self._writer.execute("ROLLBACK")
                 raise
             self._writer.execute("COMMIT")
-            self.revision += 1
+            self.revision += not quietly
 
     @contextmanager
     def locked(self) -> Iterator[None]:

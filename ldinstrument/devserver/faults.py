@@ -1,6 +1,4 @@
-"""InjectedFaults on purpose: a status, a delay, a cut connection or a half answer, for the requests that a
-test names.
-"""
+"""Faults on purpose: a status, a delay, a cut connection or half an answer."""
 
 from __future__ import annotations
 
@@ -74,13 +72,26 @@ class InjectedFaults:
         self._lock = threading.Lock()
 
     def add(self, fault: InjectedFault) -> InjectedFault:
-        """Have one more."""
+        """Add a fault."""
         with self._lock:
             self._faults.append(fault)
         return fault
 
+    def remove(self, fault: InjectedFault) -> None:
+        """Remove one fault; harmless when it is gone."""
+        with self._lock:
+            self._faults = [known for known in self._faults if known is not fault]
+
+    def active(self) -> list[InjectedFault]:
+        """Return the faults that may still hit a request."""
+        return [
+            fault
+            for fault in tuple(self._faults)
+            if fault.times is None or fault.hits < fault.times
+        ]
+
     def clear(self) -> None:
-        """Have none."""
+        """Remove all faults."""
         with self._lock:
             self._faults.clear()
 

@@ -1,236 +1,333 @@
-"""The live page, and the JSON under `/dev` that it (and the command line) reads."""
+"""The page: rendered here, so that it can be read without script, and changed by forms.
+
+The script only fetches the page again when something has changed, and puts what is new in place.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import parse_qs
 
+import jinja2
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from .database import Database, Document
+from . import charts
+from .database import Document
 from .database_thread import DatabaseThread
-from .flag_changes import sse
-from .health import HealthCheck
-from .listing import whole_number
-from .readout import Readout, ReadoutReader
-from .readout_document import readout_document
-from .responses import decode, invalid, not_found
-from .traffic import Traffic
+from .environment import availability
+from .fault_switches import FaultSwitches
+from .faults import InjectedFaults
+from .flags import experiment_flag, randomization_kinds, simple_flag
+from .page_api import GUARDS, Local, payload_counts
+from .readout import ReadoutReader, weights_of
+from .responses import invalid, not_found
+from .timelines import LOOKED_AT, timelines
+from .view import ExperimentViews, activity, exposed_units, health_words
 
-FILES = {"page.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
-POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"  # noqa: E501
-GUARDS = {
-    "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
-TICK_SECONDS = 0.3
-PAYLOADS_SHOWN = 200
+FOLDER = Path(__file__).with_name("templates")
+FILES = {"page.css": "text/css", "page.js": "text/javascript"}
+PATIENCE_SECONDS = 0.5
+FEED = 30
+EDITED = (
+    "on",
+    "variations",
+    "fallthrough",
+    "trackEventsFallthrough",
+    "experimentMetrics",
+)
+"""What the form of a flag changes; rules, targets and availability stay as they are."""
+LARGEST_FORM = 64 * 1024
+Form = Mapping[str, str]
 
 
-class Local(Protocol):
-    """What the page may do to the server that it shows."""
+class Visits(Protocol):
+    """The open visits of a session store, where the server was given one."""
 
-    database: Database
-    traffic: Traffic
+    def open(self) -> list[Mapping[str, Any]]:
+        """Return the open visits, each with `id`, `who`, `started` and `last` (epoch ms)."""
+
+    def end(self) -> int:
+        """End them now and report them; return how many."""
+
+
+class Shown(Local, Protocol):
+    """What the page shows and changes."""
+
     reader: ReadoutReader
-
-    def health(self, project: str | None = None) -> list[HealthCheck]:
-        """Return the health checks."""
-
-    def reset(self) -> None:
-        """Forget what arrived."""
-
-    def set_flag(self, flag: Document) -> None:
-        """Create or change a flag."""
-
-    def delete_flag(self, key: str) -> None:
-        """Delete a flag."""
+    faults: InjectedFaults
+    visits: Visits | None
 
 
 class PageRoutes:
-    """The page's routes. They answer this machine's browser and programs, without a token."""
+    """The page, its two files, and the forms in it."""
 
-    def __init__(self, database_thread: DatabaseThread, local: Local):
+    def __init__(self, database_thread: DatabaseThread, local: Shown):
         self.database_thread = database_thread
         self.local = local
-        self.stopping: asyncio.Event | None = None
-        self._computed: tuple[int, str | None, Readout] | None = None
+        self.switches = FaultSwitches(local.faults)
+        self.views = ExperimentViews(local.database, local.reader)
+        self.template = _template()
 
     def routes(self) -> list[Route]:
-        """Return the page at `/`, everything else under `/dev`."""
-        return [
-            Route("/", self._file("page.html")),
-            Route("/dev/page.css", self._file("page.css")),
-            Route("/dev/page.js", self._file("page.js")),
-            Route("/dev/stream", self._stream),
-            Route("/dev/readout", self._json(self._readout)),
-            Route("/dev/metrics", self._json(self._metrics)),
-            Route("/dev/events", self._events),
-            Route("/dev/payloads", self._json(self._payloads)),
-            Route("/dev/health", self._json(self._health)),
-            Route("/dev/flags", self._json(self._flags)),
-            Route("/dev/flags/{key:path}", self._put_flag, methods=["PUT"]),
-            Route("/dev/flags/{key:path}", self._delete_flag, methods=["DELETE"]),
-            Route("/dev/reset", self._reset, methods=["POST"]),
-        ]
+        """Return the page at `/`, its files and forms under `/dev`."""
+        files = [Route(f"/dev/{name}", _file(name)) for name in FILES]
+        forms: Mapping[str, Callable[[Form], None]] = {
+            "/dev/forms/flag": self._save_flag,
+            "/dev/forms/flag/delete": self._delete_flag,
+            "/dev/forms/iteration": self._change_iteration,
+            "/dev/forms/fault": self._switch_fault,
+            "/dev/forms/visits": self._end_visits,
+            "/dev/forms/reset": lambda form: self.local.reset(),
+        }
+        changes = [Route(path, self._form(do), methods=["POST"]) for path, do in forms.items()]
+        details = Route("/projects/{project}/metrics/{key}/details", self._metric)
+        return [Route("/", self._page), *files, *changes, details]
 
-    def _file(self, name: str) -> Callable[[Request], Any]:
-        content = Path(__file__).with_name(name).read_bytes()
+    async def _metric(self, request: Request) -> Response:
+        """Lead a link to a metric's details, as LaunchDarkly's are, to the metric in the page."""
+        return RedirectResponse(f"/#m-{request.path_params['key']}")
 
-        async def endpoint(request: Request) -> Response:
-            return Response(content, media_type=FILES[name], headers=GUARDS)
+    async def _page(self, request: Request) -> Response:
+        content = await self.database_thread.read(self.render, request.query_params)
+        text = content.encode("utf-8", "replace")  # half surrogate pairs cannot be sent
+        return Response(text, media_type="text/html", headers=GUARDS)
 
-        return endpoint
+    def render(self, asked: Mapping[str, str]) -> str:
+        """Return the whole page.
 
-    def _json(self, read: Callable[[Request], Any]) -> Callable[[Request], Any]:
-        async def endpoint(request: Request) -> Response:
-            content = json.dumps(await self.database_thread.read(read, request), allow_nan=False)
-            return Response(content, media_type="application/json", headers=GUARDS)
-
-        return endpoint
-
-    async def _stream(self, request: Request) -> Response:
-        return StreamingResponse(self._revisions(), media_type="text/event-stream", headers=GUARDS)
-
-    async def _revisions(self) -> AsyncIterator[bytes]:
-        """Return the database's revision whenever it has changed, at most some times a second,
-        until the server stops.
+        Args:
+            asked: the query: `q` searches events, `who` contexts.
         """
-        assert self.stopping is not None
-        said = None
-        while not self.stopping.is_set():
-            if said != self.local.database.revision:
-                said = self.local.database.revision
-                yield sse("revision", said)
-            try:
-                await asyncio.wait_for(self.stopping.wait(), TICK_SECONDS)
-            except asyncio.TimeoutError:
-                pass
+        local, search = self.local, asked.get("q", "")
+        readout = local.reader.current(seconds=PATIENCE_SECONDS)
+        texts = local.traffic.newest(LOOKED_AT)
+        checks = local.health() if not readout.pending else []
+        failed = [check for check in checks if not check.ok or check.warning]
+        payloads = payload_counts(local.database)
+        return self.template.render(
+            experiments=self.views.of(readout),
+            pending=readout.pending,
+            health=health_words(payloads, len(failed), readout.pending),
+            failed=failed,
+            checks=checks,
+            payloads=payloads,
+            sessions=timelines([text for _, text, _, _ in texts]),
+            visits=local.visits.open() if local.visits is not None else None,
+            units=exposed_units(local.database, asked.get("who", "")),
+            who=asked.get("who", ""),
+            feed=_feed(texts, search),
+            search=search,
+            totals=readout.totals,
+            metrics=self._metrics(),
+            flags=[self._flag(flag) for flag in self._flags()],
+            switches=self.switches.all(),
+            faults=local.faults.active(),
+        )
 
-    def _readout(self, request: Request) -> Document:
-        project = request.query_params.get("project")
-        revision = self.local.database.revision
-        if self._computed is None or self._computed[:2] != (revision, project):
-            self._computed = (revision, project, self.local.reader.read(project))
-        document = readout_document(self._computed[2], revision)
-        others = self.local.database.projects("metric")
-        return {**document, "otherProjects": [name for name in others if name != project]}
-
-    def _metrics(self, request: Request) -> list[Document]:
-        database, traffic = self.local.database, self.local.traffic
+    def _metrics(self) -> list[Document]:
+        local, counts = self.local, activity(self.local.database)
         return [
             {
                 **metric,
                 "project": project,
-                "lastSeen": traffic.last_seen(metric.get("eventKey", "")),
+                "last_seen": local.traffic.last_seen(metric["eventKey"]),
+                "spark": charts.sparkline(
+                    counts.get(metric["eventKey"], ()), f"events of {metric['eventKey']}"
+                ),
             }
-            for project in database.projects("metric")
-            for metric in database.documents("metric", project)
+            for project, metric in local.reader.metrics()
         ]
 
-    async def _events(self, request: Request) -> Response:
-        return Response(
-            await self.database_thread.read(self._listed, request),
-            media_type="application/json",
-            headers=GUARDS,
-        )
+    def _flags(self) -> list[Document]:
+        found = self.local.database.documents("flag")
+        return [flag for flag in found if not flag.get("deleted")]
 
-    def _listed(self, request: Request) -> bytes:
-        """Events since an id, or the newest; their text goes out as it came in, whatever strange
-        values it has.
-        """
-        limit = whole_number(request.query_params, "limit", 100, 1, 10_000)
-        key, traffic = request.query_params.get("key"), self.local.traffic
-        if "since" in request.query_params:
-            since = whole_number(request.query_params, "since", 0, 0, 999_999_999)
-            rows = traffic.event_texts(since=since, limit=limit, key=key)
-            last = rows[-1][0] if rows else since
-        else:
-            rows = traffic.newest(limit, key)
-            last = traffic.last_event()
-        items = (
-            f'{json.dumps({"id": i, "payloadId": p, "received": at})[:-1]}, "event": {text}}}'
-            for i, text, p, at in rows
-        )
-        return f'{{"items": [{",".join(items)}], "last": {last}}}'.encode()
+    def _flag(self, flag: Document) -> Document:
+        kinds, weights = randomization_kinds(flag), weights_of(flag)
+        iterations = self.local.reader.iterations.of(flag["key"])
+        values = flag.get("variations") or []
+        return {
+            "key": flag["key"],
+            "on": bool(flag.get("on")),
+            "version": flag["version"],
+            "experiment": bool(kinds),
+            "kind": kinds[0] if kinds else "user",
+            "variations": ", ".join(_as_word(value) for value in values),
+            "weights": ", ".join(f"{weights.get(i, 0) / 1000:g}" for i in range(len(values))),
+            "serve": (flag.get("fallthrough") or {}).get("variation", 0),
+            "metrics": ", ".join(flag.get("experimentMetrics") or ()),
+            "rules": len(flag.get("rules") or ()) + len(flag.get("targets") or ()),
+            "browser": availability(flag)["usingEnvironmentId"],
+            "running": bool(iterations and iterations[-1].running),
+            "iterations": len(iterations),
+        }
 
-    def _payloads(self, request: Request) -> Document:
-        return payload_counts(self.local.database)
+    # -- forms -----------------------------------------------------------------------------------
 
-    def _health(self, request: Request) -> list[Document]:
-        return [
-            asdict(finding) for finding in self.local.health(request.query_params.get("project"))
-        ]
+    def _form(self, do: Callable[[Form], None]) -> Callable[[Request], Any]:
+        """Return an endpoint that reads a form, does what it says, and leads back to the page."""
 
-    def _flags(self, request: Request) -> list[Document]:
-        return [flag for flag in self.local.database.documents("flag") if not flag.get("deleted")]
+        async def endpoint(request: Request) -> Response:
+            form = await _read_form(request)
+            await self.database_thread.run(do, form)
+            return RedirectResponse(f"/#{form.get('back', '')}", status_code=303)
 
-    async def _put_flag(self, request: Request) -> Response:
-        try:
-            flag = decode(await request.body())
-        except ValueError:
-            raise invalid("Invalid request body") from None
-        key = request.path_params["key"]
-        if (
-            not isinstance(flag, dict)
-            or flag.get("key", key) != key
-            or not isinstance(flag.get("variations"), list)
-        ):
-            raise invalid("expected a flag with this key and variations")
-        if type(flag.get("version", 1)) is not int:
-            raise invalid("version must be an integer")
-        await self.database_thread.run(self.local.set_flag, {**flag, "key": key})
-        return JSONResponse(self.local.database.document("flag", "", key), headers=GUARDS)
+        return endpoint
 
-    async def _delete_flag(self, request: Request) -> Response:
-        known = self.local.database.document("flag", "", request.path_params["key"])
-        if known is None or known.get("deleted"):
+    def _save_flag(self, form: Form) -> None:
+        key = form.get("key", "").strip()
+        if not key:
+            raise invalid("a flag needs a key")
+        known = self.local.database.document("flag", "", key) or {}
+        known = {} if known.get("deleted") else known
+        made = _flag_of(key, form)
+        changed = {name: value for name, value in made.items() if name in EDITED or not known}
+        kept = {name: value for name, value in known.items() if name != "version"}
+        self.local.set_flag({**kept, **changed})
+
+    def _delete_flag(self, form: Form) -> None:
+        self.local.delete_flag(form.get("key", ""))
+
+    def _change_iteration(self, form: Form) -> None:
+        flag = form.get("key", "")
+        if self.local.database.document("flag", "", flag) is None:
             raise not_found()
-        await self.database_thread.run(self.local.delete_flag, request.path_params["key"])
-        return Response(status_code=204)
+        if form.get("do") == "stop":
+            self.local.reader.stop_iteration(flag)
+        else:
+            self.local.reader.start_iteration(flag)
 
-    async def _reset(self, request: Request) -> Response:
-        await self.database_thread.run(self.local.reset)
-        return Response(status_code=204)
+    def _switch_fault(self, form: Form) -> None:
+        self.switches.switch(form.get("name", ""), on=form.get("do") == "on")
 
-
-TOTALS = """
-SELECT count(*), coalesce(sum(CASE WHEN status < 300 AND status > 0 AND NOT duplicate THEN events ELSE 0 END), 0),
-  coalesce(sum(duplicate), 0), coalesce(sum(status >= 400), 0), coalesce(sum(fault <> ''), 0) FROM posts
-WHERE route NOT LIKE '%diagnostic%'
-"""
-NEWEST = """
-SELECT payload_id, count(*), max(events), sum(duplicate), max(received), group_concat(status) FROM posts
-WHERE payload_id <> '' GROUP BY payload_id ORDER BY max(id) DESC LIMIT ?
-"""
-REFUSALS = """
-SELECT status, error, count(*) FROM posts WHERE status >= 400 AND fault = '' GROUP BY status, error
-ORDER BY max(id) DESC LIMIT 5
-"""
+    def _end_visits(self, form: Form) -> None:
+        if self.local.visits is not None:
+            self.local.visits.end()
 
 
-def payload_counts(database: Database) -> Document:
-    """Return the counts of POSTs, events, duplicates, refusals with their reasons, faults, and the newest payload
-    ids with their posts.
+def _flag_of(key: str, form: Form) -> Document:
+    """Return the flag that a form describes.
+
+    Raises:
+        RefusedRequest: 400, too few variations, or weights that are none.
     """
-    names = ("posts", "events", "duplicates", "refused", "faults")
-    totals = dict(zip(names, database.rows(TOTALS)[0], strict=True))
-    fields = ("payloadId", "posts", "events", "duplicates", "received", "statuses")
+    values = [_as_value(part.strip()) for part in form.get("variations", "").split(",")]
+    values = [value for value in values if value != ""]
+    on = "on" in form
+    try:
+        if form.get("mode") != "experiment":
+            serve = min(int(form.get("serve") or 0), max(len(values) - 1, 0))
+            return simple_flag(key, values, max(serve, 0), on=on)
+        weights = [float(part) for part in form.get("weights", "").split(",") if part.strip()]
+        metrics = [part.strip() for part in form.get("metrics", "").split(",") if part.strip()]
+        kind = form.get("kind", "").strip() or "user"
+        flag = experiment_flag(key, values, kind, weights or None, metrics=metrics)
+    except ValueError as error:
+        raise invalid(f"{key}: {error}") from None
+    return {**flag, "on": on, "experimentMetrics": metrics}
+
+
+def _as_value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _as_word(value: Any) -> str:
+    plain = isinstance(value, str) and value == _as_value(value) and "," not in value
+    return value if plain else json.dumps(value)
+
+
+def _feed(texts: list[tuple[int, str, str, int]], search: str) -> list[Document]:
+    """Return the newest events, newest first, or those with the searched text in them."""
+    wanted = search.lower()
+    found = [
+        (id, json.loads(text), received)
+        for id, text, _, received in reversed(texts)
+        if wanted in text.lower()
+    ][:FEED]
+    return [
+        {"id": id, "received": received, **_event_words(event)} for id, event, received in found
+    ]
+
+
+def _event_words(event: Document) -> Document:
+    parts = []
+    if event.get("metricValue") is not None:
+        parts.append(f"value {json.dumps(event['metricValue'])}")
+    if event.get("variation") is not None:
+        parts.append(f"variation {event['variation']} = {json.dumps(event.get('value'))}")
+    reason = event.get("reason")
+    if isinstance(reason, dict) and reason.get("inExperiment"):
+        parts.append("in experiment")
+    if event.get("data") is not None:
+        parts.append(json.dumps(event["data"], ensure_ascii=False))
+    if isinstance(event.get("features"), dict):
+        parts.append(", ".join(event["features"]))
     return {
-        **totals,
-        "refusals": [
-            dict(zip(("status", "error", "posts"), row, strict=True))
-            for row in database.rows(REFUSALS)
-        ],
-        "payloads": [
-            dict(zip(fields, row, strict=True)) for row in database.rows(NEWEST, (PAYLOADS_SHOWN,))
-        ],
+        "kind": event["kind"],
+        "key": str(event.get("key", "")),
+        "who": _who(event.get("context"))[:120],
+        "about": "  ".join(parts)[:400],
     }
+
+
+def _who(context: Any) -> str:
+    if not isinstance(context, dict):
+        return ""
+    if context.get("kind") != "multi":
+        return f"{context.get('kind', 'user')}:{context.get('key')}"
+    parts = [(kind, part) for kind, part in context.items() if isinstance(part, dict)]
+    return " ".join(f"{kind}:{part.get('key')}" for kind, part in parts)
+
+
+async def _read_form(request: Request) -> dict[str, str]:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LARGEST_FORM:
+            raise invalid("the form is too large")
+    try:
+        found = parse_qs(body.decode("utf-8"), keep_blank_values=True, max_num_fields=100)
+    except ValueError:
+        raise invalid("not a form") from None
+    return {name: values[-1] for name, values in found.items()}
+
+
+def _file(name: str) -> Callable[[Request], Any]:
+    content = (FOLDER / name).read_bytes()
+
+    async def endpoint(request: Request) -> Response:
+        return Response(content, media_type=FILES[name], headers=GUARDS)
+
+    return endpoint
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"clock": _clock, "number": charts.number, "timeline": charts.timeline}
+    environment.globals |= {"asdict": asdict}
+    return environment.get_template("page.html")
+
+
+def _clock(milliseconds: int | None) -> str:
+    if not milliseconds:
+        return "never"
+    try:
+        return time.strftime("%H:%M:%S", time.localtime(milliseconds / 1000))
+    except (OverflowError, ValueError, OSError):
+        return "at no time"

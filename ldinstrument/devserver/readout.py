@@ -265,6 +265,20 @@ class ReadoutReader:
         self.traffic = traffic
         self.iterations = Iterations(database, traffic)
         self.aggregation = Aggregation(database, traffic)
+        self._current: dict[str | None, tuple[int, Readout]] = {}
+
+    def current(self, project: str | None = None, seconds: float | None = None) -> Readout:
+        """Return the read-out of the latest iterations, computed once for each state.
+
+        Args:
+            project: as for `read`.
+            seconds: as for `read`.
+        """
+        revision = self.database.revision
+        known = self._current.get(project)
+        if known is None or known[0] != revision or known[1].pending:
+            known = self._current[project] = (revision, self.read(project, seconds=seconds))
+        return known[1]
 
     def read(
         self,

@@ -31,6 +31,7 @@ from .traffic import Traffic
 
 if TYPE_CHECKING:
     from .asgi_server import ServerRun
+    from .page import Visits
 
 
 SCHEMA = TRAFFIC + ITERATIONS + AGGREGATION
@@ -68,6 +69,7 @@ class LocalLaunchDarkly:
         allowed_hosts: names accepted in the `Host` header; by default the loopback names on
             loopback, else all.
         segments: segments in LaunchDarkly's SDK format, beside those of a file.
+        visits: the open visits of a session store, which the page shows and ends.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class LocalLaunchDarkly:
         host: str = "127.0.0.1",
         allowed_hosts: Collection[str] | None = None,
         segments: Iterable[Document] = (),
+        visits: Visits | None = None,
     ):
         self.host = host
         self.port = port
@@ -98,6 +101,7 @@ class LocalLaunchDarkly:
         self.allowed_hosts = (
             allowed_hosts if allowed_hosts is not None else LOOPBACK if host in LOOPBACK else None
         )
+        self.visits = visits
         self.token = None if is_loopback(host) else secrets.token_urlsafe(16)
         self._given = _given_flags(flags, segments)
         self.database = Database(str(db) if db is not None else None, SCHEMA)

@@ -252,7 +252,7 @@ class Traffic:
         Args:
             limit: so many rows at once, which bounds how long the writer's lock is held.
         """
-        with self.database.changing() as connection:
+        with self.database.changing(quietly=True) as connection:
             found = connection.execute(
                 "SELECT post, done, rows FROM packed ORDER BY post LIMIT 1"
             ).fetchone()

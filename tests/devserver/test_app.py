@@ -9,6 +9,8 @@ import requests
 
 from ldinstrument.devserver import LocalLaunchDarkly
 
+from .traffic import traffic
+
 EVENT = {"kind": "custom", "key": "k", "context": {"kind": "user", "key": "u"}}
 CLOSED = [
     ("GET", "/dev/events"),
@@ -107,3 +109,42 @@ def test_a_loopback_name_from_another_machine_is_not_this_machine(outside):
     _, url = outside
     answer = requests.get(f"{url}/dev/events", headers={"Host": "127.0.0.1"}, timeout=5)
     assert answer.status_code == 401
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.test", "evil.test:80", "127.0.0.1.evil.test", "localhost.evil.test:8030", ""]
+)
+def test_a_rebound_name_gets_nothing(ld, http, host):
+    """A web page whose name was pointed at 127.0.0.1 must not read what developers send here."""
+    for path in ("/", "/dev/events", "/api/v2/metrics/default", "/sdk/latest-all"):
+        assert http("GET", path, headers={"Host": host}).status_code in (400, 403)
+    for host in (f"localhost:{ld.port}", f"127.0.0.1:{ld.port}", "LOCALHOST", f"[::1]:{ld.port}"):
+        assert http("GET", "/dev/events", headers={"Host": host}).status_code == 200
+
+
+def test_a_foreign_page_can_neither_read_nor_reset(ld, http):
+    """The page's own routes answer no other origin, not even to a form that needs no preflight."""
+    http("POST", "/bulk", json=traffic())
+    for origin in (
+        "https://evil.test",
+        "null",
+        f"http://localhost:{ld.port}",
+        f"http://127.0.0.1:{ld.port + 1}",
+    ):
+        answer = http("POST", "/dev/reset", headers={"Origin": origin})
+        assert answer.status_code == 403
+        assert (
+            "Access-Control-Allow-Origin"
+            not in http("GET", "/dev/events", headers={"Origin": origin}).headers
+        )
+    assert ld.events()
+    assert http("POST", "/dev/reset", headers={"Origin": ld.url}).status_code == 204
+    assert ld.events() == []
+
+
+def test_other_names_are_allowed_on_purpose():
+    with LocalLaunchDarkly(allowed_hosts={"proxy.test"}) as ld:
+        assert (
+            requests.get(ld.url, headers={"Host": "proxy.test:443"}, timeout=5).status_code == 200
+        )
+        assert requests.get(ld.url, timeout=5).status_code == 403
