@@ -351,3 +351,12 @@ def test_the_page_names_its_own_sources_only(http):
         r"https?://",
         answer.text + http("GET", "/dev/page.css").text + http("GET", "/dev/page.js").text,
     )
+
+
+def test_a_link_to_a_metrics_details_leads_to_it_in_the_page(ld, http, metric, open_page):
+    """The links that plan and doctor print are those of LaunchDarkly's own pages."""
+    metric(key="a.b")
+    page = open_page()
+    page.goto(f"{ld.url}/projects/default/metrics/a.b/details")
+    assert page.evaluate("location.hash") == "#m-a.b"
+    assert page.locator("[id='m-a.b']").is_visible()
