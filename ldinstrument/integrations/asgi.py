@@ -25,6 +25,7 @@ from ..sessions.current import add_finder, open_session, set_current
 from ..sessions.session import Session
 from .asgi_lifespan import Application, Lifespan, LifespanMiddleware, Message, Receive, Scope, Send
 from .asgi_messages import HTTPMessages, WebSocketMessages
+from .request_metrics import request_context
 from .request_session import (
     REQUEST,
     WEBSOCKET,
@@ -32,7 +33,6 @@ from .request_session import (
     RequestSession,
     RequestSessionFactory,
     end_session,
-    request_context,
 )
 
 if TYPE_CHECKING:

@@ -13,11 +13,13 @@ with a store it is part of the visit that it was sent from.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from .. import sdk
 from ..diagnostics import guard
 from ..errors import missing_extra
+from ..sessions.accounts import DEFAULT_METRICS
 from ..sessions.clients import Tracker
 from ..sessions.contexts import kinds
 from ..sessions.current import current_session
@@ -47,6 +49,7 @@ def instrument(
     name: str | None = None,
     client: Tracker | None = None,
     store: Any = None,
+    metrics: Iterable[str] = DEFAULT_METRICS,
     flush_timeout: float = 2.0,
 ) -> App:
     """Give every run of a task of *app* a session, for the context of the session that sent the
@@ -67,6 +70,8 @@ def instrument(
         client: takes the events; the `ldclient` singleton at the moment of emission when None.
         store: the store that the sender's boundary has, or its address: what a run records then
             joins the visit.
+        metrics: which metrics of the session are wanted, by suffix; on request also `successes` and
+            `unfinished`.
         flush_timeout: seconds that the end of a pool process, or of the worker, may wait for
             delivery.
 
@@ -75,7 +80,9 @@ def instrument(
     """
     name = name or ("job" if store is None else None)
     # A run finds its visit by the sender's message: no cookie.
-    sessions = RequestSessionFactory(context, name=name, client=client, store=store, cookie=False)
+    sessions = RequestSessionFactory(
+        context, name=name, client=client, store=store, metrics=metrics, cookie=False
+    )
     runs = Runs(app, sessions, flush_timeout)
     connect(signals.before_task_publish, runs.send, HEADER)
     connect(signals.task_prerun, runs.begin, (HEADER, id(app)))
@@ -157,10 +164,7 @@ class Runs:
 
 
 def finish(run: RequestSession, state: str, retries: int) -> None:
-    """Set a run's outcome by Celery's *state*, and end its session.
-
-    A run that will be repeated was no interaction.
-    """
+    """Set a run's outcome by Celery's *state*, and end its session."""
     outcome, reason = _ENDINGS.get(state, (Outcome.CANCELLED, "abandoned"))
     run.set_outcome(outcome, reason)
     if run.session is not None and run.store is None:
@@ -168,7 +172,14 @@ def finish(run: RequestSession, state: str, retries: int) -> None:
     run.end()
 
 
-_ENDINGS = {"SUCCESS": (Outcome.SUCCESS, "ended"), "FAILURE": (Outcome.FAILURE, "error")}
+_ENDINGS = {
+    "SUCCESS": (Outcome.SUCCESS, "ended"),
+    "FAILURE": (Outcome.FAILURE, "error"),
+    # It goes on elsewhere, or later, or is somebody else's.
+    "RETRY": (Outcome.SUSPENDED, "abandoned"),
+    "IGNORED": (Outcome.SUSPENDED, "abandoned"),
+    "REJECTED": (Outcome.SUSPENDED, "abandoned"),
+}
 
 
 # -- the header ------------------------------------------------------------------------------------

@@ -25,12 +25,12 @@ from ..errors import missing_extra
 from ..sessions.current import set_current
 from .asgi_lifespan import OPEN_REQUESTS
 from .options import OPTIONS, RequestOptions, check_options
+from .request_metrics import request_context
 from .request_session import (
     REQUEST,
     RequestSession,
     RequestSessionFactory,
     end_session,
-    request_context,
 )
 
 try:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..diagnostics import guard, warn_once
 from ..errors import missing_extra
 from .options import ignored_paths
+from .request_metrics import request_context
 from .request_session import (
     REQUEST,
     ContextSource,
     RequestSession,
     end_session,
-    request_context,
 )
 from .visitors import may_be_shared
 from .wsgi import SessionMiddleware

@@ -16,15 +16,18 @@ import uuid
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from ..diagnostics import guard
 from ..metrics.catalogs import catalog
 from ..metrics.metric import Metric
 from ..sessions.clients import Tracker
-from ..sessions.current import open_session
+from ..sessions.current import current_session, open_session
 
 if TYPE_CHECKING:
     from ldclient import Context
+
+    from ..sessions.session import Session
 
 KIND = "request"
 DURATION = Metric(
@@ -79,6 +82,10 @@ class RequestUnit:
                 built.set(name, value)
         return built.build()
 
+    def attach(self, session: Session) -> None:
+        """Let `request_context` find it in *session* and in what is opened inside."""
+        _units[session] = self
+
     def emit(self, status: int, seconds: float | None, data: Mapping[str, Any]) -> None:
         """Emit what the request was.
 
@@ -94,3 +101,20 @@ class RequestUnit:
             if status >= 400:
                 session.record(CLIENT_ERROR if status < 500 else SERVER_ERROR, data=data)
             session.end()
+
+
+_units: WeakKeyDictionary[Session, RequestUnit] = WeakKeyDictionary()
+
+
+def request_context() -> Context | None:
+    """Return the context of kind `request` of the current request; None without one.
+
+    Evaluate flags with it, alone or in a multi-context beside the user, to roll them out by request
+    under `request_metrics=True`.
+    """
+    session = current_session()
+    while session is not None:
+        if (unit := _units.get(session)) is not None:
+            return unit.context
+        session = session.outer
+    return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import translate
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -27,7 +27,6 @@ from .options import check_options, ignored_paths, store_of, visitors_of
 from .request_metrics import RequestUnit, declare_request_metrics
 
 if TYPE_CHECKING:
-    from ldclient import Context
     from typing_extensions import Unpack
 
     from .options import RequestOptions
@@ -277,7 +276,7 @@ class RequestSession:
         self.ends_visit = False
         self.ask_context: Callable[[], Any] | None = None
         if session is not None and store is not None:
-            _requests[session] = self
+            _requests_of_visits[session] = self
         self.unit: RequestUnit | None = None
         self.method = method
         self.route: str | None = None
@@ -295,7 +294,7 @@ class RequestSession:
         """Measure this request as a unit of its own, too."""
         self.unit = unit
         if self.session is not None:
-            _requests[self.session] = self
+            unit.attach(self.session)
 
     # -- in and out of the application's code: the `Watcher` of a streamed body, too ---------------
     def resume(self) -> None:
@@ -416,32 +415,17 @@ class RequestSession:
         return {name: fact for name, fact in facts.items() if fact}
 
 
-# Those that are asked for: parts of visits, and units of their own.
-_requests: WeakKeyDictionary[Session, RequestSession] = WeakKeyDictionary()
-
-
-def _requests_around(session: Session | None) -> Iterator[RequestSession]:
-    while session is not None:
-        found = _requests.get(session)
-        if found is not None:
-            yield found
-        session = session.outer
+_requests_of_visits: WeakKeyDictionary[Session, RequestSession] = WeakKeyDictionary()
 
 
 def request_of_visit(session: Session | None) -> RequestSession | None:
     """Return the request, around *session*, that is part of a visit; None where there is none."""
-    around = _requests_around(session)
-    return next((request for request in around if request.store is not None), None)
-
-
-def request_context() -> Context | None:
-    """Return the context of kind `request` of the current request; None without one.
-
-    Evaluate flags with it, alone or in a multi-context beside the user, to roll them out by request
-    under `request_metrics=True`.
-    """
-    around = _requests_around(current_session())
-    return next((request.unit.context for request in around if request.unit is not None), None)
+    while session is not None:
+        found = _requests_of_visits.get(session)
+        if found is not None:
+            return found
+        session = session.outer
+    return None
 
 
 def end_session() -> bool:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..callables.followers import WatchedIterator
 from ..sessions.postponed import postpone
+from .request_metrics import request_context
 from .request_session import (
     REQUEST,
     WEBSOCKET,
     RequestSession,
     RequestSessionFactory,
     end_session,
-    request_context,
 )
 
 if TYPE_CHECKING:

@@ -31,6 +31,7 @@ from ldinstrument.errors import DefinitionError
 from ldinstrument.integrations import aws_lambda
 from ldinstrument.integrations.aws_lambda import invocations, lambda_handler
 from ldinstrument.integrations.aws_lambda.watchdog import Watchdog
+from ldinstrument.integrations.request_metrics import request_context
 from ldinstrument.sessions.current import entered, open_session
 from ldinstrument.testing import RecordingClient, recording
 
@@ -324,7 +325,7 @@ def test_an_unknown_mode_is_refused() -> None:
                                    {"reserve": -1}, {"reserve": float("nan")}, {"timeout": True}], ids=str)  # fmt: skip
 def test_a_time_that_is_none_is_refused(times: dict[str, Any]) -> None:
     """At decoration, in one sentence; an invocation would be too late."""
-    with pytest.raises(DefinitionError, match="are seconds"):
+    with pytest.raises(DefinitionError, match="is a number of seconds"):
         lambda_handler(**times)
 
 
@@ -783,12 +784,79 @@ def test_the_reserve_is_left_to_the_runtime(
 def test_the_package_of_integrations_imports_nothing() -> None:
     """Who wants the Lambda part does not load Flask, and the other way round."""
     code = (
-        "import sys; before = set(sys.modules); import ldinstrument.integrations; "
-        "print([name for name in sys.modules if name.startswith('ldinstrument.') and name not in "
-        "before])"
+        "import sys; import ldinstrument; before = set(sys.modules); "
+        "import ldinstrument.integrations; "
+        "print([name for name in set(sys.modules) - before if name.startswith('ldinstrument.')])"
     )
     printed = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
 
     assert printed.strip() == "['ldinstrument.integrations']"
+
+
+V2 = {
+    "version": "2.0",
+    "headers": {"host": "shop.example", "x-forwarded-proto": "https"},
+    "requestContext": {
+        "domainName": "shop.example",
+        "http": {"method": "GET", "path": "/items", "protocol": "HTTP/1.1", "userAgent": "curl/8"},
+    },
+}
+V1 = {
+    "httpMethod": "GET",
+    "path": "/items",
+    "headers": {"Host": "shop.example", "User-Agent": "curl/8"},
+    "requestContext": {"protocol": "HTTP/1.1"},
+}
+
+
+@pytest.mark.parametrize("event", [V1, V2])
+def test_an_invocation_by_http_is_a_unit_of_its_own_on_request(
+    client: RecordingClient, event: Any
+) -> None:
+    """With both formats of events; its context is there for evaluations."""
+    seen: list[Any] = []
+
+    @lambda_handler(context="ada", client=client, request_metrics=True)
+    def handler(event: Any, context: Any) -> Any:
+        seen.append(request_context())
+        return {"statusCode": 503}
+
+    handler(event, LambdaContext())
+
+    duration, broken = client.only("http.request.duration_ms"), client.only("http.response.5xx")
+    assert duration.context.key == broken.context.key == seen[0].key
+    assert duration.value is not None
+    assert duration.data == {"status": 503}
+    about = duration.context
+    assert [about.get(name) for name in ("kind", "method", "path", "host", "proto", "userAgent")] == [
+        "request", "GET", "/items", "shop.example", "HTTP/1.1", "curl/8",
+    ]  # fmt: skip
+    assert client.only("invocation.interactions").context.key == "ada"
+
+
+@pytest.mark.parametrize("event", [{}, None, {"Records": []}, {"headers": 7, "httpMethod": 1}])
+def test_an_event_that_is_no_request_is_none(client: RecordingClient, event: Any) -> None:
+    """A queue's message has no status."""
+
+    @lambda_handler(context="ada", client=client, request_metrics=True)
+    def handler(event: Any, context: Any) -> Any:
+        assert request_context() is None
+        return "done"
+
+    assert handler(event, LambdaContext()) == "done"
+    assert client.of("http.request.duration_ms") == []
+
+
+def test_the_metrics_of_an_invocation_may_be_chosen(client: RecordingClient) -> None:
+    """As of a session."""
+
+    @lambda_handler(context="ada", client=client, metrics=("successes", "unfinished"))
+    def handler(event: Any, context: Any) -> None:
+        pass
+
+    handler({}, LambdaContext())
+    assert client.keys() == ["invocation.successes", "invocation.unfinished"]
+    with pytest.raises(DefinitionError, match="metrics"):
+        lambda_handler(metrics=("durations",))

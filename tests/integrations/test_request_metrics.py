@@ -15,7 +15,7 @@ from ldclient import Context
 import ldinstrument as ld
 from ldinstrument import testing
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
-from ldinstrument.integrations.request_session import request_context
+from ldinstrument.integrations.request_metrics import request_context
 from ldinstrument.integrations.wsgi import SessionMiddleware
 
 KEYS = ("http.request.duration_ms", "http.response.4xx", "http.response.5xx")

@@ -13,12 +13,12 @@ import functools
 import inspect
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, overload
 
 from ...checks import above_zero, from_zero, one_of
 from ...diagnostics import log
-from ...sessions.accounts import declare_session_metrics
+from ...sessions.accounts import DEFAULT_METRICS, checked_metrics, declare_session_metrics
 from ...sessions.clients import Tracker
 from ...sessions.current import entered
 from ...settings import disabled
@@ -49,6 +49,8 @@ def lambda_handler(
     deliver: Deliver = "before_response",
     timeout: float = 2.0,
     reserve: float = 0.2,
+    metrics: Iterable[str] = DEFAULT_METRICS,
+    request_metrics: bool = False,
 ) -> Callable[[HandlerT], HandlerT]: ...
 
 
@@ -63,6 +65,8 @@ def lambda_handler(
     deliver: Deliver = "before_response",
     timeout: float = 2.0,
     reserve: float = 0.2,
+    metrics: Iterable[str] = DEFAULT_METRICS,
+    request_metrics: bool = False,
 ) -> Any:
     """Make each invocation of a (synchronous) Lambda handler a session, and deliver its events
     before the freeze.
@@ -92,18 +96,30 @@ def lambda_handler(
             flush is given half of the one before; what is not confirmed stays pending for the next
             invocation.
         reserve: seconds before the function's time-out in which nothing of ours is done.
+        metrics: which metrics of the session are wanted, by suffix; on request also `successes` and
+            `unfinished`.
+        request_metrics: whether an invocation by HTTP is a unit of its own, too:
+            `http.request.duration_ms`, `http.response.4xx` and `http.response.5xx`, by the
+            `statusCode` of the result, for the context that `request_context()` of
+            `integrations.request_metrics` gives.
 
     Raises:
         DefinitionError: the handler is a coroutine function, a generator function or a class,
             `deliver` is unknown, or a time is no time.
     """
     _check_options(deliver, timeout, reserve)
+    wanted = checked_metrics(metrics)
 
     def decorate(target: HandlerT) -> HandlerT:
         check(target)
-        declare_session_metrics(NAME)
+        declare_session_metrics(NAME, wanted)
+        if request_metrics:
+            from ..request_metrics import declare_request_metrics
+
+            declare_request_metrics()
         extension = _shared_extension() if deliver == "after_response" else None
-        described = Handler(target, context, data, success, FlushBudget(client, timeout, reserve))
+        budget = FlushBudget(client, timeout, reserve)
+        described = Handler(target, context, data, success, budget, wanted, request_metrics)
         return cast("HandlerT", _wrapped(described, extension))
 
     return decorate if handler is None else decorate(handler)

@@ -10,11 +10,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ...clock import clock
 from ...delivery import FlushReport, flush
 from ...diagnostics import guard, log_internal_error, warn_once, warn_user_code
 from ...errors import DefinitionError, StrictError
+from ...sessions.accounts import DEFAULT_METRICS
 from ...sessions.clients import Tracker
 from ...sessions.contexts import as_context
 from ...sessions.current import current_session, open_session
@@ -23,6 +25,9 @@ from ...sessions.session import Session
 from ...settings import disabled
 from .extension import Extension
 from .watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from ..request_metrics import RequestUnit
 
 NAME = "invocation"
 SHORTEST = 0.1
@@ -89,6 +94,8 @@ class Handler:
             makes it.
         success: says of a result whether it is a success; every result is one when None.
         budget: how long a flush may take.
+        metrics: which metrics of the session are wanted.
+        measures_requests: whether an invocation by HTTP is a unit of its own, too.
     """
 
     def __init__(
@@ -98,12 +105,16 @@ class Handler:
         data: Any,
         success: Callable[[Any], object] | None,
         budget: FlushBudget,
+        metrics: tuple[str, ...] = DEFAULT_METRICS,
+        measures_requests: bool = False,
     ):
         self.call = call
         self.context = context
         self.data = data
         self.success = success
         self.budget = budget
+        self._metrics = metrics
+        self._measures_requests = measures_requests
         self._first, self._names = _places(call)
 
     def event_and_context(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
@@ -135,7 +146,10 @@ class Handler:
             extension.begin(request_id)  # before the extractors: they may take their time
         try:
             session = self._session(request_id, event, lambda_context)
-            return Invocation(self, session, request_id, remaining(lambda_context))
+            invocation = Invocation(self, session, request_id, remaining(lambda_context))
+            if self._measures_requests:
+                invocation.measure(event)
+            return invocation
         except BaseException as error:
             if extension is not None and request_id:
                 extension.finish(request_id, _nothing)
@@ -149,7 +163,12 @@ class Handler:
         more = _value_of("data", self.data, event, lambda_context)
         data = {**_about(lambda_context), **(more if isinstance(more, Mapping) else {})}
         return open_session(
-            as_context(who), id=request_id, name=NAME, data=data, client=self.budget.client
+            as_context(who),
+            id=request_id,
+            name=NAME,
+            data=data,
+            client=self.budget.client,
+            metrics=self._metrics,
         )
 
     def is_success(self, result: Any) -> bool:
@@ -181,6 +200,9 @@ class Invocation:
         self.request_id = request_id
         self._handler = handler
         self.is_last = False
+        self._began = clock()
+        self._unit: RequestUnit | None = None
+        self._status = 0
         self._ending = threading.Lock()
         self._ended = False
         self._until = float("inf")
@@ -191,8 +213,19 @@ class Invocation:
                 self._until - min(WATCHDOG, budget.timeout, seconds / 5), self._running_out
             )
 
+    def measure(self, event: Any) -> None:
+        """Measure the HTTP request that *event* is as a unit of its own, too."""
+        from ..request_metrics import RequestUnit
+        from .http_events import attributes_of
+
+        if attributes := attributes_of(event):
+            self._unit = RequestUnit(lambda: attributes, self._handler.budget.client)
+            self._unit.attach(self.session)
+
     def returned(self, result: Any) -> None:
         """End: the handler returned *result*."""
+        status = result.get("statusCode") if isinstance(result, dict) else None
+        self._status = status if isinstance(status, int) else 200
         self._end(Outcome.SUCCESS if self._handler.is_success(result) else Outcome.FAILURE, "ended")
 
     def raised(self, error: BaseException) -> None:
@@ -201,7 +234,9 @@ class Invocation:
         `SystemExit` and its like end the process, so that there will be no "after".
         """
         self.is_last = not isinstance(error, Exception)
-        self._end(outcome_of(error), "error")
+        self._status = 500
+        outcome = outcome_of(error)
+        self._end(outcome, "ended" if outcome is Outcome.SUCCESS else "error")
 
     def deliver(self) -> None:
         """Flush, within the time that is left."""
@@ -223,9 +258,15 @@ class Invocation:
                 return
             self._ended = True
             watchdog.disarm(self._running_out)
-            if outcome in (Outcome.SUCCESS, Outcome.FAILURE):
-                self.session.interaction(outcome is Outcome.SUCCESS)
+            self.session.interaction(outcome)
+            if self._unit is not None:
+                self._emit_unit(self._unit, outcome)
             self.session.end(reason)
+
+    def _emit_unit(self, unit: RequestUnit, outcome: Outcome) -> None:
+        status = self._status or 500  # it is about to time out
+        seconds = clock() - self._began if outcome.finished else None
+        unit.emit(status, seconds, {"status": status})
 
 
 def _nothing() -> None:
