@@ -63,10 +63,16 @@ class TaskDefinition:
     def values(self, outcome: Outcome, milliseconds: float) -> list[tuple[EventRouting, float]]:
         """Return what a run that ended so is worth: `(routing, value)` for each metric it feeds."""
         self._runs += 1
-        plan = self.plan()
+        plan = self._plan
+        if plan is None or plan.version != catalog.version:
+            plan = self.plan()
+        if outcome is Outcome.SUCCESS:
+            return plan.finished(1.0, milliseconds)
+        if outcome is Outcome.FAILURE:
+            return plan.finished(0.0, milliseconds)
         if plan.unfinished is None and outcome.unfinished:
             self._note_untold()
-        return plan.values(outcome, milliseconds)
+        return plan.given_up() if outcome.unfinished else []
 
     def counted_as(self, outcome: Outcome) -> Outcome:
         """Return the outcome that tallies count: with `unfinished="failure"` another one."""
@@ -109,16 +115,24 @@ class TaskPlan:
         self._fails = task.unfinished_fails
         self.version = catalog.version  # last: a routing may have been declared just now
 
-    def values(self, outcome: Outcome, milliseconds: float) -> list[tuple[EventRouting, float]]:
-        """Return `(routing, value)` for each metric that a run which ended so feeds."""
+    def finished(self, success: float, milliseconds: float) -> list[tuple[EventRouting, float]]:
+        """Return `(routing, value)` for each metric that a run feeds which succeeded or failed."""
         found: list[tuple[EventRouting, float]] = []
-        finished = outcome.finished
-        if self.success_rate is not None and (finished or (self._fails and outcome.unfinished)):
-            found.append((self.success_rate, 1.0 if outcome is Outcome.SUCCESS else 0.0))
-        if self.duration is not None and finished:
+        if self.success_rate is not None:
+            found.append((self.success_rate, success))
+        if self.duration is not None:
             found.append((self.duration, milliseconds))
-        if self.unfinished is not None and outcome is not Outcome.SUSPENDED:
-            found.append((self.unfinished, 0.0 if finished else 1.0))
+        if self.unfinished is not None:
+            found.append((self.unfinished, 0.0))
+        return found
+
+    def given_up(self) -> list[tuple[EventRouting, float]]:
+        """Return the same for one that was cancelled or abandoned: how long it takes is unknown."""
+        found: list[tuple[EventRouting, float]] = []
+        if self.success_rate is not None and self._fails:
+            found.append((self.success_rate, 0.0))
+        if self.unfinished is not None:
+            found.append((self.unfinished, 1.0))
         return found
 
 
