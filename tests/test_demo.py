@@ -1,4 +1,4 @@
-"""The demo's totals are what its traffic really did."""
+"""The demo's totals and verdicts are what its traffic really did."""
 
 from __future__ import annotations
 
@@ -8,34 +8,42 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 
 import pytest
 
-from ldinstrument.demo.helpdesk import FLAG
-from ldinstrument.demo.show import play
+from ldinstrument.cli.demo import demo_lines
+from ldinstrument.demo import model
+from ldinstrument.demo.experiment import Finished, local_launchdarkly, run_experiment
+from ldinstrument.demo.helpdesk import FLAG, VOICES
 from ldinstrument.demo.traffic import QUESTIONS
-from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
 
-VISITORS = 40
+VISITORS = 120
+SWAPPED = {"short": model.HELPFUL["long"], "long": model.HELPFUL["short"]}
+MODEL = ("assistant.answer.cost", "assistant.answer.tokens.total", "assistant.answer.unfinished")
 
 
-def test_the_totals_are_what_the_visitors_got() -> None:
+@pytest.fixture(name="finished", scope="module")
+def _finished() -> Iterator[Finished]:
+    """The experiment in a world in which the short voice helps more often."""
+    with pytest.MonkeyPatch.context() as patch, local_launchdarkly() as local:
+        patch.setattr(model, "HELPFUL", SWAPPED)
+        yield run_experiment(local, VISITORS)
+
+
+def test_the_totals_are_what_the_visitors_got(finished: Finished) -> None:
     """The visitors' own account, kept from HTTP answers, against the read-out's join of exposures
     and events.
     """
-    with LocalLaunchDarkly(flags=[experiment_flag(FLAG, ("short", "long"))]) as launchdarkly:
-        shown = play(launchdarkly, VISITORS)
-
-    assert shown.report.confirmed
-    assert (shown.report.failed, shown.report.dropped, shown.report.pending) == (0, 0, 0)
-    assert VISITORS == sum(len(account.visitors) for account in shown.accounts.values())
-    assert {"short", "long"} == set(shown.accounts)
-    for variation, voice in enumerate(("short", "long")):
-        account = shown.accounts[voice]
-        answered = shown.readout.row("assistant.answer.success_rate", FLAG, variation)
-        sales = shown.readout.row("business.conversion", FLAG, variation)
-        requests = shown.readout.row("request.interactions", FLAG, variation)
-        rate = shown.readout.row("request.success_rate", FLAG, variation)
+    assert finished.report.ok
+    assert VISITORS == sum(len(account.visitors) for account in finished.accounts.values())
+    assert set(VOICES) == set(finished.accounts)
+    for variation, voice in enumerate(VOICES):
+        account = finished.accounts[voice]
+        answered = finished.readout.row("assistant.answer.success_rate", FLAG, variation)
+        sales = finished.readout.row("business.conversion", FLAG, variation)
+        requests = finished.readout.row("request.interactions", FLAG, variation)
+        rate = finished.readout.row("request.success_rate", FLAG, variation)
         assert answered.units == len(account.visitors)
         assert answered.events == account.requests
         assert answered.mean == pytest.approx(account.helpful / account.requests)
@@ -45,8 +53,21 @@ def test_the_totals_are_what_the_visitors_got() -> None:
         assert rate.mean == pytest.approx(100 * (1 - account.failed / account.requests))
 
 
-def test_it_exits_0_when_not_on_a_terminal() -> None:
-    """As `make demo` calls it; no address of a page that is gone, and how to keep it up."""
+@pytest.mark.parametrize("metric", MODEL)
+def test_what_the_model_used_is_measured(finished: Finished, metric: str) -> None:
+    """Of both voices, by `track_ai`."""
+    assert all(finished.readout.row(metric, FLAG, place).events for place in range(len(VOICES)))
+
+
+def test_the_verdict_follows_from_the_data(finished: Finished) -> None:
+    """Where the other voice helps more often, the other voice wins."""
+    last = [line for line, _ in demo_lines(finished)][-3:]
+
+    assert last[1].startswith("assistant.answer.success_rate: long is worse, -")
+
+
+def test_it_ends_on_a_winner_and_on_what_is_undecided() -> None:
+    """As `make demo` calls it, not on a terminal; no address of a page that is gone."""
     done = subprocess.run(
         [sys.executable, "-m", "ldinstrument", "demo"],
         capture_output=True,
@@ -54,11 +75,14 @@ def test_it_exits_0_when_not_on_a_terminal() -> None:
         timeout=110,
         check=False,
     )
+    lines = done.stdout.splitlines()
 
     assert done.returncode == 0, done.stderr
-    assert "request.success_rate" in done.stdout
+    assert lines[-3].startswith("assistant.answer.success_rate: long is better, +")
+    assert lines[-2].startswith("business.conversion: undecided, ")
+    assert max(map(len, lines)) <= 80
     assert "the page: http" not in done.stdout
-    assert "ldinstrument demo --serve" in done.stdout
+    assert lines[-1].startswith("ldinstrument demo --serve")
 
 
 def test_with_serve_the_page_stays_up() -> None:

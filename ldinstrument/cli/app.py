@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..rest.http import own_version
-from . import doctor, local, metrics, plans, readout, sweep
+from . import demo, doctor, local, metrics, plans, readout, sweep
 from .terminal import say
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
 )
 for command in (
     *(plans.plan, plans.apply, doctor.doctor),
-    *(local.dev, local.demo, readout.readout, local.tail, sweep.sweep),
+    *(local.dev, demo.demo, readout.readout, local.tail, sweep.sweep),
 ):
     # The whole first line; click alone would cut it after a few words.
     app.command(short_help=(command.__doc__ or "").splitlines()[0])(command)

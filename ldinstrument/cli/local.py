@@ -1,4 +1,4 @@
-"""The commands around a local LaunchDarkly: `dev`, `demo`, `tail`."""
+"""The commands around a local LaunchDarkly: `dev`, `tail`."""
 
 from __future__ import annotations
 
@@ -53,15 +53,6 @@ def dev(
         sys.stdout.flush()
 
     serve(host, port, db, flags or (), experiments=experiment or (), ready=ready)
-
-
-def demo(
-    serve: Annotated[bool, typer.Option("--serve", help="Stay up for browsing.")] = False,
-) -> None:
-    """Send real traffic through an instrumented program into a local LaunchDarkly."""
-    from ..demo import run
-
-    raise typer.Exit(run(serve=serve))
 
 
 def tail(

@@ -61,13 +61,18 @@ def metric_lines(metric: Document) -> Iterator[tuple[str, str]]:
     if result is None:
         yield from wrapped(metric["reason"] or "no unit has a value yet")
         return
-    names = {str(row["variation"]): _text(row["value"]) for row in metric["rows"]}
+    names = variation_names(metric)
     ours = result["ldinstrument"]
     estimates = {each["treatmentId"]: each["estimate"] for each in ours["treatments"]}
     for row in metric["rows"]:
-        yield f"  {_row(row, estimates.get(str(row['variation'])))}", ""
+        yield from wrapped(_row(row, estimates.get(str(row["variation"]))))
     for comparison in ours["comparisons"]:
         yield from comparison_lines(comparison, names)
+
+
+def variation_names(metric: Document) -> dict[str, str]:
+    """Return the values of a metric's variations by their number, as text."""
+    return {str(row["variation"]): _text(row["value"]) for row in metric["rows"]}
 
 
 def _row(row: Document, estimate: Document | None) -> str:

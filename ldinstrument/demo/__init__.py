@@ -1,9 +1,1 @@
-"""What `ldinstrument demo` (`make demo`) shows: real traffic, an instrumented program, a local
-LaunchDarkly.
-"""
-
-from __future__ import annotations
-
-from .show import run
-
-__all__ = ["run"]
+"""The demo: an instrumented help desk, real traffic, and an experiment in a local LaunchDarkly."""

@@ -1,7 +1,6 @@
-"""The instrumented program of the demo: a help desk whose assistant answers in a short or a long
-voice.
+"""The instrumented program of the demo: a help desk whose assistant has a short or a long voice.
 
-Everything that a newcomer would write is in here; nothing in here knows that it is a demo.
+It holds what a newcomer would write; nothing in here knows that it is a demo.
 """
 
 from __future__ import annotations
@@ -17,12 +16,15 @@ from urllib.parse import parse_qs
 from ldclient import Context
 from ldclient.client import LDClient
 
+from ..ai.decorators import track_ai
 from ..metrics.catalogs import catalog
 from ..metrics.metric import Metric
 from ..sessions.recipes import track_conversion
 from ..tasks.decorators import track_task
+from .model import PRICES, NoAnswer, complete
 
 FLAG = "assistant-voice"
+VOICES = ("short", "long")
 SEARCH_HITS = Metric(
     "assistant.search_hits", unit="articles", success_criteria="HigherThanBaseline"
 )
@@ -35,10 +37,10 @@ ANSWER_P95 = Metric(
     name="assistant.answer: p95 of the duration",
 )
 catalog.add(SEARCH_HITS, ANSWER_P95)
-
-
-class NoAnswer(Exception):  # noqa: N818
-    """The assistant found nothing to say."""
+GOALS = ("assistant.answer.cost", "assistant.answer.success_rate", "business.conversion")
+"""The metrics that the experiment is made for."""
+BUYS = 0.15
+"""How many answers end in a sale, whatever the voice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +60,15 @@ def search(question: str, chance: random.Random) -> list[str]:
     return [f"{question} {n}" for n in range(chance.randint(0, 4))]
 
 
-@track_task("assistant.answer", success=lambda reply: reply.helpful)
-def answer(question: str, voice: str, chance: random.Random) -> Reply:
-    """Answer a question; the long voice takes longer and helps more often."""
-    articles = search(question, chance)
-    time.sleep((0.004 if voice == "long" else 0.002) * chance.uniform(0.5, 1.5))
-    if chance.random() < 0.05:
-        raise NoAnswer(question)
-    helpful = chance.random() < (0.85 if voice == "long" else 0.6)
-    return Reply(voice, " ".join(articles), helpful)
+@track_ai(
+    "assistant.answer", cost=PRICES, interaction=False, success=lambda found: found["helpful"]
+)
+def answer(question: str, voice: str, chance: random.Random) -> Any:
+    """Ask the model, with the articles found; what it used is read from what it returns.
+
+    `interaction=False`, for the request is the interaction.
+    """
+    return complete(question, search(question, chance), voice, chance)
 
 
 def application(client: LDClient) -> Callable[..., Iterable[bytes]]:
@@ -80,17 +82,29 @@ def application(client: LDClient) -> Callable[..., Iterable[bytes]]:
         chance = random.Random(f"{visitor}/{question}")
         voice = str(client.variation(FLAG, visitor_context(visitor), "short"))
         try:
-            reply = answer(question, voice, chance)
+            completion = answer(question, voice, chance)
         except NoAnswer:
-            start_response("503 Service Unavailable", [("Content-Type", "application/json")])
-            return [json.dumps({"voice": voice}).encode()]
-        if reply.helpful and chance.random() < 0.3:
-            reply = Reply(voice, reply.text, helpful=True, sale=round(chance.uniform(5, 50), 2))
-            track_conversion(reply.sale, config_key=voice)
-        start_response("200 OK", [("Content-Type", "application/json")])
-        return [json.dumps(asdict(reply)).encode()]
+            return _respond(start_response, "503 Service Unavailable", {"voice": voice})
+        text = completion["choices"][0]["message"]["content"]
+        reply = _bought(Reply(voice, text, completion["helpful"]), visitor, question)
+        return _respond(start_response, "200 OK", asdict(reply))
 
     return helpdesk
+
+
+def _bought(reply: Reply, visitor: str, question: str) -> Reply:
+    """Return the reply with what the visitor bought after it, whatever it said."""
+    chance = random.Random(f"{visitor} buys after {question}")
+    if chance.random() >= BUYS:
+        return reply
+    sale = round(chance.uniform(5, 50), 2)
+    track_conversion(sale, config_key=reply.voice)
+    return Reply(reply.voice, reply.text, reply.helpful, sale)
+
+
+def _respond(start_response: Callable[..., Any], status: str, body: Any) -> list[bytes]:
+    start_response(status, [("Content-Type", "application/json")])
+    return [json.dumps(body).encode()]
 
 
 def visitor_context(visitor: str) -> Context:
@@ -104,7 +118,7 @@ def visitor_context(visitor: str) -> Context:
 
 
 def context_of(environ: dict[str, Any]) -> str | None:
-    """Whose request this is: the session takes the richer context from the evaluation."""
+    """Return whose request it is: the session takes the richer context from the evaluation."""
     visitors = parse_qs(str(environ.get("QUERY_STRING", ""))).get("visitor")
     return visitors[0] if visitors else None
 
