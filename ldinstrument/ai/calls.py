@@ -171,13 +171,12 @@ class Call:
     # -- the watcher of its run --------------------------------------------------------------------
     def resume(self) -> None:
         """Make it the current call: the user's code is about to run."""
-        self._slot[4] = current_slot.get()
+        self._slot[4] = _live(current_slot.get())
         current_slot.set(self._slot)
 
     def pause(self) -> None:
         """Make the call around it the current one again."""
         current_slot.set(self._slot[4])
-        self._slot[4] = None
 
     def item(self, chunk: Any) -> None:
         """The consumer is about to be given *chunk*."""
@@ -195,7 +194,7 @@ class Call:
     def unstarted(self) -> None:
         """It never began to run: nothing is recorded."""
         if not self._over:
-            self._over = True
+            self._leave()
             self._run.unstarted()
             self._end_own()
 
@@ -203,7 +202,7 @@ class Call:
         """The call is over, and returned *result*."""
         if self._over:
             return
-        self._over = True
+        self._leave()
         if self._stream is not None:
             self._stream.complete = True
         self._guarded(self._reading.result, result)
@@ -222,7 +221,7 @@ class Call:
         """The call is over: *error* came out."""
         if self._over:
             return
-        self._over = True
+        self._leave()
         outcome = outcome_of(error, self._expected)
         if outcome is Outcome.SUSPENDED:  # it goes on elsewhere, and is one call there
             self._run.raised(error)
@@ -272,7 +271,7 @@ class Call:
         if self._over or not self._model_is_done() or self._session is None:
             self.raised(_leaving(None))
             return
-        self._over = True
+        self._leave()
         self._run.unstarted()  # how it ended is told here instead: the run would take a lock
         end = self._totals(broken_off=False)
         self._session.append_from_finalizer(
@@ -280,6 +279,11 @@ class Call:
         )
         self._record_from_finalizer(end)
         postpone(lambda: self._settle(end, Outcome.SUCCESS))
+
+    def _leave(self) -> None:
+        """Be over, and nobody's current call any more, wherever it was made that."""
+        self._over = True
+        self._slot[1] = None
 
     def _model_is_done(self) -> bool:
         return self._stream is not None and self._stream.reader.finished
@@ -428,9 +432,15 @@ def current_call() -> Call | None:
     # Nobody has entered another call since: then the function on the stack is further inside.
     if here is not None and here[4] is slot:
         return call_in(here)
+    slot = _live(slot)
+    return None if slot is None else call_in(slot)
+
+
+def _live(slot: Slot | None) -> Slot | None:
+    """Return *slot*, or the nearest one around it whose call is not over."""
     while slot is not None and slot[1] is None:
         slot = slot[4]
-    return None if slot is None else call_in(slot)
+    return slot
 
 
 def _slot_of_frames() -> Slot | None:

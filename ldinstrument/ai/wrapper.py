@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..callables import streams
+from ..callables.followers import holders, holders_when_fresh
 from ..callables.templates import (
     ASYNC_GENERATOR,
     CALL,
@@ -175,8 +176,6 @@ class CallWrapper:
     def _names(self, kind: str) -> dict[str, Any]:
         streams.notice_frameworks()
         late = self._template(kind) in _LATE_TEMPLATES.values()
-        awaited = kind == "coroutine"
-        settle = settled_awaited if awaited else settled
         return {
             "_begin": self.begin,
             "_current": current_variable.get,
@@ -186,7 +185,7 @@ class CallWrapper:
             "_now": clock,
             "_open_session": current_session,
             "_raised": _raised,
-            "_settle": functools.partial(_settled_slot, settle) if late else settle,
+            "_settle": _SETTLE[late, kind == "coroutine"],
             "_silent_types": _SILENT_TYPES,
             "_success": Outcome.SUCCESS,
             "_task": self.task,
@@ -209,35 +208,61 @@ def _raised(slot: Slot, error: BaseException) -> None:
     leave(slot)
 
 
-def _settled_slot(settle: Callable[[Any, Call], Any], result: Any, slot: Slot) -> Any:
-    """The same for one that returned."""
-    call = call_in(slot)
-    leave(slot)
-    return settle(result, call)
+# Called by a compiled wrapper itself, each of these counts how many hold the result: what others hold
+# must not be replaced.
 
 
 def settled(result: Any, call: Call) -> Any:
     """Return what to give the caller for *result*: followed while it is running, else this was the
     end.
     """
-    return _settled(result, call, awaited=False)
+    fresh = holders(result) <= holders_when_fresh()
+    return _settled(result, call, awaited=False, fresh=fresh)
 
 
 def settled_awaited(result: Any, call: Call) -> Any:
-    """The same for the result of an `await`."""
-    return _settled(result, call, awaited=True)
+    """Return the same for the result of an `await`."""
+    fresh = holders(result) <= holders_when_fresh()
+    return _settled(result, call, awaited=True, fresh=fresh)
 
 
-def _settled(result: Any, call: Call, *, awaited: bool) -> Any:
+def settled_late(result: Any, slot: Slot) -> Any:
+    """Return the same for a call that may have to be made now."""
+    fresh = holders(result) <= holders_when_fresh()
+    return _settled(result, _taken(slot), awaited=False, fresh=fresh)
+
+
+def settled_late_awaited(result: Any, slot: Slot) -> Any:
+    """Return the same for the result of an `await`."""
+    fresh = holders(result) <= holders_when_fresh()
+    return _settled(result, _taken(slot), awaited=True, fresh=fresh)
+
+
+_SETTLE = {
+    (False, False): settled,
+    (False, True): settled_awaited,
+    (True, False): settled_late,
+    (True, True): settled_late_awaited,
+}
+"""By (late, awaited)."""
+
+
+def _taken(slot: Slot) -> Call:
+    call = call_in(slot)
+    leave(slot)
+    return call
+
+
+def _settled(result: Any, call: Call, *, awaited: bool, fresh: bool) -> Any:
     if type(result) not in _SILENT_TYPES:
         try:
             if call.follow_result(result):
                 return result
-            if (running := _read_running(result, call, awaited=awaited)) is not None:
+            if fresh and (running := _read_running(result, call, awaited=awaited)) is not None:
                 return running
         except Exception as error:  # an odd object of the host's: it is handed on as it is
             log_internal_error("following a result", error)
-    return (streams.settled_awaited if awaited else streams.settled)(result, call)
+    return streams.settle(result, call, awaited=awaited, fresh=fresh)
 
 
 def _read_running(result: Any, call: Call, *, awaited: bool) -> Any:
@@ -247,10 +272,10 @@ def _read_running(result: Any, call: Call, *, awaited: bool) -> Any:
     if isinstance(result, types.GeneratorType):
         awaitable = result.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE
         return None if awaitable else named(_follow_generator(result, call), result)
-    fresh = (
+    unstarted = (
         inspect.iscoroutine(result) and inspect.getcoroutinestate(result) == inspect.CORO_CREATED
     )
-    if fresh and not awaited:
+    if unstarted and not awaited:
         return named(_follow_coroutine(Unawaited(result), call), result)
     return None
 

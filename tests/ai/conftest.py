@@ -43,6 +43,15 @@ def models(_serving: Any) -> Iterator[Any]:
     _serving.behave()
 
 
+@pytest.fixture(autouse=True)
+def _no_call_is_left() -> Iterator[None]:
+    """After a test, no call is anybody's current one: the next test would be read into it."""
+    yield
+    from ldinstrument.ai.calls import current_call
+
+    assert current_call() is None
+
+
 @pytest.fixture
 def sdks() -> ModuleType:
     """The real SDKs: `tests/ai/clients.py`."""
