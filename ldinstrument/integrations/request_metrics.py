@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 
 from ..diagnostics import guard
 from ..metrics.catalogs import catalog
-from ..metrics.metric import Metric
+from ..metrics.standard import REQUEST_METRICS
 from ..sessions.clients import Tracker
 from ..sessions.current import current_session, open_session
 
@@ -30,31 +30,14 @@ if TYPE_CHECKING:
     from ..sessions.session import Session
 
 KIND = "request"
-DURATION = Metric(
-    "http.request.duration_ms",
-    unit="milliseconds",
-    success_criteria="LowerThanBaseline",
-    analysis_units=(KIND,),
-    name="http: request duration",
-    description="From the start of a request to the last byte of its complete response.",
-)
-CLIENT_ERROR, SERVER_ERROR = (
-    Metric(
-        f"http.response.{family}",
-        measure="occurrence",
-        success_criteria="LowerThanBaseline",
-        analysis_units=(KIND,),
-        name=f"http: response {family}",
-        description=f"Requests that were answered with a status of {family}.",
-    )
-    for family in ("4xx", "5xx")
-)
-METRICS = (DURATION, CLIENT_ERROR, SERVER_ERROR)
+DURATION, CLIENT_ERROR, SERVER_ERROR = REQUEST_METRICS
 
 
 def declare_request_metrics() -> None:
     """Declare the three metrics, but for those that the program has defined itself."""
-    catalog.declare_implied("http", [metric.key for metric in METRICS], lambda: METRICS)
+    catalog.declare_implied(
+        "http", [metric.key for metric in REQUEST_METRICS], lambda: REQUEST_METRICS
+    )
 
 
 class RequestUnit:

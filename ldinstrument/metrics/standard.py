@@ -49,11 +49,13 @@ _SESSION_METRICS: dict[str, dict[str, Any]] = {
 }
 
 SESSION_METRICS: tuple[str, ...] = tuple(_SESSION_METRICS)
+DEFAULT_SESSION_METRICS = ("duration", "success_rate", "interactions")
+"""What sessions and boundaries feed when `metrics=` is left out."""
 
 
 @functools.lru_cache(maxsize=256)
 def session_metrics(
-    name: str = "session", which: tuple[str, ...] = ("duration", "success_rate", "interactions")
+    name: str = "session", which: tuple[str, ...] = DEFAULT_SESSION_METRICS
 ) -> tuple[Metric, ...]:
     """Return the metrics of the sessions called *name*, by suffix."""
     return tuple(
@@ -116,6 +118,29 @@ DEFAULT_TASK_METRICS: Mapping[str, tuple[str, ...]] = {
     "track_interaction": ("success_rate", "duration", "unfinished"),
 }
 """What each decorator feeds when `metrics=` is left out."""
+
+REQUEST_METRICS: tuple[Metric, ...] = (
+    Metric(
+        "http.request.duration_ms",
+        unit="milliseconds",
+        success_criteria="LowerThanBaseline",
+        analysis_units=("request",),
+        name="http: request duration",
+        description="From the start of a request to the last byte of its complete response.",
+    ),
+    *(
+        Metric(
+            f"http.response.{family}",
+            measure="occurrence",
+            success_criteria="LowerThanBaseline",
+            analysis_units=("request",),
+            name=f"http: response {family}",
+            description=f"Requests that were answered with a status of {family}.",
+        )
+        for family in ("4xx", "5xx")
+    ),
+)
+"""What boundaries feed with `request_metrics=True`, for contexts of kind `request`."""
 
 BUSINESS_CONVERSION = Metric(
     "business.conversion",

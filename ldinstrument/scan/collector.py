@@ -17,7 +17,9 @@ from ..metrics.model_calls import AI_METRICS, ai_metrics
 from ..metrics.standard import (
     BUSINESS_CONVERSION,
     NEGATIVE_FEEDBACK,
+    REQUEST_METRICS,
     REVENUE_IMPACT,
+    SESSION_METRICS,
     STANDARD_METRICS,
     TASK_SUCCESS,
     USER_SATISFACTION,
@@ -210,7 +212,10 @@ def _metrics_of(use: Use) -> Iterator[Metric]:
             *ai_metrics(use.key, of_calls).values(),
         )
     elif use.kind == "session":
-        yield from session_metrics(use.key)
+        known = tuple(suffix for suffix in use.metrics if suffix in SESSION_METRICS)
+        yield from session_metrics(use.key, known)
+    elif use.kind == "requests":
+        yield from REQUEST_METRICS
     elif use.kind == "pattern":
         yield from PATTERN_METRICS[use.key]
     elif use.metric is not None:

@@ -19,10 +19,10 @@ from typing import Any, Literal
 from ..errors import DefinitionError
 from ..metrics.metric import Metric
 from ..metrics.model_calls import DEFAULT_AI_METRICS
-from ..metrics.standard import DEFAULT_TASK_METRICS
+from ..metrics.standard import DEFAULT_SESSION_METRICS, DEFAULT_TASK_METRICS
 from .values import Constants, is_a
 
-Kind = Literal["task", "session", "event", "pattern", "metric", "dynamic", "invalid"]
+Kind = Literal["task", "session", "requests", "event", "pattern", "metric", "dynamic", "invalid"]
 ROOT = "ldinstrument"
 TASKS = ("track_task", "track_interaction", "track_ai")
 _DEFAULTS = {**DEFAULT_TASK_METRICS, "track_ai": DEFAULT_AI_METRICS}
@@ -35,6 +35,7 @@ PATTERNS: Mapping[str, str] = {
 }
 BOUNDARY_NAMES: Mapping[str, str] = {"aws_lambda": "invocation", "celery": "job"}
 """The default `name=` of the boundaries whose sessions are no requests."""
+_WITH_WEBSOCKETS = (f"{ROOT}.integrations.asgi.SessionMiddleware",)
 _BOUNDARIES = ("SessionMiddleware", "instrument", "lambda_handler", "session_dependency")
 _SESSION_GIVERS = ("session", "current_session", "open_session", "Session")
 _SHOWN = 60
@@ -46,12 +47,13 @@ class Use:
     """One place in the source that says something about metrics.
 
     Args:
-        kind: `task` (key and which metrics), `session` (its name), `event` (the key given to
-            `record`), `pattern` (the method of Session), `metric` (a definition), `dynamic` (a key
-            that only running would tell), `invalid` (a definition that cannot work).
+        kind: `task` and `session` (key or name, and which metrics), `requests` (a boundary that
+            measures each request as a unit of its own), `event` (the key given to `record`),
+            `pattern` (the method of Session), `metric` (a definition), `dynamic` (a key that only
+            running would tell), `invalid` (a definition that cannot work).
         key: the key or name; for `dynamic` and `invalid` what was called, or why not.
         line: where.
-        metrics: the task metrics that a `task` feeds.
+        metrics: which metrics of its own a `task` or a `session` feeds, by suffix.
         metric: the definition of a `metric`.
 
     """
@@ -194,7 +196,7 @@ class _Reader(ast.NodeVisitor):
                 metrics = _fed(_DEFAULTS[self._last(decorator)], None)
                 self._add("task", f"task.{node.name}", decorator, metrics=metrics)
             elif self._last(decorator) == "session":
-                self._add("session", "session", decorator)
+                self._add_session("session", decorator, None)
             self.visit(decorator)
         for default in [
             *node.args.defaults,
@@ -224,7 +226,7 @@ class _Reader(ast.NodeVisitor):
         elif last == "session":
             self._session(node, "session")
         elif last == "SessionMetricsTracker":
-            self._add("session", "session", node)
+            self._add_session("session", node, None)
         elif last in PATTERNS:
             self._add("pattern", PATTERNS[last], node)
         elif last == "Metric":
@@ -252,7 +254,7 @@ class _Reader(ast.NodeVisitor):
         self.generic_visit(node)
 
     def _mentioned(self, node: ast.expr) -> None:
-        """Take a boundary that is neither called nor given to a call (in a list, say) with its defaults."""
+        """Take a boundary that is neither called nor given to a call with its defaults."""
         if id(node) not in self._called and self._is_boundary(node):
             self._boundary(node, None)
 
@@ -264,7 +266,10 @@ class _Reader(ast.NodeVisitor):
             settings = self._namespace.get("LDINSTRUMENT")
             options = settings if type(settings) is dict else {}
             name = "session" if options.get("store") is not None else _boundary_name(node.value)
-            self._add("session", str(options.get("name") or name), node)
+            metrics = _suffixes(options.get("metrics"))
+            self._add("session", str(options.get("name") or name), node, metrics=metrics)
+            if options.get("request_metrics"):
+                self._add("requests", "http", node)
 
     def _task(self, node: ast.Call, last: str) -> None:
         key = self._values.text(_argument(node, 0, None))
@@ -294,7 +299,13 @@ class _Reader(ast.NodeVisitor):
         if name is None:
             self._dynamic("session", node, given, "name=")
         else:
-            self._add("session", name, node)
+            self._add_session(name, node, node)
+
+    def _add_session(self, name: str, node: ast.AST, call: ast.Call | None) -> None:
+        """Note a session with the metrics that *call*, when there is one, asks for."""
+        given = None if call is None else _argument(call, None, "metrics")
+        metrics = self._values.texts(given) or DEFAULT_SESSION_METRICS
+        self._add("session", name, node, metrics=metrics)
 
     def _is_boundary(self, node: ast.expr) -> bool:
         dotted = self._canonical(node)
@@ -303,21 +314,41 @@ class _Reader(ast.NodeVisitor):
         )
 
     def _boundary(self, function: ast.expr, call: ast.Call | None) -> None:
-        name = _boundary_name(self._canonical(function))
+        dotted = self._canonical(function)
+        name = _boundary_name(dotted)
         if call is None:
-            self._add("session", name, function)
-            return
+            self._add_session(name, function, None)
+        else:
+            self._boundary_called(name, call)
+        if dotted in _WITH_WEBSOCKETS:
+            self._websockets(function, call)
+
+    def _boundary_called(self, name: str, call: ast.Call) -> None:
+        if self._may_be_set(_argument(call, None, "request_metrics")):
+            self._add("requests", "http", call)
         store = _argument(call, None, "store")
-        if store is None or self._values.of(store) is None:
+        if not self._may_be_set(store):
             self._session(call, name)
             return
         # A session in a store is a visit, not a request; only running tells what a variable holds.
         self._session(call, "session")
-        if (
-            not isinstance(store, (ast.Constant, ast.Call))
-            and _argument(call, None, "name") is None
-        ):
-            self._add("session", name, call)
+        if not isinstance(store, (ast.Constant, ast.Call)) and not _argument(call, None, "name"):
+            self._add_session(name, call, call)
+
+    def _websockets(self, function: ast.expr, call: ast.Call | None) -> None:
+        """Note the sessions of websockets; in a store they are part of the visit."""
+        if call is None:
+            self._add_session("websocket", function, None)
+            return
+        given = _argument(call, None, "websocket")
+        name = "websocket" if given is None else self._values.text(given)
+        if name and not self._may_be_set(_argument(call, None, "store")):
+            self._add_session(name, call, call)
+
+    def _may_be_set(self, given: ast.expr | None) -> bool:
+        """Tell whether an option is given, and is not None or False."""
+        value = None if given is None else self._values.of(given)
+        return value is not None and value is not False
 
     def _is_session(self, node: ast.expr) -> bool:
         if isinstance(node, ast.Call):
@@ -418,6 +449,13 @@ def _fed(metrics: tuple[str, ...], cost: ast.expr | None) -> tuple[str, ...]:
     free = isinstance(cost, ast.Constant) and cost.value is False
     priced = find_spec("genai_prices") is not None if unset else not free
     return tuple(name for name in metrics if name != "cost" or priced)
+
+
+def _suffixes(given: Any) -> tuple[str, ...]:
+    """Return the metrics that a setting asks for."""
+    if is_a(given, str):
+        return (given,)
+    return tuple(given) if type(given) in (list, tuple) else DEFAULT_SESSION_METRICS
 
 
 def _boundary_name(dotted: str) -> str:

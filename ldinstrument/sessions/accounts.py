@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from ..errors import DefinitionError
 from ..metrics.catalogs import catalog
-from ..metrics.standard import SESSION_METRICS, session_metrics
+from ..metrics.standard import DEFAULT_SESSION_METRICS, SESSION_METRICS, session_metrics
 from .parts import Segment, Tallies
 from .rollups import Emission
 
-DEFAULT_METRICS = ("duration", "success_rate", "interactions")
+DEFAULT_METRICS = DEFAULT_SESSION_METRICS
 NO_TALLIES: Tallies = (0, 0, 0, 0)
 
 

@@ -713,6 +713,53 @@ def test_a_boundary_that_is_given_to_a_framework_is_found(
     assert {key for key in keys(scan(name)) if not key.startswith("websocket.")} == wanted
 
 
+CHOSEN = {
+    "a session with metrics of its own": (
+        "def f():\n    with ld.session(name='visit', metrics=('successes', 'unfinished')): ...",
+        {"visit.successes", "visit.unfinished"},
+    ),
+    "a boundary with metrics of its own": (
+        "app.add_middleware(asgi.SessionMiddleware, metrics=['duration'], websocket=None)",
+        {"request.duration"},
+    ),
+    "requests as units": (
+        "def f(): return wsgi.SessionMiddleware(app, metrics='duration', request_metrics=True)",
+        {
+            "request.duration",
+            "http.request.duration_ms",
+            "http.response.4xx",
+            "http.response.5xx",
+        },
+    ),
+    "requests that are no units": (
+        "def f(): return wsgi.SessionMiddleware(app, metrics='duration', request_metrics=False)",
+        {"request.duration"},
+    ),
+    "websockets": (
+        "app.add_middleware(asgi.SessionMiddleware, metrics='duration', websocket='socket')",
+        {"request.duration", "socket.duration"},
+    ),
+    "websockets in a store": (
+        "app.add_middleware(asgi.SessionMiddleware, metrics='duration', store='sqlite:///s.db')",
+        {"session.duration"},
+    ),
+    "tasks with metrics of their own": (
+        "@ld.track_task('a.b', metrics=('unfinished',), within=2.0)\ndef f(): ...",
+        {"a.b.unfinished", "a.b.within"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CHOSEN)
+def test_the_metrics_that_are_asked_for_are_found(package: Callable[..., str], case: str) -> None:
+    """`metrics=`, `request_metrics=`, `websocket=` and `within=` decide, in bodies, too."""
+    source, wanted = CHOSEN[case]
+    heads = "import no_such\nimport ldinstrument as ld\nfrom ldinstrument.integrations import"
+    name = package(app=f"{heads} asgi, wsgi\n{source}")
+
+    assert keys(scan(name)) == wanted
+
+
 def test_a_program_that_is_read_records_nothing(
     package: Callable[..., str], ld: LocalLaunchDarkly
 ) -> None:
