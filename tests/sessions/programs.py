@@ -18,6 +18,7 @@ from laboratory import Laboratory, keys_of
 from ldclient import Context
 
 import ldinstrument as ld
+from ldinstrument.stores import end_session
 
 REAL_TIME = time.time
 GAP = 0.002
@@ -85,6 +86,7 @@ class Open:
     unnamed: list[tuple[int, str, float]] = field(default_factory=list)
     accounts: dict[str, tuple[int, int]] = field(default_factory=dict)
     nobodys: tuple[int, int] = (0, 0)
+    visitor: str | None = None
 
 
 class Program:
@@ -145,13 +147,14 @@ class Program:
         who = self.context() if self.random.random() < 0.8 else None
         name = self.random.choice(["session", "session", "session"])
         stored = self.store is not None and not self.open and self.random.random() < 0.7
+        visitor = f"{self.name}-v{self.journal.now}" if stored else None
         scope = ld.session(
-            who, name=name, client=self.lab.client, store=self.store if stored else None
+            who, name=name, client=self.lab.client, store=self.store if stored else None, id=visitor
         )
         session = scope.__enter__()
         self.note(f"enter {who and who.fully_qualified_key}")
         if all(known.session is not session for known in self.open):
-            self.open.append(Open(scope, session))
+            self.open.append(Open(scope, session, visitor=visitor))
         else:
             scope.__exit__(None, None, None)
 
@@ -162,6 +165,8 @@ class Program:
         self.note("leave")
         self.settle(left)
         left.scope.__exit__(None, None, None)
+        if left.visitor is not None:
+            end_session(self.store, left.visitor)
         self.ended.append(left)
 
     def record(self) -> None:

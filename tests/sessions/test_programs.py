@@ -13,6 +13,7 @@ from laboratory import Laboratory, laboratory
 from programs import Arrived, Program, declare, differences
 
 from ldinstrument.devserver import experiment_flag, simple_flag
+from ldinstrument.stores import MemoryStore, SessionStore
 
 PROGRAMS = int(os.environ.get("PROGRAMS", "40"))
 FIRST = int(os.environ.get("FIRST_PROGRAM", "0"))
@@ -41,6 +42,18 @@ def check(lab: Laboratory, programs: list[Program]) -> None:
             wrong[program.name] = [*found, *program.steps]
     told = "\n".join(line for lines in list(wrong.values())[:2] for line in lines)
     assert not wrong, f"{len(wrong)} of {len(programs)} programs: {sorted(wrong)[:20]}\n{told}"
+
+
+def test_a_stored_session_counts_the_same(lab: Laboratory) -> None:
+    """Sessions that a store keeps are worked out when they are reported."""
+    programs = []
+    with SessionStore(MemoryStore(), client=lab.client, sweep=False) as store:
+        for seed in range(FIRST, FIRST + PROGRAMS):
+            program = Program(lab, seed, store=store)
+            program.run(16)
+            programs.append(program)
+        assert store.sweep().complete
+    check(lab, programs)
 
 
 @pytest.mark.parametrize("clocks", [False, True], ids=["steady", "clocks set"])
