@@ -318,6 +318,13 @@ class Accumulator:
             exposed=bool(boundary),
         )
 
+    def empty_segment(self) -> Segment:
+        """Make a segment of the present identity in which nothing has happened."""
+        now = clock()
+        return Segment(
+            self.keys, self.date(now), self.date(now), (0, 0, 0, 0), (), now, None, exposed=False
+        )
+
     def touch(self, at: float) -> None:
         """Note activity that leaves no sample."""
         self.last = max(self.last, at)

@@ -402,6 +402,8 @@ class Session:
         events = self._fold() + self._last_events()
         self._held.belong_to(new)
         outgoing: list[Batch] = [(old, events)]
+        if self.store is not None:
+            self._segments.append(self._held.empty_segment())  # tells the store when it was
         if self._counts_itself:
             ended = self._accounts_of(before).identify(after, clock())
             outgoing += [
@@ -604,7 +606,10 @@ class Session:
         last = held.last if held.last > held.started else now
         if self._stopped_at is not None:
             last = self._stopped_at
-        units = () if context is None else held.units
+        units = set(held.units)
+        for segment in segments:
+            if segment.keys != held.keys and (bare := context_of_keys(segment.keys)) is not None:
+                units.update(units_of(bare))
         return SessionPart(
             id=self.id,
             given_id=self._given_id,

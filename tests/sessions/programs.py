@@ -105,6 +105,7 @@ class Program:
         self.lab = lab
         self.random = random.Random(seed)
         self.name = f"p{seed}"
+        self.users = [f"p{seed}-u0", f"p{seed}-u1"]
         self.clocks = clocks
         self.store = store
         self.journal = Journal()
@@ -114,12 +115,15 @@ class Program:
         self.offset = 0.0
 
     # -- people ----------------------------------------------------------------------------------
-    def context(self) -> Context:
-        user = Context.create(f"{self.name}-u{self.random.randrange(2)}")
+    def context(self, *, fresh: bool = False) -> Context:
+        """Somebody; somebody new when *fresh*."""
+        if fresh:
+            self.users.append(f"{self.name}-u{len(self.users)}")
+        user = Context.create(self.users[-1] if fresh else self.random.choice(self.users))
         if self.clocks or self.random.random() < 0.6:
             return user  # two kinds may have been exposed by clocks that cannot be reconciled
-        request = Context.create(f"{self.name}-r{self.random.randrange(3)}", "request")
-        return Context.create_multi(user, request)
+        number = len(self.steps) if self.store is not None else self.random.randrange(3)
+        return Context.create_multi(user, Context.create(f"{self.name}-r{number}", "request"))
 
     # -- steps -----------------------------------------------------------------------------------
     def run(self, length: int) -> None:
@@ -206,7 +210,9 @@ class Program:
 
     def identify(self) -> None:
         if self.open:
-            known, who = self.random.choice(self.open), self.context()
+            # A store does not tell a key that comes back from one that has stayed.
+            known = self.random.choice(self.open)
+            who = self.context(fresh=self.store is not None)
             self.note(f"identify {who.fully_qualified_key} in {self.open.index(known)}")
             known.session.identify(who)
 
