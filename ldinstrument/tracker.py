@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from .diagnostics import log_internal_error, warn_once
-from .errors import DefinitionError, StrictError
+from .checks import whole_above_zero
+from .diagnostics import guard, warn_once
+from .errors import DefinitionError
 from .ledger import ledger
 from .sessions.accounts import declare_session_metrics
 from .sessions.clients import Tracker
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from ldclient import Context
 
     from .stores import SessionStore
-
-
-R = TypeVar("R")
 
 MAX_SESSIONS = 10_000
 
@@ -55,13 +52,12 @@ class SessionMetricsTracker:
         *,
         max_sessions: int = MAX_SESSIONS,
     ) -> None:
-        if not isinstance(max_sessions, int) or max_sessions < 1:
-            raise DefinitionError(
-                f"SessionMetricsTracker: max_sessions: give a number above 0, not {max_sessions!r}"
-            )
+        whole_above_zero("SessionMetricsTracker: max_sessions=", max_sessions)
         declare_session_metrics("session")
         self._sessions = (
-            _Held(client, max_sessions) if store is None else _Stored(client, _store_of(store))
+            _SessionsHere(client, max_sessions)
+            if store is None
+            else _SessionsInStore(client, _store_of(store))
         )
 
     def start_session(self, user_id: Any, session_id: str) -> None:
@@ -73,14 +69,16 @@ class SessionMetricsTracker:
             session_id: yours; unique among the open ones.
         """
         if (known := _checked(session_id)) is not None:
-            _guarded("start_session", lambda: self._sessions.start(as_context(user_id), known))
+            with guard("start_session"):
+                self._sessions.start(as_context(user_id), known)
 
     def track_interaction(self, session_id: str, success: bool = True) -> None:
         """Count one interaction of an open session; an unknown id, or one silent for too long, is
         no error.
         """
         if (known := _checked(session_id)) is not None:
-            _guarded("track_interaction", lambda: self._sessions.track(known, bool(success)))
+            with guard("track_interaction"):
+                self._sessions.track(known, bool(success))
 
     def end_session(self, session_id: str) -> dict[str, Any] | None:
         """End a session and emit its metrics; the call itself is its last activity.
@@ -89,16 +87,18 @@ class SessionMetricsTracker:
             `user_id`, `start_time` (seconds since the epoch), `interactions`, `successful_tasks`,
             `duration` (seconds); None when no session of this id is open.
         """
-        known = _checked(session_id)
-        return None if known is None else _guarded("end_session", lambda: self._sessions.end(known))
+        if (known := _checked(session_id)) is not None:
+            with guard("end_session"):
+                return self._sessions.end(known)
+        return None
 
 
-class _Held:
-    """Sessions in this process."""
+class _SessionsHere:
+    """Sessions in this process, by their ids; at most *most* of them."""
 
     def __init__(self, client: Tracker | None, most: int) -> None:
         self._client = client
-        self._max = most
+        self._most = most
         self._lock = threading.RLock()
         self._open: OrderedDict[str, Session] = OrderedDict()
 
@@ -113,16 +113,15 @@ class _Held:
                 opened.hand_over()
                 return
             self._open[session_id] = opened
-            crowded = [
-                self._open.popitem(last=False)[1] for _ in range(len(self._open) - self._max)
-            ]
-        for one in ending:
-            one.end("replaced")
-        for one in crowded:
-            self._evict(one)
+            surplus = range(len(self._open) - self._most)
+            evicted = [self._open.popitem(last=False)[1] for _ in surplus]
+        for session in ending:
+            session.end("replaced")
+        for session in evicted:
+            self._evict(session)
 
     def _goes_on(self, context: Context | None, session_id: str) -> bool:
-        """Whether an open session of this id and user is there; it is active now."""
+        """Tell whether an open session of this id and user is there; it is active now."""
         with self._lock:
             found = self._open.get(session_id)
             if found is None or found.ended or not self._is_of(found, context):
@@ -134,7 +133,7 @@ class _Held:
         return context is not None and found.context is not None and same(found.context, context)
 
     def _superseded(self, context: Context | None, session_id: str) -> list[Session] | None:
-        """The session that a new one of this id replaces; None when the open one goes on."""
+        """Return the session that a new one of this id replaces; None when the open one goes on."""
         found = self._open.get(session_id)
         if found is None or found.ended:
             return []
@@ -144,14 +143,14 @@ class _Held:
         self._open.move_to_end(session_id)
         return None
 
-    def _evict(self, crowded: Session) -> None:
+    def _evict(self, silent_longest: Session) -> None:
         ledger.evicted()
         warn_once(
             "evicted",
             "SessionMetricsTracker",
-            f"more than {self._max} tracked sessions: end yours, or use a store",
+            f"more than {self._most} tracked sessions: end yours, or use a store",
         )
-        crowded.end("abandoned")
+        silent_longest.end("abandoned")
 
     def track(self, session_id: str, success: bool) -> None:
         with self._lock:
@@ -170,10 +169,10 @@ class _Held:
         seen, started = found.summary(), found.started_at
         found.end()
         user_id = user_id_of(found.context)
-        return _answer(user_id, started, seen.interactions, seen.successes, seen.duration_ms)
+        return _summary(user_id, started, seen.interactions, seen.successes, seen.duration_ms)
 
 
-class _Stored:
+class _SessionsInStore:
     """Sessions in a store: each call is one round trip."""
 
     def __init__(self, client: Tracker | None, store: SessionStore) -> None:
@@ -194,7 +193,7 @@ class _Stored:
             return None
         found = summary_of(ended)
         whole = ",".join(f"{kind}:{key}" for kind, key in sorted(found.keys.items())) or None
-        return _answer(
+        return _summary(
             found.keys.get("user", whole),
             found.started / 1000,
             sum(found.tallies[:2]),
@@ -203,7 +202,7 @@ class _Stored:
         )
 
 
-def _answer(
+def _summary(
     user_id: str | None, started: float, interactions: int, successes: int, duration: float
 ) -> dict[str, Any]:
     return {
@@ -230,8 +229,9 @@ def _store_of(store: SessionStore | str | Path) -> SessionStore:
 
 
 def _checked(session_id: object) -> str | None:
-    """Ids travel to other processes, so they are text; what cannot be one is said once, and
-    nobody's session.
+    """Return *session_id* as a text, as it travels to other processes.
+
+    None, which is logged once, for what cannot be one.
     """
     if isinstance(session_id, (str, int, UUID)) and not isinstance(session_id, bool):
         return str(session_id)
@@ -245,18 +245,8 @@ def _checked(session_id: object) -> str | None:
 
 
 def user_id_of(context: Context | None) -> str | None:
-    """The key of kind `user`; of a context without one, its whole key."""
+    """Return the key of kind `user`; of a context without one, its whole key."""
     if context is None:
         return None
     user = kinds(context).get("user")
     return context.fully_qualified_key if user is None else user.key
-
-
-def _guarded(where: str, work: Callable[[], R]) -> R | None:
-    try:
-        return work()
-    except StrictError:
-        raise
-    except Exception as error:
-        log_internal_error(where, error)
-        return None

@@ -60,6 +60,12 @@ def stream() -> flask.Response:
     return flask.Response(chunks())
 
 
+@application.get("/slow")
+def slow() -> str:
+    time.sleep(1.0)
+    return "."
+
+
 @application.get("/endless")
 def endless() -> flask.Response:
     def chunks() -> Iterator[str]:
@@ -97,6 +103,12 @@ async def stream_async() -> StreamingResponse:
             yield "."
 
     return StreamingResponse(chunks())
+
+
+@api.get("/slow")
+async def slow_async() -> str:
+    await asyncio.sleep(1.0)
+    return "."
 
 
 @api.get("/endless")
