@@ -6,7 +6,7 @@ SERVE ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-ai-sdk test-all check format bench faults clean
+.PHONY: help demo test test-ai-sdk test-all check format bench faults servers clean
 
 help:  ## what there is to type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -26,13 +26,15 @@ $(VENV)/.test: WANT = -e '.[dev,flask,django,redis,ai,cost]' --group test
 $(VENV)/.ai-sdk: WANT = -e '.[ai]' --group ai-sdk
 $(VENV)/.check: WANT = --group check
 $(VENV)/.bench: WANT = --group bench
+$(VENV)/.servers: WANT = --group servers
 
 $(VENV)/.demo: $(VENV)/.made pyproject.toml
 $(VENV)/.test: $(VENV)/.demo pyproject.toml
 $(VENV)/.ai-sdk: $(VENV)/.made pyproject.toml
 $(VENV)/.check: $(VENV)/.test pyproject.toml
 $(VENV)/.bench: $(VENV)/.test pyproject.toml
-$(VENV)/.demo $(VENV)/.test $(VENV)/.ai-sdk $(VENV)/.check $(VENV)/.bench:
+$(VENV)/.servers: $(VENV)/.test pyproject.toml
+$(VENV)/.demo $(VENV)/.test $(VENV)/.ai-sdk $(VENV)/.check $(VENV)/.bench $(VENV)/.servers:
 	@echo "installing what 'make $(patsubst .%,%,$(notdir $@))' needs (once) ..."
 	@if command -v uv >/dev/null 2>&1; then VIRTUAL_ENV=$(CURDIR)/$(VENV) uv pip install -q $(WANT); \
 	else $(BIN)/python -m pip install -q $(WANT); fi
@@ -80,5 +82,10 @@ bench: $(VENV)/.bench  ## the benchmarks, as ratios within one run
 faults: $(VENV)/.test  ## the table of faults in docs/reliability.md, measured anew (about 8 minutes)
 	@$(BIN)/python benchmarks/faults.py --scale 30 --write
 
+servers:  ## what real servers lose in each way of stopping; writes docs/web.md (8 minutes)
+	@$(MAKE) --no-print-directory .venv-servers/.servers VENV=.venv-servers
+	@.venv-servers/bin/python -m pip install -q uwsgi 2>/dev/null || echo "uWSGI does not install here"
+	@.venv-servers/bin/python benchmarks/servers.py --write $(ARGS)
+
 clean:  ## remove the virtual environments and caches
-	@rm -rf $(VENV) .venv-3.* .venv-ai .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	@rm -rf $(VENV) .venv-3.* .venv-ai .venv-servers .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
