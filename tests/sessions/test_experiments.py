@@ -259,6 +259,47 @@ def test_an_occurrence_beside_a_sum_is_no_value_of_it(lab: Laboratory) -> None:
     assert lab.counted("e.sum", "u-2") == [None]
 
 
+# -- rule 4: what the process cannot see -------------------------------------------------------------
+
+
+def test_an_exposure_in_another_service_divides_no_sum(lab: Laboratory) -> None:
+    """The table in docs/experiments.md: sums count whole by their last value, the rest is exact."""
+    service = client_of(lab.server, plugins=[], event_processor_class=None)
+    try:
+        with ld.session("u-1", client=lab.client) as s:
+            for _ in range(2):
+                s.conversion(50)
+                s.record("e.each", 1)
+                s.record("e.seen")
+                s.interaction()
+            time.sleep(0.003)
+            service.variation("flag", Context.create("u-1"), None)
+            time.sleep(0.003)
+            s.conversion(10)
+            s.record("e.each", 2)
+            s.interaction(False)
+        with ld.session("u-2", client=lab.client) as s:
+            s.record("e.seen")
+            s.conversion(50)
+            time.sleep(0.003)
+            service.variation("flag", Context.create("u-2"), None)
+            time.sleep(0.003)
+        service.flush()
+        lab.flush()
+        lab.server.wait_for(lambda: len(lab.server.events("feature")) == 2)
+    finally:
+        service.close()
+
+    assert lab.counted("business.conversion", "u-1") == [110]  # 10 came after it
+    assert lab.counted("session.interactions", "u-1") == [3]  # 1 came after it
+    assert lab.counted("e.each", "u-1") == [2]
+    assert lab.counted("e.seen", "u-1") == []
+    assert lab.counted("e.seen", "u-2") == []
+    assert lab.counted("business.conversion", "u-2") == []
+    assert len(lab.counted("session.duration", "u-1")) == 1
+    assert len(lab.counted("session.duration", "u-2")) == 1
+
+
 # -- rule 5: clocks ---------------------------------------------------------------------------------
 
 

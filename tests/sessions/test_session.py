@@ -654,7 +654,8 @@ def test_rollups_fold_as_declared(ld_events: RecordingClient) -> None:
     assert [1, 2, 3] == ld_events.values("r.each")
     assert [3] == ld_events.values("r.last")
     assert [2] == ld_events.values("r.mean")
-    assert [None] == ld_events.values("r.once")
+    once = ld_events.values("r.once")  # one, or two of different dates
+    assert once in ([None], [None, None])
     assert [None] * 4 == ld_events.values("r.count")
     assert adds_up()
 

@@ -1,7 +1,7 @@
 """Worlds of equal truth and different behaviour: no default metric sees a winner where none is.
 
-And worlds in which one arm is worse, but looks better to who counts only what finishes (docs:
-survivors.md). `make proof` runs more trials: TRIALS=400.
+Worlds in which people leave or runs hang are in tests/tasks/test_survivors.py. `make proof` runs
+more trials: TRIALS=400.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import pytest
 from scipy import stats
 from worlds import SimulatedTime, World, simulated_time
@@ -150,65 +149,3 @@ def test_casual_people_drawn_in_are_told_by_their_share(clock: SimulatedTime) ->
     assert world.p_value("session.success_rate") < 0.001
     assert world.effect("session.success_rate") < -0.1
     assert world.share_p_value("session.success_rate") < 0.001
-
-
-# -- survivors: with the default metrics of track_interaction one sees that b is worse ----------------
-
-
-def test_slow_and_left(clock: SimulatedTime) -> None:
-    """b takes twice as long, and most people leave: those who stay are the fast ones."""
-
-    def leave(world: World, session: Any, unit: str, arm: int) -> None:
-        world.expose(unit)
-        needed = world.random.exponential(4.0 if arm else 2.0)
-        patience = world.random.exponential(3.0 if arm else 30.0)
-        if patience < needed:
-            world.run(session, patience, Outcome.ABANDONED)
-        else:
-            world.run(session, needed)
-
-    world = World(clock, 1, 600).play(leave)
-    assert world.effect("w.run.duration") < 0.5  # truly 1.0: twice as long
-    assert world.effect("w.run.unfinished") > 1
-    assert world.p_value("w.run.unfinished") < 0.001
-    assert world.share_p_value("w.run.duration") < 0.001
-
-
-def test_cached_or_left(clock: SimulatedTime) -> None:
-    """b serves two in three from a cache, and is so slow else that people leave: b looks faster."""
-
-    def cache(world: World, session: Any, unit: str, arm: int) -> None:
-        world.expose(unit)
-        cached = arm and world.chance(0.65)
-        needed = 1.6 if cached else world.random.normal(8.0 if arm else 2.0, 0.2)
-        if needed > world.random.normal(5.0, 0.5):
-            world.run(session, 5.0, Outcome.ABANDONED)
-        else:
-            world.run(session, float(needed))
-
-    world = World(clock, 1, 600).play(cache)
-    assert world.effect("w.run.duration") < 0  # truly (.65 * 1.6 + .35 * 8) / 2 - 1 = +92 %
-    assert world.p_value("w.run.duration") < 0.001
-    assert world.effect("w.run.unfinished") > 1
-    assert world.p_value("w.run.unfinished") < 0.001
-
-
-def test_hanging_instead_of_failing(clock: SimulatedTime) -> None:
-    """Where a fails, b hangs until a time-out of the program cancels it: b never fails."""
-
-    def hang(world: World, session: Any, unit: str, arm: int) -> None:
-        world.expose(unit)
-        if world.chance(0.9):
-            world.run(session, 1.0)
-        elif arm:
-            world.run(session, 30.0, Outcome.CANCELLED)
-        else:
-            world.run(session, 1.0, Outcome.FAILURE)
-
-    world = World(clock, 1, 600).play(hang)
-    assert world.effect("w.run.success_rate") > 0.05
-    assert world.p_value("w.run.success_rate") < 0.001
-    control, treatment = world.means("w.run.unfinished")
-    assert np.mean(control) == 0
-    assert np.mean(treatment) > 0.05
-    assert world.p_value("w.run.unfinished") < 0.001
