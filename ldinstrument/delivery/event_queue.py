@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .. import sdk
-from ..diagnostics import guard, log_internal_error, log_once, on_event_loop
+from ..diagnostics import log_internal_error, log_once, on_event_loop
 from ..ledger import ledger
 from .batch_writer import EventTexts
 from .batcher import LARGE, Batcher, Recorded, Recorder, size_of, tracked_among
@@ -26,7 +26,6 @@ EARLY_BATCH = 1000
 EARLY_BYTES = 2**18
 FEW = 100
 SLICE = 256
-HELP = 16
 YIELD = 0.0001
 
 
@@ -39,6 +38,7 @@ class EventQueue:
         lock: the sender's; who has which event changes under it only.
         spool: writes to the spool.
         wake: asks the worker's thread to batch; must not wait.
+        help: batches on the calling thread when it can, and tells whether it did.
     """
 
     def __init__(
@@ -48,13 +48,15 @@ class EventQueue:
         lock: threading.RLock,
         spool: SpoolQueue,
         wake: Callable[[], None],
+        help: Callable[[], bool],
     ) -> None:
         self._options = options
         self._lock = lock
         self._spool = spool
         self._wake = wake
-        self._half = max(1, config.events_max_pending // 2)
-        self._early = min(EARLY_BATCH, self._half)
+        self._help = help
+        self._early = max(1, min(EARLY_BATCH, config.events_max_pending // 2))
+        self._zipped = bool(config.enable_event_compression)
         self._recorded: deque[Recorded] = deque()
         self._recorder = Recorder(config, self._recorded)
         self._in_progress: list[Recorded] = []
@@ -68,34 +70,24 @@ class EventQueue:
 
     # -- room --------------------------------------------------------------------------------------
     def has_room(self) -> bool:
-        """Tell whether another event may come, after helping to batch when there are many."""
-        if len(self._recorded) < self._half and self._recorder.bytes < self._most // 4:
-            return True
-        return self._make_room()
+        """Tell whether another event may come, after helping to batch when much is waiting."""
+        return self._recorder.bytes < self._most // 4 or self._make_room()
 
     @property
     def _most(self) -> int:
         return self._options.max_bytes
 
     def _make_room(self) -> bool:
-        """Help: the worker's thread does not keep up, or does not get its turn.
+        """Help to batch: the worker's thread does not keep up, or does not get its turn.
 
         Python gives a thread that waits its turn after 5 ms without a pause of the running one; a
         host that pauses for microseconds all the time, as for a system call, starves the others.
+        Where this thread cannot help, it lets the others have a moment.
         """
-        self._help()
-        if self._batcher.bytes >= self._most // 4:
+        if not self._help():
             self._wake()
             time.sleep(YIELD)
         return self._fits() or self._wait_for_room()
-
-    def _help(self) -> None:
-        if self.batching.acquire(blocking=False):
-            try:
-                with guard("delivery"):
-                    self._pass_on(HELP)
-            finally:
-                self.batching.release()
 
     def _fits(self) -> bool:
         return self._recorder.bytes + self._batcher.bytes < self._most
@@ -113,6 +105,11 @@ class EventQueue:
     def has_many(self) -> bool:
         """Whether the worker should batch now, before the next interval."""
         return len(self._recorded) >= self._early or self._recorder.bytes >= EARLY_BYTES
+
+    @property
+    def is_cheap(self) -> bool:
+        """Whether payloads are made without compressing them or writing them to a disk."""
+        return not self._zipped and not self._spool
 
     @property
     def has_few(self) -> bool:

@@ -88,6 +88,11 @@ class Sender:
         return self._options.max_bytes - self._backlog.bytes
 
     @property
+    def is_crowded(self) -> bool:
+        """Whether more than half of what may wait does, though LaunchDarkly answers."""
+        return not self.failing and self._backlog.bytes > self._options.max_bytes // 2
+
+    @property
     def failing(self) -> bool:
         """Whether LaunchDarkly did not take the last payload, or refuses the key."""
         return bool(self._backoff.failures) or self._backoff.refused_key is not None
@@ -189,10 +194,11 @@ class Sender:
             self._work.notify(len(self._backlog))
             return self._idle >= len(self._backlog) and self._ready_at() <= time.monotonic()
 
-    def start_posters(self) -> None:
+    def start_posters(self, *, here: bool = True) -> None:
         """Wake or start threads for what may leave now.
 
-        Where no thread can start any more, at exit, post on this one.
+        Args:
+            here: where no thread can start any more, as at exit, post on this one.
         """
         with self.lock:
             shut = self.closed or self._ready_at() > time.monotonic()
@@ -200,7 +206,7 @@ class Sender:
             self._work.notify(wanted)
             missing = min(wanted - self._idle, CONNECTIONS - self._posters)
         for _ in range(missing):
-            if not self._start_poster():
+            if not self._start_poster() and here:
                 with self.lock:
                     payload = self._next_ready()
                 if payload is not None:

@@ -9,6 +9,7 @@ Anything with the `post` of `Transport` can take the place of `PoolTransport` (t
 from __future__ import annotations
 
 import codecs
+import contextlib
 import http.client
 import io
 import time
@@ -16,7 +17,6 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from .. import sdk
-from ..diagnostics import guard
 
 CONNECTIONS = 4
 LONGEST_BODY = 2**20
@@ -78,11 +78,27 @@ class Transport(Protocol):
 
 def transport_of(config: Any) -> Transport:
     """Return the way to LaunchDarkly that *config* describes: straight, or through its proxy."""
-    with guard("name resolution"):
-        # The first name resolution imports it. Should that fail then, because file descriptors
-        # have run out, Python remembers the failure and never resolves a name again.
-        codecs.lookup("idna")
+    with contextlib.suppress(LookupError):
+        codecs.lookup("idna")  # the first name resolution would import it, whatever happens then
     return PoolTransport(config, sdk.connection_pool(config, CONNECTIONS))
+
+
+def _find_idna(name: str) -> codecs.CodecInfo | None:
+    """Return the codec that name resolution needs.
+
+    Python's own search remembers for ever that it could not be imported, as when file descriptors
+    had run out, and never resolves a name again. This one is asked after it, each time.
+    """
+    if name != "idna":
+        return None
+    try:
+        from encodings import idna
+    except (ImportError, OSError):
+        return None
+    return idna.getregentry()
+
+
+codecs.register(_find_idna)
 
 
 class PoolTransport:

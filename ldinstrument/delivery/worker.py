@@ -70,7 +70,7 @@ class DeliveryWorker:
         self._spool = SpoolQueue(self.options.spool, origin)
         self._sender = Sender(self.config, self.options, self._spool, self._on_result)
         self._events = EventQueue(
-            self.config, self.options, self._sender.lock, self._spool, self._wake
+            self.config, self.options, self._sender.lock, self._spool, self._wake, self._help
         )
         # Re-entrant, unlike a Condition: a finaliser may put something into it.
         self._wakeup: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -182,8 +182,16 @@ class DeliveryWorker:
         Returns:
             Whether it was done.
         """
-        if self._spool or not self._events.has_few:
+        return self._events.has_few and self._events.is_cheap and self._try_to_batch()
+
+    def _help(self) -> bool:
+        """Batch on the thread that tracks, which has found the queue filling up."""
+        if not self._events.is_cheap or self._sender.is_crowded or not self._try_to_batch():
             return False
+        self._sender.start_posters(here=False)
+        return True
+
+    def _try_to_batch(self) -> bool:
         if not self._events.batching.acquire(blocking=False):
             return False
         try:

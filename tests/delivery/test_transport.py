@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -285,3 +287,41 @@ def test_no_redirect_is_followed(client_of, server):
     assert [receipt.status for receipt in receipts] == [307, 202]
     assert server.posts == []
     raw.close()
+
+
+_NO_CODEC = """
+import sys
+class Missing:
+    found = False
+    def find_spec(self, name, path=None, target=None):
+        if name == "encodings.idna" and not self.found:
+            raise ImportError("too many open files")
+missing = Missing()
+sys.meta_path.insert(0, missing)
+sys.path[:0] = [{here!r}]
+import faults
+import ldinstrument as ld
+from ldclient import LDClient
+client = LDClient(faults.config({url!r}, flush_interval=3600))
+client.track("a", faults.CONTEXT)
+report = ld.flush(0.5, client)
+assert (report.delivered, report.ok) == (0, False), report
+missing.found = True
+while not (report := ld.flush(1.0, client)).ok:
+    pass
+assert report.delivered == 1, report
+"""
+
+
+def test_a_codec_that_could_not_be_loaded_once(server):
+    """Name resolution needs it; Python never tries again by itself, and nothing would leave."""
+    url = server.url.replace("127.0.0.1", "localhost")
+    done = subprocess.run(
+        [sys.executable, "-c", _NO_CODEC.format(here=str(faults.HERE), url=url)],
+        env=faults._environment(),
+        timeout=60,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert server.keys() == {"a": 1}
