@@ -14,7 +14,7 @@ from ..clock import clock, forward_offset, wall_offset
 from ..diagnostics import warn_once
 from ..ledger import ledger
 from ..metrics.catalogs import EventRouting
-from .contexts import keys_of, units_of
+from .contexts import kinds
 from .exposures import Exposure, exposures
 from .outcomes import OUTCOMES, Outcome
 from .parts import Segment, Tallies
@@ -104,7 +104,10 @@ class Accumulator:
     # -- whose it is -----------------------------------------------------------------------------
     def belong_to(self, context: Context) -> None:
         """Fold for *context* from now on; what waited for an identity is its, too."""
-        self.keys, self.units, self._changes = keys_of(context), units_of(context), -1
+        parts = kinds(context).values()
+        self.keys = {part.kind: part.key for part in parts}
+        self.units = tuple(part.fully_qualified_key for part in parts)
+        self._changes = -1
 
     # -- dates -----------------------------------------------------------------------------------
     def date(self, reading: float) -> int:

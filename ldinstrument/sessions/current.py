@@ -6,14 +6,13 @@ are resumed, closed and collected in others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from ..settings import disabled
 from . import emission, registry
-from .accounts import DEFAULT_METRICS
 from .clients import Tracker
 from .contexts import as_context, same
 from .inert import InertSession
@@ -78,35 +77,25 @@ def entered(session: Session | None) -> Iterator[Session | None]:
         set_current(before)
 
 
-def open_session(
-    context: Any = None,
-    *,
-    id: str | None = None,
-    name: str = "session",
-    data: Mapping[str, Any] | None = None,
-    client: Tracker | None = None,
-    outer: Session | None = None,
-    silent: bool = False,
-    store: Any = None,
-    metrics: tuple[str, ...] = DEFAULT_METRICS,
-) -> Session:
-    """Open a session without making it current; somebody must `end()` it."""
+def open_session(context: Any = None, *, id: str | None = None, **options: Any) -> Session:
+    """Open a session without making it current; somebody must `end()` it.
+
+    Args:
+        context: whose; anything that `as_context` takes.
+        id: of the session; random when None.
+        options: of `Session`.
+    """
     if disabled():
-        return InertSession(None, id=id, name=name)
+        return InertSession(None, id=id, name=options.get("name", "session"))
+    return opened(as_context(context), id=id, **options)
+
+
+def opened(context: Context | None, **options: Any) -> Session:
+    """Open a session of a *context* that is known to be valid."""
     emission.settle()
-    opened = Session(
-        as_context(context),
-        id=id,
-        name=name,
-        data=data,
-        client=client,
-        outer=outer,
-        silent=silent,
-        store=store,
-        metrics=metrics,
-    )
-    registry.remember(opened)
-    return opened
+    session = Session(context, **options)
+    registry.remember(session)
+    return session
 
 
 def joinable(

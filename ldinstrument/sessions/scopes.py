@@ -19,8 +19,9 @@ from ..settings import disabled
 from .accounts import DEFAULT_METRICS, checked_metrics, declare_session_metrics
 from .clients import Tracker
 from .contexts import as_context, is_function
-from .current import current_session, current_variable, joinable, open_session, set_current
+from .current import current_session, current_variable, joinable, opened, set_current
 from .entry_stack import EntryStack
+from .inert import InertSession
 from .outcomes import Outcome, is_closing, outcome_of
 from .postponed import postpone
 from .session import Session
@@ -133,7 +134,7 @@ class SessionScope:
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Entry:
         """Join the session that this one is part of, or open it."""
         if disabled():
-            return Entry(self._open(None), joined=False)
+            return Entry(InertSession(None, id=self._id, name=self._name), joined=False)
         context = self._who(args, kwargs)
         found = joinable(self._name, context, self._id, self._client)
         if found is None:
@@ -146,7 +147,7 @@ class SessionScope:
         return Entry(found, joined=True)
 
     def _open(self, context: Context | None) -> Session:
-        return open_session(
+        return opened(
             context,
             id=self._id,
             name=self._name,

@@ -143,8 +143,8 @@ class Session:
         self.fold_at = FOLD_AT if self._exposures_are_seen() else 1
         if context is not None:
             self._context = context
-            self._given_kinds = frozenset(kinds(context))
             self._held.belong_to(context)
+            self._given_kinds = frozenset(self._held.keys)
         if outer is not None:
             self._begin_inside(outer)
 
@@ -521,8 +521,7 @@ class Session:
         self._waiting = []
         outgoing: list[Batch] = [(context, events)]
         if self._counts_itself:
-            keys = {} if context is None else keys_of(context)
-            for account in self._accounts_of(keys).open:
+            for account in self._accounts_of(self._held.keys).open:
                 whose, totals = self._totals(account, context, reason)
                 if whose is context:
                     events += totals
@@ -549,7 +548,9 @@ class Session:
             totals_data(self.id, account.tallies, self._data, reason),
         )
         ledger.recorded(len(events))
-        return (None if context is None else only_kinds(context, account.keys)), events
+        if context is not None and account.keys.keys() != self._held.keys.keys():
+            context = only_kinds(context, account.keys)
+        return context, events
 
     def _stop(self) -> None:
         """Take no more; what is around was active as long as this one was."""
