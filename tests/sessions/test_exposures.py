@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ldclient import Context
@@ -14,6 +15,7 @@ from ldclient import Context
 import ldinstrument as ld
 from ldinstrument import testing
 from ldinstrument.sessions import hook
+from ldinstrument.sessions.exposures import ExposureTable, exposures
 from ldinstrument.sessions.session import Session
 
 WHO = st.sampled_from(["ana", "ben"])
@@ -114,3 +116,57 @@ def test_values_go_to_their_people_and_folds_cross_no_exposure(
     read = ld.stats().values
     assert read.open == 0
     assert read.recorded == read.emitted + sum(read.discarded.values())
+
+
+# -- the table ----------------------------------------------------------------------------------
+
+
+def test_an_exposure_is_noted_once_per_version_and_unit() -> None:
+    """A context of several kinds is several units; a new version may be a new iteration."""
+    table = ExposureTable()
+    both = Context.create_multi(Context.create("u-1"), Context.create("r-1", "request"))
+    for version, context in ((1, both), (1, both), (1, Context.create("u-1")), (2, both)):
+        table.note("flag", version, context, 1000 + version)
+
+    assert [found.name for found in table.of(["u-1"])] == ["flag 1 u-1", "flag 2 u-1"]
+    assert [found.name for found in table.of(["request:r-1"])] == [
+        "flag 1 request:r-1",
+        "flag 2 request:r-1",
+    ]
+    assert table.of(["somebody"]) == []
+
+
+def test_an_exposure_is_never_dated_before_an_earlier_one() -> None:
+    """The wall clock was set back in between: repeated or new, it stays after the first."""
+    table = ExposureTable()
+    assert table.note("flag", 1, Context.create("u-1"), 5_000) == 5_000
+    assert table.note("flag", 1, Context.create("u-1"), 1_000) == 5_000
+    assert table.note("other", 1, Context.create("u-1"), 1_000) >= 5_000
+    assert table.note("flag", 1, Context.create("u-2"), 1_000) == 1_000
+
+
+def test_the_table_is_bounded_and_says_what_it_may_have_forgotten() -> None:
+    """Units that were exposed lately stay."""
+    table = ExposureTable(most=10)
+    for n in range(100):
+        table.note("flag", 1, Context.create(f"u-{n}"), n)
+
+    assert table.of(["u-99"])
+    assert table.of(["u-0"]) == []
+    assert 0 < table.forgotten < table.of(["u-99"])[0].read
+
+
+def test_what_may_have_been_forgotten_travels_value_by_value(
+    ld_events: testing.RecordingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that did not fold for as long as the table remembers takes no chance."""
+    monkeypatch.setattr(exposures, "_most", 5)
+    with ld.session("u-1") as s:
+        s.conversion(1)
+        s.conversion(2)
+        for n in range(20):
+            hook.exposed("flag", 1, Context.create(f"other-{n}"), int(time.time() * 1000))
+        s.conversion(4)
+        s.conversion(8)
+
+    assert sorted(value or 0 for value in ld_events.values("business.conversion")) == [1, 2, 12]
