@@ -136,6 +136,7 @@ class Ledger:
     def suspended(self, key: str) -> None:
         """Count a run of the task *key* that goes on elsewhere."""
         with self.lock:
+            key = key or "(an interaction)"
             self._suspended[_bounded(key, self._suspended)] += 1
 
     def unfinished(self, key: str) -> None:

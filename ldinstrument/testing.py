@@ -132,18 +132,28 @@ def strictly() -> Iterator[None]:
 def fresh_recording() -> Iterator[RecordingClient]:
     """Record every event of the block, with the ledger at zero and a clean slate after it.
 
-    Sessions that were open before, as a fixture's are, go on; what they hold stays counted.
+    Sessions that were open before, as a fixture's are, go on, and what they hold stays counted.
+    What the block leaves open ends with it.
     """
     before, current_before = open_sessions(), current_session()
-    held = stats().values.open if before else 0
-    forget_everything(keeping=before)
-    ledger.recorded(held)
+    _forget_all_but(before)
     try:
         with recording() as client:
-            yield client
+            try:
+                yield client
+            finally:
+                for session in open_sessions():
+                    if session not in before:
+                        session.end("abandoned")
     finally:
-        forget_everything(keeping=before)
+        _forget_all_but(before)
         set_current(current_before)
+
+
+def _forget_all_but(kept: list[OpenSession]) -> None:
+    held = stats().values.open if kept else 0
+    forget_everything(keeping=kept)
+    ledger.recorded(held)
 
 
 class FakeClock:
