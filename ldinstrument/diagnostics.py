@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType, MappingProxyType, TracebackType
-from typing import ParamSpec
+from typing import ParamSpec, cast
 
 from .errors import StrictError
 
@@ -129,10 +129,19 @@ def log_internal_error(where: str, error: BaseException) -> None:
 
 
 def _log(level: int, message: str, error: BaseException | None = None) -> None:
+    # The text of an exception, and of those that it came from, may hold keys of visitors: the
+    # traceback shows where it happened and its kind.
+    trace = None if error is None else (type(error), _without_text(error), error.__traceback__)
     try:
-        log.log(level, "%s", message, exc_info=error)
+        log.log(level, "%s", message, exc_info=trace)
     except Exception:  # noqa: S110 - a filter or handler of the host's is broken: nowhere to say so
         pass
+
+
+def _without_text(error: BaseException) -> BaseException:
+    kind = type(error)
+    named = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    return cast("BaseException", type(kind.__name__, (Exception,), named)())
 
 
 def one_line(text: str, longest: int = LONGEST_LINE) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,16 +22,30 @@ class SqliteFile:
 
     Args:
         path: made when it is absent, with its folder; readable by its owner only.
-        schema: SQL that makes the tables; it must not mind being run again.
+        schema: SQL statements that make the tables, each ended by a semicolon; they must not mind
+            being run again.
         timeout: seconds that one `transaction` waits for other threads and processes in all.
         exclusive: whether to keep other processes out while it is open.
+        version: of the schema. A file of another version, or one that is corrupt, is set aside
+            under a name that says why, and a new one takes its place. None: the file is taken as
+            it is.
+        on_set_aside: called with the reason and the new path of a file that was set aside.
     """
 
     def __init__(
-        self, path: Path, schema: str, *, timeout: float = 0.25, exclusive: bool = False
+        self,
+        path: Path,
+        schema: str,
+        *,
+        timeout: float = 0.25,
+        exclusive: bool = False,
+        version: int | None = None,
+        on_set_aside: Callable[[str, Path], None] = lambda reason, path: None,
     ) -> None:
         self.path = path
         self._schema = schema
+        self._version = version
+        self._on_set_aside = on_set_aside
         self._timeout = timeout
         self._exclusive = exclusive
         self._lock = threading.Lock()
@@ -71,12 +85,49 @@ class SqliteFile:
             try:
                 yield connection
                 connection.execute("COMMIT")
-            except BaseException:
+            except BaseException as error:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
+                if self._version is not None and _is_corrupt(error):
+                    self._close()
+                    self._set_aside("corrupt", self._inode)
                 raise
 
     def _opened(self, deadline: float) -> sqlite3.Connection:
+        before = inode(self.path)
+        try:
+            return self._connected(deadline)
+        except _OtherVersionError as error:
+            self._set_aside(f"version-{error}", before)
+        except Exception as error:
+            if self._version is None or not _is_corrupt(error):
+                raise
+            self._set_aside("corrupt", before)
+        return self._connected(deadline)
+
+    def _set_aside(self, reason: str, expected: tuple[int, int] | None) -> None:
+        """Rename the file, unless another process has done so already."""
+        if expected is None or inode(self.path) != expected:
+            return
+        aside = self.path.with_name(f"{self.path.name}.{reason}-{time.time_ns() // 1_000_000}")
+        for suffix in ("-wal", "-shm", ""):
+            with suppress(FileNotFoundError):
+                self.path.with_name(self.path.name + suffix).rename(f"{aside}{suffix}")
+        self._on_set_aside(reason, aside)
+
+    def _check_version(self, connection: sqlite3.Connection) -> None:
+        """Set the version of a new file.
+
+        Raises:
+            _OtherVersionError: the file is not new, and has another version.
+        """
+        (found,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if found != self._version and tables:
+            raise _OtherVersionError(found)
+        connection.execute(f"PRAGMA user_version = {self._version}")
+
+    def _connected(self, deadline: float) -> sqlite3.Connection:
         import sqlite3
 
         _create(self.path)
@@ -89,7 +140,12 @@ class SqliteFile:
             # A commit survives `kill -9` without a sync; only a power cut may cost the last ones,
             # and never the file.
             connection.execute("PRAGMA synchronous = NORMAL")
-            connection.executescript(f"BEGIN IMMEDIATE; {self._schema}; COMMIT")
+            connection.execute("BEGIN IMMEDIATE")
+            if self._version is not None:
+                self._check_version(connection)
+            for statement in filter(str.strip, self._schema.split(";")):
+                connection.execute(statement)
+            connection.execute("COMMIT")
         except BaseException:
             connection.close()
             raise
@@ -120,6 +176,17 @@ class SqliteFile:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+class _OtherVersionError(Exception):
+    """A file has tables of another version of their schema."""
+
+
+def _is_corrupt(error: BaseException) -> bool:
+    """Tell whether SQLite says that a file is damaged, or no database; it has no class for that."""
+    import sqlite3
+
+    return type(error) is sqlite3.DatabaseError
 
 
 def inode(path: Path) -> tuple[int, int] | None:

@@ -79,6 +79,20 @@ def test_the_guard_keeps_our_bug_from_the_host(caplog: pytest.LogCaptureFixture)
     assert "report this traceback" in caplog.text
 
 
+def test_a_bug_of_ours_tells_no_text_of_an_exception(caplog: pytest.LogCaptureFixture) -> None:
+    """It may hold a visitor's key, as may what it came from: kind and lines are enough."""
+    visitor = "-".join(("visitor", "ana"))
+    with guard("a secret"):
+        try:
+            {}[visitor]
+        except KeyError as error:
+            raise LookupError(f"no {visitor}") from error
+
+    assert "LookupError" in caplog.text
+    assert "test_diagnostics.py" in caplog.text
+    assert visitor not in caplog.text
+
+
 def test_the_hosts_failure_names_its_line(caplog: pytest.LogCaptureFixture) -> None:
     """Where it was raised, not where we noticed it."""
     try:

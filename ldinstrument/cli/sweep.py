@@ -10,7 +10,9 @@ import typer
 
 from .terminal import CHANGES, FAILED, AsJson, err, print_json, say, warn
 
-Seconds = Annotated[float | None, typer.Option(metavar="SECONDS", help="As the workers have it.")]
+Seconds = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="As the workers have it, or shorter.")
+]
 
 
 def sweep(
@@ -47,9 +49,10 @@ def sweep(
     if as_json:
         print_json(asdict(report))
     else:
+        still_open = "" if report.open is None else f", {report.open} sessions still open"
         say(
             f"{report.sessions} sessions, {report.delivered} events delivered, {report.dropped} "
-            "dropped"
+            f"dropped{still_open}"
         )
     if report.error:
         say(

@@ -241,6 +241,11 @@ class Store(Protocol):
             early: also of a batch that may still grow, because its window is not over.
         """
 
+    def end_silent(self) -> int:
+        """End every session that is over by this store's rules, also where those of the workers are
+        longer; return how many. Looks at every open session.
+        """
+
     def seal(
         self, places: Sequence[str], sealed: Sequence[Sealed], lease: float, owner: str
     ) -> list[str]:

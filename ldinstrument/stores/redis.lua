@@ -224,6 +224,22 @@ for at = 1, #due, 2 do
 end
 return {vanished, claimed}
 
+-- @end_silent
+local start, count = tonumber(ARGV[3]), tonumber(ARGV[4])
+local keys = redis.call('ZRANGE', prefix .. 'open', start, start + count - 1)
+local moved = 0
+for _, key in ipairs(keys) do
+  local text = redis.call('GET', prefix .. 'v' .. key)
+  local record = text and divided(text)
+  local over = record and record.h + math.min(record.l + tonumber(ARGV[6]),
+    record.s + tonumber(ARGV[7]))
+  if record and over <= now then
+    move_on(key, record.i, text, ARGV[5], now, over)
+    moved = moved + 1
+  end
+end
+return {#keys, moved}
+
 -- @keep_sealed
 local function keep(at, lease)
   while ARGV[at] do

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from ..diagnostics import log_once
+from ..diagnostics import log_once, one_line
 from ..errors import DefinitionError, missing_extra
 from ..ledger import ledger
 from .lua import scripts
@@ -52,7 +52,8 @@ class RedisStore:
         shards: over how many hash tags the visitors are spread; the same in every worker.
 
     Raises:
-        DefinitionError: a client that decodes its responses: payloads are bytes.
+        DefinitionError: a client that decodes its responses, for payloads are bytes; or a prefix
+            that a cluster cannot use.
     """
 
     shared = True
@@ -69,6 +70,9 @@ class RedisStore:
             raise DefinitionError(
                 "RedisStore: give it a client of its own, without decode_responses=True"
             )
+        self._prefix = prefix
+        if _is_cluster(client):
+            self._check_prefix()
         self.rules = rules or Rules()
         self._client = client
         self._shards = shards or (SHARDS_OF_A_CLUSTER if _is_cluster(client) else 1)
@@ -120,6 +124,21 @@ class RedisStore:
                 pairs = zip(found[::2], found[1::2], strict=True)
                 return [Ended(f"{tag} {place.decode()}", text.decode()) for place, text in pairs]
         return []
+
+    def end_silent(self) -> int:
+        """End every session that is over by these rules; return how many."""
+        return sum(map(self._end_silent_in, self._tags))
+
+    def _end_silent_in(self, tag: str) -> int:
+        rules, total, start = self.rules, 0, 0
+        seen: int
+        ended: int
+        times = _ms(rules.remember), _ms(rules.idle), _ms(rules.maximum)
+        while True:
+            seen, ended = self._run("end_silent", tag, start, 500, *times)
+            total, start = total + ended, start + seen - ended
+            if not seen:
+                return total
 
     def seal(
         self, places: Sequence[str], sealed: Sequence[Sealed], lease: float, owner: str
@@ -188,8 +207,36 @@ class RedisStore:
         """Return 0: other processes see these sessions."""
         return 0
 
+    def _check_prefix(self) -> None:
+        if not re.fullmatch(r"[^{}]+", self._prefix):
+            raise DefinitionError(
+                "redis: on a cluster, ?prefix= is a text without braces: it becomes the hash tag "
+                "that keeps the keys of a script in one hash slot"
+            )
+
     def check(self) -> None:
-        """Log what about the server may cost numbers; one that is away is no error."""
+        """Log what about the server may cost numbers; one that is away is no error.
+
+        Raises:
+            DefinitionError: the server runs no scripts, or not these; says its reason.
+        """
+        from redis.exceptions import RedisClusterException, RedisError, ResponseError
+
+        try:
+            self._run("holdings", self._tags[0])
+            if self._client.info("cluster").get("cluster_enabled"):
+                self._check_prefix()
+            _say_policy(self._client.info("memory"))
+        except ResponseError as error:
+            if not _PASSING_STATES.search(str(error)):
+                raise DefinitionError(
+                    f"redis: this server cannot keep sessions ({one_line(str(error), 200)}); it has "
+                    "to run Lua scripts by EVALSHA and EVAL, each within one hash slot"
+                ) from None
+        except (RedisError, RedisClusterException, OSError):
+            return
+        finally:
+            self.close()
 
     def refuses(self, error: Exception) -> bool:
         """Tell whether *error* is about what was given, not a server that is full, read-only and
@@ -198,7 +245,8 @@ class RedisStore:
         from redis.exceptions import DataError, ResponseError
 
         if type(error) is ResponseError:
-            return _PASSING_STATES.search(str(error)) is None
+            text = str(error)
+            return _PASSING_STATES.search(text) is None and "unknown command" not in text
         return isinstance(error, (DataError, TypeError, ValueError, LookupError))
 
     def pause(self) -> None:
@@ -246,6 +294,18 @@ class RedisStore:
             return self._client.evalsha(script.sha1, 1, anchor, tag, window, *arguments)
         except NoScriptError:
             return self._client.eval(script.text, 1, anchor, tag, window, *arguments)
+
+
+def _say_policy(memory: dict[str, Any]) -> None:
+    policy = memory.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        log_once(
+            "eviction_policy",
+            policy,
+            f"the Redis server throws keys away when its memory is full (maxmemory-policy {policy}), "
+            "sessions and their reports too; set noeviction, so that it refuses instead and the "
+            "workers' numbers wait",
+        )
 
 
 def _say_evicted(sessions: int, events: int) -> None:
@@ -324,6 +384,11 @@ class _Cluster:
     def eval(self, *arguments: Any) -> Any:
         """Run a script."""
         return self._client().eval(*arguments)
+
+    def info(self, section: str) -> dict[str, Any]:
+        """Return what a node says of itself."""
+        found: dict[str, Any] = self._client().info(section)
+        return next((node for node in found.values() if isinstance(node, dict)), found)
 
     def close(self) -> None:
         """Close the connections that there are."""

@@ -14,7 +14,6 @@ import secrets
 import threading
 import time
 import weakref
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -238,7 +237,12 @@ class SessionStore:
 
     # -- sweeping ----------------------------------------------------------------------------------
     def sweep(
-        self, limit: int | None = None, *, client: Any = None, outlet: Outlet | None = None
+        self,
+        limit: int | None = None,
+        *,
+        client: Any = None,
+        outlet: Outlet | None = None,
+        own_rules: bool = False,
     ) -> SweepReport:
         """Report what has ended, on this thread. Never raises.
 
@@ -246,21 +250,15 @@ class SessionStore:
             limit: at most so many sessions; None sweeps everything that is due.
             client: whose connections to use.
             outlet: where to send instead.
+            own_rules: go by the rules of this store where those of the workers are longer.
         """
-        return self._sweep(limit, outlet or self.outlet(client))
+        return self._sweep(limit, outlet or self.outlet(client), own_rules=own_rules)
 
     def sweep_in_background(self) -> SweepReport:
         """Report what has ended but for the current window, with pauses between the batches."""
         return self._sweep(None, self.outlet(), pause=self._rest, early=False)
 
-    def _sweep(
-        self,
-        limit: int | None,
-        outlet: Outlet | None,
-        *,
-        pause: Callable[[float], bool] | None = None,
-        early: bool = True,
-    ) -> SweepReport:
+    def _sweep(self, limit: int | None, outlet: Outlet | None, **options: Any) -> SweepReport:
         if outlet is None:
             log_once(
                 "no_client",
@@ -270,15 +268,7 @@ class SessionStore:
             return SweepReport(error="no client")
         with self._sweeping:
             owner = secrets.token_hex(8)
-            sweep = Sweep(
-                self.store,
-                outlet,
-                self.rules,
-                owner,
-                lease=self._lease,
-                pause=pause,
-                early=early,
-            )
+            sweep = Sweep(self.store, outlet, self.rules, owner, lease=self._lease, **options)
             return sweep.run(limit)
 
     def _rest(self, seconds: float) -> bool:

@@ -71,6 +71,7 @@ _FORGET = (
     "(SELECT rowid FROM visitors WHERE gone = 1 AND due <= ? ORDER BY due LIMIT 1000)"
 )
 _SILENT = "SELECT key, text FROM visitors WHERE gone = 0 AND due <= ? ORDER BY due LIMIT ?"
+_OPEN = "SELECT key, text FROM visitors WHERE gone = 0 AND key > ? ORDER BY key LIMIT 500"
 _OUTBOX = (
     "SELECT id, body, events, zipped, attempts + 1, sealed_at FROM outbox "
     "WHERE due <= ? ORDER BY due LIMIT ?"
@@ -79,6 +80,8 @@ _KEEP = (
     "INSERT INTO outbox (id, due, body, events, zipped, attempts, sealed_at) "
     "VALUES (?, ?, ?, ?, ?, 1, ?)"
 )
+VERSION = 2
+"""Of the tables, and of the records in them."""
 CLOCK_PRECISION = 1000
 """Milliseconds: the clock is written down once per second, for a time set back to be noticed."""
 
@@ -98,7 +101,9 @@ class SqliteStore:
         self, path: str | Path, rules: Rules | None = None, *, timeout: float = 0.25
     ) -> None:
         self.rules = rules or Rules()
-        self._file = SqliteFile(Path(path), _SCHEMA, timeout=timeout)
+        self._file = SqliteFile(
+            Path(path), _SCHEMA, timeout=timeout, version=VERSION, on_set_aside=_say_set_aside
+        )
 
     # -- open sessions ---------------------------------------------------------------------------
     def merge(self, key: str, delta: Delta) -> Merged | None:
@@ -196,6 +201,21 @@ class SqliteStore:
                 file.execute("DELETE FROM visitors WHERE key = ?", (key,))
             else:
                 self._move_on(file, key, record, now)
+
+    def end_silent(self) -> int:
+        """End every session that is over by these rules; return how many."""
+        ended, last = 0, ""
+        while True:
+            with self._writing() as (file, now, _):
+                rows = file.execute(_OPEN, (last,)).fetchall()
+                for key, text in rows:
+                    record = readable(text)
+                    if record is not None and record.deadline(self.rules) <= now:
+                        self._move_on(file, key, record, now)
+                        ended += 1
+            if not rows:
+                return ended
+            last = rows[-1][0]
 
     def seal(
         self, places: Sequence[str], sealed: Sequence[Sealed], lease: float, owner: str
@@ -300,6 +320,15 @@ class SqliteStore:
                 _say_moved()
             waited = int((time.monotonic() - asked) * 1000)
             yield file, _now(file), waited
+
+
+def _say_set_aside(reason: str, path: Path) -> None:
+    log_once(
+        "store_set_aside",
+        str(path),
+        f"the SQLite file of the session store is {reason.replace('-', ' ')} (this is version "
+        f"{VERSION}): it is now {path}, and a new one was begun; what it held is not reported",
+    )
 
 
 def _say_moved() -> None:

@@ -44,6 +44,7 @@ class SweepReport:
         dropped: events that it never will.
         posts: POSTs made, repeated ones included.
         complete: nothing was left that could be swept; False after a failure, or at *limit*.
+        open: sessions that are not over yet; None when nobody asked, or the store failed.
         error: why it stopped, when it failed: a status or the kind of an exception, never an
             address or a key.
     """
@@ -54,6 +55,7 @@ class SweepReport:
     posts: int = 0
     complete: bool = False
     error: str = ""
+    open: int | None = None
 
 
 class Sweep:
@@ -69,6 +71,8 @@ class Sweep:
         pause: called after each batch with the seconds that it took, so that a busy worker can
             rest; returns whether to go on.
         early: also report what ended in the current window (see `Rules`), as a batch of its own.
+        own_rules: look at every open session whether it is over by *store*'s rules, because those
+            of the workers may be longer.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Sweep:
         lease: float = LEASE,
         pause: Callable[[float], bool] | None = None,
         early: bool = True,
+        own_rules: bool = False,
     ) -> None:
         self._store = store
         self._outlet = outlet
@@ -89,6 +94,7 @@ class Sweep:
         self._lease = lease
         self._pause = pause
         self._early = early
+        self._own_rules = own_rules
         self.report = SweepReport()
 
     def run(self, limit: int | None = None) -> SweepReport:
@@ -108,6 +114,13 @@ class Sweep:
         return self.report
 
     def _run(self, limit: int | None) -> None:
+        if self._own_rules:
+            self._store.end_silent()
+        self._send_all(limit)
+        if self._early:
+            self.report.open = self._store.holdings().open
+
+    def _send_all(self, limit: int | None) -> None:
         while self._send_leftovers() and not self._reached(limit):
             started = time.monotonic()
             left = BATCH if limit is None else min(BATCH, limit - self.report.sessions)

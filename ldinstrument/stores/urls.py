@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
+from ..checks import above_zero, seconds_from_text
 from ..errors import DefinitionError
 from .protocol import Rules, Store
 from .reporting import Outlet, outlet_for
@@ -28,8 +29,9 @@ def open_store(
 ) -> SessionStore:
     """Open a session store.
 
-    Every worker must use the same address and the same times. A Redis address takes `?prefix=`
-    (environments that share a server need one each) and `?timeout=` (seconds, 0.25).
+    Every worker must use the same address and the same times. An address takes `?timeout=`, the
+    seconds that a request waits for the store (0.25), and one of Redis `?prefix=` (environments
+    that share a server need one each).
 
     Args:
         address: `memory:` (this process only), `sqlite:///path` or a path (the workers of one
@@ -41,12 +43,13 @@ def open_store(
         options: keywords of `SessionStore`; `max_sessions` of a `memory:` store.
 
     Raises:
-        DefinitionError: an address that is none, or a time that is not positive.
+        DefinitionError: an address that is none, a time that is not positive, or a server that can
+            never serve as a store.
         MissingExtra: redis-py is not installed.
     """
     times = {"idle": idle, "maximum": maximum, "remember": remember}
     rules = Rules(
-        **{name: _positive(name, given) for name, given in times.items() if given is not None}
+        **{name: above_zero(name, given) for name, given in times.items() if given is not None}
     )
     bounds = {"max_sessions": options.pop("max_sessions")} if "max_sessions" in options else {}
     return SessionStore(_store(str(address), rules, bounds), **options)
@@ -71,7 +74,7 @@ def sweep(
             else those for `LAUNCHDARKLY_SDK_KEY`.
         sdk_key: of the environment that the sessions belong to.
         limit: at most so many sessions.
-        idle, maximum, remember: for an address; those that the workers use.
+        idle, maximum, remember: for an address; those that the workers use, or shorter ones.
 
     Raises:
         DefinitionError: an address that is none, or no SDK key anywhere.
@@ -79,7 +82,9 @@ def sweep(
     if isinstance(store, SessionStore):
         return store.sweep(limit, client=client, outlet=_outlet(store, client, sdk_key))
     with _opened(store, {"idle": idle, "maximum": maximum, "remember": remember}) as opened:
-        return opened.sweep(limit, client=client, outlet=_outlet(opened, client, sdk_key))
+        outlet = _outlet(opened, client, sdk_key)
+        shorter = idle is not None or maximum is not None
+        return opened.sweep(limit, client=client, outlet=outlet, own_rules=shorter)
 
 
 def _outlet(store: SessionStore, client: Any | None, sdk_key: str | None) -> Outlet | None:
@@ -92,12 +97,6 @@ def _opened(store: Store | str | Path, times: dict[str, float | None]) -> Sessio
     if isinstance(store, (str, Path)):
         return open_store(store, sweep=False, **times)
     return SessionStore(store, sweep=False)
-
-
-def _positive(name: str, given: float) -> float:
-    if isinstance(given, bool) or not isinstance(given, (int, float)) or not given > 0:
-        raise DefinitionError(f"{name}: give seconds above 0, not {given!r}")
-    return float(given)
 
 
 def _store(address: str, rules: Rules, bounds: dict[str, Any]) -> Store:
@@ -119,17 +118,24 @@ def _store(address: str, rules: Rules, bounds: dict[str, Any]) -> Store:
     if scheme == "sqlite" or not scheme or len(scheme) == 1:  # a drive letter is no scheme
         from .sqlite import SqliteStore
 
-        return SqliteStore(_path(address, scheme), rules)
+        path, timeout = _path(address, scheme)
+        return SqliteStore(path, rules, timeout=timeout)
     raise DefinitionError(f"{scheme}: is no session store; use {_ADDRESSES}")
 
 
-def _path(address: str, scheme: str) -> str:
-    path = unquote(urlsplit(address).path).removeprefix("/") if scheme == "sqlite" else address
+def _path(address: str, scheme: str) -> tuple[str, float]:
+    """Return the path that a SQLite address names, and its time-out."""
+    parts = urlsplit(address) if scheme == "sqlite" else None
+    path = address if parts is None else unquote(parts.path).removeprefix("/")
     if not path or path == ":memory:":
         raise DefinitionError(
             "sqlite: name a file, such as sqlite:///sessions.db; without one, use memory:"
         )
-    return path
+    asked = dict(parse_qsl(parts.query, keep_blank_values=True)) if parts is not None else {}
+    timeout = seconds_from_text("?timeout=", asked.pop("timeout", "0.25"))
+    if asked:
+        raise DefinitionError(f"sqlite: there is no option ?{min(asked)}=, only ?timeout=")
+    return path, timeout
 
 
 def _redis(address: str, rules: Rules) -> Store:
@@ -142,12 +148,11 @@ def _redis(address: str, rules: Rules) -> Store:
     asked.pop("decode_responses", None)  # payloads are bytes
     scheme, cluster, _ = address.partition("://")[0].partition("+cluster")
     plain = f"{_SCHEMES.get(scheme, scheme)}://{place}" + (f"?{urlencode(asked)}" if asked else "")
-    client = connect(plain, timeout=_seconds(ours.get("timeout", "0.25")), cluster=bool(cluster))
-    return RedisStore(client, rules, prefix=ours.get("prefix", "ldinstrument"))
-
-
-def _seconds(text: str) -> float:
-    try:
-        return _positive("?timeout=", float(text))
-    except ValueError:
-        raise DefinitionError(f"?timeout=: give seconds above 0, not {text!r}") from None
+    client = connect(
+        plain,
+        timeout=seconds_from_text("?timeout=", ours.get("timeout", "0.25")),
+        cluster=bool(cluster),
+    )
+    store = RedisStore(client, rules, prefix=ours.get("prefix", "ldinstrument"))
+    store.check()
+    return store

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from ldinstrument.stores import Delta
+import json
+import os
+import time
+from collections import Counter
+
+from ldinstrument.sessions.current import open_session
+from ldinstrument.stores import Delta, MemoryStore, Rules, end_request
 from ldinstrument.stores.protocol import today
 from ldinstrument.stores.records import mark_of, parsed, segment_text
 from ldinstrument.stores.replay import events_of, segments_of
+from ldinstrument.testing import RecordingClient
 
 
 def delta(
@@ -56,3 +63,61 @@ def ended(store):
 def end(store, key, reason="ended", *, active=False):
     """End the open session of a key now."""
     return store.end(key, reason, over=today(), active=active)
+
+
+def visit(store, visitor="v-1", *, money=1.0, client=None):
+    opened = open_session("ana", client=client if client is not None else RecordingClient())
+    opened.interaction()
+    opened.revenue(money)
+    return end_request(opened, store, visitor)
+
+
+def over(store, count, first=0):
+    for number in range(first, first + count):
+        store.merge(f"session:{number}", delta(f"s-{number}", context={"user": "ana"}))
+        end(store, f"session:{number}")
+
+
+def reported(ld):
+    return Counter(event["data"]["sessionId"] for event in ld.custom_events("session.interactions"))
+
+
+def until(condition, timeout=100.0):
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.01)
+
+
+class Failing(MemoryStore):
+    """A store in memory that fails on demand, like a server that is away."""
+
+    def __init__(self):
+        super().__init__(Rules())
+        self.away, self.calls = False, 0
+
+    def merge(self, key, delta):
+        self.calls += 1
+        if self.away:
+            raise ConnectionError("redis://:secret@10.0.0.1 refused")
+        return super().merge(key, delta)
+
+    def refuses(self, error):
+        return not isinstance(error, ConnectionError)
+
+
+def in_child(work):
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.write(writing, json.dumps(work()).encode())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        answer = pipe.read()
+    assert os.waitpid(child, 0)[1] == 0
+    return json.loads(answer)

@@ -4,6 +4,7 @@ is installed.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 import uuid
@@ -13,7 +14,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from ldclient import LDClient
+from ldclient.config import Config, HTTPConfig
 
+from ldinstrument.delivery import EventProcessor, Plugin
+from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.stores import MemoryStore, RedisStore, Rules, SessionStore, SqliteStore, Store
 from ldinstrument.stores.redis import connect
 
@@ -79,3 +84,31 @@ def keep() -> Iterator[Callable[..., SessionStore]]:
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture(scope="module", name="server")
+def _server() -> Iterator[LocalLaunchDarkly]:
+    with LocalLaunchDarkly() as server:
+        yield server
+
+
+@pytest.fixture(name="ld")
+def _ld(server: LocalLaunchDarkly) -> LocalLaunchDarkly:
+    """A local LaunchDarkly that has seen nothing."""
+    server.reset()
+    server.max_payload_bytes = 100 * 1024 * 1024
+    return server
+
+
+@pytest.fixture(name="client")
+def _client(ld: LocalLaunchDarkly) -> Iterator[LDClient]:
+    """A real client of it, with our hook."""
+    config = Config(
+        "sdk-test", base_uri=ld.url, events_uri=ld.url, stream_uri=ld.url, use_ldd=True,
+        diagnostic_opt_out=True, plugins=[Plugin()],
+        event_processor_class=functools.partial(EventProcessor, close_timeout=5.0),
+        http=HTTPConfig(connect_timeout=60, read_timeout=60),
+    )  # fmt: skip
+    client = LDClient(config)
+    yield client
+    client.close()

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +67,18 @@ class RedisServer:
         binary: of the server.
         folder: for its append-only file.
         durable: keep everything over a restart.
+        options: more of its command line.
         cluster: a cluster of this one node.
     """
 
     def __init__(
-        self, binary: str, folder: Path, *, durable: bool = False, cluster: bool = False
+        self,
+        binary: str,
+        folder: Path,
+        *,
+        durable: bool = False,
+        cluster: bool = False,
+        options: Sequence[str] = (),
     ) -> None:
         self._arguments = [binary, "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
         # With `everysec`, what is written while a slow disk syncs stays in the server for up to two
@@ -81,6 +88,7 @@ class RedisServer:
         self._arguments += (
             ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"] if cluster else []
         )
+        self._arguments += options
         self._cluster = cluster
         self._process: subprocess.Popen[bytes] | None = None
         for _ in range(20):

@@ -5,44 +5,27 @@ every store.
 from __future__ import annotations
 
 import asyncio
-import functools
+import threading
 import time
 
 import pytest
-from ldclient import Context, LDClient
-from ldclient.config import Config
-from stores_builders import delta, end
+from ldclient import Context
+from stores_builders import delta, end, in_child, tallies_of, until, visit
 
 from ldinstrument import Metric, SessionMetricsTracker, catalog, session
-from ldinstrument.delivery import EventProcessor, Plugin
-from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.ledger import ledger
 from ldinstrument.sessions.current import open_session
-from ldinstrument.stores import aend_request, end_request, end_session, sweep
+from ldinstrument.stores import (
+    MemoryStore,
+    Rules,
+    SqliteStore,
+    aend_request,
+    end_request,
+    end_session,
+    sweep,
+)
+from ldinstrument.stores.records import parsed
 from ldinstrument.testing import RecordingClient
-
-
-@pytest.fixture(scope="module", name="server")
-def _server():
-    with LocalLaunchDarkly() as server:
-        yield server
-
-
-@pytest.fixture(name="ld")
-def _ld(server):
-    server.reset()
-    return server
-
-
-@pytest.fixture(name="client")
-def _client(ld):
-    config = Config(
-        "sdk-test", base_uri=ld.url, events_uri=ld.url, stream_uri=ld.url, use_ldd=True, diagnostic_opt_out=True,
-        plugins=[Plugin()], event_processor_class=functools.partial(EventProcessor, close_timeout=5.0),
-    )  # fmt: skip
-    client = LDClient(config)
-    yield client
-    client.close()
 
 
 def request(
@@ -383,3 +366,89 @@ def test_nothing_is_stored_when_disabled(make_store, keep, monkeypatch):
     assert not ref.stored
     assert SessionMetricsTracker(None, store).end_session("v-1") is None
     assert store.holdings().open == 0
+
+
+# -- life ------------------------------------------------------------------------------------------
+
+
+def test_an_event_loop_never_waits_for_a_shared_store(keep):
+    """`async with session(store=)` in a coroutine: the round trip is made on the sweeper's
+    thread.
+    """
+    threads = []
+
+    class Remote(MemoryStore):
+        shared = True
+
+        def merge(self, key, delta):
+            threads.append(threading.current_thread().name)
+            return super().merge(key, delta)
+
+    raw = Remote(Rules())
+    store = keep(raw, client=RecordingClient(), sweep=True, interval=60.0)
+
+    async def main():
+        async with session("ana", id="conv-1", store=store) as stay:
+            stay.interaction()
+
+    asyncio.run(main())
+    until(lambda: store.waiting == 0 and raw.holdings().open)
+
+    assert threads == ["ldinstrument.stores.sweeper"]
+    assert tallies_of(parsed(end(raw, "session:conv-1", "ended")))[0] == 1
+
+
+def test_closing_reports_what_only_this_process_knows(keep, ld, client):
+    """Sessions in memory end as abandoned at exit: counts, no duration or rate, which would be
+    censored.
+    """
+    store = keep(MemoryStore(Rules()), client=client, sweep=True, interval=60.0)
+    visit(store, money=2.5, client=client)
+
+    store.close(timeout=60.0)
+    store.close()
+
+    keys = {event["key"]: event for event in ld.custom_events()}
+    assert set(keys) == {"session.interactions", "revenue.impact"}
+    assert keys["session.interactions"]["data"]["endReason"] == "abandoned"
+
+
+def test_closing_leaves_a_shared_store_alone(keep, tmp_path, ld, client):
+    """Other workers go on with its sessions."""
+    store = keep(SqliteStore(tmp_path / "x.db"), client=client, sweep=True)
+    visit(store, client=client)
+    store.close(timeout=60.0)
+
+    assert SqliteStore(tmp_path / "x.db").holdings().open == 1
+    assert ld.custom_events("session.interactions") == []
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_shares_the_store_and_nothing_else(make_store, keep):
+    """A child merges into the same session (of a shared store) on a connection, a name and a thread
+    of its own.
+    """
+    raw = make_store()
+    store = keep(raw, client=RecordingClient(), sweep=True, interval=60.0)
+    visit(store)
+    worker = store._worker
+
+    def child():
+        inherited = store._sweeper is None
+        ref = visit(store)
+        return [
+            inherited,
+            ref.stored,
+            ref.opened,
+            store._worker != worker,
+            store._sweeper is not None,
+        ]
+
+    sweeper = store._sweeper
+    answers = in_child(child)
+    after = visit(store)
+
+    assert answers == [True, True, not raw.shared, True, True]
+    assert after.stored
+    assert store._sweeper is sweeper
+    assert tallies_of(parsed(end(raw, "session:v-1", "ended")))[0] == (3 if raw.shared else 2)

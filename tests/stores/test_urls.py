@@ -14,6 +14,7 @@ from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.errors import DefinitionError, MissingExtra
 from ldinstrument.ledger import ledger
 from ldinstrument.stores import MemoryStore, RedisStore, SqliteStore, open_store, sweep
+from ldinstrument.testing import RecordingClient
 
 
 def test_addresses(tmp_path, redis_server):
@@ -43,6 +44,9 @@ def test_addresses(tmp_path, redis_server):
         ("postgres://x", "use memory:"),
         ("sqlite:", "name a file"),
         ("sqlite:///:memory:", "use memory:"),
+        ("sqlite:///x.db?timeout=0", "timeout"),
+        ("sqlite:///x.db?timeout=soon", "timeout"),
+        ("sqlite:///x.db?prefix=mine", "no option .prefix="),
     ],
 )
 def test_an_address_that_is_none_says_what_to_write(address, advice):
@@ -204,3 +208,34 @@ def test_the_end_of_the_interpreter_reports_what_memory_holds(tmp_path):
         assert answer.stderr == ""
         (event,) = ld.custom_events("session.interactions")
         assert event["data"]["endReason"] == "abandoned"
+
+
+def test_a_sqlite_address_says_how_long_a_request_waits(tmp_path):
+    """For other threads and workers together; a quarter of a second when it does not say."""
+    waits = []
+    for query in ("?timeout=0.05", ""):
+        with open_store(f"sqlite:///{tmp_path}/x.db{query}", sweep=False) as store:
+            store.merge("v", delta("s"))
+            with store.store._file.connection() as file:
+                waits += file.execute("PRAGMA busy_timeout").fetchone()
+
+    assert waits[0] <= 50 < waits[1] <= 250
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+def test_a_sweep_may_be_stricter_than_the_workers(kind, tmp_path, redis_of_its_own):
+    """`idle=` of a sweep ends what the workers would still wait for, and counts what stays open."""
+    address = f"sqlite:///{tmp_path}/x.db" if kind == "sqlite" else redis_of_its_own.url
+    recording = RecordingClient()
+    with open_store(address, sweep=False) as store:
+        store.merge(
+            "v-1", delta("s-1", context={"user": "ana"}, started_ago=90_000, last_ago=70_000)
+        )
+        store.merge("v-2", delta("s-2", context={"user": "ben"}, started_ago=90_000))
+        as_workers = sweep(address, client=recording)
+        stricter = sweep(address, client=recording, idle=60)
+
+    assert (as_workers.sessions, as_workers.open) == (0, 2)
+    assert (stricter.sessions, stricter.open) == (1, 1)
+    (duration,) = recording.of("session.duration")
+    assert (duration.context.key, duration.data["endReason"]) == ("ana", "idle")

@@ -1,0 +1,262 @@
+"""`redis`: real servers that stop, restart, fill up, evict, or cannot serve at all."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+from stores_builders import (
+    end,
+    over,
+    reported,
+    tallies_of,
+    until,
+    visit,
+)
+
+from ldinstrument.errors import DefinitionError
+from ldinstrument.ledger import ledger
+from ldinstrument.stores import (
+    RedisStore,
+    Rules,
+    end_session,
+    open_store,
+    sweep,
+)
+from ldinstrument.stores.records import parsed
+from ldinstrument.stores.redis import connect
+from ldinstrument.testing import RecordingClient
+
+
+def test_a_stopped_redis_is_bounded_and_exact(servers, keep, tmp_path):
+    """A server that hangs costs one short time-out; what it took although nobody heard of it is not
+    counted twice.
+    """
+    server = servers.RedisServer(servers.redis_binary(), tmp_path)
+    try:
+        raw = RedisStore(connect(server.url, timeout=0.2), Rules())
+        store = keep(raw, client=RecordingClient())
+        visit(store)
+        server.signal(signal.SIGSTOP)
+        started = time.monotonic()
+        for _ in range(100):
+            visit(store)
+        took = time.monotonic() - started
+        server.signal(signal.SIGCONT)
+        until(lambda: store.catch_up() or store.waiting == 0)
+
+        assert took < 10, "a hundred requests met a dead server"
+        text = end(raw, "session:v-1", "ended")
+        assert tallies_of(parsed(text))[0] == 101
+    finally:
+        server.stop()
+
+
+def test_a_restarted_redis_keeps_its_sessions_and_its_scripts_are_loaded_again(
+    servers, keep, tmp_path
+):
+    """With its append-only file, a restart (here: `kill -9`) loses nothing; the first call loads
+    the script anew.
+    """
+    server = servers.RedisServer(servers.redis_binary(), tmp_path, durable=True)
+    try:
+        raw = RedisStore(connect(server.url, timeout=5.0), Rules())
+        store = keep(raw, client=RecordingClient())
+        for _ in range(5):
+            visit(store)
+        server.stop()
+        for _ in range(5):
+            visit(store)
+        server.start()
+        until(lambda: store.catch_up() or store.waiting == 0)
+        assert visit(store).stored
+
+        assert tallies_of(parsed(end(raw, "session:v-1", "ended")))[0] == 11
+    finally:
+        server.stop()
+
+
+def test_redis_as_a_cluster(servers, tmp_path):
+    """Every script stays within one hash slot; visitors spread over the shards, and all are
+    swept.
+    """
+    server = servers.RedisServer(servers.redis_binary(), tmp_path, cluster=True)
+    try:
+        with open_store(
+            server.url.replace("redis://", "redis+cluster://") + "?prefix=x", sweep=False
+        ) as store:
+            assert store.store._client._client().get_node("127.0.0.1", server.port) is not None
+            over(store.store, 40)
+            recording = RecordingClient()
+            report = sweep(store, client=recording)
+
+        assert report.complete
+        assert len(store.store._tags) == 16
+        assert sorted(
+            event.data["sessionId"] for event in recording.of("session.interactions")
+        ) == sorted(f"s-{number}" for number in range(40))
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("trouble", ["full", "read-only", "too few replicas", "somebody's key"])
+def test_a_redis_that_may_get_well_loses_nothing(redis_of_its_own, keep, trouble):
+    """A full server, a replica before its promotion, an operator's mistake: what is merged waits
+    until it is over.
+    """
+    raw = RedisStore(connect(redis_of_its_own.url, timeout=10.0), Rules())
+    store, server = keep(raw, client=RecordingClient()), connect(redis_of_its_own.url, timeout=10.0)
+    visit(store)
+    falls_ill, gets_well = {
+        "full": (
+            lambda: server.config_set("maxmemory", 1),
+            lambda: server.config_set("maxmemory", 0),
+        ),
+        "read-only": (
+            lambda: server.replicaof("127.0.0.1", 1),
+            lambda: server.replicaof("NO", "ONE"),
+        ),
+        "too few replicas": (
+            lambda: server.config_set("min-replicas-to-write", 3),
+            lambda: server.config_set("min-replicas-to-write", 0),
+        ),
+        "somebody's key": (
+            lambda: (
+                server.delete("{ldinstrument}:open") and server.set("{ldinstrument}:open", "mine")
+            ),
+            lambda: server.delete("{ldinstrument}:open"),
+        ),
+    }[trouble]
+
+    falls_ill()
+    refs = [visit(store) for _ in range(3)]
+    gets_well()
+    until(lambda: store.catch_up() or store.waiting == 0)
+    server.close()
+
+    assert not any(ref.stored for ref in refs)
+    assert dict(ledger.stats().values.discarded) == {}
+    assert tallies_of(parsed(end(raw, "session:v-1", "ended")))[0] == 4
+
+
+def test_what_redis_throws_away_is_counted_and_said(redis_of_its_own, keep, caplog):
+    """An eviction policy takes an open session and an ended one: not silently."""
+    raw = RedisStore(connect(redis_of_its_own.url, timeout=10.0), Rules(idle=0.01))
+    store, server = keep(raw, client=RecordingClient()), connect(redis_of_its_own.url, timeout=10.0)
+    for visitor in ("v-1", "v-2", "v-3"):
+        visit(store, visitor)
+    end_session(store, "v-2")
+    assert server.delete("{ldinstrument}:vsession:v-1", *server.keys("{ldinstrument}:e[0-9]*")) == 2
+    server.close()
+    time.sleep(0.05)
+
+    report = store.sweep()
+
+    assert (report.sessions, report.complete) == (1, True)
+    assert ledger.stats().evicted_sessions == 2
+    assert caplog.text.count("noeviction") == 1
+
+
+def _evicting(server, policy):
+    """Let a server throw keys away."""
+    with connect(server.url, timeout=10.0) as client:
+        client.config_set("maxmemory-policy", policy)
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+def test_a_server_that_evicts_is_named_at_opening(redis_of_its_own, caplog, policy):
+    """Before it has thrown anything away, with what to set instead."""
+    _evicting(redis_of_its_own, policy)
+    with open_store(redis_of_its_own.url, sweep=False):
+        assert caplog.text.count(f"maxmemory-policy {policy}") == 1
+        assert "noeviction" in caplog.text
+
+
+def test_a_server_that_refuses_when_it_is_full_is_not_spoken_of(redis_of_its_own, caplog):
+    """Its numbers wait in memory: nothing is lost."""
+    with open_store(redis_of_its_own.url, sweep=False):
+        assert caplog.text == ""
+
+
+def test_sealed_payloads_that_redis_throws_away_are_counted(redis_of_its_own, keep, ld, client):
+    """By their events: nobody else knows that they are missing."""
+    raw = RedisStore(connect(redis_of_its_own.url, timeout=10.0), Rules())
+    store = keep(raw, client=client)
+    over(raw, 3)
+    ld.fault("/bulk", status=503)
+    store.sweep()
+    with connect(redis_of_its_own.url, timeout=10.0) as server:
+        (payload,) = server.keys("{ldinstrument}:p[0-9a-f]*")
+        server.delete(payload)
+        raw.postpone(payload.decode().partition(":p")[2], 0.0)
+        server.zadd("{ldinstrument}:out", {payload.decode().partition(":p")[2]: 0})
+
+    report = store.sweep()
+
+    assert report.complete
+    assert ledger.stats().events.dropped["store_evicted"] == 9
+
+
+@pytest.mark.parametrize("ended_before", [True, False])
+def test_a_redis_that_comes_back_older_reports_nothing_twice(
+    servers, keep, tmp_path, ld, client, ended_before
+):
+    """Restarted with an older snapshot, and swept by another worker: the same batches under the
+    same payload ids, of which LaunchDarkly counts each once.
+    """
+    server = servers.RedisServer(servers.redis_binary(), tmp_path)
+    rules = Rules(idle=60.0 if ended_before else 0.5, window=0.5)
+    try:
+        raw = RedisStore(connect(server.url, timeout=10.0), rules)
+        store = keep(raw, client=client)
+        for number in range(40):
+            visit(store, f"v-{number}", client=client)
+            if ended_before:
+                end_session(store, f"v-{number}")
+        with connect(server.url, timeout=10.0) as admin:
+            admin.save()
+        time.sleep(1.1)
+        first = store.sweep_in_background()
+        posted = len(ld.posts())
+        server.stop()
+        server.start()
+        other = RedisStore(connect(server.url, timeout=10.0), rules)
+        second = keep(other, client=client).sweep_in_background()
+    finally:
+        server.stop()
+
+    assert (first.sessions, second.sessions) == (40, 40)
+    assert len(ld.posts()) == 2 * posted
+    assert [post.duplicate for post in ld.posts()] == [False] * posted + [True] * posted
+    assert set(reported(ld).values()) == {1}
+    assert len(reported(ld)) == 40
+
+
+def test_a_server_without_scripts_is_refused_at_opening(servers, tmp_path):
+    """With the server's own reason, before a request could lose its numbers."""
+    server = servers.RedisServer(
+        servers.redis_binary(), tmp_path, options=["--rename-command", "EVALSHA", ""]
+    )
+    try:
+        with pytest.raises(DefinitionError, match="unknown command"):
+            open_store(server.url)
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("prefix", ["", "a{b", "}"])
+def test_a_prefix_that_is_no_hash_tag_is_refused_on_a_cluster(prefix):
+    """Each script stays within one slot by it."""
+    with pytest.raises(DefinitionError, match="prefix"):
+        open_store(f"redis+cluster://127.0.0.1:1/0?prefix={prefix}")
+
+
+def test_a_cluster_that_is_taken_for_one_server_is_refused_at_opening(servers, tmp_path):
+    """An empty prefix makes no hash tag: the keys of one script lie in several slots."""
+    server = servers.RedisServer(servers.redis_binary(), tmp_path, cluster=True)
+    try:
+        with pytest.raises(DefinitionError, match="hash slot"):
+            open_store(server.url + "?prefix=")
+    finally:
+        server.stop()
