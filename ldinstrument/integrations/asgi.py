@@ -82,6 +82,7 @@ class SessionMiddleware:
         self.flush_timeout = flush_timeout
         self.sessions = RequestSessionFactory(context, **options)
         self.sessions.declare_websocket()
+        self.sessions.remember_open()
         add_finder(session_of_mcp_request)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -160,16 +161,15 @@ def _cache_control(headers: list[tuple[bytes, bytes]]) -> str:
 async def _begin(sessions: RequestSessionFactory, scope: Scope) -> RequestSession:
     method = scope.get("method", WEBSOCKET)
     headers = _headers(scope)
-    request = sessions.begin(
+    if not sessions.takes(
         path=scope.get("path", ""),
         method=method,
         agent=headers.get("user-agent", ""),
         preflight=method == "OPTIONS" and "access-control-request-method" in headers,
-        attributes=partial(_attributes, scope, headers),
-    )
-    if request.session is not None:
-        request.identify(await sessions.source.ask_async(scope, last=False))
-    return request
+    ):
+        return RequestSession(None)
+    who = await sessions.source.ask_async(scope, last=False)
+    return sessions.open(method, who=who, attributes=partial(_attributes, scope, headers))
 
 
 def _attributes(scope: Scope, headers: dict[str, str]) -> dict[str, Any]:

@@ -83,6 +83,7 @@ def instrument(
     sessions = RequestSessionFactory(
         context, name=name, client=client, store=store, metrics=metrics, cookie=False
     )
+    sessions.remember_open()
     runs = Runs(app, sessions, flush_timeout)
     connect(signals.before_task_publish, runs.send, HEADER)
     connect(signals.task_prerun, runs.begin, (HEADER, id(app)))
@@ -123,9 +124,8 @@ class Runs:
             return
         sender = _sender_of(task)
         who = self._sessions.source.ask(task)
-        run = self._sessions.open()
+        run = self._sessions.open(who=sender.context if who is None else who)
         run.visitor = sender.visitor
-        run.identify(sender.context if who is None else who)
         if run.session is not None and run.store is None:
             run.session.add_data(task=task.name, parentSessionId=sender.session_id)
         task.request.ldinstrument_run = run

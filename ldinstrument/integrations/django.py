@@ -148,14 +148,7 @@ class SessionMiddleware:
             self._check_store(outer)
             request._ldinstrument = outer
             return outer
-        current = request._ldinstrument = self.sessions.begin(
-            path=request.path,
-            method=request.method or "",
-            agent=request.headers.get("User-Agent", ""),
-            preflight=request.method == "OPTIONS"
-            and "Access-Control-Request-Method" in request.headers,
-            attributes=partial(_attributes, request),
-        )
+        current = request._ldinstrument = self._opened(request)
         getattr(request, "scope", {}).get(OPEN_REQUESTS, set()).add(current)
         visitors = self.sessions.visitors
         if visitors is not None and current.session is not None:
@@ -163,6 +156,17 @@ class SessionMiddleware:
             visitor = visitors.read(request.META.get("HTTP_COOKIE", ""), header)
             request._ldinstrument_visitor, current.visitor = visitor, visitor.id
         return current
+
+    def _opened(self, request: Any) -> RequestSession:
+        method, headers = request.method or "", request.headers
+        if not self.sessions.takes(
+            path=request.path,
+            method=method,
+            agent=headers.get("User-Agent", ""),
+            preflight=method == "OPTIONS" and "Access-Control-Request-Method" in headers,
+        ):
+            return RequestSession(None)
+        return self.sessions.open(method, attributes=partial(_attributes, request))
 
     def _check_store(self, outer: RequestSession) -> None:
         if outer.store is None and self.sessions.store is not None:

@@ -136,7 +136,7 @@ class RequestSessionFactory:
         self.name = check_key("session name", options.get("name") or default)
         self.websocket_name = self._checked_websocket(options.get("websocket", "websocket"))
         self._is_ignored = _path_matcher([*HEALTH_CHECKS, *ignored_paths(options)])
-        self._open: WeakSet[RequestSession] = WeakSet()
+        self._open: WeakSet[RequestSession] | None = None
         self._metrics = checked_metrics(options.get("metrics", DEFAULT_METRICS))
         self.measures_requests = bool(options.get("request_metrics"))
         declare_session_metrics(self.name, self._metrics)
@@ -153,56 +153,68 @@ class RequestSessionFactory:
         if self.websocket_name is not None:
             declare_session_metrics(self.websocket_name, self._metrics)
 
-    def begin(
-        self,
-        *,
-        path: str,
-        method: str,
-        agent: str = "",
-        preflight: bool = False,
-        attributes: Callable[[], Mapping[str, Any]] | None = None,
-    ) -> RequestSession:
-        """Open the session of a request that begins.
-
-        Requests that are ignored, health checks and CORS preflights get a `RequestSession` without
-        a session.
+    def takes(self, *, path: str, method: str, agent: str = "", preflight: bool = False) -> bool:
+        """Tell whether a request gets a session: not what is ignored, health checks and preflights.
 
         Args:
             path: decides whether it is ignored; it is not kept.
             method: the HTTP method, or `WEBSOCKET`.
             agent: the user agent; health checkers make no session.
             preflight: whether it is a CORS preflight.
+        """
+        if preflight or (method == WEBSOCKET and self.websocket_name is None):
+            return False
+        return not (self._is_ignored(path) or agent.startswith(PROBES))
+
+    def open(
+        self,
+        method: str = "",
+        *,
+        who: Any = None,
+        attributes: Callable[[], Mapping[str, Any]] | None = None,
+    ) -> RequestSession:
+        """Open the session of a request; when that fails, which is logged, return one without.
+
+        Args:
+            method: the HTTP method, or `WEBSOCKET`; empty for what is no request.
+            who: whose session it is; None when that is not known yet.
             attributes: makes those of the request's own context, where requests are measured.
         """
-        name = self.websocket_name if method == WEBSOCKET else self.name
-        if name is None or preflight or self._is_ignored(path) or agent.startswith(PROBES):
-            return RequestSession(None)
-        request = self.open(method if method in METHODS else "OTHER", name=name)
-        if self.measures_requests and attributes is not None and method != WEBSOCKET:
-            request.measure(RequestUnit(attributes, self.client))
-        return request
-
-    def open(self, method: str = "", *, name: str | None = None) -> RequestSession:
-        """Open a session; when that fails, which is logged, return one without."""
         with guard("opening the session of a request"):
-            if name is not None and name != self.name:
-                declare_session_metrics(name, self._metrics)
+            name = self.name
+            if method == WEBSOCKET and self.websocket_name is not None:
+                name = self.websocket_name
+                self.declare_websocket()
+            context = as_context(who)
             # No outer session: whatever was current on this thread or in this task belongs to
             # somebody else.
             session = open_session(
-                name=name or self.name,
+                context,
+                name=name,
                 client=self.client,
                 store=self.store,
                 metrics=self._metrics,
             )
-            request = RequestSession(session, method=method, store=self.store)
-            self._open.add(request)
+            request = RequestSession(
+                session,
+                method=method if method in METHODS else "OTHER" if method else "",
+                store=self.store,
+            )
+            request.identified = context is not None
+            if self._open is not None:
+                self._open.add(request)
+            if self.measures_requests and attributes is not None and method != WEBSOCKET:
+                request.measure(RequestUnit(attributes, self.client))
             return request
         return RequestSession(None)
 
+    def remember_open(self) -> None:
+        """Remember from now on which sessions are open, for `end_open`."""
+        self._open = WeakSet()
+
     def end_open(self) -> None:
         """End as abandoned what this boundary opened, and sessions inside it; nobody else's."""
-        end_requests(self._open)
+        end_requests(self._open or ())
 
 
 def _path_matcher(patterns: Iterable[str]) -> Callable[[str], Any]:

@@ -93,18 +93,20 @@ class SessionMiddleware:
 
 def _begin(sessions: RequestSessionFactory, environ: Environ) -> RequestSession:
     method = str(environ.get("REQUEST_METHOD", "GET"))
-    request = sessions.begin(
+    preflight = method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
+    method = WEBSOCKET if _is_websocket(environ) else method
+    if not sessions.takes(
         path=environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""),
-        method=WEBSOCKET if _is_websocket(environ) else method,
+        method=method,
         agent=environ.get("HTTP_USER_AGENT", ""),
-        preflight=method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ,
-        attributes=partial(_attributes, environ),
-    )
-    if request.session is not None:
-        source = sessions.source
-        request.identify(source.ask(environ, last=False))
-        if source.is_asked_again(request):
-            request.ask_context = partial(source.ask, environ)
+        preflight=preflight,
+    ):
+        return RequestSession(None)
+    source = sessions.source
+    who = source.ask(environ, last=False)
+    request = sessions.open(method, who=who, attributes=partial(_attributes, environ))
+    if source.is_asked_again(request):
+        request.ask_context = partial(source.ask, environ)
     return request
 
 
@@ -249,6 +251,10 @@ class SizedBody:
         if request.ends_visit:  # as before the last chunk of a `Body`
             request.returned()
             request.end()
+        if type(self._inner) in (list, tuple):  # nobody's code runs in there
+            yield from self._inner
+            self._is_read = True
+            return
         chunks = None
         while True:
             request.resume()
@@ -273,10 +279,12 @@ class SizedBody:
         request = self._request
         (request.returned if self._is_read or request.bodiless else request.disconnected)()
         close = getattr(self._inner, "close", None)
+        if close is None:
+            request.end()
+            return
         request.resume()
         try:
-            if close is not None:
-                close()
+            close()
         finally:
             request.pause()
             request.end()

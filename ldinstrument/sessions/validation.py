@@ -147,12 +147,30 @@ def copied(data: Mapping[str, Any] | None, event_key: str) -> dict[str, Any] | N
         if not isinstance(data, Mapping):
             _complain(event_key, "", f"data is a {type(data).__name__}; give a dict")
             return None
+        if type(data) is dict and len(data) <= MOST_PLAIN and all(map(_is_plain, data.items())):
+            return dict(data)
         return _capped(_Copy(event_key).mapping(data, "", ()), event_key)
     except StrictError:
         raise
     except Exception as error:  # a hostile mapping of the host's
         _complain(event_key, "", f"data raised {type(error).__name__} while it was copied")
         return None
+
+
+MOST_PLAIN, LONGEST_PLAIN = 16, 200
+"""Up to so many entries of so many characters need no look at what is inside, or how large it is."""
+
+
+def _is_plain(item: tuple[Any, Any]) -> bool:
+    """Tell whether an entry of a dict may be taken as it is: what most data is."""
+    key, value = item
+    if type(key) is not str or not key.isascii() or not 0 < len(key) <= LONGEST_PLAIN:
+        return False
+    if type(value) is str:
+        return value.isascii() and len(value) <= LONGEST_PLAIN
+    if type(value) is int:
+        return -(2**53) < value < 2**53
+    return value is None or type(value) is bool
 
 
 def number(value: object) -> float | int | None:

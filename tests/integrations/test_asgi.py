@@ -529,7 +529,7 @@ def test_only_the_orderly_end_for_who_has_sessions_inside() -> None:
         if scope["type"] == "lifespan":
             raise NotImplementedError
         seen.append(ld.current_session())
-        scope[OPEN_REQUESTS].add(request := sessions.begin(path="/", method="GET"))
+        scope[OPEN_REQUESTS].add(request := sessions.open("GET"))
         request.identify("ada")
         server.hanging.set()
         await asyncio.sleep(60)
