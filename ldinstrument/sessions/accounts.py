@@ -53,7 +53,7 @@ class Piece(NamedTuple):
 
 
 @dataclass(slots=True)
-class Account:
+class SessionAccount:
     """The session of one identity.
 
     Args:
@@ -79,14 +79,14 @@ class Account:
             self.divide(segment.last)
 
     def divide(self, at: int) -> None:
-        """Let the interactions since the last exposure leave dated *at*: another exposure follows."""
+        """Let the interactions since the last exposure leave dated *at*: another one follows."""
         successes, failures, *_ = self.tallies
         interactions = successes + failures - sum(piece.interactions for piece in self.pieces)
         successes -= sum(piece.successes for piece in self.pieces)
         if interactions:
             self.pieces.append(Piece(interactions, successes, at))
 
-    def split_off(self, kinds: Iterable[str]) -> Account:
+    def split_off(self, kinds: Iterable[str]) -> SessionAccount:
         """Take *kinds* out, as an account of their own with the same past."""
         gone = {kind: self.keys.pop(kind) for kind in kinds}
         return replace(self, keys=gone, pieces=list(self.pieces))
@@ -101,14 +101,14 @@ class Accounts:
     """
 
     def __init__(self, keys: Mapping[str, str], began: float) -> None:
-        self.open = [Account(dict(keys), began)]
+        self.open = [SessionAccount(dict(keys), began)]
 
     def add(self, segment: Segment) -> None:
         """Add *segment* to all of them."""
         for account in self.open:
             account.add(segment)
 
-    def identify(self, keys: Mapping[str, str], at: float) -> list[Account]:
+    def identify(self, keys: Mapping[str, str], at: float) -> list[SessionAccount]:
         """Change the identity to *keys*, *at* the time of a boundary.
 
         Returns:
@@ -134,7 +134,7 @@ class Accounts:
                 # Nobody was known, or nothing has happened yet: it is theirs from the start.
                 account.keys.update(new)
                 return
-        self.open.append(Account(new, at))
+        self.open.append(SessionAccount(new, at))
 
 
 def added(one: Tallies, other: Tallies) -> Tallies:

@@ -128,7 +128,7 @@ class Accumulator:
             folds: whether values fold; they may not where exposures are made that nobody sees.
             at_last: also when nobody is known: then nothing folds, for nobody's exposures are known
                 either.
-            for_store: values of nobody fold, too: a store divides them once it knows whose they are.
+            for_store: values of nobody fold, too: a store divides them later.
 
         Returns:
             The segments that exposures have ended meanwhile.

@@ -95,8 +95,8 @@ def context_of_keys(keys: Mapping[str, str]) -> Context | None:
 
 
 def is_function(given: object) -> bool:
-    """Tell whether *given* is to be called: a context or a key is not, though a framework's stand-in for
-    one can be.
+    """Tell whether *given* is to be called: a context or a key is not, though a framework's
+    stand-in for one can be.
     """
     context = getattr(sys.modules.get("ldclient"), "Context", str)
     return callable(given) and not isinstance(given, (str, Mapping, context))

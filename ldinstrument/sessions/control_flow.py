@@ -107,7 +107,7 @@ CLOSE_CODE: dict[tuple[str, str], str] = {
 
 
 def outcome_by_name(error: BaseException) -> str | None:
-    """Return how a run ended that raised *error*, a value of `Outcome`; None when no table knows."""
+    """Return how a run ended that raised *error*, a value of `Outcome`; None when unknown."""
     for kind in type(error).__mro__:
         module = getattr(kind, "__module__", None)
         if not isinstance(module, str) or module == "builtins":

@@ -28,7 +28,7 @@ from . import emission, registry
 from .accounts import (
     DEFAULT_METRICS,
     NO_TALLIES,
-    Account,
+    SessionAccount,
     Accounts,
     session_totals,
     totals_data,
@@ -344,7 +344,8 @@ class Session:
 
         Its client will take the session's events. Where nobody is known, its context is adopted;
         a context that shares a kind with the session's, and contradicts nothing that the program
-        said, widens it. Whatever else is evaluated (another user, the items of a list) changes nothing.
+        said, widens it. Whatever else is evaluated (another user, the items of a list) changes
+        nothing.
         """
         if client is not None:
             self._seen_client = client
@@ -413,7 +414,7 @@ class Session:
             ]
         return outgoing
 
-    def _was_exposed(self, account: Account, context: Context) -> bool:
+    def _was_exposed(self, account: SessionAccount, context: Context) -> bool:
         """Whether an experiment may miss the events of an account to which nothing has happened."""
         return bool(exposures.of(units_of(only_kinds(context, account.keys))))
 
@@ -453,7 +454,7 @@ class Session:
         return exposures_are_seen(emission.taker_of(self.client, self._seen_client))
 
     def _absorb(self, segment: Segment) -> list[Emission]:
-        """Account for a segment that is over; returns its events, unless a store wants them
+        """SessionAccount for a segment that is over; returns its events, unless a store wants them
         whole.
         """
         if self.store is not None and not self.ended:
@@ -530,7 +531,7 @@ class Session:
         self._stop()
         return outgoing
 
-    def _totals(self, account: Account, context: Context | None, reason: str) -> Batch:
+    def _totals(self, account: SessionAccount, context: Context | None, reason: str) -> Batch:
         """Make the `session.*` events of *account*, which is over now."""
         if self._partial:
             return context, []

@@ -118,7 +118,7 @@ def _class(module: str, name: str, *bases: type, **members: Any) -> type:
 def test_frameworks_that_are_not_installed_here(
     module: str, name: str, members: dict[str, Any], outcome: Outcome
 ) -> None:
-    """By top-level module and name; a class of the program's own of that name is no control flow."""
+    """By top-level module and name; one of the program's own is no control flow."""
     kind = _class(module, name, **members)
     assert outcome_of(kind()) is outcome
     assert outcome_of(_class("myapp", "Mine", kind)()) is outcome

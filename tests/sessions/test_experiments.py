@@ -29,7 +29,7 @@ def _metrics() -> None:
     )
 
 
-# -- rule 1: whether a value is counted does not depend on what happened after the exposure ---------
+# -- rule 1: whether a value is counted does not depend on what happened after the exposure ---
 
 
 def test_totals_count_for_who_did_nothing_after_the_exposure(lab: Laboratory) -> None:
@@ -57,7 +57,7 @@ def test_an_evaluation_is_no_activity(lab: Laboratory) -> None:
     assert lab.counted("session.duration", "u-1")[0] < 40
 
 
-# -- rule 2: what is held when an exposure happens leaves dated before it --------------------------
+# -- rule 2: what is held when an exposure happens leaves dated before it  ---
 
 
 def test_sums_are_divided_at_an_exposure(lab: Laboratory) -> None:
@@ -215,7 +215,7 @@ def test_a_forked_child_sees_its_exposures_after_postfork(attached: bool) -> Non
         assert len(lab.server.custom_events("business.conversion")) == 2
 
 
-# -- rule 3: once -----------------------------------------------------------------------------------
+# -- rule 3: once  ---
 
 
 def test_an_occurrence_before_and_after_counts(lab: Laboratory) -> None:
@@ -259,7 +259,7 @@ def test_an_occurrence_beside_a_sum_is_no_value_of_it(lab: Laboratory) -> None:
     assert lab.counted("e.sum", "u-2") == [None]
 
 
-# -- rule 4: what the process cannot see -------------------------------------------------------------
+# -- rule 4: what the process cannot see  ---
 
 
 def test_an_exposure_in_another_service_divides_no_sum(lab: Laboratory) -> None:
@@ -300,7 +300,7 @@ def test_an_exposure_in_another_service_divides_no_sum(lab: Laboratory) -> None:
     assert len(lab.counted("session.duration", "u-2")) == 1
 
 
-# -- rule 5: clocks ---------------------------------------------------------------------------------
+# -- rule 5: clocks  ---
 
 
 @pytest.mark.parametrize("step", [+3600.0, -3600.0])
@@ -348,7 +348,7 @@ def test_a_clock_set_back_between_sessions_loses_nothing(
     assert len(lab.counted("session.duration", "u-1")) == 1
 
 
-# -- rule 6: identity -------------------------------------------------------------------------------
+# -- rule 6: identity  ---
 
 
 def test_somebody_else_gets_nothing_of_the_totals_before(lab: Laboratory) -> None:
@@ -386,7 +386,7 @@ def test_widening_is_a_boundary(lab: Laboratory) -> None:
     assert lab.counted("business.conversion", "acme", kind="org") == [10]
 
 
-# -- which client (faults 2 and 11) ------------------------------------------------------------------
+# -- which client (faults 2 and 11)  ---
 
 
 def test_the_client_whose_exposure_was_seen_takes_the_events() -> None:
@@ -436,7 +436,7 @@ def test_clients_of_one_environment_are_one(lab: Laboratory) -> None:
         newer.close()
 
 
-# -- what bites is said (fault 12) --------------------------------------------------------------------
+# -- what bites is said (fault 12)  ---
 
 
 def test_a_limit_that_bites_is_said(ld_events: Any, caplog: pytest.LogCaptureFixture) -> None:

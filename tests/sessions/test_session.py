@@ -82,9 +82,15 @@ def test_a_session_emits_its_three_metrics(ld_events: RecordingClient) -> None:
     assert ld_events.only("session.success_rate").value == pytest.approx(200 / 3)
     assert ld_events.only("session.interactions").value == 3
     assert duration.data == {
-        "sessionId": "s-1", "interactions": 3, "successes": 2, "failures": 1, "cancelled": 0, "abandoned": 0,
-        "endReason": "ended", "channel": "web",
-    }  # fmt: skip
+        "sessionId": "s-1",
+        "interactions": 3,
+        "successes": 2,
+        "failures": 1,
+        "cancelled": 0,
+        "abandoned": 0,
+        "endReason": "ended",
+        "channel": "web",
+    }
     assert duration.context == USER
 
 

@@ -104,10 +104,17 @@ def test_an_occurrence_takes_no_value(ld_events: RecordingClient, value: object)
 @pytest.mark.parametrize(
     "bad",
     [
-        decimal.Decimal(1), datetime.datetime(2026, 1, 1), {1, 2}, b"bytes", CIRCLE, float("nan"), object(), lambda: 1,
+        decimal.Decimal(1),
+        datetime.datetime(2026, 1, 1),
+        {1, 2},
+        b"bytes",
+        CIRCLE,
+        float("nan"),
+        object(),
+        lambda: 1,
     ],
     ids=lambda bad: type(bad).__name__,
-)  # fmt: skip
+)
 def test_bad_data_costs_its_own_entry(
     ld_events: RecordingClient, caplog: pytest.LogCaptureFixture, bad: object
 ) -> None:
@@ -360,7 +367,7 @@ class Hostile:
 def test_a_hostile_object_never_reaches_the_host(
     ld_events: RecordingClient, attempt: Any, discarded: dict[str, int]
 ) -> None:
-    """The block goes on, what it records arrives, the bad value is counted, and the log says why."""
+    """The block goes on, what it records arrives, the bad value is counted, and it is said."""
     with ld.session("u-1") as s:
         attempt(s)
         s.record("in.value", 2)
@@ -528,8 +535,12 @@ def test_a_stand_in_is_taken_for_what_it_stands_for_now() -> None:
     contexts = [event.context for event in client.of("session.duration")]
     assert [type(one) for one in contexts] == [Context] * 5
     assert [(type(one.key), one.key, one.name) for one in contexts] == [
-        (str, "u-1", None), (str, "u-2", "Ana"), (str, "u-1", None), (str, "u-2", "Ana"), (str, "free", None),
-    ]  # fmt: skip
+        (str, "u-1", None),
+        (str, "u-2", "Ana"),
+        (str, "u-1", None),
+        (str, "u-2", "Ana"),
+        (str, "free", None),
+    ]
 
 
 def test_a_wrong_call_is_said_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
@@ -580,8 +591,10 @@ def test_whole_numbers_beyond_64_bits_travel_as_floats() -> None:
             s.record("in.value", number)
 
     assert [(type(one), one) for one in client.values("in.value")] == [
-        (int, 2**62), (float, 2.0**80), (float, -(2.0**80)),
-    ]  # fmt: skip
+        (int, 2**62),
+        (float, 2.0**80),
+        (float, -(2.0**80)),
+    ]
 
 
 @pytest.mark.parametrize("timeout", ["2", None, float("nan"), -1, object()])
