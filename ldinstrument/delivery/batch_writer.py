@@ -9,7 +9,7 @@ the decimals of a duration. This is only done for a client whose `track` would d
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from ..sdk import Writer, as_json, custom_event
@@ -63,7 +63,7 @@ class BatchWriter:
 
         Args:
             batch: elements with `event_key`, `value`, `data`, `at` and `values`, as `Emission` has
-                them; or with `entries` and `offset_ms`, as `Runs` has them.
+                them; or with `entries`, `plans` and `offset_ms`, as `Runs` has them.
             context: the context of all of them.
 
         Raises:
@@ -79,7 +79,7 @@ class BatchWriter:
             if entries is not None:
                 for start in range(0, len(entries), MOST_RUNS):
                     part = entries[start : start + MOST_RUNS]
-                    written.append(self._write_runs(part, element.offset_ms, end))
+                    written.append(self._write_runs(part, element.plans, element.offset_ms, end))
                     values += written[-1].events
                 continue
             values += element.values
@@ -121,7 +121,9 @@ class BatchWriter:
         return found
 
     # -- runs of tasks: (task, outcome, started, ended, data) as the tracked functions leave them ---
-    def _write_runs(self, entries: list[Any], offset_ms: float, end: str) -> EventTexts:
+    def _write_runs(
+        self, entries: list[Any], plans: Mapping[Any, Any], offset_ms: float, end: str
+    ) -> EventTexts:
         """Return the texts of finished runs: what stays the same is prepared once per task."""
         ready: dict[Any, _Cut] = {}
         out: list[str] = []
@@ -132,7 +134,7 @@ class BatchWriter:
                 kind = (task, succeeded, data is not None)
                 cut = ready.get(kind)
                 if cut is None:
-                    cut = ready[kind] = self._cut(task, outcome, data is not None, end)
+                    cut = ready[kind] = self._cut(task, plans[task], outcome, data is not None, end)
                 pieces, slots, count = cut
             events += count
             milliseconds = (ended - started) * 1000
@@ -148,14 +150,13 @@ class BatchWriter:
         first_at = int(entries[0][3] * 1000 + offset_ms)
         return EventTexts("".join(out)[:-1], events, first_at)
 
-    def _cut(self, task: Any, outcome: Outcome, with_data: bool, end: str) -> _Cut:
+    def _cut(self, task: Any, plan: Any, outcome: Outcome, with_data: bool, end: str) -> _Cut:
         """Return the events of one run of *task*, cut where its date, duration and data belong."""
-        plan = task.plan()
         known = self._prepared.get((task, outcome, with_data))
         if known is None or known[0] is not plan:
             if len(self._prepared) >= MOST_TEMPLATES:
                 self._prepared.clear()
-            values = plan.values(outcome, _DURATION_MARK)
+            values = plan.finished(1.0 if outcome is _SUCCESS else 0.0, _DURATION_MARK)
             known = (plan, self._cut_events(values, with_data))
             self._prepared[task, outcome, with_data] = known
         pieces, slots, count = known[1]

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 from ..diagnostics import log_once
+from ..ids import random_uuid
 from ..ledger import ledger
 from ..sdk import Intake, Writer, as_json, custom_event, is_custom, is_exposure
 from .batch_writer import BatchWriter, EventTexts
-from .payloads import Payload, body_of, custom_among, exposures_among, new_id
+from .payloads import Payload, body_of, custom_among, exposures_among
 
 MAX_EVENTS = 5000
 MAX_BYTES = 4 * 2**20
@@ -134,7 +135,7 @@ class OpenPayload:
     __slots__ = ("_size", "custom", "events", "exposures", "id", "texts")
 
     def __init__(self) -> None:
-        self.id = new_id()
+        self.id = random_uuid()
         self.texts: list[str] = []
         self.events = self.custom = self.exposures = self._size = 0
 

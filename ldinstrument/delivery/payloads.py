@@ -8,14 +8,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import random
 import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
-from ..process import on_fork
+from ..ids import random_uuid
 from ..sdk import as_json
 
 GZIP_LEVEL = 3
@@ -24,21 +23,6 @@ State = Literal["waiting", "in_flight", "failed", "delivered", "dropped", "split
 
 _CUSTOM = '{"kind":"custom",'
 _FEATURE = '{"kind":"feature",'
-# Not `uuid4`: it asks the kernel, which gives the interpreter's lock away in a busy loop.
-_ids = random.Random(random.SystemRandom().getrandbits(128))
-
-
-def _renew_ids() -> None:
-    global _ids
-    _ids = random.Random(random.SystemRandom().getrandbits(128))
-
-
-on_fork(in_child=_renew_ids)
-
-
-def new_id() -> str:
-    """Return a payload id: a random UUID, version 4."""
-    return str(uuid.UUID(int=_ids.getrandbits(128), version=4))
 
 
 def _id_of_half(id: str, place: int) -> str:
@@ -95,7 +79,7 @@ class Payload:
         self.custom = custom
         self.exposures = exposures
         self.zipped = zipped
-        self.id = id or new_id()
+        self.id = id or random_uuid()
         self.sealed_at = time.time() if sealed_at is None else sealed_at
         self.age_from = time.monotonic() if age_from is None else age_from
         self.attempts = self.bad_requests = 0

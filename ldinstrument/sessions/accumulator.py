@@ -7,6 +7,7 @@ one are folded apart from those after it.
 
 from __future__ import annotations
 
+from collections import Counter
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,14 @@ from .exposures import Exposure, exposures
 from .outcomes import OUTCOMES, Outcome
 from .parts import Segment, Tallies
 from .rate_limit import within_rate
-from .rollups import Emission, Fold, Group, loose_value, unfolded
+from .rollups import Emission, Fold, Group, Runs, expanded, loose_value, unfolded
 
 if TYPE_CHECKING:
     from ldclient import Context
 
+    from .task_definition import TaskDefinition, TaskPlan
+
+_SUCCESS, _FAILURE = Outcome.SUCCESS, Outcome.FAILURE
 FOLD_AT = 32
 """Samples that are held before they are folded; it bounds how long one call may take."""
 MAX_WAITING = 10_000
@@ -60,6 +64,7 @@ class Accumulator:
         "_loose",
         "_low",
         "_offset",
+        "_runs",
         "_segment_tallies",
         "_since",
         "_single",
@@ -90,7 +95,8 @@ class Accumulator:
         self._folding = False
         self._folds: dict[str, Fold] = {}
         self._groups: list[tuple[EventRouting, Group]] = []
-        self._loose: list[Emission] = []
+        self._loose: list[Emission | Runs] = []
+        self._runs: Runs | None = None
         self._segment_tallies: dict[Outcome, int] | None = None
         self._since = self.started
         self._low = 0
@@ -138,11 +144,11 @@ class Accumulator:
             return []
         self._folding = True
         try:
+            self._offset = forward_offset(self._offset)
             self._take_apart()
             if not self.units and not at_last:
                 self._drop_surplus()
                 return []
-            self._offset = forward_offset(self._offset)
             return self._route(folds=folds and (for_store or bool(self.units)))
         finally:
             self._folding = False
@@ -151,7 +157,7 @@ class Accumulator:
         while self.entries:
             batch = self.entries[:]
             del self.entries[: len(batch)]
-            for sample in batch:
+            for sample in self._keep_runs(batch) if self._may_keep_runs() else batch:
                 if type(sample[0]) is EventRouting:
                     routing, value, data, at, _ = sample
                     self.last = max(self.last, at)
@@ -161,6 +167,82 @@ class Accumulator:
                     self._take_run_apart(sample)
         if self.values:
             ledger.recorded(self.values)
+
+    def _may_keep_runs(self) -> bool:
+        """Tell whether runs that do not fold may stay as they are: nothing divides them."""
+        if not self.units or self._single or self.limited or self._waiting:
+            return False
+        if self._changes == exposures.changes:
+            return True
+        return all(exposure.read <= self._since for exposure in exposures.of(self.units))
+
+    def _keep_runs(self, batch: list[Sample]) -> list[Sample]:
+        """Keep the finished runs in *batch* whose values become an event each.
+
+        Returns:
+            The other samples.
+        """
+        rest: list[Sample] = []
+        runs = self._runs
+        if runs is None or runs.offset_ms != self._offset:
+            runs = self._begin_runs()
+        keep, since, last = runs.entries.append, self._since, self.last
+        first, active = self._first, self._active
+        current, plan = None, None
+        for sample in batch:
+            task, outcome, started, ended, _ = sample
+            if task is not current:
+                current = task
+                plan = None if type(task) is EventRouting else self._plain_plan(task)
+                if plan is not None:
+                    tally = self.tasks.setdefault(task.key, [0, 0, 0, 0, 0.0])
+            if plan is None or ended < since or not (outcome is _SUCCESS or outcome is _FAILURE):
+                rest.append(sample)
+                continue
+            keep(sample)
+            tally[outcome is _FAILURE] += 1
+            if ended > started:
+                tally[4] += (ended - started) * 1000
+            if task.interaction:
+                self.tallies[outcome] += 1
+                self._tally(outcome)
+            if ended > last:
+                last = ended
+            if first is None or ended < first:
+                first = ended
+            if active is None or ended > active:
+                active = ended
+        self.last, self._first, self._active = last, first, active
+        self._count_runs(runs, batch, rest)
+        return rest
+
+    def _plain_plan(self, task: TaskDefinition) -> TaskPlan | None:
+        """Return the plan of *task* if its values become an event each, and remember it."""
+        plan = task.plan()
+        if not task.key or not plan.plain:
+            return None
+        runs = self._runs
+        if runs is None or runs.plans.setdefault(task, plan) is not plan:
+            return None  # the catalog changed under it: one by one until the next batch
+        return plan
+
+    def _begin_runs(self) -> Runs:
+        if self._runs is not None and self._runs.entries:
+            self._loose.append(self._runs)
+        self._runs = Runs(self._offset)
+        return self._runs
+
+    def _count_runs(self, runs: Runs, batch: list[Sample], rest: list[Sample]) -> None:
+        kept = len(batch) - len(rest)
+        if not kept:
+            return
+        values = 0
+        counts = Counter([entry[0] for entry in runs.entries[-kept:]])
+        for task, count in counts.items():
+            task.note_finished(count)
+            values += count * runs.plans[task].worth
+        runs.values += values
+        self.values += values
 
     def _take_run_apart(self, sample: Sample) -> None:
         task, outcome, started, ended, data = sample
@@ -255,12 +337,15 @@ class Accumulator:
 
     def _note(self, at: float, outcome: Outcome | None) -> None:
         if outcome is not None:
-            if self._segment_tallies is None:
-                self._segment_tallies = dict.fromkeys(OUTCOMES, 0)
-            self._segment_tallies[outcome] += 1
+            self._tally(outcome)
         if at >= self._since:
             self._active = at if self._active is None else max(self._active, at)
             self._first = at if self._first is None else min(self._first, at)
+
+    def _tally(self, outcome: Outcome) -> None:
+        if self._segment_tallies is None:
+            self._segment_tallies = dict.fromkeys(OUTCOMES, 0)
+        self._segment_tallies[outcome] += 1
 
     def _fold_of(self, routing: EventRouting) -> Fold:
         fold = self._folds.get(routing.event_key)
@@ -289,8 +374,10 @@ class Accumulator:
             fold.date_before(date, self._low)
         for _, group in self._groups:
             group.date_before(date, self._low)
-        for emission in self._loose:
+        loose = [*expanded(self._loose), *self._take_runs()]
+        for emission in loose:
             emission.date_before(date, self._low)
+        self._loose = list(loose)
 
     def close(self) -> Segment | None:
         """End the segment for a change of identity, or for good; occurrences leave, too.
@@ -334,9 +421,16 @@ class Accumulator:
         if at >= self._since:
             self._note(at, None)
 
-    def take_loose(self) -> list[Emission]:
+    def _take_runs(self) -> list[Emission]:
+        runs, self._runs = self._runs, None
+        return [] if runs is None else runs.expanded()
+
+    def take_loose(self) -> list[Emission | Runs]:
         """Hand over the values that do not fold."""
         loose, self._loose = self._loose, []
+        runs, self._runs = self._runs, None
+        if runs is not None and runs.entries:
+            loose.append(runs)
         for fold in self._folds.values():
             if fold.loose:
                 loose += fold.take_loose()
@@ -350,6 +444,7 @@ class Accumulator:
         self._folds.clear()
         self._groups.clear()
         self._loose.clear()
+        self._runs = None
         self._segment_tallies = None
 
 

@@ -22,7 +22,7 @@ from . import postponed, rate_limit
 from .clients import AMBIGUOUS, Tracker, client_for
 from .contexts import kinds
 from .current_event import current_event
-from .rollups import Emission, finite
+from .rollups import Emission, Runs, expanded, finite
 
 if TYPE_CHECKING:
     from ldclient import Context
@@ -49,7 +49,7 @@ def emit(emission: Emission, context: Context | None, client: Tracker | None) ->
 
 
 def emit_all(
-    emissions: Sequence[Emission],
+    emissions: Sequence[Emission | Runs],
     context: Context | None,
     client: Tracker | None,
     seen: weakref.ref[Any] | None = None,
@@ -65,20 +65,24 @@ def emit_all(
     if context is None:
         _refuse(emissions, "no_context", "has no context: say whose it is, ld.session(context)")
         return
-    finite_ones = [emission for emission in emissions if finite(emission)]
+    finite_ones = [emission for emission in emissions if _is_finite(emission)]
     if len(finite_ones) < len(emissions):
-        infinite = [emission for emission in emissions if not finite(emission)]
+        infinite = [emission for emission in emissions if not _is_finite(emission)]
         _refuse(infinite, "not_a_number", "summed up to infinity; record smaller numbers")
     if not finite_ones:
         return
     taker = _recorder if _recorder is not None else client_for(client, seen)
     if taker is None:
-        _hold(finite_ones, context)
+        _hold(expanded(finite_ones), context)
         return
     if _held and client is None:
         # What waits was meant for whichever client is found, not for one that somebody names.
         release_held()
     _hand_over(finite_ones, context, taker)
+
+
+def _is_finite(emission: Emission | Runs) -> bool:
+    return isinstance(emission, Runs) or finite(emission)
 
 
 def set_recorder(recorder: Tracker | None) -> Tracker | None:
@@ -100,13 +104,14 @@ def taker_of(client: Tracker | None, seen: weakref.ref[Any] | None = None) -> Tr
     return _recorder if _recorder is not None else client_for(client, seen)
 
 
-def _refuse(emissions: Sequence[Emission], reason: str, advice: str) -> None:
+def _refuse(emissions: Sequence[Emission | Runs], reason: str, advice: str) -> None:
     ledger.discarded(reason, sum(emission.values for emission in emissions))
+    event_key = expanded(emissions[:1])[0].event_key
     # Once per cause: whoever has no context, or an offline client, has it for every key.
     warn_once(
         reason,
         "",
-        f"{emissions[0].event_key}: the event {advice}; dropped (further events dropped for this "
+        f"{event_key}: the event {advice}; dropped (further events dropped for this "
         "reason are not logged; see stats())",
     )
 
@@ -167,7 +172,7 @@ def forget() -> None:
 # -- handing over --------------------------------------------------------------------------------
 
 
-def _hand_over(emissions: Sequence[Emission], context: Context, client: Tracker) -> None:
+def _hand_over(emissions: Sequence[Emission | Runs], context: Context, client: Tracker) -> None:
     if client is AMBIGUOUS:
         _refuse(
             emissions,
@@ -184,14 +189,15 @@ def _hand_over(emissions: Sequence[Emission], context: Context, client: Tracker)
         _refuse(emissions, gone, f"meets a client that sends nothing ({setting}): {advice}")
         return
     if not _taken_at_once(emissions, context, client):
-        ledger.handed_over(len(emissions), sum(emission.values for emission in emissions))
-        _track_all(emissions, context, client)
+        events = expanded(emissions)
+        ledger.handed_over(len(events), sum(emission.values for emission in events))
+        _track_all(events, context, client)
     if settings.debug():
-        _debug(emissions, context)
+        _debug(expanded(emissions), context)
     _check_units(emissions, context)
 
 
-def _taken_at_once(emissions: Sequence[Emission], context: Context, client: Tracker) -> bool:
+def _taken_at_once(emissions: Sequence[Emission | Runs], context: Context, client: Tracker) -> bool:
     """Give all events to our event processor behind a plain client, which counts them.
 
     Whoever wraps, subclasses or patches a client, or has another event processor, gets one `track`
@@ -238,12 +244,12 @@ def _sends_nothing(client: Tracker) -> str | None:
     return None
 
 
-def _check_units(emissions: Iterable[Emission], context: Context) -> None:
+def _check_units(emissions: Iterable[Emission | Runs], context: Context) -> None:
     """Warn about events that LaunchDarkly would silently ignore for want of the metric's analysis
     unit.
     """
     known = None
-    for event_key in {emission.event_key for emission in emissions}:
+    for event_key in _event_keys(emissions):
         wanted = catalog.routing(event_key).analysis_units
         if not wanted:
             continue
@@ -256,6 +262,17 @@ def _check_units(emissions: Iterable[Emission], context: Context) -> None:
                 f"event's context has only {', '.join(sorted(known))}: LaunchDarkly will ignore "
                 "it; use a context with that kind",
             )
+
+
+def _event_keys(emissions: Iterable[Emission | Runs]) -> set[str]:
+    found: set[str] = set()
+    for emission in emissions:
+        if isinstance(emission, Runs):
+            for task in emission.plans:
+                found.update(task.metrics.values())
+        else:
+            found.add(emission.event_key)
+    return found
 
 
 def _debug(emissions: Iterable[Emission], context: Context) -> None:

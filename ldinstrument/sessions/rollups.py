@@ -8,12 +8,16 @@ merge into the fold of the whole. That is what lets a session span requests and 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..metrics.catalogs import EventRouting
+from .outcomes import Outcome
 from .validation import frozen, number
+
+if TYPE_CHECKING:
+    from .task_definition import TaskDefinition, TaskPlan
 
 MAX_GROUPS = 16
 
@@ -33,6 +37,43 @@ class Emission:
     def date_before(self, boundary: int, earliest: int = 0) -> None:
         """Date it before *boundary* if it is not, though not before *earliest*."""
         self.at = _before(self.at, boundary, earliest)
+
+
+class Runs:
+    """Finished runs of tasks as they were recorded, each to become the events of its task's plan.
+
+    They stay the tuples that they are until they are written; see `delivery.batch_writer`.
+
+    Args:
+        offset_ms: what turns a clock reading in milliseconds into a date.
+    """
+
+    __slots__ = ("entries", "offset_ms", "plans", "values")
+
+    def __init__(self, offset_ms: float) -> None:
+        self.entries: list[Any] = []
+        self.offset_ms = offset_ms
+        self.plans: dict[TaskDefinition, TaskPlan] = {}
+        """What a run of each task is worth, as the catalog was when it was folded."""
+        self.values = 0
+
+    def expanded(self) -> list[Emission]:
+        """Return the events one by one."""
+        return [
+            Emission(routing.event_key, value, data, int(ended * 1000 + self.offset_ms))
+            for task, outcome, started, ended, data in self.entries
+            for routing, value in self.plans[task].finished(
+                1.0 if outcome is Outcome.SUCCESS else 0.0, max(0.0, (ended - started) * 1000)
+            )
+        ]
+
+
+def expanded(batch: Iterable[Emission | Runs]) -> list[Emission]:
+    """Return the events of *batch* one by one."""
+    found: list[Emission] = []
+    for element in batch:
+        found += element.expanded() if isinstance(element, Runs) else [element]
+    return found
 
 
 @dataclass(slots=True)

@@ -7,7 +7,6 @@ Nothing here raises into the host, and no event leaves while a lock of ours is h
 from __future__ import annotations
 
 import threading
-import uuid
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..clock import clock
 from ..diagnostics import guard, never_raises, warn_user_code
+from ..ids import random_id
 from ..ledger import ledger
 from ..metrics.metric import Metric
 from ..metrics.standard import (
@@ -40,7 +40,7 @@ from .exposures import exposures
 from .outcomes import Outcome
 from .parts import Segment, SessionPart
 from .postponed import postpone
-from .rollups import Emission
+from .rollups import Emission, Runs, expanded
 from .summaries import Summary, summarised
 from .task_definition import INTERACTION
 from .validation import copied, discard, measurement, number
@@ -52,7 +52,7 @@ MAX_WAITING = 10_000
 MOST_SINGLE = 32
 """Entries of a stored session that are kept apart, for exposures in other processes."""
 
-Batch = tuple["Context | None", list[Emission]]
+Batch = tuple["Context | None", list[Emission | Runs]]
 """Events, and whose they are."""
 
 
@@ -61,7 +61,7 @@ def session_id(given: Any) -> str:
     is none, or none usable.
     """
     if given is None:
-        return uuid.uuid4().hex
+        return random_id()
     try:
         text = str(given).encode("utf-8", "replace").decode("utf-8")[:256]
     except Exception as error:
@@ -69,7 +69,7 @@ def session_id(given: Any) -> str:
             f"id= of a session, a {type(given).__name__},", error, "the session gets a random id"
         )
         text = ""
-    return text or uuid.uuid4().hex
+    return text or random_id()
 
 
 class Session:
@@ -135,7 +135,7 @@ class Session:
         self._given_kinds: frozenset[str] = frozenset()
         self._accounts: Accounts | None = None
         self._segments: list[Segment] = []
-        self._waiting: list[Emission] = []
+        self._waiting: list[Emission | Runs] = []
         self._inheriting: list[weakref.ref[Session]] = []
         self._seen_client: weakref.ref[Any] | None = None
         self._partial = False
@@ -441,7 +441,7 @@ class Session:
                 ledger.late(late)
             self._send([(context, events)])
 
-    def _fold(self, *, at_last: bool = False, for_store: bool = False) -> list[Emission]:
+    def _fold(self, *, at_last: bool = False, for_store: bool = False) -> list[Emission | Runs]:
         """Fold; returns what exposures have divided off. The lock is held."""
         seen = self._exposures_are_seen()
         if not self.ended:
@@ -465,10 +465,10 @@ class Session:
             self._accounts_of(segment.keys).add(segment)
         return [event for routing, group in segment.groups for event in group.events(routing)]
 
-    def _last_events(self) -> list[Emission]:
+    def _last_events(self) -> list[Emission | Runs]:
         """End the segment; returns its events and the loose ones. The lock is held."""
         segment = self._held.close()
-        return ([] if segment is None else self._absorb(segment)) + self._held.take_loose()
+        return [*([] if segment is None else self._absorb(segment)), *self._held.take_loose()]
 
     # -- sending ---------------------------------------------------------------------------------
     def _send(self, outgoing: Iterable[Batch]) -> None:
@@ -489,7 +489,7 @@ class Session:
             session = session.outer
         return session
 
-    def _wait(self, events: list[Emission]) -> None:
+    def _wait(self, events: list[Emission | Runs]) -> None:
         with self._lock:
             self._waiting.extend(events)
             surplus, self._waiting = self._waiting[:-MAX_WAITING], self._waiting[-MAX_WAITING:]
@@ -551,7 +551,7 @@ class Session:
         ledger.recorded(len(events))
         if context is not None and account.keys.keys() != self._held.keys.keys():
             context = only_kinds(context, account.keys)
-        return context, events
+        return context, list(events)
 
     def _stop(self) -> None:
         """Take no more; what is around was active as long as this one was."""
@@ -571,13 +571,16 @@ class Session:
         with self._lock:
             if self.ended:
                 return None
-            loose = [(event, self.context) for event in self._waiting]
-            loose += [(event, self.context) for event in self._fold(at_last=True, for_store=True)]
+            loose = [(event, self.context) for event in expanded(self._waiting)]
+            loose += [
+                (event, self.context)
+                for event in expanded(self._fold(at_last=True, for_store=True))
+            ]
             segments = self._segments if self.store is not None else self._past_segments()
             segment = self._held.close()
             if segment is not None:
                 segments.append(segment)
-            loose += [(event, self.context) for event in self._held.take_loose()]
+            loose += [(event, self.context) for event in expanded(self._held.take_loose())]
             part = self._part(tuple(segments), tuple(loose))
             self._stop()
         return part

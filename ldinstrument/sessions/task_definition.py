@@ -74,6 +74,10 @@ class TaskDefinition:
             self._note_untold()
         return plan.given_up() if outcome.unfinished else []
 
+    def note_finished(self, runs: int) -> None:
+        """Count *runs* finished runs whose values were not asked for one by one."""
+        self._runs += runs
+
     def counted_as(self, outcome: Outcome) -> Outcome:
         """Return the outcome that tallies count: with `unfinished="failure"` another one."""
         return Outcome.FAILURE if self.unfinished_fails and outcome.unfinished else outcome
@@ -106,13 +110,20 @@ class TaskDefinition:
 class TaskPlan:
     """The event routings of one task's metrics, looked up once per version of the catalog."""
 
-    __slots__ = ("_fails", "duration", "success_rate", "unfinished", "version")
+    __slots__ = ("_fails", "duration", "plain", "success_rate", "unfinished", "version", "worth")
 
     def __init__(self, task: TaskDefinition) -> None:
         self.success_rate = _routing(task, "success_rate")
         self.duration = _routing(task, "duration")
         self.unfinished = _routing(task, "unfinished")
         self._fails = task.unfinished_fails
+        fed = [found for found in (self.success_rate, self.duration, self.unfinished) if found]
+        self.worth = len(fed)
+        """How many values a finished run is worth."""
+        self.plain = bool(fed) and all(
+            routing.rollup == "each" and routing.numeric for routing in fed
+        )
+        """Whether each of them becomes an event of its own."""
         self.version = catalog.version  # last: a routing may have been declared just now
 
     def finished(self, success: float, milliseconds: float) -> list[tuple[EventRouting, float]]:

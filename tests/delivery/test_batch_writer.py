@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from ldinstrument.delivery import EventProcessor, flush
 from ldinstrument.ledger import ledger
 from ldinstrument.sessions.emission import emit
 from ldinstrument.sessions.outcomes import Outcome
-from ldinstrument.sessions.rollups import Emission
+from ldinstrument.sessions.rollups import Emission, Runs
 from ldinstrument.sessions.task_definition import declared_task
 
 RICH = Context.builder("u-1").name("Ana").set("email", "ana@example.test").private("email").build()
@@ -31,12 +30,11 @@ BATCH = [
 ]
 
 
-@dataclass
-class Runs:
-    """Runs of tasks as a session hands them over."""
-
-    entries: list[Any]
-    offset_ms: float
+def _runs(entries: list[Any], offset_ms: float) -> Runs:
+    runs = Runs(offset_ms)
+    runs.entries = entries
+    runs.plans = {entry[0]: entry[0].plan() for entry in entries}
+    return runs
 
 
 def _client(server: EventServer, **options: Any) -> LDClient:
@@ -95,7 +93,7 @@ def test_runs_are_what_their_values_would_be(server):
     client = _client(server)
     take_batch = sdk.batch_taker(client)
     assert (
-        take_batch([Runs(entries, 1_000_000_000_000.0), Emission("a", 1.0, None, 7)], RICH) is True
+        take_batch([_runs(entries, 1_000_000_000_000.0), Emission("a", 1.0, None, 7)], RICH) is True
     )
     assert flush(20.0, client).delivered == 11
     sent = [

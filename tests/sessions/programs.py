@@ -18,6 +18,9 @@ from laboratory import Laboratory, keys_of
 from ldclient import Context
 
 import ldinstrument as ld
+from ldinstrument.clock import clock
+from ldinstrument.sessions.outcomes import Outcome
+from ldinstrument.sessions.task_definition import declared_task
 from ldinstrument.stores import end_session
 
 REAL_TIME = time.time
@@ -29,6 +32,7 @@ REDUCTIONS = {
     "average": ("p.each", lambda values: float(np.mean(values)) if len(values) else np.nan),
     "occurrence": ("p.seen", lambda values: float(len(values) > 0)),
     "count": ("p.count", lambda values: float(len(values))),
+    "runs": ("p.task.duration", lambda values: float(np.sum(values))),
     "interactions": ("session.interactions", lambda values: float(np.sum(values))),
     "success_rate": (
         "session.success_rate",
@@ -180,6 +184,7 @@ class Program:
         amount = self.random.randrange(1, 100)
         what = self.random.choice(
             ["p.sum", "p.sum", "p.each", "p.seen", "p.count", "interaction", "business.conversion"]
+            + ["run"] * 2
         )
         self.note(f"record {what} {amount} in {self.open.index(known)}")
         if what == "interaction":
@@ -187,6 +192,10 @@ class Program:
             known.session.interaction(succeeded)
             self.add(known, "session.interactions", 1.0)
             self.tally(known, succeeded)
+        elif what == "run":
+            task, now = declared_task("p.task", False, ("duration",)), clock()
+            known.session.append((task, Outcome.SUCCESS, now - amount / 1000, now, None))
+            self.add(known, "p.task.duration", float(amount))
         elif what in ("p.seen", "p.count"):
             known.session.record(what)
             self.add(known, what, 1.0)
