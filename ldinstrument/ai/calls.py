@@ -205,7 +205,8 @@ class Call:
         self._leave()
         if self._stream is not None:
             self._stream.complete = True
-        self._guarded(self._reading.result, result)
+        if result is not None or self._stream is None:
+            self._guarded(self._reading.result, result)
         if self._config_run is None and isinstance(field(result, "track_data"), dict):
             self.bind(result)
             self._usage_sent = True
@@ -267,7 +268,10 @@ class Call:
             self.raised(_leaving(error))
 
     def dropped(self) -> None:
-        """Nobody has the stream any more. The garbage collector says so: nothing may be sent."""
+        """Nobody has the stream any more. The garbage collector says so: nothing may be sent, and
+        no code of the user's be run.
+        """
+        self._reading.hush()
         if self._over or not self._model_is_done() or self._session is None:
             self.raised(_leaving(None))
             return

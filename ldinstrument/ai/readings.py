@@ -65,11 +65,13 @@ class Reading:
     __slots__ = (
         "_answers",
         "_attempts",
+        "_estimate",
         "_key",
         "_known",
         "_names",
         "_options",
         "_parts",
+        "_prices",
         "_spans",
     )
 
@@ -82,6 +84,7 @@ class Reading:
         self._spans: list[Generation] = []
         self._attempts: int | None = None
         self._names = options.model, options.provider
+        self._prices, self._estimate = options.prices, options.estimate
 
     # -- reading -----------------------------------------------------------------------------------
     def answer(self, answer: Any) -> None:
@@ -136,6 +139,10 @@ class Reading:
         except Exception:  # noqa: S110 - an SDK's property that refuses says nothing
             pass
 
+    def hush(self) -> None:
+        """Run no estimate and no prices from now on: this is the garbage collector's turn."""
+        self._prices = self._estimate = None
+
     # -- what is known -----------------------------------------------------------------------------
     def generations(self) -> list[Generation]:
         """Return the model calls that are known, each once, with the models that the user named.
@@ -158,7 +165,7 @@ class Reading:
 
     def cost(self) -> Cost | None:
         """Return what it cost; None when one of the calls has no known price."""
-        prices, generations = self._options.prices, self.generations()
+        prices, generations = self._prices, self.generations()
         if prices is None or not generations:
             return None
         costs = [cost for each in generations if (cost := prices.cost(each)) is not None]
@@ -169,10 +176,10 @@ class Reading:
     def _read_from(self, part: StreamPart) -> Generation:
         known = part.reader.generation(complete=part.complete) or Generation()
         usage = known.usage or Usage()
-        if part.complete or self._options.estimate is None or usage.output is not None:
+        if part.complete or self._estimate is None or usage.output is not None:
             return known
         try:
-            output = self._options.estimate(part.reader.text or "")
+            output = self._estimate(part.reader.text or "")
         except Exception as error:
             warn_user_code(f"estimate= of {self._key}", error, "nothing is estimated")
             return known

@@ -499,6 +499,41 @@ def test_extract(models: Any, sdks: ModuleType, ld_events: RecordingClient) -> N
     assert values(ld_events, "bad")["success_rate"] == [1]
 
 
+def test_extract_of_a_stream(
+    models: Any, sdks: ModuleType, ld_events: RecordingClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stream has no result to extract from: it is read as it is, and nothing is complained of."""
+    with ld.session("u-1"):
+        list(
+            ld.track_ai("k", extract=lambda result: result.usage)(sdks.openai_chat_stream)(
+                models.url
+            )
+        )
+    assert values(ld_events)["tokens.total"] == [26]
+    assert "extract=" not in caplog.text
+
+
+def test_dropped_stream_runs_no_code_of_the_users(
+    models: Any, sdks: ModuleType, ld_events: RecordingClient
+) -> None:
+    """What the garbage collector calls estimates nothing and asks for no price."""
+
+    def never(*_: Any) -> Any:
+        raise AssertionError("it ran")
+
+    class Prices:
+        cost = staticmethod(never)
+
+    with ld.session("u-1"):
+        stream = ld.track_ai("k", estimate=never, cost=Prices())(sdks.anthropic_stream)(models.url)
+        for _ in range(4):
+            next(stream)
+        del stream
+        gc.collect()
+    assert values(ld_events)["tokens.input"] == [20]
+    assert "tokens.output" not in values(ld_events)
+
+
 def test_context_without_a_session(
     models: Any, sdks: ModuleType, ld_events: RecordingClient
 ) -> None:
