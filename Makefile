@@ -6,7 +6,7 @@ SERVE ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-ai-sdk test-all check format bench faults servers clean
+.PHONY: proof help demo test test-ai-sdk test-all check format bench faults servers clean
 
 help:  ## what there is to type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -78,6 +78,10 @@ test-all:  ## the suite on every Python 3.10 to 3.13 that is installed
 
 bench: $(VENV)/.bench  ## the benchmarks, as ratios within one run
 	@for b in benchmarks/bench_*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+
+proof: $(VENV)/.test  ## random programs and worlds against an independent computation, long (about 15 minutes)
+	@PROGRAMS=$(or $(PROGRAMS),2000) TRIALS=$(or $(TRIALS),400) $(BIN)/python -m pytest tests/sessions/test_programs.py \
+		tests/sessions/test_worlds.py -n 2 -q -p no:cacheprovider
 
 faults: $(VENV)/.test  ## the table of faults in docs/reliability.md, measured anew (about 8 minutes)
 	@$(BIN)/python benchmarks/faults.py --scale 30 --write
