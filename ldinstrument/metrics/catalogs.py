@@ -77,6 +77,7 @@ class Catalog:
         self._routings: dict[str, EventRouting] = {}
         self._implied = 0
         self._listeners: list[Callable[[], object]] = []
+        self._use_listeners: list[Callable[[], object]] = []
         self.version = 0  # counts every change: a plan made of routings is good for one version
         self.add(*metrics)
 
@@ -130,6 +131,15 @@ class Catalog:
         """Call *listener* whenever a metric is declared; it must neither wait nor raise."""
         if listener not in self._listeners:
             self._listeners.append(listener)
+
+    def on_use(self, listener: Callable[[], object]) -> None:
+        """Call *listener* when a declared event key is first used; it must neither wait nor raise."""
+        if listener not in self._use_listeners:
+            self._use_listeners.append(listener)
+
+    def in_use(self, metric: Metric) -> bool:
+        """Tell whether the events of *metric* have been asked for since it was declared."""
+        return metric.event in self._routings
 
     def declare_implied(
         self, name: str, keys: Iterable[str], made: Callable[[], Iterable[Metric]]
@@ -189,10 +199,11 @@ class Catalog:
                 found = (
                     event_routing(event_key, feeding) if feeding else undeclared_routing(event_key)
                 )
-                if (
-                    feeding or len(self._routings) < MAX_ROUTINGS
-                ):  # keys that nobody declared may come from outside
+                # Keys that nobody declared may come from outside.
+                if feeding or len(self._routings) < MAX_ROUTINGS:
                     self._routings[event_key] = found
+                for listener in self._use_listeners if feeding else ():
+                    listener()
         return found
 
     def __getitem__(self, key: str) -> Metric:

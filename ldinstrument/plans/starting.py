@@ -12,9 +12,11 @@ from ..diagnostics import log, log_internal_error, warn_once
 from ..errors import LDInstrumentError, PlanError, StrictError
 from ..metrics import catalogs
 from ..metrics.metric import Metric
+from ..metrics.standard import STANDARD_METRICS
 from ..process import on_fork
 from ..rest import MetricsAPI
 from ..rest.credentials import Token
+from ..scan.loaded import standard_metrics_in_use
 from ..settings import disabled
 from .applying import carry_out, refuse_errors
 from .changes import Plan
@@ -64,13 +66,14 @@ def bootstrap(
 
     Args:
         project: the project key; None takes `LAUNCHDARKLY_PROJECT`, or `default`.
-        catalog: which metrics; None takes the default catalog.
+        catalog: which metrics; None takes the default catalog, but for the standard metrics that
+            no loaded module uses, which `ldinstrument plan` leaves out, too.
         token: an API access token; None searches for one.
         base_uri: `us`, `eu`, `federal` or a URL; None takes the environment's.
         timeout: seconds for everything together; with `wait=False`, for each time.
         wait: False is for the start of a service: the work happens on a daemon thread, this returns
-            None at once, and whatever goes wrong is one line in the log. What is declared later
-            (by middleware, a URLconf, task modules) is created, too.
+            None at once, and whatever goes wrong is one line in the log. What is declared or first
+            used later (by middleware, a URLconf, task modules) is created, too.
 
     Returns:
         The applied plan; an empty one with `LDINSTRUMENT_DISABLED=1`; None with `wait=False`.
@@ -82,16 +85,35 @@ def bootstrap(
     if disabled():
         return Plan(project or "", "") if wait else None
     source = catalogs.catalog if catalog is None else catalog
+    needed = _needed_by(source)
 
-    def ensure(wanted: Sequence[Metric]) -> Plan:
+    def ensure(metrics: Sequence[Metric]) -> Plan:
         deadline = time.monotonic() + timeout
         with MetricsAPI(project, token=token, base_uri=base_uri, deadline=deadline) as api:
-            return _bootstrap(wanted, places(source), api, strictly=wait)
+            return _bootstrap(metrics, places(source), api, strictly=wait)
 
     if wait:
-        return ensure(list(source))
-    _Background(source, ensure).start()
+        return ensure(needed())
+    _Background(source, needed, ensure).start()
     return None
+
+
+def _needed_by(source: Iterable[Metric]) -> Callable[[], list[Metric]]:
+    """Return what tells which metrics of *source* are needed, also later.
+
+    Of the default catalog's standard metrics those in use, or all, where the source of a loaded
+    module cannot be read. It is read here, on the caller's thread: CPython's `ast.parse` may fail
+    in two threads at once, and the other one may be the host's.
+    """
+    used = standard_metrics_in_use() if source is catalogs.catalog else None
+    if used is None:
+        return lambda: list(source)
+    catalog, keys = catalogs.catalog, used
+    return lambda: [
+        metric
+        for metric in list(catalog)
+        if metric not in STANDARD_METRICS or metric.key in keys or catalog.in_use(metric)
+    ]
 
 
 class _Background:
@@ -102,12 +124,16 @@ class _Background:
     """
 
     def __init__(
-        self, source: Iterable[Metric], ensure: Callable[[Sequence[Metric]], Plan]
+        self,
+        source: Iterable[Metric],
+        needed: Callable[[], list[Metric]],
+        ensure: Callable[[Sequence[Metric]], Plan],
     ) -> None:
         self._source = source
+        self._needed = needed
         self._ensure = ensure
         # A snapshot, so that what is created first does not depend on how fast the thread starts.
-        self._wanted = list(source)
+        self._wanted = needed()
         self._ensured: set[str] = set()
         self._forked()
 
@@ -121,6 +147,7 @@ class _Background:
         if isinstance(self._source, catalogs.Catalog):
             on_fork(in_child=self._forked)
             self._source.on_change(self._run)
+            self._source.on_use(self._used)
         self._run()
 
     def _run(self) -> None:
@@ -133,15 +160,27 @@ class _Background:
         with contextlib.suppress(RuntimeError):  # the interpreter is going: no new threads
             work.start()
 
+    def _used(self) -> None:
+        """Create a standard metric that is used, and that the modules loaded before did not show."""
+        catalog = catalogs.catalog
+        if any(
+            catalog.in_use(metric) and metric.key not in self._ensured
+            for metric in STANDARD_METRICS
+        ):
+            self._run()
+
     def _work(self) -> None:
         while self._goes_on():
             wanted, self._wanted = self._wanted, []
             if not wanted:
                 time.sleep(SETTLE_SECONDS)  # what one module declares is one call
-                wanted = [metric for metric in self._source if metric.key not in self._ensured]
+                wanted = self._missing()
             # What fails is tried again with the next metric that is declared.
             if wanted and _quietly(self._ensure, wanted):
                 self._ensured.update(metric.key for metric in wanted)
+
+    def _missing(self) -> list[Metric]:
+        return [metric for metric in self._needed() if metric.key not in self._ensured]
 
     def _goes_on(self) -> bool:
         with self._lock:

@@ -169,6 +169,14 @@ class Collector:
                 (place, f"metric {metric.key!r} is defined otherwise at {other}")
             )
 
+    def found(self) -> list[Metric]:
+        """Return the metrics found so far, and those that a recorded event key may mean."""
+        named = {key for key, _ in self._events}
+        return [
+            *self._metrics.values(),
+            *(metric for metric in STANDARD_METRICS if named & {metric.key, metric.event}),
+        ]
+
     def result(self) -> Scan:
         """Everything, with the event keys resolved that only now can be."""
         if self._from_code:

@@ -28,6 +28,7 @@ from ldinstrument.metrics.metric import Metric
 from ldinstrument.metrics.standard import STANDARD_METRICS
 from ldinstrument.plans import apply, bootstrap, plan, starting
 from ldinstrument.rest import MetricsAPI, PageViewMetric, UrlMatch
+from ldinstrument.scan import scan
 
 SUM = Metric("cart.value", unit="dollars", success_criteria="HigherThanBaseline", aggregation="sum")
 ONCE = Metric("signup.done", measure="occurrence")
@@ -354,6 +355,7 @@ def test_bootstrap_is_idempotent_and_cheap(
 ) -> None:
     """The default catalog, created once; the second time one call says that all is there."""
     monkeypatch.setenv("LDINSTRUMENT_URL", ld.url)
+    monkeypatch.setattr(starting, "standard_metrics_in_use", lambda: None)
     catalog.add(SUM)
     first = bootstrap()
     assert first is not None
@@ -518,6 +520,59 @@ def test_a_forked_worker_creates_what_it_declares_itself(
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+PROGRAM = """
+import sys, time
+import ldinstrument as ld
+
+@ld.track_task("shop.search")
+def search(): ...
+
+def checkout():
+    with ld.session("user-1"):
+        if sys.argv[1] == "sell":
+            ld.track_revenue(3.0)
+            getattr(ld, "track_" + "satisfaction")(80)
+
+if __name__ == "__main__":
+    ld.bootstrap("default", wait=False)
+    checkout()
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+def test_bootstrap_and_plan_agree_on_one_file(
+    ld: LocalLaunchDarkly, api: MetricsAPI, tmp_path: Path
+) -> None:
+    """Of the standard metrics those that the program uses."""
+    program = tmp_path / "agreeing.py"
+    program.write_text(PROGRAM)
+    environment = {**os.environ, "LDINSTRUMENT_URL": ld.url}
+
+    subprocess.run(
+        [sys.executable, program, "look", "1.5"], env=environment, check=True, timeout=60
+    )
+
+    wanted = {metric.key for metric in scan(str(program)).metrics}
+    assert {metric.key for metric in api.list()} == wanted
+    assert "revenue.impact" in wanted
+    assert "user.satisfaction" not in wanted
+
+
+def test_a_standard_metric_that_no_source_shows_is_created_at_its_first_use(
+    ld: LocalLaunchDarkly, api: MetricsAPI, tmp_path: Path
+) -> None:
+    """No number without a metric."""
+    program = tmp_path / "hiding.py"
+    program.write_text(PROGRAM)
+    environment = {**os.environ, "LDINSTRUMENT_URL": ld.url}
+
+    with subprocess.Popen([sys.executable, program, "sell", "30"], env=environment) as process:
+        try:
+            assert created_in_time(api, "user.satisfaction")
+        finally:
+            process.kill()
 
 
 def test_bootstrap_has_a_deadline(ld: LocalLaunchDarkly, token: str) -> None:
