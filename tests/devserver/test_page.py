@@ -1,6 +1,6 @@
 """The page in a real browser: what an experimenter sees and does, by mouse, keyboard and telephone.
 
-With LDINSTRUMENT_SCREENSHOTS=docs/images the pictures of the README are made anew.
+With SCREENSHOTS=docs/images the pictures of the README are made anew.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def test_a_telephone_shows_all_of_it_without_scrolling_sideways(
 
 def test_pictures_of_the_page(ld, won_experiment, open_page, tmp_path):
     """The pictures of the README, made by this test."""
-    folder = Path(os.environ.get("LDINSTRUMENT_SCREENSHOTS") or tmp_path)
+    folder = Path(__file__).parents[2] / (os.environ.get("SCREENSHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
     for name, width, scheme in (
         ("page", 1100, "light"),
