@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import missing_extra
+from ..settings import LOCAL_URL
+from .store_visits import StoreVisits
 from .terminal import AsJson, HostName, connect, guarded, print_json, say
 
 POLL_SECONDS = 0.5
@@ -39,6 +42,10 @@ def dev(
             help="An experiment without a file, such as new-prompt=short,long; repeatable.",
         ),
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", metavar="URL", help="A session store whose open visits to show."),
+    ] = None,
 ) -> None:
     """Run a local LaunchDarkly until Ctrl-C: no account, no key."""
     try:
@@ -46,13 +53,16 @@ def dev(
     except ImportError as error:
         raise missing_extra("dev", error.name or "the local LaunchDarkly") from error
 
+    visits = None if store is None else StoreVisits(store)
+
     def ready(local: LocalLaunchDarkly) -> None:
+        os.environ[LOCAL_URL] = local.url  # where ended visits are reported
         say(f"local LaunchDarkly at {local.url}", "bold")
         say(f"  export LDINSTRUMENT_URL={local.url}    (SDK, REST and this command line go there)")
         say(f"  {local.page_url}    the live page; Ctrl-C ends it")
         sys.stdout.flush()
 
-    serve(host, port, db, flags or (), experiments=experiment or (), ready=ready)
+    serve(host, port, db, flags or (), experiments=experiment or (), visits=visits, ready=ready)
 
 
 def tail(

@@ -50,8 +50,8 @@ Form = Mapping[str, str]
 class Visits(Protocol):
     """The open visits of a session store, where the server was given one."""
 
-    def open(self) -> list[Mapping[str, Any]]:
-        """Return the open visits, each with `id`, `who`, `started` and `last` (epoch ms)."""
+    def open(self) -> int:
+        """Return how many visits are open, or ended and not reported yet."""
 
     def end(self) -> int:
         """End them now and report them; return how many."""

@@ -399,6 +399,7 @@ def serve(
     flags: Iterable[Document] | str | Path = (),
     *,
     experiments: Iterable[str] = (),
+    visits: Visits | None = None,
     ready: Callable[[LocalLaunchDarkly], Any] | None = None,
     until: threading.Event | None = None,
 ) -> None:
@@ -410,12 +411,13 @@ def serve(
         db: see `LocalLaunchDarkly`.
         flags: see `LocalLaunchDarkly`.
         experiments: further flags, each as `KEY=VARIATION,VARIATION`.
+        visits: see `LocalLaunchDarkly`.
         ready: called once it answers, to print the address.
         until: ends it from another thread.
     """
     given = _given_flags(flags, ())
     given.extend(parse_experiment(text) for text in experiments)
-    local = LocalLaunchDarkly(port, db, given, host=host)
+    local = LocalLaunchDarkly(port, db, given, host=host, visits=visits)
     ended = until or threading.Event()
     with contextlib.closing(local), local, contextlib.suppress(KeyboardInterrupt):
         if ready is not None:

@@ -239,7 +239,7 @@ def _split_words(mismatch: float | None, units: int) -> str:
             f"the split is not the allocated one (probability of a mismatch {percent(mismatch)}): "
             "do not trust the differences"
         )
-    return f"{units:,} units, split as allocated (mismatch {percent(mismatch)}; alarm at 99 %)"
+    return f"{units:,} units, split as allocated (probability of a mismatch {percent(mismatch)}, alarm at 99 %)"
 
 
 def _variation(row: VariationResult, name: str, control: bool, chart: Markup) -> VariationView:
@@ -381,7 +381,7 @@ def exposed_units(database: Database, search: str) -> list[UnitView]:
 
 def health_words(totals: Mapping[str, int], failed: int, pending: int) -> str:
     """Return the health of everything in one line."""
-    parts = [f"{totals['events']:,} events in {totals['posts']:,} POSTs"]
+    parts = [f"{totals['events']:,} events, {totals['posts']:,} POSTs"]
     for name, text in (
         ("duplicates", "sent twice and counted once"),
         ("refused", "refused"),
