@@ -53,7 +53,8 @@ url = sys.argv[1]
 uris = dict(base_uri=url, stream_uri=url, events_uri=url)
 client = LDClient(Config("sdk-key", **uris, {options}), start_wait=30)
 context = Context.create("u")
-print("flags" if client.variation("new-prompt", context, "") in ("short", "long") else "", flush=True)
+value = client.variation("new-prompt", context, "")
+print("flags" if value in ("short", "long") else "", flush=True)
 client.track("conformance", context, None, 7)
 print("ready", flush=True)
 until = time.monotonic() + {patience}
@@ -114,7 +115,8 @@ from openfeature import api
 from openfeature.evaluation_context import EvaluationContext
 from openfeature.track import TrackingEventDetails
 url = sys.argv[1]
-api.set_provider(LaunchDarklyProvider(Config("sdk-key", base_uri=url, stream_uri=url, events_uri=url)))
+config = Config("sdk-key", base_uri=url, stream_uri=url, events_uri=url)
+api.set_provider(LaunchDarklyProvider(config))
 client, context = api.get_client(), EvaluationContext("u")
 for _ in range(100):
     value = client.get_string_value("new-prompt", "", context)
@@ -165,13 +167,15 @@ const url = process.argv[2];
 const configuration = new api.Configuration({ basePath: url, apiKey: 'api-token' });
 const metrics = new api.MetricsApi(configuration);
 (async () => {
-  const made = await metrics.postMetric('default', { key: 'k', name: 'k', kind: 'custom', eventKey: 'k',
+  const made = await metrics.postMetric('default', {
+    key: 'k', name: 'k', kind: 'custom', eventKey: 'k',
     isNumeric: true, unit: 'ms', successCriteria: 'LowerThanBaseline' });
   const read = await metrics.getMetric('default', 'k');
   await metrics.patchMetric('default', 'k', [{ op: 'replace', path: '/name', value: 'n' }]);
   const listed = await metrics.getMetrics('default');
   await metrics.deleteMetric('default', 'k');
-  if (made.status === 201 && read.data.key === 'k' && listed.data.items[0].name === 'n') console.log('REST');
+  const renamed = listed.data.items[0].name === 'n';
+  if (made.status === 201 && read.data.key === 'k' && renamed) console.log('REST');
 })().catch((error) => { console.error(String(error)); process.exit(1); });
 """
 API = """
@@ -209,7 +213,8 @@ REACT = """
 import React from 'react';
 import { createRoot } from 'react-dom/client';
 import { asyncWithLDProvider, useFlags, useLDClient } from 'launchdarkly-react-client-sdk';
-const Provider = await asyncWithLDProvider({ clientSideID: 'env-id', context: { kind: 'user', key: 'u' },
+const Provider = await asyncWithLDProvider({
+  clientSideID: 'env-id', context: { kind: 'user', key: 'u' },
   options: { baseUrl: URL_, streamUrl: URL_, eventsUrl: URL_, streaming: true } });
 let told = () => {};
 function Shop() {

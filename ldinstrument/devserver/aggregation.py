@@ -285,7 +285,7 @@ class Aggregation:
             }
 
     def cell(self, iteration: int, project: str, metric: Document, series: str, kind: str) -> Cell:
-        """Return the statistics of a metric; computed when first asked for, then kept up to date."""
+        """Return the statistics of a metric; made when first asked for, then kept up to date."""
         place = (iteration, project, metric["key"], kind)
         with self._lock:
             known = self._cells.get(place)

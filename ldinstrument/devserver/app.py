@@ -92,7 +92,7 @@ class HostGuard:
 
 
 def _is_foreign(scope: Any, headers: Headers, host: str) -> bool:
-    """Return whether a browser says that another site's page asks; following a link is no asking."""
+    """Return whether a browser says that a page of another site asks (links may be followed)."""
     origin = headers.get("origin")
     if origin is not None:
         return origin.partition("://")[2] != host

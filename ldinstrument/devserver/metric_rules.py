@@ -1,4 +1,4 @@
-"""Check a metric definition as LaunchDarkly does: types, required fields, combinations, defaults."""
+"""Check a metric definition as LaunchDarkly does: types, required fields, combinations."""
 
 from __future__ import annotations
 

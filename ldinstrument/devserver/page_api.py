@@ -187,12 +187,15 @@ class PageDataRoutes:
 
 
 TOTALS = """
-SELECT count(*), coalesce(sum(CASE WHEN status < 300 AND status > 0 AND NOT duplicate THEN events ELSE 0 END), 0),
-  coalesce(sum(duplicate), 0), coalesce(sum(status >= 400), 0), coalesce(sum(fault <> ''), 0) FROM posts
+SELECT count(*),
+  coalesce(sum(iif(status BETWEEN 1 AND 299 AND NOT duplicate, events, 0)), 0),
+  coalesce(sum(duplicate), 0), coalesce(sum(status >= 400), 0), coalesce(sum(fault <> ''), 0)
+FROM posts
 WHERE route NOT LIKE '%diagnostic%'
 """
 NEWEST = """
-SELECT payload_id, count(*), max(events), sum(duplicate), max(received), group_concat(status) FROM posts
+SELECT payload_id, count(*), max(events), sum(duplicate), max(received), group_concat(status)
+FROM posts
 WHERE payload_id <> '' GROUP BY payload_id ORDER BY max(id) DESC LIMIT ?
 """
 REFUSALS = """
@@ -202,9 +205,7 @@ ORDER BY max(id) DESC LIMIT 5
 
 
 def payload_counts(database: Database) -> Document:
-    """Return the counts of POSTs, events, duplicates, refusals with their reasons, faults, and the newest payload
-    ids with their posts.
-    """
+    """Return counts of POSTs and events, refusals with their reasons, and the newest payloads."""
     names = ("posts", "events", "duplicates", "refused", "faults")
     totals = dict(zip(names, database.rows(TOTALS)[0], strict=True))
     fields = ("payloadId", "posts", "events", "duplicates", "received", "statuses")

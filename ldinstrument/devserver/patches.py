@@ -67,8 +67,8 @@ def patched(metric: Document, changes: list[Document]) -> Document:
     """Return the metric after the changes.
 
     Raises:
-        RefusedRequest: 409 when a `test` fails, 400 when an operation does not apply, or changes the key
-            or the kind.
+        RefusedRequest: 409 when a `test` fails, 400 when an operation does not apply, or changes
+            the key or the kind.
     """
     result = copy.deepcopy(metric)
     for change in changes:

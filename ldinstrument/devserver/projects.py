@@ -97,7 +97,7 @@ class Projects:
         return project
 
     def kinds(self, project: str) -> list[Document]:
-        """Return the context kinds of a project: those from the start and those that were created."""
+        """Return the context kinds of a project: those of the start, and those created."""
         found = {kind: _kind(kind, kind.capitalize(), "", 1, 0) for kind in self.context_kinds}
         found |= {kind["key"]: kind for kind in self.database.documents("context-kind", project)}
         return list(found.values())

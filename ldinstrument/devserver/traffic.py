@@ -91,7 +91,8 @@ TABLES = (
     "variations",
 )
 KEPT = """
-SELECT b.first_event, b.events, b.body, p.payload_id, p.received FROM bodies b JOIN posts p ON p.id = b.post
+SELECT b.first_event, b.events, b.body, p.payload_id, p.received
+FROM bodies b JOIN posts p ON p.id = b.post
 WHERE b.first_event + b.events - 1 > ? {and_key} ORDER BY b.first_event
 """
 WITH_KEY = "AND b.post IN (SELECT post FROM post_keys WHERE key = ?)"
@@ -340,7 +341,7 @@ class Traffic:
     def events(
         self, *, since: int = 0, limit: int = -1, key: str | None = None, kind: str | None = None
     ) -> list[ReceivedEvent]:
-        """Return events in the order of arrival, of every kind or of one, with ids above *since*."""
+        """Return events with ids above *since*, oldest first, of every kind or of one."""
         found = self._kept(since, limit, key, kind)
         return [
             ReceivedEvent(event, id, payload_id, received)

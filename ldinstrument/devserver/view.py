@@ -239,7 +239,8 @@ def _split_words(mismatch: float | None, units: int) -> str:
             f"the split is not the allocated one (probability of a mismatch {percent(mismatch)}): "
             "do not trust the differences"
         )
-    return f"{units:,} units, split as allocated (probability of a mismatch {percent(mismatch)}, alarm at 99 %)"
+    chance = f"probability of a mismatch {percent(mismatch)}, alarm at 99 %"
+    return f"{units:,} units, split as allocated ({chance})"
 
 
 def _variation(row: VariationResult, name: str, control: bool, chart: Markup) -> VariationView:

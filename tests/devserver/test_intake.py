@@ -270,7 +270,8 @@ def test_items_that_are_no_events_are_left_out(http, ld):
 
 
 def test_a_lone_surrogate_and_an_overflowing_number_are_survived(http, ld):
-    body = b'[{"kind":"custom","key":"a\\ud800b","context":{"kind":"user","key":"\\udfff"},"metricValue":1e999}]'
+    context = b'{"kind":"user","key":"\\udfff"}'
+    body = b'[{"kind":"custom","key":"a\\ud800b","context":%s,"metricValue":1e999}]' % context
     assert http("POST", "/bulk", data=body).status_code == 202
     assert ld.events()[0]["key"] == "a\ud800b"
     assert http("GET", "/dev/events").status_code == 200
@@ -328,7 +329,8 @@ def test_browsers_may_post_from_any_origin(http):
     headers = {
         "Origin": "https://shop.test",
         "Access-Control-Request-Method": "POST",
-        "Access-Control-Request-Headers": "content-type,x-launchdarkly-event-schema,x-launchdarkly-payload-id,"
+        "Access-Control-Request-Headers": "content-type,x-launchdarkly-event-schema,"
+        "x-launchdarkly-payload-id,"
         "x-launchdarkly-user-agent",
     }
     preflight = http("OPTIONS", "/events/bulk/env-id", headers=headers)

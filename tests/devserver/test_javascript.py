@@ -66,7 +66,9 @@ const client = init('sdk-key', { baseUri: url, streamUri: url, eventsUri: url, s
     client.track('from.node', context, { value }, i);
     seen.push(value);
   }
-  if (stream) await new Promise((resolve) => { client.on('update:plain', resolve); console.error('ready'); });
+  if (stream) await new Promise((resolve) => {
+    client.on('update:plain', resolve); console.error('ready');
+  });
   const plain = await client.variation('plain', { kind: 'user', key: 'u' }, 'none');
   await client.flush();
   client.close();
@@ -113,12 +115,15 @@ PAGE = """<!doctype html><title>shop</title><script type="module">
 import { createClient } from '/node_modules/@launchdarkly/js-client-sdk/dist/index.js';
 const url = '%s';
 const context = { kind: 'multi', user: { key: 'u-browser' }, request: { key: 'r-1' } };
-const client = createClient('env-id', context, { baseUri: url, streamUri: url, eventsUri: url, streaming: true });
+const uris = { baseUri: url, streamUri: url, eventsUri: url };
+const client = createClient('env-id', context, { ...uris, streaming: true });
 await client.start({ timeout: 60 });
 const value = client.variation('new-prompt', 'none');
 client.track('from.browser', { value }, 7);
 await client.flush();
-client.on('change:plain', () => { document.body.dataset.plain = client.variation('plain', 'none'); });
+client.on('change:plain', () => {
+  document.body.dataset.plain = client.variation('plain', 'none');
+});
 document.body.dataset.value = value;
 </script>"""
 

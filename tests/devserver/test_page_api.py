@@ -72,7 +72,7 @@ def test_flags_can_be_changed_from_another_process(ld, http):
 
 
 def test_the_read_out_carries_the_analysis_of_each_metric(http, metric):
-    """In the shape of LaunchDarkly's results, with ours beside; with a reason where there is none."""
+    """In the shape of LaunchDarkly's results, ours beside; with a reason where there is none."""
     metric(key="answer.duration", eventKey="answer.duration", eventDefault={"disabled": True})
     metric(key="per-request", eventKey="answer.duration", analysisUnits=["request"])
     http("POST", "/bulk", json=won("new-prompt"))

@@ -172,7 +172,8 @@ def test_serve_runs_until_it_is_told_to_end(tmp_path):
     """The command line's way: a file with flags, a callback with the address."""
     flags = tmp_path / "flags.json"
     flags.write_text(
-        '{"flags": {"f": {"key": "f", "variations": [1, 2], "on": true, "fallthrough": {"variation": 1}}}}'
+        '{"flags": {"f": {"key": "f", "variations": [1, 2], "on": true, '
+        '"fallthrough": {"variation": 1}}}}'
     )
     until, seen = threading.Event(), []
 
@@ -210,7 +211,8 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error(caplog):
 def test_importing_it_loads_no_web_framework():
     """`ldinstrument dev --help` must not need the extra."""
     names = ("starlette", "uvicorn", "jsonpatch")
-    code = f"import sys, ldinstrument.devserver; print([name for name in {names} if name in sys.modules])"
+    loaded = f"[name for name in {names} if name in sys.modules]"
+    code = f"import sys, ldinstrument.devserver; print({loaded})"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -266,7 +268,8 @@ def test_a_forked_child_ends_although_the_server_is_busy():
         "    release.set()\n"
         "    code = os.waitpid(pid, 0)[1]\n"
         "    event = {'kind': 'custom', 'key': 'k', 'context': {'kind': 'user', 'key': 'u'}}\n"
-        "    answer = requests.post(ld.url + '/bulk', json=[event], headers={'Authorization': 'sdk'}, timeout=60)\n"
+        "    headers = {'Authorization': 'sdk'}\n"
+        "    answer = requests.post(ld.url + '/bulk', json=[event], headers=headers, timeout=60)\n"
         "    print(code, answer.status_code, len(ld.events()))\n"
     )
     command = [sys.executable, "-W", "ignore", "-c", code]

@@ -1,4 +1,4 @@
-"""Events of strangers, with markup wherever a stranger can put some; and an experiment that is won."""
+"""Events of strangers, with markup wherever they can put some; and an experiment that is won."""
 
 from __future__ import annotations
 
