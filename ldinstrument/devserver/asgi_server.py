@@ -29,7 +29,8 @@ from .projects import ProjectRoutes, Projects
 from .rest_call import RestCalls
 from .tokens import Access
 
-PAUSE_SECONDS = 0.3
+PAUSE_SECONDS = 0.5
+FOLD_SECONDS = 0.1
 
 
 class Served(Access, Shown, Protocol):
@@ -140,11 +141,11 @@ class ServerRun:
 
 
 class IdleFolding:
-    """Folds what has arrived once no POST has come for a moment, so that a read-out finds little to
-    do.
+    """Folds what has arrived while no POST comes, a moment at a time, so that a read-out finds
+    little to do and a burst is not slowed down.
     """
 
-    def __init__(self, database_thread: DatabaseThread, fold: Callable[[], object]):
+    def __init__(self, database_thread: DatabaseThread, fold: Callable[[float], bool]):
         self.database_thread = database_thread
         self.fold = fold
         self._timer: asyncio.TimerHandle | None = None
@@ -152,21 +153,27 @@ class IdleFolding:
 
     def postpone(self) -> None:
         """Wait for the next pause; on the loop."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self.stop()
         self._timer = asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._begin)
 
     def _begin(self) -> None:
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run())
+        loop = asyncio.get_running_loop()
+        if self._task is not None and not self._task.done():
+            self._timer = loop.call_later(PAUSE_SECONDS, self._begin)  # it is just about to end
+        else:
+            self._task = loop.create_task(self._run(self._timer))
 
-    async def _run(self) -> None:
-        await self.database_thread.read(self.fold)
+    async def _run(self, pause: asyncio.TimerHandle | None) -> None:
+        """Go on until all is folded, or the next POST has come."""
+        while not await self.database_thread.read(self.fold, FOLD_SECONDS):
+            if self._timer is not pause:
+                return
 
     def stop(self) -> None:
         """Fold no more; on the loop."""
         if self._timer is not None:
             self._timer.cancel()
+        self._timer = None
 
 
 def _config(app: Any) -> uvicorn.Config:

@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import msgspec
 
 from .database import Database, Document
 from .event_parsing import (
+    BIGGEST,
     Batch,
     Filters,
     is_event,
@@ -43,7 +45,7 @@ CREATE TABLE IF NOT EXISTS posts (
 CREATE INDEX IF NOT EXISTS posts_by_payload ON posts (payload_id);
 CREATE TABLE IF NOT EXISTS payloads (id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS bodies (
-  post INTEGER PRIMARY KEY, first_event INTEGER NOT NULL, events INTEGER NOT NULL,
+  first_event INTEGER PRIMARY KEY, events INTEGER NOT NULL, post INTEGER NOT NULL,
   body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS post_keys (
   kind TEXT NOT NULL, key TEXT NOT NULL, post INTEGER NOT NULL, events INTEGER NOT NULL,
@@ -95,6 +97,11 @@ SELECT b.first_event, b.events, b.body, p.payload_id, p.received
 FROM bodies b JOIN posts p ON p.id = b.post
 WHERE b.first_event + b.events - 1 > ? {and_key} ORDER BY b.first_event
 """
+NEWEST = """
+SELECT b.first_event, b.body, p.payload_id, p.received FROM bodies b JOIN posts p ON p.id = b.post
+WHERE b.first_event < ? {and_key} ORDER BY b.first_event DESC LIMIT 1
+"""
+LAST_EVENT = "SELECT first_event + events - 1 FROM bodies ORDER BY first_event DESC LIMIT 1"
 WITH_KEY = "AND b.post IN (SELECT post FROM post_keys WHERE key = ?)"
 WITH_KIND = "AND b.post IN (SELECT post FROM post_keys WHERE kind = ?)"
 
@@ -227,24 +234,24 @@ class Traffic:
             connection.execute(sql, (post, PACK.encode(rows)))
 
     def _insert_body(self, connection: sqlite3.Connection, post: int, batch: Batch) -> None:
-        first = connection.execute(
-            "SELECT coalesce(max(first_event + events), 1) FROM bodies"
-        ).fetchone()[0]
+        if not batch.events:
+            return
+        (last,) = connection.execute(LAST_EVENT).fetchone() or (0,)
         connection.execute(
-            "INSERT INTO bodies VALUES (?, ?, ?, ?)", (post, first, batch.events, batch.body)
+            "INSERT INTO bodies VALUES (?, ?, ?, ?)", (last + 1, batch.events, post, batch.body)
         )
         self._body_bytes += len(batch.body)
         if self._body_bytes > self.max_body_bytes:
-            self._drop_oldest(connection, post)
+            self._drop_oldest(connection, last + 1)
 
     def _drop_oldest(self, connection: sqlite3.Connection, newest: int) -> None:
         """Delete the oldest bodies, a quarter at once, so that it is seldom done."""
         goal = self.max_body_bytes * 3 // 4
-        sizes = connection.execute("SELECT post, length(body) FROM bodies ORDER BY post").fetchall()
-        for post, size in sizes:
-            if self._body_bytes <= goal or post == newest:
+        sizes = connection.execute("SELECT first_event, length(body) FROM bodies").fetchall()
+        for first, size in sizes:
+            if self._body_bytes <= goal or first == newest:
                 break
-            connection.execute("DELETE FROM bodies WHERE post = ?", (post,))
+            connection.execute("DELETE FROM bodies WHERE first_event = ?", (first,))
             self._body_bytes -= size
 
     def unpack(self, limit: int) -> bool:
@@ -382,19 +389,19 @@ class Traffic:
     def newest(self, limit: int, key: str | None = None) -> list[tuple[int, str, str, int]]:
         """Return the newest events, oldest of them first, as `event_texts` does."""
         condition, parameters = _condition(key, None)
-        sql = KEPT.replace("{and_key}", condition) + " DESC LIMIT 1 OFFSET ?"
-        found: list[tuple[int, str, str, int]] = []
-        offset = 0
-        while len(found) < limit and (rows := self.database.rows(sql, (0, *parameters, offset))):
-            first, _, body, payload_id, received = rows[0]
+        sql = NEWEST.replace("{and_key}", condition)
+        found: list[list[tuple[int, str, str, int]]] = []
+        before, left = BIGGEST, limit
+        while left > 0 and (rows := self.database.rows(sql, (before, *parameters))):
+            before, body, payload_id, received = rows[0]
             texts = [
                 (id, text, payload_id, received)
-                for id, (event, text) in _numbered(first, body)
+                for id, (event, text) in _numbered(before, body)
                 if _fits(event, key, None)
             ]
-            found = texts + found
-            offset += 1
-        return found[-limit:] if limit else []
+            found.append(texts)
+            left -= len(texts)
+        return [*chain.from_iterable(reversed(found))][-limit:] if limit else []
 
     def count(self, kind: str | None = None, key: str | None = None) -> int:
         """Return how many events were accepted, of one kind and key or of all."""
@@ -406,8 +413,8 @@ class Traffic:
 
     def last_event(self) -> int:
         """Return the id of the newest event, 0 when there is none."""
-        sql = "SELECT coalesce(max(first_event + events), 1) - 1 FROM bodies"
-        return int(self.database.rows(sql)[0][0])
+        found = self.database.rows(LAST_EVENT)
+        return int(found[0][0]) if found else 0
 
     def last_seen(self, event_key: str) -> int | None:
         """Return when the last event of this key was received, in epoch milliseconds."""
