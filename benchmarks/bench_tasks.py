@@ -35,7 +35,8 @@ import wrapt
 
 import ldinstrument as ld
 from ldinstrument.sessions import session as sessions
-from ldinstrument.sessions import unattached as strays
+from ldinstrument.sessions.accumulator import FOLD_AT
+from ldinstrument.sessions.unattached import count_unattached_runs
 
 now = time.perf_counter
 
@@ -149,11 +150,12 @@ def empty_wrapt(fn: Callable[..., Any]) -> Any:
 def recording_alone() -> Iterator[None]:
     """In a session whose list is emptied instead of folded."""
     before = sessions.Session.fold_up
-    sessions.Session.fold_up = lambda self: self._entries.clear()  # type: ignore[method-assign]
+    sessions.Session.fold_up = lambda self: self.entries.clear()  # type: ignore[method-assign]
     try:
         with ld.session("u", client=Discarding()) as s:
+            s.fold_at = FOLD_AT  # as with a client that carries our Plugin
             yield
-            s._entries.clear()
+            s.entries.clear()
     finally:
         sessions.Session.fold_up = before  # type: ignore[method-assign]
 
@@ -180,7 +182,7 @@ class Discarding:
 def without_session() -> Iterator[None]:
     """No session; the runs are counted at the end, as `stats()` would."""
     yield
-    strays.count_unattached_runs()
+    count_unattached_runs()
 
 
 def drive(coroutine: Any) -> None:

@@ -53,8 +53,8 @@ class Stats:
         late: values that came after the end of their session (part of `values.recorded`).
         without_session: task runs that no session received, by metric key (their values are in
             `values.discarded["no_session"]`).
-        suspended: task runs that go on elsewhere (a retry, a rerun, an interrupt), by task key; they
-            are in no metric.
+        suspended: task runs that go on elsewhere (a retry, a rerun, an interrupt), by task key;
+            they are in no metric.
         unfinished: task runs that were cancelled or abandoned and that no metric tells of, by task
             key.
         evicted_sessions: sessions ended early because too many were open.

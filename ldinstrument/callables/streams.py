@@ -151,12 +151,18 @@ def settled(result: Any, watcher: Watcher) -> Any:
 
     Called by a compiled wrapper itself: how many hold the result is counted here.
     """
+    if type(result) in plain_types:
+        watcher.returned(result)
+        return result
     fresh = holders(result) <= holders_when_fresh()
     return settle(result, watcher, awaited=False, fresh=fresh)
 
 
 def settled_awaited(result: Any, watcher: Watcher) -> Any:
     """Do the same for the result of an `await`: another awaitable is a value like any other."""
+    if type(result) in plain_awaited_types:
+        watcher.returned(result)
+        return result
     fresh = holders(result) <= holders_when_fresh()
     return settle(result, watcher, awaited=True, fresh=fresh)
 

@@ -89,8 +89,8 @@ _TASK_METRICS: dict[str, dict[str, Any]] = {
     "within": {
         "unit": "ratio",
         "success_criteria": "HigherThanBaseline",
-        "description": "1 for a run that succeeded within the time of within=, 0 for any other that "
-        "was started.",
+        "description": "1 for a run that succeeded within the time of within=, 0 for any other "
+        "that was started.",
     },
     "time_to_first_item": {
         "unit": "milliseconds",

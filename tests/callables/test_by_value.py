@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 import ldinstrument as ld
+from ldinstrument.callables.streams import plain_types
+from ldinstrument.callables.templates import closed_over
 from ldinstrument.clock import clock
 from ldinstrument.sessions.current import current_variable
 
@@ -141,3 +143,5 @@ def test_a_wrapper_by_value_counts_with_the_others() -> None:
     for function in (tracked, *copies):
         function()
     assert dict(ld.stats().without_session) == {"by.value": 4}
+    for function in copies:
+        assert closed_over(function, "_plain_types") is plain_types

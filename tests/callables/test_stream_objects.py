@@ -14,7 +14,7 @@ from ldinstrument.testing import RecordingClient
 
 
 class Stream:
-    """An iterator with a response, as openai's is; see `tests/ai/test_follow.py` for the real ones."""
+    """An iterator with a response, as openai's is; `tests/ai/test_follow.py` has the real ones."""
 
     __module__ = "openai"
 

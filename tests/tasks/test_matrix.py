@@ -561,6 +561,10 @@ def test_breaking_out_without_aclose(way: str, caplog: pytest.LogCaptureFixture)
         async for _ in wrapped():
             break
         gc.collect()
+        for _ in range(1000):
+            if cleaned:
+                break
+            await asyncio.sleep(0.01)
         await asyncio.sleep(0.01)
         assert cleaned == ["yes"]
         assert counts(s) == ABANDONED
