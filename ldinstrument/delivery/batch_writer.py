@@ -127,7 +127,7 @@ class BatchWriter:
         """Return the texts of finished runs: what stays the same is prepared once per task."""
         ready: dict[Any, _Cut] = {}
         out: list[str] = []
-        events, current, succeeded = 0, None, True
+        events, current, succeeded, fast = 0, None, True, False
         for task, outcome, started, ended, data in entries:
             if task is not current or data is not None or (outcome is _SUCCESS) is not succeeded:
                 succeeded, current = outcome is _SUCCESS, None if data is not None else task
@@ -136,12 +136,14 @@ class BatchWriter:
                 if cut is None:
                     cut = ready[kind] = self._cut(task, plans[task], outcome, data is not None, end)
                 pieces, slots, count = cut
+                fast = slots is _RATE_AND_DURATION
+                if fast:
+                    first, second, third, last = pieces
             events += count
             milliseconds = (ended - started) * 1000
             at = str(int(ended * 1000 + offset_ms))
             duration = f"{milliseconds:.6f}" if milliseconds > 0.0 else "0.0"
-            if slots is _RATE_AND_DURATION:
-                first, second, third, last = pieces
+            if fast:
                 out += (first, at, second, at, third, duration, last)
             else:
                 values = (at, duration, "" if data is None else as_json(data), "")

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from .task_definition import TaskDefinition, TaskPlan
 
 _SUCCESS, _FAILURE = Outcome.SUCCESS, Outcome.FAILURE
+HELD_RUNS = 512
+"""Finished runs that are held as they are before they leave."""
 FOLD_AT = 32
 """Samples that are held before they are folded; it bounds how long one call may take."""
 MAX_WAITING = 10_000
@@ -425,12 +427,13 @@ class Accumulator:
         runs, self._runs = self._runs, None
         return [] if runs is None else runs.expanded()
 
-    def take_loose(self) -> list[Emission | Runs]:
-        """Hand over the values that do not fold."""
+    def take_loose(self, *, hold: int = 0) -> list[Emission | Runs]:
+        """Hand over the values that do not fold, but for fewer than *hold* runs."""
         loose, self._loose = self._loose, []
-        runs, self._runs = self._runs, None
-        if runs is not None and runs.entries:
+        runs = self._runs
+        if runs is not None and len(runs.entries) >= max(1, hold):
             loose.append(runs)
+            self._runs = None
         for fold in self._folds.values():
             if fold.loose:
                 loose += fold.take_loose()

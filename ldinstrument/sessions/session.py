@@ -28,12 +28,12 @@ from . import emission, registry
 from .accounts import (
     DEFAULT_METRICS,
     NO_TALLIES,
-    SessionAccount,
     Accounts,
+    SessionAccount,
     session_totals,
     totals_data,
 )
-from .accumulator import FOLD_AT, Accumulator, Sample
+from .accumulator import FOLD_AT, HELD_RUNS, Accumulator, Sample
 from .clients import Tracker, check_client, exposures_are_seen
 from .contexts import as_context, context_of_keys, keys_of, kinds, only_kinds, united, units_of
 from .exposures import exposures
@@ -434,7 +434,8 @@ class Session:
         with guard("fold"):
             with self._lock:
                 events = self._fold(at_last=self.ended)
-                events += self._last_events() if self.ended else self._held.take_loose()
+                hold = HELD_RUNS if self.fold_at > 1 else 0
+                events += self._last_events() if self.ended else self._held.take_loose(hold=hold)
                 late = self._held.values if self.ended else 0
                 context = self.context
             if late:
