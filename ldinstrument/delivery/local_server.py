@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
+from urllib.parse import urlsplit
 
 from .. import sdk
-from ..diagnostics import log, warn_once
+from ..diagnostics import log, log_once, warn_once
 from ..errors import DefinitionError
 from ..settings import LOCAL_URL, bypass_proxy, local_url
+
+LOOK_SECONDS = 0.3
 
 
 def use_local_server(config: Any) -> None:
@@ -22,12 +26,28 @@ def use_local_server(config: Any) -> None:
     if sdk.redirect(config, url):
         log.info("%s: this client talks to %s", LOCAL_URL, url)
     _warn_of_others(config)
+    _say_when_nobody_listens(url)
 
 
 def check_local_server(client: Any) -> None:
     """Warn when `LDINSTRUMENT_URL` is set and *client*, built without our processor, ignores it."""
     if _local_url() is not None:
         _warn_of_others(getattr(client, "_config", None))
+
+
+def _say_when_nobody_listens(url: str) -> None:
+    """Say it at once: the SDK waits for flags for seconds, and names neither cause nor cure."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=LOOK_SECONDS).close()
+    except OSError:
+        log_once(
+            "local_server",
+            url,
+            f"{LOCAL_URL} is {url}, and nobody listens there: start it with "
+            f"ldinstrument dev --port {port}, or unset {LOCAL_URL}",
+        )
 
 
 def _local_url() -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from typing import Any
 
 import ldclient
@@ -125,3 +126,19 @@ def test_a_wrong_url_does_not_reach_the_host(monkeypatch, caplog):
     assert "not a loopback address" in caplog.text
     assert client._config.events_uri == "https://events.launchdarkly.com/bulk"
     client.close()
+
+
+def test_a_server_that_is_not_there_is_said_at_once(monkeypatch, caplog):
+    """With what to do, before the SDK has waited for flags."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    monkeypatch.setenv("LDINSTRUMENT_URL", f"http://127.0.0.1:{port}")
+
+    client = LDClient(launchdarkly_config(), start_wait=0)
+    try:
+        said = [line for line in caplog.messages if "nobody listens" in line]
+    finally:
+        client.close()
+
+    assert len(said) == 1
+    assert f"ldinstrument dev --port {port}" in said[0]
