@@ -13,6 +13,7 @@ import typer
 from ..doctor import Finding, examine, examine_all
 from ..metrics.metric import Metric
 from ..rest import MetricsAPI
+from ..scan import Scan
 from .plans import declared
 from .terminal import (
     DRIFT,
@@ -56,6 +57,7 @@ def doctor(
     found = declared(code)
     with connect(project, host) as api, progress("examining"):
         walked, by_metric = _examined(metric, api, found.metrics, bool(code))
+    walked += _recorded_in_vain(found)
 
     def typed(findings: Sequence[Finding]) -> list[Finding]:
         return [
@@ -82,6 +84,20 @@ def doctor(
     raise typer.Exit(
         _code([*walked, *(finding for told in by_metric.values() for finding in told)])
     )
+
+
+def _recorded_in_vain(found: Scan) -> list[Finding]:
+    """Return the event keys that the code records and that no metric reads."""
+    return [
+        Finding(
+            "code",
+            "warning",
+            f"{unread.place} records {unread.key!r}",
+            "LaunchDarkly keeps events without a metric out of every experiment",
+            unread.advice(),
+        )
+        for unread in found.undeclared
+    ]
 
 
 def _examined(

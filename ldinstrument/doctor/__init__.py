@@ -18,6 +18,7 @@ from ..rest import MetricsAPI, RemoteMetric
 from .access import access
 from .checks import METRIC_CHECKS
 from .findings import Finding, Subject
+from .received import unread_events
 
 _Documents = tuple[dict[str, Any], ...] | None
 MOST_LISTED = 1000
@@ -77,6 +78,7 @@ def examine_all(
     if shared[-1].status == "broken":
         return shared, {}
     seen = _seen_locally(api)
+    shared += unread_events(api, seen[0])
     return shared, {
         key: [
             link for link in _walk(key, api, wanted, seen) if link.status in ("broken", "warning")

@@ -38,11 +38,34 @@ def access(api: MetricsAPI) -> list[Finding]:
         count = api.count()
     except ApiError as error:
         return [*findings, _refused("project", error, api)]
-    return [
-        *findings,
-        Finding("project", "ok", f"{api.project} at {api.host.url}, {count} metrics"),
-        *_refusals(api),
-    ]
+    return [*findings, _project(api, count), *_refusals(api)]
+
+
+def _project(api: MetricsAPI, count: int) -> Finding:
+    """Say which project it is, and which others have metrics: looking at the wrong one is common."""
+    what, others = f"{api.project} at {api.host.url}, {count} metrics", _other_projects(api)
+    if not others:
+        return Finding("project", "ok", what)
+    what += f"; {', '.join(others)} {'have' if others[1:] else 'has'} metrics, too"
+    if count:
+        return Finding("project", "ok", what)
+    return Finding(
+        "project",
+        "warning",
+        what,
+        "metrics belong to a project",
+        f"give --project {others[0]}, or export LAUNCHDARKLY_PROJECT",
+    )
+
+
+def _other_projects(api: MetricsAPI) -> list[str]:
+    """Return the other projects of a local LaunchDarkly that have metrics; elsewhere none is told."""
+    try:
+        found = api.local("readout", project=api.project)
+    except ApiError:
+        return []
+    others = found.get("otherProjects") if isinstance(found, dict) else None
+    return [str(name) for name in others] if isinstance(others, list) else []
 
 
 def _refusals(api: MetricsAPI) -> Iterator[Finding]:

@@ -174,6 +174,13 @@ def _analysis_units(subject: Subject) -> Iterator[Finding]:
 
 def _last_seen(subject: Subject) -> Iterator[Finding]:
     seen = subject.found.last_seen
+    if seen is None and _may_never_happen(subject):
+        yield Finding(
+            "last seen",
+            "unknown",
+            f"LaunchDarkly has never received {subject.found.event_key!r}; perhaps it never happened",
+        )
+        return
     if seen is None:
         yield Finding(
             "last seen",
@@ -197,6 +204,13 @@ def _last_seen(subject: Subject) -> Iterator[Finding]:
         )
     else:
         yield Finding("last seen", "ok", f"{ago(days * 86_400)} ago")
+
+
+def _may_never_happen(subject: Subject) -> bool:
+    """Tell whether its event may well never come: something bad, or a websocket."""
+    found = subject.found
+    bad = found.measure == "occurrence" and found.success_criteria == "LowerThanBaseline"
+    return bad or subject.key.startswith("websocket.")
 
 
 def _zero_fill(subject: Subject) -> Iterator[Finding]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from ..diagnostics import diagnostics
+from ..rest import MetricsAPI
 from .findings import Finding, Subject
 
 _LOCAL_ADVICE = {
@@ -25,6 +27,24 @@ _LOCAL_ADVICE = {
         "made anew in each call",
     ),
 }
+
+
+MOST_NAMED = 5
+
+
+def unread_events(api: MetricsAPI, health: Sequence[dict[str, Any]] | None) -> Iterator[Finding]:
+    """Yield the event keys that a local LaunchDarkly received and that no metric reads."""
+    unread = [check for check in health or () if check.get("check") == "definition"]
+    if unread:
+        named = [f"{check.get('subject')} ({check.get('detail')})" for check in unread]
+        more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
+        yield Finding(
+            "events",
+            "warning",
+            f"received in vain in project {api.project}: {', '.join(named[:MOST_NAMED])}{more}",
+            "LaunchDarkly keeps events without a metric out of every experiment",
+            "declare them: catalog.add(ldinstrument.Metric(...)); then ldinstrument apply",
+        )
 
 
 def seen_locally(subject: Subject) -> Iterator[Finding]:
@@ -65,6 +85,11 @@ _SAID: dict[str, tuple[str, str]] = {
         "catalog.add(Metric(...)), then ldinstrument apply",
     ),
     "two_definitions": ("only the catalog's definition counts", "make the two equal"),
+    "unfinished": (
+        "runs that were cancelled or abandoned are in no metric: a variation that people leave "
+        "looks as good as the others",
+        "metrics=('success_rate', 'duration', 'unfinished') on the task",
+    ),
     "no_session": ("its numbers go nowhere", "run it inside session(...), or give it context="),
     "no_context": ("an event needs a context", "session(context), or identify() before the end"),
     "invalid_context": ("an event needs a valid context", "give an ldclient.Context or a key"),

@@ -18,7 +18,10 @@ from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
 from ldinstrument.diagnostics import warn_once
 from ldinstrument.doctor import Finding, access, examine, examine_all
 from ldinstrument.metrics.metric import Metric
+from ldinstrument.metrics.standard import task_metrics
 from ldinstrument.rest import MetricsAPI
+from ldinstrument.sessions.outcomes import Outcome
+from ldinstrument.sessions.task_definition import declared_task
 
 VALUE = Metric(
     "cart.value", unit="dollars", success_criteria="HigherThanBaseline", aggregation="sum"
@@ -593,3 +596,70 @@ def test_what_this_process_complained_about(api: MetricsAPI) -> None:
     warn_once("bad_data", "other.key data", "x")
     told = [one.what for one in examine(VALUE.key, api, [VALUE]) if one.check == "this process"]
     assert told == ["not a number (1x)", "bad data (1x)", "no session (1x)", "offline (1x)"]
+
+
+# -- what is missing in LaunchDarkly ---------------------------------------------------------------
+
+
+def test_the_other_projects_with_metrics_are_named(
+    ld: LocalLaunchDarkly, api: MetricsAPI, token: str
+) -> None:
+    """Whoever looks at an empty project may have applied to another one."""
+    with MetricsAPI("elsewhere", base_uri=ld.url, token=token) as other:
+        other.create(VALUE)
+
+    empty = access(api)[-1]
+    api.create(VALUE)
+    filled = access(api)[-1]
+
+    assert (empty.check, empty.status) == ("project", "warning")
+    assert "--project elsewhere" in empty.command
+    assert filled.status == "ok"
+    assert "elsewhere has metrics, too" in filled.what
+
+
+def test_events_that_no_metric_reads_are_named(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
+    """They arrive, and count for nothing."""
+    api.create(VALUE)
+    send(ld, ("cart.value", user("u"), 2.0), ("cart.vlaue", user("u"), 2.0))
+
+    shared, _ = examine_all(api, [VALUE])
+    (told,) = [finding for finding in shared if finding.check == "events"]
+
+    assert told.status == "warning"
+    assert "cart.vlaue (1 events" in told.what
+    assert "cart.value" not in told.what
+
+
+def test_what_may_never_happen_is_not_broken(api: MetricsAPI) -> None:
+    """No answer of 5xx, no negative feedback, no websocket: all may be well."""
+    bad = Metric("user.negative_feedback", "occurrence", success_criteria="LowerThanBaseline")
+    good = Metric("cart.filled", "occurrence")
+    socket = Metric("websocket.duration", unit="milliseconds", success_criteria="LowerThanBaseline")
+    wanted = [bad, good, socket]
+    for metric in wanted:
+        api.create(metric)
+
+    seen = {
+        metric.key: statuses(examine(metric.key, api, wanted))["last seen"] for metric in wanted
+    }
+
+    assert seen == {bad.key: "unknown", good.key: "broken", socket.key: "unknown"}
+
+
+def test_unfinished_runs_that_no_metric_tells_are_a_warning(api: MetricsAPI) -> None:
+    """A task that people leave, measured by those who stay."""
+    metrics = [*task_metrics("search").values()]
+    for metric in metrics:
+        api.create(metric)
+    task = declared_task("search", False, ("success_rate", "duration"), False)
+    for outcome in [Outcome.ABANDONED] * 60 + [Outcome.SUCCESS] * 40:
+        task.values(outcome, 5.0)
+
+    told = [
+        finding.command
+        for finding in examine("search.duration", api, metrics)
+        if finding.check == "this process"
+    ]
+
+    assert told == ["metrics=('success_rate', 'duration', 'unfinished') on the task"]
