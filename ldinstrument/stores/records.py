@@ -343,33 +343,48 @@ def merge(
     """
     began, dead = now - delta.started_ago, held is None or held.startswith(TOMBSTONE_MARK)
     over = tombstone(held, began)
-    previous = over.id if over is not None else ""
     late = _late(over, waiting, delta, began, rules)
     found = late if late is not None or dead else readable(held or "")
     reason = "" if found is None else found.refuses(began, delta.context, rules)
     if delta.joins and (found is None or reason):
         return None
-    ended = None
-    if found is not None and reason:
-        found.reason = reason
-        found.over = delta.now - delta.started_ago if reason == "identified" else 0
-        ended, previous, found = found, found.id, None
-    opened = found is None
-    if found is None:
-        found = _opened(delta, now, "" if previous == delta.id else previous)
-        if dead and waiting and over is not None and found.previous:
-            found.before = f"{over.place} {over.at}"
-    found.take(delta, now)
+    if found is None or reason:
+        waits = waiting if dead else None
+        return _open_next(delta, now, _ended(found, reason, delta), over, waits)
     keeps_place = late is not None and (bool(late.reason) or not dead)
-    if not keeps_place and delta.ends:
-        found.reason, found.over = delta.ends, delta.now
-    return MergeResult(
-        found,
-        ended,
-        Merged(found.id, found.previous, opened, dict(found.keys)),
-        keeps_place=keeps_place,
-        reopened=late is not None and not keeps_place,
-    )
+    reopened = late is not None and not keeps_place
+    _take(found, delta, now, ends=not keeps_place)
+    return MergeResult(found, None, _answer(found), keeps_place, reopened)
+
+
+def _take(record: Record, delta: Delta, now: int, *, ends: bool = True) -> None:
+    record.take(delta, now)
+    if ends and delta.ends:
+        record.reason, record.over = delta.ends, delta.now
+
+
+def _answer(record: Record, *, opened: bool = False) -> Merged:
+    return Merged(record.id, record.previous, opened, dict(record.keys))
+
+
+def _ended(record: Record | None, reason: str, delta: Delta) -> Record | None:
+    """End a session that *delta* does not belong to; that it is somebody else's is known to date."""
+    if record is not None:
+        record.reason = reason
+        record.over = delta.now - delta.started_ago if reason == "identified" else 0
+    return record
+
+
+def _open_next(
+    delta: Delta, now: int, ended: Record | None, over: Tombstone | None, waiting: str | None
+) -> MergeResult:
+    """Open a session with *delta*, which knows the one before it, if there is one."""
+    before = ended.id if ended is not None else over.id if over is not None else ""
+    record = _opened(delta, now, "" if before == delta.id else before)
+    if waiting and ended is None and over is not None and record.previous:
+        record.before = f"{over.place} {over.at}"
+    _take(record, delta, now)
+    return MergeResult(record, ended, _answer(record, opened=True))
 
 
 def _opened(delta: Delta, now: int, previous: str) -> Record:

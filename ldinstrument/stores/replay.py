@@ -256,7 +256,7 @@ def _equal(account: StoredAccount, other: StoredAccount) -> bool:
 
 
 @dataclass(slots=True)
-class Events:
+class RecordEvents:
     """The events of one session, each with the context it is for.
 
     Args:
@@ -268,7 +268,7 @@ class Events:
     totals: list[tuple[Emission, Keys]]
 
 
-def events_of(record: Record, rules: Rules) -> Events:
+def events_of(record: Record, rules: Rules) -> RecordEvents:
     """Return the events that *record* becomes."""
     segments = segments_of(record)
     totals = [
@@ -278,7 +278,7 @@ def events_of(record: Record, rules: Rules) -> Events:
     ]
     if not record.part and not totals:  # nobody was ever known: counted as events without a context
         totals = [(event, ()) for event in totals_of(record, _of_nobody(segments))]
-    return Events(value_events(segments, Boundaries(record.exposures)), totals)
+    return RecordEvents(value_events(segments, Boundaries(record.exposures)), totals)
 
 
 def _of_nobody(segments: list[StoredSegment]) -> StoredAccount:

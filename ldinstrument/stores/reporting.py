@@ -22,7 +22,7 @@ from ..sessions.contexts import json_of_keys
 from ..sessions.rollups import Emission, finite
 from .protocol import Ended, Rules, Sealed
 from .records import readable
-from .replay import Events, Keys, events_of
+from .replay import Keys, RecordEvents, events_of
 
 _PAYLOADS = uuid.UUID("5f0b4a0e-6f0c-4b67-9d1c-0a7d3b1f5c11")
 """The namespace of payload ids."""
@@ -78,7 +78,7 @@ class Report:
                 "of ldinstrument; dropped",
             )
 
-    def _texts(self, events: Events) -> list[str]:
+    def _texts(self, events: RecordEvents) -> list[str]:
         """Return the events of one session, each as JSON text."""
         self.totals += len(events.totals)
         return [

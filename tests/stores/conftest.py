@@ -27,7 +27,7 @@ MakeStore = Callable[..., Store]
 
 def _module(name: str, file: str) -> ModuleType:
     """The module in a file beside this one, from now on importable by *name*."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(file))
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / file)
     assert spec is not None
     assert spec.loader is not None
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
@@ -36,6 +36,7 @@ def _module(name: str, file: str) -> ModuleType:
 
 
 _module("stores_builders", "builders.py")
+_module("laboratory", "../sessions/laboratory.py")
 VALKEY: str | None = _module("servers_to_look", "servers.py").valkey_binary()
 
 

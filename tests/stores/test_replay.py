@@ -1,0 +1,244 @@
+"""`replay`: what LaunchDarkly counts of visits whose requests, workers and clocks go their own ways."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import time
+from collections import Counter
+
+import pytest
+from laboratory import keys_of, laboratory
+from ldclient import Context
+from stores_builders import today
+
+from ldinstrument import session
+from ldinstrument.devserver import experiment_flag
+from ldinstrument.sessions.current import entered, open_session
+from ldinstrument.stores import MemoryStore, Rules, end_request, end_session, open_store, sweep
+from ldinstrument.stores.sqlite import SqliteStore
+
+
+@pytest.fixture(name="lab", scope="module")
+def _lab():
+    with laboratory() as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _nothing_seen(lab):
+    lab.server.reset()
+    lab.server.set_flag(experiment_flag("flag", ["a", "b"]))
+
+
+def values(lab, key, kind="user"):
+    """The values of all events of a key, by whom they are for."""
+    found: dict[str, list[object]] = {}
+    for event in lab.server.custom_events(key):
+        keys = keys_of(event)
+        if kind in keys:
+            found.setdefault(keys[kind], []).append(event.get("metricValue"))
+    return found
+
+
+def report(lab, store, visitor):
+    """End a visit and have everything delivered."""
+    end_session(store, visitor)
+    assert sweep(store).error == ""
+    lab.flush()
+
+
+def test_overlapping_requests_are_divided_where_one_of_them_was_exposed(make_store, keep, lab):
+    """What a request recorded before another one's exposure does not count, what it did later does."""
+    store, user = keep(make_store(), client=lab.client), f"ana-{time.time_ns()}"
+    slow, quick = (open_session(user, client=lab.client, store=store) for _ in range(2))
+
+    slow.revenue(100)
+    slow.interaction()
+    with entered(quick):
+        lab.expose(user)
+    slow.revenue(10)
+    end_request(quick, store, "v")
+    end_request(slow, store, "v")
+    report(lab, store, "v")
+
+    assert lab.counted("revenue.impact", user) == [10]
+    assert sorted(values(lab, "revenue.impact")[user]) == [10, 100]
+    assert lab.counted("session.interactions", user) == [0]
+    assert len(lab.counted("session.duration", user)) == 1
+
+
+WORKER = textwrap.dedent(
+    """
+    import sys
+    sys.path.insert(0, sys.argv[4])
+    from laboratory import client_of
+    from types import SimpleNamespace
+    from ldinstrument import session
+    from ldinstrument.stores import open_store
+    address, url, user = sys.argv[1:4]
+    client = client_of(SimpleNamespace(url=url))
+    store = open_store(address, sweep=False, client=client)
+    with session(user, id="v", store=store, client=client):
+        client.variation("flag", __import__("ldclient").Context.create(user), None)
+    client.close()
+    store.close()
+    """
+)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+def test_an_exposure_in_another_worker_divides_a_request_that_goes_on(kind, lab, tmp_path, request):
+    """Its process never hears of it: the store does, from that worker's part of the visit."""
+    address = f"sqlite:///{tmp_path}/x.db?timeout=5"
+    if kind == "redis":
+        address = request.getfixturevalue("redis_of_its_own").url + "?timeout=5"
+    user, folder = f"ana-{time.time_ns()}", sys.modules["laboratory"].__file__.rpartition("/")[0]
+    with open_store(address, sweep=False, client=lab.client) as store:
+        here = open_session(user, client=lab.client, store=store)
+        here.revenue(100)
+        here.interaction()
+        command = [sys.executable, "-c", WORKER, address, lab.server.url, user, folder]
+        subprocess.run(command, check=True, timeout=100)
+        here.revenue(10)
+        end_request(here, store, "v")
+        report(lab, store, "v")
+
+    assert lab.counted("revenue.impact", user) == [10]
+    assert lab.counted("session.interactions", user) == [0]
+
+
+@pytest.mark.parametrize("ahead", [-10_000, 10, 10_000])
+def test_a_store_whose_clock_is_elsewhere_dates_nothing(lab, keep, ahead):
+    """A server 10 ms behind made what came after an exposure vanish; how long a visit lasted is
+    right all the same.
+    """
+    raw = MemoryStore(Rules(), clock=lambda: today() + ahead)
+    store, user = keep(raw, client=lab.client), f"ana-{time.time_ns()}"
+    before = today()
+
+    for money in (1, 2):
+        with session(user, id="v", store=store, client=lab.client) as visit:
+            lab.expose(user)
+            visit.revenue(money)
+            visit.interaction()
+    report(lab, store, "v")
+
+    assert lab.counted("revenue.impact", user) == [3]
+    assert lab.counted("session.interactions", user) == [2]
+    (duration,) = lab.counted("session.duration", user)
+    assert 0 < duration <= today() - before
+
+
+def test_a_sqlite_clock_that_is_behind_dates_nothing(lab, keep, tmp_path, monkeypatch):
+    """The same for the clock of the machine that SQLite reads."""
+    queries = sys.modules["ldinstrument.stores.sqlite"]
+    now = "CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
+    monkeypatch.setattr(queries, "_NOW", queries._NOW.replace(now, f"{now} - 2000"))
+    store = keep(SqliteStore(tmp_path / "x.db"), client=lab.client)
+    user = f"ana-{time.time_ns()}"
+
+    with session(user, id="v", store=store, client=lab.client) as visit:
+        lab.expose(user)
+        visit.revenue(5)
+    report(lab, store, "v")
+
+    assert lab.counted("revenue.impact", user) == [5]
+    assert len(lab.counted("session.duration", user)) == 1
+
+
+def test_an_exposure_after_the_last_activity_still_counts_the_visit(lab, keep):
+    """A visit is over when it has been silent for `idle`: until then, exposures made elsewhere, such
+    as in a browser, find its events.
+    """
+    raw = MemoryStore(Rules(idle=0.3))
+    store, user = keep(raw, client=lab.client), f"ana-{time.time_ns()}"
+
+    with session(user, id="v", store=store, client=lab.client) as visit:
+        visit.interaction()
+    lab.elsewhere(lambda: lab.expose(user))
+    time.sleep(0.4)
+    sweep(store)
+    lab.flush()
+
+    assert len(lab.counted("session.duration", user)) == 1
+    assert lab.counted("session.success_rate", user) == [100.0]
+
+
+def test_a_fresh_request_key_per_request_leaves_the_users_visit_whole(make_store, keep, lab):
+    """One visit per user, however many requests; each request has events of its own."""
+    store, run = keep(make_store(), client=lab.client), time.time_ns()
+
+    for visitor in range(3):
+        for turn in range(4):
+            opened = open_session(client=lab.client, store=store)
+            who = Context.create(f"user-{visitor}-{run}")
+            which = Context.create(f"request-{visitor}-{turn}-{run}", "request")
+            opened.identify(Context.create_multi(who, which))
+            opened.interaction()
+            opened.revenue(turn)
+            end_request(opened, store, f"v-{visitor}")
+        end_session(store, f"v-{visitor}")
+    sweep(store)
+    lab.flush()
+
+    users, requests = (values(lab, "session.interactions", kind) for kind in ("user", "request"))
+    assert users == {f"user-{visitor}-{run}": [4] for visitor in range(3)}
+    assert len(requests) == 12
+    assert set(map(tuple, requests.values())) == {(1,)}
+    assert [len(found) for found in values(lab, "session.duration").values()] == [1, 1, 1]
+    money = values(lab, "revenue.impact")
+    assert {user: sum(found) for user, found in money.items()} == dict.fromkeys(users, 6)
+
+
+def test_somebody_else_in_a_stored_block_takes_nothing_along(make_store, keep, lab):
+    """Nine successes are the first one's, the failure is the second one's."""
+    store, run = keep(make_store(), client=lab.client), time.time_ns()
+
+    with session(f"ana-{run}", id="v", store=store, client=lab.client) as visit:
+        for _ in range(9):
+            visit.interaction()
+        visit.identify(f"ben-{run}")
+        visit.interaction(False)
+    report(lab, store, "v")
+
+    assert values(lab, "session.interactions") == {f"ana-{run}": [9], f"ben-{run}": [1]}
+    assert values(lab, "session.success_rate") == {f"ana-{run}": [100.0], f"ben-{run}": [0.0]}
+    reasons = {
+        event["context"]["key"]: event["data"]["endReason"]
+        for event in lab.server.custom_events("session.interactions")
+    }
+    assert reasons == {f"ana-{run}": "identified", f"ben-{run}": "ended"}
+
+
+def test_wanted_metrics_are_kept(make_store, keep, lab):
+    """`metrics=` of a stored session decides which events its visit becomes."""
+    store, user = keep(make_store(), client=lab.client), f"ana-{time.time_ns()}"
+    wanted = ("successes", "unfinished")
+
+    for success in (True, False):
+        with session(user, id="v", store=store, client=lab.client, metrics=wanted) as visit:
+            visit.interaction(success)
+    report(lab, store, "v")
+
+    found = Counter(event["key"] for event in lab.server.custom_events())
+    assert found == {"session.successes": 1, "session.unfinished": 1}
+    assert values(lab, "session.successes")[user] == [1]
+    assert values(lab, "session.unfinished")[user] == [0]
+
+
+def test_an_occurrence_counts_whenever_its_exposure_was(make_store, keep, lab):
+    """Sent twice at most, dated to its first and its last."""
+    store, user = keep(make_store(), client=lab.client), f"ana-{time.time_ns()}"
+
+    for turn in range(4):
+        with session(user, id="v", store=store, client=lab.client) as visit:
+            visit.satisfaction(10)
+            if turn == 1:
+                lab.expose(user)
+        time.sleep(0.002)
+    report(lab, store, "v")
+
+    assert len(values(lab, "user.negative_feedback")[user]) == 2
+    assert len(lab.counted("user.negative_feedback", user)) == 1
