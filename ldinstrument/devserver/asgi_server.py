@@ -18,7 +18,7 @@ from .database_thread import DatabaseThread
 from .environment import Flags
 from .experiments import ExperimentRoutes
 from .faults import FaultMiddleware
-from .flag_changes import Change, FlagChanges
+from .flag_changes import FlagChange, FlagChanges
 from .flag_delivery import FlagRoutes
 from .flags_api import FlagReadingRoutes
 from .intake import IntakeRoutes, faulted_post, is_intake
@@ -106,7 +106,7 @@ class ServerRun:
     def publish(self, verb: str, kind: str, document: Document) -> None:
         """Tell the open streams of a change of a flag or segment."""
         if self.delivery.changes is not None:
-            self.delivery.changes.publish(Change(verb, kind, document))
+            self.delivery.changes.publish(FlagChange(verb, kind, document))
 
     def _run(self) -> None:
         try:

@@ -19,11 +19,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from .data_system import Message, Payload, delete_object, put_object
+from .data_system import FlagPayload, Message, delete_object, put_object
 from .database import Document
 from .database_thread import DatabaseThread
 from .environment import Flags, availability
-from .flag_changes import COMMENT, HEADERS, Change, FlagChanges, event_stream, next_change, sse
+from .flag_changes import COMMENT, HEADERS, FlagChange, FlagChanges, event_stream, next_change, sse
 from .flag_delivery import polled, with_etag
 from .intake import IntakeRoutes
 from .responses import decode, invalid
@@ -185,7 +185,7 @@ class ClientSideRoutes:
             while (change := await next_change(changes)) is not None:
                 yield await self.database_thread.run(self._message, viewer, change)
 
-    def _message(self, viewer: Viewer, change: Change) -> bytes:
+    def _message(self, viewer: Viewer, change: FlagChange) -> bytes:
         verb, kind, document = change
         if kind == "segment":  # any flag may look at it
             return sse("put", self.evaluations.of(viewer))
@@ -234,13 +234,13 @@ class ClientSideRoutes:
     def _objects(self, viewer: Viewer) -> list[Message]:
         return [_evaluated(key, found) for key, found in self.evaluations.of(viewer).items()]
 
-    def _payload(self, viewer: Viewer) -> Payload:
+    def _payload(self, viewer: Viewer) -> FlagPayload:
         """Return the payload of one context: another one's basis is not this one's."""
         flags = self.evaluations.flags
         about = json.dumps([viewer.context, viewer.available, viewer.with_reasons], sort_keys=True)
-        return Payload(f"{flags.payload_id}.{zlib.crc32(about.encode()):08x}", flags.version())
+        return FlagPayload(f"{flags.payload_id}.{zlib.crc32(about.encode()):08x}", flags.version())
 
-    def _v2_message(self, viewer: Viewer, change: Change) -> bytes:
+    def _v2_message(self, viewer: Viewer, change: FlagChange) -> bytes:
         verb, kind, document = change
         if verb == "heartbeat":
             return sse("heart-beat", {})

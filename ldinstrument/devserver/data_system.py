@@ -16,7 +16,7 @@ Message = tuple[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Payload:
+class FlagPayload:
     """What is transferred: its id and its version."""
 
     id: str

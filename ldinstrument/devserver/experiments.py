@@ -16,7 +16,7 @@ from .flags import randomization_kinds
 from .iterations import Iteration
 from .metrics_api import Metrics
 from .projects import link
-from .readout import ReadoutReader, weights_of
+from .readout_reader import ReadoutReader, weights_of
 from .responses import invalid, not_found
 from .rest_call import RestCalls
 

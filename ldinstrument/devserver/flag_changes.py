@@ -18,7 +18,7 @@ HEADERS = {"Cache-Control": "no-cache", "X-LD-EnvID": ENVIRONMENT_ID}
 COMMENT = b":\n\n"
 
 
-class Change(NamedTuple):
+class FlagChange(NamedTuple):
     """One change: `put` or `delete` (or `heartbeat`) of a `flag` or `segment`, and the document."""
 
     verb: str
@@ -26,8 +26,8 @@ class Change(NamedTuple):
     document: Document = {}  # noqa: RUF012 - never changed
 
 
-Changes: TypeAlias = "asyncio.Queue[Change | None]"
-HEARTBEAT = Change("heartbeat")
+Changes: TypeAlias = "asyncio.Queue[FlagChange | None]"
+HEARTBEAT = FlagChange("heartbeat")
 
 
 def sse(event: str, data: Any) -> bytes:
@@ -55,7 +55,7 @@ class FlagChanges:
         """Return how many streams are open."""
         return len(self._queues)
 
-    def publish(self, change: Change) -> None:
+    def publish(self, change: FlagChange) -> None:
         """Send a change to every stream; from any thread."""
         with suppress(RuntimeError):  # the loop has just ended, and the streams with it
             self._loop.call_soon_threadsafe(self._offer, change)
@@ -65,7 +65,7 @@ class FlagChanges:
         self._closed = True
         self._offer(None)
 
-    def _offer(self, change: Change | None) -> None:
+    def _offer(self, change: FlagChange | None) -> None:
         for queue in self._queues:
             queue.put_nowait(change)
 
@@ -82,7 +82,7 @@ class FlagChanges:
             self._queues.discard(queue)
 
 
-async def next_change(changes: Changes) -> Change | None:
+async def next_change(changes: Changes) -> FlagChange | None:
     """Return the next change, a heartbeat after a silence, or None when the server stops."""
     try:
         return await asyncio.wait_for(changes.get(), HEARTBEAT_SECONDS)

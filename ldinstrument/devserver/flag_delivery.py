@@ -11,13 +11,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from .data_system import Message, Payload, delete_object, put_object
+from .data_system import FlagPayload, Message, delete_object, put_object
 from .database_thread import DatabaseThread
 from .environment import Flags
 from .flag_changes import (
     COMMENT,
     HEADERS,
-    Change,
+    FlagChange,
     FlagChanges,
     event_stream,
     next_change,
@@ -97,8 +97,8 @@ class FlagRoutes:
         basis = request.query_params.get("basis", "")
         return polled(request, await self.database_thread.run(self._transfer, basis))
 
-    def _payload(self) -> Payload:
-        return Payload(self.flags.payload_id, self.flags.version())
+    def _payload(self) -> FlagPayload:
+        return FlagPayload(self.flags.payload_id, self.flags.version())
 
     def _transfer(self, basis: str) -> list[Message]:
         """Return what an FDv2 client with this basis has to hear: nothing, or everything."""
@@ -124,7 +124,7 @@ class FlagRoutes:
             while (change := await next_change(changes)) is not None:
                 yield await self.database_thread.run(self._v2_message, change)
 
-    def _v2_message(self, change: Change) -> bytes:
+    def _v2_message(self, change: FlagChange) -> bytes:
         verb, kind, document = change
         if verb == "heartbeat":
             return sse("heart-beat", {})
@@ -151,7 +151,7 @@ def with_etag(request: Request, content: dict[str, Any]) -> Response:
     return Response(body, media_type="application/json", headers=headers)
 
 
-def _v1_message(change: Change, prefix: str) -> bytes:
+def _v1_message(change: FlagChange, prefix: str) -> bytes:
     verb, _, document = change
     if verb == "heartbeat":
         return COMMENT

@@ -26,7 +26,7 @@ from .fault_switches import FaultSwitches
 from .faults import InjectedFaults
 from .flags import experiment_flag, randomization_kinds, simple_flag
 from .page_api import GUARDS, Local, payload_counts
-from .readout import ReadoutReader, weights_of
+from .readout_reader import ReadoutReader, weights_of
 from .responses import invalid, not_found
 from .timelines import LOOKED_AT, timelines
 from .view import ExperimentViews, activity, exposed_units, health_words

@@ -17,8 +17,8 @@ from .database_thread import DatabaseThread
 from .flag_changes import sse
 from .health import HealthCheck
 from .listing import whole_number
-from .readout import ReadoutReader
 from .readout_document import readout_document
+from .readout_reader import ReadoutReader
 from .responses import decode, invalid, not_found
 from .traffic import Traffic
 

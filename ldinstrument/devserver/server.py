@@ -25,7 +25,8 @@ from .flags import FlagList, parse_experiment, read_flags
 from .health import HealthCheck, health_checks
 from .iterations import SCHEMA as ITERATIONS
 from .iterations import Iteration
-from .readout import Readout, ReadoutReader
+from .readout import Readout
+from .readout_reader import ReadoutReader
 from .traffic import SCHEMA as TRAFFIC
 from .traffic import Traffic
 

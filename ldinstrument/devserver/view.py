@@ -13,7 +13,8 @@ from . import charts
 from .charts import number, percent
 from .database import Database
 from .development import development
-from .readout import ExperimentReadout, MetricReadout, Readout, ReadoutReader, VariationResult
+from .readout import ExperimentReadout, MetricReadout, Readout, VariationResult
+from .readout_reader import ReadoutReader
 
 MISMATCH = 0.99
 """The probability of a sample ratio mismatch from which on LaunchDarkly warns."""

@@ -16,7 +16,7 @@ from ldinstrument.devserver.database import Database
 from ldinstrument.devserver.event_parsing import batch_of, parse_array
 from ldinstrument.devserver.events import Post
 from ldinstrument.devserver.metric_rules import checked
-from ldinstrument.devserver.readout import ReadoutReader
+from ldinstrument.devserver.readout_reader import ReadoutReader
 from ldinstrument.devserver.server import SCHEMA
 from ldinstrument.devserver.traffic import Traffic
 

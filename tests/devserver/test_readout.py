@@ -17,7 +17,8 @@ from ldinstrument.devserver.event_parsing import batch_of, parse_array
 from ldinstrument.devserver.events import Post
 from ldinstrument.devserver.health import HealthCheck, health_checks
 from ldinstrument.devserver.metric_rules import checked
-from ldinstrument.devserver.readout import Readout, ReadoutReader
+from ldinstrument.devserver.readout import Readout
+from ldinstrument.devserver.readout_reader import ReadoutReader
 from ldinstrument.devserver.server import SCHEMA
 from ldinstrument.devserver.traffic import Traffic
 
