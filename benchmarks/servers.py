@@ -191,8 +191,9 @@ def heading() -> list[str]:
     return [
         f"Python {python}, {', '.join(versions)}:",
         "",
-        "| server | what it needs | lost: SIGTERM, idle | SIGTERM, busy | SIGKILL |",
-        "| --- | --- | --- | --- | --- |",
+        "| server | what it needs | lost: SIGTERM, idle | SIGTERM, busy | SIGTERM to all its "
+        "processes | SIGKILL |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
 
 
@@ -224,13 +225,19 @@ def busy(process: subprocess.Popen[str], address: str) -> int:
         return sum(answer.result() for answer in waiting)
 
 
+def everybody(process: subprocess.Popen[str], address: str) -> int:
+    """Stop every process of the server at once, as systemd does."""
+    os.killpg(process.pid, signal.SIGTERM)
+    return 0
+
+
 def killed(process: subprocess.Popen[str], address: str) -> int:
     """Kill it, with everything that it has started."""
     os.killpg(process.pid, signal.SIGKILL)
     return 0
 
 
-ENDS: tuple[Callable[[subprocess.Popen[str], str], int], ...] = (idle, busy, killed)
+ENDS: tuple[Callable[[subprocess.Popen[str], str], int], ...] = (idle, busy, everybody, killed)
 
 
 def lost(server: Server, end: Callable[[subprocess.Popen[str], str], int]) -> str:
@@ -240,7 +247,7 @@ def lost(server: Server, end: Callable[[subprocess.Popen[str], str], int]) -> st
         try:
             answered = traffic(address)
             answered += end(process, address)
-            process.wait(60)
+            process.wait(30)
         except (subprocess.TimeoutExpired, httpx.HTTPError) as error:
             return type(error).__name__
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -48,6 +49,35 @@ def on_exit_of_multiprocessing_child(hook: Hook, priority: int = 10) -> None:
 
     _watched_children.add(os.getpid())
     Finalize(None, hook, exitpriority=priority)
+
+
+def on_termination_of_multiprocessing_child(hook: Hook, seconds: float) -> None:
+    """Call *hook* when SIGTERM is about to end this process, if `multiprocessing` started it.
+
+    A server may end its workers so, Hypercorn does. Only where SIGTERM has its default effect,
+    which it still has afterwards: the process ends by it. Call this on the main thread.
+
+    Args:
+        hook: runs on a thread of its own, because the signal may have interrupted a thread that
+            holds a lock.
+        seconds: how long it may take.
+    """
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is None or processes.parent_process() is None:
+        return
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        return
+
+    def terminated(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        working = threading.Thread(target=_run, args=([hook],), daemon=True)
+        working.start()
+        working.join(seconds)
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, terminated)
 
 
 def on_exit_of_rq_work_horse(hook: Hook) -> None:

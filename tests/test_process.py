@@ -145,3 +145,34 @@ if not child:
 os.waitpid(child, 0)
 """
     assert run(program) == ["ours", "theirs", "ours", "theirs"]
+
+
+def test_a_terminated_child_of_multiprocessing_runs_its_hook_first() -> None:
+    """And ends by the signal all the same, also when the hook waits for a lock of the main thread;
+    a handler of the host's stays.
+    """
+    program = """
+import multiprocessing, os, signal, sys, threading, time
+from ldinstrument.process import on_termination_of_multiprocessing_child as on_termination
+def say(word): os.write(1, word.encode() + b"\\n")
+def work(how):
+    lock = threading.Lock()
+    if how == "handled":
+        signal.signal(signal.SIGTERM, lambda *_: (say("theirs"), os._exit(5)))
+    def hook():
+        say("ours")
+        if how == "locked": lock.acquire()
+    on_termination(hook, 0.2)
+    with lock:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(20)
+if __name__ == "__main__":
+    before = signal.getsignal(signal.SIGTERM)
+    on_termination(lambda: None, 1.0)
+    assert signal.getsignal(signal.SIGTERM) is before
+    for how in ("plain", "locked", "handled"):
+        child = multiprocessing.get_context("fork").Process(target=work, args=(how,))
+        child.start(); child.join(10)
+        say(str(child.exitcode))
+"""
+    assert run(program) == ["ours", "-15", "ours", "-15", "theirs", "5"]

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from weakref import WeakSet
 
+from ..process import on_termination_of_multiprocessing_child
 from ..sessions.current import set_current
 from .request_session import RequestSession, end_requests
 
@@ -89,7 +90,7 @@ class Lifespan:
 
         async def listening() -> Message:
             self._listened = True
-            return await receive()
+            return self._heard(await receive())
 
         async def finishing(message: Message) -> None:
             if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
@@ -107,9 +108,22 @@ class Lifespan:
         if not self._listened:
             await self._stand_in(receive, send)
 
+    def _heard(self, message: Message) -> Message:
+        if message["type"] == "lifespan.startup":
+            longest = self._flush_timeout + 1.0
+            on_termination_of_multiprocessing_child(self._finish_now, longest)
+        return message
+
+    def _finish_now(self) -> None:
+        """End and deliver where no shutdown will come: a worker that is about to be terminated."""
+        from ..delivery import flush
+
+        self._end_open()
+        flush(self._flush_timeout)
+
     async def _stand_in(self, receive: Receive, send: Send) -> None:
         while True:
-            message = await receive()
+            message = self._heard(await receive())
             if message["type"] == "lifespan.startup":
                 await send({"type": "lifespan.startup.complete"})
             else:
