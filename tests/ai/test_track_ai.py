@@ -470,6 +470,16 @@ def test_with_block(models: Any, sdks: ModuleType, ld_events: RecordingClient) -
     assert data(ld_events)["model"] == sdks.CLAUDE
 
 
+def test_one_answer_without_an_id(ld_events: RecordingClient) -> None:
+    """The same answer counts once, also when nothing in it says which it is; an equal one is another."""
+    answer = {"input": 1, "output": 2}
+    with ld.session("u-1"), ld.track_ai("k") as call:
+        call.read(answer)
+        call.read(answer)
+        call.read(dict(answer))
+    assert values(ld_events)["tokens.total"] == [6]
+
+
 def test_read_and_returned(models: Any, sdks: ModuleType, ld_events: RecordingClient) -> None:
     """An answer that is read and returned as well counts once."""
 

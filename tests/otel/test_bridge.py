@@ -127,7 +127,7 @@ def test_inside_track_ai(
 # -- two spans of one call -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", ["parent", "sibling", "other trace"])
+@pytest.mark.parametrize("shape", ["parent", "sibling", "other trace", "first to end"])
 def test_two_spans_of_one_call(
     provider: TracerProvider, bridge: SpanBridge, ld_events: RecordingClient, shape: str
 ) -> None:
@@ -154,8 +154,8 @@ def test_two_spans_of_one_call(
             )
             told(inner)
             told(outer, 9, 9)
-            inner.end()
-            outer.end()
+            for span in (outer, inner) if shape == "first to end" else (inner, outer):
+                span.end()
     assert values(ld_events)["tokens.total"] == [26]
     assert values(ld_events)["success_rate"] == [1]
 
@@ -176,6 +176,19 @@ def test_span_that_never_ends(
             with model_span(provider.get_tracer("third")) as span:
                 told(span, 10, 10)
     assert values(ld_events)["tokens.total"] == [26, 20, 26, 20]
+
+
+def test_only_the_sdks_span_ends(
+    provider: TracerProvider, bridge: SpanBridge, ld_events: RecordingClient
+) -> None:
+    """The last call of a session is not lost when an instrumentor never ends its span."""
+    with ld.session("u-1"):
+        provider.get_tracer("other").start_span(
+            "chat m", attributes={"gen_ai.operation.name": "chat"}
+        )
+        with model_span(provider.get_tracer("com.anthropic.x")) as inner:
+            told(inner)
+    assert values(ld_events)["tokens.total"] == [26]
 
 
 def test_stream_that_only_an_instrumentor_saw(
