@@ -15,6 +15,7 @@ from typing import Any
 from .. import sdk
 from ..diagnostics import log_internal_error, log_once, on_event_loop
 from ..ledger import ledger
+from ..sessions.hook import lost
 from .batch_writer import EventTexts
 from .batcher import LARGE, Batcher, Recorded, Recorder, size_of, tracked_among
 from .options import Options
@@ -125,6 +126,7 @@ class EventQueue:
         elif sdk.is_exposure(event):
             ledger.exposures_emitted(1)
             ledger.exposures_dropped(reason, 1)
+            lost(event)
         self._log_lost(reason)
 
     def lose_batch(self, reason: str, texts: Iterable[EventTexts]) -> None:

@@ -117,6 +117,17 @@ def exposures_are_seen(client: Any) -> bool:
     return getattr(client if owner is None else owner, "sees_exposures", False) is True
 
 
+def warn_unwatched(client: object) -> None:
+    """Say it once when *client* is one of LaunchDarkly's that sends, and nobody sees its exposures."""
+    if sdk.event_processor_of(client) is not None and not sdk.discards_everything(client):
+        warn_once(
+            "unwatched_client",
+            "",
+            "the exposures of a LaunchDarkly client are not seen, so sessions send its events one "
+            "by one: give it plugins=[ldinstrument.Plugin()], or call ldinstrument.attach(client)",
+        )
+
+
 def check_client(client: object) -> None:
     """Say it once when *client* cannot take events; they will be dropped one by one."""
     if client is not None and (

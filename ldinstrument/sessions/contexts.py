@@ -140,8 +140,15 @@ def _joined(parts: list[Context], fallback: Context) -> Context:
 
 
 def _bare(context: Context) -> bool:
-    """Tell whether *context* is a kind and a key and nothing else."""
-    return set(context.to_dict()) <= {"kind", "key"}
+    """Tell whether *context*, of one kind, is a kind and a key and nothing else."""
+    if context.name is not None or context.anonymous:
+        return False
+    return next(iter(context.custom_attributes), None) is None
+
+
+def knows_more(context: Context) -> bool:
+    """Tell whether *context* has more than kinds and keys."""
+    return not all(map(_bare, kinds(context).values()))
 
 
 def evaluated_context(given: Any) -> Context | None:

@@ -105,6 +105,18 @@ class ExposureTable:
         noted = noted[-MOST_PER_UNIT + 1 :]
         self._young[unit] = [*noted, Exposure(read, date, name, client)]
 
+    def lost(self, flag: str, version: int, context: Context) -> None:
+        """Note that the event of an exposure was dropped: the next one is the first that counts."""
+        with self._lock:
+            units = units_of(context)
+            for unit in (context.fully_qualified_key, *units):
+                self._known.pop((flag, version, unit), None)
+                self._known_before.pop((flag, version, unit), None)
+            for unit in units:
+                name = f"{flag} {version} {unit}"
+                noted = self._young.get(unit) or self._old.get(unit, [])
+                self._young[unit] = [exposure for exposure in noted if exposure.name != name]
+
     def _forget_old(self, read: float) -> None:
         self.forgotten, self._filled_since = self._filled_since, read
         self._known_before, self._known = self._known, {}

@@ -37,6 +37,14 @@ def see(event: Any, client: Any = None) -> None:
         event.timestamp = exposed(event.key, version, event.context, event.timestamp, client)
 
 
+def lost(event: Any) -> None:
+    """Note that an event of the SDK was dropped before it could be delivered."""
+    reason = getattr(event, "reason", None)
+    if type(reason) is dict and reason.get("inExperiment") is True:
+        with guard("exposure"):
+            exposures.lost(event.key, getattr(event.flag, "version", 0), event.context)
+
+
 def exposed(flag_key: str, version: int, context: Any, date: int, client: Any = None) -> int:
     """Note that *context* was exposed to a flag here and now.
 

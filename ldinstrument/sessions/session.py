@@ -16,6 +16,7 @@ from ..clock import clock
 from ..diagnostics import guard, never_raises, warn_user_code
 from ..ids import random_id
 from ..ledger import ledger
+from ..metrics.catalogs import catalog
 from ..metrics.metric import Metric
 from ..metrics.standard import (
     BUSINESS_CONVERSION,
@@ -34,8 +35,17 @@ from .accounts import (
     totals_data,
 )
 from .accumulator import FOLD_AT, HELD_RUNS, Accumulator, Sample
-from .clients import Tracker, check_client, exposures_are_seen
-from .contexts import as_context, context_of_keys, keys_of, kinds, only_kinds, united, units_of
+from .clients import Tracker, check_client, exposures_are_seen, warn_unwatched
+from .contexts import (
+    as_context,
+    context_of_keys,
+    keys_of,
+    kinds,
+    knows_more,
+    only_kinds,
+    united,
+    units_of,
+)
 from .exposures import exposures
 from .outcomes import Outcome
 from .parts import Segment, SessionPart
@@ -352,12 +362,13 @@ class Session:
         known = self.context
         if known is None:
             self._set_context(context)
-        elif context is not known and self._is_widened_by(context, known):
+        elif context.fully_qualified_key == known.fully_qualified_key:
+            if self._context is not None and context != known and knows_more(context):
+                self._context = united(known, context)
+        elif self._is_widened_by(context, known):
             self._set_context(united(known, context))
 
     def _is_widened_by(self, context: Context, known: Context) -> bool:
-        if context.fully_qualified_key == known.fully_qualified_key:
-            return True  # it may know more attributes
         mine, theirs = keys_of(known), keys_of(context)
         shared, said = mine.keys() & theirs.keys(), self._said_kinds()
         agreeing = {kind for kind in shared if mine[kind] == theirs[kind]}
@@ -452,7 +463,11 @@ class Session:
         return [event for segment in ended for event in self._absorb(segment)]
 
     def _exposures_are_seen(self) -> bool:
-        return exposures_are_seen(emission.taker_of(self.client, self._seen_client))
+        taker = emission.taker_of(self.client, self._seen_client)
+        seen = exposures_are_seen(taker)
+        if not seen:
+            warn_unwatched(taker)
+        return seen
 
     def _absorb(self, segment: Segment) -> list[Emission]:
         """SessionAccount for a segment that is over; returns its events, unless a store wants them
@@ -542,7 +557,7 @@ class Session:
             last = self._stopped_at
         events = session_totals(
             self.name,
-            self._metrics,
+            self._metrics_of(account),
             account.tallies,
             (last - account.began) * 1000,
             account.pieces,
@@ -553,6 +568,21 @@ class Session:
         if context is not None and account.keys.keys() != self._held.keys.keys():
             context = only_kinds(context, account.keys)
         return context, list(events)
+
+    def _metrics_of(self, account: SessionAccount) -> list[str]:
+        """Return which metrics *account* feeds: not those analysed by a kind that another has."""
+        others = self._held.keys.keys() - account.keys.keys()
+        if not others:
+            return list(self._metrics)
+        wanted = {
+            suffix: catalog.routing(f"{self.name}.{suffix}").analysis_units
+            for suffix in self._metrics
+        }
+        return [
+            suffix
+            for suffix, units in wanted.items()
+            if not units or not units.isdisjoint(account.keys) or units.isdisjoint(others)
+        ]
 
     def _stop(self) -> None:
         """Take no more; what is around was active as long as this one was."""

@@ -15,6 +15,7 @@ from ldclient import Context
 
 import ldinstrument as ld
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag, simple_flag
+from ldinstrument.sessions import hook
 
 
 def multi(**keys: str) -> Context:
@@ -183,6 +184,33 @@ def test_sums_travel_value_by_value_where_nobody_sees_exposures() -> None:
         lab.server.wait_for(lambda: lab.server.count(key="session.duration"))
 
         assert lab.counted("business.conversion", "u-1") == [10, 20]
+    assert ("unwatched_client", "") in ld.stats().warnings
+
+
+def test_an_exposure_that_was_dropped_is_noted_anew() -> None:
+    """Its event never left: the next one is the first that LaunchDarkly knows."""
+    with laboratory() as lab:
+        with ld.session("u-1", client=lab.client) as s:
+            s.conversion(1)
+            hook.exposed("flag", 1, Context.create("u-1"), int(time.time() * 1000))
+            hook.lost(_Exposure)
+            s.conversion(10)
+            lab.expose("u-1")
+            s.conversion(100)
+        lab.flush()
+
+        assert lab.counted("business.conversion", "u-1") == [100]
+
+
+class _Exposure:
+    """An event of the SDK."""
+
+    key = "flag"
+    context = Context.create("u-1")
+    reason = {"kind": "FALLTHROUGH", "inExperiment": True}
+
+    class flag:
+        version = 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
