@@ -118,7 +118,7 @@ def exposures_are_seen(client: Any) -> bool:
 
 
 def warn_unwatched(client: object) -> None:
-    """Say it once when *client* is one of LaunchDarkly's that sends, and nobody sees its exposures."""
+    """Say it once when *client* is one of LaunchDarkly's, and nobody sees its exposures."""
     if sdk.event_processor_of(client) is not None and not sdk.discards_everything(client):
         warn_once(
             "unwatched_client",

@@ -38,6 +38,15 @@ REDUCTIONS = {
         "session.success_rate",
         lambda values: float(np.mean(values)) if len(values) else np.nan,
     ),
+    "run.success_rate": (
+        "p.run.success_rate",
+        lambda values: float(np.mean(values)) if len(values) else np.nan,
+    ),
+    "run.count": ("p.run.success_rate", lambda values: float(len(values))),
+    "unfinished": (
+        "p.run.unfinished",
+        lambda values: float(np.mean(values)) if len(values) else np.nan,
+    ),
     "conversion": ("business.conversion", lambda values: float(np.sum(values))),
     "converted": ("business.conversion", lambda values: float(len(values) > 0)),
 }
@@ -133,6 +142,7 @@ class Program:
     def run(self, length: int) -> None:
         """Play *length* steps, then end everything."""
         verbs = [self.enter] * 2 + [self.record] * 6 + [self.expose] * 4
+        verbs += [self.run_task] * 2
         # What has left keeps the date that it left with: a clock that is set back afterwards may
         # date an exposure before it.
         verbs += [self.set_clock] * 2 if self.clocks else [self.leave, self.identify, self.late]
@@ -202,6 +212,24 @@ class Program:
         else:
             known.session.record(what, amount)
             self.add(known, what, float(amount))
+
+    def run_task(self) -> None:
+        """Run a tracked block, now and then more often than a session holds back."""
+        if not self.open:
+            return
+        known, outcome = self.open[-1], self.random.choice(["ok", "ok", "bad", "left"])
+        self.note(f"run {outcome} in {len(self.open) - 1}")
+        error = {"bad": ValueError(), "left": KeyboardInterrupt()}.get(outcome)
+        for _ in range(1 if self.clocks else self.random.choice([1, 1, 40])):
+            with (
+                contextlib.suppress(ValueError, KeyboardInterrupt),
+                ld.track_task("p.run", metrics=("success_rate", "duration", "unfinished")),
+            ):
+                if error is not None:
+                    raise error
+            if outcome != "left":
+                self.add(known, "p.run.success_rate", float(outcome == "ok"))
+            self.add(known, "p.run.unfinished", float(outcome == "left"))
 
     def expose(self) -> None:
         flag = self.random.choice(["first", "second", "outer"])
