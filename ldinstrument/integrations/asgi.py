@@ -95,9 +95,10 @@ class SessionMiddleware:
             await self._serve(scope, receive, send)
 
     def _lifespan(self) -> Lifespan:
-        store = self.sessions.store
-        close = None if store is None else store.close
-        return Lifespan(self.app, self.sessions.end_open, close, self.flush_timeout)
+        store, end_open = self.sessions.store, self.sessions.end_open
+        if store is None:
+            return Lifespan(self.app, end_open, None, self.flush_timeout)
+        return Lifespan(self.app, end_open, store.close, self.flush_timeout, store.reopen)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = scope[REQUEST] = await _begin(self.sessions, scope)

@@ -69,6 +69,7 @@ class Lifespan:
         app: the application.
         end_open: ends the sessions that are open.
         close_stores: closes stores; may wait, and so runs on a thread.
+        reopen_store: opens a store that an earlier shutdown has closed.
         flush_timeout: seconds for the delivery.
     """
 
@@ -78,10 +79,12 @@ class Lifespan:
         end_open: Callable[[], None],
         close_stores: Callable[[], None] | None,
         flush_timeout: float,
+        reopen_store: Callable[[], None] | None = None,
     ) -> None:
         self._app = app
         self._end_open = end_open
         self._close_stores = close_stores
+        self._reopen_store = reopen_store
         self._flush_timeout = flush_timeout
         self._listened = False
 
@@ -112,6 +115,8 @@ class Lifespan:
         if message["type"] == "lifespan.startup":
             longest = self._flush_timeout + 1.0
             on_termination_of_multiprocessing_child(self._finish_now, longest)
+            if self._reopen_store is not None:
+                self._reopen_store()
         return message
 
     def _finish_now(self) -> None:

@@ -331,6 +331,14 @@ class SessionStore:
             # On its thread: a store or a server that does not answer must not hold up the process.
             self._sweeper.stop(timeout)
 
+    def reopen(self) -> None:
+        """Go on after `close`, as an application does that starts once more in its process."""
+        with self._lock:
+            if not self._closed:
+                return
+            self._closed, self._sweeper = False, None
+        _stores.add(self)
+
     def finish(self) -> None:
         """End this process's part: its open sessions, merges that wait, what only it knows."""
         with guard("closing a session store"):

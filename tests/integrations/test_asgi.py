@@ -595,3 +595,43 @@ def test_a_response_without_a_body_is_complete_with_its_head(
 
     done = events.only("request.interactions")
     assert (done.data["abandoned"], done.data["successes"]) == (left, 1 - left)
+
+
+def test_a_store_in_memory_is_met_on_the_loop_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers at once: a thread would only cost time."""
+    with stores.open_store("memory:", client=testing.RecordingClient(), sweep=False) as store:
+        app = SessionMiddleware(ok, context="ada", store=store, cookie=False)
+
+        async def serve() -> None:
+            loop = asyncio.get_running_loop()
+            monkeypatch.setattr(loop, "run_in_executor", lambda *_: pytest.fail("a thread"))
+            await call(app, http())
+
+        asyncio.run(serve())
+        assert store.holdings().open == 1
+
+
+def test_a_store_goes_on_with_the_next_life_of_the_application() -> None:
+    """Mangum begins and ends it in every invocation, and so does each block of a test client."""
+    client = testing.RecordingClient()
+    store = stores.open_store("memory:", client=client, sweep=False)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await (lives if scope["type"] == "lifespan" else ok)(scope, receive, send)
+
+    wrapped = SessionMiddleware(app, context="ada", store=store, cookie=False)
+
+    async def life() -> None:
+        inbox: asyncio.Queue[Any] = asyncio.Queue()
+        running = asyncio.create_task(
+            wrapped({"type": "lifespan"}, inbox.get, lambda message: asyncio.sleep(0))
+        )
+        await inbox.put(STARTUP)
+        await asyncio.sleep(0)
+        await call(wrapped, http())
+        await inbox.put(SHUTDOWN)
+        await running
+
+    for number in (1, 2):
+        asyncio.run(life())
+        assert client.values("session.interactions") == [1] * number
