@@ -210,6 +210,7 @@ class Call:
         if self._config_run is None and isinstance(field(result, "track_data"), dict):
             self.bind(result)
             self._usage_sent = True
+        self._guarded(self._reading.warn_of_untold_usage)
         end = self._totals(broken_off=False)
         self._run.add_data(**end.data)
         self._run.returned(result)

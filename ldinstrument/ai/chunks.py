@@ -58,6 +58,15 @@ class StreamReader:
         return self._reader.add(chunk)
 
     @property
+    def untold(self) -> bool:
+        """Whether this is a whole stream of chat completions that was not asked for its usage."""
+        reader = self._reader
+        if not isinstance(reader, ChatChunks) or not reader.finished:
+            return False
+        known = reader.generation()
+        return known is not None and known.usage is None
+
+    @property
     def text(self) -> str | None:
         """What the model wrote, if it was to be kept."""
         return None if self._pieces is None else "".join(self._pieces)

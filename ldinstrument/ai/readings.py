@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from ..diagnostics import warn_user_code
+from ..diagnostics import warn_once, warn_user_code
 from .chunks import StreamReader
 from .cost import Cost, Prices
 from .results import read, read_fields, request_attempts
@@ -138,6 +138,16 @@ class Reading:
             self.attempts(request_attempts(request))
         except Exception:  # noqa: S110 - an SDK's property that refuses says nothing
             pass
+
+    def warn_of_untold_usage(self) -> None:
+        """Say it once when a stream has told no tokens because nobody asked."""
+        if any(part.complete and part.reader.untold for part in self._parts):
+            warn_once(
+                "untold_usage",
+                self._key,
+                f"{self._key}: a stream of chat completions ended without its tokens: ask for them "
+                "with stream_options={'include_usage': True}",
+            )
 
     def hush(self) -> None:
         """Run no estimate and no prices from now on: this is the garbage collector's turn."""

@@ -131,10 +131,17 @@ def test_mocks(ld_events: RecordingClient, kind: Any) -> None:
     assert not [suffix for suffix in values(ld_events) if suffix.startswith("tokens")]
 
 
-def test_usage_not_asked_for(models: Any, sdks: ModuleType, ld_events: RecordingClient) -> None:
-    """OpenAI's stream without usage leaves the tokens out; time and finish reason are known."""
+def test_usage_not_asked_for(
+    models: Any, sdks: ModuleType, ld_events: RecordingClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """OpenAI's stream without usage leaves the tokens out; time and finish reason are known. What to
+    ask for is said once.
+    """
     with ld.session("u-1"):
+        list(ld.track_ai("other")(sdks.openai_chat_stream)(models.url))
+        assert "include_usage" not in caplog.text
         list(ld.track_ai("k")(sdks.openai_chat_stream)(models.url, usage=False))
+    assert caplog.text.count("stream_options={'include_usage': True}") == 1
     found = values(ld_events)
     assert "tokens.output" not in found
     assert "cost" not in found
