@@ -9,10 +9,11 @@ A new version of a flag may be a new iteration of its experiment, and is noted a
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..clock import clock
+from ..clock import STEP, clock
 from .contexts import units_of
 
 if TYPE_CHECKING:
@@ -78,14 +79,15 @@ class ExposureTable:
         known = self._known.get(whole) or self._known_before.get(whole)
         if known is not None:
             return known if known > date else date
-        read = clock()
+        read = _reading_of(date)
         with self._lock:
             if len(self._known) >= self._most:
                 self._forget_old(read)
             units = units_of(context)
             for exposure in self.of(units):
                 # Never before an earlier exposure, nor before what was recorded since.
-                date = max(date, exposure.date + int((read - exposure.read) * 1000))
+                expected = exposure.date + int((read - exposure.read) * 1000)
+                date = max(date, exposure.date, expected if expected - date > STEP else 0)
             for unit in units:
                 self._note_unit(flag, version, unit, read, date, client)
             self._known[whole] = date
@@ -131,6 +133,16 @@ class ExposureTable:
         ]
         found.sort(key=_read)
         return found
+
+
+def _reading_of(date: int) -> float:
+    """Return the clock reading at *date*, which was a moment ago.
+
+    This thread may have been interrupted since the event was dated.
+    """
+    reading = clock()
+    lag = time.time() * 1000 - date
+    return reading - (lag - 1) / 1000 if 1 < lag < STEP else reading
 
 
 def _read(exposure: Exposure) -> float:

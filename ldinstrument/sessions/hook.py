@@ -14,6 +14,7 @@ from collections.abc import Generator
 from typing import Any
 
 from .. import sdk
+from ..clock import STEP
 from ..diagnostics import guard
 from .clients import register
 from .contexts import evaluated_context
@@ -63,8 +64,8 @@ def exposed(flag_key: str, version: int, context: Any, date: int, client: Any = 
         if seen is None:
             return date
         session = current_session()
-        if session is not None:
-            date = max(date, session.date_now())
+        if session is not None and session.date_now() - date > STEP:
+            date = session.date_now()  # the wall clock was set back
         date = exposures.note(flag_key, version, seen, date, client)
         while session is not None:
             knew = session.knows_who

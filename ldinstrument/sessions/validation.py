@@ -158,7 +158,7 @@ def copied(data: Mapping[str, Any] | None, event_key: str) -> dict[str, Any] | N
 
 
 MOST_PLAIN, LONGEST_PLAIN = 16, 200
-"""Up to so many entries of so many characters need no look at what is inside, or how large it is."""
+"""Up to so many entries of so many characters need no look at what is inside."""
 
 
 def _is_plain(item: tuple[Any, Any]) -> bool:
