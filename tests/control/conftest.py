@@ -155,5 +155,5 @@ def _script() -> Iterator[Callable[..., Script]]:
         return started[-1]
 
     yield start
-    for one in started:
-        one.stop()
+    for server in started:
+        server.stop()

@@ -210,7 +210,7 @@ def test_the_prompt_does_not_echo(tmp_path: Path) -> None:
         "t = find_api_token(environ={}, config_file='/nonexistent')\n"
         "print('SOURCE', t.source, len(t.reveal()))\n"
     )
-    root = str(Path(__file__).resolve().parents[2])
+    root = str(Path(__file__).resolve().parents[3])
     pid, terminal = pty.fork()
     if pid == 0:
         os.execv(sys.executable, [sys.executable, "-c", program, root])
