@@ -408,7 +408,7 @@ class RequestSession:
             self.identify(self.ask_context())
         with guard("the end of a request"):
             if self.store is None:  # one request's route would say nothing of a visit
-                self.session.add_data(**self._facts())
+                self.session.merge_data(self._facts())
             if self.complete_at is not None:
                 # What the user waited for ends there, not with work in the background.
                 self.session.stop_clock(self.complete_at)
@@ -423,8 +423,14 @@ class RequestSession:
         unit.emit(status, seconds, {**self._facts(), "status": status})
 
     def _facts(self) -> dict[str, Any]:
-        facts = {"route": self.route, "method": self.method, "status": self.status}
-        return {name: fact for name, fact in facts.items() if fact}
+        facts: dict[str, Any] = {}
+        if self.route:
+            facts["route"] = self.route
+        if self.method:
+            facts["method"] = self.method
+        if self.status:
+            facts["status"] = self.status
+        return facts
 
 
 _requests_of_visits: WeakKeyDictionary[Session, RequestSession] = WeakKeyDictionary()

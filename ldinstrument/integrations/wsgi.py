@@ -104,7 +104,8 @@ def _begin(sessions: RequestSessionFactory, environ: Environ) -> RequestSession:
         return RequestSession(None)
     source = sessions.source
     who = source.ask(environ, last=False)
-    request = sessions.open(method, who=who, attributes=partial(_attributes, environ))
+    attributes = partial(_attributes, environ) if sessions.measures_requests else None
+    request = sessions.open(method, who=who, attributes=attributes)
     if source.is_asked_again(request):
         request.ask_context = partial(source.ask, environ)
     return request
