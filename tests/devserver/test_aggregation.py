@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from ldinstrument.analysis import SufficientStatistics
 from ldinstrument.devserver import aggregation
-from ldinstrument.devserver.aggregation import WINDOW_MS
 from ldinstrument.devserver.database import Database
 from ldinstrument.devserver.event_parsing import batch_of, parse_array
 from ldinstrument.devserver.events import Post
@@ -180,8 +179,9 @@ def test_a_database_file_is_read_out_as_before(tmp_path):
 
 
 def test_events_count_ninety_days_from_the_exposure(server):
+    ninety_days = 7_776_000_000
     server.post(exposure("a", at=1000))
-    server.post(event("a", 1, at=1000 + WINDOW_MS - 1), event("a", 100, at=1000 + WINDOW_MS))
+    server.post(event("a", 1, at=999 + ninety_days), event("a", 100, at=1000 + ninety_days))
     assert (server.row().events, server.row().mean) == (1, 1.0)
 
 
