@@ -25,6 +25,7 @@ from .environment import availability
 from .fault_switches import FaultSwitches
 from .faults import InjectedFaults
 from .flags import experiment_flag, randomization_kinds, simple_flag
+from .health import HealthCheck
 from .page_api import GUARDS, Local, payload_counts
 from .readout_reader import ReadoutReader, weights_of
 from .responses import invalid, not_found
@@ -35,6 +36,7 @@ FOLDER = Path(__file__).with_name("templates")
 FILES = {"page.css": "text/css", "page.js": "text/javascript"}
 PATIENCE_SECONDS = 0.5
 FEED = 30
+SEARCHED = 10_000
 EDITED = (
     "on",
     "variations",
@@ -74,6 +76,7 @@ class PageRoutes:
         self.switches = FaultSwitches(local.faults)
         self.views = ExperimentViews(local.database, local.reader)
         self.template = _template()
+        self._checks: tuple[int, list[HealthCheck]] = (-1, [])
 
     def routes(self) -> list[Route]:
         """Return the page at `/`, its files and forms under `/dev`."""
@@ -108,7 +111,7 @@ class PageRoutes:
         local, search = self.local, asked.get("q", "")
         readout = local.reader.current(seconds=PATIENCE_SECONDS)
         texts = local.traffic.newest(LOOKED_AT)
-        checks = local.health() if not readout.pending else []
+        checks = self._health(readout.pending)
         failed = [check for check in checks if not check.ok or check.warning]
         payloads = payload_counts(local.database)
         return self.template.render(
@@ -122,7 +125,7 @@ class PageRoutes:
             visits=local.visits.open() if local.visits is not None else None,
             units=exposed_units(local.database, asked.get("who", "")),
             who=asked.get("who", ""),
-            feed=_feed(texts, search),
+            feed=_feed(local.traffic.newest(SEARCHED) if search else texts, search),
             search=search,
             totals=readout.totals,
             metrics=self._metrics(),
@@ -130,6 +133,13 @@ class PageRoutes:
             switches=self.switches.all(),
             faults=local.faults.active(),
         )
+
+    def _health(self, pending: int) -> list[HealthCheck]:
+        """Return the checks, made once for each state, and not while there is much to count."""
+        revision = self.local.database.revision
+        if self._checks[0] != revision and not pending:
+            self._checks = revision, self.local.health()
+        return self._checks[1]
 
     def _metrics(self) -> list[Document]:
         local, counts = self.local, activity(self.local.database)

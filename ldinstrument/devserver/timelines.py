@@ -9,7 +9,7 @@ from typing import Any
 
 from .event_parsing import number, parsed, units_of
 
-LOOKED_AT = 3_000
+LOOKED_AT = 1_500
 SHOWN = 12
 MOST_MARKS = 40
 

@@ -101,9 +101,15 @@ class ExperimentViews:
     def __init__(self, database: Database, reader: ReadoutReader):
         self.database = database
         self.reader = reader
+        self._made: tuple[Readout | None, list[ExperimentView]] = (None, [])
 
     def of(self, readout: Readout) -> list[ExperimentView]:
         """Return the experiments of a read-out, those with most units first."""
+        if self._made[0] is not readout:
+            self._made = readout, self._views(readout)
+        return self._made[1]
+
+    def _views(self, readout: Readout) -> list[ExperimentView]:
         views = [self._experiment(experiment) for experiment in readout.experiments]
         units = {
             experiment.flag: sum(each.units for each in experiment.variations)
