@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .task_definition import TaskDefinition, TaskPlan
 
 _SUCCESS, _FAILURE = Outcome.SUCCESS, Outcome.FAILURE
-HELD_RUNS = 512
+HELD_RUNS = 64
 """Finished runs that are held as they are before they leave."""
 FOLD_AT = 32
 """Samples that are held before they are folded; it bounds how long one call may take."""
