@@ -58,6 +58,8 @@ APART = (
     "integrations/test_celery.py", "integrations/test_gunicorn.py", "integrations/test_servers.py",
     "integrations/test_visits.py", "stores/test_store_failures.py", "stores/test_store_kills.py", "test_demo.py",
     "test_readme.py",
+    "sessions/test_programs.py",
+    "sessions/test_worlds.py",
 )  # fmt: skip
 
 

@@ -1,8 +1,9 @@
 """Random programs, what an experiment should count of them, and what it counts of their events.
 
-A program is run once. Beside it a journal is kept of what happened in which order, which no clock
-can disturb; and the events that arrive are analysed as LaunchDarkly does, by their dates. Both are
-reduced by numpy to one number per unit and metric. No code of the package takes part in either.
+A program runs twice at once: through the package, and naively, with one `client.track` per value at
+the same moment. Beside it a journal is kept of what happened in which order, which no clock can
+disturb. The events that arrive are analysed as LaunchDarkly does, by their dates, and all three are
+reduced by numpy to one number per unit and metric. No code of the package takes part in that.
 """
 
 from __future__ import annotations
@@ -126,6 +127,8 @@ class Program:
         self.ended: list[Open] = []
         self.steps: list[str] = []
         self.offset = 0.0
+        self.named = True
+        """Whether somebody was known whenever something was recorded."""
 
     # -- people ----------------------------------------------------------------------------------
     def context(self, *, fresh: bool = False) -> Context:
@@ -256,7 +259,9 @@ class Program:
     def late(self) -> None:
         if self.ended and self.ended[-1].keys and self.store is None:
             self.note("late")
-            self.ended[-1].session.record("p.each", 7)
+            session = self.ended[-1].session
+            session.record("p.each", 7)
+            self.lab.client.track("naive.p.each", session.context, None, 7.0)
             self.journal.values.append((self.journal.now, "p.each", self.ended[-1].keys, 7.0))
 
     def set_clock(self) -> None:
@@ -273,8 +278,10 @@ class Program:
         keys = current_keys(known)
         if keys:
             self.journal.values.append((self.journal.now, key, keys, value))
+            self.lab.client.track(f"naive.{key}", known.session.context, None, value)
         else:
             known.unnamed.append((self.journal.now, key, value))
+            self.named = False
 
     def tally(self, known: Open, succeeded: bool) -> None:
         keys = current_keys(known)
@@ -317,6 +324,8 @@ class Program:
             self.journal.values.append(
                 (self.journal.now, "session.success_rate", {kind: key}, rate)
             )
+            whose = Context.create(key, kind)
+            self.lab.client.track("naive.session.success_rate", whose, None, rate)
 
 
 def current_keys(known: Open) -> dict[str, str]:
@@ -360,9 +369,14 @@ class Arrived:
         return [value for at, value in self.values.get((key, kind, unit), []) if at >= exposed]
 
 
-def differences(journal: Journal, arrived: Arrived) -> list[str]:
-    """Compare what should be counted with what is, for every flag, unit and metric."""
+def differences(program: Program, arrived: Arrived) -> list[str]:
+    """Compare what should be counted with what is, for every flag, unit and metric.
+
+    What should be is what happened in order; where no clock was set and everybody was known, one
+    `client.track` per value, at the same moment, gives the same.
+    """
     found = []
+    journal, naive = program.journal, program.named and not program.clocks
     for flag in FLAGS:
         for kind, unit in sorted(journal.units(flag)):
             for metric, (key, reduced) in REDUCTIONS.items():
@@ -370,4 +384,7 @@ def differences(journal: Journal, arrived: Arrived) -> list[str]:
                 got = reduced(np.array(arrived.counted(flag, kind, unit, key)))
                 if not np.isclose(wanted, got, equal_nan=True):
                     found.append(f"{flag} {kind}:{unit} {metric}: {got} instead of {wanted}")
+                plain = reduced(np.array(arrived.counted(flag, kind, unit, f"naive.{key}")))
+                if naive and not np.isclose(wanted, plain, equal_nan=True):
+                    found.append(f"{flag} {kind}:{unit} {metric}: naively {plain}, not {wanted}")
     return found

@@ -38,7 +38,7 @@ def check(lab: Laboratory, programs: list[Program]) -> None:
     arrived = Arrived(lab.server.events())
     wrong = {}
     for program in programs:
-        if found := differences(program.journal, arrived):
+        if found := differences(program, arrived):
             wrong[program.name] = [*found, *program.steps]
     told = "\n".join(line for lines in list(wrong.values())[:2] for line in lines)
     assert not wrong, f"{len(wrong)} of {len(programs)} programs: {sorted(wrong)[:20]}\n{told}"
