@@ -2,9 +2,9 @@
 
 ```
 LDInstrumentError
-├── DefinitionError (ValueError)      a metric, a key or a decorator that cannot work, raised where it is written
+├── DefinitionError (ValueError)      a metric, key or decorator that cannot work, where it is written
 │   └── ConflictingDefinition         two different definitions under one key
-├── StrictError                       what would only be logged, raised because `strict=True` (tests)
+├── StrictError                       what would only be logged, raised by `strict=True` (tests)
 ├── MissingExtra (ImportError)        an optional library is absent; names the extra
 ├── CredentialsError                  no API token, or one that cannot be one
 ├── FeedbackTokenError                a feedback token that does not count
@@ -146,5 +146,7 @@ class Unreachable(ApiError):  # noqa: N818
 
 
 def missing_extra(extra: str, library: str) -> MissingExtra:
-    """The error for an absent optional *library*, with the command that installs its *extra*."""
+    """Return the error for an absent optional *library*, with the command that installs its
+    *extra*.
+    """
     return MissingExtra(f"{library} is not installed; type: pip install 'ldinstrument[{extra}]'")

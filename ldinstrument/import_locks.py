@@ -32,7 +32,9 @@ NEEDED = frozenset(
 
 
 def wait_for_imports() -> None:
-    """Wait until no other thread holds the lock of an import of ours, for `LONGEST_WAIT` seconds."""
+    """Wait until no other thread holds the lock of an import of ours, for `LONGEST_WAIT`
+    seconds.
+    """
     deadline = time.monotonic() + LONGEST_WAIT
     while imported_by_others() and time.monotonic() < deadline:
         time.sleep(0.001)

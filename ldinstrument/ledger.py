@@ -184,7 +184,9 @@ class Ledger:
 
     # -- exposures -------------------------------------------------------------------------------
     def exposures_emitted(self, count: int) -> None:
-        """Count *count* flag evaluations with full data; they are pending until their fate is known."""
+        """Count *count* flag evaluations with full data; they are pending until their fate is
+        known.
+        """
         with self.lock:
             self._exposures["emitted"] += count
 

@@ -125,7 +125,8 @@ _TRACKS: dict[type, Any] = {}
 
 
 def batch_taker(client: Any) -> Any | None:
-    """Return what takes a session's events for *client* at once, or None where `track` must be called.
+    """Return what takes a session's events for *client* at once, or None where `track` must be
+    called.
 
     That is our event processor's `take_batch`, and only for a client whose `track` would do nothing
     but give it one event: an `LDClient` or `AsyncLDClient` itself, which nobody has subclassed,

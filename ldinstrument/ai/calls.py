@@ -36,8 +36,8 @@ from .results import boto_attempts, read_error
 from .usage import Generation, Usage
 
 Slot = list[Any]
-"""`[call, make, session, started, outer]`: a call, or what it takes to make it when somebody asks for
-it, and the slot around it. Without `make` the call is over, and the one around it counts.
+"""`[call, make, session, started, outer]`: a call, or what it takes to make it when somebody asks
+for it, and the slot around it. Without `make` the call is over, and the one around it counts.
 """
 current_slot: ContextVar[Slot | None] = ContextVar("ldinstrument_call", default=None)
 
@@ -62,7 +62,7 @@ class Call:
         "_stream",
         "_task",
         "_usage_sent",
-    )  # fmt: skip
+    )
 
     delegates = False  # each chunk is read
 
@@ -179,27 +179,27 @@ class Call:
         current_slot.set(self._slot[4])
 
     def item(self, chunk: Any) -> None:
-        """The consumer is about to be given *chunk*."""
+        """Return the consumer is about to be given *chunk*."""
         if self._stream is None:
             self._stream = self._reading.stream()
         if self._stream.reader.add(chunk) and self._first is None:
             self._first = clock()
 
     def first(self) -> None:
-        """The first item of a stream is there."""
+        """Return the first item of a stream is there."""
         if self._stream is None:  # a body of bytes, which nobody reads here
             self._first = clock()
         self._run.first()
 
     def unstarted(self) -> None:
-        """It never began to run: nothing is recorded."""
+        """Record nothing: it never began to run."""
         if not self._over:
             self._leave()
             self._run.unstarted()
             self._end_own()
 
     def returned(self, result: Any) -> None:
-        """The call is over, and returned *result*."""
+        """Return the call is over, and returned *result*."""
         if self._over:
             return
         self._leave()
@@ -220,7 +220,7 @@ class Call:
         self._settle(end, self._run.outcome or Outcome.SUCCESS)
 
     def raised(self, error: BaseException) -> None:
-        """The call is over: *error* came out."""
+        """Return the call is over: *error* came out."""
         if self._over:
             return
         self._leave()
@@ -254,15 +254,17 @@ class Call:
         return True
 
     def exhausted(self) -> None:
-        """The stream has nothing more."""
+        """Return the stream has nothing more."""
         self.returned(None)
 
     def failed(self, error: BaseException) -> None:
-        """The stream failed."""
+        """Return the stream failed."""
         self.raised(error)
 
     def closed(self, error: BaseException | None) -> None:
-        """The consumer closed the stream: after the model was done, that breaks nothing off."""
+        """Return the consumer closed the stream: after the model was done, that breaks nothing
+        off.
+        """
         if self._model_is_done():
             self.returned(None)
         else:
@@ -356,18 +358,18 @@ class _Part:
         self._part = part
 
     def item(self, chunk: Any) -> None:
-        """The function is about to be given *chunk*."""
+        """Return the function is about to be given *chunk*."""
         self._part.reader.add(chunk)
 
     def exhausted(self) -> None:
-        """The stream has nothing more."""
+        """Return the stream has nothing more."""
         self._part.complete = True
 
     def failed(self, error: BaseException) -> None:
-        """The stream failed: what was read before counts."""
+        """Return the stream failed: what was read before counts."""
 
     def closed(self, error: BaseException | None) -> None:
-        """The function had enough: after the model was done, that breaks nothing off."""
+        """Return the function had enough: after the model was done, that breaks nothing off."""
         self._part.complete = self._part.reader.finished
 
     def dropped(self) -> None:

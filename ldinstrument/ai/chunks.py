@@ -18,10 +18,12 @@ class ChunkReader(Protocol):
     """Reads the chunks of one kind of stream."""
 
     def add(self, chunk: Any) -> str | None:
-        """Take one chunk; its text (empty for a tool call or a picture), or None when the model wrote nothing in it."""
+        """Take one chunk; its text (empty for a tool call or a picture), or None when the model
+        wrote nothing in it.
+        """
 
     def generation(self) -> Generation | None:
-        """What is known so far."""
+        """Return what is known so far."""
 
     @property
     def finished(self) -> bool:
@@ -73,11 +75,15 @@ class StreamReader:
 
     @property
     def finished(self) -> bool:
-        """Whether the model has said that it is done: closing the stream then breaks nothing off."""
+        """Whether the model has said that it is done: closing the stream then breaks nothing
+        off.
+        """
         return self._reader is not None and self._reader.finished
 
     def generation(self, *, complete: bool) -> Generation | None:
-        """What is known of the call; of one that is not *complete*, its usage is `partial`."""
+        """Return what is known of the call; of one that is not *complete*, its usage is
+        `partial`.
+        """
         try:
             known = None if self._reader is None else self._reader.generation()
         except Exception:
@@ -85,7 +91,7 @@ class StreamReader:
         return known if known is None or complete else known.broken_off()
 
 
-# -- OpenAI's chat completions, LiteLLM's ------------------------------------------------------------
+# -- OpenAI's chat completions, LiteLLM's ----------------------------------------------------------
 
 
 class ChatChunks:
@@ -133,11 +139,11 @@ class ChatChunks:
         return self._known.finish_reason is not None
 
     def generation(self) -> Generation | None:
-        """What is known so far."""
+        """Return what is known so far."""
         return replace(self._known, tool_calls=len(self._tools))
 
 
-# -- OpenAI's responses, and the events of its agents ------------------------------------------------
+# -- OpenAI's responses, and the events of its agents ----------------------------------------------
 
 
 class ResponseEvents:
@@ -174,7 +180,7 @@ class ResponseEvents:
         return bool(self._ended) and self._open is None
 
     def generation(self) -> Generation | None:
-        """What is known so far."""
+        """Return what is known so far."""
         begun = [] if self._open is None else [replace(self._open, finish_reason=None, usage=None)]
         return total_of([*self._ended, *begun])
 
@@ -183,11 +189,13 @@ _AGENT_EVENTS = ("raw_response_event", "run_item_stream_event", "agent_updated_s
 _RESPONSE_ENDS = ("response.completed", "response.incomplete", "response.failed")
 
 
-# -- Anthropic ---------------------------------------------------------------------------------------
+# -- Anthropic -------------------------------------------------------------------------------------
 
 
 class MessageEvents:
-    """Read Anthropic's: the input is told first, the output last; before that its 1 is a placeholder."""
+    """Read Anthropic's: the input is told first, the output last; before that its 1 is a
+    placeholder.
+    """
 
     def __init__(self) -> None:
         self._begun: Generation | None = None
@@ -229,7 +237,7 @@ class MessageEvents:
         return self._finish_reason is not None
 
     def generation(self) -> Generation | None:
-        """What is known so far."""
+        """Return what is known so far."""
         begun = self._begun or Generation(provider="anthropic")
         return replace(
             begun,
@@ -248,7 +256,7 @@ _MESSAGE_FIGURES = (
 )
 
 
-# -- Google ------------------------------------------------------------------------------------------
+# -- Google ----------------------------------------------------------------------------------------
 
 
 class GoogleChunks:
@@ -282,7 +290,7 @@ class GoogleChunks:
         return self._finish_reason is not None
 
     def generation(self) -> Generation | None:
-        """What is known so far: of a stream that broke off, the input alone is sure."""
+        """Return what is known so far: of a stream that broke off, the input alone is sure."""
         if self._known is None:
             return None
         usage = self._known.usage
@@ -293,11 +301,13 @@ class GoogleChunks:
         )
 
 
-# -- Bedrock -----------------------------------------------------------------------------------------
+# -- Bedrock ---------------------------------------------------------------------------------------
 
 
 class ConverseEvents:
-    """Bedrock's `converse_stream`: each event is a dictionary with one key; the usage is in the last."""
+    """Bedrock's `converse_stream`: each event is a dictionary with one key; the usage is in the
+    last.
+    """
 
     def __init__(self) -> None:
         self._usage: Usage | None = None
@@ -326,15 +336,17 @@ class ConverseEvents:
         return self._finish_reason is not None
 
     def generation(self) -> Generation | None:
-        """What is known so far."""
+        """Return what is known so far."""
         return Generation(self._usage, None, "aws.bedrock", self._finish_reason, self._tools)
 
 
-# -- LangChain and LangGraph -------------------------------------------------------------------------
+# -- LangChain and LangGraph -----------------------------------------------------------------------
 
 
 class AIMessageChunks:
-    """LangChain's chunks add up; one with the usage may be followed by more. LangGraph pairs them with their node."""
+    """LangChain's chunks add up; one with the usage may be followed by more. LangGraph pairs them
+    with their node.
+    """
 
     def __init__(self) -> None:
         self._known: dict[str | None, Generation] = {}
@@ -367,7 +379,7 @@ class AIMessageChunks:
         return bool(self._known) and self._known[self._last].finish_reason is not None
 
     def generation(self) -> Generation | None:
-        """What is known so far."""
+        """Return what is known so far."""
         known = total_of(self._known.values())
         return None if known is None else replace(known, tool_calls=len(self._tools))
 
@@ -407,11 +419,11 @@ class GraphStates:
         return False
 
     def generation(self) -> Generation | None:
-        """What is known so far."""
+        """Return what is known so far."""
         return total_of(self._messages.values())
 
 
-# -- handlers of LaunchDarkly's AI SDK ---------------------------------------------------------------
+# -- handlers of LaunchDarkly's AI SDK -------------------------------------------------------------
 
 
 class HandlerEvents:
@@ -445,7 +457,7 @@ class HandlerEvents:
         return self._done
 
     def generation(self) -> Generation | None:
-        """What is known so far."""
+        """Return what is known so far."""
         return Generation(usage=self._usage, tool_calls=self._tools)
 
 

@@ -1,10 +1,10 @@
 """Runs of LaunchDarkly's AI configs: a model call bound to one carries its data, and what
 LaunchDarkly's SDK leaves out of its own events is added, never what it has sent.
 
-Both SDKs measure survivors: a call that is cancelled, timed out or abandoned sends nothing, one that
-fails no tokens, a stream no time to first token. The old SDK (`ldai`) has a tracker per run, which
-says what it has sent; the new one (`launchdarkly_ai_server`) sends the same set each time, and only
-its handlers see the run.
+Both SDKs measure survivors: a call that is cancelled, timed out or abandoned sends nothing, one
+that fails no tokens, a stream no time to first token. The old SDK (`ldai`) has a tracker per run,
+which says what it has sent; the new one (`launchdarkly_ai_server`) sends the same set each time,
+and only its handlers see the run.
 """
 
 from __future__ import annotations

@@ -131,11 +131,22 @@ class PriceTable:
 
 # What the SDKs and OpenTelemetry call a provider, in the words of genai-prices.
 _PROVIDERS = {
-    "aws.bedrock": "aws", "bedrock": "aws", "bedrock_converse": "aws", "gcp.gemini": "google",
-    "gemini": "google", "google_genai": "google", "gcp.vertex_ai": "google", "vertex_ai": "google",
-    "google_vertexai": "google", "azure.ai.openai": "azure", "azure.ai.inference": "azure",
-    "azure_openai": "azure", "mistral_ai": "mistral", "x_ai": "x-ai", "xai": "x-ai",
-}  # fmt: skip
+    "aws.bedrock": "aws",
+    "bedrock": "aws",
+    "bedrock_converse": "aws",
+    "gcp.gemini": "google",
+    "gemini": "google",
+    "google_genai": "google",
+    "gcp.vertex_ai": "google",
+    "vertex_ai": "google",
+    "google_vertexai": "google",
+    "azure.ai.openai": "azure",
+    "azure.ai.inference": "azure",
+    "azure_openai": "azure",
+    "mistral_ai": "mistral",
+    "x_ai": "x-ai",
+    "xai": "x-ai",
+}
 
 
 class PublishedPrices:

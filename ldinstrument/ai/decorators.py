@@ -44,9 +44,13 @@ class CallScope:
     """
 
     def __init__(
-        self, key: str | None, wanted: TaskOptions, metrics: tuple[str, ...], fails: bool,
+        self,
+        key: str | None,
+        wanted: TaskOptions,
+        metrics: tuple[str, ...],
+        fails: bool,
         given: Mapping[str, Any],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._key = key
         self._wanted = wanted
         self._metrics = metrics
@@ -203,8 +207,9 @@ def track_ai(
     Args:
         target: the key, or the function itself, whose key then is `task.<name>`.
         model, provider: where the answers do not name them.
-        config: an AI config of LaunchDarkly that each call is one run of, its tracker, or a function
-            of the call's own arguments that returns one. A handler of `launchdarkly_ai_server`
+        config: an AI config of LaunchDarkly that each call is one run of, its tracker, or a
+            function of the call's own arguments that returns one. A handler of
+            `launchdarkly_ai_server`
             needs none: decorate the handler.
         interaction: whether a call counts as an interaction of its session; False where the request
             around it does already.
@@ -224,9 +229,14 @@ def track_ai(
             without a key, an option that is none.
     """
     options = checked_options(
-        _WHAT, success=success, expected=expected, data=data, record=record, context=context,
+        _WHAT,
+        success=success,
+        expected=expected,
+        data=data,
+        record=record,
+        context=context,
         within=within,
-    )  # fmt: skip
+    )
     given = {
         "model": model,
         "provider": provider,

@@ -1,7 +1,9 @@
-"""Read the fields of what a model's SDK returned: dictionaries, pydantic models, dataclasses, mocks.
+"""Read the fields of what a model's SDK returned: dictionaries, pydantic models, dataclasses,
+mocks.
 
-Nothing is imported and nothing of the host runs: of a type that no known package made, only what is stored is read,
-never a property. A mock answers every name with another mock, so numbers must be exactly `int`, texts exactly `str`.
+Nothing is imported and nothing of the host runs: of a type that no known package made, only what is
+stored is read, never a property. A mock answers every name with another mock, so numbers must be
+exactly `int`, texts exactly `str`.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ _known_types: dict[type, bool] = {}
 
 
 def package_of(kind: type) -> str:
-    """The top-level package that defines *kind*."""
+    """Return the top-level package that defines *kind*."""
     module = getattr(kind, "__module__", "")
     return module.partition(".")[0] if isinstance(module, str) else ""
 
@@ -45,7 +47,7 @@ def is_known(kind: type) -> bool:
 
 
 def field(holder: Any, name: str) -> Any:
-    """The value of *name* in *holder*, a mapping or an object; None when there is none."""
+    """Return the value of *name* in *holder*, a mapping or an object; None when there is none."""
     kind = type(holder)
     if kind is dict:
         return holder.get(name)
@@ -64,7 +66,7 @@ def _attribute(holder: Any, name: str) -> Any:
 
 
 def _stored(holder: Any, name: str) -> Any:
-    """What the instance or its class holds under *name*, unless it would have to be called.
+    """Return what the instance or its class holds under *name*, unless it would have to be called.
 
     `inspect.getattr_static` finds the same and takes ten times as long.
     """
@@ -90,14 +92,14 @@ def _instance_fields(holder: Any) -> Any:
 
 
 def _extra(holder: Any) -> Any:
-    """The fields that a pydantic model did not declare but kept."""
+    """Return the fields that a pydantic model did not declare but kept."""
     if "__pydantic_fields__" not in type(holder).__dict__:
         return {}
     return getattr(holder, "__pydantic_extra__", None) or {}
 
 
 def path(holder: Any, *names: str) -> Any:
-    """The value at the end of a chain of fields; None when one of them is missing."""
+    """Return the value at the end of a chain of fields; None when one of them is missing."""
     for name in names:
         if holder is None:
             return None
@@ -106,7 +108,9 @@ def path(holder: Any, *names: str) -> Any:
 
 
 def integer(holder: Any, *names: str) -> int | None:
-    """The first of *names* that holds a whole number of zero or more; `True` and mocks are none."""
+    """Return the first of *names* that holds a whole number of zero or more; `True` and mocks are
+    none.
+    """
     if holder is None:
         return None
     for name in names:
@@ -117,7 +121,9 @@ def integer(holder: Any, *names: str) -> int | None:
 
 
 def text(holder: Any, *names: str) -> str | None:
-    """The first of *names* that holds a text with something in it; an enum member counts as its value."""
+    """Return the first of *names* that holds a text with something in it; an enum member counts as
+    its value.
+    """
     if holder is None:
         return None
     for name in names:
@@ -130,7 +136,7 @@ def text(holder: Any, *names: str) -> str | None:
 
 
 def items(holder: Any, *names: str) -> Sequence[Any]:
-    """The list or tuple at the end of a chain of fields, else an empty one."""
+    """Return the list or tuple at the end of a chain of fields, else an empty one."""
     found = path(holder, *names)
     return found if isinstance(found, (list, tuple)) else ()
 

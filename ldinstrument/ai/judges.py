@@ -1,8 +1,8 @@
 """Scores of LaunchDarkly's judges as metrics of the session: `judge.<key>`, 0 to 1, averaged.
 
-LaunchDarkly's SDKs send a judge's score under the key that the judge's config names, for the context
-of the call. As a metric of the session it stands beside what the session did, also when the judge ran
-later, in another process.
+LaunchDarkly's SDKs send a judge's score under the key that the judge's config names, for the
+context of the call. As a metric of the session it stands beside what the session did, also when the
+judge ran later, in another process.
 """
 
 from __future__ import annotations

@@ -146,6 +146,9 @@ class Reading:
                 "untold_usage",
                 self._key,
                 f"{self._key}: a stream of chat completions ended without its tokens: ask for them "
+                ""
+                ""
+                ""
                 "with stream_options={'include_usage': True}",
             )
 

@@ -1,4 +1,6 @@
-"""Read what a model call returned, by its shape: whichever SDK made it, and whether it is installed or not."""
+"""Read what a model call returned, by its shape: whichever SDK made it, and whether it is installed
+or not.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,12 @@ _MAX_ENTRIES = 1000
 
 
 def read(result: Any) -> Generation | None:
-    """What *result* says of its model call; None when it says nothing.
+    """Return what *result* says of its model call; None when it says nothing.
 
-    Takes what OpenAI's, Anthropic's, Google's, AWS's and LiteLLM's SDKs return, messages and states of LangChain and
-    LangGraph, runs of pydantic-ai and of OpenAI's agents, the same as dictionaries, a `Usage`, a `Generation`, and
-    lists of all these, which are added up. Never raises.
+    Takes what OpenAI's, Anthropic's, Google's, AWS's and LiteLLM's SDKs return, messages and states
+    of LangChain and LangGraph, runs of pydantic-ai and of OpenAI's agents, the same as
+    dictionaries, a `Usage`, a `Generation`, and lists of all these, which are added up. Never
+    raises.
     """
     kind = type(result)
     if kind in _PLAIN:
@@ -45,11 +48,13 @@ def _all(results: Iterable[Any]) -> Iterable[Generation]:
             yield found
 
 
-# -- OpenAI, and whoever speaks like it -------------------------------------------------------------
+# -- OpenAI, and whoever speaks like it ------------------------------------------------------------
 
 
 def _chat(result: Any) -> Generation | None:
-    """A chat completion: OpenAI's, LiteLLM's, a dictionary of theirs. Embeddings look like one without choices."""
+    """Return a chat completion: OpenAI's, LiteLLM's, a dictionary of theirs. Embeddings look like
+    one without choices.
+    """
     usage = field(result, "usage")
     choices = items(result, "choices")
     if integer(usage, "prompt_tokens", "completion_tokens") is None and not _are_choices(choices):
@@ -77,14 +82,14 @@ def _chat_tool_calls(choices: Any) -> int | None:
 
 
 def speaker(result: Any) -> str | None:
-    """The provider: LiteLLM names it; OpenAI's SDK says only whose language was spoken."""
+    """Return the provider: LiteLLM names it; OpenAI's SDK says only whose language was spoken."""
     return text(path(result, "_hidden_params"), "custom_llm_provider") or (
         "openai" if package_of(type(result)) == "openai" else None
     )
 
 
 def _responses(result: Any) -> Generation | None:
-    """A response of OpenAI's responses API."""
+    """Return a response of OpenAI's responses API."""
     if text(result, "object") != "response":
         return None
     return Generation(
@@ -100,7 +105,9 @@ def _responses(result: Any) -> Generation | None:
 
 
 def _raw_response(result: Any) -> Generation | None:
-    """`with_raw_response`: its body is there and parsed once; only here a plain call shows its retries."""
+    """`with_raw_response`: its body is there and parsed once; only here a plain call shows its
+    retries.
+    """
     if not is_known(type(result)) or type(result).__name__ not in (
         "LegacyAPIResponse",
         "APIResponse",
@@ -112,11 +119,11 @@ def _raw_response(result: Any) -> Generation | None:
     return made if parsed is None else parsed + made
 
 
-# -- the others --------------------------------------------------------------------------------------
+# -- the others ------------------------------------------------------------------------------------
 
 
 def _anthropic(result: Any) -> Generation | None:
-    """A message of Anthropic's."""
+    """Return a message of Anthropic's."""
     if (
         text(result, "type") != "message"
         or integer(field(result, "usage"), "input_tokens", "output_tokens") is None
@@ -158,7 +165,7 @@ def _google(result: Any) -> Generation | None:
 
 
 def google_finish_reason(candidates: Iterable[Any]) -> str | None:
-    """The first reason that one of Google's *candidates* gives for its end."""
+    """Return the first reason that one of Google's *candidates* gives for its end."""
     return _lower(
         next(
             (said for each in candidates if (said := text(each, "finish_reason", "finishReason"))),
@@ -199,7 +206,7 @@ def boto_attempts(answer: Any) -> int | None:
 
 
 def message(result: Any) -> Generation | None:
-    """An AI message of LangChain, or a chunk of one."""
+    """Return an AI message of LangChain, or a chunk of one."""
     if text(result, "type") not in ("ai", "AIMessageChunk"):
         return None
     about = field(result, "response_metadata")
@@ -214,12 +221,14 @@ def message(result: Any) -> Generation | None:
 
 
 def _messages(result: Any) -> Generation | None:
-    """A state of LangGraph: the AI messages since the last human one, for it repeats those of earlier turns."""
+    """Return a state of LangGraph: the AI messages since the last human one, for it repeats those
+    of earlier turns.
+    """
     return total_of(_all(latest_turn(items(result, "messages"))))
 
 
 def latest_turn(messages: Sequence[Any]) -> Sequence[Any]:
-    """The AI messages since the last human one."""
+    """Return the AI messages since the last human one."""
     humans = [number for number, entry in enumerate(messages) if text(entry, "type") == "human"]
     return [
         entry
@@ -229,7 +238,7 @@ def latest_turn(messages: Sequence[Any]) -> Sequence[Any]:
 
 
 def _agent_run(result: Any) -> Generation | None:
-    """A run of OpenAI's agents."""
+    """Return a run of OpenAI's agents."""
     usage = path(result, "context_wrapper", "usage")
     if integer(usage, "requests") is None:
         return None
@@ -248,7 +257,7 @@ def _agent_run(result: Any) -> Generation | None:
 
 
 def _pydantic_run(result: Any) -> Generation | None:
-    """A run of pydantic-ai, whose `usage` was a method before version 2."""
+    """Return a run of pydantic-ai, whose `usage` was a method before version 2."""
     if package_of(type(result)) != "pydantic_ai":
         return None
     usage = field(result, "usage")
@@ -269,7 +278,9 @@ def _pydantic_run(result: Any) -> Generation | None:
 
 
 def _flat(result: Any) -> Generation | None:
-    """A dictionary or an object of the user's: `usage` beside other fields, or the figures themselves."""
+    """Return a dictionary or an object of the user's: `usage` beside other fields, or the figures
+    themselves.
+    """
     usage = read_usage(field(result, "usage") or field(result, "usage_metadata")) or read_usage(
         result
     )
@@ -277,7 +288,9 @@ def _flat(result: Any) -> Generation | None:
 
 
 def read_fields(given: Mapping[str, Any]) -> Generation | None:
-    """What a user tells in a mapping of `Generation`'s and `Usage`'s own names, or of a provider's."""
+    """Return what a user tells in a mapping of `Generation`'s and `Usage`'s own names, or of a
+    provider's.
+    """
     own = read_usage(given)
     told = _fields_of(given, own)
     return read(given) or (None if told == Generation() else told)
@@ -303,16 +316,27 @@ def _lower(reason: str | None) -> str | None:
 
 
 _READERS: tuple[Reader, ...] = (
-    _raw_response, _agent_run, _pydantic_run, message, _messages, _responses, _chat,
-    _anthropic, _google, _bedrock, _flat,
-)  # fmt: skip
+    _raw_response,
+    _agent_run,
+    _pydantic_run,
+    message,
+    _messages,
+    _responses,
+    _chat,
+    _anthropic,
+    _google,
+    _bedrock,
+    _flat,
+)
 
 
-# -- errors ------------------------------------------------------------------------------------------
+# -- errors ----------------------------------------------------------------------------------------
 
 
 def read_error(error: BaseException) -> Generation | None:
-    """What an SDK's exception says: how many requests were made. None when it says nothing; never raises."""
+    """Return what an SDK's exception says: how many requests were made. None when it says nothing;
+    never raises.
+    """
     try:
         attempts = request_attempts(getattr(error, "request", None)) or boto_attempts(
             getattr(error, "response", None)
@@ -323,7 +347,9 @@ def read_error(error: BaseException) -> Generation | None:
 
 
 def request_attempts(request: Any) -> int | None:
-    """How many requests OpenAI's or Anthropic's SDK made, by the header that it counts its retries in."""
+    """How many requests OpenAI's or Anthropic's SDK made, by the header that it counts its retries
+    in.
+    """
     headers = getattr(request, "headers", None)
     retries = None if headers is None else headers.get("x-stainless-retry-count")
     return int(retries) + 1 if isinstance(retries, str) and retries.isdigit() else None

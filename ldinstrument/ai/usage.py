@@ -1,6 +1,8 @@
-"""What one model call used and how it ended: tokens, model, provider, finish reason, tool calls, attempts.
+"""What one model call used and how it ended: tokens, model, provider, finish reason, tool calls,
+attempts.
 
-None means: not known. A provider that says nothing of cached tokens has not said that there were none.
+None means: not known. A provider that says nothing of cached tokens has not said that there were
+none.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ class Usage:
         cached: of *input*, those read from a cache.
         cache_written: of *input*, those written to a cache.
         reasoning: of *output*, those of reasoning.
-        state: `known`: the provider's figures for the whole call; `partial`: what was known when the call broke off;
-            `estimated`: at least one figure is an estimate.
+        state: `known`: the provider's figures for the whole call; `partial`: what was known when
+            the call broke off; `estimated`: at least one figure is an estimate.
     """
 
     input: int | None = None
@@ -48,7 +50,9 @@ class Usage:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is known: no call reads and writes nothing, so 0 and 0 are an SDK's way to say so."""
+        """Whether nothing is known: no call reads and writes nothing, so 0 and 0 are an SDK's way
+        to say so.
+        """
         return not (self.input or self.output or self.total)
 
     def __add__(self, other: Usage) -> Usage:
@@ -95,7 +99,9 @@ class Generation:
     id: str | None = None
 
     def __add__(self, other: Generation) -> Generation:
-        """Both calls as one operation: figures add up, names are the later call's where it has them."""
+        """Both calls as one operation: figures add up, names are the later call's where it has
+        them.
+        """
         return Generation(
             usage=self.usage + other.usage
             if self.usage and other.usage
@@ -109,7 +115,9 @@ class Generation:
         )
 
     def broken_off(self) -> Generation:
-        """The same for a call that did not come to its end: what is known so far is `partial`."""
+        """Return the same for a call that did not come to its end: what is known so far is
+        `partial`.
+        """
         if self.usage is None or self.usage.state != "known":
             return self
         return replace(self, usage=replace(self.usage, state="partial"))
@@ -127,9 +135,11 @@ def total_of(generations: Iterable[Generation]) -> Generation | None:
 
 
 def read_usage(figures: Any) -> Usage | None:
-    """The usage in *figures*, an SDK's usage object or a dictionary; None when nothing is known.
+    """Return the usage in *figures*, an SDK's usage object or a dictionary; None when nothing is
+    known.
 
-    `prompt_tokens` is asked first: LiteLLM's usage is inclusive and carries Anthropic's names beside it.
+    `prompt_tokens` is asked first: LiteLLM's usage is inclusive and carries Anthropic's names
+        beside it.
     """
     if figures is None:
         return None
@@ -143,10 +153,16 @@ def read_usage(figures: Any) -> Usage | None:
 
 
 def made(
-    input: int | None, output: int | None, total: int | None = None, cached: int | None = None,
-    written: int | None = None, reasoning: int | None = None,
-) -> Usage:  # fmt: skip
-    """A usage whose total agrees with its parts; the provider's own total counts where one part is missing."""
+    input: int | None,
+    output: int | None,
+    total: int | None = None,
+    cached: int | None = None,
+    written: int | None = None,
+    reasoning: int | None = None,
+) -> Usage:
+    """Return a usage whose total agrees with its parts; the provider's own total counts where one
+    part is missing.
+    """
     if input is not None and output is not None:
         total = input + output
     return Usage(input, output, total, cached, written, reasoning)
@@ -200,7 +216,9 @@ def _google(figures: Any) -> Usage:
 
 
 def _named_tokens(figures: Any) -> Usage:
-    """`input_tokens` and `output_tokens`: many share the names, Anthropic alone leaves out what was cached."""
+    """`input_tokens` and `output_tokens`: many share the names, Anthropic alone leaves out what was
+    cached.
+    """
     input, output = integer(figures, "input_tokens"), integer(figures, "output_tokens")
     if _exclusive(figures):
         cached = integer(figures, "cache_read_input_tokens")

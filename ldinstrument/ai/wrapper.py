@@ -1,7 +1,7 @@
 """Wrap functions into calls of a model: which template, and what its closure variables stand for.
 
-A call that nothing is read for costs little more than a run of a task: it is made only when somebody
-asks for it (`current_call`), or when the function returns what may have been a model's.
+A call that nothing is read for costs little more than a run of a task: it is made only when
+somebody asks for it (`current_call`), or when the function returns what may have been a model's.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ _READ = "        _watch.pause()\n        _watch.item(_item)\n        if _fresh:\
 READ_GENERATOR = GENERATOR.replace(_PAUSED, _READ)
 READ_ASYNC_GENERATOR = ASYNC_GENERATOR.replace(_PAUSED, _READ)
 
-# As `CALL` and `COROUTINE`, but the call is made late: `current_call` finds what it needs for that in
-# `_here`, by looking at the frames below it, or in `_slot`, which asyncio's tasks inherit.
+# As `CALL` and `COROUTINE`, but the call is made late: `current_call` finds what it needs for that
+# in `_here`, by looking at the frames below it, or in `_slot`, which asyncio's tasks inherit.
 _ENDED = """
     _entries = _session.entries
     _entries.append((_task, _success, _started, _now(), None))
@@ -208,8 +208,8 @@ def _raised(slot: Slot, error: BaseException) -> None:
     leave(slot)
 
 
-# Called by a compiled wrapper itself, each of these counts how many hold the result: what others hold
-# must not be replaced.
+# Called by a compiled wrapper itself, each of these counts how many hold the result: what others
+# hold must not be replaced.
 
 
 def settled(result: Any, call: Call) -> Any:

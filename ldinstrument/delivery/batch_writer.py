@@ -1,10 +1,11 @@
 """Write a session's events at once, as JSON text from templates.
 
 A session ends with many events of one context. Passing each through `LDClient.track`, an object of
-the SDK's, a dictionary and a JSON encoder costs ten times what their text costs, so they are written
-by joining pieces of text that were cut out of the SDK's own output. The texts are the same, but for
-the decimals of a duration. This is only done for a client whose `track` would do nothing else (see
-`sdk.batch_taker`): whoever wraps, subclasses or patches a client gets one `track` per event.
+the SDK's, a dictionary and a JSON encoder costs ten times what their text costs, so they are
+written by joining pieces of text that were cut out of the SDK's own output. The texts are the same,
+but for the decimals of a duration. This is only done for a client whose `track` would do nothing
+else (see `sdk.batch_taker`): whoever wraps, subclasses or patches a client gets one `track` per
+event.
 """
 
 from __future__ import annotations
@@ -120,7 +121,8 @@ class BatchWriter:
             found = self._templates[wanted] = self._writer.template(*wanted)
         return found
 
-    # -- runs of tasks: (task, outcome, started, ended, data) as the tracked functions leave them ---
+    # -- runs of tasks: (task, outcome, started, ended, data) as the tracked functions leave them
+    # ---
     def _write_runs(
         self, entries: list[Any], plans: Mapping[Any, Any], offset_ms: float, end: str
     ) -> EventTexts:

@@ -1,4 +1,6 @@
-"""`LDINSTRUMENT_URL`: clients talk to the local LaunchDarkly, whichever `Config` they were given."""
+"""`LDINSTRUMENT_URL`: clients talk to the local LaunchDarkly, whichever `Config` they were
+given.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ LOOK_SECONDS = 0.3
 
 
 def use_local_server(config: Any) -> None:
-    """Turn the addresses of LaunchDarkly's servers in *config* into the local one's, if it is named.
+    """Turn the addresses of LaunchDarkly's servers in *config* into the local one's, if it is
+    named.
 
     An address of anything else, such as a relay proxy, was given on purpose and stays.
     """

@@ -41,7 +41,7 @@ def access(api: MetricsAPI) -> list[Finding]:
     return [*findings, _project(api, count), *_refusals(api)]
 
 
-def _project(api: MetricsAPI, count: int) -> Finding:
+def _project(api: MetricsAPI, count: int | None) -> Finding:
     """Say which project it is, and which others have metrics: looking at the wrong one is common."""
     what, others = f"{api.project} at {api.host.url}, {count} metrics", _other_projects(api)
     if not others:

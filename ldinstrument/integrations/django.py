@@ -2,7 +2,7 @@
 
 ```python
 MIDDLEWARE = ["ldinstrument.integrations.django.SessionMiddleware", ...]     # first
-LDINSTRUMENT = {"context": "shop.visitors.context_of", "ignore": ["/admin/*"]}     # optional, see SessionMiddleware
+LDINSTRUMENT = {"context": "shop.visitors.context_of", "ignore": ["/admin/*"]}  # optional
 ```
 
 Under an ASGI server, wrap the application, for the server's orderly end:

@@ -94,7 +94,9 @@ def _flask_visitors(options: RequestOptions) -> FlaskVisitors | None:
 
 
 def logged_in(request: Any) -> str | None:
-    """Return the id of Flask-Login's user; None when nobody is logged in, or without Flask-Login."""
+    """Return the id of Flask-Login's user; None when nobody is logged in, or without
+    Flask-Login.
+    """
     module = sys.modules.get("flask_login")
     if module is None or not has_request_context():
         return None

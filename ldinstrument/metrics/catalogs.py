@@ -133,7 +133,9 @@ class Catalog:
             self._listeners.append(listener)
 
     def on_use(self, listener: Callable[[], object]) -> None:
-        """Call *listener* when a declared event key is first used; it must neither wait nor raise."""
+        """Call *listener* when a declared event key is first used; it must neither wait nor
+        raise.
+        """
         if listener not in self._use_listeners:
             self._use_listeners.append(listener)
 

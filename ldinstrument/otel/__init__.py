@@ -1,4 +1,5 @@
-"""OpenTelemetry: spans of model calls as values of the session. The API is enough, no SDK is needed.
+"""OpenTelemetry: spans of model calls as values of the session. The API is enough, no SDK is
+needed.
 
 Names load at first use.
 """

@@ -3,9 +3,9 @@ Anthropic's own, LaunchDarkly's AI SDK's, pydantic-ai's, instrumentors'.
 
 One call often has two spans: its SDK's own and an instrumentor's. Neither parents nor ids tell
 reliably, so the rule is about what is open: a starting span of a model call joins the newest call
-that is open in its context and has no span of its scope yet, else a new call begins. Inside `track_ai`
-the spans feed that call, where its result tells nothing, or several model calls ran; elsewhere each
-model call is a call of its own, under the bridge's key.
+that is open in its context and has no span of its scope yet, else a new call begins. Inside
+`track_ai` the spans feed that call, where its result tells nothing, or several model calls ran;
+elsewhere each model call is a call of its own, under the bridge's key.
 
 Nothing here raises: an exception of a processor would come out of the user's model call.
 """
@@ -143,7 +143,8 @@ class SpanBridge:
             known = generation_of(attributes, retries_told=scope.startswith(_TELL_RETRIES))
         record.told.append((native, known, first_chunk_of(attributes), _failure_of(span)))
         record.members.discard(span.context.span_id)
-        # Some instrumentors never end the span of a stream that was closed: the SDK's own is enough.
+        # Some instrumentors never end the span of a stream that was closed: the SDK's own is
+        # enough.
         if native or not record.members:
             self._settle(record)
 
