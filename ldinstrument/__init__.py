@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .ledger import Events, Stats, Values
     from .metrics.catalogs import Catalog, catalog
     from .metrics.metric import Metric
-    from .plans import bootstrap
+    from .scan.startup import bootstrap
     from .sessions.clients import Tracker
     from .sessions.current import current_session, identify
     from .sessions.outcomes import Outcome, outcome_of_exception
@@ -65,7 +65,7 @@ _HOME = {
     "Values": "ledger",
     "aflush": "delivery",
     "attach": "delivery",
-    "bootstrap": "plans",
+    "bootstrap": "scan.startup",
     "catalog": "metrics.catalogs",
     "current_session": "sessions.current",
     "feedback_token": "ai.feedback",

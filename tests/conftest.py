@@ -50,7 +50,7 @@ settings.load_profile("suite")
 # files one process has the whole, with the servers and browsers that its tests share.
 APART = (
     "analysis/test_simulations.py",
-    "rest/test_api_fuzz.py", "plans/test_applying.py", "plans/test_starting.py", "control/test_recipe_workflow.py",
+    "rest/test_api_fuzz.py", "plans/test_applying.py", "scan/test_startup.py", "control/test_recipe_workflow.py",
     "delivery/test_concurrency.py", "delivery/test_exit.py", "delivery/test_faults.py",
     "delivery/test_flushing.py", "delivery/test_spool.py", "delivery/test_transport.py",
     "delivery/test_worker.py",

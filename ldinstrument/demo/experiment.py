@@ -13,7 +13,7 @@ from ..delivery import EventProcessor, Plugin, flush
 from ..devserver import LocalLaunchDarkly, experiment_flag
 from ..integrations.wsgi import SessionMiddleware
 from ..ledger import Events
-from ..plans import bootstrap
+from ..scan.startup import bootstrap
 from ..sessions.registry import stats
 from . import helpdesk
 from .traffic import QUESTIONS, Account, drive, served

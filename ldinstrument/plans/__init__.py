@@ -1,7 +1,7 @@
 """Plan, then apply: what LaunchDarkly must know for a catalog to count, as a value that can be read
 and refused.
 
-`plan` compares, `apply` creates what is missing, `bootstrap` is both. What exists is only changed
+`plan` compares, `apply` creates what is missing; `ldinstrument.bootstrap` is both. What exists is only changed
 with `update=True`, because running experiments use it; nothing is ever deleted here.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 from .applying import apply
 from .changes import Change, Finer, Plan, Progress
 from .comparing import incompatible, plan
-from .starting import bootstrap
 
 __all__ = [
     "Change",
@@ -18,7 +17,6 @@ __all__ = [
     "Plan",
     "Progress",
     "apply",
-    "bootstrap",
     "incompatible",
     "plan",
 ]

@@ -103,7 +103,7 @@ def _attribute(owner: Any, name: str) -> Any:
     if is_a(owner, ModuleType):
         return vars(owner).get(name, MISSING)
     if is_a(owner, Enum):
-        return owner._value_ if name == "value" else MISSING
+        return vars(owner).get("_value_", MISSING) if name == "value" else MISSING
     if not is_a(owner, type):
         return MISSING
     for base in type.__getattribute__(owner, "__mro__"):

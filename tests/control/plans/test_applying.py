@@ -198,7 +198,7 @@ def test_twenty_processes_at_once(ld: LocalLaunchDarkly, api: MetricsAPI, tmp_pa
     """All succeed, every metric is there once, and each was created by exactly one of them."""
     program = (
         "import json, sys, time\n"
-        "from ldinstrument.plans import bootstrap\n"
+        "from ldinstrument.scan.startup import bootstrap\n"
         "from ldinstrument.metrics.catalogs import catalog; from ldinstrument.metrics.standard "
         "import task_metrics\n"
         "catalog.add(*task_metrics('ai.answer').values())\n"

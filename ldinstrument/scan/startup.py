@@ -13,14 +13,14 @@ from ..errors import LDInstrumentError, PlanError, StrictError
 from ..metrics import catalogs
 from ..metrics.metric import Metric
 from ..metrics.standard import STANDARD_METRICS
+from ..plans.applying import carry_out, refuse_errors
+from ..plans.changes import Plan
+from ..plans.comparing import places, plan
 from ..process import on_fork
 from ..rest import MetricsAPI
 from ..rest.credentials import Token
-from ..scan.loaded import standard_metrics_in_use
 from ..settings import disabled
-from .applying import carry_out, refuse_errors
-from .changes import Plan
-from .comparing import places, plan
+from .loaded import standard_metrics_in_use
 
 SETTLE_SECONDS = 0.5
 

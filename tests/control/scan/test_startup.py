@@ -23,9 +23,9 @@ from ldinstrument.errors import CredentialsError, PlanError, Unauthorized, Unrea
 from ldinstrument.metrics.catalogs import Catalog, catalog
 from ldinstrument.metrics.metric import Metric
 from ldinstrument.metrics.standard import STANDARD_METRICS
-from ldinstrument.plans import bootstrap, starting
 from ldinstrument.rest import MetricsAPI, PageViewMetric, UrlMatch
-from ldinstrument.scan import scan
+from ldinstrument.scan import scan, startup
+from ldinstrument.scan.startup import bootstrap
 
 SUM = Metric("cart.value", unit="dollars", success_criteria="HigherThanBaseline", aggregation="sum")
 
@@ -38,7 +38,7 @@ def test_bootstrap_is_idempotent_and_cheap(
 ) -> None:
     """The default catalog, created once; the second time one call says that all is there."""
     monkeypatch.setenv("LDINSTRUMENT_URL", ld.url)
-    monkeypatch.setattr(starting, "standard_metrics_in_use", lambda: None)
+    monkeypatch.setattr(startup, "standard_metrics_in_use", lambda: None)
     catalog.add(SUM)
     first = bootstrap()
     assert first is not None
@@ -301,7 +301,7 @@ def test_at_start_up_it_creates_what_was_declared_by_then_first(
         assert late.wait(60)
         return MetricsAPI(*arguments, **options)
 
-    monkeypatch.setattr(starting, "MetricsAPI", slow)
+    monkeypatch.setattr(startup, "MetricsAPI", slow)
     own = Catalog([ONCE])
     bootstrap("default", token=token, base_uri=ld.url, catalog=own, wait=False)
     own.clear()
