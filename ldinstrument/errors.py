@@ -2,7 +2,7 @@
 
 ```
 LDInstrumentError
-├── DefinitionError (ValueError)      a metric, key or decorator that cannot work, where it is written
+├── DefinitionError (ValueError)      a metric, key or decorator that cannot work, at its place
 │   └── ConflictingDefinition         two different definitions under one key
 ├── StrictError                       what would only be logged, raised by `strict=True` (tests)
 ├── MissingExtra (ImportError)        an optional library is absent; names the extra

@@ -42,7 +42,9 @@ def access(api: MetricsAPI) -> list[Finding]:
 
 
 def _project(api: MetricsAPI, count: int | None) -> Finding:
-    """Say which project it is, and which others have metrics: looking at the wrong one is common."""
+    """Say which project it is, and which others have metrics: looking at the wrong one is
+    common.
+    """
     what, others = f"{api.project} at {api.host.url}, {count} metrics", _other_projects(api)
     if not others:
         return Finding("project", "ok", what)
@@ -59,7 +61,9 @@ def _project(api: MetricsAPI, count: int | None) -> Finding:
 
 
 def _other_projects(api: MetricsAPI) -> list[str]:
-    """Return the other projects of a local LaunchDarkly that have metrics; elsewhere none is told."""
+    """Return the other projects of a local LaunchDarkly that have metrics; elsewhere none is
+    told.
+    """
     try:
         found = api.local("readout", project=api.project)
     except ApiError:

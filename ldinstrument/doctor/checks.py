@@ -178,7 +178,8 @@ def _last_seen(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "last seen",
             "unknown",
-            f"LaunchDarkly has never received {subject.found.event_key!r}; perhaps it never happened",
+            f"LaunchDarkly has never received {subject.found.event_key!r}; perhaps it never "
+            "happened",
         )
         return
     if seen is None:

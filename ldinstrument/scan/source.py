@@ -239,7 +239,9 @@ class _Reader(ast.NodeVisitor):
         self.generic_visit(node)
 
     def _boundaries_given_to(self, node: ast.Call) -> None:
-        """Take `add_middleware(SessionMiddleware, store=...)` and its like as the boundary's call."""
+        """Take `add_middleware(SessionMiddleware, store=...)` and its like as the boundary's
+        call.
+        """
         self._called.add(id(node.func))
         for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
             if self._is_boundary(argument):

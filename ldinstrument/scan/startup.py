@@ -161,7 +161,9 @@ class _Background:
             work.start()
 
     def _used(self) -> None:
-        """Create a standard metric that is used, and that the modules loaded before did not show."""
+        """Create a standard metric that is used, and that the modules loaded before did not
+        show.
+        """
         catalog = catalogs.catalog
         if any(
             catalog.in_use(metric) and metric.key not in self._ensured

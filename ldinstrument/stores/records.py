@@ -368,7 +368,9 @@ def _answer(record: Record, *, opened: bool = False) -> Merged:
 
 
 def _ended(record: Record | None, reason: str, delta: Delta) -> Record | None:
-    """End a session that *delta* does not belong to; that it is somebody else's is known to date."""
+    """End a session that *delta* does not belong to; that it is somebody else's is known to
+    date.
+    """
     if record is not None:
         record.reason = reason
         record.over = delta.now - delta.started_ago if reason == "identified" else 0

@@ -230,7 +230,8 @@ class RedisStore:
         except ResponseError as error:
             if not _PASSING_STATES.search(str(error)):
                 raise DefinitionError(
-                    f"redis: this server cannot keep sessions ({one_line(str(error), 200)}); it has "
+                    f"redis: this server cannot keep sessions ({one_line(str(error), 200)}); it "
+                    "has "
                     "to run Lua scripts by EVALSHA and EVAL, each within one hash slot"
                 ) from None
         except (RedisError, RedisClusterException, OSError):
@@ -302,7 +303,8 @@ def _say_policy(memory: dict[str, Any]) -> None:
         log_once(
             "eviction_policy",
             policy,
-            f"the Redis server throws keys away when its memory is full (maxmemory-policy {policy}), "
+            "the Redis server throws keys away when its memory is full (maxmemory-policy "
+            f"{policy}), "
             "sessions and their reports too; set noeviction, so that it refuses instead and the "
             "workers' numbers wait",
         )
@@ -318,6 +320,7 @@ def _say_evicted(sessions: int, events: int) -> None:
         "evicted",
         "RedisStore",
         "the Redis server has thrown sessions away before they were reported; give it more memory, "
+        ""
         "or maxmemory-policy noeviction, so that it refuses instead and the workers' numbers wait",
     )
 
