@@ -248,7 +248,9 @@ def lost(server: Server, end: Callable[[subprocess.Popen[str], str], int]) -> st
             answered = traffic(address)
             answered += end(process, address)
             process.wait(30)
-        except (subprocess.TimeoutExpired, httpx.HTTPError) as error:
+        except subprocess.TimeoutExpired:
+            return "does not end in 30 s"
+        except httpx.HTTPError as error:
             return type(error).__name__
         finally:
             if process.poll() is None:
