@@ -10,7 +10,7 @@ def attributes_of(event: Any) -> dict[str, Any]:
     """Return the attributes of a request's own context; none when *event* is no HTTP request.
 
     Knows API Gateway's two formats, function URLs and application load balancers.
-    Source: AWS, "Create AWS Lambda integrations for HTTP APIs", payload format versions 1.0 and 2.0.
+    Source: AWS, "Create AWS Lambda integrations for HTTP APIs", payload formats 1.0 and 2.0.
     """
     if not isinstance(event, Mapping):
         return {}
