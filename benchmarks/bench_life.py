@@ -556,10 +556,20 @@ def count_instructions(table: Table, url: str) -> None:
     counts = []
     for sessions in (10, 60):
         done = subprocess.run(
-            ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", sys.executable, __file__,
-             "--measure", json.dumps(["instructions", sessions, url])],
-            capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": "0"},
-        )  # fmt: skip
+            [
+                "valgrind",
+                "--tool=callgrind",
+                "--callgrind-out-file=/dev/null",
+                sys.executable,
+                __file__,
+                "--measure",
+                json.dumps(["instructions", sessions, url]),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": "0"},
+        )
         found = re.search(r"Collected : (\d+)", done.stderr)
         assert found is not None, done.stderr
         counts.append(int(found[1]))

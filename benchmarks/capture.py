@@ -1,8 +1,8 @@
 """What becomes of a model call that does not go well, by four that watch it: `track_ai`, and the
 instrumentors of OpenTelemetry, OpenLLMetry and OpenInference, where they are installed.
 
-The same calls of the real SDKs against the loopback server of the tests, each watcher in a process of
-its own: `python benchmarks/capture.py`. It exits with 1 when `track_ai` is wrong in a row.
+The same calls of the real SDKs against the loopback server of the tests, each watcher in a process
+of its own: `python benchmarks/capture.py`. It exits with 1 when `track_ai` is wrong in a row.
 """
 
 from __future__ import annotations

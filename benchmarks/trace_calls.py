@@ -6,8 +6,8 @@
 A call trace over all threads of two warm runs against a local LaunchDarkly:
 
 * `task`: open a session, run one tracked function, record one value, end, flush;
-* `request`: one request through the WSGI middleware with a SQLite store, then the sweep that reports
-  the visit.
+* `request`: one request through the WSGI middleware with a SQLite store, then the sweep that
+  reports the visit.
 
 Prints the different functions of ldinstrument and the files that they are in. Importing the module
 does nothing; `measured()` returns the figures.

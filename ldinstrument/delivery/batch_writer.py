@@ -64,7 +64,7 @@ class BatchWriter:
 
         Args:
             batch: elements with `event_key`, `value`, `data`, `at` and `values`, as `Emission` has
-                them; or with `entries`, `plans` and `offset_ms`, as `Runs` has them.
+                them; or with `entries`, `plans` and `offset_ms`, as `FinishedRuns` has them.
             context: the context of all of them.
 
         Raises:

@@ -20,7 +20,7 @@ from .exposures import Exposure, exposures
 from .outcomes import OUTCOMES, Outcome
 from .parts import Segment, Tallies
 from .rate_limit import within_rate
-from .rollups import Emission, Fold, Group, Runs, expanded, loose_value, unfolded
+from .rollups import Emission, FinishedRuns, Fold, Group, expanded, loose_value, unfolded
 
 if TYPE_CHECKING:
     from ldclient import Context
@@ -97,8 +97,8 @@ class Accumulator:
         self._folding = False
         self._folds: dict[str, Fold] = {}
         self._groups: list[tuple[EventRouting, Group]] = []
-        self._loose: list[Emission | Runs] = []
-        self._runs: Runs | None = None
+        self._loose: list[Emission | FinishedRuns] = []
+        self._runs: FinishedRuns | None = None
         self._segment_tallies: dict[Outcome, int] | None = None
         self._since = self.started
         self._low = 0
@@ -228,13 +228,13 @@ class Accumulator:
             return None  # the catalog changed under it: one by one until the next batch
         return plan
 
-    def _begin_runs(self) -> Runs:
+    def _begin_runs(self) -> FinishedRuns:
         if self._runs is not None and self._runs.entries:
             self._loose.append(self._runs)
-        self._runs = Runs(self._offset)
+        self._runs = FinishedRuns(self._offset)
         return self._runs
 
-    def _count_runs(self, runs: Runs, batch: list[Sample], rest: list[Sample]) -> None:
+    def _count_runs(self, runs: FinishedRuns, batch: list[Sample], rest: list[Sample]) -> None:
         kept = len(batch) - len(rest)
         if not kept:
             return
@@ -427,7 +427,7 @@ class Accumulator:
         runs, self._runs = self._runs, None
         return [] if runs is None else runs.expanded()
 
-    def take_loose(self, *, hold: int = 0) -> list[Emission | Runs]:
+    def take_loose(self, *, hold: int = 0) -> list[Emission | FinishedRuns]:
         """Hand over the values that do not fold, but for fewer than *hold* runs."""
         loose, self._loose = self._loose, []
         runs = self._runs

@@ -22,7 +22,7 @@ from . import postponed, rate_limit
 from .clients import AMBIGUOUS, Tracker, client_for
 from .contexts import kinds
 from .current_event import current_event
-from .rollups import Emission, Runs, expanded, finite
+from .rollups import Emission, FinishedRuns, expanded, finite
 
 if TYPE_CHECKING:
     from ldclient import Context
@@ -49,7 +49,7 @@ def emit(emission: Emission, context: Context | None, client: Tracker | None) ->
 
 
 def emit_all(
-    emissions: Sequence[Emission | Runs],
+    emissions: Sequence[Emission | FinishedRuns],
     context: Context | None,
     client: Tracker | None,
     seen: weakref.ref[Any] | None = None,
@@ -81,8 +81,8 @@ def emit_all(
     _hand_over(finite_ones, context, taker)
 
 
-def _is_finite(emission: Emission | Runs) -> bool:
-    return isinstance(emission, Runs) or finite(emission)
+def _is_finite(emission: Emission | FinishedRuns) -> bool:
+    return isinstance(emission, FinishedRuns) or finite(emission)
 
 
 def set_recorder(recorder: Tracker | None) -> Tracker | None:
@@ -104,7 +104,7 @@ def taker_of(client: Tracker | None, seen: weakref.ref[Any] | None = None) -> Tr
     return _recorder if _recorder is not None else client_for(client, seen)
 
 
-def _refuse(emissions: Sequence[Emission | Runs], reason: str, advice: str) -> None:
+def _refuse(emissions: Sequence[Emission | FinishedRuns], reason: str, advice: str) -> None:
     ledger.discarded(reason, sum(emission.values for emission in emissions))
     event_key = expanded(emissions[:1])[0].event_key
     # Once per cause: whoever has no context, or an offline client, has it for every key.
@@ -172,7 +172,9 @@ def forget() -> None:
 # -- handing over --------------------------------------------------------------------------------
 
 
-def _hand_over(emissions: Sequence[Emission | Runs], context: Context, client: Tracker) -> None:
+def _hand_over(
+    emissions: Sequence[Emission | FinishedRuns], context: Context, client: Tracker
+) -> None:
     if client is AMBIGUOUS:
         _refuse(
             emissions,
@@ -197,7 +199,9 @@ def _hand_over(emissions: Sequence[Emission | Runs], context: Context, client: T
     _check_units(emissions, context)
 
 
-def _taken_at_once(emissions: Sequence[Emission | Runs], context: Context, client: Tracker) -> bool:
+def _taken_at_once(
+    emissions: Sequence[Emission | FinishedRuns], context: Context, client: Tracker
+) -> bool:
     """Give all events to our event processor behind a plain client, which counts them.
 
     Whoever wraps, subclasses or patches a client, or has another event processor, gets one `track`
@@ -244,7 +248,7 @@ def _sends_nothing(client: Tracker) -> str | None:
     return None
 
 
-def _check_units(emissions: Iterable[Emission | Runs], context: Context) -> None:
+def _check_units(emissions: Iterable[Emission | FinishedRuns], context: Context) -> None:
     """Warn about events that LaunchDarkly would silently ignore for want of the metric's analysis
     unit.
     """
@@ -264,10 +268,10 @@ def _check_units(emissions: Iterable[Emission | Runs], context: Context) -> None
             )
 
 
-def _event_keys(emissions: Iterable[Emission | Runs]) -> set[str]:
+def _event_keys(emissions: Iterable[Emission | FinishedRuns]) -> set[str]:
     found: set[str] = set()
     for emission in emissions:
-        if isinstance(emission, Runs):
+        if isinstance(emission, FinishedRuns):
             for task in emission.plans:
                 found.update(task.metrics.values())
         else:

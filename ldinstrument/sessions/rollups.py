@@ -39,7 +39,7 @@ class Emission:
         self.at = _before(self.at, boundary, earliest)
 
 
-class Runs:
+class FinishedRuns:
     """Finished runs of tasks as they were recorded, each to become the events of its task's plan.
 
     They stay the tuples that they are until they are written; see `delivery.batch_writer`.
@@ -68,11 +68,11 @@ class Runs:
         ]
 
 
-def expanded(batch: Iterable[Emission | Runs]) -> list[Emission]:
+def expanded(batch: Iterable[Emission | FinishedRuns]) -> list[Emission]:
     """Return the events of *batch* one by one."""
     found: list[Emission] = []
     for element in batch:
-        found += element.expanded() if isinstance(element, Runs) else [element]
+        found += element.expanded() if isinstance(element, FinishedRuns) else [element]
     return found
 
 

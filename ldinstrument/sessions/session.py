@@ -50,7 +50,7 @@ from .exposures import exposures
 from .outcomes import Outcome
 from .parts import Segment, SessionPart
 from .postponed import postpone
-from .rollups import Emission, Runs, expanded
+from .rollups import Emission, FinishedRuns, expanded
 from .summaries import Summary, summarised
 from .task_definition import INTERACTION
 from .validation import copied, discard, measurement, number
@@ -62,7 +62,7 @@ MAX_WAITING = 10_000
 MOST_SINGLE = 32
 """Entries of a stored session that are kept apart, for exposures in other processes."""
 
-Batch = tuple["Context | None", list[Emission | Runs]]
+Batch = tuple["Context | None", list[Emission | FinishedRuns]]
 """Events, and whose they are."""
 
 
@@ -145,7 +145,7 @@ class Session:
         self._given_kinds: frozenset[str] = frozenset()
         self._accounts: Accounts | None = None
         self._segments: list[Segment] = []
-        self._waiting: list[Emission | Runs] = []
+        self._waiting: list[Emission | FinishedRuns] = []
         self._inheriting: list[weakref.ref[Session]] = []
         self._seen_client: weakref.ref[Any] | None = None
         self._partial = False
@@ -453,7 +453,9 @@ class Session:
                 ledger.late(late)
             self._send([(context, events)])
 
-    def _fold(self, *, at_last: bool = False, for_store: bool = False) -> list[Emission | Runs]:
+    def _fold(
+        self, *, at_last: bool = False, for_store: bool = False
+    ) -> list[Emission | FinishedRuns]:
         """Fold; returns what exposures have divided off. The lock is held."""
         seen = self._exposures_are_seen()
         if not self.ended:
@@ -481,7 +483,7 @@ class Session:
             self._accounts_of(segment.keys).add(segment)
         return [event for routing, group in segment.groups for event in group.events(routing)]
 
-    def _last_events(self) -> list[Emission | Runs]:
+    def _last_events(self) -> list[Emission | FinishedRuns]:
         """End the segment; returns its events and the loose ones. The lock is held."""
         segment = self._held.close()
         return [*([] if segment is None else self._absorb(segment)), *self._held.take_loose()]
@@ -505,7 +507,7 @@ class Session:
             session = session.outer
         return session
 
-    def _wait(self, events: list[Emission | Runs]) -> None:
+    def _wait(self, events: list[Emission | FinishedRuns]) -> None:
         with self._lock:
             self._waiting.extend(events)
             surplus, self._waiting = self._waiting[:-MAX_WAITING], self._waiting[-MAX_WAITING:]

@@ -18,7 +18,8 @@ ATTEMPTS = 5
 def in_time(act: Callable[[], Result], timeout: float) -> Result:
     """Call *act* until it comes back no more than `LATE` after *timeout* seconds.
 
-    A plain wait of *timeout* seconds runs beside it: what the machine delays that by is not *act*'s.
+    A plain wait of *timeout* seconds runs beside it: what the machine delays that by is not
+        *act*'s.
 
     Returns:
         What that call returned.

@@ -218,7 +218,9 @@ class EventServer:
 
 
 class DrippingServer:
-    """A server, or a proxy, that answers every request a byte at a time and never comes to an end."""
+    """A server, or a proxy, that answers every request a byte at a time and never comes to an
+    end.
+    """
 
     def __init__(self, opening: bytes = b"HTTP/1.1 202 OK\r\nX-Drip: ") -> None:
         self._opening = opening

@@ -66,8 +66,9 @@ class Row:
 
     def __str__(self) -> str:
         return (
-            f"{self.fault}: sent {self.sent}, arrived {self.arrived}, posts {self.posts}, most posts per payload id "
-            f"{self.most_posts}, duplicates {self.duplicates}, dropped {self.dropped or 'none'}, {self.seconds:.1f} s"
+            f"{self.fault}: sent {self.sent}, arrived {self.arrived}, posts {self.posts}, "
+            f"most posts per payload id {self.most_posts}, duplicates {self.duplicates}, "
+            f"dropped {self.dropped or 'none'}, {self.seconds:.1f} s"
             f"{'; ' + self.note if self.note else ''}"
         )
 

@@ -14,7 +14,7 @@ from ldinstrument.delivery import EventProcessor, flush
 from ldinstrument.ledger import ledger
 from ldinstrument.sessions.emission import emit
 from ldinstrument.sessions.outcomes import Outcome
-from ldinstrument.sessions.rollups import Emission, Runs
+from ldinstrument.sessions.rollups import Emission, FinishedRuns
 from ldinstrument.sessions.task_definition import declared_task
 
 RICH = Context.builder("u-1").name("Ana").set("email", "ana@example.test").private("email").build()
@@ -30,8 +30,8 @@ BATCH = [
 ]
 
 
-def _runs(entries: list[Any], offset_ms: float) -> Runs:
-    runs = Runs(offset_ms)
+def _runs(entries: list[Any], offset_ms: float) -> FinishedRuns:
+    runs = FinishedRuns(offset_ms)
     runs.entries = entries
     runs.plans = {entry[0]: entry[0].plan() for entry in entries}
     return runs

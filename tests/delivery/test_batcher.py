@@ -63,7 +63,9 @@ def test_a_bad_value_costs_its_event_only(server, client):
 
 
 def test_large_events_do_not_cost_the_deadline(server, make, monkeypatch):
-    """40 events of 700 kB: they are not batched on the thread that flushes, and not in one piece."""
+    """40 events of 700 kB: they are not batched on the thread that flushes, and not in one
+    piece.
+    """
     client = make(flush_interval=3600, read_timeout=60)
     client.track("warm", CONTEXT)
     assert flush(20.0, client).delivered == 1
@@ -143,9 +145,16 @@ def test_the_servers_clock_ends_debugging(server):
     data.update(flag)
     server.answer(headers={"Date": formatdate(time.time() + 7200, usegmt=True)})
     client = LDClient(
-        Config("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url, flush_interval=3600,
-               update_processor_class=data, event_processor_class=EventProcessor)
-    )  # fmt: skip
+        Config(
+            "sdk-key",
+            base_uri=server.url,
+            events_uri=server.url,
+            stream_uri=server.url,
+            flush_interval=3600,
+            update_processor_class=data,
+            event_processor_class=EventProcessor,
+        )
+    )
     seen = []
     for _ in range(2):
         client.variation("exp", RICH, False)

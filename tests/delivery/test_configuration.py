@@ -30,9 +30,11 @@ def _exposing() -> TestData:
     """A flag that runs as an experiment, so that its evaluation is an exposure."""
     data = TestData.data_source()
     rollout = {
-        "kind": "experiment", "contextKind": "user", "seed": 61,
+        "kind": "experiment",
+        "contextKind": "user",
+        "seed": 61,
         "variations": [{"variation": 0, "weight": 50000}, {"variation": 1, "weight": 50000}],
-    }  # fmt: skip
+    }
     flag = data.flag("exp").variation_for_all(True)
     built = flag._build(1) | {"fallthrough": {"rollout": rollout}, "trackEventsFallthrough": True}
     flag._build = lambda version: (
@@ -54,17 +56,33 @@ def _evaluated(client: LDClient) -> str | None:
 
 def test_the_plugin_tells_sessions_of_exposures(server):
     """A session without identity becomes the context of the experiment."""
-    client = LDClient(Config("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url,
-                             update_processor_class=_exposing(), plugins=[Plugin()],
-                             event_processor_class=EventProcessor))  # fmt: skip
+    client = LDClient(
+        Config(
+            "sdk-key",
+            base_uri=server.url,
+            events_uri=server.url,
+            stream_uri=server.url,
+            update_processor_class=_exposing(),
+            plugins=[Plugin()],
+            event_processor_class=EventProcessor,
+        )
+    )
     assert _evaluated(client) == "u-1"
     client.close()
 
 
 def test_attach_does_so_for_a_client_built_elsewhere(server):
     """Once, however often it is asked for."""
-    client = LDClient(Config("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url,
-                             update_processor_class=_exposing(), diagnostic_opt_out=True))  # fmt: skip
+    client = LDClient(
+        Config(
+            "sdk-key",
+            base_uri=server.url,
+            events_uri=server.url,
+            stream_uri=server.url,
+            update_processor_class=_exposing(),
+            diagnostic_opt_out=True,
+        )
+    )
     attach(client)
     attach(client)
     assert _evaluated(client) == "u-1"
@@ -75,9 +93,17 @@ def test_a_client_made_again_after_a_fork_keeps_the_hook(server):
     """`postfork()` builds everything anew from the `Config`; a plugin survives that, a hook added
     later does not.
     """
-    client = LDClient(Config("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url,
-                             update_processor_class=_exposing(), plugins=[Plugin()],
-                             event_processor_class=EventProcessor))  # fmt: skip
+    client = LDClient(
+        Config(
+            "sdk-key",
+            base_uri=server.url,
+            events_uri=server.url,
+            stream_uri=server.url,
+            update_processor_class=_exposing(),
+            plugins=[Plugin()],
+            event_processor_class=EventProcessor,
+        )
+    )
     client.postfork(1)
     assert _evaluated(client) == "u-1"
     client.track("a", CONTEXT)
@@ -93,9 +119,16 @@ def test_the_plugin_fits_an_async_client(server):
 
     async def main() -> int:
         client = AsyncLDClient(
-            AsyncConfig("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url, use_ldd=True,
-                        plugins=[Plugin()], event_processor_class=EventProcessor)
-        )  # fmt: skip
+            AsyncConfig(
+                "sdk-key",
+                base_uri=server.url,
+                events_uri=server.url,
+                stream_uri=server.url,
+                use_ldd=True,
+                plugins=[Plugin()],
+                event_processor_class=EventProcessor,
+            )
+        )
         await client.start(1)
         client.track("a", CONTEXT)
         report = await aflush(30.0, client)

@@ -98,7 +98,9 @@ def test_full_queue(server, make):
 
 
 def test_a_dripping_proxy(server, make):
-    """A proxy that answers a byte at a time costs the deadline, and its thread the read time-out."""
+    """A proxy that answers a byte at a time costs the deadline, and its thread the read
+    time-out.
+    """
     proxy = DrippingServer()
     client = LDClient(
         Config(
@@ -222,9 +224,17 @@ def _async_config(server, **options):
 
     from ldclient.async_config import AsyncConfig
 
-    return AsyncConfig("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url, use_ldd=True,
-                       flush_interval=3600, plugins=[Plugin()], http=HTTPConfig(1, options.pop("read_timeout", 5)),
-                       event_processor_class=partial(EventProcessor, **{**faults.FAST, **options}))  # fmt: skip
+    return AsyncConfig(
+        "sdk-key",
+        base_uri=server.url,
+        events_uri=server.url,
+        stream_uri=server.url,
+        use_ldd=True,
+        flush_interval=3600,
+        plugins=[Plugin()],
+        http=HTTPConfig(1, options.pop("read_timeout", 5)),
+        event_processor_class=partial(EventProcessor, **{**faults.FAST, **options}),
+    )
 
 
 @async_sdk

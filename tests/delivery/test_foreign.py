@@ -48,8 +48,17 @@ class Foreign:
 
 def test_a_client_built_elsewhere_is_flushed_as_well_as_possible(server):
     """Without our event processor the flush waits, and says `confirmed=False`."""
-    client = LDClient(Config("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url, use_ldd=True,
-                             diagnostic_opt_out=True, flush_interval=3600))  # fmt: skip
+    client = LDClient(
+        Config(
+            "sdk-key",
+            base_uri=server.url,
+            events_uri=server.url,
+            stream_uri=server.url,
+            use_ldd=True,
+            diagnostic_opt_out=True,
+            flush_interval=3600,
+        )
+    )
     attach(client)
     emit(Emission("a", None, 1.0, 1234, 1), CONTEXT, client)
     report = flush(30.0, client)
@@ -84,9 +93,15 @@ def test_async_client_built_elsewhere(server):
 
     async def main() -> FlushReport:
         client = AsyncLDClient(
-            AsyncConfig("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url, use_ldd=True,
-                        diagnostic_opt_out=True)
-        )  # fmt: skip
+            AsyncConfig(
+                "sdk-key",
+                base_uri=server.url,
+                events_uri=server.url,
+                stream_uri=server.url,
+                use_ldd=True,
+                diagnostic_opt_out=True,
+            )
+        )
         await client.start(1)
         client.track("a", CONTEXT)
         report = await aflush(30.0, client)
@@ -115,9 +130,15 @@ def test_a_foreign_flush_that_blocks_costs_the_deadline_only(server):
     """It runs on a thread of its own, for which nobody waits longer than asked."""
     Foreign.hold.clear()
     client = LDClient(
-        Config("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url, use_ldd=True,
-               event_processor_class=Foreign)
-    )  # fmt: skip
+        Config(
+            "sdk-key",
+            base_uri=server.url,
+            events_uri=server.url,
+            stream_uri=server.url,
+            use_ldd=True,
+            event_processor_class=Foreign,
+        )
+    )
     report = in_time(lambda: flush(TIMEOUT, client), TIMEOUT)
     Foreign.hold.set()
     assert (report.timed_out, report.confirmed) == (True, False)
@@ -149,9 +170,15 @@ def test_a_closed_async_client_of_the_sdks_own_has_nothing_to_wait_for(server):
 
     async def main() -> tuple[FlushReport, float]:
         client = AsyncLDClient(
-            AsyncConfig("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url, use_ldd=True,
-                        diagnostic_opt_out=True)
-        )  # fmt: skip
+            AsyncConfig(
+                "sdk-key",
+                base_uri=server.url,
+                events_uri=server.url,
+                stream_uri=server.url,
+                use_ldd=True,
+                diagnostic_opt_out=True,
+            )
+        )
         await client.start(20)
         attach(client)
         await client.close()

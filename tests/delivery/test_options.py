@@ -38,14 +38,27 @@ def test_an_unknown_option_is_refused_where_it_is_written():
 @pytest.mark.parametrize(
     "options",
     [
-        {"max_bytes": None}, {"max_bytes": "32MB"}, {"max_bytes": 0}, {"max_age": None}, {"max_age": 0},
-        {"close_timeout": None}, {"close_timeout": -1}, {"wait_when_full": "1"}, {"first_pause": 0},
-        {"first_pause": "1"}, {"first_pause": float("nan")}, {"longest_pause": None},
-        {"longest_pause": 0.1}, {"on_receipt": 5},
-        {"transport": 5}, {"spool": 5}, {"spool": ""}, {"max_bytes": True},
+        {"max_bytes": None},
+        {"max_bytes": "32MB"},
+        {"max_bytes": 0},
+        {"max_age": None},
+        {"max_age": 0},
+        {"close_timeout": None},
+        {"close_timeout": -1},
+        {"wait_when_full": "1"},
+        {"first_pause": 0},
+        {"first_pause": "1"},
+        {"first_pause": float("nan")},
+        {"longest_pause": None},
+        {"longest_pause": 0.1},
+        {"on_receipt": 5},
+        {"transport": 5},
+        {"spool": 5},
+        {"spool": ""},
+        {"max_bytes": True},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_an_odd_option_is_refused_where_it_is_written(options):
     """Not by the first failure of a server, hours later."""
     with pytest.raises(DefinitionError, match=next(iter(options))):
@@ -74,8 +87,16 @@ def test_a_relative_spool_stays_where_it_was(server, tmp_path, monkeypatch):
 def test_options_travel_through_partial(server, tmp_path):
     """`functools.partial(EventProcessor, spool=...)` is how options are given to a `Config`."""
     made = partial(EventProcessor, spool=tmp_path / "spool")
-    client = LDClient(Config("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url,
-                             use_ldd=True, event_processor_class=made))  # fmt: skip
+    client = LDClient(
+        Config(
+            "sdk-key",
+            base_uri=server.url,
+            events_uri=server.url,
+            stream_uri=server.url,
+            use_ldd=True,
+            event_processor_class=made,
+        )
+    )
     client.track("a", BARE)
     assert flush(30.0, client).delivered == 1
     faults.close(client)
@@ -83,7 +104,9 @@ def test_options_travel_through_partial(server, tmp_path):
 
 
 def test_under_uwsgi_events_leave_at_once(monkeypatch):
-    """A worker that is stopped while it is busy runs no hook; elsewhere the SDK's interval holds."""
+    """A worker that is stopped while it is busy runs no hook; elsewhere the SDK's interval
+    holds.
+    """
     config = Config("sdk-key", flush_interval=300)
     assert flush_interval(config) == 300
     monkeypatch.setitem(sys.modules, "uwsgi", object())

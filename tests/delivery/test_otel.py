@@ -18,8 +18,15 @@ def test_the_ledger_as_opentelemetry_counters(server):
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader])
     config = faults.config(server.url, flush_interval=3600)
-    client = LDClient(Config("sdk-good", events_uri=server.url, use_ldd=True, plugins=[Plugin(meter_provider=provider)],
-                             event_processor_class=config.event_processor_class))  # fmt: skip
+    client = LDClient(
+        Config(
+            "sdk-good",
+            events_uri=server.url,
+            use_ldd=True,
+            plugins=[Plugin(meter_provider=provider)],
+            event_processor_class=config.event_processor_class,
+        )
+    )
     client.track("a", CONTEXT)
     client.track("b", CONTEXT, {"n": object()})
     flush(30.0, client)

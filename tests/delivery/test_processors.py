@@ -52,9 +52,18 @@ def _sent(server: EventServer, processor: Any, **options: Any) -> list[dict[str,
     before = len(server.posts)
     settings = {"all_attributes_private": False, "private_attributes": {"plan"}, **options}
     client = LDClient(
-        Config("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url, flush_interval=3600,
-               update_processor_class=_flags(), diagnostic_opt_out=True, event_processor_class=processor, **settings)
-    )  # fmt: skip
+        Config(
+            "sdk-key",
+            base_uri=server.url,
+            events_uri=server.url,
+            stream_uri=server.url,
+            flush_interval=3600,
+            update_processor_class=_flags(),
+            diagnostic_opt_out=True,
+            event_processor_class=processor,
+            **settings,
+        )
+    )
     for context in (RICH, BARE, MULTI, RICH):
         client.variation("exp", context, False)
         client.variation_detail("absent", context, "d")
@@ -150,8 +159,17 @@ def test_ours_indexes_the_rich_part_of_a_multi_context(server, client):
 def test_disabled_is_the_sdks_own(server, monkeypatch):
     """`LDINSTRUMENT_DISABLED` leaves the client as if we were not there."""
     monkeypatch.setenv("LDINSTRUMENT_DISABLED", "1")
-    client = LDClient(Config("sdk-key", base_uri=server.url, events_uri=server.url, stream_uri=server.url,
-                             use_ldd=True, plugins=[Plugin()], event_processor_class=EventProcessor))  # fmt: skip
+    client = LDClient(
+        Config(
+            "sdk-key",
+            base_uri=server.url,
+            events_uri=server.url,
+            stream_uri=server.url,
+            use_ldd=True,
+            plugins=[Plugin()],
+            event_processor_class=EventProcessor,
+        )
+    )
     assert type(client._event_processor) is DefaultEventProcessor
     client.close()
 

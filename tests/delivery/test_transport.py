@@ -133,10 +133,18 @@ def _client_of() -> Iterator[Callable[..., LDClient]]:
 
     def client_of(raw: Raw, **options: Any) -> LDClient:
         config = Config(
-            "sdk-key", base_uri=raw.url, events_uri=raw.url, stream_uri=raw.url, use_ldd=True, flush_interval=3600,
-            http=HTTPConfig(read_timeout=1.0), plugins=[Plugin()],
-            event_processor_class=partial(EventProcessor, close_timeout=0.2, first_pause=0.05, **options),
-        )  # fmt: skip
+            "sdk-key",
+            base_uri=raw.url,
+            events_uri=raw.url,
+            stream_uri=raw.url,
+            use_ldd=True,
+            flush_interval=3600,
+            http=HTTPConfig(read_timeout=1.0),
+            plugins=[Plugin()],
+            event_processor_class=partial(
+                EventProcessor, close_timeout=0.2, first_pause=0.05, **options
+            ),
+        )
         made.append(LDClient(config))
         return made[-1]
 
@@ -209,10 +217,16 @@ def test_an_answer_that_is_not_http_is_a_failure(client_of):
 def test_a_proxy_is_used_where_the_sdk_would(server):
     """`HTTPConfig(http_proxy=...)`: the events leave through it, on urllib3's own pool."""
     config = Config(
-        "sdk-key", base_uri=server.url, events_uri="http://events.example.test", stream_uri=server.url, use_ldd=True,
-        flush_interval=3600, http=HTTPConfig(http_proxy=server.url), plugins=[Plugin()],
+        "sdk-key",
+        base_uri=server.url,
+        events_uri="http://events.example.test",
+        stream_uri=server.url,
+        use_ldd=True,
+        flush_interval=3600,
+        http=HTTPConfig(http_proxy=server.url),
+        plugins=[Plugin()],
         event_processor_class=EventProcessor,
-    )  # fmt: skip
+    )
     assert isinstance(transport_of(config), PoolTransport)
     client = LDClient(config)
     client.track("a", CONTEXT)

@@ -27,10 +27,27 @@ def _certificate(tmp_path_factory) -> tuple[str, str]:
     folder = tmp_path_factory.mktemp("tls")
     certificate, key = str(folder / "cert.pem"), str(folder / "key.pem")
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
-         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=127.0.0.1",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-keyout",
+            key,
+            "-out",
+            certificate,
+        ],
+        check=True,
+        capture_output=True,
+    )
     return certificate, key
 
 
@@ -52,9 +69,18 @@ def _client(
     made = partial(EventProcessor, on_receipt=receipts.append, close_timeout=0.2)
     url = server.url.replace("127.0.0.1", host)
     return LDClient(
-        Config("sdk-key", base_uri=url, events_uri=url, stream_uri=url, use_ldd=True, flush_interval=3600,
-               http=HTTPConfig(ca_certs=trusted, **http), plugins=[Plugin()], event_processor_class=made)
-    )  # fmt: skip
+        Config(
+            "sdk-key",
+            base_uri=url,
+            events_uri=url,
+            stream_uri=url,
+            use_ldd=True,
+            flush_interval=3600,
+            http=HTTPConfig(ca_certs=trusted, **http),
+            plugins=[Plugin()],
+            event_processor_class=made,
+        )
+    )
 
 
 def test_a_confirmed_flush_over_tls_from_afar(far, certificate):
