@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .cost import Cost, Price, Prices, PriceTable
     from .feedback import FeedbackToken, read_feedback_token, redeem_feedback_token
     from .judges import track_judge
+    from .langchain import capture_langchain
     from .readings import estimate_tokens
     from .usage import Generation, Usage
 
@@ -35,6 +36,7 @@ __all__ = [
     "RECOMMENDATION_CONVERSION",
     "TASK_COMPLETION",
     "Usage",
+    "capture_langchain",
     "current_call",
     "estimate_tokens",
     "read_feedback_token",
@@ -55,6 +57,7 @@ _HOMES = {
     "QUALITY_RELEVANCE": ".metrics.model_calls",
     "QUALITY_ACCURACY": ".metrics.model_calls",
     "Usage": "usage",
+    "capture_langchain": "langchain",
     "current_call": "calls",
     "estimate_tokens": "readings",
     "read_feedback_token": "feedback",

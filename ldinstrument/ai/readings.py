@@ -10,7 +10,7 @@ from typing import Any
 from ..diagnostics import warn_once, warn_user_code
 from .chunks import StreamReader
 from .cost import Cost, Prices
-from .results import read, read_fields, request_attempts
+from .results import read_each, read_fields, request_attempts
 from .usage import Generation, Usage, total_of
 
 Estimate = Callable[[str], int]
@@ -91,9 +91,11 @@ class Reading:
         """Read an answer; the same one again says nothing new."""
         if any(answer is seen for seen in self._answers):
             return
-        known = read_fields(answer) if type(answer) is dict else read(answer)
-        if known is not None:
-            self._known.append(known)
+        known = read_each(answer)
+        if not known and type(answer) is dict and (told := read_fields(answer)) is not None:
+            known = [told]
+        if known:
+            self._known += known
             if len(self._answers) < MOST_ANSWERS:
                 self._answers.append(answer)
 

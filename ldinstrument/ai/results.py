@@ -39,6 +39,18 @@ def read(result: Any) -> Generation | None:
         return None
 
 
+def read_each(result: Any) -> list[Generation]:
+    """Return the model calls that *result* tells of, one by one; never raises."""
+    messages = items(result, "messages") if type(result) is dict else ()
+    if not isinstance(result, (list, tuple)) and not messages:
+        found = read(result)
+        return [] if found is None else [found]
+    try:
+        return list(_all(latest_turn(messages) if messages else result))
+    except Exception:  # an odd object of the host's says nothing
+        return []
+
+
 def _all(results: Iterable[Any]) -> Iterable[Generation]:
     seen: set[str] = set()
     for number, result in enumerate(results):
