@@ -150,7 +150,7 @@ class Session:
         self._seen_client: weakref.ref[Any] | None = None
         self._partial = False
         self._stopped_at: float | None = None
-        self.fold_at = FOLD_AT if self._exposures_are_seen() else 1
+        self.fold_at = FOLD_AT if self.is_watched() else 1
         if context is not None:
             self._context = context
             self._held.belong_to(context)
@@ -457,14 +457,15 @@ class Session:
         self, *, at_last: bool = False, for_store: bool = False
     ) -> list[Emission | FinishedRuns]:
         """Fold; returns what exposures have divided off. The lock is held."""
-        seen = self._exposures_are_seen()
+        seen = self.is_watched()
         if not self.ended:
             # Where nobody sees exposures, no value may wait: it is dated to when it leaves.
             self.fold_at = FOLD_AT if seen else 1
         ended = self._held.fold(folds=seen, at_last=at_last, for_store=for_store)
         return [event for segment in ended for event in self._absorb(segment)]
 
-    def _exposures_are_seen(self) -> bool:
+    def is_watched(self) -> bool:
+        """Tell whether the exposures that its client makes are seen."""
         taker = emission.taker_of(self.client, self._seen_client)
         seen = exposures_are_seen(taker)
         if not seen:

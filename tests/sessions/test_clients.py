@@ -131,3 +131,16 @@ def test_an_object_that_is_no_launchdarkly_client_gets_each_value_at_once() -> N
         s.conversion(1)
         s.conversion(2)
         assert wrapper.keys == ["business.conversion"] * 2
+
+
+def test_a_disabled_library_says_nothing_of_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing leaves, so nobody needs to see exposures."""
+    monkeypatch.setenv("LDINSTRUMENT_DISABLED", "1")
+    with LocalLaunchDarkly() as server:
+        client = LDClient(Config("sdk-local", **urls(server)))
+        try:
+            with ld.session("u-1", client=client) as s:
+                s.conversion(1)
+        finally:
+            client.close()
+    assert dict(ld.stats().warnings) == {}
