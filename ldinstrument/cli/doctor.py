@@ -6,7 +6,8 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Annotated
+from itertools import chain
+from typing import Annotated, Any
 
 import typer
 
@@ -60,6 +61,7 @@ def doctor(
     walked += _recorded_in_vain(found)
 
     def typed(findings: Sequence[Finding]) -> list[Finding]:
+        """Return the findings with commands that can be pasted."""
         return [
             replace(finding, command=_typed(finding.command, code or (), project, host))
             for finding in findings
@@ -67,23 +69,21 @@ def doctor(
 
     walked, by_metric = typed(walked), {key: typed(told) for key, told in by_metric.items()}
     if as_json:
-        print_json(
-            {
-                "findings": [asdict(finding) for finding in walked],
-                "metrics": {
-                    key: [asdict(finding) for finding in told] for key, told in by_metric.items()
-                },
-            }
-        )
+        print_json(_json(walked, by_metric))
     else:
         _show(walked)
         if by_metric:
             _show_all(by_metric)
         if not code and metric is None:
             say("for the metrics of your code: ldinstrument doctor --code YOUR_PACKAGE", on=err())
-    raise typer.Exit(
-        _code([*walked, *(finding for told in by_metric.values() for finding in told)])
-    )
+    raise typer.Exit(_code([*walked, *chain.from_iterable(by_metric.values())]))
+
+
+def _json(walked: Sequence[Finding], by_metric: ByMetric) -> dict[str, Any]:
+    return {
+        "findings": [asdict(finding) for finding in walked],
+        "metrics": {key: [asdict(finding) for finding in told] for key, told in by_metric.items()},
+    }
 
 
 def _recorded_in_vain(found: Scan) -> list[Finding]:

@@ -203,34 +203,21 @@ def create(
         "tags": tuple(tag or ()),
         "analysis_units": tuple(analysis_unit or ()) or None,
     }
-    of_events = {
-        "--measure": measure,
-        "--unit": unit,
-        "--aggregation": aggregation,
-        "--percentile": percentile,
-        "--event-key": event_key,
-        "--zero-fill": zero_fill,
+    of_values: dict[str, Any] = {
+        "measure": measure,
+        "unit": unit,
+        "aggregation": aggregation,
+        "percentile": percentile,
+        "event_key": event_key,
+        "zero_fill": zero_fill,
     }
     metric: AnyMetric
     if kind == "custom":
-        if measure in (None, "value"):
-            _require(
-                {"--unit": unit, "--lower-is-better or --higher-is-better": criteria}, "a value"
-            )
         _refuse({"--url": url, "--selector": selector or None}, "pageview or click")
-        metric = Metric(
-            key,
-            measure or "value",
-            unit=unit,
-            success_criteria=criteria,
-            aggregation=aggregation,
-            percentile=percentile,
-            event_key=event_key,
-            zero_fill=zero_fill,
-            **labels,
-        )
+        metric = _custom_metric(key, criteria, of_values, labels)
     else:
-        _refuse(of_events, "custom")
+        options = {f"--{option.replace('_', '-')}": given for option, given in of_values.items()}
+        _refuse(options, "custom")
         metric = _browser_metric(kind, key, url or [], selector, criteria, labels)
     with connect(project, host) as api:
         created = api.create(metric)
@@ -238,6 +225,19 @@ def create(
         print_json(dict(created.raw))
     else:
         say(f"created: {created.key}  {created.url}", "green")
+
+
+def _custom_metric(
+    key: str,
+    criteria: SuccessCriteria | None,
+    of_values: dict[str, Any],
+    labels: dict[str, Any],
+) -> Metric:
+    measure = of_values["measure"] or "value"
+    if measure == "value":
+        wanted = {"--unit": of_values["unit"], "--lower-is-better or --higher-is-better": criteria}
+        _require(wanted, "a value")
+    return Metric(key, success_criteria=criteria, **{**of_values, "measure": measure}, **labels)
 
 
 def _refuse(options: dict[str, Any], kind: str) -> None:
@@ -304,7 +304,9 @@ def update(
     with connect(project, host) as api:
         metric = api.get(key, expand=("experimentCount",))
         for field, value in wanted.items():
-            say(f"{field}: {_now(metric, field)!r} -> {value!r}", on=err() if as_json else None)
+            now = _now(metric, field)
+            if not _taken(value, now):
+                say(f"{field}: {now!r} -> {value!r}", on=err() if as_json else None)
         if all(_taken(value, _now(metric, field)) for field, value in wanted.items()):
             _unchanged(metric, as_json)
             return

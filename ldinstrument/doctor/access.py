@@ -102,34 +102,30 @@ def _environment() -> Iterator[Finding]:
 
 
 def _refused(check: str, error: ApiError, api: MetricsAPI) -> Finding:
+    return Finding(check, "broken", *_reason(error, api))
+
+
+def _reason(error: ApiError, api: MetricsAPI) -> tuple[str, str, str]:
+    """Return what was seen, why it matters and what helps."""
     if isinstance(error, Unauthorized):
-        command = "make a new API access token, and export LAUNCHDARKLY_ACCESS_TOKEN"
-        return Finding(
-            check,
-            "broken",
+        return (
             f"refused: {error}",
             "without it nothing can be read or created",
-            command,
+            "make a new API access token, and export LAUNCHDARKLY_ACCESS_TOKEN",
         )
     if isinstance(error, Forbidden):
-        return Finding(
-            check,
-            "broken",
+        return (
             f"forbidden: {error}",
             "the role of the token does not reach this project",
             "ask for a role with proj/*:metric/*",
         )
     if isinstance(error, NotFound):
-        return Finding(
-            check,
-            "broken",
+        return (
             f"there is no project {api.project!r} at {api.host.url}",
             "metrics belong to a project",
             "give --project KEY, or export LAUNCHDARKLY_PROJECT",
         )
-    return Finding(
-        check,
-        "broken",
+    return (
         f"{api.host.url} did not answer: {error}",
         "nothing can be looked at",
         "check the host (LAUNCHDARKLY_API_HOST, LDINSTRUMENT_URL) and the network",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ..errors import Forbidden, NotFound
 from ..metrics.catalogs import event_routing
-from ..metrics.metric import RESERVED_PREFIXES
+from ..metrics.metric import RESERVED_PREFIXES, Metric
 from ..plans import incompatible
 from ..rest import Difference, differences, metric_body
 from .comparability import comparable
@@ -61,19 +61,22 @@ def _definition(subject: Subject) -> Iterator[Finding]:
             "definition", "broken", problem, "numbers in two units under one metric mean nothing"
         )
         return
+    yield _drift(subject.declared, subject)
+
+
+def _drift(declared: Metric, subject: Subject) -> Finding:
     drifted = [
         difference
-        for difference in differences(metric_body(subject.declared), subject.found)
+        for difference in differences(metric_body(declared), subject.found)
         if not difference.label
     ]
     if not drifted:
-        yield Finding("definition", "ok", "as the code declares it")
-        return
+        return Finding("definition", "ok", "as the code declares it")
     told = "; ".join(
         f"{difference.field} is {difference.found!r}, the code says {difference.wanted!r}"
         for difference in drifted
     )
-    yield Finding(
+    return Finding(
         "definition",
         _weight(drifted),
         told,
@@ -106,23 +109,26 @@ def _event_key(subject: Subject) -> Iterator[Finding]:
         yield Finding("event key", "ok", event)
         yield from _numbers(subject, event)
     else:
-        by_case = [key for key in sent if key.lower() == event.lower()]
-        if by_case:
-            yield Finding(
-                "event key",
-                "broken",
-                f"it reads {event!r}, the code sends {by_case[0]!r}",
-                "event keys are case-sensitive",
-                f"ldinstrument metrics update {subject.key} eventKey={by_case[0]}",
-            )
-        else:
-            yield Finding(
-                "event key",
-                "warning",
-                f"no metric in the code reads {event!r}",
-                "perhaps nothing sends it any more",
-                "look for the key in the code that sends it",
-            )
+        yield _unsent(subject, event, sent)
+
+
+def _unsent(subject: Subject, event: str, sent: Sequence[str]) -> Finding:
+    by_case = [key for key in sent if key.lower() == event.lower()]
+    if by_case:
+        return Finding(
+            "event key",
+            "broken",
+            f"it reads {event!r}, the code sends {by_case[0]!r}",
+            "event keys are case-sensitive",
+            f"ldinstrument metrics update {subject.key} eventKey={by_case[0]}",
+        )
+    return Finding(
+        "event key",
+        "warning",
+        f"no metric in the code reads {event!r}",
+        "perhaps nothing sends it any more",
+        "look for the key in the code that sends it",
+    )
 
 
 def _numbers(subject: Subject, event: str) -> Iterator[Finding]:
@@ -174,25 +180,8 @@ def _analysis_units(subject: Subject) -> Iterator[Finding]:
 
 def _last_seen(subject: Subject) -> Iterator[Finding]:
     seen = subject.found.last_seen
-    if seen is None and _may_never_happen(subject):
-        yield Finding(
-            "last seen",
-            "unknown",
-            f"LaunchDarkly has never received {subject.found.event_key!r}; perhaps it never "
-            "happened",
-        )
-        return
     if seen is None:
-        yield Finding(
-            "last seen",
-            "broken",
-            f"LaunchDarkly has never received {subject.found.event_key!r}",
-            "the program has not run, is offline or disabled, was forked without postfork, ends "
-            "before it flushes, or "
-            "uses another environment's SDK key",
-            "in the program: ldinstrument.flush() and ldinstrument.stats(); events show after "
-            "about 5 minutes",
-        )
+        yield _never_received(subject)
         return
     days = (time.time() * 1000 - seen) / 86_400_000
     if days > STALE_DAYS:
@@ -205,6 +194,21 @@ def _last_seen(subject: Subject) -> Iterator[Finding]:
         )
     else:
         yield Finding("last seen", "ok", f"{ago(days * 86_400)} ago")
+
+
+def _never_received(subject: Subject) -> Finding:
+    what = f"LaunchDarkly has never received {subject.found.event_key!r}"
+    if _may_never_happen(subject):
+        return Finding("last seen", "unknown", f"{what}; perhaps it never happened")
+    return Finding(
+        "last seen",
+        "broken",
+        what,
+        "the program has not run, is offline or disabled, was forked without postfork, ends before "
+        "it flushes, or uses another environment's SDK key",
+        "in the program: ldinstrument.flush() and ldinstrument.stats(); events show after about "
+        "5 minutes",
+    )
 
 
 def _may_never_happen(subject: Subject) -> bool:

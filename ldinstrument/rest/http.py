@@ -155,6 +155,7 @@ class _Session(requests.Session):
     """
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Follow no redirect: the token is for one host."""
         return None
 
 

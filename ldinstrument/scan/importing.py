@@ -61,6 +61,7 @@ class _Module:
     plain: bool = True
 
     def imported(self, unreadable: list[tuple[str, str]]) -> ModuleType | None:
+        """Import it, where that does no harm; a failure goes to *unreadable*."""
         # Importing __main__ would run the program; a file in a folder that is no package may be a
         # script just as well.
         if self.name.endswith(".__main__") or not (self.plain or self.name in sys.modules):

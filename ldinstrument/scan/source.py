@@ -98,6 +98,7 @@ class _Reader(ast.NodeVisitor):
 
     # -- what the names of the module mean ---------------------------------------------------------
     def learn(self, tree: ast.Module) -> None:
+        """Find out which names of the module are ours, and which hold sessions."""
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 self._learn_import(node)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+import pytest
 from shells import SUM, Ran
 
 from ldinstrument.metrics.standard import STANDARD_METRICS
@@ -66,3 +68,21 @@ def test_doctor_without_the_code_looks_at_launchdarkly_only(
     assert "--code" in next(
         finding["command"] for finding in walked if finding["check"] == "definition"
     )
+
+
+def test_doctor_names_what_the_code_records_in_vain(
+    run: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the place and what to do; a misspelt event key counts for nothing."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vain.py").write_text(
+        "import ldinstrument as ld\n"
+        "def f():\n"
+        "    with ld.session() as s: s.record('revenue.impcat', 3)\n"
+    )
+
+    told = run("doctor", "--code", "vain.py", "--json").json["findings"]
+
+    (vain,) = [finding for finding in told if finding["check"] == "code"]
+    assert vain["what"] == "vain.py:3 records 'revenue.impcat'"
+    assert "revenue.impact" in vain["command"]
