@@ -24,10 +24,12 @@ from ..sessions.accounts import (
     session_totals,
     totals_data,
 )
+from ..sessions.contexts import context_of_keys, units_of
+from ..sessions.exposures import exposures
 from ..sessions.parts import Tallies
 from ..sessions.rollups import Emission, Group
 from .protocol import Rules
-from .records import Record, group_parts, line
+from .records import Record, group_parts, line, mark_of
 
 KEEP_LINES = 16
 """Lines that compacting leaves as they are: an exposure of another worker may still divide them."""
@@ -271,6 +273,7 @@ class RecordEvents:
 def events_of(record: Record, rules: Rules) -> RecordEvents:
     """Return the events that *record* becomes."""
     segments = segments_of(record)
+    record.exposures = _with_known(record.exposures, segments)
     totals = [
         (event, account.keys)
         for account in accounts_of(record, segments, rules)
@@ -279,6 +282,17 @@ def events_of(record: Record, rules: Rules) -> RecordEvents:
     if not record.part and not totals:  # nobody was ever known: counted as events without a context
         totals = [(event, ()) for event in totals_of(record, _of_nobody(segments))]
     return RecordEvents(value_events(segments, Boundaries(record.exposures)), totals)
+
+
+def _with_known(told: Mapping[str, int], segments: Iterable[StoredSegment]) -> Mapping[str, int]:
+    """Add the exposures that this process has noted, which no part may have told (a tracker's)."""
+    found = dict(told)
+    for kind, key in {pair for segment in segments for pair in segment.keys}:
+        context = context_of_keys({kind: key})
+        for exposure in () if context is None else exposures.of(units_of(context)):
+            mark = mark_of(exposure.name)
+            found[mark] = min(exposure.date, found.get(mark, exposure.date))
+    return found
 
 
 def _of_nobody(segments: list[StoredSegment]) -> StoredAccount:
