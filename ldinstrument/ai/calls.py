@@ -160,12 +160,12 @@ class Call:
 
     @property
     def session(self) -> Session | None:
-        """The session that it belongs to."""
+        """Return the session that it belongs to."""
         return self._session
 
     @property
     def known(self) -> Generation:
-        """What is known of it so far: usage, model, provider, finish reason, tool calls."""
+        """Return what is known of it so far: usage, model, provider, finish reason, tool calls."""
         return self._reading.total()
 
     # -- the watcher of its run --------------------------------------------------------------------
@@ -179,14 +179,14 @@ class Call:
         current_slot.set(self._slot[4])
 
     def item(self, chunk: Any) -> None:
-        """Return the consumer is about to be given *chunk*."""
+        """Read *chunk*, which the consumer is about to be given."""
         if self._stream is None:
             self._stream = self._reading.stream()
         if self._stream.reader.add(chunk) and self._first is None:
             self._first = clock()
 
     def first(self) -> None:
-        """Return the first item of a stream is there."""
+        """Note that the first item of a stream is there."""
         if self._stream is None:  # a body of bytes, which nobody reads here
             self._first = clock()
         self._run.first()
@@ -199,7 +199,7 @@ class Call:
             self._end_own()
 
     def returned(self, result: Any) -> None:
-        """Return the call is over, and returned *result*."""
+        """End the call, which returned *result*."""
         if self._over:
             return
         self._leave()
@@ -220,7 +220,7 @@ class Call:
         self._settle(end, self._run.outcome or Outcome.SUCCESS)
 
     def raised(self, error: BaseException) -> None:
-        """Return the call is over: *error* came out."""
+        """End the call, out of which *error* came."""
         if self._over:
             return
         self._leave()
@@ -254,25 +254,23 @@ class Call:
         return True
 
     def exhausted(self) -> None:
-        """Return the stream has nothing more."""
+        """End: the stream has nothing more."""
         self.returned(None)
 
     def failed(self, error: BaseException) -> None:
-        """Return the stream failed."""
+        """End: the stream failed."""
         self.raised(error)
 
     def closed(self, error: BaseException | None) -> None:
-        """Return the consumer closed the stream: after the model was done, that breaks nothing
-        off.
-        """
+        """End: the consumer closed the stream; after the model was done that breaks nothing off."""
         if self._model_is_done():
             self.returned(None)
         else:
             self.raised(_leaving(error))
 
     def dropped(self) -> None:
-        """Nobody has the stream any more. The garbage collector says so: nothing may be sent, and
-        no code of the user's be run.
+        """End: nobody has the stream any more. The garbage collector says so: nothing may be sent,
+        and no code of the user's be run.
         """
         self._reading.hush()
         if self._over or not self._model_is_done() or self._session is None:
@@ -358,22 +356,22 @@ class _Part:
         self._part = part
 
     def item(self, chunk: Any) -> None:
-        """Return the function is about to be given *chunk*."""
+        """Read *chunk*, which the function is about to be given."""
         self._part.reader.add(chunk)
 
     def exhausted(self) -> None:
-        """Return the stream has nothing more."""
+        """Note that the stream was read to its end."""
         self._part.complete = True
 
     def failed(self, error: BaseException) -> None:
-        """Return the stream failed: what was read before counts."""
+        """Do nothing: of a stream that failed, what was read before counts."""
 
     def closed(self, error: BaseException | None) -> None:
-        """Return the function had enough: after the model was done, that breaks nothing off."""
+        """Note that the function had enough; after the model was done that breaks nothing off."""
         self._part.complete = self._part.reader.finished
 
     def dropped(self) -> None:
-        """Nobody has the stream any more."""
+        """Take it for closed: nobody has the stream any more."""
         self.closed(None)
 
 

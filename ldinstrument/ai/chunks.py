@@ -27,7 +27,7 @@ class ChunkReader(Protocol):
 
     @property
     def finished(self) -> bool:
-        """Whether the model has said that it is done."""
+        """Tell whether the model has said that it is done."""
 
 
 class StreamReader:
@@ -61,7 +61,7 @@ class StreamReader:
 
     @property
     def untold(self) -> bool:
-        """Whether this is a whole stream of chat completions that was not asked for its usage."""
+        """Tell whether this is a whole stream of chat completions without its usage."""
         reader = self._reader
         if not isinstance(reader, ChatChunks) or not reader.finished:
             return False
@@ -70,12 +70,12 @@ class StreamReader:
 
     @property
     def text(self) -> str | None:
-        """What the model wrote, if it was to be kept."""
+        """Return what the model wrote, if it was to be kept."""
         return None if self._pieces is None else "".join(self._pieces)
 
     @property
     def finished(self) -> bool:
-        """Whether the model has said that it is done: closing the stream then breaks nothing
+        """Tell whether the model has said that it is done: closing the stream then breaks nothing
         off.
         """
         return self._reader is not None and self._reader.finished
@@ -103,7 +103,7 @@ class ChatChunks:
 
     @staticmethod
     def fits(chunk: Any) -> bool:
-        """Whether *chunk* is one of a chat completion."""
+        """Tell whether *chunk* is one of a chat completion."""
         choices = field(chunk, "choices")
         return isinstance(choices, (list, tuple)) and (
             any(field(choice, "delta") is not None for choice in choices)
@@ -135,7 +135,7 @@ class ChatChunks:
 
     @property
     def finished(self) -> bool:
-        """Whether a choice has a reason for its end."""
+        """Tell whether a choice has a reason for its end."""
         return self._known.finish_reason is not None
 
     def generation(self) -> Generation | None:
@@ -155,7 +155,7 @@ class ResponseEvents:
 
     @staticmethod
     def fits(event: Any) -> bool:
-        """Whether *event* is one of the responses API, or carries one as the agents' do."""
+        """Tell whether *event* is one of the responses API, or carries one as the agents' do."""
         kind = text(event, "type") or ""
         return kind.startswith("response.") or kind in _AGENT_EVENTS
 
@@ -176,7 +176,7 @@ class ResponseEvents:
 
     @property
     def finished(self) -> bool:
-        """Whether the last response has ended."""
+        """Tell whether the last response has ended."""
         return bool(self._ended) and self._open is None
 
     def generation(self) -> Generation | None:
@@ -205,7 +205,7 @@ class MessageEvents:
 
     @staticmethod
     def fits(event: Any) -> bool:
-        """Whether *event* is one of a message."""
+        """Tell whether *event* is one of a message."""
         return text(event, "type") == "message_start"
 
     def add(self, event: Any) -> str | None:
@@ -233,7 +233,7 @@ class MessageEvents:
 
     @property
     def finished(self) -> bool:
-        """Whether the model has said why it stopped."""
+        """Tell whether the model has said why it stopped."""
         return self._finish_reason is not None
 
     def generation(self) -> Generation | None:
@@ -269,7 +269,7 @@ class GoogleChunks:
 
     @staticmethod
     def fits(chunk: Any) -> bool:
-        """Whether *chunk* is one of `generate_content_stream`."""
+        """Tell whether *chunk* is one of `generate_content_stream`."""
         return (
             field(chunk, "candidates") is not None
             or read_usage(field(chunk, "usage_metadata")) is not None
@@ -286,7 +286,7 @@ class GoogleChunks:
 
     @property
     def finished(self) -> bool:
-        """Whether a candidate has a reason for its end."""
+        """Tell whether a candidate has a reason for its end."""
         return self._finish_reason is not None
 
     def generation(self) -> Generation | None:
@@ -316,7 +316,7 @@ class ConverseEvents:
 
     @staticmethod
     def fits(event: Any) -> bool:
-        """Whether *event* is one of `converse_stream`."""
+        """Tell whether *event* is one of `converse_stream`."""
         return type(event) is dict and bool(
             event.keys() & {"messageStart", "contentBlockStart", "contentBlockDelta"}
         )
@@ -332,7 +332,7 @@ class ConverseEvents:
 
     @property
     def finished(self) -> bool:
-        """Whether the model has said why it stopped."""
+        """Tell whether the model has said why it stopped."""
         return self._finish_reason is not None
 
     def generation(self) -> Generation | None:
@@ -355,7 +355,7 @@ class AIMessageChunks:
 
     @staticmethod
     def fits(chunk: Any) -> bool:
-        """Whether *chunk* is a chunk of a message, alone or with LangGraph's metadata."""
+        """Tell whether *chunk* is a chunk of a message, alone or with LangGraph's metadata."""
         first = chunk[0] if type(chunk) is tuple and len(chunk) == 2 else chunk
         return text(first, "type") == "AIMessageChunk"
 
@@ -375,7 +375,7 @@ class AIMessageChunks:
 
     @property
     def finished(self) -> bool:
-        """Whether the last message has a reason for its end."""
+        """Tell whether the last message has a reason for its end."""
         return bool(self._known) and self._known[self._last].finish_reason is not None
 
     def generation(self) -> Generation | None:
@@ -392,7 +392,7 @@ class GraphStates:
 
     @staticmethod
     def fits(chunk: Any) -> bool:
-        """Whether *chunk* is a state with messages, or parts of one by node."""
+        """Tell whether *chunk* is a state with messages, or parts of one by node."""
         return type(chunk) is dict and any(_is_state(state) for state in (chunk, *chunk.values()))
 
     def add(self, chunk: Any) -> str | None:
@@ -415,7 +415,7 @@ class GraphStates:
 
     @property
     def finished(self) -> bool:
-        """A graph says that it is done by ending."""
+        """Tell nothing: a graph says that it is done by ending."""
         return False
 
     def generation(self) -> Generation | None:
@@ -436,7 +436,7 @@ class HandlerEvents:
 
     @staticmethod
     def fits(event: Any) -> bool:
-        """Whether *event* is one of a handler."""
+        """Tell whether *event* is one of a handler."""
         kind = text(event, "type") or ""
         return kind in ("chunk", "done") or kind.startswith(("TEXT_MESSAGE_", "TOOL_CALL_"))
 
@@ -453,7 +453,7 @@ class HandlerEvents:
 
     @property
     def finished(self) -> bool:
-        """Whether the handler is done."""
+        """Tell whether the handler is done."""
         return self._done
 
     def generation(self) -> Generation | None:

@@ -69,7 +69,7 @@ class FeedbackToken:
 
     @property
     def ldcontext(self) -> Context | None:
-        """The context, of one kind or of several; None when it cannot be one."""
+        """Return the context, of one kind or several; None when it cannot be one."""
         parts = [{"kind": kind, "key": key} for kind, key in self.context.items()]
         if len(parts) == 1:
             return as_context(parts[0])

@@ -37,7 +37,7 @@ def package_of(kind: type) -> str:
 
 
 def is_known(kind: type) -> bool:
-    """Whether *kind* comes from one of the known packages."""
+    """Tell whether *kind* comes from one of the known packages."""
     found = _known_types.get(kind)
     if found is None:
         found = package_of(kind) in KNOWN_PACKAGES or kind.__module__.startswith("google.genai")
@@ -142,5 +142,5 @@ def items(holder: Any, *names: str) -> Sequence[Any]:
 
 
 def count(entries: Iterable[Any], *kinds: str) -> int:
-    """How many *entries* have one of these `type`s."""
+    """Return how many *entries* have one of these `type`s."""
     return sum(1 for entry in entries if field(entry, "type") in kinds)

@@ -1,4 +1,4 @@
-"""Read the model calls of LangChain and LangGraph wherever they run, also when a chain returns a text.
+"""Read the model calls of LangChain and LangGraph, also when a chain returns a text.
 
 LangChain has a public place for callbacks of everybody's runs; it is used when asked for, because
 registering there concerns the whole process.

@@ -187,7 +187,7 @@ def google_finish_reason(candidates: Iterable[Any]) -> str | None:
 
 
 def google_tool_calls(candidates: Iterable[Any]) -> int:
-    """How many functions Google's *candidates* want called."""
+    """Return how many functions Google's *candidates* want called."""
     return sum(
         1
         for candidate in candidates
@@ -212,7 +212,7 @@ def _bedrock(result: Any) -> Generation | None:
 
 
 def boto_attempts(answer: Any) -> int | None:
-    """How many requests boto3 made for *answer*."""
+    """Return how many requests boto3 made for *answer*."""
     retries = integer(field(answer, "ResponseMetadata"), "RetryAttempts")
     return None if retries is None else retries + 1
 
@@ -359,9 +359,7 @@ def read_error(error: BaseException) -> Generation | None:
 
 
 def request_attempts(request: Any) -> int | None:
-    """How many requests OpenAI's or Anthropic's SDK made, by the header that it counts its retries
-    in.
-    """
+    """Return how many requests OpenAI's or Anthropic's SDK made, by its header for that."""
     headers = getattr(request, "headers", None)
     retries = None if headers is None else headers.get("x-stainless-retry-count")
     return int(retries) + 1 if isinstance(retries, str) and retries.isdigit() else None

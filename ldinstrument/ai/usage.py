@@ -50,8 +50,8 @@ class Usage:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is known: no call reads and writes nothing, so 0 and 0 are an SDK's way
-        to say so.
+        """Tell whether nothing is known; 0 and 0 are an SDK's way to say so, for no call reads and
+        writes nothing.
         """
         return not (self.input or self.output or self.total)
 
@@ -124,7 +124,7 @@ class Generation:
 
 
 def total_of(generations: Iterable[Generation]) -> Generation | None:
-    """All *generations* as one operation; None when there are none."""
+    """Return all *generations* as one operation; None when there are none."""
     total: Generation | None = None
     for generation in generations:
         total = generation if total is None else total + generation

@@ -117,7 +117,7 @@ class CallWrapper:
 
     @property
     def what(self) -> str:
-        """How the user calls it."""
+        """Return how the user calls it."""
         return "track_ai"
 
     def begin(self, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Call:

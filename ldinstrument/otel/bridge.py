@@ -83,7 +83,7 @@ class SpanBridge:
             self._by_span.clear()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Nothing waits here."""
+        """Return True: nothing waits here."""
         return True
 
     def __getattr__(self, name: str) -> Callable[..., None]:
