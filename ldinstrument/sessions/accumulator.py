@@ -174,9 +174,13 @@ class Accumulator:
         """Tell whether runs that do not fold may stay as they are: nothing divides them."""
         if not self.units or self._single or self.limited or self._waiting:
             return False
-        if self._changes == exposures.changes:
-            return True
-        return all(exposure.read <= self._since for exposure in exposures.of(self.units))
+        if self._changes != exposures.changes:
+            for exposure in exposures.of(self.units):
+                if exposure.read > self._since:
+                    return False
+                self._low = max(self._low, exposure.date)
+        # Where the wall clock was set back since an exposure, their own dates would lie before it.
+        return self._low <= self._since * 1000 + self._offset
 
     def _keep_runs(self, batch: list[Sample]) -> list[Sample]:
         """Keep the finished runs in *batch* whose values become an event each.

@@ -284,7 +284,7 @@ def events_of(record: Record, rules: Rules) -> RecordEvents:
     return RecordEvents(value_events(segments, Boundaries(record.exposures)), totals)
 
 
-def _with_known(told: Mapping[str, int], segments: Iterable[StoredSegment]) -> Mapping[str, int]:
+def _with_known(told: Mapping[str, int], segments: Iterable[StoredSegment]) -> dict[str, int]:
     """Add the exposures that this process has noted, which no part may have told (a tracker's)."""
     found = dict(told)
     for kind, key in {pair for segment in segments for pair in segment.keys}:

@@ -366,10 +366,14 @@ def test_a_clock_set_back_between_sessions_loses_nothing(
     lab.expose("u-1")
     monkeypatch.setattr(time, "time", lambda: real() - 3600)
     with ld.session("u-1", client=lab.client) as s:
+        with ld.track_task("e.task"):
+            pass
         s.conversion(10)
         s.record("e.each", 3)
     monkeypatch.setattr(time, "time", real)
     lab.flush()
+
+    assert lab.counted("e.task.success_rate", "u-1") == [1.0]
 
     assert lab.counted("business.conversion", "u-1") == [10]
     assert lab.counted("e.each", "u-1") == [3]
