@@ -158,15 +158,24 @@ def _show_all(by_metric: ByMetric) -> None:
             what = f"{finding.check}: {finding.what}" if finding.check else finding.what
             row(shown, key, finding.status, what, style=_STYLES[finding.status])
     out().print(shown)
-    helps = {
-        (finding.check, finding.why, finding.command)
-        for told in by_metric.values()
-        for finding in told
-        if finding.command
-    }
-    for check, why, command in sorted(helps):
-        say(f"{check}: {why}\n    what helps: {command}")
+    for (check, why, _), alike in sorted(_advice(by_metric).items()):
+        more = f" (and {len(alike) - 1} metrics more)" if len(alike) > 1 else ""
+        say(f"{check}: {why}\n    what helps: {alike[0]}{more}")
     say("the whole walk of one metric: ldinstrument doctor METRIC")
+
+
+def _advice(by_metric: ByMetric) -> dict[tuple[str, str, str], list[str]]:
+    """Return the commands that help, by check, reason and what they are for any metric."""
+    advice: dict[tuple[str, str, str], list[str]] = {}
+    for key, told in by_metric.items():
+        for finding in told:
+            if finding.command:
+                of_any = finding.command.replace(key, "METRIC")
+                advice.setdefault((finding.check, finding.why, of_any), []).append(finding.command)
+    return {
+        group: commands if group[2] != commands[0] else commands[:1]
+        for group, commands in advice.items()
+    }
 
 
 def _code(findings: Sequence[Finding]) -> int:

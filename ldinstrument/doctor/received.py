@@ -36,12 +36,12 @@ def unread_events(api: MetricsAPI, health: Sequence[dict[str, Any]] | None) -> I
     """Yield the event keys that a local LaunchDarkly received and that no metric reads."""
     unread = [check for check in health or () if check.get("check") == "definition"]
     if unread:
-        named = [f"{check.get('subject')} ({check.get('detail')})" for check in unread]
+        named = [str(check.get("subject")) for check in unread]
         more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
         yield Finding(
             "events",
             "warning",
-            f"received in vain in project {api.project}: {', '.join(named[:MOST_NAMED])}{more}",
+            f"no metric of project {api.project} reads {', '.join(named[:MOST_NAMED])}{more}",
             "LaunchDarkly keeps events without a metric out of every experiment",
             "declare them: catalog.add(ldinstrument.Metric(...)); then ldinstrument apply",
         )

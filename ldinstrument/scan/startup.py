@@ -16,13 +16,15 @@ from ..metrics.standard import STANDARD_METRICS
 from ..plans.applying import carry_out, refuse_errors
 from ..plans.changes import Plan
 from ..plans.comparing import places, plan
-from ..process import on_fork
+from ..process import on_exit, on_fork
 from ..rest import MetricsAPI
 from ..rest.credentials import Token
 from ..settings import disabled
 from .loaded import standard_metrics_in_use
 
 SETTLE_SECONDS = 0.5
+EXIT_SECONDS = 2.0
+"""How long a program that ends at once waits for its metrics."""
 
 
 @overload
@@ -141,6 +143,7 @@ class _Background:
         """Begin with the locks of a process in which no thread of ours runs."""
         self._lock = threading.Lock()
         self._running = self._again = False
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Ensure what is declared, and listen for more when the source is a `Catalog`."""
@@ -148,7 +151,13 @@ class _Background:
             on_fork(in_child=self._forked)
             self._source.on_change(self._run)
             self._source.on_use(self._used)
+        on_exit(self._finish)
         self._run()
+
+    def _finish(self) -> None:
+        """Let a program that ends at once have its metrics all the same."""
+        if self._thread is not None:
+            self._thread.join(EXIT_SECONDS)
 
     def _run(self) -> None:
         with self._lock:
@@ -159,6 +168,7 @@ class _Background:
         work = threading.Thread(target=self._work, name="ldinstrument-bootstrap", daemon=True)
         with contextlib.suppress(RuntimeError):  # the interpreter is going: no new threads
             work.start()
+            self._thread = work
 
     def _used(self) -> None:
         """Create a standard metric that is used, and that the modules loaded before did not

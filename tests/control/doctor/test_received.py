@@ -172,8 +172,7 @@ def test_events_that_no_metric_reads_are_named(ld: LocalLaunchDarkly, api: Metri
     (told,) = [finding for finding in shared if finding.check == "events"]
 
     assert told.status == "warning"
-    assert "cart.vlaue (1 events" in told.what
-    assert "cart.value" not in told.what
+    assert told.what.endswith("reads cart.vlaue")
 
 
 def test_unfinished_runs_that_no_metric_tells_are_a_warning(api: MetricsAPI) -> None:

@@ -223,6 +223,20 @@ def test_a_standard_metric_that_no_source_shows_is_created_at_its_first_use(
             process.kill()
 
 
+def test_a_program_that_ends_at_once_has_its_metrics(
+    ld: LocalLaunchDarkly, api: MetricsAPI, tmp_path: Path
+) -> None:
+    """The thread behind it is given a moment."""
+    program = tmp_path / "short.py"
+    program.write_text(PROGRAM)
+    environment = {**os.environ, "LDINSTRUMENT_URL": ld.url}
+    ld.fault("/api/v2/metrics/*", method="GET", delay=0.5)
+
+    subprocess.run([sys.executable, program, "look", "0"], env=environment, check=True, timeout=60)
+
+    assert api.find("shop.search.duration") is not None
+
+
 def test_bootstrap_has_a_deadline(ld: LocalLaunchDarkly, token: str) -> None:
     """A server that hangs on every call: over soon after the time-out for everything together."""
     ld.fault("*", times=None, delay=30, status=200)
