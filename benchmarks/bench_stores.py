@@ -24,8 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from ldinstrument.delivery.transport import PostResult
+from ldinstrument.sessions.rollups import Group
 from ldinstrument.stores import Delta, MemoryStore, RedisStore, Rules, SessionStore, SqliteStore
+from ldinstrument.stores.protocol import today
 from ldinstrument.stores.redis import connect
+from ldinstrument.stores.segments import StoredSegment, encoded, group_key, keys_of
 
 LIMIT = 1024
 METRICS = (
@@ -49,12 +52,19 @@ def _servers() -> Any:
 
 def visit(number: int, turn: int = 0) -> tuple[str, Delta]:
     """One request of a visitor: a context, an interaction, five metrics that fold, three flags."""
-    groups = {
-        f's1{key}\n{{"source": "shop"}}': (12.75 + turn, 1, 12 + turn, 12, None) for key in METRICS
+    now, names, context = today(), dict[str, str](), {"user": f"user-{number:08d}"}
+    started, last = now - 250 - turn * 17, now - 3
+    values = {
+        group_key(key, "sum", True, '{"source":"shop"}'): Group(None, 12.75 + turn, 1, last, last)
+        for key in METRICS
     }
+    segments = [
+        StoredSegment(keys_of(context), last, last, (1, 0, 0, 0), values),
+    ]
+    exposures = dict.fromkeys(("0a1b2c", "3d4e5f", "6a7b8c"), now - 86000000)
     return f"session:{number:032x}", Delta(
-        id=f"{number * 7919:032x}", context={"user": f"user-{number:08d}"}, started_ago=250 + turn * 17,
-        last_ago=3, tallies=(1, 0, 0, 0), flags="0a1b2c3d4e5f6a7b8c", groups=groups,
+        id=f"{number * 7919:032x}", context=context, started_ago=now - started, last_ago=3, now=now,
+        segments=encoded(segments, names, started=started), names=names, exposures=exposures,
     )  # fmt: skip
 
 
@@ -161,7 +171,7 @@ def stall(make: Callable[[], Any], idle_sessions: int) -> tuple[float, float, fl
     report = []
 
     def sweep() -> None:
-        report.append(keeper._sweep(None, Nowhere(), breathe=True))
+        report.append(keeper._sweep(None, Nowhere(), pause=keeper._rest, early=False))
         done.set()
 
     thread = threading.Thread(target=sweep)

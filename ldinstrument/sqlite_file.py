@@ -136,7 +136,7 @@ class SqliteFile:
             _wait_until(deadline, connection)
             if self._exclusive:
                 connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            connection.execute("PRAGMA journal_mode = WAL")
+            _write_ahead(connection, deadline)
             # A commit survives `kill -9` without a sync; only a power cut may cost the last ones,
             # and never the file.
             connection.execute("PRAGMA synchronous = NORMAL")
@@ -203,6 +203,22 @@ def _create(path: Path) -> None:
     # Only when new: closing a descriptor would drop this process's locks on the file.
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+def _write_ahead(connection: sqlite3.Connection, deadline: float) -> None:
+    """Turn on write-ahead logging; for this SQLite does not wait by itself for another process that
+    does the same.
+    """
+    import sqlite3
+
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.002)
 
 
 def _wait_until(deadline: float, connection: sqlite3.Connection) -> None:

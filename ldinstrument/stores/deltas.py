@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from ..metrics.catalogs import EventRouting
 from ..sessions.accounts import DEFAULT_METRICS
 from ..sessions.contexts import kinds
-from ..sessions.parts import Segment, SessionPart
+from ..sessions.parts import SessionPart
 from ..sessions.rollups import Group
 from ..sessions.validation import frozen
 from .protocol import Delta
-from .records import Folded, group_key, mark_of, segment_text, utf8
+from .records import mark_of
+from .segments import StoredSegment, encoded, group_key, keys_of, utf8
 
 OLDEST_EXPOSURE = 24 * 3_600_000
 """Milliseconds: what was exposed earlier than a session may last divides none."""
@@ -20,18 +22,23 @@ OLDEST_EXPOSURE = 24 * 3_600_000
 
 def delta_of(part: SessionPart) -> Delta:
     """Return what *part* adds to a stored session."""
-    known = [segment.keys for segment in part.segments if segment.keys]
-    context = {} if part.context is None else _keys(part)
-    first, last = (known[0], known[-1]) if known else (context, context)
+    context = (
+        {}
+        if part.context is None
+        else {kind: single.key for kind, single in kinds(part.context).items()}
+    )
+    known = [segment.keys for segment in part.segments if segment.keys] or [context]
+    names: dict[str, str] = {}
     return Delta(
         id=part.id,
         name=part.name,
-        context=utf8(first),
+        context=utf8(known[0]),
         started_ago=max(0, part.over - part.started),
         last_ago=max(0, part.over - part.last),
         now=part.over,
-        segments=f"[{','.join(_texts(part, first, last))}]",
-        becomes=utf8(last) if last != first else {},
+        segments=encoded(list(_segments(part, known[0], known[-1])), names, started=part.started),
+        names=names,
+        becomes=utf8(known[-1]) if known[-1] != known[0] else {},
         metrics=() if part.metrics == DEFAULT_METRICS else part.metrics,
         data=json.dumps(part.data, separators=(",", ":")) if part.data else "",
         exposures={
@@ -43,37 +50,31 @@ def delta_of(part: SessionPart) -> Delta:
     )
 
 
-def _keys(part: SessionPart) -> dict[str, str]:
-    return (
-        {}
-        if part.context is None
-        else {kind: single.key for kind, single in kinds(part.context).items()}
-    )
-
-
-def _texts(part: SessionPart, first: Mapping[str, str], last: Mapping[str, str]) -> Iterator[str]:
+def _segments(
+    part: SessionPart, first: Mapping[str, str], last: Mapping[str, str]
+) -> Iterator[StoredSegment]:
     """Yield the segments of *part*; its start and its last activity may lie outside of them."""
     segments = part.segments
-    if not segments or segments[0].first > part.started:
-        yield segment_text(first, part.started, part.started)
+    if not segments:
+        yield StoredSegment(keys_of(first), part.started, part.started)
     for segment in segments:
-        yield _text(segment)
-    if not segments or segments[-1].last < part.last:
-        yield segment_text(last, part.last, part.last)
-
-
-def _text(segment: Segment) -> str:
-    groups = {_key(routing, group): _folded(routing, group) for routing, group in segment.groups}
-    return segment_text(segment.keys, segment.first, segment.last, segment.tallies, groups)
+        yield StoredSegment(
+            keys_of(segment.keys),
+            segment.first,
+            segment.last,
+            segment.tallies,
+            {_key(routing, group): _folded(routing, group) for routing, group in segment.groups},
+        )
+    if part.last > (segments[-1].last if segments else part.started):
+        yield StoredSegment(keys_of(last), part.last, part.last)
 
 
 def _key(routing: EventRouting, group: Group) -> str:
     return group_key(routing.event_key, routing.rollup, routing.numeric, frozen(group.data))
 
 
-def _folded(routing: EventRouting, group: Group) -> Folded:
-    dates = group.first_at, group.last_at
+def _folded(routing: EventRouting, group: Group) -> Group:
     # Only `last` (and a numeric `once`) reports single values; the others would store them in vain.
-    if routing.rollup not in ("last", "once") or not routing.numeric:
-        return (group.total, group.count, *dates, None, None)
-    return (group.total, group.count, *dates, group.first, group.last)
+    if routing.rollup in ("last", "once") and routing.numeric:
+        return group
+    return replace(group, first=None, last=None)

@@ -81,8 +81,9 @@ class Delta:
         tallies: its interactions, if it has no *segments*: successes, failures, cancelled,
             abandoned.
         now: the date at which it is looked at.
-        segments: what was recorded, as JSON text (see `records`); by default one segment from
+        segments: what was recorded, as JSON text (see `segments`); by default one segment from
             start to last activity with *tallies*.
+        names: the group keys that *segments* mention, by mark.
         becomes: the keys that it ended with; empty when they are the same.
         metrics: which `<name>.*` metrics it feeds, by suffix; empty for the default ones.
         data: the session's own data as JSON text; empty when there is none.
@@ -101,6 +102,7 @@ class Delta:
     tallies: tuple[int, int, int, int] = (0, 0, 0, 0)
     now: int = field(default_factory=today)
     segments: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
     becomes: Mapping[str, str] = field(default_factory=dict)
     metrics: tuple[str, ...] = ()
     data: str = ""

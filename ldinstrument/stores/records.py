@@ -1,6 +1,6 @@
 r"""A session as a store keeps it: text, and how a delta is merged into it.
 
-The text is a header, one line of JSON, and a line per delta: `[offset, [segment, ...]]`. Merging
+The text is a header, one line of JSON, and a line per delta (see `segments`). Merging
 reads and writes the header only and adds a line, which is all that `redis.lua` has to do on a
 Redis server; what the lines amount to is worked out when the session is reported (see `replay`).
 
@@ -13,31 +13,27 @@ The header's fields, empty ones left out:
     u number of lines               g the merge that opened it
     w parts that left early         q number of this part
     y accounts that a part reports, [kind, key]
-
-A segment is `[keys, first, last, tallies, groups]`: keys by context kind, the dates of its first
-and last entry by the worker's clock, `[successes, failures, cancelled, abandoned]` or 0, and the
-folded values by `group_key` or 0: `[total, count, first date, last date, first value, last value]`.
-*offset* is the store's clock minus the worker's, in milliseconds.
+    k group keys by their marks
 """
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from .protocol import Delta, Merged, Rules
-
-Folded = tuple[float, int, int, int, "float | None", "float | None"]
-"""`(total, count, first date, last date, first value, last value)`."""
+from .segments import StoredSegment, encoded, keys_of
 
 VERSION = 2
 MOST_LINES = 32
 """Lines after which a record is compacted."""
 ROUNDING = 1
 """Milliseconds by which whole ones may date a beginning too early."""
+OLD_EXPOSURE = 300_000
+"""Milliseconds before a visit: what was exposed earlier hardly divides a part that comes late."""
 TOMBSTONE_MARK = "-"
 """The first character of a `Tombstone`."""
 PLACES_PER_WINDOW = 100_000
@@ -57,7 +53,8 @@ class Record:
         metrics: which `<name>.*` metrics it feeds; empty for the default ones.
         data: its own data, as JSON text.
         exposures: the date of each exposure known to it, by mark.
-        lines: what was merged, each line JSON; see the module.
+        names: the group keys of its values, by mark.
+        lines: what was merged, each line JSON; see `segments`.
         reason: why it ended; empty while it is open.
         over: the date of that end by the clock of the worker that said so; 0 if it fell silent.
         part: 0, or the number of a part that left early while the session goes on.
@@ -78,6 +75,7 @@ class Record:
     metrics: tuple[str, ...] = ()
     data: str = ""
     exposures: dict[str, int] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
     reason: str = ""
     over: int = 0
@@ -103,6 +101,7 @@ class Record:
             "c": self.keys,
             "d": self.data,
             "x": self.exposures,
+            "k": self.names,
             "r": self.reason,
             "o": self.over,
             "z": self.before,
@@ -143,47 +142,26 @@ class Record:
         self.last = max(self.last, last)
         self.keys |= {**delta.context, **delta.becomes}
         self.metrics = delta.metrics or self.metrics
+        oldest = self.opened_at + self.started - (now - delta.now) - OLD_EXPOSURE
         for mark, date in delta.exposures.items():
-            self.exposures[mark] = min(date, self.exposures.get(mark, date))
+            if date > oldest:
+                self.exposures[mark] = min(date, self.exposures.get(mark, date))
+        self.names |= delta.names
         self.lines.append(line(now - delta.now, segments_text(delta)))
 
     def touch(self, now: int, date: int) -> None:
         """Note activity at *date*, which is *now* by the store's clock."""
         self.last = max(self.last, now - self.opened_at)
-        self.lines.append(line(now - date, f"[[{{}},{date},{date},0,0]]"))
+        self.lines.append(line(now - date, f"{date},[[]]"))
 
 
 def segments_text(delta: Delta) -> str:
-    """Return what *delta* recorded as JSON text."""
+    """Return what *delta* recorded, as the part of a line that follows its offset."""
     if delta.segments:
         return delta.segments
     first, last = delta.now - delta.started_ago, delta.now - delta.last_ago
-    return f"[{segment_text(delta.context, first, last, delta.tallies)}]"
-
-
-def segment_text(
-    keys: Mapping[str, str],
-    first: int,
-    last: int,
-    tallies: Iterable[int] = (0, 0, 0, 0),
-    groups: Mapping[str, Folded] | None = None,
-) -> str:
-    """Return a segment as a record holds it.
-
-    Raises:
-        TypeError: a folded value is no number.
-    """
-    for folded in (groups or {}).values():
-        if not all(isinstance(number, (int, float, type(None))) for number in folded):
-            raise TypeError("a folded value is a number")
-    counted = list(tallies)
-    segment: list[Any] = [utf8(keys), first, last, counted if any(counted) else 0, groups or 0]
-    return json.dumps(segment, separators=(",", ":"))
-
-
-def utf8(keys: Mapping[str, str]) -> dict[str, str]:
-    """Return *keys* without lone surrogates, which no store can carry."""
-    return {kind: key.encode("utf-8", "replace").decode() for kind, key in keys.items()}
+    segment = StoredSegment(keys_of(delta.context), first, last, delta.tallies)
+    return encoded([segment], {})
 
 
 def line(offset: int, segments: str) -> str:
@@ -213,6 +191,7 @@ def parsed(text: str) -> Record:
         metrics=tuple(metrics.split(",")) if metrics else (),
         data=fields.get("d", ""),
         exposures={mark: int(date) for mark, date in (fields.get("x") or {}).items()},
+        names=dict(fields.get("k") or {}),
         lines=lines,
         reason=fields.get("r", ""),
         over=int(fields.get("o", 0)),
@@ -436,20 +415,6 @@ def close(
 # -- texts -----------------------------------------------------------------------------------------
 
 
-def group_key(event_key: str, rollup: str, numeric: bool, data: str) -> str:
-    """Return the key under which equal values fold; a sweeper needs no catalog to read it."""
-    return f"{rollup[0]}{int(numeric)}{event_key}\n{data}"
-
-
-def group_parts(key: str) -> tuple[str, bool, str, str]:
-    """Return `(rollup's initial, numeric, event key, data)` of a group key.
-
-    Data as JSON never holds a raw newline.
-    """
-    event_key, _, data = key[2:].rpartition("\n")
-    return key[0], key[1] == "1", event_key, data
-
-
 def mark_of(exposure: str) -> str:
     """Return the mark of an exposure, short and the same in every process."""
-    return f"{zlib.crc32(exposure.encode('utf-8', 'replace')):08x}"
+    return f"{zlib.crc32(exposure.encode('utf-8', 'replace')) & 0xFFFFFF:06x}"

@@ -20,6 +20,7 @@
 -- @common
 local prefix, window = ARGV[1], tonumber(ARGV[2])
 local KEEP, VERSION, PLACES, NOBODY = 604800000, 2, 100000, '----------------'
+local OLD_EXPOSURE = 300000
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local function whole(number) return string.format('%.0f', number) end
@@ -139,8 +140,14 @@ for _, keys in ipairs({delta.c or {}, delta.k or {}}) do
   end
 end
 for mark, date in pairs(delta.x or {}) do
-  record.x = record.x or {}
-  record.x[mark] = math.min(date, record.x[mark] or date)
+  if date > record.h + record.s - (now - delta.o) - OLD_EXPOSURE then
+    record.x = record.x or {}
+    record.x[mark] = math.min(date, record.x[mark] or date)
+  end
+end
+for mark, name in pairs(delta.g or {}) do
+  record.k = record.k or {}
+  record.k[mark] = name
 end
 record.u = record.u + 1
 lines = lines .. '\n[' .. whole(now - delta.o) .. ',' .. segments .. ']'
@@ -168,7 +175,7 @@ local at = math.min(now, deadline)
 if now <= deadline then
   if ARGV[7] == '1' then
     record.l, record.u = math.max(record.l, now - record.h), record.u + 1
-    lines = lines .. '\n[' .. whole(now - date) .. ',[[{},' .. date .. ',' .. date .. ',0,0]]]'
+    lines = lines .. '\n[' .. whole(now - date) .. ',' .. date .. ',[[]]]'
   end
   record.r, record.o = reason, tonumber(date)
 end

@@ -20,8 +20,9 @@ from ..errors import DefinitionError, missing_extra
 from ..ledger import ledger
 from .lua import scripts
 from .protocol import Delta, Ended, Holdings, Merged, Operation, Rules, Sealed
-from .records import MOST_LINES, readable, segments_text, utf8
+from .records import MOST_LINES, readable, segments_text
 from .replay import compact
+from .segments import utf8
 
 SHARDS_OF_A_CLUSTER = 16
 OPERATIONS = 512
@@ -412,6 +413,7 @@ def delta_text(delta: Delta) -> str:
         "k": utf8(delta.becomes),
         "d": delta.data,
         "x": delta.exposures,
+        "g": delta.names,
         "j": int(delta.joins),
         "e": delta.ends,
     }

@@ -12,7 +12,6 @@ import json
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
 
 from ..metrics.catalogs import EventRouting
 from ..metrics.metric import Rollup
@@ -29,7 +28,17 @@ from ..sessions.exposures import exposures
 from ..sessions.parts import Tallies
 from ..sessions.rollups import Emission, Group
 from .protocol import Rules
-from .records import Record, group_parts, line, mark_of
+from .records import Record, line, mark_of
+from .segments import (
+    UNREADABLE,
+    Keys,
+    StoredSegment,
+    decoded,
+    encoded,
+    group_parts,
+    merged,
+    name_of,
+)
 
 KEEP_LINES = 16
 """Lines that compacting leaves as they are: an exposure of another worker may still divide them."""
@@ -37,55 +46,6 @@ MOST_VALUES = 64
 """Groups of values that a compacted record keeps; beyond, they leave early as events."""
 MOST_EXPOSURES = 128
 ROLLUPS: dict[str, Rollup] = {"s": "sum", "m": "mean", "l": "last", "o": "once", "e": "each"}
-
-Keys: TypeAlias = "tuple[tuple[str, str], ...]"
-"""A context: `(kind, key)` pairs, sorted."""
-
-
-@dataclass(slots=True)
-class StoredSegment:
-    """What was recorded between two boundaries.
-
-    Args:
-        keys: whose it is.
-        first, last: the dates of its first and last entry.
-        started, ended: the same by the store's clock.
-        tallies: its interactions: successes, failures, cancelled, abandoned.
-        values: folded values by group key.
-        line: the number of its line.
-    """
-
-    keys: Keys
-    first: int
-    last: int
-    started: int
-    ended: int
-    tallies: Tallies = NO_TALLIES
-    values: dict[str, Group] = field(default_factory=dict)
-    line: int = 0
-
-    def merge(self, other: StoredSegment) -> StoredSegment:
-        """Return both in one."""
-        values = dict(self.values)
-        for key, more in other.values.items():
-            values[key] = _merged(values.get(key), more)
-        return StoredSegment(
-            self.keys,
-            min(self.first, other.first),
-            max(self.last, other.last),
-            min(self.started, other.started),
-            max(self.ended, other.ended),
-            added(self.tallies, other.tallies),
-            values,
-        )
-
-
-def _merged(mine: Group | None, more: Group) -> Group:
-    """Return both in one, and leave both as they are."""
-    whole = replace(more)
-    if mine is not None:
-        whole.merge(mine)
-    return whole
 
 
 def segments_of(record: Record) -> list[StoredSegment]:
@@ -97,7 +57,7 @@ def segments_of(record: Record) -> list[StoredSegment]:
     found = [
         segment
         for number, text in enumerate(record.lines)
-        for segment in _segments_in(text, number)
+        for segment in decoded(text, record.names, number)
     ]
     found.sort(key=lambda segment: (segment.started, segment.ended))
     first = next((segment.keys for segment in found if segment.keys), ())
@@ -106,38 +66,6 @@ def segments_of(record: Record) -> list[StoredSegment]:
         current |= dict(segment.keys)
         segment.keys = segment.keys or tuple(sorted(current.items()))
     return found
-
-
-def _segments_in(text: str, number: int) -> Iterable[StoredSegment]:
-    offset, segments = json.loads(text)
-    for keys, first, last, tallies, values, *clock in segments:
-        started, ended = clock or (first + offset, last + offset)
-        folded = {key: Group(None, *fields) for key, fields in (values or {}).items()}
-        counted = added(NO_TALLIES, tallies or NO_TALLIES)
-        whose = tuple(sorted(keys.items()))
-        yield StoredSegment(whose, first, last, started, ended, counted, folded, number)
-
-
-def line_of(segments: Iterable[StoredSegment]) -> str:
-    """Return a line of a record that holds *segments*, which may come from several workers."""
-    texts = [
-        [
-            dict(segment.keys),
-            segment.first,
-            segment.last,
-            segment.tallies if any(segment.tallies) else 0,
-            {key: _fields(group) for key, group in segment.values.items()} or 0,
-            segment.started,
-            segment.ended,
-        ]
-        for segment in segments
-    ]
-    return line(0, json.dumps(texts, separators=(",", ":")))
-
-
-def _fields(group: Group) -> list[Any]:
-    dates = group.first_at, group.last_at
-    return [group.total, group.count, *dates, group.first, group.last]
 
 
 class Boundaries:
@@ -313,7 +241,7 @@ def value_events(
             # First and last of `once` are right for every exposure time: it is not divided.
             region = -1 if key[0] == "o" else boundaries.region(group.first_at)
             place = segment.keys, key, region
-            folds[place] = _merged(folds.get(place), group)
+            folds[place] = merged(folds.get(place), group)
     return [
         (event, keys)
         for (keys, key, region), group in folds.items()
@@ -386,7 +314,10 @@ def compact(record: Record) -> list[Record]:
     An account leaves, with its values, when its kind has another key by now; values that do not
     fold leave when they are too many. What stays amounts to the same as before.
     """
-    segments = segments_of(record)
+    try:
+        segments = segments_of(record)
+    except UNREADABLE:  # said, and counted, when it is reported
+        return []
     recent = record.lines[-KEEP_LINES:]
     first_recent = len(record.lines) - len(recent)
     older = [segment for segment in segments if segment.line < first_recent]
@@ -400,8 +331,8 @@ def compact(record: Record) -> list[Record]:
         leaving = [replace(segment, tallies=NO_TALLIES) for segment in folded if segment.values]
         parts.append(_part(record, leaving, ()))
         folded = [replace(segment, values={}) for segment in folded]
-    record.lines = [line_of(folded), *recent] if folded else recent
-    _forget_exposures(record, segments)
+    record.lines = [_line(folded, record.names), *recent] if folded else recent
+    _forget(record, segments)
     return parts
 
 
@@ -443,9 +374,10 @@ def _successors(
         for pair, following in zip(accounts, [*accounts][1:], strict=False):
             if pair in finished and following not in finished:
                 first = accounts[following]
-                yield StoredSegment(
-                    (following,), first.first, first.first, first.started, first.started
-                )
+                yield replace(
+                    first, keys=(following,), last=first.first, ended=first.started,
+                    tallies=NO_TALLIES, values={},
+                )  # fmt: skip
 
 
 def _folded(segments: list[StoredSegment], boundaries: Boundaries) -> list[StoredSegment]:
@@ -479,11 +411,14 @@ def _part(
     record: Record, segments: list[StoredSegment], accounts: tuple[tuple[str, str], ...]
 ) -> Record:
     record.parts += 1
+    names: dict[str, str] = {}
+    line = _line(segments, names)
     return replace(
         record,
         keys={},
         exposures=dict(record.exposures),
-        lines=[line_of(segments)],
+        names=names,
+        lines=[line],
         part=record.parts,
         accounts=accounts,
         parts=0,
@@ -491,8 +426,17 @@ def _part(
     )
 
 
-def _forget_exposures(record: Record, segments: list[StoredSegment]) -> None:
-    """Drop the exposures that divide nothing, because they are older than all there is."""
+def _line(segments: list[StoredSegment], names: dict[str, str]) -> str:
+    """Return a line that holds *segments*, which may come from several workers."""
+    return line(0, encoded(segments, names, clock=True))
+
+
+def _forget(record: Record, segments: list[StoredSegment]) -> None:
+    """Drop the names of values that have left, and the exposures that divide nothing, because they
+    are older than all there is.
+    """
+    used = {name_of(key) for segment in segments_of(record) for key in segment.values}
+    record.names = {name: key for name, key in record.names.items() if name in used}
     began = min(
         min([segment.first, *(values.first_at for values in segment.values.values())])
         for segment in segments

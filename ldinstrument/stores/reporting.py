@@ -21,8 +21,9 @@ from ..sessions import emission
 from ..sessions.contexts import json_of_keys
 from ..sessions.rollups import Emission, finite
 from .protocol import Ended, Rules, Sealed
-from .records import readable
-from .replay import Keys, RecordEvents, events_of
+from .records import Record, readable
+from .replay import RecordEvents, events_of
+from .segments import UNREADABLE, Keys
 
 _PAYLOADS = uuid.UUID("5f0b4a0e-6f0c-4b67-9d1c-0a7d3b1f5c11")
 """The namespace of payload ids."""
@@ -48,11 +49,12 @@ class Report:
         identities: list[str] = []
         for session in ended:
             record = readable(session.text)
-            if record is None:
+            events = None if record is None else _readable_events(record, rules)
+            if record is None or events is None:
                 self.dropped["unreadable"] += 1
-                continue
-            texts += self._texts(events_of(record, rules))
-            identities.append(record.identity)
+            else:
+                texts += self._texts(events)
+                identities.append(record.identity)
         id = str(uuid.uuid5(_PAYLOADS, "\n".join(sorted(identities))))
         self.payloads = [sealed(texts, zipped, id)] if texts else []
 
@@ -96,6 +98,14 @@ class Report:
         if context is None:
             self.dropped["no_context"] += 1
         return context
+
+
+def _readable_events(record: Record, rules: Rules) -> RecordEvents | None:
+    """Return the events of *record*; None if a line of it is corrupt."""
+    try:
+        return events_of(record, rules)
+    except UNREADABLE:
+        return None
 
 
 def sealed(texts: list[str], zipped: bool, id: str) -> Sealed:

@@ -8,10 +8,12 @@ import time
 from collections import Counter
 
 from ldinstrument.sessions.current import open_session
+from ldinstrument.sessions.rollups import Group
 from ldinstrument.stores import Delta, MemoryStore, Rules, end_request
 from ldinstrument.stores.protocol import today
-from ldinstrument.stores.records import mark_of, parsed, segment_text
+from ldinstrument.stores.records import mark_of, parsed
 from ldinstrument.stores.replay import events_of, segments_of
+from ldinstrument.stores.segments import StoredSegment, encoded, keys_of
 from ldinstrument.testing import RecordingClient
 
 
@@ -21,11 +23,13 @@ def delta(
 ):  # fmt: skip
     """A delta of one segment, with groups of values by group key."""
     now, ages = today() if now is None else now, (started_ago, min(last_ago, started_ago))
-    segment = segment_text(context or {}, now - ages[0], now - ages[1], tallies, groups)
+    values = {key: Group(None, *fields) for key, fields in (groups or {}).items()}
+    names: dict[str, str] = {}
+    segment = StoredSegment(keys_of(context or {}), now - ages[0], now - ages[1], tallies, values)
     known = {mark_of(name): date for name, date in (exposures or {}).items()}
     return Delta(
         id, context=context or {}, started_ago=ages[0], last_ago=ages[1], now=now,
-        segments=f"[{segment}]", exposures=known, **fields,
+        segments=encoded([segment], names), names=names, exposures=known, **fields,
     )  # fmt: skip
 
 

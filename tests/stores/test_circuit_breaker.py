@@ -21,7 +21,7 @@ from ldinstrument.stores import (
     end_session,
 )
 from ldinstrument.stores.circuit_breaker import MAX_WAIT, PendingMerge
-from ldinstrument.stores.records import parsed, segment_text
+from ldinstrument.stores.records import parsed
 from ldinstrument.testing import RecordingClient
 
 
@@ -79,7 +79,7 @@ def test_what_a_store_cannot_take_costs_itself(make_store, keep):
     store = keep(raw, client=RecordingClient())
 
     with pytest.raises(TypeError):
-        segment_text({}, 0, 0, groups={"s1a\n": ("no number", 1, 0, 0, None, None)})
+        delta(groups={"s1a\n": ("no number", 1, 0, 0, None, None)})
     store.merge("v-1", replace(delta("s-1", values=3), exposures={"mark": "no date"}))
     store.merge("v-1", replace(delta("s-1", values=3), exposures={"mark": "no date"}))
     lone = {"user": "\ud800"}

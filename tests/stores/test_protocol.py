@@ -538,6 +538,54 @@ def test_values_that_do_not_fold_leave_a_long_visit_early(make_store):
     assert [len(events_of(record, store.rules).totals) for record in records].count(3) == 1
 
 
+def test_an_exposure_between_two_requests_divides_them(make_store):
+    """Nobody's request was open then; the next one, much later, brings it."""
+    store, now = make_store(), today()
+    long_ago = now - 1_500_000
+
+    store.merge(
+        KEY,
+        delta(groups=revenue(1.0, at=long_ago), started_ago=1_500_000, last_ago=1_500_000, now=now),
+    )
+    store.merge(KEY, delta(groups=revenue(2.0, at=now), exposures={"a": now - 1_400_000}, now=now))
+    store.merge(KEY, delta(exposures={"b": long_ago - 86_000_000}, now=now))
+    end(store, KEY)
+
+    (record,) = ended(store)
+    assert len(record.exposures) == 1
+    assert values_of(record, "revenue.impact", store.rules) == [(1.0, long_ago), (2.0, now)]
+
+
+def test_workers_whose_clocks_differ_make_one_visit(make_store):
+    """Minutes apart: each worker's events carry its own dates, and the visit lasted what it did."""
+    store, now, skew = make_store(), today(), 600_000
+    context = {"user": "ana"}
+
+    store.merge(
+        KEY,
+        delta(context=context, groups=revenue(1.0, at=now - 5000), started_ago=5000, last_ago=4000),
+    )
+    store.merge(
+        KEY,
+        delta(
+            context=context,
+            groups=revenue(2.0, at=now + skew),
+            exposures={"a": now + skew - 100},
+            started_ago=1000,
+            now=now + skew,
+        ),
+    )
+    end(store, KEY)
+
+    (record,) = ended(store)
+    assert values_of(record, "revenue.impact", store.rules) == [
+        (1.0, now - 5000),
+        (2.0, now + skew),
+    ]
+    ((duration, _),) = values_of(record, "session.duration", store.rules)
+    assert 4900 <= duration <= 60_000
+
+
 def test_numbers_keep_every_digit(make_store):
     """Sums are exact where doubles are, and the last value of equally late ones is the larger."""
     store = make_store()

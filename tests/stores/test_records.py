@@ -13,9 +13,10 @@ from stores_builders import delta, end, tallies_of
 
 from ldinstrument.stores import MemoryStore, RedisStore, Rules
 from ldinstrument.stores.protocol import Operation
-from ldinstrument.stores.records import group_key, merge, parsed
+from ldinstrument.stores.records import merge, parsed
 from ldinstrument.stores.redis import connect
 from ldinstrument.stores.replay import compact, events_of
+from ldinstrument.stores.segments import group_key
 from ldinstrument.stores.session_store import key_of
 
 NOW = 1_795_000_000_000
