@@ -26,7 +26,13 @@ def checked_metrics(metrics: Iterable[str]) -> tuple[str, ...]:
     Raises:
         DefinitionError: there is no such metric.
     """
-    wanted = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    try:
+        wanted = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    except TypeError:
+        raise DefinitionError(
+            f"session: metrics: give suffixes, such as ('duration', 'unfinished'), not "
+            f"{type(metrics).__name__}"
+        ) from None
     for suffix in wanted:
         if suffix not in SESSION_METRICS:
             raise DefinitionError(

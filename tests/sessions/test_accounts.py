@@ -99,3 +99,5 @@ def test_only_what_is_asked_for_is_told() -> None:
     assert told(("unfinished",), (1, 0, 0, 0), [], "ended") == [("unfinished", 0, 900)]
     with pytest.raises(DefinitionError, match="not one of duration"):
         checked_metrics(["durations"])
+    with pytest.raises(DefinitionError, match="give suffixes"):
+        checked_metrics(5)  # type: ignore[arg-type]
