@@ -24,6 +24,7 @@ from ..errors import (
     ExpiredFeedbackToken,
     FeedbackTokenError,
     ForgedFeedbackToken,
+    MissingExtra,
     StrictError,
     UsedFeedbackToken,
     missing_extra,
@@ -102,11 +103,8 @@ def feedback_token(
             `LDINSTRUMENT_FEEDBACK_SECRET`, else `LAUNCHDARKLY_SDK_KEY`, else the client's SDK key.
 
     Returns:
-        The token; None, said once, when it is not known whose answer it is.
-
-    Raises:
-        MissingExtra: itsdangerous is not installed.
-        DefinitionError: there is no secret.
+        The token; None, said once, when it is not known whose answer it is, when there is no
+        secret, or when itsdangerous is not installed.
     """
     session = session or current_session()
     whose = as_context(context)
@@ -122,7 +120,17 @@ def feedback_token(
         return None
     keys = {kind: part.key for kind, part in kinds(whose).items()}
     _warn_of_addresses(keys)
-    run = run or (latest_run(session) if session is not None else None)
+    payload = _payload(keys, session, run or latest_run(session), expires)
+    try:
+        return str(_serializer(secret, session and session.client).dumps(payload))
+    except (MissingExtra, DefinitionError) as error:
+        warn_once("feedback_token", "setup", f"feedback_token: {error}")
+        return None
+
+
+def _payload(
+    keys: Mapping[str, str], session: Session | None, run: ConfigRun | None, expires: float
+) -> dict[str, Any]:
     payload: dict[str, Any] = {
         "c": keys,
         "n": secrets.token_urlsafe(9),
@@ -132,7 +140,7 @@ def feedback_token(
         payload["s"] = session.id
     if run is not None:
         payload["r"] = run.data
-    return str(_serializer(secret).dumps(payload))
+    return payload
 
 
 def _warn_of_addresses(keys: Mapping[str, str]) -> None:
@@ -149,19 +157,29 @@ def _warn_of_addresses(keys: Mapping[str, str]) -> None:
 # -- reading one -----------------------------------------------------------------------------------
 
 
-def read_feedback_token(token: str, *, secret: Secret = None) -> FeedbackToken:
+def read_feedback_token(
+    token: str, *, secret: Secret = None, client: Tracker | None = None
+) -> FeedbackToken:
     """Return what *token* says, without using it up.
 
+    Args:
+        token: as `feedback_token` made it.
+        secret: as there.
+        client: whose SDK key is the secret where none is given.
+
     Raises:
+        MissingExtra: itsdangerous is not installed.
+        DefinitionError: there is no secret.
         ForgedFeedbackToken: it was not signed with this secret, or changed since.
         ExpiredFeedbackToken: its time is over.
     """
+    serializer = _serializer(secret, client)
     from itsdangerous import BadData
 
     if not isinstance(token, str) or not 0 < len(token) <= LONGEST_TOKEN:
         raise ForgedFeedbackToken(_FORGED)
     try:
-        payload = _serializer(secret).loads(token)
+        payload = serializer.loads(token)
     except BadData:
         raise ForgedFeedbackToken(_FORGED) from None
     read = _read(payload)
@@ -190,7 +208,11 @@ def _read(payload: Any) -> FeedbackToken:
 
 
 def redeem_feedback_token(
-    token: str, *, secret: Secret = None, store: Stores = None
+    token: str,
+    *,
+    secret: Secret = None,
+    store: Stores = None,
+    client: Tracker | None = None,
 ) -> FeedbackToken:
     """Return what *token* says, and use it up: it can be redeemed once.
 
@@ -198,13 +220,14 @@ def redeem_feedback_token(
         token: as `feedback_token` made it.
         secret: as there.
         store: where it is noted, a store or its address; None: in this process only.
+        client: as of `read_feedback_token`.
 
     Raises:
         ForgedFeedbackToken: it was not signed with this secret, or changed since.
         ExpiredFeedbackToken: its time is over.
         UsedFeedbackToken: it was redeemed before.
     """
-    read = read_feedback_token(token, secret=secret)
+    read = read_feedback_token(token, secret=secret, client=client)
     if not _store(store).once(f"feedback:{read.id}", read.expires - time.time() + 60):
         raise UsedFeedbackToken("the feedback token was used before: feedback counts once")
     return read
@@ -226,35 +249,39 @@ def _store(given: Stores) -> Any:
         return _stores[address]
 
 
-def _serializer(secret: Secret) -> Any:
+def _serializer(secret: Secret, client: Any = None) -> Any:
     try:
         from itsdangerous import URLSafeSerializer
     except ImportError:
         raise missing_extra("ai", "itsdangerous") from None
     # The default digest is SHA-1; "hmac" keeps the secret itself out of what is signed with.
     return URLSafeSerializer(
-        _secrets(secret),
+        _secrets(secret, client),
         salt=_SALT,
         signer_kwargs={"digest_method": hashlib.sha256, "key_derivation": "hmac"},
     )
 
 
-def _secrets(given: Secret) -> list[str]:
+def _secrets(given: Secret, client: Any) -> list[str]:
     """Return the secrets, oldest first, as itsdangerous wants them."""
     if given is None:
         found = settings.variable(SECRET)
-        given = found.split() if found else _sdk_key()
+        given = found.split() if found else _sdk_key(client)
     known = [given] if isinstance(given, str) else list(given or ())
     if not known or not all(isinstance(part, str) and part for part in known):
         raise DefinitionError(
-            f"feedback_token: no secret to sign with: set {SECRET}, or LAUNCHDARKLY_SDK_KEY, the "
+            f"no secret to sign feedback tokens with: set {SECRET}, or LAUNCHDARKLY_SDK_KEY, the "
             "same in every process"
         )
     return known[::-1]
 
 
-def _sdk_key() -> str | None:
-    return settings.variable("LAUNCHDARKLY_SDK_KEY") or sdk.sdk_key_of(sdk.singleton_client())
+def _sdk_key(client: Any) -> str | None:
+    return (
+        settings.variable("LAUNCHDARKLY_SDK_KEY")
+        or sdk.sdk_key_of(client)
+        or sdk.sdk_key_of(sdk.singleton_client())
+    )
 
 
 # -- feedback --------------------------------------------------------------------------------------
@@ -300,6 +327,8 @@ def track_feedback(
         raise
     except FeedbackTokenError as error:
         return _refused(type(error).__name__, str(error))
+    except (MissingExtra, DefinitionError) as error:
+        return _refused("feedback_setup", str(error))
     except Exception as error:
         log_internal_error("feedback", error)
         return _refused("feedback_store", "the feedback token could not be noted as used")
@@ -325,7 +354,7 @@ def _redeem_and_track(
 ) -> None:
     if settings.disabled():
         return
-    read = redeem_feedback_token(token, secret=secret, store=store)
+    read = redeem_feedback_token(token, secret=secret, store=store, client=client)
     whose = read.ldcontext
     named = {"sessionId": read.session_id, "configKey": read.run.get("configKey")}
     named = {name: value for name, value in named.items() if value}

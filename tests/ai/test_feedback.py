@@ -196,9 +196,44 @@ def test_secret_of_the_sdk_key(monkeypatch: pytest.MonkeyPatch) -> None:
     token = token_of()
     assert "sdk-a-key" not in token
     assert feedback.read_feedback_token(token, secret="sdk-a-key-of-the-test")
-    monkeypatch.delenv("LAUNCHDARKLY_SDK_KEY")
-    with pytest.raises(DefinitionError, match="no secret to sign with"):
-        ld.feedback_token(context="u-1")
+
+
+def test_no_secret(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, ld_events: RecordingClient
+) -> None:
+    """Without any secret there is no token, and none is redeemed; that is said, and nothing raised."""
+    token = token_of()
+    monkeypatch.delenv("LDINSTRUMENT_FEEDBACK_SECRET")
+    assert ld.feedback_token(context="u-1") is None
+    assert not ld.track_feedback(True, token=token)
+    assert caplog.text.count("no secret to sign feedback tokens with") == 2
+    with pytest.raises(DefinitionError, match="no secret to sign"):
+        feedback.read_feedback_token(token)
+
+
+def test_secret_of_a_client_that_is_no_singleton(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session's own client has an SDK key, too."""
+    import ldclient
+
+    monkeypatch.delenv("LDINSTRUMENT_FEEDBACK_SECRET")
+    client = ldclient.LDClient(ldclient.Config("sdk-its-own", offline=True))
+    with ld.session("u-1", client=client):
+        token = ld.feedback_token()
+    client.close()
+    assert token is not None
+    assert feedback.read_feedback_token(token, client=client).context == {"user": "u-1"}
+    assert feedback.read_feedback_token(token, secret="sdk-its-own").context == {"user": "u-1"}
+
+
+def test_not_installed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, ld_events: RecordingClient
+) -> None:
+    """Without itsdangerous it is said what to install, and nothing is raised."""
+    token = token_of()
+    monkeypatch.setitem(sys.modules, "itsdangerous", None)
+    assert ld.feedback_token(context="u-1") is None
+    assert not ld.track_feedback(True, token=token)
+    assert "pip install 'ldinstrument[ai]'" in caplog.text
 
 
 def test_nobody_is_known(caplog: pytest.LogCaptureFixture) -> None:
