@@ -86,3 +86,22 @@ def test_doctor_names_what_the_code_records_in_vain(
     (vain,) = [finding for finding in told if finding["check"] == "code"]
     assert vain["what"] == "vain.py:3 records 'revenue.impcat'"
     assert "revenue.impact" in vain["command"]
+
+
+def test_what_helps_many_metrics_is_said_once(
+    run: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the command holds the metric's key."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "failing.py").write_text(
+        "from ldinstrument import Metric\n"
+        "A, B, C = (Metric(f'errors.{kind}', 'occurrence', success_criteria='LowerThanBaseline')\n"
+        "           for kind in ('first', 'second', 'third'))\n"
+    )
+    run("apply", "failing.py")
+
+    told = run("doctor", "--code", "failing.py").out
+
+    assert told.count("no experiment uses it") == 3
+    assert told.count("what helps") == 1
+    assert "(and 2 metrics more)" in told
