@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -15,8 +16,9 @@ from .collector import Collector
 
 _PACKAGE = __name__.partition(".")[0]
 _INSTALLED = tuple(
-    str(Path(sysconfig.get_path(name)).resolve())
+    path
     for name in ("stdlib", "platstdlib", "purelib", "platlib")
+    for path in (sysconfig.get_path(name), os.path.realpath(sysconfig.get_path(name)))
 )
 
 
@@ -81,10 +83,9 @@ def _is_made_here(value: Any) -> bool:
 def _mentions_us(module: ModuleType) -> bool:
     """Tell whether a function of the user's own code imports us: its module's names do not show."""
     file = getattr(module, "__file__", None)
-    if not isinstance(file, str) or not file.endswith(".py"):
+    if not isinstance(file, str) or not file.endswith(".py") or file.startswith(_INSTALLED):
         return False
     try:
-        path = Path(file).resolve()
-        return not str(path).startswith(_INSTALLED) and _PACKAGE.encode() in path.read_bytes()
+        return _PACKAGE.encode() in Path(file).read_bytes()
     except OSError:
         return False

@@ -208,6 +208,95 @@ def test_bootstrap_and_plan_agree_on_one_file(
     assert "user.satisfaction" not in wanted
 
 
+FASTAPI = {
+    "app.py": """
+import ldinstrument as ld
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from ldinstrument.integrations import asgi
+
+app = FastAPI()
+app.add_middleware(asgi.SessionMiddleware, context=lambda scope: "user-1", request_metrics=True)
+
+@ld.track_interaction("shop.answer")
+async def answer(): ...
+
+@app.get("/ask")
+async def ask():
+    await answer()
+    ld.track_conversion(49.0)
+
+if __name__ == "__main__":
+    ld.bootstrap("default", wait=False)
+    with TestClient(app) as client:
+        client.get("/ask").raise_for_status()
+"""
+}
+DJANGO = {
+    "app.py": """
+import django
+import ldinstrument as ld
+from django.conf import settings
+from django.test import Client
+
+MIDDLEWARE = ["ldinstrument.integrations.django.SessionMiddleware"]
+settings.configure(ROOT_URLCONF="views", SECRET_KEY="x", ALLOWED_HOSTS=["*"], MIDDLEWARE=MIDDLEWARE)
+
+if __name__ == "__main__":
+    django.setup()
+    ld.bootstrap("default", wait=False)
+    Client().get("/buy")
+""",
+    "views.py": """
+import ldinstrument as ld
+from django.http import HttpResponse
+from django.urls import path
+
+@ld.track_task("shop.buy")
+def work(): ...
+
+def buy(request):
+    work()
+    ld.track_revenue(3.0, context="user-1")
+    return HttpResponse("ok")
+
+urlpatterns = [path("buy", buy)]
+""",
+}
+
+
+@pytest.mark.parametrize("sources", [FASTAPI, DJANGO], ids=["fastapi", "django"])
+def test_what_frameworks_declare_after_bootstrap_is_created_and_planned(
+    ld: LocalLaunchDarkly,
+    api: MetricsAPI,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sources: dict[str, str],
+) -> None:
+    """Middleware is built when the application starts, a URLconf is read at the first request."""
+    for name, source in sources.items():
+        (tmp_path / name).write_text(source)
+    environment = {**os.environ, "LDINSTRUMENT_URL": ld.url}
+    monkeypatch.chdir(tmp_path)
+
+    subprocess.run([sys.executable, "app.py"], env=environment, check=True, timeout=60)
+    planned = subprocess.run(
+        [sys.executable, "-m", "ldinstrument", "plan", *sources, "--json"],
+        env=environment,
+        capture_output=True,
+        timeout=60,
+    )
+
+    changes = json.loads(planned.stdout)["changes"]
+    assert {change["key"]: change["action"] for change in changes} == {
+        metric.key: "unchanged" for metric in api.list()
+    }
+    assert "request.duration" in {change["key"] for change in changes}
+    if sources is FASTAPI:
+        assert "http.response.5xx" in {change["key"] for change in changes}
+    assert {"business.conversion", "revenue.impact"} & {change["key"] for change in changes}
+
+
 def test_a_standard_metric_that_no_source_shows_is_created_at_its_first_use(
     ld: LocalLaunchDarkly, api: MetricsAPI, tmp_path: Path
 ) -> None:
