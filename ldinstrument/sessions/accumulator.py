@@ -174,11 +174,8 @@ class Accumulator:
         """Tell whether runs that do not fold may stay as they are: nothing divides them."""
         if not self.units or self._single or self.limited or self._waiting:
             return False
-        if self._changes != exposures.changes:
-            for exposure in exposures.of(self.units):
-                if exposure.read > self._since:
-                    return False
-                self._low = max(self._low, exposure.date)
+        if self._changes != exposures.changes and self._later_exposures():
+            return False
         # Where the wall clock was set back since an exposure, their own dates would lie before it.
         return self._low <= self._since * 1000 + self._offset
 
@@ -319,6 +316,10 @@ class Accumulator:
         if self._changes == exposures.changes:
             return []
         self._changes = exposures.changes
+        return self._later_exposures()
+
+    def _later_exposures(self) -> list[Exposure]:
+        """Return the exposures after the last boundary; those before it bound the dates."""
         found = []
         for exposure in exposures.of(self.units):
             if exposure.read > self._since:
