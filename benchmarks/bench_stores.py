@@ -30,7 +30,8 @@ from ldinstrument.stores.protocol import today
 from ldinstrument.stores.redis import connect
 from ldinstrument.stores.segments import StoredSegment, encoded, group_key, keys_of
 
-LIMIT = 1024
+LIMIT = 1152
+"""Bytes. What each request recorded is kept apart, for exposures of other workers to divide it."""
 METRICS = (
     "revenue.impact",
     "business.conversion",

@@ -37,7 +37,7 @@ from .segments import (
     encoded,
     group_parts,
     merged,
-    name_of,
+    named,
 )
 
 KEEP_LINES = 16
@@ -435,8 +435,10 @@ def _forget(record: Record, segments: list[StoredSegment]) -> None:
     """Drop the names of values that have left, and the exposures that divide nothing, because they
     are older than all there is.
     """
-    used = {name_of(key) for segment in segments_of(record) for key in segment.values}
-    record.names = {name: key for name, key in record.names.items() if name in used}
+    used: dict[str, str] = {}
+    for key in {key for segment in segments_of(record) for key in segment.values}:
+        named(key, used)
+    record.names = used
     began = min(
         min([segment.first, *(values.first_at for values in segment.values.values())])
         for segment in segments

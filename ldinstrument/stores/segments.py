@@ -26,6 +26,10 @@ from ..sessions.rollups import Group
 
 UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError)
 """What is raised by a line that is corrupt."""
+LONGEST_DATA = 12
+"""Characters of data that a group key holds itself."""
+REFERENCE = "#"
+"""What stands before the mark of data in a group key; data as JSON begins with a brace."""
 Keys: TypeAlias = "tuple[tuple[str, str], ...]"
 """A context: `(kind, key)` pairs, sorted."""
 
@@ -104,10 +108,33 @@ def group_parts(key: str) -> tuple[str, bool, str, str]:
 
 
 @lru_cache(maxsize=4096)
-def name_of(key: str) -> str:
-    """Return the mark that stands for a group key in a record: seven characters, 40 bits."""
-    digest = hashlib.blake2b(key.encode("utf-8", "replace"), digest_size=5).digest()
-    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+def mark_of_text(text: str) -> str:
+    """Return five characters, 30 bits, that stand for *text* within one record."""
+    digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=4).digest()
+    return base64.urlsafe_b64encode(digest)[:5].decode()
+
+
+def named(key: str, names: MutableMapping[str, str]) -> str:
+    """Return the mark of a group key, and note in *names* what it stands for.
+
+    Values of several events often have the same data, so that has a mark of its own.
+    """
+    mark, (head, _, data) = mark_of_text(key), key.rpartition("\n")
+    if len(data) > LONGEST_DATA:
+        names[mark_of_text(data)] = data
+        key = f"{head}\n{REFERENCE}{mark_of_text(data)}"
+    names[mark] = key
+    return mark
+
+
+def key_named(mark: str, names: Mapping[str, str]) -> str:
+    """Return the group key that *mark* stands for.
+
+    Raises:
+        KeyError: *names* does not know it.
+    """
+    head, _, data = names[mark].rpartition("\n")
+    return f"{head}\n{names[data[1:]] if data.startswith(REFERENCE) else data}"
 
 
 # -- text ------------------------------------------------------------------------------------------
@@ -141,9 +168,7 @@ def _segment(
 ) -> list[Any]:
     groups = {}
     for key, group in segment.values.items():
-        name = name_of(key)
-        names[name] = key
-        groups[name] = _group(group, segment, base)
+        groups[named(key, names)] = _group(group, segment, base)
     tallies = list(segment.tallies)
     while tallies and not tallies[-1]:
         tallies.pop()
@@ -204,7 +229,7 @@ def _segment_of(
         ended=base + clock[1] if clock else last + offset,
     )
     for name, values in (groups or {}).items():
-        segment.values[names[name]] = _group_of(values, segment, base)
+        segment.values[key_named(name, names)] = _group_of(values, segment, base)
     return segment
 
 
