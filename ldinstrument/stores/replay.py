@@ -128,30 +128,71 @@ class StoredAccount:
 def accounts_of(record: Record, segments: list[StoredSegment], rules: Rules) -> list[StoredAccount]:
     """Return the accounts of a session; equal ones are one, of a context of several kinds."""
     boundaries = Boundaries(record.exposures)
-    accounts: dict[tuple[str, str], StoredAccount] = {}
+    found: list[StoredAccount] = []
+    for kind in sorted({kind for segment in segments for kind, _ in segment.keys}):
+        ours = _accounts_of_kind(kind, segments, boundaries)
+        for account, following in zip(ours, [*ours[1:], None], strict=True):
+            _end(account, following, record, rules)
+        found += ours
+    return _united(
+        account for account in found if not record.part or account.keys[0] in record.accounts
+    )
+
+
+def _accounts_of_kind(
+    kind: str, segments: list[StoredSegment], boundaries: Boundaries
+) -> list[StoredAccount]:
+    """Return the accounts of one context kind, in the order in which they began.
+
+    Another key ends an account, and a key that comes back opens a new one; a request that overlaps
+    one of another key does not.
+    """
+    accounts: list[StoredAccount] = []
+    open_ones: dict[tuple[str, str], _OpenAccount] = {}
     for segment in segments:
         for pair in segment.keys:
-            if pair not in accounts:
-                accounts[pair] = StoredAccount(
+            if pair[0] != kind:
+                continue
+            _interrupt(open_ones, pair, segment.line)
+            if pair not in open_ones:
+                made = StoredAccount(
                     (pair,), segment.started, segment.ended, segment.first, segment.last
                 )
-            accounts[pair].add(segment, boundaries.region(segment.first))
-    wanted = {pair for pair in accounts if not record.part or pair in record.accounts}
-    _end(accounts, record, rules)
-    return _united(accounts[pair] for pair in sorted(wanted))
+                accounts.append(made)
+                open_ones[pair] = _OpenAccount(made, segment.line)
+            open_ones[pair].line = segment.line
+            open_ones[pair].account.add(segment, boundaries.region(segment.first))
+    return accounts
 
 
-def _end(accounts: dict[tuple[str, str], StoredAccount], record: Record, rules: Rules) -> None:
-    """Date the end of each account: that of the session, or when another key of its kind began."""
-    for kind in {kind for kind, _ in accounts}:
-        ours = [account for (other, _), account in accounts.items() if other == kind]
-        ours.sort(key=lambda account: account.started)
-        for account, following in zip(ours, [*ours[1:], None], strict=True):
-            if following is None:
-                account.reason, account.over = end_of(record, account, rules)
-            else:
-                account.reason = "identified"
-                account.over = max(account.last, following.began)
+@dataclass(slots=True)
+class _OpenAccount:
+    """An account, the line that added to it last, and whether another key has come since."""
+
+    account: StoredAccount
+    line: int
+    interrupted: bool = False
+
+
+def _interrupt(
+    open_ones: dict[tuple[str, str], _OpenAccount], pair: tuple[str, str], line: int
+) -> None:
+    """Close the accounts that end with a segment of *pair* in *line*."""
+    for other, found in list(open_ones.items()):
+        found.interrupted = found.interrupted or other != pair
+        came_back = other == pair and found.interrupted and found.line != line
+        if came_back or (other != pair and found.line == line):
+            del open_ones[other]
+
+
+def _end(
+    account: StoredAccount, following: StoredAccount | None, record: Record, rules: Rules
+) -> None:
+    """Date the end of an account: that of the session, or when another key of its kind began."""
+    if following is None:
+        account.reason, account.over = end_of(record, account, rules)
+    else:
+        account.reason, account.over = "identified", max(account.last, following.began)
 
 
 def end_of(record: Record, account: StoredAccount, rules: Rules) -> tuple[str, int]:

@@ -212,6 +212,50 @@ def test_somebody_else_in_a_stored_block_takes_nothing_along(make_store, keep, l
     assert reasons == {f"ana-{run}": "identified", f"ben-{run}": "ended"}
 
 
+def test_a_key_that_comes_back_has_a_new_account(make_store, keep, lab):
+    """Each stretch of it is a session of its own, and the one in between is over when it is left."""
+    store, run = keep(make_store(), client=lab.client), time.time_ns()
+
+    with session(f"ana-{run}", id="v", store=store, client=lab.client) as visit:
+        visit.interaction()
+        visit.interaction()
+        visit.identify(f"ben-{run}")
+        visit.interaction(False)
+        time.sleep(0.01)
+        visit.identify(f"ana-{run}")
+        visit.interaction()
+    lab.elsewhere(lambda: lab.expose(f"ben-{run}"))
+    report(lab, store, "v")
+
+    found = values(lab, "session.interactions")
+    assert sorted(filter(None, found[f"ana-{run}"])) == [1, 2]
+    assert found[f"ben-{run}"] == [1]
+    assert lab.counted("session.duration", f"ben-{run}") == []
+
+
+def test_requests_that_overlap_keep_their_accounts(make_store, keep, lab):
+    """Their entries lie between each other's: each request key has one account all the same."""
+    store, run = keep(make_store(), client=lab.client), time.time_ns()
+    ana = Context.create(f"ana-{run}")
+    opened = []
+    for turn in range(2):
+        which = Context.create(f"request-{turn}-{run}", "request")
+        who = Context.create_multi(ana, which)
+        opened.append(open_session(who, client=lab.client, store=store))
+    for _ in range(3):
+        for request in opened:
+            request.interaction()
+            time.sleep(0.002)
+    for request in opened:
+        end_request(request, store, "v")
+    report(lab, store, "v")
+
+    assert values(lab, "session.interactions", "request") == {
+        f"request-{turn}-{run}": [3] for turn in range(2)
+    }
+    assert values(lab, "session.interactions") == {f"ana-{run}": [6]}
+
+
 def test_wanted_metrics_are_kept(make_store, keep, lab):
     """`metrics=` of a stored session decides which events its visit becomes."""
     store, user = keep(make_store(), client=lab.client), f"ana-{time.time_ns()}"
