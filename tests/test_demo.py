@@ -89,8 +89,10 @@ def test_with_serve_the_page_stays_up() -> None:
     """Until it is told to end."""
     program = subprocess.Popen(
         [sys.executable, "-u", "-m", "ldinstrument", "demo", "--serve"],
-        stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"},
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
     try:
         assert program.stdout is not None
         address = ""

@@ -63,9 +63,18 @@ def test_the_seeds_workflow_runs_as_documented(ld: LocalLaunchDarkly) -> None:
     match = re.search(r"<!-- test: seed workflow -->\n```python\n(.*?)```", page, re.DOTALL)
     assert match is not None
     ran = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", "-c", match[1].replace("timeout=10", "timeout=80")],
-        capture_output=True, text=True, env={**environment(ld.url), "LAUNCHDARKLY_SDK_KEY": "sdk-docs"}, timeout=150,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-W",
+            "error::UserWarning",
+            "-c",
+            match[1].replace("timeout=10", "timeout=80"),
+        ],
+        capture_output=True,
+        text=True,
+        env={**environment(ld.url), "LAUNCHDARKLY_SDK_KEY": "sdk-docs"},
+        timeout=150,
+    )
     assert ran.returncode == 0, ran.stderr
     last_seen, listed = ran.stdout.splitlines()
     assert abs(int(last_seen) / 1000 - time.time()) < 600
@@ -122,9 +131,14 @@ def test_no_event_of_the_flask_example_is_undeclared() -> None:
         )
         with FakeOpenAI() as openai:
             shop = subprocess.Popen(
-                [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                text=True, cwd=folder, env={**environment(ld.url), "OPENAI_BASE_URL": openai.url},
-            )  # fmt: skip
+                [sys.executable, "-c", program],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=folder,
+                env={**environment(ld.url), "OPENAI_BASE_URL": openai.url},
+            )
             try:
                 assert shop.stdout is not None
                 _visit(f"http://127.0.0.1:{int(shop.stdout.readline())}")
@@ -145,10 +159,15 @@ def _visit(url: str) -> None:
         urllib.request.HTTPCookieProcessor(CookieJar()), urllib.request.ProxyHandler({})
     )
     forms = [
-        ("/", None), ("/ask", {"question": "Which tent?"}), ("/feedback", {"thumb": "up"}),
+        ("/", None),
+        ("/ask", {"question": "Which tent?"}),
+        ("/feedback", {"thumb": "up"}),
         ("/feedback", {"thumb": "down"}),
-        ("/cart", {"product": "tent"}), ("/checkout", {}), ("/nowhere", None), ("/leave", {}),
-    ]  # fmt: skip
+        ("/cart", {"product": "tent"}),
+        ("/checkout", {}),
+        ("/nowhere", None),
+        ("/leave", {}),
+    ]
     for path, form in forms:
         body = None if form is None else urllib.parse.urlencode(form).encode()
         try:
@@ -195,11 +214,12 @@ def _invoke(folder: Path, ld: LocalLaunchDarkly) -> None:
             body = json.dumps(waiting.pop(0)).encode()
             self.send_response(200)
             for name, value in (
-                ("Lambda-Runtime-Aws-Request-Id", f"r-{len(waiting)}"), ("Content-Type", "application/json"),
+                ("Lambda-Runtime-Aws-Request-Id", f"r-{len(waiting)}"),
+                ("Content-Type", "application/json"),
                 ("Lambda-Runtime-Deadline-Ms", str(int(time.time() * 1000) + 30_000)),
                 ("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:eu-central-1:1:function:f"),
                 ("Content-Length", str(len(body))),
-            ):  # fmt: skip
+            ):
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
@@ -225,8 +245,13 @@ def _invoke(folder: Path, ld: LocalLaunchDarkly) -> None:
         "DELIVER": "before_response",
         "LAUNCHDARKLY_SDK_KEY": "sdk-lambda",
     }
-    function = subprocess.Popen([sys.executable, "-m", "awslambdaric", "handler.handler"], cwd=folder, env=environ,
-                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    function = subprocess.Popen(
+        [sys.executable, "-m", "awslambdaric", "handler.handler"],
+        cwd=folder,
+        env=environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         assert done.wait(60)
     finally:

@@ -59,8 +59,17 @@ def _shell(
     def shell(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
         extra = {"LDINSTRUMENT_URL": ld.url, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
         return subprocess.run(
-            [*COMMAND, *arguments], cwd=tmp_path, env={**os.environ, **extra}, timeout=120, text=True,
-            **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
-        )  # fmt: skip
+            [*COMMAND, *arguments],
+            cwd=tmp_path,
+            env={**os.environ, **extra},
+            timeout=120,
+            text=True,
+            **{
+                "stdin": subprocess.DEVNULL,
+                "stdout": subprocess.PIPE,
+                "stderr": subprocess.PIPE,
+                **options,
+            },
+        )
 
     return shell

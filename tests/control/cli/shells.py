@@ -80,9 +80,13 @@ class Sitting:
     def __init__(self, url: str, arguments: tuple[str, ...], answer: str) -> None:
         mine, theirs = pty.openpty()
         command = subprocess.Popen(
-            [*COMMAND, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+            [*COMMAND, *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
             env={**os.environ, "LDINSTRUMENT_URL": url, "COLUMNS": "200"},
-        )  # fmt: skip
+        )
         os.close(theirs)
         self.seen = ""
         try:

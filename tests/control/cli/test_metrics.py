@@ -15,9 +15,22 @@ def test_metrics_create_get_list_update_rename_delete(
     run: Callable[..., Ran], api: MetricsAPI
 ) -> None:
     """The life of a metric on the command line."""
-    created = run("metrics", "create", "search.latency", "--unit", "milliseconds", "--lower-is-better",
-                  "--percentile", "95", "--tag", "search", "--name", "Search latency",
-                  "--analysis-unit", "user")  # fmt: skip
+    created = run(
+        "metrics",
+        "create",
+        "search.latency",
+        "--unit",
+        "milliseconds",
+        "--lower-is-better",
+        "--percentile",
+        "95",
+        "--tag",
+        "search",
+        "--name",
+        "Search latency",
+        "--analysis-unit",
+        "user",
+    )
     assert (created.code, "created: search.latency" in created.out) == (0, True)
     shown = run("metrics", "get", "search.latency").out
     for words in (
@@ -66,8 +79,21 @@ def test_metrics_create_page_views_and_clicks(run: Callable[..., Ran], api: Metr
         ).code
         == 0
     )
-    assert run("metrics", "create", "buy.clicked", "--kind", "click", "--url", "exact:https://example.org/",
-               "--selector", "#buy", "--json").json["selector"] == "#buy"  # fmt: skip
+    assert (
+        run(
+            "metrics",
+            "create",
+            "buy.clicked",
+            "--kind",
+            "click",
+            "--url",
+            "exact:https://example.org/",
+            "--selector",
+            "#buy",
+            "--json",
+        ).json["selector"]
+        == "#buy"
+    )
     assert api.get("pricing.seen").raw["urls"] == [{"kind": "substring", "substring": "/pricing"}]
 
 

@@ -66,14 +66,24 @@ def test_without_stdout_and_stdin(
     api.create(SUM)
     command = shlex.join([*COMMAND, *arguments])
     ran = subprocess.run(
-        f"{command} <&- >&-", shell=True, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
+        f"{command} <&- >&-",
+        shell=True,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        check=False,
         env={**os.environ, "LDINSTRUMENT_URL": api.host.url},
-    )  # fmt: skip
+    )
     assert ran.returncode == (3 if "plan" in arguments else 0), ran.stderr
     refused = subprocess.run(
-        f"{shlex.join([*COMMAND, 'metrics', 'delete', 'cart.value'])} <&-", shell=True, capture_output=True, text=True,
-        timeout=120, check=False, env={**os.environ, "LDINSTRUMENT_URL": api.host.url},
-    )  # fmt: skip
+        f"{shlex.join([*COMMAND, 'metrics', 'delete', 'cart.value'])} <&-",
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "LDINSTRUMENT_URL": api.host.url},
+    )
     assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
 
 

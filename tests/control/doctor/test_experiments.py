@@ -31,8 +31,12 @@ def test_exposed_units_and_no_experiment_do_not_stand_side_by_side(
     )
 
 
-RUNNING = {"status": "running", "randomizationUnit": "user", "flags": {"new-cart": {}},
-           "metrics": [{"key": "cart.value", "_versionId": "v2"}]}  # fmt: skip
+RUNNING = {
+    "status": "running",
+    "randomizationUnit": "user",
+    "flags": {"new-cart": {}},
+    "metrics": [{"key": "cart.value", "_versionId": "v2"}],
+}
 
 
 @pytest.fixture(name="far")
@@ -45,8 +49,14 @@ def _far(ld: LocalLaunchDarkly, api: MetricsAPI) -> Any:
 
     def answer(iteration: Any = RUNNING, status: Any = None, **metric: Any) -> list[Finding]:
         ld.clear_faults()
-        body = {**raw, "lastSeen": int(time.time() * 1000), "_versionId": "v2", "experimentCount": 1,
-                "experiments": [{"key": "exp", "name": "Exp", "environmentKey": "production"}], **metric}  # fmt: skip
+        body = {
+            **raw,
+            "lastSeen": int(time.time() * 1000),
+            "_versionId": "v2",
+            "experimentCount": 1,
+            "experiments": [{"key": "exp", "name": "Exp", "environmentKey": "production"}],
+            **metric,
+        }
         pages = {
             "/dev/health": None,
             "/api/v2/metrics/default/cart.value": body,
@@ -72,8 +82,11 @@ def test_an_experiment_that_randomizes_by_something_else(far: Any) -> None:
         "metrics": [{"key": "cart.value", "_versionId": "v2", "analysisUnit": "organization"}],
     }
     assert "Exp analyses it by 'organization'" in broken(far(named)).what
-    other = {**RUNNING, "randomizationUnit": "request",
-             "metrics": [{"key": "cart.value", "_versionId": "v2", "analysisUnit": "user"}]}  # fmt: skip
+    other = {
+        **RUNNING,
+        "randomizationUnit": "request",
+        "metrics": [{"key": "cart.value", "_versionId": "v2", "analysisUnit": "user"}],
+    }
     assert statuses(far(other))["experiments"] == "ok"
 
 

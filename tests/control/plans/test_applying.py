@@ -162,9 +162,17 @@ def test_what_launchdarkly_accepts_and_leaves_out_is_still_different(
     ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric
 ) -> None:
     """It answers 2xx to fields that it ignores: only its answer tells what became of them."""
-    other = {"key": latency.key, "name": "x", "kind": "custom", "eventKey": latency.key, "isNumeric": True,
-             "unit": "milliseconds", "successCriteria": "LowerThanBaseline", "unitAggregationType": "sum",
-             "eventDefault": {"disabled": True}}  # fmt: skip
+    other = {
+        "key": latency.key,
+        "name": "x",
+        "kind": "custom",
+        "eventKey": latency.key,
+        "isNumeric": True,
+        "unit": "milliseconds",
+        "successCriteria": "LowerThanBaseline",
+        "unitAggregationType": "sum",
+        "eventDefault": {"disabled": True},
+    }
     ld.fault("/api/v2/metrics/default", method="POST", status=201, body=json.dumps(other))
     (created,) = apply(plan([latency], api), api).not_taken
     assert created.result == "created"
@@ -212,10 +220,17 @@ def test_twenty_processes_at_once(ld: LocalLaunchDarkly, api: MetricsAPI, tmp_pa
         "PYTHONPATH": str(Path(__file__).resolve().parents[3]),
     }
     processes = [
-        subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                         stderr=subprocess.PIPE, env=environ, text=True, cwd=tmp_path)
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environ,
+            text=True,
+            cwd=tmp_path,
+        )
         for _ in range(20)
-    ]  # fmt: skip
+    ]
     try:
         for process in processes:
             assert process.stdout is not None

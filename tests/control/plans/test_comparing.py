@@ -36,8 +36,10 @@ def test_plan_tells_create_unchanged_drift_and_unmanaged_apart(
     api.create(Metric("stray.metric", measure="count"))
     made = plan(wanted, api)
     assert {key: change.action for key, change in by_key(made).items()} == {
-        "checkout.latency": "create", "cart.value": "unchanged", "signup.done": "drift",
-    }  # fmt: skip
+        "checkout.latency": "create",
+        "cart.value": "unchanged",
+        "signup.done": "drift",
+    }
     assert [metric.key for metric in made.unmanaged or ()] == ["stray.metric"]
     (difference,) = made.drift[0].differences
     assert (difference.field, difference.wanted, difference.found) == (
@@ -53,13 +55,18 @@ def test_plan_tells_create_unchanged_drift_and_unmanaged_apart(
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ({"unit": "cents"}, "unit"), ({"eventKey": "Cart.value"}, "eventKey"), ({"isNumeric": False}, "isNumeric"),
+        ({"unit": "cents"}, "unit"),
+        ({"eventKey": "Cart.value"}, "eventKey"),
+        ({"isNumeric": False}, "isNumeric"),
         ({"successCriteria": "LowerThanBaseline"}, "successCriteria"),
         ({"unitAggregationType": "average"}, "unitAggregationType"),
-        ({"eventDefault/disabled": True}, "eventDefault/disabled"), ({"archived": True}, "archived"),
-        ({"analysisUnits": ["request"]}, None), ({"name": "Renamed"}, None), ({"description": "by hand"}, None),
+        ({"eventDefault/disabled": True}, "eventDefault/disabled"),
+        ({"archived": True}, "archived"),
+        ({"analysisUnits": ["request"]}, None),
+        ({"name": "Renamed"}, None),
+        ({"description": "by hand"}, None),
     ],
-)  # fmt: skip
+)
 def test_each_field_that_drifts_is_named(
     api: MetricsAPI, change: dict[str, Any], field: str | None
 ) -> None:

@@ -65,8 +65,11 @@ def test_create_get_rename_update_delete(api: MetricsAPI, latency: Metric) -> No
     """The whole life of a metric, with typed results."""
     created = api.create(latency)
     assert (created.key, created.event_key, created.unit, created.zero_fill) == (
-        "checkout.latency", "checkout.latency", "milliseconds", False,
-    )  # fmt: skip
+        "checkout.latency",
+        "checkout.latency",
+        "milliseconds",
+        False,
+    )
     assert api.get("checkout.latency") == created
     assert api.rename("checkout.latency", "Checkout latency").name == "Checkout latency"
     changed = api.update(
@@ -137,8 +140,9 @@ def test_list_takes_filters_and_sorts(api: MetricsAPI) -> None:
     for metric in EVERY_KIND:
         api.create(metric)
     assert {found.key for found in api.list(event_keys=["Item added", "session.duration"])} == {
-        "cart.adds", "session.duration",
-    }  # fmt: skip
+        "cart.adds",
+        "session.duration",
+    }
     assert [found.key for found in api.list(tags=["a", "b"])] == ["cart.adds"]
     assert {found.key for found in api.list(event_kind="click")} == {"buy.clicked"}
     assert all(found.numeric for found in api.list(numeric=True))
@@ -154,8 +158,13 @@ def test_list_is_lazy_and_reads_every_page(ld: LocalLaunchDarkly, api: MetricsAP
     for number in range(120):
         api.create(Metric(f"many.m{number}", measure="count"))
     fetched: list[str] = []
-    ld.fault("/api/v2/metrics/default", method="GET", times=None, status=500,
-             when=lambda method, path, headers, body: bool(fetched.append(path)))  # fmt: skip
+    ld.fault(
+        "/api/v2/metrics/default",
+        method="GET",
+        times=None,
+        status=500,
+        when=lambda method, path, headers, body: bool(fetched.append(path)),
+    )
     listing = api.list()
     assert fetched == []
     next(listing)

@@ -205,9 +205,12 @@ def _send(server: LocalLaunchDarkly, method: str, path: str, body: Any) -> reque
     with requests.Session() as session:
         session.trust_env = False
         return session.request(
-            method, server.url + path, headers={"Authorization": "api-x", "Content-Type": "application/json"},
-            data=None if body is None and method == "GET" else json.dumps(body), timeout=30,
-        )  # fmt: skip
+            method,
+            server.url + path,
+            headers={"Authorization": "api-x", "Content-Type": "application/json"},
+            data=None if body is None and method == "GET" else json.dumps(body),
+            timeout=30,
+        )
 
 
 @pytest.fixture(name="script_server", scope="module")

@@ -45,9 +45,11 @@ def test_the_order_is_the_seeds(tmp_path: Path) -> None:
     """Explicit, ~/.claude/config.json, then the variables one after the other."""
     path = config(tmp_path, claude("api-file"))
     environ = {
-        "LAUNCHDARKLY_API_KEY": "api-1", "LAUNCHDARKLY_API_TOKEN": "api-2", "LD_API_KEY": "api-3",
+        "LAUNCHDARKLY_API_KEY": "api-1",
+        "LAUNCHDARKLY_API_TOKEN": "api-2",
+        "LD_API_KEY": "api-3",
         "LAUNCHDARKLY_ACCESS_TOKEN": "api-4",
-    }  # fmt: skip
+    }
     assert find_api_token("api-0", environ=environ, config_file=path).source == "token="
     assert find_api_token(environ=environ, config_file=path).source == str(path)
     path.unlink()
@@ -157,12 +159,24 @@ def test_bytes_that_are_no_text_are_a_remark(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [("", "empty"), ("sdk-secret", "an SDK key"), ("mob-secret", "a mobile key"), ("5ec4e7" * 4, "a client-side ID"),
-     ("Bearer api-secret", "without 'Bearer'"), ("api secret", "white space"), ("api-secret\x00", "white space"),
-     ("api-s\u00e9cret", "characters"), ('"api-secret"', "in quotes"), ("'api-secret'", "in quotes"),
-     ("${LAUNCHDARKLY_SECRET}", "filled in"), ("{{secret}}", "filled in"), ("<your-secret-token>", "filled in"),
-     ("api-...", "filled in"), ("op://vault/secret", "filled in")],
-)  # fmt: skip
+    [
+        ("", "empty"),
+        ("sdk-secret", "an SDK key"),
+        ("mob-secret", "a mobile key"),
+        ("5ec4e7" * 4, "a client-side ID"),
+        ("Bearer api-secret", "without 'Bearer'"),
+        ("api secret", "white space"),
+        ("api-secret\x00", "white space"),
+        ("api-s\u00e9cret", "characters"),
+        ('"api-secret"', "in quotes"),
+        ("'api-secret'", "in quotes"),
+        ("${LAUNCHDARKLY_SECRET}", "filled in"),
+        ("{{secret}}", "filled in"),
+        ("<your-secret-token>", "filled in"),
+        ("api-...", "filled in"),
+        ("op://vault/secret", "filled in"),
+    ],
+)
 def test_an_explicit_token_that_cannot_be_one(value: str, words: str) -> None:
     """A clear word, and never the value."""
     with pytest.raises(CredentialsError, match=words) as caught:
@@ -285,9 +299,16 @@ def test_hosts_without_their_scheme(value: str, url: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["http://10.0.0.1:8030", "https://app.launchdarkly.com", "http://localhost.example.org", "http://127.0.0.1.example.org",
-     "http://0.0.0.0:8030", "http://example.org#127.0.0.1", "http://127.0.0.1@example.org"],
-)  # fmt: skip
+    [
+        "http://10.0.0.1:8030",
+        "https://app.launchdarkly.com",
+        "http://localhost.example.org",
+        "http://127.0.0.1.example.org",
+        "http://0.0.0.0:8030",
+        "http://example.org#127.0.0.1",
+        "http://127.0.0.1@example.org",
+    ],
+)
 def test_the_local_url_is_loopback_only(value: str) -> None:
     """Anything else is refused, also what only looks like loopback."""
     with pytest.raises(CredentialsError, match="LDINSTRUMENT_URL"):
@@ -296,9 +317,21 @@ def test_the_local_url_is_loopback_only(value: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["http://app.launchdarkly.com", "ftp://x.org", "https://", "https://u:p@x.org", "https://x.org?a=b", "http://[bad",
-     "https://x.org:port", "usa", "https://x .org", "https://x.org\n.com", "//", "[bad"],
-)  # fmt: skip
+    [
+        "http://app.launchdarkly.com",
+        "ftp://x.org",
+        "https://",
+        "https://u:p@x.org",
+        "https://x.org?a=b",
+        "http://[bad",
+        "https://x.org:port",
+        "usa",
+        "https://x .org",
+        "https://x.org\n.com",
+        "//",
+        "[bad",
+    ],
+)
 def test_hosts_that_cannot_be_used(value: str) -> None:
     """Unencrypted, with a password in it, or no URL."""
     with pytest.raises(CredentialsError, match="base_uri") as caught:

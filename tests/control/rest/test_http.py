@@ -93,13 +93,19 @@ def test_compressed_and_chunked_answers_are_read(script: Any, token: str) -> Non
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n<html>login</html>", "not JSON"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\nConnection: close\r\n\r\n{\"key\": ", "broke off"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n<html>login</html>",
+            "not JSON",
+        ),
+        (
+            b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\nConnection: close\r\n\r\n{"key": ',
+            "broke off",
+        ),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n[]", "not a metric"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", "not a metric"),
         (b"no HTTP at all\r\n\r\n", "broke"),
     ],
-)  # fmt: skip
+)
 def test_answers_that_are_none(script: Any, token: str, answer: bytes, words: str) -> None:
     """HTML, half answers, other JSON, nothing: Unreachable, with what it was."""
     server = script(answer)
@@ -279,9 +285,14 @@ def test_the_token_is_in_no_error_log_or_repr(
     )
     told = io.StringIO()
     for host, fault in [
-        (ld.url, {"status": 401}), (ld.url, {"status": 500}), (ld.url, {"status": 429}), (ld.url, {"drop": True}),
-        (ld.url, {"truncate": True}), (broken.url, {}), ("http://127.0.0.1:9", {}),
-    ]:  # fmt: skip
+        (ld.url, {"status": 401}),
+        (ld.url, {"status": 500}),
+        (ld.url, {"status": 429}),
+        (ld.url, {"drop": True}),
+        (ld.url, {"truncate": True}),
+        (broken.url, {}),
+        ("http://127.0.0.1:9", {}),
+    ]:
         if fault:
             ld.fault("*", times=None, **fault)  # type: ignore[arg-type]
         with MetricsAPI(

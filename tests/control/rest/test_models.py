@@ -25,9 +25,10 @@ def test_what_an_answer_leaves_out_is_launchdarklys_default(latency: Metric) -> 
     assert not remote_metric(
         {**raw, "eventDefault": {"disabled": True}}, "p", "https://ld.test"
     ).zero_fill
-    assert [difference.field for difference in differences(metric_body(replace(latency, key="a.b")), found)] == [
-        "successCriteria", "unit", "eventDefault/disabled"
-    ]  # fmt: skip
+    assert [
+        difference.field
+        for difference in differences(metric_body(replace(latency, key="a.b")), found)
+    ] == ["successCriteria", "unit", "eventDefault/disabled"]
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,24 @@ from ldinstrument.scan import scan
 def test_standard_metrics_only_where_something_uses_them(package: Callable[..., str]) -> None:
     """The default catalog has them all; a program needs those that it feeds."""
     assert keys(scan(package(a="import ldinstrument"))) == set()
-    assert keys(scan(package(a="from ldinstrument import track_feedback\ndef f(): track_feedback(True)"))) == {
-        "user.satisfaction", "user.negative_feedback",
-    }  # fmt: skip
+    assert keys(
+        scan(package(a="from ldinstrument import track_feedback\ndef f(): track_feedback(True)"))
+    ) == {
+        "user.satisfaction",
+        "user.negative_feedback",
+    }
     assert keys(scan(package(a="import ldinstrument as ld\n@ld.session\ndef f(): ..."))) == {
-        "session.duration", "session.success_rate", "session.interactions",
-    }  # fmt: skip
-    assert keys(scan(package(a="import ldinstrument as ld\ndef f(): ld.SessionMetricsTracker()"))) == {
-        "session.duration", "session.success_rate", "session.interactions",
-    }  # fmt: skip
+        "session.duration",
+        "session.success_rate",
+        "session.interactions",
+    }
+    assert keys(
+        scan(package(a="import ldinstrument as ld\ndef f(): ld.SessionMetricsTracker()"))
+    ) == {
+        "session.duration",
+        "session.success_rate",
+        "session.interactions",
+    }
 
 
 def test_keys_that_nobody_declared(package: Callable[..., str]) -> None:
@@ -44,8 +53,10 @@ def test_keys_that_nobody_declared(package: Callable[..., str]) -> None:
     found = scan(name)
     assert keys(found) == {"cart.size"}
     assert [(unread.key, unread.place) for unread in found.undeclared] == [
-        ("Cart Size", f"{name}/a.py:8"), ("cart.sise", f"{name}/a.py:9"), ("entirely.new", f"{name}/a.py:10"),
-    ]  # fmt: skip
+        ("Cart Size", f"{name}/a.py:8"),
+        ("cart.sise", f"{name}/a.py:9"),
+        ("entirely.new", f"{name}/a.py:10"),
+    ]
     assert "only by case from 'Cart size'" in found.undeclared[0].advice()
     assert "catalog.add(Metric('entirely.new'" in found.undeclared[2].advice()
 
@@ -68,9 +79,13 @@ def test_dynamic_keys_are_counted_with_their_places(package: Callable[..., str])
     )
     found = scan(name)
     assert [(int(place.rpartition(":")[2]), what) for place, what in found.dynamic] == [
-        (5, "track_task(f'work.{kind}')"), (6, "record(kind)"), (7, "session(name=kind)"), (8, "track_task(KEY)"),
-        (8, "track_task(record=...)"), (9, "Metric(kind)"),
-    ]  # fmt: skip
+        (5, "track_task(f'work.{kind}')"),
+        (6, "record(kind)"),
+        (7, "session(name=kind)"),
+        (8, "track_task(KEY)"),
+        (8, "track_task(record=...)"),
+        (9, "Metric(kind)"),
+    ]
     assert keys(found) == set()
 
 
@@ -159,8 +174,17 @@ def test_model_calls(package: Callable[..., str]) -> None:
         )
     )
     assert keys(found) == {
-        "answer.success_rate", "answer.duration", "answer.unfinished", "answer.time_to_first_token",
-        "answer.tokens.input", "answer.tokens.output", "answer.tokens.total", "answer.tokens.cached",
-        "answer.tokens.reasoning", "answer.tool_calls", "answer.attempts",
-        "rerank.success_rate", "rerank.tokens.total",
-    }  # fmt: skip
+        "answer.success_rate",
+        "answer.duration",
+        "answer.unfinished",
+        "answer.time_to_first_token",
+        "answer.tokens.input",
+        "answer.tokens.output",
+        "answer.tokens.total",
+        "answer.tokens.cached",
+        "answer.tokens.reasoning",
+        "answer.tool_calls",
+        "answer.attempts",
+        "rerank.success_rate",
+        "rerank.tokens.total",
+    }

@@ -89,10 +89,18 @@ def test_what_only_function_bodies_declare(package: Callable[..., str]) -> None:
     found = scan(name)
     assert keys(found) == runs("rerank", "talk.back", "task.bare_closure") | {
         "talk.back.unfinished",
-        "chat.duration", "chat.success_rate", "chat.interactions", "cart.price", "cart.adds", "user.satisfaction",
-        "user.negative_feedback", "revenue.impact", "task.success_rate", "business.conversion",
+        "chat.duration",
+        "chat.success_rate",
+        "chat.interactions",
+        "cart.price",
+        "cart.adds",
+        "user.satisfaction",
+        "user.negative_feedback",
+        "revenue.impact",
+        "task.success_rate",
+        "business.conversion",
         "stream.time_to_first_item",
-    }  # fmt: skip
+    }
     assert found.undeclared == ()
     assert found.place("rerank.duration") == f"{name}/a.py:10"
 
