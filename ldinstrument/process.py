@@ -19,7 +19,7 @@ _exit_hooks: list[Hook] = []
 _before_fork: list[Hook] = []
 _after_fork_in_parent: list[Hook] = []
 _after_fork_in_child: list[Hook] = []
-_watched_children: set[int] = set()
+_watched_children: set[tuple[int, Hook]] = set()
 _watched_threads: set[int] = set()
 _watched_work_horses: set[int] = set()
 _forked_by_thread = False
@@ -38,16 +38,17 @@ def on_exit(hook: Hook) -> None:
 def on_exit_of_multiprocessing_child(hook: Hook, priority: int = 10) -> None:
     """Call *hook* at the end of this process if `multiprocessing` started it.
 
-    Such a child leaves by `os._exit`, without `atexit`. Once per process.
+    Such a child leaves by `os._exit`, without `atexit`. Each hook once per process, those of a
+    higher *priority* first.
     """
     processes = sys.modules.get("multiprocessing.process")
     if processes is None or processes.parent_process() is None:
         return
-    if os.getpid() in _watched_children:
+    if (os.getpid(), hook) in _watched_children:
         return
     from multiprocessing.util import Finalize
 
-    _watched_children.add(os.getpid())
+    _watched_children.add((os.getpid(), hook))
     Finalize(None, hook, exitpriority=priority)
 
 

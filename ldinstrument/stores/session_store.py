@@ -20,7 +20,12 @@ from typing import Any
 
 from .. import sdk, settings
 from ..diagnostics import guard, log_once, on_event_loop
-from ..process import on_exit, on_fork
+from ..process import (
+    on_exit,
+    on_exit_of_multiprocessing_child,
+    on_fork,
+    watch_forking_thread,
+)
 from ..sessions import emission
 from ..sessions.registry import open_sessions
 from ..sessions.session import Session
@@ -59,7 +64,11 @@ def end_request(
 async def aend_request(
     session: Session, store: SessionStore, visitor: str | None = None, *, ends: str = ""
 ) -> VisitRef:
-    """Do what `end_request` does without blocking the event loop: a thread makes the round trip."""
+    """Do what `end_request` does without blocking the event loop: a thread makes the round trip, if
+    there is one.
+    """
+    if not store.store.shared:
+        return store.end_request(session, visitor, ends=ends)
     import asyncio
 
     return await asyncio.get_running_loop().run_in_executor(
@@ -304,6 +313,8 @@ class SessionStore:
                     self._sweeper = Sweeper(self)
                 except RuntimeError:  # the interpreter is going: no new threads
                     self._sweeps = False
+        on_exit_of_multiprocessing_child(close_all, priority=20)
+        watch_forking_thread()
 
     def once(self, key: str, ttl: float) -> bool:
         """Take *key* for *ttl* seconds; False when somebody has it already.

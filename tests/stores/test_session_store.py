@@ -5,19 +5,23 @@ every store.
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import threading
 import time
 
 import pytest
-from ldclient import Context
+from ldclient import Context, LDClient
+from ldclient.config import Config
 from stores_builders import delta, end, in_child, tallies_of, until, visit
 
 from ldinstrument import Metric, SessionMetricsTracker, catalog, session
+from ldinstrument.delivery import Plugin
 from ldinstrument.ledger import ledger
 from ldinstrument.sessions.current import open_session
 from ldinstrument.stores import (
     MemoryStore,
     Rules,
+    SessionStore,
     SqliteStore,
     aend_request,
     end_request,
@@ -452,3 +456,23 @@ def test_a_fork_shares_the_store_and_nothing_else(make_store, keep):
     assert after.stored
     assert store._sweeper is sweeper
     assert tallies_of(parsed(end(raw, "session:v-1", "ended")))[0] == (3 if raw.shared else 2)
+
+
+def _visit_in_child(url):
+    """A worker of `multiprocessing` that keeps visits in memory, and returns."""
+    client = LDClient(
+        Config("sdk-test", base_uri=url, events_uri=url, stream_uri=url, use_ldd=True,
+               diagnostic_opt_out=True, plugins=[Plugin()])
+    )  # fmt: skip
+    visit(SessionStore(MemoryStore(Rules()), client=client), client=client)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_of_multiprocessing_reports_what_only_it_knows(ld):
+    """It leaves by `os._exit`, where no `atexit` runs: its visits in memory are abandoned, not lost."""
+    child = multiprocessing.get_context("fork").Process(target=_visit_in_child, args=(ld.url,))
+    child.start()
+    child.join(60)
+
+    (event,) = ld.custom_events("session.interactions")
+    assert (child.exitcode, event["data"]["endReason"]) == (0, "abandoned")
