@@ -121,7 +121,7 @@ class MemoryStore:
         if record.reason:
             self._move_on(key, record, now, began=began)
             return
-        for part in compact(record) if len(record.lines) > MOST_LINES else ():
+        for part in compact(record) if record.length > MOST_LINES else ():
             self._add_ended(part, now)
         self._open[key] = record.text()
         self._gone.pop(key, None)

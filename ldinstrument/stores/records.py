@@ -30,6 +30,8 @@ from .segments import StoredSegment, encoded, keys_of
 VERSION = 2
 MOST_LINES = 32
 """Lines after which a record is compacted."""
+LINE_BYTES = 512
+"""What counts as one line; a longer one counts as several."""
 ROUNDING = 1
 """Milliseconds by which whole ones may date a beginning too early."""
 OLD_EXPOSURE = 300_000
@@ -148,6 +150,12 @@ class Record:
                 self.exposures[mark] = min(date, self.exposures.get(mark, date))
         self.names |= delta.names
         self.lines.append(line(now - delta.now, segments_text(delta)))
+
+    @property
+    def length(self) -> int:
+        """How many lines it has, long ones and what they mention counted by their bytes."""
+        size = sum(map(len, self.lines)) + sum(map(len, self.names.values()))
+        return max(len(self.lines), size // LINE_BYTES)
 
     def touch(self, now: int, date: int) -> None:
         """Note activity at *date*, which is *now* by the store's clock."""

@@ -20,7 +20,7 @@
 -- @common
 local prefix, window = ARGV[1], tonumber(ARGV[2])
 local KEEP, VERSION, PLACES, NOBODY = 604800000, 2, 100000, '----------------'
-local OLD_EXPOSURE = 300000
+local OLD_EXPOSURE, LINE_BYTES = 300000, 512
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local function whole(number) return string.format('%.0f', number) end
@@ -151,18 +151,20 @@ for mark, name in pairs(delta.g or {}) do
 end
 record.u = record.u + 1
 lines = lines .. '\n[' .. whole(now - delta.o) .. ',' .. segments .. ']'
+if delta.e and not keeps_place then record.r, record.o = delta.e, delta.o end
+local text = joined(record, lines)
 if keeps_place then
-  put(place, joined(record, lines))
+  put(place, text)
 elseif delta.e then
-  record.r, record.o = delta.e, delta.o
-  move_on(key, record.i, joined(record, lines), remember, began, now)
+  move_on(key, record.i, text, remember, began, now)
 else
   local deadline = over(record)
   local kept = math.max(1, deadline - now) + KEEP
-  redis.call('SET', prefix .. 'v' .. key, joined(record, lines), 'PX', kept)
+  redis.call('SET', prefix .. 'v' .. key, text, 'PX', kept)
   redis.call('ZADD', prefix .. 'open', deadline, key)
 end
-return {record.i, record.p or '', opened, cjson.encode(record.c or {}), record.u}
+local length = math.max(record.u, math.floor(#text / LINE_BYTES))
+return {record.i, record.p or '', opened, cjson.encode(record.c or {}), length}
 
 -- @end
 local key, reason, date, remember = ARGV[3], ARGV[4], ARGV[5], ARGV[6]

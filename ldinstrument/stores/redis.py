@@ -93,8 +93,8 @@ class RedisStore:
         answer = self._run("merge", tag, key, text, segments_text(delta), *times, *name)
         if answer is None:
             return None
-        id, previous, opened, context, lines = answer
-        if lines > MOST_LINES:
+        id, previous, opened, context, length = answer
+        if length > MOST_LINES:
             self._compact(tag, key)
         return Merged(id.decode(), previous.decode(), bool(opened), json.loads(context))
 

@@ -28,7 +28,7 @@ from ..sessions.exposures import exposures
 from ..sessions.parts import Tallies
 from ..sessions.rollups import Emission, Group
 from .protocol import Rules
-from .records import Record, line, mark_of
+from .records import LINE_BYTES, Record, line, mark_of
 from .segments import (
     UNREADABLE,
     Keys,
@@ -44,6 +44,8 @@ KEEP_LINES = 16
 """Lines that compacting leaves as they are: an exposure of another worker may still divide them."""
 MOST_VALUES = 64
 """Groups of values that a compacted record keeps; beyond, they leave early as events."""
+MOST_KEY_BYTES = 8192
+"""Characters of their event keys and data, likewise."""
 MOST_EXPOSURES = 128
 ROLLUPS: dict[str, Rollup] = {"s": "sum", "m": "mean", "l": "last", "o": "once", "e": "each"}
 
@@ -359,8 +361,8 @@ def compact(record: Record) -> list[Record]:
         segments = segments_of(record)
     except UNREADABLE:  # said, and counted, when it is reported
         return []
-    recent = record.lines[-KEEP_LINES:]
-    first_recent = len(record.lines) - len(recent)
+    first_recent = _first_recent(record.lines)
+    recent = record.lines[first_recent:]
     older = [segment for segment in segments if segment.line < first_recent]
     parts = []
     finished = _finished(segments, first_recent)
@@ -375,6 +377,15 @@ def compact(record: Record) -> list[Record]:
     record.lines = [_line(folded, record.names), *recent] if folded else recent
     _forget(record, segments)
     return parts
+
+
+def _first_recent(lines: list[str]) -> int:
+    """Return the number of the first line that stays as it is: the latest, if they are short."""
+    room, first = KEEP_LINES * LINE_BYTES, len(lines)
+    while first > max(0, len(lines) - KEEP_LINES) and room >= len(lines[first - 1]):
+        first -= 1
+        room -= len(lines[first])
+    return first
 
 
 def _finished(segments: list[StoredSegment], first_recent: int) -> set[tuple[str, str]]:
@@ -444,8 +455,12 @@ def _pieces(segment: StoredSegment) -> Iterable[StoredSegment]:
 
 
 def _too_much(record: Record, folded: list[StoredSegment]) -> bool:
-    values = sum(len(segment.values) for segment in folded)
-    return values > MOST_VALUES or len(record.exposures) > MOST_EXPOSURES
+    keys = [key for segment in folded for key in segment.values]
+    return (
+        len(keys) > MOST_VALUES
+        or sum(map(len, set(keys))) > MOST_KEY_BYTES
+        or len(record.exposures) > MOST_EXPOSURES
+    )
 
 
 def _part(

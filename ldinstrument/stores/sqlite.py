@@ -137,7 +137,7 @@ class SqliteStore:
         if record.reason:
             self._move_on(file, key, record, now, began=began)
             return
-        for part in compact(record) if len(record.lines) > MOST_LINES else ():
+        for part in compact(record) if record.length > MOST_LINES else ():
             self._add_ended(file, part, now)
         file.execute(_PUT, (key, 0, record.deadline(self.rules), record.text()))
 

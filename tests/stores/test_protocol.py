@@ -491,6 +491,25 @@ def test_a_session_does_not_grow_for_ever(make_store):
     ]
 
 
+def test_a_visit_of_a_few_long_requests_is_folded_by_its_bytes(make_store):
+    """Data that is always another, and long: it leaves early, whole."""
+    store, now = make_store(), today()
+
+    for turn in range(12):
+        groups = {
+            f's1money.{number}\n{{"n":{turn},"text":"{"x" * 200}"}}': (1.0, 1, now, now, None, None)
+            for number in range(40)
+        }
+        store.merge(KEY, delta(context={"user": "ana"}, groups=groups, now=now))
+        store.merge(KEY, delta(context={"user": "ana"}, groups=revenue(1.0, at=now), now=now))
+    text = end(store, KEY)
+
+    assert len(text) < 40_000
+    records = ended(store)
+    events = [event for record in records for event, _ in events_of(record, store.rules).values]
+    assert sum(event.value for event in events) == 12 * 40 + 12
+
+
 def test_accounts_that_are_over_leave_a_long_visit_early(make_store):
     """Each request key has its events once, and the user their visit once."""
     store, many = make_store(), MOST_LINES * 3
