@@ -504,7 +504,7 @@ def test_a_visit_of_a_few_long_requests_is_folded_by_its_bytes(make_store):
         store.merge(KEY, delta(context={"user": "ana"}, groups=revenue(1.0, at=now), now=now))
     text = end(store, KEY)
 
-    assert len(text) < 40_000
+    assert len(text) < 20_000
     records = ended(store)
     events = [event for record in records for event, _ in events_of(record, store.rules).values]
     assert sum(event.value for event in events) == 12 * 40 + 12

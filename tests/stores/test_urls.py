@@ -189,10 +189,11 @@ def test_the_end_of_the_interpreter_reports_what_memory_holds(tmp_path):
         """
         import sys, ldclient
         from ldclient.config import Config
+        from ldinstrument.delivery import Plugin
         from ldinstrument.sessions.current import open_session
         from ldinstrument.stores import end_request, open_store
         ldclient.set_config(Config("sdk-test", base_uri=sys.argv[1], events_uri=sys.argv[1], stream_uri=sys.argv[1],
-                                   use_ldd=True, diagnostic_opt_out=True))
+                                   use_ldd=True, diagnostic_opt_out=True, plugins=[Plugin()]))
         ldclient.get()
         store = open_store("memory:")
         request = open_session("ana")
