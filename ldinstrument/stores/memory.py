@@ -127,7 +127,9 @@ class MemoryStore:
         self._gone.pop(key, None)
         self._evict(now)
 
-    def end(self, key: str, reason: str, *, over: int, active: bool = False) -> str | None:
+    def end(
+        self, key: str, reason: str, *, over: int | None = None, active: bool = False
+    ) -> str | None:
         """End the open session of *key* now; return its record, None when none is open."""
         with self._lock:
             now, held = self._clock(), self._open.pop(key, None)
@@ -188,7 +190,7 @@ class MemoryStore:
             )
 
     # -- ended sessions --------------------------------------------------------------------------
-    def claim(self, limit: int, lease: float, owner: str, *, early: bool = False) -> list[Ended]:
+    def claim(self, limit: int, lease: float, owner: str, *, early: bool = True) -> list[Ended]:
         """Hand out sessions that are over, of one batch; nobody else is handed them for *lease*
         seconds.
         """

@@ -219,20 +219,22 @@ class Store(Protocol):
             The session; None when the delta only joins, and none is open.
         """
 
-    def end(self, key: str, reason: str, *, over: int, active: bool = False) -> str | None:
+    def end(
+        self, key: str, reason: str, *, over: int | None = None, active: bool = False
+    ) -> str | None:
         """End the open session of *key* now.
 
         Args:
             key: of the session.
             reason: of the end.
-            over: the date of the end, by the worker's clock.
+            over: the date of the end, by the worker's clock; None: this moment.
             active: whether to end it is its last activity.
 
         Returns:
             Its record; None when none is open.
         """
 
-    def claim(self, limit: int, lease: float, owner: str, *, early: bool = False) -> list[Ended]:
+    def claim(self, limit: int, lease: float, owner: str, *, early: bool = True) -> list[Ended]:
         """Hand out sessions that are over, all of one batch; nobody else is handed them for *lease*
         seconds.
 

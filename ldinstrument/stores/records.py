@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .protocol import Delta, Merged, Rules
+from .protocol import Delta, Merged, Rules, today
 from .segments import StoredSegment, encoded, keys_of
 
 VERSION = 2
@@ -395,7 +395,7 @@ def _late(
 
 
 def close(
-    held: str | None, now: int, reason: str, over: int, active: bool, rules: Rules
+    held: str | None, now: int, reason: str, over: int | None, active: bool, rules: Rules
 ) -> tuple[Record | None, bool]:
     """End the open session under a key; return it, and whether it was open until now.
 
@@ -405,7 +405,7 @@ def close(
         held: the text under the key.
         now: the store's clock.
         reason: of the end; a session that fell silent long ago keeps that as its reason.
-        over: the date of the end, by the worker's clock.
+        over: the date of the end, by the worker's clock; None: this moment.
         active: whether to end it is its last activity.
         rules: when a session is over.
     """
@@ -414,9 +414,10 @@ def close(
     record = readable(held)
     if record is None or now > record.deadline(rules):
         return record, False
+    date = today() if over is None else over
     if active:
-        record.touch(now, over)
-    record.reason, record.over = reason, over
+        record.touch(now, date)
+    record.reason, record.over = reason, date
     return record, True
 
 

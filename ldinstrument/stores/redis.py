@@ -19,7 +19,7 @@ from ..diagnostics import log_once, one_line
 from ..errors import DefinitionError, missing_extra
 from ..ledger import ledger
 from .lua import scripts
-from .protocol import Delta, Ended, Holdings, Merged, Operation, Rules, Sealed
+from .protocol import Delta, Ended, Holdings, Merged, Operation, Rules, Sealed, today
 from .records import MOST_LINES, readable, segments_text
 from .replay import compact
 from .segments import utf8
@@ -106,15 +106,18 @@ class RedisStore:
             parts = [part.text() for part in compact(record)]
             self._run("compact", tag, key, text, record.text(), *parts)
 
-    def end(self, key: str, reason: str, *, over: int, active: bool = False) -> str | None:
+    def end(
+        self, key: str, reason: str, *, over: int | None = None, active: bool = False
+    ) -> str | None:
         """End the open session of *key* now; return its record, None when none is open."""
         rules = self.rules
         times = _ms(rules.remember), int(active), _ms(rules.idle), _ms(rules.maximum)
-        text = self._run("end", self._tag_of(key), key, reason, over, *times)
+        date = today() if over is None else over
+        text = self._run("end", self._tag_of(key), key, reason, date, *times)
         return None if text is None else str(text.decode())
 
     # -- ended sessions --------------------------------------------------------------------------
-    def claim(self, limit: int, lease: float, owner: str, *, early: bool = False) -> list[Ended]:
+    def claim(self, limit: int, lease: float, owner: str, *, early: bool = True) -> list[Ended]:
         """Hand out sessions that are over, of one batch of one shard."""
         times = _ms(lease), _owner(owner), _ms(self.rules.remember), int(early)
         for tag in self._any_order():

@@ -141,7 +141,9 @@ class SqliteStore:
             self._add_ended(file, part, now)
         file.execute(_PUT, (key, 0, record.deadline(self.rules), record.text()))
 
-    def end(self, key: str, reason: str, *, over: int, active: bool = False) -> str | None:
+    def end(
+        self, key: str, reason: str, *, over: int | None = None, active: bool = False
+    ) -> str | None:
         """End the open session of *key* now; return its record, None when none is open."""
         with self._writing() as (file, now, _):
             row = file.execute(_HELD, (key,)).fetchone()
@@ -172,7 +174,7 @@ class SqliteStore:
         return place
 
     # -- ended sessions --------------------------------------------------------------------------
-    def claim(self, limit: int, lease: float, owner: str, *, early: bool = False) -> list[Ended]:
+    def claim(self, limit: int, lease: float, owner: str, *, early: bool = True) -> list[Ended]:
         """Hand out sessions that are over, of one batch; nobody else is handed them for *lease*
         seconds.
         """
