@@ -12,6 +12,7 @@ from itertools import count, islice
 
 from ..diagnostics import log_once, warn_once
 from ..ledger import ledger
+from .compaction import compact
 from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed, today
 from .records import (
     MOST_LINES,
@@ -27,7 +28,7 @@ from .records import (
     window_at,
     window_of,
 )
-from .replay import compact, events_of
+from .replay import events_of
 
 MAX_SESSIONS = 10_000
 MAX_REMEMBERED = 10_000

@@ -18,10 +18,10 @@ from typing import Any
 from ..diagnostics import log_once, one_line
 from ..errors import DefinitionError, missing_extra
 from ..ledger import ledger
+from .compaction import compact
 from .lua import scripts
 from .protocol import Delta, Ended, Holdings, Merged, Operation, Rules, Sealed, today
 from .records import MOST_LINES, readable, segments_text
-from .replay import compact
 from .segments import utf8
 
 SHARDS_OF_A_CLUSTER = 16

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..diagnostics import log_once
 from ..sqlite_file import SqliteFile
+from .compaction import compact
 from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed
 from .records import (
     MOST_LINES,
@@ -27,7 +28,6 @@ from .records import (
     window_at,
     window_of,
 )
-from .replay import compact
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS visitors (

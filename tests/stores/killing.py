@@ -53,7 +53,8 @@ def worker(address: str, events: str, skew: float) -> None:
 
     client = LDClient(
         Config(
-            "sdk-test", base_uri=events, events_uri=events, stream_uri=events, use_ldd=True, diagnostic_opt_out=True,
+            "sdk-test", base_uri=events, events_uri=events, stream_uri=events, use_ldd=True,
+            diagnostic_opt_out=True,
             plugins=[Plugin()],
             http=HTTPConfig(connect_timeout=1, read_timeout=1),
         )

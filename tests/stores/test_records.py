@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from stores_builders import delta, end, tallies_of
 
 from ldinstrument.stores import MemoryStore, RedisStore, Rules
+from ldinstrument.stores.compaction import compact
 from ldinstrument.stores.protocol import Operation
 from ldinstrument.stores.records import merge, parsed
 from ldinstrument.stores.redis import connect
-from ldinstrument.stores.replay import compact, events_of
+from ldinstrument.stores.replay import events_of
 from ldinstrument.stores.segments import group_key
 from ldinstrument.stores.session_store import key_of
 
@@ -262,6 +263,7 @@ def _ended(store):
     for session in store.claim(1000, 60.0, "model", early=True):
         record = parsed(session.text)
         segments = [line.partition(",")[2] for line in record.lines]
-        found[repr((record.id, record.previous, record.reason, record.part, sorted(record.keys.items()),
+        found[repr((record.id, record.previous, record.reason, record.part,
+                    sorted(record.keys.items()),
                     sorted(record.exposures.items()), segments))] += 1  # fmt: skip
     return found

@@ -1,4 +1,4 @@
-"""`replay`: what LaunchDarkly counts of visits whose requests, workers and clocks go their own ways."""
+"""`replay`: what LaunchDarkly counts of visits over requests, workers and clocks of all kinds."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def report(lab, store, visitor):
 
 
 def test_overlapping_requests_are_divided_where_one_of_them_was_exposed(make_store, keep, lab):
-    """What a request recorded before another one's exposure does not count, what it did later does."""
+    """What a request recorded before another one's exposure does not count, what came after does."""
     store, user = keep(make_store(), client=lab.client), f"ana-{time.time_ns()}"
     slow, quick = (open_session(user, client=lab.client, store=store) for _ in range(2))
 
@@ -149,8 +149,8 @@ def test_a_sqlite_clock_that_is_behind_dates_nothing(lab, keep, tmp_path, monkey
 
 
 def test_an_exposure_after_the_last_activity_still_counts_the_visit(lab, keep):
-    """A visit is over when it has been silent for `idle`: until then, exposures made elsewhere, such
-    as in a browser, find its events.
+    """A visit is over when it has been silent for `idle`: until then, exposures made elsewhere,
+    such as in a browser, find its events.
     """
     raw = MemoryStore(Rules(idle=0.3))
     store, user = keep(raw, client=lab.client), f"ana-{time.time_ns()}"
@@ -213,7 +213,7 @@ def test_somebody_else_in_a_stored_block_takes_nothing_along(make_store, keep, l
 
 
 def test_a_key_that_comes_back_has_a_new_account(make_store, keep, lab):
-    """Each stretch of it is a session of its own, and the one in between is over when it is left."""
+    """Each stretch of it is a session of its own; the one in between is over when it is left."""
     store, run = keep(make_store(), client=lab.client), time.time_ns()
 
     with session(f"ana-{run}", id="v", store=store, client=lab.client) as visit:

@@ -469,7 +469,7 @@ def _visit_in_child(url):
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_of_multiprocessing_reports_what_only_it_knows(ld):
-    """It leaves by `os._exit`, where no `atexit` runs: its visits in memory are abandoned, not lost."""
+    """It leaves by `os._exit`, where no `atexit` runs: visits in memory are abandoned, not lost."""
     child = multiprocessing.get_context("fork").Process(target=_visit_in_child, args=(ld.url,))
     child.start()
     child.join(60)

@@ -72,7 +72,7 @@ def test_a_corrupt_file_is_set_aside(keep, tmp_path, caplog):
 
 
 def test_a_file_that_becomes_corrupt_in_use_is_set_aside(keep, tmp_path):
-    """Whoever meets the damage loses nothing: what they brought waits, and goes into the new one."""
+    """Whoever meets the damage loses nothing: it waits, and goes into the new one."""
     store = keep(SqliteStore(tmp_path / "x.db"), client=RecordingClient())
     for number in range(200):
         visit(store, f"v-{number}")
