@@ -248,5 +248,6 @@ def reset() -> None:
     undelivered = sys.modules.get("ldinstrument.delivery.undelivered")
     if undelivered is not None:
         undelivered.undelivered.clear()
+    catalog.forget_listeners()
     catalog.clear()
     catalog.add(*STANDARD_METRICS)

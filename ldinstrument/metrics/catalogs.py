@@ -143,6 +143,11 @@ class Catalog:
         """Tell whether the events of *metric* have been asked for since it was declared."""
         return metric.event in self._routings
 
+    def forget_listeners(self) -> None:
+        """Tell nobody of later changes (tests)."""
+        self._listeners.clear()
+        self._use_listeners.clear()
+
     def declare_implied(
         self, name: str, keys: Iterable[str], made: Callable[[], Iterable[Metric]]
     ) -> None:

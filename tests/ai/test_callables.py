@@ -7,6 +7,8 @@ import types
 from pathlib import Path
 from typing import Any
 
+from ldinstrument.tasks.tracked_functions import forget_functions
+
 TASKS = Path(__file__).parent.parent / "tasks"
 # What is about `track_task` alone: the module whose clock is exchanged, its name in a message, and
 # processes that import the tests by their own name.
@@ -29,6 +31,7 @@ def _tests_of(file: str) -> dict[str, Any]:
         source = source.replace(f"{name}_success", "ld.kept").replace(name, "ld.track_ai")
     source = source.replace("ld.kept", "ld.track_task_success")
     exec(compile(source, str(path), "exec"), vars(module))
+    forget_functions()  # its keys are those of the file that it was made from
     found = {}
     for name, thing in vars(module).items():
         if name.startswith("test_") and name not in OWN:

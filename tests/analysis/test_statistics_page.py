@@ -17,6 +17,12 @@ def test_the_program_prints_what_stands_below_it(capsys):
     assert capsys.readouterr().out == printed
 
 
+def _numbers(table: str, name: str) -> tuple[float, ...]:
+    """The numbers of an option that has several: `100; 1,000; 10,000`."""
+    (cell,) = re.findall(rf"^\| `{name}` \| (.*?) \|", table, re.MULTILINE)
+    return tuple(float(number.replace(",", "")) for number in cell.split("; "))
+
+
 def test_the_table_of_options_has_every_option_and_its_default():
     """No option is missing on the page, and no default is another one."""
     table = PAGE.split("## Options")[1]
@@ -26,6 +32,7 @@ def test_the_table_of_options_has_every_option_and_its_default():
         for name, default in zip(re.findall(r"`(\w+)`", names), defaults, strict=False):
             told[name] = eval(default.rstrip(",").replace(",", ""))
     told.pop("AnalysisOptions", None)
+    told["concentrations"] = _numbers(table, "concentrations")
     options = AnalysisOptions()
     assert told == {name: getattr(options, name) for name in AnalysisOptions.__dataclass_fields__}
 
