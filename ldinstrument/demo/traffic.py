@@ -31,7 +31,7 @@ class Account:
     sales: float = 0.0
 
 
-class _Server(ThreadingMixIn, WSGIServer):
+class _ThreadingServer(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
 
@@ -45,7 +45,9 @@ class _Quiet(WSGIRequestHandler):
 @contextmanager
 def served(application: Callable[..., Any]) -> Iterator[tuple[str, int]]:
     """Serve *application* on a free loopback port for the length of the block."""
-    server = make_server("127.0.0.1", 0, application, server_class=_Server, handler_class=_Quiet)
+    server = make_server(
+        "127.0.0.1", 0, application, server_class=_ThreadingServer, handler_class=_Quiet
+    )
     thread = threading.Thread(
         target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
     )

@@ -69,7 +69,7 @@ class HttpClient:
         self._http.close()
 
     def _session(self) -> requests.Session:
-        session = _Session()
+        session = _NoRedirects()
         session.auth = _RawToken(self._token)
         session.headers.update(
             {"LD-API-Version": API_VERSION, "User-Agent": f"ldinstrument/{own_version()}"}
@@ -149,7 +149,7 @@ class HttpClient:
         return content.replace(token, b"***") if len(token) >= _TOKEN_LENGTH else content
 
 
-class _Session(requests.Session):
+class _NoRedirects(requests.Session):
     """Looks at no redirect: requests would read its whole body, and parse its address, although it
     does not follow.
     """
