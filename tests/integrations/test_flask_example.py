@@ -193,11 +193,11 @@ def test_the_read_out_by_variation_adds_up(place: Any, seen: list[Seen]) -> None
     a visit held before its exposure is dated before it, and counts for no variation.
     """
     launchdarkly = place.launchdarkly
-    exposed = {
-        event["context"]["key"]: event["creationDate"]
-        for event in reversed(launchdarkly.events("feature"))
-        if event["key"] == FLAG
-    }
+    exposed: dict[str, int] = {}
+    for event in launchdarkly.events("feature"):  # in the order of arrival, not of their dates
+        if event["key"] == FLAG:
+            key, date = event["context"]["key"], event["creationDate"]
+            exposed[key] = min(date, exposed.get(key, date))
     readout = launchdarkly.readout()
     for key in ("session.interactions", "business.conversion", "user.satisfaction"):
         rows = [row for row in readout.rows if row.metric == key and row.flag == FLAG]
