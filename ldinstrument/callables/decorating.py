@@ -257,7 +257,8 @@ def _has_async_call(target: Any) -> bool:
     """Tell whether frameworks see that *target* is async by asking its `__call__`, so that ours
     must be async, too.
     """
-    return inspect.iscoroutinefunction(getattr(type(target), "__call__", None))  # noqa: B004 - not whether, but which
+    call = getattr(type(target), "__call__", None)  # noqa: B004 - not whether, but which
+    return inspect.iscoroutinefunction(call)
 
 
 @functools.lru_cache(maxsize=1)
