@@ -31,7 +31,6 @@ LAYERS: list[tuple[set[str], set[str]]] = [
             "import_locks",
             "process",
             "sdk",
-            "sqlite_file",
         },
         set(),
     ),

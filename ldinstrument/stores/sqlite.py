@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..diagnostics import log_once
-from ..sqlite_file import SqliteFile
 from .compaction import compact
 from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed
 from .records import (
@@ -28,6 +27,7 @@ from .records import (
     window_at,
     window_of,
 )
+from .sqlite_file import SqliteFile
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS visitors (

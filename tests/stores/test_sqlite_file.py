@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import threading
 from types import SimpleNamespace
 
 import pytest
 
-from ldinstrument.sqlite_file import SqliteFile
+from ldinstrument.stores.sqlite_file import SqliteFile
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS words (word TEXT);"
 
@@ -54,7 +53,7 @@ def test_threads_and_processes_share_one_deadline(tmp_path, monkeypatch):
     """What was waited for another thread is not waited once more for another process."""
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(
-        "ldinstrument.sqlite_file.time", SimpleNamespace(monotonic=lambda: clock.now)
+        "ldinstrument.stores.sqlite_file.time", SimpleNamespace(monotonic=lambda: clock.now)
     )
 
     class Slow:
@@ -82,20 +81,6 @@ def test_a_thread_that_cannot_have_the_connection_hears_so(tmp_path):
         with file.connection():
             pass
     file.close()
-
-
-def test_an_exclusive_file_keeps_other_processes_out(tmp_path):
-    """While it is open; after `close` it is anybody's."""
-    mine = SqliteFile(tmp_path / "x.db", SCHEMA, timeout=0.0, exclusive=True)
-    add(mine, "mine")
-    other = SqliteFile(tmp_path / "x.db", SCHEMA, timeout=0.0, exclusive=True)
-    with pytest.raises(sqlite3.OperationalError, match="locked"):
-        add(other, "theirs")
-    mine.close()
-    add(other, "theirs")
-
-    assert words(other) == ["mine", "theirs"]
-    other.close()
 
 
 def test_a_file_that_was_replaced_is_noticed(file, tmp_path):

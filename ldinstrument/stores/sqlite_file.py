@@ -1,6 +1,6 @@
-"""SqliteFile: one SQLite file with write-ahead logging, shared by threads, closed around a fork.
+"""SqliteFile: one SQLite file with write-ahead logging, shared by threads and processes.
 
-Serves the stores (several processes share a file) and the spool (one process owns it).
+It is closed around a fork.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ class SqliteFile:
         schema: SQL statements that make the tables, each ended by a semicolon; they must not mind
             being run again.
         timeout: seconds that one `transaction` waits for other threads and processes in all.
-        exclusive: whether to keep other processes out while it is open.
         version: of the schema. A file of another version, or one that is corrupt, is set aside
             under a name that says why, and a new one takes its place. None: the file is taken as
             it is.
@@ -38,7 +37,6 @@ class SqliteFile:
         schema: str,
         *,
         timeout: float = 0.25,
-        exclusive: bool = False,
         version: int | None = None,
         on_set_aside: Callable[[str, Path], None] = lambda reason, path: None,
     ) -> None:
@@ -47,7 +45,6 @@ class SqliteFile:
         self._version = version
         self._on_set_aside = on_set_aside
         self._timeout = timeout
-        self._exclusive = exclusive
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
@@ -134,8 +131,6 @@ class SqliteFile:
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
             _wait_until(deadline, connection)
-            if self._exclusive:
-                connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             _write_ahead(connection, deadline)
             # A commit survives `kill -9` without a sync; only a power cut may cost the last ones,
             # and never the file.
