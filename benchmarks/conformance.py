@@ -57,7 +57,7 @@ value = client.variation("new-prompt", context, "")
 print("flags" if value in ("short", "long") else "", flush=True)
 client.track("conformance", context, None, 7)
 print("ready", flush=True)
-until = time.monotonic() + {patience}
+until = time.monotonic() + {seconds}
 while time.monotonic() < until and client.variation("plain", context, "") != "b":
     time.sleep(0.1)
 print("change arrives" if client.variation("plain", context, "") == "b" else "", flush=True)
@@ -369,18 +369,18 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 FDV2 = "datasystem_config=datasystem.default().build()"
 FDV2_POLL = "datasystem_config=datasystem.polling().build()"
 CLIENTS: tuple[tuple[str, Callable[[], Outcome]], ...] = (
-    ("Python, streaming", lambda: python(SYNC.format(options="", patience=10), "ldclient")),
+    ("Python, streaming", lambda: python(SYNC.format(options="", seconds=10), "ldclient")),
     (
         "Python, polling",
-        lambda: python(SYNC.format(options="stream=False", patience=0), "ldclient"),
+        lambda: python(SYNC.format(options="stream=False", seconds=0), "ldclient"),
     ),
     (
         "Python, second data system",
-        lambda: python(SYNC.format(options=FDV2, patience=10), "ldclient"),
+        lambda: python(SYNC.format(options=FDV2, seconds=10), "ldclient"),
     ),
     (
         "Python, second data system, polling",
-        lambda: python(SYNC.format(options=FDV2_POLL, patience=0), "ldclient"),
+        lambda: python(SYNC.format(options=FDV2_POLL, seconds=0), "ldclient"),
     ),
     ("Python, async", lambda: python(ASYNC, "aiohttp")),
     ("Python AI SDK", lambda: python(AI, "ldai")),

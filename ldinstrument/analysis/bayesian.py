@@ -33,7 +33,7 @@ def normal_posteriors(
     require_spread([control, *treatments])
     base = NormalPosterior(control.mean, control.error_variance)
     width = control.mean**2 * prior_variance + control.error_variance
-    return [base, *(_normal_posterior(each, control.mean, width) for each in treatments)]
+    return [base, *(_normal_posterior(treatment, control.mean, width) for treatment in treatments)]
 
 
 def _normal_posterior(data: Moments, prior_mean: float, prior_variance: float) -> NormalPosterior:
@@ -45,10 +45,10 @@ def _normal_posterior(data: Moments, prior_mean: float, prior_variance: float) -
 
 def require_spread(variations: list[Moments]) -> None:
     """Raise `TooLittleData` unless every variation has two units, and some units differ."""
-    for each in variations:
-        if reason := shortage(each):
+    for variation in variations:
+        if reason := shortage(variation):
             raise TooLittleData(reason)
-    if not any(each.variance for each in variations):
+    if not any(variation.variance for variation in variations):
         raise TooLittleData("all units have the same value: there is no spread to judge by")
 
 
@@ -65,12 +65,15 @@ def beta_posteriors(
     Raises:
         TooLittleData: a variation has no unit, or there is no Beta prior of that variance.
     """
-    for each in [control, *treatments]:
-        if not each.units:
-            raise TooLittleData(shortage(each))
+    for variation in [control, *treatments]:
+        if not variation.units:
+            raise TooLittleData(shortage(variation))
     prior_alpha, prior_beta = _beta_prior(control, prior_variance)
     base = _beta_posterior(control, 1.0, 1.0)
-    return [base, *(_beta_posterior(each, prior_alpha, prior_beta) for each in treatments)]
+    return [
+        base,
+        *(_beta_posterior(treatment, prior_alpha, prior_beta) for treatment in treatments),
+    ]
 
 
 def _beta_prior(control: Moments, prior_variance: float) -> tuple[float, float]:

@@ -126,7 +126,9 @@ def _beta(posterior: BetaPosterior) -> Document:
 
 def _relative_differences(treatment: TreatmentResult) -> list[Document]:
     return [
-        _relative(each) for each in treatment.relative_differences if each.figure.lower is not None
+        _relative(difference)
+        for difference in treatment.relative_differences
+        if difference.figure.lower is not None
     ]
 
 

@@ -81,7 +81,7 @@ def estimate(
 
 def _plain(metric: AnalysedMetric, statistics: Sequence[SufficientStatistics]) -> list[Moments]:
     if not metric.winsorised:
-        return [each.moments(zero_fill=metric.fills_zeros) for each in statistics]
+        return [variation.moments(zero_fill=metric.fills_zeros) for variation in statistics]
     return winsorised(
         statistics,
         lower=metric.winsor_lower,
@@ -131,7 +131,9 @@ def _percentiles(
         return Estimates(
             tuple(plain), nothing, (), (), str(error), ORDER_STATISTICS, ORDER_STATISTICS
         )
-    posteriors = tuple(NormalPosterior(each.mean, each.error_variance) for each in compared)
+    posteriors = tuple(
+        NormalPosterior(moments.mean, moments.error_variance) for moments in compared
+    )
     return Estimates(
         tuple(plain), nothing, tuple(compared), posteriors, "", ORDER_STATISTICS, ORDER_STATISTICS
     )

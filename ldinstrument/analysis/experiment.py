@@ -60,8 +60,8 @@ def _sample_ratio(treatments: Sequence[Treatment], options: AnalysisOptions) -> 
 
 def _measured_share(treatments: Sequence[Treatment]) -> Figure:
     statistics = [treatment.statistics for treatment in treatments]
-    exposed = [each.exposed for each in statistics]
-    return measured_share_test(exposed, [each.measured for each in statistics])
+    exposed = [variation.exposed for variation in statistics]
+    return measured_share_test(exposed, [variation.measured for variation in statistics])
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class _TreatmentResults:
             id=treatment.id,
             name=treatment.name or treatment.id,
             baseline=not place,
-            weight=treatment.weight / math.fsum(each.weight for each in self.treatments),
+            weight=treatment.weight / math.fsum(other.weight for other in self.treatments),
             traffic=treatment.statistics.exposed,
             measured=treatment.statistics.measured,
             units=plain.units,

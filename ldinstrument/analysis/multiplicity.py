@@ -29,7 +29,10 @@ def corrected(
     families = _Families(results, correction, across)
     return [
         replace(
-            result, comparisons=tuple(families.hold(each, result) for each in result.comparisons)
+            result,
+            comparisons=tuple(
+                families.hold(comparison, result) for comparison in result.comparisons
+            ),
         )
         for result in results
     ]

@@ -181,8 +181,8 @@ def _highest(posteriors: Sequence[Posterior], *, upwards: bool = True) -> list[f
     """
     np = load_numpy()
     shares = _grid(np)
-    points = np.unique(np.concatenate([each.quantiles(shares) for each in posteriors]))
-    below = np.array([each.below(points) for each in posteriors])
+    points = np.unique(np.concatenate([posterior.quantiles(shares) for posterior in posteriors]))
+    below = np.array([posterior.below(points) for posterior in posteriors])
     beaten = below if upwards else 1 - below
     return [
         _share_best(np, below[place], np.prod(np.delete(beaten, place, axis=0), axis=0))

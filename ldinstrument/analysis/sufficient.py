@@ -153,7 +153,8 @@ class SufficientStatistics:
             "exposed": self.exposed,
             "places": self._places,
             "buckets": [
-                [key, each.count, each.total, each.squares] for key, each in self._buckets.items()
+                [key, bucket.count, bucket.total, bucket.squares]
+                for key, bucket in self._buckets.items()
             ],
         }
 
@@ -227,11 +228,11 @@ class SufficientStatistics:
     def _comparable(self) -> tuple[Any, ...]:
         buckets = {
             key: (
-                each.count,
-                _fraction(each.total, self._places),
-                _fraction(each.squares, 2 * self._places),
+                bucket.count,
+                _fraction(bucket.total, self._places),
+                _fraction(bucket.squares, 2 * self._places),
             )
-            for key, each in self._buckets.items()
+            for key, bucket in self._buckets.items()
         }
         return self.exposed, self._measured, buckets
 

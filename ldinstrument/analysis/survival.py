@@ -175,7 +175,7 @@ class SurvivalTest:
 
 def common_horizon(variations: Iterable[SurvivalStatistics]) -> float:
     """Return the longest time that at least ten runs of every variation lasted; 0.0 for none."""
-    return min((_last_watched(each.rows()) for each in variations), default=0.0)
+    return min((_last_watched(variation.rows()) for variation in variations), default=0.0)
 
 
 def _last_watched(rows: Sequence[Row]) -> float:
@@ -241,7 +241,7 @@ class _Jackknife:
                 f"too few units: they fall into {groups} of 32 groups, ten are needed",
             )
         centre = math.fsum(without) / groups
-        spread = math.fsum((each - centre) ** 2 for each in without)
+        spread = math.fsum((estimate - centre) ** 2 for estimate in without)
         return cls(mean, spread * (groups - 1) / groups, groups)
 
 

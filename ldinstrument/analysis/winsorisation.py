@@ -34,13 +34,13 @@ def winsorised(
     """
     values = _pooled(statistics, zero_fill=zero_fill and include_imputed)
     low, high = _lower_cap(values, lower), _upper_cap(values, upper)
-    return [each.capped(low, high, zero_fill=zero_fill) for each in statistics]
+    return [variation.capped(low, high, zero_fill=zero_fill) for variation in statistics]
 
 
 def _pooled(statistics: Iterable[SufficientStatistics], *, zero_fill: bool) -> OrderedValues:
     pooled = SufficientStatistics()
-    for each in statistics:
-        pooled.merge(each)
+    for variation in statistics:
+        pooled.merge(variation)
     return pooled.ordered(zero_fill=zero_fill)
 
 

@@ -63,7 +63,9 @@ def metric_lines(metric: Document) -> Iterator[tuple[str, str]]:
         return
     names = variation_names(metric)
     ours = result["ldinstrument"]
-    estimates = {each["treatmentId"]: each["estimate"] for each in ours["treatments"]}
+    estimates = {
+        treatment["treatmentId"]: treatment["estimate"] for treatment in ours["treatments"]
+    }
     for row in metric["rows"]:
         yield from wrapped(_row(row, estimates.get(str(row["variation"]))))
     for comparison in ours["comparisons"]:

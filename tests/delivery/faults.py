@@ -99,9 +99,9 @@ class Run:
         )
         return report
 
-    def until_delivered(self, patience: float = 60.0) -> None:
+    def until_delivered(self, seconds: float = 60.0) -> None:
         """Flush until nothing is left."""
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             report = flush(1.0)
             if not (report.failed or report.pending):

@@ -19,7 +19,7 @@ from ldinstrument.ledger import ledger
 CONTEXT = Context.create("u-1")
 
 
-MOODS = (
+FAULTS = (
     {},
     {"status": 503},
     {"status": 500},
@@ -32,8 +32,8 @@ MOODS = (
 )
 
 
-def _until(true: Callable[[], bool], patience: float = 20.0) -> bool:
-    deadline = time.monotonic() + patience
+def _until(true: Callable[[], bool], seconds: float = 20.0) -> bool:
+    deadline = time.monotonic() + seconds
     while not true() and time.monotonic() < deadline:
         time.sleep(0.01)
     return true()
@@ -51,9 +51,9 @@ def test_many_threads_and_a_server_in_every_mood(server, make, tmp_path, spool):
     """Once the server is well again, every event has arrived once; at every moment the ledger adds
     up.
     """
-    moods = random.Random(7)
+    faults = random.Random(7)
     for _ in range(60):
-        server.answer(times=1, **moods.choice(MOODS))
+        server.answer(times=1, **faults.choice(FAULTS))
     options = {"spool": tmp_path} if spool else {}
     client = make(
         read_timeout=0.1, flush_interval=0.02, first_pause=0.01, longest_pause=0.05, **options

@@ -31,8 +31,8 @@ from ldinstrument.ledger import ledger
 CONTEXT = Context.create("u-1")
 
 
-def _until(true: Callable[[], bool], patience: float = 20.0) -> bool:
-    deadline = time.monotonic() + patience
+def _until(true: Callable[[], bool], seconds: float = 20.0) -> bool:
+    deadline = time.monotonic() + seconds
     while not true() and time.monotonic() < deadline:
         time.sleep(0.01)
     return true()

@@ -29,8 +29,8 @@ BARE = Context.create("u-1")
 CONTEXT = Context.create("u-1")
 
 
-def _until_settled(client: LDClient, patience: float = 30.0) -> None:
-    deadline = time.monotonic() + patience
+def _until_settled(client: LDClient, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and (
         flush(1.0, client).timed_out or ledger.stats().events.pending
     ):

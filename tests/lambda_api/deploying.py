@@ -64,7 +64,7 @@ def ask_for_ever(identifier, pause=0.0):
 """
 
 Deploy = Callable[..., Function]
-PATIENT = {"timeout": 60.0, "init_timeout": 100.0}
+SLOW_MACHINE = {"timeout": 60.0, "init_timeout": 100.0}
 
 
 @pytest.fixture(name="intake")
@@ -103,7 +103,7 @@ def _deploy(tmp_path: Path, intake: Intake) -> Iterator[Deploy]:
         }
         # Generous: only what is about time-outs has short ones.
         function = Function(
-            "app.handler", tmp_path, environment=environment, **{**PATIENT, **settings}
+            "app.handler", tmp_path, environment=environment, **{**SLOW_MACHINE, **settings}
         )
         deployed.append(function)
         return function

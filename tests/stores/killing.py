@@ -337,14 +337,14 @@ def _disturb(dice: random.Random, ld: Any, redis: Any, verdict: Verdict) -> None
 
 
 def _come_to_rest(
-    address: str, crew: list[Worker], verdict: Verdict, patience: float = 150.0
+    address: str, crew: list[Worker], verdict: Verdict, seconds: float = 150.0
 ) -> None:
     """Wait until nothing waits in a worker, and the store is empty: everything has been reported by
     the workers.
     """
     from ldinstrument.stores import open_store
 
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + seconds
     with open_store(address.replace("timeout=0.3", "timeout=5"), idle=IDLE, sweep=False) as store:
         while time.monotonic() < deadline:
             held = store.holdings()

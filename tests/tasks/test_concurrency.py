@@ -20,9 +20,8 @@ from typing import Any
 import pytest
 
 import ldinstrument as ld
-from ldinstrument.sessions import emission, registry
+from ldinstrument.sessions import emission, registry, unattached
 from ldinstrument.sessions import session as sessions
-from ldinstrument.sessions import unattached as strays
 from ldinstrument.sessions.current import current_session, entered, set_current
 from ldinstrument.sessions.outcomes import Outcome
 from ldinstrument.sessions.task_definition import TaskDefinition
@@ -173,9 +172,11 @@ def test_two_threads_that_count_unattached_runs_at_once(monkeypatch: pytest.Monk
             return found
 
     task = TaskDefinition("k", False, {"duration": "k.duration"})
-    monkeypatch.setattr(strays, "pending_from_finalizers", Slow([(task, Outcome.SUCCESS)] * 10))
+    monkeypatch.setattr(unattached, "pending_from_finalizers", Slow([(task, Outcome.SUCCESS)] * 10))
     _together(
-        strays.count_unattached_runs, strays.count_unattached_runs, strays.count_unattached_runs
+        unattached.count_unattached_runs,
+        unattached.count_unattached_runs,
+        unattached.count_unattached_runs,
     )
     assert ld.stats().without_session == {"k": 10}
 
@@ -221,8 +222,8 @@ def test_keys_made_up_at_run_time_share_a_count_at_last(monkeypatch: pytest.Monk
     """A program that names a task after each of its users is counted to the last run, in bounded
     memory.
     """
-    monkeypatch.setattr(strays, "_known", {})
-    monkeypatch.setattr(strays, "MAX_KEPT", 2)
+    monkeypatch.setattr(unattached, "_known", {})
+    monkeypatch.setattr(unattached, "MAX_KEPT", 2)
     for n in range(5):
         with ld.track_task(f"k.{n}"):
             pass
@@ -230,7 +231,7 @@ def test_keys_made_up_at_run_time_share_a_count_at_last(monkeypatch: pytest.Monk
         pass
 
     assert ld.stats().without_session == {"...": 3, "k.0": 2, "k.1": 1}
-    assert len(strays._known) == 3
+    assert len(unattached._known) == 3
 
 
 def test_interleaved_tasks_keep_their_own_sessions(ld_events: RecordingClient) -> None:
@@ -400,7 +401,7 @@ def test_a_collected_generator_takes_no_lock_and_emits_nothing(ld_events: Record
     held, released = threading.Event(), threading.Event()
 
     def holding() -> None:
-        with s._lock, registry._lock, strays._lock, sessions.ledger.lock:
+        with s._lock, registry._lock, unattached._lock, sessions.ledger.lock:
             held.set()
             released.wait(20)
 

@@ -327,7 +327,7 @@ class Interleavings(RuleBasedStateMachine):
         self.client = RecordingClient()
         self.sessions: list[ld.Session] = []
         self.model: dict[int, Counter[str]] = {}
-        self.strays = 0
+        self.unattached = 0
         self.late = 0
         self.running: list[
             tuple[Any, int | None]
@@ -361,7 +361,7 @@ class Interleavings(RuleBasedStateMachine):
     # -- the model ---------------------------------------------------------------------------------
     def count(self, session: int | None, outcome: str) -> None:
         if session is None:
-            self.strays += 1
+            self.unattached += 1
         else:
             self.model[session][outcome] += 1
             if self.sessions[session].ended and outcome in ("success", "failure"):
@@ -466,7 +466,7 @@ class Interleavings(RuleBasedStateMachine):
                 seen.update({name: int(n) for name, n in zip(names, tuple(task)[:4], strict=True)})
             assert +seen == +self.model[index]
         read = ld.stats()
-        assert sum(read.without_session.values()) == self.strays
+        assert sum(read.without_session.values()) == self.unattached
         values = read.values
         assert values.recorded == values.emitted + values.open + sum(values.discarded.values())
 

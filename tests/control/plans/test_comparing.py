@@ -33,14 +33,14 @@ def test_plan_tells_create_unchanged_drift_and_unmanaged_apart(
     wanted = Catalog([latency, SUM, ONCE])
     api.create(SUM)
     api.create(Metric("signup.done", measure="count"))
-    api.create(Metric("stray.metric", measure="count"))
+    api.create(Metric("unmanaged.metric", measure="count"))
     made = plan(wanted, api)
     assert {key: change.action for key, change in by_key(made).items()} == {
         "checkout.latency": "create",
         "cart.value": "unchanged",
         "signup.done": "drift",
     }
-    assert [metric.key for metric in made.unmanaged or ()] == ["stray.metric"]
+    assert [metric.key for metric in made.unmanaged or ()] == ["unmanaged.metric"]
     (difference,) = made.drift[0].differences
     assert (difference.field, difference.wanted, difference.found) == (
         "unitAggregationType",
