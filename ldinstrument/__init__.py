@@ -4,11 +4,10 @@ and get them right.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 # First of all: from now on a fork waits for whatever of ours another thread is importing.
-from . import import_locks as _import_locks  # noqa: F401
+from .imports import public_names
 
 if TYPE_CHECKING:
     from .ai.decorators import track_ai
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOME = {
+_HOMES = {
     "Catalog": "metrics.catalogs",
     "EventProcessor": "delivery",
     "Events": "ledger",
@@ -127,14 +126,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Load a public name from its module at first use."""
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{home}", __name__), name)
-    globals()[name] = value
-    return value
+__getattr__ = public_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from .diagnostics import guard
-from .import_locks import wait_for_imports
+from .imports import wait_for_imports
 
 Hook = Callable[[], None]
 

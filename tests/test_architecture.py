@@ -28,7 +28,7 @@ LAYERS: list[tuple[set[str], set[str]]] = [
             "ledger",
             "backoff",
             "ids",
-            "import_locks",
+            "imports",
             "process",
             "sdk",
         },
@@ -52,7 +52,7 @@ ORDER = {
     ("diagnostics", "errors"),
     ("process", "diagnostics"),
     ("sdk", "settings"),
-    ("process", "import_locks"),
+    ("process", "imports"),
     ("ids", "process"),
     ("callables", "metrics"),
     ("ai", "stores"),
@@ -272,7 +272,7 @@ def test_importing_us_loads_nothing_heavy() -> None:
 def test_the_public_api_is_one_sorted_list() -> None:
     """Every name in it resolves, has a docstring, and none equals a submodule's."""
     assert sorted(ldinstrument.__all__) == ldinstrument.__all__
-    assert set(ldinstrument._HOME) == set(ldinstrument.__all__)
+    assert set(ldinstrument._HOMES) == set(ldinstrument.__all__)
     modules = {path.stem for path in ROOT.glob("*.py")} | {
         path.parent.name for path in ROOT.glob("*/__init__.py")
     }

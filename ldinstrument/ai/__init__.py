@@ -5,8 +5,9 @@ Names load at first use.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..imports import public_names
 
 if TYPE_CHECKING:
     from ..metrics.model_calls import (
@@ -66,12 +67,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f".{home}", __name__), name)
-    return value
+__getattr__ = public_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -5,8 +5,9 @@ Names load at first use, so that a program without a LaunchDarkly client pays no
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..imports import public_names
 
 if TYPE_CHECKING:
     from .configuration import Plugin, attach, launchdarkly_config
@@ -38,12 +39,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f".{home}", __name__), name)
-    return value
+__getattr__ = public_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -6,20 +6,18 @@ Names load at first use.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..imports import public_names
 
 if TYPE_CHECKING:
     from .bridge import SpanBridge, install_bridge
 
 __all__ = ["SpanBridge", "install_bridge"]
 
+_HOMES = {"SpanBridge": "bridge", "install_bridge": "bridge"}
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(".bridge", __name__), name)
-    return value
+__getattr__ = public_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

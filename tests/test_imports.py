@@ -1,4 +1,4 @@
-"""A fork waits for imports of ours on other threads."""
+"""`imports`: a fork waits for imports of ours on other threads; public names load at first use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ldinstrument.import_locks import imported_by_others
+from ldinstrument.imports import imported_by_others
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
 
@@ -80,3 +80,22 @@ def test_imports_of_this_thread_and_of_others_are_told_apart(
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("ldinstrument.no_such_module")
     assert found == {"own": [], "other": ["ldinstrument.no_such_module"]}
+
+
+def test_a_public_name_loads_at_first_use_and_a_wrong_one_is_named() -> None:
+    """Afterwards the package has it; what nobody exports is the AttributeError of any module."""
+    program = """
+import sys
+from ldinstrument import delivery
+assert "ldinstrument.delivery.reports" not in sys.modules
+report = delivery.FlushReport
+assert "ldinstrument.delivery.reports" in sys.modules and vars(delivery)["FlushReport"] is report
+try:
+    delivery.FlushReprot
+except AttributeError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.stdout == "module 'ldinstrument.delivery' has no attribute 'FlushReprot'\n"
