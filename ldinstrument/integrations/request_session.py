@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .options import RequestOptions
+    from .visitors import Visitor
 
 REQUEST = "ldinstrument.request"
 """Where the WSGI environ and the ASGI scope carry the `RequestSession`."""
@@ -77,6 +78,7 @@ class ContextSource:
 
     def __init__(self, given: Any) -> None:
         self.given = given
+        self.may_answer_later = callable(given)
 
     def ask(self, request: Any, *, last: bool = True) -> Any:
         """Return whose *request* it is; perhaps an awaitable. Errors never reach the host.
@@ -85,7 +87,7 @@ class ContextSource:
             request: what the framework calls a request.
             last: whether nobody asks again; an error is logged only then.
         """
-        if not callable(self.given):
+        if not self.may_answer_later:
             return self.given
         try:
             return self.given(request)
@@ -106,7 +108,7 @@ class ContextSource:
 
     def is_asked_again(self, request: RequestSession) -> bool:
         """Tell whether to ask once more: a callable has not said yet whose *request* this is."""
-        return callable(self.given) and request.session is not None and not request.identified
+        return self.may_answer_later and request.session is not None and not request.identified
 
 
 def _context_failed(error: Exception, last: bool) -> None:
@@ -185,11 +187,10 @@ class RequestSessionFactory:
             if method == WEBSOCKET and self.websocket_name is not None:
                 name = self.websocket_name
                 self.declare_websocket()
-            context = as_context(who)
             # No outer session: whatever was current on this thread or in this task belongs to
             # somebody else.
             session = open_session(
-                context,
+                who,
                 name=name,
                 client=self.client,
                 store=self.store,
@@ -200,7 +201,7 @@ class RequestSessionFactory:
                 method=method if method in METHODS else "OTHER" if method else "",
                 store=self.store,
             )
-            request.identified = context is not None
+            request.identified = session.context is not None
             if self._open is not None:
                 self._open.add(request)
             if self.measures_requests and attributes is not None and method != WEBSOCKET:
@@ -252,6 +253,7 @@ class RequestSession:
     Attributes:
         ask_context: when set, called at the end of the request if the context is still unknown.
         ends_visit: whether the visit ends with this request (logout).
+        read_visitor: who the visitor is by the request's cookie or header, where ids are sent.
         visitor: the visitor's id, where one is known.
         visitor_is_new: whether this request has made the visitor's id.
     """
@@ -269,6 +271,7 @@ class RequestSession:
         "ends_visit",
         "identified",
         "method",
+        "read_visitor",
         "route",
         "session",
         "status",
@@ -283,6 +286,7 @@ class RequestSession:
     def __init__(self, session: Session | None, *, method: str = "", store: Any = None) -> None:
         self.session = session
         self.store = store
+        self.read_visitor: Visitor | None = None
         self.visitor: str | None = None
         self.visitor_is_new = False
         self.ends_visit = False
@@ -382,7 +386,7 @@ class RequestSession:
         if self.store is None:
             session.end(self._reason)
         else:
-            self.store.end_request(session, self.visitor, ends=self._visit_ends)
+            self.store.end_request(session, self.visitor, ends="ended" if self.ends_visit else "")
 
     async def aend(self) -> None:
         """Do the same on an event loop, which does not wait for a store."""
@@ -393,11 +397,8 @@ class RequestSession:
         if session is not None:
             from ..stores import aend_request
 
-            await aend_request(session, self.store, self.visitor, ends=self._visit_ends)
-
-    @property
-    def _visit_ends(self) -> str:
-        return "ended" if self.ends_visit else ""
+            ends = "ended" if self.ends_visit else ""
+            await aend_request(session, self.store, self.visitor, ends=ends)
 
     def _finalize(self) -> Session | None:
         """Return the session, the first time; its clock stopped, and told what the request was."""

@@ -12,10 +12,9 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
 
 from ..diagnostics import warn_once
 from ..errors import DefinitionError
@@ -25,6 +24,8 @@ Secret = str | bytes | Sequence[str | bytes] | None
 COOKIE = "ld_visitor"
 MAX_AGE = 2 * 86_400
 REFRESH_AFTER = 86_400
+ATTRIBUTES = f"HttpOnly; Max-Age={MAX_AGE}; Path=/; SameSite=Lax"
+"""Of the cookie; over TLS it is `Secure`, too."""
 SECRET = "LDINSTRUMENT_SECRET"  # noqa: S105 - the variable's name
 
 
@@ -72,21 +73,17 @@ class Visitors:
             raise DefinitionError(f"store=: a visitor's id needs a signature: {ADVICE}")
         self.cookie = cookie
         self.header = header
+        self.environ_name = f"HTTP_{header.upper().replace('-', '_')}" if header else ""
         self._clock = clock
         if cookie is not None:
-            _set_cookie(cookie, "", secure=False)
+            _check_name(cookie)
 
     def read(self, cookies: str = "", header: str | None = None) -> Visitor:
         """Return who has sent a `Cookie` header of *cookies*, or a *header* of our own.
 
         A new visitor when neither carries a valid id.
         """
-        tokens = [header] if header else []
-        if self.cookie:
-            tokens += [
-                value for name, _, value in map(_pair, cookies.split(";")) if name == self.cookie
-            ]
-        for token in tokens:
+        for token in self._tokens(cookies, header) if cookies or header else ():
             found = self._visitor(token)
             if found is not None:
                 return found
@@ -104,12 +101,25 @@ class Visitors:
             cache_control: the response's `Cache-Control`: what a shared cache may keep must carry
                 nobody's id.
         """
-        if visitor.token is None or may_be_shared(cache_control):
+        if visitor.token is None or (cache_control and may_be_shared(cache_control)):
             return []
         found = [(self.header, visitor.token)] if self.header else []
         if self.cookie:
-            found.append(("Set-Cookie", _set_cookie(self.cookie, visitor.token, secure=secure)))
+            cookie = f"{self.cookie}={visitor.token}; {ATTRIBUTES}"
+            found.append(("Set-Cookie", f"{cookie}; Secure" if secure else cookie))
         return found
+
+    def _tokens(self, cookies: str, header: str | None) -> Iterator[str]:
+        """Yield what may be a signed id.
+
+        Not by `SimpleCookie.load`: one cookie that it cannot read hides all the others.
+        """
+        if header:
+            yield header
+        for cookie in cookies.split(";") if self.cookie else ():
+            name, _, value = cookie.partition("=")
+            if name.strip() == self.cookie:
+                yield value.strip()
 
     def _visitor(self, token: str) -> Visitor | None:
         signed, _, signature = token.rpartition(".")
@@ -175,28 +185,13 @@ def _key(secret: str | bytes) -> bytes:
 
 
 def _signature(key: bytes, signed: str) -> str:
-    digest = hmac.new(key, signed.encode("utf-8", "replace"), hashlib.sha256).digest()
+    digest = hmac.digest(key, signed.encode("utf-8", "replace"), "sha256")
     return base64.urlsafe_b64encode(digest[:16]).decode().rstrip("=")
 
 
-def _set_cookie(name: str, value: str, *, secure: bool) -> str:
-    cookie: SimpleCookie = SimpleCookie()
+def _check_name(cookie: str) -> None:
+    """Raise a `DefinitionError` if *cookie* is no name for one."""
     try:
-        cookie[name] = value
+        SimpleCookie()[cookie] = ""
     except CookieError as error:
-        raise DefinitionError(f"cookie=: {name!r} is no name for a cookie") from error
-    attributes: dict[str, Any] = {
-        "path": "/",
-        "max-age": MAX_AGE,
-        "httponly": True,
-        "samesite": "Lax",
-        "secure": secure,
-    }
-    cookie[name].update(attributes)
-    return cookie[name].OutputString()
-
-
-def _pair(cookie: str) -> tuple[str, str, str]:
-    # Not `SimpleCookie.load`: one cookie that it cannot read hides all the others.
-    name, equals, value = cookie.partition("=")
-    return name.strip(), equals, value.strip()
+        raise DefinitionError(f"cookie=: {cookie!r} is no name for a cookie") from error

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["SessionMiddleware", "end_session", "request_context"]
 
 Environ = dict[str, Any]
-VisitorHeaders = Callable[[str], list[tuple[str, str]]]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 
@@ -60,54 +59,68 @@ class SessionMiddleware:
         if REQUEST in environ:
             return self.app(environ, start_response)
         request = environ[REQUEST] = _begin(self.sessions, environ)
-        headers = self._visitor_headers(environ, request)
         request.resume()
         try:
-            body = self.app(environ, _watched_start(start_response, request, headers))
+            body = self.app(environ, partial(self._start, request, environ, start_response))
         except BaseException as error:
             request.pause()
             _raised(request, error)
             request.end()
             raise
         request.pause()
+        if type(body) in (list, tuple):
+            return SizedBody(body, request)
         return _watched_body(body, request, environ)
 
-    def _visitor_headers(self, environ: Environ, request: RequestSession) -> VisitorHeaders | None:
-        """Read the visitor's id, and return what makes the response's headers of it."""
-        visitors = self.sessions.visitors
-        if visitors is None or request.session is None:
-            return None
-        name = visitors.header
-        header = environ.get(f"HTTP_{name.upper().replace('-', '_')}") if name else None
-        visitor = visitors.read(environ.get("HTTP_COOKIE", ""), header)
-        request.visitor, request.visitor_is_new = visitor.id, visitor.is_new
-        secure = environ.get("wsgi.url_scheme") == "https"
-
-        def headers(cache_control: str) -> list[tuple[str, str]]:
-            if request.visitor != visitor.id:  # Flask knows another id, from its own session
-                return []
-            return visitors.response_headers(visitor, secure=secure, cache_control=cache_control)
-
-        return headers
+    def _start(
+        self,
+        request: RequestSession,
+        environ: Environ,
+        start_response: Callable[..., Any],
+        status: str,
+        headers: list[tuple[str, str]],
+        *exc_info: Any,
+    ) -> Any:
+        """Note the status, the last one when this is called again; add the visitor's id."""
+        code = status[:3]
+        request.status = int(code) if code.isdigit() else 0
+        visitors, visitor = self.sessions.visitors, request.read_visitor
+        # Flask may know another id, from its own session.
+        if visitors is not None and visitor is not None and request.visitor == visitor.id:
+            secure = environ.get("wsgi.url_scheme") == "https"
+            cache_control = ",".join(
+                [value for name, value in headers if name.lower() == "cache-control"]
+            )
+            headers = [
+                *headers,
+                *visitors.response_headers(visitor, secure=secure, cache_control=cache_control),
+            ]
+        return start_response(status, headers, *exc_info)
 
 
 def _begin(sessions: RequestSessionFactory, environ: Environ) -> RequestSession:
-    method = str(environ.get("REQUEST_METHOD", "GET"))
-    preflight = method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
-    method = WEBSOCKET if _is_websocket(environ) else method
+    """Open the session of a request: for whom, and of which visitor."""
+    method = environ.get("REQUEST_METHOD", "GET")
+    if environ.get("HTTP_UPGRADE", "").lower() == "websocket":
+        method = WEBSOCKET
     if not sessions.takes(
         path=environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""),
         method=method,
         agent=environ.get("HTTP_USER_AGENT", ""),
-        preflight=preflight,
+        preflight=method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ,
     ):
         return RequestSession(None)
-    source = sessions.source
+    source, visitors = sessions.source, sessions.visitors
     who = source.ask(environ, last=False)
     attributes = partial(_attributes, environ) if sessions.measures_requests else None
     request = sessions.open(method, who=who, attributes=attributes)
-    if source.is_asked_again(request):
+    if source.may_answer_later and not request.identified:
         request.ask_context = partial(source.ask, environ)
+    if visitors is not None and request.session is not None:
+        header = environ.get(visitors.environ_name) if visitors.header else None
+        visitor = visitors.read(environ.get("HTTP_COOKIE", ""), header)
+        request.read_visitor, request.visitor = visitor, visitor.id
+        request.visitor_is_new = visitor.is_new
     return request
 
 
@@ -123,34 +136,11 @@ def _attributes(environ: Environ) -> dict[str, Any]:
     }
 
 
-def _is_websocket(environ: Environ) -> bool:
-    return str(environ.get("HTTP_UPGRADE", "")).lower() == "websocket"
-
-
 def _raised(request: RequestSession, error: BaseException) -> None:
     """Note that the application raised; gunicorn's way to hand over a socket is no error."""
     if request.method == WEBSOCKET and isinstance(error, StopIteration):
         request.returned()
     request.raised(error)
-
-
-def _watched_start(
-    start_response: Callable[..., Any], request: RequestSession, headers_for: VisitorHeaders | None
-) -> Callable[..., Any]:
-    """Return a `start_response` that notes the status, the last one when it is called again."""
-
-    def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
-        code = status[:3]
-        request.status = int(code) if code.isdigit() else 0
-        if headers_for is not None:
-            headers = [*headers, *headers_for(_cache_control(headers))]
-        return start_response(status, headers, *exc_info)
-
-    return start
-
-
-def _cache_control(headers: list[tuple[str, str]]) -> str:
-    return ",".join(value for name, value in headers if name.lower() == "cache-control")
 
 
 def _watched_body(
@@ -227,7 +217,8 @@ class Body(WatchedIterator):
             self._request.end()
 
     def __del__(self) -> None:
-        _close_later(self)
+        if not self._closed:
+            _close_later(self)
 
 
 class SizedBody:
@@ -255,8 +246,12 @@ class SizedBody:
         if type(self._inner) in (list, tuple):  # nobody's code runs in there
             yield from self._inner
             self._is_read = True
-            return
-        chunks = None
+        else:
+            yield from self._chunks()
+
+    def _chunks(self) -> Iterator[bytes]:
+        """Yield what the application makes, with the session current in each step."""
+        request, chunks = self._request, None
         while True:
             request.resume()
             try:
@@ -291,7 +286,8 @@ class SizedBody:
             request.end()
 
     def __del__(self) -> None:
-        _close_later(self)
+        if not self._closed:
+            _close_later(self)
 
 
 def _close_later(body: Body | SizedBody) -> None:
@@ -299,6 +295,5 @@ def _close_later(body: Body | SizedBody) -> None:
 
     Later, because a finaliser is no place to emit (see `postponed.postpone`).
     """
-    # At exit, modules are emptied before what they hold.
-    if not body._closed and postpone is not None:
+    if postpone is not None:  # at exit, modules are emptied before what they hold
         postpone(body.close)
