@@ -6,7 +6,7 @@ SERVE ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: proof help demo test test-ai-sdk test-all check format bench faults servers clean
+.PHONY: proof help demo test test-ai-sdk test-all check format bench bench-all faults servers clean
 
 help:  ## what there is to type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -76,8 +76,11 @@ test-all:  ## the suite on every Python 3.10 to 3.13 that is installed
 		echo "== Python $$v"; ran=1; $(MAKE) --no-print-directory test PYTHON="$$exe" VENV=.venv-$$v; \
 	done; [ $$ran = 1 ]
 
-bench: $(VENV)/.bench  ## the benchmarks, as ratios within one run
-	@for b in benchmarks/bench_*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+bench: $(VENV)/.bench  ## what a run costs whole, each figure beside its wanted one (under 5 minutes; ARGS=--write: into docs/)
+	@$(BIN)/python benchmarks/bench_life.py $(ARGS)
+
+bench-all: bench  ## that, and the benchmarks of each part (about 20 minutes)
+	@for b in benchmarks/bench_*.py; do [ $$b = benchmarks/bench_life.py ] || { echo "== $$b"; $(BIN)/python $$b || exit 1; }; done
 
 proof: $(VENV)/.test  ## random programs and worlds against an independent computation, long (about 15 minutes)
 	@PROGRAMS=$(or $(PROGRAMS),2000) TRIALS=$(or $(TRIALS),400) $(BIN)/python -m pytest tests/sessions/test_programs.py \
