@@ -128,9 +128,20 @@ def async_generator(inner: Any, watcher: Watcher) -> Any:
 
 
 def lazy_iterator(inner: Any, watcher: Watcher) -> Any:
-    """Return an iterator of the same type where that can be made, which ends as *inner* ends."""
-    remake = _REMAKE.get(type(inner), itertools.chain)
-    return remake(_generator(_steps(inner), watcher))
+    """Return an iterator of the same type, or of a subclass where Python's own cannot be made from
+    items, which ends as *inner* ends.
+    """
+    steps = _generator(_steps(inner), watcher)
+    kind = _reads.get(type(inner), type(inner))
+    remake = _REMAKE.get(kind)
+    return _reading(kind, steps) if remake is None else remake(steps)
+
+
+def is_lazy_iterator_type(kind: type) -> bool:
+    """Tell whether objects of the type *kind* are iterators that work while they are read; `count`,
+    `cycle`, `repeat` and `tee` are values.
+    """
+    return kind in _REMAKE or kind in _EMPTY or kind in _reads
 
 
 def _steps(inner: Iterator[Any]) -> Iterator[Any]:
@@ -158,17 +169,44 @@ _REMAKE: dict[type, Callable[[Iterator[Any]], Any]] = {
     itertools.accumulate: lambda steps: itertools.accumulate(steps, _latest),
     itertools.compress: lambda steps: itertools.compress(steps, itertools.repeat(True)),
 }
-LAZY_ITERATORS: tuple[type, ...] = (
-    *_REMAKE,
-    zip,
-    enumerate,
-    itertools.dropwhile,
-    itertools.filterfalse,
-    itertools.starmap,
-    itertools.zip_longest,
-    *(found for name in ("batched", "pairwise") if (found := getattr(itertools, name, None))),
-)
-"""Iterators that work while they are read; `count`, `cycle`, `repeat` and `tee` are values."""
+# What makes an empty one: these make their items of several iterables, or of other items.
+_EMPTY: dict[type, tuple[Any, ...]] = {
+    zip: (),
+    enumerate: ((),),
+    itertools.dropwhile: (bool, ()),
+    itertools.filterfalse: (bool, ()),
+    itertools.starmap: (bool, ()),
+    itertools.zip_longest: (),
+    **{
+        found: arguments
+        for name, arguments in (("batched", ((), 1)), ("pairwise", ((),)))
+        if (found := getattr(itertools, name, None))
+    },
+}
+_reads: dict[type, type] = {}
+"""The subclasses that were made, and what each is a subclass of."""
+
+
+def _reading(kind: Any, steps: Iterator[Any]) -> Any:
+    """Return an iterator of a subclass of *kind* that gives what *steps* gives."""
+    made = _reading_type(kind)(*_EMPTY[kind])
+    made._steps = steps
+    return made
+
+
+@functools.lru_cache(maxsize=16)
+def _reading_type(kind: Any) -> Any:
+    def __next__(self: Any) -> Any:  # noqa: N807
+        return next(self._steps)
+
+    def __reduce__(self: Any) -> Any:  # noqa: N807 - as any generator: its place cannot be kept
+        raise TypeError(f"cannot pickle a {kind.__name__} that is followed to its end")
+
+    body = {"__next__": __next__, "__reduce__": __reduce__, "__slots__": ("_steps",)}
+    described = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    made = type(kind.__name__, (kind,), {**body, **described})
+    _reads[made] = kind
+    return made
 
 
 # -- futures ---------------------------------------------------------------------------------------

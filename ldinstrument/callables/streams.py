@@ -19,7 +19,6 @@ from typing import Any
 
 from ..diagnostics import log_internal_error
 from .followers import (
-    LAZY_ITERATORS,
     Follower,
     Watcher,
     async_generator,
@@ -27,6 +26,7 @@ from .followers import (
     generator,
     holders,
     holders_when_fresh,
+    is_lazy_iterator_type,
     lazy_iterator,
     rpc,
 )
@@ -121,7 +121,7 @@ def _classify(kind: type) -> Follower | None:
             return follower
     if _module_of(kind).startswith("_cython_"):  # Cython's own three, which nobody can subclass
         return _CYTHON.get(kind.__name__)
-    if kind in LAZY_ITERATORS:
+    if is_lazy_iterator_type(kind):
         return lazy_iterator
     for module, name, follower in RESPONSES:
         response = getattr(sys.modules.get(module), name, None)
