@@ -35,6 +35,16 @@ def on_exit(hook: Hook) -> None:
         atexit.register(hook)
 
 
+def may_end_without_exit() -> bool:
+    """Tell whether a server that embeds Python may end it without the exit hooks.
+
+    uWSGI ends a worker that is busy by `exit()` out of a signal handler. mod_wsgi ends a
+    sub-interpreter, which it calls an application group, when no thread of ours runs any more.
+    """
+    group = getattr(sys.modules.get("mod_wsgi"), "application_group", "")
+    return "uwsgi" in sys.modules or bool(group)
+
+
 def on_exit_of_multiprocessing_child(hook: Hook, priority: int = 10) -> None:
     """Call *hook* at the end of this process if `multiprocessing` started it.
 

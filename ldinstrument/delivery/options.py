@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,23 +10,22 @@ from typing import TYPE_CHECKING, Any
 from ..backoff import FIRST_PAUSE, LONGEST_PAUSE
 from ..checks import above_zero, callable_or_none, from_zero
 from ..errors import DefinitionError
+from ..process import may_end_without_exit
 
 if TYPE_CHECKING:
     from .reports import Receipt
     from .transport import Transport
 
 
-LONGEST_UNDER_UWSGI = 0.25
+LONGEST_WITHOUT_AN_EXIT = 0.25
 
 
 def flush_interval(config: Any) -> float:
-    """Return the seconds after which events leave: the SDK's, but a quarter of one under uWSGI.
-
-    uWSGI ends a worker that is busy by `exit()` out of a signal handler; nothing of Python's runs
-    then, so that what has not left by itself is lost.
+    """Return the seconds after which events leave: the SDK's, but a quarter of one where a server
+    ends the process, or this interpreter in it, without Python's exit hooks.
     """
     seconds: float = config.flush_interval
-    return min(seconds, LONGEST_UNDER_UWSGI) if "uwsgi" in sys.modules else seconds
+    return min(seconds, LONGEST_WITHOUT_AN_EXIT) if may_end_without_exit() else seconds
 
 
 class Options:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from functools import partial
+from types import SimpleNamespace
 
 import faults
 import pytest
@@ -103,12 +104,17 @@ def test_options_travel_through_partial(server, tmp_path):
     assert list((tmp_path / "spool").iterdir()) == []
 
 
-def test_under_uwsgi_events_leave_at_once(monkeypatch):
-    """A worker that is stopped while it is busy runs no hook; elsewhere the SDK's interval
-    holds.
+@pytest.mark.parametrize(
+    ("server", "embedded"),
+    [("uwsgi", object()), ("mod_wsgi", SimpleNamespace(application_group="shop"))],
+)
+def test_events_leave_at_once_where_no_exit_may_be_heard(monkeypatch, server, embedded):
+    """A worker of uWSGI that is stopped while it is busy, and a sub-interpreter of mod_wsgi, run no
+    hook; elsewhere the SDK's interval holds, also in mod_wsgi's main interpreter.
     """
     config = Config("sdk-key", flush_interval=300)
+    monkeypatch.setitem(sys.modules, "mod_wsgi", SimpleNamespace(application_group=""))
     assert flush_interval(config) == 300
-    monkeypatch.setitem(sys.modules, "uwsgi", object())
+    monkeypatch.setitem(sys.modules, server, embedded)
     assert flush_interval(config) == 0.25
     assert flush_interval(Config("sdk-key", flush_interval=0.1)) == 0.1
