@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 MOST_KEYS = 10_000
@@ -44,6 +44,34 @@ class Events:
 
 
 @dataclass(frozen=True, slots=True)
+class Sessions:
+    """The sessions of one name whose `<name>.*` events have been made, counted once per identity.
+
+    Args:
+        ended: how many.
+        exposed: those of them whose context this process has seen exposed to an experiment.
+        diluted: those of the exposed ones with activity before an exposure that was made in them:
+            an effect on their duration and rate shows thinner.
+        milliseconds: how long the exposed ones lasted, all together.
+        milliseconds_before: the part of that which lies before such an exposure.
+        unseen: exposures that a store learned of only after values around them had been folded:
+            those sums count as before it.
+    """
+
+    ended: int = 0
+    exposed: int = 0
+    diluted: int = 0
+    milliseconds: float = 0.0
+    milliseconds_before: float = 0.0
+    unseen: int = 0
+
+    @property
+    def share_before(self) -> float:
+        """Which part of the time of the exposed ones lies before their exposure, 0 to 1."""
+        return self.milliseconds_before / self.milliseconds if self.milliseconds else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """One reading of the ledger.
 
@@ -58,6 +86,8 @@ class Stats:
         unfinished: task runs that were cancelled or abandoned and that no metric tells of, by task
             key.
         evicted_sessions: sessions ended early because too many were open.
+        sessions: those that have ended, by their name: how many were exposed, and how much of them
+            lies before their exposure.
         exposures: the same equation for flag evaluations that are sent with full data, as in an
             experiment; `emitted` once they are written, `unconfirmed` always 0.
         warnings: how often each warning would have been logged, by (cause, subject).
@@ -70,6 +100,7 @@ class Stats:
     suspended: Mapping[str, int] = field(default_factory=dict)
     unfinished: Mapping[str, int] = field(default_factory=dict)
     evicted_sessions: int = 0
+    sessions: Mapping[str, Sessions] = field(default_factory=dict)
     exposures: Events = field(default_factory=Events)
     warnings: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
@@ -96,6 +127,7 @@ class Ledger:
             self._without_session: Counter[str] = Counter()
             self._suspended: Counter[str] = Counter()
             self._unfinished: Counter[str] = Counter()
+            self._sessions: dict[str, Sessions] = {}
             self._told = 0
 
     def forked(self) -> None:
@@ -148,6 +180,41 @@ class Ledger:
         """Count a session that was ended because too many were open."""
         with self.lock:
             self._values["evicted"] += 1
+
+    def session_ended(
+        self, name: str, exposed: bool, milliseconds: float, before: float | None = None
+    ) -> Sessions:
+        """Count a session whose events have been made.
+
+        Args:
+            name: of the session.
+            exposed: whether its context was exposed to an experiment.
+            milliseconds: how long it lasted.
+            before: the part of that up to its last activity before an exposure that was made in it;
+                None when it was not active before one.
+
+        Returns:
+            All sessions of this name, with it.
+        """
+        with self.lock:
+            name = name if name in self._sessions or len(self._sessions) < MOST_KEYS else "..."
+            known = self._sessions.get(name, Sessions())
+            whole = max(0.0, milliseconds) if exposed else 0.0
+            self._sessions[name] = found = replace(
+                known,
+                ended=known.ended + 1,
+                exposed=known.exposed + exposed,
+                diluted=known.diluted + (before is not None),
+                milliseconds=known.milliseconds + whole,
+                milliseconds_before=known.milliseconds_before + min(max(0.0, before or 0.0), whole),
+            )
+            return found
+
+    def unseen_exposures(self, name: str, count: int) -> None:
+        """Count exposures that were learned of after values of sessions around them had folded."""
+        with self.lock:
+            known = self._sessions.get(name, Sessions())
+            self._sessions[name] = replace(known, unseen=known.unseen + count)
 
     def handed_over(self, events: int, values: int) -> None:
         """Count *events* as emitted, and the *values* that they stand for."""
@@ -214,6 +281,7 @@ class Ledger:
                 suspended=_frozen(self._suspended),
                 unfinished=_frozen(self._unfinished),
                 evicted_sessions=values["evicted"],
+                sessions=MappingProxyType(dict(self._sessions)),
                 exposures=_events(self._exposures, self._exposures_dropped),
             )
 

@@ -390,6 +390,21 @@ def _is_bare(context: Any) -> bool:
     return context.name is None and not any(True for _ in context.custom_attributes)
 
 
+WRAPPER = "ldinstrument"
+"""Tells the receiver that we know of a client's exposures."""
+
+
+def name_wrapper(client: Any) -> None:
+    """Let *client*, whose events leave by the SDK's own processor, name us as its wrapper.
+
+    A wrapper that the program or another library has named stays.
+    """
+    config = getattr(client, "_config", None)
+    if getattr(config, "wrapper_name", "") is None:
+        owner = "_AsyncConfig" if is_async(config) else "_Config"
+        setattr(config, f"{owner}__wrapper_name", WRAPPER)
+
+
 def event_headers(config: Any) -> dict[str, str]:
     """Return the headers of a POST of events, with the key that *config* has now; the payload id is
     the caller's.
@@ -400,6 +415,7 @@ def event_headers(config: Any) -> dict[str, str]:
     )
     who = (_internals("ldclient.impl.http").ASYNC_USER_AGENT,) if is_async(config) else ()
     headers: dict[str, str] = util._headers(config, *who)
+    headers.setdefault("X-LaunchDarkly-Wrapper", WRAPPER)
     schema = getattr(theirs, "CURRENT_EVENT_SCHEMA", None) or theirs.__CURRENT_EVENT_SCHEMA__
     return headers | {"X-LaunchDarkly-Event-Schema": str(schema)}
 

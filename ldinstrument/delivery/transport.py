@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from .. import sdk
+from ..diagnostics import guard
+from .program_report import ProgramReport
 
 CONNECTIONS = 4
 LONGEST_BODY = 2**20
@@ -117,9 +119,11 @@ class PoolTransport:
         self._pool = pool
         self._pool.pool_classes_by_scheme = _bounded_pools(pool.pool_classes_by_scheme)
         self._url = config.events_uri
+        self._report = ProgramReport(pool, config.events_uri)
         self._timeout = urllib3.Timeout(
             connect=config.http.connect_timeout, read=config.http.read_timeout
         )
+        self._failure = urllib3.exceptions.HTTPError
         self._lost = (urllib3.exceptions.ProtocolError, ConnectionError)
 
     def post(self, payload: HasBody, headers: Mapping[str, str]) -> PostResult:
@@ -147,7 +151,13 @@ class PoolTransport:
         seconds = time.monotonic() - began
         if page:
             return PostResult(0, seconds=seconds, error="WebPage")
+        with guard("program_report"):
+            self._tell(response, headers)
         return PostResult(response.status, response.headers, seconds)
+
+    def _tell(self, response: Any, headers: Mapping[str, str]) -> None:
+        with contextlib.suppress(OSError, self._failure):
+            self._report.tell(response.headers, headers)
 
     def close(self) -> None:
         """Close idle connections."""

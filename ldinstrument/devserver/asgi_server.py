@@ -25,6 +25,7 @@ from .intake import IntakeRoutes, faulted_post, is_intake
 from .metrics_api import MetricRoutes, Metrics
 from .page import PageRoutes, Shown
 from .page_api import PageDataRoutes
+from .programs import ProgramRoutes
 from .projects import ProjectRoutes, Projects
 from .rest_call import RestCalls
 from .tokens import Access
@@ -72,6 +73,7 @@ class ServerRun:
             *self.browser.routes(),
             *page.routes(),
             *self.data.routes(),
+            *ProgramRoutes(self.database_thread, local.database, intake).routes(),
         ]
         self.faults = FaultMiddleware(
             build(routes, local.allowed_hosts, local.token), local.faults, self._record_fault

@@ -19,6 +19,7 @@ class Post:
         duplicate: whether its payload id had been accepted before.
         received: epoch milliseconds.
         agent: the SDK's user agent.
+        wrapper: the library around the SDK, where it names one.
         fault: what an injected fault made of it; empty without one.
         error: why it was refused.
     """
@@ -33,6 +34,7 @@ class Post:
     agent: str = ""
     fault: str = ""
     error: str = ""
+    wrapper: str = ""
 
 
 class ReceivedEvent(dict[str, Any]):

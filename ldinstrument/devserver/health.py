@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..analysis import measure_of
+from ..metrics.units import CONFUSED, other_unit
 from .database import Database, Document
+from .session_health import dilution, exposed_elsewhere, unwatched
 
 FEW = 5
 """So many events, each with a context key of its own, may still be chance."""
@@ -36,20 +38,12 @@ SELECT DISTINCT u.key FROM newest m JOIN units u ON u.id = m.unit AND u.kind IN 
 WHERE m.series = (SELECT id FROM names WHERE space = 'series' AND name = ?) LIMIT 50
 """
 VALUES = """
-SELECT count(value), coalesce(sum(abs(value) <= ?), 0), coalesce(sum(value = round(value)), 0),
-  max(value)
+SELECT count(value), coalesce(sum(value = round(value)), 0), coalesce(max(abs(value)), 0)
 FROM (SELECT value FROM measurements WHERE id > (SELECT max(id) FROM measurements) - ?
   AND series = (SELECT id FROM names WHERE space = 'series' AND name = ?))
 """
 GENERATED = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{16,}|[0-9]{13,}")
 """A UUID, a long hexadecimal number, a time in milliseconds or less."""
-SMALL_VALUES = {
-    "milliseconds": (60.0, "seconds"),
-    "ms": (60.0, "seconds"),
-    "percent": (1.0, "shares from 0 to 1"),
-    "%": (1.0, "shares from 0 to 1"),
-}
-"""By unit: when no value is greater, and not all are whole, they may be in the other unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +52,8 @@ class HealthCheck:
 
     Args:
         subject: the metric's key, or the event key.
-        check: `event receipt`, `analysis unit`, `numeric value`, `magnitude`, `exposure` or
-            `definition`.
+        check: `event receipt`, `analysis unit`, `numeric value`, `magnitude`, `exposure`, `client`,
+            `dilution`, `exposed elsewhere` or `definition`.
         ok: whether it passed.
         detail: what was seen, for a person.
         warning: it passed, and looks wrong all the same.
@@ -105,6 +99,7 @@ def _of_metric(
         yield HealthCheck(subject, "numeric value", valued == events, detail)
         yield from _magnitude_check(database, metric)
     yield _exposure_check(database, metric)
+    yield from _session_checks(database, metric)
 
 
 def _nothing_received(key: str, seen: dict[str, tuple[int, int]]) -> str:
@@ -129,18 +124,18 @@ def _magnitude_check(database: Database, metric: Document) -> Iterator[HealthChe
     Only where people record by hand: the durations of sessions and tasks are measured by
     ldinstrument itself, and may be short.
     """
-    expected = SMALL_VALUES.get(str(metric.get("unit", "")).lower())
-    if expected is None or metric["key"].endswith((".duration", ".success_rate")):
+    unit = str(metric.get("unit", ""))
+    if unit.lower() not in CONFUSED or metric["key"].endswith((".duration", ".success_rate")):
         return
-    most, unit = expected
-    count, small, integers, greatest = database.rows(
-        VALUES, (most, LOOKED_AT, f"={metric['eventKey']}")
-    )[0]
-    if count < FEW or small < count or integers == count:
+    series = f"={metric['eventKey']}"
+    count, integers, greatest = database.rows(VALUES, (LOOKED_AT, series))[0]
+    if count < FEW or integers == count:
+        return
+    other = other_unit(unit, greatest)
+    if not other:
         return
     detail = (
-        f"{count} values, the greatest {greatest:.4g}, under a metric in {metric['unit']}: "
-        f"are they {unit}?"
+        f"{count} values, the greatest {greatest:.4g}, under a metric in {unit}: are they {other}?"
     )
     yield HealthCheck(metric["key"], "magnitude", True, detail, warning=True)
 
@@ -169,6 +164,17 @@ def _exposure_check(database: Database, metric: Document) -> HealthCheck:
     elif late:
         detail += "; what the others did before it counts for nothing"
     return HealthCheck(metric["key"], "exposure", after > 0, detail, warning=few or late)
+
+
+def _session_checks(database: Database, metric: Document) -> Iterator[HealthCheck]:
+    """Find what the events of sessions show: each passes, and looks wrong all the same."""
+    key = metric["eventKey"]
+    found = {"client": unwatched(database, key), "dilution": dilution(database, key)}
+    if measure_of(metric) == "value" and metric["unitAggregationType"] == "sum":
+        found["exposed elsewhere"] = exposed_elsewhere(database, key)
+    for check, detail in found.items():
+        if detail:
+            yield HealthCheck(metric["key"], check, True, detail, warning=True)
 
 
 def _undeclared(metrics: list[Document], seen: dict[str, tuple[int, int]]) -> Iterator[HealthCheck]:

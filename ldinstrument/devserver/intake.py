@@ -23,6 +23,8 @@ DIAGNOSTIC = re.compile(r"diagnostic(/[^/]*)?$")
 SERVER_ROUTES = ("/bulk", "/diagnostic")
 MOBILE_ROUTES = ("/mobile", "/mobile/events", "/mobile/events/bulk", "/mobile/events/diagnostic")
 BROWSER_ROUTES = ("/events/bulk/{env}", "/events/diagnostic/{env}")
+PROGRAM = {"X-Ldinstrument-Program": "/ldinstrument/program"}
+"""Where a program may say what it has warned about; see `programs`."""
 IMPORT = "/v2/event-data-import/"
 MAX_IMPORT_BYTES = 10 * 1024 * 1024
 INTAKE = re.compile(
@@ -113,7 +115,7 @@ class IntakeRoutes:
             await self.database_thread.run(self.traffic.record, refusal)
             raise
         self.on_events()
-        return Response(status_code=202)
+        return Response(status_code=202, headers=PROGRAM)
 
     def _accept(self, post: Post, raw: bytes, encoding: str, limit: int) -> None:
         body = unpacked(raw, encoding, limit)
@@ -151,6 +153,7 @@ def _post(request: Request, raw: bytes) -> Post:
         received=now_ms(),
         agent=headers.get("x-launchdarkly-user-agent") or headers.get("user-agent", ""),
         fault=request.scope.get("ldinstrument.fault", ""),
+        wrapper=headers.get("x-launchdarkly-wrapper", ""),
     )
 
 

@@ -41,7 +41,7 @@ CREATE TABLE IF NOT EXISTS posts (
   id INTEGER PRIMARY KEY, received INTEGER NOT NULL, route TEXT NOT NULL,
   payload_id TEXT NOT NULL, status INTEGER NOT NULL, bytes INTEGER NOT NULL,
   events INTEGER NOT NULL, duplicate INTEGER NOT NULL, agent TEXT NOT NULL, fault TEXT NOT NULL,
-  error TEXT NOT NULL);
+  error TEXT NOT NULL, wrapper TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS posts_by_payload ON posts (payload_id);
 CREATE TABLE IF NOT EXISTS payloads (id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS bodies (
@@ -431,7 +431,7 @@ class Traffic:
         """Return every POST that reached the intake, in the order of arrival."""
         found = self.database.rows(
             "SELECT route, payload_id, status, bytes, events, duplicate, received, agent, fault, "
-            "error FROM posts ORDER BY id"
+            "error, wrapper FROM posts ORDER BY id"
         )
         return [
             Post(route, id, status, size, events, bool(duplicate), received, *rest)
@@ -458,7 +458,7 @@ def series_of(metric: Document) -> str:
 
 def _insert_post(connection: sqlite3.Connection, post: Post, duplicate: bool) -> int:
     added = connection.execute(
-        "INSERT INTO posts VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO posts VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             post.received,
             post.route,
@@ -470,6 +470,7 @@ def _insert_post(connection: sqlite3.Connection, post: Post, duplicate: bool) ->
             post.agent,
             post.fault,
             post.error,
+            post.wrapper,
         ),
     )
     return int(added.lastrowid or 0)

@@ -21,6 +21,7 @@ from .findings import Finding, Subject
 from .received import unread_events
 
 _Documents = tuple[dict[str, Any], ...] | None
+_Seen = tuple[_Documents, _Documents, tuple[dict[str, Any], ...]]
 MOST_LISTED = 1000
 
 __all__ = ["Finding", "access", "examine", "examine_all"]
@@ -47,9 +48,7 @@ def examine(key: str, api: MetricsAPI, catalog: Iterable[Metric]) -> list[Findin
     )
 
 
-def _walk(
-    key: str, api: MetricsAPI, wanted: dict[str, Metric], seen: tuple[_Documents, _Documents]
-) -> Iterator[Finding]:
+def _walk(key: str, api: MetricsAPI, wanted: dict[str, Metric], seen: _Seen) -> Iterator[Finding]:
     """Yield the links of one metric, to the first broken one."""
     found, finding = _existence(key, api, wanted)
     yield finding
@@ -122,15 +121,18 @@ def _similar(key: str, api: MetricsAPI, wanted: Iterable[str]) -> list[str]:
     return by_case or get_close_matches(key, list(known), n=1)
 
 
-def _seen_locally(api: MetricsAPI) -> tuple[_Documents, _Documents]:
-    """Return the health checks and the experiments of a local LaunchDarkly; None elsewhere."""
+def _seen_locally(api: MetricsAPI) -> _Seen:
+    """Return the health checks, the experiments, and what programs have said, of a local
+    LaunchDarkly; None elsewhere.
+    """
     try:
         health = api.local("health", project=api.project)
         found = api.local("readout", project=api.project)
+        programs = api.local("programs")
     except ApiError:
-        return None, None
+        return None, None, ()
     experiments = found.get("experiments") if isinstance(found, dict) else None
-    return _documents(health), _documents(experiments)
+    return _documents(health), _documents(experiments), _documents(programs) or ()
 
 
 def _documents(found: Any) -> _Documents:

@@ -13,7 +13,8 @@ from ..rest import Difference, differences, metric_body
 from .comparability import comparable
 from .experiments import used
 from .findings import Finding, Status, Subject, ago
-from .received import said_here, seen_locally
+from .programs import said_by_programs, said_here
+from .received import seen_locally
 
 STALE_DAYS = 14
 """LaunchDarkly's own check of analysis units looks back so far."""
@@ -270,6 +271,7 @@ METRIC_CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     _percentile,
     _zero_fill,
     said_here,
+    said_by_programs,
     seen_locally,
     _last_seen,
     used,

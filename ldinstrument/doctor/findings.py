@@ -42,6 +42,7 @@ class Subject:
         found: the metric in LaunchDarkly.
         health: what a local LaunchDarkly found; None elsewhere.
         experiments: the read-out of a local LaunchDarkly; None elsewhere.
+        programs: what programs have told a local LaunchDarkly of themselves.
     """
 
     key: str
@@ -50,6 +51,7 @@ class Subject:
     found: RemoteMetric
     health: tuple[dict[str, Any], ...] | None = None
     experiments: tuple[dict[str, Any], ...] | None = None
+    programs: tuple[dict[str, Any], ...] = ()
 
     @property
     def exposing_flags(self) -> list[str]:

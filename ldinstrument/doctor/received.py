@@ -1,11 +1,10 @@
-"""What arrived: as a local LaunchDarkly saw it, and what this very process complained about."""
+"""What arrived, as a local LaunchDarkly saw it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..diagnostics import diagnostics
 from ..rest import MetricsAPI
 from .findings import Finding, Subject
 
@@ -25,6 +24,19 @@ _LOCAL_ADVICE = {
         "evaluate the flag before recording, with the very context of the session: not with "
         "another key, nor with one "
         "made anew in each call",
+    ),
+    "client": (
+        "nobody sees the exposures that the client makes, so sums travel value by value",
+        "Config(..., plugins=[ldinstrument.Plugin()], "
+        "event_processor_class=ldinstrument.EventProcessor), or ldinstrument.attach(client)",
+    ),
+    "dilution": (
+        "what a session did before its exposure cannot differ: effects show thinner than they are",
+        "evaluate the flag when the session begins, or compare the metrics of the task",
+    ),
+    "exposed elsewhere": (
+        "a sum that is open at such an exposure counts whole, or not at all",
+        "declare rollup='each' for it; docs/experiments.md has what is exact where",
     ),
 }
 
@@ -62,58 +74,3 @@ def seen_locally(subject: Subject) -> Iterator[Finding]:
             check["check"] != "event receipt" or "case-sensitive" in detail
         ):  # never received: see last seen
             yield Finding(check["check"], "broken", detail, why, command)
-
-
-_SAID: dict[str, tuple[str, str]] = {
-    "no_analysis_unit": (
-        "LaunchDarkly ignores events without the metric's analysis unit",
-        "use a context of that kind",
-    ),
-    "bad_data": ("a field of the data was left out", "give JSON types"),
-    "not_json": ("the event was dropped", "give JSON types"),
-    "too_large": ("LaunchDarkly refused the event for its size", "send less data with it"),
-    "not_a_number": ("the value was left out", "record a finite number"),
-    "no_value": ("the value was left out", "record a finite number"),
-    "value_for_occurrence": (
-        "the value was left out",
-        "record an occurrence without a value, only when it happened",
-    ),
-    "bad_count": ("the value was left out", "record a whole number"),
-    "out_of_range": ("the value was left out", "record a value within the range"),
-    "undeclared": (
-        "no metric reads the event",
-        "catalog.add(Metric(...)), then ldinstrument apply",
-    ),
-    "two_definitions": ("only the catalog's definition counts", "make the two equal"),
-    "unfinished": (
-        "runs that were cancelled or abandoned are in no metric: a variation that people leave "
-        "looks as good as the others",
-        "metrics=('success_rate', 'duration', 'unfinished') on the task",
-    ),
-    "no_session": ("its numbers go nowhere", "run it inside session(...), or give it context="),
-    "no_context": ("an event needs a context", "session(context), or identify() before the end"),
-    "invalid_context": ("an event needs a valid context", "give an ldclient.Context or a key"),
-    "no_client": ("events wait for a client", "call ldclient.set_config(...) and ldclient.get()"),
-    "offline": ("nothing is sent", "do not set offline=True"),
-    "send_events_off": ("nothing is sent", "do not set send_events=False"),
-}
-
-
-def said_here(subject: Subject) -> Iterator[Finding]:
-    """Yield what this very process has warned about, for a doctor called from inside the
-    program.
-    """
-    event = subject.found.event_key or subject.key
-    about = {
-        event,
-        subject.key,
-        *(metric.key for metric in subject.wanted.values() if metric.event == event),
-    }
-    tasks = {key.rpartition(".")[0] for key in about}
-    for (cause, what), count in diagnostics.counts().items():
-        concerns = not what or what in about or what in tasks or what.split(" ")[0] in about
-        if cause in _SAID and concerns:
-            why, command = _SAID[cause]
-            yield Finding(
-                "this process", "warning", f"{cause.replace('_', ' ')} ({count}x)", why, command
-            )

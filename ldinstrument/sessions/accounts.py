@@ -68,6 +68,7 @@ class SessionAccount:
         tallies: its interactions.
         last: its last activity; None while there was none.
         pieces: what of its interactions lies before its last exposure.
+        before: its last activity before its last exposure; None while there was none.
     """
 
     keys: dict[str, str]
@@ -75,6 +76,7 @@ class SessionAccount:
     tallies: Tallies = NO_TALLIES
     last: float | None = None
     pieces: list[Piece] = field(default_factory=list)
+    before: float | None = None
 
     def add(self, segment: Segment) -> None:
         """Add *segment*, after those before it."""
@@ -82,6 +84,7 @@ class SessionAccount:
         if segment.active is not None:
             self.last = segment.active if self.last is None else max(self.last, segment.active)
         if segment.exposed:
+            self.before = self.last
             self.divide(segment.last)
 
     def divide(self, at: int) -> None:

@@ -18,7 +18,7 @@ from .. import sdk, settings
 from ..diagnostics import guard, log, log_internal_error, warn_once
 from ..ledger import ledger
 from ..metrics.catalogs import catalog
-from . import postponed, rate_limit
+from . import magnitudes, postponed, rate_limit
 from .clients import AMBIGUOUS, Tracker, client_for
 from .contexts import kinds
 from .current_event import current_event
@@ -165,6 +165,7 @@ def forget() -> None:
     its own).
     """
     rate_limit.forget()
+    magnitudes.forget()
     postponed.forget()
     _held.clear()
 

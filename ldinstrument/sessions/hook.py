@@ -155,6 +155,7 @@ def watch(client: Any, hook: Any = None) -> None:
         hook.client, hook.active = reference, not seen
     elif not seen:
         client.add_hook(make_hook(reference))
+    sdk.name_wrapper(client)
     register(client, exposures_seen=seen)
 
 

@@ -46,6 +46,7 @@ from .contexts import (
     united,
     units_of,
 )
+from .dilution import EndedSession, note_ended
 from .exposures import exposures
 from .outcomes import Outcome
 from .parts import Segment, SessionPart
@@ -558,6 +559,8 @@ class Session:
         last = account.last if account.last is not None else now
         if self._stopped_at is not None:
             last = self._stopped_at
+        if context is not None:
+            self._note_ended(account, context, last)
         events = session_totals(
             self.name,
             self._metrics_of(account),
@@ -571,6 +574,11 @@ class Session:
         if context is not None and account.keys.keys() != self._held.keys.keys():
             context = only_kinds(context, account.keys)
         return context, list(events)
+
+    def _note_ended(self, account: SessionAccount, context: Context, last: float) -> None:
+        before = None if account.before is None else (account.before - account.began) * 1000
+        exposed = before is not None or self._was_exposed(account, context)
+        note_ended(EndedSession(self.name, exposed, (last - account.began) * 1000, before))
 
     def _metrics_of(self, account: SessionAccount) -> list[str]:
         """Return which metrics *account* feeds: not those analysed by a kind that another has."""

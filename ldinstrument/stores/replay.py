@@ -24,6 +24,7 @@ from ..sessions.accounts import (
     totals_data,
 )
 from ..sessions.contexts import context_of_keys, units_of
+from ..sessions.dilution import EndedSession
 from ..sessions.exposures import exposures
 from ..sessions.parts import Tallies
 from ..sessions.rollups import Emission, Group
@@ -73,6 +74,22 @@ class Boundaries:
         """
         return bisect_right(self._dates, first)
 
+    def within(self, segments: Iterable[StoredSegment]) -> int:
+        """Count the exposures that lie within what had folded before they were known.
+
+        No region divides that: it counts as before the exposure.
+        """
+        stretches: list[tuple[int, int]] = []
+        for segment in segments:
+            stretches += [
+                (group.first_at, group.last_at)
+                for key, group in segment.values.items()
+                if key[0] not in ("o", "e")  # first and last are right for every exposure
+            ]
+            if sum(segment.tallies[:2]) > 1:
+                stretches.append((segment.first, segment.last))
+        return sum(any(first < date <= last for first, last in stretches) for date in self._dates)
+
     def date(self, region: int, last: int) -> int:
         """Return *last*, or the last date of *region* if that is earlier."""
         return min(last, self._dates[region] - 1) if 0 <= region < len(self._dates) else last
@@ -93,6 +110,7 @@ class StoredAccount:
         pieces: tallies and last date by the region between exposures that they lie in.
         over: the date of its end.
         reason: of the end.
+        ends: its last activity by the store's clock, by region.
     """
 
     keys: Keys
@@ -104,9 +122,11 @@ class StoredAccount:
     pieces: dict[int, tuple[Tallies, int]] = field(default_factory=dict)
     over: int = 0
     reason: str = ""
+    ends: dict[int, int] = field(default_factory=dict)
 
     def add(self, segment: StoredSegment, region: int) -> None:
         """Add the interactions and the activity of *segment*."""
+        self.ends[region] = max(segment.ended, self.ends.get(region, segment.ended))
         if segment.started < self.started:
             self.started, self.began = segment.started, segment.first
         if segment.ended >= self.ended:
@@ -225,24 +245,40 @@ class RecordEvents:
     Args:
         values: of folded values.
         totals: the `<name>.*` events.
+        ended: what is counted of each of its accounts.
+        unseen: how many exposures lie within values that had folded before they were known.
     """
 
     values: list[tuple[Emission, Keys]]
     totals: list[tuple[Emission, Keys]]
+    ended: list[EndedSession] = field(default_factory=list)
+    unseen: int = 0
 
 
 def events_of(record: Record, rules: Rules) -> RecordEvents:
     """Return the events that *record* becomes."""
     segments = segments_of(record)
     record.exposures = _with_known(record.exposures, segments)
-    totals = [
-        (event, account.keys)
-        for account in accounts_of(record, segments, rules)
-        for event in totals_of(record, account)
-    ]
+    accounts = accounts_of(record, segments, rules)
+    totals = [(event, account.keys) for account in accounts for event in totals_of(record, account)]
     if not record.part and not totals:  # nobody was ever known: counted as events without a context
         totals = [(event, ()) for event in totals_of(record, _of_nobody(segments))]
-    return RecordEvents(value_events(segments, Boundaries(record.exposures)), totals)
+    boundaries = Boundaries(record.exposures)
+    return RecordEvents(
+        value_events(segments, boundaries),
+        totals,
+        [_ended(record, account, boundaries) for account in accounts],
+        boundaries.within(segments),
+    )
+
+
+def _ended(record: Record, account: StoredAccount, boundaries: Boundaries) -> EndedSession:
+    """Return what is counted of *account*: which part of it lies before an exposure in it."""
+    over = boundaries.region(account.over)
+    ends = [ended for region, ended in account.ends.items() if region < over]
+    began = account.started
+    before = float(max(ends) - began) if ends else None
+    return EndedSession(record.name, over > 0, float(account.ended - began), before)
 
 
 def _with_known(told: Mapping[str, int], segments: Iterable[StoredSegment]) -> dict[str, int]:

@@ -19,6 +19,7 @@ from ..ledger import ledger
 from ..sdk import as_json
 from ..sessions import emission
 from ..sessions.contexts import json_of_keys
+from ..sessions.dilution import EndedSession, note_ended, note_unseen
 from ..sessions.rollups import Emission, finite
 from .protocol import Ended, Rules, Sealed
 from .records import Record, readable
@@ -45,6 +46,8 @@ class Report:
     def __init__(self, ended: Iterable[Ended], rules: Rules, zipped: bool) -> None:
         self.dropped: Counter[str] = Counter()
         self.totals = 0
+        self._ended: list[EndedSession] = []
+        self._unseen: Counter[str] = Counter()
         texts: list[str] = []
         identities: list[str] = []
         for session in ended:
@@ -54,6 +57,8 @@ class Report:
                 self.dropped["unreadable"] += 1
             else:
                 texts += self._texts(events)
+                self._ended += events.ended
+                self._unseen[record.name] += events.unseen
                 identities.append(record.identity)
         id = str(uuid.uuid5(_PAYLOADS, "\n".join(sorted(identities))))
         self.payloads = [sealed(texts, zipped, id)] if texts else []
@@ -62,6 +67,10 @@ class Report:
         """Tell the ledger; what was dropped is also logged."""
         ledger.recorded(self.totals)
         ledger.emitted_values(self.totals)
+        for session in self._ended:
+            note_ended(session)
+        for name, exposures in self._unseen.items():
+            note_unseen(name, exposures)
         for reason, events in self.dropped.items():
             ledger.emitted(events)
             ledger.dropped(reason, events)

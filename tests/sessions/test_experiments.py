@@ -468,6 +468,44 @@ def test_clients_of_one_environment_are_one(lab: Laboratory) -> None:
         newer.close()
 
 
+# -- how much lies before the exposure is said  ---
+
+
+def test_the_share_before_the_exposure_is_counted(
+    lab: Laboratory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the name of the session; said once when effects show much thinner."""
+    for number in range(22):
+        with ld.session(f"u-{number}", client=lab.client, name="visit") as s:
+            s.interaction()
+            time.sleep(0.01)
+            s.interaction()
+            lab.expose(f"u-{number}")
+            s.interaction()
+    for number in range(3):  # exposed before it began, and never
+        with ld.session(f"u-{number}", client=lab.client) as s:
+            s.interaction()
+    with ld.session("u-nobody", client=lab.client) as s:
+        s.interaction()
+
+    sessions = ld.stats().sessions
+    visits, others = sessions["visit"], sessions["session"]
+    assert (visits.ended, visits.exposed, visits.diluted) == (22, 22, 22)
+    assert 0.3 < visits.share_before < 0.9
+    assert (others.ended, others.exposed, others.diluted, others.share_before) == (4, 3, 0, 0.0)
+    assert ("diluted", "visit") in ld.stats().warnings
+    assert (
+        len(
+            [
+                record
+                for record in caplog.records
+                if "evaluate the flag when" in record.msg % record.args
+            ]
+        )
+        == 1
+    )
+
+
 # -- what bites is said (fault 12)  ---
 
 

@@ -13,7 +13,7 @@ from laboratory import keys_of, laboratory
 from ldclient import Context
 from stores_builders import today
 
-from ldinstrument import session
+from ldinstrument import session, stats
 from ldinstrument.devserver import experiment_flag
 from ldinstrument.sessions.current import entered, open_session
 from ldinstrument.stores import MemoryStore, Rules, end_request, end_session, open_store, sweep
@@ -75,7 +75,7 @@ WORKER = textwrap.dedent(
     sys.path.insert(0, sys.argv[4])
     from laboratory import client_of
     from types import SimpleNamespace
-    from ldinstrument import session
+    from ldinstrument import session, stats
     from ldinstrument.stores import open_store
     address, url, user = sys.argv[1:4]
     client = client_of(SimpleNamespace(url=url))
@@ -107,6 +107,26 @@ def test_an_exposure_in_another_worker_divides_a_request_that_goes_on(kind, lab,
 
     assert lab.counted("revenue.impact", user) == [10]
     assert lab.counted("session.interactions", user) == [0]
+
+
+def test_an_exposure_that_comes_after_its_values_have_folded_is_counted(lab, keep, tmp_path):
+    """Beyond the entries that are kept apart for it, a sum counts as before it; it is said."""
+    address = f"sqlite:///{tmp_path}/x.db?timeout=5"
+    user, folder = f"ana-{time.time_ns()}", sys.modules["laboratory"].__file__.rpartition("/")[0]
+    command = [sys.executable, "-c", WORKER, address, lab.server.url, user, folder]
+    with open_store(address, sweep=False, client=lab.client) as store:
+        here = open_session(user, client=lab.client, store=store)
+        for _ in range(40):
+            here.revenue(1)
+            time.sleep(0.002)
+        subprocess.run(command, check=True, timeout=100)
+        here.revenue(10)
+        end_request(here, store, "v")
+        report(lab, store, "v")
+
+    counted, told = lab.counted("revenue.impact", user), stats().sessions["session"]
+    assert (counted, told.unseen, told.diluted) == ([], 1, 1)
+    assert ("unseen_exposure", "session") in stats().warnings
 
 
 @pytest.mark.parametrize("ahead", [-10_000, 10, 10_000])

@@ -1,0 +1,23 @@
+"""Units that are easily mistaken for another one: LaunchDarkly converts no value."""
+
+from __future__ import annotations
+
+_SMALL = {
+    "milliseconds": (60.0, "seconds"),
+    "ms": (60.0, "seconds"),
+    "percent": (1.0, "shares from 0 to 1"),
+    "%": (1.0, "shares from 0 to 1"),
+}
+"""By unit: values none of which is greater, and not all of which are whole, may be in the other."""
+
+
+CONFUSED = frozenset(_SMALL)
+
+
+def other_unit(unit: str | None, greatest: float) -> str:
+    """Return in which unit values up to *greatest* may be that are said to be in *unit*.
+
+    Ask it only where not all of them are whole numbers. Empty where nothing is suspected.
+    """
+    most, other = _SMALL.get(str(unit or "").lower(), (-1.0, ""))
+    return other if greatest <= most else ""

@@ -1,0 +1,57 @@
+"""How much of the sessions of exposed contexts lies before their exposure: it thins effects out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..diagnostics import log_once
+from ..ledger import ledger
+
+ENOUGH = 20
+"""So many exposed sessions are no chance."""
+THIN = 0.25
+"""From this share on a third more effect is needed to show the same."""
+
+
+class EndedSession(NamedTuple):
+    """What is counted of a session that has ended.
+
+    Args:
+        name: of the session.
+        exposed: whether its context was exposed to an experiment by then.
+        milliseconds: how long it lasted.
+        before: the part up to its last activity before an exposure in it; None without one.
+    """
+
+    name: str
+    exposed: bool
+    milliseconds: float
+    before: float | None
+
+
+def note_ended(session: EndedSession) -> None:
+    """Count *session*, and say it once when much of such sessions lies before the exposure."""
+    found = ledger.session_ended(*session)
+    if session.before is not None and found.exposed >= ENOUGH and found.share_before >= THIN:
+        share = found.share_before
+        log_once(
+            "diluted",
+            session.name,
+            f"{session.name}.duration: {share:.0%} of the time of exposed sessions lies before "
+            f"their exposure, so an effect of 10 % shows as about {10 * (1 - share):.1f} %; "
+            "evaluate the flag when the session begins, or compare the metrics of the task",
+        )
+
+
+def note_unseen(name: str, exposures: int) -> None:
+    """Count *exposures* that were learned of after values around them had folded; say it once."""
+    if not exposures:
+        return
+    ledger.unseen_exposures(name, exposures)
+    log_once(
+        "unseen_exposure",
+        name,
+        f"{name}: an exposure in another process lies between values that had folded already: "
+        "such a sum counts as before it; evaluate the flag in the request that records, "
+        "or give the metric rollup='each'",
+    )

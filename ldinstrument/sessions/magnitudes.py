@@ -1,0 +1,52 @@
+"""Whether the values recorded by hand fit the unit of their metric: LaunchDarkly converts none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..diagnostics import warn_once
+from ..metrics.metric import Metric
+from ..metrics.units import other_unit
+
+LOOKED_AT = 10
+"""So many values of a metric are looked at."""
+MOST_METRICS = 1_000
+
+
+@dataclass(slots=True)
+class _Seen:
+    count: int = 0
+    greatest: float = 0.0
+    fractions: int = 0
+
+
+_seen: dict[str, _Seen] = {}
+
+
+def check_magnitude(metric: Metric, value: float) -> None:
+    """Look at the first values of *metric*; say it once if they seem to be in another unit."""
+    seen = _seen.get(metric.key)
+    if seen is None:
+        if len(_seen) >= MOST_METRICS:
+            return
+        seen = _seen[metric.key] = _Seen()
+    if seen.count >= LOOKED_AT:
+        return
+    seen.count += 1
+    seen.greatest = max(seen.greatest, abs(value))
+    seen.fractions += value != round(value)
+    if seen.count == LOOKED_AT and seen.fractions:
+        unit = other_unit(metric.unit, seen.greatest)
+        if unit:
+            warn_once(
+                "magnitude",
+                metric.event,
+                f"{metric.event}: the first {LOOKED_AT} values are at most {seen.greatest:.4g}, "
+                f"under a metric in {metric.unit}: are they {unit}? LaunchDarkly converts nothing; "
+                "record the metric's own unit, such as 1000 * seconds",
+            )
+
+
+def forget() -> None:
+    """Forget what was seen (tests)."""
+    _seen.clear()
