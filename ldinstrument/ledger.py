@@ -165,16 +165,16 @@ class Ledger:
             self._values["recorded"] += values
             self._discarded["no_session"] += values
 
-    def suspended(self, key: str) -> None:
-        """Count a run of the task *key* that goes on elsewhere."""
+    def suspended(self, key: str, runs: int = 1) -> None:
+        """Count *runs* runs of the task *key* that go on elsewhere."""
         with self.lock:
             key = key or "(an interaction)"
-            self._suspended[_bounded(key, self._suspended)] += 1
+            self._suspended[_bounded(key, self._suspended)] += runs
 
-    def unfinished(self, key: str) -> None:
-        """Count a run of the task *key* that did not finish and that no metric tells of."""
+    def unfinished(self, key: str, runs: int = 1) -> None:
+        """Count *runs* runs of the task *key* that did not finish and that no metric tells of."""
         with self.lock:
-            self._unfinished[_bounded(key, self._unfinished)] += 1
+            self._unfinished[_bounded(key, self._unfinished)] += runs
 
     def evicted(self) -> None:
         """Count a session that was ended because too many were open."""

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 from ..errors import DefinitionError
 from ..metrics.catalogs import catalog
 from ..metrics.standard import DEFAULT_SESSION_METRICS, SESSION_METRICS, session_metrics
-from .parts import Segment, Tallies
+from .outcomes import NO_TALLIES, Tallies, added
+from .parts import Segment
 from .rollups import Emission
 
 DEFAULT_METRICS = DEFAULT_SESSION_METRICS
-NO_TALLIES: Tallies = (0, 0, 0, 0)
 
 
 def checked_metrics(metrics: Iterable[str]) -> tuple[str, ...]:
@@ -144,11 +144,6 @@ class Accounts:
                 account.keys.update(new)
                 return
         self.open.append(SessionAccount(new, at))
-
-
-def added(one: Tallies, other: Tallies) -> Tallies:
-    """Add tallies up."""
-    return (one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3])
 
 
 def totals_data(

@@ -7,7 +7,9 @@ one are folded apart from those after it.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
+from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -17,33 +19,33 @@ from ..ledger import ledger
 from ..metrics.catalogs import EventRouting
 from .contexts import kinds
 from .exposures import Exposure, exposures
-from .outcomes import OUTCOMES, Outcome
-from .parts import Segment, Tallies
+from .outcomes import NO_TALLIES, Outcome, Tallies, added
+from .parts import Segment
 from .rate_limit import within_rate
 from .rollups import Emission, FinishedRuns, Fold, Group, expanded, loose_value, unfolded
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ldclient import Context
 
     from .task_definition import TaskDefinition, TaskPlan
 
-_SUCCESS, _FAILURE = Outcome.SUCCESS, Outcome.FAILURE
+_FINISHED = frozenset((Outcome.SUCCESS, Outcome.FAILURE))
+_NEVER = float("inf")
 HELD_RUNS = 64
 """Finished runs that are held as they are before they leave."""
 FOLD_AT = 32
 """Samples that are held before they are folded; it bounds how long one call may take."""
 MAX_WAITING = 10_000
-"""Values that wait for an identity; beyond, the oldest are dropped."""
+"""Samples that wait for an identity; beyond, the oldest are dropped."""
 
 Sample = tuple[Any, Any, Any, Any, Any]
 """`(TaskDefinition, Outcome, started, ended, data)` or
 `(EventRouting, value, data, recorded, None)`, in clock seconds.
 """
 
-_Item = tuple[float, "EventRouting | None", Any, "dict[str, Any] | None"]
-"""A sample taken apart: when, and `(routing, value, data)`, or `(None, Outcome, None)`."""
-
-_when = itemgetter(0)
+_what, _outcome, _when = itemgetter(0), itemgetter(1), itemgetter(3)
 
 
 class Accumulator:
@@ -88,33 +90,31 @@ class Accumulator:
         self._single = single
         self.keys: dict[str, str] = {}
         """Keys by context kind; empty while nobody is known."""
-        self.tallies = dict.fromkeys(OUTCOMES, 0)
-        self.tasks: dict[str, list[float]] = {}
-        self.started = self.last = clock()
-        self._offset = wall_offset()
         self.units: tuple[str, ...] = ()
-        self._waiting: list[_Item] = []
+        self.tallies: Tallies = NO_TALLIES
+        self.tasks: dict[str, list[float]] = {}
+        self.started = self.last = self._since = self._consulted = clock()
+        self._offset = wall_offset()
+        self._low = 0
+        self._waiting: list[Sample] = []
         self._folding = False
         self._folds: dict[str, Fold] = {}
         self._groups: list[tuple[EventRouting, Group]] = []
         self._loose: list[Emission | FinishedRuns] = []
         self._runs: FinishedRuns | None = None
-        self._segment_tallies: dict[Outcome, int] | None = None
-        self._since = self.started
-        self._low = 0
+        self._segment_tallies: Tallies = NO_TALLIES
         self._first: float | None = None
         self._active: float | None = None
         self._changes = -1
-        self._consulted = self.started
         self.values = 0
         """How many values the last `fold` took."""
 
     # -- whose it is -----------------------------------------------------------------------------
     def belong_to(self, context: Context) -> None:
         """Fold for *context* from now on; what waited for an identity is its, too."""
-        parts = kinds(context).values()
-        self.keys = {part.kind: part.key for part in parts}
-        self.units = tuple(part.fully_qualified_key for part in parts)
+        parts = kinds(context)
+        self.keys = {kind: part.key for kind, part in parts.items()}
+        self.units = tuple([part.fully_qualified_key for part in parts.values()])
         self._changes = -1
 
     # -- dates -----------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ class Accumulator:
         """Date nothing earlier than *other*, which is around this one, would."""
         self._offset = max(self._offset, other._offset)
 
-    # -- folding ---------------------------------------------------------------------------------
+    # -- taking ----------------------------------------------------------------------------------
     def fold(
         self, *, folds: bool = True, at_last: bool = False, for_store: bool = False
     ) -> list[Segment]:
@@ -142,217 +142,190 @@ class Accumulator:
             The segments that exposures have ended meanwhile.
         """
         self.values = 0
-        if self._folding:  # a finalizer struck inside: the loop below will find what it appended
+        if self._folding:  # a finalizer struck inside: what it appended is left for the next time
             return []
         self._folding = True
         try:
             self._offset = forward_offset(self._offset)
-            self._take_apart()
+            samples = self._taken()
+            if self._waiting:
+                samples, self._waiting = self._waiting + samples, []
             if not self.units and not at_last:
-                self._drop_surplus()
+                self._waiting = self._without_surplus(samples)
                 return []
-            return self._route(folds=folds and (for_store or bool(self.units)))
+            return self._divided(samples, folds=folds and (for_store or bool(self.units)))
         finally:
             self._folding = False
 
-    def _take_apart(self) -> None:
-        while self.entries:
-            batch = self.entries[:]
-            del self.entries[: len(batch)]
-            for sample in self._keep_runs(batch) if self._may_keep_runs() else batch:
-                if type(sample[0]) is EventRouting:
-                    routing, value, data, at, _ = sample
-                    self.last = max(self.last, at)
-                    self._waiting.append((at, routing, value, data))
-                    self.values += 1
-                else:
-                    self._take_run_apart(sample)
+    def _taken(self) -> list[Sample]:
+        """Take the samples that have come, and count them."""
+        taken = self.entries[:]
+        del self.entries[: len(taken)]
+        for what, samples in groupby(taken, _what):
+            if type(what) is EventRouting:
+                self.values += len(list(samples))
+            else:
+                self._count_runs(what, list(samples))
+        if taken:
+            self.last = max(self.last, max(map(_when, taken)))
         if self.values:
             ledger.recorded(self.values)
+        return taken
 
-    def _may_keep_runs(self) -> bool:
-        """Tell whether runs that do not fold may stay as they are: nothing divides them."""
-        if not self.units or self._single or self.limited or self._waiting:
-            return False
-        if self._changes != exposures.changes and self._later_exposures():
-            return False
-        # Where the wall clock was set back since an exposure, their own dates would lie before it.
-        return self._low <= self._since * 1000 + self._offset
-
-    def _keep_runs(self, batch: list[Sample]) -> list[Sample]:
-        """Keep the finished runs in *batch* whose values become an event each.
-
-        Returns:
-            The other samples.
-        """
-        rest: list[Sample] = []
-        runs = self._runs
-        if runs is None or runs.offset_ms != self._offset:
-            runs = self._begin_runs()
-        keep, since, last = runs.entries.append, self._since, self.last
-        first, active = self._first, self._active
-        current, plan = None, None
-        for sample in batch:
-            task, outcome, started, ended, _ = sample
-            if task is not current:
-                current = task
-                plan = None if type(task) is EventRouting else self._plain_plan(task)
-                if plan is not None:
-                    tally = self.tasks.setdefault(task.key, [0, 0, 0, 0, 0.0])
-            if plan is None or ended < since or not (outcome is _SUCCESS or outcome is _FAILURE):
-                rest.append(sample)
-                continue
-            keep(sample)
-            tally[outcome is _FAILURE] += 1
-            if ended > started:
-                tally[4] += (ended - started) * 1000
-            if task.interaction:
-                self.tallies[outcome] += 1
-                self._tally(outcome)
-            if ended > last:
-                last = ended
-            if first is None or ended < first:
-                first = ended
-            if active is None or ended > active:
-                active = ended
-        self.last, self._first, self._active = last, first, active
-        self._count_runs(runs, batch, rest)
-        return rest
-
-    def _plain_plan(self, task: TaskDefinition) -> TaskPlan | None:
-        """Return the plan of *task* if its values become an event each, and remember it."""
-        plan = task.plan()
-        if not task.key or not plan.plain:
-            return None
-        runs = self._runs
-        if runs is None or runs.plans.setdefault(task, plan) is not plan:
-            return None  # the catalog changed under it: one by one until the next batch
-        return plan
-
-    def _begin_runs(self) -> FinishedRuns:
-        if self._runs is not None and self._runs.entries:
-            self._loose.append(self._runs)
-        self._runs = FinishedRuns(self._offset)
-        return self._runs
-
-    def _count_runs(self, runs: FinishedRuns, batch: list[Sample], rest: list[Sample]) -> None:
-        kept = len(batch) - len(rest)
-        if not kept:
-            return
-        values = 0
-        counts = Counter([entry[0] for entry in runs.entries[-kept:]])
-        for task, count in counts.items():
-            task.note_finished(count)
-            values += count * runs.plans[task].worth
-        runs.values += values
-        self.values += values
-
-    def _take_run_apart(self, sample: Sample) -> None:
-        task, outcome, started, ended, data = sample
-        self.last = max(self.last, ended)
-        if outcome is Outcome.SUSPENDED:
-            ledger.suspended(task.key)
-            self._waiting.append((ended, None, None, None))
-            return
-        counted = task.counted_as(outcome)
+    def _count_runs(self, task: TaskDefinition, runs: list[Sample]) -> None:
+        found = Counter(map(_outcome, runs))
+        self.values += task.count(found)
+        counted = task.tallied(found)
         if task.interaction:
-            self.tallies[counted] += 1
-        self._waiting.append((ended, None, counted if task.interaction else None, None))
+            self.tallies = added(self.tallies, counted)
         if not task.key:
             return
-        milliseconds = max(0.0, (ended - started) * 1000)
         tally = self.tasks.setdefault(task.key, [0, 0, 0, 0, 0.0])
-        tally[OUTCOMES.index(counted)] += 1
-        if outcome.finished:
-            tally[4] += milliseconds
-        for routing, value in task.values(outcome, milliseconds):
-            self._waiting.append((ended, routing, value, data))
-            self.values += 1
+        for place, count in enumerate(counted):
+            tally[place] += count
+        took = sum([run[3] - run[2] for run in runs if run[1] in _FINISHED])
+        tally[4] += max(0.0, took * 1000)
 
-    def _drop_surplus(self) -> None:
-        surplus = self._waiting[:-MAX_WAITING]
-        if not surplus:
-            return
-        del self._waiting[:-MAX_WAITING]
-        dropped = 0
-        for at, routing, value, _ in surplus:
-            if routing is None:
-                self._note(at, value)
-            else:
-                dropped += 1
-        ledger.discarded("no_context", dropped)
-        warn_once(
-            "no_context",
-            "",
-            "too many values of one session wait for an identity; call identify()",
-        )
+    def _without_surplus(self, samples: list[Sample]) -> list[Sample]:
+        """Return the latest samples, as many as may wait for an identity."""
+        surplus = samples[:-MAX_WAITING]
+        if surplus:
+            dropped = sum(
+                1 if type(what) is EventRouting else len(what.plan().values(outcome, 0.0))
+                for what, outcome, *_ in surplus
+            )
+            ledger.discarded("no_context", dropped)
+            warn_once(
+                "no_context",
+                "",
+                "too many values of one session wait for an identity; call identify()",
+            )
+        return samples[-MAX_WAITING:]
 
-    def _route(self, *, folds: bool) -> list[Segment]:
+    # -- folding ---------------------------------------------------------------------------------
+    def _divided(self, samples: list[Sample], *, folds: bool) -> list[Segment]:
+        """Fold *samples*, divided at the exposures that were made meanwhile."""
         boundaries = self._boundaries()
         uncertain = exposures.forgotten if exposures.forgotten > self._consulted else 0.0
         self._consulted = clock()
-        items, self._waiting = self._waiting, []
+        folds_after = uncertain if folds else _NEVER
+        ended: list[Segment | None] = []
         if boundaries:
-            items.sort(key=_when)
-        ended = []
-        for item in items:
-            while boundaries and boundaries[0].read <= item[0]:
-                ended.append(self._divide(boundaries.pop(0)))
-            if self._single and self._active is not None:
-                ended.append(self._single_entry(item[0]))
-            self._put(item, folds=folds and item[0] > uncertain)
-        ended += [self._divide(boundary) for boundary in boundaries]
+            samples.sort(key=_when)
+        for boundary in boundaries:
+            cut = bisect_left(samples, boundary.read, key=_when)
+            ended += self._fold_stretch(samples[:cut], folds_after)
+            ended.append(self._divide(boundary))
+            samples = samples[cut:]
+        ended += self._fold_stretch(samples, folds_after)
         return [segment for segment in ended if segment is not None]
 
-    def _single_entry(self, at: float) -> Segment | None:
-        """End the segment before an entry of another date."""
-        if self._active is None or self.date(at) == self.date(self._active):
-            return None
-        self._single -= 1
-        return self._segment(at, 0, once=False)
-
     def _boundaries(self) -> list[Exposure]:
-        """Return the exposures of its units after the last boundary, oldest first."""
+        """Return the exposures after the last boundary, oldest first; earlier ones bound dates."""
         if self._changes == exposures.changes:
             return []
         self._changes = exposures.changes
-        return self._later_exposures()
-
-    def _later_exposures(self) -> list[Exposure]:
-        """Return the exposures after the last boundary; those before it bound the dates."""
-        found = []
+        later = []
         for exposure in exposures.of(self.units):
             if exposure.read > self._since:
-                found.append(exposure)
+                later.append(exposure)
             else:
                 self._low = max(self._low, exposure.date)
-        return found
+        return later
 
-    def _put(self, item: _Item, *, folds: bool) -> None:
-        at, routing, value, data = item
-        if routing is None:
-            self._note(at, value)
-            return
+    def _fold_stretch(
+        self, samples: Sequence[Sample], folds_after: float
+    ) -> Sequence[Segment | None]:
+        """Fold *samples*, between which no exposure lies that is known here."""
+        ended: list[Segment | None] = []
+        while self._single and samples:
+            sample, *samples = samples
+            if self._active is not None and self.date(sample[3]) != self.date(self._active):
+                ended.append(self._segment(sample[3], 0, once=False))
+                self._single -= 1
+            self._fold([sample], folds_after)
+        if samples:
+            self._fold(samples, folds_after)
+        return ended
+
+    def _fold(self, samples: Sequence[Sample], folds_after: float) -> None:
+        first, last = min(map(_when, samples)), max(map(_when, samples))
+        if first < self._since:
+            samples = self._without_late(samples)
+            if not samples:
+                return
+            first = min(map(_when, samples))
+        self._first = first if self._first is None else min(first, self._first)
+        self._active = last if self._active is None else max(last, self._active)
+        for what, group in groupby(samples, _what):
+            if type(what) is EventRouting:
+                for _, value, data, at, _ in group:
+                    self._fold_value(what, value, data, at, folds_after)
+            else:
+                self._fold_runs(what, list(group), folds_after)
+
+    def _fold_runs(self, task: TaskDefinition, runs: list[Sample], folds_after: float) -> None:
+        self._tally(task, runs)
+        plan = task.plan()
+        # Where the wall clock was set back since an exposure, their own dates would lie before it.
+        if plan.plain and not self.limited and self._low <= self._since * 1000 + self._offset:
+            self._hold(task, plan, [run for run in runs if run[1] in _FINISHED])
+            runs = [run for run in runs if run[1] not in _FINISHED]
+        for _, outcome, started, ended, data in runs:
+            for routing, value in plan.values(outcome, max(0.0, (ended - started) * 1000)):
+                self._fold_value(routing, value, data, ended, folds_after)
+
+    def _hold(self, task: TaskDefinition, plan: TaskPlan, runs: list[Sample]) -> None:
+        """Keep *runs*, whose values become an event each, as they are."""
+        held = self._runs
+        if (
+            held is None
+            or held.offset_ms != self._offset
+            or held.plans.setdefault(task, plan) is not plan
+        ):
+            if held is not None and held.entries:
+                self._loose.append(held)
+            held = self._runs = FinishedRuns(self._offset)
+            held.plans[task] = plan
+        held.entries += runs
+        held.values += len(runs) * plan.worth
+
+    def _tally(self, task: TaskDefinition, runs: Sequence[Sample]) -> None:
+        if task.interaction:
+            counted = task.tallied(Counter(map(_outcome, runs)))
+            self._segment_tallies = added(self._segment_tallies, counted)
+
+    def _fold_value(
+        self, routing: EventRouting, value: Any, data: Any, at: float, folds_after: float
+    ) -> None:
         if self.limited and not within_rate(routing):
             return
-        self._note(at, None)
-        if at >= self._since:
-            self._fold_of(routing if folds else unfolded(routing)).add(value, data, self.date(at))
-        else:  # another thread was late: the segment that it belongs to has been folded already
+        if at <= folds_after:
+            routing = unfolded(routing)
+        if routing.rollup == "each":
+            self._loose += loose_value(routing, value, data, self.date(at))
+        else:
+            self._fold_of(routing).add(value, data, self.date(at))
+
+    def _without_late(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Let go of what another thread appended late: its segment has been folded already."""
+        for sample in samples:
+            what, value, data, at, _ = sample
+            if at >= self._since:
+                continue
+            if type(what) is EventRouting:
+                self._let_go(what, value, data, at)
+                continue
+            _, outcome, started, ended, data = sample
+            self._tally(what, [sample])
+            for routing, value in what.plan().values(outcome, max(0.0, (ended - started) * 1000)):
+                self._let_go(routing, value, data, ended)
+        return [sample for sample in samples if sample[3] >= self._since]
+
+    def _let_go(self, routing: EventRouting, value: Any, data: Any, at: float) -> None:
+        if not self.limited or within_rate(routing):
             date = min(int(at * 1000 + self._offset), self._low - 1)
             self._loose += loose_value(routing, value, data, date)
-
-    def _note(self, at: float, outcome: Outcome | None) -> None:
-        if outcome is not None:
-            self._tally(outcome)
-        if at >= self._since:
-            self._active = at if self._active is None else max(self._active, at)
-            self._first = at if self._first is None else min(self._first, at)
-
-    def _tally(self, outcome: Outcome) -> None:
-        if self._segment_tallies is None:
-            self._segment_tallies = dict.fromkeys(OUTCOMES, 0)
-        self._segment_tallies[outcome] += 1
 
     def _fold_of(self, routing: EventRouting) -> Fold:
         fold = self._folds.get(routing.event_key)
@@ -381,7 +354,8 @@ class Accumulator:
             fold.date_before(date, self._low)
         for _, group in self._groups:
             group.date_before(date, self._low)
-        loose = [*expanded(self._loose), *self._take_runs()]
+        runs, self._runs = self._runs, None
+        loose = expanded(self._loose if runs is None else [*self._loose, runs])
         for emission in loose:
             emission.date_before(date, self._low)
         self._loose = list(loose)
@@ -398,17 +372,17 @@ class Accumulator:
         groups, self._groups = self._groups, []
         for fold in self._folds.values():
             groups += fold.take_groups(once=once)
-        tallies, self._segment_tallies = self._segment_tallies, None
+        tallies, self._segment_tallies = self._segment_tallies, NO_TALLIES
         first, active, began = self._first, self._active, self._since
         self._first, self._active, self._since = None, None, max(until, began)
-        if not groups and active is None and tallies is None and not boundary:
+        if not groups and active is None and tallies is NO_TALLIES and not boundary:
             return None
         last = self.date(began if active is None else active)
         return Segment(
             keys=self.keys,
             first=self.date(began if first is None else first),
             last=max(self._low, min(last, boundary - 1)) if boundary else last,
-            tallies=_ordered(tallies),
+            tallies=tallies,
             groups=tuple(groups),
             began=began,
             active=active,
@@ -418,19 +392,15 @@ class Accumulator:
     def empty_segment(self) -> Segment:
         """Make a segment of the present identity in which nothing has happened."""
         now = clock()
-        return Segment(
-            self.keys, self.date(now), self.date(now), (0, 0, 0, 0), (), now, None, exposed=False
-        )
+        date = self.date(now)
+        return Segment(self.keys, date, date, NO_TALLIES, (), now, None, exposed=False)
 
     def touch(self, at: float) -> None:
         """Note activity that leaves no sample."""
         self.last = max(self.last, at)
         if at >= self._since:
-            self._note(at, None)
-
-    def _take_runs(self) -> list[Emission]:
-        runs, self._runs = self._runs, None
-        return [] if runs is None else runs.expanded()
+            self._first = at if self._first is None else min(self._first, at)
+            self._active = at if self._active is None else max(self._active, at)
 
     def take_loose(self, *, hold: int = 0) -> list[Emission | FinishedRuns]:
         """Hand over the values that do not fold, but for fewer than *hold* runs."""
@@ -440,8 +410,7 @@ class Accumulator:
             loose.append(runs)
             self._runs = None
         for fold in self._folds.values():
-            if fold.loose:
-                loose += fold.take_loose()
+            loose += fold.take_loose()
         return loose
 
     def clear(self) -> None:
@@ -453,11 +422,4 @@ class Accumulator:
         self._groups.clear()
         self._loose.clear()
         self._runs = None
-        self._segment_tallies = None
-
-
-def _ordered(tallies: dict[Outcome, int] | None) -> Tallies:
-    if tallies is None:
-        return 0, 0, 0, 0
-    successes, failures, cancelled, abandoned = (tallies[outcome] for outcome in OUTCOMES[:4])
-    return successes, failures, cancelled, abandoned
+        self._segment_tallies = NO_TALLIES

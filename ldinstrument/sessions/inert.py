@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..metrics.metric import Metric
 from .accumulator import Sample
-from .outcomes import OUTCOMES
+from .outcomes import NO_TALLIES
 from .parts import SessionPart
 from .session import Session
 from .summaries import Summary, summarised
@@ -61,7 +61,7 @@ class InertSession(Session):
 
     def summary(self) -> Summary:
         """Tell of nothing."""
-        return summarised(0.0, dict.fromkeys(OUTCOMES, 0), {})
+        return summarised(0.0, NO_TALLIES, {})
 
     def __del__(self) -> None:
         """Leave nothing behind."""

@@ -41,6 +41,16 @@ class Outcome(str, Enum):
 OUTCOMES = (Outcome.SUCCESS, Outcome.FAILURE, Outcome.CANCELLED, Outcome.ABANDONED)
 """The outcomes that sessions tally, in the order of their tallies; suspended runs are in none."""
 
+Tallies = tuple[int, int, int, int]
+"""How many ended so: successes, failures, cancelled, abandoned."""
+NO_TALLIES: Tallies = (0, 0, 0, 0)
+
+
+def added(one: Tallies, other: Tallies) -> Tallies:
+    """Add tallies up."""
+    return (one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3])
+
+
 _WORST_FIRST = (
     Outcome.FAILURE,
     Outcome.CANCELLED,

@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..metrics.catalogs import EventRouting
+from .outcomes import Tallies
 from .rollups import Emission, Group
 
 if TYPE_CHECKING:
     from ldclient import Context
-
-Tallies = tuple[int, int, int, int]
-"""Interactions: successes, failures, cancelled, abandoned."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,6 @@ from ..metrics.standard import (
 from . import emission, registry
 from .accounts import (
     DEFAULT_METRICS,
-    NO_TALLIES,
     Accounts,
     SessionAccount,
     session_totals,
@@ -48,7 +47,7 @@ from .contexts import (
 )
 from .dilution import EndedSession, note_ended
 from .exposures import exposures
-from .outcomes import Outcome
+from .outcomes import NO_TALLIES, Outcome
 from .parts import Segment, SessionPart
 from .postponed import postpone
 from .rollups import Emission, FinishedRuns, expanded

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from .outcomes import Outcome
+from .outcomes import Tallies
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +47,17 @@ class Summary:
     tasks: Mapping[str, TaskSummary] = field(default_factory=dict)
 
 
-def summarised(
-    duration_ms: float, tallies: Mapping[Outcome, int], tasks: Mapping[str, list[float]]
-) -> Summary:
-    """Sum up a session: *tallies* of its interactions by outcome, *tasks* by key in
-    `TaskSummary`'s order.
-    """
-    successes, failures = tallies[Outcome.SUCCESS], tallies[Outcome.FAILURE]
+def summarised(duration_ms: float, tallies: Tallies, tasks: Mapping[str, list[float]]) -> Summary:
+    """Sum up a session: *tallies* of its interactions, *tasks* by key in `TaskSummary`'s order."""
+    successes, failures, cancelled, abandoned = tallies
     interactions = successes + failures
     return Summary(
         duration_ms=max(0.0, duration_ms),
         interactions=interactions,
         successes=successes,
         failures=failures,
-        cancelled=tallies[Outcome.CANCELLED],
-        abandoned=tallies[Outcome.ABANDONED],
+        cancelled=cancelled,
+        abandoned=abandoned,
         success_rate=100.0 * successes / interactions if interactions else None,
         tasks={key: _of_task(tally) for key, tally in sorted(tasks.items())},
     )

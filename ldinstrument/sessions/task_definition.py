@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..diagnostics import warn_once
 from ..ledger import ledger
 from ..metrics.catalogs import EventRouting, catalog, event_routing
 from ..metrics.standard import TASK_METRICS, task_metrics
-from .outcomes import Outcome
+from .outcomes import OUTCOMES, Outcome, Tallies
 
 RUN_VALUES = ("success_rate", "duration", "unfinished")
 """The metrics that a run feeds when it is over; the others are recorded on the way."""
@@ -60,32 +60,30 @@ class TaskDefinition:
             wanted = {"unfinished"} | ({"success_rate"} if self.unfinished_fails else set())
         return len(self.metrics.keys() & (wanted | {"within"}))
 
-    def values(self, outcome: Outcome, milliseconds: float) -> list[tuple[EventRouting, float]]:
-        """Return what a run that ended so is worth: `(routing, value)` for each metric it feeds."""
-        self._runs += 1
-        plan = self._plan
-        if plan is None or plan.version != catalog.version:
-            plan = self.plan()
-        if outcome is Outcome.SUCCESS:
-            return plan.finished(1.0, milliseconds)
-        if outcome is Outcome.FAILURE:
-            return plan.finished(0.0, milliseconds)
-        if plan.unfinished is None and outcome.unfinished:
-            self._note_untold()
-        return plan.given_up() if outcome.unfinished else []
+    def count(self, outcomes: Mapping[Outcome, int]) -> int:
+        """Count runs that ended so; return how many values they are worth."""
+        plan, values = self.plan(), 0
+        for outcome, runs in outcomes.items():
+            if outcome is Outcome.SUSPENDED:
+                ledger.suspended(self.key, runs)
+            elif self.key:
+                self._runs += runs
+                values += runs * len(plan.values(outcome, 0.0))
+                if outcome.unfinished and plan.unfinished is None:
+                    self._note_untold(runs)
+        return values
 
-    def note_finished(self, runs: int) -> None:
-        """Count *runs* finished runs whose values were not asked for one by one."""
-        self._runs += runs
+    def tallied(self, outcomes: Mapping[Outcome, int]) -> Tallies:
+        """Return how sessions tally runs that ended so; with `unfinished="failure"` as failures."""
+        counts = [outcomes.get(outcome, 0) for outcome in OUTCOMES]
+        if self.unfinished_fails:
+            counts = [counts[0], sum(counts[1:]), 0, 0]
+        return counts[0], counts[1], counts[2], counts[3]
 
-    def counted_as(self, outcome: Outcome) -> Outcome:
-        """Return the outcome that tallies count: with `unfinished="failure"` another one."""
-        return Outcome.FAILURE if self.unfinished_fails and outcome.unfinished else outcome
-
-    def _note_untold(self) -> None:
-        """Count an unfinished run that no metric tells of; warn once they are more than a few."""
-        self._untold += 1
-        ledger.unfinished(self.key)
+    def _note_untold(self, runs: int) -> None:
+        """Count unfinished runs that no metric tells of; warn once they are more than a few."""
+        self._untold += runs
+        ledger.unfinished(self.key, runs)
         if self._untold >= FEW_UNFINISHED and self._untold >= self._runs * UNFINISHED_SHARE:
             warn_once(
                 "unfinished",
@@ -125,6 +123,14 @@ class TaskPlan:
         )
         """Whether each of them becomes an event of its own."""
         self.version = catalog.version  # last: a routing may have been declared just now
+
+    def values(self, outcome: Outcome, milliseconds: float) -> list[tuple[EventRouting, float]]:
+        """Return `(routing, value)` for each metric that a run feeds which ended so."""
+        if outcome is Outcome.SUCCESS:
+            return self.finished(1.0, milliseconds)
+        if outcome is Outcome.FAILURE:
+            return self.finished(0.0, milliseconds)
+        return self.given_up() if outcome.unfinished else []
 
     def finished(self, success: float, milliseconds: float) -> list[tuple[EventRouting, float]]:
         """Return `(routing, value)` for each metric that a run feeds which succeeded or failed."""

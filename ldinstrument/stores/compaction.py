@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ..sessions.accounts import NO_TALLIES
+from ..sessions.outcomes import NO_TALLIES
 from .records import LINE_BYTES, Record, line
 from .replay import Boundaries, segments_of
 from .segments import UNREADABLE, Keys, StoredSegment, encoded, named

@@ -17,16 +17,14 @@ from ..metrics.catalogs import EventRouting
 from ..metrics.metric import Rollup
 from ..sessions.accounts import (
     DEFAULT_METRICS,
-    NO_TALLIES,
     Piece,
-    added,
     session_totals,
     totals_data,
 )
 from ..sessions.contexts import context_of_keys, units_of
 from ..sessions.dilution import EndedSession
 from ..sessions.exposures import exposures
-from ..sessions.parts import Tallies
+from ..sessions.outcomes import NO_TALLIES, Tallies, added
 from ..sessions.rollups import Emission, Group
 from .protocol import Rules
 from .records import Record, mark_of

@@ -20,8 +20,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from ..sessions.accounts import NO_TALLIES, added
-from ..sessions.parts import Tallies
+from ..sessions.outcomes import NO_TALLIES, Tallies, added
 from ..sessions.rollups import Group
 
 UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError)

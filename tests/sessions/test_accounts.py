@@ -12,7 +12,8 @@ from ldinstrument.sessions.accounts import (
     session_totals,
     totals_data,
 )
-from ldinstrument.sessions.parts import Segment, Tallies
+from ldinstrument.sessions.outcomes import Tallies
+from ldinstrument.sessions.parts import Segment
 
 ALL = ("duration", "success_rate", "interactions", "successes", "unfinished")
 
