@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 PROMPTS = {
     "brief": "You advise in an outdoor shop. Answer in one sentence.",
-    "friendly": "You advise in an outdoor shop. Be warm and friendly, and offer to add the product to the cart.",
+    "friendly": "You advise in an outdoor shop. Be warm and friendly, and offer to add the product "
+    "to the cart.",
 }
 
 

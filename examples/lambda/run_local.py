@@ -74,7 +74,8 @@ def run(mode: str, invocations: int, round_trip: float) -> Run:
                 function.finish()
                 if done[-1].outcome != "ok":
                     raise SystemExit(
-                        f"invocation {number} {done[-1].outcome}; the function said:\n{function.log()}"
+                        f"invocation {number} {done[-1].outcome}; "
+                        f"the function said:\n{function.log()}"
                     )
             log = function.log()
         arrived = {
