@@ -91,11 +91,31 @@ def _quart(response: Any, watcher: Watcher) -> Any:
     return response
 
 
+def _webob(response: Any, watcher: Watcher) -> Any:
+    """WebOb (and Pyramid) `Response` whose body is a generator; others have ended already."""
+    return _generator_body(response, "app_iter", watcher)
+
+
+def _bottle(response: Any, watcher: Watcher) -> Any:
+    """Bottle `HTTPResponse` whose body is a generator; others have ended already."""
+    return _generator_body(response, "body", watcher)
+
+
+def _generator_body(response: Any, attribute: str, watcher: Watcher) -> Any:
+    body = getattr(response, attribute)
+    if not isinstance(body, types.GeneratorType):
+        return None
+    setattr(response, attribute, WatchedIterator(body, watcher))
+    return response
+
+
 RESPONSES: tuple[tuple[str, str, Follower], ...] = (
     ("starlette.responses", "Response", _starlette),
     ("werkzeug.wrappers", "Response", _werkzeug),
     ("django.http", "StreamingHttpResponse", _django),
     ("litestar.response", "Stream", _litestar),
     ("quart.wrappers", "Response", _quart),
+    ("webob", "Response", _webob),
+    ("bottle", "HTTPResponse", _bottle),
 )
 """Module, class and follower of each framework's streaming response."""

@@ -444,3 +444,43 @@ def test_quart_streams(shape: str) -> None:
             return await response.get_data(as_text=True), counts(s)
 
     assert asyncio.run(main()) == ("xxxx", (1, 0, 0, 0))
+
+
+def webob_application(body: Callable[[], Any]) -> Any:
+    """A view of WebOb, whose response Pyramid's is a subclass of."""
+    webob = pytest.importorskip("webob")
+    return pytest.importorskip("webob.dec").wsgify(
+        ld.track_task("k")(lambda request: webob.Response(app_iter=body()))
+    )
+
+
+def bottle_application(body: Callable[[], Any]) -> Any:
+    """A view of Bottle that answers with a response of its own."""
+    bottle = pytest.importorskip("bottle")
+    app = bottle.Bottle()
+    app.route("/", callback=ld.track_task("k")(lambda: bottle.HTTPResponse(body(), 201)))
+    return app.wsgi
+
+
+@pytest.mark.parametrize("application", [webob_application, bottle_application])
+def test_wsgi_responses_with_a_generator(application: Callable[..., Any]) -> None:
+    """To the last chunk; a body that is left is abandoned, and one that is ready has ended."""
+    from wsgiref.util import setup_testing_defaults
+
+    environ: dict[str, Any] = {}
+    setup_testing_defaults(environ)
+    with ld.session("u") as s:
+        body = application(sync_chunks)(environ, lambda *answer: None)
+        items = iter(body)
+        assert next(items) == b"x"
+        assert counts(s) == (0, 0, 0, 0)
+        assert list(items) == [b"x"] * 3
+        assert counts(s) == (1, 0, 0, 0)
+
+        body = application(sync_chunks)(environ, lambda *answer: None)
+        next(iter(body))
+        body.close()
+        assert counts(s) == (1, 0, 0, 1)
+
+        application(lambda: [b"ready"])(environ, lambda *answer: None)
+        assert counts(s) == (2, 0, 0, 1)
