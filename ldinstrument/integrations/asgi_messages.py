@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from ..sessions.control_flow import SERVER_ERRORS
 from .asgi_lifespan import Message, Receive, Send
 from .request_session import RequestSession
-
-SERVER_ERRORS = (1011, 1012, 1013, 1014)
-"""Close codes by which a websocket's server says that it failed."""
 
 
 class HTTPMessages:

@@ -16,6 +16,8 @@ from typing import Any
 SUCCESS, FAILURE, CANCELLED, SUSPENDED = "success", "failure", "cancelled", "suspended"
 ORDERLY_CLOSE = (1000, 1001, 1005)
 """WebSocket close codes of an orderly end: normal, going away, and a close frame without a code."""
+SERVER_ERRORS = (1011, 1012, 1013, 1014)
+"""Close codes by which a server says that it failed."""
 
 OUTCOMES_BY_NAME: dict[tuple[str, str], str] = {
     # the work was stopped from outside, or its consumer has gone
@@ -68,6 +70,10 @@ OUTCOMES_BY_NAME: dict[tuple[str, str], str] = {
     ("aiogram", "CancelHandler"): SUCCESS,
     ("airflow", "AirflowSkipException"): SUCCESS,
     ("telegram", "ApplicationHandlerStop"): SUCCESS,
+    # an answer of 422, or a close of 1008
+    ("fastapi", "RequestValidationError"): SUCCESS,
+    ("fastapi", "WebSocketRequestValidationError"): SUCCESS,
+    ("ninja", "ValidationError"): SUCCESS,
     # Django's own, which carry no status
     ("django", "Http404"): SUCCESS,
     ("django", "PermissionDenied"): SUCCESS,
@@ -100,10 +106,16 @@ EXIT_CODE: dict[tuple[str, str], str] = {
 }
 
 CLOSE_CODE: dict[tuple[str, str], str] = {
+    ("falcon", "WebSocketDisconnected"): "code",
     ("starlette", "WebSocketDisconnect"): "code",
     ("litestar", "WebSocketDisconnect"): "code",
     ("simple_websocket", "ConnectionClosed"): "reason",
 }
+
+OUR_CLOSE_CODE: dict[tuple[str, str], str] = {
+    ("starlette", "WebSocketException"): "code",
+}
+"""Exceptions by which a view closes a WebSocket, as it answers a request by an HTTP exception."""
 
 
 def outcome_by_name(error: BaseException) -> str | None:
@@ -115,17 +127,35 @@ def outcome_by_name(error: BaseException) -> str | None:
         name = module.partition(".")[0], kind.__name__
         if (found := OUTCOMES_BY_NAME.get(name)) is not None:
             return found
-        if (attribute := HTTP_STATUS.get(name)) is not None:
-            return _by_status(_status(error, attribute))
-        if (attribute := EXIT_CODE.get(name)) is not None:
-            return SUCCESS if _attribute(error, attribute) in (None, 0) else FAILURE
-        if (attribute := CLOSE_CODE.get(name)) is not None:
-            return SUCCESS if _attribute(error, attribute) in ORDERLY_CLOSE else CANCELLED
+        for table, outcome in _BY_ATTRIBUTE:
+            if (attribute := table.get(name)) is not None:
+                return outcome(error, attribute)
     return None
 
 
-def _by_status(status: int | None) -> str:
+def _by_status(error: BaseException, attribute: str) -> str:
+    status = _status(error, attribute)
     return SUCCESS if status is not None and 0 < status < 500 else FAILURE
+
+
+def _by_exit_code(error: BaseException, attribute: str) -> str:
+    return SUCCESS if _attribute(error, attribute) in (None, 0) else FAILURE
+
+
+def _by_their_close(error: BaseException, attribute: str) -> str:
+    return SUCCESS if _attribute(error, attribute) in ORDERLY_CLOSE else CANCELLED
+
+
+def _by_our_close(error: BaseException, attribute: str) -> str:
+    return FAILURE if _attribute(error, attribute) in SERVER_ERRORS else SUCCESS
+
+
+_BY_ATTRIBUTE = (
+    (HTTP_STATUS, _by_status),
+    (EXIT_CODE, _by_exit_code),
+    (CLOSE_CODE, _by_their_close),
+    (OUR_CLOSE_CODE, _by_our_close),
+)
 
 
 def _status(error: BaseException, attribute: str) -> int | None:
