@@ -27,7 +27,7 @@ from ..errors import (
     Unreachable,
 )
 from .credentials import Host, Token
-from .http import HttpClient, RestFailure, RestResponse, one_line
+from .http import HttpClient, RestFailure, RestRequest, RestResponse, one_line
 
 _ERRORS: Mapping[int, type[ApiError]] = {
     400: InvalidRequest,
@@ -114,15 +114,15 @@ class Calls:
 
         """
         end = self.end() if end is None else end
-        request = f"{method} {path}"
+        request = RestRequest(method, path, params, body, headers or {})
         for attempt in range(100):
-            outcome = self._attempt(method, path, params, body, headers or {}, end)
+            outcome = self._attempt(request, end)
             if isinstance(outcome, RestResponse):
                 if outcome.status < 300:
                     return outcome
-                error = error_of(outcome, request)
+                error = error_of(outcome, str(request))
             else:
-                error = Unreachable(outcome.reason, request=request)
+                error = Unreachable(outcome.reason, request=str(request))
                 if outcome.final:
                     raise error
             if not _worth_repeating(error, repeatable) or not self.wait(
@@ -146,19 +146,11 @@ class Calls:
         self._sleep(seconds)
         return time.monotonic() < end
 
-    def _attempt(
-        self,
-        method: str,
-        path: str,
-        params: Mapping[str, Any] | None,
-        body: Any,
-        headers: Mapping[str, str],
-        end: float,
-    ) -> RestResponse | RestFailure:
+    def _attempt(self, request: RestRequest, end: float) -> RestResponse | RestFailure:
         seconds = min(self._timeout, end - time.monotonic())
         if seconds <= 0:
             return RestFailure("no time left before the deadline", final=True)
-        return self._http.ask(method, path, params, body, headers, seconds)
+        return self._http.ask(request, seconds)
 
 
 def path_of(*parts: str) -> str:

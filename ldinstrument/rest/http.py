@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -28,6 +28,22 @@ _BODY_CAP = 64 * 1024 * 1024
 _MESSAGE_CAP = 300
 _TOKEN_LENGTH = 16
 """A shorter token is made up, for a local LaunchDarkly, and may be a word that answers hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestRequest:
+    """What is asked: method, path below the host, query parameters, and a body to be sent as
+    JSON.
+    """
+
+    method: str
+    path: str
+    params: Mapping[str, Any] | None = None
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +94,7 @@ class HttpClient:
         session.trust_env = not self._host.local
         return session
 
-    def ask(
-        self,
-        method: str,
-        path: str,
-        params: Mapping[str, Any] | None,
-        body: Any,
-        headers: Mapping[str, str],
-        seconds: float,
-    ) -> RestResponse | RestFailure:
+    def ask(self, request: RestRequest, seconds: float) -> RestResponse | RestFailure:
         """Send one request and read its answer, in about *seconds* altogether."""
         done: list[RestResponse | RestFailure] = []
         over = threading.Event()
@@ -97,7 +105,7 @@ class HttpClient:
             # with its Authorization header, and would stay reachable as __context__ of whatever is
             # raised for it.
             try:
-                done.append(self._exchange(http, method, path, params, body, headers, seconds))
+                done.append(self._exchange(http, request, seconds))
             except Exception as failure:
                 reason = _why(failure, seconds, self._host)
                 done.append(RestFailure(reason, final=_is_final(failure, self._host)))
@@ -112,22 +120,19 @@ class HttpClient:
         return RestFailure(_too_slow(seconds, self._host))
 
     def _exchange(
-        self,
-        http: requests.Session,
-        method: str,
-        path: str,
-        params: Mapping[str, Any] | None,
-        body: Any,
-        headers: Mapping[str, str],
-        seconds: float,
+        self, http: requests.Session, request: RestRequest, seconds: float
     ) -> RestResponse | RestFailure:
         until = time.monotonic() + seconds
+        body = request.body
         with http.request(
-            method,
-            self._host.url + path,
-            params=params,
+            request.method,
+            self._host.url + request.path,
+            params=request.params,
             data=None if body is None else json.dumps(body, allow_nan=False).encode(),
-            headers={**headers, **({} if body is None else {"Content-Type": "application/json"})},
+            headers={
+                **request.headers,
+                **({} if body is None else {"Content-Type": "application/json"}),
+            },
             timeout=seconds,
             allow_redirects=False,
             stream=True,
