@@ -11,6 +11,7 @@ import launchdarkly_api
 import pytest
 from launchdarkly_api.models.metric_post import MetricPost
 from launchdarkly_api.models.patch_operation import PatchOperation
+from metric_kinds import EVERY_KIND
 
 from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.errors import (
@@ -21,39 +22,10 @@ from ldinstrument.errors import (
     Unreachable,
 )
 from ldinstrument.metrics.metric import Metric
-from ldinstrument.metrics.standard import STANDARD_METRICS, task_metrics
 from ldinstrument.rest import MetricsAPI, differences, json_patch
 from ldinstrument.rest.bodies import ClickMetric, PageViewMetric, UrlMatch, metric_body
 
 METRICS = "/api/v2/metrics/*"
-
-
-EVERY_KIND = (
-    *STANDARD_METRICS,
-    *task_metrics("ai.answer", ("success_rate", "duration", "time_to_first_item")).values(),
-    Metric(
-        "cart.adds",
-        measure="count",
-        event_key="Item added",
-        analysis_units=("user", "request"),
-        tags=("a", "b"),
-    ),
-    Metric("signup.done", measure="occurrence", description="Signed up", name="Signed up"),
-    Metric(
-        "search.latency", unit="milliseconds", success_criteria="LowerThanBaseline", percentile=95
-    ),
-    PageViewMetric(
-        "pricing.seen",
-        (UrlMatch("substring", "/pricing"), UrlMatch("exact", "https://example.org/p")),
-    ),
-    PageViewMetric(
-        "docs.seen",
-        (UrlMatch("regex", "^/docs"), UrlMatch("canonical", "https://example.org/docs")),
-    ),
-    ClickMetric(
-        "buy.clicked", (UrlMatch("canonical", "https://example.org/"),), "#buy", name="Buy"
-    ),
-)
 
 
 def official(ld: LocalLaunchDarkly, token: str) -> launchdarkly_api.MetricsApi:

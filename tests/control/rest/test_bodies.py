@@ -10,39 +10,12 @@ from launchdarkly_api.models.metric_post import MetricPost
 from launchdarkly_api.models.patch_operation import PatchOperation
 from launchdarkly_api.models.randomization_settings_put import RandomizationSettingsPut
 from launchdarkly_api.models.upsert_context_kind_payload import UpsertContextKindPayload
+from metric_kinds import EVERY_KIND
 
 from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.metrics.metric import Metric
-from ldinstrument.metrics.standard import STANDARD_METRICS, task_metrics
 from ldinstrument.rest import MetricsAPI
-from ldinstrument.rest.bodies import ClickMetric, PageViewMetric, UrlMatch, metric_body
-
-EVERY_KIND = (
-    *STANDARD_METRICS,
-    *task_metrics("ai.answer", ("success_rate", "duration", "time_to_first_item")).values(),
-    Metric(
-        "cart.adds",
-        measure="count",
-        event_key="Item added",
-        analysis_units=("user", "request"),
-        tags=("a", "b"),
-    ),
-    Metric("signup.done", measure="occurrence", description="Signed up", name="Signed up"),
-    Metric(
-        "search.latency", unit="milliseconds", success_criteria="LowerThanBaseline", percentile=95
-    ),
-    PageViewMetric(
-        "pricing.seen",
-        (UrlMatch("substring", "/pricing"), UrlMatch("exact", "https://example.org/p")),
-    ),
-    PageViewMetric(
-        "docs.seen",
-        (UrlMatch("regex", "^/docs"), UrlMatch("canonical", "https://example.org/docs")),
-    ),
-    ClickMetric(
-        "buy.clicked", (UrlMatch("canonical", "https://example.org/"),), "#buy", name="Buy"
-    ),
-)
+from ldinstrument.rest.bodies import metric_body
 
 
 @pytest.mark.parametrize("metric", EVERY_KIND, ids=lambda metric: metric.key)
