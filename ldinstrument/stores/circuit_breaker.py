@@ -17,7 +17,7 @@ from ..backoff import Backoff
 from ..diagnostics import log_internal_error, log_once, warn_once
 from ..ledger import ledger
 from .protocol import Delta, Store
-from .records import parsed
+from .records import readable
 
 MAX_WAIT = 900.0
 """Seconds that a merge may wait: a shared store knows the names of merges for twice as long."""
@@ -104,7 +104,7 @@ class CircuitBreaker:
     def _do(self, merge: PendingMerge) -> Any:
         if merge.delta is None:
             text = self._store.end(merge.key, merge.reason, over=merge.over, active=merge.active)
-            return None if text is None else parsed(text)
+            return None if text is None else readable(text)
         waited = int((time.monotonic() - merge.since) * 1000)
         answer = self._store.merge(merge.key, merge.delta.aged(waited))
         ledger.emitted_values(merge.values)

@@ -18,15 +18,11 @@ from .records import (
     MOST_LINES,
     Record,
     Tombstone,
-    batch_due,
+    batch_end,
     close,
     merge,
-    parsed,
-    place_in,
+    place_of,
     readable,
-    tombstone,
-    window_at,
-    window_of,
 )
 from .replay import events_of
 
@@ -98,23 +94,23 @@ class MemoryStore:
         with self._lock:
             now = self._clock()
             held, began = self._open.get(key) or self._remembered(key, now), now - delta.started_ago
-            over = tombstone(held, began)
-            place = "" if over is None else over.place
-            waiting = self._ended.get(place)
-            result = merge(held, delta, now, self.rules, None if waiting is None else waiting.text)
+            result = merge(held, delta, now, self.rules, self._waiting_at)
             if result is None:
                 return None
             if result.ended is not None:
                 result.follow(self._add_ended(result.ended, now), began)
-            record = result.record
             if result.keeps_place:
                 # A sweeper that claimed it will lose the claim when it seals.
-                self._ended[place] = _Waiting(0, record.text())
+                self._ended[result.place] = _Waiting(0, result.record.text())
                 return result.answer
-            if result.reopened:
-                del self._ended[place]
-            self._put(key, record, now, began)
+            if result.place:
+                del self._ended[result.place]
+            self._put(key, result.record, now, began)
             return result.answer
+
+    def _waiting_at(self, place: str) -> str | None:
+        waiting = self._ended.get(place)
+        return None if waiting is None else waiting.text
 
     def _put(self, key: str, record: Record, now: int, began: int) -> None:
         # Out, and in again at the end: the order is that of the last activity.
@@ -152,8 +148,7 @@ class MemoryStore:
             del self._gone[oldest]
 
     def _add_ended(self, record: Record, now: int) -> str:
-        window = window_of(record.ended_at(now, self.rules), self.rules)
-        place = str(place_in(window, next(self._places)))
+        place = str(record.place(next(self._places), now, self.rules))
         self._ended[place] = _Waiting(0, record.text())
         while len(self._ended) > self._max:
             self._lose(readable(self._ended.pop(next(iter(self._ended))).text))
@@ -179,9 +174,10 @@ class MemoryStore:
     def _evict(self, now: int) -> None:
         while len(self._open) > self._max:
             key = next(iter(self._open))
-            record = parsed(self._open.pop(key))
-            record.reason, record.over = "abandoned", today()
-            self._move_on(key, record, now)
+            record = readable(self._open.pop(key))
+            if record is not None:
+                record.reason, record.over = "abandoned", today()
+                self._move_on(key, record, now)
             ledger.evicted()
             warn_once(
                 "evicted",
@@ -198,22 +194,18 @@ class MemoryStore:
         with self._lock:
             now = self._clock()
             self._retire(limit, now)
-            due = [
-                place
+            end = place_of(now, 0, self.rules)
+            end = batch_end(end) if early else end
+            due = sorted(
+                number
                 for place, held in self._ended.items()
-                if self._is_due(place, held, now, early)
-            ]
-            window = min(map(window_at, due), default=0)
-            claimed = sorted((place for place in due if window_at(place) == window), key=int)[
-                :limit
-            ]
+                if held.due <= now and (number := int(place)) < end
+            )
+            claimed = [str(place) for place in due if place < batch_end(due[0])][:limit]
             for place in claimed:
                 self._ended[place].due = now + int(lease * 1000)
                 self._ended[place].owner = owner
             return [Ended(place, self._ended[place].text) for place in claimed]
-
-    def _is_due(self, place: str, held: _Waiting, now: int, early: bool) -> bool:
-        return held.due <= now and (early or batch_due(window_at(place), self.rules) <= now)
 
     def _retire(self, limit: int, now: int) -> None:
         """Move on what has fallen silent: at the front, for the order is that of the last
@@ -221,13 +213,14 @@ class MemoryStore:
         """
         silent = []
         for key, text in islice(self._open.items(), limit):
-            record = parsed(text)
-            if record.deadline(self.rules) > now:
+            record = readable(text)
+            if record is not None and record.deadline(self.rules) > now:
                 break
             silent.append((key, record))
         for key, record in silent:
             del self._open[key]
-            self._move_on(key, record, now)
+            if record is not None:
+                self._move_on(key, record, now)
 
     def end_silent(self) -> int:
         """End every session that is over; return how many."""

@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from .protocol import Delta, Merged, Rules, today
-from .segments import StoredSegment, encoded, keys_of
+from .segments import UNREADABLE, StoredSegment, encoded, keys_of
 
 VERSION = 2
 MOST_LINES = 32
@@ -121,9 +121,12 @@ class Record:
             self.last + int(rules.idle * 1000), self.started + int(rules.maximum * 1000)
         )
 
-    def ended_at(self, now: int, rules: Rules) -> int:
-        """Return when it ended by the store's clock: *now*, unless it fell silent before."""
-        return now if self.over or self.part else min(now, self.deadline(rules))
+    def place(self, number: int, now: int, rules: Rules) -> int:
+        """Return its place as the *number*-th session that ended, which begins with its window: it
+        ended *now* by the store's clock, unless it fell silent before.
+        """
+        spoke = self.over or self.part
+        return place_of(now if spoke else min(now, self.deadline(rules)), number, rules)
 
     def refuses(self, began: int, context: Mapping[str, str], rules: Rules) -> str:
         """Return why activity that began at *began* does not belong to it; empty when it does."""
@@ -134,8 +137,8 @@ class Record:
         same = [self.keys[kind] == key for kind, key in context.items() if kind in self.keys]
         return "identified" if same and not any(same) else ""
 
-    def take(self, delta: Delta, now: int) -> None:
-        """Add *delta*."""
+    def take(self, delta: Delta, now: int, *, ends: bool = True) -> None:
+        """Add *delta*; with *ends*, also the end that it may bring."""
         there = now - self.opened_at
         last = there - delta.last_ago
         if delta.data and (last >= self.last or not self.data):
@@ -149,7 +152,9 @@ class Record:
             if date > oldest:
                 self.exposures[mark] = min(date, self.exposures.get(mark, date))
         self.names |= delta.names
-        self.lines.append(line(now - delta.now, segments_text(delta)))
+        self.lines.append(line(now - delta.now, delta.segments or segments_text(delta)))
+        if ends and delta.ends:
+            self.reason, self.over = delta.ends, delta.now
 
     @property
     def length(self) -> int:
@@ -164,9 +169,9 @@ class Record:
 
 
 def segments_text(delta: Delta) -> str:
-    """Return what *delta* recorded, as the part of a line that follows its offset."""
-    if delta.segments:
-        return delta.segments
+    """Return the only segment of a *delta* that names none, as the part of a line that follows its
+    offset.
+    """
     first, last = delta.now - delta.started_ago, delta.now - delta.last_ago
     segment = StoredSegment(keys_of(delta.context), first, last, delta.tallies)
     return encoded([segment], {})
@@ -177,45 +182,36 @@ def line(offset: int, segments: str) -> str:
     return f"[{offset},{segments}]"
 
 
-def parsed(text: str) -> Record:
-    """Return a record from its text.
-
-    Raises:
-        ValueError, KeyError, TypeError, AttributeError: the text is not a record of this version.
-    """
-    header, *lines = text.split("\n")
-    fields = json.loads(header)
-    if fields["v"] != VERSION or not lines:
-        raise ValueError("a record of another version")
-    metrics = fields.get("m", "")
-    return Record(
-        id=fields["i"],
-        previous=fields.get("p", ""),
-        name=fields.get("n", "session"),
-        opened_at=int(fields["h"]),
-        started=int(fields["s"]),
-        last=int(fields["l"]),
-        keys=dict(fields.get("c") or {}),
-        metrics=tuple(metrics.split(",")) if metrics else (),
-        data=fields.get("d", ""),
-        exposures={mark: int(date) for mark, date in (fields.get("x") or {}).items()},
-        names=dict(fields.get("k") or {}),
-        lines=lines,
-        reason=fields.get("r", ""),
-        over=int(fields.get("o", 0)),
-        part=int(fields.get("q", 0)),
-        accounts=tuple((kind, key) for kind, key in fields.get("y", ())),
-        parts=int(fields.get("w", 0)),
-        before=fields.get("z", ""),
-        opened_by=fields.get("g", ""),
-    )
-
-
 def readable(text: str) -> Record | None:
     """Return a record from its text; None if it is corrupt or of another version."""
     try:
-        return parsed(text)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        header, *lines = text.split("\n")
+        fields = json.loads(header)
+        if fields["v"] != VERSION or not lines:
+            return None
+        metrics = fields.get("m", "")
+        return Record(
+            id=fields["i"],
+            previous=fields.get("p", ""),
+            name=fields.get("n", "session"),
+            opened_at=int(fields["h"]),
+            started=int(fields["s"]),
+            last=int(fields["l"]),
+            keys=dict(fields.get("c") or {}),
+            metrics=tuple(metrics.split(",")) if metrics else (),
+            data=fields.get("d", ""),
+            exposures={mark: int(date) for mark, date in (fields.get("x") or {}).items()},
+            names=dict(fields.get("k") or {}),
+            lines=lines,
+            reason=fields.get("r", ""),
+            over=int(fields.get("o", 0)),
+            part=int(fields.get("q", 0)),
+            accounts=tuple((kind, key) for kind, key in fields.get("y", ())),
+            parts=int(fields.get("w", 0)),
+            before=fields.get("z", ""),
+            opened_by=fields.get("g", ""),
+        )
+    except UNREADABLE:
         return None
 
 
@@ -263,24 +259,17 @@ def tombstone(held: str | None, began: int) -> Tombstone | None:
     return Tombstone(record.previous, int(at), place) if began < int(at) - ROUNDING else None
 
 
-def window_of(ended_at: int, rules: Rules) -> int:
-    """Return the number of the window in which a session ended; places of a batch begin with it."""
-    return ended_at // int(rules.window * 1000)
-
-
-def place_in(window: int, number: int) -> int:
-    """Return the place of the *number*-th session that ended, in *window*."""
+def place_of(ended_at: int, number: int, rules: Rules) -> int:
+    """Return the place of the *number*-th session that ended, at *ended_at*: places of a batch,
+    those of one window, are in a row.
+    """
+    window = ended_at // int(rules.window * 1000)
     return window * PLACES_PER_WINDOW + number % PLACES_PER_WINDOW
 
 
-def window_at(place: int | str) -> int:
-    """Return the window of a place."""
-    return int(place) // PLACES_PER_WINDOW
-
-
-def batch_due(window: int, rules: Rules) -> int:
-    """Return when a window is over, so that its batch does not grow any more."""
-    return (window + 1) * int(rules.window * 1000)
+def batch_end(place: int) -> int:
+    """Return the first place of the batch after that of *place*."""
+    return (place // PLACES_PER_WINDOW + 1) * PLACES_PER_WINDOW
 
 
 # -- merging ---------------------------------------------------------------------------------------
@@ -293,18 +282,18 @@ class MergeResult:
     Args:
         record: the session that it went into. With a reason it has ended: with this very delta, or
             earlier (*keeps_place*).
-        ended: the session before it, if that has ended now.
         answer: to the merge.
-        keeps_place: the record had ended and goes back to its place among those that wait to be
-            sealed; what the key holds does not change.
-        reopened: the record had only fallen silent and goes on: it leaves that place.
+        ended: the session before it, if that has ended now.
+        place: where the record waited to be sealed, if it did.
+        keeps_place: the record had ended and goes back there; what the key holds does not change.
+            Else it had only fallen silent and goes on: it leaves that place.
     """
 
     record: Record
-    ended: Record | None
     answer: Merged
+    ended: Record | None = None
+    place: str = ""
     keeps_place: bool = False
-    reopened: bool = False
 
     def follow(self, place: object, began: int) -> None:
         """Let the record know where the one before it waits, whose end began at *began*."""
@@ -313,7 +302,11 @@ class MergeResult:
 
 
 def merge(
-    held: str | None, delta: Delta, now: int, rules: Rules, waiting: str | None = None
+    held: str | None,
+    delta: Delta,
+    now: int,
+    rules: Rules,
+    waiting_at: Callable[[str], str | None] = lambda place: None,
 ) -> MergeResult | None:
     """Merge *delta* into the session of a key; None when it only joins and there is nothing to
     join.
@@ -326,68 +319,92 @@ def merge(
         delta: what is added.
         now: the store's clock, in milliseconds since the epoch.
         rules: when a session is over.
-        waiting: the record at the place that `tombstone` names, while it waits to be sealed.
+        waiting_at: returns the record at a place, while it waits there to be sealed.
     """
-    began, dead = now - delta.started_ago, held is None or held.startswith(TOMBSTONE_MARK)
-    over = tombstone(held, began)
-    late = _late(over, waiting, delta, began, rules)
-    found = late if late is not None or dead else readable(held or "")
-    reason = "" if found is None else found.refuses(began, delta.context, rules)
-    if delta.joins and (found is None or reason):
+    if held is None:
+        return None if delta.joins else _open_next(delta, now)
+    if held.startswith(TOMBSTONE_MARK) or '"z":"' in held:
+        return _merge_late(held, delta, now, rules, waiting_at)
+    return _merge_open(readable(held), delta, now, rules)
+
+
+def _merge_open(record: Record | None, delta: Delta, now: int, rules: Rules) -> MergeResult | None:
+    """Merge *delta* into an open session, or end that and open the next one."""
+    began = now - delta.started_ago
+    reason = "" if record is None else record.refuses(began, delta.context, rules)
+    if record is not None and not reason:
+        return _merged(record, delta, now)
+    if delta.joins:
         return None
-    if found is None or reason:
-        waits = waiting if dead else None
-        return _open_next(delta, now, _ended(found, reason, delta), over, waits)
-    keeps_place = late is not None and (bool(late.reason) or not dead)
-    reopened = late is not None and not keeps_place
-    _take(found, delta, now, ends=not keeps_place)
-    return MergeResult(found, None, _answer(found), keeps_place, reopened)
+    if record is None:
+        return _open_next(delta, now)
+    record.reason = reason
+    # That it is somebody else's is known to date.
+    record.over = delta.now - delta.started_ago if reason == "identified" else 0
+    return _open_next(delta, now, before=record.id, ended=record)
 
 
-def _take(record: Record, delta: Delta, now: int, *, ends: bool = True) -> None:
-    record.take(delta, now)
-    if ends and delta.ends:
-        record.reason, record.over = delta.ends, delta.now
+def _merge_late(
+    held: str, delta: Delta, now: int, rules: Rules, waiting_at: Callable[[str], str | None]
+) -> MergeResult | None:
+    """Merge *delta* where a session of the key may be over that it is still part of."""
+    began, dead = now - delta.started_ago, held.startswith(TOMBSTONE_MARK)
+    over = tombstone(held, began)
+    waiting = None if over is None else waiting_at(over.place)
+    late = None if over is None else _late(over, waiting, delta, began, rules)
+    if over is not None and late is not None:
+        keeps_place = bool(late.reason) or not dead
+        return _merged(late, delta, now, place=over.place, keeps_place=keeps_place)
+    if not dead:
+        return _merge_open(readable(held), delta, now, rules)
+    if delta.joins:
+        return None
+    before = "" if over is None else over.id
+    waits = "" if over is None or waiting is None else f"{over.place} {over.at}"
+    return _open_next(delta, now, before=before, waits=waits)
 
 
-def _answer(record: Record, *, opened: bool = False) -> Merged:
-    return Merged(record.id, record.previous, opened, dict(record.keys))
-
-
-def _ended(record: Record | None, reason: str, delta: Delta) -> Record | None:
-    """End a session that *delta* does not belong to; that it is somebody else's is known to
-    date.
-    """
-    if record is not None:
-        record.reason = reason
-        record.over = delta.now - delta.started_ago if reason == "identified" else 0
-    return record
+def _merged(record: Record, delta: Delta, now: int, **rest: Any) -> MergeResult:
+    """Add *delta* to *record*; *rest* is that of the result."""
+    record.take(delta, now, ends=not rest.get("keeps_place"))
+    opened = rest.pop("opened", False)
+    answer = Merged(record.id, record.previous, opened, dict(record.keys))
+    return MergeResult(record, answer, **rest)
 
 
 def _open_next(
-    delta: Delta, now: int, ended: Record | None, over: Tombstone | None, waiting: str | None
+    delta: Delta, now: int, *, before: str = "", waits: str = "", ended: Record | None = None
 ) -> MergeResult:
-    """Open a session with *delta*, which knows the one before it, if there is one."""
-    before = ended.id if ended is not None else over.id if over is not None else ""
-    record = _opened(delta, now, "" if before == delta.id else before)
-    if waiting and ended is None and over is not None and record.previous:
-        record.before = f"{over.place} {over.at}"
-    _take(record, delta, now)
-    return MergeResult(record, ended, _answer(record, opened=True))
+    """Open a session with *delta*.
 
-
-def _opened(delta: Delta, now: int, previous: str) -> Record:
+    Args:
+        delta: its first.
+        now: the store's clock.
+        before: the id of the key's session before it.
+        waits: the place of that one and the beginning of its end, while it waits to be sealed.
+        ended: that one, if it has ended now.
+    """
     by = "" if delta.operation is None else f"{delta.operation.worker}:{delta.operation.number}"
-    started, last = -delta.started_ago, -delta.last_ago
-    return Record(delta.id, previous, delta.name, now, started, last, opened_by=by)
+    previous = "" if before == delta.id else before
+    record = Record(
+        delta.id,
+        previous,
+        delta.name,
+        now,
+        -delta.started_ago,
+        -delta.last_ago,
+        before=waits if previous else "",
+        opened_by=by,
+    )
+    return _merged(record, delta, now, ended=ended, opened=True)
 
 
 def _late(
-    over: Tombstone | None, waiting: str | None, delta: Delta, began: int, rules: Rules
+    over: Tombstone, waiting: str | None, delta: Delta, began: int, rules: Rules
 ) -> Record | None:
     """Return the session that is over and that *delta* is still part of."""
-    record = readable(waiting) if over is not None and waiting else None
-    if over is None or record is None or record.id != over.id:
+    record = None if waiting is None else readable(waiting)
+    if record is None or record.id != over.id:
         return None
     if record.reason and began >= over.at - ROUNDING:
         return None

@@ -90,7 +90,8 @@ class RedisStore:
         rules, tag = self.rules, self._tag_of(key)
         times = _ms(rules.idle), _ms(rules.maximum), _ms(rules.remember)
         text, name = delta_text(delta), _operation(delta.operation)
-        answer = self._run("merge", tag, key, text, segments_text(delta), *times, *name)
+        segments = delta.segments or segments_text(delta)
+        answer = self._run("merge", tag, key, text, segments, *times, *name)
         if answer is None:
             return None
         id, previous, opened, context, length = answer

@@ -12,6 +12,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 
 from ..metrics.catalogs import EventRouting
 from ..metrics.metric import Rollup
@@ -36,6 +37,8 @@ from .segments import (
     merged,
 )
 
+_in_order = attrgetter("started", "ended")
+
 ROLLUPS: dict[str, Rollup] = {"s": "sum", "m": "mean", "l": "last", "o": "once", "e": "each"}
 
 
@@ -50,7 +53,7 @@ def segments_of(record: Record) -> list[StoredSegment]:
         for number, text in enumerate(record.lines)
         for segment in decoded(text, record.names, number)
     ]
-    found.sort(key=lambda segment: (segment.started, segment.ended))
+    found.sort(key=_in_order)
     first = next((segment.keys for segment in found if segment.keys), ())
     current = dict(first)
     for segment in found:
@@ -135,9 +138,15 @@ class StoredAccount:
             self.pieces[region] = added(tallies, segment.tallies), max(last, segment.last)
 
 
-def accounts_of(record: Record, segments: list[StoredSegment], rules: Rules) -> list[StoredAccount]:
+def accounts_of(
+    record: Record, segments: list[StoredSegment], boundaries: Boundaries, rules: Rules
+) -> list[StoredAccount]:
     """Return the accounts of a session; equal ones are one, of a context of several kinds."""
-    boundaries = Boundaries(record.exposures)
+    whose = segments[0].keys
+    if not record.part and all(segment.keys == whose for segment in segments):
+        account = _account(whose, segments, boundaries)
+        account.reason, account.over = end_of(record, account, rules)
+        return [account]
     found: list[StoredAccount] = []
     for kind in sorted({kind for segment in segments for kind, _ in segment.keys}):
         ours = _accounts_of_kind(kind, segments, boundaries)
@@ -147,6 +156,15 @@ def accounts_of(record: Record, segments: list[StoredSegment], rules: Rules) -> 
     return _united(
         account for account in found if not record.part or account.keys[0] in record.accounts
     )
+
+
+def _account(keys: Keys, segments: list[StoredSegment], boundaries: Boundaries) -> StoredAccount:
+    """Return the account of *keys*, whose are all *segments*."""
+    first = segments[0]
+    account = StoredAccount(keys, first.started, first.ended, first.first, first.last)
+    for segment in segments:
+        account.add(segment, boundaries.region(segment.first))
+    return account
 
 
 def _accounts_of_kind(
@@ -256,16 +274,16 @@ class RecordEvents:
 def events_of(record: Record, rules: Rules) -> RecordEvents:
     """Return the events that *record* becomes."""
     segments = segments_of(record)
-    record.exposures = _with_known(record.exposures, segments)
-    accounts = accounts_of(record, segments, rules)
-    totals = [(event, account.keys) for account in accounts for event in totals_of(record, account)]
-    if not record.part and not totals:  # nobody was ever known: counted as events without a context
-        totals = [(event, ()) for event in totals_of(record, _of_nobody(segments))]
-    boundaries = Boundaries(record.exposures)
+    boundaries = Boundaries(_with_known(record.exposures, segments))
+    accounts = accounts_of(record, segments, boundaries, rules)
     return RecordEvents(
         value_events(segments, boundaries),
-        totals,
-        [_ended(record, account, boundaries) for account in accounts],
+        [
+            (event, account.keys)
+            for account in accounts
+            for event in totals_of(record, account, boundaries)
+        ],
+        [_ended(record, account, boundaries) for account in accounts if account.keys],
         boundaries.within(segments),
     )
 
@@ -288,14 +306,6 @@ def _with_known(told: Mapping[str, int], segments: Iterable[StoredSegment]) -> d
             mark = mark_of(exposure.name)
             found[mark] = min(exposure.date, found.get(mark, exposure.date))
     return found
-
-
-def _of_nobody(segments: list[StoredSegment]) -> StoredAccount:
-    first = segments[0]
-    account = StoredAccount((), first.started, first.ended, first.first, first.last)
-    for segment in segments:
-        account.add(segment, 0)
-    return account
 
 
 def value_events(
@@ -323,9 +333,8 @@ def _emissions(key: str, group: Group, last_at: int) -> list[Emission]:
     return replace(group, data=data, last_at=last_at).events(routing)
 
 
-def totals_of(record: Record, account: StoredAccount) -> list[Emission]:
+def totals_of(record: Record, account: StoredAccount, boundaries: Boundaries) -> list[Emission]:
     """Return the `<name>.*` events of an account."""
-    boundaries = Boundaries(record.exposures)
     over_region = boundaries.region(account.over)
     pieces = [
         Piece(tallies[0] + tallies[1], tallies[0], boundaries.date(region, last))

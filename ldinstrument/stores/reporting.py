@@ -22,9 +22,9 @@ from ..sessions.contexts import json_of_keys
 from ..sessions.dilution import EndedSession, note_ended, note_unseen
 from ..sessions.rollups import Emission, finite
 from .protocol import Ended, Rules, Sealed
-from .records import Record, readable
-from .replay import RecordEvents, events_of
-from .segments import UNREADABLE, Keys
+from .records import readable
+from .replay import events_of
+from .segments import UNREADABLE
 
 _PAYLOADS = uuid.UUID("5f0b4a0e-6f0c-4b67-9d1c-0a7d3b1f5c11")
 """The namespace of payload ids."""
@@ -48,20 +48,36 @@ class Report:
         self.totals = 0
         self._ended: list[EndedSession] = []
         self._unseen: Counter[str] = Counter()
-        texts: list[str] = []
-        identities: list[str] = []
+        self._rules = rules
+        self._texts: list[str] = []
+        self._identities: list[str] = []
         for session in ended:
-            record = readable(session.text)
-            events = None if record is None else _readable_events(record, rules)
-            if record is None or events is None:
-                self.dropped["unreadable"] += 1
+            self._add(session.text)
+        id = str(uuid.uuid5(_PAYLOADS, "\n".join(sorted(self._identities))))
+        self.payloads = [sealed(self._texts, zipped, id)] if self._texts else []
+
+    def _add(self, text: str) -> None:
+        """Add the events of one session."""
+        record = readable(text)
+        try:
+            events = None if record is None else events_of(record, self._rules)
+        except UNREADABLE:
+            events = None
+        if record is None or events is None:
+            self.dropped["unreadable"] += 1
+            return
+        self._identities.append(record.identity)
+        self.totals += len(events.totals)
+        self._ended += events.ended
+        self._unseen[record.name] += events.unseen
+        for event, keys in [*events.values, *events.totals]:
+            context = json_of_keys(dict(keys))
+            if not finite(event):
+                self.dropped["not_a_number"] += 1
+            elif context is None:
+                self.dropped["no_context"] += 1
             else:
-                texts += self._texts(events)
-                self._ended += events.ended
-                self._unseen[record.name] += events.unseen
-                identities.append(record.identity)
-        id = str(uuid.uuid5(_PAYLOADS, "\n".join(sorted(identities))))
-        self.payloads = [sealed(texts, zipped, id)] if texts else []
+                self._texts.append(_text(event, context))
 
     def count(self) -> None:
         """Tell the ledger; what was dropped is also logged."""
@@ -88,33 +104,6 @@ class Report:
                 "a stored session cannot be read: it is corrupt, or was written by another version "
                 "of ldinstrument; dropped",
             )
-
-    def _texts(self, events: RecordEvents) -> list[str]:
-        """Return the events of one session, each as JSON text."""
-        self.totals += len(events.totals)
-        return [
-            _text(event, context)
-            for event, keys in [*events.values, *events.totals]
-            if (context := self._kept(event, keys)) is not None
-        ]
-
-    def _kept(self, event: Emission, keys: Keys) -> dict[str, Any] | None:
-        """Return the context of *event*; None if it cannot be sent, which is counted."""
-        if not finite(event):
-            self.dropped["not_a_number"] += 1
-            return None
-        context = json_of_keys(dict(keys))
-        if context is None:
-            self.dropped["no_context"] += 1
-        return context
-
-
-def _readable_events(record: Record, rules: Rules) -> RecordEvents | None:
-    """Return the events of *record*; None if a line of it is corrupt."""
-    try:
-        return events_of(record, rules)
-    except UNREADABLE:
-        return None
 
 
 def sealed(texts: list[str], zipped: bool, id: str) -> Sealed:

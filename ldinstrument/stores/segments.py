@@ -223,18 +223,13 @@ def _segment_of(
         tuple(sorted(keys.items())),
         first,
         last,
-        _tallies(tallies),
+        (*tallies, *NO_TALLIES[len(tallies) :]),
         started=base + clock[0] if clock else first + offset,
         ended=base + clock[1] if clock else last + offset,
     )
     for name, values in (groups or {}).items():
         segment.values[key_named(name, names)] = _group_of(values, segment, base)
     return segment
-
-
-def _tallies(counts: list[int]) -> Tallies:
-    successes, failures, cancelled, abandoned = counts + [0] * (4 - len(counts))
-    return successes, failures, cancelled, abandoned
 
 
 _ABSENT: list[Any] = [{}, 0, 0, [], 0]

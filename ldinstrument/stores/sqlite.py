@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from ..diagnostics import log_once
@@ -19,13 +20,11 @@ from .records import (
     MOST_LINES,
     Record,
     Tombstone,
+    batch_end,
     close,
     merge,
-    place_in,
+    place_of,
     readable,
-    tombstone,
-    window_at,
-    window_of,
 )
 from .sqlite_file import SqliteFile
 
@@ -111,24 +110,21 @@ class SqliteStore:
         transaction.
         """
         with self._writing() as (file, now, waited):
-            delta = delta.aged(waited)
+            delta, began = delta.aged(waited), now - delta.started_ago - waited
             (held,) = file.execute(_HELD, (key,)).fetchone() or (None,)
-            began = now - delta.started_ago
-            over = tombstone(held, began)
-            (waiting,) = (over and file.execute(_WAITING, (over.place,)).fetchone()) or (None,)
-            result = merge(held, delta, now, self.rules, waiting)
+            result = merge(held, delta, now, self.rules, partial(_waiting_at, file))
             if result is None:
                 return None
             if result.ended is not None:
                 result.follow(self._add_ended(file, result.ended, now), began)
-            if over is not None and result.reopened:
-                file.execute("DELETE FROM ended WHERE place = ?", (over.place,))
-            if over is not None and result.keeps_place:
+            if result.keeps_place:
                 # A sweeper that claimed it will lose the claim when it seals.
                 query = "UPDATE ended SET due = 0, owner = '', text = ? WHERE place = ?"
-                file.execute(query, (result.record.text(), over.place))
-            else:
-                self._put(file, key, result.record, now, began)
+                file.execute(query, (result.record.text(), result.place))
+                return result.answer
+            if result.place:
+                file.execute("DELETE FROM ended WHERE place = ?", (result.place,))
+            self._put(file, key, result.record, now, began)
         return result.answer
 
     def _put(
@@ -168,7 +164,7 @@ class SqliteStore:
     def _add_ended(self, file: sqlite3.Connection, record: Record, now: int) -> int:
         file.execute("UPDATE counters SET places = places + 1")
         (number,) = file.execute("SELECT places FROM counters").fetchone()
-        place = place_in(window_of(record.ended_at(now, self.rules), self.rules), number)
+        place = record.place(number, now, self.rules)
         query = "INSERT INTO ended (place, due, owner, text) VALUES (?, 0, '', ?)"
         file.execute(query, (place, record.text()))
         return place
@@ -180,12 +176,12 @@ class SqliteStore:
         """
         with self._writing() as (file, now, _):
             self._retire(file, limit, now)
-            horizon = window_of(now, self.rules) + (1 if early else 0)
-            end = place_in(horizon, 0)
+            end = place_of(now, 0, self.rules)
+            end = batch_end(end) if early else end
             first = file.execute(_FIRST_ENDED, (now, end)).fetchone()
             if first[0] is None:
                 return []
-            end = min(end, place_in(window_at(first[0]) + 1, 0))
+            end = min(end, batch_end(first[0]))
             rows = file.execute(_ENDED, (now, end, limit)).fetchall()
             until = now + int(lease * 1000)
             file.executemany(
@@ -322,6 +318,11 @@ class SqliteStore:
                 _say_moved()
             waited = int((time.monotonic() - asked) * 1000)
             yield file, _now(file), waited
+
+
+def _waiting_at(file: sqlite3.Connection, place: str) -> str | None:
+    (text,) = file.execute(_WAITING, (place,)).fetchone() or (None,)
+    return text
 
 
 def _say_set_aside(reason: str, path: Path) -> None:

@@ -18,7 +18,7 @@ from ..delivery.transport import PostResult
 from ..diagnostics import guard, log_once
 from ..ledger import ledger
 from .circuit_breaker import describe_failure
-from .protocol import Ended, Rules, Sealed, Store
+from .protocol import Rules, Sealed, Store
 from .reporting import Outlet, Report, halves
 
 BATCH = 500
@@ -102,7 +102,11 @@ class Sweep:
         raise.
         """
         try:
-            self._run(limit)
+            if self._own_rules:
+                self._store.end_silent()
+            self._send_all(limit)
+            if self._early:
+                self.report.open = self._store.holdings().open
         except Exception as error:
             self.report.error = type(error).__name__
             log_once(
@@ -113,25 +117,17 @@ class Sweep:
             )
         return self.report
 
-    def _run(self, limit: int | None) -> None:
-        if self._own_rules:
-            self._store.end_silent()
-        self._send_all(limit)
-        if self._early:
-            self.report.open = self._store.holdings().open
-
     def _send_all(self, limit: int | None) -> None:
-        while self._send_leftovers() and not self._reached(limit):
-            started = time.monotonic()
+        while self._send_leftovers():
             left = BATCH if limit is None else min(BATCH, limit - self.report.sessions)
+            if left <= 0:
+                return
+            started = time.monotonic()
             if not self._batch(left):
                 self.report.complete = not self.report.error
                 return
             if self._pause is not None and not self._pause(time.monotonic() - started):
                 return
-
-    def _reached(self, limit: int | None) -> bool:
-        return limit is not None and self.report.sessions >= limit
 
     def _send_leftovers(self) -> bool:
         """Send what was sealed earlier; tell whether everything that was due has left."""
@@ -143,7 +139,7 @@ class Sweep:
 
     def _batch(self, size: int) -> int:
         """Claim, seal, send; return how many sessions, 0 when there were none or sending failed."""
-        while ended := self._claim(size):
+        while ended := self._store.claim(size, self._lease, self._owner, early=self._early):
             while ended:
                 report = Report(ended, self._rules, self._outlet.zipped)
                 places = [session.place for session in ended]
@@ -157,9 +153,6 @@ class Sweep:
                 ended = [session for session in ended if session.place not in set(lost)]
         return 0
 
-    def _claim(self, size: int) -> list[Ended]:
-        return self._store.claim(size, self._lease, self._owner, early=self._early)
-
     def _deliver(self, sealed: Sealed) -> bool:
         """Send a payload that is stored; tell whether sending may go on."""
         if sealed.age > MAX_AGE:
@@ -169,7 +162,10 @@ class Sweep:
         self.report.posts += 1
         meaning = disposition(answer.status, sealed.attempts)
         if meaning is Disposition.DELIVERED:
-            self._delivered(sealed)
+            self._store.acknowledge(sealed.id)
+            self.report.delivered += sealed.events
+            ledger.emitted(sealed.events)
+            ledger.delivered(sealed.events)
         elif meaning is Disposition.SPLIT:
             self._split(sealed)
         elif meaning is Disposition.DROP:
@@ -178,12 +174,6 @@ class Sweep:
             self._try_later(sealed, answer)
             return False
         return True
-
-    def _delivered(self, sealed: Sealed) -> None:
-        self._store.acknowledge(sealed.id)
-        self.report.delivered += sealed.events
-        ledger.emitted(sealed.events)
-        ledger.delivered(sealed.events)
 
     def _try_later(self, sealed: Sealed, answer: PostResult) -> None:
         self._store.postpone(sealed.id, retry_delay(sealed.attempts, answer.headers))

@@ -11,7 +11,7 @@ from ldinstrument.sessions.current import open_session
 from ldinstrument.sessions.rollups import Group
 from ldinstrument.stores import Delta, MemoryStore, Rules, end_request
 from ldinstrument.stores.protocol import today
-from ldinstrument.stores.records import mark_of, parsed
+from ldinstrument.stores.records import mark_of, readable
 from ldinstrument.stores.replay import events_of, segments_of
 from ldinstrument.stores.segments import StoredSegment, encoded, keys_of
 from ldinstrument.testing import RecordingClient
@@ -59,7 +59,7 @@ def ended(store):
     """Everything that is over, claimed and forgotten, as records."""
     found = []
     while claimed := store.claim(100, 60.0, "the-test", early=True):
-        found += [parsed(session.text) for session in claimed]
+        found += [readable(session.text) for session in claimed]
         assert store.seal([session.place for session in claimed], [], 60.0, "the-test") == []
     return found
 

@@ -21,7 +21,7 @@ from ldinstrument.stores import (
     end_session,
 )
 from ldinstrument.stores.circuit_breaker import MAX_WAIT, PendingMerge
-from ldinstrument.stores.records import parsed
+from ldinstrument.stores.records import readable
 from ldinstrument.testing import RecordingClient
 
 
@@ -42,7 +42,7 @@ def test_a_store_that_is_away_costs_no_request_and_no_number(keep, caplog):
     assert waiting == 50
     assert calls < 10, "the circuit breaker spares a store that is away"
     text = end(raw, "session:v-1", "ended")
-    assert tallies_of(parsed(text))[0] == 50
+    assert tallies_of(readable(text))[0] == 50
     assert [record.message.count("secret") for record in caplog.records] == [0] * len(
         caplog.records
     )
@@ -132,7 +132,7 @@ def test_without_a_thread_the_next_merge_brings_in_what_waited(keep):
     raw.away = False
     until(lambda: refs.append(visit(store)) or (refs[-1].stored and store.waiting == 0))
 
-    assert tallies_of(parsed(end(raw, "session:v-1", "ended")))[0] == len(refs)
+    assert tallies_of(readable(end(raw, "session:v-1", "ended")))[0] == len(refs)
 
 
 def test_an_end_that_could_not_be_said_is_said_later(keep):

@@ -8,7 +8,7 @@ import time
 from stores_builders import delta, end, ended, revenue, tallies_of, today, values_of
 
 from ldinstrument.stores.protocol import Operation, Sealed
-from ldinstrument.stores.records import MOST_LINES, parsed
+from ldinstrument.stores.records import MOST_LINES, readable
 from ldinstrument.stores.replay import events_of
 
 KEY = "session:v-1"
@@ -123,7 +123,7 @@ def test_a_session_that_was_ended_is_remembered_and_ended_once(make_store):
 
     store.merge(KEY, delta("s-1"))
 
-    assert parsed(end(store, KEY, "logout")).id == "s-1"
+    assert readable(end(store, KEY, "logout")).id == "s-1"
     assert end(store, KEY, "logout") is None
     assert end(store, "session:nobody", "logout") is None
     assert store.merge(KEY, delta("s-2")).previous_id == "s-1"
@@ -246,7 +246,9 @@ def test_a_sweeper_cannot_seal_what_has_grown_since_its_claim(make_store):
     for visitor in ("v-1", "v-2"):
         store.merge(f"session:{visitor}", delta(f"s-{visitor}", ends="logout"))
 
-    places = {parsed(one.text).id: one.place for one in store.claim(10, 60.0, "first", early=True)}
+    places = {
+        readable(one.text).id: one.place for one in store.claim(10, 60.0, "first", early=True)
+    }
     assert store.merge("session:v-1", delta("late", started_ago=60_000)).id == "s-v-1"
 
     assert store.seal(list(places.values()), [Sealed("p-1", b"[]", 0)], 60.0, "first") == [
@@ -254,7 +256,7 @@ def test_a_sweeper_cannot_seal_what_has_grown_since_its_claim(make_store):
     ]
     assert store.seal([places["s-v-2"]], [Sealed("p-2", b"[]", 0)], 60.0, "first") == []
     (grown,) = store.claim(10, 60.0, "first", early=True)
-    assert (grown.place, tallies_of(parsed(grown.text))[0]) == (places["s-v-1"], 2)
+    assert (grown.place, tallies_of(readable(grown.text))[0]) == (places["s-v-1"], 2)
     assert store.seal([grown.place], [], 60.0, "first") == []
 
 
@@ -332,7 +334,7 @@ def test_those_who_are_long_gone_do_not_hold_up_a_sweep(make_store):
     silent()
 
     assert [
-        one.text and parsed(one.text).id for one in store.claim(10, 60.0, "the-test", early=True)
+        one.text and readable(one.text).id for one in store.claim(10, 60.0, "the-test", early=True)
     ] == ["s-1"]
 
 
@@ -353,9 +355,9 @@ def test_the_end_may_be_the_last_activity(make_store):
     store = make_store()
 
     store.merge(KEY, delta("s-1", last_ago=1000, started_ago=1000))
-    idle = parsed(end(store, KEY, "ended"))
+    idle = readable(end(store, KEY, "ended"))
     store.merge("session:v-2", delta("s-2", last_ago=1000, started_ago=1000))
-    active = parsed(end(store, "session:v-2", "ended", active=True))
+    active = readable(end(store, "session:v-2", "ended", active=True))
 
     assert idle.last == idle.started
     assert active.last - active.started >= 1000
@@ -737,7 +739,7 @@ def test_claims_are_bounded_and_disjoint(make_store):
         while claimed := store.claim(7, 60.0, owner, early=True):
             assert len(claimed) <= 7
             with lock:
-                seen.extend(parsed(one.text).id for one in claimed)
+                seen.extend(readable(one.text).id for one in claimed)
 
     threads = [threading.Thread(target=sweep, args=(f"owner-{number}",)) for number in range(4)]
     for thread in threads:

@@ -14,7 +14,7 @@ from stores_builders import delta, end, tallies_of
 from ldinstrument.stores import MemoryStore, RedisStore, Rules
 from ldinstrument.stores.compaction import compact
 from ldinstrument.stores.protocol import Operation
-from ldinstrument.stores.records import merge, parsed
+from ldinstrument.stores.records import merge, readable
 from ldinstrument.stores.redis import connect
 from ldinstrument.stores.replay import events_of
 from ldinstrument.stores.segments import group_key
@@ -69,7 +69,7 @@ def merged(deltas, now=NOW):
         result = merge(text, one, now, Rules())
         assert result.ended is None
         text = result.record.text()
-    return parsed(text)
+    return readable(text)
 
 
 def events(record):
@@ -151,10 +151,10 @@ def test_compacting_changes_no_event(drawn, data):
         deltas.append(made(one | changed))
     whole, long = merged(deltas), merged(deltas)
     parts = compact(long)
-    again = parsed(long.text())
+    again = readable(long.text())
 
     assert again.lines == long.lines
-    together = sum((events(parsed(part.text())) for part in parts), events(again))
+    together = sum((events(readable(part.text())) for part in parts), events(again))
     assert {event: count for event, count in together.items() if "values=0" not in event} == {
         event: count for event, count in events(whole).items() if "values=0" not in event
     }
@@ -246,7 +246,7 @@ def test_redis_does_what_memory_does(client, steps, idle, maximum, data):
         for place, store in enumerate((redis, memory)):
             if verb == "end":
                 text = end(store, visitor, "logout")
-                answers[place].append(text and parsed(text).id)
+                answers[place].append(text and readable(text).id)
             else:
                 answers[place].append(store.merge(visitor, sent))
     for visitor in ("v-1", "v-2"):
@@ -261,7 +261,7 @@ def _ended(store):
     """What has ended, but for what the clocks of the two stores say."""
     found: Counter[object] = Counter()
     for session in store.claim(1000, 60.0, "model", early=True):
-        record = parsed(session.text)
+        record = readable(session.text)
         segments = [line.partition(",")[2] for line in record.lines]
         found[repr((record.id, record.previous, record.reason, record.part,
                     sorted(record.keys.items()),

@@ -24,7 +24,7 @@ from ldinstrument.stores import (
     open_store,
     sweep,
 )
-from ldinstrument.stores.records import parsed
+from ldinstrument.stores.records import readable
 from ldinstrument.stores.redis import connect
 from ldinstrument.testing import RecordingClient
 
@@ -48,7 +48,7 @@ def test_a_stopped_redis_is_bounded_and_exact(servers, keep, tmp_path):
 
         assert took < 10, "a hundred requests met a dead server"
         text = end(raw, "session:v-1", "ended")
-        assert tallies_of(parsed(text))[0] == 101
+        assert tallies_of(readable(text))[0] == 101
     finally:
         server.stop()
 
@@ -72,7 +72,7 @@ def test_a_restarted_redis_keeps_its_sessions_and_its_scripts_are_loaded_again(
         until(lambda: store.catch_up() or store.waiting == 0)
         assert visit(store).stored
 
-        assert tallies_of(parsed(end(raw, "session:v-1", "ended")))[0] == 11
+        assert tallies_of(readable(end(raw, "session:v-1", "ended")))[0] == 11
     finally:
         server.stop()
 
@@ -137,7 +137,7 @@ def test_a_redis_that_may_get_well_loses_nothing(redis_of_its_own, keep, trouble
 
     assert not any(ref.stored for ref in refs)
     assert dict(ledger.stats().values.discarded) == {}
-    assert tallies_of(parsed(end(raw, "session:v-1", "ended")))[0] == 4
+    assert tallies_of(readable(end(raw, "session:v-1", "ended")))[0] == 4
 
 
 def test_what_redis_throws_away_is_counted_and_said(redis_of_its_own, keep, caplog):

@@ -28,7 +28,7 @@ from ldinstrument.stores import (
     end_session,
     sweep,
 )
-from ldinstrument.stores.records import parsed
+from ldinstrument.stores.records import readable
 from ldinstrument.testing import RecordingClient
 
 
@@ -399,7 +399,7 @@ def test_an_event_loop_never_waits_for_a_shared_store(keep):
     until(lambda: store.waiting == 0 and raw.holdings().open)
 
     assert threads == ["ldinstrument.stores.sweeper"]
-    assert tallies_of(parsed(end(raw, "session:conv-1", "ended")))[0] == 1
+    assert tallies_of(readable(end(raw, "session:conv-1", "ended")))[0] == 1
 
 
 def test_closing_reports_what_only_this_process_knows(keep, ld, client):
@@ -455,7 +455,7 @@ def test_a_fork_shares_the_store_and_nothing_else(make_store, keep):
     assert answers == [True, True, not raw.shared, True, True]
     assert after.stored
     assert store._sweeper is sweeper
-    assert tallies_of(parsed(end(raw, "session:v-1", "ended")))[0] == (3 if raw.shared else 2)
+    assert tallies_of(readable(end(raw, "session:v-1", "ended")))[0] == (3 if raw.shared else 2)
 
 
 def _visit_in_child(url):

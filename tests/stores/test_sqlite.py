@@ -21,7 +21,7 @@ from ldinstrument.stores import (
     Rules,
     SqliteStore,
 )
-from ldinstrument.stores.records import parsed
+from ldinstrument.stores.records import readable
 from ldinstrument.testing import RecordingClient
 
 
@@ -39,7 +39,7 @@ def test_a_locked_sqlite_file_costs_a_wait_and_no_number(keep, tmp_path):
     until(lambda: store.catch_up() or store.waiting == 0)
 
     assert not any(ref.stored for ref in blocked)
-    assert tallies_of(parsed(end(raw, "session:v-1", "ended")))[0] == 6
+    assert tallies_of(readable(end(raw, "session:v-1", "ended")))[0] == 6
 
 
 def test_what_a_merge_waits_for_other_workers_is_no_activity(tmp_path, monkeypatch):
@@ -52,7 +52,7 @@ def test_what_a_merge_waits_for_other_workers_is_no_activity(tmp_path, monkeypat
     )
     store.merge("session:other", delta("s-2", started_ago=50, last_ago=20))
     monkeypatch.undo()
-    record = parsed(end(store, "session:other"))
+    record = readable(end(store, "session:other"))
     store.close()
 
     assert (record.started, record.last) == (-550, -520)
