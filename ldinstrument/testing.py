@@ -23,6 +23,7 @@ from .metrics.standard import STANDARD_METRICS
 from .sessions import clients, emission
 from .sessions.current import current_session, set_current
 from .sessions.exposures import exposures
+from .sessions.observers import observe_sessions
 from .sessions.outcomes import forget_exceptions
 from .sessions.registry import OpenSession, forget_open_sessions, open_sessions, stats
 from .sessions.unattached import forget_unattached_runs
@@ -245,6 +246,7 @@ def reset() -> None:
     forget_everything()
     forget_functions()
     forget_exceptions()
+    observe_sessions(None)
     undelivered = sys.modules.get("ldinstrument.delivery.undelivered")
     if undelivered is not None:
         undelivered.undelivered.clear()

@@ -26,7 +26,7 @@ from ..sessions.session import Session
 from ..sessions.task_definition import TaskDefinition
 from ..settings import disabled
 from ..tasks.options import TaskOptions
-from ..tasks.runs import Run
+from ..tasks.runs import begin_run
 from .config_runs import CallEnd, ConfigRun, note_run, run_from
 from .cost import Cost
 from .fields import field
@@ -84,7 +84,7 @@ class Call:
             session = self._own = open_session(who(), name="task", silent=True)
         self._session = session
         self._started = started
-        self._run = Run(task, run_options, session, started)
+        self._run = begin_run(task, run_options, session, started)
         self._reading = Reading(task.key, options)
         self._stream: StreamPart | None = None
         self._config_run: ConfigRun | None = None
@@ -173,10 +173,12 @@ class Call:
         """Make it the current call: the user's code is about to run."""
         self._slot[4] = _live(current_slot.get())
         current_slot.set(self._slot)
+        self._run.resume()
 
     def pause(self) -> None:
         """Make the call around it the current one again."""
         current_slot.set(self._slot[4])
+        self._run.pause()
 
     def item(self, chunk: Any) -> None:
         """Read *chunk*, which the consumer is about to be given."""
@@ -213,6 +215,7 @@ class Call:
         self._guarded(self._reading.warn_of_untold_usage)
         end = self._totals(broken_off=False)
         self._run.add_data(**end.data)
+        self._run.describe(end.described)
         self._run.returned(result)
         self._record(end)
         if self._session is not None and isinstance(field(result, "judge_results"), dict):
@@ -234,6 +237,7 @@ class Call:
         end = self._totals(broken_off=not outcome.finished)
         self._run.add_data(**end.data)
         self._run.plain_data = end.data or None
+        self._run.describe(end.described)
         self._run.raised(error)
         if is_closing(error):
             self._record_from_finalizer(end)
@@ -391,6 +395,11 @@ class _End:
     values: dict[str, Any]
     data: dict[str, Any]
     call: CallEnd
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """Return values and data together."""
+        return {**self.data, **self.values}
 
 
 def _values(known: Generation, first: float | None, cost: Cost | None) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from ..callables.templates import (
     reserve,
     shaped,
     stream_shaped,
+    with_detour,
 )
 from ..clock import clock
 from ..diagnostics import log_internal_error, warn_user_code
@@ -54,12 +55,15 @@ _ENDED = """
         _session.fold_up()
     return _result
 """
-LATE_CALL = (
+_OBSERVED = (("_begin({given})", "_make(_session, _now())"), ("_settle(", "_settle_watched("))
+LATE_CALL = with_detour(
     """
 def run({params}):
     _session = _current()
-    if _session is not None and _session.ended:
+    if _session is not None and _session.detour:
         _session = _open_session()
+        if _session is not None and _session.observer is not None:
+            <watched>
     _started = _now()
     _here = [None, _make, _session, _started, _inside()]
     try:
@@ -70,14 +74,18 @@ def run({params}):
     if _here[0] is not None or _session is None or _type(_result) not in _silent_types:
         return _settle(_result, _here)
 """
-    + _ENDED
+    + _ENDED,
+    CALL,
+    *_OBSERVED,
 )
-LATE_COROUTINE = (
+LATE_COROUTINE = with_detour(
     """
 async def run({params}):
     _session = _current()
-    if _session is not None and _session.ended:
+    if _session is not None and _session.detour:
         _session = _open_session()
+        if _session is not None and _session.observer is not None:
+            <watched>
     _coroutine = {inner}
     _outer = _inside()
     while _outer is not None and _outer[1] is None:
@@ -94,7 +102,9 @@ async def run({params}):
         return _settle(_result, _slot)
     _slot[1] = _slot[2] = None
 """
-    + _ENDED
+    + _ENDED,
+    COROUTINE,
+    *_OBSERVED,
 )
 _TEMPLATES = {
     "call": CALL,
@@ -186,6 +196,7 @@ class CallWrapper:
             "_open_session": current_session,
             "_raised": _raised,
             "_settle": _SETTLE[late, kind == "coroutine"],
+            "_settle_watched": _SETTLE[False, kind == "coroutine"],
             "_silent_types": _SILENT_TYPES,
             "_success": Outcome.SUCCESS,
             "_task": self.task,

@@ -165,13 +165,29 @@ async def run({params}):
 """
 
 # -- the same for a task that wants nothing but clock and outcome: this is what the host pays most
-# often ---
+# often; where somebody observes the session, it runs the watched one instead ---
 
-TASK_CALL = """
+_DETOUR = "<watched>"
+_OBSERVED = ("_begin({given})", "_plain_run(_task, _session, _now())")
+
+
+def with_detour(template: str, watched: str, *names: tuple[str, str]) -> str:
+    """Return *template* with the body of *watched* in its place, each of *names* replaced there."""
+    body = watched.strip().partition("\n")[2].replace("    ", "", 1)
+    for name, instead in names:
+        body = body.replace(name, instead)
+    margin = template.partition(_DETOUR)[0].rpartition("\n")[2]
+    return template.replace(_DETOUR, body.replace("\n    ", f"\n{margin}"))
+
+
+TASK_CALL = with_detour(
+    """
 def run({params}):
     _session = _current()
-    if _session is not None and _session.ended:
+    if _session is not None and _session.detour:
         _session = _open_session()
+        if _session is not None and _session.observer is not None:
+            <watched>
     if _session is None:
         try:
             _result = _fn({args})
@@ -198,13 +214,19 @@ def run({params}):
     if _len(_entries) >= _session.fold_at:
         _session.fold_up()
     return _result
-"""
+""",
+    CALL,
+    _OBSERVED,
+)
 
-TASK_COROUTINE = """
+TASK_COROUTINE = with_detour(
+    """
 async def run({params}):
     _session = _current()
-    if _session is not None and _session.ended:
+    if _session is not None and _session.detour:
         _session = _open_session()
+        if _session is not None and _session.observer is not None:
+            <watched>
     _coroutine = {inner}
     if _session is None:
         try:
@@ -232,12 +254,18 @@ async def run({params}):
     if _len(_entries) >= _session.fold_at:
         _session.fold_up()
     return _result
-"""
+""",
+    COROUTINE,
+    _OBSERVED,
+)
 
-TASK_GENERATOR = """
+TASK_GENERATOR = with_detour(
+    """
 def run({params}):
-    _inner = {inner}
     _session = _open_session()
+    if _session is not None and _session.observer is not None:
+        <watched>
+    _inner = {inner}
     _started = _now()
     try:
         _result = yield from _inner
@@ -246,7 +274,10 @@ def run({params}):
         raise
     _returned(_task, _session, _started)
     return _result
-"""
+""",
+    GENERATOR,
+    _OBSERVED,
+)
 
 PASSING = """
 def run({params}):

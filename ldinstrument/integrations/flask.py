@@ -141,6 +141,7 @@ class _RequestSteps:
         if current is None:
             return response
         known = current.identified
+        current.note_trace()
         if self._source.is_asked_again(current):
             current.identify(self._source.ask(_flask_request()))
         if self._visitors is not None:

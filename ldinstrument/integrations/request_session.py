@@ -338,6 +338,11 @@ class RequestSession:
             self.identified = True
             self.session.identify(context)
 
+    def note_trace(self) -> None:
+        """Let who observes the session know that its work goes on in the current trace."""
+        if self.session is not None and self.session.observer is not None:
+            self.session.observer.here(self.session)
+
     @property
     def ended(self) -> bool:
         """Tell whether its session has ended, or has been merged into the visit."""

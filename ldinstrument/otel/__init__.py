@@ -1,5 +1,5 @@
-"""OpenTelemetry: spans of model calls as values of the session. The API is enough, no SDK is
-needed.
+"""OpenTelemetry: spans of model calls as values of the session, sessions and their tasks as spans,
+and the session's id in its baggage. The API is enough, no SDK is needed.
 
 Names load at first use.
 """
@@ -12,10 +12,16 @@ from ..imports import public_names
 
 if TYPE_CHECKING:
     from .bridge import SpanBridge, install_bridge
+    from .observer import SpanObserver, install_observer
 
-__all__ = ["SpanBridge", "install_bridge"]
+__all__ = ["SpanBridge", "SpanObserver", "install_bridge", "install_observer"]
 
-_HOMES = {"SpanBridge": "bridge", "install_bridge": "bridge"}
+_HOMES = {
+    "SpanBridge": "bridge",
+    "SpanObserver": "observer",
+    "install_bridge": "bridge",
+    "install_observer": "observer",
+}
 
 __getattr__ = public_names(__name__, _HOMES)
 

@@ -13,7 +13,6 @@ Nothing here raises: an exception of a processor would come out of the user's mo
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -23,6 +22,7 @@ from ..ai.usage import Generation
 from ..diagnostics import guard, warn_once
 from ..sessions.current import current_session
 from .attributes import aggregated, first_chunk_of, generation_of, kind_of
+from .listeners import SpanListener, scope_of
 
 MOST_OPEN = 10_000
 _NATIVE_SCOPES = ("com.anthropic.", "launchdarkly", "pydantic-ai", "gcp.vertex.agent")
@@ -48,7 +48,7 @@ class _SpanCall:
 _open: ContextVar[tuple[_SpanCall, ...]] = ContextVar("ldinstrument_span_calls", default=())
 
 
-class SpanBridge:
+class SpanBridge(SpanListener):
     """A span processor for `TracerProvider.add_span_processor`; `install_bridge` adds one.
 
     Args:
@@ -82,19 +82,9 @@ class SpanBridge:
         with self._lock:
             self._by_span.clear()
 
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Return True: nothing waits here."""
-        return True
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        # Newer SDKs call more of their processors, such as `_on_ending`, in the user's model call.
-        if name.startswith("_on_"):
-            return lambda *args, **kwargs: None
-        raise AttributeError(name)
-
     # -- calls -------------------------------------------------------------------------------------
     def _started(self, span: Any, *, is_agent: bool) -> None:
-        scope = _scope_of(span)
+        scope = scope_of(span)
         opened = self._still_open()
         record = None if is_agent else _without(opened, scope)
         if record is None:
@@ -135,7 +125,7 @@ class SpanBridge:
         return _SpanCall(self._scope.begin(), own=True, is_agent=is_agent)
 
     def _ended(self, record: _SpanCall, span: Any) -> None:
-        scope, attributes = _scope_of(span), dict(span.attributes or {})
+        scope, attributes = scope_of(span), dict(span.attributes or {})
         native = scope.startswith(_NATIVE_SCOPES)
         if record.is_agent:
             known = aggregated(attributes)
@@ -195,11 +185,6 @@ def _completed(known: Generation, more: Generation) -> Generation:
         known.attempts or more.attempts,
         known.id or more.id,
     )
-
-
-def _scope_of(span: Any) -> str:
-    scope = getattr(span, "instrumentation_scope", None)
-    return getattr(scope, "name", None) or "?"
 
 
 def _failure_of(span: Any) -> str | None:

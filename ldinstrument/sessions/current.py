@@ -16,6 +16,7 @@ from . import emission, registry
 from .clients import Tracker
 from .contexts import as_context, same
 from .inert import InertSession
+from .observers import observe
 from .session import Session, session_id
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def opened(context: Context | None, **options: Any) -> Session:
     emission.settle()
     session = Session(context, **options)
     registry.remember(session)
+    observe(session)
     return session
 
 

@@ -52,12 +52,12 @@ class InertSession(Session):
 
     def hand_over(self) -> SessionPart | None:
         """Have nothing for a store."""
-        self.ended = True
+        self.ended = self.detour = True
         return None
 
     def end(self, reason: str = "ended") -> None:
         """End without a word."""
-        self.ended = True
+        self.ended = self.detour = True
 
     def summary(self) -> Summary:
         """Tell of nothing."""

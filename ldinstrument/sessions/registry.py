@@ -26,6 +26,7 @@ class OpenSession(Protocol):
 
     name: str
     ended: bool
+    detour: bool
     store: Any
     outer: Any
 
@@ -106,7 +107,7 @@ def forget_open_sessions(keeping: Collection[OpenSession] = ()) -> None:
     with _lock:
         for session in open_sessions():
             if id(session) not in kept:
-                session.ended = True
+                session.ended = session.detour = True
         for number in [number for number in _open if number not in kept]:
             del _open[number]
 

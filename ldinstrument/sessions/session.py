@@ -47,6 +47,7 @@ from .contexts import (
 )
 from .dilution import EndedSession, note_ended
 from .exposures import exposures
+from .observers import SessionObserver
 from .outcomes import NO_TALLIES, Outcome
 from .parts import Segment, SessionPart
 from .postponed import postpone
@@ -103,11 +104,13 @@ class Session:
         "_stopped_at",
         "_waiting",
         "client",
+        "detour",
         "ended",
         "entries",
         "fold_at",
         "id",
         "name",
+        "observer",
         "outer",
         "store",
     )
@@ -130,7 +133,9 @@ class Session:
         self.name = name
         self.client = client
         self.outer = outer
-        self.ended = False
+        self.observer: SessionObserver | None = None
+        # Runs take the short way but where it has ended, or where somebody observes them.
+        self.ended = self.detour = False
         # Outside a session, one call becomes a session of its own: no session.* metrics, but the
         # rate limit holds.
         self._held = Accumulator(limited=silent, single=0 if store is None else MOST_SINGLE)
@@ -303,6 +308,28 @@ class Session:
         self.entries.append(entry)
         if self.ended:
             postpone(self.fold_up)
+
+    # -- who observes it -------------------------------------------------------------------------
+    def observe(self, observer: SessionObserver) -> None:
+        """Let *observer* hear of its runs, and of its end."""
+        self.observer, self.detour = observer, True
+
+    @property
+    def silent(self) -> bool:
+        """Whether it is one call's alone, without metrics of its own."""
+        return self._silent
+
+    @property
+    def id_is_given(self) -> bool:
+        """Whether the program gave its id."""
+        return self._given_id is not None
+
+    def adopt_id(self, id: str) -> None:
+        """Take the id of the session that it goes on for, which another process has told; an id
+        that the program gave stays, and a stored visit keeps its own.
+        """
+        if self._given_id is None and self.store is None:
+            self.id = session_id(id)
 
     # -- whose it is -----------------------------------------------------------------------------
     @property
@@ -534,6 +561,8 @@ class Session:
             if self.entries:
                 self.fold_up()
             emission.settle()
+            if self.observer is not None:
+                self.observer.ended(self, reason)
 
     def _end(self, reason: str) -> list[Batch]:
         context = self.context
@@ -597,7 +626,8 @@ class Session:
     def _stop(self) -> None:
         """Take no more; what is around was active as long as this one was."""
         # What comes late comes one by one.
-        self.ended, self.fold_at, self._held.limited = True, 0, True
+        self.ended = self.detour = self._held.limited = True
+        self.fold_at = 0
         registry.forget(self)
         if self.outer is not None:
             self.outer._held.touch(self._held.last)
@@ -691,6 +721,8 @@ class Session:
         if self.entries:
             self.fold_up()
         emission.settle()
+        if self.observer is not None:
+            self.observer.ended(self, "merged")
 
     def summary(self) -> Summary:
         """Tell what the session has seen so far."""
@@ -721,10 +753,12 @@ class Session:
         self._segments.clear()
         self._accounts = None
         self._partial = True
+        self.observer = None
+        self.detour = self.ended
 
     def forget(self) -> None:
         """End without a word (tests): nothing of it is emitted."""
-        self.ended = True
+        self.ended = self.detour = True
 
 
 _WIRE_NAMES = {"config_key": "configKey", "feedback_type": "feedbackType", "task_type": "taskType"}

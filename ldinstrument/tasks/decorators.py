@@ -28,7 +28,7 @@ from .options import (
     checked_options,
     checked_unfinished,
 )
-from .runs import Run
+from .runs import Run, begin_run
 from .tracked_functions import key_from_name, note_function
 from .wrapper import TaskWrapper
 
@@ -96,7 +96,8 @@ class TaskScope:
             raise DefinitionError(
                 f"{name}: a with block needs a key: with {name}('rerank') as task:"
             )
-        run = Run(self._task, self._options, current_session(), clock())
+        run = begin_run(self._task, self._options, current_session(), clock())
+        run.resume()
         self._runs.push(run)
         return run
 
@@ -109,6 +110,7 @@ class TaskScope:
         run = self._runs.pop()
         if run is None:
             return
+        run.pause()
         if error is None:
             run.returned(None)
         else:

@@ -91,6 +91,9 @@ class Run:
         """Add to the data of this run's events."""
         self._data = {**(self._data or {}), **data}
 
+    def describe(self, values: Mapping[str, Any]) -> None:
+        """Tell whoever observes the run what a model call used; nobody does."""
+
     # -- the watcher -------------------------------------------------------------------------------
     def resume(self) -> None:
         """Do nothing: a task only reads the session."""
@@ -282,6 +285,60 @@ class Run:
         return f"<Run of {self._task.key or 'an interaction'}{', over' if self._over else ''}>"
 
 
+class ObservedRun(Run):
+    """A run that somebody observes: it is told of each resume, so that its span can be current."""
+
+    __slots__ = ("_described", "_observer")
+
+    delegates = False
+
+    def __init__(
+        self,
+        task: TaskDefinition,
+        options: TaskOptions,
+        session: Session | None,
+        started: float,
+        args: Any = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(task, options, session, started, args, kwargs)
+        assert session is not None
+        assert session.observer is not None
+        self._described: Mapping[str, Any] = {}
+        self._observer = session.observer.begin_run(session, task.key)
+        self.add_data(**self._observer.data)
+
+    def describe(self, values: Mapping[str, Any]) -> None:
+        """Note what a model call used."""
+        self._described = values
+
+    def resume(self) -> None:
+        """Note that the user's code is about to run."""
+        self._observer.resume()
+
+    def pause(self) -> None:
+        """Note that the user's code has stopped."""
+        self._observer.pause()
+
+    def unstarted(self) -> None:
+        """End without a record."""
+        super().unstarted()
+        self._observer.ended(None, None, {}, later=True)
+
+    def returned(self, result: Any) -> None:
+        """End the run, which returned *result*."""
+        if not self._over:
+            super().returned(result)
+            self._observer.ended(self.outcome, None, self._described, later=False)
+
+    def raised(self, error: BaseException) -> None:
+        """End the run, out of which *error* came."""
+        if not self._over:
+            super().raised(error)
+            later = is_closing(error)
+            self._observer.ended(self.outcome, error, self._described, later=later)
+
+
 def _name(key: Any) -> str:
     return key.key if isinstance(key, Metric) else str(key)
 
@@ -314,7 +371,20 @@ def plain_raised(
 
 def plain_run(task: TaskDefinition, session: Session | None, started: float) -> Run:
     """Return the run of a task without options: its result is still running, or its type new."""
-    return Run(task, PLAIN, session, started if session is not None else clock())
+    return begin_run(task, PLAIN, session, started if session is not None else clock())
+
+
+def begin_run(
+    task: TaskDefinition,
+    options: TaskOptions,
+    session: Session | None,
+    started: float,
+    args: Any = (),
+    kwargs: Mapping[str, Any] | None = None,
+) -> Run:
+    """Return a run that began at *started*: an observed one in a session that is observed."""
+    observed = session is not None and session.observer is not None
+    return (ObservedRun if observed else Run)(task, options, session, started, args, kwargs)
 
 
 def beginning(task: TaskDefinition, options: TaskOptions) -> Callable[..., Run]:
@@ -325,4 +395,4 @@ def beginning(task: TaskDefinition, options: TaskOptions) -> Callable[..., Run]:
 
 
 def _begun(task: TaskDefinition, options: TaskOptions, args: Any = (), kwargs: Any = None) -> Run:
-    return Run(task, options, current_session(), clock(), args, kwargs)
+    return begin_run(task, options, current_session(), clock(), args, kwargs)
