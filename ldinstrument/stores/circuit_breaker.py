@@ -39,6 +39,17 @@ class PendingMerge:
         """How many recorded values are lost if it never reaches the store."""
         return 0 if self.delta is None else self.delta.values
 
+    def into(self, store: Store) -> Any:
+        """Bring it to *store*; return the answer. Raises what the store does."""
+        if self.delta is None:
+            text = store.end(self.key, self.reason, over=self.over, active=self.active)
+            return None if text is None else readable(text)
+        waited = int((time.monotonic() - self.since) * 1000)
+        answer = store.merge(self.key, self.delta.aged(waited) if waited else self.delta)
+        if self.delta.values:
+            ledger.emitted_values(self.delta.values)
+        return answer
+
 
 def describe_failure(error: Exception) -> str:
     """Return what may be logged of *error*: its kind; of SQLite's the text, too, which names no
@@ -77,17 +88,18 @@ class CircuitBreaker:
         """Ask the store now, unless it failed a moment ago; return its answer, None if *merge* has
         to wait.
         """
-        if not self._may_try():
+        if self._backoff.failures and not self._may_try():
             self.keep(merge)
             return None
         try:
-            answer = self._do(merge)
+            answer = merge.into(self._store)
         except Exception as error:
             if not self._refused(merge, error):
                 self._failed(error)
                 self.keep(merge)
             return None
-        self._succeeded()
+        if self._backoff.failures:
+            self._succeeded()
         if self._pending and not self._watched:  # nobody else would: a few at a time
             self.catch_up(10)
         return answer
@@ -100,15 +112,6 @@ class CircuitBreaker:
         ledger.discarded("store_refused", merge.values)
         self._succeeded()
         return True
-
-    def _do(self, merge: PendingMerge) -> Any:
-        if merge.delta is None:
-            text = self._store.end(merge.key, merge.reason, over=merge.over, active=merge.active)
-            return None if text is None else readable(text)
-        waited = int((time.monotonic() - merge.since) * 1000)
-        answer = self._store.merge(merge.key, merge.delta.aged(waited))
-        ledger.emitted_values(merge.values)
-        return answer
 
     def _may_try(self) -> bool:
         """Tell whether to ask the store: always while it is well, after a failure one caller at a
@@ -123,10 +126,9 @@ class CircuitBreaker:
             return True
 
     def _succeeded(self) -> None:
-        if self._backoff.failures:
-            with self._lock:
-                self._backoff.succeeded()
-                self._probing = False
+        with self._lock:
+            self._backoff.succeeded()
+            self._probing = False
 
     def _failed(self, error: Exception) -> None:
         with self._lock:
@@ -173,7 +175,7 @@ class CircuitBreaker:
         if not self._may_try():
             return False
         try:
-            self._do(merge)
+            merge.into(self._store)
         except Exception as error:
             if self._refused(merge, error):
                 return True

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ..metrics.catalogs import EventRouting
 from ..sessions.accounts import DEFAULT_METRICS
-from ..sessions.contexts import kinds
+from ..sessions.contexts import keys_of as keys_by_kind
 from ..sessions.parts import SessionPart
 from ..sessions.rollups import Group
 from ..sessions.validation import frozen
-from .protocol import Delta
+from .protocol import Delta, Operation
 from .records import mark_of
 from .segments import StoredSegment, encoded, group_key, keys_of, utf8
 
@@ -20,14 +20,17 @@ OLDEST_EXPOSURE = 24 * 3_600_000
 """Milliseconds: what was exposed earlier than a session may last divides none."""
 
 
-def delta_of(part: SessionPart) -> Delta:
-    """Return what *part* adds to a stored session."""
-    context = (
-        {}
-        if part.context is None
-        else {kind: single.key for kind, single in kinds(part.context).items()}
-    )
-    known = [segment.keys for segment in part.segments if segment.keys] or [context]
+def delta_of(part: SessionPart, *, ends: str = "", operation: Operation | None = None) -> Delta:
+    """Return what *part* adds to a stored session.
+
+    Args:
+        part: what a request recorded.
+        ends: the reason with which it ends the session, too; empty when it goes on.
+        operation: names the merge.
+    """
+    known = [segment.keys for segment in part.segments if segment.keys]
+    if not known:
+        known = [{} if part.context is None else keys_by_kind(part.context)]
     names: dict[str, str] = {}
     return Delta(
         id=part.id,
@@ -36,7 +39,7 @@ def delta_of(part: SessionPart) -> Delta:
         started_ago=max(0, part.over - part.started),
         last_ago=max(0, part.over - part.last),
         now=part.over,
-        segments=encoded(list(_segments(part, known[0], known[-1])), names, started=part.started),
+        segments=encoded(_segments(part, known[0], known[-1]), names, started=part.started),
         names=names,
         becomes=utf8(known[-1]) if known[-1] != known[0] else {},
         metrics=() if part.metrics == DEFAULT_METRICS else part.metrics,
@@ -46,27 +49,31 @@ def delta_of(part: SessionPart) -> Delta:
             for name, date in part.exposures.items()
             if date > part.over - OLDEST_EXPOSURE
         },
-        values=sum(group.count for segment in part.segments for _, group in segment.groups),
+        values=sum([group.count for segment in part.segments for _, group in segment.groups]),
+        ends=ends,
+        operation=operation,
     )
 
 
 def _segments(
     part: SessionPart, first: Mapping[str, str], last: Mapping[str, str]
-) -> Iterator[StoredSegment]:
-    """Yield the segments of *part*; its start and its last activity may lie outside of them."""
-    segments = part.segments
-    if not segments:
-        yield StoredSegment(keys_of(first), part.started, part.started)
-    for segment in segments:
-        yield StoredSegment(
+) -> list[StoredSegment]:
+    """Return the segments of *part*; its start and its last activity may lie outside of them."""
+    found = [
+        StoredSegment(
             keys_of(segment.keys),
             segment.first,
             segment.last,
             segment.tallies,
             {_key(routing, group): _folded(routing, group) for routing, group in segment.groups},
         )
-    if part.last > (segments[-1].last if segments else part.started):
-        yield StoredSegment(keys_of(last), part.last, part.last)
+        for segment in part.segments
+    ]
+    if not found:
+        found.append(StoredSegment(keys_of(first), part.started, part.started))
+    if part.last > found[-1].last:
+        found.append(StoredSegment(keys_of(last), part.last, part.last))
+    return found
 
 
 def _key(routing: EventRouting, group: Group) -> str:

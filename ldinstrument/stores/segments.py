@@ -81,7 +81,9 @@ def merged(mine: Group | None, more: Group) -> Group:
 
 def keys_of(keys: Mapping[str, str]) -> Keys:
     """Return *keys* in their order, without lone surrogates, which no store can carry."""
-    return tuple(sorted(utf8(keys).items()))
+    return tuple(
+        sorted([(kind, key.encode("utf-8", "replace").decode()) for kind, key in keys.items()])
+    )
 
 
 def utf8(keys: Mapping[str, str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ import time
 import weakref
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import sdk, settings
 from ..diagnostics import guard, log_once, on_event_loop
@@ -34,7 +34,10 @@ from .deltas import delta_of
 from .protocol import Delta, Holdings, Merged, Operation, Rules, Store, VisitRef, today
 from .records import Record
 from .reporting import Outlet, outlet_of
-from .sweeper import LEASE, Sweep, Sweeper, SweepReport
+from .sweeper import LEASE, Sweep, Sweeper, SweepOptions, SweepReport
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 INTERVAL = 15.0
 MAX_WAITING = 10_000
@@ -116,6 +119,8 @@ class SessionStore:
         max_waiting: int = MAX_WAITING,
     ) -> None:
         self.store = store
+        self.rules: Rules = getattr(store, "rules", Rules())
+        """When a session is over."""
         self.interval = interval
         self._client = client
         self._lease = lease
@@ -138,11 +143,6 @@ class SessionStore:
         self._outlet: tuple[Any, Outlet | None] = (None, None)
         self._sweeper: Sweeper | None = None
 
-    @property
-    def rules(self) -> Rules:
-        """Return when a session is over."""
-        return getattr(self.store, "rules", Rules())
-
     # -- what requests do: bounded, and never an exception -----------------------------------------
     def end_request(
         self, session: Session, visitor: str | None = None, *, ends: str = ""
@@ -154,19 +154,22 @@ class SessionStore:
             if part is None:
                 return found
             self.prefer(session.client)
+            delta = delta_of(part, ends=ends, operation=self._operation())
             # A session that ends on an event loop without `aend_request` must not stop the loop.
             later = self.store.shared and on_event_loop()
-            answer = self.merge(found.visitor, replace(delta_of(part), ends=ends), later=later)
+            answer = self.merge(found.visitor, delta, later=later)
             if answer is None:
                 session.merged_into(part, part.id, {})
             else:
                 session.merged_into(part, answer.id, answer.context)
-                found = _visit(found.visitor, answer)
+                found = VisitRef(
+                    found.visitor, answer.id, answer.previous_id, answer.opened, stored=True
+                )
         return found
 
     def prefer(self, client: Any | None) -> None:
         """Report by the connections of *client*, unless a client was given when this was made."""
-        if client is not None and self._client is None:
+        if self._client is None:
             self._client = client
 
     def merge(self, visitor: str, delta: Delta, *, later: bool = False) -> Merged | None:
@@ -183,8 +186,11 @@ class SessionStore:
         """
         if settings.disabled():
             return None
-        self._start_sweeper()
-        pending = self._named(visitor, delta)
+        if self._sweeper is None:
+            self._start_sweeper()
+        if delta.operation is None:
+            delta = replace(delta, id=_utf8(delta.id), operation=self._operation())
+        pending = PendingMerge(key_of(delta.name, visitor), time.monotonic(), delta)
         if later and self._sweeper is not None:
             self._breaker.keep(pending)
             self._sweeper.wake()
@@ -194,11 +200,9 @@ class SessionStore:
             self._sweeper.sweep_soon()
         return found
 
-    def _named(self, visitor: str, delta: Delta) -> PendingMerge:
-        """Name the merge of *delta*, so that repeating it cannot count twice."""
-        operation = Operation(self._worker, next(self._numbers))
-        named = replace(delta, id=_utf8(delta.id), operation=operation)
-        return PendingMerge(key_of(delta.name, visitor), time.monotonic(), named)
+    def _operation(self) -> Operation:
+        """Name a merge, so that repeating it cannot count twice."""
+        return Operation(self._worker, next(self._numbers))
 
     def end(
         self, visitor: str, *, name: str = "session", reason: str = "ended", active: bool = False
@@ -217,7 +221,8 @@ class SessionStore:
         """
         if settings.disabled():
             return None
-        self._start_sweeper()
+        if self._sweeper is None:
+            self._start_sweeper()
         key = key_of(name, visitor)
         pending = PendingMerge(key, time.monotonic(), reason=reason, over=today(), active=active)
         ended: Record | None = self._breaker.attempt(pending)
@@ -251,7 +256,7 @@ class SessionStore:
         *,
         client: Any = None,
         outlet: Outlet | None = None,
-        own_rules: bool = False,
+        **options: Unpack[SweepOptions],
     ) -> SweepReport:
         """Report what has ended, on this thread. Never raises.
 
@@ -259,15 +264,9 @@ class SessionStore:
             limit: at most so many sessions; None sweeps everything that is due.
             client: whose connections to use.
             outlet: where to send instead.
-            own_rules: go by the rules of this store where those of the workers are longer.
+            options: of `Sweep`: `own_rules`, `early` and `pause`.
         """
-        return self._sweep(limit, outlet or self.outlet(client), own_rules=own_rules)
-
-    def sweep_in_background(self) -> SweepReport:
-        """Report what has ended but for the current window, with pauses between the batches."""
-        return self._sweep(None, self.outlet(), pause=self._rest, early=False)
-
-    def _sweep(self, limit: int | None, outlet: Outlet | None, **options: Any) -> SweepReport:
+        outlet = outlet or self.outlet(client)
         if outlet is None:
             log_once(
                 "no_client",
@@ -279,6 +278,10 @@ class SessionStore:
             owner = secrets.token_hex(8)
             sweep = Sweep(self.store, outlet, self.rules, owner, lease=self._lease, **options)
             return sweep.run(limit)
+
+    def sweep_in_background(self) -> SweepReport:
+        """Report what has ended but for the current window, with pauses between the batches."""
+        return self.sweep(pause=self._rest, early=False)
 
     def _rest(self, seconds: float) -> bool:
         """Rest as long as the batch took, which leaves the worker at least half of its time; tell
@@ -305,7 +308,7 @@ class SessionStore:
     # -- life --------------------------------------------------------------------------------------
     def _start_sweeper(self) -> None:
         """Start this worker's sweeper, in a forked child too."""
-        if self._sweeper is not None or not self._sweeps or self._closed:
+        if not self._sweeps or self._closed:
             return
         with self._lock:
             if self._sweeper is None:
@@ -360,7 +363,7 @@ class SessionStore:
             if not self.store.shared:
                 self.store.end_unshared("abandoned")
                 if outlet := self.outlet():
-                    self._sweep(None, outlet)
+                    self.sweep(outlet=outlet)
             self.store.close()
 
     def __enter__(self) -> SessionStore:
@@ -373,10 +376,6 @@ class SessionStore:
         return f"<SessionStore {type(self.store).__name__}{' closed' if self._closed else ''}>"
 
 
-def _visit(visitor: str, answer: Merged) -> VisitRef:
-    return VisitRef(visitor, answer.id, answer.previous_id, answer.opened, stored=True)
-
-
 def key_of(name: str, visitor: str) -> str:
     """Return the key of a visitor's sessions called *name*; very long ids become their digest."""
     text = str(visitor)
@@ -387,7 +386,7 @@ def key_of(name: str, visitor: str) -> str:
 
 def _utf8(text: str) -> str:
     """Return *text* without lone surrogates, which no store can carry."""
-    return text.encode("utf-8", "replace").decode()
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 # -- forks and the end -----------------------------------------------------------------------------

@@ -101,7 +101,12 @@ class SqliteStore:
     ) -> None:
         self.rules = rules or Rules()
         self._file = SqliteFile(
-            Path(path), _SCHEMA, timeout=timeout, version=VERSION, on_set_aside=_say_set_aside
+            Path(path),
+            _SCHEMA,
+            timeout=timeout,
+            version=VERSION,
+            on_set_aside=_say_set_aside,
+            on_moved=_say_moved,
         )
 
     # -- open sessions ---------------------------------------------------------------------------
@@ -313,9 +318,7 @@ class SqliteStore:
     def _writing(self) -> Iterator[tuple[sqlite3.Connection, int, int]]:
         """Run one transaction; lend its time, and the milliseconds that it waited for others."""
         asked = time.monotonic()
-        with self._file.transaction() as file:
-            if self._file.moved:
-                _say_moved()
+        with self._file.connection(writing=True) as file:
             waited = int((time.monotonic() - asked) * 1000)
             yield file, _now(file), waited
 

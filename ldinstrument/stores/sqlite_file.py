@@ -5,6 +5,7 @@ It is closed around a fork.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -29,6 +30,7 @@ class SqliteFile:
             under a name that says why, and a new one takes its place. None: the file is taken as
             it is.
         on_set_aside: called with the reason and the new path of a file that was set aside.
+        on_moved: called when the file was moved, deleted or replaced while it is open here.
     """
 
     def __init__(
@@ -39,56 +41,67 @@ class SqliteFile:
         timeout: float = 0.25,
         version: int | None = None,
         on_set_aside: Callable[[str, Path], None] = lambda reason, path: None,
+        on_moved: Callable[[], None] = lambda: None,
     ) -> None:
         self.path = path
         self._schema = schema
         self._version = version
         self._on_set_aside = on_set_aside
+        self._on_moved = on_moved
         self._timeout = timeout
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
-
-    @property
-    def moved(self) -> bool:
-        """Whether the file was moved, deleted or replaced while it is open here."""
-        return self._connection is not None and inode(self.path) != self._inode
+        self._patience = 0
+        """Milliseconds that the connection waits for other processes, as SQLite was told last."""
 
     @contextmanager
-    def connection(self) -> Iterator[sqlite3.Connection]:
-        """Lend the open connection to one thread, outside of a transaction.
+    def connection(self, *, writing: bool = False) -> Iterator[sqlite3.Connection]:
+        """Lend the open connection to one thread.
+
+        Args:
+            writing: run the block as one write transaction: all of it or nothing.
 
         Raises:
             TimeoutError: other threads keep it busy.
-            sqlite3.Error, OSError: the file cannot be opened.
+            sqlite3.Error, OSError: the file cannot be opened, or is busy.
         """
         deadline = time.monotonic() + self._timeout
         if not self._lock.acquire(timeout=self._timeout):
             raise TimeoutError("other threads keep the SQLite file busy")
         try:
-            if self._connection is None:
-                self._connection = self._opened(deadline)
-                self._inode = inode(self.path)
-            _wait_until(deadline, self._connection)
-            yield self._connection
+            connection = self._opened_by(deadline)
+            if writing:
+                connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            if writing:
+                connection.execute("COMMIT")
+        except BaseException as error:
+            self._undo(error)
+            raise
         finally:
             self._lock.release()
 
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Run a block as one write transaction: all of it or nothing."""
-        with self.connection() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException as error:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                if self._version is not None and _is_corrupt(error):
-                    self._close()
-                    self._set_aside("corrupt", self._inode)
-                raise
+    def _opened_by(self, deadline: float) -> sqlite3.Connection:
+        """Return the connection, which waits for other processes until *deadline*."""
+        connection, found = self._connection, inode(self.path)
+        if connection is None:
+            connection = self._connection = self._opened(deadline)
+            self._inode = inode(self.path)
+        elif found != self._inode:
+            self._on_moved()
+        patience = _milliseconds_to(deadline)
+        if patience != self._patience:
+            connection.execute(f"PRAGMA busy_timeout = {patience}")
+            self._patience = patience
+        return connection
+
+    def _undo(self, error: BaseException) -> None:
+        if self._connection is not None and self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+        if self._version is not None and _is_corrupt(error):
+            self._close()
+            self._set_aside("corrupt", self._inode)
 
     def _opened(self, deadline: float) -> sqlite3.Connection:
         before = inode(self.path)
@@ -130,7 +143,8 @@ class SqliteFile:
         _create(self.path)
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
-            _wait_until(deadline, connection)
+            connection.execute(f"PRAGMA busy_timeout = {_milliseconds_to(deadline)}")
+            self._patience = 0
             _write_ahead(connection, deadline)
             # A commit survives `kill -9` without a sync; only a power cut may cost the last ones,
             # and never the file.
@@ -216,6 +230,5 @@ def _write_ahead(connection: sqlite3.Connection, deadline: float) -> None:
             time.sleep(0.002)
 
 
-def _wait_until(deadline: float, connection: sqlite3.Connection) -> None:
-    left = max(1, int((deadline - time.monotonic()) * 1000))
-    connection.execute(f"PRAGMA busy_timeout = {left}")
+def _milliseconds_to(deadline: float) -> int:
+    return max(1, math.ceil((deadline - time.monotonic()) * 1000))

@@ -11,7 +11,7 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 from ..backoff import Disposition, disposition, retry_delay
 from ..delivery.transport import PostResult
@@ -56,6 +56,14 @@ class SweepReport:
     complete: bool = False
     error: str = ""
     open: int | None = None
+
+
+class SweepOptions(TypedDict, total=False):
+    """Options of a `Sweep`."""
+
+    pause: Callable[[float], bool] | None
+    early: bool
+    own_rules: bool
 
 
 class Sweep:
@@ -212,9 +220,8 @@ class Swept(Protocol):
     interval: float
     """Seconds between two sweeps."""
 
-    @property
-    def rules(self) -> Rules:
-        """When a session is over."""
+    rules: Rules
+    """When a session is over."""
 
     def next_attempt(self) -> float:
         """Return the seconds until it makes sense to `catch_up`."""

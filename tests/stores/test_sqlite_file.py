@@ -21,7 +21,7 @@ def _file(tmp_path):
 
 
 def add(file, word):
-    with file.transaction() as connection:
+    with file.connection(writing=True) as connection:
         connection.execute("INSERT INTO words VALUES (?)", (word,))
 
 
@@ -33,7 +33,7 @@ def words(file):
 def test_a_transaction_is_all_or_nothing(file):
     """What a block wrote before it raised is not there."""
     add(file, "first")
-    with pytest.raises(ZeroDivisionError), file.transaction() as connection:
+    with pytest.raises(ZeroDivisionError), file.connection(writing=True) as connection:
         connection.execute("INSERT INTO words VALUES ('second')")
         raise ZeroDivisionError
     add(file, "third")
@@ -83,13 +83,17 @@ def test_a_thread_that_cannot_have_the_connection_hears_so(tmp_path):
     file.close()
 
 
-def test_a_file_that_was_replaced_is_noticed(file, tmp_path):
+def test_a_file_that_was_moved_is_noticed(tmp_path):
     """Whoever opens that path now sees other rows."""
+    seen = []
+    file = SqliteFile(tmp_path / "x.db", SCHEMA, on_moved=lambda: seen.append("moved"))
     add(file, "word")
-    before = file.moved
+    before = list(seen)
     file.path.rename(tmp_path / "elsewhere.db")
+    add(file, "word")
+    file.close()
 
-    assert (before, file.moved) == (False, True)
+    assert (before, seen) == ([], ["moved"])
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
