@@ -1,8 +1,8 @@
 """One command for everything: a local LaunchDarkly, a local OpenAI-compatible server, and the shop
 under gunicorn.
 
-`python examples/flask_app/run.py [--port 8000] [--launchdarkly-port 8030] [--workers 2]`; Ctrl-C or
-SIGTERM ends it.
+`python examples/flask_app/run.py [--port 8000] [--launchdarkly-port 8030] [--workers 2]`; Ctrl-C,
+SIGTERM or the end of the terminal ends it.
 """
 
 from __future__ import annotations
@@ -71,8 +71,10 @@ def serving(port: int = 0, launchdarkly_port: int = 0, workers: int = 2) -> Iter
 
 def main() -> int:
     options = parsed()
-    # An exception out of the handler ends the shop and its servers in order, as Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # An exception out of the handler ends the shop and its servers in order, as Ctrl-C does. A
+    # terminal that is closed sends SIGHUP, by which gunicorn itself would not end.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(0))
     with serving(options.port, options.launchdarkly_port, options.workers) as place:
         print(f"The shop:         {place.url}")
         print(f"LaunchDarkly has: {place.launchdarkly.url}")

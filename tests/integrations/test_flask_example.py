@@ -239,7 +239,7 @@ def test_the_one_command_starts_everything(tmp_path: Path) -> None:
     assert "" == complaints
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_shop_and_everything_that_it_started(
     sent: signal.Signals, free_port: Any
 ) -> None:
