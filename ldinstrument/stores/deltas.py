@@ -14,7 +14,7 @@ from ..sessions.rollups import Group
 from ..sessions.validation import frozen
 from .protocol import Delta, Operation
 from .records import mark_of
-from .segments import StoredSegment, encoded, group_key, keys_of, utf8
+from .segments import StoredSegment, encoded, group_key, keys_of
 
 OLDEST_EXPOSURE = 24 * 3_600_000
 """Milliseconds: what was exposed earlier than a session may last divides none."""
@@ -35,13 +35,13 @@ def delta_of(part: SessionPart, *, ends: str = "", operation: Operation | None =
     return Delta(
         id=part.id,
         name=part.name,
-        context=utf8(known[0]),
+        context=dict(keys_of(known[0])),
         started_ago=max(0, part.over - part.started),
         last_ago=max(0, part.over - part.last),
         now=part.over,
         segments=encoded(_segments(part, known[0], known[-1]), names, started=part.started),
         names=names,
-        becomes=utf8(known[-1]) if known[-1] != known[0] else {},
+        becomes=dict(keys_of(known[-1])) if known[-1] != known[0] else {},
         metrics=() if part.metrics == DEFAULT_METRICS else part.metrics,
         data=json.dumps(part.data, separators=(",", ":")) if part.data else "",
         exposures={

@@ -114,8 +114,6 @@ class Delta:
 
     def aged(self, milliseconds: int) -> Delta:
         """Return the same delta, looked at *milliseconds* later."""
-        if milliseconds <= 0:
-            return self
         return replace(
             self,
             now=self.now + milliseconds,

@@ -153,7 +153,8 @@ class SessionStore:
             part = session.hand_over()
             if part is None:
                 return found
-            self.prefer(session.client)
+            if self._client is None:
+                self._client = session.client
             delta = delta_of(part, ends=ends, operation=self._operation())
             # A session that ends on an event loop without `aend_request` must not stop the loop.
             later = self.store.shared and on_event_loop()
@@ -186,7 +187,7 @@ class SessionStore:
         """
         if settings.disabled():
             return None
-        if self._sweeper is None:
+        if self._sweeper is None and self._sweeps:
             self._start_sweeper()
         if delta.operation is None:
             delta = replace(delta, id=_utf8(delta.id), operation=self._operation())
@@ -221,7 +222,7 @@ class SessionStore:
         """
         if settings.disabled():
             return None
-        if self._sweeper is None:
+        if self._sweeper is None and self._sweeps:
             self._start_sweeper()
         key = key_of(name, visitor)
         pending = PendingMerge(key, time.monotonic(), reason=reason, over=today(), active=active)
@@ -308,7 +309,7 @@ class SessionStore:
     # -- life --------------------------------------------------------------------------------------
     def _start_sweeper(self) -> None:
         """Start this worker's sweeper, in a forked child too."""
-        if not self._sweeps or self._closed:
+        if self._closed:
             return
         with self._lock:
             if self._sweeper is None:

@@ -115,7 +115,8 @@ class SqliteStore:
         transaction.
         """
         with self._writing() as (file, now, waited):
-            delta, began = delta.aged(waited), now - delta.started_ago - waited
+            delta = delta.aged(waited) if waited else delta
+            began = now - delta.started_ago
             (held,) = file.execute(_HELD, (key,)).fetchone() or (None,)
             result = merge(held, delta, now, self.rules, partial(_waiting_at, file))
             if result is None:

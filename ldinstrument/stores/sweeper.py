@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypedDict
 
 from ..backoff import Disposition, disposition, retry_delay
@@ -66,6 +66,7 @@ class SweepOptions(TypedDict, total=False):
     own_rules: bool
 
 
+@dataclass(slots=True)
 class Sweep:
     """One sweep over one store.
 
@@ -83,38 +84,26 @@ class Sweep:
             of the workers may be longer.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        outlet: Outlet,
-        rules: Rules,
-        owner: str,
-        *,
-        lease: float = LEASE,
-        pause: Callable[[float], bool] | None = None,
-        early: bool = True,
-        own_rules: bool = False,
-    ) -> None:
-        self._store = store
-        self._outlet = outlet
-        self._rules = rules
-        self._owner = owner
-        self._lease = lease
-        self._pause = pause
-        self._early = early
-        self._own_rules = own_rules
-        self.report = SweepReport()
+    store: Store
+    outlet: Outlet
+    rules: Rules
+    owner: str
+    lease: float = LEASE
+    pause: Callable[[float], bool] | None = None
+    early: bool = True
+    own_rules: bool = False
+    report: SweepReport = field(default_factory=SweepReport)
 
     def run(self, limit: int | None = None) -> SweepReport:
         """Sweep up to *limit* sessions. A failing store or server ends the sweep, it does not
         raise.
         """
         try:
-            if self._own_rules:
-                self._store.end_silent()
+            if self.own_rules:
+                self.store.end_silent()
             self._send_all(limit)
-            if self._early:
-                self.report.open = self._store.holdings().open
+            if self.early:
+                self.report.open = self.store.holdings().open
         except Exception as error:
             self.report.error = type(error).__name__
             log_once(
@@ -134,12 +123,12 @@ class Sweep:
             if not self._batch(left):
                 self.report.complete = not self.report.error
                 return
-            if self._pause is not None and not self._pause(time.monotonic() - started):
+            if self.pause is not None and not self.pause(time.monotonic() - started):
                 return
 
     def _send_leftovers(self) -> bool:
         """Send what was sealed earlier; tell whether everything that was due has left."""
-        while found := self._store.claim_sealed(4, self._lease, self._owner):
+        while found := self.store.claim_sealed(4, self.lease, self.owner):
             for sealed in found:
                 if not self._deliver(sealed):
                     return False
@@ -147,11 +136,11 @@ class Sweep:
 
     def _batch(self, size: int) -> int:
         """Claim, seal, send; return how many sessions, 0 when there were none or sending failed."""
-        while ended := self._store.claim(size, self._lease, self._owner, early=self._early):
+        while ended := self.store.claim(size, self.lease, self.owner, early=self.early):
             while ended:
-                report = Report(ended, self._rules, self._outlet.zipped)
+                report = Report(ended, self.rules, self.outlet.zipped)
                 places = [session.place for session in ended]
-                lost = self._store.seal(places, report.payloads, self._lease, self._owner)
+                lost = self.store.seal(places, report.payloads, self.lease, self.owner)
                 if not lost:
                     report.count()
                     self.report.sessions += len(ended)
@@ -166,11 +155,11 @@ class Sweep:
         if sealed.age > MAX_AGE:
             self._drop("too_old", sealed)
             return True
-        answer = self._outlet.post(sealed)
+        answer = self.outlet.post(sealed)
         self.report.posts += 1
         meaning = disposition(answer.status, sealed.attempts)
         if meaning is Disposition.DELIVERED:
-            self._store.acknowledge(sealed.id)
+            self.store.acknowledge(sealed.id)
             self.report.delivered += sealed.events
             ledger.emitted(sealed.events)
             ledger.delivered(sealed.events)
@@ -184,7 +173,7 @@ class Sweep:
         return True
 
     def _try_later(self, sealed: Sealed, answer: PostResult) -> None:
-        self._store.postpone(sealed.id, retry_delay(sealed.attempts, answer.headers))
+        self.store.postpone(sealed.id, retry_delay(sealed.attempts, answer.headers))
         self.report.error = str(answer.status or answer.error or "no answer")
         if answer.status in (401, 403):
             log_once(
@@ -197,12 +186,12 @@ class Sweep:
     def _split(self, sealed: Sealed) -> None:
         parts = halves(sealed)
         if parts:
-            self._store.replace(sealed.id, parts)
+            self.store.replace(sealed.id, parts)
         else:
             self._drop("too_large", sealed)
 
     def _drop(self, reason: str, sealed: Sealed) -> None:
-        self._store.acknowledge(sealed.id)
+        self.store.acknowledge(sealed.id)
         self.report.dropped += sealed.events
         ledger.emitted(sealed.events)
         ledger.dropped(reason, sealed.events)
