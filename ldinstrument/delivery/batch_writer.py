@@ -78,6 +78,9 @@ class BatchWriter:
         for element in batch:
             entries = getattr(element, "entries", None)
             if entries is not None:
+                if texts:
+                    written.append(EventTexts(",".join(texts), len(texts), at))
+                    texts, size = [], 0
                 for start in range(0, len(entries), MOST_RUNS):
                     part = entries[start : start + MOST_RUNS]
                     written.append(self._write_runs(part, element.plans, element.offset_ms, end))
