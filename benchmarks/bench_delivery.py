@@ -136,7 +136,7 @@ def measure(delay: float, events: int, rounds: int, server_of: Any = serve) -> N
         )
     )
     # Nothing may leave before the flush that is measured.
-    client._event_processor.worker._events._early = 10**9
+    client._event_processor.worker.events._early = 10**9
     context = Context.builder("u-1").name("Ana").set("plan", "pro").build()
     raw_connection = http.client.HTTPConnection("127.0.0.1", port)
     raw, confirmed, dumps = [], [], []

@@ -6,6 +6,7 @@ Nothing here imports the SDK by itself: a program that never touched `ldclient` 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import sys
@@ -128,9 +129,9 @@ def batch_taker(client: Any) -> Any | None:
     """Return what takes a session's events for *client* at once, or None where `track` must be
     called.
 
-    That is our event processor's `take_batch`, and only for a client whose `track` would do nothing
-    but give it one event: an `LDClient` or `AsyncLDClient` itself, which nobody has subclassed,
-    wrapped or patched.
+    That is the `take_batch` of our event processor, and only for a client whose `track` would do
+    nothing but give it one event: an `LDClient` or `AsyncLDClient` itself, which nobody has
+    subclassed, wrapped or patched, and which sends events.
     """
     cls = type(client)
     original = _TRACKS.get(cls) or _original_track(cls)
@@ -139,6 +140,9 @@ def batch_taker(client: Any) -> Any | None:
     members = vars(client)
     if "track" in members or "_send_event" in members:
         return None
+    check_forked = getattr(client, "_check_forked", None)
+    if check_forked is not None:  # the SDK warns, as its `track` does, after a fork
+        check_forked()
     return getattr(members.get("_event_processor"), "take_batch", None)
 
 
@@ -155,13 +159,6 @@ def _original_track(cls: type) -> Any | None:
         return None
     _TRACKS[cls] = track
     return track
-
-
-def check_forked(client: Any) -> None:
-    """Let the SDK warn, as its `track` does, of a client that was not made in this process."""
-    check = getattr(client, "_check_forked", None)
-    if check is not None:
-        check()
 
 
 def is_exposure(event: Any) -> bool:
@@ -190,7 +187,14 @@ class Writer:
         self._context_of: Any = getattr(self._formatter, "_process_context", None)
         if self._context_of is not None:
             self._formatter._process_context = _Aside
+        self._how: tuple[Any, ...] | None = self._way_of_contexts()
         self._last: tuple[Any, str] = (None, "")
+
+    def _way_of_contexts(self) -> tuple[Any, ...] | None:
+        """Return how the formatter writes the context of a custom event; None when it tells not."""
+        specimen = custom_event("", None, 0, None, None)
+        aside = self._formatter.make_output_event(specimen).get("context")
+        return aside.how if type(aside) is _Aside else None
 
     def text(self, event: Any) -> str:
         """Return the custom *event* as JSON.
@@ -201,19 +205,24 @@ class Writer:
             RecursionError: it is nested too deep.
         """
         out: dict[str, Any] = self._formatter.make_output_event(event)
-        aside = out["context"]
-        if type(aside) is not _Aside:
+        if self._how is None:
             return as_json(out)
         del out["context"]
-        return f'{as_json(out)[:-1]},"context":{self._written(aside)}}}'
+        return f'{as_json(out)[:-1]},"context":{self.context_text(event.context)}}}'
 
-    def context_text(self, event: Any) -> str:
-        """Return the context of the custom *event* as JSON."""
-        context, written = self._last
-        if context is event.context:
-            return written
-        out: dict[str, Any] = self._formatter.make_output_event(event)
-        return self._written(out["context"])
+    def context_text(self, context: Any) -> str:
+        """Return the *context* of custom events as JSON.
+
+        Raises:
+            LookupError: this SDK writes events in another way; write them one by one.
+        """
+        known, text = self._last
+        if known is not context:
+            if self._how is None:
+                raise LookupError("context")
+            text = as_json(self._context_of(context, *self._how))
+            self._last = (context, text)
+        return text
 
     def template(self, event_key: str, with_data: bool, with_value: bool) -> tuple[str, ...]:
         """Return the text of a custom event, cut where its date, data, value and context belong.
@@ -222,39 +231,25 @@ class Writer:
 
         Args:
             event_key: of the event.
-            with_data: whether it has data; without, there is no cut for it.
-            with_value: whether it has a metric value; without, there is no cut for it.
+            with_data: whether it has data; without, the piece before it is empty.
+            with_value: whether it has a metric value; without, the piece before it is empty.
 
         Raises:
             LookupError: this SDK writes events in another way; write them one by one.
         """
-        marks: list[Any] = [_SPECIMEN_DATE]
-        marks += [_SPECIMEN_DATA] if with_data else []
-        marks += [_SPECIMEN_VALUE] if with_value else []
-        event = custom_event(
-            event_key,
-            None,
-            _SPECIMEN_DATE,
-            _SPECIMEN_DATA if with_data else None,
-            _SPECIMEN_VALUE if with_value else None,
-        )
+        data = _SPECIMEN_DATA if with_data else None
+        value = _SPECIMEN_VALUE if with_value else None
+        event = custom_event(event_key, None, _SPECIMEN_DATE, data, value)
         out: dict[str, Any] = self._formatter.make_output_event(event)
         if type(out.pop("context", None)) is not _Aside:
             raise LookupError("context")
         pieces, rest = [], f'{as_json(out)[:-1]},"context":'
-        for mark in marks:
-            piece, found, rest = rest.partition(as_json(mark))
-            if not found:
+        for mark in (_SPECIMEN_DATE, data, value):
+            piece, found, rest = ("", "", rest) if mark is None else rest.partition(as_json(mark))
+            if mark is not None and not found:
                 raise LookupError(str(mark))
             pieces.append(piece)
         return (*pieces, rest)
-
-    def _written(self, aside: _Aside) -> str:
-        context, written = self._last
-        if context is not aside.context:
-            written = as_json(self._context_of(aside.context, *aside.how))
-            self._last = (aside.context, written)
-        return written
 
 
 _SPECIMEN_DATE = 8_640_000_000_001
@@ -315,39 +310,43 @@ class Intake:
         self._ours = False
         self._date: str | None = None
 
-    def take(self, event: Any, *, ours: bool) -> None:
-        """Process one event as the SDK would; *ours* never indexes a bare context over a richer
-        one.
+    def passed(self, event: Any, *, ours: bool) -> list[Any]:
+        """Return what is to be sent for *event*, in order: itself, an index or a debug event.
+
+        Args:
+            event: as the SDK hands it to an event processor.
+            ours: never index a bare context over a richer one.
         """
         self._ours = ours
-        self._theirs._process_event(event)
-
-    def drain(self) -> list[Any]:
-        """Return the events to send, in order, without the summary."""
         outbox = self._theirs._outbox
-        events: list[Any] = outbox._events
-        if events:
+        try:
+            self._theirs._process_event(event)
+            found: list[Any] = outbox._events
+        finally:
             outbox._events = []
-        return events
+        return found
 
-    def drain_summary(self) -> Any | None:
-        """Return the summary of evaluations when there is one."""
+    def text(self, event: Any) -> str | None:
+        """Return an event out of `passed` as JSON; None for a kind that LaunchDarkly does not read.
+
+        Raises:
+            Exception: it cannot be JSON.
+        """
+        out: dict[str, Any] | None = self._formatter.make_output_event(event)
+        return None if out is None else as_json(out)
+
+    def summary_text(self) -> str | None:
+        """Return the summary of evaluations since the last one as JSON; None when there is none.
+
+        Raises:
+            Exception: it cannot be JSON.
+        """
         outbox = self._theirs._outbox
         if not outbox._summarizer.flags:
             return None
         summary = outbox.get_payload().summary
         outbox._summarizer.clear()
-        return summary
-
-    def written(self, event: Any) -> dict[str, Any] | None:
-        """*event* in the shape LaunchDarkly reads; None for a kind that it does not."""
-        out: dict[str, Any] | None = self._formatter.make_output_event(event)
-        return out
-
-    def written_summary(self, summary: Any) -> dict[str, Any]:
-        """Return the summary event in the shape LaunchDarkly reads."""
-        out: dict[str, Any] = self._formatter.make_summary_event(summary)
-        return out
+        return as_json(self._formatter.make_summary_event(summary))
 
     def forget_contexts(self) -> None:
         """Let every context be indexed again, as the SDK does every
@@ -362,7 +361,8 @@ class Intake:
         date = answer.headers.get("Date")
         if date != self._date:  # it changes once a second at most
             self._date = date
-            self._theirs._handle_response(answer)
+            with contextlib.suppress(Exception):  # a date that nobody can read
+                self._theirs._handle_response(answer)
 
     def _index_unless_bare(self, event: Any, block: Any) -> None:
         if not self._ours or (rich := _rich_part(event.context)) is event.context:

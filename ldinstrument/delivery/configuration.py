@@ -19,7 +19,8 @@ from ..sessions import emission
 from ..settings import bypass_proxy, disabled, local_url, scanning, variable
 from .local_server import check_local_server
 from .processors import EventProcessor
-from .registry import register_client, worker_of
+from .registry import register_client
+from .worker import worker_of
 
 if TYPE_CHECKING:
 

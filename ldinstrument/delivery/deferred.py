@@ -27,13 +27,8 @@ class DeferredCalls:
         self._wait = wait
         self._calls: deque[Callable[[], object]] = deque()
         self._running = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._calls)
-
-    def add(self, call: Callable[[], object]) -> None:
-        """Queue *call*."""
-        self._calls.append(call)
+        self.add = self._calls.append
+        """Queue a call."""
 
     def run(self) -> None:
         """Make the queued calls; what one of them raises is logged."""

@@ -1,4 +1,7 @@
-"""The queue between the threads that track and the worker that batches.
+"""The queue between the threads that track and the payloads that leave.
+
+Tracking threads append to it without a lock. Whoever batches, the worker's thread mostly, passes
+the events through the SDK's own dispatcher and into payloads, which it gives to the sender.
 
 Its bounds are bytes, not counts, and a burst never meets a full queue while LaunchDarkly answers: a
 thread that finds it filling up helps to batch.
@@ -6,236 +9,389 @@ thread that finds it filling up helps to batch.
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .. import sdk
-from ..diagnostics import log_internal_error, log_once, on_event_loop
+from ..diagnostics import guard, log_once, on_event_loop
 from ..ledger import ledger
 from ..sessions.hook import lost
-from .batch_writer import EventTexts
-from .batcher import LARGE, Batcher, Recorded, Recorder, size_of, tracked_among
+from .batch_writer import BatchWriter, EventTexts
 from .options import Options
-from .payloads import Payload
+from .payloads import Payload, exposures_among
+from .sender import Sender
 from .spool_queue import SpoolQueue
-from .transport import PostResult
+
+if TYPE_CHECKING:
+    from .spool import Spool
+
 
 EARLY_BATCH = 1000
 EARLY_BYTES = 2**18
 FEW = 100
+LINGER = 0.01
+OTHER = 500
+"""What an event counts that is not written yet."""
 SLICE = 256
 YIELD = 0.0001
 
+Recorded: TypeAlias = tuple["str | None", int, Any, bool]
+"""What waits to be batched: custom events as JSON, or None for one that is not written yet; how
+many `track` events it is; the SDK's event that its dispatcher has yet to see, or None where it
+would only pass the text on; and whether a session of ours emitted it.
+"""
+
 
 class EventQueue:
-    """Hold events until they are payloads. Tracking threads use it without waiting.
+    """Hold events until they are payloads.
+
+    Events are written when they are tracked: what the host changes later is not what it tracked,
+    and whoever flushes does not wait for it.
 
     Args:
         config: the SDK's configuration.
         options: bounds.
-        lock: the sender's; who has which event changes under it only.
-        spool: writes to the spool.
-        wake: asks the worker's thread to batch; must not wait.
-        help: batches on the calling thread when it can, and tells whether it did.
+        dispatcher: what the SDK makes of an event.
+        sender: takes the payloads; who has which event changes under its lock only.
+        spool: keeps events on disk; None without one.
+        wakeup: what the worker's thread waits for: whether to make payloads of everything. It is
+            re-entrant, unlike a Condition: a finaliser may put something into it.
     """
 
     def __init__(
         self,
         config: Any,
         options: Options,
-        lock: threading.RLock,
-        spool: SpoolQueue,
-        wake: Callable[[], None],
-        help: Callable[[], bool],
+        dispatcher: sdk.Intake,
+        sender: Sender,
+        spool: SpoolQueue | None,
+        wakeup: queue.SimpleQueue[bool],
     ) -> None:
         self._options = options
-        self._lock = lock
+        self._dispatcher = dispatcher
+        self._sender = sender
         self._spool = spool
-        self._wake = wake
-        self._help = help
         self._early = max(1, min(EARLY_BATCH, config.events_max_pending // 2))
+        self._crowded = options.max_bytes // 4
         self._zipped = bool(config.enable_event_compression)
+        self._is_cheap = not self._zipped and spool is None
+        """Whether payloads are made without compressing them or writing them to a disk."""
+        writer = sdk.Writer(config)
+        self._text_of = writer.text
+        self.write = BatchWriter(writer).write
         self._recorded: deque[Recorded] = deque()
-        self._recorder = Recorder(config, self._recorded)
-        self._in_progress: list[Recorded] = []
-        self._batcher = Batcher(config)
-        self._lost: deque[None] = deque()
+        self._last: tuple[Any, bool] = (None, False)
+        self._bytes = 0
+        """About how many characters wait: threads may undo each other's additions."""
+        self._taken: list[Recorded] = []
+        self._open: list[Payload] = []
+        self._open_bytes = 0
         self.batching = threading.Lock()
         """Held while events become payloads; the methods that say so need it."""
-        self.record = self._recorder.record
-        self.record_batch = self._recorder.record_batch
-        self.write_batch = self._recorder.write_batch
+        self._wakeup = wakeup
+        self._woken = False
+        self.finished = False
+        """Whether nobody will batch any more."""
 
-    # -- room --------------------------------------------------------------------------------------
-    def has_room(self) -> bool:
-        """Tell whether another event may come, after helping to batch when much is waiting."""
-        return self._recorder.bytes < self._most // 4 or self._make_room()
+    # -- taking events: any thread, without waiting ------------------------------------------------
+    def take(self, event: Any, *, ours: bool) -> None:
+        """Queue *event*, or drop it by name; waits only as `wait_when_full` allows.
 
-    @property
-    def _most(self) -> int:
-        return self._options.max_bytes
-
-    def _make_room(self) -> bool:
-        """Help to batch: the worker's thread does not keep up, or does not get its turn.
-
-        Python gives a thread that waits its turn after 5 ms without a pause of the running one; a
-        host that pauses for microseconds all the time, as for a system call, starves the others.
-        Where this thread cannot help, it lets the others have a moment.
+        Raises:
+            Exception: nothing of ours, only what leaves no room for the call itself; then nothing
+                was queued.
         """
-        if not self._help():
-            self._wake()
-            time.sleep(YIELD)
-        return self._fits() or self._wait_for_room()
+        if self._sender.closed or self._bytes >= self._crowded:
+            reason = self._refusal()
+            if reason:
+                self._lose_event(reason, event)
+                return
+        custom = sdk.is_custom(event)
+        text = self._text(event) if custom else None
+        known, whose = self._last
+        if text is not None and event.context is known and ours is whose:
+            # The dispatcher has taken this context, or will have when it comes to this text.
+            self._recorded.append((text, 1, None, ours))
+        else:
+            self._recorded.append((text, int(custom), event, ours))
+            self._last = (event.context, ours)
+        self._bytes += OTHER if text is None else len(text)
+        with contextlib.suppress(Exception):  # too deep a recursion: it is queued, and found later
+            self._announce()
 
-    def _fits(self) -> bool:
-        return self._recorder.bytes + self._batcher.bytes < self._most
+    def take_batch(self, texts: Iterable[EventTexts], context: Any) -> None:
+        """Queue events of ours, all of one *context* and written by `write`, or drop them by name;
+        never waits.
+        """
+        if self._sender.closed or self._bytes >= self._crowded:
+            reason = self._refusal()
+            if reason:
+                self._lose(reason, sum(events for _, events, _ in texts))
+                return
+        for text, events, at in texts:
+            event = None
+            if self._last[0] is not context or not self._last[1]:
+                # The dispatcher sees one event of the batch, for its context.
+                event = sdk.custom_event("", context, at, None, None)
+                self._last = (context, True)
+            self._recorded.append((text, events, event, True))
+            self._bytes += len(text)
+        with contextlib.suppress(Exception):  # see `take`
+            self._announce()
+
+    def _text(self, event: Any) -> str | None:
+        if event.sampling_ratio is None:
+            with contextlib.suppress(Exception):  # it is refused, with its name, when it is batched
+                return self._text_of(event)
+        return None
+
+    def _announce(self) -> None:
+        """Wake the worker when there is much to batch, or something to put on disk."""
+        if self.finished:
+            self.lose_all("closed")
+        elif not self._woken:
+            if len(self._recorded) >= self._early or self._bytes >= EARLY_BYTES:
+                self.wake()
+            elif self._spool is not None:
+                self.wake(batch=False)
+
+    # -- no room -----------------------------------------------------------------------------------
+    def _refusal(self) -> str | None:
+        """Return why no more is taken; None when there is room, perhaps after helping to batch.
+
+        The worker's thread does not keep up, or does not get its turn. Python gives a thread that
+        waits its turn after 5 ms without a pause of the running one; a host that pauses for
+        microseconds all the time, as for a system call, starves the others. Where this thread
+        cannot help, it lets the others have a moment.
+        """
+        if self._sender.closed:
+            return "closed"
+        if not self._help():
+            self.wake()
+            time.sleep(YIELD)
+        return None if self._has_room() or self._wait_for_room() else "queue_full"
+
+    def _has_room(self) -> bool:
+        return self._bytes + self._open_bytes < self._options.max_bytes
 
     def _wait_for_room(self) -> bool:
-        self._wake()
+        self.wake()
         deadline = time.monotonic() + self._options.wait_when_full
         while time.monotonic() < deadline and not on_event_loop():
             time.sleep(0.001)
-            if self._fits():
+            if self._has_room():
                 return True
         return False
 
-    @property
-    def has_many(self) -> bool:
-        """Whether the worker should batch now, before the next interval."""
-        return len(self._recorded) >= self._early or self._recorder.bytes >= EARLY_BYTES
-
-    @property
-    def is_cheap(self) -> bool:
-        """Whether payloads are made without compressing them or writing them to a disk."""
-        return not self._zipped and not self._spool
-
-    @property
-    def has_few(self) -> bool:
-        """Whether batching takes no longer than waking another thread for it."""
-        few = len(self._recorded) <= FEW and self._batcher.bytes < LARGE
-        return few and not self._recorder.large
+    def _help(self) -> bool:
+        """Batch on the thread that tracks."""
+        if not self._is_cheap or self._sender.is_crowded or not self._try_to_batch():
+            return False
+        self._sender.start_posters(here=False)
+        return True
 
     # -- losses ------------------------------------------------------------------------------------
-    def lose(self, reason: str, event: Any) -> None:
-        """Count *event* as dropped."""
-        if sdk.is_custom(event):
-            self._count_lost(reason, 1)
-        elif sdk.is_exposure(event):
-            ledger.exposures_emitted(1)
-            ledger.exposures_dropped(reason, 1)
-            lost(event)
-        self._log_lost(reason)
-
-    def lose_batch(self, reason: str, texts: Iterable[EventTexts]) -> None:
-        """Count the events *texts* as dropped."""
-        self._count_lost(reason, sum(text.events for text in texts))
-        self._log_lost(reason)
-
     def lose_all(self, reason: str) -> None:
         """Count everything that is still in the queue as dropped."""
         while self._recorded:
             try:
-                entry = self._recorded.popleft()
+                _, events, event, _ = self._recorded.popleft()
             except IndexError:  # another thread took the last one
                 return
-            self._count_entry(reason, entry)
+            self._count_lost(reason, events, event)
 
-    def _count_entry(self, reason: str, entry: Recorded) -> None:
-        if count := tracked_among([entry]):
-            self._count_lost(reason, count)
-        elif sdk.is_exposure(getattr(entry, "event", None)):
+    def _lose_event(self, reason: str, event: Any) -> None:
+        self._lose(reason, int(sdk.is_custom(event)), event)
+        if sdk.is_exposure(event):
+            lost(event)
+
+    def _lose(self, reason: str, events: int, event: Any = None) -> None:
+        """Count *events* events, or an evaluation, as dropped, and say it once."""
+        self._count_lost(reason, events, event)
+        bound = self._options.max_bytes
+        messages = {
+            "closed": "events are tracked after client.close(): they are dropped, see "
+            "stats().events.dropped; close the client when the program ends, and in AWS Lambda "
+            "never",
+            "queue_full": "events come faster than they can be batched: more than "
+            f"max_bytes={bound} wait; what does not fit is dropped and counted, see "
+            "stats().events.dropped and stats().exposures.dropped",
+        }
+        log_once(reason, "", messages[reason])
+
+    def _count_lost(self, reason: str, events: int, event: Any) -> None:
+        if events:
+            self._sender.count_dropped(reason, events)
+        elif sdk.is_exposure(event):
             ledger.exposures_emitted(1)
             ledger.exposures_dropped(reason, 1)
 
-    def _count_lost(self, reason: str, count: int) -> None:
-        ledger.dropped(reason, count)
-        self._lost.extend([None] * count)  # without a lock; see `take_lost`
+    # -- the worker's thread waits -----------------------------------------------------------------
+    def wake(self, *, batch: bool = True) -> None:
+        """Wake the worker's thread; with *batch*, everything shall become payloads."""
+        self._woken = True
+        self._wakeup.put(batch)
 
-    def _log_lost(self, reason: str) -> None:
-        if reason == "closed":
-            log_once(
-                reason,
-                "",
-                "events are tracked after client.close(): they are dropped, see "
-                "stats().events.dropped; close the client when the program ends, and in AWS Lambda "
-                "never",
-            )
-        elif reason == "queue_full":
-            log_once(
-                reason,
-                "",
-                "events come faster than they can be batched: more than "
-                f"max_bytes={self._most} wait; what does not fit is dropped and counted, see "
-                "stats().events.dropped and stats().exposures.dropped",
-            )
+    def wait(self, until: float) -> bool:
+        """Wait to be woken, or for the time *until* (`time.monotonic`).
 
-    def take_lost(self) -> int:
-        """Return how many `track` events were dropped here since this was asked last."""
-        count = len(self._lost)
-        for _ in range(count):
-            self._lost.popleft()
-        refused, self._batcher.refused = self._batcher.refused, 0
-        return count + refused
-
-    # -- batching: with `batching` held ------------------------------------------------------------
-    def pass_on_all(self) -> None:
-        """Let everything recorded so far wait for its payload, and be drafted in the spool."""
-        for _ in range(len(self._recorded) // SLICE + 1):
-            self._pass_on(SLICE)
-
-    def _pass_on(self, most: int) -> None:
-        self._recover()
-        with self._lock:
-            taken = self._in_progress
-            for _ in range(min(most, len(self._recorded))):
-                taken.append(self._recorded.popleft())
-        if not taken:
-            return
+        Returns:
+            Whether somebody wants everything in payloads.
+        """
         try:
-            texts = self._batcher.texts(taken)
-        except Exception as error:  # each event is guarded by itself: a bug, and no endless loop
-            log_internal_error("delivery", error)
-            for entry in taken:
-                self._count_entry("internal", entry)
-            texts = []
-        with self._lock:
-            added = self._batcher.add(texts)
-            self._in_progress = []
-        self._recorder.bytes -= sum(map(size_of, taken))
-        if not self._recorded:
-            self._recorder.bytes, self._recorder.large = 0, False
-        self._spool.add(lambda spool: spool.draft(added))
+            batch = self._wakeup.get(timeout=max(0.0, until - time.monotonic()))
+            if not batch and self._spool is not None:  # a few events per transaction
+                batch = self._wakeup.get(timeout=LINGER)
+            while not self._wakeup.empty():
+                batch = self._wakeup.get() or batch
+        except queue.Empty:
+            batch = False
+        self._woken = False  # whoever records from now on wakes it again
+        return batch
+
+    # -- batching ----------------------------------------------------------------------------------
+    def batch_here(self) -> bool:
+        """Batch a few events on the thread that flushes, which saves waking another one first.
+
+        Returns:
+            Whether it was done.
+        """
+        few = len(self._recorded) <= FEW and self._bytes + self._open_bytes < EARLY_BYTES
+        return few and self._is_cheap and self._try_to_batch()
+
+    def _try_to_batch(self) -> bool:
+        if not self.batching.acquire(blocking=False):
+            return False
+        try:
+            with guard("delivery") as batching:
+                self.batch()
+            return not batching.failed
+        finally:
+            self.batching.release()
+
+    def batch(self) -> None:
+        """Make payloads of everything recorded so far; with `batching` held."""
+        flushes = list(self._sender.flushes)
+        self.pass_on()
+        if (summary := self._summary()) is not None:
+            self._place(summary, 0)
+        for payload in self._open:
+            payload.seal(self._zipped)
+        if self._spool is not None and self._open:
+            self._spool.add(partial(_seal, self._open))
+            self._spool.run()
+        with self._sender.lock:
+            self._sender.add(self._open, flushes)
+            self._open, self._open_bytes = [], 0
+        self._sender.run_deferred()
+
+    def pass_on(self) -> None:
+        """Let everything recorded so far wait in payloads, and on disk; with `batching` held."""
+        if self._taken:
+            self._recover()
+        for _ in range(len(self._recorded) // SLICE + 1):
+            self._pass_on_slice()
+
+    def _pass_on_slice(self) -> None:
+        taken = self._taken
+        with self._sender.lock:
+            for _ in range(min(SLICE, len(self._recorded))):
+                taken.append(self._recorded.popleft())
+        passed: list[tuple[str, int]] = []
+        for text, events, event, ours in taken:
+            if event is not None:
+                passed += self._dispatched(text, events, event, ours)
+            elif text is not None:
+                passed.append((text, events))
+        with self._sender.lock:
+            placed = [(self._place(text, events), text) for text, events in passed]
+            self._taken = []
+        self._bytes -= sum([OTHER if text is None else len(text) for text, _, _, _ in taken])
+        if self._spool is not None:
+            self._spool.add(lambda spool: spool.draft(placed))
 
     def _recover(self) -> None:
         """Put back what a signal handler's exception kept from being passed on."""
-        with self._lock:
-            if self._in_progress:
-                self._recorded.extendleft(reversed(self._in_progress))
-                self._in_progress = []
-                self.forget_contexts()
+        with self._sender.lock:
+            self._recorded.extendleft(reversed(self._taken))
+            self._taken = []
+            self.forget_contexts()
 
-    def payloads(self) -> list[Payload]:
-        """Make payloads of what was passed on; made again, under the same ids, before `done`."""
-        return self._batcher.payloads()
+    def _place(self, text: str, events: int) -> str:
+        """Add a text to the open payload, or to a new one; return the payload's id."""
+        if not self._open or not self._open[-1].add(text, events):
+            self._open.append(Payload())
+            self._open[-1].add(text, events)
+        self._open_bytes += len(text)
+        return self._open[-1].id
 
-    def done(self) -> None:
-        """Note that the sender has the payloads now."""
-        self._batcher.done()
+    # -- the SDK's dispatcher ----------------------------------------------------------------------
+    def _dispatched(
+        self, text: str | None, events: int, event: Any, ours: bool
+    ) -> list[tuple[str, int]]:
+        """Return what the SDK makes of *event*: nothing, itself, an index or a debug event too.
+
+        Returns:
+            JSON texts, and how many `track` events each is.
+        """
+        passed: list[tuple[str, int]] = []
+        try:
+            for out in self._dispatcher.passed(event, ours=ours):
+                if out is event and text is not None:
+                    passed.append((text, events))
+                    continue
+                counted = events if out is event else 0
+                if (written := self._written(out, counted)) is not None:
+                    passed.append((written, counted))
+        except Exception as error:
+            self._refuse(event, events, error)
+        return passed
+
+    def _written(self, event: Any, events: int) -> str | None:
+        """Return an event out of the dispatcher as JSON; None for a kind that has no shape."""
+        try:
+            text = self._dispatcher.text(event)
+        except Exception as error:
+            self._refuse(event, events, error)
+            return None
+        if text is not None and (exposures := exposures_among([text])):
+            ledger.exposures_emitted(exposures)
+        return text
+
+    def _summary(self) -> str | None:
+        try:
+            return self._dispatcher.summary_text()
+        except Exception as error:
+            self._refuse(None, 0, error)
+            return None
+
+    def _refuse(self, event: Any, events: int, error: Exception) -> None:
+        key = "summary" if event is None else str(getattr(event, "key", "") or type(event).__name__)
+        self._count_lost("not_json", events, event)
+        log_once(
+            "not_json",
+            key,
+            f"{key}: an event that cannot be written as JSON ({error}) was dropped; the others of "
+            "its batch were not",
+        )
 
     def forget_contexts(self) -> None:
         """Let every context be indexed again, as the SDK does from time to time."""
-        self._recorder.forget_context()
-        self._batcher.forget_contexts()
+        self._last = (None, False)
+        self._dispatcher.forget_contexts()
 
     # -- reading -----------------------------------------------------------------------------------
     def unbatched(self) -> int:
-        """Count the `track` events that are in no payload yet; with the lock."""
-        recorded = tracked_among([*self._in_progress, *list(self._recorded)])
-        return recorded + self._batcher.waiting()
+        """Count the `track` events that are in no payload yet; with the sender's lock."""
+        recorded = sum([events for _, events, _, _ in [*self._taken, *list(self._recorded)]])
+        return recorded + sum([payload.custom for payload in self._open])
 
-    def note_date(self, result: PostResult) -> None:
-        """Take the server's `Date` from a 2xx *result*; it bounds debug events."""
-        self._batcher.note_date(result)
+
+def _seal(payloads: list[Payload], spool: Spool) -> None:
+    spool.seal(payloads)

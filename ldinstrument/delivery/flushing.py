@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter
@@ -18,11 +19,11 @@ from ..process import (
 )
 from ..sessions import emission
 from ..sessions.registry import end_open_sessions
-from .foreign import flush_foreign_clients, flush_foreign_clients_async, left, set_in_time
-from .registry import all_workers, foreign_clients, running_workers, worker_of
+from .foreign import flush_foreign_clients, flush_foreign_clients_async, set_in_time
+from .registry import all_workers, foreign_clients, running_workers
 from .reports import FlushReport
-from .waiters import FlushWaiter
-from .worker import DeliveryWorker
+from .sender import Flush
+from .worker import DeliveryWorker, worker_of
 
 LONGEST = 3600.0
 EXIT_TIMEOUT = 2.0
@@ -46,10 +47,11 @@ def flush(timeout: float = 2.0, client: Any | None = None) -> FlushReport:
     """
     if not settings.disabled():
         with guard("flush"):
-            deadline = _deadline(timeout)
+            deadline = deadline_of(timeout)
             workers, others = _targets(client)
-            counts = _flush_by(deadline, workers)
-            return _report(counts, flush_foreign_clients(others, deadline), workers, others)
+            counts = flush_workers(workers, deadline)
+            late = bool(others) and flush_foreign_clients(others, deadline)
+            return _report(counts, late, workers, others)
     return FlushReport(confirmed=False)
 
 
@@ -65,64 +67,64 @@ async def aflush(timeout: float = 2.0, client: Any | None = None) -> FlushReport
     """
     if not settings.disabled():
         with guard("aflush"):
-            deadline = _deadline(timeout)
+            deadline = deadline_of(timeout)
             workers, others = _targets(client)
-            counts = await flush_workers_async(workers, left(deadline))
+            counts = await flush_workers_async(workers, deadline)
             late = await flush_foreign_clients_async(others, deadline)
             return _report(counts, late, workers, others)
     return FlushReport(confirmed=False)
 
 
-def flush_workers(workers: Iterable[DeliveryWorker], timeout: float) -> Counter[str]:
-    """Wait for *workers*.
+def flush_workers(workers: Iterable[DeliveryWorker], deadline: float) -> Counter[str]:
+    """Wait for *workers* until *deadline* (`time.monotonic`).
 
     Returns:
         `track` events by state of their payload, `dropped` since the last report, `others` (events
         of other kinds that are not delivered) and `timed_out`.
     """
-    return _flush_by(_deadline(timeout), workers)
-
-
-def _flush_by(deadline: float, workers: Iterable[DeliveryWorker]) -> Counter[str]:
     counts: Counter[str] = Counter()
-    waits: list[tuple[DeliveryWorker, FlushWaiter, threading.Lock]] = []
+    waits: list[tuple[DeliveryWorker, Flush, threading.Lock]] = []
     for worker in workers:
         # Not an Event: its own lock may be held by what a signal handler has interrupted.
         done = threading.Lock()
         done.acquire()
-        waits.append((worker, worker.open_waiter(done.release, deadline), done))
-    for worker, waiter, done in waits:
-        in_time = done.acquire(blocking=False) or done.acquire(timeout=left(deadline))
+        waits.append((worker, worker.open_flush(done.release, deadline), done))
+    for worker, waiting, done in waits:
+        in_time = done.acquire(timeout=max(0.0, deadline - time.monotonic()))
         counts["timed_out"] += not in_time
-        worker.close_waiter(waiter, counts)
+        worker.close_flush(waiting, counts)
     return counts
 
 
-async def flush_workers_async(workers: Iterable[DeliveryWorker], timeout: float) -> Counter[str]:
+async def flush_workers_async(workers: Iterable[DeliveryWorker], deadline: float) -> Counter[str]:
     """Do `flush_workers` without blocking the event loop."""
     import asyncio
 
-    deadline = _deadline(timeout)
     loop = asyncio.get_running_loop()
-    waits: list[tuple[DeliveryWorker, FlushWaiter, asyncio.Event]] = []
+    waits: list[tuple[DeliveryWorker, Flush, asyncio.Event]] = []
     for worker in workers:
         done = asyncio.Event()
-        waits.append((worker, worker.open_waiter(_setter(loop, done), deadline), done))
+        waits.append((worker, worker.open_flush(_setter(loop, done), deadline), done))
     counts: Counter[str] = Counter()
     try:
         for _, _, done in waits:
             counts["timed_out"] += not await set_in_time(done, deadline)
     finally:
-        for worker, waiter, _ in waits:
-            worker.close_waiter(waiter, counts)
+        for worker, waiting, _ in waits:
+            worker.close_flush(waiting, counts)
     return counts
 
 
 def _setter(loop: Any, done: Any) -> Callable[[], None]:
-    return lambda: loop.call_soon_threadsafe(done.set)
+    def set_done() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has been closed in the meantime
+            loop.call_soon_threadsafe(done.set)
+
+    return set_done
 
 
-def _deadline(timeout: float) -> float:
+def deadline_of(timeout: float) -> float:
+    """Return when a flush of *timeout* seconds ends (`time.monotonic`)."""
     if not isinstance(timeout, (int, float)) or timeout != timeout:
         log_once(
             "bad_timeout",

@@ -10,16 +10,19 @@ import hashlib
 import json
 import time
 import uuid
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Literal
 
 from ..ids import random_uuid
 from ..sdk import as_json
 
+MAX_EVENTS = 5000
+MAX_BYTES = 4 * 2**20
+"""Joining and splitting hold the interpreter's lock: 4 MiB keep others waiting a few ms."""
 GZIP_LEVEL = 3
 """Level 9 takes twelve times as long as level 3 for a quarter fewer bytes."""
-State = Literal["waiting", "in_flight", "failed", "delivered", "dropped", "split"]
+State = Literal["open", "waiting", "in_flight", "failed", "delivered", "dropped", "split"]
+UNSETTLED = ("open", "waiting", "in_flight", "failed")
 
 _CUSTOM = '{"kind":"custom",'
 _FEATURE = '{"kind":"feature",'
@@ -31,13 +34,15 @@ def _id_of_half(id: str, place: int) -> str:
 
 
 class Payload:
-    """One POST: what is sent, what is inside, and how it fares.
+    """One POST, from its first event to LaunchDarkly's answer.
+
+    It is open while events are added; `seal` fixes its bytes; then its state tells how it fares.
 
     A plain class, as elsewhere in this package: making a dataclass takes most of a millisecond of a
     cold start.
 
     Args:
-        body: the exact bytes; with *zipped*, gzip.
+        body: the exact bytes; with *zipped*, gzip. Empty while it is open.
         events: events of every kind inside.
         custom: `track` events among them.
         zipped: whether *body* is compressed.
@@ -48,6 +53,8 @@ class Payload:
     """
 
     __slots__ = (
+        "_size",
+        "_texts",
         "age_from",
         "attempts",
         "bad_requests",
@@ -56,7 +63,6 @@ class Payload:
         "events",
         "exposures",
         "id",
-        "parts",
         "sealed_at",
         "state",
         "stored",
@@ -65,15 +71,17 @@ class Payload:
 
     def __init__(
         self,
-        body: bytes,
-        events: int,
-        custom: int,
+        body: bytes = b"",
+        events: int = 0,
+        custom: int = 0,
         zipped: bool = False,
         id: str | None = None,
         sealed_at: float | None = None,
         age_from: float | None = None,
         exposures: int = 0,
     ) -> None:
+        self._texts: list[str] = []
+        self._size = 0
         self.body = body
         self.events = events
         self.custom = custom
@@ -83,35 +91,36 @@ class Payload:
         self.sealed_at = time.time() if sealed_at is None else sealed_at
         self.age_from = time.monotonic() if age_from is None else age_from
         self.attempts = self.bad_requests = 0
-        self.state: State = "waiting"
+        self.state: State = "waiting" if body else "open"
         self.stored = False
         """Whether a spool holds it."""
-        self.parts: tuple[Payload, ...] = ()
 
-    @property
-    def settled(self) -> bool:
-        """Whether it is delivered or dropped."""
-        return self.state in ("delivered", "dropped")
+    # -- while it is open ------------------------------------------------------------------------
+    def add(self, text: str, custom: int) -> bool:
+        """Add *custom* `track` events *text*, or one event of another kind where that is 0.
 
-    def leaves(self) -> Iterator[Payload]:
-        """Yield itself, or what it was split into."""
-        if self.state == "split":
-            for part in self.parts:
-                yield from part.leaves()
-        else:
-            yield self
-
-    def count(self, counts: Counter[str]) -> None:
-        """Add its `track` events to *counts* by state, and its other events under `others`.
-
-        What is dropped is counted by the sender, others are counted unless they are delivered.
+        Returns:
+            False when it is sealed or full: then nothing was added.
         """
-        for leaf in self.leaves():
-            if leaf.state != "dropped":
-                counts[leaf.state] += leaf.custom
-            if leaf.state != "delivered":
-                counts["others"] += leaf.events - leaf.custom
+        events, size = self.events + (custom or 1), self._size + len(text)
+        full = self._texts and (events > MAX_EVENTS or size > MAX_BYTES)
+        if full or self.state != "open":
+            return False
+        self._texts.append(text)
+        self.events, self._size = events, size
+        self.custom += custom
+        if not custom:
+            self.exposures += exposures_among([text])
+        return True
 
+    def seal(self, zipped: bool) -> None:
+        """Fix its bytes, once."""
+        if self.state == "open":
+            self.body, self.zipped = body_of(self._texts, zipped), zipped
+            self.sealed_at, self.age_from = time.time(), time.monotonic()
+            self.state, self._texts = "waiting", []
+
+    # -- reading its bytes -----------------------------------------------------------------------
     def texts(self) -> list[str]:
         """Return its events, each as JSON text."""
         return texts_of(self.body, self.zipped)
@@ -137,11 +146,6 @@ class Payload:
             half.sealed_at, half.age_from = self.sealed_at, self.age_from
             half.stored = self.stored  # should the spool refuse them, it still holds this one
         return halves
-
-    def split(self, parts: tuple[Payload, ...]) -> None:
-        """Let *parts* take its place."""
-        self.parts = parts
-        self.state = "split"
 
     def first_key(self) -> str:
         """Return the key or kind of its first event, to name what is dropped."""

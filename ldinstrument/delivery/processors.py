@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ldclient.interfaces import EventProcessor as EventProcessorInterface
@@ -23,6 +23,7 @@ from ..sessions.hook import see
 from ..settings import disabled, scanning
 from .flushing import (
     UNDELIVERED,
+    deadline_of,
     flush_workers,
     flush_workers_async,
     leave,
@@ -114,7 +115,9 @@ class EventProcessor(_EitherProcessor):
                 recorder.track(event.key, event.context, event.data, event.metric_value)
             return
         try:
-            self.worker.accept(event, ours=ours)
+            if self.worker.thread is None:
+                self.worker.start()
+            self.worker.events.take(event, ours=ours)
         except BaseException:
             if sdk.is_custom(event):
                 ledger.dropped("internal")
@@ -125,30 +128,31 @@ class EventProcessor(_EitherProcessor):
         """Whether it takes no more, under the name that the SDK's own processor has for it."""
         return self.worker.closed
 
-    @property
-    def take_batch(self) -> Callable[[Iterable[Any], Any], bool] | None:
-        """What takes a session's events at once; None where a subclass looks at each event."""
-        plain = type(self).send_event is EventProcessor.send_event
-        return self._take_batch if plain and "send_event" not in vars(self) else None
-
-    def _take_batch(self, batch: Iterable[Any], context: Any) -> bool:
+    def take_batch(self, batch: Sequence[Any], context: Any) -> bool:
         """Take events of ours, all of one *context*, as `send_event` would one by one.
 
         Args:
             batch: see `BatchWriter.write`.
-            context: a valid one.
+            context: of all of them.
 
         Returns:
-            False when they cannot be written at once: the caller then tracks each.
+            False when it takes none: the caller then tracks each. One cannot be written as JSON,
+            perhaps, or somebody looks at each event, in a subclass or a patch.
         """
-        try:
-            texts, values = self.worker.write_batch(batch, context)
-        except Exception:  # one of them is no JSON, perhaps: `track` tells which
+        looked_at = type(self).send_event is not _SEND_EVENT or "send_event" in vars(self)
+        if looked_at or not context.valid:
             return False
-        events = sum(text.events for text in texts)
+        if self.worker.thread is None:
+            self.worker.start()
+        queue = self.worker.events
+        try:
+            texts, values = queue.write(batch, context)
+        except Exception:  # `track` tells which
+            return False
+        events = sum([count for _, count, _ in texts])
         ledger.handed_over(events, values)
         try:
-            self.worker.accept_batch(texts, context)
+            queue.take_batch(texts, context)
         except BaseException:
             ledger.dropped("internal", events)
             raise
@@ -162,7 +166,7 @@ class EventProcessor(_EitherProcessor):
         """Deliver for at most `close_timeout`, then end the threads."""
         if not self.worker.closed:
             ends = time.monotonic() + self.worker.options.close_timeout
-            flush_workers([self.worker], self.worker.options.close_timeout)
+            flush_workers([self.worker], ends)
             self.worker.close(_left(ends))
 
     def __del__(self) -> None:
@@ -176,6 +180,9 @@ def _left(ends: float) -> float:
     return max(0.2, ends - time.monotonic())
 
 
+_SEND_EVENT = EventProcessor.send_event
+
+
 class _AsyncEventProcessor(EventProcessor):
     """Deliver for an `AsyncLDClient`, which awaits `stop` and `flush_and_wait`."""
 
@@ -185,7 +192,7 @@ class _AsyncEventProcessor(EventProcessor):
         Args:
             timeout: how many seconds to wait for it.
         """
-        counts = await flush_workers_async([self.worker], timeout)
+        counts = await flush_workers_async([self.worker], deadline_of(timeout))
         return not any(counts[state] for state in (*UNDELIVERED, "others", "timed_out"))
 
     async def stop(self) -> None:
@@ -194,6 +201,6 @@ class _AsyncEventProcessor(EventProcessor):
             import asyncio
 
             ends = time.monotonic() + self.worker.options.close_timeout
-            await flush_workers_async([self.worker], self.worker.options.close_timeout)
+            await flush_workers_async([self.worker], ends)
             # It may wait for a thread and the disk.
             await asyncio.to_thread(self.worker.close, _left(ends))

@@ -12,7 +12,7 @@ from ..ledger import ledger
 from ..process import on_fork
 from . import worker as worker_module
 from .undelivered import undelivered
-from .worker import DeliveryWorker
+from .worker import DeliveryWorker, worker_of
 
 _workers: weakref.WeakSet[DeliveryWorker] = weakref.WeakSet()
 _clients: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -46,12 +46,6 @@ def running_workers() -> list[DeliveryWorker]:
 def all_workers() -> list[DeliveryWorker]:
     """Return the workers of this process, closed ones too."""
     return list(_workers)
-
-
-def worker_of(client: Any) -> DeliveryWorker | None:
-    """Return the worker inside *client*, or None when it was built without our processor."""
-    found = getattr(sdk.event_processor_of(client), "worker", None)
-    return found if isinstance(found, DeliveryWorker) else None
 
 
 def foreign_clients() -> list[Any]:

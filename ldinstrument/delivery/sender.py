@@ -8,27 +8,64 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 from .. import sdk
 from ..backoff import Backoff, Disposition, disposition, retry_after
 from ..diagnostics import log_internal_error, log_once
 from ..ledger import ledger
-from .backlog import Backlog
 from .deferred import DeferredCalls
 from .options import Options
-from .payloads import Payload
+from .payloads import UNSETTLED, Payload
 from .reports import Receipt
 from .spool_queue import SpoolQueue
 from .transport import CONNECTIONS, PAYLOAD_ID, PostResult, transport_of
 from .undelivered import origin_of, undelivered
-from .waiters import FlushWaiter
+
+if TYPE_CHECKING:
+    from .spool import Spool
+
 
 IDLE_POSTER = 5.0
 NEVER = float("inf")
+
+
+class Flush:
+    """What one flush waits for: events that are in no payload yet, and payloads without an answer.
+
+    Changed under the sender's lock.
+
+    Args:
+        wake: called once, when there is nothing left to wait for; must not wait.
+        deadline: `time.monotonic` seconds; nothing that can only happen later is waited for.
+    """
+
+    __slots__ = ("batched", "deadline", "over", "payloads", "wake")
+
+    def __init__(self, wake: Callable[[], object], deadline: float) -> None:
+        self.wake = wake
+        self.deadline = deadline
+        self.batched = False
+        """Whether everything that was recorded before it is in a payload."""
+        self.payloads: list[Payload] = []
+        self.over = False
+        """Whether nothing more can happen before its deadline."""
+
+    def count(self, counts: Counter[str]) -> None:
+        """Add its events to *counts*: those from `track` by the state of their payload, those of
+        other kinds that are not delivered under `others`.
+
+        What was dropped is counted by the sender; the halves of what was split are here, too.
+        """
+        for payload in self.payloads:
+            if payload.state in ("delivered", *UNSETTLED):
+                counts[payload.state] += payload.custom
+            if payload.state in ("dropped", *UNSETTLED):
+                counts["others"] += payload.events - payload.custom
 
 
 class Sender:
@@ -37,34 +74,42 @@ class Sender:
     Args:
         config: the SDK's configuration; its key is read anew for each POST.
         options: bounds and seams.
-        spool: writes to the spool.
-        on_result: called after each POST, without a lock, on the thread that made it.
+        spool: keeps payloads on disk; None without one.
+        on_accepted: called with each 2xx `PostResult`; must not raise or wait.
+        wake: asks the worker's thread to look after what waits; must not wait.
     """
 
     def __init__(
         self,
         config: Any,
         options: Options,
-        spool: SpoolQueue,
-        on_result: Callable[[PostResult], None],
+        spool: SpoolQueue | None,
+        on_accepted: Callable[[PostResult], None],
+        wake: Callable[[], None],
     ) -> None:
         self._config = config
         self._options = options
         self._spool = spool
-        self._on_result = on_result
+        self._on_accepted = on_accepted
+        self._wake = wake
         # Re-entrant: a signal handler may flush what it has interrupted.
         self.lock = threading.RLock()
         self._work = threading.Condition(self.lock)
         self._calls = DeferredCalls()
-        self._backlog = Backlog(options.max_bytes, options.max_age)
+        self._waiting: deque[Payload] = deque()
+        self._bytes = 0
         self._in_flight: set[Payload] = set()
-        self._waiters: list[FlushWaiter] = []
+        self.flushes: list[Flush] = []
         self._backoff = Backoff(options.first_pause, options.longest_pause)
         self._dropped = 0
         self._posters = self._idle = 0
         self._transport = (options.transport or transport_of)(config)
-        self._headers: tuple[str | None, dict[str, str], dict[str, str]] = (None, {}, {})
+        self._headers: dict[tuple[str, bool], dict[str, str]] = {}
+        self.is_short = False
+        """Whether more waits than there are threads that wait for it."""
         self.closed = False
+        self.ending = False
+        """Whether the worker wants to know when the last payload has left."""
 
     # -- what there is -----------------------------------------------------------------------------
     @property
@@ -73,24 +118,24 @@ class Sender:
         return origin_of(self._config.events_uri, self._config.sdk_key)
 
     @property
-    def waiting(self) -> int:
-        """How many payloads wait to be sent."""
-        return len(self._backlog)
-
-    @property
     def busy(self) -> bool:
         """Whether a payload waits or is in flight."""
-        return bool(self._backlog or self._in_flight)
+        return bool(self._waiting or self._in_flight)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no payload waits."""
+        return not self._waiting
 
     @property
     def room(self) -> int:
         """How many bytes may still wait."""
-        return self._options.max_bytes - self._backlog.bytes
+        return self._options.max_bytes - self._bytes
 
     @property
     def is_crowded(self) -> bool:
         """Whether more than half of what may wait does, though LaunchDarkly answers."""
-        return not self.failing and self._backlog.bytes > self._options.max_bytes // 2
+        return not self.failing and self._bytes > self._options.max_bytes // 2
 
     @property
     def failing(self) -> bool:
@@ -103,97 +148,114 @@ class Sender:
         """
         with self.lock:
             ready_at = self._ready_at()
-            return ready_at if self._backlog and ready_at > time.monotonic() else NEVER
+            return ready_at if self._waiting and ready_at > time.monotonic() else NEVER
 
     def _ready_at(self) -> float:
         return self._backoff.ready_at(self._config.sdk_key)
 
     # -- payloads come -----------------------------------------------------------------------------
-    def add(self, payloads: Iterable[Payload], complete: Iterable[FlushWaiter] = ()) -> None:
+    def add(self, payloads: Iterable[Payload], batched: Iterable[Flush] = ()) -> None:
         """Queue *payloads*; what no longer fits, or has waited too long, is dropped by name.
 
         The caller then calls `run_deferred`, without the lock.
 
         Args:
             payloads: new ones, which every flush covers that waits for events to be batched.
-            complete: flushes for which these are the last.
+            batched: flushes for which these are the last.
         """
-        new = list(payloads)
         with self.lock:
-            for payload in new:
+            if self._waiting:
+                self._drop_expired()
+            for payload in payloads:
                 payload.state = "waiting"
                 self._queue(payload)
-            if len(self._backlog) > len(new):  # something waited before
-                self._drop("too_old", self._backlog.expired())
-            for waiter in self._waiters:
-                if not waiter.batched:
-                    waiter.cover(new)
-            for waiter in complete:
-                waiter.batched = True
+            for flush in self.flushes:
+                if not flush.batched:
+                    flush.payloads += payloads
+            for flush in batched:
+                flush.batched = True
             if self.closed:
                 self._leave()
             self._review()
+            self._work.notify(len(self._waiting))
+            self.is_short = len(self._waiting) > self._idle or self.failing
 
     def _queue(self, payload: Payload, *, first: bool = False) -> None:
-        gone = self._backlog.add(payload, first=first)
-        if gone:
-            self._drop("backlog_full", gone)
+        """Let *payload* wait; where more waits than may, the oldest are dropped."""
+        (self._waiting.appendleft if first else self._waiting.append)(payload)
+        self._bytes += len(payload.body)
+        if self._bytes > self._options.max_bytes:
+            self._drop_surplus()
 
-    def count_dropped(self, count: int) -> None:
-        """Let the next report say that *count* `track` events were dropped elsewhere."""
+    def _drop_surplus(self) -> None:
+        gone = []
+        while self._bytes > self._options.max_bytes and len(self._waiting) > 1:
+            gone.append(min(self._waiting, key=attrgetter("age_from")))
+            self._take_out(gone[-1])
+        self._drop("backlog_full", gone)
+
+    def _drop_expired(self) -> None:
+        horizon = time.monotonic() - self._options.max_age
+        gone = [payload for payload in self._waiting if payload.age_from < horizon]
+        for payload in gone:
+            self._take_out(payload)
+        self._drop("too_old", gone)
+
+    def _take_out(self, payload: Payload) -> None:
+        self._waiting.remove(payload)
+        self._bytes -= len(payload.body)
+
+    def count_dropped(self, reason: str, events: int) -> None:
+        """Count *events* `track` events that were dropped before they were in a payload."""
+        ledger.dropped(reason, events)
         with self.lock:
-            self._dropped += count
+            self._dropped += events
 
     def run_deferred(self) -> None:
         """Make the calls that were queued under the lock; the caller must not hold it."""
         self._calls.run()
-        self._spool.run()
+        if self._spool is not None:
+            self._spool.run()
 
     # -- flushes wait ------------------------------------------------------------------------------
-    def open_waiter(self, waiter: FlushWaiter) -> None:
-        """Let *waiter* cover every payload here, and shorten the pause between attempts."""
+    def open_flush(self, flush: Flush) -> None:
+        """Let *flush* cover every payload here, and shorten the pause between attempts."""
         with self.lock:
             self._backoff.shorten()
-            waiter.cover([*self._in_flight, *self._backlog])
-            waiter.batched = self.closed
-            self._waiters.append(waiter)
-            self._review()
-        self.run_deferred()
+            flush.payloads += [*self._in_flight, *self._waiting]
+            self.flushes.append(flush)
+            if self.closed:  # nobody batches, nobody posts any more
+                flush.batched = True
+                self._review()
+        if self.closed:
+            self.run_deferred()
 
-    def unbatched_waiters(self) -> list[FlushWaiter]:
-        """Return the flushes that wait for events to be batched."""
-        with self.lock:
-            return [waiter for waiter in self._waiters if not waiter.batched]
+    def close_flush(self, flush: Flush, counts: Counter[str]) -> None:
+        """Stop waiting; add the events of *flush* to *counts* by state.
 
-    def close_waiter(self, waiter: FlushWaiter, counts: Counter[str]) -> None:
-        """Stop waiting; add the events of *waiter* to *counts* by state.
-
-        `dropped` are those since the last report.
+        `dropped` are those since the last report. With the lock.
         """
-        with self.lock:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-            waiter.count(counts)
-            counts["dropped"] += self._dropped
-            self._dropped = 0
+        if flush in self.flushes:  # not after a fork
+            self.flushes.remove(flush)
+        flush.count(counts)
+        counts["dropped"] += self._dropped
+        self._dropped = 0
 
     def _review(self) -> None:
         """Wake the flushes for which nothing more can happen before their deadline."""
-        ready_at = NEVER if self.closed else self._ready_at()
-        for waiter in [waiter for waiter in self._waiters if waiter.batched]:
-            left = waiter.unsettled()
-            too_late = ready_at > waiter.deadline
-            if not left or (too_late and all(payload.state != "in_flight" for payload in left)):
-                self._waiters.remove(waiter)
-                self._calls.add(waiter.finish)
+        for flush in self.flushes:
+            if not flush.batched or flush.over:
+                continue
+            left = [payload.state for payload in flush.payloads if payload.state in UNSETTLED]
+            if left and ("in_flight" in left or self._next_answer() <= flush.deadline):
+                continue
+            flush.over = True
+            self._calls.add(flush.wake)
+
+    def _next_answer(self) -> float:
+        return NEVER if self.closed else self._ready_at()
 
     # -- payloads leave ----------------------------------------------------------------------------
-    def wake_posters(self) -> bool:
-        """Wake idle threads; tell whether they are enough for what waits and may leave now."""
-        with self.lock:
-            self._work.notify(len(self._backlog))
-            return self._idle >= len(self._backlog) and self._ready_at() <= time.monotonic()
-
     def start_posters(self, *, here: bool = True) -> None:
         """Wake or start threads for what may leave now.
 
@@ -202,7 +264,7 @@ class Sender:
         """
         with self.lock:
             shut = self.closed or self._ready_at() > time.monotonic()
-            wanted = 0 if shut else min(len(self._backlog), CONNECTIONS)
+            wanted = 0 if shut else min(len(self._waiting), CONNECTIONS)
             self._work.notify(wanted)
             missing = min(wanted - self._idle, CONNECTIONS - self._posters)
         for _ in range(missing):
@@ -239,7 +301,7 @@ class Sender:
         idle_until = time.monotonic() + IDLE_POSTER
         with self.lock:
             while not self.closed:
-                if (payload := self._next_ready()) is not None:
+                if self._waiting and (payload := self._next_ready()) is not None:
                     return payload
                 left = idle_until - time.monotonic()
                 if left <= 0:
@@ -251,11 +313,12 @@ class Sender:
 
     def _next_ready(self) -> Payload | None:
         """Take the payload that may leave now; one at a time while the server fails."""
-        if not self._backlog or (self._backoff.failures and self._in_flight):
+        if not self._waiting or (self._backoff.failures and self._in_flight):
             return None
         if self._ready_at() > time.monotonic():
             return None
-        payload = self._backlog.take()
+        payload = self._waiting.popleft()
+        self._bytes -= len(payload.body)
         payload.state = "in_flight"
         payload.attempts += 1
         self._in_flight.add(payload)
@@ -263,60 +326,81 @@ class Sender:
 
     def _attempt(self, payload: Payload) -> None:
         key = self._config.sdk_key
-        result = PostResult(0, error="interrupted", lost=True)
+        result = None
         try:
-            headers = {**self._standing_headers(key, payload.zipped), PAYLOAD_ID: payload.id}
-            result = self._transport.post(payload, headers)
+            standing = self._headers.get((key, payload.zipped)) or self._standing_headers(payload)
+            result = self._transport.post(payload, {**standing, PAYLOAD_ID: payload.id})
         except Exception as error:
             log_internal_error("delivery", error)
             result = PostResult(0, error=type(error).__name__)
         finally:  # also when a signal handler raises in here: nothing may stay in flight for ever
-            self._settle(payload, result, key)
+            self._settle(payload, result or PostResult(0, error="interrupted", lost=True), key)
 
-    def _standing_headers(self, key: str, zipped: bool) -> dict[str, str]:
-        known, plain, with_gzip = self._headers
-        if known != key:
-            plain = sdk.event_headers(self._config)
-            with_gzip = {**plain, "Content-Encoding": "gzip"}
-            self._headers = (key, plain, with_gzip)
-        return with_gzip if zipped else plain
+    def _standing_headers(self, payload: Payload) -> dict[str, str]:
+        """Return the headers that all payloads share, with the key that the configuration has."""
+        headers = sdk.event_headers(self._config)
+        if payload.zipped:
+            headers["Content-Encoding"] = "gzip"
+        self._headers[self._config.sdk_key, payload.zipped] = headers
+        return headers
 
     # -- answers come ------------------------------------------------------------------------------
     def _settle(self, payload: Payload, result: PostResult, key: str) -> None:
         try:
-            self._give_receipt(payload, result)
+            if self._options.on_receipt is not None:
+                self._give_receipt(payload, result)
         finally:  # the host's callback may end its thread, not our count
-            halves = _halves(payload) if result.status == 413 else ()
-            with self.lock:
-                self._in_flight.discard(payload)
-                self._decide(payload, result, key, halves)
-                if self.closed:
-                    self._leave()
-                self._calls.add(partial(self._on_result, result))
-                self._review()
+            if result.accepted:
+                self._accept(payload, result)
+            else:
+                self._reject(payload, result, key)
             self.run_deferred()
 
-    def _decide(
-        self, payload: Payload, result: PostResult, key: str, halves: tuple[Payload, ...] | None
-    ) -> None:
-        payload.bad_requests += result.status == 400
-        meaning = disposition(result.status, payload.bad_requests)
-        if meaning is Disposition.DELIVERED:
+    def _accept(self, payload: Payload, result: PostResult) -> None:
+        """Count *payload* as delivered. The ledger knows before a flush is woken, and without the
+        lock: a signal handler that interrupts the ledger may want it.
+        """
+        self._on_accepted(result)
+        ledger.delivered(payload.custom)
+        if payload.exposures:
+            ledger.exposures_delivered(payload.exposures)
+        with self.lock:
+            self._in_flight.discard(payload)
             self._backoff.succeeded()
             payload.state = "delivered"
-            self._calls.add(partial(_count_delivered, payload))
-            self._spool.add(lambda spool: spool.forget([payload]))
-        elif meaning is Disposition.SPLIT:
-            self._split(payload, halves)
-        elif meaning is Disposition.DROP:
-            self._drop("http_400", [payload])
-        else:
-            if meaning is Disposition.REFUSED_KEY:
-                self._refuse_key(result.status, key)
+            if self._spool is not None:
+                self._spool.add(partial(_forget, [payload]))
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Look after what a payload that is no longer in flight has held up."""
+        if self.closed:
+            self._leave()
+        elif self._waiting or self.ending:
+            self._wake()  # the worker's thread keeps the time of the next attempt
+        self._review()
+
+    def _reject(self, payload: Payload, result: PostResult, key: str) -> None:
+        payload.bad_requests += result.status == 400
+        meaning = disposition(result.status, payload.bad_requests)
+        halves = _halves(payload) if meaning is Disposition.SPLIT else ()
+        with self.lock:
+            self._in_flight.discard(payload)
+            if meaning is Disposition.SPLIT:
+                self._split(payload, halves)
+            elif meaning is Disposition.DROP:
+                self._drop("http_400", [payload])
             else:
-                self._back_off(result)
-            payload.state = "failed"
-            self._queue(payload)
+                self._keep(payload, result, key, meaning)
+            self._go_on()
+
+    def _keep(self, payload: Payload, result: PostResult, key: str, meaning: Disposition) -> None:
+        if meaning is Disposition.REFUSED_KEY:
+            self._refuse_key(result.status, key)
+        else:
+            self._back_off(result)
+        payload.state = "failed"
+        self._queue(payload)
 
     def _back_off(self, result: PostResult) -> None:
         asked = retry_after(result.headers.get("Retry-After"))
@@ -331,7 +415,8 @@ class Sender:
 
     def _refuse_key(self, status: int, key: str) -> None:
         self._backoff.refused(key)
-        self._spool.add(lambda spool: spool.refused())
+        if self._spool is not None:
+            self._spool.add(lambda spool: spool.refused())
         message = (
             f"LaunchDarkly refuses the SDK key (HTTP {status}): nothing is sent until the key "
             "changes; check LAUNCHDARKLY_SDK_KEY"
@@ -342,8 +427,12 @@ class Sender:
         if halves is None:
             self._drop("not_json", [payload])
         elif halves:
-            payload.split(halves)
-            self._spool.add(lambda spool: spool.replace(payload, halves))
+            payload.state = "split"
+            for flush in self.flushes:
+                if payload in flush.payloads:
+                    flush.payloads += halves
+            if self._spool is not None:
+                self._spool.add(lambda spool: spool.replace(payload, halves))
             for half in reversed(halves):
                 self._queue(half, first=True)
         else:
@@ -366,7 +455,8 @@ class Sender:
         gone = list(payloads)
         if not gone:
             return
-        self._spool.add(lambda spool: spool.forget(gone))
+        if self._spool is not None:
+            self._spool.add(partial(_forget, gone))
         for payload in gone:
             payload.state = "dropped"
             self._dropped += payload.custom
@@ -413,7 +503,9 @@ class Sender:
 
     def _leave(self) -> None:
         in_memory = []
-        for payload in self._backlog.clear():
+        left, self._bytes = list(self._waiting), 0
+        self._waiting.clear()
+        for payload in left:
             if payload.stored:
                 # No longer this process's to count; whoever takes it over counts it as emitted.
                 self._calls.add(partial(_count_dropped, "spooled", payload))
@@ -431,10 +523,8 @@ class Sender:
         self._transport.close()
 
 
-def _count_delivered(payload: Payload) -> None:
-    ledger.delivered(payload.custom)
-    if payload.exposures:
-        ledger.exposures_delivered(payload.exposures)
+def _forget(payloads: list[Payload], spool: Spool) -> None:
+    spool.forget(payloads)
 
 
 def _count_dropped(reason: str, payload: Payload) -> None:

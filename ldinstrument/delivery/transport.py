@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import functools
 import http.client
-import io
 import time
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from .program_report import ProgramReport
 
 CONNECTIONS = 4
 LONGEST_BODY = 2**20
+READ = 65536
 PAYLOAD_ID = "X-LaunchDarkly-Payload-ID"
 """LaunchDarkly counts a payload once, however often its id arrives."""
 
@@ -38,7 +39,7 @@ class PostResult:
             closed.
     """
 
-    __slots__ = ("error", "headers", "lost", "seconds", "status")
+    __slots__ = ("accepted", "error", "headers", "lost", "seconds", "status")
 
     def __init__(
         self,
@@ -49,15 +50,12 @@ class PostResult:
         lost: bool = False,
     ) -> None:
         self.status = status
+        self.accepted = 200 <= status < 300
+        """Whether LaunchDarkly took the payload."""
         self.headers: Mapping[str, str] = {} if headers is None else headers
         self.seconds = seconds
         self.error = error
         self.lost = lost
-
-    @property
-    def accepted(self) -> bool:
-        """Whether LaunchDarkly took the payload."""
-        return 200 <= self.status < 300
 
 
 class HasBody(Protocol):
@@ -165,29 +163,24 @@ class PoolTransport:
 
 
 def _is_web_page(response: Any) -> bool:
-    """Tell whether a page takes the place of LaunchDarkly's answer, and read the body to its end.
+    """Tell whether a page takes the place of LaunchDarkly's answer, and read the body to its end,
+    so that the connection can be used again; one longer than `LONGEST_BODY` ends it.
 
     LaunchDarkly answers 202 with an empty body. A captive portal, or a proxy that wants a login,
     answers 200 with a page: nothing was delivered.
     """
-    opening = response.read(65536, decode_content=False)
-    _discard(response, LONGEST_BODY)
+    opening = chunk = response.read(READ, decode_content=False)
+    most = LONGEST_BODY
+    while chunk and most > 0:
+        chunk = response.read(READ, decode_content=False)
+        most -= len(chunk)
+    if chunk:
+        response.close()
+    response.release_conn()
     if not 200 <= response.status < 300 or response.status == 202:
         return False
     html = "html" in (response.headers.get("Content-Type") or "").lower()
     return html and opening.lstrip()[:1] in (b"<", b"\x1f")  # a tag, or gzip
-
-
-def _discard(response: Any, most: int) -> None:
-    """Read and forget up to *most* bytes, so that the connection can be used again.
-
-    A longer body ends it.
-    """
-    while most > 0 and (chunk := response.read(65536, decode_content=False)):
-        most -= len(chunk)
-    if most <= 0:
-        response.close()
-    response.release_conn()
 
 
 def _bounded_pools(pools: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,42 +202,19 @@ class BoundedResponse(http.client.HTTPResponse):
         super().__init__(sock, *args, **more)
         timeout = sock.gettimeout()
         if timeout is not None:
-            raw = DeadlineReader(self.fp.detach(), sock, time.monotonic() + timeout)
-            self.fp: Any = io.BufferedReader(raw)
+            raw: Any = self.fp.raw
+            raw.readinto = functools.partial(_read_by, time.monotonic() + timeout, sock)
 
 
-class DeadlineReader(io.RawIOBase):
-    """Read from a socket's stream until a moment, after which reading times out.
+def _read_by(deadline: float, sock: Any, buffer: Any) -> Any:
+    """Read once from *sock* into *buffer*, until *deadline* (`time.monotonic`); return how many
+    bytes.
 
-    Args:
-        raw: the unbuffered stream of *sock*.
-        sock: the socket, whose time-out is set before each read.
-        deadline: `time.monotonic` seconds.
+    Raises:
+        TimeoutError: the deadline has come.
     """
-
-    def __init__(self, raw: Any, sock: Any, deadline: float) -> None:
-        self._raw = raw
-        self._sock = sock
-        self._deadline = deadline
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def readinto(self, buffer: Any) -> Any:
-        """Read once into *buffer*; return how many bytes.
-
-        Raises:
-            TimeoutError: the deadline has come.
-        """
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self._sock.settimeout(left)
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        """Close the stream."""
-        if not self.closed:
-            self._raw.close()
-        super().close()
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    sock.settimeout(left)
+    return sock.recv_into(buffer)

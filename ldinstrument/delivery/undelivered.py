@@ -27,12 +27,10 @@ class UndeliveredPayloads:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._left: list[tuple[str, str, Payload]] = []
+        self.left: list[tuple[str, str, Payload]] = []
+        """What waits for a processor: its origin, the address of its events, and the payload."""
         self.notify: Callable[[], None] = _nothing
         """Wakes the running workers; set by the registry."""
-
-    def __len__(self) -> int:
-        return len(self._left)
 
     def add(self, origin: str, uri: str, refused: bool, payloads: list[Payload]) -> list[Payload]:
         """Keep *payloads*; the caller must then call `notify`.
@@ -47,23 +45,23 @@ class UndeliveredPayloads:
             What no longer fits.
         """
         with self._lock:
-            self._left += [("" if refused else origin, uri, payload) for payload in payloads]
+            self.left += [("" if refused else origin, uri, payload) for payload in payloads]
             gone = []
-            while sum(len(payload.body) for _, _, payload in self._left) > MOST_BYTES:
-                gone.append(self._left.pop(0)[2])
+            while sum(len(payload.body) for _, _, payload in self.left) > MOST_BYTES:
+                gone.append(self.left.pop(0)[2])
             return gone
 
     def take(self, origin: str, uri: str) -> list[Payload]:
         """Take out what a processor for *origin* at *uri* may deliver."""
         with self._lock:
-            taken = [entry for entry in self._left if entry[1] == uri and entry[0] in ("", origin)]
-            self._left = [entry for entry in self._left if entry not in taken]
+            taken = [entry for entry in self.left if entry[1] == uri and entry[0] in ("", origin)]
+            self.left = [entry for entry in self.left if entry not in taken]
             return [payload for _, _, payload in taken]
 
     def clear(self) -> None:
         """Drop everything: in a forked child, whose parent keeps its own, and in tests."""
         self._lock = threading.Lock()
-        self._left = []
+        self.left = []
 
 
 undelivered = UndeliveredPayloads()

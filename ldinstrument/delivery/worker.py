@@ -17,30 +17,27 @@ Fork hooks take the locks of diagnostics and ledger, and pause the spool; a chil
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from .. import sdk
 from ..diagnostics import guard
 from ..ledger import ledger
 from ..sessions import emission
-from .batch_writer import EventTexts
 from .event_queue import EventQueue
 from .options import Options, flush_interval
 from .payloads import Payload
-from .sender import NEVER, Sender, start_thread
+from .sender import NEVER, Flush, Sender, start_thread
 from .spool_queue import SpoolQueue
-from .transport import PostResult
 from .undelivered import origin_of, undelivered
-from .waiters import FlushWaiter
 
 TAKE_OVER_EVERY = 30.0
-LINGER = 0.01
 
 
 def _nothing() -> None:
@@ -48,7 +45,7 @@ def _nothing() -> None:
 
 
 class DeliveryWorker:
-    """Take events without waiting, deliver them, and know what became of each.
+    """Deliver what its queue takes, and know what became of it.
 
     Args:
         config: the SDK's configuration; its key is read anew for each POST.
@@ -66,17 +63,20 @@ class DeliveryWorker:
 
     def _begin(self) -> None:
         """Make everything that a forked child needs afresh."""
-        origin = origin_of(self.config.events_uri, self.config.sdk_key)
-        self._spool = SpoolQueue(self.options.spool, origin)
-        self._sender = Sender(self.config, self.options, self._spool, self._on_result)
-        self._events = EventQueue(
-            self.config, self.options, self._sender.lock, self._spool, self._wake, self._help
-        )
-        # Re-entrant, unlike a Condition: a finaliser may put something into it.
+        config, options = self.config, self.options
+        origin = origin_of(config.events_uri, config.sdk_key)
+        dispatcher = sdk.Intake(config)
         self._wakeup: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._woken = False
-        self._thread: threading.Thread | None = None
-        self._finished = self._abandoned = self._taking_over = False
+        self._spool = SpoolQueue(options.spool, origin) if options.spool else None
+        wake = partial(self._wakeup.put, False)
+        self._sender = Sender(config, options, self._spool, dispatcher.hear, wake)
+        self.events = EventQueue(
+            config, options, dispatcher, self._sender, self._spool, self._wakeup
+        )
+        """What takes events."""
+        self.thread: threading.Thread | None = None
+        """None until `start`, also in a forked child."""
+        self._abandoned = self._taking_over = False
         self._ends_at = NEVER
         self._pid = os.getpid()
 
@@ -85,128 +85,28 @@ class DeliveryWorker:
         """Whether nothing is taken, and no POST begun, any more."""
         return self._sender.closed
 
-    # -- taking events: any thread, also in a forked child -----------------------------------------
-    def accept(self, event: Any, *, ours: bool) -> None:
-        """Queue *event*, or drop it by name; never waits unless `wait_when_full` allows it.
-
-        Raises:
-            Exception: nothing of ours, only what leaves no room for the call itself; then nothing
-                was queued.
-        """
-        if self._thread is None:
-            self.start()
-        if self.closed:
-            self._events.lose("closed", event)
-        elif not self._events.has_room():
-            self._events.lose("queue_full", event)
-        else:
-            self._events.record(event, ours)
-            # A recursion that is too deep, perhaps: the event is queued, and found later.
-            with contextlib.suppress(Exception):
-                self._announce()
-
-    def write_batch(self, batch: Iterable[Any], context: Any) -> tuple[list[EventTexts], int]:
-        """Return events of ours and of one *context* as JSON; see `BatchWriter.write`."""
-        if self._thread is None:
-            self.start()
-        return self._events.write_batch(batch, context)
-
-    def accept_batch(self, texts: list[EventTexts], context: Any) -> None:
-        """Queue what `write_batch` returned, or drop it by name; never waits."""
-        if self.closed:
-            self._events.lose_batch("closed", texts)
-        elif not self._events.has_room():
-            self._events.lose_batch("queue_full", texts)
-        else:
-            self._events.record_batch(texts, context)
-            with contextlib.suppress(Exception):  # see `accept`
-                self._announce()
-
-    def _announce(self) -> None:
-        if self._finished:
-            self._events.lose_all("closed")
-        elif not self._woken:
-            if self._events.has_many:
-                self._wake()
-            elif self._spool:
-                self._wake(batch=False)
-
-    def _wake(self, batch: bool = True) -> None:
-        self._woken = True
-        self._wakeup.put(batch)
-
     def start(self) -> None:
         """Start the worker's thread unless it runs; in a forked child, begin everything afresh."""
         self._renew()
         with self._sender.lock:
-            if self._thread is None and not self.closed:
+            if self.thread is None and not self.closed:
                 try:
-                    self._thread = start_thread("worker", self._run)
+                    self.thread = start_thread("worker", self._run)
                 except RuntimeError:  # at exit no thread can start
                     return
                 self._on_start()
 
     def forked(self) -> None:
         """Note, in a forked child, that everything here is the parent's; takes no lock."""
-        self._thread = None
-        self._spool.forked()
+        self.thread = None
+        if self._spool is not None:
+            self._spool.forked()
 
     def _renew(self) -> None:
         if self._pid != os.getpid():
             with _after_fork:
                 if self._pid != os.getpid():
                     self._begin()
-
-    # -- batching ----------------------------------------------------------------------------------
-    def _batch(self) -> None:
-        """Make payloads of everything recorded so far."""
-        with self._events.batching:
-            self._batch_now()
-
-    def _batch_now(self) -> None:
-        complete = self._sender.unbatched_waiters()
-        self._events.pass_on_all()
-        payloads = self._events.payloads()
-        if payloads:
-            self._spool.add(lambda spool: spool.seal(payloads))
-            self._spool.run()
-        with self._sender.lock:
-            self._sender.add(payloads, complete)
-            self._events.done()
-            self._sender.count_dropped(self._events.take_lost())
-        self._sender.run_deferred()
-
-    def _batch_here(self) -> bool:
-        """Batch a few events on the thread that flushes, which saves waking another one first.
-
-        Returns:
-            Whether it was done.
-        """
-        return self._events.has_few and self._events.is_cheap and self._try_to_batch()
-
-    def _help(self) -> bool:
-        """Batch on the thread that tracks, which has found the queue filling up."""
-        if not self._events.is_cheap or self._sender.is_crowded or not self._try_to_batch():
-            return False
-        self._sender.start_posters(here=False)
-        return True
-
-    def _try_to_batch(self) -> bool:
-        if not self._events.batching.acquire(blocking=False):
-            return False
-        try:
-            with guard("delivery") as batching:
-                self._batch_now()
-            return not batching.failed
-        finally:
-            self._events.batching.release()
-
-    def _draft(self) -> None:
-        """With a spool, put what was recorded on disk, long before it is sent."""
-        if self._spool:
-            with self._events.batching:
-                self._events.pass_on_all()
-                self._spool.run()
 
     # -- the thread --------------------------------------------------------------------------------
     def _run(self) -> None:
@@ -219,7 +119,8 @@ class DeliveryWorker:
                 with guard("delivery"):
                     self._take_over()
                 take_over_at = time.monotonic() + TAKE_OVER_EVERY
-            batch = self._wait(min(flush_at, forget_at, take_over_at, self._ends_at))
+            wait_until = min(flush_at, forget_at, take_over_at, self._ends_at)
+            batch = self.events.wait(min(wait_until, self._sender.next_attempt()))
             now = time.monotonic()
             if now >= forget_at:
                 self._forget_contexts()
@@ -235,42 +136,20 @@ class DeliveryWorker:
     def _work(self, batch: bool) -> None:
         with guard("delivery"):
             if batch:
-                self._batch()
-            else:
-                self._draft()
+                with self.events.batching:
+                    self.events.batch()
+            elif self._spool is not None:  # what was recorded is on disk long before it is sent
+                with self.events.batching:
+                    self.events.pass_on()
+                    self._spool.run()
         with guard("delivery"):
             self._sender.start_posters()
         if self._abandoned and self._may_end():
             self.close()
 
-    def _wait(self, until: float) -> bool:
-        """Wait to be woken, for the time *until*, or for the end of a pause between attempts.
-
-        Returns:
-            Whether somebody wants everything in payloads.
-        """
-        until = min(until, self._sender.next_attempt())
-        try:
-            batch = self._wakeup.get(timeout=max(0.0, until - time.monotonic()))
-            if not batch and self._spool:  # a few events per transaction
-                batch = self._wakeup.get(timeout=LINGER)
-            while not self._wakeup.empty():
-                batch = self._wakeup.get() or batch
-        except queue.Empty:
-            batch = False
-        self._woken = False  # whoever records from now on wakes it again
-        return batch
-
     def _forget_contexts(self) -> None:
-        with self._events.batching:
-            self._events.forget_contexts()
-
-    def _on_result(self, result: PostResult) -> None:
-        if result.accepted:
-            with guard("delivery"):
-                self._events.note_date(result)
-        if (self._sender.waiting or self._abandoned) and not self.closed:
-            self._wakeup.put(False)  # the thread keeps the time of the next attempt
+        with self.events.batching:
+            self.events.forget_contexts()
 
     # -- what others left --------------------------------------------------------------------------
     def look_for_undelivered(self) -> None:
@@ -282,9 +161,9 @@ class DeliveryWorker:
         """Take what closed processors of this process, or dead processes, left for our place."""
         self._taking_over = False
         self._take_undelivered()
-        if not self._spool:
+        if self._spool is None:
             return
-        room, idle = self._sender.room, not self._sender.waiting
+        room, idle = self._sender.room, self._sender.is_idle
         taken: list[tuple[list[Payload], list[Payload]]] = []
         self._spool.add(
             lambda spool: taken.append(
@@ -300,7 +179,7 @@ class DeliveryWorker:
             self._receive(found)
 
     def _take_undelivered(self) -> None:
-        if undelivered and not self.closed:
+        if undelivered.left and not self.closed:
             self._receive(undelivered.take(self._sender.origin, self.config.events_uri))
 
     def _receive(self, payloads: list[Payload]) -> None:
@@ -310,35 +189,36 @@ class DeliveryWorker:
             self._wakeup.put(False)
 
     # -- flushing ----------------------------------------------------------------------------------
-    def open_waiter(self, wake: Callable[[], None], deadline: float) -> FlushWaiter:
+    def open_flush(self, wake: Callable[[], object], deadline: float) -> Flush:
         """Ask for everything to be sent now.
 
         Args:
             wake: called when there is nothing left to wait for; must not wait.
             deadline: `time.monotonic` seconds.
         """
-        waiter = FlushWaiter(wake, deadline)
-        self.start()
-        self._take_undelivered()
-        self._sender.open_waiter(waiter)
+        if self.thread is None:
+            self.start()
+        if undelivered.left:
+            self._take_undelivered()
+        flush = Flush(wake, deadline)
+        self._sender.open_flush(flush)
         if not self.closed:
-            batched = self._batch_here()
-            if not (self._sender.wake_posters() and batched):
-                self._wake(batch=not batched)
-        return waiter
+            batched = self.events.batch_here()
+            if not batched or self._sender.is_short:
+                self.events.wake(batch=not batched)
+        return flush
 
-    def close_waiter(self, waiter: FlushWaiter, counts: Counter[str]) -> None:
-        """Stop waiting; add the events of *waiter* to *counts* by state."""
+    def close_flush(self, flush: Flush, counts: Counter[str]) -> None:
+        """Stop waiting; add the events of *flush* to *counts* by state."""
         with self._sender.lock:
-            self._sender.count_dropped(self._events.take_lost())
-            self._sender.close_waiter(waiter, counts)
-            if not waiter.batched:
-                counts["waiting"] += self._events.unbatched()
+            self._sender.close_flush(flush, counts)
+            if not flush.batched:
+                counts["waiting"] += self.events.unbatched()
 
     def request_flush(self) -> None:
         """Ask for everything to be sent now; does not wait."""
         self.start()
-        self._wake()
+        self.events.wake()
 
     # -- ending ------------------------------------------------------------------------------------
     def close(self, patience: float = 0.2) -> None:
@@ -351,58 +231,65 @@ class DeliveryWorker:
         self._renew()
         self._sender.stop()
         self._wakeup.put(False)
-        if self._thread is None:
+        if self.thread is None:
             self._finish()
-        elif self._thread is not threading.current_thread():
-            self._thread.join(patience)
+        elif self.thread is not threading.current_thread():
+            self.thread.join(patience)
 
     def _finish(self) -> None:
         """Do the last work, on the last thread: batch what came since, and leave what remains."""
         # Not for ever: a signal handler may have interrupted whoever holds it.
-        if self._events.batching.acquire(timeout=0.2):
+        if self.events.batching.acquire(timeout=0.2):
             try:
                 with guard("delivery"):
-                    self._batch_now()
+                    self.events.batch()
             finally:
-                self._events.batching.release()
+                self.events.batching.release()
         self._sender.leave()
-        self._finished = True
-        self._events.lose_all("closed")
+        self.events.finished = True
+        self.events.lose_all("closed")
         with guard("delivery"):
             self._sender.close()
-        self._spool.add(lambda spool: spool.end())
-        self._spool.run()
+        if self._spool is not None:
+            self._spool.add(lambda spool: spool.end())
+            self._spool.run()
         undelivered.notify()
 
     def wait_for_end(self, timeout: float) -> None:
         """Wait for a worker that closes itself; harmless for any other."""
-        if self.closed and self._thread is not None:
-            self._thread.join(timeout)
+        if self.closed and self.thread is not None:
+            self.thread.join(timeout)
 
     def abandon(self) -> None:
         """Send what there is, and end: the client dropped its processor without `stop()`.
 
         A finaliser calls this, as after `postfork()`: it takes no lock and does not wait.
         """
-        if self._pid == os.getpid() and self._thread is not None:
+        if self._pid == os.getpid() and self.thread is not None:
             self._ends_at = time.monotonic() + self.options.close_timeout
-            self._abandoned = True
+            self._abandoned = self._sender.ending = True
             self._wakeup.put(True)
 
     def _may_end(self) -> bool:
         with self._sender.lock:
-            left = self._events.unbatched() or self._sender.busy
+            left = self.events.unbatched() or self._sender.busy
         return not left or time.monotonic() >= self._ends_at
 
     def pause(self) -> None:
         """Prepare for a fork."""
-        if self._pid == os.getpid():
+        if self._spool is not None and self._pid == os.getpid():
             self._spool.pause()
 
     def resume(self) -> None:
         """Go on after a fork, in the parent."""
-        if self._pid == os.getpid():
+        if self._spool is not None and self._pid == os.getpid():
             self._spool.resume()
+
+
+def worker_of(client: Any) -> DeliveryWorker | None:
+    """Return the worker inside *client*, or None when it was built without our processor."""
+    found = getattr(sdk.event_processor_of(client), "worker", None)
+    return found if isinstance(found, DeliveryWorker) else None
 
 
 _after_fork = threading.Lock()

@@ -176,6 +176,25 @@ def forget() -> None:
 def _hand_over(
     emissions: Sequence[Emission | FinishedRuns], context: Context, client: Tracker
 ) -> None:
+    """Give the events to *client*: all at once where that is our event processor behind a plain
+    client, which counts them; whoever wraps, subclasses or patches a client, or has another event
+    processor, gets one `track` per event.
+    """
+    taken = False
+    with guard("take_batch"):
+        take = sdk.batch_taker(client)
+        taken = take is not None and take(emissions, context)
+    if not taken and not _tracked(emissions, context, client):
+        return
+    if settings.debug():
+        _debug(expanded(emissions), context)
+    _check_units(emissions, context)
+
+
+def _tracked(
+    emissions: Sequence[Emission | FinishedRuns], context: Context, client: Tracker
+) -> bool:
+    """Track the events one by one; tell whether the client sends anything."""
     if client is AMBIGUOUS:
         _refuse(
             emissions,
@@ -183,37 +202,18 @@ def _hand_over(
             "could go to several LaunchDarkly clients of different environments: say which, "
             "ld.session(..., client=client)",
         )
-        return
+        return False
     if gone := _sends_nothing(client):
         setting = {"offline": "offline=True", "send_events_off": "send_events=False"}.get(
             gone, gone
         )
         advice = "take that out of its Config, or set LDINSTRUMENT_DISABLED=1 if it is meant"
         _refuse(emissions, gone, f"meets a client that sends nothing ({setting}): {advice}")
-        return
-    if not _taken_at_once(emissions, context, client):
-        events = expanded(emissions)
-        ledger.handed_over(len(events), sum(emission.values for emission in events))
-        _track_all(events, context, client)
-    if settings.debug():
-        _debug(expanded(emissions), context)
-    _check_units(emissions, context)
-
-
-def _taken_at_once(
-    emissions: Sequence[Emission | FinishedRuns], context: Context, client: Tracker
-) -> bool:
-    """Give all events to our event processor behind a plain client, which counts them.
-
-    Whoever wraps, subclasses or patches a client, or has another event processor, gets one `track`
-    per event: then this does nothing and returns False.
-    """
-    with guard("take_batch"):
-        take = sdk.batch_taker(client)
-        if take is not None and context.valid:
-            sdk.check_forked(client)
-            return bool(take(emissions, context))
-    return False
+        return False
+    events = expanded(emissions)
+    ledger.handed_over(len(events), sum(emission.values for emission in events))
+    _track_all(events, context, client)
+    return True
 
 
 def _track_all(emissions: Sequence[Emission], context: Context, client: Tracker) -> None:

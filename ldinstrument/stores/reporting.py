@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from .. import sdk
-from ..delivery.registry import worker_of
 from ..delivery.transport import PAYLOAD_ID, PostResult, Transport, transport_of
+from ..delivery.worker import worker_of
 from ..diagnostics import log_once
 from ..ledger import ledger
 from ..sdk import as_json

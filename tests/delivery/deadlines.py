@@ -7,6 +7,11 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from ldclient import LDClient
+
+from ldinstrument.delivery import flush
+from ldinstrument.ledger import ledger
+
 Result = TypeVar("Result")
 
 NEVER = 100.0
@@ -46,3 +51,12 @@ def _wait(seconds: float) -> float:
     began = time.monotonic()
     threading.Event().wait(seconds)
     return time.monotonic() - began
+
+
+def until_settled(client: LDClient, seconds: float = 30.0) -> None:
+    """Flush *client* until nothing is pending, for *seconds* at most."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and (
+        flush(1.0, client).timed_out or ledger.stats().events.pending
+    ):
+        time.sleep(0.01)

@@ -26,7 +26,7 @@ from ldclient import Config, Context, LDClient
 from ldclient.config import HTTPConfig
 
 from ldinstrument.delivery import EventProcessor, FlushReport, Plugin, flush
-from ldinstrument.delivery.registry import worker_of
+from ldinstrument.delivery.worker import worker_of
 from ldinstrument.diagnostics import diagnostics
 from ldinstrument.ledger import ledger
 

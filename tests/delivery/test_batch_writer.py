@@ -52,6 +52,12 @@ def _client(server: EventServer, **options: Any) -> LDClient:
     )
 
 
+def _takes(client: Any) -> bool:
+    """Whether *client* takes a session's events at once."""
+    take = sdk.batch_taker(client)
+    return take is not None and take(BATCH, RICH)
+
+
 def _sent(server: EventServer, before: int) -> list[dict[str, Any]]:
     return [event for post in server.posts[before:] for event in json.loads(post.body)]
 
@@ -155,7 +161,7 @@ def test_a_batch_with_a_spool_is_on_disk(server, tmp_path):
 def test_a_client_that_somebody_has_a_hand_in_gets_one_track_per_event(server, monkeypatch):
     """Subclassed, patched on the object or the class, wrapped, or with another processor."""
     plain = _client(server)
-    assert sdk.batch_taker(plain) is not None
+    assert _takes(plain)
 
     class Sub(LDClient):
         """Somebody's."""
@@ -184,9 +190,15 @@ def test_a_client_that_somebody_has_a_hand_in_gets_one_track_per_event(server, m
     patched = _client(server)
     patched.track = lambda *arguments: None  # type: ignore[method-assign]
     others.append(patched)
-    assert [sdk.batch_taker(other) for other in others] == [None] * len(others)
+    watched = _client(server)
+    watched._event_processor.send_event = lambda event: None
+    others.append(watched)
+    assert not any(_takes(other) for other in others)
     monkeypatch.setattr(LDClient, "track", lambda *arguments: None)
-    assert sdk.batch_taker(plain) is None
+    assert not _takes(plain)
+    monkeypatch.undo()
+    monkeypatch.setattr(EventProcessor, "send_event", lambda self, event: None)
+    assert not _takes(plain)
     monkeypatch.undo()
     for client in [plain, *others[1:]]:
         client.close()

@@ -8,28 +8,20 @@ import time
 from collections.abc import Mapping
 
 import pytest
-from ldclient import Context, LDClient
+from deadlines import until_settled
+from ldclient import Config, Context
 
 from ldinstrument.delivery import (
     Receipt,
     flush,
 )
+from ldinstrument.delivery.options import Options
 from ldinstrument.delivery.payloads import Payload
+from ldinstrument.delivery.sender import Sender
 from ldinstrument.delivery.transport import PostResult
 from ldinstrument.ledger import ledger
 
 BARE = Context.create("u-1")
-
-
-CONTEXT = Context.create("u-1")
-
-
-def _until_settled(client: LDClient, seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and (
-        flush(1.0, client).timed_out or ledger.stats().events.pending
-    ):
-        time.sleep(0.01)
 
 
 class Failing:
@@ -68,8 +60,8 @@ def test_one_bad_request_in_an_outage_is_not_three(server, make):
     server.answer(status=400, times=1)
     server.answer(status=202)
     client = make(flush_interval=3600)
-    client.track("a", CONTEXT)
-    _until_settled(client)
+    client.track("a", BARE)
+    until_settled(client)
     assert (server.keys(), ledger.stats().events.dropped) == ({"a": 1}, {})
 
 
@@ -77,7 +69,7 @@ def test_an_outage_is_said_once(server, make, caplog):
     """At the second failure in a row, with its status and no address; the events are kept."""
     server.answer(status=404)
     client = make(flush_interval=0.05)
-    client.track("a", CONTEXT)
+    client.track("a", BARE)
     with caplog.at_level(logging.WARNING, "ldinstrument"):
         deadline = time.monotonic() + 30
         while len(server.posts) < 5 and time.monotonic() < deadline:
@@ -92,7 +84,7 @@ def test_an_outage_is_said_once(server, make, caplog):
 def test_a_single_lost_connection_is_not_said(server, client, caplog):
     """Kept-alive connections end all the time."""
     server.answer(reset=True, times=1)
-    client.track("a", CONTEXT)
+    client.track("a", BARE)
     with caplog.at_level(logging.WARNING, "ldinstrument"):
         assert flush(20.0, client).delivered == 1
     assert not caplog.records
@@ -107,7 +99,7 @@ def test_what_is_dropped_by_a_bound_is_said_once(server, make, caplog):
         while (
             ledger.stats().events.dropped.get("backlog_full", 0) < 3 and time.monotonic() < deadline
         ):
-            client.track("a", CONTEXT)
+            client.track("a", BARE)
             flush(0.05, client)
     said = [record.getMessage() for record in caplog.records if "max_bytes" in record.getMessage()]
     assert len(said) == 1
@@ -121,11 +113,11 @@ def test_a_body_that_is_no_json_does_not_stay_in_the_air(server, make):
     server.answer(status=413, times=1)
     client = make(flush_interval=3600)
     worker = client._event_processor.worker
-    client.track("a", CONTEXT)
+    client.track("a", BARE)
     flush(0.0, client)
     ledger.emitted(2)
     worker._receive([Payload(b"no json", 2, 2)])
-    _until_settled(client)
+    until_settled(client)
     stats = ledger.stats().events
     assert (stats.pending, sum(stats.dropped.values()) + stats.delivered) == (0, 3)
 
@@ -142,7 +134,7 @@ def test_a_callback_that_raises_loses_no_count(server, make, odd):
 
     client = make(flush_interval=3600, on_receipt=on_receipt)
     for number in range(3):
-        client.track("a", CONTEXT)
+        client.track("a", BARE)
         assert flush(20.0, client).delivered == 1, number
     assert ledger.stats().events.pending == 0
 
@@ -155,7 +147,7 @@ def test_an_exit_out_of_a_callback_does_not_reach_the_flush(server, make):
 
     client = make(flush_interval=3600, on_receipt=on_receipt)
     for _ in range(3):
-        client.track("a", CONTEXT)
+        client.track("a", BARE)
         assert flush(20.0, client).delivered == 1
 
 
@@ -239,6 +231,36 @@ def test_too_much_waiting_is_dropped_by_name(server, make):
     assert kept + len(arrived) == 10
     assert "e.9" in arrived
     assert "e.0" not in arrived
+
+
+@pytest.fixture(name="sender")
+def _sender() -> Sender:
+    """A sender whose payloads stay: it has no threads."""
+    options = Options(max_bytes=25, max_age=10.0, transport=lambda config: Failing())
+    return Sender(Config("sdk-key"), options, None, lambda result: None, lambda: None)
+
+
+def test_the_oldest_payloads_go_first(sender):
+    """Bounded by bytes; the newest always fits. What is dropped is counted."""
+    payloads = [Payload(b"x" * 10, 1, 1) for _ in range(4)]
+    for payload in payloads:
+        sender.add([payload])
+    assert [payload.state for payload in payloads] == ["dropped", "dropped", "waiting", "waiting"]
+    assert sender.room == 5
+    sender.add([newest := Payload(b"x" * 100, 1, 1)])
+    sender.run_deferred()
+    assert [payload.state for payload in [*payloads, newest]] == ["dropped"] * 4 + ["waiting"]
+    assert ledger.stats().events.dropped == {"backlog_full": 4}
+
+
+def test_old_payloads_go_when_others_come(sender):
+    """Bounded by age; who takes what another process left finds it old."""
+    old = Payload(b"x", 1, 1, age_from=time.monotonic() - 11)
+    sender.add([old])
+    sender.add([new := Payload(b"x", 1, 1)])
+    sender.run_deferred()
+    assert [old.state, new.state] == ["dropped", "waiting"]
+    assert ledger.stats().events.dropped == {"too_old": 1}
 
 
 def test_too_old_is_dropped_by_name(server, make):

@@ -85,11 +85,11 @@ def test_a_split_payload_is_replaced_in_one_step(tmp_path):
     spool = Spool(tmp_path, "here")
     payload = join([TEXT, TEXT], zipped=False)
     spool.seal([payload])
-    payload.split(payload.halves())
-    spool.replace(payload, payload.parts)
+    halves = payload.halves()
+    spool.replace(payload, halves)
     spool.end()
     found = _taken(Spool(tmp_path, "here"), 10**6, 60)
-    assert sorted(one.id for one in found) == sorted(heir.id for heir in payload.parts)
+    assert sorted(one.id for one in found) == sorted(heir.id for heir in halves)
 
 
 def test_a_living_process_keeps_its_own(tmp_path):

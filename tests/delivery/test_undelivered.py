@@ -22,7 +22,7 @@ def test_payloads_go_to_their_own_place_only():
     assert left.take(elsewhere, "http://b/bulk") == []
     assert left.take(elsewhere, "http://a/bulk") == [refused]
     assert left.take(here, "http://a/bulk") == [kept]
-    assert len(left) == 0
+    assert left.left == []
     assert "k1" not in here
 
 

@@ -11,30 +11,20 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from deadlines import NEVER
-from ldclient import Context, LDClient
+from deadlines import NEVER, until_settled
+from ldclient import Context
 from ldclient.impl.events.types import EventInputEvaluation
 
 from ldinstrument.delivery import (
     EventProcessor,
     flush,
 )
-from ldinstrument.delivery.batcher import Batcher
+from ldinstrument.delivery.event_queue import EventQueue
+from ldinstrument.delivery.payloads import Payload
 from ldinstrument.delivery.worker import DeliveryWorker
 from ldinstrument.ledger import ledger
 
 BARE = Context.create("u-1")
-
-
-CONTEXT = Context.create("u-1")
-
-
-def _until_settled(client: LDClient, seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and (
-        flush(1.0, client).timed_out or ledger.stats().events.pending
-    ):
-        time.sleep(0.01)
 
 
 def _ours() -> list[str]:
@@ -45,19 +35,19 @@ def _ours() -> list[str]:
 
 def test_a_close_in_the_middle_of_batching_strands_nothing(server, make, monkeypatch):
     """The next client for the same place delivers what the first one was still batching."""
-    payloads, begun, go = Batcher.payloads, threading.Event(), threading.Event()
+    seal, begun, go = Payload.seal, threading.Event(), threading.Event()
 
-    def slow(self):
+    def slow(self: Payload, zipped: bool) -> None:
         begun.set()
         assert go.wait(60)
-        return payloads(self)
+        seal(self, zipped)
 
-    monkeypatch.setattr(Batcher, "payloads", slow)
+    monkeypatch.setattr(Payload, "seal", slow)
     first, second = make(close_timeout=0.05, flush_interval=3600), make(flush_interval=3600)
-    first.track("a", CONTEXT)
+    first.track("a", BARE)
     first.flush()
     assert begun.wait(60)
-    first.track("b", CONTEXT)
+    first.track("b", BARE)
     first.close()
     go.set()
     deadline = time.monotonic() + 60
@@ -76,7 +66,7 @@ def test_tracking_while_clients_are_closed_strands_nothing(server, make):
     def track() -> None:
         while not done.is_set():
             for client in clients:
-                client.track("a", CONTEXT)
+                client.track("a", BARE)
             time.sleep(0.001)
 
     threads = [threading.Thread(target=track) for _ in range(3)]
@@ -87,7 +77,7 @@ def test_tracking_while_clients_are_closed_strands_nothing(server, make):
     done.set()
     for thread in threads:
         thread.join()
-    _until_settled(clients[-1], 60)
+    until_settled(clients[-1], 60)
     events = ledger.stats().events
     assert events.pending == 0
     assert events.emitted == events.delivered + sum(events.dropped.values())
@@ -100,7 +90,7 @@ def test_what_is_tracked_after_the_close_is_said_once(client, caplog):
     client.close()
     with caplog.at_level(logging.WARNING, "ldinstrument"):
         for _ in range(3):
-            client.track("a", CONTEXT)
+            client.track("a", BARE)
     assert ledger.stats().events.dropped == {"closed": 3}
     assert caplog.text.count("after client.close()") == 1
 
@@ -110,14 +100,14 @@ def test_no_depth_of_recursion_leaves_an_event_pending(server, client):
 
     def down() -> None:
         try:
-            client.track("deep", CONTEXT, {"n": 1})
+            client.track("deep", BARE, {"n": 1})
         finally:
             down()
 
     for _ in range(20):
         with pytest.raises(RecursionError):
             down()
-    _until_settled(client)
+    until_settled(client)
     events = ledger.stats().events
     assert events.pending == 0
     assert events.emitted == events.delivered + sum(events.dropped.values())
@@ -127,14 +117,14 @@ def test_no_depth_of_recursion_leaves_an_event_pending(server, client):
 @pytest.fixture(name="stuck")
 def _stuck(monkeypatch) -> Iterator[threading.Event]:
     """The worker's thread is kept from batching, as a starved one is, until the event is set."""
-    batch, begun, go = DeliveryWorker._batch_now, threading.Event(), threading.Event()
+    batch, begun, go = EventQueue.batch, threading.Event(), threading.Event()
 
-    def slow(self: DeliveryWorker) -> None:
+    def slow(self: EventQueue) -> None:
         begun.set()
         assert go.wait(60)
         batch(self)
 
-    monkeypatch.setattr(DeliveryWorker, "_batch_now", slow)
+    monkeypatch.setattr(EventQueue, "batch", slow)
     yield begun
     go.set()
 
@@ -163,7 +153,7 @@ def test_a_burst_into_a_small_queue_loses_nothing(server, make, pending):
     client = make(pending=pending, flush_interval=3600)
     for number in range(2000):
         client.track(f"e.{number}", BARE)
-    _until_settled(client)
+    until_settled(client)
     assert ledger.stats().events.dropped == {}
     assert server.keys() == {f"e.{number}": 1 for number in range(2000)}
 
@@ -188,7 +178,7 @@ def test_a_burst_beside_a_starved_worker_loses_nothing(server, make, monkeypatch
     for number in range(2000):
         client.track(f"e.{number}", BARE, {"text": "x" * 400})
     turn.set()
-    _until_settled(client)
+    until_settled(client)
     assert ledger.stats().events.dropped == {}
     assert server.keys() == {f"e.{number}": 1 for number in range(2000)}
 
@@ -225,8 +215,8 @@ def test_a_client_that_nobody_holds_still_delivers(server, make):
     while not workers[0].closed and time.monotonic() < deadline:
         time.sleep(0.02)
     assert workers[0].closed
-    workers[0]._thread.join(60)  # it is the last at work, and has begun to end
-    assert workers[0]._thread not in threading.enumerate()
+    workers[0].thread.join(60)  # it is the last at work, and has begun to end
+    assert workers[0].thread not in threading.enumerate()
     assert server.keys() == {"a": 1}
     assert ledger.stats().events.delivered == 1
 
@@ -257,7 +247,7 @@ def test_no_threads_are_left(server, make):
     client = make(flush_interval=3600, read_timeout=0.3)
     server.answer(stall=True, times=2)
     for number in range(4):
-        client.track(f"e.{number}", CONTEXT)
+        client.track(f"e.{number}", BARE)
         flush(0.05, client)
     client.close()
     deadline = time.monotonic() + NEVER

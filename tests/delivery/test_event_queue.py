@@ -1,4 +1,4 @@
-"""From events to payloads: what an event costs, and what it may not cost."""
+"""The queue: from events to payloads, what an event costs, and what it may not cost."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
+from deadlines import until_settled
 from ldclient import Config, Context, LDClient
 from ldclient.integrations.test_data import TestData
 
@@ -17,21 +18,11 @@ from ldinstrument.delivery import (
     FlushReport,
     flush,
 )
-from ldinstrument.delivery.batcher import MAX_BYTES, Batcher
+from ldinstrument.delivery.event_queue import EventQueue
+from ldinstrument.delivery.payloads import MAX_BYTES, Payload
 from ldinstrument.ledger import ledger
 
 BARE = Context.create("u-1")
-
-
-CONTEXT = Context.create("u-1")
-
-
-def _until_settled(client: LDClient, seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and (
-        flush(1.0, client).timed_out or ledger.stats().events.pending
-    ):
-        time.sleep(0.01)
 
 
 RICH = (
@@ -67,18 +58,18 @@ def test_large_events_do_not_cost_the_deadline(server, make, monkeypatch):
     piece.
     """
     client = make(flush_interval=3600, read_timeout=60)
-    client.track("warm", CONTEXT)
+    client.track("warm", BARE)
     assert flush(20.0, client).delivered == 1
-    payloads, batched_on = Batcher.payloads, []
+    seal, batched_on = Payload.seal, []
 
-    def seen(self):
+    def seen(self: Payload, zipped: bool) -> None:
         batched_on.append(threading.current_thread().name)
-        return payloads(self)
+        seal(self, zipped)
 
-    monkeypatch.setattr(Batcher, "payloads", seen)
+    monkeypatch.setattr(Payload, "seal", seen)
     for number in range(40):
-        client.track(f"e.{number}", CONTEXT, {"text": "x" * 700_000})
-    _until_settled(client, 60)
+        client.track(f"e.{number}", BARE, {"text": "x" * 700_000})
+    until_settled(client, 60)
     assert threading.current_thread().name not in batched_on
     assert len(server.keys()) == 41
     assert max(len(post.body) for post in server.posts) <= MAX_BYTES + 1000
@@ -93,22 +84,22 @@ def test_an_interrupt_in_the_middle_of_batching_loses_nothing(
     """
     client = make(flush_interval=3600, **({"spool": tmp_path} if spool else {}))
     worker = client._event_processor.worker
-    client.track("warm", CONTEXT)
+    client.track("warm", BARE)
     assert flush(20.0, client).delivered == 1
-    texts, interrupted = Batcher.texts, []
+    place, interrupted = EventQueue._place, []
 
-    def once(self, recorded):
+    def once(self: EventQueue, text: str, events: int) -> str:
         if not interrupted:
             interrupted.append(1)
             raise KeyboardInterrupt
-        return texts(self, recorded)
+        return place(self, text, events)
 
-    monkeypatch.setattr(Batcher, "texts", once)
-    worker._events.batching.acquire()  # so that it is this thread which batches
-    client.track("a", CONTEXT, {"n": 1})
+    monkeypatch.setattr(EventQueue, "_place", once)
+    worker.events.batching.acquire()  # so that it is this thread which batches
+    client.track("a", BARE, {"n": 1})
     with pytest.raises(KeyboardInterrupt):
-        worker._batch_now()
-    worker._events.batching.release()
+        worker.events.batch()
+    worker.events.batching.release()
     assert flush(20.0, client).delivered == 1
     assert server.keys() == {"warm": 1, "a": 1}
     assert ledger.stats().events.pending == 0
@@ -119,7 +110,7 @@ def test_what_the_host_changes_after_track_is_not_what_it_tracked(server, client
     become.
     """
     data = {"n": 1}
-    client.track("a", CONTEXT, data)
+    client.track("a", BARE, data)
     data["n"] = 2
     flush(20.0, client)
     assert [event["data"] for event in server.taken() if event["key"] == "a"] == [{"n": 1}]
@@ -130,7 +121,7 @@ def test_a_date_nobody_can_read_costs_nothing(server, client):
     came with.
     """
     server.answer(headers={"Date": "Mon, 01 Jan 99999999999999 00:00:00 GMT"})
-    client.track("a", CONTEXT)
+    client.track("a", BARE)
     assert flush(20.0, client) == FlushReport(delivered=1)
 
 
