@@ -59,6 +59,8 @@ class Backoff:
     ) -> None:
         self._first = first_pause
         self._longest = longest_pause
+        self.healthy = True
+        """Whether the server took the last payload, and refuses no key."""
         self.failures = 0
         self.not_before = 0.0
         self.refused_key: str | None = None
@@ -77,7 +79,7 @@ class Backoff:
 
     def succeeded(self) -> None:
         """Note that the server took a payload."""
-        self.failures, self.not_before, self.refused_key = 0, 0.0, None
+        self.healthy, self.failures, self.not_before, self.refused_key = True, 0, 0.0, None
         self._asked_by_server = False
 
     def failed(self, *, retry_after: float | None = None, lost: bool = False) -> None:
@@ -88,6 +90,7 @@ class Backoff:
                 whose clock is slow names dates in the past.
             lost: a connection broke, so the first retry need not wait.
         """
+        self.healthy = False
         self.failures += 1
         self._last_failure = time.monotonic()
         pause = exponential(self.failures - 1, self._first, self._longest)
@@ -99,6 +102,7 @@ class Backoff:
 
     def refused(self, key: str) -> None:
         """Note a 401 or 403: *key* will not do, however often it is tried."""
+        self.healthy = False
         self.refused_key = key
 
     def shorten(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
+from typing import Any
 
 import ldclient
 import pytest
@@ -50,20 +52,26 @@ def test_a_client_that_discards_everything(options, why):
     client.close()
 
 
+def _written(intake: sdk.Intake, event: Any) -> list[dict[str, Any]]:
+    """What is sent for *event* of ours."""
+    return [json.loads(intake.text(out) or "") for out in intake.passed(event, ours=True)]
+
+
 def test_the_intake_indexes_once_and_redacts():
     """The SDK's own dedupe and redaction, without its threads."""
     intake = sdk.Intake(_config(private_attributes={"plan"}))
-    for number in range(3):
-        intake.take(EventInputCustom(number, CONTEXT, f"e.{number}", None, 1.5), ours=True)
-    written = [intake.written(event) for event in intake.drain()]
+    written = [
+        event
+        for number in range(3)
+        for event in _written(intake, EventInputCustom(number, CONTEXT, f"e.{number}", None, 1.5))
+    ]
     assert [event["kind"] for event in written] == ["index", "custom", "custom", "custom"]
     assert written[0]["context"] == {
         "kind": "user", "key": "u-1", "name": "Ana", "_meta": {"redactedAttributes": ["plan"]},
     }  # fmt: skip
-    assert intake.drain() == []
     intake.forget_contexts()
-    intake.take(EventInputCustom(9, CONTEXT, "again"), ours=True)
-    assert [intake.written(event)["kind"] for event in intake.drain()] == ["index", "custom"]
+    again = _written(intake, EventInputCustom(9, CONTEXT, "again"))
+    assert [event["kind"] for event in again] == ["index", "custom"]
 
 
 def test_the_intake_keeps_the_summary_apart():
@@ -71,14 +79,12 @@ def test_the_intake_keeps_the_summary_apart():
     from ldclient.impl.events.types import EventFactory
 
     intake = sdk.Intake(_config())
-    assert intake.drain_summary() is None
-    intake.take(
-        EventFactory(False).new_unknown_flag_event("flag", CONTEXT, False, None), ours=False
-    )
-    assert [intake.written(event)["kind"] for event in intake.drain()] == ["index"]
-    summary = intake.written_summary(intake.drain_summary())
+    assert intake.summary_text() is None
+    evaluation = EventFactory(False).new_unknown_flag_event("flag", CONTEXT, False, None)
+    assert [event["kind"] for event in _written(intake, evaluation)] == ["index"]
+    summary = json.loads(intake.summary_text() or "")
     assert (summary["kind"], list(summary["features"])) == ("summary", ["flag"])
-    assert intake.drain_summary() is None
+    assert intake.summary_text() is None
 
 
 def test_the_servers_date_bounds_debug_events():

@@ -279,8 +279,11 @@ class EventQueue:
         """Make payloads of everything recorded so far; with `batching` held."""
         flushes = list(self._sender.flushes)
         self.pass_on()
-        if (summary := self._summary()) is not None:
-            self._place(summary, 0)
+        try:
+            if (summary := self._dispatcher.summary_text()) is not None:
+                self._place(summary, 0)
+        except Exception as error:
+            self._refuse(None, 0, error)
         for payload in self._open:
             payload.seal(self._zipped)
         if self._spool is not None and self._open:
@@ -363,13 +366,6 @@ class EventQueue:
         if text is not None and (exposures := exposures_among([text])):
             ledger.exposures_emitted(exposures)
         return text
-
-    def _summary(self) -> str | None:
-        try:
-            return self._dispatcher.summary_text()
-        except Exception as error:
-            self._refuse(None, 0, error)
-            return None
 
     def _refuse(self, event: Any, events: int, error: Exception) -> None:
         key = "summary" if event is None else str(getattr(event, "key", "") or type(event).__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import weakref
 from typing import Any
 
@@ -62,10 +61,6 @@ def foreign_clients() -> list[Any]:
 
 
 def _before_fork() -> None:
-    if _workers:
-        # The first name resolution imports it, perhaps on a thread at this moment: the child would
-        # inherit that import's lock, held for ever, and wait for it with its first connection.
-        codecs.lookup("idna")
     for lock in (diagnostics.lock, ledger.lock):
         lock.acquire()
         _held.append(lock)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 IDLE_POSTER = 5.0
 NEVER = float("inf")
+_REPORTED = (*UNSETTLED, "delivered")
 
 
 class Flush:
@@ -54,18 +55,6 @@ class Flush:
         self.payloads: list[Payload] = []
         self.over = False
         """Whether nothing more can happen before its deadline."""
-
-    def count(self, counts: Counter[str]) -> None:
-        """Add its events to *counts*: those from `track` by the state of their payload, those of
-        other kinds that are not delivered under `others`.
-
-        What was dropped is counted by the sender; the halves of what was split are here, too.
-        """
-        for payload in self.payloads:
-            if payload.state in ("delivered", *UNSETTLED):
-                counts[payload.state] += payload.custom
-            if payload.state in ("dropped", *UNSETTLED):
-                counts["others"] += payload.events - payload.custom
 
 
 class Sender:
@@ -135,12 +124,7 @@ class Sender:
     @property
     def is_crowded(self) -> bool:
         """Whether more than half of what may wait does, though LaunchDarkly answers."""
-        return not self.failing and self._bytes > self._options.max_bytes // 2
-
-    @property
-    def failing(self) -> bool:
-        """Whether LaunchDarkly did not take the last payload, or refuses the key."""
-        return bool(self._backoff.failures) or self._backoff.refused_key is not None
+        return self._backoff.healthy and self._bytes > self._options.max_bytes // 2
 
     def next_attempt(self) -> float:
         """Return when a payload that waits may leave (`time.monotonic`); infinity when none waits
@@ -178,7 +162,7 @@ class Sender:
                 self._leave()
             self._review()
             self._work.notify(len(self._waiting))
-            self.is_short = len(self._waiting) > self._idle or self.failing
+            self.is_short = len(self._waiting) > self._idle or not self._backoff.healthy
 
     def _queue(self, payload: Payload, *, first: bool = False) -> None:
         """Let *payload* wait; where more waits than may, the oldest are dropped."""
@@ -221,7 +205,8 @@ class Sender:
     def open_flush(self, flush: Flush) -> None:
         """Let *flush* cover every payload here, and shorten the pause between attempts."""
         with self.lock:
-            self._backoff.shorten()
+            if not self._backoff.healthy:
+                self._backoff.shorten()
             flush.payloads += [*self._in_flight, *self._waiting]
             self.flushes.append(flush)
             if self.closed:  # nobody batches, nobody posts any more
@@ -231,13 +216,19 @@ class Sender:
             self.run_deferred()
 
     def close_flush(self, flush: Flush, counts: Counter[str]) -> None:
-        """Stop waiting; add the events of *flush* to *counts* by state.
+        """Stop waiting, and add the events of *flush* to *counts*. With the lock.
 
-        `dropped` are those since the last report. With the lock.
+        Those from `track` by the state of their payload, those of other kinds that are not
+        delivered under `others`, and under `dropped` what was dropped since the last report. (The
+        halves of a payload that was split are among those of the flush, too.)
         """
         if flush in self.flushes:  # not after a fork
             self.flushes.remove(flush)
-        flush.count(counts)
+        for payload in flush.payloads:
+            if payload.state in _REPORTED:
+                counts[payload.state] += payload.custom
+            if payload.state not in ("delivered", "split"):
+                counts["others"] += payload.events - payload.custom
         counts["dropped"] += self._dropped
         self._dropped = 0
 
@@ -247,13 +238,14 @@ class Sender:
             if not flush.batched or flush.over:
                 continue
             left = [payload.state for payload in flush.payloads if payload.state in UNSETTLED]
-            if left and ("in_flight" in left or self._next_answer() <= flush.deadline):
+            if left and ("in_flight" in left or self._may_answer_by(flush.deadline)):
                 continue
             flush.over = True
             self._calls.add(flush.wake)
 
-    def _next_answer(self) -> float:
-        return NEVER if self.closed else self._ready_at()
+    def _may_answer_by(self, deadline: float) -> bool:
+        """Tell whether what waits may still leave before *deadline*."""
+        return not self.closed and (self._backoff.healthy or self._ready_at() <= deadline)
 
     # -- payloads leave ----------------------------------------------------------------------------
     def start_posters(self, *, here: bool = True) -> None:
@@ -313,9 +305,7 @@ class Sender:
 
     def _next_ready(self) -> Payload | None:
         """Take the payload that may leave now; one at a time while the server fails."""
-        if not self._waiting or (self._backoff.failures and self._in_flight):
-            return None
-        if self._ready_at() > time.monotonic():
+        if not self._waiting or not (self._backoff.healthy or self._may_try()):
             return None
         payload = self._waiting.popleft()
         self._bytes -= len(payload.body)
@@ -323,6 +313,11 @@ class Sender:
         payload.attempts += 1
         self._in_flight.add(payload)
         return payload
+
+    def _may_try(self) -> bool:
+        """Tell whether a server that fails may be tried again now."""
+        probing = self._backoff.failures and self._in_flight
+        return not probing and self._ready_at() <= time.monotonic()
 
     def _attempt(self, payload: Payload) -> None:
         key = self._config.sdk_key
@@ -366,7 +361,8 @@ class Sender:
             ledger.exposures_delivered(payload.exposures)
         with self.lock:
             self._in_flight.discard(payload)
-            self._backoff.succeeded()
+            if not self._backoff.healthy:
+                self._backoff.succeeded()
             payload.state = "delivered"
             if self._spool is not None:
                 self._spool.add(partial(_forget, [payload]))
@@ -473,7 +469,7 @@ class Sender:
             return "they have waited for max_age without an answer of LaunchDarkly's"
         if reason != "backlog_full":
             return None
-        if self.failing:
+        if not self._backoff.healthy:
             return "LaunchDarkly does not take them, and more than max_bytes wait"
         return "they come faster than LaunchDarkly takes them, and more than max_bytes wait"
 

@@ -79,7 +79,9 @@ class Transport(Protocol):
 def transport_of(config: Any) -> Transport:
     """Return the way to LaunchDarkly that *config* describes: straight, or through its proxy."""
     with contextlib.suppress(LookupError):
-        codecs.lookup("idna")  # the first name resolution would import it, whatever happens then
+        # The first name resolution would import it, on a thread: a child that is forked meanwhile
+        # would inherit that import's lock, held for ever; and file descriptors may have run out.
+        codecs.lookup("idna")
     return PoolTransport(config, sdk.connection_pool(config, CONNECTIONS))
 
 

@@ -202,7 +202,7 @@ class DeliveryWorker:
             self._take_undelivered()
         flush = Flush(wake, deadline)
         self._sender.open_flush(flush)
-        if not self.closed:
+        if not self._sender.closed:
             batched = self.events.batch_here()
             if not batched or self._sender.is_short:
                 self.events.wake(batch=not batched)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping
 
+import faults
 import pytest
 from deadlines import until_settled
 from ldclient import Config, Context
@@ -180,6 +183,39 @@ def test_a_refused_key_is_said_once_and_never_shown(server, make, caplog):
     assert "sdk-secret" not in caplog.text
     client._config._Config__sdk_key = "sdk-good"
     assert flush(30.0, client).delivered == 5
+
+
+_INTERRUPTED = """
+import sys, threading
+sys.path[:0] = [{here!r}]
+import faults
+from ldclient import LDClient
+from ldinstrument.delivery import flush
+from ldinstrument.ledger import ledger
+client = LDClient(faults.config({url!r}, flush_interval=3600, close_timeout=0.1))
+client.track("a", faults.CONTEXT)
+with ledger.lock:
+    print(flush(0.5, client).timed_out)
+while ledger.stats().events.pending:
+    flush(1.0, client)
+"""
+
+
+@pytest.mark.parametrize("status", [202, 413])
+def test_a_handler_that_interrupted_the_ledger_may_flush(server, status):
+    """A posting thread waits for the ledger then, and nobody for the sender: a flush in the handler
+    of a signal keeps its deadline, and what happened is counted after it.
+    """
+    server.answer(status=status)
+    program = _INTERRUPTED.format(here=str(faults.HERE), url=server.url)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=faults._environment(),
+        timeout=60,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -303,6 +303,25 @@ def test_no_redirect_is_followed(client_of, server):
     raw.close()
 
 
+_CODEC = """
+import sys
+sys.path[:0] = [{here!r}]
+import faults
+from ldclient import LDClient
+before = "encodings.idna" in sys.modules
+client = LDClient(faults.config("http://127.0.0.1:9", flush_interval=3600))
+assert not before
+assert "encodings.idna" in sys.modules
+"""
+
+
+def test_what_name_resolution_needs_is_there_before_a_thread_resolves():
+    """A fork while a posting thread imports the codec would leave the child with its lock."""
+    program = [sys.executable, "-c", _CODEC.format(here=str(faults.HERE))]
+    done = subprocess.run(program, timeout=100, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 _NO_CODEC = """
 import sys
 class Missing:
