@@ -234,18 +234,15 @@ class Sender:
 
     def _review(self) -> None:
         """Wake the flushes for which nothing more can happen before their deadline."""
+        next_attempt = 0.0 if self._backoff.healthy else self._ready_at()
+        if self.closed:
+            next_attempt = NEVER
         for flush in self.flushes:
-            if not flush.batched or flush.over:
-                continue
             left = [payload.state for payload in flush.payloads if payload.state in UNSETTLED]
-            if left and ("in_flight" in left or self._may_answer_by(flush.deadline)):
-                continue
-            flush.over = True
-            self._calls.add(flush.wake)
-
-    def _may_answer_by(self, deadline: float) -> bool:
-        """Tell whether what waits may still leave before *deadline*."""
-        return not self.closed and (self._backoff.healthy or self._ready_at() <= deadline)
+            goes_on = left and ("in_flight" in left or next_attempt <= flush.deadline)
+            if flush.batched and not flush.over and not goes_on:
+                flush.over = True
+                self._calls.add(flush.wake)
 
     # -- payloads leave ----------------------------------------------------------------------------
     def start_posters(self, *, here: bool = True) -> None:
@@ -336,7 +333,7 @@ class Sender:
         headers = sdk.event_headers(self._config)
         if payload.zipped:
             headers["Content-Encoding"] = "gzip"
-        self._headers[self._config.sdk_key, payload.zipped] = headers
+        self._headers = {(self._config.sdk_key, payload.zipped): headers}
         return headers
 
     # -- answers come ------------------------------------------------------------------------------
@@ -346,49 +343,46 @@ class Sender:
                 self._give_receipt(payload, result)
         finally:  # the host's callback may end its thread, not our count
             if result.accepted:
-                self._accept(payload, result)
-            else:
-                self._reject(payload, result, key)
+                self._count_accepted(payload, result)
+            halves = _halves(payload) if result.status == 413 else ()
+            with self.lock:
+                self._in_flight.discard(payload)
+                self._decide(payload, result, key, halves)
+                if self.closed:
+                    self._leave()
+                elif self._waiting or self.ending:
+                    self._wake()  # the worker's thread keeps the time of the next attempt
+                self._review()
             self.run_deferred()
 
-    def _accept(self, payload: Payload, result: PostResult) -> None:
-        """Count *payload* as delivered. The ledger knows before a flush is woken, and without the
-        lock: a signal handler that interrupts the ledger may want it.
+    def _count_accepted(self, payload: Payload, result: PostResult) -> None:
+        """Count *payload* as delivered: the ledger knows before a flush is woken, and without our
+        lock, for a signal handler that has interrupted the ledger may wait for it.
         """
         self._on_accepted(result)
         ledger.delivered(payload.custom)
         if payload.exposures:
             ledger.exposures_delivered(payload.exposures)
-        with self.lock:
-            self._in_flight.discard(payload)
+
+    def _decide(
+        self, payload: Payload, result: PostResult, key: str, halves: tuple[Payload, ...] | None
+    ) -> None:
+        """Note what the answer means for *payload*."""
+        if result.accepted:
+            payload.state = "delivered"
             if not self._backoff.healthy:
                 self._backoff.succeeded()
-            payload.state = "delivered"
             if self._spool is not None:
                 self._spool.add(partial(_forget, [payload]))
-            self._go_on()
-
-    def _go_on(self) -> None:
-        """Look after what a payload that is no longer in flight has held up."""
-        if self.closed:
-            self._leave()
-        elif self._waiting or self.ending:
-            self._wake()  # the worker's thread keeps the time of the next attempt
-        self._review()
-
-    def _reject(self, payload: Payload, result: PostResult, key: str) -> None:
+            return
         payload.bad_requests += result.status == 400
         meaning = disposition(result.status, payload.bad_requests)
-        halves = _halves(payload) if meaning is Disposition.SPLIT else ()
-        with self.lock:
-            self._in_flight.discard(payload)
-            if meaning is Disposition.SPLIT:
-                self._split(payload, halves)
-            elif meaning is Disposition.DROP:
-                self._drop("http_400", [payload])
-            else:
-                self._keep(payload, result, key, meaning)
-            self._go_on()
+        if meaning is Disposition.SPLIT:
+            self._split(payload, halves)
+        elif meaning is Disposition.DROP:
+            self._drop("http_400", [payload])
+        else:
+            self._keep(payload, result, key, meaning)
 
     def _keep(self, payload: Payload, result: PostResult, key: str, meaning: Disposition) -> None:
         if meaning is Disposition.REFUSED_KEY:

@@ -151,13 +151,9 @@ class PoolTransport:
         seconds = time.monotonic() - began
         if page:
             return PostResult(0, seconds=seconds, error="WebPage")
-        with guard("program_report"):
-            self._tell(response, headers)
-        return PostResult(response.status, response.headers, seconds)
-
-    def _tell(self, response: Any, headers: Mapping[str, str]) -> None:
-        with contextlib.suppress(OSError, self._failure):
+        with guard("program_report"), contextlib.suppress(OSError, self._failure):
             self._report.tell(response.headers, headers)
+        return PostResult(response.status, response.headers, seconds)
 
     def close(self) -> None:
         """Close idle connections."""
