@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from clients import client_of
 from event_server import EventServer
 from ldclient import Config, Context, LDClient
 
@@ -38,17 +39,8 @@ def _runs(entries: list[Any], offset_ms: float) -> FinishedRuns:
 
 
 def _client(server: EventServer, **options: Any) -> LDClient:
-    return LDClient(
-        Config(
-            "sdk-key",
-            base_uri=server.url,
-            events_uri=server.url,
-            stream_uri=server.url,
-            use_ldd=True,
-            flush_interval=3600,
-            event_processor_class=EventProcessor,
-            **options,
-        )
+    return client_of(
+        server, use_ldd=True, flush_interval=3600, event_processor_class=EventProcessor, **options
     )
 
 

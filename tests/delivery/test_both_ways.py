@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from clients import uris
 from event_server import EventServer
 from ldclient import Config, Context, LDClient
 from ldclient.feature_store import InMemoryFeatureStore
@@ -131,10 +132,10 @@ def config_of(server: EventServer, processor: Any, hook: Hook, **options: Any) -
     """A configuration with the flags above; nothing leaves before a flush."""
     store = InMemoryFeatureStore()
     store.init({FEATURES: FLAGS, SEGMENTS: {}})
-    uris = {"base_uri": server.url, "events_uri": server.url, "stream_uri": server.url}
+    addresses = uris(server.url)
     return Config(
         "sdk-key", use_ldd=True, feature_store=store, flush_interval=3600, hooks=[hook],
-        plugins=[ld.Plugin()], event_processor_class=processor, **uris, **options,
+        plugins=[ld.Plugin()], event_processor_class=processor, **addresses, **options,
     )  # fmt: skip
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-import ldclient
 import pytest
+from clients import async_client_of, async_sdk, client_of, uris
 from ldclient import Config, Context, LDClient
 from ldclient.integrations.test_data import TestData
 
@@ -18,12 +18,6 @@ from ldinstrument.sessions.current import entered, open_session
 from ldinstrument.settings import scan_in_progress
 
 CONTEXT = Context.builder("u-1").name("Ana").build()
-
-
-async_sdk = pytest.mark.skipif(
-    tuple(map(int, ldclient.__version__.split(".")[:2])) < (9, 17),
-    reason="this SDK has no async client",
-)
 
 
 def _exposing() -> TestData:
@@ -56,16 +50,11 @@ def _evaluated(client: LDClient) -> str | None:
 
 def test_the_plugin_tells_sessions_of_exposures(server):
     """A session without identity becomes the context of the experiment."""
-    client = LDClient(
-        Config(
-            "sdk-key",
-            base_uri=server.url,
-            events_uri=server.url,
-            stream_uri=server.url,
-            update_processor_class=_exposing(),
-            plugins=[Plugin()],
-            event_processor_class=EventProcessor,
-        )
+    client = client_of(
+        server,
+        update_processor_class=_exposing(),
+        plugins=[Plugin()],
+        event_processor_class=EventProcessor,
     )
     assert _evaluated(client) == "u-1"
     client.close()
@@ -73,16 +62,7 @@ def test_the_plugin_tells_sessions_of_exposures(server):
 
 def test_attach_does_so_for_a_client_built_elsewhere(server):
     """Once, however often it is asked for."""
-    client = LDClient(
-        Config(
-            "sdk-key",
-            base_uri=server.url,
-            events_uri=server.url,
-            stream_uri=server.url,
-            update_processor_class=_exposing(),
-            diagnostic_opt_out=True,
-        )
-    )
+    client = client_of(server, update_processor_class=_exposing(), diagnostic_opt_out=True)
     attach(client)
     attach(client)
     assert _evaluated(client) == "u-1"
@@ -93,16 +73,11 @@ def test_a_client_made_again_after_a_fork_keeps_the_hook(server):
     """`postfork()` builds everything anew from the `Config`; a plugin survives that, a hook added
     later does not.
     """
-    client = LDClient(
-        Config(
-            "sdk-key",
-            base_uri=server.url,
-            events_uri=server.url,
-            stream_uri=server.url,
-            update_processor_class=_exposing(),
-            plugins=[Plugin()],
-            event_processor_class=EventProcessor,
-        )
+    client = client_of(
+        server,
+        update_processor_class=_exposing(),
+        plugins=[Plugin()],
+        event_processor_class=EventProcessor,
     )
     client.postfork(1)
     assert _evaluated(client) == "u-1"
@@ -114,20 +89,10 @@ def test_a_client_made_again_after_a_fork_keeps_the_hook(server):
 @async_sdk
 def test_the_plugin_fits_an_async_client(server):
     """The very same `Plugin` goes into an `AsyncConfig`."""
-    from ldclient.async_client import AsyncLDClient
-    from ldclient.async_config import AsyncConfig
 
     async def main() -> int:
-        client = AsyncLDClient(
-            AsyncConfig(
-                "sdk-key",
-                base_uri=server.url,
-                events_uri=server.url,
-                stream_uri=server.url,
-                use_ldd=True,
-                plugins=[Plugin()],
-                event_processor_class=EventProcessor,
-            )
+        client = async_client_of(
+            server.url, use_ldd=True, plugins=[Plugin()], event_processor_class=EventProcessor
         )
         await client.start(1)
         client.track("a", CONTEXT)
@@ -251,12 +216,12 @@ def test_no_key_is_needed_where_nothing_is_sent(monkeypatch):
 @pytest.mark.parametrize("own", [True, False], ids=["own config", "launchdarkly_config"])
 def test_a_program_that_is_only_read_sends_nothing(server, own):
     """`plan` runs its top level; whatever client that makes, no event leaves."""
-    uris = {"base_uri": server.url, "events_uri": server.url, "stream_uri": server.url}
+    addresses = uris(server.url)
     with scan_in_progress():
         config = (
-            Config("sdk-key", use_ldd=True, event_processor_class=EventProcessor, **uris)
+            Config("sdk-key", use_ldd=True, event_processor_class=EventProcessor, **addresses)
             if own
-            else launchdarkly_config(events_only=True, **uris)
+            else launchdarkly_config(events_only=True, **addresses)
         )
         client = LDClient(config)
         client.track("a", CONTEXT)

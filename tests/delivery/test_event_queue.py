@@ -9,8 +9,9 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
+from clients import client_of
 from deadlines import until_settled
-from ldclient import Config, Context, LDClient
+from ldclient import Context
 from ldclient.integrations.test_data import TestData
 
 from ldinstrument.delivery import (
@@ -135,16 +136,11 @@ def test_the_servers_clock_ends_debugging(server):
     flag._build = lambda version: built | {"version": version}  # the builder cannot express it
     data.update(flag)
     server.answer(headers={"Date": formatdate(time.time() + 7200, usegmt=True)})
-    client = LDClient(
-        Config(
-            "sdk-key",
-            base_uri=server.url,
-            events_uri=server.url,
-            stream_uri=server.url,
-            flush_interval=3600,
-            update_processor_class=data,
-            event_processor_class=EventProcessor,
-        )
+    client = client_of(
+        server,
+        flush_interval=3600,
+        update_processor_class=data,
+        event_processor_class=EventProcessor,
     )
     seen = []
     for _ in range(2):

@@ -13,8 +13,8 @@ import time
 from functools import partial
 
 import faults
-import ldclient
 import pytest
+from clients import async_sdk, uris
 from deadlines import ATTEMPTS, LATE, NEVER, in_time
 from event_server import DrippingServer
 from ldclient import Config, Context, LDClient
@@ -29,10 +29,6 @@ CONTEXT = Context.create("u-1")
 
 
 TIMEOUT = 0.3
-async_sdk = pytest.mark.skipif(
-    tuple(map(int, ldclient.__version__.split(".")[:2])) < (9, 17),
-    reason="this SDK has no async client",
-)
 
 
 def test_a_flush_waits_for_the_answer(server, client):
@@ -226,9 +222,7 @@ def _async_config(server, **options):
 
     return AsyncConfig(
         "sdk-key",
-        base_uri=server.url,
-        events_uri=server.url,
-        stream_uri=server.url,
+        **uris(server.url),
         use_ldd=True,
         flush_interval=3600,
         plugins=[Plugin()],

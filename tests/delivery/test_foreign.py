@@ -6,8 +6,8 @@ import asyncio
 import threading
 import time
 
-import ldclient
 import pytest
+from clients import async_client_of, async_sdk, client_of, uris
 from deadlines import ATTEMPTS, LATE, NEVER, in_time
 from ldclient import Config, Context, LDClient
 from ldclient.config import HTTPConfig
@@ -20,12 +20,6 @@ CONTEXT = Context.create("u-1")
 
 
 TIMEOUT = 0.3
-
-
-async_sdk = pytest.mark.skipif(
-    tuple(map(int, ldclient.__version__.split(".")[:2])) < (9, 17),
-    reason="this SDK has no async client",
-)
 
 
 class Foreign:
@@ -48,17 +42,7 @@ class Foreign:
 
 def test_a_client_built_elsewhere_is_flushed_as_well_as_possible(server):
     """Without our event processor the flush waits, and says `confirmed=False`."""
-    client = LDClient(
-        Config(
-            "sdk-key",
-            base_uri=server.url,
-            events_uri=server.url,
-            stream_uri=server.url,
-            use_ldd=True,
-            diagnostic_opt_out=True,
-            flush_interval=3600,
-        )
-    )
+    client = client_of(server, use_ldd=True, diagnostic_opt_out=True, flush_interval=3600)
     attach(client)
     emit(Emission("a", None, 1.0, 1234, 1), CONTEXT, client)
     report = flush(30.0, client)
@@ -69,10 +53,10 @@ def test_a_client_built_elsewhere_is_flushed_as_well_as_possible(server):
 
 def test_a_client_built_elsewhere_cannot_exceed_the_deadline(server):
     """The SDK's own processor, saturated by a black hole, costs the deadline and no more."""
-    uris = {"base_uri": server.url, "events_uri": server.url, "stream_uri": server.url}
+    addresses = uris(server.url)
     stock = Config(
         "sdk-key",
-        **uris,
+        **addresses,
         use_ldd=True,
         diagnostic_opt_out=True,
         http=HTTPConfig(read_timeout=NEVER),
@@ -88,20 +72,9 @@ def test_a_client_built_elsewhere_cannot_exceed_the_deadline(server):
 @async_sdk
 def test_async_client_built_elsewhere(server):
     """Without our processor the async client's own wait is used, unconfirmed."""
-    from ldclient.async_client import AsyncLDClient
-    from ldclient.async_config import AsyncConfig
 
     async def main() -> FlushReport:
-        client = AsyncLDClient(
-            AsyncConfig(
-                "sdk-key",
-                base_uri=server.url,
-                events_uri=server.url,
-                stream_uri=server.url,
-                use_ldd=True,
-                diagnostic_opt_out=True,
-            )
-        )
+        client = async_client_of(server.url, use_ldd=True)
         await client.start(1)
         client.track("a", CONTEXT)
         report = await aflush(30.0, client)
@@ -129,16 +102,7 @@ def test_an_event_for_somebody_who_cannot_tell_makes_a_flush_unconfirmed(client)
 def test_a_foreign_flush_that_blocks_costs_the_deadline_only(server):
     """It runs on a thread of its own, for which nobody waits longer than asked."""
     Foreign.hold.clear()
-    client = LDClient(
-        Config(
-            "sdk-key",
-            base_uri=server.url,
-            events_uri=server.url,
-            stream_uri=server.url,
-            use_ldd=True,
-            event_processor_class=Foreign,
-        )
-    )
+    client = client_of(server, use_ldd=True, event_processor_class=Foreign)
     report = in_time(lambda: flush(TIMEOUT, client), TIMEOUT)
     Foreign.hold.set()
     assert (report.timed_out, report.confirmed) == (True, False)
@@ -148,15 +112,7 @@ def test_a_foreign_flush_that_blocks_costs_the_deadline_only(server):
 
 def test_a_closed_client_of_the_sdks_own_has_nothing_to_wait_for(server):
     """Closed is done; what became of its events it cannot tell."""
-    client = LDClient(
-        Config(
-            "sdk-key",
-            base_uri=server.url,
-            events_uri=server.url,
-            stream_uri=server.url,
-            use_ldd=True,
-        )
-    )
+    client = client_of(server, use_ldd=True)
     attach(client)
     client.close()
     assert flush(20.0) == FlushReport(confirmed=False)
@@ -165,20 +121,9 @@ def test_a_closed_client_of_the_sdks_own_has_nothing_to_wait_for(server):
 def test_a_closed_async_client_of_the_sdks_own_has_nothing_to_wait_for(server):
     """Its own `flush_and_wait` would never end."""
     pytest.importorskip("ldclient.async_client", reason="SDK 9.17 and newer")
-    from ldclient.async_client import AsyncLDClient
-    from ldclient.async_config import AsyncConfig
 
     async def main() -> tuple[FlushReport, float]:
-        client = AsyncLDClient(
-            AsyncConfig(
-                "sdk-key",
-                base_uri=server.url,
-                events_uri=server.url,
-                stream_uri=server.url,
-                use_ldd=True,
-                diagnostic_opt_out=True,
-            )
-        )
+        client = async_client_of(server.url, use_ldd=True)
         await client.start(20)
         attach(client)
         await client.close()

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import faults
 import pytest
+from clients import client_of
 from ldclient import Config, Context, LDClient
 
 from ldinstrument.delivery import (
@@ -88,16 +89,7 @@ def test_a_relative_spool_stays_where_it_was(server, tmp_path, monkeypatch):
 def test_options_travel_through_partial(server, tmp_path):
     """`functools.partial(EventProcessor, spool=...)` is how options are given to a `Config`."""
     made = partial(EventProcessor, spool=tmp_path / "spool")
-    client = LDClient(
-        Config(
-            "sdk-key",
-            base_uri=server.url,
-            events_uri=server.url,
-            stream_uri=server.url,
-            use_ldd=True,
-            event_processor_class=made,
-        )
-    )
+    client = client_of(server, use_ldd=True, event_processor_class=made)
     client.track("a", BARE)
     assert flush(30.0, client).delivered == 1
     faults.close(client)

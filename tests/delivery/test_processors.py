@@ -7,8 +7,9 @@ import logging
 from typing import Any
 
 import pytest
+from clients import client_of
 from event_server import EventServer
-from ldclient import Config, Context, LDClient
+from ldclient import Config, Context
 from ldclient.impl.events.event_processor import DefaultEventProcessor
 from ldclient.integrations.test_data import TestData
 
@@ -51,18 +52,13 @@ def _sent(server: EventServer, processor: Any, **options: Any) -> list[dict[str,
     """
     before = len(server.posts)
     settings = {"all_attributes_private": False, "private_attributes": {"plan"}, **options}
-    client = LDClient(
-        Config(
-            "sdk-key",
-            base_uri=server.url,
-            events_uri=server.url,
-            stream_uri=server.url,
-            flush_interval=3600,
-            update_processor_class=_flags(),
-            diagnostic_opt_out=True,
-            event_processor_class=processor,
-            **settings,
-        )
+    client = client_of(
+        server,
+        flush_interval=3600,
+        update_processor_class=_flags(),
+        diagnostic_opt_out=True,
+        event_processor_class=processor,
+        **settings,
     )
     for context in (RICH, BARE, MULTI, RICH):
         client.variation("exp", context, False)
@@ -159,16 +155,8 @@ def test_ours_indexes_the_rich_part_of_a_multi_context(server, client):
 def test_disabled_is_the_sdks_own(server, monkeypatch):
     """`LDINSTRUMENT_DISABLED` leaves the client as if we were not there."""
     monkeypatch.setenv("LDINSTRUMENT_DISABLED", "1")
-    client = LDClient(
-        Config(
-            "sdk-key",
-            base_uri=server.url,
-            events_uri=server.url,
-            stream_uri=server.url,
-            use_ldd=True,
-            plugins=[Plugin()],
-            event_processor_class=EventProcessor,
-        )
+    client = client_of(
+        server, use_ldd=True, plugins=[Plugin()], event_processor_class=EventProcessor
     )
     assert type(client._event_processor) is DefaultEventProcessor
     client.close()
