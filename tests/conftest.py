@@ -56,7 +56,7 @@ APART = (
     "delivery/test_worker.py",
     "devserver/test_readout.py", "integrations/test_aws_lambda_frozen.py", "integrations/test_aws_lambda_mistakes.py",
     "integrations/test_celery.py", "integrations/test_gunicorn.py", "integrations/test_servers.py",
-    "integrations/test_visits.py", "stores/test_redis.py", "stores/test_kills.py", "test_demo.py",
+    "integrations/test_visits.py", "stores/test_redis.py", "stores/test_kills.py", "test_cost.py", "test_demo.py",
     "test_readme.py",
     "sessions/test_programs.py",
     "sessions/test_worlds.py",
