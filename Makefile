@@ -49,13 +49,13 @@ test: $(VENV)/.test  ## the whole test suite (ARGS="-k name" for a part)
 	@$(if $(ARGS),,$(MAKE) --no-print-directory test-ai-sdk)
 
 # LaunchDarkly's new AI SDK needs Python 3.12: where the suite runs on an older one, a second environment has its tests.
-test-ai-sdk: $(VENV)/.made  ## the tests of LaunchDarkly's new AI SDK, under Python 3.12 or 3.13
+test-ai-sdk: $(VENV)/.made  ## the tests of LaunchDarkly's new AI SDK and of MCP 2, under Python 3.12 or 3.13
 	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then exit 0; fi; \
 	for v in 3.13 3.12; do exe=$$(PYENV_VERSION=3.11.7:3.10.13:3.12.1:3.13.0 python$$v -c 'import sys; print(sys.executable)' 2>/dev/null) && break; done; \
 	if [ -z "$$exe" ]; then \
 		echo "== LaunchDarkly's new AI SDK needs Python 3.12 or newer, and none is installed here: its tests did NOT run"; exit 0; fi; \
 	echo "== LaunchDarkly's new AI SDK, under $$exe"; \
-	$(MAKE) --no-print-directory .venv-ai/.ai-sdk PYTHON="$$exe" VENV=.venv-ai && .venv-ai/bin/python -m pytest tests/ai/test_handlers.py
+	$(MAKE) --no-print-directory .venv-ai/.ai-sdk PYTHON="$$exe" VENV=.venv-ai && .venv-ai/bin/python -m pytest tests/ai/test_handlers.py tests/mcp_tools
 
 check: $(VENV)/.check  ## ruff format and lint, mypy --strict, pyright on the typing cases
 	@$(BIN)/ruff format --check .

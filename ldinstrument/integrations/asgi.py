@@ -170,7 +170,12 @@ async def _begin(sessions: RequestSessionFactory, scope: Scope) -> RequestSessio
     ):
         return RequestSession(None)
     who = await sessions.source.ask_async(scope, last=False)
-    return sessions.open(method, who=who, attributes=partial(_attributes, scope, headers))
+    return sessions.open(
+        method,
+        who=who,
+        baggage=headers.get("baggage"),
+        attributes=partial(_attributes, scope, headers),
+    )
 
 
 def _attributes(scope: Scope, headers: dict[str, str]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from .. import sdk
 from ..diagnostics import guard
 from ..errors import missing_extra
 from ..sessions.accounts import DEFAULT_METRICS
+from ..sessions.baggage import HEADER as BAGGAGE
 from ..sessions.clients import Tracker
 from ..sessions.contexts import kinds
 from ..sessions.current import current_session
@@ -124,7 +125,10 @@ class Runs:
             return
         sender = _sender_of(task)
         who = self._sessions.source.ask(task)
-        run = self._sessions.open(who=sender.context if who is None else who)
+        run = self._sessions.open(
+            who=sender.context if who is None else who,
+            baggage=_baggage_of(task),
+        )
         run.visitor = sender.visitor
         if run.session is not None and run.store is None:
             run.session.add_data(task=task.name, parentSessionId=sender.session_id)
@@ -215,6 +219,13 @@ def _sender_of(task: Any) -> TaskSender:
     if header is not None:
         return unpacked(header)
     return (_current_sender() if task.request.is_eager else None) or TaskSender()
+
+
+def _baggage_of(task: Any) -> Any:
+    """Return what OpenTelemetry's instrumentor of the sender has put into the message."""
+    headers = getattr(task.request, "headers", None)
+    eager = headers.get(BAGGAGE) if isinstance(headers, dict) else None
+    return getattr(task.request, BAGGAGE, None) or eager
 
 
 def packed(sender: TaskSender) -> str:

@@ -166,7 +166,11 @@ class SessionMiddleware:
             preflight=method == "OPTIONS" and "Access-Control-Request-Method" in headers,
         ):
             return RequestSession(None)
-        return self.sessions.open(method, attributes=partial(_attributes, request))
+        return self.sessions.open(
+            method,
+            baggage=request.META.get("HTTP_BAGGAGE"),
+            attributes=partial(_attributes, request),
+        )
 
     def _check_store(self, outer: RequestSession) -> None:
         if outer.store is None and self.sessions.store is not None:

@@ -31,6 +31,9 @@ class RequestOptions(TypedDict, total=False):
             context that `request_context()` gives.
         ignore: path patterns (as in `fnmatch`: `/static/*`) that make no session; health checks
             never make one.
+        baggage: whether the session goes on under the id that arrives as W3C baggage
+            (`session.id`), as it does by default. Anybody can send one: it is a label in the data
+            of events, and never decides whose the session is, nor which visit it belongs to.
         store: a store, or its address such as `sqlite:///sessions.db`: a session then is a visit
             of many requests, over all workers, and ends in the store (see `ldinstrument.stores`).
         cookie: with a store: the cookie that carries a signed, random visitor id, or its name.
@@ -48,6 +51,7 @@ class RequestOptions(TypedDict, total=False):
     metrics: Iterable[str]
     request_metrics: bool
     ignore: Iterable[str]
+    baggage: bool
     store: SessionStore | str | Path | None
     cookie: bool | str
     header: str | None

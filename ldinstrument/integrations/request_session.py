@@ -18,6 +18,7 @@ from ..diagnostics import guard, warn_user_code
 from ..errors import StrictError
 from ..metrics.metric import check_key
 from ..sessions.accounts import DEFAULT_METRICS, checked_metrics, declare_session_metrics
+from ..sessions.baggage import adopt
 from ..sessions.contexts import as_context
 from ..sessions.current import current_session, open_session, set_current
 from ..sessions.outcomes import Outcome, outcome_of
@@ -140,6 +141,7 @@ class RequestSessionFactory:
         self._is_ignored = _path_matcher([*HEALTH_CHECKS, *ignored_paths(options)])
         self._open: WeakSet[RequestSession] | None = None
         self._metrics = checked_metrics(options.get("metrics", DEFAULT_METRICS))
+        self._adopts = bool(options.get("baggage", True))
         self.measures_requests = bool(options.get("request_metrics"))
         declare_session_metrics(self.name, self._metrics)
         if self.measures_requests:
@@ -173,6 +175,7 @@ class RequestSessionFactory:
         method: str = "",
         *,
         who: Any = None,
+        baggage: Any = None,
         attributes: Callable[[], Mapping[str, Any]] | None = None,
     ) -> RequestSession:
         """Open the session of a request; when that fails, which is logged, return one without.
@@ -180,6 +183,7 @@ class RequestSessionFactory:
         Args:
             method: the HTTP method, or `WEBSOCKET`; empty for what is no request.
             who: whose session it is; None when that is not known yet.
+            baggage: the `baggage` header of the request, where there is one.
             attributes: makes those of the request's own context, where requests are measured.
         """
         with guard("opening the session of a request"):
@@ -196,6 +200,8 @@ class RequestSessionFactory:
                 store=self.store,
                 metrics=self._metrics,
             )
+            if baggage and self._adopts:
+                adopt(session, baggage)
             request = RequestSession(
                 session,
                 method=method if method in METHODS else "OTHER" if method else "",

@@ -113,7 +113,9 @@ def _begin(sessions: RequestSessionFactory, environ: Environ) -> RequestSession:
     source, visitors = sessions.source, sessions.visitors
     who = source.ask(environ, last=False)
     attributes = partial(_attributes, environ) if sessions.measures_requests else None
-    request = sessions.open(method, who=who, attributes=attributes)
+    request = sessions.open(
+        method, who=who, baggage=environ.get("HTTP_BAGGAGE"), attributes=attributes
+    )
     if source.may_answer_later and not request.identified:
         request.ask_context = partial(source.ask, environ)
     if visitors is not None and request.session is not None:

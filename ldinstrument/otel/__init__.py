@@ -13,14 +13,24 @@ from ..imports import public_names
 if TYPE_CHECKING:
     from .bridge import SpanBridge, install_bridge
     from .observer import SpanObserver, install_observer
+    from .propagation import SessionPropagator, install_propagator
 
-__all__ = ["SpanBridge", "SpanObserver", "install_bridge", "install_observer"]
+__all__ = [
+    "SessionPropagator",
+    "SpanBridge",
+    "SpanObserver",
+    "install_bridge",
+    "install_observer",
+    "install_propagator",
+]
 
 _HOMES = {
+    "SessionPropagator": "propagation",
     "SpanBridge": "bridge",
     "SpanObserver": "observer",
     "install_bridge": "bridge",
     "install_observer": "observer",
+    "install_propagator": "propagation",
 }
 
 __getattr__ = public_names(__name__, _HOMES)

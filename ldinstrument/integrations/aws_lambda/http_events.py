@@ -30,6 +30,14 @@ def attributes_of(event: Any) -> dict[str, Any]:
     }
 
 
+def header_of(event: Any, name: str) -> Any:
+    """Return a header of the request, by its lower-case name; None when there is none."""
+    if not isinstance(event, Mapping):
+        return None
+    headers = _mapping(event, "headers")
+    return next((headers[known] for known in headers if str(known).lower() == name), None)
+
+
 def _mapping(event: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     found = event.get(name)
     return found if isinstance(found, Mapping) else {}

@@ -17,6 +17,7 @@ from ...delivery import FlushReport, flush
 from ...diagnostics import guard, log_internal_error, warn_once, warn_user_code
 from ...errors import DefinitionError, StrictError
 from ...sessions.accounts import DEFAULT_METRICS
+from ...sessions.baggage import HEADER, arrived_id
 from ...sessions.clients import Tracker
 from ...sessions.contexts import as_context
 from ...sessions.current import current_session, open_session
@@ -24,6 +25,7 @@ from ...sessions.outcomes import Outcome, outcome_of
 from ...sessions.session import Session
 from ...settings import disabled
 from .extension import Extension
+from .http_events import header_of
 from .watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -139,13 +141,15 @@ class Handler:
         handler in a handler).
         """
         request_id = _text(lambda_context, "aws_request_id")
-        around = current_session()
-        if disabled() or (around is not None and around.name == NAME and around.id == request_id):
+        around, arrived = current_session(), arrived_id(header_of(event, HEADER))
+        if disabled() or (
+            around is not None and around.name == NAME and around.id in (request_id, arrived)
+        ):
             return None
         if extension is not None and request_id:
             extension.begin(request_id)  # before the extractors: they may take their time
         try:
-            session = self._session(request_id, event, lambda_context)
+            session = self._session(arrived or request_id, event, lambda_context)
             invocation = Invocation(self, session, request_id, remaining(lambda_context))
             if self._measures_requests:
                 invocation.measure(event)
@@ -158,13 +162,13 @@ class Handler:
             log_internal_error("lambda_handler", error)
             return None
 
-    def _session(self, request_id: str | None, event: Any, lambda_context: Any) -> Session:
+    def _session(self, id: str | None, event: Any, lambda_context: Any) -> Session:
         who = _value_of("context", self.context, event, lambda_context)
         more = _value_of("data", self.data, event, lambda_context)
         data = {**_about(lambda_context), **(more if isinstance(more, Mapping) else {})}
         return open_session(
             as_context(who),
-            id=request_id,
+            id=id,
             name=NAME,
             data=data,
             client=self.budget.client,
