@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import sdk, settings
-from ..diagnostics import guard, log, log_internal_error, warn_once
+from ..diagnostics import guard, log, log_internal_error, one_line, warn_once
 from ..ledger import ledger
 from ..metrics.catalogs import catalog
 from . import magnitudes, postponed, rate_limit
@@ -288,8 +288,8 @@ def _debug(emissions: Iterable[Emission], context: Context) -> None:
     for emission in emissions:
         log.info(
             "event %s value=%s context=%s data=%s",
-            emission.event_key,
+            one_line(emission.event_key),
             emission.value,
-            context.fully_qualified_key,
+            one_line(context.fully_qualified_key),
             emission.data,
         )

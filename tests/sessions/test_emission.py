@@ -132,3 +132,15 @@ def test_what_waits_in_a_parent_is_not_sent_by_its_child() -> None:
     late = RecordingClient()
     emission.release_held(late)
     assert [one.key for one in late] == ["parents"]
+
+
+def test_a_key_from_outside_makes_no_log_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With `LDINSTRUMENT_DEBUG`, a context's key and an event's are one line, without escapes."""
+    monkeypatch.setenv("LDINSTRUMENT_DEBUG", "1")
+    context = Context.create("u\nERROR forged\x1b[31m")
+    emit(event("bought\r\nERROR forged"), context, RecordingClient())
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line.startswith("event bought")
+    assert line.isprintable()
