@@ -4,8 +4,10 @@ read-out needs.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +23,10 @@ BIGGEST = 2**63 - 1
 LARGEST = 1e150
 MOST_VALUES = 2_000_000
 """JSON values in one POST; a batch of 10,000 events has about 300,000."""
+DEEPEST = 100
+"""How deep lists and objects may be nested, about. What is read here may have to be read again
+from a deeper call, where Python would give up sooner.
+"""
 Unit = tuple[str, str]
 Filters = Mapping[str, Sequence[tuple[str, Callable[[Mapping[str, Any]], bool]]]]
 """By event key: the names of the filtered series, each with the test that its events pass."""
@@ -35,11 +41,13 @@ def unpacked(body: bytes, encoding: str, limit: int) -> bytes:
         limit: bytes; inflating stops there, so that a small body cannot fill the memory.
 
     Raises:
-        RefusedRequest: 400 for broken gzip or another encoding, 413 for too much.
+        RefusedRequest: 400 for broken gzip, another encoding or deep nesting, 413 for too much.
     """
     plain = _inflated(body, encoding, limit)
     if len(plain) > limit or _values(plain) > MOST_VALUES:
         raise too_large()
+    if _too_deep(plain):
+        raise invalid("body is nested too deeply")
     return plain
 
 
@@ -61,6 +69,22 @@ def _inflated(body: bytes, encoding: str, limit: int) -> bytes:
 def _values(body: bytes) -> int:
     """Return about how many JSON values there are: each has a comma, or opens a list or object."""
     return body.count(b",") + body.count(b"[") + body.count(b"{")
+
+
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_USUAL_DEPTH = 5
+_STEPS = [(byte in b"[{") - (byte in b"]}") for byte in range(256)]
+_NO_MARKS = bytes(set(range(256)) - set(b'[]{}"\\'))
+
+
+def _too_deep(body: bytes) -> bool:
+    """Tell whether JSON is nested deeper than `DEEPEST`, at the speed of C where it is flat."""
+    marks = body.translate(None, _NO_MARKS).replace(b'""', b"")
+    if b'"' in marks or b"\\" in marks:  # strings with brackets or quotes in them
+        marks = _STRING.sub(b"", body).translate(None, _NO_MARKS)
+    for _ in range(_USUAL_DEPTH):
+        marks = marks.replace(b"{}", b"").replace(b"[]", b"")
+    return max(itertools.accumulate(map(_STEPS.__getitem__, marks)), default=0) > DEEPEST
 
 
 class ParsedEvent(msgspec.Struct, gc=False):
@@ -99,7 +123,7 @@ def parse_array(body: bytes) -> list[Any]:
         raise invalid("body may not be empty")
     try:
         return _FAST.decode(body)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return [parsed(item) for item in parse_items(body)]
 
 

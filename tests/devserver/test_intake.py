@@ -146,6 +146,27 @@ def test_a_body_of_very_many_values_is_too_large(http, ld):
     assert http("POST", "/bulk", data=body).status_code == 413
 
 
+@pytest.mark.parametrize("field", ["data", "unknown"])
+@pytest.mark.parametrize("depth", [300, 970, 100_000])
+@pytest.mark.parametrize("beside", ["plain", 'with "quotes" and [brackets'])
+def test_an_event_that_is_nested_too_deeply_is_refused(http, ld, field, depth, beside):
+    """What could be parsed here may be too deep for whoever reads it later, such as the page."""
+    event = json.dumps({**EVENT, "beside": beside})
+    deep = '{"a":' * depth + "1" + "}" * depth
+    body = f'[{event[:-1]},"{field}":{deep}}}]'
+    assert http("POST", "/bulk", data=body.encode()).status_code == 400
+    assert http("GET", "/dev/events").status_code == 200
+
+
+def test_brackets_in_strings_are_no_nesting(http, ld):
+    """Also beside escaped quotes; and a body that is no JSON is refused as such."""
+    texts = ["[" * 500, '{"' * 500, "\\" * 501, '"', "[]" * 300 + "}"]
+    events = [{**EVENT, "data": {"text": text, "list": [[[text]]]}} for text in texts]
+    assert http("POST", "/bulk", json=events).status_code == 202
+    assert [event["data"]["text"] for event in ld.custom_events()] == texts
+    assert http("POST", "/bulk", data=b"[" + b"{]" * 500).status_code == 400
+
+
 def test_a_missing_or_unknown_key_is_unauthorized(http, ld):
     assert http("POST", "/bulk", json=[EVENT], headers={"Authorization": ""}).status_code == 401
     ld.sdk_keys = {"sdk-good", "client-side-id"}
