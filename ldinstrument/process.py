@@ -82,10 +82,12 @@ def on_termination_of_multiprocessing_child(hook: Hook, seconds: float) -> None:
         return
 
     def terminated(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
+        # A parent that ends terminates its daemonic children once more: not in the middle of this.
+        signal.signal(number, signal.SIG_IGN)
         working = threading.Thread(target=_run, args=([hook],), daemon=True)
         working.start()
         working.join(seconds)
+        signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
     signal.signal(signal.SIGTERM, terminated)

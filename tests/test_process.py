@@ -148,8 +148,9 @@ os.waitpid(child, 0)
 
 
 def test_a_terminated_child_of_multiprocessing_runs_its_hook_first() -> None:
-    """And ends by the signal all the same, also when the hook waits for a lock of the main thread;
-    a handler of the host's stays.
+    """And ends by the signal all the same, also when the hook waits for a lock of the main thread,
+    and after the hook when it is terminated twice, as by a parent that ends; a handler of the
+    host's stays.
     """
     program = """
 import multiprocessing, os, signal, sys, threading, time
@@ -162,7 +163,8 @@ def work(how):
     def hook():
         say("ours")
         if how == "locked": lock.acquire()
-    on_termination(hook, 0.2)
+        if how == "twice": os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.2); say("done")
+    on_termination(hook, 0.2 if how == "locked" else 9)
     with lock:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(20)
@@ -170,9 +172,12 @@ if __name__ == "__main__":
     before = signal.getsignal(signal.SIGTERM)
     on_termination(lambda: None, 1.0)
     assert signal.getsignal(signal.SIGTERM) is before
-    for how in ("plain", "locked", "handled"):
+    for how in ("plain", "locked", "twice", "handled"):
         child = multiprocessing.get_context("fork").Process(target=work, args=(how,))
         child.start(); child.join(10)
         say(str(child.exitcode))
 """
-    assert run(program) == ["ours", "-15", "ours", "-15", "theirs", "5"]
+    assert run(program) == [
+        *("ours", "-15", "ours", "-15"),
+        *("ours", "done", "-15", "theirs", "5"),
+    ]
