@@ -98,7 +98,7 @@ class SessionMiddleware:
         store, end_open = self.sessions.store, self.sessions.end_open
         if store is None:
             return Lifespan(self.app, end_open, None, self.flush_timeout)
-        return Lifespan(self.app, end_open, store.close, self.flush_timeout, store.reopen)
+        return Lifespan(self.app, end_open, store.release, self.flush_timeout, store.hold)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = scope[REQUEST] = await _begin(self.sessions, scope)

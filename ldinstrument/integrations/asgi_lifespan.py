@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from ..process import on_termination_of_multiprocessing_child
 from ..sessions.current import set_current
 from .request_session import RequestSession, end_requests
+
+if TYPE_CHECKING:
+    from ..stores import SessionStore
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -26,8 +29,9 @@ class LifespanMiddleware:
     """Gives an application whose sessions something inside it opens, such as Django's middleware,
     an orderly end of the server, and nothing else.
 
-    When the server stops, the sessions of its requests end as abandoned, every store is closed, and
-    events are flushed.
+    When the server stops, the sessions of its requests end as abandoned, every store is closed that
+    no other server of this process uses, and events are flushed. When it starts once more, those
+    stores go on.
 
     Args:
         app: the ASGI application.
@@ -38,11 +42,14 @@ class LifespanMiddleware:
         self.app = app
         self.flush_timeout = flush_timeout
         self._open: WeakSet[RequestSession] = WeakSet()
+        self._held: list[SessionStore] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, or the server's life."""
         if scope["type"] == "lifespan":
-            lifespan = Lifespan(self.app, self._end_open, _close_stores, self.flush_timeout)
+            lifespan = Lifespan(
+                self.app, self._end_open, self._close_stores, self.flush_timeout, self._hold_stores
+            )
             await lifespan.run(scope, receive, send)
         else:
             scope[OPEN_REQUESTS] = self._open
@@ -51,12 +58,22 @@ class LifespanMiddleware:
     def _end_open(self) -> None:
         end_requests(self._open)
 
+    def _hold_stores(self) -> None:
+        """Hold whatever stores this process has opened, or an earlier life has closed."""
+        self._held = list({*self._held, *_open_stores()})
+        for store in self._held:
+            store.hold()
 
-def _close_stores() -> None:
-    """Close whatever stores this process has opened."""
+    def _close_stores(self) -> None:
+        for store in self._held:
+            store.release()
+        for store in _open_stores():
+            store.close_unheld()
+
+
+def _open_stores() -> list[SessionStore]:
     session_store = sys.modules.get("ldinstrument.stores.session_store")
-    if session_store is not None:
-        session_store.close_all()
+    return [] if session_store is None else session_store.open_stores()
 
 
 class Lifespan:
@@ -69,7 +86,8 @@ class Lifespan:
         app: the application.
         end_open: ends the sessions that are open.
         close_stores: closes stores; may wait, and so runs on a thread.
-        reopen_store: opens a store that an earlier shutdown has closed.
+        hold_stores: says that a server has started which uses them; the opposite of
+            *close_stores*.
         flush_timeout: seconds for the delivery.
     """
 
@@ -79,12 +97,12 @@ class Lifespan:
         end_open: Callable[[], None],
         close_stores: Callable[[], None] | None,
         flush_timeout: float,
-        reopen_store: Callable[[], None] | None = None,
+        hold_stores: Callable[[], None] | None = None,
     ) -> None:
         self._app = app
         self._end_open = end_open
         self._close_stores = close_stores
-        self._reopen_store = reopen_store
+        self._hold_stores = hold_stores
         self._flush_timeout = flush_timeout
         self._listened = False
 
@@ -115,8 +133,8 @@ class Lifespan:
         if message["type"] == "lifespan.startup":
             longest = self._flush_timeout + 1.0
             on_termination_of_multiprocessing_child(self._finish_now, longest)
-            if self._reopen_store is not None:
-                self._reopen_store()
+            if self._hold_stores is not None:
+                self._hold_stores()
         return message
 
     def _finish_now(self) -> None:

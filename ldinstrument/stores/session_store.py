@@ -127,6 +127,7 @@ class SessionStore:
         self._sweeps = sweep
         self._max_waiting = max_waiting
         self._closed = False
+        self._holders = 0
         self._begin()
         _stores.add(self)
         on_exit(close_all)
@@ -346,13 +347,26 @@ class SessionStore:
             # On its thread: a store or a server that does not answer must not hold up the process.
             self._sweeper.stop(timeout)
 
-    def reopen(self) -> None:
-        """Go on after `close`, as an application does that starts once more in its process."""
+    def hold(self) -> None:
+        """Note that a server has started which uses this store; go on if it was closed, as an
+        application does that starts once more in its process.
+        """
         with self._lock:
-            if not self._closed:
-                return
-            self._closed, self._sweeper = False, None
+            self._holders += 1
+            if self._closed:
+                self._closed, self._sweeper = False, None
         _stores.add(self)
+
+    def release(self) -> None:
+        """Note that such a server has stopped; with the last one, `close`."""
+        with self._lock:
+            self._holders = max(0, self._holders - 1)
+        self.close_unheld()
+
+    def close_unheld(self) -> None:
+        """Close, unless a server that uses this store goes on."""
+        if not self._holders:
+            self.close()
 
     def finish(self) -> None:
         """End this process's part: its open sessions, merges that wait, what only it knows."""
@@ -419,6 +433,11 @@ def close_all() -> None:
     """Close every store of this process, briefly."""
     for keeper in list(_stores):
         keeper.close()
+
+
+def open_stores() -> list[SessionStore]:
+    """Return the stores of this process that are not closed."""
+    return list(_stores)
 
 
 on_fork(before=_before_fork, in_parent=_after_fork_in_parent, in_child=_after_fork_in_child)

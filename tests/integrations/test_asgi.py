@@ -611,27 +611,83 @@ def test_a_store_in_memory_is_met_on_the_loop_itself(monkeypatch: pytest.MonkeyP
         assert store.holdings().open == 1
 
 
-def test_a_store_goes_on_with_the_next_life_of_the_application() -> None:
-    """Mangum begins and ends it in every invocation, and so does each block of a test client."""
-    client = testing.RecordingClient()
-    store = stores.open_store("memory:", client=client, sweep=False)
+class Life:
+    """A server's life for an application, which begins and ends when the test says so."""
+
+    def __init__(self, app: Any) -> None:
+        self._inbox: asyncio.Queue[Any] = asyncio.Queue()
+        self._told: asyncio.Queue[Any] = asyncio.Queue()
+        self._running = asyncio.ensure_future(
+            app({"type": "lifespan"}, self._inbox.get, self._told.put)
+        )
+
+    async def start(self) -> None:
+        await self._inbox.put(STARTUP)
+        assert (await self._told.get())["type"] == "lifespan.startup.complete"
+
+    async def stop(self) -> None:
+        await self._inbox.put(SHUTDOWN)
+        await self._running
+
+
+async def shop(scope: Any, receive: Any, send: Any) -> None:
+    await (lives if scope["type"] == "lifespan" else ok)(scope, receive, send)
+
+
+def with_store(store: Any, middleware: str) -> Any:
+    """An application whose visits are in *store*, by our middleware or by one inside, as Django's."""
+    if middleware == "SessionMiddleware":
+        return SessionMiddleware(shop, context="ada", store=store, cookie=False)
+    sessions = RequestSessionFactory("ada", store=store, cookie=False)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await (lives if scope["type"] == "lifespan" else ok)(scope, receive, send)
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        request = sessions.open("GET", who="ada")
+        scope[OPEN_REQUESTS].add(request)
+        await ok(scope, receive, send)
+        request.returned()
+        request.end()
 
-    wrapped = SessionMiddleware(app, context="ada", store=store, cookie=False)
+    return LifespanMiddleware(app)
 
-    async def life() -> None:
-        inbox: asyncio.Queue[Any] = asyncio.Queue()
-        running = asyncio.create_task(
-            wrapped({"type": "lifespan"}, inbox.get, lambda message: asyncio.sleep(0))
-        )
-        await inbox.put(STARTUP)
-        await asyncio.sleep(0)
-        await call(wrapped, http())
-        await inbox.put(SHUTDOWN)
-        await running
+
+@pytest.mark.parametrize("middleware", ["SessionMiddleware", "LifespanMiddleware"])
+def test_a_store_goes_on_with_the_next_life_of_the_application(middleware: str) -> None:
+    """Mangum begins and ends it in every invocation, and so does each block of a test client."""
+    client = testing.RecordingClient()
+    store = stores.open_store("memory:", client=client, interval=3600)
+    app = with_store(store, middleware)
+
+    async def lives_once() -> None:
+        life = Life(app)
+        await life.start()
+        await call(app, http())
+        assert "closed" not in repr(store)
+        await life.stop()
+        assert "closed" in repr(store)
 
     for number in (1, 2):
-        asyncio.run(life())
+        asyncio.run(lives_once())
         assert client.values("session.interactions") == [1] * number
+
+
+@pytest.mark.parametrize("middleware", ["SessionMiddleware", "LifespanMiddleware"])
+def test_the_end_of_one_application_leaves_the_visits_of_another_open(middleware: str) -> None:
+    """A store that both were given closes with the last of them."""
+    client = testing.RecordingClient()
+    store = stores.open_store("memory:", client=client, interval=3600)
+    first, second = with_store(store, "SessionMiddleware"), with_store(store, middleware)
+
+    async def run() -> None:
+        lives = Life(first), Life(second)
+        for life in lives:
+            await life.start()
+        await call(second, http())
+        await lives[0].stop()
+        assert (store.holdings().open, client.values("session.interactions")) == (1, [])
+        await call(second, http())
+        await lives[1].stop()
+
+    asyncio.run(run())
+    assert client.values("session.interactions") == [2]
