@@ -110,13 +110,13 @@ def recording(*, strict: bool = False) -> Iterator[RecordingClient]:
         strict: raise `StrictError` where production would only log a warning.
     """
     client = RecordingClient()
-    before = emission.set_recorder(client)
+    before = clients.set_recorder(client)
     try:
         with strictly() if strict else nullcontext():
             yield client
     finally:
         emission.settle()
-        emission.set_recorder(before)
+        clients.set_recorder(before)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from ..diagnostics import log_once
 from ..errors import DefinitionError
 from ..ledger import ledger
 from ..process import on_exit
-from ..sessions import emission
+from ..sessions import clients
 from ..sessions.current_event import current_event
 from ..sessions.hook import see
 from ..settings import disabled, scanning
@@ -109,7 +109,7 @@ class EventProcessor(_EitherProcessor):
                 ours, event.timestamp = True, at
         else:
             see(event, self.client)
-        if (recorder := emission.recorder()) is not None:
+        if (recorder := clients.recorder()) is not None:
             # A test records: nothing leaves, and what the program tracks by itself is recorded.
             if sdk.is_custom(event):
                 recorder.track(event.key, event.context, event.data, event.metric_value)

@@ -6,12 +6,13 @@ and opens one; the accounts of kinds that stay go on. Kinds that began together 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from ..errors import DefinitionError
 from ..metrics.catalogs import catalog
+from ..metrics.metric import check_key
 from ..metrics.standard import DEFAULT_SESSION_METRICS, SESSION_METRICS, session_metrics
 from .outcomes import NO_TALLIES, Tallies, added
 from .parts import Segment
@@ -48,6 +49,27 @@ def declare_session_metrics(name: str, metrics: Iterable[str] = DEFAULT_METRICS)
     wanted = tuple(metrics)
     keys = [f"{name}.{suffix}" for suffix in wanted]
     catalog.declare_implied(name, keys, lambda: session_metrics(name, wanted))
+
+
+def declared_metrics(name: str, metrics: Iterable[str]) -> tuple[str, ...]:
+    """Check and declare the metrics of the sessions called *name*; return their suffixes.
+
+    Raises:
+        DefinitionError: there is no such metric, or *name* cannot prefix one.
+    """
+    if metrics is DEFAULT_METRICS and _declared.get(name) == catalog.version:
+        return DEFAULT_METRICS
+    check_key("session name", name)
+    wanted = checked_metrics(metrics)
+    declare_session_metrics(name, wanted)
+    if wanted == DEFAULT_METRICS and len(_declared) < MOST_DECLARED:
+        _declared[name] = catalog.version
+    return wanted
+
+
+MOST_DECLARED = 1_000
+_declared: dict[Any, int] = {}
+"""With which version of the catalog the default metrics of sessions of a name were declared."""
 
 
 class Piece(NamedTuple):
@@ -87,6 +109,11 @@ class SessionAccount:
             self.before = self.last
             self.divide(segment.last)
 
+    @property
+    def before_ms(self) -> float | None:
+        """Milliseconds up to its last activity before its last exposure; None without any."""
+        return None if self.before is None else (self.before - self.began) * 1000
+
     def divide(self, at: int) -> None:
         """Let the interactions since the last exposure leave dated *at*: another one follows."""
         successes, failures, *_ = self.tallies
@@ -117,6 +144,15 @@ class Accounts:
         for account in self.open:
             account.add(segment)
 
+    def past(self, date: Callable[[float], int]) -> tuple[Segment, ...]:
+        """Return what the first of them has counted, as a segment; *date* dates clock readings."""
+        account = self.open[0]
+        if account.last is None:
+            return ()
+        first, last = date(account.began), date(account.last)
+        began, active, tallies = account.began, account.last, account.tallies
+        return (Segment(account.keys, first, last, tallies, (), began, active, exposed=True),)
+
     def identify(self, keys: Mapping[str, str], at: float) -> list[SessionAccount]:
         """Change the identity to *keys*, *at* the time of a boundary.
 
@@ -144,6 +180,26 @@ class Accounts:
                 account.keys.update(new)
                 return
         self.open.append(SessionAccount(new, at))
+
+
+def fed_metrics(
+    name: str, metrics: tuple[str, ...], keys: Mapping[str, str], all_keys: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Return which of *metrics* an account feeds: not those analysed by a kind of another one.
+
+    Args:
+        name: the prefix of the metrics.
+        metrics: by suffix.
+        keys: the account's, by context kind.
+        all_keys: the session's.
+    """
+    others = all_keys.keys() - keys.keys()
+    units = {suffix: catalog.routing(f"{name}.{suffix}").analysis_units for suffix in metrics}
+    return tuple(
+        suffix
+        for suffix in metrics
+        if not (wanted := units[suffix]) or not wanted.isdisjoint(keys) or wanted.isdisjoint(others)
+    )
 
 
 def totals_data(

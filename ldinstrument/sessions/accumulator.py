@@ -407,7 +407,7 @@ class Accumulator:
         loose, self._loose = self._loose, []
         runs = self._runs
         if runs is not None and len(runs.entries) >= max(1, hold):
-            loose.append(runs)
+            loose.insert(0, runs)
             self._runs = None
         for fold in self._folds.values():
             loose += fold.take_loose()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from .. import sdk
 from ..diagnostics import guard, warn_once
@@ -41,6 +41,7 @@ AMBIGUOUS: Tracker = _Ambiguous()
 _lock = threading.RLock()
 _known: list[weakref.ref[Any]] = []
 _seen: weakref.WeakSet[Any] = weakref.WeakSet()
+_recorder: Tracker | None = None
 
 
 def register(client: Any, *, exposures_seen: bool) -> None:
@@ -63,6 +64,20 @@ def known_clients() -> list[Any]:
     return [client for client in found if client is not None and not sdk.has_ended(client)]
 
 
+def set_recorder(recorder: Tracker | None) -> Tracker | None:
+    """Send everything to *recorder*, whichever client it was meant for (tests); returns the one
+    before.
+    """
+    global _recorder
+    before, _recorder = _recorder, recorder
+    return before
+
+
+def recorder() -> Tracker | None:
+    """Return what records everything instead of sending it (tests)."""
+    return _recorder
+
+
 def client_for(given: Tracker | None, seen: weakref.ref[Any] | None = None) -> Tracker | None:
     """Find the client that takes a session's events.
 
@@ -71,13 +86,14 @@ def client_for(given: Tracker | None, seen: weakref.ref[Any] | None = None) -> T
         seen: the one whose exposure the session saw last.
 
     Returns:
-        *given*; else *seen*; else the `ldclient` singleton; else the newest known client, or
-        `AMBIGUOUS` when there are several that do not share one environment. None while there is
-        none: events then wait.
+        A test's recorder; else *given*; else *seen*; else the `ldclient` singleton; else the newest
+        known client, or `AMBIGUOUS` when there are several that do not share one environment. None
+        while there is none: events then wait.
     """
+    if _recorder is not None:
+        return _recorder
     if given is not None:
-        named: Tracker = behind_openfeature(given)
-        return named
+        return _behind_openfeature(given) if _is_openfeatures(given) else given
     evaluated: Tracker | None = seen() if seen is not None else None
     if evaluated is not None and not sdk.has_ended(evaluated):
         return evaluated
@@ -93,15 +109,17 @@ def client_for(given: Tracker | None, seen: weakref.ref[Any] | None = None) -> T
     return newest if len(environments) == 1 else AMBIGUOUS
 
 
-def behind_openfeature(client: Any) -> Any:
-    """Return the LaunchDarkly client of an OpenFeature *client*'s provider; any other as it is."""
-    if not type(client).__module__.startswith("openfeature."):
-        return client
+def _is_openfeatures(client: Any) -> bool:
+    return type(client).__module__.startswith("openfeature.")
+
+
+def _behind_openfeature(client: Any) -> Tracker:
+    """Return the LaunchDarkly client of an OpenFeature *client*'s provider."""
     with guard("an OpenFeature client"):
-        found = getattr(client.provider, "client", None)
+        found: Tracker | None = getattr(client.provider, "client", None)
         if found is not None:
             return found
-    return client
+    return cast("Tracker", client)
 
 
 def exposures_are_seen(client: Any) -> bool:

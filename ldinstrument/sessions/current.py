@@ -101,10 +101,12 @@ def opened(context: Context | None, **options: Any) -> Session:
 
 
 def joinable(
-    name: str, context: Context | None, id: str | None, client: Tracker | None
+    around: Session, name: str, context: Context | None, id: str | None, client: Tracker | None
 ) -> Session | None:
-    """Return the open session around that one of this *name* and *context* joins, or None."""
-    found = current_session()
+    """Return the open session, *around* or around that, which one of this *name* and *context*
+    joins; None when there is none.
+    """
+    found: Session | None = around
     while found is not None:
         if (
             found.name == name

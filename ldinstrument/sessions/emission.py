@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 from .. import sdk, settings
 from ..diagnostics import guard, log, log_internal_error, one_line, warn_once
 from ..ledger import ledger
-from ..metrics.catalogs import catalog
+from ..metrics.catalogs import EventRouting, catalog
 from . import magnitudes, postponed, rate_limit
-from .clients import AMBIGUOUS, Tracker, client_for
+from .clients import AMBIGUOUS, Tracker, client_for, recorder
 from .contexts import kinds
 from .current_event import current_event
-from .rollups import Emission, FinishedRuns, expanded, finite
+from .rollups import Emission, FinishedRuns, Group, expanded, finite
 
 if TYPE_CHECKING:
     from ldclient import Context
@@ -40,7 +40,6 @@ class _Held:
 
 
 _held: deque[_Held] = deque()
-_recorder: Tracker | None = None
 
 
 def emit(emission: Emission, context: Context | None, client: Tracker | None) -> None:
@@ -65,43 +64,24 @@ def emit_all(
     if context is None:
         _refuse(emissions, "no_context", "has no context: say whose it is, ld.session(context)")
         return
-    finite_ones = [emission for emission in emissions if _is_finite(emission)]
-    if len(finite_ones) < len(emissions):
-        infinite = [emission for emission in emissions if not _is_finite(emission)]
-        _refuse(infinite, "not_a_number", "summed up to infinity; record smaller numbers")
-    if not finite_ones:
-        return
-    taker = _recorder if _recorder is not None else client_for(client, seen)
+    taker = client_for(client, seen)
     if taker is None:
-        _hold(expanded(finite_ones), context)
+        _hold(expanded(emissions), context)
         return
     if _held and client is None:
         # What waits was meant for whichever client is found, not for one that somebody names.
         release_held()
-    _hand_over(finite_ones, context, taker)
+    _hand_over(emissions, context, taker)
 
 
-def _is_finite(emission: Emission | FinishedRuns) -> bool:
-    return isinstance(emission, FinishedRuns) or finite(emission)
-
-
-def set_recorder(recorder: Tracker | None) -> Tracker | None:
-    """Send everything to *recorder*, whichever client it was meant for (tests); returns the one
-    before.
-    """
-    global _recorder
-    before, _recorder = _recorder, recorder
-    return before
-
-
-def recorder() -> Tracker | None:
-    """Return what records everything instead of sending it (tests)."""
-    return _recorder
-
-
-def taker_of(client: Tracker | None, seen: weakref.ref[Any] | None = None) -> Tracker | None:
-    """Return who would take events now: see `emit_all`."""
-    return _recorder if _recorder is not None else client_for(client, seen)
+def events_of(groups: Iterable[tuple[EventRouting, Group]]) -> list[Emission]:
+    """Return the events of folded values; one that summed up to infinity is dropped and counted."""
+    found = [event for routing, group in groups for event in group.events(routing)]
+    infinite = [event for event in found if not finite(event)]
+    if not infinite:
+        return found
+    _refuse(infinite, "not_a_number", "summed up to infinity; record smaller numbers")
+    return [event for event in found if finite(event)]
 
 
 def _refuse(emissions: Sequence[Emission | FinishedRuns], reason: str, advice: str) -> None:
@@ -140,7 +120,7 @@ def held() -> int:
 
 def release_held(client: Tracker | None = None) -> None:
     """Hand over what was recorded before there was a client."""
-    if _recorder is not None:
+    if recorder() is not None:
         return
     taker = client if client is not None else client_for(None)
     if taker is None or taker is AMBIGUOUS or sdk.discards_everything(taker):
@@ -203,7 +183,10 @@ def _tracked(
             "ld.session(..., client=client)",
         )
         return False
-    if gone := _sends_nothing(client):
+    gone = None
+    with guard("client"):
+        gone = sdk.discards_everything(client)
+    if gone:
         setting = {"offline": "offline=True", "send_events_off": "send_events=False"}.get(
             gone, gone
         )
@@ -243,23 +226,20 @@ def _track_all(emissions: Sequence[Emission], context: Context, client: Tracker)
             ledger.dropped("interrupted", left)
 
 
-def _sends_nothing(client: Tracker) -> str | None:
-    with guard("client"):
-        return sdk.discards_everything(client)
-    return None
-
-
 def _check_units(emissions: Iterable[Emission | FinishedRuns], context: Context) -> None:
     """Warn about events that LaunchDarkly would silently ignore for want of the metric's analysis
     unit.
     """
-    known = None
-    for event_key in _event_keys(emissions):
+    event_keys: set[str] = set()
+    for emission in emissions:
+        if isinstance(emission, FinishedRuns):
+            for task in emission.plans:
+                event_keys.update(task.metrics.values())
+        else:
+            event_keys.add(emission.event_key)
+    for event_key in event_keys:
         wanted = catalog.routing(event_key).analysis_units
-        if not wanted:
-            continue
-        known = known or kinds(context)
-        if wanted.isdisjoint(known):
+        if wanted and wanted.isdisjoint(known := kinds(context)):
             warn_once(
                 "no_analysis_unit",
                 event_key,
@@ -267,17 +247,6 @@ def _check_units(emissions: Iterable[Emission | FinishedRuns], context: Context)
                 f"event's context has only {', '.join(sorted(known))}: LaunchDarkly will ignore "
                 "it; use a context with that kind",
             )
-
-
-def _event_keys(emissions: Iterable[Emission | FinishedRuns]) -> set[str]:
-    found: set[str] = set()
-    for emission in emissions:
-        if isinstance(emission, FinishedRuns):
-            for task in emission.plans:
-                found.update(task.metrics.values())
-        else:
-            found.add(emission.event_key)
-    return found
 
 
 def _debug(emissions: Iterable[Emission], context: Context) -> None:

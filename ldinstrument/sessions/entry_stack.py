@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from .outcomes import current_task
 
@@ -12,18 +12,19 @@ T = TypeVar("T")
 
 
 class EntryStack(Generic[T]):
-    """What was entered and not left yet, each with the thread and task that entered it."""
+    """What was entered and not left yet, each with the thread and task that entered it.
 
-    __slots__ = ("_entries", "_lock")
+    It takes no lock: a thread that finds an entry taken by another one looks again.
+    """
+
+    __slots__ = ("_entries",)
 
     def __init__(self) -> None:
-        self._entries: list[tuple[tuple[int, object], T]] = []
-        self._lock = threading.RLock()
+        self._entries: list[tuple[int, Any, T]] = []
 
     def push(self, entered: T) -> None:
         """Note that this thread and task entered *entered*."""
-        with self._lock:
-            self._entries.append((_here(), entered))
+        self._entries.append((threading.get_ident(), current_task(), entered))
 
     def pop(self, preferred: Callable[[T], bool] | None = None) -> T | None:
         """Take out what is left here: the innermost that this thread and task entered, else any.
@@ -31,20 +32,24 @@ class EntryStack(Generic[T]):
         Args:
             preferred: tells which to take before others, of those entered here and elsewhere.
         """
-        with self._lock:
-            here = _here()
-            latest = self._entries[::-1]
-            mine = [entry for entry in latest if entry[0] == here]
-            liked = [entry for entry in latest if preferred is not None and preferred(entry[1])]
-            both = [entry for entry in liked if entry[0] == here]
-            for entry in (*both, *mine, *liked, *latest):
-                self._entries.remove(entry)
-                return entry[1]
-            return None
+        while latest := self._entries[::-1]:
+            found = latest[0] if len(latest) == 1 else _best(latest, preferred)
+            try:
+                self._entries.remove(found)
+            except ValueError:  # another thread left it meanwhile
+                continue
+            return found[2]
+        return None
 
     def __len__(self) -> int:
         return len(self._entries)
 
 
-def _here() -> tuple[int, object]:
-    return threading.get_ident(), current_task()
+def _best(
+    latest: list[tuple[int, Any, T]], preferred: Callable[[T], bool] | None
+) -> tuple[int, Any, T]:
+    here = threading.get_ident(), current_task()
+    mine = [entry for entry in latest if entry[:2] == here]
+    liked = [entry for entry in latest if preferred is not None and preferred(entry[2])]
+    both = [entry for entry in liked if entry[:2] == here]
+    return next(iter((*both, *mine, *liked, *latest)))

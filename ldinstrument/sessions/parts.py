@@ -10,13 +10,15 @@ that it sees. A store's own clock decides what is idle or leased; it must never 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..metrics.catalogs import EventRouting
-from .outcomes import Tallies
-from .rollups import Emission, Group
+from .contexts import context_of_keys, units_of
+from .exposures import exposures
+from .outcomes import NO_TALLIES, Tallies
+from .rollups import Emission, FinishedRuns, Group
 
 if TYPE_CHECKING:
     from ldclient import Context
@@ -48,6 +50,10 @@ class Segment:
     active: float | None
     exposed: bool
 
+    def without_tallies(self) -> Segment:
+        """Return it without its interactions, which somebody else counts."""
+        return replace(self, tallies=NO_TALLIES)
+
 
 @dataclass(frozen=True, slots=True)
 class SessionPart:
@@ -66,7 +72,7 @@ class SessionPart:
         exposures: the dates by name (flag, its version, unit) of the exposures of its units that
             this process has noted; a name is the same in every worker.
         segments: what was recorded, in order.
-        loose: values that do not fold, each with the context that held when it was recorded.
+        loose: values that do not fold, for *context*.
     """
 
     id: str
@@ -80,4 +86,21 @@ class SessionPart:
     data: Mapping[str, Any]
     exposures: Mapping[str, int]
     segments: tuple[Segment, ...]
-    loose: tuple[tuple[Emission, Context | None], ...] = ()
+    loose: tuple[Emission | FinishedRuns, ...] = ()
+
+
+def dates_of_exposures(
+    units: Iterable[str], keys: Mapping[str, str], segments: Iterable[Segment]
+) -> dict[str, int]:
+    """Return the dates by name of the exposures of *units* and of those of earlier identities.
+
+    Args:
+        units: of the present identity.
+        keys: of the present identity.
+        segments: those of another one name further units.
+    """
+    wanted = set(units)
+    for segment in segments:
+        if segment.keys != keys and (bare := context_of_keys(segment.keys)) is not None:
+            wanted.update(units_of(bare))
+    return {exposure.name: exposure.date for exposure in exposures.of(wanted)}

@@ -46,20 +46,28 @@ class OpenSession(Protocol):
 MAX_OPEN = 10_000
 
 _lock = threading.RLock()
-_open: dict[int, weakref.ref[OpenSession]] = {}
+_open: dict[weakref.ref[OpenSession], None] = {}
 
 
 def remember(opened: OpenSession) -> None:
     """Note that *opened* is open; when that is one too many, the oldest ends as abandoned."""
-    evicted: list[OpenSession] = []
     _watch_exit()
     with _lock:
-        _open[id(opened)] = weakref.ref(opened)
-        for oldest in list(itertools.islice(_open, max(0, len(_open) - MAX_OPEN))):
-            stale = _open.pop(oldest)()
-            if stale is not None:
-                evicted.append(stale)
-    for stale in evicted:
+        _open[weakref.ref(opened)] = None
+        surplus = len(_open) - MAX_OPEN
+    if surplus > 0:
+        _evict(surplus)
+
+
+def _evict(surplus: int) -> None:
+    with _lock:
+        oldest = list(itertools.islice(_open, surplus))
+        for reference in oldest:
+            del _open[reference]
+    for reference in oldest:
+        stale = reference()
+        if stale is None:
+            continue
         ledger.evicted()
         warn_once(
             "evicted",
@@ -72,13 +80,13 @@ def remember(opened: OpenSession) -> None:
 def forget(ended: OpenSession) -> None:
     """Note that *ended* is open no more."""
     with _lock:
-        _open.pop(id(ended), None)
+        _open.pop(weakref.ref(ended), None)
 
 
 def open_sessions() -> list[OpenSession]:
     """Return the sessions that are open now, oldest first."""
     with _lock:
-        found = [reference() for reference in _open.values()]
+        found = [reference() for reference in list(_open)]
     return [session for session in found if session is not None and not session.ended]
 
 
@@ -108,8 +116,9 @@ def forget_open_sessions(keeping: Collection[OpenSession] = ()) -> None:
         for session in open_sessions():
             if id(session) not in kept:
                 session.ended = session.detour = True
-        for number in [number for number in _open if number not in kept]:
-            del _open[number]
+        for reference in list(_open):
+            if id(reference()) not in kept:
+                del _open[reference]
 
 
 @functools.lru_cache(maxsize=1)
@@ -140,7 +149,7 @@ def _after_fork() -> None:
     emission.forget()
     clients.forked()
     exposures.forked()
-    for reference in list(_open.values()):
+    for reference in list(_open):
         session = reference()
         if session is not None:
             session.forked()

@@ -14,9 +14,8 @@ from ..callables.streams import notice_frameworks, settled, settled_awaited
 from ..callables.templates import TEMPLATES, shaped, stream_shaped
 from ..diagnostics import warn_user_code
 from ..errors import DefinitionError, StrictError
-from ..metrics.metric import check_key
 from ..settings import disabled
-from .accounts import DEFAULT_METRICS, checked_metrics, declare_session_metrics
+from .accounts import DEFAULT_METRICS, declared_metrics
 from .clients import Tracker
 from .contexts import as_context, is_function
 from .current import current_session, current_variable, joinable, opened, set_current
@@ -42,14 +41,10 @@ class Entry:
 
     __slots__ = ("before", "joined", "session")
 
-    def __init__(self, session: Session, *, joined: bool) -> None:
+    def __init__(self, session: Session, *, joined: bool = False) -> None:
         self.session = session
         self.joined = joined
         self.before: Session | None = None
-
-    def enter(self) -> None:
-        """Make the session current."""
-        self.before = set_current(self.session)
 
     def is_current(self) -> bool:
         """Tell whether its session is the current one, innermost."""
@@ -59,8 +54,8 @@ class Entry:
         """Restore what was current; in a foreign context, where ours is not current, leave
         everything alone.
         """
-        if self.is_current():
-            set_current(self.before)
+        if current_variable.get() is self.session:
+            current_variable.set(self.before)
 
     def end(self, error: BaseException | None = None) -> None:
         """End the session where it was opened: because *error* came out, when there is one."""
@@ -68,12 +63,12 @@ class Entry:
             return
         if error is None:
             self.session.end()
-        elif is_closing(
-            error
-        ):  # perhaps the garbage collector's doing: emit later, from a safe place
-            postpone(functools.partial(self.session.end, _REASONS[outcome_of(error)]))
+            return
+        reason = _REASONS[outcome_of(error)]
+        if is_closing(error):  # perhaps the garbage collector's doing: emit from a safe place
+            postpone(functools.partial(self.session.end, reason))
         else:
-            self.session.end(_REASONS[outcome_of(error)])
+            self.session.end(reason)
 
 
 _REASONS = {
@@ -103,20 +98,20 @@ class SessionScope:
     ) -> None:
         self._context = context
         self._id = id
-        self._name = check_key("session name", name)
+        self._name = name
         self._data = data
         self._client = client
-        self._store = _checked_store(store)
-        self._metrics = checked_metrics(metrics)
+        self._store = store if store is None else _checked_store(store)
+        self._metrics = declared_metrics(name, metrics)
         self._entries: EntryStack[Entry] = EntryStack()
-        self._rebinder = Rebinder()
-        declare_session_metrics(name, self._metrics)
+        self._rebinder: Rebinder | None = None
 
     # -- with, async with ------------------------------------------------------------------------
     def __enter__(self) -> Session:
         entry = self._begin((), {})
         self._entries.push(entry)
-        entry.enter()
+        entry.before = current_variable.get()
+        current_variable.set(entry.session)
         return entry.session
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
@@ -134,29 +129,33 @@ class SessionScope:
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Entry:
         """Join the session that this one is part of, or open it."""
         if disabled():
-            return Entry(InertSession(None, id=self._id, name=self._name), joined=False)
+            return Entry(InertSession(None, id=self._id, name=self._name))
         context = self._who(args, kwargs)
-        found = joinable(self._name, context, self._id, self._client)
+        around = current_session()
+        if around is not None and (entry := self._joining(around, context)) is not None:
+            return entry
+        session = opened(
+            context,
+            id=self._id,
+            name=self._name,
+            data=self._data,
+            client=self._client,
+            outer=around,
+            store=self._store,
+            metrics=self._metrics,
+        )
+        return Entry(session)
+
+    def _joining(self, around: Session, context: Context | None) -> Entry | None:
+        found = joinable(around, self._name, context, self._id, self._client)
         if found is None:
-            return Entry(self._open(context), joined=False)
+            return None
         if context is not None:
             # It agrees, or it would not join: this names nobody else, it only widens.
             found.identify(context)
         if self._data is not None:
             found.merge_data(self._data)
         return Entry(found, joined=True)
-
-    def _open(self, context: Context | None) -> Session:
-        return opened(
-            context,
-            id=self._id,
-            name=self._name,
-            data=self._data,
-            client=self._client,
-            outer=current_session(),
-            store=self._store,
-            metrics=self._metrics,
-        )
 
     def _who(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Context | None:
         try:
@@ -188,6 +187,8 @@ class SessionScope:
         """Decorate *fn*: each call is a session of its own, to the end of what it returns or
         yields.
         """
+        if self._rebinder is None:
+            self._rebinder = Rebinder()
         again: F | None = self._rebinder.rebound(fn, lambda: SessionWrapper(self))
         made: F = rebuilt(fn, SessionWrapper(self)) if again is None else again
         return made
@@ -363,23 +364,28 @@ def session(
         DefinitionError: at definition, for a name that cannot prefix a metric, or a decorated
             class.
     """
-    scope = functools.partial(
-        SessionScope, id=id, name=name, data=data, client=client, store=store, metrics=metrics
-    )
     if target is not None and context is not None:
         raise DefinitionError(
             "session: give the context once, as the first argument or as context="
         )
+    decorated = target is not None and _is_decorated(target)
+    scope = SessionScope(
+        context if decorated or target is None else target,
+        id=id,
+        name=name,
+        data=data,
+        client=client,
+        store=store,
+        metrics=metrics,
+    )
+    return scope(target) if decorated else scope
+
+
+def _is_decorated(target: Any) -> bool:
     if getattr(target, "__name__", "") == "<lambda>":
         raise DefinitionError(
             "session: a lambda that says whose session it is goes in as context=lambda ...: ..."
         )
-    if _is_decorated(target):
-        return scope(context)(target)
-    return scope(target if target is not None else context)
-
-
-def _is_decorated(target: Any) -> bool:
     if isinstance(target, (classmethod, staticmethod, property, functools.cached_property)):
         return True
     return is_function(target)

@@ -17,7 +17,7 @@ from ..delivery.worker import worker_of
 from ..diagnostics import log_once
 from ..ledger import ledger
 from ..sdk import as_json
-from ..sessions import emission
+from ..sessions import clients
 from ..sessions.contexts import json_of_keys
 from ..sessions.dilution import EndedSession, note_ended, note_unseen
 from ..sessions.rollups import Emission, finite
@@ -197,7 +197,7 @@ def outlet_of(client: Any | None) -> Outlet | None:
     """Return the outlet of *client* (the `ldclient` singleton when None); None when there is none,
     or it sends nothing.
     """
-    if (recorder := emission.recorder()) is not None:
+    if (recorder := clients.recorder()) is not None:
         return TrackOutlet(recorder)
     taker = client if client is not None else sdk.singleton_client()
     if taker is None or sdk.discards_everything(taker):

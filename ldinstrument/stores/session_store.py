@@ -26,7 +26,7 @@ from ..process import (
     on_fork,
     watch_forking_thread,
 )
-from ..sessions import emission
+from ..sessions import clients
 from ..sessions.registry import open_sessions
 from ..sessions.session import Session
 from .circuit_breaker import CircuitBreaker, PendingMerge
@@ -297,7 +297,7 @@ class SessionStore:
 
         It is kept, because its connections are worth keeping.
         """
-        if emission.recorder() is not None:  # a test's, and not to be kept
+        if clients.recorder() is not None:  # a test's, and not to be kept
             return outlet_of(None)
         given = client if client is not None else self._client
         wanted = given if given is not None else sdk.singleton_client()
