@@ -1,8 +1,7 @@
-"""`ledger`: rows that add up, whatever is counted in whatever order, and by several threads."""
+"""`ledger`: rows that add up, whatever is counted in whatever order."""
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable
 
@@ -67,29 +66,6 @@ def test_each_count_moves_its_own_row() -> None:
     assert (stats.events.unconfirmed, dict(stats.events.dropped)) == (10**7, {"too_old": 10**8})
     assert (stats.exposures.emitted, stats.exposures.delivered) == (10**9, 10**10)
     assert dict(stats.exposures.dropped) == {"closed": 10**11}
-
-
-def _count(ledger: Ledger, times: int) -> None:
-    for _ in range(times):
-        ledger.handed_over(1, 1)
-
-
-def test_threads_lose_no_count() -> None:
-    """Eight of them, with the interpreter changing between them as often as it can."""
-    ledger = Ledger()
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=_count, args=(ledger, 2000)) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
-
-    assert ledger.stats().events.emitted == 16_000
-    assert ledger.stats().values.emitted == 16_000
 
 
 def test_a_reading_is_of_one_moment() -> None:
