@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from ..callables import stream_objects as streams
+from ..callables.context_variables import pickle_by_name
 from ..clock import clock
 from ..diagnostics import log_internal_error
 from ..errors import StrictError
@@ -40,6 +41,7 @@ Slot = list[Any]
 for it, and the slot around it. Without `make` the call is over, and the one around it counts.
 """
 current_slot: ContextVar[Slot | None] = ContextVar("ldinstrument_call", default=None)
+pickle_by_name(current_slot, __name__, "current_slot")
 
 
 class Call:

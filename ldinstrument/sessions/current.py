@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from ..callables.context_variables import pickle_by_name
 from ..settings import disabled
 from . import emission, registry
 from .clients import Tracker
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ldclient import Context
 
 current_variable: ContextVar[Session | None] = ContextVar("ldinstrument_session", default=None)
+pickle_by_name(current_variable, __name__, "current_variable")
 
 
 def current_session() -> Session | None:

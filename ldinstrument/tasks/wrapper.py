@@ -6,9 +6,7 @@ everything that a template closes over pickles by name, or makes itself anew on 
 
 from __future__ import annotations
 
-import copyreg
 from collections.abc import Callable
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,22 +90,3 @@ class TaskWrapper:
             "_take": unattached.take,
             "_task": self.task,
         }
-
-
-_reduced_before = copyreg.dispatch_table.get(ContextVar)
-
-
-def _reduced_variable(variable: ContextVar[Any]) -> Any:
-    """Pickle the current session's variable by name, and any other one as without us."""
-    if variable is current_variable:
-        return _current_variable, ()
-    if _reduced_before is not None:
-        return _reduced_before(variable)
-    return variable.__reduce_ex__(4)
-
-
-def _current_variable() -> ContextVar[Any]:
-    return current_variable
-
-
-copyreg.pickle(ContextVar, _reduced_variable)

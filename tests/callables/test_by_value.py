@@ -48,8 +48,17 @@ def scaled_by(k):
     def scaled(x): return x * k
     return scaled
 
+@ld.track_ai("ask", model="m")
+def ask(x): return x
+
+@ld.track_ai("ask.later")
+async def ask_later(x): return x
+
+@ld.track_ai("ask.items")
+def ask_items(n): yield from range(n)
+
 work(1)  # without a session: what is counted here is not counted there
-THINGS = [work, talk, items, visit, Model, scaled_by(3)]
+THINGS = [work, talk, items, visit, Model, scaled_by(3), ask, ask_later, ask_items]
 if __name__ == "__main__":
     lib = importlib.import_module(sys.argv[1])
     for thing in THINGS:
@@ -61,10 +70,13 @@ import ldinstrument as ld
 from ldinstrument.testing import recording
 
 lib = importlib.import_module(sys.argv[1])
-work, talk, items, visit, model, scaled = [lib.loads(base64.b64decode(line)) for line in sys.stdin]
+work, talk, items, visit, model, scaled, ask, ask_later, ask_items = [
+    lib.loads(base64.b64decode(line)) for line in sys.stdin
+]
 with recording() as events, ld.session("u-2") as s:
     got = work(1), asyncio.run(talk(1)), list(items(2)), visit(4), model().predict(5), scaled(2)
     assert type(model.make()) is model
+    assert (ask(7), asyncio.run(ask_later(8)), list(ask_items(2))) == (7, 8, [0, 1])
     tasks = {key: task.successes for key, task in s.summary().tasks.items()}
 work(1)
 print(got)
@@ -84,7 +96,11 @@ def test_functions_of_a_script_run_in_another_process(library: str, tmp_path: Pa
     sent = _python(script, library).stdout
     said = _python(other, library, given=sent).stdout.splitlines()
     assert said[0] == "(2, 2, [0, 1], 4, 10, 6)"
-    assert said[1] == str(sorted(["work", "talk", "items", "predict", "make", "scaled"]))
+    assert said[1] == str(
+        sorted(
+            ["work", "talk", "items", "predict", "make", "scaled", "ask", "ask.later", "ask.items"]
+        )
+    )
     assert said[2] == "{'r': 2} u-1"
     assert said[3] == "True {'work': 1}"
 
