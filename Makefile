@@ -89,9 +89,11 @@ proof: $(VENV)/.test  ## random programs and worlds against an independent compu
 faults: $(VENV)/.test  ## the table of faults in docs/reliability.md, measured anew (about 8 minutes)
 	@$(BIN)/python benchmarks/faults.py --scale 30 --write
 
-servers:  ## what real servers lose in each way of stopping; writes docs/web.md (8 minutes)
+servers:  ## what real servers and queues lose in each way of stopping; writes docs/web.md (15 minutes; ARGS="--only uvicorn")
 	@$(MAKE) --no-print-directory .venv-servers/.servers VENV=.venv-servers
 	@.venv-servers/bin/python -m pip install -q uwsgi 2>/dev/null || echo "uWSGI does not install here"
+	@[ -e /usr/lib/apache2/modules/mod_wsgi.so ] || apt-get install -qq -y --no-install-recommends \
+		apache2 libapache2-mod-wsgi-py3 >/dev/null 2>&1 || echo "mod_wsgi does not install here"
 	@.venv-servers/bin/python benchmarks/servers.py --write $(ARGS)
 
 clean:  ## remove the virtual environments and caches

