@@ -108,7 +108,7 @@ def measure(delay: float, events: int, rounds: int, server_of: Any = serve) -> N
     """One line: *events* per flush."""
     from ldclient import Config, Context, LDClient
 
-    from ldinstrument.delivery import EventProcessor, Plugin, flush
+    from ldinstrument.delivery import EventProcessor, Plugin, event_queue, flush
 
     here, there = multiprocessing.Pipe()
     server = multiprocessing.get_context("spawn").Process(
@@ -136,7 +136,7 @@ def measure(delay: float, events: int, rounds: int, server_of: Any = serve) -> N
         )
     )
     # Nothing may leave before the flush that is measured.
-    client._event_processor.worker.events._early = 10**9
+    client._event_processor.worker.events._early = event_queue.EARLY_BYTES = 10**9
     context = Context.builder("u-1").name("Ana").set("plan", "pro").build()
     raw_connection = http.client.HTTPConnection("127.0.0.1", port)
     raw, confirmed, dumps = [], [], []

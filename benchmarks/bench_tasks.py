@@ -172,6 +172,9 @@ def with_emission() -> Iterator[None]:
 class Discarding:
     """A client that is done with an event as soon as it has it."""
 
+    sees_exposures = True
+    """Values may fold, as they do for a client whose exposures are seen."""
+
     def track(
         self, event_name: str, context: Any, data: Any = None, metric_value: Any = None
     ) -> None:
