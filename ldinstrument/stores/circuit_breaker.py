@@ -132,7 +132,9 @@ class CircuitBreaker:
 
     def _failed(self, error: Exception) -> None:
         with self._lock:
-            self._backoff.failed()
+            # Callers that fail at the same time have seen one failure, not several in a row.
+            if self._probing or not self._backoff.failures:
+                self._backoff.failed()
             self._probing = False
         log_once(
             "store_down",

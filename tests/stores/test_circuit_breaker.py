@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 
@@ -69,6 +70,29 @@ def test_one_caller_at_a_time_asks_whether_the_store_is_back(keep):
 
     assert len(nested) == 1
     assert raw.calls == 2
+
+
+def test_callers_that_fail_together_have_seen_one_failure(keep):
+    """A moment's lock that eight requests meet is no reason to leave the store alone for half a
+    minute.
+    """
+    raw = Failing()
+    store = keep(raw, client=RecordingClient())
+    together = threading.Barrier(8)
+
+    def fails(key, delta):
+        together.wait(10.0)
+        raise OSError
+
+    raw.merge = fails
+    requests = [threading.Thread(target=visit, args=(store, f"v-{at}")) for at in range(8)]
+    for request in requests:
+        request.start()
+    for request in requests:
+        request.join()
+
+    assert store.waiting == 8
+    assert store.next_attempt() <= 0.5
 
 
 def test_what_a_store_cannot_take_costs_itself(make_store, keep):
