@@ -82,7 +82,7 @@ def test_callers_that_fail_together_have_seen_one_failure(keep):
 
     def fails(key, delta):
         together.wait(10.0)
-        raise OSError
+        raise ConnectionError
 
     raw.merge = fails
     requests = [threading.Thread(target=visit, args=(store, f"v-{at}")) for at in range(8)]
