@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from stores_builders import delta, end, ended, revenue, tallies_of, today, values_of
+from stores_builders import delta, end, ended, revenue, tallies_of, today, until, values_of
 
 from ldinstrument.stores.protocol import Operation, Sealed
 from ldinstrument.stores.records import MOST_LINES, readable
@@ -660,6 +660,25 @@ def test_a_lease_keeps_others_away_and_runs_out(make_store):
     assert store.seal([theirs.place], [Sealed("p-2", b"[]", 0)], 60.0, "second") == []
     assert store.seal([theirs.place], [Sealed("p-3", b"[]", 0)], 60.0, "second") == [theirs.place]
     assert (store.holdings().ended, store.holdings().sealed) == (0, 1)
+
+
+def test_a_lease_lasts_for_as_long_as_it_was_given(make_store):
+    """Of a session as of a sealed payload: a worker that dies holding one delays it, no more."""
+    store = make_store()
+    store.merge(KEY, delta())
+    end(store, KEY, "ended")
+    found = []
+
+    began = time.monotonic()
+    (place,) = [one.place for one in store.claim(10, 0.3, "first", early=True)]
+    until(lambda: found.extend(store.claim(10, 60.0, "second", early=True)) or found, 10.0)
+    assert time.monotonic() - began > 0.28
+    assert [one.place for one in found] == [place]
+    store.seal([place], [Sealed("p-1", b"[]", 0)], 0.3, "second")
+    began, found = time.monotonic(), []
+    until(lambda: found.extend(store.claim_sealed(10, 60.0, "third")) or found, 10.0)
+    assert time.monotonic() - began > 0.28
+    assert [one.id for one in found] == ["p-1"]
 
 
 def test_sealing_is_all_or_nothing(make_store):
