@@ -29,12 +29,11 @@ METRIC = {
 }
 KEYS = ("session.duration", "session.success_rate", "session.interactions")
 SERVER = """
-import sys, time
-from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
-ld = LocalLaunchDarkly(flags=[experiment_flag("new-prompt", ["short", "long"])])
-with ld:
-    print(ld.port, flush=True)
-    sys.stdin.read()
+import sys, threading
+from ldinstrument.devserver import serve
+ended = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+serve(port=0, experiments=["new-prompt=short,long"], until=ended, ready=lambda ld: print(ld.port, flush=True))
 """
 
 
@@ -114,47 +113,59 @@ def measure(checkout: Path, posts: list[bytes]) -> dict[str, float]:
             server.communicate(b"")
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def figures(client: Client, other: Client, pid: int, posts: list[bytes]) -> dict[str, float]:
+    """Return what the server took for each step; a POST is made every 10 ms while it reads."""
     for key in KEYS:
         body = json.dumps({**METRIC, "key": key, "eventKey": key}).encode()
         client.send("POST", "/api/v2/metrics/default", body)
-    began = time.perf_counter()
+    began, used = time.perf_counter(), cpu_seconds(pid)
     for number, body in enumerate(posts):
         client.send("POST", "/bulk", body, f"p{number}")
-    found = {"intake s": time.perf_counter() - began}
-    began = time.perf_counter()
-    readout = json.loads(client.send("GET", "/dev/readout"))
-    found["first read-out s"] = time.perf_counter() - began
-    assert sum(row["units"] for row in readout["rows"]) > 0
-    found["longest POST ms"] = longest_wait(client, other) * 1000
-    began = time.perf_counter()
-    client.send("GET", "/")
-    found["page s"] = time.perf_counter() - began
+    found = {"intake s": time.perf_counter() - began, "intake CPU s": cpu_seconds(pid) - used}
+    for name, path, times in (
+        ("first page", "/", 1),
+        ("first read-out", "/dev/readout", 1),
+        ("page", "/", 5),
+        ("read-out", "/dev/readout", 5),
+    ):
+        found[f"{name} s"], found[f"POST ms, {name}"] = read_and_post(client, other, path, times)
+    assert sum(row["units"] for row in json.loads(other.send("GET", "/dev/readout"))["rows"]) > 0
+    found["CPU s of all"] = cpu_seconds(pid) - used
     found["memory MB"] = resident(pid)
     return found
 
 
-def longest_wait(client: Client, other: Client) -> float:
-    """Read out five times, a change before each, while single events are posted."""
-    ended, longest = threading.Event(), 0.0
+def read_and_post(client: Client, other: Client, path: str, times: int) -> tuple[float, float]:
+    """Read some times while single POSTs change what is read.
+
+    Returns:
+        Seconds of one reading, and the longest wait of a POST in milliseconds.
+    """
+    ended, longest, taken = threading.Event(), 0.0, []
 
     def read() -> None:
-        for _ in range(5):
-            other.send("GET", "/dev/readout")
+        for _ in range(times):
+            began = time.perf_counter()
+            other.send("GET", path)
+            taken.append(time.perf_counter() - began)
         ended.set()
 
     reader = threading.Thread(target=read)
     reader.start()
-    number = 0
     while not ended.is_set():
         body = json.dumps([*events(11)]).encode()
         began = time.perf_counter()
-        client.send("POST", "/bulk", body, f"single-{number}")
+        client.send("POST", "/bulk", body, f"single-{time.monotonic_ns()}")
         longest = max(longest, time.perf_counter() - began)
-        number += 1
         time.sleep(0.01)
     reader.join()
-    return longest
+    return sum(taken) / times, longest * 1000
 
 
 def main() -> None:
@@ -167,7 +178,7 @@ def main() -> None:
     there = measure(asked.against, posts) if asked.against else {}
     print(f"{asked.events:,} events in {len(posts)} POSTs")
     for name, value in here.items():
-        line = f"{name:18} {value:10.2f}"
+        line = f"{name:24} {value:10.2f}"
         if name in there:
             line += f"   other checkout {there[name]:10.2f}   ratio {there[name] / value:6.2f}"
         print(line)

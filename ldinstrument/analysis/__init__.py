@@ -41,6 +41,7 @@ from .results import (
 )
 from .sample_ratio import sample_ratio_mismatch
 from .shares import measured_share_test
+from .special import load_statistics
 from .sufficient import SufficientStatistics
 from .survival import (
     SurvivalStatistics,
@@ -89,6 +90,7 @@ __all__ = [
     "figure_document",
     "histogram",
     "least_units",
+    "load_statistics",
     "measure_of",
     "measured_share_test",
     "minimum_detectable_effect",

@@ -31,3 +31,13 @@ def load_numpy() -> Any:
     except ImportError as error:
         raise missing_extra("stats", "scipy") from error
     return np
+
+
+def load_statistics() -> None:
+    """Load all that figures need, which takes some tenths of a second.
+
+    Raises:
+        MissingExtra: as `scipy_special` does.
+    """
+    scipy_special()
+    load_numpy()

@@ -14,6 +14,7 @@ with LocalLaunchDarkly(flags=[experiment_flag("new-prompt", [False, True])]) as 
 from __future__ import annotations
 
 from .flags import experiment_flag, simple_flag
-from .server import LocalLaunchDarkly, serve
+from .server import LocalLaunchDarkly
+from .serving import serve
 
 __all__ = ["LocalLaunchDarkly", "experiment_flag", "serve", "simple_flag"]

@@ -21,6 +21,7 @@ from .faults import FaultMiddleware
 from .flag_changes import FlagChange, FlagChanges
 from .flag_delivery import FlagRoutes
 from .flags_api import FlagReadingRoutes
+from .folding import BackgroundFolding
 from .intake import IntakeRoutes, faulted_post, is_intake
 from .metrics_api import MetricRoutes, Metrics
 from .page import PageRoutes, Shown
@@ -29,9 +30,6 @@ from .programs import ProgramRoutes
 from .projects import ProjectRoutes, Projects
 from .rest_call import RestCalls
 from .tokens import Access
-
-PAUSE_SECONDS = 0.5
-FOLD_SECONDS = 0.1
 
 
 class Served(Access, Shown, Protocol):
@@ -58,8 +56,9 @@ class ServerRun:
         self.browser = ClientSideRoutes(self.database_thread, local.flags, intake)
         page = PageRoutes(self.database_thread, local)
         self.data = PageDataRoutes(self.database_thread, local)
-        self.folding = IdleFolding(self.database_thread, local.reader.aggregation.fold)
-        intake.on_events = self.folding.postpone
+        self.aggregation = local.reader.aggregation
+        self.folding = BackgroundFolding(local.reader.keep_up)
+        intake.receiving = self.folding.post
         calls = RestCalls(self.database_thread, local, local.rate_limit)
         projects = Projects(local.database, local.projects, local.context_kinds)
         metrics = Metrics(local.database, projects, local.traffic)
@@ -93,6 +92,8 @@ class ServerRun:
         """
         self.database_thread.open()
         self._thread.start()
+        self.aggregation.give_way = self.folding.give_way
+        self.folding.start()
         if not self.server.up.wait(timeout) or self._failure is not None:
             self.stop()
             raise RuntimeError("the local LaunchDarkly did not start") from self._failure
@@ -101,6 +102,8 @@ class ServerRun:
         """End the streams, the connections, the loop, the threads."""
         self.server.end()
         self._thread.join()
+        self.folding.stop()
+        self.aggregation.give_way = lambda: None
         self.database_thread.close()
         self.browser.evaluations.close()
         self.listener.close()
@@ -124,7 +127,6 @@ class ServerRun:
         await self.server.serve(sockets=[self.listener])
 
     def _end_streams(self) -> None:
-        self.folding.stop()
         if self.delivery.changes is not None:
             self.delivery.changes.close()
         if self.faults.stopping is not None:
@@ -140,42 +142,6 @@ class ServerRun:
         self, path: str, headers: dict[str, str], body: bytes, status: int, label: str
     ) -> None:
         self.traffic.record(faulted_post(path, headers, body, status, label))
-
-
-class IdleFolding:
-    """Folds what has arrived while no POST comes, a moment at a time, so that a read-out finds
-    little to do and a burst is not slowed down.
-    """
-
-    def __init__(self, database_thread: DatabaseThread, fold: Callable[[float], bool]):
-        self.database_thread = database_thread
-        self.fold = fold
-        self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
-
-    def postpone(self) -> None:
-        """Wait for the next pause; on the loop."""
-        self.stop()
-        self._timer = asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._begin)
-
-    def _begin(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._task is not None and not self._task.done():
-            self._timer = loop.call_later(PAUSE_SECONDS, self._begin)  # it is just about to end
-        else:
-            self._task = loop.create_task(self._run(self._timer))
-
-    async def _run(self, pause: asyncio.TimerHandle | None) -> None:
-        """Go on until all is folded, or the next POST has come."""
-        while not await self.database_thread.read(self.fold, FOLD_SECONDS):
-            if self._timer is not pause:
-                return
-
-    def stop(self) -> None:
-        """Fold no more; on the loop."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None
 
 
 def _config(app: Any) -> uvicorn.Config:

@@ -19,7 +19,7 @@ from typing import Any
 from ..errors import DefinitionError
 
 Document = dict[str, Any]
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 CACHE_KIB = 32_768
 DOCUMENTS = """
 CREATE TABLE IF NOT EXISTS documents (

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 
 from ..analysis import AnalysedMetric, Moments, z_test
-from .aggregation import Cell
 from .charts import Point
-from .database import Database
+from .courses import Course, Sums, together
 from .readout import MetricReadout
 
 STEPS = 24
 LEAST_UNITS = 10
-VALUES = {
-    "occurrence": "iif(v.events > 0, 1.0, NULL)",
-    "count": "iif(v.events > 0, v.events * 1.0, NULL)",
-    "sum": "iif(v.valued > 0, v.total, NULL)",
-    "average": "iif(v.valued > 0, v.total / v.valued, NULL)",
-}
-COHORTS = """
-WITH shown AS (SELECT x.unit, x.variation, x.first,
-    ntile({steps}) OVER (ORDER BY x.first, x.unit) AS step
-  FROM exposures x WHERE x.iteration = ? AND x.kind = ?),
-  valued AS (SELECT s.step, s.variation, {value} AS value FROM shown s
-    LEFT JOIN unit_values v ON v.iteration = ? AND v.unit = s.unit AND v.series = ?)
-SELECT step, variation, count(*), count(value), total(value), total(value * value) FROM valued
-GROUP BY step, variation ORDER BY step
-"""
 
 
 class _Sums:
@@ -36,11 +20,11 @@ class _Sums:
         self.exposed = self.measured = 0
         self.total = self.squares = 0.0
 
-    def add(self, exposed: int, measured: int, total: float, squares: float) -> None:
+    def add(self, exposed: int, measured: Sums) -> None:
         self.exposed += exposed
-        self.measured += measured
-        self.total += total
-        self.squares += squares
+        self.measured += int(measured[0])
+        self.total += measured[1]
+        self.squares += measured[2]
 
     def moments(self, *, zero_fill: bool) -> Moments:
         units = self.exposed if zero_fill else self.measured
@@ -51,38 +35,44 @@ class _Sums:
         return Moments(units, mean, variance)
 
 
-def development(
-    database: Database, found: MetricReadout, iteration: int, treatment: int, control: int
-) -> list[Point]:
+def development(found: MetricReadout, exposed: Course, treatment: int, control: int) -> list[Point]:
     """Return the relative difference as it was with the first units, and with more and more.
 
     It is that of means with the frequentist interval, without winsorisation; a percentile has none.
+
+    Args:
+        found: the metric.
+        exposed: when the units of its kind were exposed.
+        treatment: the variation that is compared.
+        control: the one that it is compared with.
     """
     if found.cell is None or found.metric.get("analysisType") == "percentile":
         return []
-    analysed = AnalysedMetric.from_document(found.metric)
-    sums: dict[int, _Sums] = {treatment: _Sums(), control: _Sums()}
-    points = []
-    for _, rows in _steps(database, found.cell, iteration, analysed):
-        for variation, counted in rows.items():
-            if variation in sums:
-                sums[variation].add(*counted)
-        points += _point(sums[control], sums[treatment], zero_fill=analysed.fills_zeros)
+    fills = AnalysedMetric.from_document(found.metric).fills_zeros
+    sums = {control: _Sums(), treatment: _Sums()}
+    points: list[Point] = []
+    for _ in _grown(sums, exposed, found.cell.course):
+        points += _point(sums[control], sums[treatment], zero_fill=fills)
     return points
 
 
-def _steps(
-    database: Database, cell: Cell, iteration: int, analysed: AnalysedMetric
-) -> Iterator[tuple[int, Mapping[int, tuple[int, int, float, float]]]]:
-    measure = analysed.measure
-    place = cell.metric["unitAggregationType"] if measure == "value" else measure
-    sql = COHORTS.replace("{value}", VALUES.get(place, VALUES["average"]))
-    sql = sql.replace("{steps}", str(STEPS))
-    steps: dict[int, dict[int, tuple[int, int, float, float]]] = {}
-    parameters = (iteration, cell.kind, iteration, cell.series)
-    for step, variation, *counted in database.rows(sql, parameters):
-        steps.setdefault(step, {})[variation] = (counted[0], counted[1], counted[2], counted[3])
-    yield from steps.items()
+def _grown(sums: dict[int, _Sums], exposed: Course, valued: Course) -> Iterator[None]:
+    """Add step after step, and stop whenever another 24th of the units has come."""
+    steps = list(together(exposed, valued))
+    units = _units(steps, sums)
+    counted, told = 0, 0
+    for step in steps:
+        for variation, added in step.items():
+            if variation in sums:
+                sums[variation].add(*added)
+        counted += _units([step], sums)
+        if counted * STEPS >= (told + 1) * units:
+            told = counted * STEPS // units if units else 0
+            yield
+
+
+def _units(steps: Sequence[dict[int, tuple[int, Sums]]], of: dict[int, _Sums]) -> int:
+    return sum(units for step in steps for variation, (units, _) in step.items() if variation in of)
 
 
 def _point(control: _Sums, treatment: _Sums, *, zero_fill: bool) -> list[Point]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -37,7 +38,7 @@ class ExperimentRoutes:
     def routes(self) -> list[Route]:
         """Return the routes of the list, of one experiment, and of its results."""
         base = "/api/v2/projects/{project}/environments/{environment}/experiments"
-        answer = self.calls.answer
+        answer = partial(self.calls.answer, long=True)
         return [
             Route(base, answer(self._list), methods=["GET"]),
             Route(f"{base}/{{key}}", answer(self._get), methods=["GET"]),
@@ -79,7 +80,7 @@ class ExperimentRoutes:
             for found in experiment.metrics:
                 if experiment.flag == flag and found.metric["key"] == metric["key"]:
                     if found.result is not None:
-                        last_seen = self.metrics.traffic.last_seen(metric["eventKey"])
+                        last_seen = self.metrics.traffic.arrivals.last_seen(metric["eventKey"])
                         return JSONResponse(result_document(found.result, last_seen))
                     raise not_found(found.reason)
         raise not_found("nobody was exposed yet")

@@ -86,7 +86,7 @@ class FlagReadingRoutes:
         project, flag = self._flag(request)
         environment, key = request.path_params["environment"], flag["key"]
         path = f"/api/v2/flag-statuses/{project}/{environment}/{key}"
-        last = self.traffic.last_evaluated(key)
+        last = self.traffic.arrivals.last_evaluated(key)
         found: Document = {"name": _name(last), "_links": {"self": link(path)}}
         if last is not None:
             moment = datetime.datetime.fromtimestamp(last / 1000, datetime.timezone.utc)

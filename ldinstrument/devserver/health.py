@@ -22,9 +22,9 @@ WITH newest AS (SELECT * FROM measurements WHERE id > (SELECT max(id) FROM measu
   seen AS (SELECT m.unit, max(m.created) AS last, count(*) AS events FROM newest m
     JOIN units u ON u.id = m.unit AND u.kind IN ({marks})
     WHERE m.series = (SELECT id FROM names WHERE space = 'series' AND name = ?) GROUP BY m.unit),
-  exposed AS (SELECT unit, min(created) AS first FROM exposure_log GROUP BY unit)
-SELECT count(*), count(exposed.unit), coalesce(sum(seen.last >= exposed.first), 0),
-  coalesce(sum(seen.events), 0) FROM seen LEFT JOIN exposed USING (unit)
+  timed AS (SELECT last, events,
+    (SELECT min(first) FROM exposures x WHERE x.unit = seen.unit) AS first FROM seen)
+SELECT count(*), count(first), coalesce(sum(last >= first), 0), coalesce(sum(events), 0) FROM timed
 """
 OTHERS = """
 SELECT count(DISTINCT e.unit) FROM exposure_log e

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from .batches import batch_of
 from .database_thread import DatabaseThread
-from .event_parsing import ParsedEvent, batch_of, parse_array, parse_object, parsed, unpacked
+from .event_bodies import parse_array, parse_object, unpacked
+from .event_parsing import ParsedEvent, parsed
 from .events import Post
 from .responses import RefusedRequest, invalid, now_ms, too_large
 from .tokens import Access, require_token
@@ -57,7 +60,7 @@ class IntakeRoutes:
         self.database_thread = database_thread
         self.traffic = traffic
         self.access = access
-        self.on_events: Callable[[], None] = lambda: None
+        self.receiving: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def routes(self) -> list[Route]:
         """Return the routes that SDKs, browsers and importers post events to."""
@@ -101,12 +104,20 @@ class IntakeRoutes:
         self, request: Request, check: Callable[[], Any], most: int | None = None
     ) -> Response:
         """Check, record and answer one POST; what is refused is recorded too."""
-        limit = min(self.access.max_payload_bytes, most or self.access.max_payload_bytes)
-        raw, complete = await _body(request, limit)
+        with self.receiving():
+            limit = min(self.access.max_payload_bytes, most or self.access.max_payload_bytes)
+            raw, complete = await _body(request, limit)
+            await self._take(request, check, raw, limit if complete else 0)
+        return Response(status_code=202, headers=PROGRAM)
+
+    async def _take(
+        self, request: Request, check: Callable[[], Any], raw: bytes, limit: int
+    ) -> None:
+        """Check and record one POST; a limit of 0 says that its body was too large to be read."""
         post = _post(request, raw)
         try:
             check()
-            if not complete:
+            if not limit:
                 raise too_large()
             encoding = request.headers.get("content-encoding", "")
             await self.database_thread.run(self._accept, post, raw, encoding, limit)
@@ -114,8 +125,6 @@ class IntakeRoutes:
             refusal = replace(post, status=refused.status, error=refused.message)
             await self.database_thread.run(self.traffic.record, refusal)
             raise
-        self.on_events()
-        return Response(status_code=202, headers=PROGRAM)
 
     def _accept(self, post: Post, raw: bytes, encoding: str, limit: int) -> None:
         body = unpacked(raw, encoding, limit)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from .database import Database
 from .event_parsing import BIGGEST
+from .measurement_log import MeasurementLog
 from .responses import now_ms
-from .traffic import Traffic
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS iterations (
@@ -48,9 +48,9 @@ class Iteration:
 class Iterations:
     """Starts, stops and lists iterations."""
 
-    def __init__(self, database: Database, traffic: Traffic):
+    def __init__(self, database: Database, log: MeasurementLog):
         self.database = database
-        self.traffic = traffic
+        self.log = log
 
     def of(self, flag: str) -> list[Iteration]:
         """Return the iterations of a flag, oldest first."""
@@ -77,7 +77,7 @@ class Iterations:
         """Start an iteration; the one that runs is stopped at the same moment."""
         moment = now_ms() if at is None else at
         with self.database.changing() as connection:
-            number = self.traffic.name_id(connection, "flag", flag)
+            number = self.log.name_id(connection, "flag", flag)
             _stop(connection, number, moment)
             connection.execute(
                 "INSERT INTO iterations VALUES (NULL, ?, ?, ?)", (number, moment, BIGGEST)
@@ -88,7 +88,7 @@ class Iterations:
         """Stop the iteration that runs; None when none does."""
         moment = now_ms() if at is None else at
         with self.database.changing() as connection:
-            number = self.traffic.name_id(connection, "flag", flag)
+            number = self.log.name_id(connection, "flag", flag)
             if not _stop(connection, number, moment):
                 if self.of(flag):
                     return None

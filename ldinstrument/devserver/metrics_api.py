@@ -207,7 +207,9 @@ class MetricRoutes:
             "type": "text/html",
         }
         seen = (
-            self.metrics.traffic.last_seen(metric["eventKey"]) if metric.get("eventKey") else None
+            self.metrics.traffic.arrivals.last_seen(metric["eventKey"])
+            if metric.get("eventKey")
+            else None
         )
         rep |= {"lastSeen": seen} if seen is not None else {}
         return rep | self._expanded(project, metric["key"], expand)

@@ -110,7 +110,7 @@ class PageRoutes:
         """
         local, search = self.local, asked.get("q", "")
         readout = local.reader.current(seconds=PATIENCE_SECONDS)
-        texts = local.traffic.newest(LOOKED_AT)
+        texts = local.traffic.arrivals.newest(LOOKED_AT)
         checks = self._health(readout.pending)
         failed = [check for check in checks if not check.ok or check.warning]
         payloads = payload_counts(local.database)
@@ -125,7 +125,7 @@ class PageRoutes:
             visits=local.visits.open() if local.visits is not None else None,
             units=exposed_units(local.database, asked.get("who", "")),
             who=asked.get("who", ""),
-            feed=_feed(local.traffic.newest(SEARCHED) if search else texts, search),
+            feed=_feed(local.traffic.arrivals.newest(SEARCHED) if search else texts, search),
             search=search,
             totals=readout.totals,
             metrics=self._metrics(),
@@ -147,7 +147,7 @@ class PageRoutes:
             {
                 **metric,
                 "project": project,
-                "last_seen": local.traffic.last_seen(metric["eventKey"]),
+                "last_seen": local.traffic.arrivals.last_seen(metric["eventKey"]),
                 "spark": charts.sparkline(
                     counts.get(metric["eventKey"], ()), f"events of {metric['eventKey']}"
                 ),
@@ -186,7 +186,8 @@ class PageRoutes:
 
         async def endpoint(request: Request) -> Response:
             form = await _read_form(request)
-            await self.database_thread.run(do, form)
+            # What takes long, such as a new iteration, must not make a POST of events wait.
+            await self.database_thread.read(do, form)
             return RedirectResponse(f"/#{form.get('back', '')}", status_code=303)
 
         return endpoint

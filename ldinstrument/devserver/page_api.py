@@ -117,7 +117,7 @@ class PageDataRoutes:
             {
                 **metric,
                 "project": project,
-                "lastSeen": traffic.last_seen(metric.get("eventKey", "")),
+                "lastSeen": traffic.arrivals.last_seen(metric.get("eventKey", "")),
             }
             for project in database.projects("metric")
             for metric in database.documents("metric", project)
@@ -135,7 +135,7 @@ class PageDataRoutes:
         values it has.
         """
         limit = whole_number(request.query_params, "limit", 100, 1, 10_000)
-        key, traffic = request.query_params.get("key"), self.local.traffic
+        key, traffic = request.query_params.get("key"), self.local.traffic.arrivals
         if "since" in request.query_params:
             since = whole_number(request.query_params, "since", 0, 0, 999_999_999)
             rows = traffic.event_texts(since=since, limit=limit, key=key)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..analysis import MetricResult
-from .aggregation import Cell
+from .cells import Cell
 from .database import Document
 from .iterations import Iteration
 

@@ -20,7 +20,7 @@ within 0.4 % else.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,31 +28,30 @@ from ..analysis import (
     AnalysedMetric,
     MetricResult,
     OrderedValues,
-    SufficientStatistics,
     Treatment,
     analyse,
     measure_of,
 )
 from ..errors import MissingExtra
-from .aggregation import Aggregation, Cell
+from .aggregation import Aggregation
+from .cells import Cell
 from .database import Database, Document
+from .event_totals import EventTotals
+from .filtered_series import series_of
 from .flags import randomization_kinds
 from .iterations import Iteration, Iterations
 from .readout import (
     NOTHING,
     Distribution,
-    EventTotal,
     ExperimentReadout,
     MetricReadout,
     Readout,
     Variation,
     VariationResult,
 )
-from .traffic import Traffic, series_of
+from .traffic import Traffic
 
 SHARES = (50, 90, 95, 99)
-TOTALS_OF = 50_000
-"""So many of the newest values of an event key make its distribution."""
 
 
 def distribution(values: OrderedValues, mean: float | None) -> Distribution:
@@ -68,8 +67,10 @@ class ReadoutReader:
     def __init__(self, database: Database, traffic: Traffic):
         self.database = database
         self.traffic = traffic
-        self.iterations = Iterations(database, traffic)
-        self.aggregation = Aggregation(database, traffic)
+        self.iterations = Iterations(database, traffic.log)
+        self.aggregation = Aggregation(database, traffic.log, traffic.filtered)
+        self.totals = EventTotals(database)
+        self._prepared: tuple[int, list[list[Iteration]]] = (-1, [])
         self._current: dict[str | None, tuple[int, Readout]] = {}
 
     def current(self, project: str | None = None, seconds: float | None = None) -> Readout:
@@ -101,7 +102,11 @@ class ReadoutReader:
                 `pending` is not 0. None folds all.
         """
         self.traffic.filters()  # a filtered metric that is new is measured from the bodies
-        self.aggregation.fold(seconds)
+        with self.aggregation.reading():
+            self.aggregation.fold(seconds)
+            return self._read(project, iteration)
+
+    def _read(self, project: str | None, iteration: int | None) -> Readout:
         metrics = self.metrics(project)
         experiments = [
             self._experiment(flag, found, metrics)
@@ -109,7 +114,24 @@ class ReadoutReader:
             for found in _chosen(self.iterations.of(flag), iteration)
         ]
         pending = self.aggregation.pending()
-        return Readout(tuple(experiments), tuple(self._totals(metrics)), pending)
+        totals = tuple(self.totals.of(metrics, settled=not pending))
+        return Readout(tuple(experiments), totals, pending)
+
+    def keep_up(self, seconds: float) -> bool:
+        """Fold for so long, for a read-out that comes later; return whether nothing is left.
+
+        The statistics of every metric are made as soon as an experiment begins, when that costs
+        nothing, and grow from then on.
+        """
+        self.traffic.filters()
+        done = self.aggregation.fold_unless_read(seconds)
+        flags = self.iterations.flags()
+        state = (self.database.documents_revision, [self.iterations.of(flag) for flag in flags])
+        if state != self._prepared:
+            with self.aggregation.reading():
+                self._read(None, None)
+            self._prepared = state
+        return done
 
     def start_iteration(self, flag: str, at: int | None = None) -> Iteration:
         """Start an iteration of the experiment on a flag; the one that runs is stopped.
@@ -180,38 +202,6 @@ class ReadoutReader:
             for index in sorted(indices, key=lambda index: (index != control, index))
         ]
 
-    def _totals(self, metrics: Iterable[tuple[str, Document]]) -> Iterator[EventTotal]:
-        readers: dict[str, list[str]] = {}
-        for _, metric in metrics:
-            readers.setdefault(metric["eventKey"], []).append(metric["key"])
-        for key, events, valued, total, last_seen in self.database.rows(
-            "SELECT key, events, valued, total, last_seen FROM event_keys ORDER BY key"
-        ):
-            yield EventTotal(
-                event_key=key,
-                events=events,
-                values=valued,
-                sum=total,
-                distribution=self._values_of(key, total / valued if valued else None),
-                metrics=tuple(readers.get(key, ())),
-                last_seen=last_seen,
-            )
-
-    def _values_of(self, key: str, mean: float | None) -> Distribution:
-        if mean is None:
-            return NOTHING
-        found = self.database.rows(VALUES, (f"={key}", TOTALS_OF))
-        statistics = SufficientStatistics()
-        for (value,) in found:
-            statistics.add(value)
-        return distribution(statistics.ordered(), mean)
-
-
-VALUES = """
-SELECT value FROM measurements WHERE series = (SELECT id FROM names
-  WHERE space = 'series' AND name = ?) AND value IS NOT NULL AND is_first ORDER BY id DESC LIMIT ?
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class _MetricReader:
@@ -232,6 +222,7 @@ class _MetricReader:
         cell = aggregation.cell(self.iteration.id, project, metric, series_of(metric), kind)
         analysed = AnalysedMetric.from_document(metric)
         result, reason = self._analysis(analysed, cell)
+        aggregation.give_way()
         rows = tuple(self._row(project, metric, analysed, cell, each) for each in self.variations)
         return MetricReadout(metric, project, rows, result, reason, cell)
 

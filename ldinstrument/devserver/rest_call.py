@@ -58,17 +58,24 @@ class RestCalls:
         self.access = access
         self.rate = RateLimit(rate_limit)
 
-    def answer(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    def answer(
+        self, handler: Handler, *, long: bool = False
+    ) -> Callable[[Request], Awaitable[Response]]:
         """Return an endpoint that checks the token, counts the call, reads the body, and calls the
         handler beside the loop.
+
+        Args:
+            handler: answers a request and its parsed body.
+            long: it may take long, so it must not be called where POSTs of events are recorded.
         """
+        run = self.database_thread.read if long else self.database_thread.run
 
         async def endpoint(request: Request) -> Response:
             require_token(request, self.access.tokens)
             headers = self.rate.take()
             try:
                 body = await _json(request)
-                response = await self.database_thread.run(handler, request, body)
+                response = await run(handler, request, body)
             except RefusedRequest as refused:
                 refused.headers = {**headers, **refused.headers}
                 raise

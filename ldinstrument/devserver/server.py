@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import socket
-import threading
 import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -21,10 +19,12 @@ from .database import Database, Document
 from .environment import Flags
 from .events import Post, ReceivedEvent
 from .faults import InjectedFault, InjectedFaults
-from .flags import FlagList, parse_experiment, read_flags
+from .filtered_series import SCHEMA as SERIES
+from .flags import FlagList, read_flags
 from .health import HealthCheck, health_checks
 from .iterations import SCHEMA as ITERATIONS
 from .iterations import Iteration
+from .measurement_log import SCHEMA as LOG
 from .readout import Readout
 from .readout_reader import ReadoutReader
 from .traffic import SCHEMA as TRAFFIC
@@ -35,11 +35,10 @@ if TYPE_CHECKING:
     from .page import Visits
 
 
-SCHEMA = TRAFFIC + ITERATIONS + AGGREGATION
+SCHEMA = TRAFFIC + LOG + SERIES + ITERATIONS + AGGREGATION
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
 """Addresses that mean every interface, with the one by which this machine reaches itself."""
-DEFAULT_PORT = 8030
 START_SECONDS = 20.0
 
 
@@ -104,7 +103,7 @@ class LocalLaunchDarkly:
         )
         self.visits = visits
         self.token = None if is_loopback(host) else secrets.token_urlsafe(16)
-        self._given = _given_flags(flags, segments)
+        self._given = given_flags(flags, segments)
         self.database = Database(str(db) if db is not None else None, SCHEMA)
         self._finalizer = weakref.finalize(self, self.database.close)
         self._finalizer.atexit = False  # a forked child may have inherited the database's lock
@@ -200,24 +199,26 @@ class LocalLaunchDarkly:
         """
         return [
             event
-            for event in self.traffic.events(kind=kind)
+            for event in self.traffic.arrivals.events(kind=kind)
             if not str(event["kind"]).startswith("diagnostic")
         ]
 
     def custom_events(self, key: str | None = None) -> list[ReceivedEvent]:
         """Return the `track` events, of one event key or of all."""
-        return self.traffic.events(kind="custom", key=key)
+        return self.traffic.arrivals.events(kind="custom", key=key)
 
     def count(self, kind: str | None = "custom", key: str | None = None) -> int:
         """How many events were accepted, without reading them: of one kind (None: of all) and one
         event key.
         """
-        return self.traffic.count(kind, key)
+        return self.traffic.arrivals.count(kind, key)
 
     def diagnostics(self) -> list[ReceivedEvent]:
         """Return what SDKs said about themselves."""
         return [
-            event for event in self.traffic.events() if str(event["kind"]).startswith("diagnostic")
+            event
+            for event in self.traffic.arrivals.events()
+            if str(event["kind"]).startswith("diagnostic")
         ]
 
     def posts(self, route: str | None = None) -> list[Post]:
@@ -227,7 +228,7 @@ class LocalLaunchDarkly:
         Args:
             route: a path with wildcards; without it all but diagnostics.
         """
-        wanted = self.traffic.posts()
+        wanted = self.traffic.arrivals.posts()
         if route is None:
             return [post for post in wanted if "diagnostic" not in post.route]
         return [post for post in wanted if fnmatchcase(post.route, route)]
@@ -369,7 +370,8 @@ class LocalLaunchDarkly:
         return f"<LocalLaunchDarkly {self.url} {'running' if self.running else 'stopped'}>"
 
 
-def _given_flags(flags: Iterable[Document] | str | Path, segments: Iterable[Document]) -> FlagList:
+def given_flags(flags: Iterable[Document] | str | Path, segments: Iterable[Document]) -> FlagList:
+    """Return flags and segments, of a file where a path is given."""
     found = read_flags(flags) if isinstance(flags, (str, Path)) else flags
     return FlagList(found, [*getattr(found, "segments", ()), *segments])
 
@@ -391,37 +393,3 @@ def _server_run_class() -> type[ServerRun]:
             raise missing_extra("dev", error.name.split(".")[0]) from error
         raise
     return ServerRun
-
-
-def serve(
-    host: str = "127.0.0.1",
-    port: int = DEFAULT_PORT,
-    db: str | Path | None = None,
-    flags: Iterable[Document] | str | Path = (),
-    *,
-    experiments: Iterable[str] = (),
-    visits: Visits | None = None,
-    ready: Callable[[LocalLaunchDarkly], Any] | None = None,
-    until: threading.Event | None = None,
-) -> None:
-    """Run a local LaunchDarkly until Ctrl-C (or until the event is set).
-
-    Args:
-        host: the address to bind.
-        port: the port, 0 for a free one.
-        db: see `LocalLaunchDarkly`.
-        flags: see `LocalLaunchDarkly`.
-        experiments: further flags, each as `KEY=VARIATION,VARIATION`.
-        visits: see `LocalLaunchDarkly`.
-        ready: called once it answers, to print the address.
-        until: ends it from another thread.
-    """
-    given = _given_flags(flags, ())
-    given.extend(parse_experiment(text) for text in experiments)
-    local = LocalLaunchDarkly(port, db, given, host=host, visits=visits)
-    ended = until or threading.Event()
-    with contextlib.closing(local), local, contextlib.suppress(KeyboardInterrupt):
-        if ready is not None:
-            ready(local)
-        while not ended.wait(0.5):
-            pass

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from ..analysis import Comparison, measure_of
 from . import charts
 from .charts import number, percent
+from .courses import Course
 from .database import Database
 from .development import development
 from .readout import ExperimentReadout, MetricReadout, Readout, VariationResult
@@ -185,6 +186,10 @@ class ExperimentViews:
             sources=_sources(comparisons),
         )
 
+    def _exposed(self, experiment: ExperimentReadout, found: MetricReadout) -> Course:
+        kind = found.cell.kind if found.cell is not None else ""
+        return self.reader.aggregation.course(experiment.iteration.id, kind)
+
     def _comparison(
         self, experiment: ExperimentReadout, found: MetricReadout, comparison: Comparison
     ) -> ComparisonView:
@@ -201,7 +206,8 @@ class ExperimentViews:
             )
             label = f"{found.metric['key']}, {name} against the control: {text}, {word}"
             chart = charts.interval(figure.value, figure.lower, figure.upper, word, label)
-            points = development(self.database, found, experiment.iteration.id, treatment, control)
+            exposed = self._exposed(experiment, found)
+            points = development(found, exposed, treatment, control)
             course = charts.development(points, word, f"how it developed: {label}")
         return ComparisonView(
             name=name,

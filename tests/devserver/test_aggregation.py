@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from ldinstrument.analysis import SufficientStatistics
 from ldinstrument.devserver import aggregation
+from ldinstrument.devserver.batches import batch_of
 from ldinstrument.devserver.database import Database
-from ldinstrument.devserver.event_parsing import batch_of, parse_array
+from ldinstrument.devserver.event_bodies import parse_array
 from ldinstrument.devserver.events import Post
 from ldinstrument.devserver.metric_rules import checked
 from ldinstrument.devserver.readout_reader import ReadoutReader
@@ -142,6 +143,8 @@ def test_pieces_smaller_than_a_post_come_to_the_same(monkeypatch):
     found = []
     for chunk in (1, 7, 4_000):
         monkeypatch.setattr(aggregation, "CHUNK", max(chunk, 2))
+        monkeypatch.setattr(aggregation, "MEASUREMENTS", max(chunk, 2))
+        monkeypatch.setattr(aggregation, "LATE_CHUNK", max(chunk, 2))
         server = Server()
         server.define()
         server.post(*events[:50])
@@ -274,7 +277,43 @@ def test_unit_values_are_remembered_without_their_bodies():
     server.post(exposure("a"))
     for i in range(50):
         server.post(event("a", i))
-    assert len(server.traffic.events()) < 30
-    assert server.traffic.events()[-1]["metricValue"] == 49
-    assert (server.row().events, server.traffic.count("custom")) == (50, 50)
+    assert len(server.traffic.arrivals.events()) < 30
+    assert server.traffic.arrivals.events()[-1]["metricValue"] == 49
+    assert (server.row().events, server.traffic.arrivals.count("custom")) == (50, 50)
+    server.database.close()
+
+
+def test_an_exposure_that_becomes_earlier_while_a_late_one_is_computed(monkeypatch):
+    """Each of the unit's events counts once, however many pieces the computation takes."""
+    monkeypatch.setattr(aggregation, "LATE_CHUNK", 3)
+    server = Server()
+    server.define()
+    server.post(*[event("a", 1.0, at) for at in range(10, 30)])
+    server.reader.read()
+    server.post(exposure("a", 0, 20))
+    assert not server.reader.aggregation.fold(seconds=0)  # unpacked
+    assert not server.reader.aggregation.fold(seconds=0)  # exposed, late
+    assert not server.reader.aggregation.fold(seconds=0)  # some of the late ones
+    server.post(exposure("a", 1, 15))
+    assert server.row(1).events == 15
+    assert server.reader.aggregation.pending() == 0
+    server.database.close()
+
+
+def test_a_filtered_metric_that_is_new_is_filled_from_many_bodies_in_pieces():
+    """What had arrived counts, and what arrives meanwhile, each once."""
+    server = Server()
+    server.define()
+    for number in range(40):
+        at = 2 + number
+        server.post(exposure(f"u{number}"), event(f"u{number}", 1.0, at, plan="pro"))
+        server.post(event(f"u{number}", 1.0, at, plan="free"))
+    server.reader.read()
+    filters = {"type": "eventProperty", "attribute": "plan", "op": "in", "values": ["pro"]}
+    server.define(key="pro", filters=filters)
+    server.traffic.filters()
+    assert not server.reader.aggregation.fold(seconds=0)
+    assert server.reader.aggregation.pending() > 0
+    server.post(event("u1", 1.0, 90, plan="pro"))
+    assert (server.row(0, "pro").measured, server.row(0, "pro").events) == (40, 41)
     server.database.close()

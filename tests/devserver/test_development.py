@@ -22,7 +22,8 @@ def _server():
 def points_of(server: Server) -> list:
     (experiment,) = server.reader.read().experiments
     (metric,) = experiment.metrics
-    return development(server.database, metric, experiment.iteration.id, 1, 0)
+    exposed = server.reader.aggregation.course(experiment.iteration.id, "user")
+    return development(metric, exposed, 1, 0)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from ldclient import Context
 
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
+from ldinstrument.devserver.batches import batch_of
 from ldinstrument.devserver.database import Database
-from ldinstrument.devserver.event_parsing import batch_of, parse_array
+from ldinstrument.devserver.event_bodies import parse_array
 from ldinstrument.devserver.events import Post
 from ldinstrument.devserver.health import HealthCheck, health_checks
 from ldinstrument.devserver.metric_rules import checked

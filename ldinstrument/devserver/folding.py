@@ -1,0 +1,69 @@
+"""Folding in the background: what has arrived is counted at once, a moment at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+SLICE_SECONDS = 0.05
+PAUSE_SECONDS = 0.001
+"""Between two slices, for whoever waits to read."""
+WAIT_SECONDS = 0.05
+"""So long, at most, does one piece of work wait for POSTs: they go first, and starve nobody."""
+
+
+class BackgroundFolding:
+    """A thread that folds what has arrived, and lets POSTs go first.
+
+    Args:
+        fold: folds for so many seconds; returns whether nothing is left.
+    """
+
+    def __init__(self, fold: Callable[[float], bool]):
+        self.fold = fold
+        self._posts = 0
+        self._no_post = threading.Event()
+        self._no_post.set()
+        self._arrived = threading.Event()
+        self._stopped = False
+        self._thread = threading.Thread(
+            target=self._run, name="ldinstrument-devserver-folding", daemon=True
+        )
+
+    def start(self) -> None:
+        """Begin; what an earlier run has left is folded first."""
+        self._arrived.set()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the slice that it is at; harmless when it never began."""
+        self._stopped = True
+        self._arrived.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @contextmanager
+    def post(self) -> Iterator[None]:
+        """Hold the folding up while a POST is received; on the loop."""
+        self._posts += 1
+        self._no_post.clear()
+        try:
+            yield
+        finally:
+            self._posts -= 1
+            if not self._posts:
+                self._no_post.set()
+            self._arrived.set()
+
+    def give_way(self) -> None:
+        """Wait until no POST is being received, but not for long; on any thread."""
+        self._no_post.wait(WAIT_SECONDS)
+
+    def _run(self) -> None:
+        while not self._stopped:
+            self._arrived.wait()
+            self._arrived.clear()
+            while not self._stopped and not self.fold(SLICE_SECONDS):
+                time.sleep(PAUSE_SECONDS)
