@@ -35,6 +35,9 @@ from .view import ExperimentViews, activity, exposed_units, health_words
 FOLDER = Path(__file__).with_name("templates")
 FILES = {"page.css": "text/css", "page.js": "text/javascript"}
 PATIENCE_SECONDS = 0.5
+COSTLY_SECONDS = 0.1
+RESTS = 20
+"""Health checks that take long are made so seldom that they cost a twentieth of the time."""
 FEED = 30
 SEARCHED = 10_000
 EDITED = (
@@ -77,6 +80,7 @@ class PageRoutes:
         self.views = ExperimentViews(local.database, local.reader)
         self.template = _template()
         self._checks: tuple[int, list[HealthCheck]] = (-1, [])
+        self._next_checks = 0.0
 
     def routes(self) -> list[Route]:
         """Return the page at `/`, its files and forms under `/dev`."""
@@ -135,10 +139,15 @@ class PageRoutes:
         )
 
     def _health(self, pending: int) -> list[HealthCheck]:
-        """Return the checks, made once for each state, and not while there is much to count."""
-        revision = self.local.database.revision
-        if self._checks[0] != revision and not pending:
+        """Return the checks, made once for each state, and not while there is much to count.
+
+        Where they take long, those of some seconds ago are shown.
+        """
+        revision, began = self.local.database.revision, time.monotonic()
+        if self._checks[0] != revision and not pending and began >= self._next_checks:
             self._checks = revision, self.local.health()
+            took = time.monotonic() - began
+            self._next_checks = began + (took * RESTS if took > COSTLY_SECONDS else 0.0)
         return self._checks[1]
 
     def _metrics(self) -> list[Document]:
