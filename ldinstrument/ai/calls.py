@@ -50,9 +50,11 @@ class Call:
     """
 
     __slots__ = (
+        "_chunks",
         "_config_run",
         "_expected",
         "_first",
+        "_last",
         "_metrics",
         "_over",
         "_own",
@@ -92,6 +94,8 @@ class Call:
         self._config_run: ConfigRun | None = None
         self._usage_sent = False
         self._first: float | None = None
+        self._last = 0.0
+        self._chunks = 0
         self._slot: Slot = [self, Call, None, started, None]
         self._over = False
 
@@ -161,6 +165,11 @@ class Call:
         self._run.add_data(**data)
 
     @property
+    def key(self) -> str:
+        """Return the key of its task."""
+        return self._task.key
+
+    @property
     def session(self) -> Session | None:
         """Return the session that it belongs to."""
         return self._session
@@ -186,8 +195,11 @@ class Call:
         """Read *chunk*, which the consumer is about to be given."""
         if self._stream is None:
             self._stream = self._reading.stream()
-        if self._stream.reader.add(chunk) and self._first is None:
-            self._first = clock()
+        if self._stream.reader.add(chunk):
+            self._last = clock()
+            self._chunks += 1
+            if self._first is None:
+                self._first = self._last
 
     def first(self) -> None:
         """Note that the first item of a stream is there."""
@@ -304,7 +316,7 @@ class Call:
         try:
             known, cost = self._reading.total(broken_off=broken_off), self._reading.cost()
             first = None if self._first is None else (self._first - self._started) * 1000
-            values = _values(known, first, cost)
+            values = _values(known, first, cost) | self._counts()
             data = _data(known, cost)
             if self._config_run is not None:
                 data = {**data, **self._config_run.data}
@@ -315,6 +327,15 @@ class Call:
         except Exception as error:
             log_internal_error("a model call", error)
             return _End({}, {}, CallEnd(Generation(), 0.0, None))
+
+    def _counts(self) -> dict[str, Any]:
+        """Return what is known of its chunks, and how many model calls it made."""
+        found: dict[str, Any] = {}
+        if self._first is not None and self._chunks > 1:
+            found["time_per_chunk"] = (self._last - self._first) * 1000 / (self._chunks - 1)
+        if "inference_calls" in self._metrics:
+            found["inference_calls"] = self._reading.inference_calls()
+        return {name: value for name, value in found.items() if value is not None}
 
     def _record(self, end: _End) -> None:
         if self._session is not None and end.values:

@@ -101,6 +101,8 @@ class PriceTable:
         version: goes into the data of the events as `priceVersion`.
     """
 
+    advice = "add it to the PriceTable"
+
     def __init__(self, prices: Mapping[str, Price], *, version: str = "own") -> None:
         for model, price in prices.items():
             if not isinstance(price, Price):
@@ -119,11 +121,8 @@ class PriceTable:
         price = next(
             (price for name, price in self._prices.items() if model.startswith(name)), None
         )
-        if price is None:
-            _say_unknown(model, generation.provider, "add it to the PriceTable")
-            return None
         assert generation.usage is not None
-        dollars = price.of(generation.usage)
+        dollars = None if price is None else price.of(generation.usage)
         return None if dollars is None else Cost(dollars, self._version)
 
 
@@ -155,6 +154,8 @@ class PublishedPrices:
     Importing it takes a fifth of a second, so it is done when something is decorated.
     """
 
+    advice = "update genai-prices or give cost=PriceTable({...})"
+
     def __init__(self) -> None:
         import genai_prices
 
@@ -180,7 +181,6 @@ class PublishedPrices:
             except ValueError:  # figures that contradict each other
                 return None
             return Cost(Decimal(price.total_price), self._version)
-        _say_unknown(model, provider, "update genai-prices or give cost=PriceTable({...})")
         return None
 
     def _tokens(self, usage: Usage) -> Any:
@@ -234,6 +234,20 @@ def _published_prices(*, asked: bool) -> PublishedPrices | None:
     return _published[0]
 
 
+def warn_unpriced(key: str, prices: Prices, generation: Generation) -> None:
+    """Say once of each task and model that there is no price for it."""
+    if not _is_known(generation):
+        return
+    model, provider = _bare(generation.model or ""), generation.provider
+    of = f" of {provider}" if provider else ""
+    warn_once(
+        "unknown_price",
+        f"{key} {model}",
+        f"{key}: no price is known for model {model}{of}, so it costs nothing: "
+        f"{getattr(prices, 'advice', 'let cost= know it')}",
+    )
+
+
 def _is_known(generation: Generation) -> bool:
     usage = generation.usage
     return bool(generation.model) and usage is not None and None not in (usage.input, usage.output)
@@ -242,12 +256,3 @@ def _is_known(generation: Generation) -> bool:
 def _bare(model: str) -> str:
     """Return *model* without the `openai/` that LiteLLM puts before it."""
     return model.rpartition("/")[2]
-
-
-def _say_unknown(model: str, provider: str | None, advice: str) -> None:
-    of = f" of {provider}" if provider else ""
-    warn_once(
-        "unknown_price",
-        model,
-        f"no price is known for model {model}{of}, so it costs nothing: {advice}",
-    )

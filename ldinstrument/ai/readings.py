@@ -9,7 +9,7 @@ from typing import Any
 
 from ..diagnostics import warn_once, warn_user_code
 from .chunks import StreamReader
-from .cost import Cost, Prices
+from .cost import Cost, Prices, warn_unpriced
 from .results import read_each, read_fields, request_attempts
 from .usage import Generation, Usage, total_of
 
@@ -148,9 +148,6 @@ class Reading:
                 "untold_usage",
                 self._key,
                 f"{self._key}: a stream of chat completions ended without its tokens: ask for them "
-                ""
-                ""
-                ""
                 "with stream_options={'include_usage': True}",
             )
 
@@ -171,6 +168,10 @@ class Reading:
         by_id = {known.id or f"#{number}": known for number, known in enumerate(found)}
         return [self._named(known) for known in by_id.values()]
 
+    def inference_calls(self) -> int | None:
+        """Return how many model calls it made; None when none is known."""
+        return len(self.generations()) or None
+
     def total(self, *, broken_off: bool = False) -> Generation:
         """Return all of them as one operation; of one that was *broken_off*, usage is partial."""
         total = total_of(self.generations()) or self._named(Generation())
@@ -183,9 +184,13 @@ class Reading:
         prices, generations = self._prices, self.generations()
         if prices is None or not generations:
             return None
-        costs = [cost for each in generations if (cost := prices.cost(each)) is not None]
-        if len(costs) < len(generations):
-            return None
+        costs = []
+        for generation in generations:
+            cost = prices.cost(generation)
+            if cost is None:
+                warn_unpriced(self._key, prices, generation)
+                return None
+            costs.append(cost)
         return Cost(sum((cost.dollars for cost in costs), Decimal(0)), costs[-1].version)
 
     def _read_from(self, part: StreamPart) -> Generation:

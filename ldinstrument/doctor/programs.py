@@ -10,6 +10,7 @@ from typing import Any
 
 from ..diagnostics import diagnostics, one_line
 from .findings import Finding, Subject
+from .model_calls import SAID_OF_MODEL_CALLS, task_of_metric
 
 _SAID: dict[str, tuple[str, str]] = {
     "no_analysis_unit": (
@@ -66,6 +67,7 @@ _SAID: dict[str, tuple[str, str]] = {
         "a sum that had folded around the exposure counts as before it",
         "evaluate the flag in the request that records, or give the metric rollup='each'",
     ),
+    **SAID_OF_MODEL_CALLS,
     "offline": ("nothing is sent", "do not set offline=True"),
     "send_events_off": ("nothing is sent", "do not set send_events=False"),
 }
@@ -97,7 +99,8 @@ def _of_metric(subject: Subject, warnings: _Warnings, who: str) -> Iterator[Find
         subject.key,
         *(metric.key for metric in subject.wanted.values() if metric.event == event),
     }
-    about |= {key.rpartition(".")[0] for key in about}  # of a task, or a session's name
+    # Of a task, or a session's name.
+    about |= {task_of_metric(key) or key.rpartition(".")[0] for key in about}
     for (cause, what), count in warnings.items():
         if cause in _SAID and (not what or what in about or what.split(" ")[0] in about):
             why, command = _SAID[cause]

@@ -16,6 +16,11 @@ _METRICS: dict[str, tuple[str, str]] = {
         "From the start of a call to the first thing that the model wrote, at the consumer; of "
         "streams that wrote something.",
     ),
+    "time_per_chunk": (
+        "milliseconds",
+        "From one thing that the model wrote to the next, at the consumer, on average over the "
+        "call; of streams that wrote two or more.",
+    ),
     "tokens.input": ("tokens", "Tokens read per call, those from a cache included."),
     "tokens.output": ("tokens", "Tokens written per call, those of reasoning included."),
     "tokens.total": ("tokens", "Tokens read and written per call."),
@@ -27,10 +32,16 @@ _METRICS: dict[str, tuple[str, str]] = {
     ),
     "tool_calls": ("count", "Tool calls that the model asked for, per call."),
     "attempts": ("count", "Requests per call, retries included, where the SDK tells them."),
+    "inference_calls": ("count", "Calls of a model per operation, such as one run of an agent."),
 }
 AI_METRICS: tuple[str, ...] = tuple(_METRICS)
-DEFAULT_AI_METRICS = (*DEFAULT_TASK_METRICS["track_interaction"], *AI_METRICS)
+DEFAULT_AI_METRICS = (
+    *DEFAULT_TASK_METRICS["track_interaction"],
+    *(suffix for suffix in AI_METRICS if suffix != "inference_calls"),
+)
 """What `track_ai` feeds when `metrics=` is left out."""
+AGENT_METRICS = (*DEFAULT_TASK_METRICS["track_interaction"], "inference_calls", "tool_calls")
+"""What a run of an agent feeds that OpenTelemetry's spans tell of."""
 _HIGHER = ("tokens.cached",)
 
 

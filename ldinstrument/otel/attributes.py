@@ -66,6 +66,34 @@ def first_chunk_of(attributes: Attributes) -> float | None:
     return float(seconds) if isinstance(seconds, (int, float)) else None
 
 
+def agent_of(name: str, attributes: Attributes) -> str | None:
+    """Return the agent's name; else what its span's own name says after `invoke_agent`."""
+    return _text(attributes, names.AGENT_NAME) or _rest(name, "invoke_agent ")
+
+
+def tool_of(name: str, attributes: Attributes) -> str | None:
+    """Return the tool's name; else what its span's own name says after `execute_tool`."""
+    told = _text(attributes, names.TOOL_NAME)
+    return told or _rest(name, "execute_tool ") or _rest(name, "tools/call ")
+
+
+def _rest(name: str, prefix: str) -> str | None:
+    return name.removeprefix(prefix) if name.startswith(prefix) else None
+
+
+def conversation_of(attributes: Attributes) -> str | None:
+    """Return the id of the conversation that a span belongs to."""
+    return _text(attributes, names.CONVERSATION_ID)
+
+
+def failure_of(span: Any) -> str | None:
+    """Return the kind of error that a span ended with; None when it did not."""
+    status = getattr(getattr(span, "status", None), "status_code", None)
+    if getattr(status, "name", "") != "ERROR":
+        return None
+    return str((span.attributes or {}).get(names.ERROR_TYPE) or "error")
+
+
 def _with_total(usage: Usage) -> Usage:
     if usage.input is None or usage.output is None:
         return usage

@@ -21,8 +21,9 @@ from ..ai.decorators import track_ai
 from ..ai.usage import Generation
 from ..diagnostics import guard, warn_once
 from ..sessions.current import current_session
-from .attributes import aggregated, first_chunk_of, generation_of, kind_of
-from .listeners import SpanListener, scope_of
+from .attributes import aggregated, failure_of, first_chunk_of, generation_of, kind_of
+from .listeners import OURS, SpanListener, scope_of
+from .span_tasks import SpanTasks, adopt_conversation, note_model_call
 
 MOST_OPEN = 10_000
 _NATIVE_SCOPES = ("com.anthropic.", "launchdarkly", "pydantic-ai", "gcp.vertex.agent")
@@ -58,6 +59,7 @@ class SpanBridge(SpanListener):
 
     def __init__(self, key: str = "gen_ai", *, cost: Any = None) -> None:
         self._scope = track_ai(key, interaction=False, cost=cost)
+        self._tasks = SpanTasks(key)
         self._by_span: dict[int, _SpanCall] = {}
         self._lock = threading.Lock()
 
@@ -66,8 +68,13 @@ class SpanBridge(SpanListener):
         """Note a span that starts: here is its session, and the call around it."""
         with guard("the span bridge", strict=False):
             kind = kind_of(span.name, span.attributes or {})
+            if kind == "other" or scope_of(span) == OURS:
+                return
+            adopt_conversation(span.attributes or {})
             if kind in ("model", "agent"):
                 self._started(span, is_agent=kind == "agent")
+            if kind in ("tool", "agent"):
+                self._tasks.started(span, is_agent=kind == "agent")
 
     def on_end(self, span: Any) -> None:
         """Read a span that has ended, perhaps on another thread."""
@@ -76,11 +83,13 @@ class SpanBridge(SpanListener):
                 found = self._by_span.pop(span.context.span_id, None)
             if found is not None:
                 self._ended(found, span)
+            self._tasks.ended(span)
 
     def shutdown(self) -> None:
         """Let go of what has not ended."""
         with self._lock:
             self._by_span.clear()
+        self._tasks.forget()
 
     # -- calls -------------------------------------------------------------------------------------
     def _started(self, span: Any, *, is_agent: bool) -> None:
@@ -92,6 +101,10 @@ class SpanBridge(SpanListener):
             if record is None:
                 return
             _open.set((*opened, record))
+            if not is_agent:
+                note_model_call()
+        else:
+            _warn_doubled(record, scope)
         if not is_agent:
             for around in opened:
                 around.seen_model = True
@@ -131,7 +144,7 @@ class SpanBridge(SpanListener):
             known = aggregated(attributes)
         else:
             known = generation_of(attributes, retries_told=scope.startswith(_TELL_RETRIES))
-        record.told.append((native, known, first_chunk_of(attributes), _failure_of(span)))
+        record.told.append((native, known, first_chunk_of(attributes), failure_of(span)))
         record.members.discard(span.context.span_id)
         # Some instrumentors never end the span of a stream that was closed: the SDK's own is
         # enough.
@@ -168,6 +181,17 @@ class SpanBridge(SpanListener):
             record.call.returned(None)
 
 
+def _warn_doubled(record: _SpanCall, scope: str) -> None:
+    """Say once that two make spans of the same model calls."""
+    first = min(record.scopes, default="?")
+    warn_once(
+        "doubled_spans",
+        record.call.key,
+        f"{record.call.key}: {first} and {scope} each make a span of one model call; here it "
+        "counts once, but whatever sums spans counts its tokens twice: switch one of them off",
+    )
+
+
 def _without(opened: tuple[_SpanCall, ...], scope: str) -> _SpanCall | None:
     """Return the newest open model call that has no span of *scope* yet."""
     calls = (record for record in reversed(opened) if not record.is_agent)
@@ -185,13 +209,6 @@ def _completed(known: Generation, more: Generation) -> Generation:
         known.attempts or more.attempts,
         known.id or more.id,
     )
-
-
-def _failure_of(span: Any) -> str | None:
-    status = getattr(getattr(span, "status", None), "status_code", None)
-    if getattr(status, "name", "") != "ERROR":
-        return None
-    return str((span.attributes or {}).get("error.type") or "error")
 
 
 def install_bridge(
@@ -218,6 +235,23 @@ def install_bridge(
             "it after trace.set_tracer_provider(...)",
         )
         return None
+    _warn_sampled(provider, key)
     bridge = SpanBridge(key, cost=cost)
     add(bridge)
     return bridge
+
+
+def _warn_sampled(provider: Any, key: str) -> None:
+    """Say once that a sampler will hide spans."""
+    sampler = getattr(provider, "sampler", None)
+    told = sampler.get_description() if hasattr(sampler, "get_description") else ""
+    root = told.partition("root:")[2] or told
+    if root.startswith("AlwaysOff") or (
+        root.startswith("TraceIdRatioBased") and not root.startswith("TraceIdRatioBased{1.0}")
+    ):
+        warn_once(
+            "sampled_spans",
+            key,
+            f"{key}: the tracer provider samples ({root.partition(',')[0]}), so the bridge hears "
+            "of a part of the model calls only: decorate them with track_ai, which needs no spans",
+        )

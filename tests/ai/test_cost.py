@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ldinstrument import track_ai
 from ldinstrument.ai import cost as costs
 from ldinstrument.ai.cost import Cost, Price, PriceTable, prices_of
 from ldinstrument.ai.usage import Generation, Usage
@@ -62,10 +63,12 @@ def test_half_a_bill(unknown: Generation) -> None:
 def test_unknown_model(caplog: pytest.LogCaptureFixture) -> None:
     """A model without a price costs nothing, and that is said once."""
     with caplog.at_level(logging.WARNING, "ldinstrument"):
-        assert TABLE.cost(generation("nobody's")) is None
-        assert TABLE.cost(generation("nobody's")) is None
-    assert [record.message for record in caplog.records] == [
-        "no price is known for model nobody's, so it costs nothing: add it to the PriceTable"
+        for _ in range(2):
+            with track_ai("answer", cost=TABLE) as call:
+                call.read({"input": 12, "output": 3, "model": "nobody's"})
+    assert [record.message for record in caplog.records if "price" in record.message] == [
+        "answer: no price is known for model nobody's, so it costs nothing: add it to the "
+        "PriceTable"
     ]
 
 
@@ -135,9 +138,11 @@ def test_unknown_published(caplog: pytest.LogCaptureFixture) -> None:
     assert published is not None
     with caplog.at_level(logging.WARNING, "ldinstrument"):
         for _ in range(2):
-            assert published.cost(generation("nobody's", "openai")) is None
-    assert len(caplog.records) == 1
-    assert "nobody's of openai" in caplog.records[0].message
+            with track_ai("answer") as call:
+                call.read({"input": 12, "output": 3, "model": "nobody's", "provider": "openai"})
+    (told,) = [record.message for record in caplog.records if "price" in record.message]
+    assert "nobody's of openai" in told
+    assert published.advice in told
     assert published.cost(generation("gpt-4o-mini", "openai", cached=5000)) is None
 
 

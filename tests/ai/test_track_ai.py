@@ -384,6 +384,55 @@ def test_generator_that_follows(models: Any, sdks: ModuleType, ld_events: Record
     assert len(found["time_to_first_token"]) == 2
 
 
+def test_time_per_chunk(models: Any, sdks: ModuleType, ld_events: RecordingClient) -> None:
+    """The consumer's time from one text to the next, on average, sync and async."""
+
+    @ld.track_ai("sync")
+    def answer() -> Iterator[str]:
+        for word in ("Tents", "keep", "you", "dry"):
+            time.sleep(0.02)
+            yield word
+
+    @ld.track_ai("async")
+    async def async_answer() -> AsyncIterator[str]:
+        for word in ("Tents", "keep", "you", "dry"):
+            await asyncio.sleep(0.02)
+            yield word
+
+    @ld.track_ai("one")
+    def one() -> Iterator[str]:
+        yield "Tents"
+
+    async def main() -> None:
+        async for _ in async_answer():
+            pass
+
+    with ld.session("u-1"):
+        list(answer())
+        asyncio.run(main())
+        list(one())
+        list(ld.track_ai("sdk")(sdks.openai_chat_stream)(models.url))
+    for key in ("sync", "async"):
+        (mean,) = ld_events.values(f"{key}.time_per_chunk")
+        (whole,) = ld_events.values(f"{key}.duration")
+        assert mean is not None
+        assert whole is not None
+        assert 19 <= mean <= whole / 4 + 1
+    assert ld_events.values("one.time_per_chunk") == []
+    assert len(ld_events.values("sdk.time_per_chunk")) == 1
+
+
+def test_inference_calls(models: Any, sdks: ModuleType, ld_events: RecordingClient) -> None:
+    """On request: how many model calls one operation made."""
+    metrics = ("success_rate", "inference_calls")
+    with ld.session("u-1"), ld.track_ai("agent", metrics=metrics) as call:
+        for _ in range(3):
+            call.read(sdks.openai_chat(models.url))
+    with ld.session("u-1"), ld.track_ai("agent", metrics=metrics):
+        pass
+    assert ld_events.values("agent.inference_calls") == [3]
+
+
 def test_async_generator_that_follows(
     models: Any, sdks: ModuleType, ld_events: RecordingClient
 ) -> None:
@@ -643,7 +692,7 @@ def test_metrics_are_declared() -> None:
     )  # fmt: skip
     assert tokens.zero_fill is not True
     declared = {metric.key for metric in ld.catalog if metric.key.startswith("support.answer.")}
-    assert len(declared) == 12
+    assert len(declared) == 13
 
 
 def test_fewer_metrics(ld_events: RecordingClient) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 
 import ldinstrument as ld
 from ldinstrument.otel import SpanBridge, install_bridge
@@ -324,7 +325,7 @@ def test_operation_named_later(
 def test_other_spans(
     provider: TracerProvider, bridge: SpanBridge, ld_events: RecordingClient
 ) -> None:
-    """Spans of anything else, tools included, are in no metric of a model."""
+    """Spans of anything else are in no metric, tools in none of a model."""
     tracer = provider.get_tracer("x")
     with ld.session("u-1"):
         for name, attributes in (
@@ -334,7 +335,118 @@ def test_other_spans(
         ):
             with tracer.start_as_current_span(name, attributes=attributes):
                 pass
-    assert values(ld_events) == {}
+    assert set(values(ld_events)) == {"tool.success_rate", "tool.duration", "tool.unfinished"}
+
+
+# -- agents and tools ------------------------------------------------------------------------------
+
+
+def agent_run(tracer: Any, *, tools: int = 1, **attributes: Any) -> None:
+    """An agent that calls its model, tools, and its model again."""
+    with tracer.start_as_current_span(
+        "invoke_agent shopper",
+        attributes={"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "shopper"},
+    ):
+        for _ in range(2):
+            with model_span(tracer, **attributes) as span:
+                told(span)
+        for _ in range(tools):
+            with tracer.start_as_current_span(
+                "execute_tool search",
+                attributes={"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "search"},
+            ):
+                pass
+
+
+def test_agents_and_tools_are_tasks(
+    provider: TracerProvider, bridge: SpanBridge, ld_events: RecordingClient
+) -> None:
+    """Runs of agents with their calls of models and tools, runs of tools, each once."""
+    with ld.session("u-1"):
+        agent_run(provider.get_tracer("x"), tools=3)
+    found = values(ld_events)
+    assert found["agent.success_rate"] == [1]
+    assert (found["agent.inference_calls"], found["agent.tool_calls"]) == ([2], [3])
+    assert found["tool.success_rate"] == [1, 1, 1]
+    assert found["tokens.input"] == [20, 20]
+    assert ld_events.of("gen_ai.tool.duration")[0].data == {"tool": "search"}
+    assert ld_events.only("gen_ai.agent.tool_calls").data == {"agent": "shopper"}
+    assert ld_events.only("session.interactions").value == 0
+    assert "gen_ai.agent.inference_calls" in ld.catalog
+
+
+def test_a_tool_that_fails_or_breaks_off(
+    provider: TracerProvider, bridge: SpanBridge, ld_events: RecordingClient
+) -> None:
+    """A failure with the kind of its error; a cancelled one is unfinished and no failure."""
+    tracer = provider.get_tracer("x")
+    kinds = ("ValueError", "asyncio.exceptions.CancelledError")
+    with ld.session("u-1"):
+        for kind in kinds:
+            span = tracer.start_span(
+                "execute_tool t", attributes={"gen_ai.operation.name": "execute_tool"}
+            )
+            span.set_attribute("error.type", kind)
+            span.set_status(trace.StatusCode.ERROR)
+            span.end()
+    found = values(ld_events)
+    assert found["tool.success_rate"] == [0]
+    assert sorted(found["tool.unfinished"]) == [0, 1]
+    assert ld_events.only("gen_ai.tool.duration").data["reason"] == "ValueError"
+
+
+def test_a_tool_with_two_spans_counts_once(
+    provider: TracerProvider, bridge: SpanBridge, ld_events: RecordingClient
+) -> None:
+    """A framework's and an MCP client's, one inside the other; the same tool again is another."""
+    frameworks, client = provider.get_tracer("framework"), provider.get_tracer("mcp-python-sdk")
+    with ld.session("u-1"):
+        for _ in range(2):
+            with frameworks.start_as_current_span(
+                "execute_tool search", attributes={"gen_ai.operation.name": "execute_tool"}
+            ):
+                with client.start_as_current_span(
+                    "tools/call search", attributes={"mcp.method.name": "tools/call"}
+                ):
+                    pass
+    assert values(ld_events)["tool.success_rate"] == [1, 1]
+
+
+def test_the_conversation_is_the_session(
+    provider: TracerProvider, bridge: SpanBridge, ld_events: RecordingClient
+) -> None:
+    """A session without an id of its own goes on under the conversation's."""
+    tracer = provider.get_tracer("x")
+    for id in (None, "mine"):
+        with ld.session("u-1", id=id), model_span(tracer, gen_ai__conversation__id="talk-7"):
+            pass
+    ids = [event.data["sessionId"] for event in ld_events.of("session.duration")]
+    assert ids == ["talk-7", "mine"]
+
+
+def test_doubled_and_sampled_spans_are_said(
+    provider: TracerProvider,
+    bridge: SpanBridge,
+    ld_events: RecordingClient,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Once each, and doctor knows both causes."""
+    native, other = provider.get_tracer("com.anthropic.sdk"), provider.get_tracer("instrumentor")
+    with ld.session("u-1"):
+        for _ in range(2):
+            with model_span(other), model_span(native) as span:
+                told(span)
+    assert [
+        record.message for record in caplog.records if "each make a span" in record.message
+    ] == [
+        "gen_ai: instrumentor and com.anthropic.sdk each make a span of one model call; here it "
+        "counts once, but whatever sums spans counts its tokens twice: switch one of them off"
+    ]
+    assert values(ld_events)["tokens.input"] == [20, 20]
+    caplog.clear()
+    for share, said in ((1.0, 0), (0.1, 1)):
+        install_bridge(f"k{share}", provider=TracerProvider(sampler=TraceIdRatioBased(share)))
+        assert caplog.text.count("TraceIdRatioBased{0.1}") == said
 
 
 # -- the host --------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
 from ldinstrument.diagnostics import warn_once
 from ldinstrument.doctor import Finding, examine, examine_all
 from ldinstrument.metrics.metric import Metric
+from ldinstrument.metrics.model_calls import ai_metrics
 from ldinstrument.metrics.standard import task_metrics
 from ldinstrument.rest import MetricsAPI
 from ldinstrument.sessions.outcomes import Outcome
@@ -163,6 +164,32 @@ def test_what_this_process_complained_about(api: MetricsAPI) -> None:
     assert told == ["not a number (1x)", "bad data (1x)", "no session (1x)", "offline (1x)"]
 
 
+@pytest.mark.parametrize("suffix", ["tokens.total", "cost"])
+@pytest.mark.parametrize(
+    ("cause", "what", "fix"),
+    [
+        ("untold_usage", "answer", "include_usage"),
+        ("unknown_price", "answer gpt-9", "PriceTable"),
+        ("doubled_spans", "answer", "instrumentor"),
+        ("sampled_spans", "answer", "track_ai"),
+    ],
+)
+def test_the_traps_of_model_calls(
+    api: MetricsAPI, suffix: str, cause: str, what: str, fix: str
+) -> None:
+    """What a model call's program has met is told with the way out, for its metrics only."""
+    for key in ("answer", "other"):
+        metric = ai_metrics(key, [suffix])[suffix]
+        api.create(metric)
+        warn_once(cause, what, "x")
+        findings = [
+            finding
+            for finding in examine(metric.key, api, [metric])
+            if finding.check == "this process"
+        ]
+        assert [fix in finding.command for finding in findings] == [True] * (key == "answer")
+
+
 def test_events_that_no_metric_reads_are_named(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
     """They arrive, and count for nothing."""
     api.create(VALUE)
@@ -181,8 +208,7 @@ def test_unfinished_runs_that_no_metric_tells_are_a_warning(api: MetricsAPI) -> 
     for metric in metrics:
         api.create(metric)
     task = declared_task("search", False, ("success_rate", "duration"), False)
-    for outcome in [Outcome.ABANDONED] * 60 + [Outcome.SUCCESS] * 40:
-        task.values(outcome, 5.0)
+    task.count({Outcome.ABANDONED: 60, Outcome.SUCCESS: 40})
 
     told = [
         finding.command
