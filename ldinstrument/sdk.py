@@ -7,6 +7,7 @@ Nothing here imports the SDK by itself: a program that never touched `ldclient` 
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import json
 import sys
@@ -441,13 +442,29 @@ def redirect(config: Any, url: str) -> bool:
 
     Meant for an event processor that is being made: the SDK opens its other connections later.
     """
-    owner = "_AsyncConfig" if is_async(config) else "_Config"
     found = False
     for name, given in _addresses(config).items():
         if f".{_host(given)}".endswith(LAUNCHDARKLYS):
-            setattr(config, f"{owner}__{name}", url)
+            _set(config, name, url)
             found = True
     return found
+
+
+def drop_proxy(config: Any) -> None:
+    """Let *config* name no proxy itself: it would be used for servers on this machine, too.
+
+    What the user's `HTTPConfig` says otherwise stays, and so does that object.
+    """
+    http = getattr(config, "http", None)
+    if getattr(http, "http_proxy", None) is not None:
+        direct: Any = copy.copy(http)
+        direct._HTTPConfig__http_proxy = None
+        _set(config, "http", direct)
+
+
+def _set(config: Any, name: str, value: Any) -> None:
+    owner = "_AsyncConfig" if is_async(config) else "_Config"
+    setattr(config, f"{owner}__{name}", value)
 
 
 def remote_hosts(config: Any) -> list[str]:

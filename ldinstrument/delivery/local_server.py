@@ -28,6 +28,8 @@ def use_local_server(config: Any) -> None:
     bypass_proxy(url)
     if sdk.redirect(config, url):
         log.info("%s: this client talks to %s", LOCAL_URL, url)
+    if not sdk.remote_hosts(config):
+        sdk.drop_proxy(config)
     _warn_of_others(config)
     _say_when_nobody_listens(url)
 

@@ -11,6 +11,7 @@ import ldclient
 import pytest
 from event_server import DrippingServer
 from ldclient import Config, Context, LDClient
+from ldclient.config import HTTPConfig
 
 from ldinstrument.delivery import (
     EventProcessor,
@@ -102,19 +103,29 @@ def test_a_local_client_is_not_said(local, caplog):
     assert diagnostics.counts() == {}
 
 
+@pytest.mark.parametrize("named", ["environment", "config"])
 @pytest.mark.parametrize("own", [True, False], ids=["own config", "launchdarkly_config"])
-def test_no_proxy_gets_the_events_or_the_key(local, monkeypatch, own):
-    """`http_proxy` is honoured by the SDK even for this machine: it must not be here."""
+def test_no_proxy_gets_the_events_or_the_key(local, monkeypatch, own, named):
+    """The SDK uses a proxy even for this machine, also one that the program's `Config` names: it
+    must not here.
+    """
     proxy = DrippingServer()
     monkeypatch.setenv("http_proxy", proxy.url)
     monkeypatch.setenv("no_proxy", "example.test")
-    config = Config("sdk-real", **_ours()) if own else launchdarkly_config("sdk-real")
+    http = HTTPConfig(http_proxy=proxy.url) if named == "config" else HTTPConfig()
+    options = {"http": http}
+    config = (
+        Config("sdk-real", **_ours(**options))
+        if own
+        else launchdarkly_config("sdk-real", **options)
+    )
     client = LDClient(config, start_wait=20)
     assert client.variation("exp", CONTEXT, None) in ("old", "new")
     client.track("a", CONTEXT)
     assert flush(20.0, client).delivered == 1
     client.close()
     assert proxy.connections == 0
+    assert http.http_proxy == (proxy.url if named == "config" else None)
     assert os.environ["no_proxy"] == "example.test,127.0.0.1"
     proxy.close()
 
