@@ -182,6 +182,7 @@ class Sealed:
         zipped: whether *body* is gzip.
         attempts: how often it was claimed.
         age: seconds since it was sealed, by the store's clock.
+        sessions: the identities of the sessions inside; known to whoever sealed it, and not stored.
     """
 
     id: str
@@ -190,6 +191,7 @@ class Sealed:
     zipped: bool = False
     attempts: int = 0
     age: float = 0.0
+    sessions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

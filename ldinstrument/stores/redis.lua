@@ -15,6 +15,9 @@
 --   sizes       hash of payload ids to their events, to count what the server evicts
 --   o<worker>   the numbers of merges that were made
 --   places      how many sessions have ended
+--   life        the run id of the server when somebody last claimed
+--   relearn     is there while workers tell a server that was restarted what they have reported
+--   told        set of digests of sessions that were reported before the server was restarted
 -- What nobody ever sweeps, the server forgets after a week. Times are milliseconds of the server.
 
 -- @common
@@ -39,8 +42,11 @@ local function put(place, text)
   redis.call('ZADD', prefix .. 'ended', due, place)
 end
 local function wait(text, at)
-  local number = redis.call('INCR', prefix .. 'places') % PLACES
-  local place = whole(math.floor(at / window) * PLACES + number)
+  local place
+  repeat -- a server that evicts may have forgotten how far it had counted
+    local number = redis.call('INCR', prefix .. 'places') % PLACES
+    place = whole(math.floor(at / window) * PLACES + number)
+  until redis.call('EXISTS', prefix .. 'e' .. place) == 0
   put(place, text)
   return place
 end
@@ -197,7 +203,30 @@ return redis.call('GET', prefix .. 'v' .. ARGV[3])
 
 -- @claim
 local limit, lease, owner, remember = tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
-local vanished = 0
+local mine, vanished, again = ARGV[8], 0, 0
+local function info(section, field)
+  local text = redis.pcall('INFO', section)
+  return type(text) == 'string' and string.match(text, field .. ':(%w+)') or ''
+end
+-- A server that was restarted may have come back as it was earlier: until every worker has told it
+-- what was reported since, it hands out nothing.
+local life, evicted = info('server', 'run_id'), info('stats', 'evicted_keys')
+local known = redis.call('GET', prefix .. 'life')
+if life ~= '' and known ~= life then
+  redis.call('SET', prefix .. 'life', life)
+  if known or mine ~= '' then redis.call('SET', prefix .. 'relearn', 1, 'PX', lease) end
+end
+if redis.call('EXISTS', prefix .. 'relearn') == 1 or (mine ~= '' and mine ~= life) then
+  return {0, {}, life, evicted, 0}
+end
+local tells = redis.call('EXISTS', prefix .. 'told') == 1
+local function was_reported(text)
+  local record = tells and divided(string.sub(text, 17))
+  if not record then return false end
+  local identity = record.i .. ' ' .. whole(record.h) .. ' ' .. (record.g or '') .. ' '
+    .. whole(record.q or 0)
+  return redis.call('SISMEMBER', prefix .. 'told', string.sub(redis.sha1hex(identity), 1, 16)) == 1
+end
 local silent = redis.call('ZRANGEBYSCORE', prefix .. 'open', '-inf', now, 'WITHSCORES', 'LIMIT', 0,
   limit)
 for at = 1, #silent, 2 do
@@ -216,7 +245,7 @@ local horizon = ARGV[7] == '1' and now + window or now
 local due = redis.call('ZRANGEBYSCORE', prefix .. 'ended', '-inf', horizon, 'WITHSCORES', 'LIMIT',
   0, limit + 1000)
 for at = 1, #due, 2 do
-  if #claimed >= 2 * limit then break end
+  if #claimed / 2 + again >= limit then break end
   local place, of = due[at], math.floor(tonumber(due[at]) / PLACES)
   local text = redis.call('GET', prefix .. 'e' .. place)
   if not text then
@@ -225,13 +254,50 @@ for at = 1, #due, 2 do
   elseif (not batch or batch == of)
       and (tonumber(due[at + 1]) <= now or string.sub(text, 1, 16) == NOBODY) then
     batch = of
-    redis.call('SETRANGE', prefix .. 'e' .. place, 0, owner)
-    redis.call('ZADD', prefix .. 'ended', now + tonumber(lease), place)
-    claimed[#claimed + 1] = place
-    claimed[#claimed + 1] = string.sub(text, 17)
+    if was_reported(text) then
+      redis.call('DEL', prefix .. 'e' .. place)
+      redis.call('ZREM', prefix .. 'ended', place)
+      again = again + 1
+    else
+      redis.call('SETRANGE', prefix .. 'e' .. place, 0, owner)
+      redis.call('ZADD', prefix .. 'ended', now + tonumber(lease), place)
+      claimed[#claimed + 1] = place
+      claimed[#claimed + 1] = string.sub(text, 17)
+    end
   end
 end
-return {vanished, claimed}
+return {vanished, claimed, life, evicted, again}
+
+-- @tell
+for at = 3, #ARGV do redis.call('SADD', prefix .. 'told', ARGV[at]) end
+redis.call('PEXPIRE', prefix .. 'told', KEEP)
+return 0
+
+-- @find
+-- What the server still holds of sessions though it has evicted the sorted set that names them.
+local idle, maximum, found = tonumber(ARGV[5]), tonumber(ARGV[6]), 0
+local function add(set, score, member)
+  if redis.call('ZSCORE', prefix .. set, member) then return end
+  redis.call('ZADD', prefix .. set, score, member)
+  found = found + 1
+end
+local scanned = redis.call('SCAN', ARGV[3], 'MATCH', ARGV[4], 'COUNT', 1000)
+for _, name in ipairs(scanned[2]) do
+  local rest = string.sub(name, #prefix + 1)
+  local place, id = string.match(rest, '^e(%d+)$'), string.match(rest, '^p(%x+%-.+)$')
+  if place then
+    add('ended', (math.floor(tonumber(place) / PLACES) + 1) * window, place)
+  elseif id then
+    add('out', now, id)
+    redis.call('HSET', prefix .. 'sizes', id, redis.call('HGET', name, 'e') or 1)
+  elseif string.sub(rest, 1, 1) == 'v' then
+    local record = divided(redis.call('GET', name) or '')
+    if record then
+      add('open', record.h + math.min(record.l + idle, record.s + maximum), string.sub(rest, 2))
+    end
+  end
+end
+return {scanned[1], found}
 
 -- @end_silent
 local start, count = tonumber(ARGV[3]), tonumber(ARGV[4])

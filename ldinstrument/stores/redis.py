@@ -6,13 +6,17 @@ shard, so a cluster will do as well; each script stays within one shard.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import random
 import re
 import threading
+import time
 import zlib
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from ..diagnostics import log_once, one_line
@@ -38,6 +42,10 @@ _PASSING_STATES = re.compile(
 """Errors that a server may get over. Redis 6 wraps these words of a command in an error of the
 script around it.
 """
+MOST_KNOWN = 20_000
+"""Reported sessions that a process remembers, for a server that comes back older."""
+SEARCH_INTERVAL = 300.0
+"""Seconds, at least, between two searches through the keys of a server that evicts."""
 OWNER = 16
 """Characters of an owner, with which the text of an ended session begins in Redis."""
 
@@ -78,8 +86,16 @@ class RedisStore:
         self._client = client
         self._shards = shards or (SHARDS_OF_A_CLUSTER if _is_cluster(client) else 1)
         self._tags = [f"{{{prefix}{shard or ''}}}:" for shard in range(self._shards)]
-        self._claimed: dict[str, str] = {}
         self._lock = threading.Lock()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Know nothing yet of what this process has claimed and reported."""
+        self._claimed: dict[str, tuple[str, tuple[str, ...]]] = {}
+        self._reported: dict[str, None] = {}
+        self._lives: dict[str, str] = {}
+        self._evicted: dict[str, int] = {}
+        self._searched_at = -math.inf
 
     # -- open sessions ---------------------------------------------------------------------------
     def merge(self, key: str, delta: Delta) -> Merged | None:
@@ -122,13 +138,52 @@ class RedisStore:
         """Hand out sessions that are over, of one batch of one shard."""
         times = _ms(lease), _owner(owner), _ms(self.rules.remember), int(early)
         for tag in self._any_order():
-            vanished, found = self._run("claim", tag, limit, *times)
+            if found := self._claim_in(tag, limit, *times):
+                return found
+        return []
+
+    def _claim_in(self, tag: str, *arguments: Any) -> list[Ended]:
+        while True:
+            known = self._lives.get(tag, "")
+            vanished, found, life, evicted, again = self._run("claim", tag, *arguments, known)
             if vanished:
                 _say_evicted(vanished, 0)
-            if found:
+            if evicted:
+                self._find_lost(tag, int(evicted))
+            if life:
+                self._lives[tag] = life.decode()
+            if known and self._lives[tag] != known:
+                self._tell(tag)
+            if again:
+                _say_older(again)
+            if found or not again:
                 pairs = zip(found[::2], found[1::2], strict=True)
                 return [Ended(f"{tag} {place.decode()}", text.decode()) for place, text in pairs]
-        return []
+
+    def _tell(self, tag: str) -> None:
+        """Tell a server that was restarted, and may have come back as it was earlier, what this
+        process has reported.
+        """
+        with self._lock:
+            digests = list(self._reported)
+        for start in range(0, len(digests), 1000):
+            self._run("tell", tag, *digests[start : start + 1000])
+
+    def _find_lost(self, tag: str, evicted: int) -> None:
+        """Look for sessions that nobody would sweep, if the server has evicted anything since."""
+        before, self._evicted[tag] = self._evicted.get(tag, 0), evicted
+        if evicted <= before or time.monotonic() < self._searched_at + SEARCH_INTERVAL:
+            return
+        self._searched_at = time.monotonic()
+        pattern, cursor, found = re.sub(r"([*?\[\]\\])", r"\\\1", tag) + "*", b"0", 0
+        while True:
+            times = _ms(self.rules.idle), _ms(self.rules.maximum)
+            cursor, more = self._run("find", tag, cursor, pattern, *times)
+            found += more
+            if int(cursor) == 0:
+                break
+        if found:
+            _say_found(found)
 
     def end_silent(self) -> int:
         """End every session that is over by these rules; return how many."""
@@ -183,7 +238,10 @@ class RedisStore:
         for tag in self._tags_of(payload_id):
             self._run("acknowledge", tag, payload_id)
         with self._lock:
-            self._claimed.pop(payload_id, None)
+            _, sessions = self._claimed.pop(payload_id, ("", ()))
+            self._reported |= dict.fromkeys(map(_digest, sessions))
+            for oldest in list(islice(self._reported, max(0, len(self._reported) - MOST_KNOWN))):
+                del self._reported[oldest]
 
     def postpone(self, payload_id: str, delay: float) -> None:
         """Let a payload be claimed again after *delay* seconds."""
@@ -264,7 +322,7 @@ class RedisStore:
     def forked(self) -> None:
         """Leave the parent's connections alone, in the child after a fork."""
         self._lock = threading.Lock()
-        self._claimed = {}
+        self._begin()
         if isinstance(self._client, _Cluster):
             self._client.forked()
 
@@ -284,12 +342,12 @@ class RedisStore:
 
     def _know(self, tag: str, payloads: Sequence[Sealed]) -> None:
         with self._lock:
-            self._claimed |= {payload.id: tag for payload in payloads}
+            self._claimed |= {payload.id: (tag, payload.sessions) for payload in payloads}
 
     def _tags_of(self, payload_id: str) -> list[str]:
         with self._lock:
-            tag = self._claimed.get(payload_id)
-        return self._tags if tag is None else [tag]
+            claimed = self._claimed.get(payload_id)
+        return self._tags if claimed is None else [claimed[0]]
 
     # -- scripts ---------------------------------------------------------------------------------
     def _run(self, verb: str, tag: str, *arguments: Any) -> Any:
@@ -328,6 +386,31 @@ def _say_evicted(sessions: int, events: int) -> None:
         ""
         "or maxmemory-policy noeviction, so that it refuses instead and the workers' numbers wait",
     )
+
+
+def _say_older(sessions: int) -> None:
+    log_once(
+        "store_older",
+        "RedisStore",
+        "the Redis server was restarted and has come back as it was earlier: what was reported "
+        f"since is left out ({sessions} sessions and more), what was merged since is lost; set "
+        "appendfsync always, or a replica that takes over up to date",
+    )
+
+
+def _say_found(entries: int) -> None:
+    log_once(
+        "index_evicted",
+        "RedisStore",
+        f"the Redis server has thrown away an index of ours: {entries} sessions and payloads that "
+        "nobody would have reported are found again; set maxmemory-policy noeviction, so that it "
+        "refuses instead",
+    )
+
+
+def _digest(identity: str) -> str:
+    """Return what stands for a session in the set of those that were reported; as in the script."""
+    return hashlib.sha1(identity.encode(), usedforsecurity=False).hexdigest()[:16]
 
 
 def connect(url: str, *, timeout: float = 0.25, cluster: bool = False) -> Any:

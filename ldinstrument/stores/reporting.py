@@ -4,19 +4,19 @@ of a LaunchDarkly client or through a client of another kind.
 
 from __future__ import annotations
 
-import gzip
 import json
 import uuid
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from .. import sdk
+from ..delivery.payloads import body_of, texts_of
 from ..delivery.transport import PAYLOAD_ID, PostResult, Transport, transport_of
 from ..delivery.worker import worker_of
 from ..diagnostics import log_once
 from ..ledger import ledger
-from ..sdk import as_json
 from ..sessions import clients
 from ..sessions.contexts import json_of_keys
 from ..sessions.dilution import EndedSession, note_ended, note_unseen
@@ -54,7 +54,9 @@ class Report:
         for session in ended:
             self._add(session.text)
         id = str(uuid.uuid5(_PAYLOADS, "\n".join(sorted(self._identities))))
-        self.payloads = [sealed(self._texts, zipped, id)] if self._texts else []
+        payload = sealed(self._texts, zipped, id)
+        sessions = tuple(self._identities)
+        self.payloads = [replace(payload, sessions=sessions)] if self._texts else []
 
     def _add(self, text: str) -> None:
         """Add the events of one session."""
@@ -108,16 +110,15 @@ class Report:
 
 def sealed(texts: list[str], zipped: bool, id: str) -> Sealed:
     """Return the payload *id* of the events *texts*, each JSON."""
-    body = f"[{','.join(texts)}]".encode()
-    return Sealed(id, gzip.compress(body) if zipped else body, len(texts), zipped)
+    return Sealed(id, body_of(texts, zipped), len(texts), zipped)
 
 
 def halves(payload: Sealed) -> list[Sealed]:
     """Return two payloads with half of the events each; none if it holds a single one."""
     if payload.events < 2:
         return []
-    events = json.loads(gzip.decompress(payload.body) if payload.zipped else payload.body)
-    texts, middle = [as_json(event) for event in events], len(events) // 2
+    texts = texts_of(payload.body, payload.zipped)
+    middle = len(texts) // 2
     return [
         sealed(part, payload.zipped, str(uuid.uuid5(_PAYLOADS, f"{payload.id} {number}")))
         for number, part in enumerate((texts[:middle], texts[middle:]))

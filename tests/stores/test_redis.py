@@ -18,12 +18,14 @@ from stores_builders import (
 from ldinstrument.errors import DefinitionError
 from ldinstrument.ledger import ledger
 from ldinstrument.stores import (
+    Holdings,
     RedisStore,
     Rules,
     end_session,
     open_store,
     sweep,
 )
+from ldinstrument.stores.protocol import Sealed
 from ldinstrument.stores.records import readable
 from ldinstrument.stores.redis import connect
 from ldinstrument.testing import RecordingClient
@@ -231,6 +233,146 @@ def test_a_redis_that_comes_back_older_reports_nothing_twice(
     assert [post.duplicate for post in ld.posts()] == [False] * posted + [True] * posted
     assert set(reported(ld).values()) == {1}
     assert len(reported(ld)) == 40
+
+
+def _earlier(server, change):
+    """Restart *server* as it was before *change*."""
+    with connect(server.url, timeout=10.0) as admin:
+        admin.save()
+    change()
+    server.stop()
+    server.start()
+
+
+def test_a_session_of_which_redis_has_lost_a_request_is_not_reported_again(
+    servers, keep, tmp_path, ld, client, caplog
+):
+    """It would end at another time, in another batch, under another payload id. The worker that has
+    reported it tells the server so, before anybody is handed anything.
+    """
+    server = servers.RedisServer(servers.redis_binary(), tmp_path)
+    raw = RedisStore(connect(server.url, timeout=10.0), Rules(idle=0.5, window=0.05))
+    store = keep(raw, client=client, lease=0.4)
+
+    def visit_all(money):
+        for number in range(10):
+            visit(store, f"v-{number}", money=money, client=client)
+
+    def go_on():
+        visit_all(2.0)
+        for number in range(5):
+            end_session(store, f"v-{number}")
+        until(lambda: store.sweep() and len(reported(ld)) == 10)
+
+    try:
+        visit_all(1.0)
+        store.sweep()
+        _earlier(server, go_on)
+        until(lambda: store.sweep() and raw.holdings() == Holdings())
+        visit(store, "v-0", money=4.0, client=client)
+        until(lambda: store.sweep() and raw.holdings() == Holdings())
+    finally:
+        server.stop()
+
+    assert len(reported(ld)) == 11
+    assert set(reported(ld).values()) == {1}
+    values = [event["metricValue"] for event in ld.custom_events("revenue.impact")]
+    assert sorted(values) == [3.0] * 10 + [4.0]
+    assert caplog.text.count("has come back as it was earlier") == 1
+
+
+def test_sessions_that_were_swept_in_mid_window_are_not_reported_again(
+    servers, keep, tmp_path, ld, client
+):
+    """Each was a batch of its own, and in the server's memory they are one; another worker, which
+    has reported none of them, waits until it has been told.
+    """
+    server = servers.RedisServer(servers.redis_binary(), tmp_path)
+    rules = Rules(idle=0.5, window=60.0)
+    store, other = (
+        keep(RedisStore(connect(server.url, timeout=10.0), rules), client=client, lease=1.0)
+        for _ in range(2)
+    )
+
+    def go_on():
+        for number in range(3):
+            end_session(store, f"v-{number}")
+            store.sweep()
+        assert len(reported(ld)) == 3
+
+    try:
+        for number in range(3):
+            visit(store, f"v-{number}", client=client)
+        store.sweep()
+        _earlier(server, go_on)
+        time.sleep(0.6)  # until they are over
+        assert other.sweep().sessions == 0
+        store.sweep()
+        until(lambda: other.sweep() and other.holdings() == Holdings())
+    finally:
+        server.stop()
+
+    assert reported(ld) == dict.fromkeys(reported(ld), 1)
+    assert len(reported(ld)) == 3
+
+
+def test_a_server_that_was_restarted_and_lost_nothing_goes_on(servers, keep, tmp_path, ld, client):
+    """Workers tell it what they have reported, which it does not have any more anyway."""
+    server = servers.RedisServer(servers.redis_binary(), tmp_path, durable=True)
+    raw = RedisStore(connect(server.url, timeout=10.0), Rules(idle=0.2, window=0.05))
+    store = keep(raw, client=client, lease=0.3)
+    try:
+        for visitor in ("v-1", "v-2"):
+            visit(store, visitor, client=client)
+            until(lambda: store.sweep() and raw.holdings() == Holdings())
+            server.stop()
+            server.start()
+        visit(store, "v-3", client=client)
+        until(lambda: store.sweep() and raw.holdings() == Holdings())
+    finally:
+        server.stop()
+
+    assert sorted(reported(ld).values()) == [1, 1, 1]
+
+
+def test_sessions_whose_index_redis_has_thrown_away_are_found_again(
+    redis_of_its_own, keep, ld, client, caplog
+):
+    """Under `allkeys-*` also the sorted sets may go that say what there is to sweep: open sessions,
+    ended ones and sealed payloads.
+    """
+    raw = RedisStore(connect(redis_of_its_own.url, timeout=10.0), Rules(idle=0.3, window=0.05))
+    store = keep(raw, client=client)
+    visit(store, "v-1", client=client)
+    end_session(store, "v-1")
+    time.sleep(0.1)
+    places = [session.place for session in raw.claim(10, 0.0, "dead")]
+    sealed = Sealed("1a2b-3c", b'[{"kind":"custom","key":"kept","context":{"key":"ana"}}]', 1)
+    assert raw.seal(places, [sealed], 0.0, "dead") == []
+    for visitor in ("v-2", "v-3"):
+        visit(store, visitor, client=client)
+    end_session(store, "v-2")
+    with connect(redis_of_its_own.url, timeout=10.0) as admin:
+        _throw_something_away(admin)
+        assert admin.delete(*(f"{{ldinstrument}}:{name}" for name in ("open", "ended", "out"))) == 3
+
+    until(lambda: store.sweep() and len(reported(ld)) == 2)
+    store.sweep()
+
+    assert raw.holdings() == Holdings()
+    assert len(ld.custom_events("kept")) == 1
+    assert caplog.text.count("3 sessions and payloads") == 1
+
+
+def _throw_something_away(admin):
+    """Let the server evict keys, those of somebody else."""
+    admin.config_set("maxmemory-policy", "volatile-ttl")
+    for number in range(500):
+        admin.set(f"other-{number}", b"x" * 2000, px=60_000)
+    admin.config_set("maxmemory", admin.info("memory")["used_memory"] - 200_000)
+    admin.set("other", b"x", px=60_000)
+    admin.config_set("maxmemory", 0)
+    assert admin.info("stats")["evicted_keys"] > 0
 
 
 def test_a_server_without_scripts_is_refused_at_opening(servers, tmp_path):
