@@ -99,9 +99,13 @@ def _successors(
             if pair in finished and following not in finished:
                 first = accounts[following]
                 yield replace(
-                    first, keys=(following,), last=first.first, ended=first.started,
-                    tallies=NO_TALLIES, values={},
-                )  # fmt: skip
+                    first,
+                    keys=(following,),
+                    last=first.first,
+                    ended=first.started,
+                    tallies=NO_TALLIES,
+                    values={},
+                )
 
 
 def _folded(segments: list[StoredSegment], boundaries: Boundaries) -> list[StoredSegment]:

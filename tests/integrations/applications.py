@@ -426,11 +426,21 @@ def fastapi_app(**options: Any) -> Any:
         return endpoint
 
     endpoints = {
-        "/items/{item}": item, "/boom": boom, "/teapot": teapot, "/unavailable": unavailable, "/meet": meet,
-        "/login": log_in, "/logout": log_out, "/background": later, "/who": seen, "/health": seen, "/quiet/who": seen,
-        "/stream": streams(stream_async), "/stream-boom": streams(broken_stream_async),
+        "/items/{item}": item,
+        "/boom": boom,
+        "/teapot": teapot,
+        "/unavailable": unavailable,
+        "/meet": meet,
+        "/login": log_in,
+        "/logout": log_out,
+        "/background": later,
+        "/who": seen,
+        "/health": seen,
+        "/quiet/who": seen,
+        "/stream": streams(stream_async),
+        "/stream-boom": streams(broken_stream_async),
         "/endless": streams(endless_async),
-    }  # fmt: skip
+    }
     for path, endpoint in endpoints.items():
         # These functions' annotations name things of this function: FastAPI could not find them by
         # name.

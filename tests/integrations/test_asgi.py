@@ -635,7 +635,7 @@ async def shop(scope: Any, receive: Any, send: Any) -> None:
 
 
 def with_store(store: Any, middleware: str) -> Any:
-    """An application whose visits are in *store*, by our middleware or by one inside, as Django's."""
+    """An application whose visits are in *store*, by our middleware or by one inside it."""
     if middleware == "SessionMiddleware":
         return SessionMiddleware(shop, context="ada", store=store, cookie=False)
     sessions = RequestSessionFactory("ada", store=store, cookie=False)

@@ -84,9 +84,17 @@ def test_an_invocation_is_a_session_with_aws_s_request_id(client: RecordingClien
     first, second = client.of("invocation.duration")
     assert first.context.key == "user-1"
     assert first.data == {
-        "coldStart": True, "functionName": "quotes", "functionVersion": "7", "sessionId": "request-1",
-        "interactions": 1, "successes": 1, "failures": 0, "cancelled": 0, "abandoned": 0, "endReason": "ended",
-    }  # fmt: skip
+        "coldStart": True,
+        "functionName": "quotes",
+        "functionVersion": "7",
+        "sessionId": "request-1",
+        "interactions": 1,
+        "successes": 1,
+        "failures": 0,
+        "cancelled": 0,
+        "abandoned": 0,
+        "endReason": "ended",
+    }
     assert (second.data["coldStart"], second.data["sessionId"]) == (False, "request-2")
     assert client.values("invocation.success_rate") == [100.0, 100.0]
     assert client.values("invocation.interactions") == [1, 1]
@@ -321,8 +329,19 @@ def test_an_unknown_mode_is_refused() -> None:
         lambda_handler(deliver="afterwards")  # type: ignore[call-overload]
 
 
-@pytest.mark.parametrize("times", [{"timeout": 0}, {"timeout": "2"}, {"timeout": float("nan")}, {"timeout": None},
-                                   {"reserve": -1}, {"reserve": float("nan")}, {"timeout": True}], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"timeout": 0},
+        {"timeout": "2"},
+        {"timeout": float("nan")},
+        {"timeout": None},
+        {"reserve": -1},
+        {"reserve": float("nan")},
+        {"timeout": True},
+    ],
+    ids=str,
+)
 def test_a_time_that_is_none_is_refused(times: dict[str, Any]) -> None:
     """At decoration, in one sentence; an invocation would be too late."""
     with pytest.raises(DefinitionError, match="is a number of seconds"):
@@ -686,7 +705,10 @@ def test_green_threads_get_no_extension(
 def test_the_examples_readme_names_its_metrics() -> None:
     """`ldinstrument plan` finds them in the code, so the README must not know better."""
     folder = Path(__file__).parents[2] / "examples" / "lambda"
-    code = "from ldinstrument.scan import scan; print(*(one.key for one in scan('handler.py').metrics))"
+    code = (
+        "from ldinstrument.scan import scan; "
+        "print(*(metric.key for metric in scan('handler.py').metrics))"
+    )
     environment = {
         **os.environ,
         "LAUNCHDARKLY_SDK_KEY": "sdk-local",
@@ -830,9 +852,16 @@ def test_an_invocation_by_http_is_a_unit_of_its_own_on_request(
     assert duration.value is not None
     assert duration.data == {"status": 503}
     about = duration.context
-    assert [about.get(name) for name in ("kind", "method", "path", "host", "proto", "userAgent")] == [
-        "request", "GET", "/items", "shop.example", "HTTP/1.1", "curl/8",
-    ]  # fmt: skip
+    assert [
+        about.get(name) for name in ("kind", "method", "path", "host", "proto", "userAgent")
+    ] == [
+        "request",
+        "GET",
+        "/items",
+        "shop.example",
+        "HTTP/1.1",
+        "curl/8",
+    ]
     assert client.only("invocation.interactions").context.key == "ada"
 
 

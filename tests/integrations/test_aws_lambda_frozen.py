@@ -34,7 +34,8 @@ def test_the_freezer_bites_the_plain_sdk(deploy: Deploy, intake: Intake) -> None
         PLAIN
         + """
 def handler(event, context):
-    client.track("invocation.duration", ldclient.Context.create("u"), {"sessionId": context.aws_request_id}, 1.0)
+    data = {"sessionId": context.aws_request_id}
+    client.track("invocation.duration", ldclient.Context.create("u"), data, 1.0)
     client.flush()
 """
     )
@@ -57,7 +58,8 @@ def test_a_sandbox_that_is_reclaimed_takes_the_events_along(
             PLAIN
             + f"""
 def handler(event, context):
-    client.track("invocation.duration", ldclient.Context.create("u"), {{"sessionId": context.aws_request_id}}, 1.0)
+    data = {{"sessionId": context.aws_request_id}}
+    client.track("invocation.duration", ldclient.Context.create("u"), data, 1.0)
     {flush}
 """
         )
@@ -135,7 +137,7 @@ def test_an_outage_is_made_up_for(mode: str, deploy: Deploy, tmp_path: Path) -> 
         environment = addressed(intake)
         module = (
             OURS
-            + "handler = lambda_handler(context='u', deliver=MODE)(lambda event, context: time.sleep(0.05))"
+            + "handler = lambda_handler(context='u', deliver=MODE)(lambda *_: time.sleep(0.05))"
         )
         function = deploy(module, mode, environment=environment)
         done = invoke(function, *range(5))

@@ -72,7 +72,7 @@ def test_ours_is_never_held_past_the_time_out(mode: str, deploy: Deploy, tmp_pat
     with socket.create_server(("127.0.0.1", 0)) as black_hole:
         uri = f"http://127.0.0.1:{black_hole.getsockname()[1]}"
         module = f"""{OURS}
-handler = lambda_handler(context="u", deliver=MODE, timeout=30, reserve=30)(lambda event, context: 1)
+handler = lambda_handler(context="u", deliver=MODE, timeout=30, reserve=30)(lambda *_: 1)
 """
         # A tenth of it is the reserve: half a second for a machine that does something else just
         # then.
@@ -158,7 +158,7 @@ def test_an_extractor_that_exits_is_not_waited_for(extractor: str, deploy: Deplo
     function = deploy(
         OURS
         + f"""
-inner = lambda_handler({extractor}=lambda event, context: sys.exit(1), deliver=MODE)(lambda event, context: 1)
+inner = lambda_handler({extractor}=lambda *_: sys.exit(1), deliver=MODE)(lambda *_: 1)
 def handler(event, context):
     try:
         return inner(event, context)

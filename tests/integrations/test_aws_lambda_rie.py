@@ -96,19 +96,31 @@ class Emulated:
         self.port, api = ports
         self.log = log
         command = [
-            str(binary), "--runtime-interface-emulator-address", f"127.0.0.1:{self.port}",
-            "--runtime-api-address", f"127.0.0.1:{api}", "--log-level", "debug",
-            sys.executable, "-m", "awslambdaric", handler,
-        ]  # fmt: skip
+            str(binary),
+            "--runtime-interface-emulator-address",
+            f"127.0.0.1:{self.port}",
+            "--runtime-api-address",
+            f"127.0.0.1:{api}",
+            "--log-level",
+            "debug",
+            sys.executable,
+            "-m",
+            "awslambdaric",
+            handler,
+        ]
         kept = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith(("SSL_CERT", "AWS_"))
         }
         variables = {
-            **kept, "AWS_LAMBDA_FUNCTION_NAME": "local", "AWS_LAMBDA_FUNCTION_TIMEOUT": "30",
-            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand", "no_proxy": "127.0.0.1", **environment,
-        }  # fmt: skip
+            **kept,
+            "AWS_LAMBDA_FUNCTION_NAME": "local",
+            "AWS_LAMBDA_FUNCTION_TIMEOUT": "30",
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            "no_proxy": "127.0.0.1",
+            **environment,
+        }
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 command,
@@ -173,15 +185,18 @@ def call(method, path, headers, body=None):
     connection.request(method, "/2020-01-01/extension/" + path, body, headers)
     answer = connection.getresponse()
     content = json.loads(answer.read() or b"{}")
-    return answer.status, content.get("errorType", ""), answer.headers.get("Lambda-Extension-Identifier"), content
+    identifier = answer.headers.get("Lambda-Extension-Identifier")
+    return answer.status, content.get("errorType", ""), identifier, content
 
 def register(name, body):
-    return call("POST", "register", {"Lambda-Extension-Name": name} if name is not None else {}, body)
+    headers = {"Lambda-Extension-Name": name} if name is not None else {}
+    return call("POST", "register", headers, body)
 
 INVOKE = '{"events": ["INVOKE"]}'
 seen, said = [], {}
 first = register("probe", INVOKE)
-said["registered"] = [first[0], bool(first[2]), sorted(set(first[3]) & {"functionName", "functionVersion", "handler"})]
+FUNCTION = {"functionName", "functionVersion", "handler"}
+said["registered"] = [first[0], bool(first[2]), sorted(set(first[3]) & FUNCTION)]
 said["duplicate"] = register("probe", INVOKE)[:2]
 said["no name"] = register(None, INVOKE)[:2]
 said["empty name"] = register("", INVOKE)[:2]
@@ -202,9 +217,11 @@ def handler(event, context):
             break
         threading.Event().wait(0.01)
     said["late"] = register("late", INVOKE)[:2]
-    said["event"] = sorted(set(seen[-1]) & {"eventType", "deadlineMs", "requestId", "invokedFunctionArn"})
+    fields = {"eventType", "deadlineMs", "requestId", "invokedFunctionArn"}
+    said["event"] = sorted(set(seen[-1]) & fields)
     said["is ours"] = seen[-1]["requestId"] == context.aws_request_id
-    said["deadline agrees"] = abs(seen[-1]["deadlineMs"] - context._epoch_deadline_time_in_ms) < 1000
+    deadline = context._epoch_deadline_time_in_ms
+    said["deadline agrees"] = abs(seen[-1]["deadlineMs"] - deadline) < 1000
     return said
 """
 
@@ -255,7 +272,8 @@ def test_a_fallback_on_the_emulator_says_why(emulated: Emulate, tmp_path: Path) 
         """
 from ldinstrument.integrations.aws_lambda import lambda_handler
 def handler(event, context):
-    return lambda_handler(context="u", deliver="after_response")(lambda event, context: "served")(event, context)
+    decorate = lambda_handler(context="u", deliver="after_response")
+    return decorate(lambda event, context: "served")(event, context)
 """
     )
     with emulated("app.handler", tmp_path, {}, tmp_path / "rie.log") as function:

@@ -127,9 +127,10 @@ def test_a_header_that_is_not_ours_costs_only_itself(header: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "pool", [["--pool=solo"], ["--pool=prefork", "--concurrency=2"], ["--pool=threads", "--concurrency=2"]],
+    "pool",
+    [["--pool=solo"], ["--pool=prefork", "--concurrency=2"], ["--pool=threads", "--concurrency=2"]],
     ids=["solo", "prefork", "threads"],
-)  # fmt: skip
+)
 def test_a_real_worker_ends_the_session_and_delivers_it(
     pool: list[str], launchdarkly: LocalLaunchDarkly, redis_of_its_own: Any, tmp_path: Path
 ) -> None:
@@ -146,9 +147,20 @@ def test_a_real_worker_ends_the_session_and_delivers_it(
     log = tmp_path / "worker.log"
     with log.open("w") as output:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "celery_shop", "worker", *pool, "--loglevel=WARNING"],
-            env=environment, stdout=output, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "celery",
+                "-A",
+                "celery_shop",
+                "worker",
+                *pool,
+                "--loglevel=WARNING",
+            ],
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
     try:
         sent = subprocess.run(
             [sys.executable, "-c", SENDER], env=environment, capture_output=True, text=True

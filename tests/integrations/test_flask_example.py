@@ -119,9 +119,12 @@ def seen(place: Any, chromium: Any) -> list[Seen]:
     buyers = sum(bool(products) for _, products in PLANS)
     # Two workers post by themselves: that one kind of event is complete says nothing of the others.
     for key in (
-        "session.duration", "session.success_rate", "assistant.answer.tokens.total",
-        "assistant.answer.duration", "user.satisfaction",
-    ):  # fmt: skip
+        "session.duration",
+        "session.success_rate",
+        "assistant.answer.tokens.total",
+        "assistant.answer.duration",
+        "user.satisfaction",
+    ):
         launchdarkly.wait_for(
             lambda key=key: len(launchdarkly.custom_events(key)) >= len(PLANS), 60
         )
@@ -189,8 +192,8 @@ def exposures(launchdarkly: Any) -> dict[str, str]:
 
 
 def test_the_read_out_by_variation_adds_up(place: Any, seen: list[Seen]) -> None:
-    """The local LaunchDarkly's own join of exposures and events says the same as the events do: what
-    a visit held before its exposure is dated before it, and counts for no variation.
+    """The local LaunchDarkly's own join of exposures and events says the same as the events do:
+    what a visit held before its exposure is dated before it, and counts for no variation.
     """
     launchdarkly = place.launchdarkly
     exposed: dict[str, int] = {}
@@ -216,8 +219,10 @@ def test_the_one_command_starts_everything(tmp_path: Path) -> None:
     pytest.importorskip("gunicorn")
     process = subprocess.Popen(
         [sys.executable, str(EXAMPLE / "run.py"), "--port", "0", "--launchdarkly-port", "0"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert process.stdout is not None
         addresses = [process.stdout.readline().rpartition(" ")[2].strip() for _ in range(2)]

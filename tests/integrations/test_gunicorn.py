@@ -76,8 +76,23 @@ def test_gunicorn_preload(server, tmp_path, hooks):
         (tmp_path / "log").open("w") as log,
     ):
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        program = [sys.executable, "-m", "gunicorn", "--preload", "-w", "2", "-b", f"fd://{listening.fileno()}",
-                   "-c", "conf.py", "--timeout", "100", "--graceful-timeout", "60", "application:app"]  # fmt: skip
+        program = [
+            sys.executable,
+            "-m",
+            "gunicorn",
+            "--preload",
+            "-w",
+            "2",
+            "-b",
+            f"fd://{listening.fileno()}",
+            "-c",
+            "conf.py",
+            "--timeout",
+            "100",
+            "--graceful-timeout",
+            "60",
+            "application:app",
+        ]
         gunicorn = subprocess.Popen(
             program,
             cwd=tmp_path,
@@ -107,8 +122,14 @@ def _get(url: str) -> None:
 def _run(tmp_path: Path, server: Any, text: str) -> None:
     program = tmp_path / "program.py"
     program.write_text(text)
-    done = subprocess.run([sys.executable, program], env=_environment(server.url), cwd=tmp_path, capture_output=True,
-                          text=True, timeout=110)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, program],
+        env=_environment(server.url),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -15,14 +15,24 @@ from ldinstrument.integrations.aws_lambda import lambda_handler
 mangum = pytest.importorskip("mangum")
 
 EVENT: dict[str, Any] = {
-    "resource": "/items", "path": "/items", "httpMethod": "GET", "headers": {"Host": "shop"},
-    "multiValueHeaders": {}, "queryStringParameters": None, "body": None, "isBase64Encoded": False,
-    "multiValueQueryStringParameters": None, "pathParameters": None, "stageVariables": None,
+    "resource": "/items",
+    "path": "/items",
+    "httpMethod": "GET",
+    "headers": {"Host": "shop"},
+    "multiValueHeaders": {},
+    "queryStringParameters": None,
+    "body": None,
+    "isBase64Encoded": False,
+    "multiValueQueryStringParameters": None,
+    "pathParameters": None,
+    "stageVariables": None,
     "requestContext": {
-        "resourcePath": "/items", "httpMethod": "GET", "identity": {"sourceIp": "192.0.2.1"},
+        "resourcePath": "/items",
+        "httpMethod": "GET",
+        "identity": {"sourceIp": "192.0.2.1"},
         "stage": "test",
     },
-}  # fmt: skip
+}
 
 
 class LambdaContext:

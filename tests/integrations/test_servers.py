@@ -93,8 +93,11 @@ def started(
         where = ["--host", "127.0.0.1", "--port", str(port), "served_shop:asgi"]
     process = subprocess.Popen(
         [sys.executable, "-m", *command, *where],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     address = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline and process.poll() is None:

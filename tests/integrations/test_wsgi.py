@@ -503,7 +503,8 @@ from ldinstrument.integrations.wsgi import SessionMiddleware, end_session
 def app(environ, start):
     start("200 OK", [])
     return [b"ok"]
-builtins.kept = SessionMiddleware(app, context="ada")({"REQUEST_METHOD": "GET"}, lambda *arguments: None)
+middleware = SessionMiddleware(app, context="ada")
+builtins.kept = middleware({"REQUEST_METHOD": "GET"}, lambda *arguments: None)
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=100

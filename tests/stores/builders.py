@@ -18,9 +18,17 @@ from ldinstrument.testing import RecordingClient
 
 
 def delta(
-    id="s-1", *, context=None, exposures=None, tallies=(1, 0, 0, 0), groups=None, started_ago=0,
-    last_ago=0, now=None, **fields,
-):  # fmt: skip
+    id="s-1",
+    *,
+    context=None,
+    exposures=None,
+    tallies=(1, 0, 0, 0),
+    groups=None,
+    started_ago=0,
+    last_ago=0,
+    now=None,
+    **fields,
+):
     """A delta of one segment, with groups of values by group key."""
     now, ages = today() if now is None else now, (started_ago, min(last_ago, started_ago))
     values = {key: Group(None, *fields) for key, fields in (groups or {}).items()}
@@ -28,9 +36,16 @@ def delta(
     segment = StoredSegment(keys_of(context or {}), now - ages[0], now - ages[1], tallies, values)
     known = {mark_of(name): date for name, date in (exposures or {}).items()}
     return Delta(
-        id, context=context or {}, started_ago=ages[0], last_ago=ages[1], now=now,
-        segments=encoded([segment], names), names=names, exposures=known, **fields,
-    )  # fmt: skip
+        id,
+        context=context or {},
+        started_ago=ages[0],
+        last_ago=ages[1],
+        now=now,
+        segments=encoded([segment], names),
+        names=names,
+        exposures=known,
+        **fields,
+    )
 
 
 def revenue(total, *, at=None, count=1, data=""):

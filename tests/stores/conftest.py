@@ -105,11 +105,16 @@ def _ld(server: LocalLaunchDarkly) -> LocalLaunchDarkly:
 def _client(ld: LocalLaunchDarkly) -> Iterator[LDClient]:
     """A real client of it, with our hook."""
     config = Config(
-        "sdk-test", base_uri=ld.url, events_uri=ld.url, stream_uri=ld.url, use_ldd=True,
-        diagnostic_opt_out=True, plugins=[Plugin()],
+        "sdk-test",
+        base_uri=ld.url,
+        events_uri=ld.url,
+        stream_uri=ld.url,
+        use_ldd=True,
+        diagnostic_opt_out=True,
+        plugins=[Plugin()],
         event_processor_class=functools.partial(EventProcessor, close_timeout=5.0),
         http=HTTPConfig(connect_timeout=60, read_timeout=60),
-    )  # fmt: skip
+    )
     client = LDClient(config)
     yield client
     client.close()

@@ -53,12 +53,16 @@ def worker(address: str, events: str, skew: float) -> None:
 
     client = LDClient(
         Config(
-            "sdk-test", base_uri=events, events_uri=events, stream_uri=events, use_ldd=True,
+            "sdk-test",
+            base_uri=events,
+            events_uri=events,
+            stream_uri=events,
+            use_ldd=True,
             diagnostic_opt_out=True,
             plugins=[Plugin()],
             http=HTTPConfig(connect_timeout=1, read_timeout=1),
         )
-    )  # fmt: skip
+    )
     store = open_store(address, idle=IDLE, interval=INTERVAL, lease=LEASE, client=client)
 
     _linger(store.store)

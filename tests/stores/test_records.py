@@ -263,7 +263,17 @@ def _ended(store):
     for session in store.claim(1000, 60.0, "model", early=True):
         record = readable(session.text)
         segments = [line.partition(",")[2] for line in record.lines]
-        found[repr((record.id, record.previous, record.reason, record.part,
+        found[
+            repr(
+                (
+                    record.id,
+                    record.previous,
+                    record.reason,
+                    record.part,
                     sorted(record.keys.items()),
-                    sorted(record.exposures.items()), segments))] += 1  # fmt: skip
+                    sorted(record.exposures.items()),
+                    segments,
+                )
+            )
+        ] += 1
     return found

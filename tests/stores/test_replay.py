@@ -50,7 +50,7 @@ def report(lab, store, visitor):
 
 
 def test_overlapping_requests_are_divided_where_one_of_them_was_exposed(make_store, keep, lab):
-    """What a request recorded before another one's exposure does not count, what came after does."""
+    """What a request held before another one's exposure does not count, what came after does."""
     store, user = keep(make_store(), client=lab.client), f"ana-{time.time_ns()}"
     slow, quick = (open_session(user, client=lab.client, store=store) for _ in range(2))
 

@@ -69,9 +69,14 @@ def test_a_visit_of_many_requests_is_reported_once(make_store, keep, ld, client)
     (event,) = ld.custom_events("session.interactions")
     assert event["metricValue"] == 4
     assert event["context"] == {"kind": "user", "key": "ana"}
-    assert {key: event["data"][key] for key in ("successes", "failures", "endReason", "sessionId")} == {
-        "successes": 3, "failures": 1, "endReason": "ended", "sessionId": refs[0].session_id,
-    }  # fmt: skip
+    assert {
+        key: event["data"][key] for key in ("successes", "failures", "endReason", "sessionId")
+    } == {
+        "successes": 3,
+        "failures": 1,
+        "endReason": "ended",
+        "sessionId": refs[0].session_id,
+    }
     assert [one["metricValue"] for one in ld.custom_events("session.success_rate")] == [75.0]
     (money,) = ld.custom_events("revenue.impact")
     assert (money["metricValue"], money["data"]) == (6.0, {"source": "shop"})
@@ -461,9 +466,16 @@ def test_a_fork_shares_the_store_and_nothing_else(make_store, keep):
 def _visit_in_child(url):
     """A worker of `multiprocessing` that keeps visits in memory, and returns."""
     client = LDClient(
-        Config("sdk-test", base_uri=url, events_uri=url, stream_uri=url, use_ldd=True,
-               diagnostic_opt_out=True, plugins=[Plugin()])
-    )  # fmt: skip
+        Config(
+            "sdk-test",
+            base_uri=url,
+            events_uri=url,
+            stream_uri=url,
+            use_ldd=True,
+            diagnostic_opt_out=True,
+            plugins=[Plugin()],
+        )
+    )
     visit(SessionStore(MemoryStore(Rules()), client=client), client=client)
 
 

@@ -58,10 +58,15 @@ def test_an_address_that_is_none_says_what_to_write(address, advice):
 @pytest.mark.parametrize(
     "address",
     [
-        "redis://:hunter2@host:99999/0", "redis://:hun/ter2@host:6379/0", "redis://[::1/0?hunter2",
-        "redis://host/0?hunter2=1", "redis://host/0?timeout=soon", "redis://host/0?timeout=0", "redis+tls://host/0",
+        "redis://:hunter2@host:99999/0",
+        "redis://:hun/ter2@host:6379/0",
+        "redis://[::1/0?hunter2",
+        "redis://host/0?hunter2=1",
+        "redis://host/0?timeout=soon",
+        "redis://host/0?timeout=0",
+        "redis+tls://host/0",
     ],
-)  # fmt: skip
+)
 def test_a_redis_address_that_cannot_be_read_is_said_at_once(address):
     """Not with the first request, whose numbers would be lost; and without what may be a
     password.
@@ -166,8 +171,11 @@ def test_sweep_as_cron_runs_it(tmp_path):
     with LocalLaunchDarkly() as ld:
         answer = subprocess.run(
             [sys.executable, "-c", program, f"sqlite:///{tmp_path}/x.db"],
-            env={**os.environ, "LDINSTRUMENT_URL": ld.url}, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            env={**os.environ, "LDINSTRUMENT_URL": ld.url},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
 
         assert answer.stdout.split() == ["1", "3", "True"]
         assert answer.stderr == ""
@@ -192,7 +200,8 @@ def test_the_end_of_the_interpreter_reports_what_memory_holds(tmp_path):
         from ldinstrument.delivery import Plugin
         from ldinstrument.sessions.current import open_session
         from ldinstrument.stores import end_request, open_store
-        ldclient.set_config(Config("sdk-test", base_uri=sys.argv[1], events_uri=sys.argv[1], stream_uri=sys.argv[1],
+        url = sys.argv[1]
+        ldclient.set_config(Config("sdk-test", base_uri=url, events_uri=url, stream_uri=url,
                                    use_ldd=True, diagnostic_opt_out=True, plugins=[Plugin()]))
         ldclient.get()
         store = open_store("memory:")
