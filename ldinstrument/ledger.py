@@ -50,10 +50,10 @@ class Sessions:
     Args:
         ended: how many.
         exposed: those of them whose context this process has seen exposed to an experiment.
-        diluted: those of the exposed ones with activity before an exposure that was made in them:
-            an effect on their duration and rate shows thinner.
+        diluted: those of the exposed ones that were active before their first exposure: an effect
+            on their duration and rate shows thinner.
         milliseconds: how long the exposed ones lasted, all together.
-        milliseconds_before: the part of that which lies before such an exposure.
+        milliseconds_before: the part of that which lies before their first exposure.
         unseen: exposures that a store learned of only after values around them had been folded:
             those sums count as before it.
     """
@@ -190,8 +190,8 @@ class Ledger:
             name: of the session.
             exposed: whether its context was exposed to an experiment.
             milliseconds: how long it lasted.
-            before: the part of that up to its last activity before an exposure that was made in it;
-                None when it was not active before one.
+            before: the part of that up to its last activity before its first exposure; None when
+                it was not active before that.
 
         Returns:
             All sessions of this name, with it.

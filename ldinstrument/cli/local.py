@@ -16,7 +16,7 @@ import typer
 from ..errors import missing_extra
 from ..settings import LOCAL_URL
 from .store_visits import StoreVisits
-from .terminal import AsJson, HostName, connect, guarded, print_json, say
+from .terminal import AsJson, HostName, connect_locally, guarded, print_json, say
 
 POLL_SECONDS = 0.5
 
@@ -77,7 +77,7 @@ def tail(
     """Print the latest events that a local LaunchDarkly received; --json: one per line."""
 
     def show() -> None:
-        with connect(None, host) as api:
+        with connect_locally(None, host) as api:
             last = 0
             only = {} if key is None else {"key": key}
             page = api.local("events", limit=max(1, count), **only)

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .terminal import AsJson, HostName, Project, connect, print_json, say
+from .terminal import AsJson, HostName, Project, connect_locally, print_json, say
 
 WIDTH = 80
 STYLES = {"better": "green", "worse": "red", "not comparable": "yellow"}
@@ -18,7 +18,7 @@ Document = Mapping[str, Any]
 
 def readout(project: Project = None, host: HostName = None, as_json: AsJson = False) -> None:
     """Show what a local LaunchDarkly holds: each experiment's metrics, differences and verdicts."""
-    with connect(project, host) as api:
+    with connect_locally(project, host) as api:
         found = api.local("readout", project=api.project)
         here = api.project
     if as_json:

@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+from ..errors import DefinitionError
 from ..plans import Progress as Report
 from ..rest import MetricsAPI
 from ..rest.credentials import Host, find_api_host, on_a_terminal
@@ -109,6 +110,20 @@ def connect(project: str | None, host: str | None) -> MetricsAPI:
         warn(remark)
     say(f"project {api.project} at {api.host.url}; token from {api.token.source}", "dim", on=err())
     return api
+
+
+def connect_locally(project: str | None, host: str | None) -> MetricsAPI:
+    """Do the same for what only a local LaunchDarkly has.
+
+    Raises:
+        DefinitionError: none is named.
+    """
+    if not find_api_host(host).local:
+        raise DefinitionError(
+            "only a local LaunchDarkly has this: start one (ldinstrument dev), and "
+            "export LDINSTRUMENT_URL=http://127.0.0.1:8030"
+        )
+    return connect(project, host)
 
 
 def _listens(host: Host) -> bool:

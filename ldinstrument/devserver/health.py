@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..analysis import measure_of
-from ..metrics.units import CONFUSED, other_unit
+from ..metrics.units import is_confusable, other_unit
 from .database import Database, Document
-from .session_health import dilution, exposed_elsewhere, unwatched
+from .session_health import changed_keys, dilution, exposed_elsewhere, unwatched
 
 FEW = 5
 """So many events, each with a context key of its own, may still be chance."""
@@ -53,7 +53,7 @@ class HealthCheck:
     Args:
         subject: the metric's key, or the event key.
         check: `event receipt`, `analysis unit`, `numeric value`, `magnitude`, `exposure`, `client`,
-            `dilution`, `exposed elsewhere` or `definition`.
+            `dilution`, `identity`, `exposed elsewhere` or `definition`.
         ok: whether it passed.
         detail: what was seen, for a person.
         warning: it passed, and looks wrong all the same.
@@ -125,7 +125,7 @@ def _magnitude_check(database: Database, metric: Document) -> Iterator[HealthChe
     ldinstrument itself, and may be short.
     """
     unit = str(metric.get("unit", ""))
-    if unit.lower() not in CONFUSED or metric["key"].endswith((".duration", ".success_rate")):
+    if not is_confusable(metric["key"], unit):
         return
     series = f"={metric['eventKey']}"
     count, integers, greatest = database.rows(VALUES, (LOOKED_AT, series))[0]
@@ -169,7 +169,11 @@ def _exposure_check(database: Database, metric: Document) -> HealthCheck:
 def _session_checks(database: Database, metric: Document) -> Iterator[HealthCheck]:
     """Find what the events of sessions show: each passes, and looks wrong all the same."""
     key = metric["eventKey"]
-    found = {"client": unwatched(database, key), "dilution": dilution(database, key)}
+    found = {
+        "client": unwatched(database, key),
+        "dilution": dilution(database, key),
+        "identity": changed_keys(database, key),
+    }
     if measure_of(metric) == "value" and metric["unitAggregationType"] == "sum":
         found["exposed elsewhere"] = exposed_elsewhere(database, key)
     for check, detail in found.items():

@@ -17,6 +17,8 @@ LOOKED_AT = 2_000
 ENOUGH = 5
 """So many sessions that count are no chance."""
 THIN = 0.1
+ROUNDING = 2.0
+"""Milliseconds that dates, which are whole ones, may make of nothing."""
 NEWEST = """
 SELECT b.body FROM bodies b WHERE b.post IN (SELECT post FROM post_keys
   WHERE kind = 'custom' AND key = ?) ORDER BY b.first_event DESC
@@ -69,7 +71,7 @@ class Share:
         return self.sessions >= ENOUGH and self.before > THIN * self.whole
 
     def __str__(self) -> str:
-        share = self.before / self.whole
+        share = self.before / self.whole if self.whole else 0.0
         return (
             f"{self.diluted} of {self.sessions} sessions that count were active before their "
             f"exposure, for {share:.0%} of their {{}}: an effect of 10 % shows as about "
@@ -99,7 +101,8 @@ def _time_before(database: Database, event_key: str) -> Share:
         over, duration = event["creationDate"], number(event.get("metricValue")) or 0.0
         exposed = first.get(unit)
         if exposed is not None and exposed <= over:
-            share.add(min(duration, max(0.0, exposed - (over - duration))), duration)
+            before = exposed - (over - duration) - ROUNDING
+            share.add(min(duration, max(0.0, before)), duration)
     return share
 
 
@@ -146,6 +149,24 @@ def _is_of_session(event: dict[str, Any], event_key: str) -> bool:
         and isinstance(data, dict)
         and isinstance(data.get("sessionId"), str)
     )
+
+
+def changed_keys(database: Database, event_key: str) -> str:
+    """Say how many sessions went on under a key that was not exposed, after one that was.
+
+    Empty for none, and where *event_key* is no duration of sessions.
+    """
+    if not event_key.endswith(".duration"):
+        return ""
+    first = _first_exposures(database)
+    keys: dict[tuple[str, str], dict[str, bool]] = {}
+    for (kind, key), event in _session_events(database, event_key):
+        keys.setdefault((event["data"]["sessionId"], kind), {})[key] = (kind, key) in first
+    several = [exposed for exposed in keys.values() if len(exposed) > 1]
+    lost = sum(any(exposed.values()) and not all(exposed.values()) for exposed in several)
+    if not lost:
+        return ""
+    return f"{lost} sessions have one key that was exposed and another one that was not"
 
 
 def unwatched(database: Database, event_key: str) -> str:

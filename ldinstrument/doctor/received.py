@@ -34,6 +34,10 @@ _LOCAL_ADVICE = {
         "what a session did before its exposure cannot differ: effects show thinner than they are",
         "evaluate the flag when the session begins, or compare the metrics of the task",
     ),
+    "identity": (
+        "what is measured under another key than the one that was exposed counts for nobody",
+        "randomise by a kind that survives the login, such as a device, and keep it in the context",
+    ),
     "exposed elsewhere": (
         "a sum that is open at such an exposure counts whole, or not at all",
         "declare rollup='each' for it; docs/experiments.md has what is exact where",

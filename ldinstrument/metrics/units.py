@@ -11,7 +11,19 @@ _SMALL = {
 """By unit: values none of which is greater, and not all of which are whole, may be in the other."""
 
 
-CONFUSED = frozenset(_SMALL)
+_MEASURED = (
+    ".duration",
+    ".duration_ms",
+    ".success_rate",
+    ".time_to_first_token",
+    ".time_to_first_item",
+)
+"""How the keys end of what ldinstrument measures itself: those values may well be small."""
+
+
+def is_confusable(key: str, unit: str | None) -> bool:
+    """Tell whether values of a metric, recorded by hand, are easily in another unit."""
+    return unit is not None and unit.lower() in _SMALL and not key.endswith(_MEASURED)
 
 
 def other_unit(unit: str | None, greatest: float) -> str:

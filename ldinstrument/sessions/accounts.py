@@ -90,7 +90,8 @@ class SessionAccount:
         tallies: its interactions.
         last: its last activity; None while there was none.
         pieces: what of its interactions lies before its last exposure.
-        before: its last activity before its last exposure; None while there was none.
+        before: its last activity before the first exposure in it; None while there was none.
+        exposed: whether there was an exposure in it.
     """
 
     keys: dict[str, str]
@@ -99,6 +100,7 @@ class SessionAccount:
     last: float | None = None
     pieces: list[Piece] = field(default_factory=list)
     before: float | None = None
+    exposed: bool = False
 
     def add(self, segment: Segment) -> None:
         """Add *segment*, after those before it."""
@@ -106,12 +108,13 @@ class SessionAccount:
         if segment.active is not None:
             self.last = segment.active if self.last is None else max(self.last, segment.active)
         if segment.exposed:
-            self.before = self.last
+            if not self.exposed:
+                self.exposed, self.before = True, self.last
             self.divide(segment.last)
 
     @property
     def before_ms(self) -> float | None:
-        """Milliseconds up to its last activity before its last exposure; None without any."""
+        """Milliseconds up to its last activity before the first exposure in it; None without any."""
         return None if self.before is None else (self.before - self.began) * 1000
 
     def divide(self, at: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
+from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -212,9 +213,10 @@ class Accumulator:
         ended: list[Segment | None] = []
         if boundaries:
             samples.sort(key=_when)
-        for boundary in boundaries:
+        for place, boundary in enumerate(boundaries):
             cut = bisect_left(samples, boundary.read, key=_when)
-            ended += self._fold_stretch(samples[:cut], folds_after)
+            before = min(later.date for later in boundaries[place:])
+            ended += self._fold_stretch(samples[:cut], folds_after, before)
             ended.append(self._divide(boundary))
             samples = samples[cut:]
         ended += self._fold_stretch(samples, folds_after)
@@ -234,19 +236,38 @@ class Accumulator:
         return later
 
     def _fold_stretch(
-        self, samples: Sequence[Sample], folds_after: float
+        self, samples: Sequence[Sample], folds_after: float, before: int = 0
     ) -> Sequence[Segment | None]:
-        """Fold *samples*, between which no exposure lies that is known here."""
+        """Fold *samples*, between which no exposure lies that is known here.
+
+        Args:
+            samples: in order.
+            folds_after: what was recorded earlier does not fold.
+            before: the date of an exposure that follows; 0 for none.
+        """
         ended: list[Segment | None] = []
         while self._single and samples:
             sample, *samples = samples
             if self._active is not None and self.date(sample[3]) != self.date(self._active):
-                ended.append(self._segment(sample[3], 0, once=False))
+                ended.append(self._single_segment(sample[3], before))
                 self._single -= 1
             self._fold([sample], folds_after)
         if samples:
             self._fold(samples, folds_after)
         return ended
+
+    def _single_segment(self, until: float, before: int) -> Segment | None:
+        """End the segment of one entry, whose date is *before* that of the exposure that follows.
+
+        An exposure that was dated by a wall clock which was set back may be earlier than it.
+        """
+        segment = self._segment(until, 0, once=False)
+        if segment is None or not before:
+            return segment
+        latest = max(self._low, before - 1)
+        for _, group in segment.groups:
+            group.date_before(before, self._low)
+        return replace(segment, first=min(segment.first, latest), last=min(segment.last, latest))
 
     def _fold(self, samples: Sequence[Sample], folds_after: float) -> None:
         first, last = min(map(_when, samples)), max(map(_when, samples))
@@ -378,10 +399,12 @@ class Accumulator:
         if not groups and active is None and tallies is NO_TALLIES and not boundary:
             return None
         last = self.date(began if active is None else active)
+        if boundary:
+            last = max(self._low, min(last, boundary - 1))
         return Segment(
             keys=self.keys,
-            first=self.date(began if first is None else first),
-            last=max(self._low, min(last, boundary - 1)) if boundary else last,
+            first=min(last, self.date(began if first is None else first)),
+            last=last,
             tallies=tallies,
             groups=tuple(groups),
             began=began,

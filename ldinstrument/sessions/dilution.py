@@ -20,7 +20,7 @@ class EndedSession(NamedTuple):
         name: of the session.
         exposed: whether its context was exposed to an experiment by then.
         milliseconds: how long it lasted.
-        before: the part up to its last activity before an exposure in it; None without one.
+        before: the part up to its last activity before its first exposure; None without any.
     """
 
     name: str

@@ -54,6 +54,8 @@ class ExposureTable:
     def clear(self) -> None:
         """Forget everything (tests)."""
         with self._lock:
+            self.latest = 0
+            """The latest date that a session has given to what is no longer divided."""
             self.changes = 0
             """How often something was noted: a session that has seen this many looks no further."""
             self.forgotten = float("-inf")
@@ -68,8 +70,24 @@ class ExposureTable:
         """Begin with a lock of one's own in a forked child; what is known stays true."""
         self._lock = threading.RLock()
 
-    def note(self, flag: str, version: int, context: Context, date: int, client: Any = None) -> int:
-        """Note that *context* was exposed to *version* of *flag* now, dated *date*.
+    def note(
+        self,
+        flag: str,
+        version: int,
+        context: Context,
+        date: int,
+        client: Any = None,
+        present: int = 0,
+    ) -> int:
+        """Note that *context* was exposed to *version* of *flag* now.
+
+        Args:
+            flag: its key.
+            version: of the flag.
+            context: whom it was evaluated for.
+            date: of the exposure, by the wall clock.
+            client: a weak reference to the client that evaluated.
+            present: the date of this moment by the session in which it happens; 0 outside one.
 
         Returns:
             The date of the first such exposure, or *date*, whichever is later: when the wall clock
@@ -84,10 +102,16 @@ class ExposureTable:
             if len(self._known) >= self._most:
                 self._forget_old(read)
             units = units_of(context)
+            latest = max(self.latest, present)
+            set_back = latest - date > STEP
+            if set_back:  # the wall clock was: what has left must stay before this exposure
+                date = latest + 1
             for exposure in self.of(units):
                 # Never before an earlier exposure, nor before what was recorded since.
-                expected = exposure.date + int((read - exposure.read) * 1000)
-                date = max(date, exposure.date, expected if expected - date > STEP else 0)
+                expected = exposure.date + int((read - exposure.read) * 1000) + set_back
+                date = max(date, exposure.date)
+                if set_back or expected - date > STEP:
+                    date = max(date, expected)
             for unit in units:
                 self._note_unit(flag, version, unit, read, date, client)
             self._known[whole] = date

@@ -14,7 +14,6 @@ from collections.abc import Generator
 from typing import Any
 
 from .. import sdk
-from ..clock import STEP
 from ..diagnostics import guard
 from .clients import register
 from .contexts import evaluated_context
@@ -64,9 +63,8 @@ def exposed(flag_key: str, version: int, context: Any, date: int, client: Any = 
         if seen is None:
             return date
         session = current_session()
-        if session is not None and session.date_now() - date > STEP:
-            date = session.date_now()  # the wall clock was set back
-        date = exposures.note(flag_key, version, seen, date, client)
+        present = 0 if session is None else session.date_now()
+        date = exposures.note(flag_key, version, seen, date, client, present)
         while session is not None:
             knew = session.knows_who
             session.see_exposure(seen, client)

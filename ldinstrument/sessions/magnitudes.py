@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..diagnostics import warn_once
 from ..metrics.metric import Metric
-from ..metrics.units import other_unit
+from ..metrics.units import is_confusable, other_unit
 
 LOOKED_AT = 10
 """So many values of a metric are looked at."""
@@ -30,6 +30,8 @@ def check_magnitude(metric: Metric, value: float) -> None:
         if len(_seen) >= MOST_METRICS:
             return
         seen = _seen[metric.key] = _Seen()
+        if not is_confusable(metric.key, metric.unit):
+            seen.count = LOOKED_AT
     if seen.count >= LOOKED_AT:
         return
     seen.count += 1

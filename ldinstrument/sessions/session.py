@@ -243,6 +243,7 @@ class Session(OwnedRecorder):
                 self._accounts_of(after).identify(after, self._held.started)
             return [(new, waiting + self._fold())]
         events = self._fold() + self._last_events()
+        exposures.latest = max(exposures.latest, self.date_now())
         self._held.belong_to(new)
         outgoing: list[Batch] = [(old, events)]
         if self.store is not None:
@@ -309,6 +310,7 @@ class Session(OwnedRecorder):
         """
         if self.store is not None and not self.ended:
             if segment.active is not None or segment.groups:
+                exposures.latest = max(exposures.latest, segment.last)
                 self._segments += (segment,)
             return []
         if self._counts_itself:
@@ -325,6 +327,7 @@ class Session(OwnedRecorder):
         for context, events in outgoing:
             if not events:
                 continue
+            exposures.latest = max(exposures.latest, self.date_now())
             if context is None and (heir := self._may_learn_who()) is not None:
                 heir._wait(events)
             else:
@@ -396,8 +399,10 @@ class Session(OwnedRecorder):
                 context = only_kinds(context, account.keys)
                 units = units_of(context)
         if context is not None:
-            exposed, length = bool(exposures.of(units)), (last - account.began) * 1000
-            note_ended(EndedSession(self.name, exposed, length, account.before_ms))
+            known, length = exposures.of(units), (last - account.began) * 1000
+            # Exposed before it began: nothing of it lies before that.
+            before = None if known and known[0].read <= account.began else account.before_ms
+            note_ended(EndedSession(self.name, bool(known), length, before))
         events = session_totals(
             self.name,
             metrics,
@@ -471,6 +476,7 @@ class Session(OwnedRecorder):
             keys: whose that is, by context kind, as far as the store knows.
         """
         self.id = id
+        exposures.latest = max(exposures.latest, part.over)
         if part.loose:
             whose = context_of_keys(keys) if part.context is None else part.context
             emission.emit_all(part.loose, whose, self.client, self._seen_client)

@@ -20,7 +20,6 @@ from ..errors import StrictError
 from ..ledger import ledger
 from ..metrics.catalogs import EventRouting, catalog
 from ..metrics.metric import METRIC_KEY, RESERVED_PREFIXES, Metric
-from ..metrics.units import CONFUSED
 from .magnitudes import check_magnitude
 
 MAX_COUNT = 10_000
@@ -59,7 +58,7 @@ def measurement(
         return None
     if kind == "count" and checked == 0:
         return None
-    if kind == "value" and known is not None and known.unit in CONFUSED and checked is not None:
+    if known is not None and checked is not None:
         check_magnitude(known, checked)
     return routing, checked, copied(data, routing.event_key)
 

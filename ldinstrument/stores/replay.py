@@ -289,12 +289,11 @@ def events_of(record: Record, rules: Rules) -> RecordEvents:
 
 
 def _ended(record: Record, account: StoredAccount, boundaries: Boundaries) -> EndedSession:
-    """Return what is counted of *account*: which part of it lies before an exposure in it."""
-    over = boundaries.region(account.over)
-    ends = [ended for region, ended in account.ends.items() if region < over]
-    began = account.started
-    before = float(max(ends) - began) if ends else None
-    return EndedSession(record.name, over > 0, float(account.ended - began), before)
+    """Return what is counted of *account*: which part of it lies before its first exposure."""
+    exposed = boundaries.region(account.over) > 0
+    end = account.ends.get(0) if exposed else None
+    before = None if end is None else float(end - account.started)
+    return EndedSession(record.name, exposed, float(account.ended - account.started), before)
 
 
 def _with_known(told: Mapping[str, int], segments: Iterable[StoredSegment]) -> dict[str, int]:

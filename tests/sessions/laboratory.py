@@ -63,6 +63,12 @@ class Laboratory:
             time.sleep(0.01)
         raise AssertionError("the client did not hear of the flag")
 
+    def version_of_experiment(self, flag: str) -> int | None:
+        """The version of *flag*; None while it is no experiment."""
+        document = self.server.database.document("flag", "", flag)
+        assert document is not None
+        return int(document["version"]) if is_experiment(document) else None
+
     def flush(self) -> None:
         """Deliver everything."""
         assert ld.flush(10, client=self.client) is not None

@@ -9,8 +9,12 @@ reduced by numpy to one number per unit and metric. No code of the package takes
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import random
 import time
+import types
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,38 +24,44 @@ from ldclient import Context
 
 import ldinstrument as ld
 from ldinstrument.clock import clock
+from ldinstrument.devserver import experiment_flag
+from ldinstrument.sessions import hook
+from ldinstrument.sessions.current import entered, open_session
 from ldinstrument.sessions.outcomes import Outcome
 from ldinstrument.sessions.task_definition import declared_task
-from ldinstrument.stores import end_session
+from ldinstrument.stores import end_request, end_session
 
 REAL_TIME = time.time
 GAP = 0.002
 """Seconds between two steps, so that no two share a millisecond."""
-FLAGS = ("first", "second", "behind")
-REDUCTIONS = {
-    "sum": ("p.sum", lambda values: float(np.sum(values)) if len(values) else 0.0),
-    "average": ("p.each", lambda values: float(np.mean(values)) if len(values) else np.nan),
-    "occurrence": ("p.seen", lambda values: float(len(values) > 0)),
-    "count": ("p.count", lambda values: float(len(values))),
-    "runs": ("p.task.duration", lambda values: float(np.sum(values))),
-    "interactions": ("session.interactions", lambda values: float(np.sum(values))),
-    "success_rate": (
-        "session.success_rate",
-        lambda values: float(np.mean(values)) if len(values) else np.nan,
-    ),
-    "run.success_rate": (
-        "p.run.success_rate",
-        lambda values: float(np.mean(values)) if len(values) else np.nan,
-    ),
-    "run.count": ("p.run.success_rate", lambda values: float(len(values))),
-    "unfinished": (
-        "p.run.unfinished",
-        lambda values: float(np.mean(values)) if len(values) else np.nan,
-    ),
-    "conversion": ("business.conversion", lambda values: float(np.sum(values))),
-    "converted": ("business.conversion", lambda values: float(len(values) > 0)),
+AGGREGATIONS = {
+    "sum": lambda values: float(np.sum(values)) if len(values) else 0.0,
+    "average": lambda values: float(np.mean(values)) if len(values) else np.nan,
+    "occurrence": lambda values: float(len(values) > 0),
+    "count": lambda values: float(len(values)),
 }
-"""For each metric its event key, and what becomes of a unit's values."""
+"""What becomes of a unit's values."""
+EXACT = {
+    "p.sum": ("sum", "occurrence"),
+    "p.each": ("sum", "average", "occurrence", "count"),
+    "p.seen": ("occurrence",),
+    "p.count": ("occurrence", "count"),
+    "p.task.duration": ("sum", "average", "occurrence", "count"),
+    "p.run.success_rate": ("sum", "average", "occurrence", "count"),
+    "p.run.unfinished": ("sum", "average", "occurrence", "count"),
+    "session.interactions": ("sum",),
+    "session.success_rate": ("sum", "average", "occurrence", "count"),
+    "business.conversion": ("sum", "occurrence"),
+}
+"""By event key, the aggregations that its rollup keeps exact."""
+ANALYSES = {
+    "mean": np.mean,
+    **{
+        f"p{share}": lambda numbers, share=share: np.percentile(numbers, share)
+        for share in (1, 25, 50, 75, 90, 95, 99)
+    },
+}
+"""What is compared of the units of a variation."""
 
 
 def declare() -> None:
@@ -71,6 +81,7 @@ class Journal:
     """What happened, in order: exposures and values, each with the keys that held."""
 
     exposures: list[tuple[int, str, dict[str, str]]] = field(default_factory=list)
+    """When, to which flag in which version, and with which keys."""
     values: list[tuple[int, str, dict[str, str], float]] = field(default_factory=list)
     now: int = 0
 
@@ -85,9 +96,9 @@ class Journal:
             if name == key and keys.get(kind) == unit and at > exposed
         ]
 
-    def units(self, flag: str) -> set[tuple[str, str]]:
-        """The units that were exposed to *flag*."""
-        return {unit for _, name, keys in self.exposures if name == flag for unit in keys.items()}
+    def units(self) -> set[tuple[str, str, str]]:
+        """The units that were exposed, as flag, kind and key."""
+        return {(flag, *unit) for _, flag, keys in self.exposures for unit in keys.items()}
 
 
 @dataclass
@@ -111,10 +122,19 @@ class Program:
         seed: of the steps.
         clocks: whether the wall clock is set meanwhile.
         store: opens some sessions in this store.
+        changes: whether experiments start and end meanwhile.
+        forks: whether children do a part of it.
     """
 
     def __init__(
-        self, lab: Laboratory, seed: int, *, clocks: bool = False, store: Any = None
+        self,
+        lab: Laboratory,
+        seed: int,
+        *,
+        clocks: bool = False,
+        store: Any = None,
+        changes: bool = False,
+        forks: bool = False,
     ) -> None:
         self.lab = lab
         self.random = random.Random(seed)
@@ -122,6 +142,8 @@ class Program:
         self.users = [f"p{seed}-u0", f"p{seed}-u1"]
         self.clocks = clocks
         self.store = store
+        self.changes = changes
+        self.forks = forks
         self.journal = Journal()
         self.open: list[Open] = []
         self.ended: list[Open] = []
@@ -146,9 +168,9 @@ class Program:
         """Play *length* steps, then end everything."""
         verbs = [self.enter] * 2 + [self.record] * 6 + [self.expose] * 4
         verbs += [self.run_task] * 2
-        # What has left keeps the date that it left with: a clock that is set back afterwards may
-        # date an exposure before it.
-        verbs += [self.set_clock] * 2 if self.clocks else [self.leave, self.identify, self.late]
+        verbs += [self.leave, self.identify, self.late, self.lose]
+        verbs += [self.set_clock] * 2 * self.clocks + [self.change] * self.changes
+        verbs += [self.fork] * self.forks
         self.enter()
         for _ in range(length):
             self.step(self.random.choice(verbs))
@@ -166,11 +188,10 @@ class Program:
         if len(self.open) >= 3:
             return
         who = self.context() if self.random.random() < 0.8 else None
-        name = self.random.choice(["session", "session", "session"])
         stored = self.store is not None and not self.open and self.random.random() < 0.7
         visitor = f"{self.name}-v{self.journal.now}" if stored else None
         scope = ld.session(
-            who, name=name, client=self.lab.client, store=self.store if stored else None, id=visitor
+            who, client=self.lab.client, store=self.store if stored else None, id=visitor
         )
         session = scope.__enter__()
         self.note(f"enter {who and who.fully_qualified_key}")
@@ -244,9 +265,73 @@ class Program:
             evaluate()
         else:
             self.lab.elsewhere(evaluate)
-        keys = {part.kind: part.key for part in _parts(who)}
+        self.exposed(flag, who)
+
+    def exposed(self, flag: str, who: Context) -> None:
+        """Note an exposure that was made now; a prerequisite is exposed in its own right."""
         seen = "behind" if flag == "outer" else flag
-        self.journal.exposures.append((self.journal.now, seen, keys))
+        version = self.lab.version_of_experiment(seen)
+        if version is not None:
+            self.journal.exposures.append((self.journal.now, f"{seen}/{version}", keys(who)))
+
+    def lose(self) -> None:
+        """Make an exposure whose event is dropped before it leaves: it counts for nothing."""
+        flag, who = self.random.choice(["first", "second"]), self.context()
+        version = self.lab.version_of_experiment(flag)
+        if version is None or any(
+            exposed == f"{flag}/{version}" and keys(who).items() & seen.items()
+            for _, exposed, seen in self.journal.exposures
+        ):
+            return
+        self.note(f"lose {flag} {who.fully_qualified_key}")
+        hook.exposed(flag, version, who, int(time.time() * 1000))
+        hook.lost(LostExposure(flag, version, who))
+
+    def change(self) -> None:
+        """Start or end the experiment on a flag: its next version is a new iteration."""
+        flag = self.random.choice(["first", "second"])
+        runs = self.lab.version_of_experiment(flag) is not None
+        self.note(f"{flag} {'ends' if runs else 'starts'}")
+        self.lab.change(experiment_flag(flag, ["a", "b"]) | {"on": not runs})
+
+    def fork(self) -> None:
+        """Let a child have a session of its own, with a user whom the parent does not expose."""
+        user, amounts = f"{self.name}-c{self.journal.now}", [self.random.randrange(1, 100)] * 2
+        self.note(f"fork {user}")
+        flag = self.random.choice(["first", "second"])
+        child = os.fork()
+        if child == 0:
+            try:
+                self.be_the_child(user, flag, amounts)
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        before, after = amounts
+        now = self.journal.now
+        for key, value in (("p.sum", before), ("p.each", before), ("p.seen", 1.0)):
+            self.journal.values.append((now, key, {"user": user}, float(value)))
+        self.journal.now += 1
+        self.exposed(flag, Context.create(user))
+        self.journal.now += 1
+        for key, value in (("p.sum", after), ("p.each", after), ("p.seen", 1.0)):
+            self.journal.values.append((self.journal.now, key, {"user": user}, float(value)))
+
+    def be_the_child(self, user: str, flag: str, amounts: list[int]) -> None:
+        """Record, expose, record; naively, too."""
+        client, who = self.lab.client, Context.create(user)
+        client.postfork(start_wait=10)
+        with ld.session(who, client=client) as s:
+            for number, amount in enumerate(amounts):
+                for key in ("p.sum", "p.each"):
+                    s.record(key, amount)
+                    client.track(f"naive.{key}", who, None, amount)
+                s.record("p.seen")
+                client.track("naive.p.seen", who)
+                time.sleep(GAP)
+                if number == 0:
+                    client.variation(flag, who, None)
+                    time.sleep(GAP)
+        ld.flush(10, client=client)
 
     def identify(self) -> None:
         if self.open:
@@ -328,9 +413,107 @@ class Program:
             self.lab.client.track("naive.session.success_rate", whose, None, rate)
 
 
+@dataclass
+class Visit:
+    """A stored session: whose it is, its accounts, and how many requests of it are open."""
+
+    visitor: str
+    who: Context
+    accounts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    requests: int = 0
+
+
+class Visits(Program):
+    """Plays requests of stored visits, which overlap and end in any order."""
+
+    def __init__(self, lab: Laboratory, seed: int, **options: Any) -> None:
+        super().__init__(lab, seed, **options)
+        self.visits: list[Visit] = []
+        self.of: dict[int, Visit] = {}
+        """By the identity of a request's session, the visit that it belongs to."""
+
+    def enter(self) -> None:
+        if len(self.open) >= 4:
+            return
+        if not self.visits or self.random.random() < 0.3:
+            name = f"{self.name}-v{self.journal.now}"
+            who = Context.create(self.random.choice(self.users))
+            if self.random.random() < 0.4:
+                who = Context.create_multi(who, Context.create(name, "device"))
+            self.visits.append(Visit(name, who))
+        visit = self.random.choice(self.visits)
+        self.note(f"request of {visit.visitor} {visit.who.fully_qualified_key}")
+        session = open_session(visit.who, client=self.lab.client, store=self.store)
+        self.open.append(Open(None, session, visitor=visit.visitor, accounts=visit.accounts))
+        self.of[id(session)] = visit
+        visit.requests += 1
+
+    def leave(self) -> None:
+        if not self.open:
+            return
+        known = self.open.pop(self.random.randrange(len(self.open)))
+        visit = self.of[id(known.session)]
+        self.note(f"end of a request of {visit.visitor}")
+        end_request(known.session, self.store, visit.visitor)
+        visit.requests -= 1
+        self.ended.append(known)
+        if not visit.requests and (not self.open or self.random.random() < 0.5):
+            self.end(visit)
+
+    def end(self, visit: Visit) -> None:
+        self.note(f"end of {visit.visitor}")
+        self.visits.remove(visit)
+        for kind, key in keys(visit.who).items():
+            self.end_account(Open(None, None, accounts=visit.accounts), kind, key)
+        end_session(self.store, visit.visitor)
+
+    def identify(self) -> None:
+        """Go on as somebody new, where no other request of the visit is open."""
+        alone = [known for known in self.open if self.of[id(known.session)].requests == 1]
+        if alone:
+            known = self.random.choice(alone)
+            who = Context.create(f"{self.name}-u{len(self.users)}")
+            self.users.append(who.key)
+            self.note(f"identify {who.fully_qualified_key} in {self.open.index(known)}")
+            known.session.identify(who)
+            self.of[id(known.session)].who = known.session.context
+
+    def run(self, length: int) -> None:
+        super().run(length)
+        for visit in list(self.visits):
+            self.step(functools.partial(self.end, visit))
+
+    def run_task(self) -> None:
+        if self.open:
+            with entered(self.open[-1].session):
+                super().run_task()
+
+    def expose(self) -> None:
+        with entered(self.random.choice([known.session for known in self.open] or [None])):
+            super().expose()
+
+    def late(self) -> None:
+        """Nothing: what comes after the end of a request is still of its visit."""
+
+
+class LostExposure:
+    """An event of the SDK that was dropped."""
+
+    reason = {"kind": "FALLTHROUGH", "inExperiment": True}
+
+    def __init__(self, key: str, version: int, context: Context) -> None:
+        self.key = key
+        self.context = context
+        self.flag = types.SimpleNamespace(version=version)
+
+
 def current_keys(known: Open) -> dict[str, str]:
-    context = known.session.context
-    return {} if context is None else {part.kind: part.key for part in _parts(context)}
+    return {} if known.session.context is None else keys(known.session.context)
+
+
+def keys(context: Context) -> dict[str, str]:
+    """The keys of *context* by kind."""
+    return {part.kind: part.key for part in _parts(context)}
 
 
 def _parts(context: Context) -> list[Context]:
@@ -344,7 +527,8 @@ class Arrived:
     """The events of a server, analysed by their dates."""
 
     def __init__(self, events: list[Any]) -> None:
-        self.exposed: dict[tuple[str, str, str], int] = {}
+        self.exposed: dict[tuple[str, str, str], tuple[int, int]] = {}
+        """Date and variation of the first exposure, by flag and version, kind, and key."""
         self.values: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
         for event in events:
             with contextlib.suppress(KeyError):
@@ -354,8 +538,9 @@ class Arrived:
         at, units = event["creationDate"], keys_of(event).items()
         if event["kind"] == "feature" and (event.get("reason") or {}).get("inExperiment"):
             for kind, key in units:
-                where = event["key"], kind, key
-                self.exposed[where] = min(at, self.exposed.get(where, at))
+                where = f"{event['key']}/{event['version']}", kind, key
+                exposure = at, event["variation"]
+                self.exposed[where] = min(exposure, self.exposed.get(where, exposure))
         elif event["kind"] == "custom":
             value = event.get("metricValue")
             for kind, key in units:
@@ -365,7 +550,7 @@ class Arrived:
 
     def counted(self, flag: str, kind: str, unit: str, key: str) -> list[float]:
         """The values that the experiment on *flag* counts for *unit*."""
-        exposed = self.exposed[flag, kind, unit]
+        exposed, _ = self.exposed[flag, kind, unit]
         return [value for at, value in self.values.get((key, kind, unit), []) if at >= exposed]
 
 
@@ -377,14 +562,54 @@ def differences(program: Program, arrived: Arrived) -> list[str]:
     """
     found = []
     journal, naive = program.journal, program.named and not program.clocks
-    for flag in FLAGS:
-        for kind, unit in sorted(journal.units(flag)):
-            for metric, (key, reduced) in REDUCTIONS.items():
-                wanted = reduced(np.array(journal.counted(flag, kind, unit, key)))
-                got = reduced(np.array(arrived.counted(flag, kind, unit, key)))
-                if not np.isclose(wanted, got, equal_nan=True):
-                    found.append(f"{flag} {kind}:{unit} {metric}: {got} instead of {wanted}")
-                plain = reduced(np.array(arrived.counted(flag, kind, unit, f"naive.{key}")))
-                if naive and not np.isclose(wanted, plain, equal_nan=True):
-                    found.append(f"{flag} {kind}:{unit} {metric}: naively {plain}, not {wanted}")
+    for flag, kind, unit in sorted(journal.units()):
+        for key, aggregations in EXACT.items():
+            wanted, got, plain = (
+                np.array(values)
+                for values in (
+                    journal.counted(flag, kind, unit, key),
+                    arrived.counted(flag, kind, unit, key),
+                    arrived.counted(flag, kind, unit, f"naive.{key}"),
+                )
+            )
+            for name in aggregations:
+                right, ours, simple = map(AGGREGATIONS[name], (wanted, got, plain))
+                where = f"{flag} {kind}:{unit} {key} {name}"
+                if not np.isclose(right, ours, equal_nan=True):
+                    found.append(f"{where}: {ours} instead of {right}")
+                if naive and not np.isclose(right, simple, equal_nan=True):
+                    found.append(f"{where}: naively {simple}, not {right}")
     return found
+
+
+def of_variations(programs: list[Program], arrived: Arrived) -> list[str]:
+    """Compare every analysis of every metric, per variation, over the units of all *programs*."""
+    pooled: dict[tuple[str, int, str, str], list[tuple[float, float]]] = {}
+    for program in programs:
+        for flag, kind, unit in sorted(program.journal.units()):
+            _, variation = arrived.exposed[flag, kind, unit]
+            experiment = flag.partition("/")[0]
+            for key, aggregations in EXACT.items():
+                wanted = program.journal.counted(flag, kind, unit, key)
+                got = arrived.counted(flag, kind, unit, key)
+                for name in aggregations:
+                    reduced = AGGREGATIONS[name]
+                    numbers = reduced(np.array(wanted)), reduced(np.array(got))
+                    pooled.setdefault((experiment, variation, key, name), []).append(numbers)
+    return [
+        f"{' '.join(map(str, where))} {analysis} {'with' if fills else 'without'} zeros: {told}"
+        for where, numbers in pooled.items()
+        for fills in (True, False)
+        for analysis, told in _analysed(np.array(numbers), fills)
+    ]
+
+
+def _analysed(numbers: Any, fills: bool) -> Iterator[tuple[str, str]]:
+    """Yield the analyses in which the columns *numbers* (wanted, got) differ."""
+    if fills:
+        numbers = np.nan_to_num(numbers)
+    columns = [column[~np.isnan(column)] for column in numbers.T]
+    for name, analysis in ANALYSES.items():
+        wanted, got = (analysis(column) if len(column) else np.nan for column in columns)
+        if not np.isclose(wanted, got, equal_nan=True):
+            yield name, f"{got} instead of {wanted}"

@@ -101,17 +101,21 @@ class World:
             unit, arm = f"{self.name}-{number}", int(self.random.random() < 0.5)
             self.arms[unit] = arm
             self.clock.wait(1.0)
-            metrics = ("duration", "success_rate", "interactions", "successes", "unfinished")
-            with ld.session(unit, client=self.sink, metrics=metrics) as session:
+            with self.visit(unit) as session:
                 behave(self, session, unit, arm)
         return self
 
-    def expose(self, unit: str) -> None:
-        """Expose *unit* here and now."""
+    def visit(self, unit: str) -> Any:
+        """Open a session of *unit* with all its metrics."""
+        metrics = ("duration", "success_rate", "interactions", "successes", "unfinished")
+        return ld.session(unit, client=self.sink, metrics=metrics)
+
+    def expose(self, unit: str, flag: str = "flag", version: int = 1) -> None:
+        """Expose *unit* here and now; only the first exposure to the flag called `flag` counts."""
         self.clock.wait(0.01)
-        date = int(time.time() * 1000)
-        hook.exposed("flag", 1, Context.create(unit), date)
-        self.exposed.setdefault(unit, date)
+        date = hook.exposed(flag, version, Context.create(unit), int(time.time() * 1000))
+        if flag == "flag":
+            self.exposed.setdefault(unit, date)
         self.clock.wait(0.01)
 
     def run(self, session: Any, seconds: float, outcome: Outcome = Outcome.SUCCESS) -> None:
@@ -147,6 +151,8 @@ class World:
     def p_value(self, key: str) -> float:
         """Welch's test of no difference between the arms."""
         control, treatment = self.means(key)
+        if min(len(control), len(treatment)) < 2:
+            return 1.0  # nothing to compare
         if np.ptp(control) == np.ptp(treatment) == 0:
             return 1.0 if control[0] == treatment[0] else 0.0
         with warnings.catch_warnings():
@@ -166,6 +172,8 @@ class World:
         for arm, counted in enumerate(self.values(key)):
             units = [unit for unit in self.exposed if self.arms[unit] == arm]
             table.append([len(counted), len(units) - len(counted)])
-        if any(sum(column) == 0 for column in zip(*table, strict=True)):
+        if key.rpartition(".")[2] in ZERO_FILLED or any(
+            sum(column) == 0 for column in zip(*table, strict=True)
+        ):
             return 1.0
         return float(stats.fisher_exact(table).pvalue)

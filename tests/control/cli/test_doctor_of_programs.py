@@ -65,8 +65,8 @@ def warned(run: Callable[..., Ran], metric: str, check: str) -> str:
 HEALTHY = """
     client = client_of(**ours)
     for number in range(12):
-        expose(client, f"u-{number}")
         with ld.session(f"u-{number}", client=client) as s:
+            client.variation("new-cart", Context.create(f"u-{number}"), False)
             s.interaction()
             s.conversion(3.0)
     client.close()
@@ -247,3 +247,25 @@ def test_exposures_that_another_client_makes(
     told = warned(run, "business.conversion", "exposed elsewhere")
 
     assert told.startswith("6 of 6 units were exposed by PythonClient, where ldinstrument does not")
+
+
+def test_keys_that_are_exposed_under_one_name_and_measured_under_another(
+    play: Callable[..., None], run: Callable[..., Ran]
+) -> None:
+    """People log in after the flag was evaluated; who was exposed under both keys is no fault."""
+    play("""
+        client = client_of(**ours)
+        for number in range(6):
+            with ld.session(f"anonymous-{number}", client=client) as s:
+                expose(client, f"anonymous-{number}")
+                s.interaction()
+                s.identify(f"u-{number}")
+                if number == 0:
+                    expose(client, "u-0")
+                s.interaction()
+        client.close()
+    """)
+
+    assert warned(run, "session.duration", "identity") == (
+        "5 sessions have one key that was exposed and another one that was not"
+    )

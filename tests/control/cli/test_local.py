@@ -100,6 +100,17 @@ def test_readout_is_for_a_local_launchdarkly_only(
     assert "only a local LaunchDarkly has this" in run("readout").err
 
 
+@pytest.mark.parametrize("command", ["tail", "readout"])
+def test_what_only_a_local_server_has_needs_its_address(
+    run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Without one it is not a token that is missing."""
+    monkeypatch.delenv("LDINSTRUMENT_URL")
+    ran = run(command)
+    assert (ran.code, "token" in ran.err) == (1, False)
+    assert "export LDINSTRUMENT_URL=http://127.0.0.1:8030" in ran.err
+
+
 def test_dev_serves_until_ctrl_c() -> None:
     """It prints its address, works, keeps its data in a file, and ends cleanly."""
     command = [*COMMAND, "dev", "--port", "0"]
