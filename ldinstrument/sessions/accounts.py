@@ -114,7 +114,7 @@ class SessionAccount:
 
     @property
     def before_ms(self) -> float | None:
-        """Milliseconds up to its last activity before the first exposure in it; None without any."""
+        """Milliseconds up to its last activity before its first exposure; None without any."""
         return None if self.before is None else (self.before - self.began) * 1000
 
     def divide(self, at: int) -> None:
