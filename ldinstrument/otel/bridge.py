@@ -243,8 +243,8 @@ def install_bridge(
 
 def _warn_sampled(provider: Any, key: str) -> None:
     """Say once that a sampler will hide spans."""
-    sampler = getattr(provider, "sampler", None)
-    told = sampler.get_description() if hasattr(sampler, "get_description") else ""
+    description = getattr(getattr(provider, "sampler", None), "get_description", None)
+    told = description() if description is not None else ""
     root = told.partition("root:")[2] or told
     if root.startswith("AlwaysOff") or (
         root.startswith("TraceIdRatioBased") and not root.startswith("TraceIdRatioBased{1.0}")
