@@ -27,7 +27,7 @@ from ldinstrument.delivery.transport import PostResult
 from ldinstrument.sessions.rollups import Group
 from ldinstrument.stores import Delta, MemoryStore, RedisStore, Rules, SessionStore, SqliteStore
 from ldinstrument.stores.protocol import today
-from ldinstrument.stores.redis import connect
+from ldinstrument.stores.redis_client import connect
 from ldinstrument.stores.segments import StoredSegment, encoded, group_key, keys_of
 
 LIMIT = 1152

@@ -15,17 +15,17 @@ import threading
 import time
 import zlib
 from collections.abc import Sequence
-from functools import partial
 from itertools import islice
 from typing import Any
 
 from ..diagnostics import log_once, one_line
-from ..errors import DefinitionError, missing_extra
+from ..errors import DefinitionError
 from ..ledger import ledger
 from .compaction import compact
 from .lua import scripts
 from .protocol import Delta, Ended, Holdings, Merged, Operation, Rules, Sealed, today
 from .records import MOST_LINES, readable, segments_text
+from .redis_client import LazyCluster, decodes, is_cluster
 from .segments import utf8
 
 SHARDS_OF_A_CLUSTER = 16
@@ -75,16 +75,16 @@ class RedisStore:
         prefix: str = "ldinstrument",
         shards: int | None = None,
     ) -> None:
-        if _decodes(client):
+        if decodes(client):
             raise DefinitionError(
                 "RedisStore: give it a client of its own, without decode_responses=True"
             )
         self._prefix = prefix
-        if _is_cluster(client):
+        if is_cluster(client):
             self._check_prefix()
         self.rules = rules or Rules()
         self._client = client
-        self._shards = shards or (SHARDS_OF_A_CLUSTER if _is_cluster(client) else 1)
+        self._shards = shards or (SHARDS_OF_A_CLUSTER if is_cluster(client) else 1)
         self._tags = [f"{{{prefix}{shard or ''}}}:" for shard in range(self._shards)]
         self._lock = threading.Lock()
         self._begin()
@@ -294,8 +294,7 @@ class RedisStore:
             if not _PASSING_STATES.search(str(error)):
                 raise DefinitionError(
                     f"redis: this server cannot keep sessions ({one_line(str(error), 200)}); it "
-                    "has "
-                    "to run Lua scripts by EVALSHA and EVAL, each within one hash slot"
+                    "has to run Lua scripts by EVALSHA and EVAL, each within one hash slot"
                 ) from None
         except (RedisError, RedisClusterException, OSError):
             return
@@ -323,7 +322,7 @@ class RedisStore:
         """Leave the parent's connections alone, in the child after a fork."""
         self._lock = threading.Lock()
         self._begin()
-        if isinstance(self._client, _Cluster):
+        if isinstance(self._client, LazyCluster):
             self._client.forked()
 
     def close(self) -> None:
@@ -366,9 +365,8 @@ def _say_policy(memory: dict[str, Any]) -> None:
         log_once(
             "eviction_policy",
             policy,
-            "the Redis server throws keys away when its memory is full (maxmemory-policy "
-            f"{policy}), "
-            "sessions and their reports too; set noeviction, so that it refuses instead and the "
+            "the Redis server throws keys away when its memory is full, sessions and their reports "
+            f"too (maxmemory-policy {policy}); set noeviction, so that it refuses instead and the "
             "workers' numbers wait",
         )
 
@@ -383,7 +381,6 @@ def _say_evicted(sessions: int, events: int) -> None:
         "evicted",
         "RedisStore",
         "the Redis server has thrown sessions away before they were reported; give it more memory, "
-        ""
         "or maxmemory-policy noeviction, so that it refuses instead and the workers' numbers wait",
     )
 
@@ -413,82 +410,6 @@ def _digest(identity: str) -> str:
     return hashlib.sha1(identity.encode(), usedforsecurity=False).hexdigest()[:16]
 
 
-def connect(url: str, *, timeout: float = 0.25, cluster: bool = False) -> Any:
-    """Return a client for *url* that fails fast: short time-outs, no retries. `redis` loads now.
-
-    Raises:
-        DefinitionError: an address that redis-py cannot read, or an option that it does not know.
-        MissingExtra: redis-py is not installed.
-    """
-    try:
-        import redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
-    except ImportError:
-        raise missing_extra("redis", "redis") from None
-    options: dict[str, Any] = {
-        "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
-        "health_check_interval": 0,
-    }
-    options["retry"] = Retry(NoBackoff(), 0)
-    if cluster:
-        return _Cluster(redis.RedisCluster, url, **options)
-    try:
-        client = redis.Redis.from_url(url, **options)
-        pool = client.connection_pool
-        pool.connection_class(**pool.connection_kwargs)  # connects nowhere, but knows its options
-    except (TypeError, ValueError) as error:
-        # Its text may hold a part of the address, such as the password.
-        raise DefinitionError(
-            f"redis: redis-py cannot read this address ({type(error).__name__}): "
-            "redis://[user:password@]host:port/0, with special characters of the password as %xx, "
-            "and options that redis-py knows"
-        ) from None
-    return client
-
-
-class _Cluster:
-    """A `RedisCluster` that connects when it is first needed: one that is away keeps no program
-    from starting.
-    """
-
-    def __init__(self, kind: Any, url: str, **options: Any) -> None:
-        self._make = partial(kind.from_url, url, **options)
-        self.forked()
-
-    def forked(self) -> None:
-        """Connect anew, in the child after a fork."""
-        self._lock = threading.Lock()
-        self._made: Any = None
-
-    def _client(self) -> Any:
-        with self._lock:
-            if self._made is None:
-                self._made = self._make()
-            return self._made
-
-    def evalsha(self, *arguments: Any) -> Any:
-        """Run a script by its name."""
-        return self._client().evalsha(*arguments)
-
-    def eval(self, *arguments: Any) -> Any:
-        """Run a script."""
-        return self._client().eval(*arguments)
-
-    def info(self, section: str) -> dict[str, Any]:
-        """Return what a node says of itself."""
-        found: dict[str, Any] = self._client().info(section)
-        return next((node for node in found.values() if isinstance(node, dict)), found)
-
-    def close(self) -> None:
-        """Close the connections that there are."""
-        with self._lock:
-            made, self._made = self._made, None
-        if made is not None:
-            made.close()
-
-
 def delta_text(delta: Delta) -> str:
     """Return all of a delta but its segments as the script reads it; what is empty is left out."""
     fields: dict[str, Any] = {"i": delta.id, "n": delta.name, "o": delta.now}
@@ -506,15 +427,6 @@ def delta_text(delta: Delta) -> str:
     }
     fields |= {name: value for name, value in optional.items() if value}
     return json.dumps(fields, separators=(",", ":"))
-
-
-def _decodes(client: Any) -> bool:
-    pool = getattr(client, "connection_pool", None)
-    return bool(getattr(pool, "connection_kwargs", {}).get("decode_responses"))
-
-
-def _is_cluster(client: Any) -> bool:
-    return isinstance(client, _Cluster) or hasattr(client, "get_redis_connection")
 
 
 def _operation(operation: Operation | None) -> tuple[str, int]:

@@ -139,7 +139,8 @@ def _path(address: str, scheme: str) -> tuple[str, float]:
 
 
 def _redis(address: str, rules: Rules) -> Store:
-    from .redis import RedisStore, connect
+    from .redis import RedisStore
+    from .redis_client import connect
 
     rest = address.partition("://")[2]
     place, _, query = rest.partition("?")

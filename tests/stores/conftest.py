@@ -20,7 +20,7 @@ from ldclient.config import Config, HTTPConfig
 from ldinstrument.delivery import EventProcessor, Plugin
 from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.stores import MemoryStore, RedisStore, Rules, SessionStore, SqliteStore, Store
-from ldinstrument.stores.redis import connect
+from ldinstrument.stores.redis_client import connect
 
 MakeStore = Callable[..., Store]
 

@@ -15,7 +15,7 @@ from ldinstrument.stores import MemoryStore, RedisStore, Rules
 from ldinstrument.stores.compaction import compact
 from ldinstrument.stores.protocol import Operation
 from ldinstrument.stores.records import merge, readable
-from ldinstrument.stores.redis import connect
+from ldinstrument.stores.redis_client import connect
 from ldinstrument.stores.replay import events_of
 from ldinstrument.stores.segments import group_key
 from ldinstrument.stores.session_store import key_of

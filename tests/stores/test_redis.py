@@ -27,7 +27,7 @@ from ldinstrument.stores import (
 )
 from ldinstrument.stores.protocol import Sealed
 from ldinstrument.stores.records import readable
-from ldinstrument.stores.redis import connect
+from ldinstrument.stores.redis_client import connect
 from ldinstrument.testing import RecordingClient
 
 

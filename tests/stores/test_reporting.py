@@ -18,7 +18,7 @@ from ldinstrument.stores import (
     SqliteStore,
     sweep,
 )
-from ldinstrument.stores.redis import connect
+from ldinstrument.stores.redis_client import connect
 from ldinstrument.testing import RecordingClient
 
 
