@@ -264,7 +264,7 @@ def test_no_winner_where_none_is(
 
 @pytest.mark.parametrize("key", DEFAULTS)
 def test_a_true_effect_is_seen(clock: SimulatedTime, key: str) -> None:
-    """The same worlds' tests can fail: where b does twice as much, half as well, each metric tells."""
+    """The same tests can fail: where b does twice as much, half as well, each metric tells."""
 
     def worse(world: World, session: Any, unit: str, arm: int) -> None:
         world.expose(unit)
