@@ -35,23 +35,24 @@ HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
 Deliver = Literal["before_response", "after_response"]
 
 
-@overload
-def lambda_handler(handler: HandlerT, /) -> HandlerT: ...
+if TYPE_CHECKING:  # the docstring is the implementation's
 
+    @overload
+    def lambda_handler(handler: HandlerT, /) -> HandlerT: ...
 
-@overload
-def lambda_handler(
-    *,
-    context: Context | str | Mapping[str, Any] | Callable[[Any, Any], Any] | None = None,
-    data: Mapping[str, Any] | Callable[[Any, Any], Mapping[str, Any]] | None = None,
-    success: Callable[[Any], object] | None = None,
-    client: Tracker | None = None,
-    deliver: Deliver = "before_response",
-    timeout: float = 2.0,
-    reserve: float = 0.2,
-    metrics: Iterable[str] = DEFAULT_METRICS,
-    request_metrics: bool = False,
-) -> Callable[[HandlerT], HandlerT]: ...
+    @overload
+    def lambda_handler(
+        *,
+        context: Context | str | Mapping[str, Any] | Callable[[Any, Any], Any] | None = None,
+        data: Mapping[str, Any] | Callable[[Any, Any], Mapping[str, Any]] | None = None,
+        success: Callable[[Any], object] | None = None,
+        client: Tracker | None = None,
+        deliver: Deliver = "before_response",
+        timeout: float = 2.0,
+        reserve: float = 0.2,
+        metrics: Iterable[str] = DEFAULT_METRICS,
+        request_metrics: bool = False,
+    ) -> Callable[[HandlerT], HandlerT]: ...
 
 
 def lambda_handler(
