@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 MOST_KEYS = 10_000
@@ -127,7 +127,7 @@ class Ledger:
             self._without_session: Counter[str] = Counter()
             self._suspended: Counter[str] = Counter()
             self._unfinished: Counter[str] = Counter()
-            self._sessions: dict[str, Sessions] = {}
+            self._sessions: dict[str, list[float]] = {}
             self._told = 0
 
     def forked(self) -> None:
@@ -183,7 +183,7 @@ class Ledger:
 
     def session_ended(
         self, name: str, exposed: bool, milliseconds: float, before: float | None = None
-    ) -> Sessions:
+    ) -> None:
         """Count a session whose events have been made.
 
         Args:
@@ -192,29 +192,34 @@ class Ledger:
             milliseconds: how long it lasted.
             before: the part of that up to its last activity before its first exposure; None when
                 it was not active before that.
-
-        Returns:
-            All sessions of this name, with it.
         """
         with self.lock:
-            name = name if name in self._sessions or len(self._sessions) < MOST_KEYS else "..."
-            known = self._sessions.get(name, Sessions())
-            whole = max(0.0, milliseconds) if exposed else 0.0
-            self._sessions[name] = found = replace(
-                known,
-                ended=known.ended + 1,
-                exposed=known.exposed + exposed,
-                diluted=known.diluted + (before is not None),
-                milliseconds=known.milliseconds + whole,
-                milliseconds_before=known.milliseconds_before + min(max(0.0, before or 0.0), whole),
-            )
-            return found
+            found = self._of_sessions(name)
+            found[0] += 1
+            if exposed:
+                whole = max(0.0, milliseconds)
+                found[1] += 1
+                found[3] += whole
+                found[4] += min(max(0.0, before or 0.0), whole)
+            found[2] += before is not None
 
     def unseen_exposures(self, name: str, count: int) -> None:
         """Count exposures that were learned of after values of sessions around them had folded."""
         with self.lock:
-            known = self._sessions.get(name, Sessions())
-            self._sessions[name] = replace(known, unseen=known.unseen + count)
+            self._of_sessions(name)[5] += count
+
+    def sessions(self, name: str) -> Sessions:
+        """Return what was counted of the sessions called *name*."""
+        with self.lock:
+            return _sessions(self._of_sessions(name))
+
+    def _of_sessions(self, name: str) -> list[float]:
+        """Return the counts of the sessions called *name*, in the order of `Sessions`."""
+        known = self._sessions.get(name)
+        if known is None:
+            name = name if len(self._sessions) < MOST_KEYS else "..."
+            known = self._sessions.setdefault(name, [0, 0, 0, 0.0, 0.0, 0])
+        return known
 
     def handed_over(self, events: int, values: int) -> None:
         """Count *events* as emitted, and the *values* that they stand for."""
@@ -281,9 +286,16 @@ class Ledger:
                 suspended=_frozen(self._suspended),
                 unfinished=_frozen(self._unfinished),
                 evicted_sessions=values["evicted"],
-                sessions=MappingProxyType(dict(self._sessions)),
+                sessions=MappingProxyType(
+                    {name: _sessions(counts) for name, counts in self._sessions.items()}
+                ),
                 exposures=_events(self._exposures, self._exposures_dropped),
             )
+
+
+def _sessions(counts: list[float]) -> Sessions:
+    ended, exposed, diluted, milliseconds, before, unseen = counts
+    return Sessions(int(ended), int(exposed), int(diluted), milliseconds, before, int(unseen))
 
 
 def _bounded(key: str, counter: Counter[str]) -> str:

@@ -27,7 +27,8 @@ def variable(name: str, environ: Mapping[str, str] | None = None) -> str | None:
 
 def switch(name: str) -> bool:
     """Tell whether *name* is one of `1`, `true`, `yes`, `on`, in any case."""
-    return (variable(name) or "").lower() in ON
+    value = os.environ.get(name)
+    return value is not None and value.strip().lower() in ON
 
 
 def disabled() -> bool:

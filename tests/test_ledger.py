@@ -99,7 +99,8 @@ def test_a_session_that_lasted_counts_where_it_was_exposed() -> None:
     ledger = Ledger()
     ledger.session_ended("chat", exposed=False, milliseconds=5000.0)
     ledger.session_ended("chat", exposed=True, milliseconds=1000.0)
-    found = ledger.session_ended("chat", exposed=True, milliseconds=3000.0, before=2000.0)
+    ledger.session_ended("chat", exposed=True, milliseconds=3000.0, before=2000.0)
+    found = ledger.sessions("chat")
 
     assert (found.ended, found.exposed, found.diluted) == (3, 2, 1)
     assert found.share_before == 0.5

@@ -104,7 +104,8 @@ class SessionAccount:
 
     def add(self, segment: Segment) -> None:
         """Add *segment*, after those before it."""
-        self.tallies = added(self.tallies, segment.tallies)
+        if segment.tallies is not NO_TALLIES:
+            self.tallies = added(self.tallies, segment.tallies)
         if segment.active is not None:
             self.last = segment.active if self.last is None else max(self.last, segment.active)
         if segment.exposed:

@@ -20,7 +20,7 @@ from ..ledger import ledger
 from ..metrics.catalogs import EventRouting
 from .contexts import kinds
 from .exposures import Exposure, exposures
-from .outcomes import NO_TALLIES, Outcome, Tallies, added
+from .outcomes import FINISHED, NO_TALLIES, Tallies, added
 from .parts import Segment
 from .rate_limit import within_rate
 from .rollups import Emission, FinishedRuns, Fold, Group, expanded, loose_value, unfolded
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from .task_definition import TaskDefinition, TaskPlan
 
-_FINISHED = frozenset((Outcome.SUCCESS, Outcome.FAILURE))
 _NEVER = float("inf")
 HELD_RUNS = 64
 """Finished runs that are held as they are before they leave."""
@@ -184,7 +183,7 @@ class Accumulator:
         tally = self.tasks.setdefault(task.key, [0, 0, 0, 0, 0.0])
         for place, count in enumerate(counted):
             tally[place] += count
-        took = sum([run[3] - run[2] for run in runs if run[1] in _FINISHED])
+        took = sum([run[3] - run[2] for run in runs if run[1] in FINISHED])
         tally[4] += max(0.0, took * 1000)
 
     def _without_surplus(self, samples: list[Sample]) -> list[Sample]:
@@ -216,10 +215,10 @@ class Accumulator:
         for place, boundary in enumerate(boundaries):
             cut = bisect_left(samples, boundary.read, key=_when)
             before = min(later.date for later in boundaries[place:])
-            ended += self._fold_stretch(samples[:cut], folds_after, before)
+            ended += self._fold(samples[:cut], folds_after, before)
             ended.append(self._divide(boundary))
             samples = samples[cut:]
-        ended += self._fold_stretch(samples, folds_after)
+        ended += self._fold(samples, folds_after)
         return [segment for segment in ended if segment is not None]
 
     def _boundaries(self) -> list[Exposure]:
@@ -235,7 +234,20 @@ class Accumulator:
                 self._low = max(self._low, exposure.date)
         return later
 
-    def _fold_stretch(
+    def _single_segment(self, until: float, before: int) -> Segment | None:
+        """End the segment of one entry, whose date is *before* that of the exposure that follows.
+
+        An exposure that was dated by a wall clock which was set back may be earlier than it.
+        """
+        segment = self.close(until, once=False)
+        if segment is None or not before:
+            return segment
+        latest = max(self._low, before - 1)
+        for _, group in segment.groups:
+            group.date_before(before, self._low)
+        return replace(segment, first=min(segment.first, latest), last=min(segment.last, latest))
+
+    def _fold(
         self, samples: Sequence[Sample], folds_after: float, before: int = 0
     ) -> Sequence[Segment | None]:
         """Fold *samples*, between which no exposure lies that is known here.
@@ -244,38 +256,17 @@ class Accumulator:
             samples: in order.
             folds_after: what was recorded earlier does not fold.
             before: the date of an exposure that follows; 0 for none.
+
+        Returns:
+            The segments that ended all the same: single ones.
         """
-        ended: list[Segment | None] = []
-        while self._single and samples:
-            sample, *samples = samples
-            if self._active is not None and self.date(sample[3]) != self.date(self._active):
-                ended.append(self._single_segment(sample[3], before))
-                self._single -= 1
-            self._fold([sample], folds_after)
-        if samples:
-            self._fold(samples, folds_after)
-        return ended
-
-    def _single_segment(self, until: float, before: int) -> Segment | None:
-        """End the segment of one entry, whose date is *before* that of the exposure that follows.
-
-        An exposure that was dated by a wall clock which was set back may be earlier than it.
-        """
-        segment = self._segment(until, 0, once=False)
-        if segment is None or not before:
-            return segment
-        latest = max(self._low, before - 1)
-        for _, group in segment.groups:
-            group.date_before(before, self._low)
-        return replace(segment, first=min(segment.first, latest), last=min(segment.last, latest))
-
-    def _fold(self, samples: Sequence[Sample], folds_after: float) -> None:
-        first, last = min(map(_when, samples)), max(map(_when, samples))
-        if first < self._since:
+        if self._single:
+            return self._fold_singly(samples, folds_after, before)
+        if samples and min(map(_when, samples)) < self._since:
             samples = self._without_late(samples)
-            if not samples:
-                return
-            first = min(map(_when, samples))
+        if not samples:
+            return ()
+        first, last = min(map(_when, samples)), max(map(_when, samples))
         self._first = first if self._first is None else min(first, self._first)
         self._active = last if self._active is None else max(last, self._active)
         for what, group in groupby(samples, _what):
@@ -284,14 +275,32 @@ class Accumulator:
                     self._fold_value(what, value, data, at, folds_after)
             else:
                 self._fold_runs(what, list(group), folds_after)
+        return ()
+
+    def _fold_singly(
+        self, samples: Sequence[Sample], folds_after: float, before: int
+    ) -> Sequence[Segment | None]:
+        """Fold each of *samples* into a segment of its own, as long as there may be more."""
+        ended: list[Segment | None] = []
+        single, self._single = self._single, 0
+        while single and samples:
+            sample, *samples = samples
+            if self._active is not None and self.date(sample[3]) != self.date(self._active):
+                ended.append(self._single_segment(sample[3], before))
+                single -= 1
+            self._fold([sample], folds_after)
+        self._fold(samples, folds_after)
+        self._single = single
+        return ended
 
     def _fold_runs(self, task: TaskDefinition, runs: list[Sample], folds_after: float) -> None:
-        self._tally(task, runs)
+        if task.interaction:
+            self._tally(task, runs)
         plan = task.plan()
         # Where the wall clock was set back since an exposure, their own dates would lie before it.
         if plan.plain and not self.limited and self._low <= self._since * 1000 + self._offset:
-            self._hold(task, plan, [run for run in runs if run[1] in _FINISHED])
-            runs = [run for run in runs if run[1] not in _FINISHED]
+            self._hold(task, plan, [run for run in runs if run[1] in FINISHED])
+            runs = [run for run in runs if run[1] not in FINISHED]
         for _, outcome, started, ended, data in runs:
             for routing, value in plan.values(outcome, max(0.0, (ended - started) * 1000)):
                 self._fold_value(routing, value, data, ended, folds_after)
@@ -312,9 +321,8 @@ class Accumulator:
         held.values += len(runs) * plan.worth
 
     def _tally(self, task: TaskDefinition, runs: Sequence[Sample]) -> None:
-        if task.interaction:
-            counted = task.tallied(Counter(map(_outcome, runs)))
-            self._segment_tallies = added(self._segment_tallies, counted)
+        counted = task.tallied(Counter(map(_outcome, runs)))
+        self._segment_tallies = added(self._segment_tallies, counted)
 
     def _fold_value(
         self, routing: EventRouting, value: Any, data: Any, at: float, folds_after: float
@@ -338,7 +346,8 @@ class Accumulator:
                 self._let_go(what, value, data, at)
                 continue
             _, outcome, started, ended, data = sample
-            self._tally(what, [sample])
+            if what.interaction:
+                self._tally(what, [sample])
             for routing, value in what.plan().values(outcome, max(0.0, (ended - started) * 1000)):
                 self._let_go(routing, value, data, ended)
         return [sample for sample in samples if sample[3] >= self._since]
@@ -365,7 +374,7 @@ class Accumulator:
         Also an empty one ends: what came before it must not leave with what follows.
         """
         self._date_before(boundary.date)
-        segment = self._segment(boundary.read, boundary.date, once=False)
+        segment = self.close(boundary.read, boundary.date, once=False)
         self._low = max(self._low, boundary.date)
         self._offset = max(self._offset, boundary.date - boundary.read * 1000)
         return segment
@@ -381,21 +390,26 @@ class Accumulator:
             emission.date_before(date, self._low)
         self._loose = list(loose)
 
-    def close(self) -> Segment | None:
-        """End the segment for a change of identity, or for good; occurrences leave, too.
+    def close(
+        self, until: float | None = None, boundary: int = 0, *, once: bool = True
+    ) -> Segment | None:
+        """End the segment.
+
+        Args:
+            until: a clock reading; now, when None.
+            boundary: the date of the exposure that ends it; 0 for a change of identity, or the end.
+            once: whether occurrences leave, too: for good, or with an identity.
 
         Returns:
             It; None when nothing is in it.
         """
-        return self._segment(clock(), 0, once=True)
-
-    def _segment(self, until: float, boundary: int, *, once: bool) -> Segment | None:
         groups, self._groups = self._groups, []
         for fold in self._folds.values():
             groups += fold.take_groups(once=once)
         tallies, self._segment_tallies = self._segment_tallies, NO_TALLIES
         first, active, began = self._first, self._active, self._since
-        self._first, self._active, self._since = None, None, max(until, began)
+        self._first = self._active = None
+        self._since = max(clock() if until is None else until, began)
         if not groups and active is None and tallies is NO_TALLIES and not boundary:
             return None
         last = self.date(began if active is None else active)

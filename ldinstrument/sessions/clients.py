@@ -93,7 +93,9 @@ def client_for(given: Tracker | None, seen: weakref.ref[Any] | None = None) -> T
     if _recorder is not None:
         return _recorder
     if given is not None:
-        return _behind_openfeature(given) if _is_openfeatures(given) else given
+        if type(given).__module__.startswith("openfeature."):
+            return _behind_openfeature(given)
+        return given
     evaluated: Tracker | None = seen() if seen is not None else None
     if evaluated is not None and not sdk.has_ended(evaluated):
         return evaluated
@@ -107,10 +109,6 @@ def client_for(given: Tracker | None, seen: weakref.ref[Any] | None = None) -> T
         return None
     newest: Tracker = found[-1]
     return newest if len(environments) == 1 else AMBIGUOUS
-
-
-def _is_openfeatures(client: Any) -> bool:
-    return type(client).__module__.startswith("openfeature.")
 
 
 def _behind_openfeature(client: Any) -> Tracker:

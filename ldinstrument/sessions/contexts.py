@@ -27,6 +27,8 @@ def as_context(who: object) -> Context | None:
         return None
     from ldclient import Context
 
+    if type(who) is Context and who.valid:
+        return who
     try:
         context = _built(Context, who)
     except Exception as error:  # a dict that is no context

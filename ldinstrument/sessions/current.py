@@ -17,7 +17,7 @@ from . import emission, registry
 from .clients import Tracker
 from .contexts import as_context, same
 from .inert import InertSession
-from .observers import observe
+from .observers import makers as observer_makers
 from .session import Session, session_id
 
 if TYPE_CHECKING:
@@ -98,7 +98,8 @@ def opened(context: Context | None, **options: Any) -> Session:
     emission.settle()
     session = Session(context, **options)
     registry.remember(session)
-    observe(session)
+    for make in observer_makers:
+        session.observe(make(session))
     return session
 
 

@@ -31,9 +31,12 @@ class EndedSession(NamedTuple):
 
 def note_ended(session: EndedSession) -> None:
     """Count *session*, and say it once when much of such sessions lies before the exposure."""
-    found = ledger.session_ended(*session)
-    if session.before is not None and found.exposed >= ENOUGH and found.share_before >= THIN:
-        share = found.share_before
+    ledger.session_ended(*session)
+    if session.before is None:
+        return
+    found = ledger.sessions(session.name)
+    share = found.share_before
+    if found.exposed >= ENOUGH and share >= THIN:
         log_once(
             "diluted",
             session.name,

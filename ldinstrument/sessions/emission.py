@@ -135,7 +135,8 @@ def release_held(client: Tracker | None = None) -> None:
 
 def settle() -> None:
     """Run what finalizers left behind, and hand over held events when a client has appeared."""
-    postponed.run_postponed()
+    if postponed.later:
+        postponed.run_postponed()
     if _held:
         release_held()
 

@@ -61,8 +61,9 @@ class ExposureTable:
             self.forgotten = float("-inf")
             """Exposures up to this clock reading may have been forgotten."""
             self._filled_since = float("-inf")
-            self._known: dict[tuple[str, int, str], int] = {}
-            self._known_before: dict[tuple[str, int, str], int] = {}
+            self.noted: dict[tuple[str, int, str], int] = {}
+            """The date of the first exposure by flag, version and whole context or unit."""
+            self._noted_before: dict[tuple[str, int, str], int] = {}
             self._young: dict[str, list[Exposure]] = {}
             self._old: dict[str, list[Exposure]] = {}
 
@@ -94,12 +95,12 @@ class ExposureTable:
             was set back since, a repetition must not become the first.
         """
         whole = flag, version, context.fully_qualified_key
-        known = self._known.get(whole) or self._known_before.get(whole)
+        known = self.noted.get(whole) or self._noted_before.get(whole)
         if known is not None:
             return known if known > date else date
         read = _reading_of(date)
         with self._lock:
-            if len(self._known) >= self._most:
+            if len(self.noted) >= self._most:
                 self._forget_old(read)
             units = units_of(context)
             latest = max(self.latest, present)
@@ -114,7 +115,7 @@ class ExposureTable:
                     date = max(date, expected)
             for unit in units:
                 self._note_unit(flag, version, unit, read, date, client)
-            self._known[whole] = date
+            self.noted[whole] = date
             self.changes += 1
         return date
 
@@ -127,7 +128,7 @@ class ExposureTable:
         name = f"{flag} {version} {unit}"
         if any(exposure.name == name for exposure in noted):
             return
-        self._known[flag, version, unit] = date
+        self.noted[flag, version, unit] = date
         noted = noted[-MOST_PER_UNIT + 1 :]
         self._young[unit] = [*noted, Exposure(read, date, name, client)]
 
@@ -136,8 +137,8 @@ class ExposureTable:
         with self._lock:
             units = units_of(context)
             for unit in (context.fully_qualified_key, *units):
-                self._known.pop((flag, version, unit), None)
-                self._known_before.pop((flag, version, unit), None)
+                self.noted.pop((flag, version, unit), None)
+                self._noted_before.pop((flag, version, unit), None)
             for unit in units:
                 name = f"{flag} {version} {unit}"
                 noted = self._young.get(unit) or self._old.get(unit, [])
@@ -145,7 +146,7 @@ class ExposureTable:
 
     def _forget_old(self, read: float) -> None:
         self.forgotten, self._filled_since = self._filled_since, read
-        self._known_before, self._known = self._known, {}
+        self._noted_before, self.noted = self.noted, {}
         self._old, self._young = self._young, {}
 
     def of(self, units: Iterable[str]) -> list[Exposure]:

@@ -17,9 +17,11 @@ from .. import sdk
 from ..diagnostics import guard
 from .clients import register
 from .contexts import evaluated_context
-from .current import current_session
+from .current import current_session, current_variable
 from .current_event import current_event
 from .exposures import exposures
+
+_NEVER = float("inf")
 
 
 def see(event: Any, client: Any = None) -> None:
@@ -33,8 +35,14 @@ def see(event: Any, client: Any = None) -> None:
     """
     reason = getattr(event, "reason", None)
     if type(reason) is dict and reason.get("inExperiment") is True:
-        version = getattr(event.flag, "version", 0)
-        event.timestamp = exposed(event.key, version, event.context, event.timestamp, client)
+        version, context = getattr(event.flag, "version", 0), event.context
+        # Nearly all are repetitions: noted already, and nothing new to the session.
+        unit = getattr(context, "fully_qualified_key", "")
+        noted = exposures.noted.get((event.key, version, unit), _NEVER)
+        session = current_variable.get()
+        if noted <= event.timestamp and (session is None or session.has_seen(context, client)):
+            return
+        event.timestamp = exposed(event.key, version, context, event.timestamp, client)
 
 
 def lost(event: Any) -> None:

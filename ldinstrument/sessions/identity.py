@@ -86,6 +86,10 @@ class OwnedRecorder(SampleRecorder):
             self.become(known if old is None else united(old, known))
             self._said = {*self._said, *kinds(known)}
 
+    def has_seen(self, context: Context, client: weakref.ref[Any] | None) -> bool:
+        """Tell whether an exposure of *context* by *client* would change nothing here."""
+        return self._context is context and self._seen_client is client and not self.ended
+
     def see_exposure(self, context: Context, client: weakref.ref[Any] | None = None) -> None:
         """Take notice of an exposure that was made in this session.
 

@@ -54,15 +54,9 @@ class SessionObserver(Protocol):
         """Note that the session has ended, and why."""
 
 
-_makers: list[Callable[[Any], SessionObserver]] = []
+makers: list[Callable[[Any], SessionObserver]] = []
 
 
 def observe_sessions(make: Callable[[Any], SessionObserver] | None) -> None:
     """Let *make* give each session that is opened from now on its observer; None: none."""
-    _makers[:] = [] if make is None else [make]
-
-
-def observe(session: Any) -> None:
-    """Give *session* its observer, where somebody observes."""
-    if _makers:
-        session.observe(_makers[0](session))
+    makers[:] = [] if make is None else [make]

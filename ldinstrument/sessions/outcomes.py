@@ -41,6 +41,9 @@ class Outcome(str, Enum):
 OUTCOMES = (Outcome.SUCCESS, Outcome.FAILURE, Outcome.CANCELLED, Outcome.ABANDONED)
 """The outcomes that sessions tally, in the order of their tallies; suspended runs are in none."""
 
+FINISHED = frozenset((Outcome.SUCCESS, Outcome.FAILURE))
+"""The outcomes of runs that have a success rate and a duration."""
+
 Tallies = tuple[int, int, int, int]
 """How many ended so: successes, failures, cancelled, abandoned."""
 NO_TALLIES: Tallies = (0, 0, 0, 0)

@@ -11,22 +11,23 @@ from collections.abc import Callable
 
 from ..diagnostics import guard
 
-_later: deque[Callable[[], None]] = deque()
+later: deque[Callable[[], None]] = deque()
+"""What is left to do; look here before calling `run_postponed`."""
 
 
 def postpone(work: Callable[[], None]) -> None:
     """Leave *work* for the next safe moment; at exit, when modules have been emptied, there is
     none.
     """
-    if _later is not None:
-        _later.append(work)
+    if later is not None:
+        later.append(work)
 
 
 def run_postponed() -> None:
     """Run what finalizers have left."""
-    while _later:
+    while later:
         try:
-            work = _later.popleft()
+            work = later.popleft()
         except IndexError:  # another thread took the last one
             return
         with guard("postponed work"):
@@ -35,4 +36,4 @@ def run_postponed() -> None:
 
 def forget() -> None:
     """Drop what is postponed (tests, and a forked child, whose parent keeps its own)."""
-    _later.clear()
+    later.clear()

@@ -85,6 +85,18 @@ class SessionScope:
     Reusable.
     """
 
+    __slots__ = (
+        "_client",
+        "_context",
+        "_data",
+        "_entries",
+        "_id",
+        "_metrics",
+        "_name",
+        "_rebinder",
+        "_store",
+    )
+
     def __init__(
         self,
         context: Any = None,
@@ -158,6 +170,8 @@ class SessionScope:
         return Entry(found, joined=True)
 
     def _who(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Context | None:
+        if self._context is None or type(self._context) is str:
+            return as_context(self._context)
         try:
             return as_context(
                 self._context(*args, **kwargs) if is_function(self._context) else self._context
@@ -368,7 +382,7 @@ def session(
         raise DefinitionError(
             "session: give the context once, as the first argument or as context="
         )
-    decorated = target is not None and _is_decorated(target)
+    decorated = target is not None and type(target) is not str and _is_decorated(target)
     scope = SessionScope(
         context if decorated or target is None else target,
         id=id,

@@ -239,7 +239,7 @@ class Session(OwnedRecorder):
         if old is None:  # what waited for an identity is the new one's, from the start
             self._held.belong_to(new)
             waiting, self._waiting = self._waiting, []
-            if self._counts_itself:
+            if not self._silent and self.store is None:
                 self._accounts_of(after).identify(after, self._held.started)
             return [(new, waiting + self._fold())]
         events = self._fold() + self._last_events()
@@ -248,7 +248,7 @@ class Session(OwnedRecorder):
         outgoing: list[Batch] = [(old, events)]
         if self.store is not None:
             self._segments += (self._held.empty_segment(),)  # tells the store when it was
-        if self._counts_itself:
+        if not self._silent and self.store is None:
             ended = self._accounts_of(before).identify(after, clock())
             outgoing += [
                 self._totals(account, old, "identified")
@@ -260,11 +260,6 @@ class Session(OwnedRecorder):
     def _was_exposed(self, account: SessionAccount, context: Context) -> bool:
         """Whether an experiment may miss the events of an account to which nothing has happened."""
         return bool(exposures.of(units_of(only_kinds(context, account.keys))))
-
-    @property
-    def _counts_itself(self) -> bool:
-        """Whether its `session.*` events are its own business, not a store's."""
-        return not self._silent and self.store is None
 
     def _accounts_of(self, keys: Mapping[str, str]) -> Accounts:
         if self._accounts is None:
@@ -313,7 +308,7 @@ class Session(OwnedRecorder):
                 exposures.latest = max(exposures.latest, segment.last)
                 self._segments += (segment,)
             return []
-        if self._counts_itself:
+        if not self._silent and self.store is None:
             self._accounts_of(segment.keys).add(segment)
         return emission.events_of(segment.groups) if segment.groups else []
 
@@ -400,9 +395,11 @@ class Session(OwnedRecorder):
                 units = units_of(context)
         if context is not None:
             known, length = exposures.of(units), (last - account.began) * 1000
-            # Exposed before it began: nothing of it lies before that.
-            before = None if known and known[0].read <= account.began else account.before_ms
-            note_ended(EndedSession(self.name, bool(known), length, before))
+            if account.before is None or (known and known[0].read <= account.began):
+                # Exposed before it began, or not in it: nothing of it lies before that.
+                ledger.session_ended(self.name, bool(known), length)
+            else:
+                note_ended(EndedSession(self.name, bool(known), length, account.before_ms))
         events = session_totals(
             self.name,
             metrics,

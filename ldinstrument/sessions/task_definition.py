@@ -9,7 +9,7 @@ from ..diagnostics import warn_once
 from ..ledger import ledger
 from ..metrics.catalogs import EventRouting, catalog, event_routing
 from ..metrics.standard import TASK_METRICS, task_metrics
-from .outcomes import OUTCOMES, Outcome, Tallies
+from .outcomes import FINISHED, OUTCOMES, Outcome, Tallies
 
 RUN_VALUES = ("success_rate", "duration", "unfinished")
 """The metrics that a run feeds when it is over; the others are recorded on the way."""
@@ -68,8 +68,11 @@ class TaskDefinition:
                 ledger.suspended(self.key, runs)
             elif self.key:
                 self._runs += runs
-                values += runs * len(plan.values(outcome, 0.0))
-                if outcome.unfinished and plan.unfinished is None:
+                if outcome in FINISHED:
+                    values += runs * plan.worth
+                    continue
+                values += runs * len(plan.given_up())
+                if plan.unfinished is None:
                     self._note_untold(runs)
         return values
 

@@ -36,7 +36,7 @@ def measurement(
     if not isinstance(metric, (str, Metric)) or not metric:
         discard("(no key)", "bad_key", f"give a Metric or its key, not {type(metric).__name__}")
         return None
-    known = _known(metric)
+    known = catalog.get(metric) if type(metric) is str else _known(metric)
     # An enum member is the string it stands for.
     key = known.event if known else str.__str__(metric)
     routing = catalog.routing(key)
@@ -60,7 +60,7 @@ def measurement(
         return None
     if known is not None and checked is not None:
         check_magnitude(known, checked)
-    return routing, checked, copied(data, routing.event_key)
+    return routing, checked, data if data is None else copied(data, routing.event_key)
 
 
 def _kind(routing: EventRouting) -> str:
@@ -93,7 +93,7 @@ def _known(metric: Metric | str) -> Metric | None:
                 f"catalog's counts",
             )
         return catalog[metric.key]
-    return catalog.get(metric) if isinstance(metric, str) else None
+    return catalog.get(metric)
 
 
 class _RefusedValue(Exception):  # noqa: N818 - never leaves this file
