@@ -26,9 +26,9 @@ from typing import Any
 from ldinstrument.delivery.transport import PostResult
 from ldinstrument.sessions.rollups import Group
 from ldinstrument.stores import Delta, MemoryStore, RedisStore, Rules, SessionStore, SqliteStore
+from ldinstrument.stores.deltas import StoredSegment, encoded, group_key, keys_of
 from ldinstrument.stores.protocol import today
 from ldinstrument.stores.redis_client import connect
-from ldinstrument.stores.segments import StoredSegment, encoded, group_key, keys_of
 
 LIMIT = 1152
 """Bytes. What each request recorded is kept apart, for exposures of other workers to divide it."""

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ..sessions.outcomes import NO_TALLIES
+from .deltas import UNREADABLE, Keys, StoredSegment, encoded, named
 from .records import LINE_BYTES, Record, line
 from .replay import Boundaries, segments_of
-from .segments import UNREADABLE, Keys, StoredSegment, encoded, named
 
 KEEP_LINES = 16
 """Lines that compacting leaves as they are: an exposure of another worker may still divide them."""

@@ -1,23 +1,263 @@
-"""Make the `Delta` that a store merges from the `SessionPart` that a session returns."""
+r"""What one request adds to a stored session: made of the part that its session returns, written as
+a line of the record, and read again when that is reported.
+
+A line is `[offset, base, [segment, ...]]`: *offset* is the store's clock minus the worker's, in
+milliseconds, *base* a date that the others are counted from, at which the first segment's keys were
+active already. A segment is `[keys, first, length, tallies, groups]`, trailing zeros left out: keys
+by context kind, the dates of its first and last entry, interactions by outcome, and folded values
+by the mark of their group key: `[total, count, first date, last date, first value, last value]`, of
+which what follows from the segment is left out; a total alone stands by itself. A line that comes
+from several workers has *offset* 0, and ends each segment with its start and end by the store's
+clock.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+import zlib
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, TypeAlias
 
 from ..metrics.catalogs import EventRouting
 from ..sessions.accounts import DEFAULT_METRICS
 from ..sessions.contexts import keys_of as keys_by_kind
+from ..sessions.outcomes import NO_TALLIES, Tallies, added
 from ..sessions.parts import SessionPart
 from ..sessions.rollups import Group
 from ..sessions.validation import frozen
 from .protocol import Delta, Operation
-from .records import mark_of
-from .segments import StoredSegment, encoded, group_key, keys_of
 
+UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError)
+"""What is raised by a line that is corrupt."""
+LONGEST_DATA = 12
+"""Characters of data that a group key holds itself."""
+REFERENCE = "#"
+"""What stands before the mark of data in a group key; data as JSON begins with a brace."""
+Keys: TypeAlias = "tuple[tuple[str, str], ...]"
+"""A context: `(kind, key)` pairs, sorted."""
 OLDEST_EXPOSURE = 24 * 3_600_000
 """Milliseconds: what was exposed earlier than a session may last divides none."""
+
+
+@dataclass(slots=True)
+class StoredSegment:
+    """What was recorded between two boundaries.
+
+    Args:
+        keys: whose it is; empty when nobody was known.
+        first, last: the dates of its first and last entry, by the worker's clock.
+        tallies: its interactions.
+        values: folded values by group key.
+        started, ended: the same as *first* and *last* by the store's clock.
+        line: the number of its line.
+    """
+
+    keys: Keys
+    first: int
+    last: int
+    tallies: Tallies = NO_TALLIES
+    values: dict[str, Group] = field(default_factory=dict)
+    started: int = 0
+    ended: int = 0
+    line: int = 0
+
+    def merge(self, other: StoredSegment) -> StoredSegment:
+        """Return both in one."""
+        values = dict(self.values)
+        for key, more in other.values.items():
+            values[key] = merged(values.get(key), more)
+        return StoredSegment(
+            self.keys,
+            min(self.first, other.first),
+            max(self.last, other.last),
+            added(self.tallies, other.tallies),
+            values,
+            min(self.started, other.started),
+            max(self.ended, other.ended),
+        )
+
+
+def merged(mine: Group | None, more: Group) -> Group:
+    """Return both in one, and leave both as they are."""
+    whole = replace(more)
+    if mine is not None:
+        whole.merge(mine)
+    return whole
+
+
+def keys_of(keys: Mapping[str, str]) -> Keys:
+    """Return *keys* in their order, without lone surrogates, which no store can carry."""
+    return tuple(
+        sorted([(kind, key.encode("utf-8", "replace").decode()) for kind, key in keys.items()])
+    )
+
+
+def utf8(keys: Mapping[str, str]) -> dict[str, str]:
+    """Return *keys* without lone surrogates, which no store can carry."""
+    return {kind: key.encode("utf-8", "replace").decode() for kind, key in keys.items()}
+
+
+# -- group keys ------------------------------------------------------------------------------------
+
+
+def group_key(event_key: str, rollup: str, numeric: bool, data: str) -> str:
+    """Return the key under which equal values fold; a sweeper needs no catalog to read it."""
+    return f"{rollup[0]}{int(numeric)}{event_key}\n{data}"
+
+
+def group_parts(key: str) -> tuple[str, bool, str, str]:
+    """Return `(rollup's initial, numeric, event key, data)` of a group key.
+
+    Data as JSON never holds a raw newline.
+    """
+    event_key, _, data = key[2:].rpartition("\n")
+    return key[0], key[1] == "1", event_key, data
+
+
+@lru_cache(maxsize=4096)
+def mark_of_text(text: str) -> str:
+    """Return five characters, 30 bits, that stand for *text* within one record."""
+    digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=4).digest()
+    return base64.urlsafe_b64encode(digest)[:5].decode()
+
+
+def named(key: str, names: MutableMapping[str, str]) -> str:
+    """Return the mark of a group key, and note in *names* what it stands for.
+
+    Values of several events often have the same data, so that has a mark of its own.
+    """
+    mark, (head, _, data) = mark_of_text(key), key.rpartition("\n")
+    if len(data) > LONGEST_DATA:
+        names[mark_of_text(data)] = data
+        key = f"{head}\n{REFERENCE}{mark_of_text(data)}"
+    names[mark] = key
+    return mark
+
+
+def key_named(mark: str, names: Mapping[str, str]) -> str:
+    """Return the group key that *mark* stands for.
+
+    Raises:
+        KeyError: *names* does not know it.
+    """
+    head, _, data = names[mark].rpartition("\n")
+    return f"{head}\n{names[data[1:]] if data.startswith(REFERENCE) else data}"
+
+
+# -- text ------------------------------------------------------------------------------------------
+
+
+def encoded(
+    segments: Sequence[StoredSegment],
+    names: MutableMapping[str, str],
+    *,
+    started: int | None = None,
+    clock: bool = False,
+) -> str:
+    """Return *segments* as the part of a line that follows its offset.
+
+    Args:
+        segments: at least one.
+        names: the group keys that they mention are added, by their marks.
+        started: the date at which the first one's keys were active already.
+        clock: write start and end by the store's clock, too.
+
+    Raises:
+        TypeError: a folded value is no number.
+    """
+    base = segments[0].first if started is None else started
+    texts = [_segment(segment, base, names, clock) for segment in segments]
+    return f"{base},{json.dumps(texts, separators=(',', ':'))}"
+
+
+def _segment(
+    segment: StoredSegment, base: int, names: MutableMapping[str, str], clock: bool
+) -> list[Any]:
+    groups = {}
+    for key, group in segment.values.items():
+        groups[named(key, names)] = _group(group, segment, base)
+    tallies = list(segment.tallies)
+    while tallies and not tallies[-1]:
+        tallies.pop()
+    dates = segment.first - base, segment.last - segment.first
+    fields = [dict(segment.keys), *dates, tallies, groups or 0]
+    if clock:
+        return [*fields, segment.started - base, segment.ended - base]
+    while fields and not fields[-1]:
+        fields.pop()
+    return fields
+
+
+def _group(group: Group, segment: StoredSegment, base: int) -> list[Any] | float:
+    values = (group.total, group.first, group.last)
+    if not all(value is None or isinstance(value, (int, float)) for value in values):
+        raise TypeError("a folded value is a number")
+    dates = [group.first_at - base, group.last_at - base]
+    if group.first is not None or group.last is not None:
+        return [group.total, group.count, *dates, group.first, group.last]
+    if (group.first_at, group.last_at) != (segment.first, segment.last):
+        return [group.total, group.count, *dates]
+    return group.total if group.count == 1 else [group.total, group.count]
+
+
+def decoded(line: str, names: Mapping[str, str], number: int = 0) -> Iterable[StoredSegment]:
+    """Yield the segments of a line.
+
+    Args:
+        line: the text.
+        names: group keys by their marks.
+        number: of the line.
+
+    Raises:
+        ValueError, KeyError, TypeError, IndexError: it is not the text of a line.
+    """
+    offset, base, segments = json.loads(line)
+    for at, fields in enumerate(segments):
+        segment = _segment_of(fields, offset, base, names)
+        segment.line = number
+        if not at and segment.first > base and len(fields) <= len(_ABSENT):
+            yield StoredSegment(
+                segment.keys, base, base, started=base + offset, ended=base + offset, line=number
+            )
+        yield segment
+
+
+def _segment_of(
+    fields: list[Any], offset: int, base: int, names: Mapping[str, str]
+) -> StoredSegment:
+    keys, first, length, tallies, groups, *clock = fields + _ABSENT[len(fields) :]
+    first, last = base + first, base + first + length
+    segment = StoredSegment(
+        tuple(sorted(keys.items())),
+        first,
+        last,
+        (*tallies, *NO_TALLIES[len(tallies) :]),
+        started=base + clock[0] if clock else first + offset,
+        ended=base + clock[1] if clock else last + offset,
+    )
+    for name, values in (groups or {}).items():
+        segment.values[key_named(name, names)] = _group_of(values, segment, base)
+    return segment
+
+
+_ABSENT: list[Any] = [{}, 0, 0, [], 0]
+
+
+def _group_of(fields: list[Any] | float, segment: StoredSegment, base: int) -> Group:
+    if not isinstance(fields, list):
+        return Group(None, fields, 1, segment.first, segment.last)
+    total, count = fields[0], fields[1] if len(fields) > 1 else 1
+    if len(fields) < 4:
+        return Group(None, total, count, segment.first, segment.last)
+    first, last = fields[4:6] if len(fields) > 4 else (None, None)
+    return Group(None, total, count, base + fields[2], base + fields[3], first, last)
+
+
+# -- of a request ----------------------------------------------------------------------------------
 
 
 def delta_of(part: SessionPart, *, ends: str = "", operation: Operation | None = None) -> Delta:
@@ -85,3 +325,8 @@ def _folded(routing: EventRouting, group: Group) -> Group:
     if routing.rollup in ("last", "once") and routing.numeric:
         return group
     return replace(group, first=None, last=None)
+
+
+def mark_of(exposure: str) -> str:
+    """Return the mark of an exposure, short and the same in every process."""
+    return f"{zlib.crc32(exposure.encode('utf-8', 'replace')) & 0xFFFFFF:06x}"

@@ -81,7 +81,7 @@ class Delta:
         tallies: its interactions, if it has no *segments*: successes, failures, cancelled,
             abandoned.
         now: the date at which it is looked at.
-        segments: what was recorded, as JSON text (see `segments`); by default one segment from
+        segments: what was recorded, as JSON text (see `deltas`); by default one segment from
             start to last activity with *tallies*.
         names: the group keys that *segments* mention, by mark.
         becomes: the keys that it ended with; empty when they are the same.

@@ -1,6 +1,6 @@
 r"""A session as a store keeps it: text, and how a delta is merged into it.
 
-The text is a header, one line of JSON, and a line per delta (see `segments`). Merging
+The text is a header, one line of JSON, and a line per delta (see `deltas`). Merging
 reads and writes the header only and adds a line, which is all that `redis.lua` has to do on a
 Redis server; what the lines amount to is worked out when the session is reported (see `replay`).
 
@@ -19,13 +19,12 @@ The header's fields, empty ones left out:
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .deltas import UNREADABLE, StoredSegment, encoded, keys_of
 from .protocol import Delta, Merged, Rules, today
-from .segments import UNREADABLE, StoredSegment, encoded, keys_of
 
 VERSION = 2
 MOST_LINES = 32
@@ -56,7 +55,7 @@ class Record:
         data: its own data, as JSON text.
         exposures: the date of each exposure known to it, by mark.
         names: the group keys of its values, by mark.
-        lines: what was merged, each line JSON; see `segments`.
+        lines: what was merged, each line JSON; see `deltas`.
         reason: why it ended; empty while it is open.
         over: the date of that end by the clock of the worker that said so; 0 if it fell silent.
         part: 0, or the number of a part that left early while the session goes on.
@@ -436,11 +435,3 @@ def close(
         record.touch(now, date)
     record.reason, record.over = reason, date
     return record, True
-
-
-# -- texts -----------------------------------------------------------------------------------------
-
-
-def mark_of(exposure: str) -> str:
-    """Return the mark of an exposure, short and the same in every process."""
-    return f"{zlib.crc32(exposure.encode('utf-8', 'replace')) & 0xFFFFFF:06x}"

@@ -22,11 +22,11 @@ from ..diagnostics import log_once, one_line
 from ..errors import DefinitionError
 from ..ledger import ledger
 from .compaction import compact
+from .deltas import utf8
 from .lua import scripts
 from .protocol import Delta, Ended, Holdings, Merged, Operation, Rules, Sealed, today
 from .records import MOST_LINES, readable, segments_text
 from .redis_client import LazyCluster, decodes, is_cluster
-from .segments import utf8
 
 SHARDS_OF_A_CLUSTER = 16
 OPERATIONS = 512

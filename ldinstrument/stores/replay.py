@@ -27,15 +27,16 @@ from ..sessions.dilution import EndedSession
 from ..sessions.exposures import exposures
 from ..sessions.outcomes import NO_TALLIES, Tallies, added
 from ..sessions.rollups import Emission, Group
-from .protocol import Rules
-from .records import Record, mark_of
-from .segments import (
+from .deltas import (
     Keys,
     StoredSegment,
     decoded,
     group_parts,
+    mark_of,
     merged,
 )
+from .protocol import Rules
+from .records import Record
 
 _in_order = attrgetter("started", "ended")
 

@@ -21,10 +21,10 @@ from ..sessions import clients
 from ..sessions.contexts import json_of_keys
 from ..sessions.dilution import EndedSession, note_ended, note_unseen
 from ..sessions.rollups import Emission, finite
+from .deltas import UNREADABLE
 from .protocol import Ended, Rules, Sealed
 from .records import readable
 from .replay import events_of
-from .segments import UNREADABLE
 
 _PAYLOADS = uuid.UUID("5f0b4a0e-6f0c-4b67-9d1c-0a7d3b1f5c11")
 """The namespace of payload ids."""

@@ -13,11 +13,11 @@ from stores_builders import delta, end, tallies_of
 
 from ldinstrument.stores import MemoryStore, RedisStore, Rules
 from ldinstrument.stores.compaction import compact
+from ldinstrument.stores.deltas import group_key
 from ldinstrument.stores.protocol import Operation
 from ldinstrument.stores.records import merge, readable
 from ldinstrument.stores.redis_client import connect
 from ldinstrument.stores.replay import events_of
-from ldinstrument.stores.segments import group_key
 from ldinstrument.stores.session_store import key_of
 
 NOW = 1_795_000_000_000
