@@ -172,7 +172,7 @@ def stall(make: Callable[[], Any], idle_sessions: int) -> tuple[float, float, fl
     report = []
 
     def sweep() -> None:
-        report.append(keeper._sweep(None, Nowhere(), pause=keeper._rest, early=False))
+        report.append(keeper.sweep(outlet=Nowhere(), pause=keeper._rest, early=False))
         done.set()
 
     thread = threading.Thread(target=sweep)
