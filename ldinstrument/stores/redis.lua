@@ -216,7 +216,8 @@ if life ~= '' and known ~= life then
   redis.call('SET', prefix .. 'life', life)
   if known or mine ~= '' then redis.call('SET', prefix .. 'relearn', 1, 'PX', lease) end
 end
-if redis.call('EXISTS', prefix .. 'relearn') == 1 or (mine ~= '' and mine ~= life) then
+local is_new = life ~= '' and mine ~= '' and mine ~= life
+if is_new or redis.call('EXISTS', prefix .. 'relearn') == 1 then
   return {0, {}, life, evicted, 0}
 end
 local tells = redis.call('EXISTS', prefix .. 'told') == 1

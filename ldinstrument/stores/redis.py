@@ -287,9 +287,7 @@ class RedisStore:
 
         try:
             self._run("holdings", self._tags[0])
-            if self._client.info("cluster").get("cluster_enabled"):
-                self._check_prefix()
-            _say_policy(self._client.info("memory"))
+            self._check_server()
         except ResponseError as error:
             if not _PASSING_STATES.search(str(error)):
                 raise DefinitionError(
@@ -300,6 +298,17 @@ class RedisStore:
             return
         finally:
             self.close()
+
+    def _check_server(self) -> None:
+        """Check what the server says of itself, if this user may ask for it."""
+        from redis.exceptions import NoPermissionError
+
+        try:
+            if self._client.info("cluster").get("cluster_enabled"):
+                self._check_prefix()
+            _say_policy(self._client.info("memory"))
+        except NoPermissionError:
+            return
 
     def refuses(self, error: Exception) -> bool:
         """Tell whether *error* is about what was given, not a server that is full, read-only and

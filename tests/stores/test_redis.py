@@ -387,6 +387,20 @@ def test_a_server_without_scripts_is_refused_at_opening(servers, tmp_path):
         server.stop()
 
 
+def test_a_user_who_may_not_ask_for_the_servers_state_can_use_it(redis_of_its_own, keep):
+    """INFO counts as dangerous, and many managed servers keep it from their users."""
+    with connect(redis_of_its_own.url, timeout=10.0) as admin:
+        admin.execute_command("ACL", "SETUSER", "plain", "on", ">pass", "~*", "+@all", "-info")
+    address = redis_of_its_own.url.replace("redis://", "redis://plain:pass@")
+    store = open_store(address, idle=0.05, client=RecordingClient(), sweep=False)
+
+    for count in (1, 2):
+        visit(store)
+        time.sleep(0.1)
+        assert store.sweep().sessions == 1, count
+    store.close()
+
+
 @pytest.mark.parametrize("prefix", ["", "a{b", "}"])
 def test_a_prefix_that_is_no_hash_tag_is_refused_on_a_cluster(prefix):
     """Each script stays within one slot by it."""
