@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -12,12 +14,15 @@ from .checks import whole_above_zero
 from .diagnostics import guard, warn_once
 from .errors import DefinitionError
 from .ledger import ledger
-from .sessions.accounts import declare_session_metrics
+from .sessions.accounts import DEFAULT_METRICS, declared_metrics
 from .sessions.clients import Tracker
-from .sessions.contexts import as_context, kinds, same
+from .sessions.contexts import as_context, context_of_keys, kinds, same, units_of
 from .sessions.current import open_session
+from .sessions.exposures import exposures
 from .sessions.session import Session
-from .stores.protocol import Delta
+from .stores.deltas import OLDEST_EXPOSURE
+from .stores.protocol import Delta, Merged
+from .stores.records import mark_of
 from .stores.replay import summary_of
 
 if TYPE_CHECKING:
@@ -43,6 +48,8 @@ class SessionMetricsTracker:
             they are ended, when None.
         max_sessions: without a store: how many may be open; the one silent for longest then ends as
             abandoned, said once and counted.
+        metrics: which of `duration`, `success_rate`, `interactions`, `successes` and `unfinished`
+            to send for each session.
     """
 
     def __init__(
@@ -51,13 +58,14 @@ class SessionMetricsTracker:
         store: SessionStore | str | Path | None = None,
         *,
         max_sessions: int = MAX_SESSIONS,
+        metrics: Iterable[str] = DEFAULT_METRICS,
     ) -> None:
         whole_above_zero("SessionMetricsTracker: max_sessions=", max_sessions)
-        declare_session_metrics("session")
+        wanted = declared_metrics("session", metrics)
         self._sessions = (
-            _SessionsHere(client, max_sessions)
+            _SessionsHere(client, max_sessions, wanted)
             if store is None
-            else _SessionsInStore(client, _store_of(store))
+            else _SessionsInStore(client, _store_of(store), wanted)
         )
 
     def start_session(self, user_id: Any, session_id: str) -> None:
@@ -96,9 +104,10 @@ class SessionMetricsTracker:
 class _SessionsHere:
     """Sessions in this process, by their ids; at most *most* of them."""
 
-    def __init__(self, client: Tracker | None, most: int) -> None:
+    def __init__(self, client: Tracker | None, most: int, metrics: tuple[str, ...]) -> None:
         self._client = client
         self._most = most
+        self._metrics = metrics
         self._lock = threading.RLock()
         self._open: OrderedDict[str, Session] = OrderedDict()
 
@@ -106,7 +115,7 @@ class _SessionsHere:
         if self._goes_on(context, session_id):
             return
         # Opening may emit what is left behind elsewhere, and nothing leaves while a lock is held.
-        opened = open_session(context, id=session_id, client=self._client)
+        opened = open_session(context, id=session_id, client=self._client, metrics=self._metrics)
         with self._lock:
             ending = self._superseded(context, session_id)
             if ending is None:  # another thread was faster; ours has seen nothing
@@ -173,21 +182,51 @@ class _SessionsHere:
 
 
 class _SessionsInStore:
-    """Sessions in a store: each call is one round trip."""
+    """Sessions in a store: each call is one round trip, but for the end of an exposed one."""
 
-    def __init__(self, client: Tracker | None, store: SessionStore) -> None:
+    def __init__(
+        self, client: Tracker | None, store: SessionStore, metrics: tuple[str, ...]
+    ) -> None:
         self._store = store
+        self._metrics = () if metrics == DEFAULT_METRICS else metrics
+        self._keys: OrderedDict[str, Mapping[str, str]] = OrderedDict()
+        """Whose the sessions are that this process has seen, by their ids: bounded."""
         store.prefer(client)
 
     def start(self, context: Context | None, session_id: str) -> None:
         known = {} if context is None else {kind: part.key for kind, part in kinds(context).items()}
-        self._store.merge(session_id, Delta(session_id, context=known))
+        self._keys.pop(session_id, None)  # perhaps another user's
+        delta = Delta(session_id, context=known, metrics=self._metrics)
+        self._remember(session_id, self._store.merge(session_id, delta))
 
     def track(self, session_id: str, success: bool) -> None:
         tallies = (int(success), int(not success), 0, 0)
-        self._store.merge(session_id, Delta(session_id, tallies=tallies, joins=True))
+        seen = self._exposures(session_id)
+        delta = Delta(session_id, tallies=tallies, joins=True, exposures=seen)
+        self._remember(session_id, self._store.merge(session_id, delta))
+
+    def _remember(self, session_id: str, merged: Merged | None) -> None:
+        if merged is None or not merged.context:
+            return
+        self._keys[session_id] = merged.context
+        if len(self._keys) > MAX_SESSIONS:
+            self._keys.popitem(last=False)
+
+    def _exposures(self, session_id: str) -> dict[str, int]:
+        """Return the exposures that this process has seen of the session's units, by their marks:
+        another process may report the session.
+        """
+        context = context_of_keys(self._keys.get(session_id, {}))
+        if context is None:
+            return {}
+        oldest = time.time() * 1000 - OLDEST_EXPOSURE
+        found = exposures.of(units_of(context))
+        return {mark_of(seen.name): seen.date for seen in found if seen.date > oldest}
 
     def end(self, session_id: str) -> dict[str, Any] | None:
+        if seen := self._exposures(session_id):  # the end itself tells none
+            self._store.merge(session_id, Delta(session_id, joins=True, exposures=seen))
+        self._keys.pop(session_id, None)
         ended = self._store.end(session_id, active=True)
         if ended is None:
             return None

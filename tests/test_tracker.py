@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from typing import Any
 from uuid import UUID
@@ -14,6 +15,7 @@ import ldinstrument as ld
 from ldinstrument import testing
 from ldinstrument.errors import DefinitionError
 from ldinstrument.ledger import ledger
+from ldinstrument.sessions.exposures import exposures
 from ldinstrument.stores import open_store
 from ldinstrument.testing import RecordingClient
 from ldinstrument.tracker import SessionMetricsTracker
@@ -272,3 +274,41 @@ def test_many_threads_may_start_the_same_session(ld_events: RecordingClient) -> 
     tracker.end_session("s-1")
 
     assert [1] == ld_events.values("session.interactions")
+
+
+def test_a_tracker_feeds_the_metrics_that_were_asked_for(ld_events: RecordingClient) -> None:
+    """Here and in a store; an unknown one is refused where it is written."""
+    for store in (None, open_store("memory:", sweep=False)):
+        tracker = SessionMetricsTracker(store=store, metrics=("unfinished", "interactions"))
+        tracker.start_session("u-1", "s-1")
+        tracker.track_interaction("s-1", True)
+        tracker.end_session("s-1")
+        if store is not None:
+            store.sweep()
+        sent = [(event.key, event.value) for event in ld_events]
+        ld_events.clear()
+        assert sorted(sent) == [("session.interactions", 1), ("session.unfinished", 0)]
+    with pytest.raises(DefinitionError, match="not one of duration"):
+        SessionMetricsTracker(metrics=("durations",))
+
+
+@pytest.mark.parametrize("later", [True, False], ids=["an interaction follows", "the end follows"])
+def test_a_store_is_told_the_exposures_that_a_tracker_sees(
+    ld_events: RecordingClient, later: bool
+) -> None:
+    """Another process reports the session, and has seen none of them."""
+    store = open_store("memory:", sweep=False)
+    tracker = SessionMetricsTracker(store=store)
+    tracker.start_session("u-1", "s-1")
+    tracker.track_interaction("s-1", True)
+    time.sleep(0.005)
+    exposures.note("flag", 1, Context.create("u-1"), int(time.time() * 1000))
+    time.sleep(0.005)
+    for _ in range(later):
+        tracker.track_interaction("s-1", True)
+    tracker.end_session("s-1")
+    exposures.clear()
+    store.sweep()
+
+    interactions = [event.value for event in ld_events if event.key == "session.interactions"]
+    assert interactions == [1, int(later)]
