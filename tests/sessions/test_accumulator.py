@@ -113,3 +113,63 @@ def test_a_stored_sessions_entries_are_kept_apart() -> None:
         [1],
         [2 + 3 + 4],
     ]
+
+
+HOUR = 3_600_000
+
+
+def test_dates_go_on_from_an_exposure_that_was_dated_ahead(held: Accumulator) -> None:
+    """The wall clock was set back after it: what follows is dated after it, one after the other."""
+    date = expose(int(time.time() * 1000) + HOUR)
+    held.entries.append(value(EACH, 1))
+    time.sleep(0.01)
+    held.entries.append(value(EACH, 2))
+    held.fold()
+
+    first, second = (emission.at for emission in held.take_loose())
+    assert date <= first <= second - 9
+
+
+def test_an_exposure_that_was_dated_behind_dates_nothing_back(held: Accumulator) -> None:
+    """The wall clock was right again before and after it."""
+    now = int(time.time() * 1000)
+    expose(now - HOUR)
+    held.entries.append(value(EACH, 1))
+    held.fold()
+
+    assert held.take_loose()[0].at >= now
+
+
+def test_an_exposure_of_another_unit_moves_no_date_back() -> None:
+    """Each unit's exposures are dated one after the other, those of two units need not be."""
+    held = Accumulator()
+    held.belong_to(Context.create_multi(USER, Context.create("acme", "org")))
+    ahead = expose(int(time.time() * 1000) + HOUR)
+    time.sleep(0.002)
+    held.entries.append(value(SUM, 1))
+    time.sleep(0.002)
+    exposures.note("flag", 1, Context.create("acme", "org"), int(time.time() * 1000))
+    held.entries.append(value(SUM, 2))
+    between = held.fold()[-1]
+    after = held.close()
+
+    assert after is not None
+    assert between.last >= ahead
+    assert [group.last_at >= ahead for _, group in (*between.groups, *after.groups)] == [True] * 2
+
+
+def test_what_was_folded_under_another_routing_is_dated_before_the_exposure(
+    held: Accumulator,
+) -> None:
+    """The catalog has changed meanwhile: it leaves under its own, and not after the exposure."""
+    held.entries.append(value(SUM, 1))
+    held.fold()
+    held.entries.append(value(EventRouting("a.sum", True, False, "last", None, frozenset()), 2))
+    held.fold()
+    date = expose(int(time.time() * 1000) - HOUR)
+    (before,) = held.fold()
+
+    assert [(group.total, group.last_at < date) for _, group in before.groups] == [
+        (1, True),
+        (2, True),
+    ]
