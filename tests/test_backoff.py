@@ -17,7 +17,7 @@ from ldinstrument.backoff import (
 )
 from ldinstrument.delivery.transport import PostResult
 from ldinstrument.stores import Delta, MemoryStore, Rules
-from ldinstrument.stores.sweeper import Sweep
+from ldinstrument.stores.reporting import Sweep
 
 HOUR = LONGEST_RETRY_AFTER
 

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from .memory import MemoryStore
     from .protocol import Delta, Holdings, Rules, Store, VisitRef
     from .redis import RedisStore
+    from .reporting import SweepReport
     from .session_store import SessionStore, aend_request, end_request, end_session
     from .sqlite import SqliteStore
-    from .sweeper import SweepReport
     from .urls import open_store, sweep
 
 
@@ -46,7 +46,7 @@ _HOMES = {
     "SessionStore": "session_store",
     "SqliteStore": "sqlite",
     "Store": "protocol",
-    "SweepReport": "sweeper",
+    "SweepReport": "reporting",
     "VisitRef": "protocol",
     "aend_request": "session_store",
     "end_request": "session_store",

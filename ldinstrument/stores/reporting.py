@@ -1,17 +1,20 @@
-"""Report: the payload that ended sessions become. Outlet: where payloads leave, by the connections
-of a LaunchDarkly client or through a client of another kind.
+"""Report what has ended in a store. Report: the payload that ended sessions become. Outlet: where
+payloads leave, by the connections of a LaunchDarkly client or through a client of another kind.
+Sweep: seal, send, acknowledge.
 """
 
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import replace
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypedDict
 
 from .. import sdk
+from ..backoff import Disposition, disposition, retry_delay
 from ..delivery.payloads import body_of, texts_of
 from ..delivery.transport import PAYLOAD_ID, PostResult, Transport, transport_of
 from ..delivery.worker import worker_of
@@ -21,13 +24,21 @@ from ..sessions import clients
 from ..sessions.contexts import json_of_keys
 from ..sessions.dilution import EndedSession, note_ended, note_unseen
 from ..sessions.rollups import Emission, finite
+from .circuit_breaker import describe_failure
 from .deltas import UNREADABLE
-from .protocol import Ended, Rules, Sealed
+from .protocol import Ended, Rules, Sealed, Store
 from .records import readable
 from .replay import events_of
 
 _PAYLOADS = uuid.UUID("5f0b4a0e-6f0c-4b67-9d1c-0a7d3b1f5c11")
 """The namespace of payload ids."""
+BATCH = 500
+"""Sessions in a payload, at most."""
+LEASE = 60.0
+MAX_AGE = 24 * 3600.0
+"""Seconds after which LaunchDarkly may have forgotten a payload id, so that sending it again could
+count twice.
+"""
 
 
 class Report:
@@ -224,3 +235,176 @@ def outlet_for(sdk_key: str | None) -> Outlet:
     from ..delivery.configuration import launchdarkly_config
 
     return WireOutlet(launchdarkly_config(sdk_key, events_only=True, event_processor_class=None))
+
+
+# -- the sweep -------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class SweepReport:
+    """What one sweep did.
+
+    Args:
+        sessions: sealed, that is: reported now or, whatever happens, later under the same payload
+            id.
+        delivered: events that LaunchDarkly has taken.
+        dropped: events that it never will.
+        posts: POSTs made, repeated ones included.
+        complete: nothing was left that could be swept; False after a failure, or at *limit*.
+        open: sessions that are not over yet; None when nobody asked, or the store failed.
+        error: why it stopped, when it failed: a status or the kind of an exception, never an
+            address or a key.
+    """
+
+    sessions: int = 0
+    delivered: int = 0
+    dropped: int = 0
+    posts: int = 0
+    complete: bool = False
+    error: str = ""
+    open: int | None = None
+
+
+class SweepOptions(TypedDict, total=False):
+    """Options of a `Sweep`."""
+
+    pause: Callable[[float], bool] | None
+    early: bool
+    own_rules: bool
+
+
+@dataclass(slots=True)
+class Sweep:
+    """One sweep over one store.
+
+    Args:
+        store: what to sweep.
+        outlet: where payloads leave.
+        rules: name the reason of an end that nobody gave one.
+        owner: a random name; the leases are its.
+        lease: seconds for which nobody else is handed what this sweep works on; longer than a POST
+            may take.
+        pause: called after each batch with the seconds that it took, so that a busy worker can
+            rest; returns whether to go on.
+        early: also report what ended in the current window (see `Rules`), as a batch of its own.
+        own_rules: look at every open session whether it is over by *store*'s rules, because those
+            of the workers may be longer.
+    """
+
+    store: Store
+    outlet: Outlet
+    rules: Rules
+    owner: str
+    lease: float = LEASE
+    pause: Callable[[float], bool] | None = None
+    early: bool = True
+    own_rules: bool = False
+    report: SweepReport = field(default_factory=SweepReport)
+
+    def run(self, limit: int | None = None) -> SweepReport:
+        """Sweep up to *limit* sessions. A failing store or server ends the sweep, it does not
+        raise.
+        """
+        try:
+            if self.own_rules:
+                self.store.end_silent()
+            self._send_all(limit)
+            if self.early:
+                self.report.open = self.store.holdings().open
+        except Exception as error:
+            self.report.error = type(error).__name__
+            log_once(
+                "sweep",
+                type(error).__name__,
+                f"a sweep of the session store failed ({describe_failure(error)}): it is repeated "
+                "later",
+            )
+        return self.report
+
+    def _send_all(self, limit: int | None) -> None:
+        while self._send_leftovers():
+            left = BATCH if limit is None else min(BATCH, limit - self.report.sessions)
+            if left <= 0:
+                return
+            started = time.monotonic()
+            if not self._batch(left):
+                self.report.complete = not self.report.error
+                return
+            if self.pause is not None and not self.pause(time.monotonic() - started):
+                return
+
+    def _send_leftovers(self) -> bool:
+        """Send what was sealed earlier; tell whether everything that was due has left."""
+        while found := self.store.claim_sealed(4, self.lease, self.owner):
+            for sealed in found:
+                if not self._deliver(sealed):
+                    return False
+        return True
+
+    def _batch(self, size: int) -> int:
+        """Claim, seal, send; return how many sessions, 0 when there were none or sending failed."""
+        while ended := self.store.claim(size, self.lease, self.owner, early=self.early):
+            while ended:
+                report = Report(ended, self.rules, self.outlet.zipped)
+                places = [session.place for session in ended]
+                lost = self.store.seal(places, report.payloads, self.lease, self.owner)
+                if not lost:
+                    report.count()
+                    self.report.sessions += len(ended)
+                    return len(ended) if all(map(self._deliver, report.payloads)) else 0
+                # A late request has joined some, or this worker slept beyond its lease: those are
+                # handed out anew.
+                ended = [session for session in ended if session.place not in set(lost)]
+        return 0
+
+    def _deliver(self, sealed: Sealed) -> bool:
+        """Send a payload that is stored; tell whether sending may go on."""
+        if sealed.age > MAX_AGE:
+            self._drop("too_old", sealed)
+            return True
+        answer = self.outlet.post(sealed)
+        self.report.posts += 1
+        meaning = disposition(answer.status, sealed.attempts)
+        if meaning is Disposition.DELIVERED:
+            self.store.acknowledge(sealed.id)
+            self.report.delivered += sealed.events
+            ledger.emitted(sealed.events)
+            ledger.delivered(sealed.events)
+        elif meaning is Disposition.SPLIT:
+            self._split(sealed)
+        elif meaning is Disposition.DROP:
+            self._drop("http_400", sealed)
+        else:
+            self._try_later(sealed, answer)
+            return False
+        return True
+
+    def _try_later(self, sealed: Sealed, answer: PostResult) -> None:
+        self.store.postpone(sealed.id, retry_delay(sealed.attempts, answer.headers))
+        self.report.error = str(answer.status or answer.error or "no answer")
+        if answer.status in (401, 403):
+            log_once(
+                "refused",
+                f"store {answer.status}",
+                f"LaunchDarkly refuses the SDK key (HTTP {answer.status}): ended sessions wait in "
+                "the store; check LAUNCHDARKLY_SDK_KEY",
+            )
+
+    def _split(self, sealed: Sealed) -> None:
+        parts = halves(sealed)
+        if parts:
+            self.store.replace(sealed.id, parts)
+        else:
+            self._drop("too_large", sealed)
+
+    def _drop(self, reason: str, sealed: Sealed) -> None:
+        self.store.acknowledge(sealed.id)
+        self.report.dropped += sealed.events
+        ledger.emitted(sealed.events)
+        ledger.dropped(reason, sealed.events)
+        log_once(
+            reason,
+            "store",
+            f"LaunchDarkly will not take a payload of ended sessions ({reason}): dropped and "
+            "counted",
+        )

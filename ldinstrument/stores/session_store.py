@@ -33,8 +33,8 @@ from .circuit_breaker import CircuitBreaker, PendingMerge
 from .deltas import delta_of
 from .protocol import Delta, Holdings, Merged, Operation, Rules, Store, VisitRef, today
 from .records import Record
-from .reporting import Outlet, outlet_of
-from .sweeper import LEASE, Sweep, Sweeper, SweepOptions, SweepReport
+from .reporting import LEASE, Outlet, Sweep, SweepOptions, SweepReport, outlet_of
+from .sweeper import Sweeper
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -11,9 +11,8 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 from ..checks import above_zero, seconds_from_text
 from ..errors import DefinitionError
 from .protocol import Rules, Store
-from .reporting import Outlet, outlet_for
+from .reporting import Outlet, SweepReport, outlet_for
 from .session_store import SessionStore
-from .sweeper import SweepReport
 
 _SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
 _ADDRESSES = "memory:, sqlite:///path, redis://host:port/0, rediss://... or redis+cluster://..."

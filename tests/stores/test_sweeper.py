@@ -22,8 +22,8 @@ from ldinstrument.stores import (
     sweep,
 )
 from ldinstrument.stores.protocol import Sealed
-from ldinstrument.stores.reporting import WireOutlet
-from ldinstrument.stores.sweeper import BATCH, MAX_AGE, Sweep, _jittered
+from ldinstrument.stores.reporting import BATCH, MAX_AGE, Sweep, WireOutlet
+from ldinstrument.stores.sweeper import _jittered
 from ldinstrument.testing import RecordingClient
 
 
