@@ -20,9 +20,8 @@ from .sessions.contexts import as_context, context_of_keys, kinds, same, units_o
 from .sessions.current import open_session
 from .sessions.exposures import exposures
 from .sessions.session import Session
-from .stores.deltas import OLDEST_EXPOSURE
+from .stores.deltas import OLDEST_EXPOSURE, mark_of
 from .stores.protocol import Delta, Merged
-from .stores.records import mark_of
 from .stores.replay import summary_of
 
 if TYPE_CHECKING:
