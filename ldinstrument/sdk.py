@@ -172,6 +172,11 @@ def is_custom(event: Any) -> bool:
     return type(event).__name__ == "EventInputCustom"
 
 
+def _is_index_of_one(event: Any) -> bool:
+    """Whether *event* indexes a context of one kind."""
+    return type(event).__name__ == "IndexEvent" and not event.context.multiple
+
+
 class Writer:
     """Write custom events as JSON texts, in the SDK's shape, on whichever thread tracks them.
 
@@ -327,12 +332,19 @@ class Intake:
             outbox._events = []
         return found
 
-    def text(self, event: Any) -> str | None:
+    def text(self, event: Any, context: str | None = None) -> str | None:
         """Return an event out of `passed` as JSON; None for a kind that LaunchDarkly does not read.
+
+        Args:
+            event: one of them.
+            context: its context as custom events have it, in JSON; None where it is not known. An
+                index event has the same, but for what is anonymous.
 
         Raises:
             Exception: it cannot be JSON.
         """
+        if context is not None and _is_index_of_one(event) and not event.context.anonymous:
+            return f'{{"kind":"index","creationDate":{event.timestamp},"context":{context}}}'
         out: dict[str, Any] | None = self._formatter.make_output_event(event)
         return None if out is None else as_json(out)
 

@@ -114,19 +114,27 @@ class BatchWriter:
 
     # -- runs of tasks: (task, outcome, started, ended, data) as the tracked functions leave them
     def _write_runs(self, runs: FinishedRuns, entries: Sequence[Any], end: str) -> EventTexts:
-        """Return the texts of *entries* among *runs*: what stays the same is prepared once."""
+        """Return the texts of *entries* among *runs*.
+
+        What stays the same from one run to the next is made once: the events of the task, and those
+        with their date in them, for as long as runs end within one millisecond.
+        """
         out: list[str] = []
-        offset_ms, events = runs.offset_ms, 0
+        offset_ms, events, at = runs.offset_ms, 0, 0
         current = ended_so = None
         for task, outcome, started, ended, data in entries:
             if task is not current or outcome is not ended_so or data is not None:
                 before, after, timed, count = self._cut(runs, task, outcome, data, end)
-                current, ended_so = (task, outcome) if data is None else (None, None)
+                current, ended_so, at = None if data is not None else task, outcome, 0
+            date = int(ended * 1000 + offset_ms)
+            if date != at:
+                at, written = date, str(date)
+                head, tail = written.join(before), written.join(after)
             events += count
-            at = str(int(ended * 1000 + offset_ms))
-            nanoseconds = int((ended - started) * 1e9 + 0.5) if timed and ended > started else 0
-            out += (at.join(before), f"{nanoseconds}e-6" if timed else "", at.join(after))
-        return "".join(out)[:-1], events, int(entries[0][3] * 1000 + offset_ms)
+            nanoseconds = int((ended - started) * 1e9 + 0.5) if ended > started else 0
+            out += (head, f"{nanoseconds}e-6" if timed else "", tail)
+        out[0] = out[0][1:]  # the comma
+        return "".join(out), events, int(entries[0][3] * 1000 + offset_ms)
 
     def _cut(self, runs: FinishedRuns, task: Any, outcome: Outcome, data: Any, end: str) -> _Cut:
         """Return the events of one run of *task*, cut where its date and its duration belong."""
@@ -138,16 +146,17 @@ class BatchWriter:
             values = plan.finished(1.0 if outcome is _SUCCESS else 0.0, _DURATION_MARK)
             known = self._cuts[kind] = (plan, self._cut_events(values, data is not None))
         before, after, timed, count = known[1]
-        written = "" if data is None else as_json(data)
-        filled = [
-            piece.replace(_DATA, written).replace(_CONTEXT, end) for piece in (*before, *after)
-        ]
-        return tuple(filled[: len(before)]), tuple(filled[len(before) :]), timed, count
+        if data is not None:
+            text = as_json(data)
+            before = tuple([piece.replace(_DATA, text) for piece in before])
+            after = tuple([piece.replace(_DATA, text) for piece in after])
+        before = tuple([piece.replace(_CONTEXT, end) for piece in before])
+        return before, tuple([piece.replace(_CONTEXT, end) for piece in after]), timed, count
 
     def _cut_events(self, values: Sequence[tuple[Any, float]], with_data: bool) -> _Cut:
         pieces: list[str] = []
         before: tuple[str, ...] | None = None
-        text = ""
+        text = ","
         for routing, value in values:
             kind = (routing.event_key, with_data, True)
             head, before_data, before_value, tail = self._template(kind)
@@ -158,7 +167,7 @@ class BatchWriter:
             else:
                 text += repr(value)
             text += f"{tail}{_CONTEXT},"
-        pieces.append(text)
+        pieces.append(text[:-1])
         if before is None:
             return tuple(pieces), ("",), False, len(values)
         return before, tuple(pieces), True, len(values)

@@ -41,10 +41,11 @@ OTHER = 500
 SLICE = 256
 YIELD = 0.0001
 
-Recorded: TypeAlias = tuple["str | None", int, Any, bool]
+Recorded: TypeAlias = tuple["str | None", int, Any, "bool", "str | None"]
 """What waits to be batched: custom events as JSON, or None for one that is not written yet; how
 many `track` events it is; the SDK's event that its dispatcher has yet to see, or None where it
-would only pass the text on; and whether a session of ours emitted it.
+would only pass the text on; whether a session of ours emitted it; and its context as JSON, where
+that is known.
 """
 
 
@@ -83,7 +84,7 @@ class EventQueue:
         self._is_cheap = not self._zipped and spool is None
         """Whether payloads are made without compressing them or writing them to a disk."""
         writer = sdk.Writer(config)
-        self._text_of = writer.text
+        self._text_of, self._context_text = writer.text, writer.context_text
         self.write = BatchWriter(writer).write
         self._recorded: deque[Recorded] = deque()
         self._last: tuple[Any, bool] = (None, False)
@@ -117,9 +118,9 @@ class EventQueue:
         known, whose = self._last
         if text is not None and event.context is known and ours is whose:
             # The dispatcher has taken this context, or will have when it comes to this text.
-            self._recorded.append((text, 1, None, ours))
+            self._recorded.append((text, 1, None, ours, None))
         else:
-            self._recorded.append((text, int(custom), event, ours))
+            self._recorded.append((text, int(custom), event, ours, None))
             self._last = (event.context, ours)
         self._bytes += OTHER if text is None else len(text)
         with contextlib.suppress(Exception):  # too deep a recursion: it is queued, and found later
@@ -135,12 +136,13 @@ class EventQueue:
                 self._lose(reason, sum(events for _, events, _ in texts))
                 return
         for text, events, at in texts:
-            event = None
+            event = written = None
             if self._last[0] is not context or not self._last[1]:
                 # The dispatcher sees one event of the batch, for its context.
                 event = sdk.custom_event("", context, at, None, None)
+                written = self._context_text(context)
                 self._last = (context, True)
-            self._recorded.append((text, events, event, True))
+            self._recorded.append((text, events, event, True, written))
             self._bytes += len(text)
         with contextlib.suppress(Exception):  # see `take`
             self._announce()
@@ -201,7 +203,7 @@ class EventQueue:
         """Count everything that is still in the queue as dropped."""
         while self._recorded:
             try:
-                _, events, event, _ = self._recorded.popleft()
+                _, events, event, _, _ = self._recorded.popleft()
             except IndexError:  # another thread took the last one
                 return
             self._count_lost(reason, events, event)
@@ -307,15 +309,16 @@ class EventQueue:
             for _ in range(min(SLICE, len(self._recorded))):
                 taken.append(self._recorded.popleft())
         passed: list[tuple[str, int]] = []
-        for text, events, event, ours in taken:
+        for entry in taken:
+            text, events, event, _, _ = entry
             if event is not None:
-                passed += self._dispatched(text, events, event, ours)
+                passed += self._dispatched(*entry)
             elif text is not None:
                 passed.append((text, events))
         with self._sender.lock:
             placed = [(self._place(text, events), text) for text, events in passed]
             self._taken = []
-        self._bytes -= sum([OTHER if text is None else len(text) for text, _, _, _ in taken])
+        self._bytes -= sum([OTHER if text is None else len(text) for text, _, _, _, _ in taken])
         if self._spool is not None:
             self._spool.add(lambda spool: spool.draft(placed))
 
@@ -336,7 +339,7 @@ class EventQueue:
 
     # -- the SDK's dispatcher ----------------------------------------------------------------------
     def _dispatched(
-        self, text: str | None, events: int, event: Any, ours: bool
+        self, text: str | None, events: int, event: Any, ours: bool, context: str | None
     ) -> list[tuple[str, int]]:
         """Return what the SDK makes of *event*: nothing, itself, an index or a debug event too.
 
@@ -350,16 +353,16 @@ class EventQueue:
                     passed.append((text, events))
                     continue
                 counted = events if out is event else 0
-                if (written := self._written(out, counted)) is not None:
+                if (written := self._written(out, counted, context)) is not None:
                     passed.append((written, counted))
         except Exception as error:
             self._refuse(event, events, error)
         return passed
 
-    def _written(self, event: Any, events: int) -> str | None:
+    def _written(self, event: Any, events: int, context: str | None) -> str | None:
         """Return an event out of the dispatcher as JSON; None for a kind that has no shape."""
         try:
-            text = self._dispatcher.text(event)
+            text = self._dispatcher.text(event, context)
         except Exception as error:
             self._refuse(event, events, error)
             return None
@@ -385,7 +388,7 @@ class EventQueue:
     # -- reading -----------------------------------------------------------------------------------
     def unbatched(self) -> int:
         """Count the `track` events that are in no payload yet; with the sender's lock."""
-        recorded = sum([events for _, events, _, _ in [*self._taken, *list(self._recorded)]])
+        recorded = sum([events for _, events, _, _, _ in [*self._taken, *list(self._recorded)]])
         return recorded + sum([payload.custom for payload in self._open])
 
 
