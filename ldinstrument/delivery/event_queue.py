@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 
 
 EARLY_BATCH = 1000
-EARLY_BYTES = 2**18
+EARLY_BYTES = 2**20
+"""A POST takes as long as writing 500 runs of a task: it is worth waiting for more of them."""
 FEW = 100
+FEW_BYTES = 2**18
 LINGER = 0.01
 OTHER = 500
 """What an event counts that is not written yet."""
@@ -264,7 +266,7 @@ class EventQueue:
         Returns:
             Whether it was done.
         """
-        few = len(self._recorded) <= FEW and self._bytes + self._open_bytes < EARLY_BYTES
+        few = len(self._recorded) <= FEW and self._bytes + self._open_bytes < FEW_BYTES
         return few and self._is_cheap and self._try_to_batch()
 
     def _try_to_batch(self) -> bool:
