@@ -9,7 +9,6 @@ thread that finds it filling up helps to batch.
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 import time
@@ -125,8 +124,10 @@ class EventQueue:
             self._recorded.append((text, int(custom), event, ours, None))
             self._last = (event.context, ours)
         self._bytes += OTHER if text is None else len(text)
-        with contextlib.suppress(Exception):  # too deep a recursion: it is queued, and found later
+        try:
             self._announce()
+        except Exception:  # noqa: S110 - too deep a recursion: it is queued, and found later
+            pass
 
     def take_batch(self, texts: Iterable[EventTexts], context: Any) -> None:
         """Queue events of ours, all of one *context* and written by `write`, or drop them by name;
@@ -146,13 +147,17 @@ class EventQueue:
                 self._last = (context, True)
             self._recorded.append((text, events, event, True, written))
             self._bytes += len(text)
-        with contextlib.suppress(Exception):  # see `take`
+        try:
             self._announce()
+        except Exception:  # noqa: S110
+            pass
 
     def _text(self, event: Any) -> str | None:
         if event.sampling_ratio is None:
-            with contextlib.suppress(Exception):  # it is refused, with its name, when it is batched
+            try:
                 return self._text_of(event)
+            except Exception:  # it is refused, with its name, when it is batched
+                return None
         return None
 
     def _announce(self) -> None:
