@@ -172,9 +172,11 @@ def is_custom(event: Any) -> bool:
     return type(event).__name__ == "EventInputCustom"
 
 
-def _is_index_of_one(event: Any) -> bool:
-    """Whether *event* indexes a context of one kind."""
-    return type(event).__name__ == "IndexEvent" and not event.context.multiple
+def _indexes(event: Any, context: Any) -> bool:
+    """Whether *event* indexes *context*, of one kind and not anonymous."""
+    if type(event).__name__ != "IndexEvent" or event.context is not context:
+        return False
+    return not (context.multiple or context.anonymous)
 
 
 class Writer:
@@ -332,19 +334,19 @@ class Intake:
             outbox._events = []
         return found
 
-    def text(self, event: Any, context: str | None = None) -> str | None:
+    def text(self, event: Any, known: tuple[Any, str] | None = None) -> str | None:
         """Return an event out of `passed` as JSON; None for a kind that LaunchDarkly does not read.
 
         Args:
             event: one of them.
-            context: its context as custom events have it, in JSON; None where it is not known. An
-                index event has the same, but for what is anonymous.
+            known: a context, and how custom events have it in JSON. Its index event has it in the
+                same way, but for what is anonymous.
 
         Raises:
             Exception: it cannot be JSON.
         """
-        if context is not None and _is_index_of_one(event) and not event.context.anonymous:
-            return f'{{"kind":"index","creationDate":{event.timestamp},"context":{context}}}'
+        if known is not None and _indexes(event, known[0]):
+            return f'{{"kind":"index","creationDate":{event.timestamp},"context":{known[1]}}}'
         out: dict[str, Any] | None = self._formatter.make_output_event(event)
         return None if out is None else as_json(out)
 

@@ -151,3 +151,15 @@ def test_async_parts_are_told_from_sync_ones():
     import asyncio
 
     assert asyncio.run(client())
+
+
+def test_an_index_event_has_the_context_that_is_known():
+    """Its text is used for the very context, and not for another, nor for an anonymous one."""
+    intake = sdk.Intake(_config())
+    nobody = Context.builder("n-1").anonymous(True).set("plan", "free").build()
+    for context in (CONTEXT, nobody):
+        index, _ = intake.passed(EventInputCustom(7, context, "e"), ours=True)
+        written = json.loads(intake.text(index) or "")
+        known = json.loads(intake.text(index, (context, '"known"')) or "")
+        assert known == (written | {"context": "known"} if context is CONTEXT else written)
+        assert json.loads(intake.text(index, (Context.create("u-2"), '"known"')) or "") == written

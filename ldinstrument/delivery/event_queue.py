@@ -42,11 +42,13 @@ OTHER = 500
 SLICE = 256
 YIELD = 0.0001
 
-Recorded: TypeAlias = tuple["str | None", int, Any, "bool", "str | None"]
+Known: TypeAlias = tuple[Any, str]
+"""A context, and how custom events have it in JSON."""
+Recorded: TypeAlias = tuple["str | None", int, Any, bool, "Known | None"]
 """What waits to be batched: custom events as JSON, or None for one that is not written yet; how
 many `track` events it is; the SDK's event that its dispatcher has yet to see, or None where it
-would only pass the text on; whether a session of ours emitted it; and its context as JSON, where
-that is known.
+would only pass the text on; whether a session of ours emitted it; and its context, if it is known
+in JSON.
 """
 
 
@@ -139,13 +141,13 @@ class EventQueue:
                 self._lose(reason, sum(events for _, events, _ in texts))
                 return
         for text, events, at in texts:
-            event = written = None
+            event = known = None
             if self._last[0] is not context or not self._last[1]:
                 # The dispatcher sees one event of the batch, for its context.
                 event = sdk.custom_event("", context, at, None, None)
-                written = self._context_text(context)
+                known = context, self._context_text(context)
                 self._last = (context, True)
-            self._recorded.append((text, events, event, True, written))
+            self._recorded.append((text, events, event, True, known))
             self._bytes += len(text)
         try:
             self._announce()
@@ -346,7 +348,7 @@ class EventQueue:
 
     # -- the SDK's dispatcher ----------------------------------------------------------------------
     def _dispatched(
-        self, text: str | None, events: int, event: Any, ours: bool, context: str | None
+        self, text: str | None, events: int, event: Any, ours: bool, known: Known | None
     ) -> list[tuple[str, int]]:
         """Return what the SDK makes of *event*: nothing, itself, an index or a debug event too.
 
@@ -360,16 +362,16 @@ class EventQueue:
                     passed.append((text, events))
                     continue
                 counted = events if out is event else 0
-                if (written := self._written(out, counted, context)) is not None:
+                if (written := self._written(out, counted, known)) is not None:
                     passed.append((written, counted))
         except Exception as error:
             self._refuse(event, events, error)
         return passed
 
-    def _written(self, event: Any, events: int, context: str | None) -> str | None:
+    def _written(self, event: Any, events: int, known: Known | None) -> str | None:
         """Return an event out of the dispatcher as JSON; None for a kind that has no shape."""
         try:
-            text = self._dispatcher.text(event, context)
+            text = self._dispatcher.text(event, known)
         except Exception as error:
             self._refuse(event, events, error)
             return None
