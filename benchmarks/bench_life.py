@@ -135,6 +135,7 @@ def instructions(table: Table, url: str) -> None:
     if shutil.which("valgrind") is None:
         print("instructions per run: no valgrind here (apt-get install valgrind)", flush=True)
         return
+    measure("instructions", 1, url)  # compiles what is not compiled yet
     few, many = (count_instructions(sessions, url) for sessions in (10, 60))
     table.add("instructions per run at 100", f"{(many - few) / 5000:,.0f}", "<= 20,000")
 

@@ -184,6 +184,7 @@ def test_what_was_written_at_once_survives_the_process(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_forks_inside_a_batch(server: EventServer, client: LDClient) -> None:
     """What was recorded before the fork is the parent's to send, also when threads are writing
     batches at that moment; the child's own sessions are the child's.
