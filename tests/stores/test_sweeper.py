@@ -1,28 +1,23 @@
-"""`sweeper`: failing servers and killed sweepers lose nothing and repeat nothing."""
+"""`sweeper`: the thread that brings in what waits, and sweeps."""
 
 from __future__ import annotations
 
 import time
 
-import pytest
 from stores_builders import (
     Failing,
-    delta,
     over,
     reported,
     until,
     visit,
 )
 
-from ldinstrument.ledger import ledger
 from ldinstrument.sessions.current import open_session
 from ldinstrument.stores import (
     end_request,
     end_session,
     sweep,
 )
-from ldinstrument.stores.protocol import Sealed
-from ldinstrument.stores.reporting import BATCH, MAX_AGE, Sweep, WireOutlet
 from ldinstrument.stores.sweeper import _jittered
 from ldinstrument.testing import RecordingClient
 
@@ -38,203 +33,6 @@ def test_the_sweeper_brings_in_what_waited(keep):
 
     until(lambda: store.waiting == 0)
     assert raw.holdings().open == 1
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        {"status": 503},
-        {"status": 429},
-        {"drop": True},
-        {"status": 202, "drop": True, "after": True},
-    ],
-)
-def test_what_could_not_be_sent_is_sent_again_with_the_same_id_and_bytes(
-    make_store, keep, ld, client, fault
-):
-    """Whether LaunchDarkly had taken it or not: the repetition has the same payload id, so it
-    counts once.
-    """
-    raw = make_store()
-    store = keep(raw, client=client)
-    over(raw, 3)
-
-    ld.fault("/bulk", **fault)
-    first = sweep(store)
-    held = raw.holdings()
-    for post in ld.posts():
-        raw.postpone(post.payload_id, 0.0)
-    second = sweep(store)
-
-    assert (first.sessions, first.complete, held.sealed) == (3, False, 1)
-    assert first.error
-    assert (second.sessions, second.complete) == (0, True)
-    assert len({post.payload_id for post in ld.posts()}) == 1
-    assert len(ld.posts()) == 2
-    assert reported(ld) == {f"s-{number}": 1 for number in range(3)}
-
-
-def test_a_refused_key_keeps_everything(make_store, keep, ld, client, caplog):
-    """401: nothing is lost, nothing is claimed in vain; when the key is right it all leaves."""
-    raw = make_store()
-    store = keep(raw, client=client)
-    over(raw, 3)
-
-    ld.fault("/bulk", status=401)
-    refused = sweep(store)
-    (post,) = ld.posts()
-    raw.postpone(post.payload_id, 0.0)
-    ld.clear_faults()
-    sweep(store)
-
-    assert refused.error == "401"
-    assert caplog.text.count("check LAUNCHDARKLY_SDK_KEY") == 1
-    assert reported(ld) == {f"s-{number}": 1 for number in range(3)}
-
-
-@pytest.mark.parametrize(("asked", "least", "most"), [("17", 17.0, 17.0), (None, 0.5, 2.0)])
-def test_launchdarkly_says_when_to_come_again(
-    make_store, keep, ld, client, monkeypatch, asked, least, most
-):
-    """`Retry-After` where there is one; else soon, and later each time."""
-    raw, delays = make_store(), []
-    store = keep(raw, client=client)
-    over(raw, 1)
-    monkeypatch.setattr(raw, "postpone", lambda payload_id, delay: delays.append(delay))
-
-    ld.fault("/bulk", status=429, headers={} if asked is None else {"Retry-After": asked})
-    sweep(store)
-
-    (delay,) = delays
-    assert least <= delay <= most
-
-
-def test_a_payload_that_launchdarkly_never_takes_is_dropped_and_counted(
-    make_store, keep, ld, client
-):
-    """400 three times: it is in nobody's way any more."""
-    raw = make_store()
-    store = keep(raw, client=client)
-    over(raw, 1)
-
-    held = []
-    ld.fault("/bulk", status=400, times=None)
-    for _ in range(3):
-        sweep(store)
-        held.append(raw.holdings().sealed)
-        for post in ld.posts():
-            raw.postpone(post.payload_id, 0.0)
-    ld.clear_faults()
-
-    assert held == [1, 1, 0]
-    assert ledger.stats().events.dropped["http_400"] == 3
-    assert sweep(store).posts == 0
-
-
-def test_a_payload_that_has_waited_for_a_day_is_dropped_and_counted(make_store, keep, ld, client):
-    """LaunchDarkly may have forgotten its id by then: sent again, it could count twice."""
-    raw = make_store()
-    store = keep(raw, client=client)
-    over(raw, 1)
-    places = [one.place for one in raw.claim(10, 60.0, "long ago", early=True)]
-    raw.seal(places, [Sealed("p-old", b"[{}]", 1, age=MAX_AGE + 60)], 0.0, "long ago")
-
-    report = sweep(store)
-
-    assert (report.dropped, report.posts, report.complete) == (1, 0, True)
-    assert ledger.stats().events.dropped["too_old"] == 1
-    assert raw.holdings().sealed == 0
-
-
-def test_a_large_backlog_is_swept_in_batches(make_store, keep, ld, client):
-    """Many sessions per POST, few enough for one; a limit is kept."""
-    raw = make_store()
-    store = keep(raw, client=client)
-    over(raw, BATCH * 2 + 50)
-
-    limited = sweep(store, limit=30)
-    rest = sweep(store)
-
-    assert (limited.sessions, limited.complete) == (30, False)
-    assert (rest.sessions, rest.complete) == (BATCH * 2 + 20, True)
-    assert len(ld.posts()) == 4
-    assert set(reported(ld).values()) == {1}
-    assert len(reported(ld)) == BATCH * 2 + 50
-
-
-@pytest.mark.parametrize("dies", ["claimed", "sealed", "sent"])
-def test_a_sweeper_that_dies_loses_nothing_and_repeats_nothing(make_store, ld, client, dies):
-    """After the claim, after sealing, after the POST: whoever takes over makes it one report."""
-
-    class Killed(BaseException):
-        pass
-
-    class Dying(WireOutlet):
-        def post(self, sealed):
-            if dies == "sealed":
-                raise Killed
-            super().post(sealed)
-            raise Killed
-
-    raw = make_store()
-    over(raw, 5)
-    if dies == "claimed":
-        assert len(raw.claim(100, 0.0, "dead", early=True)) == 5
-    else:
-        with pytest.raises(Killed):
-            Sweep(raw, Dying(client._config), raw.rules, "dead", lease=0.0).run()
-    report = Sweep(raw, WireOutlet(client._config), raw.rules, "alive").run()
-
-    assert report.complete
-    assert reported(ld) == {f"s-{number}": 1 for number in range(5)}
-    assert len({post.payload_id for post in ld.posts()}) == 1
-    assert [post.duplicate for post in ld.posts()] == ([False, True] if dies == "sent" else [False])
-
-
-def test_a_sweeper_that_slept_through_its_lease_sends_nothing_of_anothers(make_store, ld, client):
-    """It finds at sealing that others have taken over, and keeps its hands off."""
-    raw = make_store()
-    over(raw, 5)
-
-    class Slow(WireOutlet):
-        zipped = False
-
-    taken = raw.claim(100, 0.0, "slow", early=True)
-    report = Sweep(raw, Slow(client._config), raw.rules, "quick").run()
-    lost = raw.seal([one.place for one in taken], [], 60.0, "slow")
-
-    assert report.complete
-    assert sorted(lost) == sorted(one.place for one in taken)
-    assert reported(ld) == {f"s-{number}": 1 for number in range(5)}
-
-
-def test_a_page_that_comes_between_claim_and_sealing_is_reported_with_its_visit(
-    make_store, ld, client, monkeypatch
-):
-    """Not lost, not twice, and in this very sweep."""
-    raw = make_store()
-    over(raw, 3)
-    claim, late = (
-        raw.claim,
-        delta("late", context={"user": "ana"}, tallies=(1, 0, 0, 0), started_ago=60_000),
-    )
-
-    def claimed_in_time(*arguments, **options):
-        found = claim(*arguments, **options)
-        monkeypatch.setattr(raw, "claim", claim)
-        assert raw.merge("session:1", late).id == "s-1"
-        return found
-
-    monkeypatch.setattr(raw, "claim", claimed_in_time)
-    report = Sweep(raw, WireOutlet(client._config), raw.rules, "the-test").run()
-
-    assert (report.sessions, report.complete) == (3, True)
-    assert reported(ld) == {f"s-{number}": 1 for number in range(3)}
-    told = {
-        event["data"]["sessionId"]: event["metricValue"]
-        for event in ld.custom_events("session.interactions")
-    }
-    assert told == {"s-0": 1, "s-1": 2, "s-2": 1}
 
 
 def test_the_background_sweeper_reports(make_store, keep, ld, client):
