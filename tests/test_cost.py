@@ -28,7 +28,7 @@ BENCH = Path(__file__).parent.parent / "benchmarks" / "bench_life.py"
 MOST = {
     "instructions per run": 28_000,  # wanted: 20,000
     "bytes of an open session": 2_250,  # wanted: 1,024
-    "blocks per recorded run": 2.5,
+    "blocks per recorded run": 3.2,
     "blocks left by a session": 1,
     "modules of ours": 60,
     "modules of others": 82,
