@@ -48,7 +48,7 @@ def all_workers() -> list[DeliveryWorker]:
 
 
 def foreign_clients() -> list[Any]:
-    """Return the clients we know of that were built without our event processor."""
+    """Return the open clients we know of that were built without our event processor."""
     known = list(_clients)
     singleton = sdk.singleton_client()
     if singleton is not None and singleton not in known:
@@ -56,7 +56,9 @@ def foreign_clients() -> list[Any]:
     return [
         client
         for client in known
-        if worker_of(client) is None and sdk.discards_everything(client) is None
+        if worker_of(client) is None
+        and sdk.discards_everything(client) is None
+        and not sdk.has_ended(client)
     ]
 
 

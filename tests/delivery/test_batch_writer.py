@@ -121,6 +121,47 @@ def test_runs_are_what_their_values_would_be(server):
     client.close()
 
 
+def test_runs_within_one_millisecond_share_no_more_than_their_date(server):
+    """Another task, another outcome, data and none: each run has its own events."""
+    task, plain = (
+        declared_task("t", True, ("success_rate", "duration")),
+        declared_task("p", False, ("success_rate",)),
+    )
+    entries = [
+        (task, Outcome.SUCCESS, 1.0, 1.0001, None),
+        (task, Outcome.SUCCESS, 1.0, 1.0002, None),
+        (plain, Outcome.SUCCESS, 1.0, 1.0002, None),
+        (task, Outcome.FAILURE, 1.0, 1.0004, None),
+        (task, Outcome.FAILURE, 1.0, 1.0005, {"n": 1}),
+        (task, Outcome.FAILURE, 1.0, 1.0006, {"n": 2}),
+        (task, Outcome.FAILURE, 1.0, 1.0007, None),
+    ]
+    client = _client(server)
+    assert sdk.batch_taker(client)([_runs(entries, 0.0)], RICH) is True
+    assert flush(20.0, client).delivered == 13
+    sent = [
+        (event["key"][0], event["key"][2:], event["metricValue"], event.get("data"))
+        for event in _sent(server, 0)
+        if event["kind"] == "custom"
+    ]
+    assert sent == [
+        ("t", "success_rate", 1.0, None),
+        ("t", "duration", 0.1, None),
+        ("t", "success_rate", 1.0, None),
+        ("t", "duration", 0.2, None),
+        ("p", "success_rate", 1.0, None),
+        ("t", "success_rate", 0.0, None),
+        ("t", "duration", 0.4, None),
+        ("t", "success_rate", 0.0, {"n": 1}),
+        ("t", "duration", 0.5, {"n": 1}),
+        ("t", "success_rate", 0.0, {"n": 2}),
+        ("t", "duration", 0.6, {"n": 2}),
+        ("t", "success_rate", 0.0, None),
+        ("t", "duration", 0.7, None),
+    ]
+    client.close()
+
+
 def test_what_cannot_be_written_at_once_is_left_to_track(server):
     """Nothing of the batch is queued or counted: the caller gives each to `track`."""
     client = _client(server)

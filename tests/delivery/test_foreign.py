@@ -118,6 +118,18 @@ def test_a_closed_client_of_the_sdks_own_has_nothing_to_wait_for(server):
     assert flush(20.0) == FlushReport(confirmed=False)
 
 
+def test_a_closed_client_of_the_sdks_own_unconfirms_nothing_that_comes_later(server, client):
+    """What it was given was unconfirmed, once; the events of others are confirmed."""
+    other = client_of(server, use_ldd=True, diagnostic_opt_out=True)
+    attach(other)
+    emit(Emission("a", 1.0, None, 1234, 1), CONTEXT, other)
+    other.close()
+    client.track("b", CONTEXT)
+    assert flush(20.0) == FlushReport(delivered=1, unconfirmed=1, confirmed=False)
+    client.track("c", CONTEXT)
+    assert flush(20.0) == FlushReport(delivered=1)
+
+
 def test_a_closed_async_client_of_the_sdks_own_has_nothing_to_wait_for(server):
     """Its own `flush_and_wait` would never end."""
     pytest.importorskip("ldclient.async_client", reason="SDK 9.17 and newer")
