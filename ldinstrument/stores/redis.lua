@@ -282,7 +282,8 @@ local function add(set, score, member)
   redis.call('ZADD', prefix .. set, score, member)
   found = found + 1
 end
-local scanned = redis.call('SCAN', ARGV[3], 'MATCH', ARGV[4], 'COUNT', 1000)
+local scanned = redis.pcall('SCAN', ARGV[3], 'MATCH', ARGV[4], 'COUNT', 1000)
+if scanned.err then return {'0', 0} end -- this user may not
 for _, name in ipairs(scanned[2]) do
   local rest = string.sub(name, #prefix + 1)
   local place, id = string.match(rest, '^e(%d+)$'), string.match(rest, '^p(%x+%-.+)$')

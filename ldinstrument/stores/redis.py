@@ -150,10 +150,10 @@ class RedisStore:
                 _say_evicted(vanished, 0)
             if evicted:
                 self._find_lost(tag, int(evicted))
+            if known and life and life.decode() != known:
+                self._tell(tag)
             if life:
                 self._lives[tag] = life.decode()
-            if known and self._lives[tag] != known:
-                self._tell(tag)
             if again:
                 _say_older(again)
             if found or not again:
@@ -171,10 +171,10 @@ class RedisStore:
 
     def _find_lost(self, tag: str, evicted: int) -> None:
         """Look for sessions that nobody would sweep, if the server has evicted anything since."""
-        before, self._evicted[tag] = self._evicted.get(tag, 0), evicted
-        if evicted <= before or time.monotonic() < self._searched_at + SEARCH_INTERVAL:
+        is_known = evicted == self._evicted.get(tag, 0)
+        if is_known or time.monotonic() < self._searched_at + SEARCH_INTERVAL:
             return
-        self._searched_at = time.monotonic()
+        self._searched_at, self._evicted[tag] = time.monotonic(), evicted
         pattern, cursor, found = re.sub(r"([*?\[\]\\])", r"\\\1", tag) + "*", b"0", 0
         while True:
             times = _ms(self.rules.idle), _ms(self.rules.maximum)

@@ -316,6 +316,29 @@ def test_sessions_that_were_swept_in_mid_window_are_not_reported_again(
     assert len(reported(ld)) == 3
 
 
+def test_what_could_not_be_told_is_told_later(redis_of_its_own, monkeypatch):
+    """A server that has just been restarted may fail once more."""
+    raw = RedisStore(connect(redis_of_its_own.url, timeout=10.0))
+    (tag,) = raw._tags
+    raw._lives[tag], raw._reported = "an earlier life", {"digest": None}
+    run = raw._run
+
+    def fails(verb, *arguments):
+        if verb == "tell":
+            raise ConnectionError
+        return run(verb, *arguments)
+
+    monkeypatch.setattr(raw, "_run", fails)
+    with pytest.raises(ConnectionError):
+        raw.claim(10, 60.0, "first")
+    monkeypatch.undo()
+    assert raw.claim(10, 60.0, "first") == []
+
+    with connect(redis_of_its_own.url, timeout=10.0) as admin:
+        assert admin.smembers(f"{tag}told") == {b"digest"}
+    raw.close()
+
+
 def test_a_server_that_was_restarted_and_lost_nothing_goes_on(servers, keep, tmp_path, ld, client):
     """Workers tell it what they have reported, which it does not have any more anyway."""
     server = servers.RedisServer(servers.redis_binary(), tmp_path, durable=True)
