@@ -23,11 +23,13 @@ from .flag_delivery import FlagRoutes
 from .flags_api import FlagReadingRoutes
 from .folding import BackgroundFolding
 from .intake import IntakeRoutes, faulted_post, is_intake
+from .metric_groups import MetricGroupRoutes
 from .metrics_api import MetricRoutes, Metrics
 from .page import PageRoutes, Shown
 from .page_api import PageDataRoutes
 from .programs import ProgramRoutes
-from .projects import ProjectRoutes, Projects
+from .projects import Projects
+from .projects_api import ProjectRoutes
 from .rest_call import RestCalls
 from .tokens import Access
 
@@ -66,6 +68,7 @@ class ServerRun:
             *intake.routes(),
             *self.delivery.routes(),
             *MetricRoutes(calls, metrics).routes(),
+            *MetricGroupRoutes(calls, metrics).routes(),
             *ExperimentRoutes(calls, metrics, local.flags, local.reader).routes(),
             *FlagReadingRoutes(calls, projects, local.flags, local.traffic).routes(),
             *ProjectRoutes(calls, projects).routes(),

@@ -62,7 +62,7 @@ class Metrics:
         Raises:
             RefusedRequest: 400 for a body that cannot be one, 409 when the key is taken.
         """
-        metric = checked(body, self.projects.available(self.projects.require(project)))
+        metric = checked(body, self.projects.kinds.available(self.projects.require(project)))
         at = now_ms()
         metric |= {
             "_id": uuid.uuid4().hex[:24],
@@ -89,7 +89,7 @@ class Metrics:
             identity = {name: value for name, value in known.items() if name.startswith("_")}
             tested = {**known, **_dates(known)}
             result = patched(tested, changes)
-            available = [*self.projects.available(project), *known["analysisUnits"]]
+            available = [*self.projects.kinds.available(project), *known["analysisUnits"]]
             metric = checked(result, available) | identity
             self._archive(metric, known)
             if metric == known:

@@ -27,10 +27,12 @@ from .faults import InjectedFaults
 from .flags import experiment_flag, randomization_kinds, simple_flag
 from .health import HealthCheck
 from .page_api import GUARDS, Local, payload_counts
+from .page_tables import activity, exposed_units, health_words
+from .programs import COLLECTION as PROGRAMS
 from .readout_reader import ReadoutReader, weights_of
 from .responses import invalid, not_found
 from .timelines import LOOKED_AT, timelines
-from .view import ExperimentViews, activity, exposed_units, health_words
+from .view import ExperimentViews
 
 FOLDER = Path(__file__).with_name("templates")
 FILES = {"page.css": "text/css", "page.js": "text/javascript"}
@@ -123,6 +125,7 @@ class PageRoutes:
             pending=readout.pending,
             health=health_words(payloads, len(failed), readout.pending),
             failed=failed,
+            findings=self._findings(failed),
             checks=checks,
             payloads=payloads,
             sessions=timelines([text for _, text, _, _ in texts]),
@@ -149,6 +152,17 @@ class PageRoutes:
             took = time.monotonic() - began
             self._next_checks = began + (took * RESTS if took > COSTLY_SECONDS else 0.0)
         return self._checks[1]
+
+    def _findings(self, failed: list[HealthCheck]) -> Mapping[str, list[str]]:
+        """Return what the doctor says of each metric: failed checks, and warnings of programs."""
+        found: dict[str, list[str]] = {}
+        for check in failed:
+            found.setdefault(check.subject, []).append(f"{check.check}: {check.detail}")
+        for program in self.local.database.documents(PROGRAMS):
+            for cause, subject, count in program["warnings"]:
+                text = f"a program has warned {count} times: {cause.replace('_', ' ')}"
+                found.setdefault(subject, []).append(text)
+        return found
 
     def _metrics(self) -> list[Document]:
         local, counts = self.local, activity(self.local.database)

@@ -1,10 +1,11 @@
-"""JSON Patch on a metric, as lenient as LaunchDarkly: `replace` also adds, a body may carry a
+"""JSON Patch on a document, as lenient as LaunchDarkly: `replace` also adds, a body may carry a
 comment.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import jsonpatch
@@ -13,7 +14,6 @@ from jsonpointer import JsonPointer, JsonPointerException
 from .database import Document
 from .responses import RefusedRequest, invalid
 
-IMMUTABLE = ("/key", "/kind")
 COMPUTED = (
     "experimentCount",
     "metricGroupCount",
@@ -63,21 +63,27 @@ def _check(operation: Any) -> None:
             raise invalid(f"{path} cannot be changed")
 
 
-def patched(metric: Document, changes: list[Document]) -> Document:
-    """Return the metric after the changes.
+def patched(
+    document: Document, changes: list[Document], fixed: Sequence[str] = ("key", "kind")
+) -> Document:
+    """Return a document after the changes; null and empty strings go.
+
+    Args:
+        document: such as a metric.
+        changes: the operations.
+        fixed: the fields that cannot be changed.
 
     Raises:
         RefusedRequest: 409 when a `test` fails, 400 when an operation does not apply, or changes
-            the key or the kind.
+            what is fixed.
     """
-    result = copy.deepcopy(metric)
+    result = copy.deepcopy(document)
     for change in changes:
-        before = (result.get("key"), result.get("kind"))
         result = _apply(result, change)
         if not isinstance(result, dict):
-            raise invalid("Invalid JSON patch: the result is not a metric")
-        if (result.get("key"), result.get("kind")) != before:
-            raise invalid("The key and kind of a metric cannot be changed")
+            raise invalid("Invalid JSON patch: the result is not an object")
+        if any(result.get(name) != document.get(name) for name in fixed):
+            raise invalid(f"{' and '.join(fixed)} cannot be changed")
         _mirror_units(result, change)
     return {name: value for name, value in result.items() if value is not None and value != ""}
 

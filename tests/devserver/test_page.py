@@ -5,15 +5,19 @@ With SCREENSHOTS=docs/images the pictures of the README are made anew.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from ldclient import Context
 
+from ldinstrument.cli.store_visits import StoreVisits
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
+from ldinstrument.stores import open_store
 
 from .traffic import EVIL, traffic, won
 
@@ -294,27 +298,58 @@ def test_iterations_are_started_and_stopped_in_the_page(ld, won_experiment, open
     assert [it.running for it in ld.reader.iterations.of("new-prompt")] == [False, False]
 
 
-class Visits:
-    """A store with two open visits."""
-
-    def __init__(self) -> None:
-        self.visits = 2
-
-    def open(self) -> int:
-        return self.visits
-
-    def end(self) -> int:
-        ended, self.visits = self.visits, 0
-        return ended
+def _builders() -> ModuleType:
+    """Return the builders of the stores' tests, which are in no package."""
+    path = Path(__file__).parent.parent / "stores" / "builders.py"
+    spec = importlib.util.spec_from_file_location("page_builders", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def test_open_visits_are_ended_in_the_page(open_page):
-    with LocalLaunchDarkly(visits=Visits()) as ld:
+BUILDERS = _builders()
+
+
+def store_address(kind: str, request: pytest.FixtureRequest, tmp_path) -> str:
+    if kind == "sqlite":
+        return f"sqlite:///{tmp_path}/visits.sqlite"
+    return f"{request.getfixturevalue('redis_server').url}?prefix=page-{tmp_path.name}"
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+def test_open_visits_are_ended_in_the_page(kind, open_page, request, tmp_path, monkeypatch):
+    """They are those of a real store, and their events arrive here."""
+    address = store_address(kind, request, tmp_path)
+    with open_store(address, sweep=False) as store, LocalLaunchDarkly() as ld:
+        monkeypatch.setenv("LDINSTRUMENT_URL", ld.url)
+        ld.visits = StoreVisits(address)
+        for visitor in ("v-1", "v-2"):
+            store.merge(visitor, BUILDERS.delta(visitor, context={"user": visitor}))
         page = open_page()
         page.goto(ld.url)
         assert "2 in the session store" in page.locator("#visits").inner_text()
         page.get_by_role("button", name="End them now").click()
         page.wait_for_selector("text=No visit is open")
+        ld.wait_for(lambda: ld.count(key="session.interactions") == 2)
+        page.close()  # before the server, which its stream would miss
+
+
+def test_a_metric_that_says_nothing_shows_what_the_doctor_finds(
+    ld, http, won_experiment, open_page
+):
+    """The failed check, what a program has warned about, and what to run."""
+    warning = [["no_context", "per-request", 3]]
+    told = {"id": "p1", "pid": 7, "warnings": warning}
+    assert http("POST", "/ldinstrument/program", json=told).status_code == 202
+    page = open_page()
+    page.goto(ld.url)
+    page.locator("#missing-new-prompt > summary").click()
+    row = page.locator("#missing-new-prompt tr", has_text="per-request").inner_text()
+    assert "analysis unit: 0 of 600 events carry request" in row
+    assert "a program has warned 3 times: no context" in row
+    assert "ldinstrument doctor per-request" in row
 
 
 def test_the_reset_forgets_and_the_flags_are_those_of_the_start(ld, http, open_page):
