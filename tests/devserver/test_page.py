@@ -392,3 +392,11 @@ def test_a_link_to_a_metrics_details_leads_to_it_in_the_page(ld, http, metric, o
     page.goto(f"{ld.url}/projects/default/metrics/a.b/details")
     assert page.evaluate("location.hash") == "#m-a.b"
     assert page.locator("[id='m-a.b']").is_visible()
+
+
+def test_a_metric_without_a_unit_is_shown(ld, http, metric):
+    """A conversion has none."""
+    metric(key="paid", eventKey="paid", isNumeric=False, unit=None, successCriteria=None)
+    page = http("GET", "/")
+    assert page.status_code == 200
+    assert 'id="m-paid"' in page.text
