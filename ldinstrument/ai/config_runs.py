@@ -13,6 +13,7 @@ import base64
 import json
 import sys
 import time
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -171,6 +172,17 @@ def _tracker_feedback(tracker: Any, positive: bool) -> None:
 
         kind = FeedbackKind.Positive if positive else FeedbackKind.Negative
         tracker.track_feedback({"kind": kind})
+
+
+def adopt_context(session: Session | None, given: Any) -> None:
+    """Let a session that nobody is known in belong to the context that an AI config was evaluated
+    for, whichever client `init_client` was given: not every client lets evaluations be seen.
+    """
+    if session is None or session.ended or session.context is not None:
+        return
+    context, client = as_context(given), _client_of_the_new_sdk()
+    if context is not None:
+        session.see_exposure(context, None if client is None else weakref.ref(client))
 
 
 def _client_of_the_new_sdk() -> Any:

@@ -13,7 +13,7 @@ from contextlib import aclosing
 from typing import Any
 
 from .calls import Call
-from .config_runs import run_of
+from .config_runs import adopt_context, run_of
 
 Follow = Callable[[Any, Call], Any]
 
@@ -85,6 +85,7 @@ def _begun(begin: Callable[[], Call], variables: Any) -> Call:
     call = begin()
     if isinstance(variables, Mapping) and isinstance(variables.get("__ld"), Mapping):
         call.bind_run(run_of(variables["__ld"], variables.get("ldContext")))
+        adopt_context(call.session, variables.get("ldContext"))
     return call
 
 

@@ -51,3 +51,30 @@ for _file in (
     "test_concurrency",
 ):
     globals().update(_tests_of(_file))
+
+
+def test_a_stream_that_others_hold_is_never_replaced(ld_events: RecordingClient) -> None:
+    """The caller gets the very generator that a registry keeps; one that nobody else holds is
+    followed instead.
+    """
+    kept: list[Any] = []
+
+    def words() -> Iterator[str]:
+        yield "Tents"
+        yield "dry"
+
+    @ld.track_ai("kept")
+    def shared() -> Iterator[str]:
+        kept.append(words())
+        return kept[0]  # type: ignore[no-any-return]
+
+    @ld.track_ai("fresh")
+    def fresh() -> Iterator[str]:
+        return words()
+
+    with ld.session("u-1"):
+        assert shared() is kept[0]
+        assert list(kept[0]) == ["Tents", "dry"]
+        assert list(fresh()) == ["Tents", "dry"]
+    assert ld_events.values("kept.time_to_first_token") == []
+    assert len(ld_events.values("fresh.time_to_first_token")) == 1

@@ -380,3 +380,69 @@ def test_their_openai_handler(
         assert sent.kinds() == sorted([DURATION, SUCCESS, *TOKENS])
     assert sent.values("k.tokens.total") == [26]
     assert sent.values("$ld:ai:tokens:total") == [26]
+
+
+# -- whose session, and graphs ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_session_adopts_the_context(sent: Sent, streamed: bool) -> None:
+    """Nobody is known, and the client is a plain one that tells no evaluations: the session then
+    belongs to whom the AI config was evaluated for, and its events go to that client.
+    """
+
+    async def main() -> None:
+        async with ld.session() as session:
+            asked = configured(sent, handler())
+            if streamed:
+                async for _ in asked.stream("Will it rain?", USER):
+                    pass
+            else:
+                await asked.invoke("Will it rain?", USER)
+            assert session.context is not None
+            assert session.context.key == "u-1"
+
+    asyncio.run(main())
+    assert sent.values("k.success_rate") == [1]
+    assert len(sent.values("session.duration")) == 1
+    whose = {context.key for key, context, *_ in sent.events if key.startswith(("k.", "session."))}
+    assert whose == {"u-1"}
+
+
+def test_a_session_that_knows_stays(sent: Sent) -> None:
+    """A judge's or a colleague's config does not make it somebody else's."""
+
+    async def main() -> None:
+        async with ld.session("ada", client=sent.client) as session:
+            await configured(sent, handler()).invoke("Will it rain?", USER)
+            assert session.context is not None
+            assert session.context.key == "ada"
+
+    asyncio.run(main())
+
+
+def test_agent_graphs_pass_through(sent: Sent) -> None:
+    """A graph of agents runs as without us and sends what it does without us; each call of a node
+    is measured, with its own run.
+    """
+    for key in ("planner", "booker"):
+        sent.define(key)
+    meta = {"enabled": True, "variationKey": "g-1", "version": 1}
+    topology = {"_ldMeta": meta, "root": "planner", "edges": {"planner": [{"key": "booker"}]}}
+    sent.flags.update(sent.flags.flag("trip").variations(topology).variation_for_all(0))
+
+    async def run(made: Any) -> tuple[Any, list[str]]:
+        sent.events.clear()
+        async with ld.session("u-1", client=sent.client):
+            answer = await ai.graph("trip", handlers=[made]).invoke("Where to?", USER)
+        return answer, sent.kinds()
+
+    bare, theirs = asyncio.run(run(handler()))
+    tracked, with_ours = asyncio.run(run(ld.track_ai("k")(handler())))
+    assert tracked["output"] == bare["output"]
+    assert with_ours == theirs
+    calls = theirs.count(DURATION) - theirs.count("graph:duration:total")
+    assert calls >= 1
+    assert len(sent.values("k.success_rate")) >= 1
+    assert {config for _, config, _ in sent.runs("k.duration")} <= {"planner", "booker"}
+    assert None not in {run for run, _, _ in sent.runs("k.duration")}
