@@ -20,7 +20,7 @@ from opentelemetry import metrics, trace
 
 from ..clock import clock
 from ..diagnostics import guard, warn_once
-from ..sessions.observers import observe_sessions
+from ..sessions.current import observe_sessions
 from ..sessions.outcomes import Outcome
 from ..sessions.postponed import postpone
 from .attributes import kind_of

@@ -17,11 +17,12 @@ from . import emission, registry
 from .clients import Tracker
 from .contexts import as_context, same
 from .inert import InertSession
-from .observers import makers as observer_makers
 from .session import Session, session_id
 
 if TYPE_CHECKING:
     from ldclient import Context
+
+    from .observers import SessionObserver
 
 current_variable: ContextVar[Session | None] = ContextVar("ldinstrument_session", default=None)
 pickle_by_name(current_variable, __name__, "current_variable")
@@ -98,9 +99,17 @@ def opened(context: Context | None, **options: Any) -> Session:
     emission.settle()
     session = Session(context, **options)
     registry.remember(session)
-    for make in observer_makers:
+    for make in _observing:
         session.observe(make(session))
     return session
+
+
+_observing: list[Callable[[Session], SessionObserver]] = []
+
+
+def observe_sessions(make: Callable[[Session], SessionObserver] | None) -> None:
+    """Let *make* give each session that is opened from now on its observer; None: none."""
+    _observing[:] = [] if make is None else [make]
 
 
 def joinable(

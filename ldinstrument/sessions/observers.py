@@ -4,7 +4,7 @@ asked for them. Without an observer nothing here costs anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from .outcomes import Outcome
@@ -52,11 +52,3 @@ class SessionObserver(Protocol):
 
     def ended(self, session: Any, reason: str) -> None:
         """Note that the session has ended, and why."""
-
-
-makers: list[Callable[[Any], SessionObserver]] = []
-
-
-def observe_sessions(make: Callable[[Any], SessionObserver] | None) -> None:
-    """Let *make* give each session that is opened from now on its observer; None: none."""
-    makers[:] = [] if make is None else [make]

@@ -29,7 +29,6 @@ from .contexts import context_of_keys, keys_of, only_kinds, units_of
 from .dilution import EndedSession, note_ended
 from .exposures import exposures
 from .identity import OwnedRecorder
-from .observers import SessionObserver
 from .parts import Segment, SessionPart, dates_of_exposures
 from .postponed import postpone
 from .rollups import Emission, FinishedRuns
@@ -38,6 +37,8 @@ from .validation import copied
 
 if TYPE_CHECKING:
     from ldclient import Context
+
+    from .observers import SessionObserver
 
 MAX_WAITING = 10_000
 MOST_SINGLE = 32

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import ldinstrument as ld
 from ldinstrument.tasks.tracked_functions import forget_functions
+from ldinstrument.testing import RecordingClient
 
 TASKS = Path(__file__).parent.parent / "tasks"
 # What is about `track_task` alone: the module whose clock is exchanged, its name in a message, and

@@ -439,7 +439,7 @@ def test_agent_graphs_pass_through(sent: Sent) -> None:
 
     bare, theirs = asyncio.run(run(handler()))
     tracked, with_ours = asyncio.run(run(ld.track_ai("k")(handler())))
-    assert tracked["output"] == bare["output"]
+    assert tracked.response == bare.response
     assert with_ours == theirs
     calls = theirs.count(DURATION) - theirs.count("graph:duration:total")
     assert calls >= 1
