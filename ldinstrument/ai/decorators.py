@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from ..callables.decorating import rebuilt
+from ..callables.decorating import ScopeDecorator, rebuilt
 from ..errors import DefinitionError
 from ..metrics.catalogs import catalog
 from ..metrics.metric import check_key
 from ..metrics.model_calls import AI_METRICS, DEFAULT_AI_METRICS, ai_metrics
 from ..metrics.standard import TASK_METRICS
-from ..sessions.entry_stack import EntryStack
+from ..sessions.entry_stack import BlockScope
 from ..sessions.task_definition import TaskDefinition, declared_task
 from ..tasks.options import (
     Expected,
@@ -37,7 +36,7 @@ F = TypeVar("F", bound="Decorated")
 _WHAT = "track_ai"
 
 
-class CallScope:
+class CallScope(BlockScope[Call]):
     """What `track_ai("key", ...)` returns: a decorator, or a `with` / `async with` block.
 
     Reusable, and by many threads and tasks at once.
@@ -51,12 +50,12 @@ class CallScope:
         fails: bool,
         given: Mapping[str, Any],
     ) -> None:
+        super().__init__()
         self._key = key
         self._wanted = wanted
         self._metrics = metrics
         self._fails = fails
         self._given = given
-        self._calls: EntryStack[Call] = EntryStack()
         self._wrapper = None if key is None else self._wrapper_for(check_key(_WHAT, key))
 
     def _wrapper_for(self, key: str) -> CallWrapper:
@@ -91,38 +90,6 @@ class CallScope:
             )
         return self._wrapper.begin()
 
-    def __enter__(self) -> Call:
-        call = self.begin()
-        call.resume()
-        self._calls.push(call)
-        return call
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        call = self._calls.pop()
-        if call is None:
-            return
-        call.pause()
-        if error is None:
-            call.returned(None)
-        else:
-            call.raised(error)
-
-    async def __aenter__(self) -> Call:
-        return self.__enter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.__exit__(kind, error, traceback)
-
     def __reduce__(self) -> Any:
         return CallScope, (self._key, self._wanted, self._metrics, self._fails, self._given)
 
@@ -149,8 +116,7 @@ def _call_options(key: str, metrics: tuple[str, ...], given: Mapping[str, Any]) 
     )
 
 
-@overload
-def track_ai(
+def _call_scope(
     target: str | None = None,
     /,
     *,
@@ -169,33 +135,7 @@ def track_ai(
     context: Any = None,
     within: float | None = None,
     unfinished: Literal["failure"] | None = None,
-) -> CallScope: ...
-
-
-@overload
-def track_ai(target: F, /) -> F: ...
-
-
-def track_ai(
-    target: Any = None,
-    /,
-    *,
-    model: str | None = None,
-    provider: str | None = None,
-    config: Any = None,
-    interaction: bool = True,
-    cost: Any = None,
-    extract: Callable[[Any], Any] | None = None,
-    estimate: Estimate | bool | None = None,
-    success: Extractor | None = None,
-    expected: Any = (),
-    data: Extractor | None = None,
-    record: Mapping[Any, Extractor] | None = None,
-    metrics: Iterable[str] | None = None,
-    context: Any = None,
-    within: float | None = None,
-    unfinished: Literal["failure"] | None = None,
-) -> Any:
+) -> CallScope:
     """Measure a function that calls a model, or a `with` block: as `track_interaction` does, and
     what the model used, for each started call, whatever its end.
 
@@ -250,9 +190,10 @@ def track_ai(
     prices_of(cost)
     suffixes = _checked_suffixes(metrics, within)
     fails = checked_unfinished(_WHAT, unfinished)
-    if target is None or isinstance(target, str):
-        return CallScope(target, options, suffixes, fails, given)
-    return CallScope(None, options, suffixes, fails, given)(target)
+    return CallScope(target, options, suffixes, fails, given)
+
+
+track_ai = ScopeDecorator("track_ai", _call_scope)
 
 
 def _check_given(given: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ import inspect
 import sys
 import types
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 from ..diagnostics import warn_caller
@@ -341,3 +341,52 @@ def _registered_by(target: Any) -> str | None:
     """
     module = type(target).__module__
     return _REGISTERING.get(module.partition(".")[0]) if isinstance(module, str) else None
+
+
+# -- a decorator with or without options ----------------------------------------------------------
+
+F = TypeVar("F", bound="Decorated")
+P = ParamSpec("P")
+S = TypeVar("S")
+
+
+class ScopeDecorator(Generic[P, S]):
+    """`@track`, `@track("key", ...)` and `with track("key", ...):`.
+
+    Args:
+        name: how the user calls it; it is pickled by that name.
+        make: makes the scope of a key and options; its docstring and parameters are shown.
+    """
+
+    def __init__(self, name: str, make: Callable[P, S]) -> None:
+        self._make = make
+        self._bare: Any = None
+        self.__name__ = self.__qualname__ = name
+        self.__module__ = make.__module__
+        self.__doc__ = make.__doc__
+        self.__wrapped__ = make
+
+    @overload
+    def __call__(self, target: F, /) -> F: ...
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> S: ...
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Decorate the function that is given, or return the scope of the key and options."""
+        if len(args) != 1 or args[0] is None or isinstance(args[0], str):
+            return self._make(*args, **options)
+        if options:
+            return self._scope(**options)(args[0])
+        if self._bare is None:  # one for all: it knows the methods that it is given anew each time
+            self._bare = self._scope()
+        return self._bare(args[0])
+
+    def _scope(self, **options: Any) -> Any:
+        return self._make(None, **options)  # type: ignore[arg-type]
+
+    def __reduce__(self) -> str:
+        return self.__name__
+
+    def __repr__(self) -> str:
+        return f"<decorator {self.__name__}>"

@@ -8,19 +8,17 @@ anywhere.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from ..callables.decorating import Rebinder, rebuilt
+from ..callables.decorating import Rebinder, ScopeDecorator, rebuilt
 from ..clock import clock
 from ..errors import DefinitionError
 from ..metrics.metric import check_key
 from ..metrics.standard import DEFAULT_TASK_METRICS
 from ..sessions.current import current_session
-from ..sessions.entry_stack import EntryStack
+from ..sessions.entry_stack import BlockScope
 from ..sessions.task_definition import TaskDefinition, declared_task
 from .options import (
-    PLAIN,
     Expected,
     Extractor,
     TaskOptions,
@@ -41,7 +39,7 @@ F = TypeVar("F", bound="Decorated")
 _REFUSED_KEYS = ("session", "task")
 
 
-class TaskScope:
+class TaskScope(BlockScope[Run]):
     """What `track_task("key", ...)` returns: a decorator, or a `with` / `async with` block.
 
     Reusable, and by many threads and tasks at once.
@@ -49,87 +47,60 @@ class TaskScope:
 
     def __init__(
         self,
-        decorator: TaskDecorator,
+        name: str,
+        interaction: bool,
         key: str | None,
         options: TaskOptions,
         metrics: tuple[str, ...],
         unfinished_fails: bool = False,
     ) -> None:
-        self._decorator = decorator
+        super().__init__()
+        self._name = name
+        self._interaction = interaction
         self._key = key
         self._options = options
         self._metrics = metrics
         self._unfinished_fails = unfinished_fails
-        self._runs: EntryStack[Run] = EntryStack()
         self._rebinder = Rebinder()
         self._task = None if key is None else self._define(key)
 
     def _define(self, key: str) -> TaskDefinition:
         return declared_task(
-            _checked_key(self._decorator.name, key),
-            self._decorator.interaction,
+            _checked_key(self._name, key),
+            self._interaction,
             self._metrics,
             self._unfinished_fails,
         )
 
     def __call__(self, fn: F) -> F:
         """Decorate *fn*; it keeps its type."""
-        name = self._decorator.name
         again: F | None = self._rebinder.rebound(fn, lambda: self._wrapper(fn))
         if again is not None:
             return again
         wrapper = self._wrapper(fn)
         made: F = rebuilt(fn, wrapper)
-        note_function(name, wrapper.task.key, fn)
+        note_function(self._name, wrapper.task.key, fn)
         return made
 
     def _wrapper(self, fn: Any) -> TaskWrapper:
         if isinstance(fn, type):
-            task = TaskDefinition("", self._decorator.interaction, {})  # refused, with the reason
+            task = TaskDefinition("", self._interaction, {})  # refused, with the reason
         else:
-            task = self._task or self._define(key_from_name(self._decorator.name, fn))
+            task = self._task or self._define(key_from_name(self._name, fn))
         return TaskWrapper(task, self._options)
 
-    def __enter__(self) -> Run:
+    def begin(self) -> Run:
+        """Begin a run that you end yourself, by `returned` or `raised`."""
         if self._task is None:
-            name = self._decorator.name
             raise DefinitionError(
-                f"{name}: a with block needs a key: with {name}('rerank') as task:"
+                f"{self._name}: a with block needs a key: with {self._name}('rerank') as task:"
             )
-        run = begin_run(self._task, self._options, current_session(), clock())
-        run.resume()
-        self._runs.push(run)
-        return run
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        run = self._runs.pop()
-        if run is None:
-            return
-        run.pause()
-        if error is None:
-            run.returned(None)
-        else:
-            run.raised(error)
-
-    async def __aenter__(self) -> Run:
-        return self.__enter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.__exit__(kind, error, traceback)
+        return begin_run(self._task, self._options, current_session(), clock())
 
     def __reduce__(self) -> Any:
         return TaskScope, (
-            self._decorator,
+            self._name,
+            self._interaction,
             self._key,
             self._options,
             self._metrics,
@@ -147,24 +118,14 @@ def _checked_key(what: str, key: str) -> str:
     return key
 
 
-class TaskDecorator:
-    """Measure a function, or a `with` block.
-
-    `@track_task`, `@track_task("retrieve", ...)`, `with track_task("rerank") as task:
-    task.fail("empty")`. `<key>.success_rate` (1 or 0) and `<key>.duration` (milliseconds) have an
-    event per finished run. `track_interaction` is the same for what the user sees as one
-    interaction: its runs also count in the session's success rate, and `<key>.unfinished` (1 when
-    cancelled or abandoned, else 0) has an event per run that ended.
-    """
+class _TaskScopes:
+    """Makes the scopes of one of the two decorators."""
 
     def __init__(self, name: str, *, interaction: bool) -> None:
-        self.name = self.__name__ = self.__qualname__ = name
-        self.interaction = interaction
-        self.__doc__ = type(self).__doc__
-        self._bare = TaskScope(self, None, PLAIN, DEFAULT_TASK_METRICS[name])
+        self._name = name
+        self._interaction = interaction
 
-    @overload
-    def __call__(
+    def scope(
         self,
         target: str | None = None,
         /,
@@ -177,26 +138,14 @@ class TaskDecorator:
         context: Any = None,
         within: float | None = None,
         unfinished: Literal["failure"] | None = None,
-    ) -> TaskScope: ...
+    ) -> TaskScope:
+        """Measure a function, or a `with` block.
 
-    @overload
-    def __call__(self, target: F, /) -> F: ...
-
-    def __call__(
-        self,
-        target: Any = None,
-        /,
-        *,
-        success: Extractor | None = None,
-        expected: Any = (),
-        data: Extractor | None = None,
-        record: Mapping[Any, Extractor] | None = None,
-        metrics: Iterable[str] | None = None,
-        context: Any = None,
-        within: float | None = None,
-        unfinished: Literal["failure"] | None = None,
-    ) -> Any:
-        """Return a scope to decorate or enter, or the decorated *target*.
+        `@track_task`, `@track_task("retrieve", ...)`, `with track_task("rerank") as task:
+        task.fail("empty")`. `<key>.success_rate` (1 or 0) and `<key>.duration` (milliseconds) have
+        an event per finished run. `track_interaction` is the same for what the user sees as one
+        interaction: its runs also count in the session's success rate, and `<key>.unfinished` (1
+        when cancelled or abandoned, else 0) has an event per run that ended.
 
         Args:
             target: the key, or the function itself, whose key then is `task.<name>`.
@@ -217,11 +166,8 @@ class TaskDecorator:
             DefinitionError: at definition, for a key that cannot be one, a class, a nameless
                 function without a key.
         """
-        asked = (success, expected or None, data, record, metrics, context, within, unfinished)
-        if callable(target) and all(option is None for option in asked):
-            return self._bare(target)
         options = checked_options(
-            self.name,
+            self._name,
             success=success,
             expected=expected,
             data=data,
@@ -229,19 +175,13 @@ class TaskDecorator:
             context=context,
             within=within,
         )
-        wanted = DEFAULT_TASK_METRICS[self.name] if metrics is None else metrics
-        suffixes = checked_metrics(self.name, wanted, within)
-        fails = checked_unfinished(self.name, unfinished)
-        if target is None or isinstance(target, str):
-            return TaskScope(self, target, options, suffixes, fails)
-        return TaskScope(self, None, options, suffixes, fails)(target)
-
-    def __reduce__(self) -> str:
-        return self.name
-
-    def __repr__(self) -> str:
-        return f"<decorator {self.name}>"
+        wanted = DEFAULT_TASK_METRICS[self._name] if metrics is None else metrics
+        suffixes = checked_metrics(self._name, wanted, within)
+        fails = checked_unfinished(self._name, unfinished)
+        return TaskScope(self._name, self._interaction, target, options, suffixes, fails)
 
 
-track_task = TaskDecorator("track_task", interaction=False)
-track_interaction = TaskDecorator("track_interaction", interaction=True)
+track_task = ScopeDecorator("track_task", _TaskScopes("track_task", interaction=False).scope)
+track_interaction = ScopeDecorator(
+    "track_interaction", _TaskScopes("track_interaction", interaction=True).scope
+)
