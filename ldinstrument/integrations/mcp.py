@@ -13,6 +13,7 @@ the result's `_meta` brings them back. Nobody's identity leaves the caller.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -59,7 +60,9 @@ async def call_tool(
         What the client's own `call_tool` does.
     """
     session = current_session()
-    options["meta"] = _leaving_meta(session, options.get("meta"))
+    meta = _leaving_meta(session, options.get("meta"))
+    if meta is not None and _takes_meta(client.call_tool):
+        options["meta"] = meta
     with _TOOL as run:
         run.add_data(tool=name)
         result = await client.call_tool(name, arguments, **options)
@@ -68,6 +71,15 @@ async def call_tool(
     if session is not None:
         _receive(session, getattr(result, "meta", None))
     return result
+
+
+def _takes_meta(call: Any) -> bool:
+    """Tell whether a client's `call_tool` takes `meta=`; mcp's did not before 1.20."""
+    try:
+        parameters = inspect.signature(call).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(found.name == "meta" or found.kind is found.VAR_KEYWORD for found in parameters)
 
 
 def _leaving_meta(session: Session | None, given: Any) -> dict[str, Any] | None:

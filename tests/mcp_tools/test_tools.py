@@ -156,3 +156,22 @@ def test_instrument_refuses_what_is_no_server() -> None:
     """With the way for mcp 2."""
     with pytest.raises(ld.LDInstrumentError, match="middleware="):
         instrument(object())
+
+
+def test_a_client_without_meta(ld_events: testing.RecordingClient) -> None:
+    """An older mcp 1, and a client that raises: the caller sees what it would without us."""
+
+    class Older:
+        async def call_tool(self, name: str, arguments: Any = None) -> str:
+            if name == "odd":
+                raise ConnectionError("odd")
+            return name
+
+    async def work() -> None:
+        async with ld.session("ada"):
+            assert await call_tool(Older(), "search") == "search"
+            with pytest.raises(ConnectionError):
+                await call_tool(Older(), "odd")
+
+    asyncio.run(work())
+    assert sorted(ld_events.values("mcp.tool.success_rate")) == [0, 1]
