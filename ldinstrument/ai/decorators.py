@@ -162,7 +162,7 @@ def _call_scope(
             say `usage: estimated`.
         success, expected, data, record, context, within, unfinished: as of `track_task`.
         metrics: which to feed, of those of `track_task` and `AI_METRICS`; None: success rate,
-            duration, unfinished, and all of `AI_METRICS`.
+            duration, unfinished, and all of `AI_METRICS` but `inference_calls`.
 
     Raises:
         DefinitionError: at definition, for a key that cannot be one, a class, a nameless function

@@ -180,7 +180,11 @@ def google_finish_reason(candidates: Iterable[Any]) -> str | None:
     """Return the first reason that one of Google's *candidates* gives for its end."""
     return _lower(
         next(
-            (said for each in candidates if (said := text(each, "finish_reason", "finishReason"))),
+            (
+                said
+                for candidate in candidates
+                if (said := text(candidate, "finish_reason", "finishReason"))
+            ),
             None,
         )
     )

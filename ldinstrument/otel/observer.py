@@ -9,6 +9,7 @@ does is inside it.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -93,6 +94,7 @@ class SessionSpan:
 
     def __init__(self, observer: SpanObserver, session: Any) -> None:
         self._observer = observer
+        self._lock = threading.Lock()
         self._outside = contexts.get_current()
         around = session.outer.observer if session.outer is not None else None
         if isinstance(around, SessionSpan):
@@ -118,14 +120,15 @@ class SessionSpan:
 
     def inside(self, session: Any, current: contexts.Context) -> contexts.Context:
         """Return *current*, or the session's span in its place where nothing was begun since."""
-        if session.silent:
+        if session.silent or session.ended:
             return current
-        if self._span is None:
-            self._begin(session, current)
-        assert self._span is not None
-        if _span_id(current) != self._around:
+        with self._lock:  # tasks of several threads may be its first
+            if self._span is None:
+                self._begin(session, current)
+            span = self._span
+        if span is None or _span_id(current) != self._around:
             return current
-        return trace.set_span_in_context(self._span, current)
+        return trace.set_span_in_context(span, current)
 
     def _begin(self, session: Any, current: contexts.Context) -> None:
         self._around = _span_id(current)

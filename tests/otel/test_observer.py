@@ -8,6 +8,8 @@ import gc
 import logging
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -301,8 +303,37 @@ def test_concurrent_coroutines(spans: Spans, observer: SpanObserver) -> None:
     tasks = {id_of(span) for span in spans.named("work")}
     parents = [{parent_of(span) for span in spans.named(f"step {n}")} for n in range(5)]
     assert all(len(found) == 1 for found in parents)
-    assert set.union(*[{found for found in each if found} for each in parents]) == tasks
+    assert {parent for found in parents for parent in found} == tasks
     assert len(spans.named("session")) == 1
+
+
+def test_first_tasks_of_many_threads(spans: Spans, observer: SpanObserver) -> None:
+    """One span of the session, whichever thread's task is the first in it."""
+    ready, tracer = threading.Barrier(8), observer.tracer
+
+    class SlowTracer:
+        def start_span(self, name: str, *args: Any, **options: Any) -> trace.Span:
+            time.sleep(0.02 if name == "session" else 0)
+            return tracer.start_span(name, *args, **options)
+
+    observer.tracer = SlowTracer()  # type: ignore[assignment]
+
+    @ld.track_task("work")
+    def work() -> None:
+        pass
+
+    def run() -> None:
+        ready.wait()
+        work()
+
+    with ld.session("u-1"):
+        threads = [threading.Thread(target=ld.propagate(run)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    whole = spans.only("session")
+    assert {parent_of(task) for task in spans.named("work")} == {id_of(whole)}
 
 
 # -- model calls -----------------------------------------------------------------------------------
