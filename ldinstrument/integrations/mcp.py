@@ -196,12 +196,13 @@ class ToolSessions:
     def _opened(self, meta: Mapping[str, Any]) -> Session | None:
         with guard("the session of an MCP tool"):
             if meta.get(VALUES) is True:
-                return GatheringSession(None, name="tool")
-            if current_session() is not None:
+                session: Session = GatheringSession(None, name="tool")
+            elif current_session() is not None:
                 return None
-            given = self._context
-            who = given(meta) if callable(given) else given
-            session = open_session(as_context(who), name="tool", client=self._client)
+            else:
+                given = self._context
+                who = given(meta) if callable(given) else given
+                session = open_session(as_context(who), name="tool", client=self._client)
             adopt(session, meta.get(HEADER))
             return session
         return None

@@ -19,6 +19,12 @@ async def search(query: str) -> str:
     return query.upper()
 
 
+async def whose() -> str:
+    """Return the id of the session that the tool runs in."""
+    session = ld.current_session()
+    return "none" if session is None else session.id
+
+
 try:
     from mcp.server import MCPServer
 except ImportError:
@@ -26,10 +32,12 @@ except ImportError:
 
     server = FastMCP("shop", log_level="CRITICAL")
     server.tool()(search)
+    server.tool()(whose)
     instrument(instrument(server))
 else:
     server = MCPServer("shop", log_level="CRITICAL", middleware=[ToolSessions()])
     server.tool()(search)
+    server.tool()(whose)
 
 if __name__ == "__main__":
     server.run("stdio")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ldinstrument.integrations.mcp import (
     instrument,
 )
 
+MCP_2 = int(metadata.version("mcp").split(".")[0]) >= 2
 SERVER = str(Path(__file__).with_name("mcp_server.py"))
 
 
@@ -60,6 +62,38 @@ def test_a_tools_values_land_in_the_callers_session(ld_events: testing.Recording
     assert sorted(ld_events.values("mcp.tool.success_rate")) == [0, 1]
     assert ld_events.of("mcp.tool.duration")[0].data["tool"] == "search"
     assert ld_events.only("session.interactions").value == 0
+
+
+def test_the_tool_runs_under_the_callers_id(ld_events: testing.RecordingClient) -> None:
+    """The id is there in the other process, too."""
+
+    async def work(client: Any) -> None:
+        async with ld.session("ada", id="visit-7"):
+            answer = await call_tool(client, "whose")
+            assert answer.content[0].text == "visit-7"
+
+    with_client(work)
+
+
+@pytest.mark.skipif(not MCP_2, reason="mcp 1 does not propagate by itself")
+def test_by_opentelemetrys_propagator(ld_events: testing.RecordingClient) -> None:
+    """A plain call of mcp 2 takes the id along where the propagator is installed."""
+    from opentelemetry import propagate
+
+    from ldinstrument.otel import install_propagator
+
+    before = propagate.get_global_textmap()
+    install_propagator()
+
+    async def work(client: Any) -> None:
+        async with ld.session("ada", id="visit-7"):
+            answer = await client.call_tool("whose")
+            assert answer.content[0].text == "visit-7"
+
+    try:
+        with_client(work)
+    finally:
+        propagate.set_global_textmap(before)
 
 
 def test_outside_a_session_nothing_is_asked_for(ld_events: testing.RecordingClient) -> None:
