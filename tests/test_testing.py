@@ -170,3 +170,13 @@ def test_the_fixture_leads_every_client_to_its_server(ld_server: LocalLaunchDark
     """By the environment, on a port of its own."""
     config: Any = ld.launchdarkly_config("sdk-test", events_only=True)
     assert config.events_uri.startswith(ld_server.url)
+
+
+def test_the_fixtures_may_be_asked_for_in_any_order(ld_strict, ld_clock, ld_events):
+    """Recording begins with a clean slate, and neither switches strictness off nor starts clocks."""
+    with ld.session("u") as session:
+        ld_clock.advance(1.5)
+        with pytest.raises(StrictError):
+            session.record("revenue.impact", float("nan"))
+    (duration,) = [event for event in ld_events.events if event.key == "session.duration"]
+    assert duration.value == 1500

@@ -1,4 +1,4 @@
-"""Projects and environments are made, changed and deleted over REST, as the official client does."""
+"""Projects and environments are made, changed and deleted over REST by the official client."""
 
 from __future__ import annotations
 
