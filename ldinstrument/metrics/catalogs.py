@@ -78,6 +78,7 @@ class Catalog:
         self._implied = 0
         self._listeners: list[Callable[[], object]] = []
         self._use_listeners: list[Callable[[], object]] = []
+        self.names_units = False  # whether any metric says by which context kind it is analysed
         self.version = 0  # counts every change: a plan made of routings is good for one version
         self.add(*metrics)
 
@@ -122,6 +123,7 @@ class Catalog:
         self._metrics[metric.key] = metric
         self._feeding.setdefault(metric.event, {})[metric.key] = metric
         self._places[metric.key] = place
+        self.names_units = self.names_units or bool(metric.analysis_units)
         self.version += 1
         self._routings.pop(metric.event, None)
         for listener in self._listeners:
@@ -187,6 +189,7 @@ class Catalog:
             for table in (self._metrics, self._feeding, self._places, self._routings):
                 table.clear()
             self._implied = 0
+            self.names_units = False
             self.version += 1
 
     def get(self, key: str) -> Metric | None:

@@ -6,7 +6,7 @@ and opens one; the accounts of kinds that stay go on. Kinds that began together 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -237,7 +237,7 @@ def session_totals(
     metrics: Iterable[str],
     tallies: Tallies,
     duration_ms: float,
-    pieces: Iterable[Piece],
+    pieces: Sequence[Piece],
     over: int,
     data: dict[str, Any],
 ) -> list[Emission]:
@@ -261,17 +261,16 @@ def session_totals(
     values: dict[str, float | int | None] = {
         "duration": None if abandoned else max(0.0, duration_ms),
         "success_rate": None if abandoned or not interactions else 100 * successes / interactions,
+        "interactions": interactions - sum([piece.interactions for piece in pieces]),
+        "successes": successes - sum([piece.successes for piece in pieces]),
         "unfinished": int(abandoned),
     }
-    pieces = list(pieces)
     events = []
     for suffix in metrics:
-        key = f"{name}.{suffix}"
-        if suffix in ("interactions", "successes"):
+        key, value = f"{name}.{suffix}", values[suffix]
+        if pieces and suffix in ("interactions", "successes"):
             parts = [(getattr(piece, suffix), piece.at) for piece in pieces]
-            whole = interactions if suffix == "interactions" else successes
-            parts.append((whole - sum(part for part, _ in parts), over))
-            events += [Emission(key, part, data, at) for part, at in parts if part or at == over]
-        elif values[suffix] is not None:
-            events.append(Emission(key, values[suffix], data, over))
+            events += [Emission(key, part, data, at) for part, at in parts if part]
+        if value is not None:
+            events.append(Emission(key, value, data, over))
     return events

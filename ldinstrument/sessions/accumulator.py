@@ -8,7 +8,6 @@ one are folded apart from those after it.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
 from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from ldclient import Context
 
+    from .outcomes import Outcome
     from .task_definition import TaskDefinition, TaskPlan
 
 _NEVER = float("inf")
@@ -45,7 +45,7 @@ Sample = tuple[Any, Any, Any, Any, Any]
 `(EventRouting, value, data, recorded, None)`, in clock seconds.
 """
 
-_what, _outcome, _when = itemgetter(0), itemgetter(1), itemgetter(3)
+_what, _when = itemgetter(0), itemgetter(3)
 
 
 class Accumulator:
@@ -173,7 +173,7 @@ class Accumulator:
         return taken
 
     def _count_runs(self, task: TaskDefinition, runs: list[Sample]) -> None:
-        found = Counter(map(_outcome, runs))
+        found = _counted(runs)
         self.values += task.count(found)
         counted = task.tallied(found)
         if task.interaction:
@@ -321,7 +321,7 @@ class Accumulator:
         held.values += len(runs) * plan.worth
 
     def _tally(self, task: TaskDefinition, runs: Sequence[Sample]) -> None:
-        counted = task.tallied(Counter(map(_outcome, runs)))
+        counted = task.tallied(_counted(runs))
         self._segment_tallies = added(self._segment_tallies, counted)
 
     def _fold_value(
@@ -460,3 +460,9 @@ class Accumulator:
         self._loose.clear()
         self._runs = None
         self._segment_tallies = NO_TALLIES
+
+
+def _counted(runs: Sequence[Sample]) -> dict[Outcome, int]:
+    """Count *runs* by outcome; nearly always there is one."""
+    outcomes = [run[1] for run in runs]
+    return {outcome: outcomes.count(outcome) for outcome in set(outcomes)}

@@ -106,6 +106,8 @@ def is_function(given: object) -> bool:
 
 def kinds(context: Context) -> dict[str, Context]:
     """Return the individual contexts of *context*, by kind."""
+    if not context.multiple:
+        return {context.kind: context}
     parts = (
         context.get_individual_context(index) for index in range(context.individual_context_count)
     )

@@ -169,7 +169,8 @@ def _hand_over(
         return
     if settings.debug():
         _debug(expanded(emissions), context)
-    _check_units(emissions, context)
+    if catalog.names_units:
+        _check_units(emissions, context)
 
 
 def _tracked(

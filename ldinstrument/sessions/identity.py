@@ -42,7 +42,7 @@ class OwnedRecorder(SampleRecorder):
         self.ended = False
         self.outer: Any = outer
         self._context = context
-        self._said: Collection[str] = () if context is None else kinds(context)
+        self._said: Collection[str] = ()
         """The kinds of its context that the program has named; others were adopted."""
         self._inheriting: tuple[weakref.ref[OwnedRecorder], ...] = ()
         self._seen_client: weakref.ref[Any] | None = None

@@ -127,9 +127,11 @@ class Session(OwnedRecorder):
         self.fold_at = FOLD_AT if self.is_watched() else 1
         if outer is not None:
             self._held.date_not_before(outer._held)
-            context = self.context
-        if context is not None:
-            self._held.belong_to(context)
+        whose = self.context
+        if whose is not None:
+            self._held.belong_to(whose)
+            if whose is context:
+                self._said = self._held.keys
 
     # -- samples ---------------------------------------------------------------------------------
     def append(self, entry: Sample) -> None:
