@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from decimal import Decimal
-from numbers import Integral, Real
 from typing import Any
 
 from ..diagnostics import warn_once
@@ -176,7 +175,7 @@ def _is_plain(item: tuple[Any, Any]) -> bool:
     return value is None or type(value) is bool
 
 
-def number(value: object) -> float | int | None:
+def number(value: Any) -> float | int | None:
     """*value* as a finite number, or None when it is none: NaN, infinity, booleans, strings and
     look-alikes are not.
 
@@ -184,11 +183,12 @@ def number(value: object) -> float | int | None:
     """
     if type(value) is float or type(value) is int:
         plain: float | int = value
-    elif isinstance(value, (bool, str)) or not isinstance(value, (Real, Decimal)):
+    elif isinstance(value, (bool, str)) or not _is_number(value):
         return None
     else:
+        whole = isinstance(value, int) or _is(value, "numbers", "Integral")
         try:
-            plain = int(value) if isinstance(value, Integral) else float(value)
+            plain = int(value) if whole else float(value)
         except (ValueError, OverflowError, ArithmeticError):
             return None
     try:
@@ -197,6 +197,22 @@ def number(value: object) -> float | int | None:
     except OverflowError:  # a whole number beyond every float
         return None
     return plain if abs(plain) <= MAX_INT else float(plain)
+
+
+def _is_number(value: object) -> bool:
+    return (
+        isinstance(value, (int, float))
+        or _is(value, "decimal", "Decimal")
+        or _is(value, "numbers", "Real")
+    )
+
+
+def _is(value: object, module: str, kind: str) -> bool:
+    """Tell whether *value* is of a *kind* of *module*, which then is loaded: not by us, who would
+    pay a millisecond for it.
+    """
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(value, getattr(loaded, kind))
 
 
 def frozen(data: Mapping[str, Any] | None) -> str:

@@ -7,6 +7,8 @@ import decimal
 import fractions
 import json
 import logging
+import subprocess
+import sys
 import uuid
 from enum import Enum
 from typing import Any
@@ -602,3 +604,19 @@ def test_flush_takes_any_timeout(timeout: Any, caplog: pytest.LogCaptureFixture)
     """It never raises; what is no number of seconds is said in one line."""
     assert ld.flush(timeout) is not None
     assert "ldinstrument bug" not in caplog.text
+
+
+def test_numbers_are_told_without_loading_their_modules() -> None:
+    """Who records a `Decimal` has loaded `decimal`; a subclass of `int` stays whole without."""
+    program = (
+        "import sys, enum\n"
+        "from ldinstrument.sessions.validation import number\n"
+        "class Plan(enum.IntEnum):\n    PRO = 3\n"
+        "print(repr(number(Plan.PRO)), number(object()), {'decimal', 'numbers'} & set(sys.modules))\n"
+        "from decimal import Decimal\n"
+        "print(number(Decimal('1.5')))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split("\n")[:2] == ["3 None set()", "1.5"]
