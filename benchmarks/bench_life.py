@@ -1,6 +1,6 @@
 """What a run costs whole: from the decorated call to delivered and confirmed bytes.
 
-    python benchmarks/bench_life.py [--rounds 3] [--write]
+    python benchmarks/bench_life.py [--rounds 5] [--write]
                                     [--only life,instructions,calls,session,burst,turns,web,import,ways]
 
 Prints each row of the table in docs/performance.md beside its wanted value. A "run" is one call of
@@ -257,11 +257,11 @@ def main() -> None:
     from bench_delivery import serve
 
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default=",".join(["life", *GROUPS]))
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
-    print("This takes about four minutes; on a busy machine, longer.", flush=True)
+    print("This takes two to three minutes; on a busy machine, up to five.", flush=True)
     began = time.monotonic()
     here, there = multiprocessing.Pipe()
     server = multiprocessing.get_context("spawn").Process(
