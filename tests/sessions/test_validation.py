@@ -612,7 +612,8 @@ def test_numbers_are_told_without_loading_their_modules() -> None:
         "import sys, enum\n"
         "from ldinstrument.sessions.validation import number\n"
         "class Plan(enum.IntEnum):\n    PRO = 3\n"
-        "print(repr(number(Plan.PRO)), number(object()), {'decimal', 'numbers'} & set(sys.modules))\n"
+        "loaded = {'decimal', 'numbers'} & set(sys.modules)\n"
+        "print(repr(number(Plan.PRO)), number(object()), loaded)\n"
         "from decimal import Decimal\n"
         "print(number(Decimal('1.5')))\n"
     )
