@@ -236,8 +236,9 @@ def _published_prices(*, asked: bool) -> PublishedPrices | None:
 
 def warn_unpriced(key: str, prices: Prices, generation: Generation) -> None:
     """Say once of each task and model that there is no price for it."""
-    if not _is_known(generation):
-        return
+    usage = generation.usage
+    if not _is_known(generation) or usage is None or (usage.cached or 0) > (usage.input or 0):
+        return  # it is the figures that are missing, or contradict each other
     model, provider = _bare(generation.model or ""), generation.provider
     of = f" of {provider}" if provider else ""
     warn_once(

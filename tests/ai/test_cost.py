@@ -143,6 +143,10 @@ def test_unknown_published(caplog: pytest.LogCaptureFixture) -> None:
     (told,) = [record.message for record in caplog.records if "price" in record.message]
     assert "nobody's of openai" in told
     assert published.advice in told
+    caplog.clear()
+    with track_ai("answer") as call:
+        call.read({"input": 12, "output": 3, "cached": 500, "model": "gpt-4o-mini"})
+    assert "no price" not in caplog.text
     assert published.cost(generation("gpt-4o-mini", "openai", cached=5000)) is None
 
 
