@@ -32,10 +32,12 @@ class FlagReadingRoutes:
     def routes(self) -> list[Route]:
         """Return the routes of the list, of one flag, and of its status."""
         status = "/api/v2/flag-statuses/{project}/{environment}/{key}"
+        everywhere = "/api/v2/flag-status/{project}/{key}"
         return [
             Route("/api/v2/flags/{project}", self.calls.answer(self._list), methods=["GET"]),
             Route("/api/v2/flags/{project}/{key}", self.calls.answer(self._get), methods=["GET"]),
             Route(status, self.calls.answer(self._status), methods=["GET"]),
+            Route(everywhere, self.calls.answer(self._everywhere), methods=["GET"]),
         ]
 
     def _list(self, request: Request, body: Any) -> Response:
@@ -86,13 +88,24 @@ class FlagReadingRoutes:
         project, flag = self._flag(request)
         environment, key = request.path_params["environment"], flag["key"]
         path = f"/api/v2/flag-statuses/{project}/{environment}/{key}"
+        return JSONResponse({**self._status_of(key), "_links": {"self": link(path)}})
+
+    def _everywhere(self, request: Request, body: Any) -> Response:
+        """Return the status in each environment of the project; here all have the same."""
+        project, flag = self._flag(request)
+        key, environments = flag["key"], self.projects.document(project)["environments"]
+        found = {each["key"]: self._status_of(key) for each in environments}
+        links = {"self": link(f"/api/v2/flag-status/{project}/{key}")}
+        return JSONResponse({"key": key, "environments": found, "_links": links})
+
+    def _status_of(self, key: str) -> Document:
         last = self.traffic.arrivals.last_evaluated(key)
-        found: Document = {"name": _name(last), "_links": {"self": link(path)}}
+        found: Document = {"name": _name(last)}
         if last is not None:
             moment = datetime.datetime.fromtimestamp(last / 1000, datetime.timezone.utc)
             text = moment.isoformat(timespec="milliseconds")
             found["lastRequested"] = text.replace("+00:00", "Z")
-        return JSONResponse(found)
+        return found
 
 
 def _name(last: int | None) -> str:

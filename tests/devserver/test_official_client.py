@@ -171,6 +171,8 @@ def test_when_a_flag_was_evaluated_last(ld, client):
         status = flags.get_feature_flag_status("default", "production", key)
         assert (status.name, status.last_requested is not None) == ("active", True)
     assert flags.get_feature_flag_status("default", "production", "idle").last_requested is None
+    everywhere = flags.get_feature_flag_status_across_environments("default", "plain")
+    assert {key: each.name for key, each in everywhere.environments.items()} == {"local": "active"}
     with pytest.raises(exceptions.NotFoundException):
         flags.get_feature_flag_status("default", "production", "nothing")
 
