@@ -27,8 +27,9 @@ def as_context(who: object) -> Context | None:
         return None
     from ldclient import Context
 
-    if type(who) is Context and who.valid:
-        return who
+    plain = Context.create(who) if type(who) is str else who
+    if type(plain) is Context and plain.valid:
+        return plain
     try:
         context = _built(Context, who)
     except Exception as error:  # a dict that is no context
