@@ -14,22 +14,22 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 MOST_KEYS = 10_000
+_NONE: Mapping[str, int] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Values:
+class Values(NamedTuple):
     """What became of the values: `recorded == emitted + open + sum(discarded.values())`."""
 
     recorded: int = 0
     emitted: int = 0
     open: int = 0
-    discarded: Mapping[str, int] = field(default_factory=dict)
+    discarded: Mapping[str, int] = _NONE
 
 
-@dataclass(frozen=True, slots=True)
-class Events:
+class Events(NamedTuple):
     """What became of the events: `emitted == delivered + pending + unconfirmed +
     sum(dropped.values())`.
 
@@ -40,11 +40,10 @@ class Events:
     delivered: int = 0
     pending: int = 0
     unconfirmed: int = 0
-    dropped: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = _NONE
 
 
-@dataclass(frozen=True, slots=True)
-class Sessions:
+class Sessions(NamedTuple):
     """The sessions of one name whose `<name>.*` events have been made, counted once per identity.
 
     Args:
