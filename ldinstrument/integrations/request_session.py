@@ -132,8 +132,10 @@ class RequestSessionFactory:
     def __init__(self, context: Any = None, **options: Unpack[RequestOptions]) -> None:
         check_options("SessionMiddleware", options)
         self.source = ContextSource(context)
-        self.client = options.get("client")
         self.store = store_of(options)
+        # Whom the store reports to, its requests' own values go to.
+        given = options.get("client")
+        self.client = given if given is not None else getattr(self.store, "client", None)
         self.visitors = visitors_of(options)
         default = "request" if self.store is None else "session"
         self.name = check_key("session name", options.get("name") or default)

@@ -41,7 +41,7 @@ def compact(record: Record) -> list[Record]:
     if finished:
         older, leaving = _divided(segments, older, finished)
         parts.append(_part(record, leaving, tuple(sorted(finished))))
-    folded = _folded(older, Boundaries(record.exposures))
+    folded = _folded(older, Boundaries(sorted(set(record.exposures.values()))))
     if _too_much(record, folded):
         leaving = [replace(segment, tallies=NO_TALLIES) for segment in folded if segment.values]
         parts.append(_part(record, leaving, ()))

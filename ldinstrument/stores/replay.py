@@ -63,18 +63,18 @@ def segments_of(record: Record) -> list[StoredSegment]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
 class Boundaries:
-    """The dates of the exposures that divide a session."""
+    """The dates of the exposures that divide a session, in order."""
 
-    def __init__(self, exposures: Mapping[str, int]) -> None:
-        self._dates = sorted(set(exposures.values()))
+    dates: list[int]
 
     def region(self, first: int) -> int:
         """Return the stretch between two exposures in which something that began at *first* lies.
 
         What lies on both sides of an exposure counts as before it.
         """
-        return bisect_right(self._dates, first)
+        return bisect_right(self.dates, first)
 
     def within(self, segments: Iterable[StoredSegment]) -> int:
         """Count the exposures that lie within what had folded before they were known.
@@ -90,11 +90,11 @@ class Boundaries:
             ]
             if sum(segment.tallies[:2]) > 1:
                 stretches.append((segment.first, segment.last))
-        return sum(any(first < date <= last for first, last in stretches) for date in self._dates)
+        return sum(any(first < date <= last for first, last in stretches) for date in self.dates)
 
     def date(self, region: int, last: int) -> int:
         """Return *last*, or the last date of *region* if that is earlier."""
-        return min(last, self._dates[region] - 1) if 0 <= region < len(self._dates) else last
+        return min(last, self.dates[region] - 1) if 0 <= region < len(self.dates) else last
 
 
 # -- accounts --------------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ class RecordEvents:
 def events_of(record: Record, rules: Rules) -> RecordEvents:
     """Return the events that *record* becomes."""
     segments = segments_of(record)
-    boundaries = Boundaries(_with_known(record.exposures, segments))
+    boundaries = Boundaries(_dates_of_exposures(record.exposures, segments))
     accounts = accounts_of(record, segments, boundaries, rules)
     return RecordEvents(
         value_events(segments, boundaries),
@@ -285,7 +285,7 @@ def events_of(record: Record, rules: Rules) -> RecordEvents:
             for event in totals_of(record, account, boundaries)
         ],
         [_ended(record, account, boundaries) for account in accounts if account.keys],
-        boundaries.within(segments),
+        boundaries.within(segments) if boundaries.dates else 0,
     )
 
 
@@ -297,15 +297,17 @@ def _ended(record: Record, account: StoredAccount, boundaries: Boundaries) -> En
     return EndedSession(record.name, exposed, float(account.ended - account.started), before)
 
 
-def _with_known(told: Mapping[str, int], segments: Iterable[StoredSegment]) -> dict[str, int]:
-    """Add the exposures that this process has noted, which no part may have told (a tracker's)."""
+def _dates_of_exposures(told: Mapping[str, int], segments: Iterable[StoredSegment]) -> list[int]:
+    """Return the dates of the exposures that the parts have told, and of those that this process
+    has noted, which no part may have told (a tracker's).
+    """
     found = dict(told)
     for kind, key in {pair for segment in segments for pair in segment.keys}:
         context = context_of_keys({kind: key})
         for exposure in () if context is None else exposures.of(units_of(context)):
             mark = mark_of(exposure.name)
             found[mark] = min(exposure.date, found.get(mark, exposure.date))
-    return found
+    return sorted(set(found.values()))
 
 
 def value_events(

@@ -82,7 +82,8 @@ class Report:
         self._identities.append(record.identity)
         self.totals += len(events.totals)
         self._ended += events.ended
-        self._unseen[record.name] += events.unseen
+        if events.unseen:
+            self._unseen[record.name] += events.unseen
         for event, keys in [*events.values, *events.totals]:
             context = json_of_keys(dict(keys))
             if not finite(event):
@@ -251,7 +252,8 @@ class SweepReport:
         dropped: events that it never will.
         posts: POSTs made, repeated ones included.
         complete: nothing was left that could be swept; False after a failure, or at *limit*.
-        open: sessions that are not over yet; None when nobody asked, or the store failed.
+        open: sessions that are not over yet, where `stores.sweep` was asked; None when the store
+            failed.
         error: why it stopped, when it failed: a status or the kind of an exception, never an
             address or a key.
     """
@@ -309,8 +311,6 @@ class Sweep:
             if self.own_rules:
                 self.store.end_silent()
             self._send_all(limit)
-            if self.early:
-                self.report.open = self.store.holdings().open
         except Exception as error:
             self.report.error = type(error).__name__
             log_once(

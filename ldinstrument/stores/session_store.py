@@ -122,7 +122,9 @@ class SessionStore:
         self.rules: Rules = getattr(store, "rules", Rules())
         """When a session is over."""
         self.interval = interval
-        self._client = client
+        self.client = client
+        """Whose connections reports leave by, where one was given."""
+        self._preferred: Any | None = None
         self._lease = lease
         self._sweeps = sweep
         self._max_waiting = max_waiting
@@ -154,9 +156,10 @@ class SessionStore:
             part = session.hand_over()
             if part is None:
                 return found
-            if self._client is None:
-                self._client = session.client
-            delta = delta_of(part, ends=ends, operation=self._operation())
+            if self._preferred is None:
+                self._preferred = session.client
+            operation = Operation(self._worker, next(self._numbers))
+            delta = delta_of(part, ends=ends, operation=operation)
             # A session that ends on an event loop without `aend_request` must not stop the loop.
             later = self.store.shared and on_event_loop()
             answer = self.merge(found.visitor, delta, later=later)
@@ -170,9 +173,9 @@ class SessionStore:
         return found
 
     def prefer(self, client: Any | None) -> None:
-        """Report by the connections of *client*, unless a client was given when this was made."""
-        if self._client is None:
-            self._client = client
+        """Report by the connections of *client*, unless one was given or preferred before."""
+        if self._preferred is None:
+            self._preferred = client
 
     def merge(self, visitor: str, delta: Delta, *, later: bool = False) -> Merged | None:
         """Add *delta* to the session of *visitor*: one round trip, at most one time-out.
@@ -191,7 +194,8 @@ class SessionStore:
         if self._sweeper is None and self._sweeps:
             self._start_sweeper()
         if delta.operation is None:
-            delta = replace(delta, id=_utf8(delta.id), operation=self._operation())
+            operation = Operation(self._worker, next(self._numbers))
+            delta = replace(delta, id=_utf8(delta.id), operation=operation)
         pending = PendingMerge(key_of(delta.name, visitor), time.monotonic(), delta)
         if later and self._sweeper is not None:
             self._breaker.keep(pending)
@@ -201,10 +205,6 @@ class SessionStore:
         if delta.ends and self._sweeper is not None:
             self._sweeper.sweep_soon()
         return found
-
-    def _operation(self) -> Operation:
-        """Name a merge, so that repeating it cannot count twice."""
-        return Operation(self._worker, next(self._numbers))
 
     def end(
         self, visitor: str, *, name: str = "session", reason: str = "ended", active: bool = False
@@ -299,7 +299,8 @@ class SessionStore:
         """
         if clients.recorder() is not None:  # a test's, and not to be kept
             return outlet_of(None)
-        given = client if client is not None else self._client
+        candidates = client, self.client, self._preferred
+        given = next((found for found in candidates if found is not None), None)
         wanted = given if given is not None else sdk.singleton_client()
         known, outlet = self._outlet
         if wanted is None or known is not wanted or outlet is None:
@@ -396,12 +397,13 @@ def key_of(name: str, visitor: str) -> str:
     text = str(visitor)
     if len(text) > LONGEST_KEY:
         text = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()
-    return _utf8(f"{name}:{text}")
+    key = f"{name}:{text}"
+    return key if key.isascii() else _utf8(key)
 
 
 def _utf8(text: str) -> str:
     """Return *text* without lone surrogates, which no store can carry."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    return text.encode("utf-8", "replace").decode()
 
 
 # -- forks and the end -----------------------------------------------------------------------------

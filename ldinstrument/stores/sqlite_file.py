@@ -90,7 +90,7 @@ class SqliteFile:
             self._inode = inode(self.path)
         elif found != self._inode:
             self._on_moved()
-        patience = _milliseconds_to(deadline)
+        patience = max(1, math.ceil((deadline - time.monotonic()) * 1000))
         if patience != self._patience:
             connection.execute(f"PRAGMA busy_timeout = {patience}")
             self._patience = patience
@@ -141,9 +141,13 @@ class SqliteFile:
         import sqlite3
 
         _create(self.path)
-        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            self.path,
+            timeout=max(0.001, deadline - time.monotonic()),
+            isolation_level=None,
+            check_same_thread=False,
+        )
         try:
-            connection.execute(f"PRAGMA busy_timeout = {_milliseconds_to(deadline)}")
             self._patience = 0
             _write_ahead(connection, deadline)
             # A commit survives `kill -9` without a sync; only a power cut may cost the last ones,
@@ -228,7 +232,3 @@ def _write_ahead(connection: sqlite3.Connection, deadline: float) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.002)
-
-
-def _milliseconds_to(deadline: float) -> int:
-    return max(1, math.ceil((deadline - time.monotonic()) * 1000))

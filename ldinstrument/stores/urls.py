@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
@@ -79,11 +80,20 @@ def sweep(
         DefinitionError: an address that is none, or no SDK key anywhere.
     """
     if isinstance(store, SessionStore):
-        return store.sweep(limit, client=client, outlet=_outlet(store, client, sdk_key))
+        report = store.sweep(limit, client=client, outlet=_outlet(store, client, sdk_key))
+        return _with_open(report, store)
     with _opened(store, {"idle": idle, "maximum": maximum, "remember": remember}) as opened:
         outlet = _outlet(opened, client, sdk_key)
         shorter = idle is not None or maximum is not None
-        return opened.sweep(limit, client=client, outlet=outlet, own_rules=shorter)
+        report = opened.sweep(limit, client=client, outlet=outlet, own_rules=shorter)
+        return _with_open(report, opened)
+
+
+def _with_open(report: SweepReport, store: SessionStore) -> SweepReport:
+    """Add how many sessions are not over yet, unless the store has just failed."""
+    with suppress(Exception):
+        report.open = None if report.error else store.holdings().open
+    return report
 
 
 def _outlet(store: SessionStore, client: Any | None, sdk_key: str | None) -> Outlet | None:
