@@ -146,8 +146,8 @@ class EventQueue:
                 # The dispatcher sees one event of the batch, for its context.
                 event = sdk.custom_event("", context, at, None, None)
                 known = context, self._context_text(context)
-                self._last = (context, True)
             self._recorded.append((text, events, event, True, known))
+            self._last = (context, True)  # now another thread's text may rely on it
             self._bytes += len(text)
         try:
             self._announce()
