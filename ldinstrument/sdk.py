@@ -390,19 +390,15 @@ def _rich_part(context: Any) -> Any | None:
     """*context* without the kinds of which it knows no more than the key; None when nothing is
     left.
     """
-    if not context.multiple:
-        return None if _is_bare(context) else context
     parts = [
         context.get_individual_context(place) for place in range(context.individual_context_count)
     ]
-    rich = [part for part in parts if not _is_bare(part)]
+    rich = [
+        part for part in parts if part.name is not None or any(True for _ in part.custom_attributes)
+    ]
     if len(rich) == len(parts):
         return context
     return type(context).create_multi(*rich) if rich else None
-
-
-def _is_bare(context: Any) -> bool:
-    return context.name is None and not any(True for _ in context.custom_attributes)
 
 
 WRAPPER = "ldinstrument"

@@ -343,11 +343,10 @@ class Sender:
                 self._give_receipt(payload, result)
         finally:  # the host's callback may end its thread, not our count
             if result.accepted:
-                self._count_accepted(payload, result)
-            halves = _halves(payload) if result.status == 413 else ()
+                self._accept(payload, result)
+            else:
+                self._reject(payload, result, key)
             with self.lock:
-                self._in_flight.discard(payload)
-                self._decide(payload, result, key, halves)
                 if self.closed:
                     self._leave()
                 elif self._waiting or self.ending:
@@ -355,34 +354,34 @@ class Sender:
                 self._review()
             self.run_deferred()
 
-    def _count_accepted(self, payload: Payload, result: PostResult) -> None:
-        """Count *payload* as delivered: the ledger knows before a flush is woken, and without our
-        lock, for a signal handler that has interrupted the ledger may wait for it.
+    def _accept(self, payload: Payload, result: PostResult) -> None:
+        """Note that LaunchDarkly has *payload*: the ledger knows before a flush is woken, and
+        without our lock, for a signal handler that has interrupted the ledger may wait for it.
         """
         self._on_accepted(result)
         ledger.delivered(payload.custom)
         if payload.exposures:
             ledger.exposures_delivered(payload.exposures)
-
-    def _decide(
-        self, payload: Payload, result: PostResult, key: str, halves: tuple[Payload, ...] | None
-    ) -> None:
-        """Note what the answer means for *payload*."""
-        if result.accepted:
+        with self.lock:
+            self._in_flight.discard(payload)
             payload.state = "delivered"
             if not self._backoff.healthy:
                 self._backoff.succeeded()
             if self._spool is not None:
                 self._spool.add(partial(_forget, [payload]))
-            return
+
+    def _reject(self, payload: Payload, result: PostResult, key: str) -> None:
         payload.bad_requests += result.status == 400
         meaning = disposition(result.status, payload.bad_requests)
-        if meaning is Disposition.SPLIT:
-            self._split(payload, halves)
-        elif meaning is Disposition.DROP:
-            self._drop("http_400", [payload])
-        else:
-            self._keep(payload, result, key, meaning)
+        halves = _halves(payload) if meaning is Disposition.SPLIT else ()
+        with self.lock:
+            self._in_flight.discard(payload)
+            if meaning is Disposition.SPLIT:
+                self._split(payload, halves)
+            elif meaning is Disposition.DROP:
+                self._drop("http_400", [payload])
+            else:
+                self._keep(payload, result, key, meaning)
 
     def _keep(self, payload: Payload, result: PostResult, key: str, meaning: Disposition) -> None:
         if meaning is Disposition.REFUSED_KEY:
