@@ -7,10 +7,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from .database import Database
-from .event_parsing import number, parsed, units_of
+from .event_parsing import BIGGEST, number, parsed, units_of
 
 LOOKED_AT = 2_000
 """So many of the newest events of a key are looked at."""
@@ -19,13 +20,16 @@ ENOUGH = 5
 THIN = 0.1
 ROUNDING = 2.0
 """Milliseconds that dates, which are whole ones, may make of nothing."""
+MOST_BYTES = 16 * 1024 * 1024
+"""So much of the newest bodies is read, whatever is in them."""
+MOST_MEASUREMENTS = 200_000
+AT_ONCE = 4
 NEWEST = """
-SELECT b.body FROM bodies b WHERE b.post IN (SELECT post FROM post_keys
-  WHERE kind = 'custom' AND key = ?) ORDER BY b.first_event DESC
+SELECT b.first_event, b.body, '' FROM bodies b WHERE b.post IN (SELECT post FROM post_keys
+  WHERE kind = 'custom' AND key = ?) AND b.first_event < ? ORDER BY b.first_event DESC LIMIT ?
 """
 EXPOSED = """
-SELECT u.kind, u.key, min(e.created) FROM exposure_log e JOIN units u ON u.id = e.unit
-GROUP BY e.unit
+SELECT min(x.first) FROM units u JOIN exposures x ON x.unit = u.id WHERE u.kind = ? AND u.key = ?
 """
 UNWATCHED = """
 SELECT coalesce(sum(k.events), 0) FROM posts p JOIN post_keys k ON k.post = p.id
@@ -33,13 +37,15 @@ WHERE k.kind = 'custom' AND k.key = ? AND NOT p.duplicate AND p.wrapper = ''
   AND (p.agent LIKE 'PythonClient/%' OR p.agent LIKE 'PythonAsyncClient/%')
 """
 ELSEWHERE = """
-SELECT b.body, p.agent FROM bodies b JOIN posts p ON p.id = b.post
+SELECT b.first_event, b.body, p.agent FROM bodies b JOIN posts p ON p.id = b.post
 WHERE NOT (p.agent LIKE 'Python%' AND p.wrapper <> '')
-  AND b.post IN (SELECT post FROM post_keys WHERE kind = 'feature') ORDER BY b.first_event DESC
+  AND b.post IN (SELECT post FROM post_keys WHERE kind = 'feature') AND b.first_event < ?
+ORDER BY b.first_event DESC LIMIT ?
 """
 MEASURED = """
 SELECT DISTINCT u.kind, u.key FROM measurements m JOIN units u ON u.id = m.unit
-WHERE m.series = (SELECT id FROM names WHERE space = 'series' AND name = ?)
+WHERE m.id > (SELECT max(id) FROM measurements) - ?
+  AND m.series = (SELECT id FROM names WHERE space = 'series' AND name = ?)
 """
 
 
@@ -96,7 +102,7 @@ def dilution(database: Database, event_key: str) -> str:
 
 def _time_before(database: Database, event_key: str) -> Share:
     """Measure time: a session was over at its event's date, and began its duration before that."""
-    share, first = Share(), _first_exposures(database)
+    share, first = Share(), _FirstExposures(database)
     for unit, event in _session_events(database, event_key):
         over, duration = event["creationDate"], number(event.get("metricValue")) or 0.0
         exposed = first.get(unit)
@@ -108,7 +114,7 @@ def _time_before(database: Database, event_key: str) -> Share:
 
 def _interactions_before(database: Database, event_key: str) -> Share:
     """Measure interactions: those before an exposure leave with a date before it."""
-    share, first = Share(), _first_exposures(database)
+    share, first = Share(), _FirstExposures(database)
     found: dict[tuple[Any, str], list[tuple[int, float]]] = {}
     for unit, event in _session_events(database, event_key):
         part = event["creationDate"], number(event.get("metricValue")) or 0.0
@@ -121,8 +127,32 @@ def _interactions_before(database: Database, event_key: str) -> Share:
     return share
 
 
-def _first_exposures(database: Database) -> dict[tuple[str, str], int]:
-    return {(kind, key): first for kind, key, first in database.rows(EXPOSED)}
+class _FirstExposures:
+    """When a unit was first exposed, asked for one by one: there may be millions."""
+
+    def __init__(self, database: Database):
+        self.database = database
+        self._known: dict[tuple[str, str], int | None] = {}
+
+    def get(self, unit: tuple[str, str]) -> int | None:
+        """Return the date, or None."""
+        if unit not in self._known:
+            self._known[unit] = self.database.rows(EXPOSED, unit)[0][0]
+        return self._known[unit]
+
+    def __contains__(self, unit: tuple[str, str]) -> bool:
+        return self.get(unit) is not None
+
+
+def _newest_bodies(database: Database, sql: str, *parameters: Any) -> Iterator[tuple[bytes, str]]:
+    """Yield bodies and the agents that sent them, the newest first, some at a time."""
+    before, left = BIGGEST, MOST_BYTES
+    while left > 0 and (found := database.rows(sql, (*parameters, before, AT_ONCE))):
+        for first, body, agent in found:
+            before, left = first, left - len(body)
+            yield body, agent
+            if left <= 0:
+                return
 
 
 def _session_events(
@@ -130,7 +160,7 @@ def _session_events(
 ) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
     """Yield the newest events of *event_key* that sessions have sent, with each of their units."""
     left = LOOKED_AT
-    for (body,) in database.rows(NEWEST, (event_key,)):
+    for body, _ in _newest_bodies(database, NEWEST, event_key):
         for event in json.loads(body):
             if left and isinstance(event, dict) and _is_of_session(event, event_key):
                 left -= 1
@@ -158,7 +188,7 @@ def changed_keys(database: Database, event_key: str) -> str:
     """
     if not event_key.endswith(".duration"):
         return ""
-    first = _first_exposures(database)
+    first = _FirstExposures(database)
     keys: dict[tuple[str, str], dict[str, bool]] = {}
     for (kind, key), event in _session_events(database, event_key):
         keys.setdefault((event["data"]["sessionId"], kind), {})[key] = (kind, key) in first
@@ -185,12 +215,13 @@ def exposed_elsewhere(database: Database, event_key: str) -> str:
 
     Empty for none, and where the events themselves come from such a client: they fold nothing.
     """
-    bodies = database.rows(ELSEWHERE)
-    if not bodies or database.rows(UNWATCHED, (event_key,))[0][0]:
+    bodies = _newest_bodies(database, ELSEWHERE)
+    newest = next(bodies, None)
+    if newest is None or database.rows(UNWATCHED, (event_key,))[0][0]:
         return ""
-    measured = set(database.rows(MEASURED, (f"={event_key}",)))
+    measured = set(database.rows(MEASURED, (MOST_MEASUREMENTS, f"={event_key}")))
     units, agents = set(), set()
-    for body, agent in bodies[:LOOKED_AT]:
+    for body, agent in chain([newest], bodies):
         for event in json.loads(body):
             if _is_exposure(event) and (found := measured & units_of(parsed(event)).items()):
                 units |= found
