@@ -85,16 +85,17 @@ def second_flag_in_between(world: World, session: Any, unit: str, arm: int) -> N
     world.expose(unit)
     use(world, session)
     if arm:
-        world.expose(unit, "second")
-        world.expose(unit, "second", version=2)
+        world.expose(unit, "second", wait=0.0)
+        world.expose(unit, "second", version=2, wait=0.0)
     use(world, session)
 
 
 def polling(world: World, session: Any, unit: str, arm: int) -> None:
-    """Arm b evaluates its flag again and again."""
+    """Arm b evaluates its flag again and again, which takes no time."""
     use(world, session, 0, 2)
-    for _ in range(20 if arm else 1):
-        world.expose(unit)
+    world.expose(unit)
+    for _ in range(20 * arm):
+        world.expose(unit, wait=0.0)
     use(world, session)
     for _ in range(20 * arm):
         world.expose(unit)

@@ -110,13 +110,13 @@ class World:
         metrics = ("duration", "success_rate", "interactions", "successes", "unfinished")
         return ld.session(unit, client=self.sink, metrics=metrics)
 
-    def expose(self, unit: str, flag: str = "flag", version: int = 1) -> None:
+    def expose(self, unit: str, flag: str = "flag", version: int = 1, wait: float = 0.01) -> None:
         """Expose *unit* here and now; only the first exposure to the flag called `flag` counts."""
-        self.clock.wait(0.01)
+        self.clock.wait(wait)
         date = hook.exposed(flag, version, Context.create(unit), int(time.time() * 1000))
         if flag == "flag":
             self.exposed.setdefault(unit, date)
-        self.clock.wait(0.01)
+        self.clock.wait(wait)
 
     def run(self, session: Any, seconds: float, outcome: Outcome = Outcome.SUCCESS) -> None:
         """Play one interaction that takes *seconds*."""
