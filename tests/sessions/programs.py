@@ -168,7 +168,9 @@ class Program:
         """Play *length* steps, then end everything."""
         verbs = [self.enter] * 2 + [self.record] * 6 + [self.expose] * 4
         verbs += [self.run_task] * 2
-        verbs += [self.leave, self.identify, self.late, self.lose]
+        verbs += [self.leave, self.identify, self.late]
+        # A lost exposure is forgotten, with the date that it had while the clock was set back.
+        verbs += [self.lose] * (not self.clocks)
         verbs += [self.set_clock] * 2 * self.clocks + [self.change] * self.changes
         verbs += [self.fork] * self.forks
         self.enter()
@@ -431,6 +433,10 @@ class Visits(Program):
         self.visits: list[Visit] = []
         self.of: dict[int, Visit] = {}
         """By the identity of a request's session, the visit that it belongs to."""
+
+    def context(self, *, fresh: bool = False) -> Context:
+        """Somebody, and nothing beside: what widens a request widens the visit, at another time."""
+        return Context.create(keys(super().context(fresh=fresh))["user"])
 
     def enter(self) -> None:
         if len(self.open) >= 4:

@@ -200,7 +200,7 @@ def test_a_sum_that_is_open_when_an_iteration_ends(lab: Laboratory, afterwards: 
             s.conversion(10)
             s.record("e.each", 1)
             s.record("e.seen")
-        time.sleep(0.003)
+            time.sleep(0.003)
         ended = int(time.time() * 1000)
         time.sleep(0.003)
         if afterwards:
