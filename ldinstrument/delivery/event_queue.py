@@ -21,7 +21,7 @@ from .. import sdk
 from ..diagnostics import guard, log_once, on_event_loop
 from ..ledger import ledger
 from ..sessions.hook import lost
-from .batch_writer import BatchWriter, EventTexts
+from .event_json import EventJson, EventTexts
 from .options import Options
 from .payloads import Payload, exposures_among
 from .sender import Sender
@@ -88,7 +88,7 @@ class EventQueue:
         """Whether payloads are made without compressing them or writing them to a disk."""
         writer = sdk.Writer(config)
         self._text_of, self._context_text = writer.text, writer.context_text
-        self.write = BatchWriter(writer).write
+        self.write = EventJson(writer).write
         self._recorded: deque[Recorded] = deque()
         self._last: tuple[Any, bool] = (None, False)
         self._bytes = 0

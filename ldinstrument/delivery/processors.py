@@ -132,7 +132,7 @@ class EventProcessor(_EitherProcessor):
         """Take events of ours, all of one *context*, as `send_event` would one by one.
 
         Args:
-            batch: see `BatchWriter.write`.
+            batch: see `EventJson.write`.
             context: of all of them.
 
         Returns:

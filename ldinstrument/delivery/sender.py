@@ -18,13 +18,13 @@ from .. import sdk
 from ..backoff import Backoff, Disposition, disposition, retry_after
 from ..diagnostics import log_internal_error, log_once
 from ..ledger import ledger
-from .deferred import DeferredCalls
 from .options import Options
 from .payloads import UNSETTLED, Payload
 from .reports import Receipt
 from .spool_queue import SpoolQueue
 from .transport import CONNECTIONS, PAYLOAD_ID, PostResult, transport_of
 from .undelivered import origin_of, undelivered
+from .unlocked_calls import UnlockedCalls
 
 if TYPE_CHECKING:
     from .spool import Spool
@@ -84,7 +84,7 @@ class Sender:
         # Re-entrant: a signal handler may flush what it has interrupted.
         self.lock = threading.RLock()
         self._work = threading.Condition(self.lock)
-        self._calls = DeferredCalls()
+        self._calls = UnlockedCalls()
         self._waiting: deque[Payload] = deque()
         self._bytes = 0
         self._in_flight: set[Payload] = set()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..diagnostics import log_once
-from .deferred import DeferredCalls
+from .unlocked_calls import UnlockedCalls
 
 if TYPE_CHECKING:
     from .spool import Spool
@@ -31,7 +31,7 @@ class SpoolQueue:
 
         self._folder = folder
         self._spool = Spool(folder, origin)
-        self._calls = DeferredCalls(LONGEST_WAIT)
+        self._calls = UnlockedCalls(LONGEST_WAIT)
         self.run = self._calls.run
         """Do what is queued; when this returns, it is on disk, or it was logged why not."""
         self.pause = self._spool.pause

@@ -10,7 +10,7 @@ Lock order, from the first taken to the last:
 2. `Sender.lock`: the payloads, the flushes that wait, and who has which event. Re-entrant, held for
    microseconds, never while calling anything of the host's, the disk or the network.
 3. The lock of `undelivered`, of the ledger, of diagnostics, of the spool: none of these is waited
-   for while `Sender.lock` is held, but `undelivered`'s; see `deferred` for how and why.
+   for while `Sender.lock` is held, but `undelivered`'s; see `unlocked_calls` for how and why.
 
 Fork hooks take the locks of diagnostics and ledger, and pause the spool; a child begins afresh.
 """

@@ -42,7 +42,7 @@ class Emission:
 class FinishedRuns:
     """Finished runs of tasks as they were recorded, each to become the events of its task's plan.
 
-    They stay the tuples that they are until they are written; see `delivery.batch_writer`.
+    They stay the tuples that they are until they are written; see `delivery.event_json`.
 
     Args:
         offset_ms: what turns a clock reading in milliseconds into a date.

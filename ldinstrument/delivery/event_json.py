@@ -1,4 +1,4 @@
-"""Write a session's events at once, as JSON text from templates.
+"""The JSON of events: those of a session at once, as text from templates.
 
 A session ends with many events of one context. Passing each through `LDClient.track`, an object of
 the SDK's, a dictionary and a JSON encoder costs ten times what their text costs, so they are
@@ -36,7 +36,7 @@ whether it has a duration; and how many events it is.
 """
 
 
-class BatchWriter:
+class EventJson:
     """Write batches of events. Safe for several threads at once.
 
     Args:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from ..diagnostics import guard
 
 
-class DeferredCalls:
+class UnlockedCalls:
     """Queue calls under a lock; `run` makes them outside it, one thread at a time.
 
     Args:
