@@ -177,6 +177,7 @@ def test_model_calls(package: Callable[..., str]) -> None:
         "answer.success_rate",
         "answer.duration",
         "answer.unfinished",
+        "answer.time_per_chunk",
         "answer.time_to_first_token",
         "answer.tokens.input",
         "answer.tokens.output",
