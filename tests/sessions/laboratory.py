@@ -56,12 +56,20 @@ class Laboratory:
     def change(self, flag: dict[str, Any]) -> None:
         """Change a flag, and wait until the client has it."""
         self.server.set_flag(flag)
-        for _ in range(500):
-            state = self.client.variation_detail(flag["key"], Context.create("probe"), None)
-            if (state.reason.get("inExperiment") is True) == is_experiment(flag):
+        self.until_served(flag["key"])
+
+    def until_served(self, flag: str = "flag") -> None:
+        """Wait until the client evaluates the version of *flag* that the server has: an exposure to
+        a later one is another exposure.
+        """
+        document = self.server.database.document("flag", "", flag)
+        assert document is not None
+        for _ in range(3000):
+            state = self.client.all_flags_state(Context.create("probe")).to_json_dict()
+            if state["$flagsState"].get(flag, {}).get("version") == document["version"]:
                 return
             time.sleep(0.01)
-        raise AssertionError("the client did not hear of the flag")
+        raise AssertionError(f"the client never got version {document['version']} of {flag}")
 
     def version_of_experiment(self, flag: str) -> int | None:
         """The version of *flag*; None while it is no experiment."""

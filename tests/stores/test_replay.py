@@ -30,6 +30,7 @@ def _lab():
 def _nothing_seen(lab):
     lab.server.reset()
     lab.server.set_flag(experiment_flag("flag", ["a", "b"]))
+    lab.until_served()
 
 
 def values(lab, key, kind="user"):
