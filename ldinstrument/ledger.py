@@ -160,7 +160,7 @@ class Ledger:
     def without_session(self, key: str, runs: int, values: int) -> None:
         """Count *runs* of the task *key* that no session received, worth *values* values."""
         with self.lock:
-            self._without_session[key] += runs
+            self._without_session[_bounded(key, self._without_session)] += runs
             self._values["recorded"] += values
             self._discarded["no_session"] += values
 

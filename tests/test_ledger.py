@@ -86,9 +86,10 @@ def test_keys_that_a_program_makes_up_share_a_row() -> None:
     for number in range(MOST_KEYS + 5):
         ledger.unfinished(f"task.{number}")
         ledger.suspended(f"task.{number}")
+        ledger.without_session(f"task.{number}", 1, 1)
     stats = ledger.stats()
 
-    for counts in (stats.unfinished, stats.suspended):
+    for counts in (stats.unfinished, stats.suspended, stats.without_session):
         assert len(counts) == MOST_KEYS + 1
         assert counts["..."] == 5
         assert sum(counts.values()) == MOST_KEYS + 5
