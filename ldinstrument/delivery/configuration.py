@@ -66,9 +66,9 @@ class Plugin(_EitherPlugin):
         """Return the evaluation hook where exposures cannot be seen otherwise."""
         if disabled() or sdk.can_watch_events():
             return []
-        from ..sessions.hook import make_hook
+        from ..sessions.hook import ExposureHook
 
-        self._hook = make_hook()
+        self._hook = ExposureHook()
         return [self._hook]
 
     def register(self, client: Any, metadata: EnvironmentMetadata) -> Any:
@@ -76,7 +76,7 @@ class Plugin(_EitherPlugin):
         exists.
         """
         if not disabled():
-            from ..sessions.hook import watch
+            from ..sessions.watching import watch
 
             register_client(client)
             with guard("Plugin.register"):
@@ -109,7 +109,7 @@ def attach(client: Any) -> None:
     """
     if disabled() or not register_client(client):
         return
-    from ..sessions.hook import watch
+    from ..sessions.watching import watch
 
     if worker_of(client) is None:
         check_local_server(client)

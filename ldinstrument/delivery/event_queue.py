@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from .. import sdk
 from ..diagnostics import guard, log_once, on_event_loop
 from ..ledger import ledger
-from ..sessions.hook import lost
+from ..sessions.evaluations import lost
 from .event_json import EventJson, EventTexts
 from .options import Options
 from .payloads import Payload, exposures_among

@@ -19,7 +19,7 @@ from ..ledger import ledger
 from ..process import on_exit
 from ..sessions import clients
 from ..sessions.current_event import current_event
-from ..sessions.hook import see
+from ..sessions.evaluations import see
 from ..settings import disabled, scanning
 from .flushing import (
     UNDELIVERED,

@@ -25,7 +25,7 @@ from ldclient import Context
 import ldinstrument as ld
 from ldinstrument.clock import clock
 from ldinstrument.devserver import experiment_flag
-from ldinstrument.sessions import hook
+from ldinstrument.sessions import evaluations
 from ldinstrument.sessions.current import entered, open_session
 from ldinstrument.sessions.outcomes import Outcome
 from ldinstrument.sessions.task_definition import declared_task
@@ -286,8 +286,8 @@ class Program:
         ):
             return
         self.note(f"lose {flag} {who.fully_qualified_key}")
-        hook.exposed(flag, version, who, int(time.time() * 1000))
-        hook.lost(LostExposure(flag, version, who))
+        evaluations.exposed(flag, version, who, int(time.time() * 1000))
+        evaluations.lost(LostExposure(flag, version, who))
 
     def change(self) -> None:
         """Start or end the experiment on a flag: its next version is a new iteration."""

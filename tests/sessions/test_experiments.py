@@ -15,7 +15,7 @@ from ldclient import Context
 
 import ldinstrument as ld
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag, simple_flag
-from ldinstrument.sessions import hook
+from ldinstrument.sessions import evaluations
 
 
 def multi(**keys: str) -> Context:
@@ -192,8 +192,8 @@ def test_an_exposure_that_was_dropped_is_noted_anew() -> None:
     with laboratory() as lab:
         with ld.session("u-1", client=lab.client) as s:
             s.conversion(1)
-            hook.exposed("flag", 1, Context.create("u-1"), int(time.time() * 1000))
-            hook.lost(_Exposure)
+            evaluations.exposed("flag", 1, Context.create("u-1"), int(time.time() * 1000))
+            evaluations.lost(_Exposure)
             s.conversion(10)
             lab.expose("u-1")
             s.conversion(100)

@@ -14,7 +14,7 @@ from ldclient import Context
 
 import ldinstrument as ld
 from ldinstrument import testing
-from ldinstrument.sessions import hook
+from ldinstrument.sessions import evaluations
 from ldinstrument.sessions.exposures import ExposureTable, exposures
 from ldinstrument.sessions.session import Session
 
@@ -66,7 +66,7 @@ class Program:
     def evaluate(self, flag: str, who: str, exposed: bool) -> None:
         if not exposed:
             return
-        hook.exposed(flag, 1, Context.create(who), int(time.time() * 1000))
+        evaluations.exposed(flag, 1, Context.create(who), int(time.time() * 1000))
         if (flag, who) not in self.seen:
             self.seen.add((flag, who))
             self.boundaries += [(session, who, len(self.recorded)) for session in self.entered]
@@ -165,7 +165,7 @@ def test_what_may_have_been_forgotten_travels_value_by_value(
         s.conversion(1)
         s.conversion(2)
         for n in range(20):
-            hook.exposed("flag", 1, Context.create(f"other-{n}"), int(time.time() * 1000))
+            evaluations.exposed("flag", 1, Context.create(f"other-{n}"), int(time.time() * 1000))
         s.conversion(4)
         s.conversion(8)
 

@@ -19,7 +19,7 @@ from scipy import stats
 
 import ldinstrument as ld
 from ldinstrument import clock as steady
-from ldinstrument.sessions import hook
+from ldinstrument.sessions import evaluations
 from ldinstrument.sessions.current_event import current_event
 from ldinstrument.sessions.outcomes import Outcome
 from ldinstrument.sessions.task_definition import declared_task
@@ -113,7 +113,7 @@ class World:
     def expose(self, unit: str, flag: str = "flag", version: int = 1, wait: float = 0.01) -> None:
         """Expose *unit* here and now; only the first exposure to the flag called `flag` counts."""
         self.clock.wait(wait)
-        date = hook.exposed(flag, version, Context.create(unit), int(time.time() * 1000))
+        date = evaluations.exposed(flag, version, Context.create(unit), int(time.time() * 1000))
         if flag == "flag":
             self.exposed.setdefault(unit, date)
         self.clock.wait(wait)

@@ -1,0 +1,75 @@
+"""How evaluations become known, from events that our processor sees or from the SDK's hook.
+
+LaunchDarkly counts an event only for a context that was exposed before it. So each exposure
+(`inExperiment`) is noted in the table of the process, and a session takes its identity from the
+exposures that are made in it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..diagnostics import guard
+from .contexts import evaluated_context
+from .current import current_session, current_variable
+from .exposures import exposures
+
+_NEVER = float("inf")
+
+
+def see(event: Any, client: Any = None) -> None:
+    """Note an event of the SDK, on the thread that evaluates, if it is an exposure.
+
+    It is dated anew where the wall clock was set back: not before an earlier exposure of its unit.
+
+    Args:
+        event: as the SDK hands it to an event processor; also of a prerequisite.
+        client: a weak reference to the client that evaluated.
+    """
+    reason = getattr(event, "reason", None)
+    if type(reason) is dict and reason.get("inExperiment") is True:
+        version, context = getattr(event.flag, "version", 0), event.context
+        # Nearly all are repetitions: noted already, and nothing new to the session.
+        unit = getattr(context, "fully_qualified_key", "")
+        noted = exposures.noted.get((event.key, version, unit), _NEVER)
+        session = current_variable.get()
+        if noted <= event.timestamp and (session is None or session.has_seen(context, client)):
+            return
+        event.timestamp = exposed(event.key, version, context, event.timestamp, client)
+
+
+def lost(event: Any) -> None:
+    """Note that an event of the SDK was dropped before it could be delivered."""
+    reason = getattr(event, "reason", None)
+    if type(reason) is dict and reason.get("inExperiment") is True:
+        with guard("exposure"):
+            exposures.lost(event.key, getattr(event.flag, "version", 0), event.context)
+
+
+def exposed(flag_key: str, version: int, context: Any, date: int, client: Any = None) -> int:
+    """Note that *context* was exposed to a flag here and now.
+
+    Args:
+        flag_key: of the flag.
+        version: of the flag; 0 when unknown.
+        context: whom it was evaluated for.
+        date: of the exposure's event, in milliseconds since the epoch.
+        client: a weak reference to the client that evaluated.
+
+    Returns:
+        The date that the event should carry.
+    """
+    with guard("exposure"):
+        seen = evaluated_context(context)
+        if seen is None:
+            return date
+        session = current_session()
+        present = 0 if session is None else session.date_now()
+        date = exposures.note(flag_key, version, seen, date, client, present)
+        while session is not None:
+            knew = session.knows_who
+            session.see_exposure(seen, client)
+            # A request around a chat that did not know who it is learns it, too; what knows shields
+            # what is around it.
+            session = None if knew else session.outer
+    return date
