@@ -14,20 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..callables import streams
+from ..callables.compiler import Unawaited, follower_shaped, named, reserve, shaped, stream_shaped
 from ..callables.followers import holders, holders_when_fresh
-from ..callables.templates import (
-    ASYNC_GENERATOR,
-    CALL,
-    COROUTINE,
-    GENERATOR,
-    Unawaited,
-    follower_shaped,
-    named,
-    reserve,
-    shaped,
-    stream_shaped,
-    with_detour,
-)
+from ..callables.templates import ASYNC_GENERATOR, CALL, COROUTINE, GENERATOR, with_detour
 from ..clock import clock
 from ..diagnostics import log_internal_error, warn_user_code
 from ..sessions.contexts import as_context, is_function

@@ -1,7 +1,7 @@
 """Decorate anything callable and leave it what it was: the same kind of descriptor, function or
 object.
 
-A plain function becomes a function with the same signature (see `templates`). What is no plain
+A plain function becomes a function with the same signature (see `compiler`). What is no plain
 function (partials, `lru_cache` objects, callable objects, bound methods) becomes a proxy of
 `wrapt`, so that its own attributes stay reachable.
 """
@@ -20,7 +20,8 @@ from weakref import WeakKeyDictionary
 
 from ..diagnostics import warn_caller
 from ..errors import DefinitionError
-from .templates import PASSING, Unawaited, is_shaped, shaped
+from .compiler import Unawaited, is_shaped, shaped
+from .templates import PASSING
 
 if TYPE_CHECKING:
     # What may be decorated; it keeps its very type, so the decorators are typed `F -> F`.

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from ..diagnostics import guard
-from .templates import ASYNC_GENERATOR, CALL, GENERATOR, follower_shaped, named, shaped
+from .compiler import follower_shaped, named, shaped
+from .templates import ASYNC_GENERATOR, CALL, GENERATOR
 
 
 class Watcher(Protocol):

@@ -18,6 +18,7 @@ import types
 from typing import Any
 
 from ..diagnostics import log_internal_error
+from .compiler import Unawaited, follower_shaped, named
 from .followers import (
     Follower,
     Watcher,
@@ -32,7 +33,7 @@ from .followers import (
 )
 from .responses import RESPONSES
 from .stream_objects import is_stream_type, stream_object
-from .templates import COROUTINE, Unawaited, follower_shaped, named
+from .templates import COROUTINE
 
 _PLAIN: tuple[type, ...] = (
     type(None),

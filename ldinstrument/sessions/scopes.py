@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from ..callables.compiler import shaped, stream_shaped
 from ..callables.decorating import Rebinder, rebuilt
 from ..callables.streams import notice_frameworks, settled, settled_awaited
-from ..callables.templates import TEMPLATES, shaped, stream_shaped
+from ..callables.templates import TEMPLATES
 from ..diagnostics import warn_user_code
 from ..errors import DefinitionError, StrictError
 from ..settings import disabled

@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
+from ..callables.compiler import shaped
 from ..callables.decorating import kind_of
-from ..callables.templates import TEMPLATES, shaped
+from ..callables.templates import TEMPLATES
 from .current import current_session, set_current
 from .session import Session
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from ..callables.templates import closed_over, is_shaped
+from ..callables.compiler import closed_over, is_shaped
 from ..diagnostics import warn_caller
 from ..errors import DefinitionError
 

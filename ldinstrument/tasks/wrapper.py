@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..callables.compiler import shaped, stream_shaped
 from ..callables.streams import (
     notice_frameworks,
     plain_awaited_types,
@@ -17,12 +18,7 @@ from ..callables.streams import (
     settled,
     settled_awaited,
 )
-from ..callables.templates import (
-    TASK_TEMPLATES,
-    TEMPLATES,
-    shaped,
-    stream_shaped,
-)
+from ..callables.templates import TASK_TEMPLATES, TEMPLATES
 from ..clock import clock
 from ..sessions.contexts import is_function
 from ..sessions.current import current_session, current_variable

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import ldinstrument as ld
+from ldinstrument.callables.compiler import closed_over
 from ldinstrument.callables.streams import plain_types
-from ldinstrument.callables.templates import closed_over
 from ldinstrument.clock import clock
 from ldinstrument.sessions.current import current_variable
 

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 import ldinstrument as ld
+from ldinstrument.callables.compiler import shaped
 from ldinstrument.callables.followers import holders, holders_when_fresh
-from ldinstrument.callables.templates import CALL, TASK_CALL, shaped
+from ldinstrument.callables.templates import CALL, TASK_CALL
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use this key, so their runs are one metric")
 TRACKED = ld.track_task("k")
