@@ -18,7 +18,7 @@ from math import frexp
 PER_OCTAVE = 256
 TWICE = 2 * PER_OCTAVE
 LOWEST_EXPONENT = -1074  # that of the smallest float
-OFFSET = 1 - PER_OCTAVE - LOWEST_EXPONENT * PER_OCTAVE  # the smallest float has the key 1
+OFFSET = 1 - PER_OCTAVE - LOWEST_EXPONENT * PER_OCTAVE  # keys of positive floats are positive
 
 
 def bucket_key(value: float) -> int:
@@ -107,8 +107,8 @@ class OrderedValues:
         Raises:
             IndexError: there is no such rank.
         """
-        place = self.place(rank)
-        return Cap(self.keys[place], self.values[place])
+        place, value = self.place(rank), self.at(rank)
+        return Cap(self.keys[place], value)
 
     def quantile(self, share: float) -> float:
         """Return the value below which *share* (0..1) lies, interpolated (the common "type 7").

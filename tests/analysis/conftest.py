@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ldinstrument.analysis import Moments, SufficientStatistics
 from ldinstrument.analysis.moments import skewness
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 Draw = Callable[[int], np.ndarray]
 

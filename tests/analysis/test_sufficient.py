@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import random
@@ -14,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ldinstrument.analysis import SufficientStatistics, histogram, unit_value
-from ldinstrument.analysis.buckets import bucket_key, bucket_middle
+from ldinstrument.analysis import SufficientStatistics, unit_value
 from ldinstrument.analysis.exact import checked
 
 VALUES = st.lists(
@@ -122,54 +120,6 @@ def test_the_state_survives_json(values):
     statistics.add(1.5)
     assert read == statistics
     assert statistics != SufficientStatistics(values, exposed=100)
-
-
-@given(st.floats(1e-30, 1e30), st.booleans())
-def test_buckets_are_narrow_and_in_order(size, negative):
-    """A bucket spans at most 0.4 %, and its middle lies in it."""
-    value = -size if negative else size
-    middle = bucket_middle(bucket_key(value))
-    assert bucket_key(middle) == bucket_key(value)
-    assert middle == pytest.approx(value, rel=0.004)
-    assert bucket_key(value * 1.005) * value > bucket_key(value) * value
-
-
-def test_percentiles_are_within_the_bucket_and_exact_for_small_integers(populations):
-    """Percentiles are numpy's, to 0.4 % for any values, exactly for integers up to 512."""
-    shares = [0.01, 0.25, 0.5, 0.9, 0.95, 0.99]
-    durations = populations.duration(5000)
-    ordered = SufficientStatistics(map(float, durations)).ordered()
-    for share in shares:
-        assert ordered.quantile(share) == pytest.approx(np.quantile(durations, share), rel=0.004)
-    counts = populations.random.integers(-500, 513, 3000)
-    ordered = SufficientStatistics(map(float, counts)).ordered()
-    assert [ordered.quantile(share) for share in shares] == list(np.quantile(counts, shares))
-    assert ordered.at(1) == counts.min()
-    assert ordered.at(3000) == counts.max()
-    for rank in (0, 3001):
-        with pytest.raises(IndexError):
-            ordered.at(rank)
-
-
-def test_a_histogram_counts_every_value_and_one_giant_does_not_flatten_it(populations):
-    """Bars of one width from the smallest to P99; the last one has the rest."""
-    values = [*map(float, populations.satisfaction(2000)), 1e6]
-    bars = histogram(SufficientStatistics(values).ordered(), bars=20)
-    assert len(bars) == 20
-    assert sum(bar.count for bar in bars) == 2001
-    assert bars[-1].upper == pytest.approx(np.quantile(values, 0.99), rel=0.005)
-    expected = np.histogram(values, bins=[bar.lower for bar in bars[:-1]] + [bars[-1].lower, 2e6])[
-        0
-    ]
-    assert [bar.count for bar in bars] == pytest.approx(list(expected), abs=25)
-    assert all(bar.upper == pytest.approx(after.lower) for bar, after in itertools.pairwise(bars))
-    assert [bar.count for bar in histogram(SufficientStatistics([5.0] * 3).ordered(), 4)] == [
-        3,
-        0,
-        0,
-        0,
-    ]
-    assert histogram(SufficientStatistics().ordered()) == []
 
 
 def test_skewness_is_scipys(populations):
