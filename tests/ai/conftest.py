@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+
 
 def _beside(name: str) -> ModuleType:
     """A module of this folder, which is no package."""

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import ldinstrument as ld
 from ldinstrument.tasks.tracked_functions import forget_functions
-from ldinstrument.testing import RecordingClient
 
 TASKS = Path(__file__).parent.parent / "tasks"
 # What is about `track_task` alone: the module whose clock is exchanged, its name in a message, and
@@ -54,30 +51,3 @@ for _file in (
     "test_concurrency",
 ):
     globals().update(_tests_of(_file))
-
-
-def test_a_stream_that_others_hold_is_never_replaced(ld_events: RecordingClient) -> None:
-    """The caller gets the very generator that a registry keeps; one that nobody else holds is
-    followed instead.
-    """
-    kept: list[Any] = []
-
-    def words() -> Iterator[str]:
-        yield "Tents"
-        yield "dry"
-
-    @ld.track_ai("kept")
-    def shared() -> Iterator[str]:
-        kept.append(words())
-        return kept[0]  # type: ignore[no-any-return]
-
-    @ld.track_ai("fresh")
-    def fresh() -> Iterator[str]:
-        return words()
-
-    with ld.session("u-1"):
-        assert shared() is kept[0]
-        assert list(kept[0]) == ["Tents", "dry"]
-        assert list(fresh()) == ["Tents", "dry"]
-    assert ld_events.values("kept.time_to_first_token") == []
-    assert len(ld_events.values("fresh.time_to_first_token")) == 1

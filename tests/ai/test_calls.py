@@ -1,4 +1,4 @@
-"""`track_ai` around the real SDKs: each way a call can go, and what is recorded of it."""
+"""A call of a model around the real SDKs: each way it can go, and what is recorded of it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from recorded_calls import data, values
 
 import ldinstrument as ld
 from ldinstrument.ai.calls import current_call
 from ldinstrument.ai.cost import Price, PriceTable
-from ldinstrument.errors import DefinitionError
 from ldinstrument.testing import RecordingClient
 
 NEEDS_311 = pytest.mark.skipif(sys.version_info < (3, 11), reason="pydantic-ai needs Python 3.11")
@@ -35,21 +35,6 @@ STREAMS = [
 ]
 RETRYING = ["openai chat", "openai responses", "anthropic", "bedrock"]
 PRICES = PriceTable({"": Price(input=1, output=2, cached="0.5", cache_written=1)}, version="mine")
-
-
-def values(events: RecordingClient, key: str = "k") -> dict[str, list[float]]:
-    """The values by suffix."""
-    return {
-        event_key.removeprefix(f"{key}."): [float(value or 0) for value in events.values(event_key)]
-        for event_key in events.keys()  # noqa: SIM118
-        if event_key.startswith(f"{key}.")
-    }
-
-
-def data(events: RecordingClient, suffix: str = "success_rate") -> dict[str, Any]:
-    """The data of the one event with this suffix."""
-    found: dict[str, Any] = events.only(f"k.{suffix}").data or {}
-    return found
 
 
 # -- normal ----------------------------------------------------------------------------------------
@@ -131,25 +116,6 @@ def test_mocks(ld_events: RecordingClient, kind: Any) -> None:
     assert not [suffix for suffix in values(ld_events) if suffix.startswith("tokens")]
 
 
-def test_usage_not_asked_for(
-    models: Any, sdks: ModuleType, ld_events: RecordingClient, caplog: pytest.LogCaptureFixture
-) -> None:
-    """OpenAI's stream without usage leaves the tokens out; time and finish reason are known. What to
-    ask for is said once.
-    """
-    with ld.session("u-1"):
-        list(ld.track_ai("other")(sdks.openai_chat_stream)(models.url))
-        assert "include_usage" not in caplog.text
-        list(ld.track_ai("k")(sdks.openai_chat_stream)(models.url, usage=False))
-    assert caplog.text.count("stream_options={'include_usage': True}") == 1
-    found = values(ld_events)
-    assert "tokens.output" not in found
-    assert "cost" not in found
-    assert len(found["time_to_first_token"]) == 1
-    assert "usage" not in data(ld_events)
-    assert data(ld_events)["finishReason"] == "stop"
-
-
 # -- aborted ---------------------------------------------------------------------------------------
 
 EARLY = {
@@ -208,30 +174,6 @@ def test_closed_when_the_model_is_done(
     found = values(ld_events)
     assert (found["success_rate"], found["unfinished"]) == ([1, 1], [0, 0])
     assert "tokens.output" not in found
-
-
-@pytest.mark.parametrize("estimate", [True, lambda text: len(text.split())])
-def test_estimate(models: Any, sdks: ModuleType, ld_events: RecordingClient, estimate: Any) -> None:
-    """Where it is asked for, the output of a broken-off stream is estimated, and marked so."""
-    with ld.session("u-1"):
-        stream = ld.track_ai("k", estimate=estimate)(sdks.anthropic_stream)(models.url)
-        for _ in range(4):
-            next(stream)
-        stream.close()
-    found = values(ld_events)
-    expected = 3 if estimate is True else 2  # "Tents keep "
-    assert (found["tokens.input"], found["tokens.output"]) == ([20], [expected])
-    assert data(ld_events, "tokens.output")["usage"] == "estimated"
-
-
-def test_estimate_of_a_whole_stream(
-    models: Any, sdks: ModuleType, ld_events: RecordingClient
-) -> None:
-    """What the provider tells is never replaced by an estimate."""
-    with ld.session("u-1"):
-        list(ld.track_ai("k", estimate=lambda text: 999)(sdks.anthropic_stream)(models.url))
-    assert values(ld_events)["tokens.output"] == [6]
-    assert data(ld_events)["usage"] == "known"
 
 
 # -- failed, retried -------------------------------------------------------------------------------
@@ -422,17 +364,6 @@ def test_time_per_chunk(models: Any, sdks: ModuleType, ld_events: RecordingClien
     assert len(ld_events.values("sdk.time_per_chunk")) == 1
 
 
-def test_inference_calls(models: Any, sdks: ModuleType, ld_events: RecordingClient) -> None:
-    """On request: how many model calls one operation made."""
-    metrics = ("success_rate", "inference_calls")
-    with ld.session("u-1"), ld.track_ai("agent", metrics=metrics) as call:
-        for _ in range(3):
-            call.read(sdks.openai_chat(models.url))
-    with ld.session("u-1"), ld.track_ai("agent", metrics=metrics):
-        pass
-    assert ld_events.values("agent.inference_calls") == [3]
-
-
 def test_async_generator_that_follows(
     models: Any, sdks: ModuleType, ld_events: RecordingClient
 ) -> None:
@@ -526,59 +457,6 @@ def test_with_block(models: Any, sdks: ModuleType, ld_events: RecordingClient) -
     assert data(ld_events)["model"] == sdks.CLAUDE
 
 
-def test_one_answer_without_an_id(ld_events: RecordingClient) -> None:
-    """The same answer counts once, also when nothing in it says which it is; an equal one is another."""
-    answer = {"input": 1, "output": 2}
-    with ld.session("u-1"), ld.track_ai("k") as call:
-        call.read(answer)
-        call.read(answer)
-        call.read(dict(answer))
-    assert values(ld_events)["tokens.total"] == [6]
-
-
-def test_read_and_returned(models: Any, sdks: ModuleType, ld_events: RecordingClient) -> None:
-    """An answer that is read and returned as well counts once."""
-
-    @ld.track_ai("k")
-    def ask() -> Any:
-        answer = sdks.openai_chat(models.url)
-        current_call().read(answer)  # type: ignore[union-attr]
-        return answer
-
-    with ld.session("u-1"):
-        ask()
-    assert values(ld_events)["tokens.total"] == [26]
-
-
-def test_extract(models: Any, sdks: ModuleType, ld_events: RecordingClient) -> None:
-    """`extract=` says what is to be read; one that fails costs the tokens only."""
-    with ld.session("u-1"):
-        ld.track_ai("k", extract=lambda result: result[1])(
-            lambda: ("text", sdks.openai_chat(models.url))
-        )()
-        ld.track_ai("own", extract=lambda result: {"input": 3, "output": 4, "model": "m"})(
-            lambda: "x"
-        )()
-        assert ld.track_ai("bad", extract=lambda result: 1 / 0)(lambda: "x")() == "x"
-    assert values(ld_events)["tokens.total"] == [26]
-    assert values(ld_events, "own")["tokens.total"] == [7]
-    assert values(ld_events, "bad")["success_rate"] == [1]
-
-
-def test_extract_of_a_stream(
-    models: Any, sdks: ModuleType, ld_events: RecordingClient, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A stream has no result to extract from: it is read as it is, and nothing is complained of."""
-    with ld.session("u-1"):
-        list(
-            ld.track_ai("k", extract=lambda result: result.usage)(sdks.openai_chat_stream)(
-                models.url
-            )
-        )
-    assert values(ld_events)["tokens.total"] == [26]
-    assert "extract=" not in caplog.text
-
-
 def test_dropped_stream_runs_no_code_of_the_users(
     models: Any, sdks: ModuleType, ld_events: RecordingClient
 ) -> None:
@@ -600,170 +478,7 @@ def test_dropped_stream_runs_no_code_of_the_users(
     assert "tokens.output" not in values(ld_events)
 
 
-def test_context_without_a_session(
-    models: Any, sdks: ModuleType, ld_events: RecordingClient
-) -> None:
-    """`context=` makes a session of one call; its events are for that context."""
-
-    @ld.track_ai("k", context=lambda user: user)
-    def ask(user: str) -> Any:
-        return sdks.openai_chat(models.url)
-
-    ask("u-7")
-    assert values(ld_events)["tokens.total"] == [26]
-    assert {event.context.key for event in ld_events} == {"u-7"}
-    assert not ld_events.of("session.interactions")
-
-
-def test_no_session_counts(models: Any, sdks: ModuleType, ld_events: RecordingClient) -> None:
-    """Without a session and a context nothing is sent, and the call is counted as without one."""
-    ld.track_ai("k")(sdks.openai_chat)(models.url)
-    ld.track_ai("k2")(lambda: "x")()
-    assert not ld_events.events
-    assert dict(ld.stats().without_session) == {"k": 1, "k2": 1}
-
-
-def test_calls_inside_calls(ld_events: RecordingClient) -> None:
-    """Each call has its own tokens; the one around it is the current one again afterwards."""
-
-    @ld.track_ai("inner")
-    def inner() -> str:
-        current_call().read({"input": 1, "output": 1})  # type: ignore[union-attr]
-        return "x"
-
-    @ld.track_ai("outer")
-    def outer() -> str:
-        inner()
-        current_call().read({"input": 10, "output": 10})  # type: ignore[union-attr]
-        return "x"
-
-    with ld.session("u-1"):
-        outer()
-    assert current_call() is None
-    assert values(ld_events, "inner")["tokens.total"] == [2]
-    assert values(ld_events, "outer")["tokens.total"] == [20]
-
-
-def test_parallel_tasks_of_one_call(ld_events: RecordingClient) -> None:
-    """Asyncio tasks that a call starts read into it; another call beside it is not touched."""
-
-    @ld.track_ai("k")
-    async def ask(parts: int) -> None:
-        async def part() -> None:
-            await asyncio.sleep(0.01)
-            current_call().read({"input": 1, "output": 1})  # type: ignore[union-attr]
-
-        await asyncio.gather(*(part() for _ in range(parts)))
-
-    async def main() -> None:
-        async with ld.session("u-1"):
-            await asyncio.gather(ask(2), ask(5))
-
-    asyncio.run(main())
-    assert sorted(values(ld_events)["tokens.total"]) == [4, 10]
-
-
-def test_generators_side_by_side(ld_events: RecordingClient) -> None:
-    """Generators that are consumed in turn each have their own call, and leave none behind."""
-
-    @ld.track_ai("k")
-    def answer(size: int) -> Iterator[str]:
-        for _ in range(2):
-            current_call().read({"input": size, "output": 0, "total": size})  # type: ignore[union-attr]
-            yield "x"
-
-    with ld.session("u-1"):
-        for _ in zip(answer(1), answer(10), strict=True):
-            assert current_call() is None
-    assert sorted(values(ld_events)["tokens.input"]) == [2, 20]
-
-
 # -- definition ------------------------------------------------------------------------------------
-
-
-def test_metrics_are_declared() -> None:
-    """What a call can feed is in the catalog, as LaunchDarkly defines its own: averaged, lower is
-    better, units without events left out.
-    """
-    ld.track_ai("support.answer", cost=PRICES)
-    tokens = ld.catalog["support.answer.tokens.total"]
-    assert (tokens.measure, tokens.aggregation, tokens.success_criteria) == (
-        "value", "average", "LowerThanBaseline",
-    )  # fmt: skip
-    assert tokens.zero_fill is not True
-    declared = {metric.key for metric in ld.catalog if metric.key.startswith("support.answer.")}
-    assert len(declared) == 13
-
-
-def test_fewer_metrics(ld_events: RecordingClient) -> None:
-    """`metrics=` chooses; without prices no cost is declared."""
-    with ld.session("u-1"):
-        ld.track_ai("k", metrics=("success_rate", "tokens.total"))(
-            lambda: {"usage": {"input_tokens": 1, "output_tokens": 2}}
-        )()
-    assert set(values(ld_events)) == {"success_rate", "tokens.total"}
-    ld.track_ai("free", cost=False)
-    assert "free.cost" not in ld.catalog
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"metrics": ("speed",)}, {"model": 5}, {"extract": 5}, {"estimate": "x"}, {"cost": "cheap"},
-        {"success": 5}, {"within": -1},
-    ],
-)  # fmt: skip
-def test_refused_options(options: dict[str, Any]) -> None:
-    """A wrong option is refused where it is written, by its name."""
-    with pytest.raises(DefinitionError, match=next(iter(options))):
-        ld.track_ai("k", **options)
-
-
-def test_refused_targets() -> None:
-    """No class, no function without a name, no `with` without a key."""
-    with pytest.raises(DefinitionError, match="class"):
-        ld.track_ai("k")(int)  # type: ignore[type-var]
-    with pytest.raises(DefinitionError, match="no name"):
-        ld.track_ai(lambda: 1)
-    with pytest.raises(DefinitionError, match="needs a key"), ld.track_ai():
-        pass
-
-
-@pytest.mark.parametrize("kind", ["call", "coroutine", "generator"])
-def test_parameters_named_as_ours(ld_events: RecordingClient, kind: str) -> None:
-    """Parameters may have the names that our compiled wrapper uses for itself."""
-
-    @ld.track_ai("k")
-    def call(_slot: int, _here: int, _make: int = 3) -> int:
-        return _slot + _here + _make
-
-    @ld.track_ai("k2")
-    async def coroutine(_slot: int, _here: int, _make: int = 3) -> int:
-        return _slot + _here + _make
-
-    @ld.track_ai("k3")
-    def generator(_slot: int, _item: int, _watch: int = 3) -> Iterator[int]:
-        yield _slot + _item + _watch
-
-    with ld.session("u-1"):
-        if kind == "call":
-            assert call(1, _here=2) == 6
-        elif kind == "coroutine":
-            assert asyncio.run(coroutine(1, _here=2)) == 6
-        else:
-            assert list(generator(1, _item=2)) == [6]
-
-
-def test_bare_decorator(ld_events: RecordingClient) -> None:
-    """`@track_ai` takes its key from the function's name."""
-
-    @ld.track_ai
-    def answer_briefly() -> dict[str, Any]:
-        return {"usage": {"prompt_tokens": 1, "completion_tokens": 2}}
-
-    with ld.session("u-1"):
-        answer_briefly()
-    assert values(ld_events, "task.answer_briefly")["tokens.total"] == [3]
 
 
 def test_suspended(ld_events: RecordingClient) -> None:

@@ -1,4 +1,6 @@
-"""Streams of the real SDKs, followed at their consumer."""
+"""Streams of the real SDKs, followed at their consumer: `callables/stream_objects.py` beside every
+SDK that this folder has a server for.
+"""
 
 from __future__ import annotations
 
