@@ -44,7 +44,8 @@ def compact(record: Record) -> list[Record]:
     folded = _folded(older, Boundaries(sorted(set(record.exposures.values()))))
     if _too_much(record, folded):
         leaving = [replace(segment, tallies=NO_TALLIES) for segment in folded if segment.values]
-        parts.append(_part(record, leaving, ()))
+        if leaving:
+            parts.append(_part(record, leaving, ()))
         folded = [replace(segment, values={}) for segment in folded]
     record.lines = [_line(folded, record.names), *recent] if folded else recent
     _forget(record, segments)

@@ -213,7 +213,7 @@ def decoded(line: str, names: Mapping[str, str], number: int = 0) -> Iterable[St
         number: of the line.
 
     Raises:
-        ValueError, KeyError, TypeError, IndexError: it is not the text of a line.
+        One of `UNREADABLE`: it is not the text of a line.
     """
     offset, base, segments = json.loads(line)
     for at, fields in enumerate(segments):

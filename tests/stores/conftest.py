@@ -36,6 +36,7 @@ def _module(name: str, file: str) -> ModuleType:
 
 
 _module("stores_builders", "builders.py")
+_module("drawn_deltas", "drawn_deltas.py")
 _module("laboratory", "../sessions/laboratory.py")
 VALKEY: str | None = _module("servers_to_look", "servers.py").valkey_binary()
 

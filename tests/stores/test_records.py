@@ -7,75 +7,17 @@ import uuid
 from collections import Counter
 
 import pytest
+from drawn_deltas import AGES, DELTAS, NOW, WHOLE, events, made, merged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stores_builders import delta, end, tallies_of
 
 from ldinstrument.stores import MemoryStore, RedisStore, Rules
-from ldinstrument.stores.compaction import compact
-from ldinstrument.stores.deltas import group_key
 from ldinstrument.stores.protocol import Operation
-from ldinstrument.stores.records import merge, readable
+from ldinstrument.stores.records import readable
 from ldinstrument.stores.redis_client import connect
 from ldinstrument.stores.replay import events_of
 from ldinstrument.stores.session_store import key_of
-
-NOW = 1_795_000_000_000
-AGES = st.integers(0, 100_000)
-WHOLE = st.integers(-(2**40), 2**40).map(float)  # sums of these are exact in any order
-GROUP_KEYS = st.sampled_from(
-    [
-        group_key(key, rollup, rollup != "once", data)
-        for key in "ab"
-        for rollup in ("sum", "last", "once")
-        for data in ("", '{"x": 1}')
-    ]
-)
-GROUPS = st.tuples(WHOLE, st.integers(1, 5), AGES, AGES, st.none() | WHOLE, st.none() | WHOLE).map(
-    lambda drawn: (
-        drawn[0],
-        drawn[1],
-        NOW - max(drawn[2:4]),
-        NOW - min(drawn[2:4]),
-        drawn[4],
-        drawn[5],
-    )
-)
-CONTEXTS = st.sampled_from(
-    [{}, {"user": "ana"}, {"organization": "acme"}, {"user": "ana", "organization": "acme"}]
-)
-DELTAS = st.fixed_dictionaries(
-    {
-        "ages": st.tuples(AGES, AGES),
-        "tallies": st.tuples(*[st.integers(0, 9)] * 4),
-        "context": CONTEXTS,
-        "groups": st.dictionaries(GROUP_KEYS, GROUPS, max_size=4),
-        "exposures": st.dictionaries(st.sampled_from("xyz"), AGES.map(lambda age: NOW - age)),
-    }
-)
-
-
-def made(drawn, id="s", now=NOW, **fields):
-    """A delta of what was drawn."""
-    ages = {"started_ago": max(drawn["ages"]), "last_ago": min(drawn["ages"])}
-    rest = {name: drawn[name] for name in ("tallies", "context", "groups", "exposures")}
-    return delta(id, now=now, **{**ages, **rest, **fields})
-
-
-def merged(deltas, now=NOW):
-    """The record that the deltas make, in this order."""
-    text = None
-    for one in deltas:
-        result = merge(text, one, now, Rules())
-        assert result.ended is None
-        text = result.record.text()
-    return readable(text)
-
-
-def events(record):
-    """The events of a record, and for whom they are, in any order."""
-    found = events_of(record, Rules())
-    return Counter(repr((event, keys)) for event, keys in [*found.values, *found.totals])
 
 
 @given(st.lists(DELTAS, min_size=1, max_size=6), st.randoms(use_true_random=False))
@@ -132,32 +74,6 @@ def test_values_fold_between_exposures_only(recorded, exposures):
 
     assert sorted(event.value for event in found) == sorted(expected.values())
     assert sum(event.values for event in found) == len(recorded)
-
-
-@settings(max_examples=40)
-@given(st.lists(DELTAS, min_size=2, max_size=20), st.data())
-def test_compacting_changes_no_event(drawn, data):
-    """A long visit is folded on the way: together, the parts are what it would have been."""
-    fresh = data.draw(st.booleans())
-    deltas = []
-    for number, one in enumerate(drawn):
-        context = {"user": "ana", "request": f"r-{number}"} if fresh else {"user": "ana"}
-        age = 1000 * (len(drawn) - number)
-        groups = {
-            key: (*group[:2], NOW - age, NOW - age, *group[4:])
-            for key, group in one["groups"].items()
-        }
-        changed = {"context": context, "ages": (age, age), "groups": groups}
-        deltas.append(made(one | changed))
-    whole, long = merged(deltas), merged(deltas)
-    parts = compact(long)
-    again = readable(long.text())
-
-    assert again.lines == long.lines
-    together = sum((events(readable(part.text())) for part in parts), events(again))
-    assert {event: count for event, count in together.items() if "values=0" not in event} == {
-        event: count for event, count in events(whole).items() if "values=0" not in event
-    }
 
 
 @given(DELTAS, st.integers(0, 10**6))
