@@ -54,7 +54,7 @@ APART = (
     "delivery/test_concurrency.py", "delivery/test_exit.py", "delivery/test_faults.py",
     "delivery/test_flushing.py", "delivery/test_spool.py", "delivery/test_transport.py",
     "delivery/test_worker.py",
-    "devserver/test_readout.py", "integrations/test_aws_lambda_frozen.py", "integrations/test_aws_lambda_mistakes.py",
+    "readout/test_readout.py", "integrations/test_aws_lambda_frozen.py", "integrations/test_aws_lambda_mistakes.py",
     "integrations/test_celery.py", "integrations/test_gunicorn.py", "integrations/test_servers.py",
     "integrations/test_visits.py", "stores/test_redis.py", "stores/test_kills.py", "test_cost.py", "test_demo.py",
     "test_readme.py",

@@ -141,6 +141,25 @@ def test_imports_point_down(module: str) -> None:
             assert not is_control(target), f"{module} reaches into control: {target}"
 
 
+# The folders of the local LaunchDarkly, lowest first; its own modules are below and above them.
+DEVSERVER = ("events", "flags", "readout", "api", "page")
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        name
+        for name in sorted(GRAPH)
+        if name.startswith(tuple(f"devserver.{own}." for own in DEVSERVER))
+    ],
+)
+def test_folders_of_the_local_launchdarkly_point_down(module: str) -> None:
+    """From the page to the events that arrive."""
+    own = DEVSERVER.index(module.split(".")[1])
+    used = {name.split(".")[1] for name in GRAPH[module] if name.startswith("devserver.")}
+    assert used.isdisjoint(DEVSERVER[own + 1 :])
+
+
 def cycle_through(start: str, graph: dict[str, set[str]]) -> list[str]:
     """A way from *start* back to it; empty when there is none."""
     ways = [[start]]

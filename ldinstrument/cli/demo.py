@@ -64,7 +64,7 @@ def _browse(line: str) -> None:
 def demo_lines(finished: Finished) -> Iterator[tuple[str, str]]:
     """Yield the lines of a finished experiment, each with its style: delivery, goals, verdicts."""
     from ..demo.helpdesk import GOALS
-    from ..devserver.readout_document import readout_document
+    from ..devserver.readout.readout_document import readout_document
 
     yield from wrapped(_delivered(finished), indent=0)
     yield "", ""

@@ -11,26 +11,26 @@ from typing import Any, Protocol
 
 import uvicorn
 
+from .api.experiments import ExperimentRoutes
+from .api.flags_api import FlagReadingRoutes
+from .api.metric_groups import MetricGroupRoutes
+from .api.metrics_api import MetricRoutes, Metrics
+from .api.projects import Projects
+from .api.projects_api import ProjectRoutes
+from .api.rest_call import RestCalls
 from .app import build
-from .client_side import ClientSideRoutes
 from .database import Database, Document
 from .database_thread import DatabaseThread
-from .environment import Flags
-from .experiments import ExperimentRoutes
+from .events.intake import IntakeRoutes, faulted_post, is_intake
+from .events.programs import ProgramRoutes
 from .faults import FaultMiddleware
-from .flag_changes import FlagChange, FlagChanges
-from .flag_delivery import FlagRoutes
-from .flags_api import FlagReadingRoutes
-from .folding import BackgroundFolding
-from .intake import IntakeRoutes, faulted_post, is_intake
-from .metric_groups import MetricGroupRoutes
-from .metrics_api import MetricRoutes, Metrics
-from .page import PageRoutes, Shown
-from .page_api import PageDataRoutes
-from .programs import ProgramRoutes
-from .projects import Projects
-from .projects_api import ProjectRoutes
-from .rest_call import RestCalls
+from .flags.client_side import ClientSideRoutes
+from .flags.environment import Flags
+from .flags.flag_changes import FlagChange, FlagChanges
+from .flags.flag_delivery import FlagRoutes
+from .page.page import PageRoutes, Shown
+from .page.page_api import PageDataRoutes
+from .readout.folding import BackgroundFolding
 from .tokens import Access
 
 

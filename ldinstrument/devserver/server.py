@@ -14,25 +14,25 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import missing_extra
 from ..settings import is_loopback
-from .aggregation import SCHEMA as AGGREGATION
 from .database import Database, Document
-from .environment import Flags
-from .events import Post, ReceivedEvent
+from .events.filtered_series import SCHEMA as SERIES
+from .events.measurement_log import SCHEMA as LOG
+from .events.received import Post, ReceivedEvent
+from .events.traffic import SCHEMA as TRAFFIC
+from .events.traffic import Traffic
 from .faults import InjectedFault, InjectedFaults
-from .filtered_series import SCHEMA as SERIES
-from .flags import FlagList, read_flags
-from .health import HealthCheck, health_checks
-from .iterations import SCHEMA as ITERATIONS
-from .iterations import Iteration
-from .measurement_log import SCHEMA as LOG
-from .readout import Readout
-from .readout_reader import ReadoutReader
-from .traffic import SCHEMA as TRAFFIC
-from .traffic import Traffic
+from .flags.environment import Flags
+from .flags.flags import FlagList, read_flags
+from .readout.aggregation import SCHEMA as AGGREGATION
+from .readout.health import HealthCheck, health_checks
+from .readout.iterations import SCHEMA as ITERATIONS
+from .readout.iterations import Iteration
+from .readout.readout import Readout
+from .readout.readout_reader import ReadoutReader
 
 if TYPE_CHECKING:
     from .asgi_server import ServerRun
-    from .page import Visits
+    from .page.page import Visits
 
 
 SCHEMA = TRAFFIC + LOG + SERIES + ITERATIONS + AGGREGATION

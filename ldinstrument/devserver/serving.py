@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from ..analysis import load_statistics
 from ..errors import MissingExtra
 from .database import Document
-from .flags import parse_experiment
+from .flags.flags import parse_experiment
 from .server import LocalLaunchDarkly, given_flags
 
 if TYPE_CHECKING:
-    from .page import Visits
+    from .page.page import Visits
 
 DEFAULT_PORT = 8030
 SWITCH_SECONDS = 0.001

@@ -8,7 +8,7 @@ import ldclient
 import pytest
 
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
-from ldinstrument.devserver.flags import simple_flag
+from ldinstrument.devserver.flags.flags import simple_flag
 
 api = pytest.importorskip("launchdarkly_api")
 exceptions = pytest.importorskip("launchdarkly_api.exceptions")

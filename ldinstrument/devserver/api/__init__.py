@@ -1,0 +1,1 @@
+"""LaunchDarkly's REST API: metrics, flags, experiments, projects."""

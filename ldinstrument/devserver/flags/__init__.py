@@ -1,0 +1,1 @@
+"""Flags and segments, and how SDKs and browsers get them."""

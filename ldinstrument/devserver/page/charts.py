@@ -1,0 +1,216 @@
+"""Charts as SVG, made by the server: readable without script, in light and dark, by screen readers.
+
+Each is an image with a sentence as its label. Colours come from the page's style sheet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from ...analysis import OrderedValues
+from .timelines import Timeline
+
+DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
+WIDTH = 320
+BINS = 32
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Return a number for people; a dash for none."""
+    if value is None:
+        return DASH
+    if abs(value) >= 10_000:
+        return f"{value:,.0f}"
+    text = f"{value:.{digits}g}"
+    return text if "e" not in text else f"{value:.2e}"
+
+
+def percent(share: float | None, *, sign: bool = False) -> str:
+    """Return a share as percent, with a sign where it is a difference."""
+    if share is None:
+        return DASH
+    value = share * 100
+    digits = 0 if abs(value) >= 100 else 1
+    text = f"{value:+.{digits}f} %" if sign else f"{value:.{digits}f} %"
+    return text.replace("-", MINUS)
+
+
+def _svg(body: str, label: str, width: int, height: int, name: str) -> Markup:
+    return Markup(
+        '<svg class="chart {}" role="img" aria-label="{}" viewBox="0 0 {} {}" width="{}" '
+        'height="{}" preserveAspectRatio="xMidYMid meet">{}</svg>'
+    ).format(name, label, width, height, width, height, Markup(body))  # noqa: S704 - numbers
+
+
+def interval(
+    value: float, lower: float, upper: float, word: str, label: str, limit: float | None = None
+) -> Markup:
+    """Draw a difference as a dot on a bar around zero.
+
+    Args:
+        value: the relative difference.
+        lower: of its interval.
+        upper: of its interval.
+        word: the verdict, which gives the colour.
+        label: what a screen reader says.
+        limit: where the scale ends on both sides; by the interval without.
+    """
+    end = limit or max(abs(lower), abs(upper), abs(value), 0.001) * 1.1
+
+    def place(share: float) -> float:
+        return round(WIDTH / 2 + max(-1.0, min(1.0, share / end)) * (WIDTH / 2 - 8), 1)
+
+    left, right = place(lower), place(upper)
+    body = (
+        f'<line class="axis" x1="8" x2="{WIDTH - 8}" y1="16" y2="16"/>'
+        f'<line class="zero" x1="{WIDTH / 2}" x2="{WIDTH / 2}" y1="3" y2="29"/>'
+        f'<rect class="bar {_class(word)}" x="{left}" y="11" width="{max(right - left, 2):.1f}" '
+        f'height="10" rx="5"/>'
+        f'<circle class="dot {_class(word)}" cx="{place(value)}" cy="16" r="6"/>'
+        f'<text class="tick" x="8" y="42">{percent(-end, sign=True)}</text>'
+        f'<text class="tick" x="{WIDTH / 2}" y="42" text-anchor="middle">0</text>'
+        f'<text class="tick" x="{WIDTH - 8}" y="42" text-anchor="end">'
+        f"{percent(end, sign=True)}</text>"
+    )
+    return _svg(body, label, WIDTH, 46, "interval")
+
+
+def _class(word: str) -> str:
+    return {"better": "good", "worse": "bad"}.get(word, "open")
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The common scale of the distributions of one metric: from, to, and the highest share."""
+
+    low: float
+    high: float
+    most: float
+
+
+def common_scale(found: Sequence[OrderedValues]) -> Scale | None:
+    """Return the scale that holds 98 of 100 values of every variation; None without values."""
+    ends = [values for values in found if values.count]
+    if not ends:
+        return None
+    low = min(values.quantile(0.01) for values in ends)
+    high = max(values.quantile(0.99) for values in ends)
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    most = max(max(_shares(values, low, high)) for values in ends)
+    return Scale(low, high, most or 1.0)
+
+
+def _shares(values: OrderedValues, low: float, high: float) -> list[float]:
+    """Return the share of the values in each bin; those beyond are in the outermost."""
+    counts = [0] * BINS
+    for value, count in zip(values.values, values.counts, strict=True):
+        place = int((value - low) / (high - low) * BINS)
+        counts[max(0, min(BINS - 1, place))] += count
+    return [count / values.count for count in counts]
+
+
+def distribution(values: OrderedValues, scale: Scale, label: str) -> Markup:
+    """Draw how the values of units are distributed, with a line at the median."""
+    if not values.count:
+        return Markup("")
+    width, height = 160, 30
+    step = width / BINS
+    bars = "".join(
+        f'<rect x="{i * step:.1f}" y="{height - share / scale.most * height:.1f}" '
+        f'width="{step - 0.5:.1f}" height="{share / scale.most * height:.1f}"/>'
+        for i, share in enumerate(_shares(values, scale.low, scale.high))
+        if share
+    )
+    middle = (values.quantile(0.5) - scale.low) / (scale.high - scale.low) * width
+    line = f'<line class="zero" x1="{middle:.1f}" x2="{middle:.1f}" y1="0" y2="{height}"/>'
+    return _svg(f'<g class="bars">{bars}</g>{line}', label, width, height, "distribution")
+
+
+def sparkline(counts: Sequence[int], label: str) -> Markup:
+    """Draw how many events came in each stretch of time."""
+    if not any(counts):
+        return Markup("")
+    width, height, most = 120, 24, max(counts)
+    step = width / max(len(counts) - 1, 1)
+    points = " ".join(
+        f"{i * step:.1f},{height - 2 - count / most * (height - 4):.1f}"
+        for i, count in enumerate(counts)
+    )
+    return _svg(f'<polyline class="line" points="{points}"/>', label, width, height, "spark")
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A relative difference with its interval, when so many units were exposed."""
+
+    units: int
+    value: float
+    lower: float
+    upper: float
+
+
+def development(points: Sequence[Point], word: str, label: str) -> Markup:
+    """Draw how a difference and its interval developed with the units that came."""
+    if len(points) < 2:
+        return Markup("")
+    height = 72
+    settled = points[len(points) // 3 :]
+    end = max(max(abs(p.lower), abs(p.upper)) for p in settled) * 1.15 or 0.01
+    most = points[-1].units
+
+    def place(units: int, share: float) -> str:
+        y = height / 2 - max(-1.0, min(1.0, share / end)) * (height / 2 - 4)
+        return f"{units / most * (WIDTH - 8) + 4:.1f},{y:.1f}"
+
+    band = [place(p.units, p.upper) for p in points]
+    band += [place(p.units, p.lower) for p in reversed(points)]
+    line = " ".join(place(p.units, p.value) for p in points)
+    body = (
+        f'<line class="zero" x1="4" x2="{WIDTH - 4}" y1="{height / 2}" y2="{height / 2}"/>'
+        f'<polygon class="band {_class(word)}" points="{" ".join(band)}"/>'
+        f'<polyline class="line {_class(word)}" points="{line}"/>'
+        f'<text class="tick" x="4" y="{height + 11}">{points[0].units:,} units</text>'
+        f'<text class="tick" x="{WIDTH - 4}" y="{height + 11}" text-anchor="end">'
+        f"{most:,} units, scale ±{escape(percent(end))}</text>"
+    )
+    return _svg(body, label, WIDTH, height + 15, "development")
+
+
+def split(shares: Sequence[tuple[float, float]], label: str) -> Markup:
+    """Draw the units of the variations beside each other; ticks show what was allocated."""
+    width, height, x, at, body = WIDTH, 14, 0.0, 0.0, ""
+    for i, (share, _) in enumerate(shares):
+        body += (
+            f'<rect class="part part{i % 4}" x="{x:.1f}" y="2" width="{share * width:.1f}" '
+            f'height="{height - 4}"/>'
+        )
+        x += share * width
+    for _, weight in shares[:-1]:
+        at += weight * width
+        body += f'<line class="zero" x1="{at:.1f}" x2="{at:.1f}" y1="0" y2="{height}"/>'
+    return _svg(body, label, width, height, "split")
+
+
+def timeline(shown: Timeline) -> Markup:
+    """Draw a session from its start to its end, with its tasks where they ran."""
+    if shown.milliseconds is None:
+        return Markup("")
+    height = 22
+    marks = Markup("").join(
+        Markup(
+            '<rect class="task" x="{}" y="4" width="{}" height="14" rx="2"><title>{}</title></rect>'
+        ).format(
+            round(4 + mark.start * (WIDTH - 8), 1),
+            round(max(mark.length * (WIDTH - 8), 2.0), 1),
+            mark.text,
+        )
+        for mark in shown.marks
+    )
+    line = f'<line class="axis" x1="4" x2="{WIDTH - 4}" y1="11" y2="11"/>'
+    tasks = ", ".join(mark.text for mark in shown.marks[:12])
+    label = f"{shown.name} of {shown.who}, {number(shown.milliseconds)} ms: {tasks or 'no task'}"
+    return _svg(line + marks, label, WIDTH, height, "timeline")

@@ -1,0 +1,367 @@
+"""The page: rendered here, so that it can be read without script, and changed by forms.
+
+The script only fetches the page again when something has changed, and puts what is new in place.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import parse_qs
+
+import jinja2
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from ..database import Document
+from ..database_thread import DatabaseThread
+from ..events.programs import COLLECTION as PROGRAMS
+from ..faults import InjectedFaults
+from ..flags.environment import availability
+from ..flags.flags import experiment_flag, randomization_kinds, simple_flag
+from ..readout.health import HealthCheck
+from ..readout.readout_reader import ReadoutReader, weights_of
+from ..responses import invalid, not_found
+from . import charts
+from .fault_switches import FaultSwitches
+from .page_api import GUARDS, Local, payload_counts
+from .page_tables import activity, exposed_units, health_words
+from .timelines import LOOKED_AT, timelines
+from .view import ExperimentViews
+
+FOLDER = Path(__file__).with_name("templates")
+FILES = {"page.css": "text/css", "page.js": "text/javascript"}
+PATIENCE_SECONDS = 0.5
+COSTLY_SECONDS = 0.1
+RESTS = 20
+"""Health checks that take long are made so seldom that they cost a twentieth of the time."""
+FEED = 30
+SEARCHED = 10_000
+EDITED = (
+    "on",
+    "variations",
+    "fallthrough",
+    "trackEventsFallthrough",
+    "experimentMetrics",
+)
+"""What the form of a flag changes; rules, targets and availability stay as they are."""
+LARGEST_FORM = 64 * 1024
+Form = Mapping[str, str]
+
+
+class Visits(Protocol):
+    """The open visits of a session store, where the server was given one."""
+
+    def open(self) -> int:
+        """Return how many visits are open, or ended and not reported yet."""
+
+    def end(self) -> int:
+        """End them now and report them; return how many."""
+
+
+class Shown(Local, Protocol):
+    """What the page shows and changes."""
+
+    reader: ReadoutReader
+    faults: InjectedFaults
+    visits: Visits | None
+
+
+class PageRoutes:
+    """The page, its two files, and the forms in it."""
+
+    def __init__(self, database_thread: DatabaseThread, local: Shown):
+        self.database_thread = database_thread
+        self.local = local
+        self.switches = FaultSwitches(local.faults)
+        self.views = ExperimentViews(local.database, local.reader)
+        self.template = _template()
+        self._checks: tuple[int, list[HealthCheck]] = (-1, [])
+        self._next_checks = 0.0
+
+    def routes(self) -> list[Route]:
+        """Return the page at `/`, its files and forms under `/dev`."""
+        files = [Route(f"/dev/{name}", _file(name)) for name in FILES]
+        forms: Mapping[str, Callable[[Form], None]] = {
+            "/dev/forms/flag": self._save_flag,
+            "/dev/forms/flag/delete": self._delete_flag,
+            "/dev/forms/iteration": self._change_iteration,
+            "/dev/forms/fault": self._switch_fault,
+            "/dev/forms/visits": self._end_visits,
+            "/dev/forms/reset": lambda form: self.local.reset(),
+        }
+        changes = [Route(path, self._form(do), methods=["POST"]) for path, do in forms.items()]
+        details = Route("/projects/{project}/metrics/{key}/details", self._metric)
+        return [Route("/", self._page), *files, *changes, details]
+
+    async def _metric(self, request: Request) -> Response:
+        """Lead a link to a metric's details, as LaunchDarkly's are, to the metric in the page."""
+        return RedirectResponse(f"/#m-{request.path_params['key']}")
+
+    async def _page(self, request: Request) -> Response:
+        content = await self.database_thread.read(self.render, request.query_params)
+        text = content.encode("utf-8", "replace")  # half surrogate pairs cannot be sent
+        return Response(text, media_type="text/html", headers=GUARDS)
+
+    def render(self, asked: Mapping[str, str]) -> str:
+        """Return the whole page.
+
+        Args:
+            asked: the query: `q` searches events, `who` contexts.
+        """
+        local, search = self.local, asked.get("q", "")
+        readout = local.reader.current(seconds=PATIENCE_SECONDS)
+        texts = local.traffic.arrivals.newest(LOOKED_AT)
+        checks = self._health(readout.pending)
+        failed = [check for check in checks if not check.ok or check.warning]
+        payloads = payload_counts(local.database)
+        return self.template.render(
+            experiments=self.views.of(readout),
+            pending=readout.pending,
+            health=health_words(payloads, len(failed), readout.pending),
+            failed=failed,
+            findings=self._findings(failed),
+            checks=checks,
+            payloads=payloads,
+            sessions=timelines([text for _, text, _, _ in texts]),
+            visits=local.visits.open() if local.visits is not None else None,
+            units=exposed_units(local.database, asked.get("who", "")),
+            who=asked.get("who", ""),
+            feed=_feed(local.traffic.arrivals.newest(SEARCHED) if search else texts, search),
+            search=search,
+            totals=readout.totals,
+            metrics=self._metrics(),
+            flags=[self._flag(flag) for flag in self._flags()],
+            switches=self.switches.all(),
+            faults=local.faults.active(),
+        )
+
+    def _health(self, pending: int) -> list[HealthCheck]:
+        """Return the checks, made once for each state, and not while there is much to count.
+
+        Where they take long, those of some seconds ago are shown.
+        """
+        revision, began = self.local.database.revision, time.monotonic()
+        if self._checks[0] != revision and not pending and began >= self._next_checks:
+            self._checks = revision, self.local.health()
+            took = time.monotonic() - began
+            self._next_checks = began + (took * RESTS if took > COSTLY_SECONDS else 0.0)
+        return self._checks[1]
+
+    def _findings(self, failed: list[HealthCheck]) -> Mapping[str, list[str]]:
+        """Return what the doctor says of each metric: failed checks, and warnings of programs."""
+        found: dict[str, list[str]] = {}
+        for check in failed:
+            found.setdefault(check.subject, []).append(f"{check.check}: {check.detail}")
+        for program in self.local.database.documents(PROGRAMS):
+            for cause, subject, count in program["warnings"]:
+                text = f"a program has warned {count} times: {cause.replace('_', ' ')}"
+                found.setdefault(subject, []).append(text)
+        return found
+
+    def _metrics(self) -> list[Document]:
+        local, counts = self.local, activity(self.local.database)
+        return [
+            {
+                **metric,
+                "project": project,
+                "last_seen": local.traffic.arrivals.last_seen(metric["eventKey"]),
+                "spark": charts.sparkline(
+                    counts.get(metric["eventKey"], ()), f"events of {metric['eventKey']}"
+                ),
+            }
+            for project, metric in local.reader.metrics()
+        ]
+
+    def _flags(self) -> list[Document]:
+        found = self.local.database.documents("flag")
+        return [flag for flag in found if not flag.get("deleted")]
+
+    def _flag(self, flag: Document) -> Document:
+        kinds, weights = randomization_kinds(flag), weights_of(flag)
+        iterations = self.local.reader.iterations.of(flag["key"])
+        values = flag.get("variations") or []
+        return {
+            "key": flag["key"],
+            "on": bool(flag.get("on")),
+            "version": flag["version"],
+            "experiment": bool(kinds),
+            "kind": kinds[0] if kinds else "user",
+            "variations": ", ".join(_as_word(value) for value in values),
+            "weights": ", ".join(f"{weights.get(i, 0) / 1000:g}" for i in range(len(values))),
+            "serve": (flag.get("fallthrough") or {}).get("variation", 0),
+            "metrics": ", ".join(flag.get("experimentMetrics") or ()),
+            "rules": len(flag.get("rules") or ()) + len(flag.get("targets") or ()),
+            "browser": availability(flag)["usingEnvironmentId"],
+            "running": bool(iterations and iterations[-1].running),
+            "iterations": len(iterations),
+        }
+
+    # -- forms -----------------------------------------------------------------------------------
+
+    def _form(self, do: Callable[[Form], None]) -> Callable[[Request], Any]:
+        """Return an endpoint that reads a form, does what it says, and leads back to the page."""
+
+        async def endpoint(request: Request) -> Response:
+            form = await _read_form(request)
+            # What takes long, such as a new iteration, must not make a POST of events wait.
+            await self.database_thread.read(do, form)
+            return RedirectResponse(f"/#{form.get('back', '')}", status_code=303)
+
+        return endpoint
+
+    def _save_flag(self, form: Form) -> None:
+        key = form.get("key", "").strip()
+        if not key:
+            raise invalid("a flag needs a key")
+        known = self.local.database.document("flag", "", key) or {}
+        known = {} if known.get("deleted") else known
+        made = _flag_of(key, form)
+        changed = {name: value for name, value in made.items() if name in EDITED or not known}
+        kept = {name: value for name, value in known.items() if name != "version"}
+        self.local.set_flag({**kept, **changed})
+
+    def _delete_flag(self, form: Form) -> None:
+        self.local.delete_flag(form.get("key", ""))
+
+    def _change_iteration(self, form: Form) -> None:
+        flag = form.get("key", "")
+        if self.local.database.document("flag", "", flag) is None:
+            raise not_found()
+        if form.get("do") == "stop":
+            self.local.reader.stop_iteration(flag)
+        else:
+            self.local.reader.start_iteration(flag)
+
+    def _switch_fault(self, form: Form) -> None:
+        self.switches.switch(form.get("name", ""), on=form.get("do") == "on")
+
+    def _end_visits(self, form: Form) -> None:
+        if self.local.visits is not None:
+            self.local.visits.end()
+
+
+def _flag_of(key: str, form: Form) -> Document:
+    """Return the flag that a form describes.
+
+    Raises:
+        RefusedRequest: 400, too few variations, or weights that are none.
+    """
+    values = [_as_value(part.strip()) for part in form.get("variations", "").split(",")]
+    values = [value for value in values if value != ""]
+    on = "on" in form
+    try:
+        if form.get("mode") != "experiment":
+            serve = min(int(form.get("serve") or 0), max(len(values) - 1, 0))
+            return simple_flag(key, values, max(serve, 0), on=on)
+        weights = [float(part) for part in form.get("weights", "").split(",") if part.strip()]
+        metrics = [part.strip() for part in form.get("metrics", "").split(",") if part.strip()]
+        kind = form.get("kind", "").strip() or "user"
+        flag = experiment_flag(key, values, kind, weights or None, metrics=metrics)
+    except ValueError as error:
+        raise invalid(f"{key}: {error}") from None
+    return {**flag, "on": on, "experimentMetrics": metrics}
+
+
+def _as_value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _as_word(value: Any) -> str:
+    plain = isinstance(value, str) and value == _as_value(value) and "," not in value
+    return value if plain else json.dumps(value)
+
+
+def _feed(texts: list[tuple[int, str, str, int]], search: str) -> list[Document]:
+    """Return the newest events, newest first, or those with the searched text in them."""
+    wanted = search.lower()
+    found = [
+        (id, json.loads(text), received)
+        for id, text, _, received in reversed(texts)
+        if wanted in text.lower()
+    ][:FEED]
+    return [
+        {"id": id, "received": received, **_event_words(event)} for id, event, received in found
+    ]
+
+
+def _event_words(event: Document) -> Document:
+    parts = []
+    if event.get("metricValue") is not None:
+        parts.append(f"value {json.dumps(event['metricValue'])}")
+    if event.get("variation") is not None:
+        parts.append(f"variation {event['variation']} = {json.dumps(event.get('value'))}")
+    reason = event.get("reason")
+    if isinstance(reason, dict) and reason.get("inExperiment"):
+        parts.append("in experiment")
+    if event.get("data") is not None:
+        parts.append(json.dumps(event["data"], ensure_ascii=False))
+    if isinstance(event.get("features"), dict):
+        parts.append(", ".join(event["features"]))
+    return {
+        "kind": event["kind"],
+        "key": str(event.get("key", "")),
+        "who": _who(event.get("context"))[:120],
+        "about": "  ".join(parts)[:400],
+    }
+
+
+def _who(context: Any) -> str:
+    if not isinstance(context, dict):
+        return ""
+    if context.get("kind") != "multi":
+        return f"{context.get('kind', 'user')}:{context.get('key')}"
+    parts = [(kind, part) for kind, part in context.items() if isinstance(part, dict)]
+    return " ".join(f"{kind}:{part.get('key')}" for kind, part in parts)
+
+
+async def _read_form(request: Request) -> dict[str, str]:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LARGEST_FORM:
+            raise invalid("the form is too large")
+    try:
+        found = parse_qs(body.decode("utf-8"), keep_blank_values=True, max_num_fields=100)
+    except ValueError:
+        raise invalid("not a form") from None
+    return {name: values[-1] for name, values in found.items()}
+
+
+def _file(name: str) -> Callable[[Request], Any]:
+    content = (FOLDER / name).read_bytes()
+
+    async def endpoint(request: Request) -> Response:
+        return Response(content, media_type=FILES[name], headers=GUARDS)
+
+    return endpoint
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"clock": _clock, "number": charts.number, "timeline": charts.timeline}
+    environment.globals |= {"asdict": asdict}
+    return environment.get_template("page.html")
+
+
+def _clock(milliseconds: int | None) -> str:
+    if not milliseconds:
+        return "never"
+    try:
+        return time.strftime("%H:%M:%S", time.localtime(milliseconds / 1000))
+    except (OverflowError, ValueError, OSError):
+        return "at no time"

@@ -1,0 +1,342 @@
+"""Experiments as the page shows them: plain values, computed from the read-out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from ...analysis import Comparison, measure_of
+from ..database import Database
+from ..readout.courses import Course
+from ..readout.readout import ExperimentReadout, MetricReadout, Readout, VariationResult
+from ..readout.readout_reader import ReadoutReader
+from . import charts
+from .charts import number, percent
+from .development import development
+
+MISMATCH = 0.99
+"""The probability of a sample ratio mismatch from which on LaunchDarkly warns."""
+
+
+@dataclass(frozen=True, slots=True)
+class VariationView:
+    """One variation in one metric: its numbers in words, and its distribution."""
+
+    name: str
+    control: bool
+    units: str
+    measured: str
+    events: str
+    estimate: str
+    chart: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonView:
+    """One treatment against the control.
+
+    `word` and `reason` are the verdict; `figures` are pairs of a label and a text; `cautions` are
+    sentences; `chart` and `course` are the difference, and how it developed.
+    """
+
+    name: str
+    word: str
+    reason: str
+    difference: str
+    chance: str
+    figures: tuple[tuple[str, str], ...]
+    cautions: tuple[str, ...]
+    chart: Markup
+    course: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class MetricView:
+    """One metric of an experiment."""
+
+    key: str
+    project: str
+    about: str
+    own: bool
+    variations: tuple[VariationView, ...]
+    comparisons: tuple[ComparisonView, ...]
+    shares: str
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MissingView:
+    """A metric without a result, why, and what to run."""
+
+    key: str
+    reason: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentView:
+    """One experiment: its iterations, its split, its metrics, and those that say nothing."""
+
+    flag: str
+    number: int
+    iterations: int
+    running: bool
+    started: int
+    stopped: int | None
+    kinds: str
+    split: Markup
+    split_text: str
+    split_ok: bool
+    variations: tuple[tuple[str, str, str], ...]
+    metrics: tuple[MetricView, ...]
+    missing: tuple[MissingView, ...]
+
+
+class ExperimentViews:
+    """Makes the views of experiments; what is costly is made once for each state."""
+
+    def __init__(self, database: Database, reader: ReadoutReader):
+        self.database = database
+        self.reader = reader
+        self._made: tuple[Readout | None, list[ExperimentView]] = (None, [])
+
+    def of(self, readout: Readout) -> list[ExperimentView]:
+        """Return the experiments of a read-out, those with most units first."""
+        if self._made[0] is not readout:
+            self._made = readout, self._views(readout)
+        return self._made[1]
+
+    def _views(self, readout: Readout) -> list[ExperimentView]:
+        views = [self._experiment(experiment) for experiment in readout.experiments]
+        units = {
+            experiment.flag: sum(each.units for each in experiment.variations)
+            for experiment in readout.experiments
+        }
+        return sorted(views, key=lambda view: -units[view.flag])
+
+    def _experiment(self, found: ExperimentReadout) -> ExperimentView:
+        total = sum(each.units for each in found.variations)
+        weights = sum(each.weight for each in found.variations) or 1.0
+        shares = [
+            (each.units / total if total else 0.0, each.weight / weights)
+            for each in found.variations
+        ]
+        told = [metric for metric in found.metrics if _tells(metric)]
+        mismatch = next((m.result.sample_ratio.value for m in told if m.result is not None), None)
+        iteration = found.iteration
+        own = self.database.document("flag", "", found.flag) or {}
+        return ExperimentView(
+            flag=found.flag,
+            number=iteration.number,
+            iterations=len(self.reader.iterations.of(found.flag)),
+            running=iteration.running,
+            started=iteration.started,
+            stopped=iteration.stopped,
+            kinds=" or ".join(found.kinds) or "nobody yet",
+            split=charts.split(shares, _split_text(found, shares)),
+            split_text=_split_words(mismatch, total),
+            split_ok=mismatch is None or mismatch < MISMATCH,
+            variations=tuple(
+                (_name(each.value), f"{each.units:,}", f"{percent(is_)} of {percent(wanted)}")
+                for each, (is_, wanted) in zip(found.variations, shares, strict=True)
+            ),
+            metrics=tuple(self._metrics(found, told, own.get("experimentMetrics") or ())),
+            missing=tuple(_missing(metric) for metric in found.metrics if not _tells(metric)),
+        )
+
+    def _metrics(
+        self, experiment: ExperimentReadout, told: Sequence[MetricReadout], own: Sequence[str]
+    ) -> list[MetricView]:
+        """Return the experiment's own metrics first, then those with a verdict, then the others."""
+        views = [self._metric(experiment, metric, own) for metric in told]
+        return sorted(views, key=lambda view: (not view.own, not _is_decided(view)))
+
+    def _metric(
+        self, experiment: ExperimentReadout, found: MetricReadout, own: Sequence[str]
+    ) -> MetricView:
+        key, rows = found.metric["key"], found.rows
+        fills = found.result is not None and found.result.metric.fills_zeros
+        ordered = [
+            found.cell.of(row.variation).ordered(zero_fill=fills) for row in rows if found.cell
+        ]
+        scale = charts.common_scale(ordered)
+        variations = []
+        for place, row in enumerate(rows):
+            name = _name(row.value)
+            label = f"{key} of {name}: median {number(row.p50)}, 90th percentile {number(row.p90)}"
+            chart = charts.distribution(ordered[place], scale, label) if scale else Markup("")
+            variations.append(_variation(row, name, place == 0, chart))
+        comparisons = found.result.comparisons if found.result else ()
+        return MetricView(
+            key=key,
+            project=found.project,
+            about=_about(found),
+            own=key in own,
+            variations=tuple(variations),
+            comparisons=tuple(
+                self._comparison(experiment, found, comparison) for comparison in comparisons
+            ),
+            shares=_share_words(found),
+            sources=_sources(comparisons),
+        )
+
+    def _exposed(self, experiment: ExperimentReadout, found: MetricReadout) -> Course:
+        kind = found.cell.kind if found.cell is not None else ""
+        return self.reader.aggregation.course(experiment.iteration.id, kind)
+
+    def _comparison(
+        self, experiment: ExperimentReadout, found: MetricReadout, comparison: Comparison
+    ) -> ComparisonView:
+        assert found.result is not None
+        treatment, control = int(comparison.treatment), int(comparison.control)
+        name = found.result.treatment(comparison.treatment).name
+        figure, word = comparison.relative_difference.figure, comparison.verdict.word
+        chart = course = Markup("")
+        text = ""
+        if figure.value is not None and figure.lower is not None and figure.upper is not None:
+            text = (
+                f"{percent(figure.value, sign=True)} ({percent(figure.lower, sign=True)} to "
+                f"{percent(figure.upper, sign=True)})"
+            )
+            label = f"{found.metric['key']}, {name} against the control: {text}, {word}"
+            chart = charts.interval(figure.value, figure.lower, figure.upper, word, label)
+            exposed = self._exposed(experiment, found)
+            points = development(found, exposed, treatment, control)
+            course = charts.development(points, word, f"how it developed: {label}")
+        return ComparisonView(
+            name=name,
+            word=word,
+            reason=comparison.verdict.reason,
+            difference=text,
+            chance=percent(comparison.probability_to_beat_control.value),
+            figures=tuple(_figures(comparison, found.metric.get("unit", ""))),
+            cautions=comparison.cautions,
+            chart=chart,
+            course=course,
+        )
+
+
+def _tells(found: MetricReadout) -> bool:
+    return found.result is not None and any(row.measured for row in found.rows)
+
+
+def _is_decided(view: MetricView) -> bool:
+    return any(comparison.word in ("better", "worse") for comparison in view.comparisons)
+
+
+def _missing(found: MetricReadout) -> MissingView:
+    reason = found.reason or "none of its events came from an exposed unit after its exposure"
+    key = found.metric["key"]
+    return MissingView(key, reason, f"ldinstrument doctor {key}")
+
+
+def _split_text(found: ExperimentReadout, shares: Sequence[tuple[float, float]]) -> str:
+    pairs = zip(found.variations, shares, strict=True)
+    return "exposed units: " + ", ".join(
+        f"{_name(each.value)} {percent(share)} of {percent(weight)} allocated"
+        for each, (share, weight) in pairs
+    )
+
+
+def _split_words(mismatch: float | None, units: int) -> str:
+    if mismatch is None:
+        return f"{units:,} units"
+    if mismatch >= MISMATCH:
+        return (
+            f"the split is not the allocated one (probability of a mismatch {percent(mismatch)}): "
+            "do not trust the differences"
+        )
+    chance = f"probability of a mismatch {percent(mismatch)}, alarm at 99 %"
+    return f"{units:,} units, split as allocated ({chance})"
+
+
+def _variation(row: VariationResult, name: str, control: bool, chart: Markup) -> VariationView:
+    unit = "" if row.estimate is None else _unit(row.unit, row.measure)
+    return VariationView(
+        name=name,
+        control=control,
+        units=f"{row.units:,}",
+        measured=f"{row.measured:,}",
+        events=f"{row.events:,}",
+        estimate=f"{_estimate(row)}{unit}",
+        chart=chart,
+    )
+
+
+def _estimate(row: VariationResult) -> str:
+    return percent(row.estimate) if row.measure == "occurrence" else number(row.estimate)
+
+
+def _unit(unit: str, measure: str) -> str:
+    short = {"milliseconds": "ms", "percent": "%", "seconds": "s"}
+    if measure == "occurrence":
+        return " of units"
+    return f" {short.get(unit, unit)}" if unit else " per unit"
+
+
+def _about(found: MetricReadout) -> str:
+    metric = found.metric
+    better = "lower" if metric.get("successCriteria") == "LowerThanBaseline" else "higher"
+    measure = measure_of(metric)
+    kind = found.cell.kind if found.cell else ""
+    own = f"p{metric['percentileValue']}" if "percentileValue" in metric else "mean"
+    aggregated = f", {metric['unitAggregationType']}" if measure == "value" else ""
+    filtered = ", filtered" if metric.get("filters") else ""
+    return f"{measure}{aggregated} per {kind}, {own}{filtered}; {better} is better"
+
+
+def _share_words(found: MetricReadout) -> str:
+    """Say when the means are of different people."""
+    share = found.result.measured_share if found.result else None
+    if share is None or share.value is None or share.value >= 0.001:
+        return ""
+    shares = ", ".join(
+        f"{_name(row.value)} {percent(row.measured / row.units if row.units else None)}"
+        for row in found.rows
+    )
+    return (
+        f"The share of exposed units that have a value differs ({shares}; p {share.value:.1g}): "
+        "the means are of different people."
+    )
+
+
+def _figures(comparison: Comparison, unit: str) -> Iterator[tuple[str, str]]:
+    difference, test = comparison.difference, comparison.frequentist
+    if difference.value is not None:
+        text = f"{number(difference.value)}{_unit(unit, 'value') if unit else ''}"
+        yield "difference", text.replace("-", charts.MINUS)
+    if test.p_value is not None:
+        yield "p", f"{test.p_value:.2g}"
+    regression = comparison.regression
+    if regression.probability.value is not None:
+        yield "chance of a regression", percent(regression.probability.value)
+    effect = comparison.minimum_detectable_effect.value
+    if effect is not None:
+        yield "smallest effect to be seen", percent(effect)
+    if comparison.more_units:
+        yield "more units needed", f"{comparison.more_units:,}"
+
+
+def _sources(comparisons: Iterable[Comparison]) -> tuple[str, ...]:
+    figures = [
+        figure
+        for comparison in comparisons
+        for figure in (
+            comparison.relative_difference.figure,
+            comparison.probability_to_beat_control,
+            comparison.frequentist.difference,
+        )
+    ]
+    return tuple(dict.fromkeys(figure.source for figure in figures))
+
+
+def _name(value: object) -> str:
+    return (
+        value
+        if isinstance(value, str)
+        else str(value).lower()
+        if value is not None
+        else charts.DASH
+    )

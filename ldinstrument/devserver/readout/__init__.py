@@ -1,0 +1,1 @@
+"""What the events say: values of units, statistics, iterations and health."""

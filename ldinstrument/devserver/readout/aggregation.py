@@ -1,0 +1,356 @@
+"""From measurements and exposures to the values of units, and to statistics of them.
+
+Intake only appends. Here the rows are folded, in pieces that hold the writer's lock for some
+milliseconds each: exposures first (the earliest of a unit in an iteration decides its variation),
+then measurements, added to the unit's events, events with a value and their total. A unit that is
+exposed only after its events were folded is computed anew from the log, in pieces as well.
+
+The statistics of a cell (iteration, metric, context kind) are kept up to date: a unit's old value
+is taken out and its new one put in.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from ..database import Database, Document
+from ..events.filtered_series import FilteredSeries
+from ..events.measurement_log import MeasurementLog
+from ..events.parsing import BIGGEST
+from .cells import Cell, Counted
+from .courses import Course
+
+WINDOW_MS = 90 * 86_400_000
+"""Events count up to 90 days after the exposure."""
+CHUNK = 2_000
+MEASUREMENTS = 4_000
+"""Rows in one piece: some 5 to 10 ms of the writer's lock on an idle machine."""
+LATE_CHUNK = 10_000
+POSTS = 16
+"""So many pieces are unpacked before they are counted."""
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS exposures (
+  unit INTEGER NOT NULL, iteration INTEGER NOT NULL, kind TEXT NOT NULL,
+  variation INTEGER NOT NULL, first INTEGER NOT NULL, PRIMARY KEY (unit, iteration)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS unit_values (
+  iteration INTEGER NOT NULL, unit INTEGER NOT NULL, series INTEGER NOT NULL, kind TEXT NOT NULL,
+  variation INTEGER NOT NULL, first INTEGER NOT NULL, events INTEGER NOT NULL,
+  valued INTEGER NOT NULL, total REAL NOT NULL, changed INTEGER NOT NULL DEFAULT 1,
+  known_events INTEGER NOT NULL DEFAULT 0, known_valued INTEGER NOT NULL DEFAULT 0,
+  known_total REAL NOT NULL DEFAULT 0, PRIMARY KEY (iteration, unit, series)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS changed_values ON unit_values (changed) WHERE changed = 1;
+CREATE TABLE IF NOT EXISTS late_jobs (
+  id INTEGER PRIMARY KEY, next INTEGER NOT NULL, until INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS late_units (
+  unit INTEGER NOT NULL, iteration INTEGER NOT NULL, job INTEGER NOT NULL,
+  PRIMARY KEY (unit, iteration)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS folded (
+  id INTEGER PRIMARY KEY CHECK (id = 1), exposures INTEGER NOT NULL, measurements INTEGER NOT NULL);
+INSERT OR IGNORE INTO folded VALUES (1, 0, 0);
+"""
+TABLES = ("exposures", "unit_values", "late_jobs", "late_units")
+FRESH = """
+SELECT e.unit, i.id, u.kind, e.variation, e.created, x.variation, x.first
+FROM exposure_log e JOIN units u ON u.id = e.unit
+JOIN iterations i ON i.flag = e.flag AND e.created >= i.started AND e.created < i.stopped
+LEFT JOIN exposures x ON x.unit = e.unit AND x.iteration = i.id
+WHERE e.id > ? AND e.id <= ? ORDER BY e.created, e.id
+"""
+FIRST_ITERATIONS = """
+INSERT INTO iterations SELECT NULL, flag, 0, ? FROM (SELECT DISTINCT flag FROM exposure_log
+WHERE id > ? AND id <= ?) WHERE flag NOT IN (SELECT flag FROM iterations)
+"""
+ADD = f"""
+INSERT INTO unit_values (iteration, unit, series, kind, variation, first, events, valued, total)
+SELECT x.iteration, m.unit, m.series, x.kind, x.variation, x.first, count(*), count(m.value),
+  total(m.value)
+FROM measurements m {{late}} CROSS JOIN exposures x ON x.unit = m.unit {{and_late}}
+CROSS JOIN iterations i ON i.id = x.iteration WHERE m.id > ? AND m.id <= ?
+  AND m.created >= x.first AND m.created < min(x.first + {WINDOW_MS}, i.stopped)
+GROUP BY x.iteration, m.unit, m.series ON CONFLICT DO UPDATE SET events = events + excluded.events,
+  valued = valued + excluded.valued, total = total + excluded.total, changed = 1
+"""  # noqa: S608 - a number of our own
+ADD_ALL = ADD.replace("{late}", "").replace("{and_late}", "")
+ADD_LATE = ADD.replace(
+    "{late}", "CROSS JOIN late_units l ON l.unit = m.unit AND l.job = ?"
+).replace("{and_late}", "AND x.iteration = l.iteration")
+CHANGED = """
+SELECT iteration, unit, series, kind, variation, first, events, valued, total,
+  known_events, known_valued, known_total FROM unit_values WHERE changed = 1 LIMIT ?
+"""
+KNOWN = """
+UPDATE unit_values SET known_events = ?, known_valued = ?, known_total = ?, changed = 0
+WHERE iteration = ? AND unit = ? AND series = ?
+"""
+FORGET_VALUES = """
+DELETE FROM unit_values WHERE iteration = ? AND unit = ? RETURNING series, kind, variation, first,
+  known_events, known_valued, known_total, changed, events, valued, total
+"""
+CELL = """
+SELECT variation, first, iif(changed, known_events, events), iif(changed, known_valued, valued),
+  iif(changed, known_total, total) FROM unit_values WHERE iteration = ? AND series = ? AND kind = ?
+"""
+
+
+class Aggregation:
+    """Folds what has arrived, and keeps the statistics of the cells that are read.
+
+    `give_way` is called between pieces: whoever serves POSTs may let it wait for them.
+    """
+
+    def __init__(self, database: Database, log: MeasurementLog, filtered: FilteredSeries):
+        self.database = database
+        self.log = log
+        self.filtered = filtered
+        self.give_way: Callable[[], None] = lambda: None
+        self._lock = threading.RLock()
+        self._waiting: list[None] = []
+        self._cells: dict[tuple[int, str, str, str], Cell] = {}
+        self._readers: dict[tuple[int, int, str], list[Cell]] = {}
+        self._measured = bytearray()
+        self._exposed: dict[tuple[int, str], dict[int, int]] = {}
+        self._courses: dict[tuple[int, str], Course] = {}
+        self._load()
+
+    def _load(self) -> None:
+        self._cells.clear()
+        self._readers.clear()
+        self._exposed, self._courses = {}, {}
+        for iteration, kind, variation, first in self.database.rows(
+            "SELECT iteration, kind, variation, first FROM exposures"
+        ):
+            self._count_exposure((iteration, kind), variation, first, 1)
+        folded = self._positions()[1]
+        self._measured = bytearray()
+        sql = "SELECT DISTINCT unit FROM measurements WHERE id <= ?"
+        self._mark_measured([unit for (unit,) in self.database.rows(sql, (folded,))])
+
+    def _count_exposure(self, place: tuple[int, str], variation: int, first: int, by: int) -> None:
+        if place not in self._exposed:
+            self._exposed[place], self._courses[place] = {}, Course()
+        counted = self._exposed[place]
+        counted[variation] = counted.get(variation, 0) + by
+        self._courses[place].add(first, variation, 0.0, by)
+
+    def _mark_measured(self, units: Collection[int]) -> None:
+        marked = self._measured
+        if units and (most := max(units)) >= len(marked):
+            marked.extend(bytes(max(most + 1 - len(marked), 4096)))
+        for unit in units:
+            marked[unit] = 1
+
+    def _positions(self) -> tuple[int, int]:
+        found = self.database.rows("SELECT exposures, measurements FROM folded")
+        return int(found[0][0]), int(found[0][1])
+
+    def pending(self) -> int:
+        """Return how many POSTs and rows are still to be folded; 0 when all is counted."""
+        exposures, measurements = self._positions()
+        newest = self._newest()
+        rows = newest[0] - exposures + newest[1] - measurements
+        (late,) = self.database.rows("SELECT count(*) FROM late_jobs")[0]
+        return self.log.packed() + self.filtered.waiting() + rows + int(late)
+
+    def _newest(self) -> tuple[int, int]:
+        """Return the newest exposure and measurement of one moment: a POST brings both."""
+        sql = "SELECT coalesce(max(id), 0) FROM {}"
+        found = self.database.rows(
+            f"SELECT ({sql.format('exposure_log')}), ({sql.format('measurements')})"
+        )
+        return int(found[0][0]), int(found[0][1])
+
+    def fold(self, seconds: float | None = None) -> bool:
+        """Fold what has arrived until now, in pieces; return whether all of it is folded.
+
+        Args:
+            seconds: stop after about so long, and go on with the next call; None folds all.
+        """
+        deadline = time.monotonic() + (BIGGEST if seconds is None else seconds)
+        with self._lock:
+            for _ in self._pieces():
+                self.give_way()
+                if time.monotonic() > deadline:
+                    return False
+        return True
+
+    def fold_unless_read(self, seconds: float) -> bool:
+        """Fold for so long, but end at once when somebody wants to read; return as `fold` does."""
+        deadline = time.monotonic() + seconds
+        with self._lock:
+            for _ in self._pieces():
+                self.give_way()
+                if self._waiting or time.monotonic() > deadline:
+                    return False
+        return True
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Hold everything as it is while it is read."""
+        self._waiting.append(None)  # an append and a pop are atomic
+        with self._lock:
+            self._waiting.pop()
+            yield
+
+    def _pieces(self) -> Iterator[None]:
+        """Do one piece of work after another; each leaves everything consistent."""
+        while self.filtered.fill():
+            yield
+        while self.log.packed():
+            for _ in range(POSTS):
+                if (measured := self.log.unpack(CHUNK)) is not None:
+                    self._mark_measured(measured)
+                    yield
+            yield from self._unpacked_pieces()
+        yield from self._unpacked_pieces()
+
+    def _unpacked_pieces(self) -> Iterator[None]:
+        newest, done = self._newest(), self._positions()
+        for start in range(done[0], newest[0], CHUNK):
+            self._fold_exposures(start, min(start + CHUNK, newest[0]), done[1])
+            yield
+        while self._compute_late():
+            yield
+        for start in range(done[1], newest[1], MEASUREMENTS):
+            self._fold_measurements(start, min(start + MEASUREMENTS, newest[1]))
+            yield
+        while self._update_cells(CHUNK):
+            yield
+
+    def _fold_exposures(self, after: int, until: int, folded: int) -> None:
+        with self.database.changing(quietly=True) as connection:
+            connection.execute(FIRST_ITERATIONS, (BIGGEST, after, until))
+            fresh: dict[tuple[int, int], tuple[Any, ...]] = {}
+            for unit, iteration, *rest in connection.execute(FRESH, (after, until)):
+                fresh.setdefault((unit, iteration), tuple(rest))
+            changed = {
+                place: exposure
+                for place, exposure in fresh.items()
+                if exposure[4] is None or exposure[2] < exposure[4]
+            }
+            connection.executemany(
+                "INSERT OR REPLACE INTO exposures VALUES (?, ?, ?, ?, ?)",
+                [(*place, *exposure[:3]) for place, exposure in changed.items()],
+            )
+            late = [place for place in changed if self._was_measured(place[0])]
+            if late:
+                first = min(exposure[2] for exposure in changed.values())
+                self._begin_late(connection, late, first, folded)
+            connection.execute("UPDATE folded SET exposures = ?", (until,))
+        for (_, iteration), (kind, variation, first, before, known) in changed.items():
+            self._count_exposure((iteration, kind), variation, first, 1)
+            if before is not None:
+                self._count_exposure((iteration, kind), before, known, -1)
+
+    def _was_measured(self, unit: int) -> bool:
+        return unit < len(self._measured) and bool(self._measured[unit])
+
+    def _begin_late(
+        self, connection: sqlite3.Connection, late: list[tuple[int, int]], first: int, folded: int
+    ) -> None:
+        """Begin to compute units that turn out to be exposed (earlier) after their events."""
+        for unit, iteration in late:
+            for series, kind, variation, exposed, *counted in connection.execute(
+                FORGET_VALUES, (iteration, unit)
+            ).fetchall():
+                known = tuple(counted[:3] if counted[3] else counted[4:])
+                place = (iteration, series, kind)
+                self._change_cells(place, variation, exposed, known, (0, 0, 0.0))
+        (start,) = connection.execute(
+            "SELECT min(first_measurement) - 1 FROM stretches WHERE latest >= ?", (first,)
+        ).fetchone()
+        if start is not None and start < folded:
+            job = connection.execute("INSERT INTO late_jobs VALUES (NULL, ?, ?)", (start, folded))
+            connection.executemany(
+                "INSERT OR REPLACE INTO late_units VALUES (?, ?, ?)",
+                [(*place, job.lastrowid) for place in late],
+            )
+
+    def _compute_late(self) -> bool:
+        """Go on with the oldest units that were exposed late; return whether there were any."""
+        with self.database.changing(quietly=True) as connection:
+            job = connection.execute("SELECT id, next, until FROM late_jobs LIMIT 1").fetchone()
+            if job is None:
+                return False
+            number, start, until = job
+            end = min(start + LATE_CHUNK, until)
+            connection.execute(ADD_LATE, (number, start, end))
+            connection.execute("UPDATE late_jobs SET next = ? WHERE id = ?", (end, number))
+            if end == until:
+                connection.execute("DELETE FROM late_jobs WHERE id = ?", (number,))
+                connection.execute("DELETE FROM late_units WHERE job = ?", (number,))
+            return True
+
+    def _fold_measurements(self, after: int, until: int) -> None:
+        with self.database.changing(quietly=True) as connection:
+            connection.execute(ADD_ALL, (after, until))
+            connection.execute("UPDATE folded SET measurements = ?", (until,))
+
+    def _update_cells(self, limit: int) -> bool:
+        """Bring the changed values of some units into the cells; return whether there were any."""
+        changed = self.database.rows(CHANGED, (limit,))
+        for iteration, _, series, kind, variation, first, *counted in changed:
+            new, known = tuple(counted[:3]), tuple(counted[3:])
+            self._change_cells((iteration, series, kind), variation, first, known, new)
+        if changed:
+            with self.database.changing(quietly=True) as connection:
+                connection.executemany(KNOWN, [(*row[6:9], *row[:3]) for row in changed])
+        return bool(changed)
+
+    def _change_cells(
+        self, place: tuple[int, int, str], variation: int, first: int, old: Counted, new: Counted
+    ) -> None:
+        for cell in self._readers.get(place, ()):
+            cell.change(variation, first, old, new)
+
+    def exposed(self, iteration: int) -> Mapping[str, Mapping[int, int]]:
+        """Return how many units were exposed, by context kind and variation."""
+        with self._lock:
+            return {
+                kind: {variation: units for variation, units in counted.items() if units}
+                for (of, kind), counted in self._exposed.items()
+                if of == iteration
+            }
+
+    def course(self, iteration: int, kind: str) -> Course:
+        """Return when the units of a kind were exposed."""
+        with self._lock:
+            return self._courses.get((iteration, kind)) or Course()
+
+    def cell(self, iteration: int, project: str, metric: Document, series: str, kind: str) -> Cell:
+        """Return the statistics of a metric; made when first asked for, then kept up to date."""
+        place = (iteration, project, metric["key"], kind)
+        with self._lock:
+            known = self._cells.get(place)
+            if known is None or known.metric != metric:
+                if known is not None:
+                    self._readers[iteration, known.series, kind].remove(known)
+                known = self._cells[place] = self._new_cell(iteration, metric, series, kind)
+                self._readers.setdefault((iteration, known.series, kind), []).append(known)
+            for variation, units in self._exposed.get((iteration, kind), {}).items():
+                known.of(variation).exposed = units
+            return known
+
+    def _new_cell(self, iteration: int, metric: Document, series: str, kind: str) -> Cell:
+        with self.database.changing(quietly=True) as connection:
+            number = self.log.name_id(connection, "series", series)
+        cell = Cell(metric, number, kind)
+        found = self.database.rows(CELL, (iteration, number, kind))
+        for done, (variation, first, *counted) in enumerate(found):
+            cell.change(variation, first, (0, 0, 0.0), tuple(counted))
+            if done % CHUNK == 0:
+                self.give_way()
+        return cell
+
+    def forget(self) -> None:
+        """Forget everything, as the traffic is forgotten."""
+        with self._lock:
+            with self.database.changing(quietly=True) as connection:
+                for table in (*TABLES, "iterations"):
+                    connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
+                connection.execute("UPDATE folded SET exposures = 0, measurements = 0")
+            self._load()

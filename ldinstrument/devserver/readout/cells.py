@@ -1,0 +1,59 @@
+"""Cells: the statistics of one metric in one iteration, kept up to date unit by unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ...analysis import SufficientStatistics, measure_of, unit_value
+from ..database import Document
+from .courses import Course
+
+Counted = tuple[int, int, float]
+"""Events of a unit, those with a value, and the total of their values."""
+
+
+@dataclass(slots=True)
+class Cell:
+    """The statistics of one metric in one iteration, by variation.
+
+    Args:
+        metric: the definition they are of.
+        series: the number of its event series.
+        kind: the context kind of the units.
+        statistics: by variation.
+        events: by variation, the events (of a numeric metric those with a value).
+        totals: by variation, the sum of the events' values.
+        course: the values of units by the time of their exposure.
+    """
+
+    metric: Document
+    series: int
+    kind: str
+    statistics: dict[int, SufficientStatistics] = field(default_factory=dict)
+    events: dict[int, int] = field(default_factory=dict)
+    totals: dict[int, float] = field(default_factory=dict)
+    course: Course = field(default_factory=Course)
+
+    def of(self, variation: int) -> SufficientStatistics:
+        """Return the statistics of one variation."""
+        return self.statistics.setdefault(variation, SufficientStatistics())
+
+    def change(self, variation: int, first: int, old: Counted, new: Counted) -> None:
+        """Take what was counted of a unit out, and put what is counted now in.
+
+        Args:
+            variation: the unit's.
+            first: when it was exposed.
+            old: what was counted.
+            new: what is counted now.
+        """
+        measure = measure_of(self.metric)
+        aggregation = self.metric["unitAggregationType"]
+        before, now = (unit_value(measure, aggregation, *counted) for counted in (old, new))
+        if before != now:
+            self.of(variation).replace(before, now)
+            self.course.add(first, variation, before, -1)
+            self.course.add(first, variation, now)
+        more = new[1] - old[1] if measure == "value" else new[0] - old[0]
+        self.events[variation] = self.events.get(variation, 0) + more
+        self.totals[variation] = self.totals.get(variation, 0.0) + new[2] - old[2]
