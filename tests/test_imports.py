@@ -87,9 +87,9 @@ def test_a_public_name_loads_at_first_use_and_a_wrong_one_is_named() -> None:
     program = """
 import sys
 from ldinstrument import delivery
-assert "ldinstrument.delivery.reports" not in sys.modules
+assert "ldinstrument.delivery.flush_report" not in sys.modules
 report = delivery.FlushReport
-assert "ldinstrument.delivery.reports" in sys.modules and vars(delivery)["FlushReport"] is report
+assert "ldinstrument.delivery.flush_report" in sys.modules and vars(delivery)["FlushReport"] is report
 try:
     delivery.FlushReprot
 except AttributeError as error:

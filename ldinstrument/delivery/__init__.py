@@ -11,9 +11,9 @@ from ..imports import public_names
 
 if TYPE_CHECKING:
     from .configuration import Plugin, attach, launchdarkly_config
+    from .flush_report import FlushReport, Receipt
     from .flushing import aflush, flush
     from .processors import EventProcessor
-    from .reports import FlushReport, Receipt
 
 
 __all__ = [
@@ -29,9 +29,9 @@ __all__ = [
 
 _HOMES = {
     "EventProcessor": "processors",
-    "FlushReport": "reports",
+    "FlushReport": "flush_report",
     "Plugin": "configuration",
-    "Receipt": "reports",
+    "Receipt": "flush_report",
     "aflush": "flushing",
     "attach": "configuration",
     "flush": "flushing",

@@ -25,7 +25,7 @@ from .event_json import EventJson, EventTexts
 from .options import Options
 from .payloads import Payload, exposures_among
 from .sender import Sender
-from .spool_queue import SpoolQueue
+from .spool_writes import SpoolWrites
 
 if TYPE_CHECKING:
     from .spool import Spool
@@ -74,7 +74,7 @@ class EventQueue:
         options: Options,
         dispatcher: sdk.Intake,
         sender: Sender,
-        spool: SpoolQueue | None,
+        spool: SpoolWrites | None,
         wakeup: queue.SimpleQueue[bool],
     ) -> None:
         self._options = options

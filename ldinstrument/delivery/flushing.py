@@ -19,9 +19,9 @@ from ..process import (
 )
 from ..sessions import emission
 from ..sessions.registry import end_open_sessions
+from .flush_report import FlushReport
 from .foreign import flush_foreign_clients, flush_foreign_clients_async, set_in_time
 from .registry import all_workers, foreign_clients, running_workers
-from .reports import FlushReport
 from .sender import Flush
 from .worker import DeliveryWorker, worker_of
 

@@ -13,7 +13,7 @@ from ..errors import DefinitionError
 from ..process import may_end_without_exit
 
 if TYPE_CHECKING:
-    from .reports import Receipt
+    from .flush_report import Receipt
     from .transport import Transport
 
 

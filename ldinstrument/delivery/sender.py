@@ -18,10 +18,10 @@ from .. import sdk
 from ..backoff import Backoff, Disposition, disposition, retry_after
 from ..diagnostics import log_internal_error, log_once
 from ..ledger import ledger
+from .flush_report import Receipt
 from .options import Options
 from .payloads import UNSETTLED, Payload
-from .reports import Receipt
-from .spool_queue import SpoolQueue
+from .spool_writes import SpoolWrites
 from .transport import CONNECTIONS, PAYLOAD_ID, PostResult, transport_of
 from .undelivered import origin_of, undelivered
 from .unlocked_calls import UnlockedCalls
@@ -72,7 +72,7 @@ class Sender:
         self,
         config: Any,
         options: Options,
-        spool: SpoolQueue | None,
+        spool: SpoolWrites | None,
         on_accepted: Callable[[PostResult], None],
         wake: Callable[[], None],
     ) -> None:

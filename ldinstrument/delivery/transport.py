@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from .. import sdk
 from ..diagnostics import guard
-from .program_report import ProgramReport
+from .program_warnings import ProgramWarnings
 
 CONNECTIONS = 4
 LONGEST_BODY = 2**20
@@ -119,7 +119,7 @@ class PoolTransport:
         self._pool = pool
         self._pool.pool_classes_by_scheme = _bounded_pools(pool.pool_classes_by_scheme)
         self._url = config.events_uri
-        self._report = ProgramReport(pool, config.events_uri)
+        self._report = ProgramWarnings(pool, config.events_uri)
         self._timeout = urllib3.Timeout(
             connect=config.http.connect_timeout, read=config.http.read_timeout
         )
@@ -151,7 +151,7 @@ class PoolTransport:
         seconds = time.monotonic() - began
         if page:
             return PostResult(0, seconds=seconds, error="WebPage")
-        with guard("program_report"), contextlib.suppress(OSError, self._failure):
+        with guard("program_warnings"), contextlib.suppress(OSError, self._failure):
             self._report.tell(response.headers, headers)
         return PostResult(response.status, response.headers, seconds)
 

@@ -34,7 +34,7 @@ from .event_queue import EventQueue
 from .options import Options, flush_interval
 from .payloads import Payload
 from .sender import NEVER, Flush, Sender, start_thread
-from .spool_queue import SpoolQueue
+from .spool_writes import SpoolWrites
 from .undelivered import origin_of, undelivered
 
 TAKE_OVER_EVERY = 30.0
@@ -67,7 +67,7 @@ class DeliveryWorker:
         origin = origin_of(config.events_uri, config.sdk_key)
         dispatcher = sdk.Intake(config)
         self._wakeup: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._spool = SpoolQueue(options.spool, origin) if options.spool else None
+        self._spool = SpoolWrites(options.spool, origin) if options.spool else None
         wake = partial(self._wakeup.put, False)
         self._sender = Sender(config, options, self._spool, dispatcher.hear, wake)
         self.events = EventQueue(

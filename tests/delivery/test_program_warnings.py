@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ldinstrument.delivery.program_report import ASKED_BY, MOST_WARNINGS, SECONDS, ProgramReport
+from ldinstrument.delivery.program_warnings import ASKED_BY, MOST_WARNINGS, SECONDS, ProgramWarnings
 from ldinstrument.diagnostics import warn_once
 
 LOCAL = "http://127.0.0.1:5100/bulk"
@@ -36,7 +36,7 @@ def _pool() -> Pool:
 def test_new_warnings_are_told_where_the_answer_asks_for_them(pool):
     """With the SDK key of the events, no retry, no redirect, and a second at most."""
     warn_once("spool", "full", "there is no room")
-    ProgramReport(pool, LOCAL).tell(ASKING, {"Authorization": "sdk-key"})
+    ProgramWarnings(pool, LOCAL).tell(ASKING, {"Authorization": "sdk-key"})
     ((method, url, options),) = pool.posts
     assert (method, url) == ("POST", "http://127.0.0.1:5100/ldinstrument/programs")
     assert options["headers"] == {"Authorization": "sdk-key"}
@@ -50,13 +50,13 @@ def test_new_warnings_are_told_where_the_answer_asks_for_them(pool):
 def test_nobody_else_is_told(pool, uri):
     """Also where the answer asks: the warnings are for this machine."""
     warn_once("spool", "full", "there is no room")
-    ProgramReport(pool, uri).tell(ASKING, {})
+    ProgramWarnings(pool, uri).tell(ASKING, {})
     assert pool.posts == []
 
 
 def test_without_a_question_or_a_warning_nothing_is_told(pool):
     """A healthy program posts events only."""
-    report = ProgramReport(pool, LOCAL)
+    report = ProgramWarnings(pool, LOCAL)
     report.tell(ASKING, {})
     warn_once("spool", "full", "there is no room")
     report.tell({}, {})
@@ -67,13 +67,13 @@ def test_the_server_names_a_path_and_no_other_host(pool):
     """The key goes where the events go."""
     warn_once("spool", "full", "there is no room")
     answer = {ASKED_BY: "http://example.test/ldinstrument/programs?x=1"}
-    ProgramReport(pool, LOCAL).tell(answer, {"Authorization": "sdk-key"})
+    ProgramWarnings(pool, LOCAL).tell(answer, {"Authorization": "sdk-key"})
     assert pool.posts[0][1] == "http://127.0.0.1:5100/ldinstrument/programs"
 
 
 def test_the_same_warnings_are_told_again_when_they_have_doubled(pool):
     """Not with each POST; the program keeps its id."""
-    report = ProgramReport(pool, LOCAL)
+    report = ProgramWarnings(pool, LOCAL)
     counts = []
     for number in range(1, 9):
         warn_once("spool", "full", "there is no room")
@@ -93,7 +93,7 @@ def test_a_flood_of_warnings_is_bounded(pool):
     """The first ones say what is wrong."""
     for number in range(MOST_WARNINGS + 5):
         warn_once("metric", f"m-{number}", "is not defined")
-    ProgramReport(pool, LOCAL).tell(ASKING, {})
+    ProgramWarnings(pool, LOCAL).tell(ASKING, {})
     (told,) = pool.told()
     assert len(told["warnings"]) == MOST_WARNINGS
     assert told["warnings"][0] == ["metric", "m-0", 1]

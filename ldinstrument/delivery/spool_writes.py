@@ -18,7 +18,7 @@ thread.
 """
 
 
-class SpoolQueue:
+class SpoolWrites:
     """Queue work at the spool and do it in order.
 
     Args:

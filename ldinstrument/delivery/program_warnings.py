@@ -22,7 +22,7 @@ MOST_WARNINGS = 200
 SECONDS = 1.0
 
 
-class ProgramReport:
+class ProgramWarnings:
     """What one transport tells.
 
     Args:
