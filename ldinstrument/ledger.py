@@ -12,38 +12,74 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any
+
+from .values import Frozen
 
 MOST_KEYS = 10_000
-_NONE: Mapping[str, int] = MappingProxyType({})
+_NONE: Mapping[Any, Any] = MappingProxyType({})
 
 
-class Values(NamedTuple):
+class Values(Frozen):
     """What became of the values: `recorded == emitted + open + sum(discarded.values())`."""
 
-    recorded: int = 0
-    emitted: int = 0
-    open: int = 0
-    discarded: Mapping[str, int] = _NONE
+    __slots__ = (
+        "recorded",
+        "emitted",
+        "open",
+        "discarded",
+    )
+    recorded: int
+    emitted: int
+    open: int
+    discarded: Mapping[str, int]
+
+    def __init__(
+        self,
+        recorded: int = 0,
+        emitted: int = 0,
+        open: int = 0,
+        discarded: Mapping[str, int] = _NONE,
+    ) -> None:
+        self._fill(recorded, emitted, open, discarded)
 
 
-class Events(NamedTuple):
+class Events(Frozen):
     """What became of the events: `emitted == delivered + pending + unconfirmed +
     sum(dropped.values())`.
 
     `unconfirmed` left through a client that cannot tell whether LaunchDarkly took them.
     """
 
-    emitted: int = 0
-    delivered: int = 0
-    pending: int = 0
-    unconfirmed: int = 0
-    dropped: Mapping[str, int] = _NONE
+    __slots__ = (
+        "emitted",
+        "delivered",
+        "pending",
+        "unconfirmed",
+        "dropped",
+    )
+    emitted: int
+    delivered: int
+    pending: int
+    unconfirmed: int
+    dropped: Mapping[str, int]
+
+    def __init__(
+        self,
+        emitted: int = 0,
+        delivered: int = 0,
+        pending: int = 0,
+        unconfirmed: int = 0,
+        dropped: Mapping[str, int] = _NONE,
+    ) -> None:
+        self._fill(emitted, delivered, pending, unconfirmed, dropped)
 
 
-class Sessions(NamedTuple):
+NO_EVENTS = Events()
+
+
+class Sessions(Frozen):
     """The sessions of one name whose `<name>.*` events have been made, counted once per identity.
 
     Args:
@@ -57,12 +93,31 @@ class Sessions(NamedTuple):
             those sums count as before it.
     """
 
-    ended: int = 0
-    exposed: int = 0
-    diluted: int = 0
-    milliseconds: float = 0.0
-    milliseconds_before: float = 0.0
-    unseen: int = 0
+    __slots__ = (
+        "ended",
+        "exposed",
+        "diluted",
+        "milliseconds",
+        "milliseconds_before",
+        "unseen",
+    )
+    ended: int
+    exposed: int
+    diluted: int
+    milliseconds: float
+    milliseconds_before: float
+    unseen: int
+
+    def __init__(
+        self,
+        ended: int = 0,
+        exposed: int = 0,
+        diluted: int = 0,
+        milliseconds: float = 0.0,
+        milliseconds_before: float = 0.0,
+        unseen: int = 0,
+    ) -> None:
+        self._fill(ended, exposed, diluted, milliseconds, milliseconds_before, unseen)
 
     @property
     def share_before(self) -> float:
@@ -70,8 +125,7 @@ class Sessions(NamedTuple):
         return self.milliseconds_before / self.milliseconds if self.milliseconds else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(Frozen):
     """One reading of the ledger.
 
     Args:
@@ -92,16 +146,54 @@ class Stats:
         warnings: how often each warning would have been logged, by (cause, subject).
     """
 
+    __slots__ = (
+        "values",
+        "events",
+        "late",
+        "without_session",
+        "suspended",
+        "unfinished",
+        "evicted_sessions",
+        "sessions",
+        "exposures",
+        "warnings",
+    )
     values: Values
     events: Events
-    late: int = 0
-    without_session: Mapping[str, int] = field(default_factory=dict)
-    suspended: Mapping[str, int] = field(default_factory=dict)
-    unfinished: Mapping[str, int] = field(default_factory=dict)
-    evicted_sessions: int = 0
-    sessions: Mapping[str, Sessions] = field(default_factory=dict)
-    exposures: Events = field(default_factory=Events)
-    warnings: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    late: int
+    without_session: Mapping[str, int]
+    suspended: Mapping[str, int]
+    unfinished: Mapping[str, int]
+    evicted_sessions: int
+    sessions: Mapping[str, Sessions]
+    exposures: Events
+    warnings: Mapping[tuple[str, str], int]
+
+    def __init__(
+        self,
+        values: Values,
+        events: Events,
+        late: int = 0,
+        without_session: Mapping[str, int] = _NONE,
+        suspended: Mapping[str, int] = _NONE,
+        unfinished: Mapping[str, int] = _NONE,
+        evicted_sessions: int = 0,
+        sessions: Mapping[str, Sessions] = _NONE,
+        exposures: Events = NO_EVENTS,
+        warnings: Mapping[tuple[str, str], int] = _NONE,
+    ) -> None:
+        self._fill(
+            values,
+            events,
+            late,
+            without_session,
+            suspended,
+            unfinished,
+            evicted_sessions,
+            sessions,
+            exposures,
+            warnings,
+        )
 
 
 class Ledger:

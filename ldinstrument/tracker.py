@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from .checks import whole_above_zero
 from .diagnostics import guard, warn_once
 from .errors import DefinitionError
 from .ledger import ledger
@@ -23,6 +22,7 @@ from .sessions.session import Session
 from .stores.deltas import OLDEST_EXPOSURE, mark_of
 from .stores.protocol import Delta, Merged
 from .stores.replay import summary_of
+from .values import whole_above_zero
 
 if TYPE_CHECKING:
     from ldclient import Context

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..backoff import FIRST_PAUSE, LONGEST_PAUSE
-from ..checks import above_zero, callable_or_none, from_zero
 from ..errors import DefinitionError
 from ..process import may_end_without_exit
+from ..values import above_zero, callable_or_none, from_zero
 
 if TYPE_CHECKING:
     from .flush_report import Receipt

@@ -9,28 +9,48 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import cast
 
 from ..diagnostics import caller_place, warn_once
 from ..errors import ConflictingDefinition, DefinitionError
+from ..values import Frozen
 from .metric import Limit, Metric, Rollup
 from .standard import STANDARD_METRICS
 
 # -- the catalog ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class EventRouting:
+class EventRouting(Frozen):
     """How the values of one event key travel: what all metrics on that key need, taken together."""
 
+    __slots__ = (
+        "event_key",
+        "numeric",
+        "counted",
+        "rollup",
+        "rate",
+        "analysis_units",
+        "declared",
+    )
     event_key: str
     numeric: bool
     counted: bool
     rollup: Rollup
     rate: Limit | None
     analysis_units: frozenset[str]
-    declared: bool = True
+    declared: bool
+
+    def __init__(
+        self,
+        event_key: str,
+        numeric: bool,
+        counted: bool,
+        rollup: Rollup,
+        rate: Limit | None,
+        analysis_units: frozenset[str],
+        declared: bool = True,
+    ) -> None:
+        self._fill(event_key, numeric, counted, rollup, rate, analysis_units, declared)
 
 
 FINENESS: Mapping[str, int] = {"each": 0, "sum": 1, "mean": 2, "last": 2, "once": 3}
@@ -240,11 +260,7 @@ class Catalog:
 
 
 def _differences(one: Metric, other: Metric) -> str:
-    fields = [
-        field
-        for field in Metric.__dataclass_fields__
-        if getattr(one, field) != getattr(other, field)
-    ]
+    fields = [field for field in Metric.__slots__ if getattr(one, field) != getattr(other, field)]
     return ", ".join(
         f"{field} is {getattr(one, field)!r} and {getattr(other, field)!r}" for field in fields
     )

@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 from ..diagnostics import caller_depth
 from ..errors import DefinitionError
+from ..values import Frozen
 
 _UNITS = {
     "bytes",
@@ -50,7 +50,7 @@ def naming_complaints(key: str, unit: str | None) -> Iterator[str]:
         yield f"the key has no dotted area; prefer something like 'checkout.{key.lower()}'"
     if key in LAUNCHDARKLYS_OWN:
         return
-    words = [word for word in re.split(r"[._-]", key.lower()) if word]
+    words = key.lower().replace("_", ".").replace("-", ".").strip(".").split(".")
     if unit is not None and len(words) > 1 and words[-1] in _UNITS:
         yield (
             f"the key ends in a unit ({words[-1]!r}); the unit belongs in unit={unit!r}, and may "
@@ -63,8 +63,10 @@ Aggregation = Literal["average", "sum"]
 SuccessCriteria = Literal["HigherThanBaseline", "LowerThanBaseline"]
 Rollup = Literal["sum", "once", "last", "mean", "each"]
 
-METRIC_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_LIMIT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(s|m|h)\s*")
+_LIMIT = (
+    r"\s*(\d+(?:\.\d+)?)\s*/\s*(s|m|h)\s*"  # compiled at its first use, as few metrics have one
+)
+_MARKS = str.maketrans("", "", "._-")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 RESERVED_PREFIXES = ("$ld:", "otel.")
 
@@ -73,16 +75,21 @@ class MetricWarning(UserWarning):
     """A definition that works, but perhaps not as meant."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(Frozen):
     """A token bucket: *count* events per *seconds*, with a burst of *count*."""
 
+    __slots__ = (
+        "count",
+        "seconds",
+    )
     count: float
     seconds: float
 
+    def __init__(self, count: float, seconds: float) -> None:
+        self._fill(count, seconds)
 
-@dataclass(frozen=True, slots=True)
-class Metric:
+
+class Metric(Frozen):
     """The definition of one metric.
 
     Args:
@@ -110,22 +117,70 @@ class Metric:
         DefinitionError: names the field and what to write instead.
     """
 
+    __slots__ = (
+        "key",
+        "measure",
+        "unit",
+        "success_criteria",
+        "aggregation",
+        "percentile",
+        "analysis_units",
+        "event_key",
+        "zero_fill",
+        "rollup",
+        "limit",
+        "name",
+        "description",
+        "tags",
+    )
     key: str
-    measure: Measure = "value"
-    unit: str | None = None
-    success_criteria: SuccessCriteria | None = None
-    aggregation: Aggregation | None = None
-    percentile: int | None = None
-    analysis_units: tuple[str, ...] | None = None
-    event_key: str | None = None
-    zero_fill: bool | None = None
-    rollup: Rollup | None = None
-    limit: str | None = None
-    name: str | None = None
-    description: str = ""
-    tags: tuple[str, ...] = ()
+    measure: Measure
+    unit: str | None
+    success_criteria: SuccessCriteria | None
+    aggregation: Aggregation | None
+    percentile: int | None
+    analysis_units: tuple[str, ...] | None
+    event_key: str | None
+    zero_fill: bool | None
+    rollup: Rollup | None
+    limit: str | None
+    name: str | None
+    description: str
+    tags: tuple[str, ...]
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        key: str,
+        measure: Measure = "value",
+        unit: str | None = None,
+        success_criteria: SuccessCriteria | None = None,
+        aggregation: Aggregation | None = None,
+        percentile: int | None = None,
+        analysis_units: tuple[str, ...] | None = None,
+        event_key: str | None = None,
+        zero_fill: bool | None = None,
+        rollup: Rollup | None = None,
+        limit: str | None = None,
+        name: str | None = None,
+        description: str = "",
+        tags: tuple[str, ...] = (),
+    ) -> None:
+        self._fill(
+            key,
+            measure,
+            unit,
+            success_criteria,
+            aggregation,
+            percentile,
+            analysis_units,
+            event_key,
+            zero_fill,
+            rollup,
+            limit,
+            name,
+            description,
+            tags,
+        )
         self._check_keys()
         self._check_choice("measure", self.measure, get_args(Measure))
         self._check_numeric()
@@ -310,12 +365,17 @@ def check_key(what: str, key: object) -> str:
     if not isinstance(key, str) or not key:
         raise DefinitionError(f"{what}: key: give a non-empty string, not {key!r}")
     refuse_reserved(f"{what} {key!r}: key", key)
-    if not METRIC_KEY.fullmatch(key):
+    if not is_key(key):
         raise DefinitionError(
             f"{what} {key!r}: key: use letters, digits, '.', '_' and '-' only, and start with a "
             f"letter or digit"
         )
     return key
+
+
+def is_key(key: str) -> bool:
+    """Tell whether *key* begins with a letter or digit and holds only those, `.`, `_` and `-`."""
+    return key.isascii() and key[:1].isalnum() and key.translate(_MARKS).isalnum()
 
 
 def refuse_reserved(field: str, key: str) -> None:
@@ -333,7 +393,7 @@ def parse_limit(limit: object) -> Limit:
     Raises:
         ValueError: when it is none of these.
     """
-    match = _LIMIT.fullmatch(limit) if isinstance(limit, str) else None
+    match = re.fullmatch(_LIMIT, limit) if isinstance(limit, str) else None
     if match is None or float(match[1]) <= 0:
         raise ValueError(f"{limit!r} is not a rate such as '10/s', '100/m' or '500/h'")
     return Limit(float(match[1]), _SECONDS[match[2]])

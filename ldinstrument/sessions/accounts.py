@@ -7,13 +7,13 @@ and opens one; the accounts of kinds that stay go on. Kinds that began together 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from ..errors import DefinitionError
 from ..metrics.catalogs import catalog
 from ..metrics.metric import check_key
 from ..metrics.standard import DEFAULT_SESSION_METRICS, SESSION_METRICS, session_metrics
+from ..values import Fields
 from .outcomes import NO_TALLIES, Tallies, added
 from .parts import Segment
 from .rollups import Emission
@@ -80,8 +80,7 @@ class Piece(NamedTuple):
     at: int
 
 
-@dataclass(slots=True)
-class SessionAccount:
+class SessionAccount(Fields):
     """The session of one identity.
 
     Args:
@@ -94,13 +93,33 @@ class SessionAccount:
         exposed: whether there was an exposure in it.
     """
 
-    keys: dict[str, str]
-    began: float
-    tallies: Tallies = NO_TALLIES
-    last: float | None = None
-    pieces: list[Piece] = field(default_factory=list)
-    before: float | None = None
-    exposed: bool = False
+    __slots__ = (
+        "keys",
+        "began",
+        "tallies",
+        "last",
+        "pieces",
+        "before",
+        "exposed",
+    )
+
+    def __init__(
+        self,
+        keys: dict[str, str],
+        began: float,
+        tallies: Tallies = NO_TALLIES,
+        last: float | None = None,
+        pieces: Iterable[Piece] = (),
+        before: float | None = None,
+        exposed: bool = False,
+    ) -> None:
+        self.keys = keys
+        self.began = began
+        self.tallies = tallies
+        self.last = last
+        self.pieces = list(pieces)
+        self.before = before
+        self.exposed = exposed
 
     def add(self, segment: Segment) -> None:
         """Add *segment*, after those before it."""
@@ -129,7 +148,7 @@ class SessionAccount:
     def split_off(self, kinds: Iterable[str]) -> SessionAccount:
         """Take *kinds* out, as an account of their own with the same past."""
         gone = {kind: self.keys.pop(kind) for kind in kinds}
-        return replace(self, keys=gone, pieces=list(self.pieces))
+        return self.replace(keys=gone)
 
 
 class Accounts:

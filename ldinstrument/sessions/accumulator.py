@@ -8,7 +8,6 @@ one are folded apart from those after it.
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -245,7 +244,7 @@ class Accumulator:
         latest = max(self._low, before - 1)
         for _, group in segment.groups:
             group.date_before(before, self._low)
-        return replace(segment, first=min(segment.first, latest), last=min(segment.last, latest))
+        return segment.replace(first=min(segment.first, latest), last=min(segment.last, latest))
 
     def _fold(
         self, samples: Sequence[Sample], folds_after: float, before: int = 0

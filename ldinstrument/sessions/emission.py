@@ -11,7 +11,6 @@ import logging
 import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import sdk, settings
@@ -31,15 +30,8 @@ if TYPE_CHECKING:
 HELD_EVENTS = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """An event that waits for a client."""
-
-    emission: Emission
-    context: Context
-
-
-_held: deque[_Held] = deque()
+_held: deque[tuple[Emission, Context]] = deque()
+"""The events that wait for a client."""
 
 
 def emit(emission: Emission, context: Context | None, client: Tracker | None) -> None:
@@ -102,8 +94,8 @@ def _refuse(emissions: Sequence[Emission | FinishedRuns], reason: str, advice: s
 def _hold(emissions: Iterable[Emission], context: Context) -> None:
     for emission in emissions:
         while len(_held) >= HELD_EVENTS:
-            ledger.discarded("no_client", _held.popleft().emission.values)
-        _held.append(_Held(emission, context))
+            ledger.discarded("no_client", _held.popleft()[0].values)
+        _held.append((emission, context))
     warn_once(
         "no_client",
         "",
@@ -127,10 +119,10 @@ def release_held(client: Tracker | None = None) -> None:
         return
     while _held:
         try:
-            held = _held.popleft()
+            emission, context = _held.popleft()
         except IndexError:  # another thread took the last one
             return
-        _hand_over([held.emission], held.context, taker)
+        _hand_over([emission], context, taker)
 
 
 def settle() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ..diagnostics import warn_once
 from ..metrics.metric import Metric
 from ..metrics.units import is_confusable, other_unit
@@ -13,11 +11,13 @@ LOOKED_AT = 10
 MOST_METRICS = 1_000
 
 
-@dataclass(slots=True)
 class _Seen:
-    count: int = 0
-    greatest: float = 0.0
-    fractions: int = 0
+    __slots__ = ("count", "fractions", "greatest")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.greatest = 0.0
+        self.fractions = 0
 
 
 _seen: dict[str, _Seen] = {}

@@ -11,10 +11,10 @@ that it sees. A store's own clock decides what is idle or leased; it must never 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..metrics.catalogs import EventRouting
+from ..values import Fields
 from .contexts import context_of_keys, units_of
 from .exposures import exposures
 from .outcomes import NO_TALLIES, Tallies
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from ldclient import Context
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(Fields):
     """A stretch of a session between two boundaries: one identity, and no exposure within.
 
     Args:
@@ -41,22 +40,43 @@ class Segment:
         exposed: whether an exposure ends it; else a change of identity, or the end.
     """
 
-    keys: Mapping[str, str]
-    first: int
-    last: int
-    tallies: Tallies
-    groups: tuple[tuple[EventRouting, Group], ...]
-    began: float
-    active: float | None
-    exposed: bool
+    __slots__ = (
+        "keys",
+        "first",
+        "last",
+        "tallies",
+        "groups",
+        "began",
+        "active",
+        "exposed",
+    )
+
+    def __init__(
+        self,
+        keys: Mapping[str, str],
+        first: int,
+        last: int,
+        tallies: Tallies,
+        groups: tuple[tuple[EventRouting, Group], ...],
+        began: float,
+        active: float | None,
+        exposed: bool,
+    ) -> None:
+        self.keys = keys
+        self.first = first
+        self.last = last
+        self.tallies = tallies
+        self.groups = groups
+        self.began = began
+        self.active = active
+        self.exposed = exposed
 
     def without_tallies(self) -> Segment:
         """Return it without its interactions, which somebody else counts."""
-        return replace(self, tallies=NO_TALLIES)
+        return self.replace(tallies=NO_TALLIES)
 
 
-@dataclass(frozen=True, slots=True)
-class SessionPart:
+class SessionPart(Fields):
     """All that a stay in a stored session has to say, once it is over.
 
     Args:
@@ -75,18 +95,48 @@ class SessionPart:
         loose: values that do not fold, for *context*.
     """
 
-    id: str
-    given_id: str | None
-    name: str
-    metrics: tuple[str, ...]
-    started: int
-    last: int
-    over: int
-    context: Context | None
-    data: Mapping[str, Any]
-    exposures: Mapping[str, int]
-    segments: tuple[Segment, ...]
-    loose: tuple[Emission | FinishedRuns, ...] = ()
+    __slots__ = (
+        "id",
+        "given_id",
+        "name",
+        "metrics",
+        "started",
+        "last",
+        "over",
+        "context",
+        "data",
+        "exposures",
+        "segments",
+        "loose",
+    )
+
+    def __init__(
+        self,
+        id: str,
+        given_id: str | None,
+        name: str,
+        metrics: tuple[str, ...],
+        started: int,
+        last: int,
+        over: int,
+        context: Context | None,
+        data: Mapping[str, Any],
+        exposures: Mapping[str, int],
+        segments: tuple[Segment, ...],
+        loose: tuple[Emission | FinishedRuns, ...] = (),
+    ) -> None:
+        self.id = id
+        self.given_id = given_id
+        self.name = name
+        self.metrics = metrics
+        self.started = started
+        self.last = last
+        self.over = over
+        self.context = context
+        self.data = data
+        self.exposures = exposures
+        self.segments = segments
+        self.loose = loose
 
 
 def dates_of_exposures(

@@ -9,7 +9,6 @@ import itertools
 import threading
 import weakref
 from collections.abc import Collection
-from dataclasses import replace
 from typing import Any, Protocol
 
 from ..diagnostics import diagnostics, log, warn_once
@@ -106,7 +105,7 @@ def stats() -> Stats:
     emission.settle()
     for session in open_sessions():
         session.summary()  # folds what it holds, so that it is counted
-    return replace(ledger.stats(), warnings=diagnostics.counts())
+    return ledger.stats().replace(warnings=diagnostics.counts())
 
 
 def forget_open_sessions(keeping: Collection[OpenSession] = ()) -> None:

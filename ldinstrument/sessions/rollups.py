@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..metrics.catalogs import EventRouting
+from ..values import Fields
 from .outcomes import Outcome
 from .validation import frozen, number
 
@@ -22,17 +22,32 @@ if TYPE_CHECKING:
 MAX_GROUPS = 16
 
 
-@dataclass(slots=True)
-class Emission:
+class Emission(Fields):
     """One event to be: *values* recorded values became it; *at* is its date (milliseconds since the
     epoch).
     """
 
-    event_key: str
-    value: float | int | None
-    data: dict[str, Any] | None
-    at: int
-    values: int = 1
+    __slots__ = (
+        "event_key",
+        "value",
+        "data",
+        "at",
+        "values",
+    )
+
+    def __init__(
+        self,
+        event_key: str,
+        value: float | int | None,
+        data: dict[str, Any] | None,
+        at: int,
+        values: int = 1,
+    ) -> None:
+        self.event_key = event_key
+        self.value = value
+        self.data = data
+        self.at = at
+        self.values = values
 
     def date_before(self, boundary: int, earliest: int = 0) -> None:
         """Date it before *boundary* if it is not, though not before *earliest*."""
@@ -76,19 +91,38 @@ def expanded(batch: Iterable[Emission | FinishedRuns]) -> list[Emission]:
     return found
 
 
-@dataclass(slots=True)
-class Group:
+class Group(Fields):
     """The values with equal data, folded: total, count, and the first and last of them with their
     dates.
     """
 
-    data: dict[str, Any] | None
-    total: float | int = 0
-    count: int = 0
-    first_at: int = 0
-    last_at: int = 0
-    first: float | int | None = None
-    last: float | int | None = None
+    __slots__ = (
+        "data",
+        "total",
+        "count",
+        "first_at",
+        "last_at",
+        "first",
+        "last",
+    )
+
+    def __init__(
+        self,
+        data: dict[str, Any] | None,
+        total: float | int = 0,
+        count: int = 0,
+        first_at: int = 0,
+        last_at: int = 0,
+        first: float | int | None = None,
+        last: float | int | None = None,
+    ) -> None:
+        self.data = data
+        self.total = total
+        self.count = count
+        self.first_at = first_at
+        self.last_at = last_at
+        self.first = first
+        self.last = last
 
     def add(self, value: float | int | None, at: int, count: int = 1) -> None:
         """Fold one value in; *count* is how many recorded values it stands for."""
@@ -157,7 +191,7 @@ def without_value(routing: EventRouting) -> EventRouting:
 
     Its event carries no value: a 0 would be a value of that metric.
     """
-    return replace(routing, numeric=False, rollup="once")
+    return routing.replace(numeric=False, rollup="once")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -165,7 +199,7 @@ def unfolded(routing: EventRouting) -> EventRouting:
     """Return *routing* for a client whose exposures nobody sees: sums and occurrences travel one
     by one.
     """
-    return replace(routing, rollup="each") if routing.rollup in ("sum", "once") else routing
+    return routing.replace(rollup="each") if routing.rollup in ("sum", "once") else routing
 
 
 class Fold:

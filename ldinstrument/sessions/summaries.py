@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
+from ..values import Frozen
 from .outcomes import Tallies
 
 
-@dataclass(frozen=True, slots=True)
-class TaskSummary:
+class TaskSummary(Frozen):
     """The runs of one task in one session; `duration_ms` adds up the runs that succeeded or
     failed.
     """
 
-    successes: int = 0
-    failures: int = 0
-    cancelled: int = 0
-    abandoned: int = 0
-    duration_ms: float = 0.0
+    __slots__ = (
+        "successes",
+        "failures",
+        "cancelled",
+        "abandoned",
+        "duration_ms",
+    )
+    successes: int
+    failures: int
+    cancelled: int
+    abandoned: int
+    duration_ms: float
+
+    def __init__(
+        self,
+        successes: int = 0,
+        failures: int = 0,
+        cancelled: int = 0,
+        abandoned: int = 0,
+        duration_ms: float = 0.0,
+    ) -> None:
+        self._fill(successes, failures, cancelled, abandoned, duration_ms)
 
     def __iter__(self) -> Iterator[float]:
         return iter(
@@ -26,8 +42,7 @@ class TaskSummary:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(Frozen):
     """What a session has seen so far.
 
     Args:
@@ -37,6 +52,16 @@ class Summary:
         tasks: by task key.
     """
 
+    __slots__ = (
+        "duration_ms",
+        "interactions",
+        "successes",
+        "failures",
+        "cancelled",
+        "abandoned",
+        "success_rate",
+        "tasks",
+    )
     duration_ms: float
     interactions: int
     successes: int
@@ -44,7 +69,29 @@ class Summary:
     cancelled: int
     abandoned: int
     success_rate: float | None
-    tasks: Mapping[str, TaskSummary] = field(default_factory=dict)
+    tasks: Mapping[str, TaskSummary]
+
+    def __init__(
+        self,
+        duration_ms: float,
+        interactions: int,
+        successes: int,
+        failures: int,
+        cancelled: int,
+        abandoned: int,
+        success_rate: float | None,
+        tasks: Mapping[str, TaskSummary],
+    ) -> None:
+        self._fill(
+            duration_ms,
+            interactions,
+            successes,
+            failures,
+            cancelled,
+            abandoned,
+            success_rate,
+            tasks,
+        )
 
 
 def summarised(duration_ms: float, tallies: Tallies, tasks: Mapping[str, list[float]]) -> Summary:

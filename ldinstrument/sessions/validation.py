@@ -11,14 +11,13 @@ import json
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from ..diagnostics import warn_once
 from ..errors import StrictError
 from ..ledger import ledger
 from ..metrics.catalogs import EventRouting, catalog
-from ..metrics.metric import METRIC_KEY, RESERVED_PREFIXES, Metric
+from ..metrics.metric import RESERVED_PREFIXES, Metric, is_key
 from .magnitudes import check_magnitude
 
 MAX_COUNT = 10_000
@@ -48,7 +47,7 @@ def measurement(
             )
             return None
         _say_undeclared(key)
-        routing = replace(routing, numeric=value is not None)
+        routing = routing.replace(numeric=value is not None)
     kind = known.measure if known else _kind(routing)
     try:
         checked = _checked(kind, value)
@@ -68,9 +67,7 @@ def _kind(routing: EventRouting) -> str:
 
 def _say_undeclared(key: str) -> None:
     definition = (
-        f"Metric({key!r}, ...)"
-        if METRIC_KEY.fullmatch(key)
-        else f"Metric('a.key', event_key={key!r}, ...)"
+        f"Metric({key!r}, ...)" if is_key(key) else f"Metric('a.key', event_key={key!r}, ...)"
     )
     warn_once(
         "undeclared",

@@ -18,7 +18,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -83,7 +83,7 @@ class StoredSegment:
 
 def merged(mine: Group | None, more: Group) -> Group:
     """Return both in one, and leave both as they are."""
-    whole = replace(more)
+    whole = more.replace()
     if mine is not None:
         whole.merge(mine)
     return whole
@@ -324,7 +324,7 @@ def _folded(routing: EventRouting, group: Group) -> Group:
     # Only `last` (and a numeric `once`) reports single values; the others would store them in vain.
     if routing.rollup in ("last", "once") and routing.numeric:
         return group
-    return replace(group, first=None, last=None)
+    return group.replace(first=None, last=None)
 
 
 def mark_of(exposure: str) -> str:

@@ -332,7 +332,7 @@ def _emissions(key: str, group: Group, last_at: int) -> list[Emission]:
     rollup, numeric, event_key, text = group_parts(key)
     routing = EventRouting(event_key, numeric, False, ROLLUPS[rollup], None, frozenset())
     data = json.loads(text) if text else None
-    return replace(group, data=data, last_at=last_at).events(routing)
+    return group.replace(data=data, last_at=last_at).events(routing)
 
 
 def totals_of(record: Record, account: StoredAccount, boundaries: Boundaries) -> list[Emission]:

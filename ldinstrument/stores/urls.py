@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
-from ..checks import above_zero, seconds_from_text
 from ..errors import DefinitionError
+from ..values import above_zero, seconds_from_text
 from .protocol import Rules, Store
 from .reporting import Outlet, SweepReport, outlet_for
 from .session_store import SessionStore

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from ..checks import above_zero
 from ..errors import DefinitionError
 from ..metrics.standard import TASK_METRICS
+from ..values import Fields, above_zero
 
 Extractor = Callable[[Any], Any]
 Expected = type[BaseException] | tuple[type[BaseException], ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TaskOptions:
+class TaskOptions(Fields):
     """The options of one task; extractors are isolated: one that fails costs its own value.
 
     Args:
@@ -28,12 +26,30 @@ class TaskOptions:
         within: seconds after which an open run counts as 0 in `<key>.within`.
     """
 
-    success: Extractor | None = None
-    expected: tuple[type[BaseException], ...] = ()
-    data: Extractor | None = None
-    record: Mapping[Any, Extractor] | None = None
-    context: Any = None
-    within: float | None = None
+    __slots__ = (
+        "success",
+        "expected",
+        "data",
+        "record",
+        "context",
+        "within",
+    )
+
+    def __init__(
+        self,
+        success: Extractor | None = None,
+        expected: tuple[type[BaseException], ...] = (),
+        data: Extractor | None = None,
+        record: Mapping[Any, Extractor] | None = None,
+        context: Any = None,
+        within: float | None = None,
+    ) -> None:
+        self.success = success
+        self.expected = expected
+        self.data = data
+        self.record = record
+        self.context = context
+        self.within = within
 
     @property
     def plain(self) -> bool:

@@ -7,7 +7,6 @@ everything that a template closes over pickles by name, or makes itself anew on 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any
 
 from ..callables.compiler import shaped, stream_shaped
@@ -31,12 +30,14 @@ from .options import TaskOptions
 _END_OF_ITERATION = {"__next__": StopIteration, "__anext__": StopAsyncIteration}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class TaskWrapper:
     """Wraps functions into runs of one task."""
 
-    task: TaskDefinition
-    options: TaskOptions
+    __slots__ = ("options", "task")
+
+    def __init__(self, task: TaskDefinition, options: TaskOptions) -> None:
+        self.task = task
+        self.options = options
 
     @property
     def what(self) -> str:
@@ -62,7 +63,7 @@ class TaskWrapper:
         end = _END_OF_ITERATION.get(getattr(fn, "__name__", ""))
         if end is None:
             return self.options
-        return replace(self.options, expected=(*self.options.expected, end))
+        return self.options.replace(expected=(*self.options.expected, end))
 
     def _template(self, kind: str, options: TaskOptions) -> str:
         fast = options.plain and "time_to_first_item" not in self.task.metrics

@@ -9,7 +9,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -330,10 +330,10 @@ def test_both_ways_send_the_same(server: EventServer, way: str, options: dict[st
 def without_durations(stats: Any) -> Any:
     """Return the ledger's reading without how long sessions lasted."""
     sessions = {
-        name: counted._replace(milliseconds=0.0, milliseconds_before=0.0)
+        name: counted.replace(milliseconds=0.0, milliseconds_before=0.0)
         for name, counted in stats.sessions.items()
     }
-    return replace(stats, sessions=sessions)
+    return stats.replace(sessions=sessions)
 
 
 def events_of(body: bytes) -> list[bytes]:

@@ -16,12 +16,12 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, overload
 
-from ...checks import above_zero, from_zero, one_of
 from ...diagnostics import log
 from ...sessions.accounts import DEFAULT_METRICS, checked_metrics, declare_session_metrics
 from ...sessions.clients import Tracker
 from ...sessions.current import entered
 from ...settings import disabled
+from ...values import above_zero, from_zero, one_of
 from .extension import Extension, ExtensionRefused
 from .invocations import NAME, FlushBudget, Handler, Invocation, check
 

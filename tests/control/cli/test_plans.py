@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +227,7 @@ def test_apply_update_asks_on_a_terminal(
     """After each field was shown; nothing at all is done without a yes. Programs and --yes are not
     asked.
     """
-    api.create(replace(SUM, unit="euros"))
+    api.create(SUM.replace(unit="euros"))
     sitting = Sitting(ld.url, ("apply", app, "--update", *arguments), answer)
     assert (sitting.asked, api.get("cart.value").unit) == (asked, unit), sitting.seen
     assert (sitting.code, api.count()) == ((1, 1) if answer == "n" else (0, 3))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,7 +39,7 @@ def test_a_local_launchdarkly_that_is_slow(
 
 def test_forced_colours_make_no_terminal(shell: Callable[..., Any], api: MetricsAPI) -> None:
     """FORCE_COLOR, as in many a CI: colours, and nobody is asked anything."""
-    api.create(replace(SUM, unit="euros"))
+    api.create(SUM.replace(unit="euros"))
     ran = shell("metrics", "update", "cart.value", "unit=pounds", env={"FORCE_COLOR": "1"})
     assert ran.returncode == 0, ran.stderr
 
@@ -51,7 +50,7 @@ def test_no_table_loses_letters(
 ) -> None:
     """However narrow: what does not fit is folded, not cut off."""
     name = "The value of a cart when it is paid"
-    api.create(replace(SUM, key="a.rather.long.key.of.a.metric", name=name))
+    api.create(SUM.replace(key="a.rather.long.key.of.a.metric", name=name))
     monkeypatch.setenv("COLUMNS", columns)
     rows = run("metrics", "list").out.splitlines()
     ruler = next(line for line in run("metrics", "list").out.splitlines() if "─" in line)

@@ -99,9 +99,7 @@ def test_any_drift_is_mended_by_update(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MetricWarning)
         fields = {
-            name: getattr(other, name)
-            for name in Metric.__dataclass_fields__
-            if name not in ("key", "rollup")
+            name: getattr(other, name) for name in Metric.__slots__ if name not in ("key", "rollup")
         }
         wanted = Metric(one.key, **fields)
     with MetricsAPI("default", token="api-x", base_uri=server.url) as api:

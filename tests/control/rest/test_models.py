@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,7 +26,7 @@ def test_what_an_answer_leaves_out_is_launchdarklys_default(latency: Metric) -> 
     ).zero_fill
     assert [
         difference.field
-        for difference in differences(metric_body(replace(latency, key="a.b")), found)
+        for difference in differences(metric_body(latency.replace(key="a.b")), found)
     ] == ["successCriteria", "unit", "eventDefault/disabled"]
 
 
