@@ -268,23 +268,28 @@ def _settled(result: Any, call: Call, *, awaited: bool, fresh: bool) -> Any:
 def _read_running(result: Any, call: Call, *, awaited: bool) -> Any:
     """Return the stand-in for a generator or coroutine that is running still, each item read."""
     if isinstance(result, types.AsyncGeneratorType):
-        return named(_follow_async_generator(result, call), result)
+        return follow_events(result, call)
     if isinstance(result, types.GeneratorType):
         awaitable = result.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE
-        return None if awaitable else named(_follow_generator(result, call), result)
+        return None if awaitable else named(_FOLLOWERS["generator"](result, call), result)
     unstarted = (
         inspect.iscoroutine(result) and inspect.getcoroutinestate(result) == inspect.CORO_CREATED
     )
     if unstarted and not awaited:
-        return named(_follow_coroutine(Unawaited(result), call), result)
+        return named(_FOLLOWERS["coroutine"](Unawaited(result), call), result)
     return None
 
 
 def follow_events(events: Any, call: Call) -> Any:
     """Return a stand-in for an async generator, each item of which is read for *call*."""
-    return named(_follow_async_generator(events, call), events)
+    return named(_FOLLOWERS["async_generator"](events, call), events)
 
 
-_follow_generator = follower_shaped(READ_GENERATOR)
-_follow_coroutine = follower_shaped(COROUTINE, {"_settle": settled_awaited})
-_follow_async_generator = follower_shaped(READ_ASYNC_GENERATOR)
+_FOLLOWERS = {
+    "generator": follower_shaped(READ_GENERATOR),
+    "coroutine": follower_shaped(COROUTINE, {"_settle": settled_awaited}),
+    "async_generator": follower_shaped(READ_ASYNC_GENERATOR),
+}
+"""By kind. In a table, because `dill` with `recurse=True` goes from function to function by their
+names, and would not come back from two that call each other.
+"""

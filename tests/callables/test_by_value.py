@@ -20,7 +20,7 @@ from ldinstrument.clock import clock
 from ldinstrument.sessions.current import current_variable
 
 SCRIPT = """
-import base64, functools, importlib, sys
+import base64, functools, importlib, json, sys
 import ldinstrument as ld
 
 @ld.track_task("work", success=lambda r: r > 0, data=lambda r: {"r": r}, within=9)
@@ -62,7 +62,7 @@ THINGS = [work, talk, items, visit, Model, scaled_by(3), ask, ask_later, ask_ite
 if __name__ == "__main__":
     lib = importlib.import_module(sys.argv[1])
     for thing in THINGS:
-        print(base64.b64encode(lib.dumps(thing)).decode())
+        print(base64.b64encode(lib.dumps(thing, **json.loads(sys.argv[2]))).decode())
 """
 OTHER = """
 import asyncio, base64, importlib, sys
@@ -86,14 +86,18 @@ print("talk.unfinished" in ld.catalog, dict(ld.stats().without_session))
 """
 
 
-@pytest.mark.parametrize("library", ["cloudpickle", "dill"])
-def test_functions_of_a_script_run_in_another_process(library: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("library", "options"), [("cloudpickle", "{}"), ("dill", "{}"), ("dill", '{"recurse": true}')]
+)
+def test_functions_of_a_script_run_in_another_process(
+    library: str, options: str, tmp_path: Path
+) -> None:
     """They measure there as here, with their metrics in the catalog of that process."""
     pytest.importorskip(library)
     script, other = tmp_path / "script.py", tmp_path / "other.py"
     script.write_text(SCRIPT)
     other.write_text(OTHER)
-    sent = _python(script, library).stdout
+    sent = _python(script, library, options).stdout
     said = _python(other, library, given=sent).stdout.splitlines()
     assert said[0] == "(2, 2, [0, 1], 4, 10, 6)"
     assert said[1] == str(
