@@ -46,7 +46,7 @@ def _tests_of(file: str) -> dict[str, Any]:
 for _file in (
     "test_matrix",
     "test_streams",
-    "test_outcomes",
+    "test_endings",
     "test_transparency",
     "test_concurrency",
 ):

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import pytest
 from ldclient import Context
 
 from ldinstrument import sdk
 from ldinstrument.ledger import ledger
-from ldinstrument.metrics.metric import parse_limit
 from ldinstrument.sessions import emission
-from ldinstrument.sessions.current_event import current_event
 from ldinstrument.sessions.emission import emit
-from ldinstrument.sessions.rate_limit import TokenBucket
 from ldinstrument.sessions.rollups import Emission
 from ldinstrument.testing import RecordingClient
 
@@ -44,60 +40,6 @@ def test_held_events_leave_before_the_one_that_finds_a_client(
 
     assert [one.key for one in named] == ["named"]
     assert [one.key for one in singleton] == ["early", "late"]
-
-
-def test_an_idle_limit_saves_up_one_burst() -> None:
-    """A night without events is no licence for a million of them in the morning."""
-    now = [0.0]
-    bucket = TokenBucket(parse_limit("3/s"), lambda: now[0])
-    assert [bucket.take() for _ in range(4)] == [True, True, True, False]
-    now[0] = 3600.0
-    assert [bucket.take() for _ in range(4)] == [True, True, True, False]
-    now[0] = 3599.0  # a clock set back gives nothing, and takes nothing away
-    assert not bucket.take()
-    now[0] = 3599.4
-    assert bucket.take()
-
-
-def test_what_a_client_emits_of_ours_meanwhile_changes_nothing() -> None:
-    """A client that records something itself inside `track` still hands over the event it was
-    given.
-    """
-    seen: list[tuple[str, str | None]] = []
-
-    class Nested:
-        def track(
-            self, event_name: str, context: Any, data: Any = None, metric_value: Any = None
-        ) -> None:
-            if event_name == "outer":
-                emit(event("inner"), USER, self)
-            seen.append((event_name, current_event.emission and current_event.emission.event_key))
-
-    emit(event("outer"), USER, Nested())
-    assert seen == [("inner", "inner"), ("outer", "outer")]
-    assert current_event.emission is None
-
-
-@pytest.mark.parametrize("accepted", [True, False])
-def test_an_event_whose_fate_is_known_elsewhere_is_not_counted_twice(accepted: bool) -> None:
-    """The event processor took it, and the client raised only then: the processor will say what
-    became of it.
-    """
-
-    class Failing:
-        def track(
-            self, event_name: str, context: Any, data: Any = None, metric_value: Any = None
-        ) -> None:
-            current_event.accepted = accepted
-            raise OSError("after the queue")
-
-    emit(event("area.key"), USER, Failing())
-    read = ledger.stats().events
-    assert (read.emitted, read.pending, dict(read.dropped)) == (
-        1,
-        int(accepted),
-        {} if accepted else {"client_error": 1},
-    )
 
 
 def test_what_waits_for_a_client_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

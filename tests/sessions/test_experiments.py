@@ -155,38 +155,6 @@ def test_an_experiment_that_starts_or_restarts_meanwhile_divides() -> None:
         ]
 
 
-def test_an_attached_client_is_seen_by_its_hook() -> None:
-    """Also on another thread; sums fold and are divided."""
-    with laboratory(plugins=[], event_processor_class=None) as lab:
-        ld.attach(lab.client)
-        with ld.session("u-1", client=lab.client) as s:
-            s.conversion(1)
-            s.conversion(99)
-            lab.elsewhere(lambda: lab.expose("u-1"))
-            s.conversion(10)
-        lab.client.flush()
-        lab.server.wait_for(lambda: lab.server.count(key="session.duration"))
-
-        assert lab.counted("business.conversion", "u-1") == [10]
-        assert len(lab.server.custom_events("business.conversion")) == 2
-
-
-def test_sums_travel_value_by_value_where_nobody_sees_exposures() -> None:
-    """A client with neither Plugin nor processor: nothing folds across an exposure."""
-    with laboratory(plugins=[], event_processor_class=None) as lab:
-        with ld.session("u-1", client=lab.client) as s:
-            s.conversion(1)
-            s.conversion(99)
-            lab.expose("u-1")
-            s.conversion(10)
-            s.conversion(20)
-        lab.client.flush()
-        lab.server.wait_for(lambda: lab.server.count(key="session.duration"))
-
-        assert lab.counted("business.conversion", "u-1") == [10, 20]
-    assert ("unwatched_client", "") in ld.stats().warnings
-
-
 def test_an_exposure_that_was_dropped_is_noted_anew() -> None:
     """Its event never left: the next one is the first that LaunchDarkly knows."""
     with laboratory() as lab:
@@ -466,61 +434,3 @@ def test_clients_of_one_environment_are_one(lab: Laboratory) -> None:
         assert "ambiguous_client" not in ld.stats().values.discarded
     finally:
         newer.close()
-
-
-# -- how much lies before the exposure is said  ---
-
-
-def test_the_share_before_the_exposure_is_counted(
-    lab: Laboratory, caplog: pytest.LogCaptureFixture
-) -> None:
-    """By the name of the session; said once when effects show much thinner."""
-    for number in range(22):
-        with ld.session(f"u-{number}", client=lab.client, name="visit") as s:
-            s.interaction()
-            time.sleep(0.01)
-            s.interaction()
-            lab.expose(f"u-{number}")
-            s.interaction()
-    for number in range(3):  # exposed before it began, and never
-        with ld.session(f"u-{number}", client=lab.client) as s:
-            s.interaction()
-    with ld.session("u-nobody", client=lab.client) as s:
-        s.interaction()
-
-    sessions = ld.stats().sessions
-    visits, others = sessions["visit"], sessions["session"]
-    assert (visits.ended, visits.exposed, visits.diluted) == (22, 22, 22)
-    assert 0.3 < visits.share_before < 0.9
-    assert (others.ended, others.exposed, others.diluted, others.share_before) == (4, 3, 0, 0.0)
-    assert ("diluted", "visit") in ld.stats().warnings
-    assert (
-        len(
-            [
-                record
-                for record in caplog.records
-                if "evaluate the flag when" in record.msg % record.args
-            ]
-        )
-        == 1
-    )
-
-
-# -- what bites is said (fault 12)  ---
-
-
-def test_a_limit_that_bites_is_said(ld_events: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Outside sessions a limit drops values: counted, and logged once with what to do."""
-    ld.catalog.add(
-        ld.Metric("e.limited", unit="items", success_criteria="HigherThanBaseline", limit="2/s")
-    )
-
-    @ld.track_task("e.task", record={"e.limited": lambda result: 1}, context="u-1")
-    def work() -> int:
-        return 1
-
-    for _ in range(10):
-        work()
-
-    assert ld.stats().values.discarded["rate_limited"] >= 7
-    assert len([record for record in caplog.records if "limit=" in record.getMessage()]) == 1

@@ -10,12 +10,10 @@ import logging
 import subprocess
 import sys
 import uuid
-from enum import Enum
 from typing import Any
 
 import ldclient
 import pytest
-from ldclient import Context
 from ldclient.client import LDClient
 from ldclient.config import Config
 
@@ -163,30 +161,6 @@ def test_hostile_data_never_reaches_the_host(ld_events: RecordingClient) -> None
     assert len(ld_events.of("in.value")) == 1
 
 
-@pytest.mark.parametrize(
-    "who", ["", 7, object(), True, {"kind": "user"}, Context.create(""), {"key": 3}]
-)
-def test_an_invalid_context_costs_identity_only(
-    ld_events: RecordingClient, caplog: pytest.LogCaptureFixture, who: Any
-) -> None:
-    """The block runs; the values are counted; the line says what a context is."""
-    with ld.session(who) as s:
-        s.record("in.value", 1)
-
-    assert len(ld_events) == 0
-    assert set(stats().values.discarded) == {"no_context"}
-    assert "ldclient.Context" in caplog.text
-
-
-def test_none_as_user_waits_for_identity(ld_events: RecordingClient) -> None:
-    """None is somebody not known yet, not an error."""
-    with ld.session(None) as s:
-        s.record("in.value", 1)
-        s.identify("u-1")
-
-    assert [1] == ld_events.values("in.value")
-
-
 def test_an_undeclared_key_is_sent_and_said_once(
     ld_events: RecordingClient, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -207,17 +181,6 @@ def test_a_key_that_is_none_costs_itself(ld_events: RecordingClient, key: Any) -
         s.record(key, 1)
 
     assert stats().values.discarded == {"bad_key": 1}
-
-
-def test_a_failing_extractor_costs_identity_only(ld_events: RecordingClient) -> None:
-    """The host's function runs and returns."""
-
-    @ld.session(context=lambda: 1 / 0)
-    def work() -> int:
-        return 7
-
-    assert work() == 7
-    assert len(ld_events) == 0
 
 
 def test_no_client_holds_events_and_says_so(
@@ -511,40 +474,6 @@ def test_strictness_ends_with_its_block() -> None:
     assert stats().values.discarded == {"not_a_number": 3}
 
 
-def test_a_stand_in_is_taken_for_what_it_stands_for_now() -> None:
-    """Flask's proxies and Django's lazy objects answer only within a request; an event may leave
-    after it.
-    """
-    local = pytest.importorskip("werkzeug.local")
-    functional = pytest.importorskip("django.utils.functional")
-    now: list[Any] = ["u-1"]
-
-    class Tier(str, Enum):
-        FREE = "free"
-
-    def current() -> Any:
-        return now[0]
-
-    client = RecordingClient()
-    for proxy in (local.LocalProxy, functional.SimpleLazyObject):
-        for one in ("u-1", Context.builder("u-2").kind("user").name("Ana").build()):
-            now[:] = [one]
-            with ld.session(proxy(current), client=client):
-                now[:] = [None]
-    with ld.session(Tier.FREE, client=client):
-        pass
-
-    contexts = [event.context for event in client.of("session.duration")]
-    assert [type(one) for one in contexts] == [Context] * 5
-    assert [(type(one.key), one.key, one.name) for one in contexts] == [
-        (str, "u-1", None),
-        (str, "u-2", "Ana"),
-        (str, "u-1", None),
-        (str, "u-2", "Ana"),
-        (str, "free", None),
-    ]
-
-
 def test_a_wrong_call_is_said_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
     """It costs itself; there is nothing of ours to see in a traceback."""
     with ld.session("u-1", client=RecordingClient()) as s:
@@ -554,15 +483,6 @@ def test_a_wrong_call_is_said_in_one_line(caplog: pytest.LogCaptureFixture) -> N
     assert [False, False] == [bool(one.exc_info) for one in caplog.records]
     assert "conversion() got multiple values for argument 'value'" in caplog.text
     assert "revenue() missing 1 required positional argument: 'value'" in caplog.text
-
-
-def test_a_session_used_before_it_is_entered_says_so() -> None:
-    """`with` is missing: the error says what to write."""
-    with pytest.raises(
-        AttributeError, match=r"enter it first, with session\(\.\.\.\) as s: s\.record"
-    ):
-        ld.session("u-1").record("area.a", 1)  # type: ignore[union-attr]
-    assert not hasattr(ld.session("u-1"), "nothing_of_ours")
 
 
 def test_data_nested_too_deep_costs_its_entry(caplog: pytest.LogCaptureFixture) -> None:

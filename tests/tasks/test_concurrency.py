@@ -516,24 +516,3 @@ def test_contexts_of_other_people() -> None:
             assert empty.run(current_session) is None
             assert current_session() is s
         assert counts(s) == (0, 0, 0, 1)
-
-
-def test_a_fork_does_not_count_the_parents_strays() -> None:
-    """What the parent has not folded yet is the parent's to count."""
-
-    @ld.track_task("k")
-    def work() -> None: ...
-
-    for _ in range(3):
-        work()
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        work()
-        os.write(writer, str(ld.stats().without_session.get("k", 0)).encode())
-        os._exit(0)
-    os.close(writer)
-    assert os.read(reader, 10) == b"1"
-    os.waitpid(child, 0)
-    os.close(reader)
-    assert ld.stats().without_session == {"k": 3}

@@ -416,68 +416,6 @@ def test_a_limit_holds_outside_sessions(ld_events: RecordingClient) -> None:
 # -- no session, disabled --------------------------------------------------------------------------
 
 
-def test_runs_without_a_session_are_counted_exactly(caplog: pytest.LogCaptureFixture) -> None:
-    """Every kind, finished or not; said once per task; a cancelled or abandoned run is worth no
-    value.
-    """
-    failing = [False]
-
-    @ld.track_task("f")
-    def f() -> None:
-        if failing[0]:
-            raise KeyError
-
-    @ld.track_task("a")
-    async def a() -> None: ...
-
-    @ld.track_task("g")
-    def g() -> Generator[int, None, None]:
-        yield 1
-        yield 2
-
-    @ld.track_task("ag", data=lambda result: {})
-    async def ag() -> AsyncGenerator[int, None]:
-        yield 1
-
-    @ld.track_task("c")
-    def c() -> None:
-        raise KeyboardInterrupt
-
-    async def main() -> None:
-        for _ in range(3):
-            await a()
-            assert [item async for item in ag()] == [1]
-
-    for _ in range(2500):
-        f()
-    failing[0] = True
-    with pytest.raises(KeyError):
-        f()
-    asyncio.run(main())
-    list(g())
-    next(g())
-    gc.collect()
-    g()
-    with pytest.raises(KeyboardInterrupt):
-        c()
-    with ld.track_task("w"):
-        pass
-    read = ld.stats()
-    assert read.without_session == {"f": 2501, "a": 3, "ag": 3, "g": 2, "c": 1, "w": 1}
-    assert read.values.discarded == {"no_session": 2 * (2501 + 3 + 3 + 1 + 1)}
-    assert (
-        len(
-            [
-                record
-                for record in caplog.records
-                if "'f' ran without a session" in record.getMessage()
-            ]
-        )
-        == 1
-    )
-    assert adds_up()
-
-
 def test_disabled_is_inert(monkeypatch: pytest.MonkeyPatch, ld_events: RecordingClient) -> None:
     """`LDINSTRUMENT_DISABLED=1`: the code runs, no extractor of ours for contexts is asked, nothing
     is counted.

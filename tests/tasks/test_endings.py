@@ -1,13 +1,9 @@
-"""Which outcome each ending has: timeouts, groups, cancellation in odd places, and nothing left
-behind.
-"""
+"""How runs of tasks end: timeouts, groups, cancellation in odd places, and nothing left behind."""
 
 from __future__ import annotations
 
 import asyncio
 import builtins
-import concurrent.futures
-import contextvars
 import sys
 from collections.abc import Generator
 from typing import Any
@@ -15,7 +11,6 @@ from typing import Any
 import pytest
 
 import ldinstrument as ld
-from ldinstrument.sessions.outcomes import Outcome, outcome_of
 from ldinstrument.testing import RecordingClient
 
 SUCCESS, FAILURE, CANCELLED = (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0)
@@ -24,81 +19,6 @@ SUCCESS, FAILURE, CANCELLED = (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0)
 def counts(session: ld.Session, key: str = "k") -> tuple[int, ...]:
     tasks = session.summary().tasks
     return tuple(int(number) for number in tuple(tasks[key])[:4]) if key in tasks else (0, 0, 0, 0)
-
-
-# -- the function ----------------------------------------------------------------------------------
-
-
-class CancelledError(Exception):
-    """A business exception that happens to have this name."""
-
-
-@pytest.mark.parametrize(
-    ("error", "outcome"),
-    [
-        (ValueError(), Outcome.FAILURE),
-        (SystemExit(), Outcome.SUCCESS),
-        (SystemExit(0), Outcome.SUCCESS),
-        (SystemExit(1), Outcome.FAILURE),
-        (KeyboardInterrupt(), Outcome.CANCELLED),
-        (asyncio.CancelledError(), Outcome.CANCELLED),
-        (concurrent.futures.CancelledError(), Outcome.CANCELLED),
-        (CancelledError(), Outcome.FAILURE),
-        (GeneratorExit(), Outcome.ABANDONED),
-        (asyncio.TimeoutError(), Outcome.FAILURE),
-    ],
-    ids=repr,
-)
-def test_the_table(error: BaseException, outcome: Outcome) -> None:
-    """DESIGN's table, by the kind of exception; a library's cancellation is told from a
-    namesake.
-    """
-    assert outcome_of(error) is outcome
-
-
-def test_a_generator_closed_by_a_cancelled_consumer() -> None:
-    """What the consumer was handling when it closed the stream says why."""
-    closing = GeneratorExit()
-    closing.__context__ = asyncio.CancelledError()
-    assert outcome_of(closing) is Outcome.CANCELLED
-    looped = GeneratorExit()
-    looped.__context__ = other = ValueError()
-    other.__context__ = looped
-    assert outcome_of(looped) is Outcome.ABANDONED
-
-
-def _group(*members: BaseException) -> BaseException:
-    home = builtins if sys.version_info >= (3, 11) else pytest.importorskip("exceptiongroup")
-    group: BaseException = home.BaseExceptionGroup("several", members)
-    return group
-
-
-@pytest.mark.parametrize(
-    ("members", "outcome"),
-    [
-        ((ValueError(), KeyError()), Outcome.FAILURE),
-        ((asyncio.CancelledError(), KeyboardInterrupt()), Outcome.CANCELLED),
-        ((asyncio.CancelledError(), ValueError()), Outcome.FAILURE),
-        ((LookupError(), IndexError()), Outcome.SUCCESS),
-        ((LookupError(), asyncio.CancelledError()), Outcome.CANCELLED),
-        ((LookupError(), OSError()), Outcome.FAILURE),
-    ],
-    ids=repr,
-)
-def test_exception_groups(members: tuple[BaseException, ...], outcome: Outcome) -> None:
-    """A group is as bad as the worst of its members, however deep; expected ones are successes."""
-    expected = (LookupError,) if any(type(member) is LookupError for member in members) else ()
-    assert outcome_of(_group(*members), expected) is outcome
-    assert outcome_of(_group(_group(*members)), expected) is outcome
-
-
-def test_an_exception_with_members_of_its_own_is_no_group() -> None:
-    """Some libraries' errors carry a list called `exceptions`."""
-
-    class RetryError(Exception):
-        exceptions = (asyncio.CancelledError(),)
-
-    assert outcome_of(RetryError()) is Outcome.FAILURE
 
 
 # -- asyncio ---------------------------------------------------------------------------------------
@@ -295,63 +215,3 @@ def test_a_session_around_every_kind(ld_events: RecordingClient) -> None:
     ]
     assert len({id(session) for session in seen}) == 4
     assert all(session.ended for session in seen)
-
-
-def test_a_session_left_open_inside_does_not_leak() -> None:
-    """Whatever the body entered and forgot, the caller has its own session back."""
-    forgotten: list[Any] = []
-
-    @ld.session(context="u-1")
-    def call() -> None:
-        forgotten.append(ld.session("u-2", name="forgotten").__enter__())
-
-    call()
-    assert ld.current_session() is None
-    with ld.session("u-3", name="mine") as mine:
-        call()
-        assert ld.current_session() is mine
-    for session in forgotten:
-        session.end()
-
-
-def test_a_coroutine_that_ends_in_a_foreign_context() -> None:
-    """It leaves alone what is current there."""
-
-    class Once:
-        def __await__(self) -> Generator[None, None, None]:
-            yield
-
-    @ld.session(context="u-1")
-    async def visit() -> None:
-        await Once()
-
-    coroutine = visit()
-    with ld.session("u-2", name="outer"):
-        contextvars.copy_context().run(coroutine.send, None)
-        elsewhere = contextvars.Context()
-        with pytest.raises(StopIteration):
-            elsewhere.run(coroutine.send, None)
-        assert elsewhere.run(ld.current_session) is None
-    assert ld.current_session() is None
-
-
-def test_a_session_inside_the_body_of_a_decorated_generator(ld_events: RecordingClient) -> None:
-    """A block that is open across a `yield` stays inside: the consumer never sees it."""
-
-    @ld.session(context="u-1", name="visit")
-    def items() -> Generator[Any, None, None]:
-        with ld.session("u-2", name="inner") as inner:
-            yield inner
-            assert ld.current_session() is inner
-        yield ld.current_session()
-
-    with ld.session("u-3") as mine:
-        generator = items()
-        inner = next(generator)
-        assert ld.current_session() is mine
-        visit = next(generator)
-        assert (inner.ended, visit.ended, visit.name) == (True, False, "visit")
-        generator.close()
-        assert ld.current_session() is mine
-    assert ld_events.only("inner.duration").context.key == "u-2"
-    assert ld_events.only("visit.duration").context.key == "u-1"

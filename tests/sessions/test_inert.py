@@ -1,0 +1,66 @@
+"""Sessions under LDINSTRUMENT_DISABLED: everything works, and nothing leaves."""
+
+from __future__ import annotations
+
+import pytest
+from session_values import USER, expose
+
+import ldinstrument as ld
+from ldinstrument.sessions.current import current_session, open_session
+from ldinstrument.sessions.registry import stats
+from ldinstrument.testing import RecordingClient
+
+
+def test_disabled_makes_everything_inert(
+    ld_events: RecordingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LDINSTRUMENT_DISABLED=1: everything works, nothing is recorded, sent, counted or said."""
+    monkeypatch.setenv("LDINSTRUMENT_DISABLED", "1")
+
+    @ld.track_task("area.work")
+    def work() -> int:
+        return 7
+
+    with ld.session("u-1") as s:
+        s.record("nobody.declared", float("nan"))
+        s.conversion("x")
+        s.identify("u-2")
+        s.add_data(step=1)
+        expose("flag", USER)
+        s.see_exposure(USER)
+        assert work() == 7
+        assert s.summary().tasks == {}
+    work()
+    ld.track_revenue(3)
+
+    assert len(ld_events) == 0
+    assert stats().values.recorded == 0
+    assert stats().warnings == {}
+
+
+def test_an_inert_session_lives_and_ends_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is current inside its block, keeps its id, and has nothing for a store."""
+    monkeypatch.setenv("LDINSTRUMENT_DISABLED", "1")
+    with ld.session("u-1", id="s-1", name="chat") as s:
+        assert current_session() is s
+        assert (s.id, s.name, s.context, s.ended) == ("s-1", "chat", None, False)
+        s.interaction()
+        assert s.summary().interactions == 0
+    assert s.ended
+    assert open_session("u-1").hand_over() is None
+
+
+def test_tracked_functions_leave_nothing_in_it(
+    monkeypatch: pytest.MonkeyPatch, ld_events: RecordingClient
+) -> None:
+    """However many run: what they append is dropped as it fills."""
+
+    @ld.track_task("area.work")
+    def work() -> None: ...
+
+    monkeypatch.setenv("LDINSTRUMENT_DISABLED", "1")
+    with ld.session("u-1") as s:
+        for _ in range(5000):
+            work()
+        assert len(s.entries) < 5000
+    assert len(ld_events) == 0

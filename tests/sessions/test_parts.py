@@ -1,0 +1,59 @@
+"""Parts: what a stay in a stored session has to say, and the exposures that may divide it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ldclient import Context
+from session_values import expose, multi
+
+from ldinstrument.sessions.current import open_session
+from ldinstrument.sessions.exposures import exposures
+from ldinstrument.sessions.parts import Segment, dates_of_exposures
+from ldinstrument.testing import RecordingClient
+
+ANA, BEN = {"user": "ana"}, {"user": "ben"}
+EMPTY = Segment({}, 1, 2, (1, 2, 3, 4), (), 0.0, None, False)
+
+
+def test_a_segment_can_do_without_its_interactions() -> None:
+    """Where somebody else counts them; the rest stays, and so does the segment itself."""
+    assert EMPTY.without_tallies() == replace(EMPTY, tallies=(0, 0, 0, 0))
+    assert EMPTY.tallies == (1, 2, 3, 4)
+
+
+def test_exposures_of_the_present_and_of_earlier_identities_are_told() -> None:
+    """By name, with their dates; those of other people and other kinds are not."""
+    for flag, context in (
+        ("now", Context.create("ben")),
+        ("before", Context.create("ana")),
+        ("nobodys", Context.create("eve")),
+        ("org", Context.create("acme", "org")),
+    ):
+        expose(flag, context)
+    segments = [replace(EMPTY, keys=ANA), replace(EMPTY, keys=BEN), EMPTY]
+    found = dates_of_exposures(["ben"], BEN, segments)
+    assert found == {
+        exposure.name: exposure.date for unit in ("ana", "ben") for exposure in exposures.of([unit])
+    }
+    assert len(found) == 2
+    assert dates_of_exposures(["ben"], BEN, []).keys() < found.keys()
+
+
+def test_a_part_tells_what_a_stay_was() -> None:
+    """Its dates, its exposures, and a segment on either side of an exposure, once."""
+    session = open_session(multi(user="ana", org="acme"), client=RecordingClient(), id="s-1")
+    session.interaction()
+    session.revenue(5)
+    expose("flag", Context.create("ana"))
+    session.revenue(7)
+    part = session.hand_over()
+    assert part is not None
+    assert session.ended
+    assert session.hand_over() is None
+    assert (part.id, part.given_id, part.name) == ("s-1", "s-1", "session")
+    assert part.started <= part.last <= part.over
+    assert [segment.exposed for segment in part.segments] == [True, False]
+    assert [group.total for _, group in part.segments[-1].groups] == [7]
+    assert [segment.tallies for segment in part.segments] == [(1, 0, 0, 0), (0, 0, 0, 0)]
+    assert len(part.exposures) == 1

@@ -1,0 +1,174 @@
+"""The sessions that are open: capped, ended at exit, begun afresh in a forked child."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+import weakref
+
+import pytest
+from session_values import adds_up, value
+
+import ldinstrument as ld
+from ldinstrument.sessions import registry
+from ldinstrument.sessions import session as sessions
+from ldinstrument.sessions.current import open_session
+from ldinstrument.sessions.registry import stats
+from ldinstrument.testing import RecordingClient
+
+
+def test_a_dropped_session_is_abandoned(ld_events: RecordingClient) -> None:
+    """Counts only: a duration or rate would be censored."""
+    dropped = open_session("u-1")
+    dropped.interaction()
+    del dropped
+    gc.collect()
+    stats()
+
+    assert ["session.interactions"] == ld_events.keys()
+    assert ld_events.only("session.interactions").data["endReason"] == "abandoned"
+    assert ld_events.only("session.interactions").value == 1
+
+
+def test_a_session_that_is_open_at_exit_is_abandoned() -> None:
+    """Also for a client that is none of ours, and before it is closed; nobody hears a word."""
+    program = (
+        "import atexit, ldinstrument as ld\n"
+        "class Client:\n"
+        "    def track(self, key, context, data=None, value=None):\n"
+        "        print(key, value, data['endReason'])\n"
+        "    def close(self): print('closed')\n"
+        "client = Client()\n"
+        "atexit.register(client.close)\n"
+        "held = ld.session('u-1', client=client).__enter__()\n"
+        "held.interaction()\n"
+        "nobodys = ld.session(client=client).__enter__()\n"
+        "nobodys.identify(5)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+
+    assert done.stdout.splitlines() == ["session.interactions 1 abandoned", "closed"]
+    assert done.stderr.count("\n") == 1  # of identify(5)
+
+
+def test_open_sessions_are_capped(
+    ld_events: RecordingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest is ended as abandoned, and counted."""
+    monkeypatch.setattr(registry, "MAX_OPEN", 3)
+    held = [open_session(f"u-{n}") for n in range(5)]
+
+    assert [True, True, False, False, False] == [one.ended for one in held]
+    assert stats().evicted_sessions == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("locked", ["ledger", "catalog"])
+def test_a_fork_while_another_thread_holds_a_lock_hangs_nobody(locked: str) -> None:
+    """The child gets locks of its own; the thread that held them is not in it."""
+    lock = {"ledger": sessions.ledger.lock, "catalog": ld.catalog._lock}[locked]
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            release.wait(2)  # delivery, where it is loaded, waits for the ledger before it forks
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    child = os.fork()
+    if child == 0:
+        stats()
+        ld.catalog.add(value("area.child"))
+        os._exit(7)
+    release.set()
+    thread.join()
+    deadline = time.monotonic() + 20
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if ended == (0, 0):
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+    assert ended != (0, 0)
+    assert os.waitstatus_to_exitcode(ended[1]) == 7
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_child_leaves_the_parents_values_to_the_parent(ld_events: RecordingClient) -> None:
+    """The child's copy of an open session emits only what the child recorded."""
+    ld.catalog.add(value("r.sum", aggregation="sum"))
+    reader, writer = os.pipe()
+    with ld.session("u-1") as s:
+        s.record("r.sum", 1)
+        child = os.fork()
+        if child == 0:
+            ld_events.clear()
+            s.record("r.sum", 10)
+            s.end()
+            os.write(writer, repr([(event.key, event.value) for event in ld_events]).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+    os.close(writer)
+    with os.fdopen(reader) as answer:
+        assert answer.read() == "[('r.sum', 10)]"
+    assert [1] == ld_events.values("r.sum")
+
+
+def test_open_sessions_are_known_until_they_end(ld_events: RecordingClient) -> None:
+    """Oldest first; one that nobody holds is not kept alive."""
+    first, second = open_session("u-1"), open_session("u-2")
+    assert registry.open_sessions()[-2:] == [first, second]
+    first.end()
+    assert first not in registry.open_sessions()
+    dropped = weakref.ref(open_session("u-3"))
+    gc.collect()
+    stats()  # ends what the collector found
+    assert dropped() is None
+    second.end()
+
+
+def test_everything_that_is_open_can_be_ended(ld_events: RecordingClient) -> None:
+    """For one reason; how many there were is told, and what they held has left."""
+    held = []
+    before = len(registry.open_sessions())
+    for number in range(3):
+        opened = open_session(f"u-{number}")
+        opened.interaction()
+        held.append(opened)
+    assert registry.end_open_sessions("error") == before + 3
+    assert registry.end_open_sessions() == 0
+    assert [event.data["endReason"] for event in ld_events.of("session.interactions")] == [
+        "error"
+    ] * 3
+
+
+def test_forgotten_sessions_say_nothing(ld_events: RecordingClient) -> None:
+    """But for those that are to be kept."""
+    kept, forgotten = open_session("u-1"), open_session("u-2")
+    for opened in (kept, forgotten):
+        opened.interaction()
+    registry.forget_open_sessions(keeping=[kept])
+    assert forgotten.ended
+    assert registry.open_sessions() == [kept]
+    forgotten.end()
+    kept.end()
+    assert {event.context.key for event in ld_events} == {"u-1"}
+
+
+def test_the_ledger_is_read_with_what_is_open(ld_events: RecordingClient) -> None:
+    """Values that a session holds are open, and the equations hold."""
+    with ld.session("u-1") as s:
+        s.revenue(1)
+        s.revenue(2)
+        assert stats().values.open == 2
+        assert adds_up()
+    assert stats().values.open == 0

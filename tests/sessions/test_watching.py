@@ -1,0 +1,86 @@
+"""Watched clients: exposures are seen, and events dated, whatever their event processor is."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+from laboratory import laboratory
+from session_values import USER
+
+import ldinstrument as ld
+from ldinstrument.sessions.emission import emit
+from ldinstrument.sessions.exposures import exposures
+from ldinstrument.sessions.hook import ExposureHook
+from ldinstrument.sessions.rollups import Emission
+from ldinstrument.sessions.watching import watch
+
+
+def test_the_events_of_an_attached_client_are_watched() -> None:
+    """Also on another thread; sums fold and are divided."""
+    with laboratory(plugins=[], event_processor_class=None) as lab:
+        ld.attach(lab.client)
+        with ld.session("u-1", client=lab.client) as s:
+            s.conversion(1)
+            s.conversion(99)
+            lab.elsewhere(lambda: lab.expose("u-1"))
+            s.conversion(10)
+        lab.client.flush()
+        lab.server.wait_for(lambda: lab.server.count(key="session.duration"))
+
+        assert lab.counted("business.conversion", "u-1") == [10]
+        assert len(lab.server.custom_events("business.conversion")) == 2
+
+
+def test_sums_travel_value_by_value_where_nobody_sees_exposures() -> None:
+    """A client with neither Plugin nor processor: nothing folds across an exposure."""
+    with laboratory(plugins=[], event_processor_class=None) as lab:
+        with ld.session("u-1", client=lab.client) as s:
+            s.conversion(1)
+            s.conversion(99)
+            lab.expose("u-1")
+            s.conversion(10)
+            s.conversion(20)
+        lab.client.flush()
+        lab.server.wait_for(lambda: lab.server.count(key="session.duration"))
+
+        assert lab.counted("business.conversion", "u-1") == [10, 20]
+    assert ("unwatched_client", "") in ld.stats().warnings
+
+
+def test_a_client_that_is_watched_needs_no_hook() -> None:
+    """Whatever its event processor is; the hook that it has already is silenced."""
+    for options in ({"plugins": []}, {"plugins": [], "event_processor_class": None}):
+        with laboratory(**options) as lab:
+            hook = ExposureHook()
+            watch(lab.client, hook)
+            assert (hook.active, hook.client()) == (False, lab.client)
+            lab.expose("u-1")
+            (noted,) = exposures.of(["u-1"])
+            assert noted.client() is lab.client
+            exposures.clear()
+
+
+def test_an_event_of_ours_is_dated_to_when_it_happened() -> None:
+    """By a processor that is not ours, too; an event of the program keeps its own date."""
+    with laboratory(plugins=[], event_processor_class=None) as lab:
+        watch(lab.client)
+        emit(Emission("area.ours", 1.0, None, 1234), USER, lab.client)
+        lab.client.track("area.theirs", USER)
+        lab.client.flush()
+        lab.server.wait_for(lambda: lab.server.count(key="area.theirs"))
+        (ours,), (theirs,) = map(lab.server.custom_events, ("area.ours", "area.theirs"))
+        assert ours["creationDate"] == 1234
+        assert theirs["creationDate"] > 1234
+
+
+def test_a_client_is_kept_alive_by_nobody() -> None:
+    """It is known weakly: also by what looks at its events."""
+    with laboratory(plugins=[], event_processor_class=None) as lab:
+        watch(lab.client)
+        known = weakref.ref(lab.client)
+        lab.client.close()
+        lab.client = None
+    del lab
+    gc.collect()
+    assert known() is None
