@@ -100,12 +100,13 @@ def test_bare_decorator(ld_events: RecordingClient) -> None:
     assert values(ld_events, "task.answer_briefly")["tokens.total"] == [3]
 
 
-def test_a_scope_is_a_value() -> None:
-    """It survives pickling, and the copy decorates and opens blocks as the first one does."""
-    scope = ld.track_ai("pickled", metrics="tokens.total", model="m")
-    copied = pickle.loads(pickle.dumps(scope))
-    with copied as call:
-        assert (call.key, call.known.model) == ("pickled", "m")
+def test_a_scope_is_a_value(ld_events: RecordingClient) -> None:
+    """It survives pickling, and the copy has its key, its options and its metrics."""
+    copied = pickle.loads(pickle.dumps(ld.track_ai("k", metrics="tokens.total", model="m")))
+    with ld.session("u-1"), copied as call:
+        assert (call.key, call.known.model) == ("k", "m")
+        call.read({"input": 1, "output": 2})
+    assert values(ld_events) == {"tokens.total": [3]}
 
 
 @pytest.mark.usefixtures("ld_events")

@@ -146,13 +146,41 @@ def test_arguments_choose_context_and_config(
     """
     seen: list[Any] = []
 
-    @ld.track_ai("k", context=lambda user, **_: 1 // 0, config=lambda *given, **named: 1 // 0)
+    def fails(*given: Any, **named: Any) -> Any:
+        seen.append((given, named))
+        raise ValueError
+
+    @ld.track_ai("k", context=fails, config=fails)
     def ask(user: str, *, tone: str) -> str:
-        seen.append((user, tone))
         return "x"
 
     for _ in range(2):
         assert ask("u-1", tone="kind") == "x"
-    assert seen == [("u-1", "kind")] * 2
+    assert seen == [(("u-1",), {"tone": "kind"})] * 4
     assert caplog.text.count("context= of k") == caplog.text.count("config= of k") == 1
     assert not ld_events.events
+
+
+def test_a_call_that_is_over_is_current_to_nobody(ld_events: RecordingClient) -> None:
+    """Also not to a task that it has started and that outlives it."""
+
+    async def main() -> Any:
+        over = asyncio.Event()
+
+        async def look() -> Any:
+            assert current_call() is not None
+            await over.wait()
+            return current_call()
+
+        @ld.track_ai("k")
+        async def ask() -> Any:
+            task = asyncio.create_task(look())
+            await asyncio.sleep(0)
+            return [task]
+
+        async with ld.session("u-1"):
+            (task,) = await ask()
+            over.set()
+            return await task
+
+    assert asyncio.run(main()) is None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ldclient import Context
 from session_values import expose, multi
 
@@ -18,7 +16,7 @@ EMPTY = Segment({}, 1, 2, (1, 2, 3, 4), (), 0.0, None, False)
 
 def test_a_segment_can_do_without_its_interactions() -> None:
     """Where somebody else counts them; the rest stays, and so does the segment itself."""
-    assert EMPTY.without_tallies() == replace(EMPTY, tallies=(0, 0, 0, 0))
+    assert EMPTY.without_tallies() == EMPTY.replace(tallies=(0, 0, 0, 0))
     assert EMPTY.tallies == (1, 2, 3, 4)
 
 
@@ -31,7 +29,7 @@ def test_exposures_of_the_present_and_of_earlier_identities_are_told() -> None:
         ("org", Context.create("acme", "org")),
     ):
         expose(flag, context)
-    segments = [replace(EMPTY, keys=ANA), replace(EMPTY, keys=BEN), EMPTY]
+    segments = [EMPTY.replace(keys=ANA), EMPTY.replace(keys=BEN), EMPTY]
     found = dates_of_exposures(["ben"], BEN, segments)
     assert found == {
         exposure.name: exposure.date for unit in ("ana", "ben") for exposure in exposures.of([unit])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import replace
 
 import pytest
 
@@ -103,7 +102,7 @@ def test_another_rollup_changes_the_plan_from_then_on() -> None:
     assert first.plain
     assert task.plan() is first
     metric = ld.catalog["area.folded.duration"]
-    ld.catalog.replace(replace(metric, aggregation="sum", rollup=None))
+    ld.catalog.replace(metric.replace(aggregation="sum", rollup=None))
     assert task.plan() is not first
     assert not task.plan().plain
 

@@ -112,6 +112,15 @@ def test_old_exposures_are_forgotten():
     assert min(record.exposures.values()) > NOW - 50_000
 
 
+def test_an_exposure_before_everything_that_is_left_is_forgotten():
+    """It divides nothing any more; one in between stays."""
+    record = long_visit(
+        40, exposures=lambda number, at: {"old": NOW - 10**6, "between": NOW - 20_000}
+    )
+    compact(record)
+    assert list(record.exposures.values()) == [NOW - 20_000]
+
+
 def test_many_exposures_of_a_visit_without_values_are_no_error():
     """Nothing leaves early then, and every interaction stays."""
     store = MemoryStore()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 from drawn_deltas import AGES, GROUP_KEYS, GROUPS, NOW
@@ -159,8 +158,8 @@ def part_of_two_identities():
     session.revenue(7)
     part = session.hand_over()
     (ana,) = part.segments
-    ben = replace(ana, keys={"user": "ben"}, first=part.over - 900, last=part.over - 500, groups=())
-    return replace(part, started=part.over - 2000, last=part.over - 500, segments=(ana, ben))
+    ben = ana.replace(keys={"user": "ben"}, first=part.over - 900, last=part.over - 500, groups=())
+    return part.replace(started=part.over - 2000, last=part.over - 500, segments=(ana, ben))
 
 
 def test_a_part_becomes_a_delta():
@@ -179,4 +178,4 @@ def test_what_was_exposed_longer_ago_than_a_session_lasts_is_left_out():
     """It divides nothing that is in it."""
     part = open_session("ana", client=RecordingClient()).hand_over()
     dates = {"old": part.over - OLDEST_EXPOSURE, "new": part.over - OLDEST_EXPOSURE + 1}
-    assert delta_of(replace(part, exposures=dates)).exposures == {mark_of("new"): dates["new"]}
+    assert delta_of(part.replace(exposures=dates)).exposures == {mark_of("new"): dates["new"]}
