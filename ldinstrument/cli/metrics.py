@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, cast, get_args
 
 import typer
@@ -303,11 +304,10 @@ def update(
     json_patch(wanted)
     with connect(project, host) as api:
         metric = api.get(key, expand=("experimentCount",))
-        for field, value in wanted.items():
-            now = _now(metric, field)
-            if not _taken(value, now):
-                say(f"{field}: {now!r} -> {value!r}", on=err() if as_json else None)
-        if all(_taken(value, _now(metric, field)) for field, value in wanted.items()):
+        unlike = _unlike(wanted, metric)
+        for field, value in unlike.items():
+            say(f"{field}: {_now(metric, field)!r} -> {value!r}", on=err() if as_json else None)
+        if not unlike:
             _unchanged(metric, as_json)
             return
         used = metric.experiments or 0
@@ -315,11 +315,22 @@ def update(
         if asked and not confirmed(f"{used} experiments use it; change it?", yes=yes):
             raise typer.Exit(FAILED)
         changed = api.update(key, wanted, comment=comment)
+    _updated(changed, _unlike(wanted, changed), as_json)
+
+
+def _unlike(wanted: Mapping[str, Any], metric: RemoteMetric) -> dict[str, Any]:
+    """Return the fields of *wanted* that *metric* has otherwise."""
+    return {
+        field: value for field, value in wanted.items() if not _taken(value, _now(metric, field))
+    }
+
+
+def _updated(changed: RemoteMetric, left: Mapping[str, Any], as_json: bool) -> None:
+    """Show the metric as it is now; fail when fields are *left* as they were."""
     if as_json:
         print_json(dict(changed.raw))
     else:
         say(f"updated: {changed.key}  {changed.url}", "green")
-    left = [field for field, value in wanted.items() if not _taken(value, _now(changed, field))]
     for field in left:
         warn(
             f"LaunchDarkly accepted the request, and {field} still is {_now(changed, field)!r}: "

@@ -269,6 +269,16 @@ def _remarks(made: Plan, found: Scan) -> Iterator[str]:
         yield f"! {finer.advice()}"
     for _, advice in made.missing_units:
         yield f"! {advice}"
+    yield from _remarks_on_the_code(found)
+    yield from (f"? {remark}" for remark in made.remarks)
+    if made.unmanaged:
+        keys = ", ".join(metric.key for metric in made.unmanaged[:_SHOWN])
+        more = f" and {len(made.unmanaged) - _SHOWN} more" if len(made.unmanaged) > _SHOWN else ""
+        count = len(made.unmanaged)
+        yield f"  in LaunchDarkly and not in the code, left alone: {count} ({keys}{more})"
+
+
+def _remarks_on_the_code(found: Scan) -> Iterator[str]:
     for unit in found.undeclared:
         yield f"! {unit.place}: event key {unit.key!r}: {unit.advice()}"
     for where, reason in found.unreadable:
@@ -282,12 +292,6 @@ def _remarks(made: Plan, found: Scan) -> Iterator[str]:
             f"? {metric.key}: {complaint}"
             for complaint in naming_complaints(metric.key, metric.unit)
         )
-    yield from (f"? {remark}" for remark in made.remarks)
-    if made.unmanaged:
-        keys = ", ".join(metric.key for metric in made.unmanaged[:_SHOWN])
-        more = f" and {len(made.unmanaged) - _SHOWN} more" if len(made.unmanaged) > _SHOWN else ""
-        count = len(made.unmanaged)
-        yield f"  in LaunchDarkly and not in the code, left alone: {count} ({keys}{more})"
 
 
 def _more(count: int) -> Iterator[str]:

@@ -263,7 +263,7 @@ class _Copy:
             return self.mapping(value, top, seen)
         if isinstance(value, (list, tuple)):
             return self._items(value, top, (*seen, id(value)))
-        raise _Unfit(f"a {type(value).__name__}")
+        raise _Unfit(f"of type {type(value).__name__}")
 
     def _items(self, values: Any, top: str, seen: tuple[int, ...]) -> list[Any]:
         out = []
