@@ -92,8 +92,9 @@ def forget_exceptions() -> None:
 def outcome_of(error: BaseException, expected: tuple[type[BaseException], ...] = ()) -> Outcome:
     """Tell how a task ended that raised *error*; an *expected* exception is a success.
 
-    `SystemExit` with 0 is a success, `KeyboardInterrupt` a cancellation. A group is as bad as the
-    worst of its members.
+    `SystemExit` with 0 is a success, `KeyboardInterrupt` a cancellation, and so is what is no
+    `Exception` and known to nobody: a library stops a run from outside by such a class, past the
+    program's `except Exception`. A group is as bad as the worst of its members.
     """
     if expected and isinstance(error, expected):
         return Outcome.SUCCESS
@@ -102,18 +103,16 @@ def outcome_of(error: BaseException, expected: tuple[type[BaseException], ...] =
         return declared
     if isinstance(error, GeneratorExit):
         return _closed(error)
-    if isinstance(error, SystemExit):
-        return Outcome.SUCCESS if error.code in (None, 0) else Outcome.FAILURE
-    if isinstance(error, KeyboardInterrupt):
-        return Outcome.CANCELLED
     known = outcome_by_name(error)
     if known is not None:
         return Outcome(known)
+    if isinstance(error, SystemExit):
+        return Outcome.SUCCESS if error.code in (None, 0) else Outcome.FAILURE
     members = getattr(error, "exceptions", None)
     if isinstance(members, tuple) and members and isinstance(error, _group_type()):
         outcomes = {outcome_of(member, expected) for member in members}
         return next(worst for worst in _WORST_FIRST if worst in outcomes)
-    return Outcome.FAILURE
+    return Outcome.FAILURE if isinstance(error, Exception) else Outcome.CANCELLED
 
 
 def _declared_outcome(error: BaseException) -> Outcome | None:

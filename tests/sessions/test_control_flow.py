@@ -57,6 +57,16 @@ REAL: list[tuple[str, Make, Outcome]] = [
     ("typer", lambda m: m.Exit(code=2), FAILURE),
     ("typer", lambda m: m.Abort(), CANCELLED),
     ("gevent", lambda m: m.GreenletExit(), CANCELLED),
+    ("gevent", lambda m: m.Timeout(1), FAILURE),
+    ("aiohttp.web", lambda m: m.GracefulExit(), CANCELLED),
+    ("uvicorn.protocols.utils", lambda m: m.ClientDisconnected(), CANCELLED),
+    ("tornado.websocket", lambda m: m.WebSocketClosedError(), CANCELLED),
+    ("django.http", lambda m: m.UnreadablePostError(), CANCELLED),
+    ("litestar.exceptions", lambda m: m.WebSocketException(detail="", code=1008), SUCCESS),
+    ("litestar.exceptions", lambda m: m.WebSocketException(detail="", code=1011), FAILURE),
+    ("mcp.shared.exceptions", lambda m: m.UrlElicitationRequiredError([]), SUSPENDED),
+    ("rq.exceptions", lambda m: m.StopRequested(), CANCELLED),
+    ("pydantic_ai.exceptions", lambda m: m.SkipToolExecution(1), SUCCESS),
     ("celery.exceptions", lambda m: m.Retry(), SUSPENDED),
     ("celery.exceptions", lambda m: m.Ignore(), SUSPENDED),
     ("celery.exceptions", lambda m: m.Reject(), SUSPENDED),
@@ -108,6 +118,25 @@ def _class(module: str, name: str, *bases: type, **members: Any) -> type:
         ("airflow.exceptions", "TaskDeferred", {}, SUSPENDED),
         ("pydantic_ai.exceptions", "CallDeferred", {}, SUSPENDED),
         ("channels.exceptions", "StopConsumer", {}, SUCCESS),
+        ("cherrypy._cperror", "HTTPRedirect", {"status": 303}, SUCCESS),
+        ("blacksheep.exceptions", "HTTPException", {"status": 404}, SUCCESS),
+        ("blacksheep.exceptions", "HTTPException", {"status": 503}, FAILURE),
+        (
+            "aws_lambda_powertools.event_handler.exceptions",
+            "ServiceError",
+            {"status_code": 404},
+            SUCCESS,
+        ),
+        ("microdot.microdot", "HTTPException", {"status_code": 500}, FAILURE),
+        ("invoke.exceptions", "Exit", {"code": 0}, SUCCESS),
+        ("invoke.exceptions", "Exit", {"code": 2}, FAILURE),
+        ("faststream.exceptions", "NackMessage", {}, SUSPENDED),
+        ("faststream.exceptions", "AckMessage", {}, SUCCESS),
+        ("procrastinate.exceptions", "JobAborted", {}, CANCELLED),
+        ("taskiq.exceptions", "NoResultError", {}, SUSPENDED),
+        ("workflows.runtime.types.results", "WaitingForEvent", {}, SUSPENDED),
+        ("scrapy.exceptions", "DropItem", {}, SUCCESS),
+        ("socketio.exceptions", "ConnectionRefusedError", {}, SUCCESS),
         ("rest_framework.exceptions", "APIException", {"status_code": 404}, SUCCESS),
         ("rest_framework.exceptions", "APIException", {"status_code": 500}, FAILURE),
         ("falcon.errors", "HTTPError", {"status": "404 Not Found"}, SUCCESS),
@@ -130,6 +159,26 @@ def test_frameworks_that_are_not_installed_here(
     kind = _class(module, name, **members)
     assert outcome_of(kind()) is outcome
     assert outcome_of(_class("myapp", "Mine", kind)()) is outcome
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "outcome"),
+    [
+        ("inngest._internal.step_lib.base", "ResponseInterrupt", SUSPENDED),
+        ("temporalio.activity", "_CompleteAsyncError", SUSPENDED),
+        ("marimo._runtime.control_flow", "MarimoStopError", SUSPENDED),
+        ("dramatiq.middleware.time_limit", "TimeLimitExceeded", FAILURE),
+        ("pyo3_runtime", "PanicException", FAILURE),
+        ("dramatiq_abort.middleware", "Abort", CANCELLED),
+        ("dbos._error", "DBOSWorkflowCancelledError", CANCELLED),
+        ("myapp.signals", "StopNow", CANCELLED),
+    ],
+)
+def test_what_is_no_exception_stops_a_run(module: str, name: str, outcome: Outcome) -> None:
+    """A `BaseException` of its own passes `except Exception`, which is what it is for; it is no
+    failure, unless the table says so.
+    """
+    assert outcome_of(_class(module, name, BaseException)()) is outcome
 
 
 def test_a_status_that_raises_is_a_failure() -> None:
