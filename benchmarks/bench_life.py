@@ -60,7 +60,8 @@ def command(name: str, *arguments: Any) -> list[str]:
 
 def environment() -> dict[str, str]:
     """Return the environment of a process that is measured."""
-    return {**os.environ, "PYTHONHASHSEED": "0"}
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONHASHSEED": "0"}
 
 
 def measured(name: str, arguments: list[Any]) -> Any:
@@ -222,7 +223,8 @@ def imports(table: Table, url: str) -> None:
     """Compare our import and a first decoration with the import of the SDK, in CPU time."""
     program = [sys.executable, str(HERE / "life" / "imports.py")]
     printed = [
-        subprocess.run(program, stdout=subprocess.PIPE, text=True, check=True) for _ in range(12)
+        subprocess.run(program, stdout=subprocess.PIPE, text=True, check=True, env=environment())
+        for _ in range(12)
     ]
     pairs = [
         [float(ms) for ms in done.stdout.split()] for done in printed[1:]

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from .process import on_fork
 from .values import Frozen
 
 MOST_KEYS = 10_000
@@ -406,3 +407,4 @@ def _frozen(counter: Counter[str]) -> Mapping[str, int]:
 
 
 ledger = Ledger()
+on_fork(in_child=ledger.forked)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
-from .diagnostics import guard
+from .diagnostics import diagnostics, guard
 from .imports import wait_for_imports
 
 Hook = Callable[[], None]
@@ -218,6 +218,7 @@ def _after_uwsgi_fork() -> None:
         _next_uwsgi_hook()
 
 
+on_fork(in_child=diagnostics.forked)  # first of all: the others may warn
 on_fork(before=_note_forking_thread, in_child=_note_child_of_thread)
 _watch_uwsgi()
 if hasattr(os, "register_at_fork"):

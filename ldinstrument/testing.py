@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from types import CellType
 from typing import TYPE_CHECKING, Any
 
-from . import clock as clocks
 from .diagnostics import diagnostics
 from .ledger import ledger
 from .metrics.catalogs import catalog
 from .metrics.standard import STANDARD_METRICS
 from .sessions import clients, emission
-from .sessions.current import current_session, observe_sessions, set_current
+from .sessions import clock as clocks
+from .sessions.current import current_session, set_current
 from .sessions.exposures import exposures
+from .sessions.opening import observe_sessions
 from .sessions.outcomes import forget_exceptions
 from .sessions.registry import OpenSession, forget_open_sessions, open_sessions, stats
 from .sessions.unattached import forget_unattached_runs

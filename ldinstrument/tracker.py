@@ -16,8 +16,8 @@ from .ledger import ledger
 from .sessions.accounts import DEFAULT_METRICS, declared_metrics
 from .sessions.clients import Tracker
 from .sessions.contexts import as_context, context_of_keys, kinds, same, units_of
-from .sessions.current import open_session
 from .sessions.exposures import exposures
+from .sessions.opening import open_session
 from .sessions.session import Session
 from .stores.deltas import OLDEST_EXPOSURE, mark_of
 from .stores.protocol import Delta, Merged

@@ -8,12 +8,14 @@ every package.
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from .errors import DefinitionError
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 T = TypeVar("T")
-F = TypeVar("F", bound="Fields")
 
 
 # -- classes of values -----------------------------------------------------------------------------
@@ -34,7 +36,7 @@ class Fields:
         if cls.__slots__:
             cls._read = attrgetter(*cls.__slots__)
 
-    def replace(self: F, **changes: Any) -> F:
+    def replace(self, **changes: Any) -> Self:
         """Return a copy with *changes*, by field."""
         fields = {name: getattr(self, name) for name in self.__slots__}
         return type(self)(**{**fields, **changes})

@@ -21,12 +21,10 @@ LAYERS: list[tuple[set[str], set[str]]] = [
     (
         {
             "errors",
-            "clock",
             "settings",
             "diagnostics",
             "ledger",
             "backoff",
-            "ids",
             "imports",
             "process",
             "sdk",
@@ -54,7 +52,7 @@ ORDER = {
     ("process", "diagnostics"),
     ("sdk", "settings"),
     ("process", "imports"),
-    ("ids", "process"),
+    ("ledger", "process"),
     ("callables", "metrics"),
     ("ai", "stores"),
     ("otel", "ai"),

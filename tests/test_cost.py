@@ -30,8 +30,8 @@ MOST = {
     "bytes of an open session": 2_050,  # wanted: 1,024
     "blocks per recorded run": 3.2,
     "blocks left by a session": 1,
-    "modules of ours": 60,
-    "modules of others": 82,
+    "modules of ours": 42,
+    "modules of others": 68,
     "functions of a task": 155,  # wanted: 60
     "files of a task": 37,  # wanted: 12
     "functions of a request": 171,  # wanted: 90

@@ -15,12 +15,12 @@ from typing import Any
 
 from ..callables import stream_objects as streams
 from ..callables.context_variables import pickle_by_name
-from ..clock import clock
 from ..diagnostics import log_internal_error
 from ..errors import StrictError
 from ..metrics.catalogs import catalog
 from ..metrics.model_calls import ai_metrics
-from ..sessions.current import open_session
+from ..sessions.clock import clock
+from ..sessions.opening import open_session
 from ..sessions.outcomes import Outcome, is_closing, outcome_of
 from ..sessions.postponed import postpone
 from ..sessions.session import Session

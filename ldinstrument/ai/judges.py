@@ -16,7 +16,8 @@ from ..metrics.catalogs import catalog
 from ..metrics.metric import Metric
 from ..sessions.clients import Tracker
 from ..sessions.contexts import as_context
-from ..sessions.current import current_session, open_session
+from ..sessions.current import current_session
+from ..sessions.opening import open_session
 from ..sessions.session import Session
 from .fields import field, text
 

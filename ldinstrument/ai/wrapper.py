@@ -17,8 +17,8 @@ from ..callables import streams
 from ..callables.compiler import Unawaited, follower_shaped, named, reserve, shaped, stream_shaped
 from ..callables.followers import holders, holders_when_fresh
 from ..callables.templates import ASYNC_GENERATOR, CALL, COROUTINE, GENERATOR, with_detour
-from ..clock import clock
 from ..diagnostics import log_internal_error, warn_user_code
+from ..sessions.clock import clock
 from ..sessions.contexts import as_context, is_function
 from ..sessions.current import current_session, current_variable
 from ..sessions.outcomes import Outcome

@@ -149,7 +149,7 @@ def _parameters(code: types.CodeType) -> tuple[str, str]:
 
 
 def _usable(name: str) -> bool:
-    return name.isidentifier() and not keyword.iskeyword(name) and name not in _RESERVED
+    return name.isidentifier() and not keyword.iskeyword(name) and not _is_reserved(name)
 
 
 def is_shaped(fn: Any) -> bool:
@@ -254,15 +254,17 @@ _ALWAYS: dict[str, Any] = {
     "_throw_of": _throw_of,
     "_type": type,
 }
-_RESERVED = {"_args", "_kwargs"}
+_reserving = {*TEMPLATES.values(), *TASK_TEMPLATES.values(), PASSING, "_args, _kwargs"}
 
 
 def reserve(*templates: str) -> None:
     """Refuse the names that *templates* use as parameters of what they wrap: a function with such
     a parameter is called with `*args, **kwargs`.
     """
-    for template in templates:
-        _RESERVED.update(re.findall(r"\b_\w+", template))
+    _reserving.update(templates)
 
 
-reserve(*TEMPLATES.values(), *TASK_TEMPLATES.values(), PASSING)
+def _is_reserved(name: str) -> bool:
+    return name.startswith("_") and any(
+        re.search(rf"\b{name}\b", template) for template in _reserving
+    )

@@ -104,9 +104,11 @@ def _held_by_attribute() -> int:
 
 # -- generators ------------------------------------------------------------------------------------
 
-_generator = follower_shaped(GENERATOR)
-_awaitable_generator = follower_shaped(GENERATOR, awaitable=True)
-_async_generator = follower_shaped(ASYNC_GENERATOR)
+
+@functools.cache
+def _compiled(template: str, *, awaitable: bool) -> Callable[[Any, Any], Any]:
+    """Compile *template* when the first such thing is returned: few programs return any."""
+    return follower_shaped(template, awaitable=awaitable)
 
 
 def generator(inner: Any, watcher: Watcher) -> Any:
@@ -114,7 +116,7 @@ def generator(inner: Any, watcher: Watcher) -> Any:
     iterated.
     """
     flags = getattr(getattr(inner, "gi_code", None), "co_flags", 0)
-    follower = _awaitable_generator if flags & inspect.CO_ITERABLE_COROUTINE else _generator
+    follower = _compiled(GENERATOR, awaitable=bool(flags & inspect.CO_ITERABLE_COROUTINE))
     return named(follower(inner, watcher), inner)
 
 
@@ -122,7 +124,7 @@ def async_generator(inner: Any, watcher: Watcher) -> Any:
     """Return *inner*, watched, with the whole async generator protocol; nothing is heard when it is
     never iterated.
     """
-    return named(_async_generator(inner, watcher), inner)
+    return named(_compiled(ASYNC_GENERATOR, awaitable=False)(inner, watcher), inner)
 
 
 # -- iterators of the standard library -------------------------------------------------------------
@@ -132,7 +134,7 @@ def lazy_iterator(inner: Any, watcher: Watcher) -> Any:
     """Return an iterator of the same type, or of a subclass where Python's own cannot be made from
     items, which ends as *inner* ends.
     """
-    steps = _generator(_steps(inner), watcher)
+    steps = _compiled(GENERATOR, awaitable=False)(_steps(inner), watcher)
     kind = _reads.get(type(inner), type(inner))
     remake = _REMAKE.get(kind)
     return _reading(kind, steps) if remake is None else remake(steps)

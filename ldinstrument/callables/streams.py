@@ -12,9 +12,11 @@ body.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 import types
+from collections.abc import Callable
 from typing import Any
 
 from ..diagnostics import log_internal_error
@@ -179,7 +181,11 @@ def settle(result: Any, watcher: Watcher, *, awaited: bool, fresh: bool) -> Any:
 
 # -- coroutines ------------------------------------------------------------------------------------
 
-_coroutine = follower_shaped(COROUTINE, {"_settle": settled_awaited})
+
+@functools.lru_cache(maxsize=1)
+def _compiled() -> Callable[[Any, Any], Any]:
+    """Compile the follower when the first coroutine is returned: few programs return any."""
+    return follower_shaped(COROUTINE, {"_settle": settled_awaited})
 
 
 def coroutine(inner: Any, watcher: Watcher) -> Any:
@@ -190,7 +196,7 @@ def coroutine(inner: Any, watcher: Watcher) -> Any:
     )
     if started:  # whoever drives it has it in hand: it is a value
         return None
-    return named(_coroutine(Unawaited(inner), watcher), inner)
+    return named(_compiled()(Unawaited(inner), watcher), inner)
 
 
 # -- tuples of Flask and Quart ---------------------------------------------------------------------

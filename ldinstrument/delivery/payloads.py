@@ -13,8 +13,8 @@ import uuid
 from collections.abc import Iterable
 from typing import Literal
 
-from ..ids import random_uuid
 from ..sdk import as_json
+from ..sessions.ids import random_uuid
 
 MAX_EVENTS = 5000
 MAX_BYTES = 4 * 2**20

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from ..diagnostics import diagnostics
-from ..ids import random_id
+from ..sessions.ids import random_id
 from ..settings import is_loopback
 
 ASKED_BY = "X-Ldinstrument-Program"

@@ -17,16 +17,17 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from ..clock import clock
 from ..diagnostics import guard, warn_once
 from ..errors import DefinitionError
 from ..metrics.catalogs import EventRouting
 from ..metrics.metric import Metric
 from ..sessions.accumulator import Sample
 from ..sessions.baggage import HEADER, adopt, leaving_header
+from ..sessions.clock import clock
 from ..sessions.contexts import as_context
-from ..sessions.current import current_session, entered, open_session
+from ..sessions.current import current_session, entered
 from ..sessions.inert import InertSession
+from ..sessions.opening import open_session
 from ..sessions.session import Session
 from ..sessions.validation import measurement
 from ..settings import disabled

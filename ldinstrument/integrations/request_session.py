@@ -13,14 +13,15 @@ from fnmatch import translate
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
-from ..clock import clock
 from ..diagnostics import guard, warn_user_code
 from ..errors import StrictError
 from ..metrics.metric import check_key
 from ..sessions.accounts import DEFAULT_METRICS, checked_metrics, declare_session_metrics
 from ..sessions.baggage import adopt
+from ..sessions.clock import clock
 from ..sessions.contexts import as_context
-from ..sessions.current import current_session, open_session, set_current
+from ..sessions.current import current_session, set_current
+from ..sessions.opening import open_session
 from ..sessions.outcomes import Outcome, outcome_of
 from ..sessions.registry import OpenSession, open_sessions
 from ..sessions.session import Session

@@ -13,6 +13,7 @@ from typing import cast
 
 from ..diagnostics import caller_place, warn_once
 from ..errors import ConflictingDefinition, DefinitionError
+from ..process import on_fork
 from ..values import Frozen
 from .metric import Limit, Metric, Rollup
 from .standard import STANDARD_METRICS
@@ -267,3 +268,4 @@ def _differences(one: Metric, other: Metric) -> str:
 
 
 catalog = Catalog(STANDARD_METRICS)
+on_fork(in_child=catalog.forked)

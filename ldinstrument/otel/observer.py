@@ -19,9 +19,9 @@ from weakref import WeakSet
 from opentelemetry import context as contexts
 from opentelemetry import metrics, trace
 
-from ..clock import clock
 from ..diagnostics import guard, warn_once
-from ..sessions.current import observe_sessions
+from ..sessions.clock import clock
+from ..sessions.opening import observe_sessions
 from ..sessions.outcomes import Outcome
 from ..sessions.postponed import postpone
 from .attributes import kind_of

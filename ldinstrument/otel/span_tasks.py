@@ -8,10 +8,10 @@ import threading
 from contextvars import ContextVar
 from typing import Any
 
-from ..clock import clock
 from ..metrics.catalogs import catalog
 from ..metrics.model_calls import ai_metrics
 from ..metrics.standard import DEFAULT_TASK_METRICS
+from ..sessions.clock import clock
 from ..sessions.current import current_session
 from ..sessions.session import Session
 from ..sessions.task_definition import TaskDefinition, declared_task

@@ -12,10 +12,10 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from ..clock import clock, forward_offset, wall_offset
 from ..diagnostics import warn_once
 from ..ledger import ledger
 from ..metrics.catalogs import EventRouting
+from .clock import clock, forward_offset, wall_offset
 from .contexts import kinds
 from .exposures import Exposure, exposures
 from .outcomes import FINISHED, NO_TALLIES, Tallies, added

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..clock import STEP, clock
+from .clock import STEP, clock
 from .contexts import units_of
 
 if TYPE_CHECKING:

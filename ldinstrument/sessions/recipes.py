@@ -14,7 +14,8 @@ from typing import Any
 from ..diagnostics import guard
 from .clients import Tracker
 from .contexts import as_context, same
-from .current import current_session, open_session
+from .current import current_session
+from .opening import open_session
 from .session import Session
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..clock import clock
 from ..diagnostics import guard, never_raises
 from ..metrics.metric import Metric
 from ..metrics.standard import (
@@ -19,6 +18,7 @@ from ..metrics.standard import (
     USER_SATISFACTION,
 )
 from .accumulator import Sample
+from .clock import clock
 from .outcomes import Outcome
 from .task_definition import INTERACTION
 from .validation import discard, measurement, number

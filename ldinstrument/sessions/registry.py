@@ -13,11 +13,10 @@ from typing import Any, Protocol
 
 from ..diagnostics import diagnostics, log, warn_once
 from ..ledger import Stats, ledger
-from ..metrics.catalogs import catalog
 from ..process import on_exit, on_fork
 from . import clients, emission
 from .exposures import exposures
-from .unattached import count_unattached_runs, forget_unattached_runs
+from .unattached import count_unattached_runs
 
 
 class OpenSession(Protocol):
@@ -141,10 +140,6 @@ def _at_exit() -> None:
 def _after_fork() -> None:
     global _lock
     _lock = threading.RLock()
-    forget_unattached_runs(forked=True)
-    ledger.forked()
-    diagnostics.forked()
-    catalog.forked()
     emission.forget()
     clients.forked()
     exposures.forked()

@@ -19,9 +19,10 @@ from ..settings import disabled
 from .accounts import DEFAULT_METRICS, declared_metrics
 from .clients import Tracker
 from .contexts import as_context, is_function
-from .current import current_session, current_variable, joinable, opened, set_current
+from .current import current_session, current_variable, set_current
 from .entry_stack import EntryStack
 from .inert import InertSession
+from .opening import joinable, opened
 from .outcomes import Outcome, is_closing, outcome_of
 from .postponed import postpone
 from .session import Session

@@ -10,9 +10,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..clock import clock
 from ..diagnostics import guard, never_raises, warn_user_code
-from ..ids import random_id
 from ..ledger import ledger
 from . import emission, registry
 from .accounts import (
@@ -25,10 +23,12 @@ from .accounts import (
 )
 from .accumulator import FOLD_AT, HELD_RUNS, Accumulator, Sample
 from .clients import Tracker, check_client, client_for, exposures_are_seen, warn_unwatched
+from .clock import clock
 from .contexts import context_of_keys, keys_of, only_kinds, units_of
 from .dilution import EndedSession, note_ended
 from .exposures import exposures
 from .identity import OwnedRecorder
+from .ids import random_id
 from .parts import Segment, SessionPart, dates_of_exposures
 from .postponed import postpone
 from .rollups import Emission, FinishedRuns

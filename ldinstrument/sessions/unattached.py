@@ -9,6 +9,7 @@ from typing import Any
 
 from ..diagnostics import warn_once
 from ..ledger import ledger
+from ..process import on_fork
 from ..settings import disabled
 from .outcomes import Outcome
 from .task_definition import TaskDefinition
@@ -146,11 +147,17 @@ def _count_pending() -> None:
         unattached_runs_of(task, outcome).note()
 
 
-def forget_unattached_runs(*, forked: bool = False) -> None:
+def forget_unattached_runs() -> None:
     """Drop what is not counted yet: tests, and a forked child, whose parent counts its own."""
-    global _lock
-    if forked:
-        _lock = threading.RLock()
     pending_from_finalizers.clear()
     for counter in list(_known.values()):
         counter.forget()
+
+
+def _forked() -> None:
+    global _lock
+    _lock = threading.RLock()
+    forget_unattached_runs()
+
+
+on_fork(in_child=_forked)

@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import sdk
 from ..diagnostics import guard
+from . import scopes  # noqa: F401 - with a client come sessions: no request waits for their import
 from .clients import register
 from .current_event import current_event
 from .evaluations import see

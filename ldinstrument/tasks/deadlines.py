@@ -10,9 +10,9 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from ..clock import clock
 from ..diagnostics import guard
 from ..process import on_fork
+from ..sessions.clock import clock
 
 _LONGEST_SLEEP = 3600.0
 

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..callables.decorating import Rebinder, ScopeDecorator, rebuilt
-from ..clock import clock
 from ..errors import DefinitionError
 from ..metrics.metric import check_key
 from ..metrics.standard import DEFAULT_TASK_METRICS
+from ..sessions.clock import clock
 from ..sessions.current import current_session
 from ..sessions.entry_stack import BlockScope
 from ..sessions.task_definition import TaskDefinition, declared_task

@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..clock import clock
 from ..diagnostics import guard, warn_user_code
 from ..metrics.catalogs import catalog
 from ..metrics.metric import Metric
+from ..sessions.clock import clock
 from ..sessions.contexts import as_context, is_function
-from ..sessions.current import current_session, open_session
+from ..sessions.current import current_session
 from ..sessions.outcomes import Outcome, current_task, is_cancelling, is_closing, outcome_of
 from ..sessions.postponed import postpone
-from ..sessions.session import Session
 from ..sessions.task_definition import TaskDefinition
 from ..sessions.unattached import count_unattached, pending_from_finalizers
 from ..sessions.validation import copied
 from ..settings import disabled
 from .deadlines import Deadline, deadline_of
 from .options import PLAIN, Extractor, TaskOptions
+
+if TYPE_CHECKING:
+    from ..sessions.session import Session
 
 _MISSING = object()
 
@@ -183,7 +185,7 @@ class Run:
         """Hand it to a session of this one task, of `context=`; it has no `session.*` metrics."""
         if disabled():
             return
-        own = open_session(self._who(), name="task", silent=True)
+        own = self._own_session()
         if self._first is not None:
             self._record_first(own)
         self._hand_over(own, outcome, ended, result)
@@ -202,6 +204,11 @@ class Run:
             pending_from_finalizers.append((self._task, outcome))
         else:
             postpone(lambda: self._deliver_alone(outcome, ended, _MISSING))
+
+    def _own_session(self) -> Session:
+        from ..sessions.opening import open_session  # late: a decorated function needs no session
+
+        return open_session(self._who(), name="task", silent=True)
 
     def _who(self) -> Any:
         who = self._options.context
@@ -277,7 +284,7 @@ class Run:
                 session.record(f"{self._task.key}.within", 0.0)
                 session.fold_up()  # a run that hangs would keep it for ever
             elif self._options.context is not None and not disabled():
-                own = open_session(self._who(), name="task", silent=True)
+                own = self._own_session()
                 own.record(f"{self._task.key}.within", 0.0)
                 own.end()
 

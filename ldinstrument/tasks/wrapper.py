@@ -18,7 +18,7 @@ from ..callables.streams import (
     settled_awaited,
 )
 from ..callables.templates import TASK_TEMPLATES, TEMPLATES
-from ..clock import clock
+from ..sessions.clock import clock
 from ..sessions.contexts import is_function
 from ..sessions.current import current_session, current_variable
 from ..sessions.outcomes import Outcome

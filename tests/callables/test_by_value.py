@@ -16,7 +16,7 @@ import pytest
 import ldinstrument as ld
 from ldinstrument.callables.compiler import closed_over
 from ldinstrument.callables.streams import plain_types
-from ldinstrument.clock import clock
+from ldinstrument.sessions.clock import clock
 from ldinstrument.sessions.current import current_variable
 
 SCRIPT = """

@@ -18,7 +18,7 @@ from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.integrations.asgi import SessionMiddleware, end_session, session_dependency
 from ldinstrument.integrations.asgi_lifespan import OPEN_REQUESTS, LifespanMiddleware
 from ldinstrument.integrations.request_session import RequestSessionFactory
-from ldinstrument.sessions.current import open_session
+from ldinstrument.sessions.opening import open_session
 
 
 @pytest.fixture

@@ -32,7 +32,8 @@ from ldinstrument.integrations import aws_lambda
 from ldinstrument.integrations.aws_lambda import invocations, lambda_handler
 from ldinstrument.integrations.aws_lambda.watchdog import Watchdog
 from ldinstrument.integrations.request_metrics import request_context
-from ldinstrument.sessions.current import entered, open_session
+from ldinstrument.sessions.current import entered
+from ldinstrument.sessions.opening import open_session
 from ldinstrument.testing import RecordingClient, recording
 
 

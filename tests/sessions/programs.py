@@ -23,10 +23,11 @@ from laboratory import Laboratory, keys_of
 from ldclient import Context
 
 import ldinstrument as ld
-from ldinstrument.clock import clock
 from ldinstrument.devserver import experiment_flag
 from ldinstrument.sessions import evaluations
-from ldinstrument.sessions.current import entered, open_session
+from ldinstrument.sessions.clock import clock
+from ldinstrument.sessions.current import entered
+from ldinstrument.sessions.opening import open_session
 from ldinstrument.sessions.outcomes import Outcome
 from ldinstrument.sessions.task_definition import declared_task
 from ldinstrument.stores import end_request, end_session

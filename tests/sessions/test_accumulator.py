@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from ldclient import Context
 
-from ldinstrument.clock import clock
 from ldinstrument.ledger import ledger
 from ldinstrument.metrics.catalogs import EventRouting
 from ldinstrument.sessions.accumulator import Accumulator
+from ldinstrument.sessions.clock import clock
 from ldinstrument.sessions.exposures import exposures
 from ldinstrument.sessions.outcomes import Outcome
 from ldinstrument.sessions.task_definition import INTERACTION

@@ -6,7 +6,8 @@ import pytest
 from session_values import USER, expose
 
 import ldinstrument as ld
-from ldinstrument.sessions.current import current_session, open_session
+from ldinstrument.sessions.current import current_session
+from ldinstrument.sessions.opening import open_session
 from ldinstrument.sessions.registry import stats
 from ldinstrument.testing import RecordingClient
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ldclient import Context
 from session_values import expose, multi
 
-from ldinstrument.sessions.current import open_session
 from ldinstrument.sessions.exposures import exposures
+from ldinstrument.sessions.opening import open_session
 from ldinstrument.sessions.parts import Segment, dates_of_exposures
 from ldinstrument.testing import RecordingClient
 

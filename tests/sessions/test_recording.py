@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ldinstrument.clock import clock
+from ldinstrument.sessions.clock import clock
 from ldinstrument.sessions.outcomes import Outcome
 from ldinstrument.sessions.recording import SampleRecorder
 from ldinstrument.sessions.registry import stats

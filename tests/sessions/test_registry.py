@@ -16,7 +16,7 @@ from session_values import adds_up, value
 import ldinstrument as ld
 from ldinstrument.sessions import registry
 from ldinstrument.sessions import session as sessions
-from ldinstrument.sessions.current import open_session
+from ldinstrument.sessions.opening import open_session
 from ldinstrument.sessions.registry import stats
 from ldinstrument.testing import RecordingClient
 

@@ -9,12 +9,13 @@ import pytest
 from session_values import USER, adds_up, expose, value
 
 import ldinstrument as ld
-from ldinstrument.clock import clock
 from ldinstrument.metrics import catalogs
 from ldinstrument.metrics.metric import Metric
 from ldinstrument.sessions import accumulator
 from ldinstrument.sessions import session as sessions
-from ldinstrument.sessions.current import current_session, open_session
+from ldinstrument.sessions.clock import clock
+from ldinstrument.sessions.current import current_session
+from ldinstrument.sessions.opening import open_session
 from ldinstrument.sessions.registry import stats
 from ldinstrument.testing import RecordingClient
 

@@ -6,6 +6,8 @@ import asyncio
 import gc
 import os
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncGenerator, Generator
 
@@ -108,6 +110,33 @@ def test_a_fork_does_not_count_the_parents_strays() -> None:
     os.waitpid(child, 0)
     os.close(reader)
     assert ld.stats().without_session == {"k": 3}
+
+
+COUNTED_APART = """
+import os, sys
+import ldinstrument as ld
+
+@ld.track_task("a.task")
+def run(): pass
+
+run(); run(); run()
+assert not [name for name in sys.modules if name == "ldinstrument.sessions.session"]
+child = os.fork()
+if not child:
+    run(); run()
+    os._exit(ld.stats().without_session["a.task"])
+_, status = os.waitpid(child, 0)
+print(os.waitstatus_to_exitcode(status), ld.stats().without_session["a.task"])
+"""
+
+
+def test_a_fork_without_sessions_counts_apart() -> None:
+    """Also where nothing but decorated functions of ours has been loaded: no session, no client."""
+    done = subprocess.run(
+        [sys.executable, "-c", COUNTED_APART], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.split() == ["2", "3"]
 
 
 def test_more_than_a_provision_of_runs_is_counted() -> None:

@@ -18,7 +18,7 @@ from ldclient import Context
 from scipy import stats
 
 import ldinstrument as ld
-from ldinstrument import clock as steady
+from ldinstrument.sessions import clock as steady
 from ldinstrument.sessions import evaluations
 from ldinstrument.sessions.current_event import current_event
 from ldinstrument.sessions.outcomes import Outcome

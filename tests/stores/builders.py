@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter
 
-from ldinstrument.sessions.current import open_session
+from ldinstrument.sessions.opening import open_session
 from ldinstrument.sessions.rollups import Group
 from ldinstrument.stores import Delta, MemoryStore, Rules, end_request
 from ldinstrument.stores.deltas import StoredSegment, encoded, keys_of, mark_of

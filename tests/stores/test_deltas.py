@@ -9,7 +9,7 @@ from drawn_deltas import AGES, GROUP_KEYS, GROUPS, NOW
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ldinstrument.sessions.current import open_session
+from ldinstrument.sessions.opening import open_session
 from ldinstrument.sessions.rollups import Group
 from ldinstrument.stores.deltas import (
     OLDEST_EXPOSURE,

@@ -17,7 +17,7 @@ from stores_builders import delta, end, in_child, tallies_of, until, visit
 from ldinstrument import Metric, SessionMetricsTracker, catalog, session
 from ldinstrument.delivery import Plugin
 from ldinstrument.ledger import ledger
-from ldinstrument.sessions.current import open_session
+from ldinstrument.sessions.opening import open_session
 from ldinstrument.stores import (
     MemoryStore,
     Rules,

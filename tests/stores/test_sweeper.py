@@ -12,7 +12,7 @@ from stores_builders import (
     visit,
 )
 
-from ldinstrument.sessions.current import open_session
+from ldinstrument.sessions.opening import open_session
 from ldinstrument.stores import (
     end_request,
     end_session,

@@ -16,9 +16,9 @@ from ldclient.client import LDClient
 from ldclient.config import Config
 
 import ldinstrument as ld
-from ldinstrument.clock import clock
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
 from ldinstrument.devserver.readout.readout import Readout
+from ldinstrument.sessions.clock import clock
 
 USERS = 400
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "survivors.md").read_text()

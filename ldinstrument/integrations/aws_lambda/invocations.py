@@ -12,15 +12,16 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ...clock import clock
 from ...delivery import FlushReport, flush
 from ...diagnostics import guard, log_internal_error, warn_once, warn_user_code
 from ...errors import DefinitionError, StrictError
 from ...sessions.accounts import DEFAULT_METRICS
 from ...sessions.baggage import HEADER, arrived_id
 from ...sessions.clients import Tracker
+from ...sessions.clock import clock
 from ...sessions.contexts import as_context
-from ...sessions.current import current_session, open_session
+from ...sessions.current import current_session
+from ...sessions.opening import open_session
 from ...sessions.outcomes import Outcome, outcome_of
 from ...sessions.session import Session
 from ...settings import disabled

@@ -9,7 +9,7 @@ import time
 import pytest
 
 import ldinstrument as ld
-from ldinstrument import clock
+from ldinstrument.sessions import clock
 from ldinstrument.testing import RecordingClient
 
 A_MINUTE = 60_000

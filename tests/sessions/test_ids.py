@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from ldinstrument.ids import random_id, random_uuid
+from ldinstrument.sessions.ids import random_id, random_uuid
 
 
 def test_an_id_is_32_hexadecimal_digits() -> None:

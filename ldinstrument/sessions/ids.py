@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import uuid
 
-from .process import on_fork
+from ..process import on_fork
 
 _source = random.Random()  # seeded by the kernel
 
