@@ -9,9 +9,10 @@ import pytest
 from ldclient import Context, LDClient
 
 import ldinstrument as ld
+from ldinstrument import stores, testing
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
 from ldinstrument.errors import StrictError
-from ldinstrument.sessions import clock, stores, testing
+from ldinstrument.sessions import clock
 
 
 @ld.track_interaction("quick")
