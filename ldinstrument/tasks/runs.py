@@ -87,7 +87,9 @@ class Run:
     # -- what a `with` block may say ---------------------------------------------------------------
     def fail(self, reason: str = "") -> None:
         """Say that the task failed although nothing is raised; *reason* goes into the data."""
-        self._failure = str(reason)
+        self._failure = ""
+        with guard("task"):
+            self._failure = str(reason)
 
     def add_data(self, **data: Any) -> None:
         """Add to the data of this run's events."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from ldinstrument.tasks.tracked_functions import forget_functions
 
-TASKS = Path(__file__).parent.parent / "tasks"
+TESTS = Path(__file__).parent.parent
 # What is about `track_task` alone: the module whose clock is exchanged, its name in a message, and
 # processes that import the tests by their own name.
 OWN = {
@@ -22,8 +22,8 @@ OWN = {
 
 def _tests_of(file: str) -> dict[str, Any]:
     """The tests and fixtures of a file about tasks, which is run with `track_ai` in it."""
-    path = TASKS / f"{file}.py"
-    module = types.ModuleType(f"ldinstrument_tests_ai_{file}")
+    path = TESTS / f"{file}.py"
+    module = types.ModuleType(f"ldinstrument_tests_ai_{path.stem}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
     source = path.read_text(encoding="utf-8")
@@ -35,7 +35,7 @@ def _tests_of(file: str) -> dict[str, Any]:
     found = {}
     for name, thing in vars(module).items():
         if name.startswith("test_") and name not in OWN:
-            found[f"{name}_in_{file.removeprefix('test_')}"] = thing
+            found[f"{name}_in_{path.stem.removeprefix('test_')}"] = thing
             if (mark := getattr(module, "pytestmark", None)) is not None:
                 mark(thing)
         elif type(thing).__name__ == "FixtureFunctionDefinition":
@@ -44,10 +44,11 @@ def _tests_of(file: str) -> dict[str, Any]:
 
 
 for _file in (
-    "test_matrix",
-    "test_streams",
-    "test_endings",
-    "test_transparency",
-    "test_concurrency",
+    "tasks/test_matrix",
+    "callables/test_responses",
+    "tasks/test_endings",
+    "tasks/test_tracked_functions",
+    "tasks/test_transparency",
+    "tasks/test_concurrency",
 ):
     globals().update(_tests_of(_file))

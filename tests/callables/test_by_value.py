@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
-import copy
-import importlib
 import pickle
 import subprocess
 import sys
@@ -17,7 +14,6 @@ import ldinstrument as ld
 from ldinstrument.callables.compiler import closed_over
 from ldinstrument.callables.streams import plain_types
 from ldinstrument.sessions.clock import clock
-from ldinstrument.sessions.current import current_variable
 
 SCRIPT = """
 import base64, functools, importlib, json, sys
@@ -140,16 +136,6 @@ def _python(script: Path, *args: str, given: str = "") -> subprocess.CompletedPr
 def test_the_clock_pickles_by_name() -> None:
     """The very object comes back, in any process."""
     assert pickle.loads(pickle.dumps(clock)) is clock
-
-
-def test_only_our_context_variable_pickles() -> None:
-    """Another one fails as it does without us, for pickle and for copy."""
-    other: contextvars.ContextVar[int] = contextvars.ContextVar("other")
-    importlib.import_module("ldinstrument.tasks.wrapper")
-    assert pickle.loads(pickle.dumps(current_variable)) is current_variable
-    for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
-        with pytest.raises(TypeError, match="cannot pickle"):
-            attempt(other)
 
 
 def test_a_wrapper_by_value_counts_with_the_others() -> None:

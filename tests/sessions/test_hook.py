@@ -30,14 +30,20 @@ def evaluate(hook: ExposureHook, evaluated: Any, series: Any = SERIES) -> Any:
 
 
 def test_an_exposure_is_noted_at_the_date_of_its_evaluation() -> None:
-    """Before its event; the session here belongs to whom it was evaluated for."""
+    """Before its event, however long it took."""
     hook = ExposureHook()
-    with ld.session(client=RecordingClient()) as s:
-        data = hook.before_evaluation(SERIES, {})
-        hook.after_evaluation(SERIES, data, detail())
-        assert s.context == SERIES.context
+    data = hook.before_evaluation(SERIES, {})
+    data["ldinstrument"] -= 7000
+    hook.after_evaluation(SERIES, data, detail())
     (noted,) = exposures.of(["u-1"])
     assert noted.date == data["ldinstrument"]
+
+
+def test_the_session_here_is_whose_it_was_evaluated_for() -> None:
+    """Where it did not know anybody."""
+    with ld.session(client=RecordingClient()) as s:
+        evaluate(ExposureHook(), detail())
+        assert s.context == SERIES.context
 
 
 @pytest.mark.parametrize(

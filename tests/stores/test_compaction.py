@@ -115,7 +115,7 @@ def test_old_exposures_are_forgotten():
 def test_an_exposure_before_everything_that_is_left_is_forgotten():
     """It divides nothing any more; one in between stays."""
     record = long_visit(
-        40, exposures=lambda number, at: {"old": NOW - 10**6, "between": NOW - 20_000}
+        40, exposures=lambda number, at: {"old": NOW - 45_000, "between": NOW - 20_000}
     )
     compact(record)
     assert list(record.exposures.values()) == [NOW - 20_000]

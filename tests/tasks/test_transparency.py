@@ -528,53 +528,6 @@ async def _awaited(made: Any) -> Any:
     return await made
 
 
-def test_bare_decorators_take_their_key_from_the_function_inside() -> None:
-    """Each descriptor has a name of its own; the key is `task.` and that name."""
-
-    class Thing:
-        @ld.track_task
-        @classmethod
-        def made(cls) -> int:
-            return 1
-
-        @ld.track_task
-        @staticmethod
-        def fixed() -> int:
-            return 1
-
-        @ld.track_task
-        @property
-        def shown(self) -> int:
-            return 1
-
-        @ld.track_task
-        @functools.cached_property
-        def kept(self) -> int:
-            return 1
-
-        @ld.track_task
-        def method(self) -> int:
-            return 1
-
-    thing = Thing()
-    with ld.session("u") as s:
-        assert [
-            thing.made(),
-            thing.fixed(),
-            thing.shown,
-            thing.kept,
-            thing.kept,
-            thing.method(),
-        ] == [1] * 6
-        assert {key: counts(s, key)[0] for key in s.summary().tasks} == {
-            "task.made": 1,
-            "task.fixed": 1,
-            "task.shown": 1,
-            "task.kept": 1,
-            "task.method": 1,
-        }
-
-
 @BOTH
 def test_classes_are_refused(decorate: Any) -> None:
     """A wrapped class breaks pickling of its instances, so it is refused with the reason."""
@@ -866,55 +819,6 @@ def _only(caught: list[warnings.WarningMessage]) -> warnings.WarningMessage:
     assert [str(warning.message) for warning in caught][1:] == []
     assert caught[0].filename == __file__
     return caught[0]
-
-
-def test_decorated_twice_with_one_key() -> None:
-    """Each call would count twice; it is said, with the line."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-
-        @ld.track_task("k")
-        @ld.track_task("k")
-        def twice() -> None: ...
-
-    assert "decorated twice" in str(_only(caught).message)
-    first = twice.__wrapped__.__wrapped__.__code__.co_firstlineno  # type: ignore[attr-defined]
-    assert first <= caught[0].lineno <= first + 2  # Python 3.10 names the line of the `def`
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        ld.track_task("p")(ld.track_task("p")(functools.partial(int)))
-    assert "decorated twice" in str(_only(caught).message)
-
-
-def test_two_functions_with_one_key() -> None:
-    """Their runs would be one metric; it is said, with both names and the line."""
-
-    @ld.track_task("k")
-    def one() -> None: ...
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-
-        @ld.track_task("k")
-        def two() -> None: ...
-
-    assert "two" in str(_only(caught).message)
-    assert "one" in str(caught[0].message)
-    assert one() is two() is None
-
-
-def test_two_lambdas_with_one_key() -> None:
-    """They have one name, so it is their lines that tell them apart; one lambda decorated again and
-    again is one.
-    """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        same = [ld.track_task("k")(lambda: 1) for _ in range(3)]
-        assert caught == []
-        other = ld.track_task("k")(lambda: 2)
-
-    assert [*(function() for function in same), other()] == [1, 1, 1, 2]
-    assert str(_only(caught).message).count("of line") == 2
 
 
 def test_above_a_fixture_or_a_setter() -> None:

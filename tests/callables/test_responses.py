@@ -1,12 +1,10 @@
-"""Responses whose body streams: the task lasts until the body ends, in the frameworks' own
-hands.
-"""
+"""Responses of web frameworks: the task lasts until the body ends, in the frameworks' own hands."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -405,3 +403,103 @@ def test_a_session_lasts_as_long_as_its_stream(ld_events: Any, flask_app: Any) -
     flask_app.test_client().head("/?user=u-8").close()
     assert len(ld_events.of("session.duration")) == 2
     assert ld.current_session() is None
+
+
+async def chunks() -> AsyncGenerator[bytes, None]:
+    for _ in range(4):
+        await asyncio.sleep(0.01)
+        yield b"x"
+
+
+def sync_chunks() -> Iterator[bytes]:
+    yield from [b"x"] * 4
+
+
+@pytest.mark.parametrize("body", ["async", "sync", "function", "events"])
+def test_litestar_streams(body: str) -> None:
+    """To the last chunk, through the framework's own server code."""
+    litestar, httpx = pytest.importorskip("litestar"), pytest.importorskip("httpx")
+    from litestar.response import ServerSentEvent, Stream
+
+    make: dict[str, Callable[[], Any]] = {
+        "async": lambda: Stream(chunks()),
+        "sync": lambda: Stream(sync_chunks()),
+        "function": lambda: Stream(chunks),
+        "events": lambda: ServerSentEvent(chunks()),
+    }
+
+    @litestar.get("/")
+    @ld.track_task("k")
+    async def view() -> Any:
+        return make[body]()
+
+    async def main() -> tuple[str, tuple[int, ...]]:
+        transport = httpx.ASGITransport(litestar.Litestar([view]))
+        with ld.session("u") as s:
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                return (await client.get("/")).text, counts(s)
+
+    text, counted = asyncio.run(main())
+    assert text.count("x") == 4
+    assert counted == (1, 0, 0, 0)
+
+
+@pytest.mark.parametrize("shape", ["tuple", "response", "generator"])
+def test_quart_streams(shape: str) -> None:
+    """In a tuple with status and headers, in a `Response`, and bare."""
+    quart = pytest.importorskip("quart")
+    app = quart.Quart("streams")
+
+    @app.route("/")
+    @ld.track_task("k")
+    async def view() -> Any:
+        if shape == "tuple":
+            return chunks(), 200, {"X-A": "1"}
+        return quart.Response(chunks()) if shape == "response" else chunks()
+
+    async def main() -> tuple[str, tuple[int, ...]]:
+        with ld.session("u") as s:
+            response = await app.test_client().get("/")
+            return await response.get_data(as_text=True), counts(s)
+
+    assert asyncio.run(main()) == ("xxxx", (1, 0, 0, 0))
+
+
+def webob_application(body: Callable[[], Any]) -> Any:
+    """A view of WebOb, whose response Pyramid's is a subclass of."""
+    webob = pytest.importorskip("webob")
+    return pytest.importorskip("webob.dec").wsgify(
+        ld.track_task("k")(lambda request: webob.Response(app_iter=body()))
+    )
+
+
+def bottle_application(body: Callable[[], Any]) -> Any:
+    """A view of Bottle that answers with a response of its own."""
+    bottle = pytest.importorskip("bottle")
+    app = bottle.Bottle()
+    app.route("/", callback=ld.track_task("k")(lambda: bottle.HTTPResponse(body(), 201)))
+    return app.wsgi
+
+
+@pytest.mark.parametrize("application", [webob_application, bottle_application])
+def test_wsgi_responses_with_a_generator(application: Callable[..., Any]) -> None:
+    """To the last chunk; a body that is left is abandoned, and one that is ready has ended."""
+    from wsgiref.util import setup_testing_defaults
+
+    environ: dict[str, Any] = {}
+    setup_testing_defaults(environ)
+    with ld.session("u") as s:
+        body = application(sync_chunks)(environ, lambda *answer: None)
+        items = iter(body)
+        assert next(items) == b"x"
+        assert counts(s) == (0, 0, 0, 0)
+        assert list(items) == [b"x"] * 3
+        assert counts(s) == (1, 0, 0, 0)
+
+        body = application(sync_chunks)(environ, lambda *answer: None)
+        next(iter(body))
+        body.close()
+        assert counts(s) == (1, 0, 0, 1)
+
+        application(lambda: [b"ready"])(environ, lambda *answer: None)
+        assert counts(s) == (2, 0, 0, 1)
