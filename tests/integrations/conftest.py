@@ -23,6 +23,8 @@ from ldinstrument import testing
 from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.sessions import registry
 
+sys.path.insert(0, str(Path(__file__).parent))
+
 
 def _load(name: str) -> Any:
     """A helper module of this folder, which is no package."""
