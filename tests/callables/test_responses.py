@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from heard import Heard
 
 import ldinstrument as ld
+from ldinstrument.callables.responses import RESPONSES
 
 PAUSE = 0.02
 BOTH = pytest.mark.parametrize("kind", ["task", "session"])
@@ -503,3 +506,85 @@ def test_wsgi_responses_with_a_generator(application: Callable[..., Any]) -> Non
 
         application(lambda: [b"ready"])(environ, lambda *answer: None)
         assert counts(s) == (2, 0, 0, 1)
+
+
+# -- each follower by itself: what it hears, and when ----------------------------------------------
+
+
+def watched(response: Any) -> tuple[Any, Heard]:
+    """What the follower of the response's framework makes of it, and its watcher."""
+    heard = Heard()
+    for module, name, follower in RESPONSES:
+        kind = getattr(sys.modules.get(module), name, None)
+        if kind is not None and isinstance(response, kind):
+            return follower(response, heard), heard
+    raise AssertionError(type(response))
+
+
+def drained(body: Any) -> list[Any]:
+    if not hasattr(body, "__aiter__"):
+        return list(body)
+
+    async def main() -> list[Any]:
+        return [part async for part in body]
+
+    return asyncio.run(main())
+
+
+def test_a_streamed_body_is_heard_while_it_is_read(django: Any) -> None:
+    """Nothing before; the response stays the object that it is."""
+    import flask
+    from litestar.response import Stream
+    from starlette.responses import StreamingResponse
+
+    http = pytest.importorskip("django.http")
+    for response, body in (
+        (StreamingResponse(chunks()), "body_iterator"),
+        (flask.Response(sync_chunks()), "response"),
+        (http.StreamingHttpResponse(sync_chunks()), "streaming_content"),
+        (http.StreamingHttpResponse(chunks()), "streaming_content"),
+        (Stream(chunks()), "iterator"),
+        (Stream(sync_chunks()), "iterator"),
+    ):
+        same, heard = watched(response)
+        assert same is response
+        assert heard.all == []
+        assert drained(getattr(response, body)) == [b"x"] * 4
+        assert heard.ends == ["first", "returned None"], type(response)
+
+
+def test_a_function_that_makes_the_body_is_asked_when_it_is_read() -> None:
+    """Litestar takes one; what it makes is watched."""
+    from litestar.response import Stream
+
+    for make in (chunks, sync_chunks):
+        response, heard = watched(Stream(make))
+        assert heard.all == []
+        assert drained(response.iterator()) == [b"x"] * 4
+        assert heard.ends == ["first", "returned None"]
+
+
+def test_a_ready_response_or_a_file_is_left_alone(django: Any, tmp_path: Path) -> None:
+    """It has ended: nothing is heard, and a server may still recognise its file."""
+    import flask
+    import quart
+    from starlette.responses import PlainTextResponse
+
+    http = pytest.importorskip("django.http")
+    target = tmp_path / "file.txt"
+    target.write_text("content")
+    with flask.Flask("files").test_request_context():
+        sent = flask.send_file(target)
+    file = http.FileResponse(target.open("rb"))
+    for response in (
+        PlainTextResponse("x"),
+        flask.Response("x"),
+        sent,
+        file,
+        quart.Response("x"),
+    ):
+        body = getattr(response, "response", None)
+        assert watched(response)[0] is None, type(response)
+        assert getattr(response, "response", None) is body
+    sent.close()
+    file.close()

@@ -16,6 +16,8 @@ from opentelemetry.util._once import Once
 
 from ldinstrument.otel import SpanBridge, install_bridge
 
+sys.path.insert(0, str(Path(__file__).parent))
+
 AI = Path(__file__).parent.parent / "ai"
 
 

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from model_spans import model_span, told, values
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
@@ -18,33 +19,6 @@ from ldinstrument.otel import SpanBridge, install_bridge
 from ldinstrument.testing import RecordingClient
 
 NEEDS_311 = pytest.mark.skipif(sys.version_info < (3, 11), reason="pydantic-ai needs Python 3.11")
-
-
-def values(events: RecordingClient, key: str = "gen_ai") -> dict[str, list[float]]:
-    """The values by suffix."""
-    return {
-        name.removeprefix(f"{key}."): [float(value or 0) for value in events.values(name)]
-        for name in events.keys()  # noqa: SIM118
-        if name.startswith(f"{key}.")
-    }
-
-
-def model_span(tracer: Any, **attributes: Any) -> Any:
-    """A span of a model call, as an instrumentor makes it."""
-    same = {
-        "gen_ai.operation.name": "chat",
-        "gen_ai.request.model": "m",
-        "gen_ai.provider.name": "p",
-    }
-    named = {name.replace("__", "."): value for name, value in attributes.items()}
-    return tracer.start_as_current_span("chat m", attributes={**same, **named})
-
-
-def told(span: Any, input: int = 20, output: int = 6) -> None:
-    """Let a span tell its usage and end."""
-    span.set_attribute("gen_ai.usage.input_tokens", input)
-    span.set_attribute("gen_ai.usage.output_tokens", output)
-    span.set_attribute("gen_ai.response.finish_reasons", ["stop"])
 
 
 # -- Anthropic's own spans -------------------------------------------------------------------------
@@ -336,92 +310,6 @@ def test_other_spans(
             with tracer.start_as_current_span(name, attributes=attributes):
                 pass
     assert set(values(ld_events)) == {"tool.success_rate", "tool.duration", "tool.unfinished"}
-
-
-# -- agents and tools ------------------------------------------------------------------------------
-
-
-def agent_run(tracer: Any, *, tools: int = 1, **attributes: Any) -> None:
-    """An agent that calls its model, tools, and its model again."""
-    with tracer.start_as_current_span(
-        "invoke_agent shopper",
-        attributes={"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "shopper"},
-    ):
-        for _ in range(2):
-            with model_span(tracer, **attributes) as span:
-                told(span)
-        for _ in range(tools):
-            with tracer.start_as_current_span(
-                "execute_tool search",
-                attributes={"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "search"},
-            ):
-                pass
-
-
-def test_agents_and_tools_are_tasks(
-    provider: TracerProvider, bridge: SpanBridge, ld_events: RecordingClient
-) -> None:
-    """Runs of agents with their calls of models and tools, runs of tools, each once."""
-    with ld.session("u-1"):
-        agent_run(provider.get_tracer("x"), tools=3)
-    found = values(ld_events)
-    assert found["agent.success_rate"] == [1]
-    assert (found["agent.inference_calls"], found["agent.tool_calls"]) == ([2], [3])
-    assert found["tool.success_rate"] == [1, 1, 1]
-    assert found["tokens.input"] == [20, 20]
-    assert ld_events.of("gen_ai.tool.duration")[0].data == {"tool": "search"}
-    assert ld_events.only("gen_ai.agent.tool_calls").data == {"agent": "shopper"}
-    assert ld_events.only("session.interactions").value == 0
-    assert "gen_ai.agent.inference_calls" in ld.catalog
-
-
-def test_a_tool_that_fails_or_breaks_off(
-    provider: TracerProvider, bridge: SpanBridge, ld_events: RecordingClient
-) -> None:
-    """A failure with the kind of its error; a cancelled one is unfinished and no failure."""
-    tracer = provider.get_tracer("x")
-    kinds = ("ValueError", "asyncio.exceptions.CancelledError")
-    with ld.session("u-1"):
-        for kind in kinds:
-            span = tracer.start_span(
-                "execute_tool t", attributes={"gen_ai.operation.name": "execute_tool"}
-            )
-            span.set_attribute("error.type", kind)
-            span.set_status(trace.StatusCode.ERROR)
-            span.end()
-    found = values(ld_events)
-    assert found["tool.success_rate"] == [0]
-    assert sorted(found["tool.unfinished"]) == [0, 1]
-    assert ld_events.only("gen_ai.tool.duration").data["reason"] == "ValueError"
-
-
-def test_a_tool_with_two_spans_counts_once(
-    provider: TracerProvider, bridge: SpanBridge, ld_events: RecordingClient
-) -> None:
-    """A framework's and an MCP client's, one inside the other; the same tool again is another."""
-    frameworks, client = provider.get_tracer("framework"), provider.get_tracer("mcp-python-sdk")
-    with ld.session("u-1"):
-        for _ in range(2):
-            with frameworks.start_as_current_span(
-                "execute_tool search", attributes={"gen_ai.operation.name": "execute_tool"}
-            ):
-                with client.start_as_current_span(
-                    "tools/call search", attributes={"mcp.method.name": "tools/call"}
-                ):
-                    pass
-    assert values(ld_events)["tool.success_rate"] == [1, 1]
-
-
-def test_the_conversation_is_the_session(
-    provider: TracerProvider, bridge: SpanBridge, ld_events: RecordingClient
-) -> None:
-    """A session without an id of its own goes on under the conversation's."""
-    tracer = provider.get_tracer("x")
-    for id in (None, "mine"):
-        with ld.session("u-1", id=id), model_span(tracer, gen_ai__conversation__id="talk-7"):
-            pass
-    ids = [event.data["sessionId"] for event in ld_events.of("session.duration")]
-    assert ids == ["talk-7", "mine"]
 
 
 def test_doubled_and_sampled_spans_are_said(

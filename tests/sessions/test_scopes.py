@@ -259,3 +259,17 @@ def test_a_session_inside_the_body_of_a_decorated_generator(ld_events: Recording
         assert ld.current_session() is mine
     assert ld_events.only("inner.duration").context.key == "u-2"
     assert ld_events.only("visit.duration").context.key == "u-1"
+
+
+def test_a_scope_that_is_entered_in_two_contexts_is_left_in_each(
+    ld_events: RecordingClient,
+) -> None:
+    """What is current where it is left is what ends, whoever entered last."""
+    scope = ld.session(name="visit")
+    one, other = contextvars.copy_context(), contextvars.copy_context()
+    first, second = one.run(scope.__enter__), other.run(scope.__enter__)
+    one.run(scope.__exit__, None, None, None)
+    assert (first.ended, second.ended) == (True, False)
+    assert other.run(current_session) is second
+    other.run(scope.__exit__, None, None, None)
+    assert second.ended

@@ -118,7 +118,12 @@ def test_unfinished_runs_that_no_metric_tells_are_counted_and_said(
     task.count({Outcome.ABANDONED: 2})
     (line,) = caplog.messages
     assert "task 'area.untold': 16 of 1516 runs" in line
-    assert stats().unfinished == {"area.untold": 18}
+    few = declared_task("area.few", False, ("duration",))
+    few.count({Outcome.CANCELLED: 9})
+    assert len(caplog.messages) == 1
+    few.count({Outcome.CANCELLED: 1})
+    assert len(caplog.messages) == 2
+    assert stats().unfinished == {"area.untold": 18, "area.few": 10}
 
 
 def test_a_definition_is_pickled_by_its_key() -> None:

@@ -132,3 +132,23 @@ def test_a_wrapper_says_what_the_user_called() -> None:
     task, seen = declared_task("area.k", False, ()), declared_task("area.seen", True, ())
     assert TaskWrapper(task, PLAIN).what == "track_task"
     assert TaskWrapper(seen, PLAIN).what == "track_interaction"
+
+
+def test_a_coroutine_out_of_a_coroutine_is_a_value() -> None:
+    """Whoever awaited the first one may keep it; out of a plain call it is the work itself."""
+    task = declared_task("area.made", False, ("success_rate",))
+
+    async def make() -> Any:
+        return coroutine()
+
+    async def main() -> None:
+        with ld.session("u-1") as s:
+            made = await TaskWrapper(task, PLAIN).wrap(make, "coroutine")()
+            assert s.summary().tasks["area.made"].successes == 1
+            assert await made == 3
+            made = TaskWrapper(task, PLAIN).wrap(lambda: coroutine(), "call")()
+            assert s.summary().tasks["area.made"].successes == 1
+            assert await made == 3
+            assert s.summary().tasks["area.made"].successes == 2
+
+    asyncio.run(main())
