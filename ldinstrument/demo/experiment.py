@@ -55,7 +55,7 @@ def run_experiment(
     Args:
         launchdarkly: where flags come from and events go.
         visitors: how many; each asks every question.
-        advance: called after each visitor.
+        advance: called after each question.
     """
     address: Any = dict.fromkeys(("base_uri", "events_uri", "stream_uri"), launchdarkly.url)
     client = LDClient(

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-import signal
-import subprocess
-import sys
-import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -64,47 +58,3 @@ def test_the_verdict_follows_from_the_data(finished: Finished) -> None:
     last = [line for line, _ in demo_lines(finished)][-3:]
 
     assert last[1].startswith("assistant.answer.success_rate: long is worse, -")
-
-
-def test_it_ends_on_a_winner_and_on_what_is_undecided() -> None:
-    """As `make demo` calls it, not on a terminal; no address of a page that is gone."""
-    done = subprocess.run(
-        [sys.executable, "-m", "ldinstrument", "demo"],
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    lines = done.stdout.splitlines()
-
-    assert done.returncode == 0, done.stderr
-    assert lines[-3].startswith("assistant.answer.success_rate: long is better, +")
-    assert lines[-2].startswith("business.conversion: undecided, ")
-    assert max(map(len, lines)) <= 80
-    assert "the page: http" not in done.stdout
-    assert lines[-1].startswith("ldinstrument demo --serve")
-
-
-def test_with_serve_the_page_stays_up() -> None:
-    """Until it is told to end."""
-    program = subprocess.Popen(
-        [sys.executable, "-u", "-m", "ldinstrument", "demo", "--serve"],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "COLUMNS": "200"},
-    )
-    try:
-        assert program.stdout is not None
-        address = ""
-        for line in program.stdout:
-            if found := re.search(r"the page: (http://\S+)", line):
-                address = found[1]
-                break
-        with urllib.request.urlopen(address, timeout=60) as page:
-            assert page.status == 200
-            assert b"<html" in page.read().lower()
-    finally:
-        program.send_signal(signal.SIGINT)
-        assert program.wait(100) == 0
-        assert program.stdout is not None
-        program.stdout.close()

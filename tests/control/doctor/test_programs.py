@@ -1,0 +1,91 @@
+"""What programs said of themselves: told where it concerns the metric, with what mends it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from traffic_and_findings import VALUE
+
+import ldinstrument
+from ldinstrument.diagnostics import warn_once
+from ldinstrument.doctor import programs
+from ldinstrument.doctor.findings import Finding, Subject
+from ldinstrument.doctor.programs import said_by_programs, said_here
+from ldinstrument.metrics.metric import Metric
+from ldinstrument.rest import MetricsAPI
+
+P95 = Metric(
+    "cart.slow",
+    unit="dollars",
+    success_criteria="HigherThanBaseline",
+    percentile=95,
+    event_key="cart.value",
+)
+
+
+@pytest.fixture(name="told")
+def _told(api: MetricsAPI) -> Any:
+    """What is told of `cart.value` when one program has these warnings."""
+    found = api.create(VALUE)
+
+    def told(*warnings: Any, key: str = "cart.value") -> list[Finding]:
+        said = [{"pid": 7, "warnings": list(warnings)}]
+        wanted = {"cart.slow": P95}
+        return list(said_by_programs(Subject(key, api, wanted, found, programs=tuple(said))))
+
+    return told
+
+
+@pytest.mark.parametrize("what", ["cart.value", "cart.slow", "cart", "", "cart of ana"])
+def test_a_warning_about_the_metric_is_told(told: Any, what: str) -> None:
+    """Its event, another metric on that event, its task or session, and what concerns everything."""
+    (finding,) = told(["rate_limited", what, 5])
+    assert (finding.check, finding.status) == ("program 7", "warning")
+    assert finding.what == "rate limited (5x)"
+    assert "limit=" in finding.command
+
+
+@pytest.mark.parametrize(
+    "warning",
+    [["rate_limited", "cart.count", 5], ["rate_limited", "car", 5], ["unheard_of", "", 1]],
+)
+def test_a_warning_about_something_else_is_not(told: Any, warning: Any) -> None:
+    """Nor one that nobody knows what to do about."""
+    assert told(warning) == []
+
+
+def test_a_program_without_warnings_has_nothing_to_say(api: MetricsAPI) -> None:
+    """Whether it told none, or of none."""
+    found = api.create(VALUE)
+    said = ({"pid": 7}, {"pid": 8, "warnings": None})
+    assert list(said_by_programs(Subject("cart.value", api, {}, found, programs=said))) == []
+
+
+def test_what_comes_from_outside_is_one_line(told: Any) -> None:
+    """A program may tell anything."""
+    assert told(["rate_limited\nok: all well", "cart.value", 1]) == []
+    assert told(["rate_limited", "cart.value\nx", 1]) == []
+
+
+def test_this_process_is_asked_too(api: MetricsAPI) -> None:
+    """Where a doctor is called from inside the program."""
+    warn_once("not_a_number", "cart.value", "is no number")
+    warn_once("not_a_number", "cart.value", "is no number")
+    (finding,) = said_here(Subject("cart.value", api, {}, api.create(VALUE)))
+    assert (finding.check, finding.what) == ("this process", "not a number (2x)")
+
+
+def test_every_warning_that_is_explained_can_be_said() -> None:
+    """Each is one that the runtime half gives, so none is explained in vain."""
+    sources = Path(ldinstrument.__file__).parent
+    runtime = [
+        path.read_text(encoding="utf-8")
+        for path in sources.rglob("*.py")
+        if path.relative_to(sources).parts[0] not in ("doctor", "cli", "devserver")
+    ]
+    unsaid = [
+        cause for cause in programs._SAID if not any(f'"{cause}"' in text for text in runtime)
+    ]
+    assert unsaid == []
