@@ -232,11 +232,16 @@ def _heard(watcher: Watcher, done: Any) -> None:
             return
         # Not `exception()`: it would mark the exception as retrieved, and asyncio's own complaint
         # would fall silent.
-        error = done._exception if hasattr(done, "_exception") else done.exception()
+        error: Any = getattr(done, "_exception", _UNKNOWN)
+        if error is _UNKNOWN:
+            error = done.exception()
         if error is None:
             watcher.returned(done.result())
         else:
             watcher.raised(error)
+
+
+_UNKNOWN = object()
 
 
 def _cancelled_error() -> BaseException:

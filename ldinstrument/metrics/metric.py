@@ -181,6 +181,10 @@ class Metric(Frozen):
             description,
             tags,
         )
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse what cannot be, and put in what was left out."""
         self._check_keys()
         self._check_choice("measure", self.measure, get_args(Measure))
         self._check_numeric()

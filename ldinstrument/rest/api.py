@@ -334,25 +334,24 @@ class MetricsAPI(ProjectAPI):
             size = PAGE if limit is None else min(PAGE, limit - len(seen))
             if size <= 0:
                 return
-            page = self._calls.send(
-                "GET", path, params={**params, "limit": size, "offset": offset}
-            ).json
-            items = page.get("items") if isinstance(page, dict) else None
-            if not isinstance(items, list):
-                raise Unreachable(
-                    "the answer is not a list of metrics; is the host right?", request=f"GET {path}"
-                )
-            offset += len(items)
+            page, metrics = self._page(path, {**params, "limit": size, "offset": offset})
+            offset += len(metrics)
             # Somebody may create or delete between two pages: never twice, never round and round.
-            fresh = [
-                metric
-                for metric in (self._metric(item, f"GET {path}") for item in items)
-                if metric.key not in seen
-            ]
+            fresh = [metric for metric in metrics if metric.key not in seen]
             seen.update(metric.key for metric in fresh)
             yield from fresh
             if not fresh or not _more(page, offset):
                 return
+
+    def _page(self, path: str, params: Mapping[str, Any]) -> tuple[Any, Sequence[RemoteMetric]]:
+        """Return one page of a list, and the metrics on it."""
+        page = self._calls.send("GET", path, params=params).json
+        items = page.get("items") if isinstance(page, dict) else None
+        if not isinstance(items, list):
+            raise Unreachable(
+                "the answer is not a list of metrics; is the host right?", request=f"GET {path}"
+            )
+        return page, [self._metric(item, f"GET {path}") for item in items]
 
     def count(self) -> int | None:
         """How many metrics the project has; None when LaunchDarkly does not say."""

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 from ..diagnostics import log, log_internal_error, warn_once
 from ..errors import LDInstrumentError, PlanError, StrictError
@@ -14,7 +14,7 @@ from ..metrics import catalogs
 from ..metrics.metric import Metric
 from ..metrics.standard import STANDARD_METRICS
 from ..plans.applying import carry_out, refuse_errors
-from ..plans.changes import Plan
+from ..plans.changes import Change, Plan
 from ..plans.comparing import places, plan
 from ..process import on_exit, on_fork
 from ..rest import MetricsAPI
@@ -27,28 +27,29 @@ EXIT_SECONDS = 2.0
 """How long a program that ends at once waits for its metrics."""
 
 
-@overload
-def bootstrap(
-    project: str | None = None,
-    *,
-    catalog: Iterable[Metric] | None = None,
-    token: str | Token | None = None,
-    base_uri: str | None = None,
-    timeout: float = 30.0,
-    wait: Literal[True] = True,
-) -> Plan: ...
+if TYPE_CHECKING:  # the docstring is the implementation's
 
+    @overload
+    def bootstrap(
+        project: str | None = None,
+        *,
+        catalog: Iterable[Metric] | None = None,
+        token: str | Token | None = None,
+        base_uri: str | None = None,
+        timeout: float = 30.0,
+        wait: Literal[True] = True,
+    ) -> Plan: ...
 
-@overload
-def bootstrap(
-    project: str | None = None,
-    *,
-    catalog: Iterable[Metric] | None = None,
-    token: str | Token | None = None,
-    base_uri: str | None = None,
-    timeout: float = 30.0,
-    wait: bool,
-) -> Plan | None: ...
+    @overload
+    def bootstrap(
+        project: str | None = None,
+        *,
+        catalog: Iterable[Metric] | None = None,
+        token: str | Token | None = None,
+        base_uri: str | None = None,
+        timeout: float = 30.0,
+        wait: bool,
+    ) -> Plan | None: ...
 
 
 def bootstrap(
@@ -82,7 +83,6 @@ def bootstrap(
 
     Raises:
         CredentialsError, PlanError, ApiError: only with `wait=True`.
-
     """
     if disabled():
         return Plan(project or "", "") if wait else None
@@ -234,19 +234,21 @@ def _say(done: Plan) -> None:
     for change in done.errors:
         warn_once("bootstrap", change.metric.key, f"metric {change.metric.key!r}: {change.problem}")
     for change in done.drift:
-        fields = ", ".join(
-            difference.field for difference in change.differences if not difference.label
-        )
-        warn_once(
-            "drift",
-            change.metric.key,
-            f"metric {change.metric.key!r} in LaunchDarkly differs from the code in {fields}; "
-            "see: ldinstrument plan",
-        )
+        _say_drift(change)
     for finer in done.finer:
         warn_once("finer", finer.found.key, finer.advice())
     for remark in (*done.remarks, *(advice for _, advice in done.missing_units)):
         warn_once("bootstrap", remark, remark)
+
+
+def _say_drift(change: Change) -> None:
+    fields = [difference.field for difference in change.differences if not difference.label]
+    warn_once(
+        "drift",
+        change.metric.key,
+        f"metric {change.metric.key!r} in LaunchDarkly differs from the code in "
+        f"{', '.join(fields)}; see: ldinstrument plan",
+    )
 
 
 def _quietly(ensure: Callable[[Sequence[Metric]], Plan], wanted: Sequence[Metric]) -> bool:

@@ -8,13 +8,14 @@ merge into the fold of the whole. That is what lets a session span requests and 
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..metrics.catalogs import EventRouting
 from ..values import Fields
 from .outcomes import Outcome
-from .validation import frozen, number
+from .validation import frozen
 
 if TYPE_CHECKING:
     from .task_definition import TaskDefinition, TaskPlan
@@ -276,4 +277,4 @@ def finite(emission: Emission) -> bool:
     """Tell whether the folded value survived as a number (two huge finite values may sum to
     infinity).
     """
-    return emission.value is None or number(emission.value) is not None
+    return emission.value is None or abs(emission.value) <= sys.float_info.max

@@ -325,23 +325,24 @@ class SessionWatcher:
         self._enter_session.end(error)
 
 
-@overload
-def session(target: F, /) -> F: ...
+if TYPE_CHECKING:  # the docstring is the implementation's
 
+    @overload
+    def session(target: F, /) -> F: ...
 
-@overload
-def session(
-    target: Context | str | Mapping[str, Any] | None = None,
-    /,
-    *,
-    context: Context | str | Mapping[str, Any] | Callable[..., Any] | None = None,
-    id: str | None = None,
-    name: str = "session",
-    data: Mapping[str, Any] | None = None,
-    client: Tracker | None = None,
-    store: Any = None,
-    metrics: Iterable[str] = DEFAULT_METRICS,
-) -> SessionScope: ...
+    @overload
+    def session(
+        target: Context | str | Mapping[str, Any] | None = None,
+        /,
+        *,
+        context: Context | str | Mapping[str, Any] | Callable[..., Any] | None = None,
+        id: str | None = None,
+        name: str = "session",
+        data: Mapping[str, Any] | None = None,
+        client: Tracker | None = None,
+        store: Any = None,
+        metrics: Iterable[str] = DEFAULT_METRICS,
+    ) -> SessionScope: ...
 
 
 def session(

@@ -113,17 +113,22 @@ def lambda_handler(
 
     def decorate(target: HandlerT) -> HandlerT:
         check(target)
-        declare_session_metrics(NAME, wanted)
-        if request_metrics:
-            from ..request_metrics import declare_request_metrics
-
-            declare_request_metrics()
-        extension = _shared_extension() if deliver == "after_response" else None
         budget = FlushBudget(client, timeout, reserve)
         described = Handler(target, context, data, success, budget, wanted, request_metrics)
+        _declare(described)
+        extension = _shared_extension() if deliver == "after_response" else None
         return cast("HandlerT", _wrapped(described, extension))
 
     return decorate if handler is None else decorate(handler)
+
+
+def _declare(handler: Handler) -> None:
+    """Declare the metrics that the invocations of *handler* feed."""
+    declare_session_metrics(NAME, handler.metrics)
+    if handler.measures_requests:
+        from ..request_metrics import declare_request_metrics
+
+        declare_request_metrics()
 
 
 def _check_options(deliver: str, timeout: float, reserve: float) -> None:

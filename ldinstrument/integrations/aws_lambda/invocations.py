@@ -116,8 +116,8 @@ class Handler:
         self.data = data
         self.success = success
         self.budget = budget
-        self._metrics = metrics
-        self._measures_requests = measures_requests
+        self.metrics = metrics
+        self.measures_requests = measures_requests
         self._first, self._names = _places(call)
 
     def event_and_context(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
@@ -152,7 +152,7 @@ class Handler:
         try:
             session = self._session(arrived or request_id, event, lambda_context)
             invocation = Invocation(self, session, request_id, remaining(lambda_context))
-            if self._measures_requests:
+            if self.measures_requests:
                 invocation.measure(event)
             return invocation
         except BaseException as error:
@@ -173,7 +173,7 @@ class Handler:
             name=NAME,
             data=data,
             client=self.budget.client,
-            metrics=self._metrics,
+            metrics=self.metrics,
         )
 
     def is_success(self, result: Any) -> bool:
