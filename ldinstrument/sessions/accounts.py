@@ -19,6 +19,8 @@ from .parts import Segment
 from .rollups import Emission
 
 DEFAULT_METRICS = DEFAULT_SESSION_METRICS
+SUMS = ("interactions", "successes")
+"""By suffix, the metrics that add up over parts of a session."""
 
 
 def checked_metrics(metrics: Iterable[str]) -> tuple[str, ...]:
@@ -287,7 +289,7 @@ def session_totals(
     events = []
     for suffix in metrics:
         key, value = f"{name}.{suffix}", values[suffix]
-        if pieces and suffix in ("interactions", "successes"):
+        if pieces and suffix in SUMS:
             parts = [(getattr(piece, suffix), piece.at) for piece in pieces]
             events += [Emission(key, part, data, at) for part, at in parts if part]
         if value is not None:

@@ -226,7 +226,7 @@ class Accumulator:
             return []
         self._changes = exposures.changes
         later = []
-        for exposure in exposures.of(self.units):
+        for exposure in exposures.of(self.units, lost=True):
             if exposure.read > self._since:
                 later.append(exposure)
             else:

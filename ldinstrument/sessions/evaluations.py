@@ -64,7 +64,9 @@ def exposed(flag_key: str, version: int, context: Any, date: int, client: Any = 
         if seen is None:
             return date
         session = current_session()
-        present = 0 if session is None else session.date_now()
+        # What waits in it for an identity is dated already.
+        waits = session is not None and session.context is None
+        present = session.date_now() if session is not None and waits else 0
         date = exposures.note(flag_key, version, seen, date, client, present)
         while session is not None:
             knew = session.knows_who

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MOST_NOTED = 20_000
 """Exposures noted before those of units that were not exposed lately are forgotten."""
 MOST_PER_UNIT = 1_000
+MOST_LEFT = 2_000
+"""Units of which something left that are remembered at least; twice as many at most."""
 
 
 class Exposure(NamedTuple):
@@ -32,12 +34,15 @@ class Exposure(NamedTuple):
         date: milliseconds since the epoch, as the exposure's own event carries it.
         name: of flag, version and unit, the same in every process.
         client: a weak reference to the client that evaluated; None when unknown.
+        lost: whether its event was dropped, so that no experiment knows of it. What was recorded
+            since is dated after it all the same, and so must be the exposure that follows.
     """
 
     read: float
     date: int
     name: str
     client: Any = None
+    lost: bool = False
 
 
 class ExposureTable:
@@ -54,8 +59,12 @@ class ExposureTable:
     def clear(self) -> None:
         """Forget everything (tests)."""
         with self._lock:
-            self.latest = 0
-            """The latest date that a session has given to what is no longer divided."""
+            self._left: dict[str, int] = {}
+            """By unit, the latest date of what has left, and so can no longer be dated before an
+            exposure."""
+            self._left_before: dict[str, int] = {}
+            self._left_by_others = 0
+            """The latest date of what left for units that are no longer remembered."""
             self.changes = 0
             """How often something was noted: a session that has seen this many looks no further."""
             self.forgotten = float("-inf")
@@ -103,15 +112,15 @@ class ExposureTable:
             if len(self.noted) >= self._most:
                 self._forget_old(read)
             units = units_of(context)
-            latest = max(self.latest, present)
-            set_back = latest - date > STEP
+            latest = max(self._latest_left(units), present)
+            given, set_back = date, latest - date > STEP
             if set_back:  # the wall clock was: what has left must stay before this exposure
                 date = latest + 1
-            for exposure in self.of(units):
+            for exposure in self.of(units, lost=True):
                 # Never before an earlier exposure, nor before what was recorded since.
                 expected = exposure.date + int((read - exposure.read) * 1000) + set_back
                 date = max(date, exposure.date)
-                if set_back or expected - date > STEP:
+                if set_back or expected - given > STEP:
                     date = max(date, expected)
             for unit in units:
                 self._note_unit(flag, version, unit, read, date, client)
@@ -126,11 +135,32 @@ class ExposureTable:
         if noted is None:
             noted = self._young[unit] = self._old.get(unit, [])
         name = f"{flag} {version} {unit}"
-        if any(exposure.name == name for exposure in noted):
+        if any(exposure.name == name and not exposure.lost for exposure in noted):
             return
         self.noted[flag, version, unit] = date
         noted = noted[-MOST_PER_UNIT + 1 :]
         self._young[unit] = [*noted, Exposure(read, date, name, client)]
+
+    def note_left(self, units: Iterable[str], date: int) -> None:
+        """Note that something of *units* has left, dated *date* at the latest."""
+        left = self._left
+        for unit in units:
+            if date > left.get(unit, 0):
+                left[unit] = date
+        if len(left) > MOST_LEFT:
+            self._forget_left(left)
+
+    def _forget_left(self, full: dict[str, int]) -> None:
+        with self._lock:
+            if self._left is full:  # no other thread was faster
+                forgotten = self._left_before.values()
+                self._left_by_others = max(self._left_by_others, *forgotten, 0)
+                self._left_before, self._left = full, {}
+
+    def _latest_left(self, units: Iterable[str]) -> int:
+        """Return the latest date of what may have left for *units*."""
+        known = [left.get(unit, 0) for unit in units for left in (self._left, self._left_before)]
+        return max(self._left_by_others, *known)
 
     def lost(self, flag: str, version: int, context: Context) -> None:
         """Note that the event of an exposure was dropped: the next one is the first that counts."""
@@ -142,19 +172,26 @@ class ExposureTable:
             for unit in units:
                 name = f"{flag} {version} {unit}"
                 noted = self._young.get(unit) or self._old.get(unit, [])
-                self._young[unit] = [exposure for exposure in noted if exposure.name != name]
+                self._young[unit] = [
+                    exposure._replace(lost=True) if exposure.name == name else exposure
+                    for exposure in noted
+                    if exposure.name != name or not exposure.lost
+                ]
 
     def _forget_old(self, read: float) -> None:
         self.forgotten, self._filled_since = self._filled_since, read
         self._noted_before, self.noted = self.noted, {}
         self._old, self._young = self._young, {}
 
-    def of(self, units: Iterable[str]) -> list[Exposure]:
-        """Return the exposures of *units*, oldest first."""
+    def of(self, units: Iterable[str], *, lost: bool = False) -> list[Exposure]:
+        """Return the exposures of *units*, oldest first; with *lost*, also those that count for no
+        experiment.
+        """
         found = [
             exposure
             for unit in units
             for exposure in self._young.get(unit) or self._old.get(unit) or ()
+            if lost or not exposure.lost
         ]
         found.sort(key=_read)
         return found

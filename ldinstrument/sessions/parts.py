@@ -17,7 +17,7 @@ from ..metrics.catalogs import EventRouting
 from ..values import Fields
 from .contexts import context_of_keys, units_of
 from .exposures import exposures
-from .outcomes import NO_TALLIES, Tallies
+from .outcomes import Tallies
 from .rollups import Emission, FinishedRuns, Group
 
 if TYPE_CHECKING:
@@ -70,10 +70,6 @@ class Segment(Fields):
         self.began = began
         self.active = active
         self.exposed = exposed
-
-    def without_tallies(self) -> Segment:
-        """Return it without its interactions, which somebody else counts."""
-        return self.replace(tallies=NO_TALLIES)
 
 
 class SessionPart(Fields):

@@ -62,6 +62,7 @@ class Entry:
     def end(self, error: BaseException | None = None) -> None:
         """End the session where it was opened: because *error* came out, when there is one."""
         if self.joined:
+            self.session.leave()
             return
         if error is None:
             self.session.end()

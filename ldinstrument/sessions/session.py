@@ -15,6 +15,7 @@ from ..ledger import ledger
 from . import emission, registry
 from .accounts import (
     DEFAULT_METRICS,
+    SUMS,
     Accounts,
     SessionAccount,
     fed_metrics,
@@ -246,8 +247,9 @@ class Session(OwnedRecorder):
                 self._accounts_of(after).identify(after, self._held.started)
             return [(new, waiting + self._fold())]
         events = self._fold() + self._last_events()
-        exposures.latest = max(exposures.latest, self.date_now())
+        self._note_left(units_of(old))
         self._held.belong_to(new)
+        self._note_left(self._held.units)
         outgoing: list[Batch] = [(old, events)]
         if self.store is not None:
             self._segments += (self._held.empty_segment(),)  # tells the store when it was
@@ -287,11 +289,12 @@ class Session(OwnedRecorder):
         self, *, at_last: bool = False, for_store: bool = False
     ) -> list[Emission | FinishedRuns]:
         """Fold; returns what exposures have divided off. The lock is held."""
-        seen = self.is_watched()
+        # Where nobody sees exposures, no value may wait: it is dated to when it leaves. Nor in a
+        # forked child, which may end without a word.
+        folds = self.is_watched() and not self._partial
         if not self.ended:
-            # Where nobody sees exposures, no value may wait: it is dated to when it leaves.
-            self.fold_at = FOLD_AT if seen else 1
-        ended = self._held.fold(folds=seen, at_last=at_last, for_store=for_store)
+            self.fold_at = FOLD_AT if folds else 1
+        ended = self._held.fold(folds=folds, at_last=at_last, for_store=for_store)
         return [event for segment in ended for event in self._absorb(segment)]
 
     def is_watched(self) -> bool:
@@ -308,7 +311,7 @@ class Session(OwnedRecorder):
         """
         if self.store is not None and not self.ended:
             if segment.active is not None or segment.groups:
-                exposures.latest = max(exposures.latest, segment.last)
+                exposures.note_left(self._held.units, segment.last)
                 self._segments += (segment,)
             return []
         if not self._silent and self.store is None:
@@ -325,11 +328,17 @@ class Session(OwnedRecorder):
         for context, events in outgoing:
             if not events:
                 continue
-            exposures.latest = max(exposures.latest, self.date_now())
+            if context is not None:
+                known = context is self._context
+                self._note_left(self._held.units if known else units_of(context))
             if context is None and (heir := self._may_learn_who()) is not None:
                 heir._wait(events)
             else:
                 emission.emit_all(events, context, self.client, self._seen_client)
+
+    def _note_left(self, units: Iterable[str]) -> None:
+        """Note that something of *units* has left by now: no exposure may be dated before it."""
+        exposures.note_left(units, self.date_now())
 
     def _may_learn_who(self) -> Session | None:
         """Who may still learn whose values these are: this session, or after its end one around it,
@@ -369,6 +378,20 @@ class Session(OwnedRecorder):
             if self.observer is not None:
                 self.observer.ended(self, reason)
 
+    def leave(self) -> None:
+        """Note that a block which had joined it is over: in a forked child, where nothing else may
+        end it, what it counted leaves.
+        """
+        if self._partial and self.store is None and not self.ended:
+            with self._lock:
+                context = self.context
+                outgoing: list[Batch] = [(context, self._fold() + self._last_events())]
+                if context is not None:
+                    accounts = self._accounts_of(self._held.keys).open
+                    outgoing += [self._totals(account, context, "forked") for account in accounts]
+                    self._accounts = None
+            self._send(outgoing)
+
     def _end(self, reason: str) -> list[Batch]:
         context = self.context
         events = self._waiting + self._fold(at_last=True) + self._last_events()
@@ -385,9 +408,10 @@ class Session(OwnedRecorder):
         return outgoing
 
     def _totals(self, account: SessionAccount, context: Context | None, reason: str) -> Batch:
-        """Make the `session.*` events of *account*, which is over now."""
-        if self._partial:
-            return context, []
+        """Make the `session.*` events of *account*, which is over now.
+
+        A forked child tells its part of what adds up: the rest is of the parent's session.
+        """
         held, now = self._held, clock()
         last = self._stopped_at or account.last or now
         metrics, units = self._metrics, held.units
@@ -396,7 +420,9 @@ class Session(OwnedRecorder):
             if context is not None:
                 context = only_kinds(context, account.keys)
                 units = units_of(context)
-        if context is not None:
+        if self._partial:
+            metrics = tuple([suffix for suffix in metrics if suffix in SUMS])
+        elif context is not None:
             known, length = exposures.of(units), (last - account.began) * 1000
             if account.before is None or (known and known[0].read <= account.began):
                 # Exposed before it began, or not in it: nothing of it lies before that.
@@ -412,6 +438,8 @@ class Session(OwnedRecorder):
             held.date(now),
             totals_data(self.id, account.tallies, self._data, reason),
         )
+        if self._partial:
+            events = [event for event in events if event.value]
         ledger.recorded(len(events))
         return context, list(events)
 
@@ -450,8 +478,6 @@ class Session(OwnedRecorder):
     ) -> SessionPart:
         held, now, context = self._held, clock(), self.context
         last = self._stopped_at or (held.last if held.last > held.started else now)
-        if self._partial:  # a forked child tells nothing that it cannot tell from its parent's
-            segments = tuple([segment.without_tallies() for segment in segments])
         return SessionPart(
             id=self.id,
             given_id=self._given_id,
@@ -476,7 +502,7 @@ class Session(OwnedRecorder):
             keys: whose that is, by context kind, as far as the store knows.
         """
         self.id = id
-        exposures.latest = max(exposures.latest, part.over)
+        exposures.note_left(self._held.units, part.over)
         if part.loose:
             whose = context_of_keys(keys) if part.context is None else part.context
             emission.emit_all(part.loose, whose, self.client, self._seen_client)
@@ -514,6 +540,7 @@ class Session(OwnedRecorder):
         self._waiting, self._segments = [], ()
         self._accounts = None
         self._partial = True
+        self.fold_at = min(self.fold_at, 1)
         self.observer = None
         self.detour = self.ended
 

@@ -27,6 +27,8 @@ from ..process import (
     watch_forking_thread,
 )
 from ..sessions import clients
+from ..sessions.contexts import context_of_keys, units_of
+from ..sessions.exposures import exposures
 from ..sessions.registry import open_sessions
 from ..sessions.session import Session
 from .circuit_breaker import CircuitBreaker, PendingMerge
@@ -226,8 +228,11 @@ class SessionStore:
         if self._sweeper is None and self._sweeps:
             self._start_sweeper()
         key = key_of(name, visitor)
-        pending = PendingMerge(key, time.monotonic(), reason=reason, over=today(), active=active)
+        over = today()
+        pending = PendingMerge(key, time.monotonic(), reason=reason, over=over, active=active)
         ended: Record | None = self._breaker.attempt(pending)
+        if ended is not None and (whose := context_of_keys(ended.keys)) is not None:
+            exposures.note_left(units_of(whose), over)
         if ended is not None and self._sweeper is not None:
             self._sweeper.sweep_soon()
         return ended

@@ -15,7 +15,7 @@ from ldclient import Context
 import ldinstrument as ld
 from ldinstrument import testing
 from ldinstrument.sessions import evaluations
-from ldinstrument.sessions.exposures import ExposureTable, exposures
+from ldinstrument.sessions.exposures import MOST_LEFT, ExposureTable, exposures
 from ldinstrument.sessions.session import Session
 
 WHO = st.sampled_from(["ana", "ben"])
@@ -143,6 +143,42 @@ def test_an_exposure_is_never_dated_before_an_earlier_one() -> None:
     assert table.note("flag", 1, Context.create("u-1"), 1_000) == 5_000
     assert table.note("other", 1, Context.create("u-1"), 1_000) >= 5_000
     assert table.note("flag", 1, Context.create("u-2"), 1_000) == 1_000
+
+
+def test_no_exposure_is_dated_before_what_has_left_of_its_units() -> None:
+    """Nobody else's exposure is moved, unless the table has forgotten whose it was."""
+    table = ExposureTable()
+    table.note_left(["u-1", "request:r-1"], 9_000)
+    table.note_left(["u-1"], 8_000)
+    both = Context.create_multi(Context.create("u-1"), Context.create("d-1", "device"))
+
+    assert table.note("flag", 1, both, 1_000) == 9_001
+    assert table.note("flag", 1, Context.create("u-2"), 1_000) == 1_000
+    assert table.note("flag", 1, Context.create("u-3"), 20_000) == 20_000
+    for n in range(3 * MOST_LEFT):
+        table.note_left([f"other-{n}"], 5_000)
+    assert table.note("flag", 1, Context.create("u-4"), 1_000) == 9_001
+
+
+def test_exposures_close_together_keep_their_order_when_the_clock_is_set_back() -> None:
+    """What is recorded between the two is dated after the first, and so before the second."""
+    table, now = ExposureTable(), int(time.time() * 1000)
+    table.note("flag", 1, Context.create("u-1"), now)
+    time.sleep(0.02)
+
+    assert table.note("other", 1, Context.create("u-1"), now - 3_600_000) >= now + 20
+
+
+def test_an_exposure_after_a_lost_one_is_dated_after_what_came_between() -> None:
+    """The lost one counts for nothing, but dates were given by it."""
+    table, now = ExposureTable(), int(time.time() * 1000)
+    table.note("flag", 1, Context.create("u-1"), now)
+    table.lost("flag", 1, Context.create("u-1"))
+    assert table.of(["u-1"]) == []
+    time.sleep(0.02)
+
+    assert table.note("flag", 1, Context.create("u-1"), now - 3_600_000) >= now + 20
+    assert [found.lost for found in table.of(["u-1"], lost=True)] == [True, False]
 
 
 def test_the_table_is_bounded_and_says_what_it_may_have_forgotten() -> None:

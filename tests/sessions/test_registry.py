@@ -172,3 +172,34 @@ def test_the_ledger_is_read_with_what_is_open(ld_events: RecordingClient) -> Non
         assert stats().values.open == 2
         assert adds_up()
     assert stats().values.open == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("named", [True, False])
+def test_a_forked_child_may_end_without_a_word(ld_events: RecordingClient, named: bool) -> None:
+    """A block that joins the parent's session ends no session: what it recorded has left when it is
+    over, the counts that add up too; duration and rate are the parent's to tell.
+    """
+    ld.catalog.add(value("r.sum", aggregation="sum"))
+    reader, writer = os.pipe()
+    with ld.session("u-1" if named else None) as s:
+        s.interaction()
+        child = os.fork()
+        if child == 0:
+            ld_events.clear()
+            with ld.session("u-1"):
+                ld.track_conversion(10)
+                for succeeded in (True, False, True):
+                    ld.current_session().interaction(succeeded)
+                    s.record("r.sum", 4)
+            os.write(writer, repr([(event.key, event.value) for event in ld_events]).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+    os.close(writer)
+    with os.fdopen(reader) as answer:
+        assert answer.read() == repr(
+            [("business.conversion", 10), *[("r.sum", 4)] * 3, ("session.interactions", 3)]
+        )
+    if named:
+        assert ld_events.values("session.interactions") == [1]
