@@ -25,7 +25,8 @@ def sweep(
         ),
     ],
     limit: Annotated[
-        int | None, typer.Option("--limit", "-n", min=1, help="At most so many sessions.")
+        int | None,
+        typer.Option("--limit", "-n", min=1, help="Stop after so many; the last batch is whole."),
     ] = None,
     idle: Seconds = None,
     maximum: Seconds = None,

@@ -182,7 +182,7 @@ class Sealed:
         zipped: whether *body* is gzip.
         attempts: how often it was claimed.
         age: seconds since it was sealed, by the store's clock.
-        sessions: the identities of the sessions inside; known to whoever sealed it, and not stored.
+        sessions: the digests of the sessions inside; only Redis keeps them.
     """
 
     id: str

@@ -18,6 +18,7 @@ The header's fields, empty ones left out:
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -90,6 +91,11 @@ class Record:
     def identity(self) -> str:
         """The same text for the same session, whatever was lost of it; see `reporting`."""
         return f"{self.id} {self.opened_at} {self.opened_by} {self.part}"
+
+    @property
+    def digest(self) -> str:
+        """What stands for the session where it is known to be reported; as in `redis.lua`."""
+        return hashlib.sha1(self.identity.encode(), usedforsecurity=False).hexdigest()[:16]
 
     def text(self) -> str:
         """Return the record as it is stored."""

@@ -10,11 +10,15 @@
 --   e<place>    an ended session: 16 characters of the owner of its lease, then the record
 --   ended       sorted set of places by the time from which they may be handed out: the end of the
 --               window in which they ended, or the end of a lease
---   p<id>       a sealed payload: b body, e events, z zipped, s sealed at, a attempts
+--   p<id>       a sealed payload: b body, e events, z zipped, s sealed at, a attempts, i digests of
+--               the sessions inside
 --   out         sorted set of payload ids by the time from which they may be handed out
 --   sizes       hash of payload ids to their events, to count what the server evicts
 --   o<worker>   the numbers of merges that were made
 --   places      how many sessions have ended
+--   reported    sorted set of digests of the sessions reported last, by a running number: every
+--               worker hears of them, so that each can tell a server that comes back older
+--   reports     that number
 --   life        the run id of the server when somebody last claimed
 --   relearn     is there while workers tell a server that was restarted what they have reported
 --   told        set of digests of sessions that were reported before the server was restarted
@@ -203,7 +207,7 @@ return redis.call('GET', prefix .. 'v' .. ARGV[3])
 
 -- @claim
 local limit, lease, owner, remember = tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
-local mine, vanished, again = ARGV[8], 0, 0
+local mine, heard, vanished, again = ARGV[8], ARGV[9], 0, 0
 local function info(section, field)
   local text = redis.pcall('INFO', section)
   return type(text) == 'string' and string.match(text, field .. ':(%w+)') or ''
@@ -218,7 +222,7 @@ if life ~= '' and known ~= life then
 end
 local is_new = life ~= '' and mine ~= '' and mine ~= life
 if is_new or redis.call('EXISTS', prefix .. 'relearn') == 1 then
-  return {0, {}, life, evicted, 0}
+  return {0, {}, life, evicted, 0, {}}
 end
 local tells = redis.call('EXISTS', prefix .. 'told') == 1
 local function was_reported(text)
@@ -267,7 +271,9 @@ for at = 1, #due, 2 do
     end
   end
 end
-return {vanished, claimed, life, evicted, again}
+local news = redis.call('ZRANGEBYSCORE', prefix .. 'reported', '(' .. heard, '+inf', 'WITHSCORES',
+  'LIMIT', 0, 2000)
+return {vanished, claimed, life, evicted, again, news}
 
 -- @tell
 for at = 3, #ARGV do redis.call('SADD', prefix .. 'told', ARGV[at]) end
@@ -323,11 +329,11 @@ local function keep(at, lease)
     local id = ARGV[at]
     local name = prefix .. 'p' .. id
     redis.call('HSET', name, 'b', ARGV[at + 1], 'e', ARGV[at + 2], 'z', ARGV[at + 3],
-      's', now - tonumber(ARGV[at + 4]), 'a', 1)
+      's', now - tonumber(ARGV[at + 4]), 'a', 1, 'i', ARGV[at + 5])
     redis.call('PEXPIRE', name, KEEP)
     redis.call('ZADD', prefix .. 'out', now + lease, id)
     redis.call('HSET', prefix .. 'sizes', id, ARGV[at + 2])
-    at = at + 5
+    at = at + 6
   end
 end
 
@@ -351,12 +357,12 @@ local claimed, evicted = {}, 0
 local due = redis.call('ZRANGEBYSCORE', prefix .. 'out', '-inf', now, 'LIMIT', 0, ARGV[3])
 for _, id in ipairs(due) do
   local name = prefix .. 'p' .. id
-  local fields = redis.call('HMGET', name, 'b', 'e', 'z', 's')
+  local fields = redis.call('HMGET', name, 'b', 'e', 'z', 's', 'i')
   if fields[1] then
     redis.call('ZADD', prefix .. 'out', now + tonumber(ARGV[4]), id)
     local attempts = redis.call('HINCRBY', name, 'a', 1)
     local age = now - tonumber(fields[4])
-    claimed[#claimed + 1] = {id, fields[1], fields[2], fields[3], attempts, age}
+    claimed[#claimed + 1] = {id, fields[1], fields[2], fields[3], attempts, age, fields[5] or ''}
   else
     redis.call('ZREM', prefix .. 'out', id)
     evicted = evicted + tonumber(redis.call('HGET', prefix .. 'sizes', id) or 1)
@@ -366,6 +372,14 @@ end
 return {evicted, claimed}
 
 -- @acknowledge
+local digests = redis.call('HGET', prefix .. 'p' .. ARGV[3], 'i') or ''
+for digest in string.gmatch(digests, '%x+') do
+  redis.call('ZADD', prefix .. 'reported', redis.call('INCR', prefix .. 'reports'), digest)
+end
+if digests ~= '' then
+  redis.call('ZREMRANGEBYRANK', prefix .. 'reported', 0, -tonumber(ARGV[4]) - 1)
+  redis.call('PEXPIRE', prefix .. 'reported', KEEP)
+end
 redis.call('ZREM', prefix .. 'out', ARGV[3])
 redis.call('HDEL', prefix .. 'sizes', ARGV[3])
 return redis.call('DEL', prefix .. 'p' .. ARGV[3])

@@ -6,7 +6,6 @@ shard, so a cluster will do as well; each script stays within one shard.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import random
@@ -14,7 +13,7 @@ import re
 import threading
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -43,7 +42,9 @@ _PASSING_STATES = re.compile(
 script around it.
 """
 MOST_KNOWN = 20_000
-"""Reported sessions that a process remembers, for a server that comes back older."""
+"""Reported sessions that a process remembers, its own and others', for a server that comes back
+older.
+"""
 SEARCH_INTERVAL = 300.0
 """Seconds, at least, between two searches through the keys of a server that evicts."""
 OWNER = 16
@@ -94,6 +95,7 @@ class RedisStore:
         self._claimed: dict[str, tuple[str, tuple[str, ...]]] = {}
         self._reported: dict[str, None] = {}
         self._lives: dict[str, str] = {}
+        self._heard: dict[str, int] = {}
         self._evicted: dict[str, int] = {}
         self._searched_at = -math.inf
 
@@ -144,14 +146,19 @@ class RedisStore:
 
     def _claim_in(self, tag: str, *arguments: Any) -> list[Ended]:
         while True:
-            known = self._lives.get(tag, "")
-            vanished, found, life, evicted, again = self._run("claim", tag, *arguments, known)
+            known, heard = self._lives.get(tag, ""), self._heard.get(tag, 0)
+            answer = self._run("claim", tag, *arguments, known, heard)
+            vanished, found, life, evicted, again, news = answer
             if vanished:
                 _say_evicted(vanished, 0)
             if evicted:
                 self._find_lost(tag, int(evicted))
             if known and life and life.decode() != known:
                 self._tell(tag)
+                self._heard[tag] = 0
+            if news:
+                self._remember(digest.decode() for digest in news[::2])
+                self._heard[tag] = int(news[-1])
             if life:
                 self._lives[tag] = life.decode()
             if again:
@@ -161,8 +168,8 @@ class RedisStore:
                 return [Ended(f"{tag} {place.decode()}", text.decode()) for place, text in pairs]
 
     def _tell(self, tag: str) -> None:
-        """Tell a server that was restarted, and may have come back as it was earlier, what this
-        process has reported.
+        """Tell a server that was restarted, and may have come back as it was earlier, what was
+        reported, as far as this process knows.
         """
         with self._lock:
             digests = list(self._reported)
@@ -225,8 +232,16 @@ class RedisStore:
             if evicted:
                 _say_evicted(0, evicted)
             found = [
-                Sealed(id.decode(), body, int(events), zipped == b"1", attempts, age / 1000)
-                for id, body, events, zipped, attempts, age in rows
+                Sealed(
+                    id.decode(),
+                    body,
+                    int(events),
+                    zipped == b"1",
+                    attempts,
+                    age / 1000,
+                    tuple(sessions.decode().split()),
+                )
+                for id, body, events, zipped, attempts, age, sessions in rows
             ]
             if found:
                 self._know(tag, found)
@@ -236,10 +251,15 @@ class RedisStore:
     def acknowledge(self, payload_id: str) -> None:
         """Forget a payload."""
         for tag in self._tags_of(payload_id):
-            self._run("acknowledge", tag, payload_id)
+            self._run("acknowledge", tag, payload_id, MOST_KNOWN)
         with self._lock:
             _, sessions = self._claimed.pop(payload_id, ("", ()))
-            self._reported |= dict.fromkeys(map(_digest, sessions))
+        self._remember(sessions)
+
+    def _remember(self, digests: Iterable[str]) -> None:
+        """Note sessions as reported, and forget the oldest."""
+        with self._lock:
+            self._reported |= dict.fromkeys(digests)
             for oldest in list(islice(self._reported, max(0, len(self._reported) - MOST_KNOWN))):
                 del self._reported[oldest]
 
@@ -414,11 +434,6 @@ def _say_found(entries: int) -> None:
     )
 
 
-def _digest(identity: str) -> str:
-    """Return what stands for a session in the set of those that were reported; as in the script."""
-    return hashlib.sha1(identity.encode(), usedforsecurity=False).hexdigest()[:16]
-
-
 def delta_text(delta: Delta) -> str:
     """Return all of a delta but its segments as the script reads it; what is empty is left out."""
     fields: dict[str, Any] = {"i": delta.id, "n": delta.name, "o": delta.now}
@@ -458,6 +473,7 @@ def _fields(payloads: Sequence[Sealed]) -> list[Any]:
             payload.events,
             int(payload.zipped),
             int(payload.age * 1000),
+            " ".join(payload.sessions),
         )
     ]
 

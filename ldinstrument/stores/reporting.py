@@ -62,12 +62,13 @@ class Report:
         self._rules = rules
         self._texts: list[str] = []
         self._identities: list[str] = []
+        self._digests: list[str] = []
         for session in ended:
             self._add(session.text)
         id = str(uuid.uuid5(_PAYLOADS, "\n".join(sorted(self._identities))))
         payload = sealed(self._texts, zipped, id)
-        sessions = tuple(self._identities)
-        self.payloads = [replace(payload, sessions=sessions)] if self._texts else []
+        payload = replace(payload, sessions=tuple(self._digests))
+        self.payloads = [payload] if self._texts else []
 
     def _add(self, text: str) -> None:
         """Add the events of one session."""
@@ -80,6 +81,7 @@ class Report:
             self.dropped["unreadable"] += 1
             return
         self._identities.append(record.identity)
+        self._digests.append(record.digest)
         self.totals += len(events.totals)
         self._ended += events.ended
         if events.unseen:
@@ -131,10 +133,11 @@ def halves(payload: Sealed) -> list[Sealed]:
         return []
     texts = texts_of(payload.body, payload.zipped)
     middle = len(texts) // 2
-    return [
+    first, second = (
         sealed(part, payload.zipped, str(uuid.uuid5(_PAYLOADS, f"{payload.id} {number}")))
         for number, part in enumerate((texts[:middle], texts[middle:]))
-    ]
+    )
+    return [first, replace(second, sessions=payload.sessions)]  # reported with the last of them
 
 
 def _text(emission: Emission, context: dict[str, Any]) -> str:
@@ -304,8 +307,8 @@ class Sweep:
     report: SweepReport = field(default_factory=SweepReport)
 
     def run(self, limit: int | None = None) -> SweepReport:
-        """Sweep up to *limit* sessions. A failing store or server ends the sweep, it does not
-        raise.
+        """Sweep until *limit* sessions are reported, the last batch whole. A failing store or
+        server ends the sweep, it does not raise.
         """
         try:
             if self.own_rules:
@@ -323,11 +326,10 @@ class Sweep:
 
     def _send_all(self, limit: int | None) -> None:
         while self._send_leftovers():
-            left = BATCH if limit is None else min(BATCH, limit - self.report.sessions)
-            if left <= 0:
+            if limit is not None and self.report.sessions >= limit:
                 return
             started = time.monotonic()
-            if not self._batch(left):
+            if not self._batch():
                 self.report.complete = not self.report.error
                 return
             if self.pause is not None and not self.pause(time.monotonic() - started):
@@ -341,9 +343,12 @@ class Sweep:
                     return False
         return True
 
-    def _batch(self, size: int) -> int:
-        """Claim, seal, send; return how many sessions, 0 when there were none or sending failed."""
-        while ended := self.store.claim(size, self.lease, self.owner, early=self.early):
+    def _batch(self) -> int:
+        """Claim, seal, send; return how many sessions, 0 when there were none or sending failed.
+
+        Batches are as large for every sweeper, so that payload ids are the same.
+        """
+        while ended := self.store.claim(BATCH, self.lease, self.owner, early=self.early):
             while ended:
                 report = Report(ended, self.rules, self.outlet.zipped)
                 places = [session.place for session in ended]

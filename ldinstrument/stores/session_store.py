@@ -268,7 +268,8 @@ class SessionStore:
         """Report what has ended, on this thread. Never raises.
 
         Args:
-            limit: at most so many sessions; None sweeps everything that is due.
+            limit: stop after the batch (of up to 500) with the *limit*-th session; None sweeps
+                everything that is due.
             client: whose connections to use.
             outlet: where to send instead.
             options: of `Sweep`: `own_rules`, `early` and `pause`.

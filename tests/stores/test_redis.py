@@ -28,6 +28,7 @@ from ldinstrument.stores import (
 from ldinstrument.stores.protocol import Sealed
 from ldinstrument.stores.records import readable
 from ldinstrument.stores.redis_client import connect
+from ldinstrument.stores.reporting import Report
 from ldinstrument.testing import RecordingClient
 
 
@@ -314,6 +315,74 @@ def test_sessions_that_were_swept_in_mid_window_are_not_reported_again(
 
     assert reported(ld) == dict.fromkeys(reported(ld), 1)
     assert len(reported(ld)) == 3
+
+
+@pytest.mark.parametrize("finisher", ["the reporter", "another worker", "after a 413"])
+def test_a_redis_that_comes_back_older_is_told_by_a_worker_that_reported_nothing(
+    servers, keep, tmp_path, ld, client, finisher
+):
+    """The worker that reported is gone; every other one has heard of it from the server before."""
+    server = servers.RedisServer(servers.redis_binary(), tmp_path)
+    rules = Rules(idle=0.5, window=60.0)
+    reporter, other = (
+        keep(RedisStore(connect(server.url, timeout=10.0), rules), client=client, lease=0.3)
+        for _ in range(2)
+    )
+
+    def report(number):
+        end_session(reporter, f"v-{number}")
+        if finisher == "another worker":
+            dead = RedisStore(connect(server.url, timeout=10.0), rules)
+            _seal(dead)
+            until(lambda: other.sweep() and dead.holdings().sealed == 0)
+        else:
+            reporter.sweep()
+
+    def go_on():
+        if finisher == "after a 413":
+            ld.fault("/bulk", status=413)
+        for number in range(3):
+            report(number)
+        assert len(reported(ld)) == 3
+        other.sweep()
+        reporter.close()
+
+    try:
+        for number in range(3):
+            visit(reporter, f"v-{number}", client=client)
+        reporter.sweep()
+        other.sweep()
+        _earlier(server, go_on)
+        time.sleep(0.6)  # until they are over
+        until(lambda: other.sweep() and other.holdings() == Holdings())
+    finally:
+        server.stop()
+
+    assert reported(ld) == dict.fromkeys(reported(ld), 1)
+    assert len(reported(ld)) == 3
+
+
+def _seal(store):
+    """Claim and seal as a worker does that dies before its POST."""
+    ended = store.claim(10, 60.0, "dead")
+    payloads = Report(ended, store.rules, False).payloads
+    assert store.seal([session.place for session in ended], payloads, 0.1, "dead") == []
+
+
+def test_an_evicted_counter_of_places_overwrites_nothing(redis_of_its_own, keep, ld, client):
+    """Places are counted anew in the same window; those that are taken are passed over."""
+    raw = RedisStore(connect(redis_of_its_own.url, timeout=10.0), Rules(window=60.0))
+    store = keep(raw, client=client)
+    with connect(redis_of_its_own.url, timeout=10.0) as server:
+        for number in range(6):
+            visit(store, f"v-{number}", client=client)
+            end_session(store, f"v-{number}")
+            if number % 2:
+                server.delete("{ldinstrument}:places")
+
+    assert raw.holdings().ended == 6
+    assert store.sweep().sessions == 6
+    assert len(reported(ld)) == 6
 
 
 def test_what_could_not_be_told_is_told_later(redis_of_its_own, monkeypatch):
