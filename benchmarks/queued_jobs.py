@@ -1,4 +1,4 @@
-"""The jobs of `servers.py`, for Celery and RQ: each records something and counts itself as done."""
+"""The jobs of `servers.py`, for several queues: each records something and counts itself as done."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import redis
 
 import ldinstrument as ld
 
-REDIS = os.environ["JOBS_REDIS"]
+REDIS, QUEUE = os.environ["JOBS_REDIS"], os.environ.get("JOBS_QUEUE")
 # Nothing leaves by itself: whatever arrives was sent at the end.
 ldclient.set_config(ld.launchdarkly_config("sdk-local", flush_interval=300))
 ldclient.get()
@@ -27,7 +27,25 @@ def work(user: str, seconds: float = 0.0) -> None:
 
 rq_job = ld.session(context=lambda user, seconds=0.0: user, name="job")(work)
 
-if os.environ.get("JOBS_QUEUE") == "celery":
+if QUEUE == "arq":
+
+    @ld.session(context=lambda ctx, user, seconds=0.0: user, name="job")
+    async def arq_job(ctx: object, user: str, seconds: float = 0.0) -> None:
+        """Do the work, as arq calls it."""
+        work(user, seconds)
+
+elif QUEUE == "dramatiq":
+    import dramatiq
+    from dramatiq.brokers.redis import RedisBroker
+
+    dramatiq.set_broker(RedisBroker(url=REDIS))
+    dramatiq_job = dramatiq.actor(actor_name="dramatiq_job", max_retries=0)(rq_job)
+elif QUEUE == "huey":
+    from huey import RedisHuey
+
+    huey = RedisHuey("jobs", url=REDIS)
+    huey_job = huey.task(name="huey_job")(rq_job)
+elif QUEUE == "celery":
     from celery import Celery
 
     from ldinstrument.integrations.celery import instrument

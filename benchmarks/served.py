@@ -110,6 +110,12 @@ def module(name: str, package: str, *arguments: str, needs: str = "nothing") -> 
     return Server(name, package, ("-m", package, *arguments, ASGI), needs)
 
 
+def granian(name: str, *options: str, needs: str) -> Server:
+    """Return Granian."""
+    command = ("-m", "granian", "--port", "{port}", "--no-log", *options)
+    return Server(name, "granian", command, needs)
+
+
 HOOKS = "from ldinstrument.integrations.gunicorn import post_fork, worker_exit\n"
 HOOKS_NEEDED = "`post_fork` and `worker_exit` of `integrations.gunicorn` in `gunicorn.conf.py`"
 LIFESPAN = "`asgi.SessionMiddleware`, whose lifespan delivers"
@@ -120,6 +126,13 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 from served_shop import application
 import waitress
 waitress.serve(application, host="127.0.0.1", port={port}, threads=8, _quiet=True)
+"""
+CHEROOT = """
+import signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+from served_shop import application
+from cheroot import wsgi
+wsgi.Server(("127.0.0.1", {port}), application, numthreads=8).safe_start()
 """
 WERKZEUG = """
 import signal, sys, logging
@@ -176,10 +189,25 @@ def rq(name: str, kind: str, needs: str = "nothing") -> Server:
     return Server(name, "rq", ("{folder}/serve.py",), needs, (("serve.py", RQ % kind),), jobs=True)
 
 
+def program(name: str, package: str, *arguments: str) -> Server:
+    """Return a worker that is a program of *package*."""
+    command = (os.fspath(BESIDE / arguments[0]), *arguments[1:])
+    return Server(name, package, command, jobs=True)
+
+
 RQ = """
 import os, redis, rq
 connection = redis.Redis.from_url(os.environ["JOBS_REDIS"])
 rq.%s([rq.Queue(connection=connection)], connection=connection).work(logging_level="CRITICAL")
+"""
+ARQ = """
+import os, queued_jobs
+from arq import run_worker
+from arq.connections import RedisSettings
+class Settings:
+    functions = [queued_jobs.arq_job]
+    redis_settings = RedisSettings.from_dsn(os.environ["JOBS_REDIS"])
+run_worker(Settings)
 """
 CELERY_NEEDS = "`integrations.celery.instrument(app)`"
 
@@ -210,11 +238,15 @@ SERVERS = (
         needs=LIFESPAN,
     ),
     module("Daphne", "daphne", "-p", "{port}", "-v", "0"),
+    granian("Granian", "--interface", "asgi", ASGI, needs=LIFESPAN),
+    granian("Granian, two workers", "--interface", "asgi", "--workers", "2", ASGI, needs=LIFESPAN),
+    granian("Granian, WSGI", "--interface", "wsgi", WSGI, needs="nothing"),
     uwsgi("uWSGI", "--lazy-apps"),
     uwsgi("uWSGI without `--lazy-apps`"),
     mod_wsgi("mod_wsgi", "%{GLOBAL}", "`WSGIApplicationGroup %{GLOBAL}`"),
     mod_wsgi("mod_wsgi in a sub-interpreter", "shop", "nothing"),
     script("waitress", "waitress", WAITRESS, HANDLER),
+    script("Cheroot", "cheroot", CHEROOT, HANDLER),
     script("eventlet", "eventlet", EVENTLET, HANDLER),
     script("Werkzeug", "werkzeug", WERKZEUG, HANDLER),
     celery("Celery prefork", "--pool=prefork", "--concurrency=2", needs=CELERY_NEEDS),
@@ -222,4 +254,12 @@ SERVERS = (
     celery("Celery solo", "--pool=solo", needs=CELERY_NEEDS),
     rq("RQ", "Worker"),
     rq("RQ `SimpleWorker`", "SimpleWorker"),
+    program("Dramatiq", "dramatiq", "dramatiq", "queued_jobs", "-p", "2", "-t", "1"),
+    program("Huey, threads", "huey", "huey_consumer", "queued_jobs.huey", "-w", "2"),
+    program(
+        "Huey, processes",
+        "huey",
+        *("huey_consumer", "queued_jobs.huey", "-w", "2", "-k", "process"),
+    ),
+    Server("arq", "arq", ("{folder}/serve.py",), files=(("serve.py", ARQ),), jobs=True),
 )

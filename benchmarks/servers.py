@@ -39,15 +39,14 @@ START_SECONDS, ANSWER_SECONDS, END_SECONDS = 30.0, 10.0, 30.0
 def main() -> int:
     """Print the table, and write it into the docs when asked."""
     options = parsed()
-    rows = {}
-    for server in chosen(options.only):
+    for server in chosen(options.only, options.after):
         if not server.installed:
             print(f"{server.name}: not installed", flush=True)
             continue
-        rows[server.name] = row(server)
-        print(rows[server.name], flush=True)
-    if options.write:
-        write(rows)
+        made = row(server)
+        print(made, flush=True)
+        if options.write:
+            write(server, made)
     return 0
 
 
@@ -55,18 +54,20 @@ def parsed() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", help="servers with one of these in their name, comma-separated")
+    parser.add_argument("--after", help="only the servers behind this one, to go on with a table")
     parser.add_argument(
         "--write",
         action="store_true",
-        help="write into docs/web.md; the rows of servers that did not run stay",
+        help="write each row into docs/web.md when it is made; those of others stay",
     )
     return parser.parse_args()
 
 
-def chosen(only: str | None) -> list[Server]:
-    """Return the servers that *only* names; all without it."""
+def chosen(only: str | None, after: str | None) -> list[Server]:
+    """Return the servers that *only* names, behind the one called *after*; all without both."""
     names = only.split(",") if only else [""]
-    return [server for server in SERVERS if any(name in server.name for name in names)]
+    first = 1 + [server.name for server in SERVERS].index(after) if after else 0
+    return [server for server in SERVERS[first:] if any(name in server.name for name in names)]
 
 
 # -- the table -------------------------------------------------------------------------------------
@@ -83,14 +84,14 @@ def row(server: Server) -> str:
     return f"| {server.name} | {server.needs} | {' | '.join(cells)} |"
 
 
-def write(rows: dict[str, str]) -> None:
-    """Put *rows* into the table of the docs, each in the place of its server's."""
+def write(server: Server, made: str) -> None:
+    """Put the row of *server* into the table of the docs, in the order of `SERVERS`."""
     text = DOCS.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     table, after = rest.split(END)
     known = {line.split(" | ")[0].removeprefix("| "): line for line in table.splitlines()}
-    kept = {**known, **rows}
-    lines = [kept[server.name] for server in SERVERS if server.name in kept]
+    kept = {**known, server.name: made}
+    lines = [kept[each.name] for each in SERVERS if each.name in kept]
     written = "\n".join([*heading(), *lines])
     DOCS.write_text(f"{before}{BEGIN}\n{written}\n{END}{after}", encoding="utf-8")
 
@@ -176,7 +177,7 @@ class Working(Running):
 
         super().__init__(process)
         self.redis = redis.Redis.from_url(redis_url)
-        self.send: Callable[..., Any] = _sender(server, redis_url)
+        self.send = _SENDERS[server.package](redis_url)
 
     def serve(self) -> int:
         for user, _ in REQUESTS:
@@ -201,18 +202,63 @@ class Working(Running):
             time.sleep(0.05)
 
 
-def _sender(server: Server, redis_url: str) -> Callable[..., Any]:
-    """Return what sends one job."""
-    if server.package == "celery":
-        from celery import Celery
+def _celery_sender(redis_url: str) -> Callable[..., Any]:
+    from celery import Celery
 
-        app = Celery(broker=redis_url)
-        return lambda *args: app.send_task("queued_jobs.celery_job", args)
+    app = Celery(broker=redis_url)
+    return lambda *args: app.send_task("queued_jobs.celery_job", args)
+
+
+def _rq_sender(redis_url: str) -> Callable[..., Any]:
     import redis
     import rq
 
     queue = rq.Queue(connection=redis.Redis.from_url(redis_url))
     return lambda *args: queue.enqueue("queued_jobs.rq_job", *args)
+
+
+def _dramatiq_sender(redis_url: str) -> Callable[..., Any]:
+    from dramatiq import Message
+    from dramatiq.brokers.redis import RedisBroker
+
+    queue = RedisBroker(url=redis_url)
+    queue.declare_queue("default")
+    return lambda *args: queue.enqueue(Message("default", "dramatiq_job", args, {}, {}))
+
+
+def _huey_sender(redis_url: str) -> Callable[..., Any]:
+    from huey import RedisHuey
+
+    def huey_job(*args: object) -> None:
+        """Stand for the job of the worker, under its name."""
+
+    huey_job.__module__ = "queued_jobs"
+    send: Callable[..., Any] = RedisHuey("jobs", url=redis_url).task(name="huey_job")(huey_job)
+    return send
+
+
+def _arq_sender(redis_url: str) -> Callable[..., Any]:
+    import asyncio
+
+    from arq import create_pool
+    from arq.connections import RedisSettings
+
+    async def send(*args: object) -> None:
+        pool = await create_pool(RedisSettings.from_dsn(redis_url))
+        await pool.enqueue_job("arq_job", *args)
+        await pool.aclose()
+
+    return lambda *args: asyncio.run(send(*args))
+
+
+_SENDERS: dict[str, Callable[[str], Callable[..., Any]]] = {
+    "arq": _arq_sender,
+    "celery": _celery_sender,
+    "dramatiq": _dramatiq_sender,
+    "huey": _huey_sender,
+    "rq": _rq_sender,
+}
+"""What sends one job, by package."""
 
 
 def idle(running: Running) -> int:
