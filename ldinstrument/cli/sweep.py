@@ -36,7 +36,7 @@ def sweep(
     """Report the sessions that have ended in a store: for cron, and fleets that scale to zero.
 
     The SDK key comes from LAUNCHDARKLY_SDK_KEY. Exit code 0: all done, 1: failed, 3: done to the
-    limit, more is left.
+    limit, there may be more.
     """
     from ..stores import sweep as sweep_store
 
