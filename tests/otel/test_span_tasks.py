@@ -156,6 +156,21 @@ def test_a_name_that_is_told_at_the_end_is_in_the_data(ld_events: RecordingClien
     assert ld_events.only("k.tool.duration").data == {"tool": "search"}
 
 
+def test_the_same_tool_again_is_another_run(ld_events: RecordingClient) -> None:
+    """Inside itself by the same library, and by another one when the first run is over."""
+    tasks = SpanTasks("k")
+    with ld.session("u-1"):
+        spans = [span("execute_tool t", 1), span("execute_tool t", 2)]
+        for one in spans:
+            tasks.started(one, is_agent=False)
+        for one in reversed(spans):
+            tasks.ended(one)
+        assert ld.current_session().summary().tasks["k.tool"].successes == 2
+        tasks.started(span("execute_tool t", 3, scope="y"), is_agent=False)
+        tasks.ended(span("execute_tool t", 3, scope="y"))
+    assert values(ld_events, "k")["tool.success_rate"] == [1, 1, 1]
+
+
 def test_without_a_session_nothing_is_begun(ld_events: RecordingClient) -> None:
     """And a span that ends without a beginning is nobody's."""
     tasks = SpanTasks("k")
