@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -63,14 +63,15 @@ class ExperimentRoutes:
         instructions = body.get("instructions") if isinstance(body, dict) else None
         if not isinstance(instructions, list):
             raise invalid("instructions is required")
-        for instruction in instructions:
-            kind = instruction.get("kind") if isinstance(instruction, dict) else None
-            if kind == "startIteration":
-                self.reader.start_iteration(named[2])
-            elif kind == "stopIteration":
-                self.reader.stop_iteration(named[2])
-            else:
-                raise invalid("instructions: only startIteration and stopIteration work here")
+        changes: Mapping[Any, Callable[[str], Iteration | None]] = {
+            "startIteration": self.reader.start_iteration,
+            "stopIteration": self.reader.stop_iteration,
+        }
+        kinds = [each.get("kind") if isinstance(each, dict) else None for each in instructions]
+        if not all(isinstance(kind, str) and kind in changes for kind in kinds):
+            raise invalid("instructions: only startIteration and stopIteration work here")
+        for kind in kinds:
+            changes[kind](named[2])
         return JSONResponse(self._rep(*named))
 
     def _results(self, request: Request, body: Any) -> Response:
