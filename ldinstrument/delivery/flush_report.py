@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from ..values import Frozen
 
 
-@dataclass(frozen=True, slots=True)
-class FlushReport:
+class FlushReport(Frozen):
     """What became of the events of one flush.
 
     Each custom (`track`) event is in exactly one of the first five counts.
@@ -28,14 +27,37 @@ class FlushReport:
             involved that was built without `EventProcessor`.
     """
 
-    delivered: int = 0
-    failed: int = 0
-    dropped: int = 0
-    pending: int = 0
-    unconfirmed: int = 0
-    others: int = 0
-    timed_out: bool = False
-    confirmed: bool = True
+    __slots__ = (
+        "delivered",
+        "failed",
+        "dropped",
+        "pending",
+        "unconfirmed",
+        "others",
+        "timed_out",
+        "confirmed",
+    )
+    delivered: int
+    failed: int
+    dropped: int
+    pending: int
+    unconfirmed: int
+    others: int
+    timed_out: bool
+    confirmed: bool
+
+    def __init__(
+        self,
+        delivered: int = 0,
+        failed: int = 0,
+        dropped: int = 0,
+        pending: int = 0,
+        unconfirmed: int = 0,
+        others: int = 0,
+        timed_out: bool = False,
+        confirmed: bool = True,
+    ) -> None:
+        self._fill(delivered, failed, dropped, pending, unconfirmed, others, timed_out, confirmed)
 
     @property
     def ok(self) -> bool:
@@ -44,8 +66,7 @@ class FlushReport:
         return self.confirmed and not self.timed_out and not lost
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(Frozen):
     """What the transport knows about one payload after one attempt.
 
     Args:
@@ -60,6 +81,7 @@ class Receipt:
             address.
     """
 
+    __slots__ = ("payload_id", "events", "custom", "size", "status", "attempts", "seconds", "error")
     payload_id: str
     events: int
     custom: int
@@ -67,7 +89,20 @@ class Receipt:
     status: int
     attempts: int
     seconds: float
-    error: str = ""
+    error: str
+
+    def __init__(
+        self,
+        payload_id: str,
+        events: int,
+        custom: int,
+        size: int,
+        status: int,
+        attempts: int,
+        seconds: float,
+        error: str = "",
+    ) -> None:
+        self._fill(payload_id, events, custom, size, status, attempts, seconds, error)
 
     @property
     def delivered(self) -> bool:

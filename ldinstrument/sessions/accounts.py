@@ -7,7 +7,7 @@ and opens one; the accounts of kinds that stay go on. Kinds that began together 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import DefinitionError
 from ..metrics.catalogs import catalog
@@ -74,12 +74,20 @@ _declared: dict[Any, int] = {}
 """With which version of the catalog the default metrics of sessions of a name were declared."""
 
 
-class Piece(NamedTuple):
+class Piece(Fields):
     """Interactions that lie before an exposure, and the date that they leave with."""
 
-    interactions: int
-    successes: int
-    at: int
+    __slots__ = ("interactions", "successes", "at")
+
+    def __init__(
+        self,
+        interactions: int,
+        successes: int,
+        at: int,
+    ) -> None:
+        self.interactions = interactions
+        self.successes = successes
+        self.at = at
 
 
 class SessionAccount(Fields):

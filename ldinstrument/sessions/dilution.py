@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from ..diagnostics import log_once
 from ..ledger import ledger
+from ..values import Fields
 
 ENOUGH = 20
 """So many exposed sessions are no chance."""
@@ -13,7 +12,7 @@ THIN = 0.25
 """From this share on a third more effect is needed to show the same."""
 
 
-class EndedSession(NamedTuple):
+class EndedSession(Fields):
     """What is counted of a session that has ended.
 
     Args:
@@ -23,15 +22,24 @@ class EndedSession(NamedTuple):
         before: the part up to its last activity before its first exposure; None without any.
     """
 
-    name: str
-    exposed: bool
-    milliseconds: float
-    before: float | None
+    __slots__ = ("name", "exposed", "milliseconds", "before")
+
+    def __init__(
+        self,
+        name: str,
+        exposed: bool,
+        milliseconds: float,
+        before: float | None,
+    ) -> None:
+        self.name = name
+        self.exposed = exposed
+        self.milliseconds = milliseconds
+        self.before = before
 
 
 def note_ended(session: EndedSession) -> None:
     """Count *session*, and say it once when much of such sessions lies before the exposure."""
-    ledger.session_ended(*session)
+    ledger.session_ended(session.name, session.exposed, session.milliseconds, session.before)
     if session.before is None:
         return
     found = ledger.sessions(session.name)

@@ -11,8 +11,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from ..values import Fields
 from .clock import STEP, clock
 from .contexts import units_of
 
@@ -26,7 +27,7 @@ MOST_LEFT = 2_000
 """Units of which something left that are remembered at least; twice as many at most."""
 
 
-class Exposure(NamedTuple):
+class Exposure(Fields):
     """One unit's first exposure to one version of a flag.
 
     Args:
@@ -38,11 +39,21 @@ class Exposure(NamedTuple):
             since is dated after it all the same, and so must be the exposure that follows.
     """
 
-    read: float
-    date: int
-    name: str
-    client: Any = None
-    lost: bool = False
+    __slots__ = ("read", "date", "name", "client", "lost")
+
+    def __init__(
+        self,
+        read: float,
+        date: int,
+        name: str,
+        client: Any = None,
+        lost: bool = False,
+    ) -> None:
+        self.read = read
+        self.date = date
+        self.name = name
+        self.client = client
+        self.lost = lost
 
 
 class ExposureTable:
@@ -173,7 +184,7 @@ class ExposureTable:
                 name = f"{flag} {version} {unit}"
                 noted = self._young.get(unit) or self._old.get(unit, [])
                 self._young[unit] = [
-                    exposure._replace(lost=True) if exposure.name == name else exposure
+                    exposure.replace(lost=True) if exposure.name == name else exposure
                     for exposure in noted
                     if exposure.name != name or not exposure.lost
                 ]
