@@ -6,19 +6,13 @@ nothing.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from contextvars import ContextVar
-from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 from ..callables import stream_objects as streams
-from ..callables.context_variables import pickle_by_name
 from ..diagnostics import log_internal_error
 from ..errors import StrictError
 from ..metrics.catalogs import catalog
-from ..metrics.model_calls import ai_metrics
 from ..sessions.clock import clock
 from ..sessions.opening import open_session
 from ..sessions.outcomes import Outcome, is_closing, outcome_of
@@ -28,20 +22,14 @@ from ..sessions.task_definition import TaskDefinition
 from ..settings import disabled
 from ..tasks.options import TaskOptions
 from ..tasks.runs import begin_run
+from .call_slots import Slot, call_in, current_slot, innermost_slot, live
+from .call_values import CallValues, append_times, data_of, routing_of, times_of, values_of
 from .config_runs import CallEnd, ConfigRun, note_run, run_from
-from .cost import Cost
 from .fields import field
 from .judges import track_judge
 from .readings import CallOptions, Reading, StreamPart
 from .results import boto_attempts, read_error
-from .usage import Generation, Usage
-
-Slot = list[Any]
-"""`[call, make, session, started, outer]`: a call, or what it takes to make it when somebody asks
-for it, and the slot around it. Without `make` the call is over, and the one around it counts.
-"""
-current_slot: ContextVar[Slot | None] = ContextVar("ldinstrument_call", default=None)
-pickle_by_name(current_slot, __name__, "current_slot")
+from .usage import Generation
 
 
 class Call:
@@ -54,18 +42,18 @@ class Call:
         "_config_run",
         "_expected",
         "_first",
+        "_heard",
         "_last",
-        "_metrics",
+        "_options",
         "_over",
         "_own",
-        "_reading",
         "_run",
         "_session",
-        "_slot",
         "_started",
         "_stream",
         "_task",
         "_usage_sent",
+        "slot",
     )
 
     delegates = False  # each chunk is read
@@ -80,7 +68,7 @@ class Call:
         who: Callable[[], Any] | None = None,
     ) -> None:
         self._task = task
-        self._metrics = options.metrics
+        self._options = options
         self._expected = run_options.expected
         # Without a session, `context=` makes one of this call alone.
         self._own = None
@@ -89,15 +77,22 @@ class Call:
         self._session = session
         self._started = started
         self._run = begin_run(task, run_options, session, started)
-        self._reading = Reading(task.key, options)
+        self._heard: Reading | None = None
         self._stream: StreamPart | None = None
         self._config_run: ConfigRun | None = None
         self._usage_sent = False
         self._first: float | None = None
         self._last = 0.0
         self._chunks = 0
-        self._slot: Slot = [self, Call, None, started, None]
+        self.slot: Slot = [self, Call, None, started, None]
         self._over = False
+
+    @property
+    def _reading(self) -> Reading:
+        """Return what was read, which is made when something is."""
+        if self._heard is None:
+            self._heard = Reading(self._task.key, self._options)
+        return self._heard
 
     # -- what the user may say ---------------------------------------------------------------------
     def read(self, answer: Any) -> None:
@@ -182,13 +177,13 @@ class Call:
     # -- the watcher of its run --------------------------------------------------------------------
     def resume(self) -> None:
         """Make it the current call: the user's code is about to run."""
-        self._slot[4] = _live(current_slot.get())
-        current_slot.set(self._slot)
+        self.slot[4] = live(current_slot.get())
+        current_slot.set(self.slot)
         self._run.resume()
 
     def pause(self) -> None:
         """Make the call around it the current one again."""
-        current_slot.set(self._slot[4])
+        current_slot.set(self.slot[4])
         self._run.pause()
 
     def item(self, chunk: Any) -> None:
@@ -200,6 +195,19 @@ class Call:
             self._chunks += 1
             if self._first is None:
                 self._first = self._last
+
+    def wrote(self, pieces: int, first: float, last: float) -> None:
+        """Note *pieces* that a stream wrote, read by nobody here, and the dates of the first and
+        the last one.
+        """
+        if pieces:
+            self._chunks += pieces
+            self._first = first if self._first is None else min(first, self._first)
+            self._last = max(last, self._last)
+
+    def consumed_by(self, task: Any) -> None:
+        """Note the asyncio task that consumes the stream."""
+        self._run.consumed_by(task)
 
     def first(self) -> None:
         """Note that the first item of a stream is there."""
@@ -219,6 +227,13 @@ class Call:
         if self._over:
             return
         self._leave()
+        if result is None and self._heard_nothing():
+            self._run.returned(None)
+            if self._session is not None:
+                metrics = self._options.metrics
+                append_times(self._session, self._task.key, metrics, self._times(), None)
+            self._end_own()
+            return
         if self._stream is not None:
             self._stream.complete = True
         if result is not None or self._stream is None:
@@ -306,58 +321,66 @@ class Call:
     def _leave(self) -> None:
         """Be over, and nobody's current call any more, wherever it was made that."""
         self._over = True
-        self._slot[1] = None
+        self.slot[1] = None
+
+    def _heard_nothing(self) -> bool:
+        """Tell whether nothing but the run and its times is known."""
+        return self._heard is None and self._config_run is None and self._options.silent
 
     def _model_is_done(self) -> bool:
         return self._stream is not None and self._stream.reader.finished
 
     # -- the end -----------------------------------------------------------------------------------
-    def _totals(self, *, broken_off: bool) -> _End:
+    def _totals(self, *, broken_off: bool) -> CallValues:
         try:
             known, cost = self._reading.total(broken_off=broken_off), self._reading.cost()
             first = None if self._first is None else (self._first - self._started) * 1000
-            values = _values(known, first, cost) | self._counts()
-            data = _data(known, cost)
+            values = self._times() | values_of(known, cost)
+            if "inference_calls" in self._options.metrics:
+                values["inference_calls"] = self._reading.inference_calls()
+            data = data_of(known, cost)
             if self._config_run is not None:
                 data = {**data, **self._config_run.data}
-            call = CallEnd(known, (clock() - self._started) * 1000, first, self._usage_sent)
-            return _End(
-                {name: values[name] for name in values if name in self._metrics}, data, call
+            wanted = self._options.metrics
+            return CallValues(
+                {
+                    suffix: value
+                    for suffix, value in values.items()
+                    if value is not None and suffix in wanted
+                },
+                data,
+                CallEnd(known, (clock() - self._started) * 1000, first, self._usage_sent),
             )
         except Exception as error:
             log_internal_error("a model call", error)
-            return _End({}, {}, CallEnd(Generation(), 0.0, None))
+            return CallValues()
 
-    def _counts(self) -> dict[str, Any]:
-        """Return what is known of its chunks, and how many model calls it made."""
-        found: dict[str, Any] = {}
-        if self._first is not None and self._chunks > 1:
-            found["time_per_chunk"] = (self._last - self._first) * 1000 / (self._chunks - 1)
-        if "inference_calls" in self._metrics:
-            found["inference_calls"] = self._reading.inference_calls()
-        return {name: value for name, value in found.items() if value is not None}
+    def _times(self) -> dict[str, float]:
+        """Return the milliseconds that its stream took, by suffix."""
+        if self._first is None:
+            return {}
+        return times_of(self._started, self._chunks, self._first, self._last)
 
-    def _record(self, end: _End) -> None:
+    def _record(self, end: CallValues) -> None:
         if self._session is not None and end.values:
             self._guarded(self._record_all, self._session, end)
 
-    def _record_all(self, session: Session, end: _End) -> None:
+    def _record_all(self, session: Session, end: CallValues) -> None:
         for suffix, value in end.values.items():
-            key = self._metrics[suffix]
-            _declare(self._task.key, suffix, key)
-            session.record(key, value, data=end.data)
+            routing_of(self._task.key, suffix, self._options.metrics)
+            session.record(self._options.metrics[suffix], value, data=end.data)
 
-    def _record_from_finalizer(self, end: _End) -> None:
+    def _record_from_finalizer(self, end: CallValues) -> None:
         if self._session is None:
             return
         for suffix, value in end.values.items():
-            routing = catalog.routing(self._metrics[suffix])
+            routing = catalog.routing(self._options.metrics[suffix])
             self._session.append_from_finalizer((routing, value, end.data or None, clock(), None))
 
-    def _settle(self, end: _End, outcome: Outcome) -> None:
+    def _settle(self, end: CallValues, outcome: Outcome) -> None:
         """Send what LaunchDarkly's SDK leaves out, and end the session of this call alone."""
         if self._config_run is not None and not disabled():
-            self._guarded(self._config_run.settle, outcome, end.call)
+            self._guarded(self._config_run.settle, outcome, end.end)
         self._end_own()
 
     def _end_own(self) -> None:
@@ -411,103 +434,7 @@ def _leaving(error: BaseException | None) -> GeneratorExit:
     return leaving
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
-    """What a call is worth: values by suffix, the data of its events, and what its run is told."""
-
-    values: dict[str, Any]
-    data: dict[str, Any]
-    call: CallEnd
-
-    @property
-    def described(self) -> dict[str, Any]:
-        """Return values and data together."""
-        return {**self.data, **self.values}
-
-
-def _values(known: Generation, first: float | None, cost: Cost | None) -> dict[str, Any]:
-    usage = known.usage or Usage()
-    found = {
-        "time_to_first_token": first,
-        "tokens.input": usage.input,
-        "tokens.output": usage.output,
-        "tokens.total": usage.total,
-        "tokens.cached": usage.cached,
-        "tokens.reasoning": usage.reasoning,
-        "cost": None if cost is None else float(cost.dollars),
-        "tool_calls": known.tool_calls,
-        "attempts": known.attempts,
-    }
-    return {suffix: value for suffix, value in found.items() if value is not None}
-
-
-def _data(known: Generation, cost: Cost | None) -> dict[str, Any]:
-    """Return the top-level data: LaunchDarkly's event filters see nothing deeper."""
-    found = {
-        "model": known.model,
-        "provider": known.provider,
-        "finishReason": known.finish_reason,
-        "usage": known.usage and known.usage.state,
-        "priceVersion": cost and cost.version,
-    }
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _declare(key: str, suffix: str, metric_key: str) -> None:
-    """Declare a metric anew that the catalog has lost (tests clear it)."""
-    if metric_key not in catalog:
-        catalog.declare_implied(key, [metric_key], lambda: [ai_metrics(key, [suffix])[suffix]])
-
-
-# -- the current call ------------------------------------------------------------------------------
-
-
 def current_call() -> Call | None:
     """Return the innermost call that this code runs in, or None."""
-    slot = current_slot.get()
-    here = _slot_of_frames()
-    # Nobody has entered another call since: then the function on the stack is further inside.
-    if here is not None and here[4] is slot:
-        return call_in(here)
-    slot = _live(slot)
+    slot = innermost_slot()
     return None if slot is None else call_in(slot)
-
-
-def _live(slot: Slot | None) -> Slot | None:
-    """Return *slot*, or the nearest one around it whose call is not over."""
-    while slot is not None and slot[1] is None:
-        slot = slot[4]
-    return slot
-
-
-def _slot_of_frames() -> Slot | None:
-    """Return the slot of the innermost tracked function on this thread's stack, no coroutine.
-
-    A `ContextVar` that is set and set back costs a call as much as all the rest of its measuring,
-    and hardly any call is asked for.
-    """
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None:
-        code = frame.f_code
-        if code.co_filename.startswith(_OURS) and "_here" in code.co_varnames:
-            found: Slot | None = frame.f_locals.get("_here")
-            return found
-        frame = frame.f_back
-    return None
-
-
-_OURS = "<ldinstrument "
-
-
-def call_in(slot: Slot) -> Call:
-    """Return the call in *slot*, made now if it was not before."""
-    if slot[0] is None:
-        _, make, session, started, _ = slot
-        slot[0] = make(session, started)
-    call: Call = slot[0]
-    return call
-
-
-def leave(slot: Slot) -> None:
-    """Say that the call in *slot* is no longer the current one of anybody."""
-    slot[0] = slot[1] = slot[2] = None

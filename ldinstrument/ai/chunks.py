@@ -461,6 +461,41 @@ class HandlerEvents:
         return Generation(usage=self._usage, tool_calls=self._tools)
 
 
+# -- whole answers ---------------------------------------------------------------------------------
+
+
+class WholeAnswers:
+    """What a generator of the user's yields beside its texts: an answer, or the figures of one.
+
+    Of several about one answer the last counts: figures that are told with each chunk are those so
+    far.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str | None, Generation] = {}
+
+    @staticmethod
+    def fits(chunk: Any) -> bool:
+        """Tell whether *chunk* says what a model call used."""
+        known = read(chunk)
+        return known is not None and known.usage is not None
+
+    def add(self, chunk: Any) -> str | None:
+        """Take one chunk."""
+        if (known := read(chunk)) is not None:
+            self._known[known.id] = known
+        return text(chunk, "text", "content", "delta")
+
+    @property
+    def finished(self) -> bool:
+        """Tell nothing: such a stream says that it is done by ending."""
+        return False
+
+    def generation(self) -> Generation | None:
+        """Return what is known so far."""
+        return total_of(self._known.values())
+
+
 def _is_state(state: Any) -> bool:
     return type(state) is dict and any(
         text(entry, "type") in ("ai", "human") for entry in items(state, "messages")
@@ -476,4 +511,5 @@ _KINDS: tuple[tuple[Callable[[Any], bool], Callable[[], ChunkReader]], ...] = (
     (HandlerEvents.fits, HandlerEvents),
     (AIMessageChunks.fits, AIMessageChunks),
     (GraphStates.fits, GraphStates),
+    (WholeAnswers.fits, WholeAnswers),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -44,6 +44,19 @@ class CallOptions:
     extract: Callable[[Any], Any] | None = None
     estimate: Estimate | None = None
     config: Any = None
+
+    named: dict[str, Any] | None = field(init=False, default=None)
+    """The data that a call has of which nothing is read; None: none."""
+
+    def __post_init__(self) -> None:
+        found = {"model": self.model, "provider": self.provider}
+        known = {name: value for name, value in found.items() if value}
+        object.__setattr__(self, "named", known or None)
+
+    @property
+    def silent(self) -> bool:
+        """Whether a call of which nothing is read has nothing to tell."""
+        return not (self.named or self.extract or self.config)
 
 
 @dataclass(slots=True)

@@ -14,96 +14,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..callables import streams
-from ..callables.compiler import Unawaited, follower_shaped, named, reserve, shaped, stream_shaped
+from ..callables.compiler import Unawaited, follower_shaped, named, shaped, stream_shaped
 from ..callables.followers import holders, holders_when_fresh
-from ..callables.templates import ASYNC_GENERATOR, CALL, COROUTINE, GENERATOR, with_detour
 from ..diagnostics import log_internal_error, warn_user_code
 from ..sessions.clock import clock
 from ..sessions.contexts import as_context, is_function
 from ..sessions.current import current_session, current_variable
-from ..sessions.outcomes import Outcome
+from ..sessions.outcomes import Outcome, current_task
 from ..sessions.session import Session
 from ..sessions.task_definition import TaskDefinition
 from ..tasks.options import TaskOptions
-from .calls import Call, Slot, call_in, current_slot, leave
+from .call_slots import Slot, call_in, current_slot, leave
+from .call_templates import FOLLOWED, LATE, WATCHED
+from .call_values import append_times, times_of
+from .calls import Call
 from .readings import CallOptions
 
-# -- templates -------------------------------------------------------------------------------------
-
-_PAUSED = "        _watch.pause()\n        if _fresh:\n"
-_READ = "        _watch.pause()\n        _watch.item(_item)\n        if _fresh:\n"
-READ_GENERATOR = GENERATOR.replace(_PAUSED, _READ)
-READ_ASYNC_GENERATOR = ASYNC_GENERATOR.replace(_PAUSED, _READ)
-
-# As `CALL` and `COROUTINE`, but the call is made late: `current_call` finds what it needs for that
-# in `_here`, by looking at the frames below it, or in `_slot`, which asyncio's tasks inherit.
-_ENDED = """
-    _entries = _session.entries
-    _entries.append((_task, _success, _started, _now(), None))
-    if _len(_entries) >= _session.fold_at:
-        _session.fold_up()
-    return _result
-"""
-_OBSERVED = (("_begin({given})", "_make(_session, _now())"), ("_settle(", "_settle_watched("))
-LATE_CALL = with_detour(
-    """
-def run({params}):
-    _session = _current()
-    if _session is not None and _session.detour:
-        _session = _open_session()
-        if _session is not None and _session.observer is not None:
-            <watched>
-    _started = _now()
-    _here = [None, _make, _session, _started, _inside()]
-    try:
-        _result = _fn({args})
-    except _BaseException as _error:
-        _raised(_here, _error)
-        raise
-    if _here[0] is not None or _session is None or _type(_result) not in _silent_types:
-        return _settle(_result, _here)
-"""
-    + _ENDED,
-    CALL,
-    *_OBSERVED,
-)
-LATE_COROUTINE = with_detour(
-    """
-async def run({params}):
-    _session = _current()
-    if _session is not None and _session.detour:
-        _session = _open_session()
-        if _session is not None and _session.observer is not None:
-            <watched>
-    _coroutine = {inner}
-    _outer = _inside()
-    while _outer is not None and _outer[1] is None:
-        _outer = _outer[4]
-    _started = _now()
-    _slot = [None, _make, _session, _started, _outer]
-    _enter(_slot)
-    try:
-        _result = await _coroutine
-    except _BaseException as _error:
-        _raised(_slot, _error)
-        raise
-    if _slot[0] is not None or _session is None or _type(_result) not in _silent_types:
-        return _settle(_result, _slot)
-    _slot[1] = _slot[2] = None
-"""
-    + _ENDED,
-    COROUTINE,
-    *_OBSERVED,
-)
-_TEMPLATES = {
-    "call": CALL,
-    "coroutine": COROUTINE,
-    "generator": READ_GENERATOR,
-    "async_generator": READ_ASYNC_GENERATOR,
-}
-_LATE_TEMPLATES = {"call": LATE_CALL, "coroutine": LATE_COROUTINE}
-reserve(*_TEMPLATES.values(), *_LATE_TEMPLATES.values())
 _SILENT_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray})
+_TEXTS = frozenset({str, bytes, bytearray})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,29 +95,55 @@ class CallWrapper:
         """Return a function that watches a coroutine or generator that nobody has started yet."""
         return stream_shaped(self._template(kind), self._names(kind))
 
-    def _template(self, kind: str) -> str:
+    def _is_late(self, kind: str) -> bool:
+        """Tell whether nothing was asked for that takes a call from its start."""
         options = self.options
         late = self.run_options.plain and options.extract is None and options.config is None
-        return _LATE_TEMPLATES.get(kind, _TEMPLATES[kind]) if late else _TEMPLATES[kind]
+        if kind in ("generator", "async_generator"):
+            return (
+                late and options.estimate is None and "time_to_first_item" not in self.task.metrics
+            )
+        return late
+
+    def _template(self, kind: str) -> str:
+        return (LATE if self._is_late(kind) else WATCHED)[kind]
 
     def _names(self, kind: str) -> dict[str, Any]:
         streams.notice_frameworks()
-        late = self._template(kind) in _LATE_TEMPLATES.values()
         return {
             "_begin": self.begin,
             "_current": current_variable.get,
+            "_current_task": current_task,
             "_enter": current_slot.set,
             "_inside": current_slot.get,
             "_make": self._make,
             "_now": clock,
             "_open_session": current_session,
             "_raised": _raised,
-            "_settle": _SETTLE[late, kind == "coroutine"],
+            "_read": _read,
+            "_returned": self._returned,
+            "_settle": _SETTLE[self._is_late(kind), kind == "coroutine"],
             "_settle_watched": _SETTLE[False, kind == "coroutine"],
             "_silent_types": _SILENT_TYPES,
+            "_stopped": _stopped,
             "_success": Outcome.SUCCESS,
             "_task": self.task,
+            "_texts": _TEXTS,
+            "_told": self.options.named,
         }
+
+    def _returned(self, slot: Slot, result: Any, pieces: int, first: float, last: float) -> None:
+        """End a stream that has nothing more, which wrote so many *pieces*. Never raises."""
+        call, _, session, started, _ = slot
+        if call is not None or session is None or type(result) not in _SILENT_TYPES:
+            _finished(slot, result, pieces, first, last)
+            return
+        leave(slot)
+        told = self.options.named
+        session.append((self.task, Outcome.SUCCESS, started, clock(), told))
+        if pieces:
+            times = times_of(started, pieces, first, last)
+            append_times(session, self.task.key, self.options.metrics, times, told)
 
 
 def _is_function_of_arguments(config: Any) -> bool:
@@ -206,6 +160,43 @@ def _raised(slot: Slot, error: BaseException) -> None:
     except Exception as failure:
         log_internal_error("a model call", failure)
     leave(slot)
+
+
+def _read(slot: Slot, item: Any) -> None:
+    """Read an item of a stream that is no plain value. Never raises."""
+    try:
+        call_in(slot).item(item)
+    except Exception as failure:
+        log_internal_error("a model call", failure)
+
+
+def _finished(slot: Slot, result: Any, pieces: int, first: float, last: float) -> None:
+    """End a stream that has nothing more, whose call was made or has to be. Never raises."""
+    try:
+        call = call_in(slot)
+        call.wrote(pieces, first, last)
+        call.returned(result)
+    except Exception as failure:
+        log_internal_error("a model call", failure)
+    leave(slot)
+
+
+def _stopped(
+    slot: Slot,
+    error: BaseException,
+    pieces: int,
+    first: float,
+    last: float,
+    consumer: Any = None,
+) -> None:
+    """End a stream out of which *error* came, or which *consumer* closed. Never raises."""
+    try:
+        call = call_in(slot)
+        call.wrote(pieces, first, last)
+        call.consumed_by(consumer)
+    except Exception as failure:
+        log_internal_error("a model call", failure)
+    _raised(slot, error)
 
 
 # Called by a compiled wrapper itself, each of these counts how many hold the result: what others
@@ -248,7 +239,7 @@ _SETTLE = {
 
 
 def _taken(slot: Slot) -> Call:
-    call = call_in(slot)
+    call: Call = call_in(slot)
     leave(slot)
     return call
 
@@ -285,10 +276,22 @@ def follow_events(events: Any, call: Call) -> Any:
     return named(_FOLLOWERS["async_generator"](events, call), events)
 
 
+_OF_STREAMS = {
+    "_current_task": current_task,
+    "_enter": current_slot.set,
+    "_inside": current_slot.get,
+    "_now": clock,
+    "_read": _read,
+    "_returned": _finished,
+    "_silent_types": _SILENT_TYPES,
+    "_slot_of": lambda call: call.slot,
+    "_stopped": _stopped,
+    "_texts": _TEXTS,
+}
 _FOLLOWERS = {
-    "generator": follower_shaped(READ_GENERATOR),
-    "coroutine": follower_shaped(COROUTINE, {"_settle": settled_awaited}),
-    "async_generator": follower_shaped(READ_ASYNC_GENERATOR),
+    "generator": follower_shaped(FOLLOWED["generator"], _OF_STREAMS),
+    "coroutine": follower_shaped(FOLLOWED["coroutine"], {"_settle": settled_awaited}),
+    "async_generator": follower_shaped(FOLLOWED["async_generator"], _OF_STREAMS),
 }
 """By kind. In a table, because `dill` with `recurse=True` goes from function to function by their
 names, and would not come back from two that call each other.

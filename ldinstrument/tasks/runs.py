@@ -105,12 +105,14 @@ class Run:
     def pause(self) -> None:
         """Do nothing: a task only reads the session."""
 
+    def consumed_by(self, task: Any) -> None:
+        """Note the asyncio task that consumes the stream, which may be cancelled later."""
+        self._consumer = task
+
     def first(self) -> None:
-        """Note the first item of a stream; who asked for it is its consumer, who may be cancelled
-        later.
-        """
+        """Note the first item of a stream; who asked for it is its consumer."""
         self._first = clock()
-        self._consumer = current_task()
+        self.consumed_by(current_task())
         if self._session is not None:
             with guard("task"):
                 self._record_first(self._session)

@@ -1,0 +1,216 @@
+"""The functions that `track_ai` compiles, one template per kind of callable.
+
+As those of `callables/templates.py`, but a call is made late: when somebody asks for it, or when
+the function gives something that may be a model's answer. Until then a slot holds what that takes:
+`_here`, which `current_call` finds in the frames below it, or `_slot`, which asyncio's tasks
+inherit. What a generator yields is counted in its own loop as long as it is texts and other plain
+values, and nothing of ours is called for it.
+"""
+
+from __future__ import annotations
+
+from ..callables.compiler import reserve
+from ..callables.templates import ASYNC_GENERATOR, CALL, COROUTINE, GENERATOR, with_detour
+
+# -- watched: whatever was asked for, and where somebody observes the session ---------------------
+
+_PAUSED = "        _watch.pause()\n        if _fresh:\n"
+_READ = "        _watch.pause()\n        _watch.item(_item)\n        if _fresh:\n"
+WATCHED = {
+    "call": CALL,
+    "coroutine": COROUTINE,
+    "generator": GENERATOR.replace(_PAUSED, _READ),
+    "async_generator": ASYNC_GENERATOR.replace(_PAUSED, _READ),
+}
+
+# -- late -----------------------------------------------------------------------------------------
+
+_ENDED = """
+    _entries = _session.entries
+    _entries.append((_task, _success, _started, _now(), _told))
+    if _len(_entries) >= _session.fold_at:
+        _session.fold_up()
+    return _result
+"""
+_OBSERVED = (("_begin({given})", "_make(_session, _now())"), ("_settle(", "_settle_watched("))
+_CALL = (
+    """
+def run({params}):
+    _session = _current()
+    if _session is not None and _session.detour:
+        _session = _open_session()
+        if _session is not None and _session.observer is not None:
+            <watched>
+    _started = _now()
+    _here = [None, _make, _session, _started, _inside()]
+    try:
+        _result = _fn({args})
+    except _BaseException as _error:
+        _raised(_here, _error)
+        raise
+    if _here[0] is not None or _session is None or _type(_result) not in _silent_types:
+        return _settle(_result, _here)
+"""
+    + _ENDED
+)
+_COROUTINE = (
+    """
+async def run({params}):
+    _session = _current()
+    if _session is not None and _session.detour:
+        _session = _open_session()
+        if _session is not None and _session.observer is not None:
+            <watched>
+    _coroutine = {inner}
+    _outer = _inside()
+    while _outer is not None and _outer[1] is None:
+        _outer = _outer[4]
+    _started = _now()
+    _slot = [None, _make, _session, _started, _outer]
+    _enter(_slot)
+    try:
+        _result = await _coroutine
+    except _BaseException as _error:
+        _raised(_slot, _error)
+        raise
+    if _slot[0] is not None or _session is None or _type(_result) not in _silent_types:
+        return _settle(_result, _slot)
+    _slot[1] = _slot[2] = None
+"""
+    + _ENDED
+)
+
+_BEGUN = """
+    _session = _open_session()
+    if _session is not None and _session.observer is not None:
+        <watched>
+    _inner = {inner}
+    _slot = [None, _make, _session, _now(), None]
+"""
+# An item that is no plain value may be a model's, and is read; an empty text says nothing.
+_COUNTED = """
+        if _type(_item) not in _silent_types:
+            _read(_slot, _item)
+        elif _item or _type(_item) not in _texts:
+            _last = _now()
+            if not _pieces:
+                _first = _last
+            _pieces += 1
+"""
+_GENERATOR_LOOP = (
+    """
+    _next = _step = _inner.__next__
+    _here, _pieces, _first, _last = _slot, 0, 0.0, 0.0
+    while True:
+        _here[4] = _inside()
+        try:
+            _item = _step()
+        except _StopIteration as _stop:
+            _returned(_slot, _stop.value, _pieces, _first, _last)
+            return _stop.value
+        except _BaseException as _error:
+            _step = None
+            _stopped(_slot, _error, _pieces, _first, _last)
+            raise
+"""
+    + _COUNTED
+    + """
+        _exit = None
+        try:
+            _sent = yield _item
+        except _GeneratorExit as _error:
+            _exit = _bare(_error)
+        except _BaseException as _error:
+            _step = _partial(_throw_of(_inner), _bare(_error))
+        else:
+            _step = _next if _sent is None else _partial(_inner.send, _sent)
+        if _exit is not None:
+            try:
+                _value = _close_of(_inner)()
+            except _BaseException as _error:
+                _exit = None
+                _stopped(_slot, _error, _pieces, _first, _last)
+                raise
+            _stopped(_slot, _exit, _pieces, _first, _last)
+            if _value is not None:
+                return _value
+            try:
+                raise _exit
+            finally:
+                _exit = None
+"""
+)
+_ASYNC_GENERATOR_LOOP = (
+    """
+    _step = _first_step(_inner)
+    _consumer, _pieces, _first, _last = _current_task(), 0, 0.0, 0.0
+    while True:
+        _outer = _inside()
+        while _outer is not None and _outer[1] is None:
+            _outer = _outer[4]
+        _slot[4] = _outer
+        _enter(_slot)
+        try:
+            _item = await _step
+        except _StopAsyncIteration:
+            _enter(_slot[4])
+            _returned(_slot, None, _pieces, _first, _last)
+            return
+        except _BaseException as _error:
+            _step = None
+            _enter(_slot[4])
+            _stopped(_slot, _error, _pieces, _first, _last, _consumer)
+            raise
+        _enter(_slot[4])
+"""
+    + _COUNTED
+    + """
+        _exit = None
+        try:
+            _sent = yield _item
+        except _GeneratorExit as _error:
+            _exit = _bare(_error)
+        except _BaseException as _error:
+            _step = _inner.athrow(_bare(_error))
+        else:
+            _step = _inner.__anext__() if _sent is None else _inner.asend(_sent)
+        if _exit is not None:
+            _slot[4] = _inside()
+            _enter(_slot)
+            try:
+                await _inner.aclose()
+            except _BaseException as _error:
+                _exit = None
+                _enter(_slot[4])
+                _stopped(_slot, _error, _pieces, _first, _last, _consumer)
+                raise
+            _enter(_slot[4])
+            _stopped(_slot, _exit, _pieces, _first, _last, _consumer)
+            try:
+                raise _exit
+            finally:
+                _exit = None
+"""
+)
+LATE = {
+    "call": with_detour(_CALL, CALL, *_OBSERVED),
+    "coroutine": with_detour(_COROUTINE, COROUTINE, *_OBSERVED),
+    "generator": with_detour(
+        "\ndef run({params}):" + _BEGUN + _GENERATOR_LOOP, WATCHED["generator"], *_OBSERVED
+    ),
+    "async_generator": with_detour(
+        "\nasync def run({params}):" + _BEGUN + _ASYNC_GENERATOR_LOOP,
+        WATCHED["async_generator"],
+        *_OBSERVED,
+    ),
+}
+
+# -- what a plain function has returned and is running still: its call is made --------------------
+
+_GIVEN = "\n    _inner, _slot = {inner}, _slot_of(_watch)\n"
+FOLLOWED = {
+    "coroutine": COROUTINE,
+    "generator": "\ndef run({params}):" + _GIVEN + _GENERATOR_LOOP,
+    "async_generator": "\nasync def run({params}):" + _GIVEN + _ASYNC_GENERATOR_LOOP,
+}
+reserve(*WATCHED.values(), *LATE.values(), *FOLLOWED.values())
