@@ -23,6 +23,8 @@ OWN = {
 def _tests_of(file: str) -> dict[str, Any]:
     """The tests and fixtures of a file about tasks, which is run with `track_ai` in it."""
     path = TESTS / f"{file}.py"
+    if str(path.parent) not in sys.path:  # its conftest is not loaded when this folder runs alone
+        sys.path.insert(0, str(path.parent))
     module = types.ModuleType(f"ldinstrument_tests_ai_{path.stem}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
