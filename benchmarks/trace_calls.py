@@ -31,10 +31,11 @@ import ldinstrument as ld
 from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.integrations.wsgi import SessionMiddleware
 from ldinstrument.stores import open_store
+from ldinstrument.values import Fields
 
 PACKAGE = str(Path(ld.__file__).resolve().parent)
 # What stands in for LaunchDarkly is not on the way.
-NOT_ON_THE_WAY = (str(Path(PACKAGE, "devserver")), str(Path(PACKAGE, "cli")))
+NOT_ON_THE_WAY = tuple(str(Path(PACKAGE, name)) for name in ("devserver", "cli", "values.py"))
 
 
 class CallTrace:
@@ -69,12 +70,21 @@ class CallTrace:
 def is_ours(code: CodeType) -> bool:
     """Tell whether *code* is a function of the package that a value passes.
 
-    Comprehensions are none: Python 3.12 runs most of them inside their function.
+    Comprehensions are none: Python 3.12 runs most of them inside their function. Neither is what
+    makes or compares a value, as a dataclass's generated methods are none.
     """
     name = code.co_filename
     if code.co_name in ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"):
         return False
+    if code in constructors(Fields):
+        return False
     return name.startswith(PACKAGE) and not name.startswith(NOT_ON_THE_WAY)
+
+
+def constructors(kind: type) -> set[CodeType]:
+    """Return the code of `__init__` of the classes of values under *kind*."""
+    found = {vars(kind)["__init__"].__code__} if "__init__" in vars(kind) else set()
+    return found.union(*map(constructors, kind.__subclasses__()))
 
 
 @ld.track_task("trace.task")
