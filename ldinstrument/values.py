@@ -41,6 +41,8 @@ class Fields:
         fields = {name: getattr(self, name) for name in self.__slots__}
         return type(self)(**{**fields, **changes})
 
+    __replace__ = replace  # of `copy.replace`, Python 3.13
+
     def __repr__(self) -> str:
         fields = ", ".join([f"{name}={getattr(self, name)!r}" for name in self.__slots__])
         return f"{type(self).__name__}({fields})"

@@ -8,6 +8,7 @@ import copy
 import dataclasses
 import math
 import pickle
+import sys
 from typing import Any
 
 import pytest
@@ -111,6 +112,8 @@ def test_a_copy_takes_changes_by_field() -> None:
 
     assert place.replace(name="b") == Place("b", (1,))
     assert place == Place("a", (1,))
+    if sys.version_info >= (3, 13):
+        assert copy.replace(place, name="b") == Place("b", (1,))
     with pytest.raises(TypeError, match="colour"):
         place.replace(colour="red")
 
