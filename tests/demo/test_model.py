@@ -34,7 +34,9 @@ def test_an_answer_is_read_as_any_providers() -> None:
     known = read(answer)
     assert known is not None
     assert known.usage is not None
-    assert known.usage.total == (known.usage.input or 0) + (known.usage.output or 0)
+    usage = answer["usage"]
+    assert known.usage.total == usage["prompt_tokens"] + usage["completion_tokens"]
+    assert known.usage.total == usage["total_tokens"]
     assert (known.model, known.finish_reason) == (NAME, "stop")
     assert PRICES.cost(known) is not None
     assert answer["choices"][0]["message"]["content"] == "reset"

@@ -1,0 +1,117 @@
+"""What has arrived, to be read: in order, by kind and key, from either end, and how many."""
+
+from __future__ import annotations
+
+import pytest
+
+from ..recorded_events import Server, event, exposure
+
+
+@pytest.fixture(name="server")
+def _server():
+    server = Server()
+    yield server
+    server.database.close()
+
+
+def letters(found) -> str:
+    """The context keys of events, in order."""
+    return "".join(one["context"]["key"] for one in found)
+
+
+def test_events_are_listed_in_the_order_of_their_arrival(server):
+    """With ids that grow by one over all POSTs, each with its POST's payload id."""
+    server.post(event("a"), exposure("b"))
+    server.post(event("c", key="other"))
+    found = server.traffic.arrivals.events()
+    assert letters(found) == "abc"
+    assert [(one.id, one.payload_id, one.received) for one in found] == [
+        (1, "p1", 99),
+        (2, "p1", 99),
+        (3, "p2", 99),
+    ]
+    assert server.traffic.arrivals.last_event() == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, "abcde"),
+        ({"since": 2}, "cde"),
+        ({"since": 9}, ""),
+        ({"limit": 2}, "ab"),
+        ({"limit": 0}, ""),
+        ({"since": 1, "limit": 2}, "bc"),
+        ({"key": "latency"}, "abe"),
+        ({"key": "latency", "since": 1, "limit": 1}, "b"),
+        ({"key": "f"}, "c"),
+        ({"kind": "feature"}, "c"),
+        ({"kind": "custom", "key": "other"}, "d"),
+        ({"kind": "feature", "key": "latency"}, ""),
+        ({"key": "nobodys"}, ""),
+    ],
+)
+def test_events_are_asked_for_by_place_kind_and_key(server, asked, expected):
+    """Also in the middle of a POST; the texts are those of the same events."""
+    server.post(event("a"), event("b"), exposure("c"))
+    server.post(event("d", key="other"), event("e"))
+    found = server.traffic.arrivals.events(**asked)
+    assert letters(found) == expected
+    texts = server.traffic.arrivals.event_texts(**asked)
+    assert [id for id, *_ in texts] == [one.id for one in found]
+    assert all(
+        f'"{one["context"]["key"]}"' in text
+        for one, (_, text, *_) in zip(found, texts, strict=True)
+    )
+
+
+def test_more_posts_than_are_read_at_once_lose_none(server):
+    """Bodies are read some at a time."""
+    for number in range(40):
+        server.post(event(f"u{number}"), event(f"v{number}"))
+    found = server.traffic.arrivals.events(since=3)
+    assert [one.id for one in found] == list(range(4, 81))
+
+
+@pytest.mark.parametrize(
+    ("limit", "key", "expected"),
+    [
+        (2, None, [4, 5]),
+        (9, None, [1, 2, 3, 4, 5]),
+        (2, "latency", [2, 5]),
+        (0, None, []),
+        (3, "no", []),
+    ],
+)
+def test_the_newest_are_found_from_the_end(server, limit, key, expected):
+    """Oldest of them first."""
+    server.post(event("a"), event("b"), exposure("c"))
+    server.post(event("d", key="other"), event("e"))
+    assert [id for id, *_ in server.traffic.arrivals.newest(limit, key)] == expected
+
+
+def test_events_are_counted_by_kind_and_key(server):
+    """Of a key that nobody sent there are none."""
+    server.post(event("a"), event("b", key="other"), exposure("c"))
+    counts = server.traffic.arrivals.count
+    assert (counts(), counts("custom"), counts("custom", "other"), counts(key="f")) == (3, 2, 1, 1)
+    assert (counts("index"), counts(key="nobodys")) == (0, 0)
+
+
+def test_dates_of_the_last_event_and_evaluation_are_known(server):
+    """By the time of receipt and that of the evaluation; None where there was none."""
+    arrivals = server.traffic.arrivals
+    assert (arrivals.last_event(), arrivals.last_seen("latency")) == (0, None)
+    assert arrivals.last_evaluated("f") is None
+    server.post(event("a"), exposure("b", at=7), exposure("b", at=5))
+    assert (arrivals.last_seen("latency"), arrivals.last_evaluated("f")) == (99, 7)
+
+
+def test_every_post_is_listed(server):
+    """A repetition, too, which brings no events."""
+    server.post(event("a"))
+    server.posts = 0
+    server.post(event("a"))
+    first, again = server.traffic.arrivals.posts()
+    assert (first.payload_id, first.duplicate, again.duplicate) == ("p1", False, True)
+    assert letters(server.traffic.arrivals.events()) == "a"
