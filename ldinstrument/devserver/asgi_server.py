@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import uvicorn
 
 from .api.experiments import ExperimentRoutes
-from .api.flags_api import FlagReadingRoutes
+from .api.flags_api import FlagRestRoutes
 from .api.metric_groups import MetricGroupRoutes
 from .api.metrics_api import MetricRoutes, Metrics
 from .api.projects import Projects
@@ -70,7 +70,7 @@ class ServerRun:
             *MetricRoutes(calls, metrics).routes(),
             *MetricGroupRoutes(calls, metrics).routes(),
             *ExperimentRoutes(calls, metrics, local.flags, local.reader).routes(),
-            *FlagReadingRoutes(calls, projects, local.flags, local.traffic).routes(),
+            *FlagRestRoutes(calls, projects, local).routes(),
             *ProjectRoutes(calls, projects).routes(),
             *self.browser.routes(),
             *page.routes(),

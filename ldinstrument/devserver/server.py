@@ -21,7 +21,7 @@ from .events.received import Post, ReceivedEvent
 from .events.traffic import SCHEMA as TRAFFIC
 from .events.traffic import Traffic
 from .faults import InjectedFault, InjectedFaults
-from .flags.environment import Flags
+from .flags.environment import Flags, is_archived
 from .flags.flags import FlagList, read_flags
 from .readout.aggregation import SCHEMA as AGGREGATION
 from .readout.health import HealthCheck, health_checks
@@ -312,7 +312,12 @@ class LocalLaunchDarkly:
         self._delete("segment", key)
 
     def _set(self, kind: str, document: Document) -> None:
-        self._publish("put", kind, self.flags.set(document, kind))
+        made = self.flags.set(document, kind)
+        if is_archived(document):
+            made = {"key": made["key"], "version": made["version"]}
+            self._publish("delete", kind, made)
+        else:
+            self._publish("put", kind, made)
 
     def _delete(self, kind: str, key: str) -> None:
         version = self.flags.delete(key, kind)

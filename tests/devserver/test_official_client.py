@@ -14,6 +14,7 @@ api = pytest.importorskip("launchdarkly_api")
 exceptions = pytest.importorskip("launchdarkly_api.exceptions")
 
 
+SEMANTIC = "application/json; domain-model=launchdarkly.semanticpatch"
 NO_EVENT = {"eventKey": None, "isNumeric": None, "unit": None, "successCriteria": None}
 
 
@@ -269,6 +270,7 @@ def test_what_terraform_and_agents_ask_for_passes_the_strict_models(ld, client):
     assert environments.get_environments_by_project("shop").total_count == 1
     with pytest.raises(exceptions.NotFoundException):
         environments.get_environment("shop", "nowhere")
+    client.set_default_header("LD-API-Version", "beta")
     assert api.MetricsBetaApi(client).get_metric_groups("shop").total_count == 0
 
 
@@ -296,13 +298,18 @@ def test_iterations_start_and_stop_by_semantic_patch(ld, client):
 
     def patch(kind: str) -> api.Experiment:
         body = api.ExperimentPatchInput.from_dict({"instructions": [{"kind": kind}]})
-        return experiments.patch_experiment("default", "production", "exp", body)
+        return experiments.patch_experiment(
+            "default", "production", "exp", body, _content_type=SEMANTIC
+        )
 
     assert patch("startIteration").current_iteration.status == "running"
     stopped = patch("stopIteration").current_iteration
     assert (stopped.status, stopped.ended_at is not None) == ("stopped", True)
-    again = patch("startIteration")
+    again = patch("saveAndStartNewIteration")
     assert again.current_iteration.status == "running"
     assert [each.status for each in again.previous_iterations] == ["stopped"]
     with pytest.raises(exceptions.BadRequestException):
         patch("archiveExperiment")
+    body = api.ExperimentPatchInput.from_dict({"instructions": [{"kind": "stopIteration"}]})
+    with pytest.raises(exceptions.BadRequestException, match="domain-model"):
+        experiments.patch_experiment("default", "production", "exp", body)

@@ -19,7 +19,9 @@ from ..readout.readout_reader import ReadoutReader, weights_of
 from ..responses import invalid, not_found
 from .metrics_api import Metrics
 from .projects import link
-from .rest_call import RestCalls
+from .rest_call import RestCalls, is_semantic, semantic_patch_expected
+
+STARTING = ("startIteration", "saveAndStartNewIteration")
 
 
 class ExperimentRoutes:
@@ -60,16 +62,18 @@ class ExperimentRoutes:
     def _patch(self, request: Request, body: Any) -> Response:
         """Start and stop iterations, by LaunchDarkly's semantic patch."""
         named = self._named(request)
+        if not is_semantic(request):
+            raise semantic_patch_expected()
         instructions = body.get("instructions") if isinstance(body, dict) else None
         if not isinstance(instructions, list):
             raise invalid("instructions is required")
         changes: Mapping[Any, Callable[[str], Iteration | None]] = {
-            "startIteration": self.reader.start_iteration,
+            **dict.fromkeys(STARTING, self.reader.start_iteration),
             "stopIteration": self.reader.stop_iteration,
         }
         kinds = [each.get("kind") if isinstance(each, dict) else None for each in instructions]
         if not all(isinstance(kind, str) and kind in changes for kind in kinds):
-            raise invalid("instructions: only startIteration and stopIteration work here")
+            raise invalid(f"instructions: only {', '.join(STARTING)} and stopIteration work here")
         for kind in kinds:
             changes[kind](named[2])
         return JSONResponse(self._rep(*named))

@@ -16,7 +16,7 @@ from .metric_rules import KEY
 from .metrics_api import Metrics
 from .patches import operations, patched
 from .projects import link
-from .rest_call import RestCalls
+from .rest_call import Endpoint, Handler, RestCalls
 
 KINDS = ("funnel", "standard")
 LEAST_METRICS = 2
@@ -36,7 +36,7 @@ class MetricGroupRoutes:
     def routes(self) -> list[Route]:
         """Return the routes of the collection and of a single group."""
         collection = "/api/v2/projects/{project}/metric-groups"
-        single, answer = f"{collection}/{{key}}", self.calls.answer
+        single, answer = f"{collection}/{{key}}", self._answer
         return [
             Route(collection, answer(self._list), methods=["GET"]),
             Route(collection, answer(self._create), methods=["POST"]),
@@ -44,6 +44,17 @@ class MetricGroupRoutes:
             Route(single, answer(self._patch), methods=["PATCH"]),
             Route(single, answer(self._delete), methods=["DELETE"]),
         ]
+
+    def _answer(self, handler: Handler) -> Endpoint:
+        """Return an endpoint that asks for the header of beta resources, as LaunchDarkly does."""
+
+        def checked(request: Request, body: Any) -> Response:
+            if request.headers.get("ld-api-version") != "beta":
+                message = "This resource is in beta: send the header LD-API-Version: beta"
+                raise RefusedRequest(403, "forbidden", message)
+            return handler(request, body)
+
+        return self.calls.answer(checked)
 
     def _project(self, request: Request) -> str:
         return self.metrics.projects.require(request.path_params["project"])

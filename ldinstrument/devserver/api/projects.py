@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Collection
 from typing import Any
 
@@ -36,6 +37,11 @@ PROJECT_FIELDS = {
 def link(path: str) -> Document:
     """Return a JSON link."""
     return {"href": path, "type": "application/json"}
+
+
+def made_id(*parts: str) -> str:
+    """Return an id as LaunchDarkly's look, the same for the same parts."""
+    return uuid.uuid5(uuid.NAMESPACE_URL, "/".join(parts)).hex[:24]
 
 
 class Projects:

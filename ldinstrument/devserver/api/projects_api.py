@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ from starlette.routing import Route
 
 from ..database import Document
 from .listing import page_links, whole_number
-from .projects import PROJECT_FIELDS, Projects, link
+from .projects import PROJECT_FIELDS, Projects, link, made_id
 from .rest_call import RestCalls
 
 VERSIONS = (20160426, 20191212, 20210729, 20220603, 20240415)
@@ -173,11 +172,6 @@ class ProjectRoutes:
     def _put_settings(self, request: Request, body: Any) -> Response:
         self.projects.kinds.put_units(self.projects.require(request.path_params["project"]), body)
         return self._settings(request, body)
-
-
-def made_id(*parts: str) -> str:
-    """Return an id as LaunchDarkly's look, the same for the same parts."""
-    return uuid.uuid5(uuid.NAMESPACE_URL, "/".join(parts)).hex[:24]
 
 
 def _environment(project: str, environment: Document) -> Document:

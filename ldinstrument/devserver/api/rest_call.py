@@ -10,11 +10,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..database_thread import DatabaseThread
+from ..request_body import read_body
 from ..responses import RefusedRequest, decode, invalid
 from ..tokens import Access, require_token
 
 WINDOW_SECONDS = 10
+SEMANTIC = "domain-model=launchdarkly.semanticpatch"
+"""What the header `Content-Type` of a semantic patch carries."""
 Handler = Callable[[Request, Any], Response]
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class RateLimit:
@@ -58,9 +62,7 @@ class RestCalls:
         self.access = access
         self.rate = RateLimit(rate_limit)
 
-    def answer(
-        self, handler: Handler, *, long: bool = False
-    ) -> Callable[[Request], Awaitable[Response]]:
+    def answer(self, handler: Handler, *, long: bool = False) -> Endpoint:
         """Return an endpoint that checks the token, counts the call, reads the body, and calls the
         handler beside the loop.
 
@@ -87,10 +89,20 @@ class RestCalls:
 
 async def _json(request: Request) -> Any:
     """Return the parsed body; None for calls that carry none."""
-    raw = await request.body()
+    raw = await read_body(request)
     if request.method not in ("POST", "PATCH", "PUT"):
         return None
     try:
         return decode(raw)
     except ValueError:
         raise invalid("Invalid request body") from None
+
+
+def is_semantic(request: Request) -> bool:
+    """Return whether a PATCH says that its body is a semantic patch."""
+    return SEMANTIC in request.headers.get("content-type", "").replace(" ", "")
+
+
+def semantic_patch_expected() -> RefusedRequest:
+    """400: LaunchDarkly would read instructions without that header as a JSON patch."""
+    return invalid(f"a semantic patch needs {SEMANTIC} in its Content-Type")

@@ -14,7 +14,8 @@ from starlette.routing import Route
 
 from ..database import Database, Document
 from ..database_thread import DatabaseThread
-from ..responses import decode, invalid, now_ms, too_large
+from ..request_body import read_body
+from ..responses import decode, invalid, now_ms
 from .intake import PROGRAM, IntakeRoutes
 
 MOST_BYTES = 65_536
@@ -45,9 +46,7 @@ class ProgramRoutes:
 
     async def _take(self, request: Request) -> Response:
         self.intake.check_key(request)
-        body = await request.body()
-        if len(body) > MOST_BYTES:
-            raise too_large()
+        body = await read_body(request, MOST_BYTES)
         try:
             told = _checked(decode(body))
         except (ValueError, TypeError, KeyError):

@@ -22,6 +22,7 @@ from starlette.routing import Route
 from ..database import Document
 from ..database_thread import DatabaseThread
 from ..events.intake import IntakeRoutes
+from ..request_body import read_body
 from ..responses import decode, invalid
 from .data_system import FlagPayload, Message, delete_object, put_object
 from .environment import Flags, availability
@@ -265,7 +266,7 @@ class ClientSideRoutes:
             if "context" in request.path_params:
                 found = decode(_unwrapped(request.path_params["context"]))
             else:
-                found = decode(await request.body())
+                found = decode(await read_body(request))
         except ValueError:
             raise invalid("not a context") from None
         if not isinstance(found, dict):

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator
 
 from ..database import Database, Document
 
-OURS = ("experimentMetrics", "experimentControl")
+REST = "restFields"
+"""The field of a flag that keeps what only LaunchDarkly's REST API knows of it."""
+OURS = ("experimentMetrics", "experimentControl", REST)
 """Fields of a flag that are ours, and are not sent to SDKs."""
 
 
@@ -20,7 +22,8 @@ class Flags:
 
     def all(self) -> dict[str, Document]:
         """Return flags by key, as the SDKs get them."""
-        return {flag["key"]: delivered(flag) for flag in self._living("flag")}
+        found = self._living("flag")
+        return {flag["key"]: delivered(flag) for flag in found if not is_archived(flag)}
 
     def segments(self) -> dict[str, Document]:
         """Return segments by key."""
@@ -82,6 +85,11 @@ def _payload_id(database: Database) -> str:
         known = {"id": uuid.uuid4().hex[:12]}
         database.put("settings", "", "payload", known)
     return str(known["id"])
+
+
+def is_archived(flag: Document) -> bool:
+    """Return whether a flag was retired over REST: no SDK gets it any more."""
+    return bool(flag.get(REST, {}).get("archived"))
 
 
 def availability(flag: Document) -> dict[str, bool]:

@@ -20,6 +20,7 @@ from ..flags.flag_changes import sse
 from ..readout.health import HealthCheck
 from ..readout.readout_document import readout_document
 from ..readout.readout_reader import ReadoutReader
+from ..request_body import read_body
 from ..responses import decode, invalid, not_found
 
 POLICY = (
@@ -162,7 +163,7 @@ class PageDataRoutes:
 
     async def _put_flag(self, request: Request) -> Response:
         try:
-            flag = decode(await request.body())
+            flag = decode(await read_body(request))
         except ValueError:
             raise invalid("Invalid request body") from None
         key = request.path_params["key"]

@@ -17,6 +17,7 @@ FUNNEL = {
         {"key": "paid", "nameInGroup": "2. Paid"},
     ],
 }
+BETA = ("LD-API-Version", "beta")
 CONVERSION = {"isNumeric": False, "unit": None, "eventDefault": {"disabled": False}}
 
 
@@ -27,6 +28,7 @@ def _groups(ld, metric):
     configuration = api.Configuration(host=ld.url)
     configuration.api_key["ApiKey"] = "api-token"
     with api.ApiClient(configuration) as client:
+        client.set_default_header(*BETA)
         yield api.MetricsBetaApi(client)
 
 
@@ -81,7 +83,8 @@ def test_a_taken_key_is_a_conflict_and_projects_do_not_share_groups(groups):
     ],
 )
 def test_what_is_no_group_is_refused(groups, http, fields):
-    answer = http("POST", "/api/v2/projects/default/metric-groups", json={**FUNNEL, **fields})
+    path, body = "/api/v2/projects/default/metric-groups", {**FUNNEL, **fields}
+    answer = http("POST", path, json=body, headers=dict([BETA]))
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
 
 
@@ -89,3 +92,17 @@ def test_a_metric_that_was_deleted_leaves_its_groups(groups, http):
     groups.create_metric_group("default", made_of())
     http("DELETE", "/api/v2/metrics/default/cart")
     assert [each.key for each in groups.get_metric_group("default", "checkout").metrics] == ["paid"]
+
+
+@pytest.mark.parametrize("version", [None, "20240415"])
+def test_a_call_without_the_header_of_beta_resources_is_refused(http, version):
+    """LaunchDarkly answers 403: a program that forgets the header would fail there only."""
+    headers = {"LD-API-Version": version} if version else {}
+    path = "/api/v2/projects/default/metric-groups"
+    answers = [
+        http("GET", path, headers=headers),
+        http("DELETE", f"{path}/checkout", headers=headers),
+    ]
+    for answer in answers:
+        assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+        assert "LD-API-Version: beta" in answer.json()["message"]
