@@ -1,8 +1,8 @@
 """The local LaunchDarkly under load: intake, read-out, and what a POST waits for one.
 
-`bench_devserver.py [EVENTS] [--against CHECKOUT]` posts the same events to this checkout and to
-another one (an older commit in a git worktree), in turn and in processes of their own, and prints
-both with their ratio.
+`bench_devserver.py [EVENTS] [--rate EVENTS] [--against CHECKOUT]` posts the same events to this
+checkout and to another one (an older commit in a git worktree), in turn and in processes of their
+own, and prints both with their ratio. Without a rate one client posts as fast as it can.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def resident(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def measure(checkout: Path, posts: list[bytes]) -> dict[str, float]:
+def measure(checkout: Path, posts: list[bytes], rate: int) -> dict[str, float]:
     """Post everything, read out, and post single events during read-outs."""
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
     command = [sys.executable, "-c", SERVER]
@@ -108,7 +108,7 @@ def measure(checkout: Path, posts: list[bytes]) -> dict[str, float]:
         assert server.stdout is not None
         port = int(server.stdout.readline())
         try:
-            return figures(Client(port), Client(port), server.pid, posts)
+            return figures(Client(port), Client(port), server.pid, posts, rate)
         finally:
             server.communicate(b"")
 
@@ -119,15 +119,22 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def figures(client: Client, other: Client, pid: int, posts: list[bytes]) -> dict[str, float]:
+def figures(
+    client: Client, other: Client, pid: int, posts: list[bytes], rate: int
+) -> dict[str, float]:
     """Return what the server took for each step; a POST is made every 10 ms while it reads."""
     for key in KEYS:
         body = json.dumps({**METRIC, "key": key, "eventKey": key}).encode()
         client.send("POST", "/api/v2/metrics/default", body)
-    began, used = time.perf_counter(), cpu_seconds(pid)
+    began, used, longest = time.perf_counter(), cpu_seconds(pid), 0.0
     for number, body in enumerate(posts):
+        if rate:
+            time.sleep(max(0.0, began + number * PER_POST / rate - time.perf_counter()))
+        sent = time.perf_counter()
         client.send("POST", "/bulk", body, f"p{number}")
+        longest = max(longest, time.perf_counter() - sent)
     found = {"intake s": time.perf_counter() - began, "intake CPU s": cpu_seconds(pid) - used}
+    found["POST ms, intake"] = longest * 1000
     for name, path, times in (
         ("first page", "/", 1),
         ("first read-out", "/dev/readout", 1),
@@ -171,11 +178,12 @@ def read_and_post(client: Client, other: Client, path: str, times: int) -> tuple
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("events", nargs="?", type=int, default=110_000)
+    parser.add_argument("--rate", type=int, default=0, help="events a second")
     parser.add_argument("--against", type=Path)
     asked = parser.parse_args()
     posts = bodies(asked.events)
-    here = measure(Path(__file__).resolve().parent.parent, posts)
-    there = measure(asked.against, posts) if asked.against else {}
+    here = measure(Path(__file__).resolve().parent.parent, posts, asked.rate)
+    there = measure(asked.against, posts, asked.rate) if asked.against else {}
     print(f"{asked.events:,} events in {len(posts)} POSTs")
     for name, value in here.items():
         line = f"{name:24} {value:10.2f}"

@@ -11,15 +11,17 @@ import json
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ..errors import DefinitionError
 
 Document = dict[str, Any]
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 CACHE_KIB = 32_768
 DOCUMENTS = """
 CREATE TABLE IF NOT EXISTS documents (
@@ -183,3 +185,33 @@ class Database:
             for place in [place for place in self._documents if place[0] not in kept]:
                 del self._documents[place]
             self.documents_revision += 1
+
+
+ROWS_AT_ONCE = (1024, 256, 64, 16, 4, 1)
+"""Few lengths, so that every statement is prepared once."""
+
+
+def insert_rows(connection: sqlite3.Connection, into: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Insert many rows in few statements.
+
+    A statement gives up the interpreter lock once; `executemany` does for every row, and waits for
+    whoever took it.
+
+    Args:
+        connection: in a transaction.
+        into: such as `INSERT INTO names (space, name)`.
+        rows: all of one length.
+    """
+    done = 0
+    for many in ROWS_AT_ONCE:
+        while len(rows) - done >= many:
+            part = rows[done : done + many]
+            sql = f"{into} VALUES {places(len(part[0]), many)}"
+            connection.execute(sql, list(chain.from_iterable(part)))
+            done += many
+
+
+@lru_cache
+def places(columns: int, rows: int) -> str:
+    """Return the marks for so many values in so many rows."""
+    return ", ".join([f"({', '.join('?' * columns)})"] * rows)

@@ -12,11 +12,12 @@ from operator import itemgetter
 
 import msgspec
 
-from ..database import Database
+from ..database import Database, insert_rows, places
 from .batches import Rows
 from .parsing import Unit
 
 KNOWN_UNITS = 200_000
+ASKED_AT_ONCE = 500
 PACK = msgspec.msgpack.Encoder()
 UNPACK = msgspec.msgpack.Decoder(Rows)
 SCHEMA = """
@@ -111,17 +112,15 @@ class MeasurementLog:
         created = rows.created[part]
         first = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM measurements").fetchone()
         connection.execute("INSERT INTO stretches VALUES (?, ?)", (first[0], max(created)))
-        connection.executemany(
-            "INSERT INTO measurements VALUES (NULL, ?, ?, ?, ?, ?)",
-            zip(
-                [series[place] for place in rows.series_of[part]],
-                units,
-                created,
-                rows.values[part],
-                rows.is_first[part],
-                strict=True,
-            ),
+        columns = (
+            [series[place] for place in rows.series_of[part]],
+            units,
+            created,
+            rows.values[part],
+            rows.is_first[part],
         )
+        into = "INSERT INTO measurements (series, unit, created, value, is_first)"
+        insert_rows(connection, into, [*zip(*columns, strict=True)])
 
     def _write_exposures(
         self,
@@ -132,8 +131,9 @@ class MeasurementLog:
         flags = {
             name: self.name_id(connection, "flag", name) for name in {each[0] for each in exposures}
         }
-        connection.executemany(
-            "INSERT INTO exposure_log VALUES (NULL, ?, ?, ?, ?)",
+        insert_rows(
+            connection,
+            "INSERT INTO exposure_log (flag, unit, variation, created)",
             [
                 (flags[flag], units[place], variation, created)
                 for flag, place, variation, created in exposures
@@ -162,10 +162,10 @@ class MeasurementLog:
             known.clear()
             missing = list(units)
         if missing:
-            connection.executemany("INSERT OR IGNORE INTO units (kind, key) VALUES (?, ?)", missing)
-            sql = "SELECT id FROM units WHERE kind = ? AND key = ?"
-            for unit in missing:
-                known[unit] = connection.execute(sql, unit).fetchone()[0]
+            insert_rows(connection, "INSERT OR IGNORE INTO units (kind, key)", missing)
+            for start in range(0, len(missing), ASKED_AT_ONCE):
+                part = missing[start : start + ASKED_AT_ONCE]
+                known.update(zip(part, _ids(connection, part), strict=True))
         return [known[unit] for unit in units]
 
     def forget(self) -> None:
@@ -173,3 +173,16 @@ class MeasurementLog:
         self._names.clear()
         self._units.clear()
         self._last_unpacked = (0, Rows())
+
+
+def _ids(connection: sqlite3.Connection, units: Sequence[Unit]) -> list[int]:
+    """Return the numbers of units, in one row: fetching many would wait for others at each."""
+    sql = (
+        f"WITH wanted (place, kind, key) AS (VALUES {places(3, len(units))}) "  # noqa: S608 - marks
+        "SELECT group_concat(wanted.place || ' ' || units.id) FROM wanted "
+        "JOIN units ON units.kind = wanted.kind AND units.key = wanted.key"
+    )
+    asked = [value for place, unit in enumerate(units) for value in (place, *unit)]
+    pairs = (pair.split() for pair in connection.execute(sql, asked).fetchone()[0].split(","))
+    found = {int(place): int(id) for place, id in pairs}
+    return [found[place] for place in range(len(units))]

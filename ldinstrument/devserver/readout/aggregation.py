@@ -14,11 +14,11 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from ..database import Database, Document
+from ..database import Database, Document, insert_rows
 from ..events.filtered_series import FilteredSeries
 from ..events.measurement_log import MeasurementLog
 from ..events.parsing import BIGGEST
@@ -27,9 +27,10 @@ from .courses import Course
 
 WINDOW_MS = 90 * 86_400_000
 """Events count up to 90 days after the exposure."""
-CHUNK = 2_000
-MEASUREMENTS = 4_000
-"""Rows in one piece: some 5 to 10 ms of the writer's lock on an idle machine."""
+CHUNK = 4_000
+MEASUREMENTS = 10_000
+"""Rows in one piece: at most 25 ms of the writer's lock on an idle machine. The more at once, the
+less of the same unit is counted in several pieces."""
 LATE_CHUNK = 10_000
 POSTS = 16
 """So many pieces are unpacked before they are counted."""
@@ -40,10 +41,9 @@ CREATE TABLE IF NOT EXISTS exposures (
 CREATE TABLE IF NOT EXISTS unit_values (
   iteration INTEGER NOT NULL, unit INTEGER NOT NULL, series INTEGER NOT NULL, kind TEXT NOT NULL,
   variation INTEGER NOT NULL, first INTEGER NOT NULL, events INTEGER NOT NULL,
-  valued INTEGER NOT NULL, total REAL NOT NULL, changed INTEGER NOT NULL DEFAULT 1,
-  known_events INTEGER NOT NULL DEFAULT 0, known_valued INTEGER NOT NULL DEFAULT 0,
-  known_total REAL NOT NULL DEFAULT 0, PRIMARY KEY (iteration, unit, series)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS changed_values ON unit_values (changed) WHERE changed = 1;
+  valued INTEGER NOT NULL, total REAL NOT NULL, old_events INTEGER NOT NULL DEFAULT 0,
+  old_valued INTEGER NOT NULL DEFAULT 0, old_total REAL NOT NULL DEFAULT 0,
+  PRIMARY KEY (iteration, unit, series)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS late_jobs (
   id INTEGER PRIMARY KEY, next INTEGER NOT NULL, until INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS late_units (
@@ -53,6 +53,7 @@ CREATE TABLE IF NOT EXISTS folded (
   id INTEGER PRIMARY KEY CHECK (id = 1), exposures INTEGER NOT NULL, measurements INTEGER NOT NULL);
 INSERT OR IGNORE INTO folded VALUES (1, 0, 0);
 """
+NO_EVENTS: Counted = (0, 0, 0.0)
 TABLES = ("exposures", "unit_values", "late_jobs", "late_units")
 FRESH = """
 SELECT e.unit, i.id, u.kind, e.variation, e.created, x.variation, x.first
@@ -72,28 +73,23 @@ SELECT x.iteration, m.unit, m.series, x.kind, x.variation, x.first, count(*), co
 FROM measurements m {{late}} CROSS JOIN exposures x ON x.unit = m.unit {{and_late}}
 CROSS JOIN iterations i ON i.id = x.iteration WHERE m.id > ? AND m.id <= ?
   AND m.created >= x.first AND m.created < min(x.first + {WINDOW_MS}, i.stopped)
-GROUP BY x.iteration, m.unit, m.series ON CONFLICT DO UPDATE SET events = events + excluded.events,
-  valued = valued + excluded.valued, total = total + excluded.total, changed = 1
+GROUP BY x.iteration, m.unit, m.series ON CONFLICT DO UPDATE SET old_events = events,
+  old_valued = valued, old_total = total, events = events + excluded.events,
+  valued = valued + excluded.valued, total = total + excluded.total
+RETURNING iteration, series, kind, variation, first, old_events, old_valued, old_total,
+  events, valued, total
 """  # noqa: S608 - a number of our own
 ADD_ALL = ADD.replace("{late}", "").replace("{and_late}", "")
 ADD_LATE = ADD.replace(
     "{late}", "CROSS JOIN late_units l ON l.unit = m.unit AND l.job = ?"
 ).replace("{and_late}", "AND x.iteration = l.iteration")
-CHANGED = """
-SELECT iteration, unit, series, kind, variation, first, events, valued, total,
-  known_events, known_valued, known_total FROM unit_values WHERE changed = 1 LIMIT ?
-"""
-KNOWN = """
-UPDATE unit_values SET known_events = ?, known_valued = ?, known_total = ?, changed = 0
-WHERE iteration = ? AND unit = ? AND series = ?
-"""
 FORGET_VALUES = """
 DELETE FROM unit_values WHERE iteration = ? AND unit = ? RETURNING series, kind, variation, first,
-  known_events, known_valued, known_total, changed, events, valued, total
+  events, valued, total
 """
 CELL = """
-SELECT variation, first, iif(changed, known_events, events), iif(changed, known_valued, valued),
-  iif(changed, known_total, total) FROM unit_values WHERE iteration = ? AND series = ? AND kind = ?
+SELECT variation, first, events, valued, total FROM unit_values
+WHERE iteration = ? AND series = ? AND kind = ?
 """
 
 
@@ -113,6 +109,7 @@ class Aggregation:
         self._cells: dict[tuple[int, str, str, str], Cell] = {}
         self._readers: dict[tuple[int, int, str], list[Cell]] = {}
         self._measured = bytearray()
+        self._unpacked_units: set[int] = set()
         self._exposed: dict[tuple[int, str], dict[int, int]] = {}
         self._courses: dict[tuple[int, str], Course] = {}
         self._load()
@@ -127,6 +124,7 @@ class Aggregation:
             self._count_exposure((iteration, kind), variation, first, 1)
         folded = self._positions()[1]
         self._measured = bytearray()
+        self._unpacked_units = set()
         sql = "SELECT DISTINCT unit FROM measurements WHERE id <= ?"
         self._mark_measured([unit for (unit,) in self.database.rows(sql, (folded,))])
 
@@ -203,7 +201,7 @@ class Aggregation:
         while self.log.packed():
             for _ in range(POSTS):
                 if (measured := self.log.unpack(CHUNK)) is not None:
-                    self._mark_measured(measured)
+                    self._unpacked_units.update(measured)
                     yield
             yield from self._unpacked_pieces()
         yield from self._unpacked_pieces()
@@ -215,10 +213,10 @@ class Aggregation:
             yield
         while self._compute_late():
             yield
+        self._mark_measured(self._unpacked_units)
+        self._unpacked_units.clear()
         for start in range(done[1], newest[1], MEASUREMENTS):
             self._fold_measurements(start, min(start + MEASUREMENTS, newest[1]))
-            yield
-        while self._update_cells(CHUNK):
             yield
 
     def _fold_exposures(self, after: int, until: int, folded: int) -> None:
@@ -232,8 +230,9 @@ class Aggregation:
                 for place, exposure in fresh.items()
                 if exposure[4] is None or exposure[2] < exposure[4]
             }
-            connection.executemany(
-                "INSERT OR REPLACE INTO exposures VALUES (?, ?, ?, ?, ?)",
+            insert_rows(
+                connection,
+                "INSERT OR REPLACE INTO exposures",
                 [(*place, *exposure[:3]) for place, exposure in changed.items()],
             )
             late = [place for place in changed if self._was_measured(place[0])]
@@ -257,9 +256,8 @@ class Aggregation:
             for series, kind, variation, exposed, *counted in connection.execute(
                 FORGET_VALUES, (iteration, unit)
             ).fetchall():
-                known = tuple(counted[:3] if counted[3] else counted[4:])
-                place = (iteration, series, kind)
-                self._change_cells(place, variation, exposed, known, (0, 0, 0.0))
+                known = (counted[0], counted[1], counted[2])
+                self._change_cells((iteration, series, kind), variation, exposed, known, NO_EVENTS)
         (start,) = connection.execute(
             "SELECT min(first_measurement) - 1 FROM stretches WHERE latest >= ?", (first,)
         ).fetchone()
@@ -278,28 +276,25 @@ class Aggregation:
                 return False
             number, start, until = job
             end = min(start + LATE_CHUNK, until)
-            connection.execute(ADD_LATE, (number, start, end))
+            added = connection.execute(ADD_LATE, (number, start, end)).fetchall()
             connection.execute("UPDATE late_jobs SET next = ? WHERE id = ?", (end, number))
             if end == until:
                 connection.execute("DELETE FROM late_jobs WHERE id = ?", (number,))
                 connection.execute("DELETE FROM late_units WHERE job = ?", (number,))
-            return True
+        self._count(added)
+        return True
 
     def _fold_measurements(self, after: int, until: int) -> None:
         with self.database.changing(quietly=True) as connection:
-            connection.execute(ADD_ALL, (after, until))
+            added = connection.execute(ADD_ALL, (after, until)).fetchall()
             connection.execute("UPDATE folded SET measurements = ?", (until,))
+        self._count(added)
 
-    def _update_cells(self, limit: int) -> bool:
-        """Bring the changed values of some units into the cells; return whether there were any."""
-        changed = self.database.rows(CHANGED, (limit,))
-        for iteration, _, series, kind, variation, first, *counted in changed:
-            new, known = tuple(counted[:3]), tuple(counted[3:])
-            self._change_cells((iteration, series, kind), variation, first, known, new)
-        if changed:
-            with self.database.changing(quietly=True) as connection:
-                connection.executemany(KNOWN, [(*row[6:9], *row[:3]) for row in changed])
-        return bool(changed)
+    def _count(self, added: Iterable[tuple[Any, ...]]) -> None:
+        """Bring the changed values of units into the cells."""
+        for iteration, series, kind, variation, first, *counted in added:
+            old, new = tuple(counted[:3]), tuple(counted[3:])
+            self._change_cells((iteration, series, kind), variation, first, old, new)
 
     def _change_cells(
         self, place: tuple[int, int, str], variation: int, first: int, old: Counted, new: Counted
@@ -341,7 +336,7 @@ class Aggregation:
         cell = Cell(metric, number, kind)
         found = self.database.rows(CELL, (iteration, number, kind))
         for done, (variation, first, *counted) in enumerate(found):
-            cell.change(variation, first, (0, 0, 0.0), tuple(counted))
+            cell.change(variation, first, NO_EVENTS, tuple(counted))
             if done % CHUNK == 0:
                 self.give_way()
         return cell
