@@ -13,7 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import missing_extra
+from ..diagnostics import one_line
+from ..errors import DefinitionError, missing_extra
 from ..settings import LOCAL_URL
 from .store_visits import StoreVisits
 from .terminal import AsJson, HostName, connect_locally, guarded, print_json, say
@@ -53,7 +54,7 @@ def dev(
     except ImportError as error:
         raise missing_extra("dev", error.name or "the local LaunchDarkly") from error
 
-    visits = None if store is None else StoreVisits(store)
+    visits = None if store is None else _visits_of(store)
 
     def ready(local: LocalLaunchDarkly) -> None:
         os.environ[LOCAL_URL] = local.url  # where ended visits are reported
@@ -63,6 +64,22 @@ def dev(
         sys.stdout.flush()
 
     serve(host, port, db, flags or (), experiments=experiment or (), visits=visits, ready=ready)
+
+
+def _visits_of(store: str) -> StoreVisits:
+    """Return the visits of a store that answers.
+
+    Raises:
+        DefinitionError: it does not.
+    """
+    visits = StoreVisits(store)
+    try:
+        visits.open()
+    except DefinitionError:
+        raise
+    except Exception as error:
+        raise DefinitionError(f"--store: {one_line(str(error))}") from error
+    return visits
 
 
 def tail(

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from ..errors import DefinitionError
+
 IDLE_SECONDS = 0.001
 """Whoever has been silent for so long is over: everybody."""
 
 
 class StoreVisits:
-    """Counts and ends the visits of the store at an address."""
+    """Counts and ends the visits of the store at an address.
+
+    Raises:
+        DefinitionError: the address is that of a store inside one process.
+    """
 
     def __init__(self, address: str):
+        if address.startswith("memory:"):
+            raise DefinitionError(
+                "--store memory: another program's memory cannot be looked into: keep the visits "
+                "where both can reach them, such as sqlite:///visits.db"
+            )
         self.address = address
 
     def open(self) -> int:

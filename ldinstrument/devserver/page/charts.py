@@ -38,6 +38,20 @@ def percent(share: float | None, *, sign: bool = False) -> str:
     return text.replace("-", MINUS)
 
 
+def chance(probability: float | None) -> str:
+    """Return a probability as percent; never as certain."""
+    if probability is not None and probability > 0.9995:
+        return "> 99.9 %"
+    if probability is not None and probability < 0.0005:
+        return "< 0.1 %"
+    return percent(probability)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, such as `1 unit` or `1,200 units`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def _svg(body: str, label: str, width: int, height: int, name: str) -> Markup:
     return Markup(
         '<svg class="chart {}" role="img" aria-label="{}" viewBox="0 0 {} {}" width="{}" '

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from ...diagnostics import one_line
 from ..database import Document
 from ..database_thread import DatabaseThread
 from ..events.programs import COLLECTION as PROGRAMS
@@ -26,9 +27,11 @@ from ..flags.environment import availability
 from ..flags.flags import experiment_flag, randomization_kinds, simple_flag
 from ..readout.health import HealthCheck
 from ..readout.readout_reader import ReadoutReader, weights_of
-from ..responses import invalid, not_found
+from ..request_body import read_body
+from ..responses import RefusedRequest, invalid, not_found
 from . import charts
 from .fault_switches import FaultSwitches
+from .findings import findings, of_check
 from .page_api import GUARDS, Local, payload_counts
 from .page_tables import activity, exposed_units, health_words
 from .timelines import LOOKED_AT, timelines
@@ -118,18 +121,18 @@ class PageRoutes:
         readout = local.reader.current(seconds=PATIENCE_SECONDS)
         texts = local.traffic.arrivals.newest(LOOKED_AT)
         checks = self._health(readout.pending)
-        failed = [check for check in checks if not check.ok or check.warning]
+        failed = [of_check(check) for check in checks if not check.ok or check.warning]
+        programs = local.database.documents(PROGRAMS)
         payloads = payload_counts(local.database)
         return self.template.render(
             experiments=self.views.of(readout),
             pending=readout.pending,
             health=health_words(payloads, len(failed), readout.pending),
             failed=failed,
-            findings=self._findings(failed),
-            checks=checks,
+            findings=findings(failed, programs, local.reader.metrics()),
             payloads=payloads,
             sessions=timelines([text for _, text, _, _ in texts]),
-            visits=local.visits.open() if local.visits is not None else None,
+            visits=None if local.visits is None else _open_visits(local.visits),
             units=exposed_units(local.database, asked.get("who", "")),
             who=asked.get("who", ""),
             feed=_feed(local.traffic.arrivals.newest(SEARCHED) if search else texts, search),
@@ -152,17 +155,6 @@ class PageRoutes:
             took = time.monotonic() - began
             self._next_checks = began + (took * RESTS if took > COSTLY_SECONDS else 0.0)
         return self._checks[1]
-
-    def _findings(self, failed: list[HealthCheck]) -> Mapping[str, list[str]]:
-        """Return what the doctor says of each metric: failed checks, and warnings of programs."""
-        found: dict[str, list[str]] = {}
-        for check in failed:
-            found.setdefault(check.subject, []).append(f"{check.check}: {check.detail}")
-        for program in self.local.database.documents(PROGRAMS):
-            for cause, subject, count in program["warnings"]:
-                text = f"a program has warned {count} times: {cause.replace('_', ' ')}"
-                found.setdefault(subject, []).append(text)
-        return found
 
     def _metrics(self) -> list[Document]:
         local, counts = self.local, activity(self.local.database)
@@ -242,8 +234,20 @@ class PageRoutes:
         self.switches.switch(form.get("name", ""), on=form.get("do") == "on")
 
     def _end_visits(self, form: Form) -> None:
-        if self.local.visits is not None:
+        if self.local.visits is None:
+            return
+        try:
             self.local.visits.end()
+        except Exception as error:
+            raise RefusedRequest(503, "unavailable", one_line(str(error))) from error
+
+
+def _open_visits(visits: Visits) -> int | str:
+    """Return how many visits are open, or why the store does not tell: the page goes on."""
+    try:
+        return visits.open()
+    except Exception as error:
+        return f"The store does not answer: {one_line(str(error))}"
 
 
 def _flag_of(key: str, form: Form) -> Document:
@@ -296,7 +300,7 @@ def _feed(texts: list[tuple[int, str, str, int]], search: str) -> list[Document]
 def _event_words(event: Document) -> Document:
     parts = []
     if event.get("metricValue") is not None:
-        parts.append(f"value {json.dumps(event['metricValue'])}")
+        parts.append(f"value {_value_word(event['metricValue'])}")
     if event.get("variation") is not None:
         parts.append(f"variation {event['variation']} = {json.dumps(event.get('value'))}")
     reason = event.get("reason")
@@ -314,6 +318,10 @@ def _event_words(event: Document) -> Document:
     }
 
 
+def _value_word(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else json.dumps(value)
+
+
 def _who(context: Any) -> str:
     if not isinstance(context, dict):
         return ""
@@ -324,11 +332,7 @@ def _who(context: Any) -> str:
 
 
 async def _read_form(request: Request) -> dict[str, str]:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_FORM:
-            raise invalid("the form is too large")
+    body = await read_body(request, LARGEST_FORM)
     try:
         found = parse_qs(body.decode("utf-8"), keep_blank_values=True, max_num_fields=100)
     except ValueError:
@@ -353,7 +357,12 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"clock": _clock, "number": charts.number, "timeline": charts.timeline}
+    environment.filters |= {
+        "clock": _clock,
+        "counted": charts.counted,
+        "number": charts.number,
+        "timeline": charts.timeline,
+    }
     environment.globals |= {"asdict": asdict}
     return environment.get_template("page.html")
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..database import Database
+from .charts import counted
 
 SPARK_STEPS = 24
 
@@ -54,13 +57,19 @@ def exposed_units(database: Database, search: str) -> list[UnitView]:
     """Return contexts that were exposed last, or those whose key has the searched text in it."""
     found: dict[tuple[str, str], list[tuple[str, str, int]]] = {}
     for kind, key, flag, value, first in database.rows(UNITS, (search, search)):
-        found.setdefault((kind, key), []).append((flag, str(value), first))
+        found.setdefault((kind, key), []).append((flag, _plain(value), first))
     return [UnitView(kind, key, tuple(seen)) for (kind, key), seen in found.items()]
+
+
+def _plain(value: Any) -> str:
+    """Return the JSON of a variation's value without the quotes of a string."""
+    text = str(value)
+    return str(json.loads(text)) if text.startswith('"') else text
 
 
 def health_words(totals: Mapping[str, int], failed: int, pending: int) -> str:
     """Return the health of everything in one line."""
-    parts = [f"{totals['events']:,} events, {totals['posts']:,} POSTs"]
+    parts = [counted(totals["events"], "event"), counted(totals["posts"], "POST")]
     for name, text in (
         ("duplicates", "sent twice and counted once"),
         ("refused", "refused"),
@@ -69,7 +78,7 @@ def health_words(totals: Mapping[str, int], failed: int, pending: int) -> str:
         if totals[name]:
             parts.append(f"{totals[name]:,} {text}")
     if failed:
-        parts.append(f"{failed} checks need a look")
+        parts.append(f"{failed} finding{'' if failed == 1 else 's'} to look at")
     if pending:
         parts.append("still counting what has arrived")
     return ", ".join(parts)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from ...analysis import Comparison, measure_of
-from ..database import Database
+from ...analysis import Comparison, Figure, measure_of
+from ..database import Database, Document
 from ..readout.courses import Course
 from ..readout.readout import ExperimentReadout, MetricReadout, Readout, VariationResult
 from ..readout.readout_reader import ReadoutReader
 from . import charts
-from .charts import number, percent
+from .charts import chance, counted, number, percent
 from .development import development
 
 MISMATCH = 0.99
@@ -210,12 +210,29 @@ class ExperimentViews:
             word=word,
             reason=comparison.verdict.reason,
             difference=text,
-            chance=percent(comparison.probability_to_beat_control.value),
+            chance=chance(comparison.probability_to_beat_control.value),
             figures=tuple(_figures(comparison, found.metric.get("unit", ""))),
-            cautions=comparison.cautions,
+            cautions=(*comparison.cautions, *close_call(figure, word)),
             chart=chart,
             course=course,
         )
+
+
+def close_call(figure: Figure, word: str) -> tuple[str, ...]:
+    """Say why a verdict stands beside an interval with 0 in it, where it does.
+
+    Args:
+        figure: the relative difference.
+        word: the verdict.
+    """
+    if word not in ("better", "worse") or figure.lower is None or figure.upper is None:
+        return ()
+    if not figure.lower <= 0 <= figure.upper:
+        return ()
+    return (
+        "A close call: the interval reaches 0, and the chance is still beyond its threshold; they "
+        "are two formulas, which differ a little.",
+    )
 
 
 def _tells(found: MetricReadout) -> bool:
@@ -242,14 +259,14 @@ def _split_text(found: ExperimentReadout, shares: Sequence[tuple[float, float]])
 
 def _split_words(mismatch: float | None, units: int) -> str:
     if mismatch is None:
-        return f"{units:,} units"
+        return counted(units, "unit")
     if mismatch >= MISMATCH:
         return (
             f"the split is not the allocated one (probability of a mismatch {percent(mismatch)}): "
             "do not trust the differences"
         )
-    chance = f"probability of a mismatch {percent(mismatch)}, alarm at 99 %"
-    return f"{units:,} units, split as allocated ({chance})"
+    told = f"probability of a mismatch {percent(mismatch)}, alarm from 99 % on"
+    return f"{counted(units, 'unit')}, split as allocated ({told})"
 
 
 def _variation(row: VariationResult, name: str, control: bool, chart: Markup) -> VariationView:
@@ -279,12 +296,23 @@ def _unit(unit: str, measure: str) -> str:
 def _about(found: MetricReadout) -> str:
     metric = found.metric
     better = "lower" if metric.get("successCriteria") == "LowerThanBaseline" else "higher"
+    kind = found.cell.kind if found.cell else "unit"
+    filtered = ", of events that pass its filter" if metric.get("filters") else ""
+    return f"{_statistic(metric, kind)}{filtered}; {better} is better"
+
+
+def _statistic(metric: Document, kind: str) -> str:
+    """Return what is compared, in words."""
     measure = measure_of(metric)
-    kind = found.cell.kind if found.cell else ""
-    own = f"p{metric['percentileValue']}" if "percentileValue" in metric else "mean"
-    aggregated = f", {metric['unitAggregationType']}" if measure == "value" else ""
-    filtered = ", filtered" if metric.get("filters") else ""
-    return f"{measure}{aggregated} per {kind}, {own}{filtered}; {better} is better"
+    if measure == "occurrence":
+        return f"share of {kind}s with an event"
+    if measure == "count":
+        return f"events per {kind}"
+    summed = metric["unitAggregationType"] == "sum"
+    own = metric.get("percentileValue")
+    if own is not None:
+        return f"percentile {own} of the {'totals' if summed else 'averages'} of {kind}s"
+    return f"{'total' if summed else 'average'} per {kind}, the mean of all"
 
 
 def _share_words(found: MetricReadout) -> str:
@@ -308,15 +336,15 @@ def _figures(comparison: Comparison, unit: str) -> Iterator[tuple[str, str]]:
         text = f"{number(difference.value)}{_unit(unit, 'value') if unit else ''}"
         yield "difference", text.replace("-", charts.MINUS)
     if test.p_value is not None:
-        yield "p", f"{test.p_value:.2g}"
+        yield "p", f"{test.p_value:.2g}" if test.p_value >= 0.0001 else "< 0.0001"
     regression = comparison.regression
     if regression.probability.value is not None:
-        yield "chance of a regression", percent(regression.probability.value)
+        yield "chance of a regression", chance(regression.probability.value)
     effect = comparison.minimum_detectable_effect.value
     if effect is not None:
-        yield "smallest effect to be seen", percent(effect)
+        yield "smallest effect that so many units show", percent(effect)
     if comparison.more_units:
-        yield "more units needed", f"{comparison.more_units:,}"
+        yield "more units needed for this effect", f"{comparison.more_units:,}"
 
 
 def _sources(comparisons: Iterable[Comparison]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import ldclient
 import pytest
@@ -133,3 +134,40 @@ def test_dev_on_a_taken_port(run: Callable[..., Ran], ld: LocalLaunchDarkly) -> 
     """One line."""
     ran = run("dev", "--port", str(ld.port))
     assert (ran.code, "error: " in ran.err, "Traceback" in ran.err) == (1, True, False)
+
+
+@pytest.mark.parametrize(
+    ("option", "content", "said"),
+    [
+        ("--flags", None, "No such file"),
+        ("--flags", "{bad", "not JSON"),
+        ("--flags", '[{"nokey": 1}]', '"key"'),
+        ("--db", "no database at all, " * 60, "not a database"),
+    ],
+)
+def test_dev_refuses_a_bad_file_in_one_line_with_its_name(
+    run: Callable[..., Ran], tmp_path: Path, option: str, content: str | None, said: str
+) -> None:
+    """No traceback, and nothing listens."""
+    path = tmp_path / "given.file"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    refused = run("dev", "--port", "0", option, str(path))
+    assert refused.code != 0
+    assert said in refused.err
+    assert "given.file" in refused.err
+    assert len(refused.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("store", "said"),
+    [("memory:", "another program's memory"), ("redis://127.0.0.1:1/0", "Connection refused")],
+)
+def test_dev_refuses_a_store_that_it_cannot_look_into(
+    run: Callable[..., Ran], store: str, said: str
+) -> None:
+    """A store in another program's memory, and one that does not answer."""
+    refused = run("dev", "--port", "0", "--store", store)
+    assert refused.code != 0
+    assert said in refused.err
+    assert len(refused.err.strip().splitlines()) == 1

@@ -348,7 +348,8 @@ def test_a_metric_that_says_nothing_shows_what_the_doctor_finds(
     page.locator("#missing-new-prompt > summary").click()
     row = page.locator("#missing-new-prompt tr", has_text="per-request").inner_text()
     assert "analysis unit: 0 of 600 events carry request" in row
-    assert "a program has warned 3 times: no context" in row
+    assert "said by a program: no context (3 times) (an event needs a context)" in row
+    assert "To do: session(context), or identify()" in row
     assert "ldinstrument doctor per-request" in row
 
 

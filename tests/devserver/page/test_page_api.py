@@ -86,3 +86,28 @@ def test_the_read_out_carries_the_analysis_of_each_metric(http, metric):
     assert comparison["verdict"]["word"] == "better"
     assert found["per-request"]["result"] is None
     assert "nobody was exposed as request" in found["per-request"]["reason"]
+
+
+class AwayStore:
+    """Open visits in a store that does not answer."""
+
+    def open(self) -> int:
+        raise ConnectionError("connection refused")
+
+    def end(self) -> int:
+        raise ConnectionError("connection refused")
+
+
+def test_the_page_goes_on_while_the_store_of_visits_is_away(ld, http):
+    """It says so, and ending the visits is refused with the reason."""
+    ld.visits = AwayStore()
+    assert "The store does not answer: connection refused" in http("GET", "/").text
+    refused = http("POST", "/dev/forms/visits", data={"back": "visits"})
+    assert (refused.status_code, refused.json()["message"]) == (503, "connection refused")
+
+
+def test_without_a_store_the_page_says_how_visits_are_seen_and_ended(http):
+    """Those in a program's memory can only be ended by the program."""
+    shown = http("GET", "/").text
+    assert "ldinstrument dev --store sqlite:///visits.db" in shown
+    assert "can only be ended by that program" in shown

@@ -21,7 +21,7 @@ def test_contexts_are_found_by_a_part_of_their_key_the_newest_exposure_first():
     server.reader.read()
     found = exposed_units(server.database, "")
     assert [unit.key for unit in found] == ["Ben", "Ana", "100%_"]
-    assert found[0] == UnitView("user", "Ben", (("f", '"v1"', 9),))
+    assert found[0] == UnitView("user", "Ben", (("f", "v1", 9),))
     assert [unit.key for unit in exposed_units(server.database, "aN")] == ["Ana"]
     assert [unit.key for unit in exposed_units(server.database, "%")] == ["100%_"]
     server.database.close()
@@ -46,5 +46,5 @@ def test_health_is_one_line_that_names_only_what_there_is():
     words = health_words(totals, 4, 5)
     assert words == (
         "1,000 events, 2 POSTs, 1 sent twice and counted once, 2 refused, 3 spoilt on purpose, "
-        "4 checks need a look, still counting what has arrived"
+        "4 findings to look at, still counting what has arrived"
     )

@@ -6,8 +6,9 @@ import random
 
 import pytest
 
+from ldinstrument.analysis import Figure
 from ldinstrument.devserver.page.charts import MINUS
-from ldinstrument.devserver.page.view import ExperimentViews
+from ldinstrument.devserver.page.view import ExperimentViews, close_call
 
 from ..recorded_events import Server, event, exposure
 
@@ -61,11 +62,11 @@ def test_a_comparison_names_difference_interval_chance_and_whose_formulas(server
     (comparison,) = metric.comparisons
     assert comparison.difference.startswith(f"{MINUS}2")
     assert f" to {MINUS}" in comparison.difference
-    assert comparison.chance == "100 %"
+    assert comparison.chance == "> 99.9 %"
     assert 'aria-label="latency, v1 against the control' in comparison.chart
     assert "how it developed" in comparison.course
     assert {"difference", "p"} <= dict(comparison.figures).keys()
-    assert metric.about == "value, average per user, mean; lower is better"
+    assert metric.about == "average per user, the mean of all; lower is better"
     assert metric.variations[0].estimate.endswith(" ms")
     assert any("LaunchDarkly" in source for source in metric.sources)
 
@@ -94,3 +95,31 @@ def test_what_was_made_for_a_read_out_is_made_once(server):
     views, readout = ExperimentViews(server.database, server.reader), server.reader.read()
     assert views.of(readout) is views.of(readout)
     assert views.of(server.reader.read()) is not views.of(readout)
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "word", "said"),
+    [(-0.1, 0.3, "better", 1), (0.1, 0.3, "better", 0), (-0.1, 0.3, "undecided", 0)],
+)
+def test_a_verdict_beside_an_interval_with_0_in_it_is_explained(lower, upper, word, said):
+    """A close call: two formulas that differ a little, and the reader would see only that."""
+    figure = Figure(0.1, "LaunchDarkly", lower=lower, upper=upper)
+    assert len(close_call(figure, word)) == said
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "average per user, the mean of all; lower is better"),
+        ({"unitAggregationType": "sum"}, "total per user, the mean of all; lower is better"),
+        (
+            {"analysisType": "percentile", "percentileValue": 95},
+            "percentile 95 of the averages of users; lower is better",
+        ),
+    ],
+)
+def test_what_a_metric_compares_is_said_in_words(server, fields, words):
+    """Not by the names of an API's fields."""
+    server.define(**fields)
+    answers(server, "latency", 0.8)
+    assert view_of(server).metrics[0].about == words
