@@ -6,7 +6,7 @@ SERVE ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: proof help demo test test-ai-sdk test-all check format bench bench-all faults servers clean
+.PHONY: proof simulations help demo test test-ai-sdk test-all check format bench bench-all faults servers clean
 
 help:  ## what there is to type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -85,6 +85,9 @@ bench-all: bench  ## that, and the benchmarks of each part (about 20 minutes)
 proof: $(VENV)/.test  ## random programs and worlds against an independent computation, long (about 15 minutes)
 	@PROGRAMS=$(or $(PROGRAMS),2000) TRIALS=$(or $(TRIALS),400) $(BIN)/python -m pytest tests/sessions/test_programs.py \
 		tests/sessions/test_worlds.py -n 2 -q -p no:cacheprovider
+
+simulations: $(VENV)/.test  ## experiments without and with an effect, of every default metric, ten times the suite's (about 10 minutes)
+	@SIMULATIONS=$(or $(SIMULATIONS),10) $(BIN)/python -m pytest tests/analysis/test_simulations.py -n 2 -q -p no:cacheprovider
 
 faults: $(VENV)/.test  ## the table of faults in docs/reliability.md, measured anew (about 8 minutes)
 	@$(BIN)/python benchmarks/faults.py --scale 30 --write

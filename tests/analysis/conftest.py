@@ -54,6 +54,21 @@ class Populations:
     def satisfaction(self, units: int) -> np.ndarray:
         return np.clip(self.random.normal(70, 25, units), 0, 100)
 
+    def finished(self, units: int) -> np.ndarray:
+        """The mean of 1 and 0 over one to six runs: success of a task, or answered in time."""
+        runs = self.random.integers(1, 7, units)
+        return self.random.binomial(runs, self.random.beta(9, 1, units)) / runs
+
+    def tokens(self, units: int) -> np.ndarray:
+        """Means of one to five calls, whose prompts are long now and then; costs are like them."""
+        calls = self.random.integers(1, 6, units)
+        long = self.random.random(units) < 0.1
+        return np.ceil(self.random.gamma(2 * calls, 400 / calls, units) * np.where(long, 8, 1))
+
+    def attempts(self, units: int) -> np.ndarray:
+        """Nearly always one; tool calls are nearly always none, which is the same less one."""
+        return 1.0 + self.random.poisson(0.08, units)
+
     def extreme(self, units: int) -> np.ndarray:
         """So skewed that 2,000,000 units would be wanted."""
         return self.random.lognormal(5, 2, units)

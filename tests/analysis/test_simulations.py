@@ -7,6 +7,7 @@ something of the program and not of luck; the bounds allow three standard errors
 from __future__ import annotations
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -33,11 +34,49 @@ from ldinstrument.analysis import (
     z_test,
 )
 from ldinstrument.analysis.verdicts import Evidence, by_p, verdict
+from ldinstrument.metrics.model_calls import ai_metrics
+from ldinstrument.metrics.standard import (
+    REQUEST_METRICS,
+    STANDARD_METRICS,
+    TASK_METRICS,
+    session_metrics,
+    task_metrics,
+)
 
-METRICS = [
-    "duration", "success_rate", "interactions", "unfinished", "revenue", "satisfaction", "extreme",
-    "many_events",
-]  # fmt: skip
+SCALE = int(os.environ.get("SIMULATIONS", "1"))
+"""So many times as many simulations as in the suite; `make simulations` has ten."""
+POPULATION_OF = {
+    "session.duration": "duration",
+    "session.success_rate": "success_rate",
+    "session.interactions": "interactions",
+    "session.successes": "interactions",
+    "session.unfinished": "conversion",
+    "http.request.duration_ms": "duration",
+    "http.response.4xx": "conversion",
+    "http.response.5xx": "conversion",
+    "business.conversion": "revenue",
+    "revenue.impact": "revenue",
+    "user.satisfaction": "satisfaction",
+    "user.negative_feedback": "conversion",
+    "task.success_rate": "finished",
+    "task.duration": "duration",
+    "task.unfinished": "unfinished",
+    "task.within": "finished",
+    "task.time_to_first_item": "duration",
+    "task.time_to_first_token": "duration",
+    "task.time_per_chunk": "duration",
+    "task.tokens.input": "tokens",
+    "task.tokens.output": "tokens",
+    "task.tokens.total": "tokens",
+    "task.tokens.cached": "tokens",
+    "task.tokens.reasoning": "tokens",
+    "task.cost": "tokens",
+    "task.tool_calls": "attempts",
+    "task.attempts": "attempts",
+    "task.inference_calls": "attempts",
+}
+"""The population by which each default metric is simulated."""
+METRICS = sorted({*POPULATION_OF.values(), "extreme", "many_events"})
 SPLITS = [(30, 30), (200, 200), (1000, 1000), (1800, 200), (200, 1800)]
 OPTIONS = AnalysisOptions()
 
@@ -58,13 +97,21 @@ def bayesian_verdict(control, treatment) -> str:
     return verdict(OPTIONS, evidence, higher_is_better=True).word
 
 
+def test_every_default_metric_has_a_population():
+    """Whoever adds a default metric says what its values look like."""
+    sessions = session_metrics(which=("duration", "successes", "unfinished"))
+    tasks = {**task_metrics("task", TASK_METRICS), **ai_metrics("task")}.values()
+    made = [*STANDARD_METRICS, *sessions, *tasks, *REQUEST_METRICS]
+    assert {metric.key for metric in made} == set(POPULATION_OF)
+
+
 @pytest.mark.parametrize("name", METRICS)
 @pytest.mark.parametrize("split", SPLITS)
 def test_without_an_effect_no_verdict_is_given_more_often_than_allowed(
     populations, moments, name, split
 ):
     """A/A: `better` and `worse` each in at most 5 %, by p both together in at most 5 %."""
-    times = 800
+    times = 800 * SCALE
     found = {"better": 0, "worse": 0, "by p": 0}
     for _ in range(times):
         control, treatment = (moments(populations(name, units)) for units in split)
@@ -81,7 +128,7 @@ def test_without_an_effect_no_verdict_is_given_more_often_than_allowed(
 @pytest.mark.parametrize("name", ["duration", "success_rate", "interactions", "satisfaction"])
 def test_launchdarklys_p_and_intervals_are_right_with_many_units(populations, moments, name):
     """2,000 units of moderate skew: p is below 5 % in 5 %, and 95 % intervals hold the truth."""
-    times, effect = 1000, 1.1
+    times, effect = 1000 * SCALE, 1.1
     truth = populations(name, 1_000_000).mean()
     significant = held = held_relative = 0
     for _ in range(times):
@@ -100,7 +147,7 @@ def test_launchdarklys_p_and_intervals_are_right_with_many_units(populations, mo
 
 def test_posteriors_hold_what_they_say_when_the_prior_is_true(populations, moments):
     """Effects from the prior lie in 90 % of 90 % intervals, and 70 % chances come true in 70 %."""
-    times, held, chances, came = 3000, 0, [], []
+    times, held, chances, came = 3000 * SCALE, 0, [], []
     for _ in range(times):
         effect = populations.random.normal(0, math.sqrt(0.16))
         control = moments(populations.random.normal(100, 60, 60))
@@ -120,7 +167,7 @@ def test_posteriors_hold_what_they_say_when_the_prior_is_true(populations, momen
 @pytest.mark.parametrize("split", [(100, 100), (1000, 1000), (1800, 200)])
 def test_rare_conversions_without_an_effect_give_no_verdict_too_often(populations, split):
     """Beta posteriors of conversions: `better` and `worse` each in at most 5 %."""
-    times, found = 400, {"better": 0, "worse": 0}
+    times, found = 400 * SCALE, {"better": 0, "worse": 0}
     for _ in range(times):
         arms = [populations.conversion(units) for units in split]
         statistics = [
@@ -141,7 +188,7 @@ def test_rare_conversions_without_an_effect_give_no_verdict_too_often(population
 )
 def test_a_guarded_rollout_without_an_effect_seldom_regresses(populations, moments, name):
     """A/A with 1,000 units each: a regression in at most 1 %."""
-    times, regressed = 1500, 0
+    times, regressed = 1500 * SCALE, 0
     for _ in range(times):
         control, treatment = (moments(populations(name, 1000)) for _ in range(2))
         base, other = normal_posteriors(control, [treatment])
@@ -151,7 +198,7 @@ def test_a_guarded_rollout_without_an_effect_seldom_regresses(populations, momen
 
 def test_the_relative_interval_alone_would_regress_too_often(populations, moments):
     """Why the probability of a regression is not read off the relative difference's interval."""
-    times, regressed = 1500, 0
+    times, regressed = 1500 * SCALE, 0
     for _ in range(times):
         control, treatment = (moments(populations.extreme(500)) for _ in range(2))
         base, other = normal_posteriors(control, [treatment])
@@ -163,7 +210,7 @@ def test_the_relative_interval_alone_would_regress_too_often(populations, moment
 @pytest.mark.parametrize("weights", [(0.5, 0.5), (0.9, 0.1), (0.34, 0.33, 0.33)])
 def test_the_split_may_be_looked_at_after_every_100_units(populations, weights):
     """A true allocation: an alarm in at most 1 % of streams of 100 looks."""
-    streams, looks = 400, 100
+    streams, looks = 400 * SCALE, 100
     steps = populations.random.multinomial(100, weights, size=(streams, looks)).cumsum(axis=1)
     alarms = sum(
         any(sample_ratio_mismatch(units, weights).value >= 0.99 for units in stream.tolist())
@@ -186,7 +233,7 @@ def test_a_broken_split_is_found(populations):
 @pytest.mark.parametrize("name", ["duration", "success_rate"])
 def test_percentile_intervals_hold_the_percentile(populations, name, percentile, units):
     """95 % intervals hold it in at least 95 %, in skewed values and in lumps."""
-    times = 100_000 // max(units, 333)
+    times = SCALE * 100_000 // max(units, 333)
     truth = np.quantile(populations(name, 1_000_000), percentile / 100)
     options = AnalysisOptions()
     held = significant = 0
@@ -203,7 +250,7 @@ def test_percentile_intervals_hold_the_percentile(populations, name, percentile,
 
 def test_percentile_intervals_of_an_effect_hold_it(populations):
     """A P90 that is 20 % larger: the interval of the relative difference holds 20 % in 95 %."""
-    times, held = 300, 0
+    times, held = 300 * SCALE, 0
     for _ in range(times):
         arms = [
             SufficientStatistics(map(float, populations.duration(600) * factor))
@@ -216,7 +263,7 @@ def test_percentile_intervals_of_an_effect_hold_it(populations):
 
 def test_ratio_metrics_stand_many_interactions_per_unit(populations):
     """A/A with units that differ: at most 5 %, where counting interactions finds far more."""
-    random, times, by_unit, by_run = populations.random, 800, 0, 0
+    random, times, by_unit, by_run = populations.random, 800 * SCALE, 0, 0
     for _ in range(times):
         arms = []
         for _ in range(2):
@@ -239,7 +286,7 @@ def test_ratio_metrics_stand_many_interactions_per_unit(populations):
 
 def test_cuped_keeps_its_level_and_finds_more(populations, moments):
     """A/A at most 5 %, intervals hold a known effect, and a small effect is found more often."""
-    random, times = populations.random, 500
+    random, times = populations.random, 500 * SCALE
     false = held = found = found_without = 0
     for _ in range(times):
         pasts = [random.gamma(2, 10, 300) for _ in range(3)]
@@ -277,7 +324,7 @@ def unfinished_runs(random, units, mean):
 
 def test_restricted_means_stand_many_runs_per_unit(populations):
     """A/A at most 5 % and intervals that hold the truth, though the runs of a unit are alike."""
-    random, times, horizon = populations.random, 100, 6.0
+    random, times, horizon = populations.random, 100 * SCALE, 6.0
     wanted = random.exponential(2 * random.lognormal(0, 0.6, 1_000_000))
     truth = np.minimum(wanted, horizon).mean()
     false = held = 0
@@ -292,7 +339,7 @@ def test_restricted_means_stand_many_runs_per_unit(populations):
 
 def test_equal_shares_of_measured_units_are_not_called_unequal(populations):
     """At p < .001 in at most 1 of 1,000 experiments; 60 % against 50 % of 1,000 is found."""
-    random, times = populations.random, 4000
+    random, times = populations.random, 4000 * SCALE
     measured = random.binomial([1000, 400], 0.7, size=(times, 2))
     alarms = sum(measured_share_test([1000, 400], row).value < 0.001 for row in measured.tolist())
     assert alarms / times <= at_most(0.001, times)
