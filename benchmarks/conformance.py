@@ -25,6 +25,8 @@ DOCS = Path(__file__).resolve().parent.parent / "docs" / "devserver.md"
 BEGIN, END = "<!-- conformance -->", "<!-- /conformance -->"
 FOLDER = Path(tempfile.gettempdir()) / "ldinstrument-conformance"
 SECONDS = 90
+POLLED, POLL_WORD = 45, "yes, each 30 s"
+"""Python's SDK polls no more often."""
 COLUMNS = ("flags", "change arrives", "exposure", "event")
 PYTHON_PACKAGES = (
     "launchdarkly-server-sdk[async]",
@@ -372,7 +374,7 @@ CLIENTS: tuple[tuple[str, Callable[[], Outcome]], ...] = (
     ("Python, streaming", lambda: python(SYNC.format(options="", seconds=10), "ldclient")),
     (
         "Python, polling",
-        lambda: python(SYNC.format(options="stream=False", seconds=0), "ldclient"),
+        lambda: python(SYNC.format(options="stream=False", seconds=POLLED), "ldclient"),
     ),
     (
         "Python, second data system",
@@ -380,7 +382,7 @@ CLIENTS: tuple[tuple[str, Callable[[], Outcome]], ...] = (
     ),
     (
         "Python, second data system, polling",
-        lambda: python(SYNC.format(options=FDV2_POLL, seconds=0), "ldclient"),
+        lambda: python(SYNC.format(options=FDV2_POLL, seconds=POLLED), "ldclient"),
     ),
     ("Python, async", lambda: python(ASYNC, "aiohttp")),
     ("Python AI SDK", lambda: python(AI, "ldai")),
@@ -417,17 +419,19 @@ def install() -> None:
         )
 
 
+def is_poll(name: str, column: str) -> bool:
+    return "polling" in name and column == "change arrives"
+
+
 def row(name: str, outcome: Outcome) -> str:
     if isinstance(outcome, str):
         return f"| {name} | {outcome} | | | |"
     if "REST" in outcome:
         return f"| {name} | REST calls pass | | | |"
-    cells = ("yes" if column in outcome else "no" for column in COLUMNS)
-    if "polling" in name:
-        cells = (
-            "each 30 s" if column == "change arrives" else "yes" if column in outcome else "no"
-            for column in COLUMNS
-        )
+    cells = (
+        "no" if column not in outcome else POLL_WORD if is_poll(name, column) else "yes"
+        for column in COLUMNS
+    )
     return f"| {name} | {' | '.join(cells)} |"
 
 

@@ -33,7 +33,7 @@ from ldinstrument.analysis import (
     sample_ratio_mismatch,
     z_test,
 )
-from ldinstrument.analysis.verdicts import Evidence, by_p, verdict
+from ldinstrument.analysis.verdicts import Evidence, by_p, cautions, verdict
 from ldinstrument.metrics.model_calls import ai_metrics
 from ldinstrument.metrics.standard import (
     REQUEST_METRICS,
@@ -77,7 +77,7 @@ POPULATION_OF = {
 }
 """The population by which each default metric is simulated."""
 METRICS = sorted({*POPULATION_OF.values(), "extreme", "many_events"})
-SPLITS = [(30, 30), (200, 200), (1000, 1000), (1800, 200), (200, 1800)]
+SPLITS = [(8, 8), (30, 30), (200, 200), (1000, 1000), (1800, 200), (200, 1800)]
 OPTIONS = AnalysisOptions()
 
 
@@ -110,9 +110,13 @@ def test_every_default_metric_has_a_population():
 def test_without_an_effect_no_verdict_is_given_more_often_than_allowed(
     populations, moments, name, split
 ):
-    """A/A: `better` and `worse` each in at most 5 %, by p both together in at most 5 %."""
+    """A/A: `better` and `worse` each in at most 5 %, by p both together in at most 5 %.
+
+    A 95 % interval that misses the truth without a caution beside it is as seldom: few units, many
+    zeros, skew and unequal groups make LaunchDarkly's intervals too narrow, and that is said.
+    """
     times = 800 * SCALE
-    found = {"better": 0, "worse": 0, "by p": 0}
+    found = {"better": 0, "worse": 0, "by p": 0, "missed": 0}
     for _ in range(times):
         control, treatment = (moments(populations(name, units)) for units in split)
         if not control.variance or not treatment.variance:
@@ -122,6 +126,9 @@ def test_without_an_effect_no_verdict_is_given_more_often_than_allowed(
             found[word] += 1
         test = z_test(control, treatment)
         found["by p"] += by_p(test, higher_is_better=True).word in ("better", "worse")
+        interval = test.difference
+        if not interval.lower <= 0 <= interval.upper:
+            found["missed"] += not cautions(OPTIONS, control, treatment, test.skewness)
     assert max(found.values()) / times <= at_most(0.05, times), found
 
 
