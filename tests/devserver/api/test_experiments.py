@@ -9,6 +9,7 @@ from ldinstrument.devserver import experiment_flag
 from ..recorded_events import event, exposure
 from .rest_answers import refused
 
+SEMANTIC = {"Content-Type": "application/json; domain-model=launchdarkly.semanticpatch"}
 BASE = "/api/v2/projects/default/environments/production/experiments"
 
 
@@ -25,7 +26,7 @@ def current(http, key="f"):
 
 def instruct(http, *kinds):
     body = {"instructions": [{"kind": kind} for kind in kinds]}
-    return http("PATCH", f"{BASE}/f", json=body)
+    return http("PATCH", f"{BASE}/f", json=body, headers=SEMANTIC)
 
 
 def test_only_a_flag_that_randomizes_is_an_experiment(http, ld, experiment):
@@ -85,7 +86,7 @@ def test_iterations_are_started_and_stopped(http, experiment):
 def test_a_patch_that_cannot_be_done_is_not_begun(http, experiment, body):
     """Neither is what stands before the wrong instruction."""
     before = http("GET", f"{BASE}/f").json()
-    refused(http("PATCH", f"{BASE}/f", json=body))
+    refused(http("PATCH", f"{BASE}/f", json=body, headers=SEMANTIC))
     assert http("GET", f"{BASE}/f").json() == before
 
 

@@ -1,4 +1,6 @@
-"""Flags over REST, made and changed by LaunchDarkly's own client while an SDK is connected."""
+"""What a flag may be, over REST: made and changed by LaunchDarkly's own client while an SDK is
+connected.
+"""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def test_a_flag_has_launchdarklys_shape(http, ld, environment):
     assert (state["on"], state["fallthrough"]) == (True, {"variation": 1})
     (rule,) = state["rules"]
     assert (rule["_id"], "id" in rule) == ("r-1", False)
-    assert rule["clauses"] == [{"negate": False, "attribute": "plan"}]
+    assert rule["clauses"] == [{"_id": "r-1-0", "negate": False, "attribute": "plan"}]
 
 
 def test_any_other_values_are_multivariate(http, ld):
