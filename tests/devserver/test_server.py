@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 import requests
 
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag, serve, simple_flag
 
-HEADERS = {"Authorization": "sdk-key"}
-EVENT = {"kind": "custom", "key": "k", "creationDate": 1, "context": {"kind": "user", "key": "u"}}
-
-
-def send(ld: LocalLaunchDarkly, *events: dict) -> requests.Response:
-    with requests.Session() as session:
-        session.trust_env = False
-        return session.post(ld.url + "/bulk", json=list(events), headers=HEADERS, timeout=60)
-
-
-_elsewhere: set[threading.Thread] = set()
+from .served_events import EVENT, HEADERS, note_threads_of_others, ours, send
 
 
 @pytest.fixture(autouse=True)
 def _servers_of_other_tests() -> None:
-    """Fixtures of other folders may keep a server of theirs for the whole run."""
-    _elsewhere.clear()
-    _elsewhere.update(threading.enumerate())
-
-
-def ours() -> list[str]:
-    threads = set(threading.enumerate()) - _elsewhere
-    return [thread.name for thread in threads if thread.name.startswith("ldinstrument-devserver")]
+    note_threads_of_others()
 
 
 def test_it_listens_on_loopback_and_leaves_no_thread():
@@ -52,41 +33,6 @@ def test_what_arrived_can_be_read_after_the_end():
     with LocalLaunchDarkly() as ld:
         send(ld, EVENT)
     assert ld.custom_events() == [EVENT]
-
-
-def test_it_stops_at_once_although_streams_are_open():
-    """Ten held streams must not make anybody wait for the time-out of the graceful end."""
-    with LocalLaunchDarkly() as ld:
-        streams = [
-            requests.get(ld.url + "/all", headers=HEADERS, stream=True, timeout=60)
-            for _ in range(10)
-        ]
-        streams.append(requests.get(ld.url + "/dev/stream", stream=True, timeout=60))
-        for stream in streams:
-            assert next(stream.iter_lines())
-        began = time.monotonic()
-    assert time.monotonic() - began < 5
-    assert not ours()
-    for stream in streams:
-        stream.close()
-
-
-def test_it_stops_at_once_although_a_fault_holds_an_answer():
-    """A black hole is a test's tool, not a reason to hang."""
-    with LocalLaunchDarkly() as ld:
-        ld.fault("/bulk", status=503, delay=600)
-
-        def wait() -> None:
-            with pytest.raises(requests.ConnectionError):
-                send(ld, EVENT)
-
-        waiting = threading.Thread(target=wait)
-        waiting.start()
-        ld.wait_for(lambda: ld.posts() and ld.posts()[0].fault == "503")
-        began = time.monotonic()
-    assert time.monotonic() - began < 5
-    waiting.join(10)
-    assert not waiting.is_alive()
 
 
 def test_it_comes_back_on_the_same_port_with_what_it_knew(free_port):
@@ -195,17 +141,6 @@ def test_a_flag_file_that_is_none_is_named(tmp_path):
     path.write_text('[{"variations": []}]')
     with pytest.raises(ValueError, match=r"flags\.json.*\"key\""):
         LocalLaunchDarkly(flags=path)
-
-
-def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error(caplog):
-    """A worker that is killed while it posts must not fill the terminal with tracebacks."""
-    with LocalLaunchDarkly() as ld:
-        with socket.create_connection(("127.0.0.1", ld.port)) as connection:
-            connection.sendall(b"POST /bulk HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: sdk\r\n")
-            connection.sendall(b"Content-Length: 1000\r\n\r\n[")
-            assert send(ld, EVENT).status_code == 202  # the server is at it
-        assert send(ld, EVENT).status_code == 202
-    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_importing_it_loads_no_web_framework():

@@ -65,4 +65,5 @@ def statistic_of(metric: Document) -> str:
 def _flat(row: Any) -> Document:
     """Return a dataclass with its distribution beside the other fields."""
     fields = asdict(row)
-    return {**fields, **fields.pop("distribution")}
+    distribution = fields.pop("distribution")
+    return {**fields, **distribution}
