@@ -60,7 +60,7 @@ SELECT e.unit, i.id, u.kind, e.variation, e.created, x.variation, x.first
 FROM exposure_log e JOIN units u ON u.id = e.unit
 JOIN iterations i ON i.flag = e.flag AND e.created >= i.started AND e.created < i.stopped
 LEFT JOIN exposures x ON x.unit = e.unit AND x.iteration = i.id
-WHERE e.id > ? AND e.id <= ? ORDER BY e.created, e.id
+WHERE e.id > ? AND e.id <= ? AND e.created >= ? ORDER BY e.created, e.id
 """
 FIRST_ITERATIONS = """
 INSERT INTO iterations SELECT NULL, flag, 0, ? FROM (SELECT DISTINCT flag FROM exposure_log
@@ -86,6 +86,16 @@ ADD_LATE = ADD.replace(
 FORGET_VALUES = """
 DELETE FROM unit_values WHERE iteration = ? AND unit = ? RETURNING series, kind, variation, first,
   events, valued, total
+"""
+EXPOSED_AFTER = """
+DELETE FROM exposures WHERE iteration = ? AND first >= ? RETURNING unit, kind, variation, first
+"""
+FIRST_EXPOSURE = "SELECT min(first) FROM exposures WHERE iteration = ?"
+MEASURED_AFTER = """
+SELECT DISTINCT m.unit FROM measurements m
+CROSS JOIN exposures x ON x.unit = m.unit AND x.iteration = ?
+WHERE m.id >= (SELECT min(first_measurement) FROM stretches WHERE latest >= ?) AND m.id <= ?
+  AND m.created >= ?
 """
 CELL = """
 SELECT variation, first, events, valued, total FROM unit_values
@@ -219,11 +229,19 @@ class Aggregation:
             self._fold_measurements(start, min(start + MEASUREMENTS, newest[1]))
             yield
 
-    def _fold_exposures(self, after: int, until: int, folded: int) -> None:
+    def _fold_exposures(self, after: int, until: int, folded: int, since: int = -BIGGEST) -> None:
+        """Take exposures of the log into the iterations that they fall into.
+
+        Args:
+            after: the row after which it begins.
+            until: the row that is the last.
+            folded: the last measurement that was counted.
+            since: only exposures from this date on.
+        """
         with self.database.changing(quietly=True) as connection:
             connection.execute(FIRST_ITERATIONS, (BIGGEST, after, until))
             fresh: dict[tuple[int, int], tuple[Any, ...]] = {}
-            for unit, iteration, *rest in connection.execute(FRESH, (after, until)):
+            for unit, iteration, *rest in connection.execute(FRESH, (after, until, since)):
                 fresh.setdefault((unit, iteration), tuple(rest))
             changed = {
                 place: exposure
@@ -244,6 +262,25 @@ class Aggregation:
             self._count_exposure((iteration, kind), variation, first, 1)
             if before is not None:
                 self._count_exposure((iteration, kind), before, known, -1)
+
+    def end_iteration(self, iteration: int, at: int) -> None:
+        """Take out of an iteration what has been counted, and is dated at its end or later: a
+        client's clock may be ahead. Such exposures go into the iteration that began at that moment,
+        where there is one.
+        """
+        with self._lock:
+            exposures, measurements = self._positions()
+            with self.database.changing(quietly=True) as connection:
+                gone = connection.execute(EXPOSED_AFTER, (iteration, at)).fetchall()
+                asked = (iteration, at, measurements, at)
+                late = [(unit, iteration) for unit, *_ in gone]
+                late += [(unit, iteration) for (unit,) in connection.execute(MEASURED_AFTER, asked)]
+                if late:
+                    (first,) = connection.execute(FIRST_EXPOSURE, (iteration,)).fetchone()
+                    self._begin_late(connection, late, at if first is None else first, measurements)
+            for _, kind, variation, first in gone:
+                self._count_exposure((iteration, kind), variation, first, -1)
+            self._fold_exposures(0, exposures, measurements, since=at)
 
     def _was_measured(self, unit: int) -> bool:
         return unit < len(self._measured) and bool(self._measured[unit])

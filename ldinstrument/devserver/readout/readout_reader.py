@@ -134,12 +134,18 @@ class ReadoutReader:
             at: epoch milliseconds; now without.
         """
         self.aggregation.fold()  # exposures until now begin the first iteration
-        return self.iterations.start(flag, at)
+        made = self.iterations.start(flag, at)
+        for before in self.iterations.of(flag)[-2:-1]:
+            self.aggregation.end_iteration(before.id, made.started)
+        return made
 
     def stop_iteration(self, flag: str, at: int | None = None) -> Iteration | None:
         """Stop the iteration that runs; None when none does."""
         self.aggregation.fold()
-        return self.iterations.stop(flag, at)
+        found = self.iterations.stop(flag, at)
+        if found is not None and found.stopped is not None:
+            self.aggregation.end_iteration(found.id, found.stopped)
+        return found
 
     def metrics(self, project: str | None = None) -> list[tuple[str, Document]]:
         """Return project and definition of each metric that reads custom events."""

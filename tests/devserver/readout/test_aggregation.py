@@ -258,3 +258,34 @@ def test_a_filtered_metric_that_is_new_is_filled_from_many_bodies_in_pieces():
     server.post(event("u1", 1.0, 90, plan="pro"))
     assert (server.row(0, "pro").measured, server.row(0, "pro").events) == (40, 41)
     server.database.close()
+
+
+def test_what_is_dated_after_a_stop_counts_no_more_though_it_came_before(server):
+    """A client's clock may be ahead; what was counted at once is taken out at the stop."""
+    server.post(exposure("u", at=10), event("u", 1.0, at=20), event("u", 7.0, at=500))
+    server.post(exposure("late", at=300), event("late", 9.0, at=310))
+    assert (server.row().units, server.row().events) == (2, 3)
+    server.reader.stop_iteration("f", at=100)
+    row = server.row()
+    assert (row.units, row.measured, row.events, row.mean) == (1, 1, 1, 1.0)
+
+
+def test_an_exposure_dated_after_a_start_belongs_to_the_iteration_that_starts(server):
+    """With its events, and with those that came before the start."""
+    server.post(exposure("u", at=10), event("u", 1.0, at=20), event("u", 7.0, at=500))
+    server.post(exposure("late", at=300), event("late", 9.0, at=310), event("late", 2.0, at=290))
+    server.row()
+    server.reader.start_iteration("f", at=100)
+    server.post(event("late", 11.0, at=320))
+    first, second = (server.row(iteration=number) for number in (1, 2))
+    assert (first.units, first.events, first.mean) == (1, 1, 1.0)
+    assert (second.units, second.events, second.mean) == (1, 2, 10.0)
+
+
+def test_a_running_iteration_that_is_stopped_twice_stays_as_it_was(server):
+    """The second stop finds nothing to take out."""
+    server.post(exposure("u", at=10), event("u", 1.0, at=20))
+    server.row()
+    server.reader.stop_iteration("f", at=100)
+    assert server.reader.stop_iteration("f", at=15) is None
+    assert (server.row().units, server.row().events) == (1, 1)
