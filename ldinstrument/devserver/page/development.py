@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ...analysis import AnalysedMetric, Moments, z_test
-from ..readout.courses import Course, Sums, together
 from ..readout.readout import MetricReadout
+from ..readout.sums_over_time import Sums, SumsOverTime, together
 from .charts import Point
 
 STEPS = 24
@@ -35,7 +35,9 @@ class _Sums:
         return Moments(units, mean, variance)
 
 
-def development(found: MetricReadout, exposed: Course, treatment: int, control: int) -> list[Point]:
+def development(
+    found: MetricReadout, exposed: SumsOverTime, treatment: int, control: int
+) -> list[Point]:
     """Return the relative difference as it was with the first units, and with more and more.
 
     It is that of means with the frequentist interval, without winsorisation; a percentile has none.
@@ -51,12 +53,12 @@ def development(found: MetricReadout, exposed: Course, treatment: int, control: 
     fills = AnalysedMetric.from_document(found.metric).fills_zeros
     sums = {control: _Sums(), treatment: _Sums()}
     points: list[Point] = []
-    for _ in _grown(sums, exposed, found.cell.course):
+    for _ in _grown(sums, exposed, found.cell.over_time):
         points += _point(sums[control], sums[treatment], zero_fill=fills)
     return points
 
 
-def _grown(sums: dict[int, _Sums], exposed: Course, valued: Course) -> Iterator[None]:
+def _grown(sums: dict[int, _Sums], exposed: SumsOverTime, valued: SumsOverTime) -> Iterator[None]:
     """Add step after step, and stop whenever another 24th of the units has come."""
     steps = list(together(exposed, valued))
     units = _units(steps, sums)

@@ -9,9 +9,9 @@ from markupsafe import Markup
 
 from ...analysis import Comparison, Figure, measure_of
 from ..database import Database, Document
-from ..readout.courses import Course
 from ..readout.readout import ExperimentReadout, MetricReadout, Readout, VariationResult
 from ..readout.readout_reader import ReadoutReader
+from ..readout.sums_over_time import SumsOverTime
 from . import charts
 from .charts import chance, counted, number, percent
 from .development import development
@@ -38,7 +38,7 @@ class ComparisonView:
     """One treatment against the control.
 
     `word` and `reason` are the verdict; `figures` are pairs of a label and a text; `cautions` are
-    sentences; `chart` and `course` are the difference, and how it developed.
+    sentences; `chart` and `over_time` are the difference, and how it developed.
     """
 
     name: str
@@ -49,7 +49,7 @@ class ComparisonView:
     figures: tuple[tuple[str, str], ...]
     cautions: tuple[str, ...]
     chart: Markup
-    course: Markup
+    over_time: Markup
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +182,9 @@ class ExperimentViews:
             sources=_sources(comparisons),
         )
 
-    def _exposed(self, experiment: ExperimentReadout, found: MetricReadout) -> Course:
+    def _exposed(self, experiment: ExperimentReadout, found: MetricReadout) -> SumsOverTime:
         kind = found.cell.kind if found.cell is not None else ""
-        return self.reader.aggregation.course(experiment.iteration.id, kind)
+        return self.reader.aggregation.over_time(experiment.iteration.id, kind)
 
     def _comparison(
         self, experiment: ExperimentReadout, found: MetricReadout, comparison: Comparison
@@ -193,7 +193,7 @@ class ExperimentViews:
         treatment, control = int(comparison.treatment), int(comparison.control)
         name = found.result.treatment(comparison.treatment).name
         figure, word = comparison.relative_difference.figure, comparison.verdict.word
-        chart = course = Markup("")
+        chart = over_time = Markup("")
         text = ""
         if figure.value is not None and figure.lower is not None and figure.upper is not None:
             text = (
@@ -204,7 +204,7 @@ class ExperimentViews:
             chart = charts.interval(figure.value, figure.lower, figure.upper, word, label)
             exposed = self._exposed(experiment, found)
             points = development(found, exposed, treatment, control)
-            course = charts.development(points, word, f"how it developed: {label}")
+            over_time = charts.development(points, word, f"how it developed: {label}")
         return ComparisonView(
             name=name,
             word=word,
@@ -214,7 +214,7 @@ class ExperimentViews:
             figures=tuple(_figures(comparison, found.metric.get("unit", ""))),
             cautions=(*comparison.cautions, *close_call(figure, word)),
             chart=chart,
-            course=course,
+            over_time=over_time,
         )
 
 

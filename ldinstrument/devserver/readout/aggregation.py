@@ -23,7 +23,7 @@ from ..events.filtered_series import FilteredSeries
 from ..events.measurement_log import MeasurementLog
 from ..events.parsing import BIGGEST
 from .cells import Cell, Counted
-from .courses import Course
+from .sums_over_time import SumsOverTime
 
 WINDOW_MS = 90 * 86_400_000
 """Events count up to 90 days after the exposure."""
@@ -121,13 +121,13 @@ class Aggregation:
         self._measured = bytearray()
         self._unpacked_units: set[int] = set()
         self._exposed: dict[tuple[int, str], dict[int, int]] = {}
-        self._courses: dict[tuple[int, str], Course] = {}
+        self._over_time: dict[tuple[int, str], SumsOverTime] = {}
         self._load()
 
     def _load(self) -> None:
         self._cells.clear()
         self._readers.clear()
-        self._exposed, self._courses = {}, {}
+        self._exposed, self._over_time = {}, {}
         for iteration, kind, variation, first in self.database.rows(
             "SELECT iteration, kind, variation, first FROM exposures"
         ):
@@ -140,10 +140,10 @@ class Aggregation:
 
     def _count_exposure(self, place: tuple[int, str], variation: int, first: int, by: int) -> None:
         if place not in self._exposed:
-            self._exposed[place], self._courses[place] = {}, Course()
+            self._exposed[place], self._over_time[place] = {}, SumsOverTime()
         counted = self._exposed[place]
         counted[variation] = counted.get(variation, 0) + by
-        self._courses[place].add(first, variation, 0.0, by)
+        self._over_time[place].add(first, variation, 0.0, by)
 
     def _mark_measured(self, units: Collection[int]) -> None:
         marked = self._measured
@@ -348,10 +348,10 @@ class Aggregation:
                 if of == iteration
             }
 
-    def course(self, iteration: int, kind: str) -> Course:
+    def over_time(self, iteration: int, kind: str) -> SumsOverTime:
         """Return when the units of a kind were exposed."""
         with self._lock:
-            return self._courses.get((iteration, kind)) or Course()
+            return self._over_time.get((iteration, kind)) or SumsOverTime()
 
     def cell(self, iteration: int, project: str, metric: Document, series: str, kind: str) -> Cell:
         """Return the statistics of a metric; made when first asked for, then kept up to date."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from ...analysis import SufficientStatistics, measure_of, unit_value
 from ..database import Document
-from .courses import Course
+from .sums_over_time import SumsOverTime
 
 Counted = tuple[int, int, float]
 """Events of a unit, those with a value, and the total of their values."""
@@ -23,7 +23,7 @@ class Cell:
         statistics: by variation.
         events: by variation, the events (of a numeric metric those with a value).
         totals: by variation, the sum of the events' values.
-        course: the values of units by the time of their exposure.
+        over_time: the values of units by the time of their exposure.
     """
 
     metric: Document
@@ -32,7 +32,7 @@ class Cell:
     statistics: dict[int, SufficientStatistics] = field(default_factory=dict)
     events: dict[int, int] = field(default_factory=dict)
     totals: dict[int, float] = field(default_factory=dict)
-    course: Course = field(default_factory=Course)
+    over_time: SumsOverTime = field(default_factory=SumsOverTime)
 
     def of(self, variation: int) -> SufficientStatistics:
         """Return the statistics of one variation."""
@@ -52,8 +52,8 @@ class Cell:
         before, now = (unit_value(measure, aggregation, *counted) for counted in (old, new))
         if before != now:
             self.of(variation).replace(before, now)
-            self.course.add(first, variation, before, -1)
-            self.course.add(first, variation, now)
+            self.over_time.add(first, variation, before, -1)
+            self.over_time.add(first, variation, now)
         more = new[1] - old[1] if measure == "value" else new[0] - old[0]
         self.events[variation] = self.events.get(variation, 0) + more
         self.totals[variation] = self.totals.get(variation, 0.0) + new[2] - old[2]

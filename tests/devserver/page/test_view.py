@@ -64,7 +64,7 @@ def test_a_comparison_names_difference_interval_chance_and_whose_formulas(server
     assert f" to {MINUS}" in comparison.difference
     assert comparison.chance == "> 99.9 %"
     assert 'aria-label="latency, v1 against the control' in comparison.chart
-    assert "how it developed" in comparison.course
+    assert "how it developed" in comparison.over_time
     assert {"difference", "p"} <= dict(comparison.figures).keys()
     assert metric.about == "average per user, the mean of all; lower is better"
     assert metric.variations[0].estimate.endswith(" ms")

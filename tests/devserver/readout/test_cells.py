@@ -19,9 +19,9 @@ def cell(metric: dict) -> Cell:
     return Cell(metric, 1, "user")
 
 
-def course_of(found: Cell, variation: int) -> list[float]:
+def over_time_of(found: Cell, variation: int) -> list[float]:
     """Units, values and their squares over all time."""
-    held = [step[variation] for step in found.course.steps.values() if variation in step]
+    held = [step[variation] for step in found.over_time.steps.values() if variation in step]
     return [sum(column) for column in zip(*held, strict=True)]
 
 
@@ -57,18 +57,18 @@ def test_event_by_event_comes_to_the_same_as_all_at_once(metric):
         assert kept.of(variation) == fresh.of(variation)
         assert kept.events[variation] == fresh.events[variation]
         assert kept.totals[variation] == pytest.approx(fresh.totals[variation])
-        assert course_of(kept, variation) == pytest.approx(course_of(fresh, variation))
+        assert over_time_of(kept, variation) == pytest.approx(over_time_of(fresh, variation))
 
 
 def test_a_value_that_stays_leaves_no_trace():
     """A second event of an occurrence changes nothing but the number of events."""
     found = cell(SHARE)
     found.change(1, 5, (0, 0, 0.0), (1, 0, 0.0))
-    before = {first: dict(step) for first, step in found.course.steps.items()}
+    before = {first: dict(step) for first, step in found.over_time.steps.items()}
     found.change(1, 5, (1, 0, 0.0), (2, 0, 0.0))
     assert found.of(1).measured == 1
     assert found.events == {1: 2}
-    assert {first: dict(step) for first, step in found.course.steps.items()} == before
+    assert {first: dict(step) for first, step in found.over_time.steps.items()} == before
 
 
 def test_events_without_a_number_are_none_of_a_numeric_metric():

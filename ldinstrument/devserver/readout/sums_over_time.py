@@ -1,4 +1,4 @@
-"""Courses: sums of units by the time of their first exposure, kept up to date as values change."""
+"""Sums over time: those of units by their first exposure, kept up to date as values change."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Sums = list[float]
 """Units, their values' total, and the total of their squares."""
 
 
-class Course:
+class SumsOverTime:
     """Sums by step of time and variation.
 
     A step is 2 to the *level* milliseconds long. Where more than 128 steps have units, two of them
@@ -70,7 +70,7 @@ def _merge(into: dict[int, Sums], step: dict[int, Sums]) -> None:
 NO_SUMS: Sums = [0, 0.0, 0.0]
 
 
-def together(exposed: Course, valued: Course) -> Iterator[dict[int, tuple[int, Sums]]]:
+def together(exposed: SumsOverTime, valued: SumsOverTime) -> Iterator[dict[int, tuple[int, Sums]]]:
     """Yield for each step, in order, by variation how many units were exposed in it, and the sums
     of those that have a value.
     """
