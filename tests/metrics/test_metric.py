@@ -92,7 +92,7 @@ def test_a_metric_is_frozen_and_equal_by_value() -> None:
 def test_defaults_keep_launchdarklys_analysis(
     metric: Metric, rollup: str, zero_fill: bool, aggregation: str
 ) -> None:
-    """Rollup and zero-fill follow from measure and aggregation, as DESIGN section 5 has them."""
+    """Rollup and zero-fill follow from measure and aggregation."""
     assert (rollup, zero_fill, aggregation) == (metric.rollup, metric.zero_fill, metric.aggregation)
 
 

@@ -386,7 +386,7 @@ def test_widening_is_a_boundary(lab: Laboratory) -> None:
     assert lab.counted("business.conversion", "acme", kind="org") == [10]
 
 
-# -- which client (faults 2 and 11)  ---
+# -- which client  ---
 
 
 def test_the_client_whose_exposure_was_seen_takes_the_events() -> None:

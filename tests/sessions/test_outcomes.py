@@ -43,7 +43,7 @@ class CancelledError(Exception):
     ids=repr,
 )
 def test_the_table(error: BaseException, outcome: Outcome) -> None:
-    """DESIGN's table, by the kind of exception; a library's cancellation is told from a
+    """By the kind of exception; a library's cancellation is told from a
     namesake.
     """
     assert outcome_of(error) is outcome

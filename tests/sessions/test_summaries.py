@@ -10,7 +10,7 @@ from ldinstrument.testing import RecordingClient
 
 
 def test_summary_is_frozen_and_complete(ld_events: RecordingClient) -> None:
-    """What DESIGN section 4 promises."""
+    """Interactions, their rate, and the runs of each task; nobody can change it."""
     with ld.session("u-1") as s:
         with ld.track_task("area.work"):
             pass

@@ -1,6 +1,4 @@
-"""The matrix of peers.md, section 1.1, row by row: what `track_task` says of each kind of
-callable.
-"""
+"""What `track_task` says of each kind of callable, and of each way in which it ends, row by row."""
 
 from __future__ import annotations
 
