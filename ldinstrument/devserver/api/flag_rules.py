@@ -98,12 +98,23 @@ def _defaults(body: Document, variations: int) -> Document:
 
 
 def checked(flag: Document) -> Document:
-    """Return a flag that an SDK can evaluate.
+    """Return a flag that LaunchDarkly's REST API would take.
 
     Raises:
         RefusedRequest: 400 with the first thing that is wrong.
     """
     _check_variations(flag)
+    evaluable(flag)
+    _check_rest_fields(flag.get(REST, {}))
+    return flag
+
+
+def evaluable(flag: Document) -> Document:
+    """Return a flag that an SDK can evaluate.
+
+    Raises:
+        RefusedRequest: 400 with the first thing that is wrong.
+    """
     count = len(flag["variations"])
     if flag.get("offVariation") is not None:
         _check_index("offVariation", flag["offVariation"], count)
@@ -122,7 +133,6 @@ def checked(flag: Document) -> Document:
         if not isinstance(flag.get(name, False), bool):
             raise invalid(f"{name} must be true or false")
     _check_availability(flag.get("clientSideAvailability", {}))
-    _check_rest_fields(flag.get(REST, {}))
     return flag
 
 

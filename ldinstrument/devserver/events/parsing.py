@@ -10,7 +10,8 @@ import msgspec
 from ..database import Document
 
 BIGGEST = 2**63 - 1
-LARGEST = 1e150
+LARGEST = 1e24
+"""A million events of a unit add up to no more than the analysis takes, 1e30."""
 Unit = tuple[str, str]
 
 
@@ -97,7 +98,7 @@ def number(value: Any) -> float | None:
 
 
 def measured(event: ParsedEvent) -> float | None:
-    """Return the value of an event; one that no sum of squares could hold is cut to 1e150."""
+    """Return the value of an event; what is beyond 1e24 is cut to it."""
     value = event.metricValue
     if type(value) is float and -LARGEST < value < LARGEST:
         return value

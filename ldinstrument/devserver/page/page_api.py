@@ -12,11 +12,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from ..api.flag_rules import evaluable
 from ..api.listing import whole_number
 from ..database import Database, Document
 from ..database_thread import DatabaseThread
 from ..events.traffic import Traffic
 from ..flags.flag_changes import sse
+from ..flags.flags import simple_flag
 from ..readout.health import HealthCheck
 from ..readout.readout_document import readout_document
 from ..readout.readout_reader import ReadoutReader
@@ -171,11 +173,13 @@ class PageDataRoutes:
             not isinstance(flag, dict)
             or flag.get("key", key) != key
             or not isinstance(flag.get("variations"), list)
+            or not flag["variations"]
         ):
             raise invalid("expected a flag with this key and variations")
         if type(flag.get("version", 1)) is not int:
             raise invalid("version must be an integer")
-        await self.database_thread.run(self.local.set_flag, {**flag, "key": key})
+        made = evaluable({**simple_flag(key, flag["variations"]), **flag, "key": key})
+        await self.database_thread.run(self.local.set_flag, made)
         return JSONResponse(self.local.database.document("flag", "", key), headers=GUARDS)
 
     async def _delete_flag(self, request: Request) -> Response:

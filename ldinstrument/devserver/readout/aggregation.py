@@ -368,6 +368,7 @@ class Aggregation:
             return known
 
     def _new_cell(self, iteration: int, metric: Document, series: str, kind: str) -> Cell:
+        self.filtered.filters()  # asks for a new series, while its name is still unknown
         with self.database.changing(quietly=True) as connection:
             number = self.log.name_id(connection, "series", series)
         cell = Cell(metric, number, kind)

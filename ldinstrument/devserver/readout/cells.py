@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ...analysis import SufficientStatistics, measure_of, unit_value
+from ...analysis.exact import LARGEST
 from ..database import Document
 from .sums_over_time import SumsOverTime
 
@@ -49,7 +50,9 @@ class Cell:
         """
         measure = measure_of(self.metric)
         aggregation = self.metric["unitAggregationType"]
-        before, now = (unit_value(measure, aggregation, *counted) for counted in (old, new))
+        before, now = (
+            _bounded(unit_value(measure, aggregation, *counted)) for counted in (old, new)
+        )
         if before != now:
             self.of(variation).replace(before, now)
             self.over_time.add(first, variation, before, -1)
@@ -57,3 +60,8 @@ class Cell:
         more = new[1] - old[1] if measure == "value" else new[0] - old[0]
         self.events[variation] = self.events.get(variation, 0) + more
         self.totals[variation] = self.totals.get(variation, 0.0) + new[2] - old[2]
+
+
+def _bounded(value: float | None) -> float | None:
+    """Return the value of a unit within what the analysis takes, however many events it has."""
+    return None if value is None else max(-LARGEST, min(LARGEST, value))

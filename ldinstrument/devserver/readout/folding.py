@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ...diagnostics import guard
+
 SLICE_SECONDS = 0.05
 PAUSE_SECONDS = 0.001
 """Between two slices, for whoever waits to read."""
@@ -65,5 +67,13 @@ class BackgroundFolding:
         while not self._stopped:
             self._arrived.wait()
             self._arrived.clear()
-            while not self._stopped and not self.fold(SLICE_SECONDS):
+            while not self._stopped and not self._fold():
                 time.sleep(PAUSE_SECONDS)
+
+    def _fold(self) -> bool:
+        """Fold for a moment; after an error wait for what arrives next: the thread goes on, and
+        whoever reads meets the error.
+        """
+        with guard("count what a local LaunchDarkly received"):
+            return self.fold(SLICE_SECONDS)
+        return True

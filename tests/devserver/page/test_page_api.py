@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ldinstrument.devserver import experiment_flag, simple_flag
 
 from ..traffic import EVIL, traffic, won
@@ -111,3 +113,20 @@ def test_without_a_store_the_page_says_how_visits_are_seen_and_ended(http):
     shown = http("GET", "/").text
     assert "ldinstrument dev --store sqlite:///visits.db" in shown
     assert "can only be ended by that program" in shown
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        {"variations": []},
+        {"variations": [1, 2], "fallthrough": {"variation": 9}},
+        {"variations": [1, 2], "fallthrough": []},
+        {"variations": [1, 2], "rules": 7},
+        {"variations": [1, 2], "on": "yes"},
+        {"variations": [1, 2], "targets": [{"variation": 0, "values": 1}]},
+    ],
+)
+def test_a_flag_that_no_sdk_can_evaluate_is_refused(http, flag):
+    """An SDK that got it might end its stream."""
+    assert http("PUT", "/dev/flags/odd", json=flag).status_code == 400
+    assert "odd" not in {known["key"] for known in http("GET", "/dev/flags").json()}

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ldinstrument.analysis import SufficientStatistics
+from ldinstrument.devserver.events.filtered_series import series_of
 from ldinstrument.devserver.readout import aggregation
 
 from ..recorded_events import Server, event, exposure
@@ -289,3 +290,15 @@ def test_a_running_iteration_that_is_stopped_twice_stays_as_it_was(server):
     server.reader.stop_iteration("f", at=100)
     assert server.reader.stop_iteration("f", at=15) is None
     assert (server.row().units, server.row().events) == (1, 1)
+
+
+def test_a_filtered_metric_is_measured_whoever_meets_it_first(server):
+    """Its cell may be made before anybody asked which filters there are."""
+    server.post(exposure("u", at=1), event("u", 1.0, channel="web"), event("u", 2.0, channel="app"))
+    server.row()
+    wanted = {"type": "eventProperty", "attribute": "channel", "op": "in", "values": ["web"]}
+    metric = server.define(key="web", filters=wanted)
+    (iteration,) = server.reader.iterations.of("f")
+    place = (iteration.id, "default", metric, series_of(metric), "user")
+    server.reader.aggregation.cell(*place)
+    assert server.row(metric="web").events == 1

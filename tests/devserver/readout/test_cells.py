@@ -76,3 +76,11 @@ def test_events_without_a_number_are_none_of_a_numeric_metric():
     found = cell(SUM)
     found.change(0, 5, (0, 0, 0.0), (2, 0, 0.0))
     assert (found.of(0).measured, found.events[0]) == (0, 0)
+
+
+def test_the_values_of_a_unit_stay_within_what_the_analysis_takes():
+    """However many huge events it has: nothing raises, and the page goes on."""
+    found = cell(SUM)
+    found.change(0, 1, (0, 0, 0.0), (10**7, 10**7, 1e31))
+    found.change(0, 1, (10**7, 10**7, 1e31), (10**7 + 1, 10**7 + 1, 1.1e31))
+    assert found.of(0).moments(zero_fill=False).mean == 1e30

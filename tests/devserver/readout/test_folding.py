@@ -72,3 +72,25 @@ def test_it_ends_with_the_server():
         assert [thread.is_alive() for thread in ours] == [True]
     ours[0].join(30)
     assert not ours[0].is_alive()
+
+
+def test_an_error_does_not_end_it(caplog):
+    """What arrives next is counted all the same; the error is logged."""
+    asked, done = [], threading.Event()
+
+    def fold(seconds: float) -> bool:
+        asked.append(seconds)
+        if len(asked) == 1:
+            raise ValueError("cannot be counted")
+        done.set()
+        return True
+
+    background = BackgroundFolding(fold)
+    background.start()
+    while not asked:
+        pass
+    with background.post():
+        pass
+    assert done.wait(10)
+    background.stop()
+    assert "cannot be counted" in caplog.text
