@@ -2,14 +2,11 @@
 about.
 
 A token carries kinds and keys of the context, the run of an AI config, an id of its own and when it
-expires. It is signed, not encrypted: who holds it can read it, so it holds no attribute, and a
-warning is logged when a key looks like an e-mail address.
+expires. It is sealed and signed with the secret (see `tokens.py`): who holds it reads nothing.
 """
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -27,7 +24,6 @@ from ..errors import (
     MissingExtra,
     StrictError,
     UsedFeedbackToken,
-    missing_extra,
 )
 from ..ledger import ledger
 from ..sessions import recipes
@@ -37,6 +33,7 @@ from ..sessions.current import current_session
 from ..sessions.session import Session
 from ..stores.protocol import Store
 from .config_runs import ConfigRun, latest_run
+from .tokens import Forged, read_token, token_of
 
 if TYPE_CHECKING:
     from ldclient import Context
@@ -44,7 +41,6 @@ if TYPE_CHECKING:
 LIFETIME = 30 * 24 * 3600.0
 SECRET = "LDINSTRUMENT_FEEDBACK_SECRET"  # noqa: S105 - the name of a variable
 LONGEST_TOKEN = 4096
-_SALT = "ldinstrument.feedback"
 
 Secret = str | Sequence[str] | None
 Stores = Store | str | Path | None
@@ -89,7 +85,7 @@ def feedback_token(
     expires: float = LIFETIME,
     secret: Secret = None,
 ) -> str | None:
-    """Return a signed, URL-safe token with which feedback on this answer can come later.
+    """Return a sealed, URL-safe token with which feedback on this answer can come later.
 
     Put it beside the answer, in a link or a hidden field, and give it back to
     `track_feedback(positive, token=...)`, in this process or another one.
@@ -99,7 +95,7 @@ def feedback_token(
         context: instead of a session: a context or a key.
         run: of an AI config; the latest run in the session when None.
         expires: seconds from now.
-        secret: signs it; several, newest first, while one is exchanged. None reads
+        secret: seals and signs it; several, newest first, while one is exchanged. None reads
             `LDINSTRUMENT_FEEDBACK_SECRET`, else `LAUNCHDARKLY_SDK_KEY`, else the client's SDK key.
 
     Returns:
@@ -119,10 +115,9 @@ def feedback_token(
         )
         return None
     keys = {kind: part.key for kind, part in kinds(whose).items()}
-    _warn_of_addresses(keys)
     payload = _payload(keys, session, run or latest_run(session), expires)
     try:
-        return str(_serializer(secret, session and session.client).dumps(payload))
+        return token_of(payload, _secrets(secret, session and session.client))
     except (MissingExtra, DefinitionError) as error:
         warn_once("feedback_token", "setup", f"feedback_token: {error}")
         return None
@@ -131,27 +126,12 @@ def feedback_token(
 def _payload(
     keys: Mapping[str, str], session: Session | None, run: ConfigRun | None, expires: float
 ) -> dict[str, Any]:
-    payload: dict[str, Any] = {
-        "c": keys,
-        "n": secrets.token_urlsafe(9),
-        "x": int(time.time() + max(expires, 1.0)),
-    }
+    payload: dict[str, Any] = {"c": keys, "x": int(time.time() + max(expires, 1.0))}
     if session is not None:
         payload["s"] = session.id
     if run is not None:
         payload["r"] = run.data
     return payload
-
-
-def _warn_of_addresses(keys: Mapping[str, str]) -> None:
-    for kind, key in keys.items():
-        if "@" in key:
-            warn_once(
-                "feedback_key",
-                kind,
-                f"feedback_token: a key of kind {kind} looks like an e-mail address, and a token "
-                "can be read by who holds it: use a random key, or a hash",
-            )
 
 
 # -- reading one -----------------------------------------------------------------------------------
@@ -173,16 +153,13 @@ def read_feedback_token(
         ForgedFeedbackToken: it was not signed with this secret, or changed since.
         ExpiredFeedbackToken: its time is over.
     """
-    serializer = _serializer(secret, client)
-    from itsdangerous import BadData
-
+    known = _secrets(secret, client)
     if not isinstance(token, str) or not 0 < len(token) <= LONGEST_TOKEN:
         raise ForgedFeedbackToken(_FORGED)
     try:
-        payload = serializer.loads(token)
-    except BadData:
+        read = _read(*read_token(token, known))
+    except Forged:
         raise ForgedFeedbackToken(_FORGED) from None
-    read = _read(payload)
     if read.expires <= time.time():
         raise ExpiredFeedbackToken(
             "the feedback token has expired: give a longer expires= to feedback_token()"
@@ -196,15 +173,12 @@ _FORGED = (
 )
 
 
-def _read(payload: Any) -> FeedbackToken:
+def _read(id: str, payload: Any) -> FeedbackToken:
     try:
         keys, run = dict(payload["c"]), dict(payload.get("r") or {})
-        read = FeedbackToken(
-            keys, str(payload.get("s", "")), run, str(payload["n"]), int(payload["x"])
-        )
+        return FeedbackToken(keys, str(payload.get("s", "")), run, id, int(payload["x"]))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ForgedFeedbackToken(_FORGED) from None
-    return read
 
 
 def redeem_feedback_token(
@@ -249,21 +223,8 @@ def _store(given: Stores) -> Any:
         return _stores[address]
 
 
-def _serializer(secret: Secret, client: Any = None) -> Any:
-    try:
-        from itsdangerous import URLSafeSerializer
-    except ImportError:
-        raise missing_extra("ai", "itsdangerous") from None
-    # The default digest is SHA-1; "hmac" keeps the secret itself out of what is signed with.
-    return URLSafeSerializer(
-        _secrets(secret, client),
-        salt=_SALT,
-        signer_kwargs={"digest_method": hashlib.sha256, "key_derivation": "hmac"},
-    )
-
-
 def _secrets(given: Secret, client: Any) -> list[str]:
-    """Return the secrets, oldest first, as itsdangerous wants them."""
+    """Return the secrets, newest first."""
     if given is None:
         found = settings.variable(SECRET)
         given = found.split() if found else _sdk_key(client)
@@ -273,7 +234,7 @@ def _secrets(given: Secret, client: Any) -> list[str]:
             f"no secret to sign feedback tokens with: set {SECRET}, or LAUNCHDARKLY_SDK_KEY, the "
             "same in every process"
         )
-    return known[::-1]
+    return known
 
 
 def _sdk_key(client: Any) -> str | None:
