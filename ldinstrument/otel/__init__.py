@@ -12,8 +12,8 @@ from ..imports import public_names
 
 if TYPE_CHECKING:
     from .bridge import SpanBridge, install_bridge
-    from .observer import SpanObserver, install_observer
     from .propagation import SessionPropagator, install_propagator
+    from .session_spans import SpanObserver, install_observer
 
 __all__ = [
     "SessionPropagator",
@@ -27,9 +27,9 @@ __all__ = [
 _HOMES = {
     "SessionPropagator": "propagation",
     "SpanBridge": "bridge",
-    "SpanObserver": "observer",
+    "SpanObserver": "session_spans",
     "install_bridge": "bridge",
-    "install_observer": "observer",
+    "install_observer": "session_spans",
     "install_propagator": "propagation",
 }
 

@@ -21,8 +21,8 @@ from ..ai.decorators import track_ai
 from ..ai.usage import Generation
 from ..diagnostics import guard, warn_once
 from ..sessions.current import current_session
-from .attributes import aggregated, failure_of, first_chunk_of, generation_of, kind_of
-from .listeners import OURS, SpanListener, scope_of
+from .span_processor import OURS, SpanListener, scope_of
+from .span_reading import aggregated, failure_of, first_chunk_of, generation_of, kind_of
 from .span_tasks import SpanTasks, adopt_conversation, note_model_call
 
 MOST_OPEN = 10_000

@@ -17,8 +17,8 @@ from ..sessions.session import Session
 from ..sessions.task_definition import TaskDefinition, declared_task
 from ..tasks.options import PLAIN
 from ..tasks.runs import Run
-from .attributes import Attributes, agent_of, conversation_of, failure_of, tool_of
-from .listeners import scope_of
+from .span_processor import scope_of
+from .span_reading import Attributes, agent_of, conversation_of, failure_of, tool_of
 
 MOST_OPEN = 10_000
 COUNTS = ("inference_calls", "tool_calls")

@@ -24,7 +24,6 @@ from ..sessions.clock import clock
 from ..sessions.opening import observe_sessions
 from ..sessions.outcomes import Outcome
 from ..sessions.postponed import postpone
-from .attributes import kind_of
 from .conventions import (
     CHAT,
     ERROR_TYPE,
@@ -35,7 +34,8 @@ from .conventions import (
     Conventions,
     conventions,
 )
-from .listeners import OURS, SpanListener, scope_of
+from .span_processor import OURS, SpanListener, scope_of
+from .span_reading import kind_of
 
 OUTCOME = "ldinstrument.outcome"
 END_REASON = "ldinstrument.session.end_reason"

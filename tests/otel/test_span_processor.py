@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
-from ldinstrument.otel.listeners import SpanListener, scope_of
+from ldinstrument.otel.span_processor import SpanListener, scope_of
 
 
 def test_everything_that_the_sdk_may_call_is_there() -> None:

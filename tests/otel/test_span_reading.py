@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ldinstrument.ai.usage import Generation, Usage
-from ldinstrument.otel.attributes import (
+from ldinstrument.otel.span_reading import (
     agent_of,
     aggregated,
     conversation_of,
