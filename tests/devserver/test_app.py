@@ -42,18 +42,21 @@ def test_pages_of_other_origins_read_and_write_nothing(http, ld, method, path):
 
 @pytest.mark.parametrize(("method", "path"), OPEN)
 def test_browsers_sdks_are_answered_on_pages_of_any_origin(http, method, path):
+    """Their answers allow every origin."""
     answer = http(method, path, json=[EVENT], headers={"Origin": "http://shop.test:3000"})
     assert answer.status_code < 300
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
 
 
 def test_a_link_from_elsewhere_leads_to_the_page(http):
+    """It changes nothing."""
     followed = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
     assert http("GET", "/", headers=followed).status_code == 200
     assert http("POST", "/dev/reset", headers=followed).status_code == 403
 
 
 def test_the_page_itself_is_the_same_origin(http, ld):
+    """Its requests are answered."""
     assert http("GET", "/dev/events", headers={"Origin": ld.url}).status_code == 200
 
 
@@ -78,12 +81,14 @@ def _outside():
 
 
 def test_the_printed_address_of_a_wildcard_is_usable():
+    """It names loopback."""
     with LocalLaunchDarkly(host="0.0.0.0") as ld:
         assert ld.url == f"http://127.0.0.1:{ld.port}"
         assert requests.get(f"{ld.url}/dev/events", timeout=5).status_code == 200
 
 
 def test_other_machines_need_the_token_of_the_printed_address(outside):
+    """For the page, its API and the REST API."""
     ld, url = outside
     for path in ("/", "/dev/events", "/api/v2/projects"):
         headers = {"Authorization": "api-any"}
@@ -98,6 +103,7 @@ def test_other_machines_need_the_token_of_the_printed_address(outside):
 
 
 def test_sdks_of_other_machines_are_served(outside):
+    """By their SDK key alone."""
     _, url = outside
     headers = {"Authorization": "sdk-key"}
     assert requests.get(f"{url}/sdk/latest-all", headers=headers, timeout=5).status_code == 200
@@ -143,6 +149,7 @@ def test_a_foreign_page_can_neither_read_nor_reset(ld, http):
 
 
 def test_other_names_are_allowed_on_purpose():
+    """Such as that of a proxy."""
     with LocalLaunchDarkly(allowed_hosts={"proxy.test"}) as ld:
         assert (
             requests.get(ld.url, headers={"Host": "proxy.test:443"}, timeout=5).status_code == 200

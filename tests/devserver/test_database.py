@@ -22,6 +22,7 @@ def _database(tmp_path):
 
 
 def test_a_change_that_fails_leaves_nothing_and_no_new_revision(database):
+    """The exception passes."""
     before = database.revision
     with pytest.raises(ZeroDivisionError), database.changing() as connection:
         connection.execute("INSERT INTO numbers VALUES (1)")
@@ -31,6 +32,7 @@ def test_a_change_that_fails_leaves_nothing_and_no_new_revision(database):
 
 
 def test_what_is_changed_quietly_is_no_news(database):
+    """The next change is."""
     before = database.revision
     with database.changing(quietly=True) as connection:
         connection.execute("INSERT INTO numbers VALUES (1)")
@@ -55,6 +57,7 @@ def test_a_reader_sees_what_was_committed_while_somebody_writes(database):
 
 
 def test_documents_are_there_again_after_a_restart_in_their_order(tmp_path):
+    """A changed one keeps its place."""
     path = str(tmp_path / "x.db")
     first = Database(path, SCHEMA)
     for key in ("b", "a"):
@@ -70,6 +73,7 @@ def test_documents_are_there_again_after_a_restart_in_their_order(tmp_path):
 
 
 def test_a_key_is_taken_once_and_free_again_when_it_was_removed(database):
+    """Adding never overwrites."""
     assert database.add("flag", "", "f", {"v": 1})
     assert not database.add("flag", "", "f", {"v": 2})
     assert database.document("flag", "", "f") == {"v": 1}
@@ -79,6 +83,7 @@ def test_a_key_is_taken_once_and_free_again_when_it_was_removed(database):
 
 
 def test_everything_is_forgotten_but_what_is_kept(database):
+    """By collection."""
     for collection in ("flag", "metric", "settings"):
         database.put(collection, "", "k", {})
     database.forget_documents(keep=("flag",))
@@ -87,6 +92,7 @@ def test_everything_is_forgotten_but_what_is_kept(database):
 
 
 def test_a_file_of_an_older_version_keeps_its_documents_only(tmp_path):
+    """Its tables are made anew."""
     path = str(tmp_path / "x.db")
     old = Database(path, SCHEMA)
     old.put("flag", "", "f", {"v": 1})
@@ -103,6 +109,7 @@ def test_a_file_of_an_older_version_keeps_its_documents_only(tmp_path):
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path):
+    """Instead of an error of SQLite."""
     path = tmp_path / "notes.txt"
     path.write_text("no database" * 100)
     with pytest.raises(DefinitionError, match=r"notes\.txt"):
@@ -110,6 +117,7 @@ def test_a_file_that_is_no_database_is_named(tmp_path):
 
 
 def test_a_temporary_one_leaves_no_file():
+    """Closing twice is fine."""
     database = Database(None, SCHEMA)
     path = Path(database.path)
     assert path.exists()

@@ -19,6 +19,7 @@ def _threads():
 
 
 def test_calls_are_made_in_their_order_on_one_thread(threads):
+    """Fifty at once too."""
     made: list[tuple[int, int]] = []
 
     def call(number: int) -> int:
@@ -34,6 +35,7 @@ def test_calls_are_made_in_their_order_on_one_thread(threads):
 
 
 def test_a_long_reading_holds_no_writing_up(threads):
+    """Reading has a thread of its own."""
     release = threading.Event()
 
     async def both() -> str:
@@ -48,6 +50,8 @@ def test_a_long_reading_holds_no_writing_up(threads):
 
 
 def test_what_a_call_raises_is_raised_where_it_is_awaited(threads):
+    """The thread goes on."""
+
     async def fails() -> None:
         await threads.run(int, "x")
 
@@ -56,6 +60,7 @@ def test_what_a_call_raises_is_raised_where_it_is_awaited(threads):
 
 
 def test_it_ends_twice_and_begins_again(threads):
+    """As a server that is started again."""
     threads.close()
     threads.close()
     threads.open()

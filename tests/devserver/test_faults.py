@@ -15,6 +15,7 @@ EVENT = {"kind": "custom", "key": "k", "creationDate": 1, "context": {"kind": "u
 
 
 def test_a_status_hits_so_many_requests_and_no_more(ld, http):
+    """With its headers and its body."""
     fault = ld.fault("/bulk", status=503, times=3, headers={"Retry-After": "1"}, body="busy")
     answers = [http("POST", "/bulk", json=[EVENT]) for _ in range(5)]
     assert [answer.status_code for answer in answers] == [503, 503, 503, 202, 202]
@@ -25,6 +26,7 @@ def test_a_status_hits_so_many_requests_and_no_more(ld, http):
 
 
 def test_a_lasting_fault_ends_when_it_is_told(ld, http):
+    """By its own count or by clearing all."""
     fault = ld.fault("/bulk", status=401, times=None)
     assert [http("POST", "/bulk", json=[EVENT]).status_code for _ in range(3)] == [401] * 3
     fault.times = 0
@@ -36,6 +38,7 @@ def test_a_lasting_fault_ends_when_it_is_told(ld, http):
 
 @pytest.mark.parametrize("drop", [True, "early"])
 def test_a_dropped_connection_brings_no_answer_at_all(ld, http, drop):
+    """The next request is served."""
     ld.fault("/bulk", drop=drop)
     with pytest.raises(requests.ConnectionError):
         http("POST", "/bulk", json=[EVENT])
@@ -45,12 +48,14 @@ def test_a_dropped_connection_brings_no_answer_at_all(ld, http, drop):
 
 
 def test_an_early_drop_comes_in_the_middle_of_a_large_body(ld, http):
+    """The client is still sending."""
     ld.fault("/bulk", drop="early")
     with pytest.raises(requests.ConnectionError):
         http("POST", "/bulk", data=b"[" + b" " * 30_000_000)
 
 
 def test_half_an_answer_promises_more_than_it_brings(ld):
+    """By its Content-Length."""
     ld.fault("/api/v2/*", truncate=True, after=True)
     connection = http.client.HTTPConnection("127.0.0.1", ld.port, timeout=10)
     connection.request("GET", "/api/v2/caller-identity", headers={"Authorization": "api-t"})
@@ -82,6 +87,7 @@ def test_after_does_the_work_and_spoils_the_answer(ld, http):
 
 
 def test_a_delay_holds_the_answer_and_then_it_comes(ld, http):
+    """The event is kept."""
     ld.fault("/bulk", delay=0.2)
     began = time.monotonic()
     assert http("POST", "/bulk", json=[EVENT]).status_code == 202
@@ -90,6 +96,7 @@ def test_a_delay_holds_the_answer_and_then_it_comes(ld, http):
 
 
 def test_an_answer_later_than_the_client_waits(ld, http):
+    """The event was kept all the same."""
     ld.fault("/bulk", delay=0.5, after=True)
     with requests.Session() as session, pytest.raises(requests.ReadTimeout):
         session.post(ld.url + "/bulk", json=[EVENT], headers={"Authorization": "sdk"}, timeout=0.1)
@@ -97,6 +104,7 @@ def test_an_answer_later_than_the_client_waits(ld, http):
 
 
 def test_method_skip_and_when_choose_the_requests(ld, http):
+    """Others are served."""
     ld.fault("/api/v2/metrics/*", status=500, method="POST", times=None)
     ld.fault(
         "/bulk",
@@ -119,6 +127,7 @@ def test_method_skip_and_when_choose_the_requests(ld, http):
 
 
 def test_html_instead_of_json(ld, http):
+    """As a proxy in between answers."""
     ld.fault("/api/*", status=200, body="<html>proxy</html>", headers={"Content-Type": "text/html"})
     answer = http("GET", "/api/v2/metrics/default")
     assert (answer.status_code, answer.text, answer.headers["Content-Type"]) == (
@@ -129,6 +138,7 @@ def test_html_instead_of_json(ld, http):
 
 
 def test_faults_may_be_there_from_the_start():
+    """Before the first request."""
     with LocalLaunchDarkly(faults=[InjectedFault("/bulk", status=429)]) as ld:
         headers = {"Authorization": "sdk"}
         codes = [

@@ -43,6 +43,7 @@ def post(**fields):
 
 
 def test_the_whole_life_of_a_metric(metrics):
+    """Made, read, patched, listed and deleted."""
     made = metrics.post_metric(
         "default",
         post(
@@ -104,6 +105,7 @@ def test_the_whole_life_of_a_metric(metrics):
     ],
 )
 def test_every_kind_of_metric_passes_the_strict_models(metrics, fields):
+    """When made and when read with everything expanded."""
     body = {name: value for name, value in post(**fields).to_dict().items() if value is not None}
     made = metrics.post_metric("default", api.MetricPost.from_dict(body))
     read = metrics.get_metric(
@@ -114,6 +116,7 @@ def test_every_kind_of_metric_passes_the_strict_models(metrics, fields):
 
 
 def test_experiments_of_a_metric_pass_the_strict_models(ld, metrics):
+    """And are counted."""
     metrics.post_metric("default", post())
     ld.set_flag(experiment_flag("exp", metrics=["session.duration"]))
     read = metrics.get_metric("default", "session.duration", expand="experiments,experimentCount")
@@ -179,6 +182,7 @@ def test_when_a_flag_was_evaluated_last(ld, client):
 
 
 def test_pages_filters_and_sorting(metrics):
+    """In the parameters of the client."""
     for i in range(7):
         metrics.post_metric("default", post(key=f"m{i}", name=f"m{i}", eventKey=f"e{i % 2}"))
     page = metrics.get_metrics(
@@ -189,6 +193,7 @@ def test_pages_filters_and_sorting(metrics):
 
 
 def test_each_refusal_is_the_exception_of_its_status(ld, client, metrics):
+    """With the message of the API."""
     metrics.post_metric("default", post())
     with pytest.raises(exceptions.ConflictException):
         metrics.post_metric("default", post())
@@ -226,6 +231,7 @@ def test_each_refusal_is_the_exception_of_its_status(ld, client, metrics):
 
 
 def test_projects_context_kinds_settings_and_identity(client):
+    """The answers that a plan is made of."""
     assert api.ProjectsApi(client).get_project("default").key == "default"
     assert api.OtherApi(client).get_caller_identity().auth_kind == "token"
     contexts = api.ContextsApi(client)
@@ -275,6 +281,7 @@ def test_what_terraform_and_agents_ask_for_passes_the_strict_models(ld, client):
 
 
 def test_flags_are_read_by_the_strict_models(ld, client):
+    """Rules, rollouts and experiments."""
     rule = {"id": "r", "variation": 1, "clauses": [{"attribute": "a", "op": "in", "values": [1]}]}
     ld.set_flag({**simple_flag("plain"), "rules": [rule]})
     ld.set_flag(experiment_flag("exp", ["a", "b", "c"]))
@@ -293,6 +300,7 @@ def test_flags_are_read_by_the_strict_models(ld, client):
 
 
 def test_iterations_start_and_stop_by_semantic_patch(ld, client):
+    """The answer is the experiment after it."""
     ld.set_flag(experiment_flag("exp"))
     experiments = api.ExperimentsApi(client)
 

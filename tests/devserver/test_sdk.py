@@ -20,6 +20,7 @@ from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag, simple_fl
     ids=["stream", "poll", "gzip"],
 )
 def test_flags_arrive_and_exposures_and_events_return(ld, sdk, config):
+    """By streaming, by polling and compressed."""
     client = sdk(**config)
     assert client.is_initialized()
     context = Context.create_multi(Context.create("u-1"), Context.create("r-1", "request"))
@@ -41,6 +42,7 @@ def test_flags_arrive_and_exposures_and_events_return(ld, sdk, config):
 
 
 def test_events_only_needs_no_flags(ld, sdk):
+    """And sends no diagnostics when these are off."""
     client = sdk(use_ldd=True, diagnostic_opt_out=True)
     client.track("k", Context.create("u"), None, 0)
     client.flush()
@@ -50,6 +52,7 @@ def test_events_only_needs_no_flags(ld, sdk):
 
 
 def test_diagnostics_are_kept_apart_from_events(ld, sdk):
+    """They are no POST of events either."""
     sdk()
     ld.wait_for(ld.diagnostics)
     assert ld.diagnostics()[0]["kind"] == "diagnostic-init"
@@ -60,6 +63,7 @@ def test_diagnostics_are_kept_apart_from_events(ld, sdk):
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_a_changed_flag_reaches_connected_clients(ld, sdk, version):
+    """In both data systems."""
     config = {} if version == "v1" else {"datasystem_config": datasystem.default().build()}
     client = sdk(**config)
     context = Context.create("u")
@@ -75,6 +79,7 @@ def test_a_changed_flag_reaches_connected_clients(ld, sdk, version):
 
 
 def test_the_second_data_system_gets_flags_too(ld, sdk):
+    """And evaluates them."""
     client = sdk(datasystem_config=datasystem.default().build())
     assert client.is_initialized()
     assert client.variation("new-prompt", Context.create("u"), None) in ("short", "long")
@@ -96,6 +101,7 @@ def test_a_client_finds_its_way_back_after_a_restart(sdk, free_port):
 
 
 def test_an_experiment_splits_as_its_weights_say(ld, sdk):
+    """By the hashing of the SDK."""
     ld.set_flag(experiment_flag("uneven", ["a", "b"], "request", [9, 1]))
     client = sdk()
     ld.wait_for(lambda: client.variation("uneven", Context.create("r", "request"), None))
@@ -107,6 +113,7 @@ def test_an_experiment_splits_as_its_weights_say(ld, sdk):
 
 
 def test_the_async_client(ld):
+    """By streaming and by polling."""
     pytest.importorskip("aiohttp")
     from ldclient.async_client import AsyncLDClient
     from ldclient.async_config import AsyncConfig
@@ -134,6 +141,7 @@ class _NoTimeout:
 
 
 def test_a_wrong_key_stops_the_sdk(sdk):
+    """It does not try for ever."""
     with LocalLaunchDarkly(sdk_keys={"sdk-good"}) as ld:
         uris = {"base_uri": ld.url, "stream_uri": ld.url, "events_uri": ld.url}
         bad = ldclient.LDClient(ldclient.Config("sdk-bad", **uris), start_wait=0.2)
@@ -150,6 +158,7 @@ def test_a_wrong_key_stops_the_sdk(sdk):
 
 
 def test_the_retry_of_the_sdk_carries_the_same_payload_id(ld, sdk):
+    """So the second POST can be told from a new one."""
     ld.fault("/bulk", status=503)
     client = sdk()
     client.track("k", Context.create("u"))
@@ -163,6 +172,7 @@ def test_the_retry_of_the_sdk_carries_the_same_payload_id(ld, sdk):
 
 
 def test_an_answer_that_never_came_makes_a_duplicate_that_counts_once(ld, sdk):
+    """The SDK cannot know better."""
     ld.fault("/bulk", drop=True, after=True)
     client = sdk()
     client.track("k", Context.create("u"))

@@ -20,6 +20,7 @@ def _servers_of_other_tests() -> None:
 
 
 def test_it_listens_on_loopback_and_leaves_no_thread():
+    """After its end nothing listens."""
     with LocalLaunchDarkly() as ld:
         assert ld.url == f"http://127.0.0.1:{ld.port}"
         assert send(ld, EVENT).status_code == 202
@@ -30,6 +31,7 @@ def test_it_listens_on_loopback_and_leaves_no_thread():
 
 
 def test_what_arrived_can_be_read_after_the_end():
+    """Tests assert after the block."""
     with LocalLaunchDarkly() as ld:
         send(ld, EVENT)
     assert ld.custom_events() == [EVENT]
@@ -48,6 +50,7 @@ def test_it_comes_back_on_the_same_port_with_what_it_knew(free_port):
 
 
 def test_a_database_file_survives_the_process(tmp_path):
+    """Events, flags and their versions."""
     path = tmp_path / "ld.db"
     first = LocalLaunchDarkly(db=path, flags=[experiment_flag("exp")])
     with first:
@@ -67,6 +70,7 @@ def test_a_database_file_survives_the_process(tmp_path):
 
 
 def test_two_servers_do_not_share_anything():
+    """Each has its own port and its own events."""
     with LocalLaunchDarkly() as one, LocalLaunchDarkly() as other:
         send(one, EVENT)
         assert one.port != other.port
@@ -74,11 +78,13 @@ def test_two_servers_do_not_share_anything():
 
 
 def test_a_taken_port_is_an_error_of_the_start():
+    """The one of the operating system."""
     with LocalLaunchDarkly() as ld, pytest.raises(OSError):
         LocalLaunchDarkly(port=ld.port).start()
 
 
 def test_reset_forgets_traffic_metrics_and_faults_and_restores_flags():
+    """The flags are those of the start."""
     with LocalLaunchDarkly(flags=[simple_flag("kept")]) as ld:
         ld.fault("/bulk", status=500, times=None)
         ld.set_flag(simple_flag("extra"))
@@ -107,6 +113,7 @@ def test_reset_forgets_traffic_metrics_and_faults_and_restores_flags():
 
 
 def test_wait_for_says_what_had_arrived():
+    """When it waited in vain."""
     with LocalLaunchDarkly() as ld:
         send(ld, EVENT)
         assert ld.wait_for(lambda: ld.custom_events("k")) == [EVENT]
@@ -137,6 +144,7 @@ def test_serve_runs_until_it_is_told_to_end(tmp_path):
 
 
 def test_a_flag_file_that_is_none_is_named(tmp_path):
+    """Before the server starts."""
     path = tmp_path / "flags.json"
     path.write_text('[{"variations": []}]')
     with pytest.raises(ValueError, match=r"flags\.json.*\"key\""):
@@ -157,6 +165,7 @@ def test_importing_it_loads_no_web_framework():
 
 
 def test_without_the_extra_the_error_is_the_command_to_type():
+    """Instead of a missing module."""
     code = (
         "import sys; sys.modules['starlette'] = None\n"
         "from ldinstrument.devserver import LocalLaunchDarkly\n"
@@ -170,6 +179,7 @@ def test_without_the_extra_the_error_is_the_command_to_type():
 
 
 def test_experiment_weights_add_up_and_nonsense_is_refused():
+    """To the hundred thousand of LaunchDarkly."""
     flag = experiment_flag("exp", ["a", "b", "c"], "request", [1, 1, 1])
     rollout = flag["fallthrough"]["rollout"]
     assert sum(part["weight"] for part in rollout["variations"]) == 100_000

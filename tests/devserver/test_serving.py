@@ -12,6 +12,7 @@ from ldinstrument.devserver.server import LocalLaunchDarkly
 
 
 def test_it_serves_until_it_is_told_to_end_and_leaves_the_process_as_it_was():
+    """Its switch interval included."""
     before, ended, seen = sys.getswitchinterval(), threading.Event(), {}
 
     def ready(local: LocalLaunchDarkly) -> None:

@@ -26,6 +26,7 @@ def _many(metric):
 
 
 def test_pages_hold_20_by_default_and_links_lead_through_all(http, many):
+    """First, last, next and previous are links that work."""
     answer = http("GET", BASE)
     assert len(keys(answer)) == 20
     assert answer.json()["totalCount"] == 55
@@ -59,11 +60,13 @@ def test_pages_hold_20_by_default_and_links_lead_through_all(http, many):
     ],
 )
 def test_a_wrong_query_is_refused(http, query):
+    """A bound, a field, an operator or a value that the API does not know."""
     name, _, value = query.partition("=")
     refused(http("GET", BASE, params={name: value}))
 
 
 def test_lists_are_sorted_by_creation_or_name(http, many):
+    """A leading minus turns the order round."""
     assert keys(http("GET", f"{BASE}?limit=2&sort=-createdAt")) == ["m-54", "m-53"]
     assert keys(http("GET", f"{BASE}?limit=2&sort=createdAt")) == ["m-00", "m-01"]
     assert keys(http("GET", f"{BASE}?limit=2&sort=name")) == ["m-54", "m-53"]
@@ -89,6 +92,7 @@ def test_lists_are_sorted_by_creation_or_name(http, many):
     ],
 )
 def test_filters_find_what_they_say(http, many, filter, expected):
+    """Several clauses all have to hold."""
     assert keys(http("GET", BASE, params={"filter": filter, "limit": 50})) == expected[:50]
 
 

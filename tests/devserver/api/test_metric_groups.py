@@ -37,6 +37,7 @@ def made_of(**fields) -> api.MetricGroupPost:
 
 
 def test_a_group_is_made_read_changed_and_deleted(groups):
+    """With the official client, whose models are strict."""
     made = groups.create_metric_group("default", made_of())
     assert (made.key, made.kind, made.version, made.maintainer.key) == (
         "checkout",
@@ -61,6 +62,7 @@ def test_a_group_is_made_read_changed_and_deleted(groups):
 
 
 def test_a_taken_key_is_a_conflict_and_projects_do_not_share_groups(groups):
+    """A group belongs to one project."""
     groups.create_metric_group("default", made_of())
     with pytest.raises(exceptions.ConflictException):
         groups.create_metric_group("default", made_of())
@@ -83,12 +85,14 @@ def test_a_taken_key_is_a_conflict_and_projects_do_not_share_groups(groups):
     ],
 )
 def test_what_is_no_group_is_refused(groups, http, fields):
+    """With 400 and the code of LaunchDarkly."""
     path, body = "/api/v2/projects/default/metric-groups", {**FUNNEL, **fields}
     answer = http("POST", path, json=body, headers=dict([BETA]))
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
 
 
 def test_a_metric_that_was_deleted_leaves_its_groups(groups, http):
+    """The others stay in their order."""
     groups.create_metric_group("default", made_of())
     http("DELETE", "/api/v2/metrics/default/cart")
     assert [each.key for each in groups.get_metric_group("default", "checkout").metrics] == ["paid"]

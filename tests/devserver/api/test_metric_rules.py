@@ -65,6 +65,7 @@ FILTER = {"type": "eventProperty", "attribute": "category", "op": "in", "values"
     ],
 )
 def test_a_body_that_cannot_be_a_metric_is_refused_with_the_field(http, change, message):
+    """And nothing was made."""
     body = {name: value for name, value in {**NUMERIC, **change}.items() if value is not None}
     assert message in refused(http("POST", BASE, json=body))
     assert http("GET", BASE).json()["totalCount"] == 0
@@ -84,6 +85,7 @@ def test_a_body_that_cannot_be_a_metric_is_refused_with_the_field(http, change, 
     ],
 )
 def test_each_kind_has_its_own_fields(http, body, message):
+    """A click needs a selector, a page view needs URLs, a trace needs a place of its value."""
     assert message in refused(
         http("POST", BASE, json={name: value for name, value in body.items() if value is not None})
     )
@@ -93,6 +95,7 @@ def test_each_kind_has_its_own_fields(http, body, message):
     "body", [CLICK, PAGE, {"key": "t", "kind": "trace", "isNumeric": False, "traceQuery": "x"}]
 )
 def test_the_other_kinds_are_created_too(http, body):
+    """Clicks, page views and traces have no event key."""
     answer = http("POST", BASE, json=body)
     assert answer.status_code == 201
     assert answer.json()["kind"] == body["kind"]
@@ -100,6 +103,7 @@ def test_the_other_kinds_are_created_too(http, body):
 
 
 def test_a_percentile_metric_never_fills_with_zero(http):
+    """A unit without events has no percentile."""
     rep = http(
         "POST", BASE, json={**NUMERIC, "analysisType": "percentile", "percentileValue": 95}
     ).json()

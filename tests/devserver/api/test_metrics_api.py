@@ -11,6 +11,7 @@ from .rest_answers import BASE, NUMERIC, keys, patch, refused, replace
 
 
 def test_a_created_metric_is_complete_with_the_defaults_of_launchdarkly(http):
+    """Fields that it does not know are ignored."""
     answer = http(
         "POST",
         BASE,
@@ -47,12 +48,14 @@ def test_a_created_metric_is_complete_with_the_defaults_of_launchdarkly(http):
 
 
 def test_a_taken_key_is_a_conflict(http, metric):
+    """With 409."""
     metric()
     answer = http("POST", BASE, json={**NUMERIC, "key": "session.duration"})
     assert "already exists" in refused(answer, 409, "conflict")
 
 
 def test_an_experiment_that_names_a_metric_counts_as_its_user(http, ld, metric):
+    """Other metrics have none."""
     metric(key="used")
     metric(key="unused")
     ld.set_flag(experiment_flag("exp", metrics=["used"]))
@@ -68,6 +71,7 @@ def test_an_experiment_that_names_a_metric_counts_as_its_user(http, ld, metric):
 
 
 def test_a_patch_makes_a_new_version_and_one_that_changes_nothing_does_not(http, metric):
+    """The id of the metric stays."""
     first = metric()
     second = patch(http, first["key"], replace("/name", "Longer")).json()
     assert (second["name"], second["_version"], second["_id"]) == ("Longer", 2, first["_id"])
@@ -77,6 +81,7 @@ def test_a_patch_makes_a_new_version_and_one_that_changes_nothing_does_not(http,
 
 
 def test_archiving_dates_itself(http, metric):
+    """In milliseconds; bringing it back takes the date away."""
     metric()
     rep = patch(http, "session.duration", replace("/archived", True)).json()
     assert rep["archived"] is True
@@ -146,6 +151,7 @@ def test_nothing_that_is_sent_breaks_the_server(http, operations, body):
 
 
 def test_a_deleted_metric_is_gone(http, metric):
+    """Every later request for it is a 404."""
     metric()
     answer = http("DELETE", f"{BASE}/session.duration")
     assert (answer.status_code, answer.content) == (204, b"")
@@ -155,6 +161,7 @@ def test_a_deleted_metric_is_gone(http, metric):
 
 
 def test_the_method_can_be_overridden_on_post(http, metric):
+    """For clients behind proxies that let only GET and POST through."""
     metric()
     override = {"X-HTTP-Method-Override": "PATCH"}
     answer = http(
@@ -170,6 +177,7 @@ def test_the_method_can_be_overridden_on_post(http, metric):
 
 
 def test_unknown_places_and_methods_answer_with_documents(http):
+    """Never with a page of HTML."""
     refused(http("GET", "/api/v2/nothing"), 404, "not_found")
     refused(http("PUT", BASE, json={}), 405, "method_not_allowed")
     refused(http("GET", f"{BASE}/a%2Fb"), 404, "not_found")
@@ -177,6 +185,7 @@ def test_unknown_places_and_methods_answer_with_documents(http):
 
 
 def test_last_seen_comes_from_the_intake(http, metric):
+    """A metric is live when its event has arrived."""
     metric()
     event = {
         "kind": "custom",

@@ -38,6 +38,7 @@ def test_replace_of_an_absent_member_adds_it(http, metric):
 
 
 def test_a_comment_may_come_with_the_patch(http, metric):
+    """The operations are under `patch` then."""
     metric()
     body = {"comment": "why", "patch": [{"op": "add", "path": "/tags/-", "value": "b"}]}
     assert http("PATCH", f"{BASE}/session.duration", json=body).json()["tags"] == ["b"]
@@ -45,12 +46,14 @@ def test_a_comment_may_come_with_the_patch(http, metric):
 
 @pytest.mark.parametrize("path", ["/analysisUnits", "/randomizationUnits"])
 def test_analysis_units_go_by_two_names(http, metric, path):
+    """The newer and the deprecated one always say the same."""
     metric()
     rep = patch(http, "session.duration", replace(path, ["request"])).json()
     assert rep["analysisUnits"] == rep["randomizationUnits"] == ["request"]
 
 
 def test_tests_guard_a_patch(http, metric):
+    """One that was written for an older version is a conflict and changes nothing."""
     version = metric()["_version"]
     guard = {"op": "test", "path": "/_version", "value": version}
     assert patch(http, "session.duration", guard, replace("/name", "x")).status_code == 200
@@ -89,6 +92,7 @@ def test_tests_guard_a_patch(http, metric):
     ],
 )
 def test_a_patch_that_cannot_be_applied_changes_nothing(http, metric, operations):
+    """Fixed and computed fields, unknown places, wrong operations."""
     before = metric()
     refused(http("PATCH", f"{BASE}/session.duration", json=operations))
     assert http("GET", f"{BASE}/session.duration").json() == before

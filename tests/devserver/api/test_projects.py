@@ -22,6 +22,7 @@ def replacing(path: str, value: object) -> list[api.PatchOperation]:
 
 
 def test_a_project_is_changed_by_json_patch_and_keeps_its_key(client):
+    """Name and tags can be replaced."""
     projects = api.ProjectsApi(client)
     projects.post_project(api.ProjectPost.from_dict(SHOP))
     projects.patch_project("shop", replacing("/name", "Store"))
@@ -48,6 +49,7 @@ def test_a_deleted_project_is_gone_with_its_metrics_until_it_is_made_again(clien
 
 
 def test_environments_are_made_changed_and_deleted(client):
+    """With the official client, whose models are strict."""
     projects, environments = api.ProjectsApi(client), api.EnvironmentsApi(client)
     projects.post_project(api.ProjectPost.from_dict(SHOP))
     post = {"key": "staging", "name": "Staging", "color": "DADBEE", "tags": ["soon"]}
@@ -82,5 +84,6 @@ def test_environments_are_made_changed_and_deleted(client):
     ],
 )
 def test_what_is_no_project_is_refused(http, body):
+    """With 400 and the code of LaunchDarkly."""
     answer = http("POST", "/api/v2/projects", json=body)
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")

@@ -8,6 +8,7 @@ from .rest_answers import BASE, NUMERIC, refused, replace
 
 
 def test_a_new_context_kind_has_to_be_made_available_before_it_can_be_an_analysis_unit(http):
+    """As in LaunchDarkly, where this surprises most."""
     project, body = "/api/v2/projects/default", {**NUMERIC, "analysisUnits": ["session"]}
     units = http("GET", f"{project}/experimentation-settings").json()["randomizationUnits"]
     assert {unit["randomizationUnit"]: unit["default"] for unit in units} == {
@@ -36,6 +37,7 @@ def test_a_new_context_kind_has_to_be_made_available_before_it_can_be_an_analysi
     "units", [None, [], ["user"], [("user", False)], [("user", True), ("request", True)]]
 )
 def test_experimentation_settings_need_exactly_one_default(http, units):
+    """None, two and what is no list are refused."""
     listed = units and [
         {"randomizationUnit": unit[0], "default": unit[1]}
         for unit in units
@@ -46,6 +48,7 @@ def test_experimentation_settings_need_exactly_one_default(http, units):
 
 
 def test_a_token_can_be_checked_cheaply(http):
+    """The identity of the caller is one small answer."""
     assert http("GET", "/api/v2/caller-identity").json()["authKind"] == "token"
     assert http("GET", "/api/v2/projects/default").json()["key"] == "default"
     refused(

@@ -16,10 +16,12 @@ from .rest_answers import BASE, refused
     "body", [b"", b"{", b"[]", b"null", b'"x"', b'{"key": NaN}', b"\xff", b"[" * 100_000]
 )
 def test_a_body_that_is_no_object_is_refused(http, body):
+    """With a document that says so."""
     refused(http("POST", BASE, data=body, headers={"Content-Type": "application/json"}))
 
 
 def test_configured_tokens_and_projects_are_the_only_ones(http):
+    """Another token is a 401, another project a 404."""
     with LocalLaunchDarkly(tokens={"api-good"}, projects=["shop"]) as strict:
         import requests
 
@@ -41,6 +43,7 @@ def test_configured_tokens_and_projects_are_the_only_ones(http):
 
 
 def test_every_answer_announces_the_rate_limit_and_the_limit_is_real(ld):
+    """A 429 says when to try again."""
     import requests
 
     with LocalLaunchDarkly(rate_limit=3) as limited:

@@ -26,6 +26,7 @@ def measurements(found: Batch) -> list[tuple]:
 
 
 def test_units_and_series_are_named_once():
+    """Rows refer to them by their place."""
     found = batch(event("a", 1.0), event("a", 2.0), event("b", 3.0, key="other"), exposure("a", 1))
     rows = found.builder.rows
     assert (rows.units, rows.series) == ([("user", "a"), ("user", "b")], ["=latency", "=other"])
@@ -38,6 +39,7 @@ def test_units_and_series_are_named_once():
 
 
 def test_an_event_of_several_kinds_is_measured_for_each_and_counted_once():
+    """One measurement for each kind of its context."""
     context = {"kind": "multi", "user": {"key": "u"}, "org": {"key": "o"}}
     found = batch({"kind": "custom", "key": "k", "context": context, "metricValue": 4})
     assert [(unit, first) for _, unit, _, _, first in measurements(found)] == [
@@ -48,6 +50,7 @@ def test_an_event_of_several_kinds_is_measured_for_each_and_counted_once():
 
 
 def test_only_evaluations_in_an_experiment_are_exposures():
+    """Summaries, debug events and impossible variations are none."""
     outside = {**exposure("a"), "reason": {"kind": "FALLTHROUGH"}}
     debug = {**exposure("a"), "kind": "debug"}
     huge = {**exposure("a"), "variation": 2**70}
@@ -61,6 +64,7 @@ def test_only_evaluations_in_an_experiment_are_exposures():
 
 
 def test_events_that_pass_a_filter_have_a_series_of_their_own():
+    """They also stay in the series of all events of the key."""
     filters = {"latency": [("~pro~latency", lambda item: item.get("data") == {"plan": "pro"})]}
     found = batch(event("a", 1.0, plan="pro"), event("b", 2.0, plan="free"), filters=filters)
     assert [(series, unit) for series, unit, *_ in measurements(found)] == [
@@ -71,6 +75,7 @@ def test_events_that_pass_a_filter_have_a_series_of_their_own():
 
 
 def test_what_is_no_event_is_left_out():
+    """The others of the same POST count."""
     found = batch(1, None, [], {}, {"kind": 3}, {"kind": "custom"})
     assert (found.events, found.counts) == (1, {("custom", ""): 1})
     assert measurements(found) == []

@@ -29,6 +29,7 @@ JSON = st.recursive(
 
 @given(items=st.lists(JSON, max_size=5), spaces=st.sampled_from(["", " ", "\n\t "]))
 def test_the_texts_of_an_array_are_its_items(items, spaces):
+    """With any whitespace between them."""
     texts = f"{spaces},{spaces}".join(json.dumps(item) for item in items)
     found = split_array(f"{spaces}[{spaces}{texts}{spaces}]{spaces}".encode())
     assert [item for item, _ in found] == items
@@ -46,12 +47,14 @@ def test_both_readers_say_the_same(items):
 
 @pytest.mark.parametrize("body", [b"", b"  ", b"{}", b"[", b"[NaN]", b'["\xff"]', b"null", b"[1,]"])
 def test_what_is_no_array_is_refused(body):
+    """With 400."""
     with pytest.raises(RefusedRequest) as refused:
         parse_array(body)
     assert refused.value.status == 400
 
 
 def test_a_diagnostic_is_one_object():
+    """Neither empty nor a list nor with a number that overflows."""
     assert parse_object(b'{"kind": "diagnostic"}') == {"kind": "diagnostic"}
     for body in (b"", b"[]", b"{", b'{"x": 1e999}'):
         with pytest.raises(RefusedRequest):
@@ -71,6 +74,7 @@ def test_a_diagnostic_is_one_object():
     ids=["long", "inflated long", "cut off", "not gzip", "another encoding", "deep"],
 )
 def test_a_body_is_inflated_up_to_its_limit(body, encoding, status):
+    """What is larger, broken or in another encoding is refused."""
     if not status:
         assert unpacked(body, encoding, 100) == body
         return
@@ -80,6 +84,7 @@ def test_a_body_is_inflated_up_to_its_limit(body, encoding, status):
 
 
 def test_nesting_that_would_stop_a_reader_is_refused_and_brackets_in_text_are_none():
+    """Before it is parsed."""
     with pytest.raises(RefusedRequest, match="nested"):
         unpacked(b"[" * 200 + b"]" * 200, "", 10_000)
     text = json.dumps(["[" * 500, '"[{' * 100]).encode()
@@ -87,5 +92,6 @@ def test_nesting_that_would_stop_a_reader_is_refused_and_brackets_in_text_are_no
 
 
 def test_an_event_is_an_object_with_a_kind():
+    """The kind is text."""
     assert is_event({"kind": "custom"})
     assert not any(map(is_event, [{}, {"kind": 3}, [], None, "custom"]))

@@ -29,6 +29,7 @@ def wire(*events) -> bytes:
 
 
 def test_a_batch_is_answered_202_with_nothing_but_a_date(http, ld):
+    """SDKs read the clock of the server from it."""
     answer = http("POST", "/bulk", json=[EVENT])
     assert (answer.status_code, answer.content) == (202, b"")
     assert answer.headers["Date"].endswith("GMT")
@@ -39,6 +40,7 @@ def test_a_batch_is_answered_202_with_nothing_but_a_date(http, ld):
     "path", ["/bulk", "/mobile", "/mobile/events", "/mobile/events/bulk", "/events/bulk/env-id"]
 )
 def test_every_route_of_events_leads_to_the_same_place(http, ld, path):
+    """Of servers, browsers, telephones and the import."""
     assert http("POST", path, json=[EVENT]).status_code == 202
     assert ld.custom_events("k") == [EVENT]
     assert [post.route for post in ld.posts()] == [path]
@@ -48,6 +50,7 @@ def test_every_route_of_events_leads_to_the_same_place(http, ld, path):
     "path", ["/diagnostic", "/mobile/events/diagnostic", "/events/diagnostic/env-id"]
 )
 def test_diagnostics_are_one_object_and_no_event(http, ld, path):
+    """They have a list of their own."""
     assert http("POST", path, json={"kind": "diagnostic-init", "id": {}}).status_code == 202
     assert http("POST", path, json=[1]).status_code == 400
     assert len(ld.diagnostics()) == 1
@@ -55,6 +58,7 @@ def test_diagnostics_are_one_object_and_no_event(http, ld, path):
 
 
 def test_the_import_api_wants_a_rest_token(http, ld):
+    """An SDK key is no such token."""
     path = "/v2/event-data-import/default/production"
     schema = {"X-LaunchDarkly-Event-Schema": "4"}
     assert http("POST", path, json=[EVENT], headers=schema).status_code == 202
@@ -81,6 +85,7 @@ def test_the_import_api_refuses_what_launchdarkly_refuses(http, ld):
 
 
 def test_gzip_and_chunked_bodies_and_headers_in_any_case(http, ld):
+    """What proxies and SDKs make of a POST."""
     packed = gzip.compress(wire(EVENT))
     assert (
         http("POST", "/bulk", data=packed, headers={"content-ENCODING": "GZIP"}).status_code == 202
@@ -115,6 +120,7 @@ def test_gzip_and_chunked_bodies_and_headers_in_any_case(http, ld):
     ],
 )
 def test_what_is_no_array_of_json_is_refused_and_remembered(http, ld, body, headers):
+    """A developer finds the POST with its status."""
     answer = http("POST", "/bulk", data=body, headers={**headers, "X-LaunchDarkly-Payload-ID": "p"})
     assert answer.status_code == 400
     assert set(answer.json()) == {"code", "message", "id"}
@@ -168,6 +174,7 @@ def test_brackets_in_strings_are_no_nesting(http, ld):
 
 
 def test_a_missing_or_unknown_key_is_unauthorized(http, ld):
+    """It comes as a header, with or without a prefix, or in the path of a browser."""
     assert http("POST", "/bulk", json=[EVENT], headers={"Authorization": ""}).status_code == 401
     ld.sdk_keys = {"sdk-good", "client-side-id"}
     assert http("POST", "/bulk", json=[EVENT]).status_code == 401
@@ -187,6 +194,7 @@ def test_a_missing_or_unknown_key_is_unauthorized(http, ld):
 
 
 def test_a_body_above_the_limit_is_413_and_a_split_one_passes():
+    """As LaunchDarkly answers a body that is too large."""
     with LocalLaunchDarkly(max_payload_bytes=1000) as ld:
 
         def post(events):
@@ -200,6 +208,7 @@ def test_a_body_above_the_limit_is_413_and_a_split_one_passes():
 
 
 def test_a_repeated_payload_counts_once_and_its_posts_are_counted(http, ld):
+    """The id of the payload decides, not its content."""
     for body in ([EVENT], [EVENT], [EVENT, EVENT]):
         assert (
             http(
@@ -286,11 +295,13 @@ def test_events_are_kept_exactly_as_sent(http, ld):
 
 
 def test_items_that_are_no_events_are_left_out(http, ld):
+    """The POST is accepted all the same."""
     assert http("POST", "/bulk", json=[1, None, "x", [], {}, {"kind": 3}, EVENT]).status_code == 202
     assert ld.events() == [EVENT]
 
 
 def test_a_lone_surrogate_and_an_overflowing_number_are_survived(http, ld):
+    """By the intake and by everything that reads it."""
     context = b'{"kind":"user","key":"\\udfff"}'
     body = b'[{"kind":"custom","key":"a\\ud800b","context":%s,"metricValue":1e999}]' % context
     assert http("POST", "/bulk", data=body).status_code == 202
@@ -337,6 +348,7 @@ ANY = st.dictionaries(
 )
 @given(events=st.lists(ANY | VALUES, max_size=4))
 def test_no_event_breaks_the_intake_or_what_reads_it(http, ld, events):
+    """Whatever JSON can say."""
     assert http("POST", "/bulk", json=events).status_code == 202
     for path in ("/dev/readout", "/dev/events", "/dev/health", "/dev/payloads", "/dev/metrics"):
         assert http("GET", path).status_code == 200
@@ -347,6 +359,7 @@ def test_no_event_breaks_the_intake_or_what_reads_it(http, ld, events):
 
 
 def test_browsers_may_post_from_any_origin(http):
+    """The preflight allows the headers of the browser SDK."""
     headers = {
         "Origin": "https://shop.test",
         "Access-Control-Request-Method": "POST",

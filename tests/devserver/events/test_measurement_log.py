@@ -35,6 +35,7 @@ def written(server: Server) -> list[tuple]:
 
 
 def test_pieces_come_to_the_rows_that_were_kept_in_their_order(server):
+    """Whatever the size of a piece."""
     rows = [("=a", f"u{i % 3}", i, float(i)) for i in range(10)]
     log = server.traffic.log
     keep(log, *rows[:6], exposures=(("f", "u0", 1, 5), ("f", "u9", 0, 6)))
@@ -72,6 +73,7 @@ def test_units_that_were_forgotten_keep_their_numbers(server, monkeypatch):
 
 
 def test_a_post_without_units_is_not_kept(server):
+    """There is nothing to fold in it."""
     keep(server.traffic.log)
     assert server.traffic.log.packed() == 0
     assert server.traffic.log.unpack(10) is None

@@ -65,12 +65,14 @@ def test_conditions_on_top_level_values_of_data(node, expected):
     [("user", ["pro"], True), ("request", ["pro"], False), ("device", ["pro"], False)],
 )
 def test_conditions_on_attributes_of_a_context_kind(kind, values, expected):
+    """Of the one kind that the condition names."""
     node = {"type": "contextAttribute", "attribute": "plan", "contextKind": kind, "op": "in"}
     assert passes({**node, "values": values}) is expected
 
 
 @pytest.mark.parametrize(("op", "expected"), [("and", False), ("or", True)])
 def test_groups_join_their_conditions(op, expected):
+    """By and or by or; a negated group is the opposite."""
     parts = [of_data("channel", "in", "web"), of_data("count", "in", 4)]
     parts = [{**part, "values": list(part["values"])} for part in parts]
     assert passes({"type": "group", "op": op, "values": parts}) is expected
@@ -78,6 +80,7 @@ def test_groups_join_their_conditions(op, expected):
 
 
 def test_a_filter_nested_too_deeply_is_refused():
+    """And no filter is no predicate."""
     node: dict = {**of_data("a", "in"), "values": []}
     for _ in range(MAX_DEPTH + 1):
         node = {"type": "group", "op": "and", "values": [node]}

@@ -37,11 +37,13 @@ from ldinstrument.devserver.events.parsing import (
     ],
 )
 def test_the_units_of_every_shape_of_context(event, units):
+    """Of one kind, of several, of an old user, and of what is none."""
     assert units_of(parsed(event)) == units
 
 
 @pytest.mark.parametrize("kind", ["user", "org"])
 def test_a_plain_context_is_read_at_once_and_no_other(kind):
+    """Several kinds, no kind and what needs an escape are read the longer way."""
     assert only_unit(parsed({"context": {"kind": kind, "key": "k"}})) == (kind, "k")
     for context in ({"kind": "multi", "user": {"key": "k"}}, {"key": "k"}, {"kind": kind}, None):
         assert only_unit(parsed({"context": context})) is None
@@ -64,6 +66,7 @@ def test_a_plain_context_is_read_at_once_and_no_other(kind):
     ],
 )
 def test_a_value_is_a_finite_number_that_can_be_squared(value, found):
+    """Booleans, text and infinity are none; a larger one is cut."""
     assert measured(parsed({"metricValue": value})) == found
     assert number(value) is None or found is not None
 
@@ -81,11 +84,13 @@ def test_a_value_is_a_finite_number_that_can_be_squared(value, found):
     ],
 )
 def test_an_event_without_a_date_is_dated_when_it_came(event, date):
+    """So is one with an impossible date."""
     assert date_of(parsed(event), 99) == date
     assert abs(date_of(parsed(event), 99)) < BIGGEST
 
 
 def test_text_that_no_database_can_hold_and_what_is_no_text():
+    """Half a surrogate pair becomes a question mark."""
     assert text_of("plain ü") == "plain ü"
     assert text_of("half \udfff") == "half ?"
     assert text_of(["x"]) == ""

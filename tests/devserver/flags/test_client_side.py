@@ -51,12 +51,14 @@ def _flags(ld):
 
 
 def test_each_client_gets_the_flags_that_are_available_to_it(http, flags):
+    """By environment id or by mobile key."""
     everywhere = {"new-prompt", "dependent", "debugged", "older"}
     assert set(http("GET", BROWSER).json()) == everywhere | {"browser"}
     assert set(http("GET", PHONE).json()) == everywhere | {"phone"}
 
 
 def test_evaluations_carry_prerequisites_and_the_end_of_debugging(http, sdk, ld, flags):
+    """As the server SDK writes them for a page."""
     client = sdk()
     state = client.all_flags_state(Context.from_dict(USER)).to_json_dict()["$flagsState"]
     found = http("GET", BROWSER).json()
@@ -65,6 +67,7 @@ def test_evaluations_carry_prerequisites_and_the_end_of_debugging(http, sdk, ld,
 
 
 def test_reasons_are_sent_when_asked_for_and_in_experiments(http, flags):
+    """An exposure needs its reason."""
     plain, asked = http("GET", BROWSER).json(), http("GET", f"{BROWSER}?withReasons=true").json()
     assert "reason" not in plain["browser"]
     assert asked["browser"]["reason"] == {"kind": "FALLTHROUGH"}
@@ -87,6 +90,7 @@ def test_browsers_may_report_their_context(http):
 
 @pytest.mark.parametrize("path", ["/ping/env", "/mping"])
 def test_pings_tell_to_poll_at_first_and_on_a_change(ld, path):
+    """One at the start, one for each change."""
     headers = {"Authorization": "mob-key"}
     with requests.get(ld.url + path, headers=headers, stream=True, timeout=30) as stream:
         lines = (line for line in stream.iter_lines(decode_unicode=True) if "ping" in line)
@@ -106,6 +110,7 @@ def events(text: str) -> list[tuple[str, dict]]:
 
 
 def test_the_second_data_system_polls_evaluations(http, ld, flags):
+    """Everything the context gets at first, nothing while that is so."""
     path = f"/sdk/poll/eval/{ENCODED}?auth=env"
     messages = [(m["event"], m["data"]) for m in http("GET", path).json()["events"]]
     assert messages[0][1]["payloads"][0]["intentCode"] == "xfer-full"
@@ -126,6 +131,7 @@ def test_the_second_data_system_polls_evaluations(http, ld, flags):
 
 
 def test_the_second_data_system_streams_changes(ld):
+    """First everything, then what changed."""
     url = f"{ld.url}/sdk/stream/eval/{ENCODED}?auth=env"
     with requests.get(url, stream=True, timeout=30) as stream:
         text = ""

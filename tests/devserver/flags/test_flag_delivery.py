@@ -25,6 +25,7 @@ def segment(*keys: str) -> dict:
 
 
 def test_polling_answers_304_until_a_flag_changes(ld, http):
+    """By ETag, in both data systems."""
     for path in ("/sdk/latest-all", "/sdk/poll"):
         first = http("GET", path)
         assert (
@@ -58,12 +59,14 @@ def test_flags_carry_clientside_beside_its_successor(http, ld):
 
 
 def test_bootstrap_data_of_the_sdk_holds_the_flags_of_browsers(sdk):
+    """Only those that are available to them."""
     state = sdk().all_flags_state(Context.create("u"), client_side_only=True)
     assert list(state.to_values_map()) == ["new-prompt"]
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_segments_decide_and_change_while_clients_are_connected(ld, sdk, version):
+    """In both data systems."""
     config = {} if version == "v1" else {"datasystem_config": datasystem.default().build()}
     ld.set_segment(segment("u1"))
     ld.set_flag(by_segment())

@@ -29,11 +29,13 @@ def _write(tmp_path):
     "content", [[{"key": "a"}], {"flags": {"a": {}}}, {"flags": {"a": {"key": "a"}}}]
 )
 def test_a_list_or_a_mapping_of_flags(write, content):
+    """The key of a mapping counts where the flag names none."""
     (flag,) = read_flags(write(content))
     assert flag == simple_flag("a")
 
 
 def test_flag_values_are_flags_that_serve_one_value(write, sdk):
+    """Of any JSON type."""
     path = write({"flagValues": {"a": True, "b": {"x": 1}}})
     with LocalLaunchDarkly(flags=path) as ld:
         client = sdk(base_uri=ld.url, stream_uri=ld.url, events_uri=ld.url)
@@ -64,6 +66,7 @@ def test_segments_come_with_the_flags_that_refer_to_them(write, sdk):
     ],
 )
 def test_a_file_that_is_none_is_refused_by_name_in_one_line(write, content, reason):
+    """With the reason."""
     path = write(content)
     with pytest.raises(DefinitionError) as refused:
         read_flags(path)
@@ -73,11 +76,13 @@ def test_a_file_that_is_none_is_refused_by_name_in_one_line(write, content, reas
 
 
 def test_a_missing_file_is_named(tmp_path):
+    """In the words of the operating system."""
     with pytest.raises(DefinitionError, match=r"nowhere\.json: No such file"):
         read_flags(tmp_path / "nowhere.json")
 
 
 def test_an_experiment_of_the_command_line():
+    """Values are JSON where they can be, else text."""
     flag = parse_experiment("new-prompt=short, long,3")
     assert (flag["key"], flag["variations"]) == ("new-prompt", ["short", "long", 3])
     assert flag["fallthrough"]["rollout"]["kind"] == "experiment"
@@ -86,5 +91,6 @@ def test_an_experiment_of_the_command_line():
 
 @pytest.mark.parametrize("text", ["", "f", "f=", "f=a", "=a,b", "f=a,"])
 def test_an_experiment_needs_a_key_and_two_variations(text):
+    """The error shows the form."""
     with pytest.raises(DefinitionError, match="KEY=A,B"):
         parse_experiment(text)

@@ -32,10 +32,12 @@ def drawn(chart: str) -> ET.Element:
 
 @given(value=FINITE, low=FINITE, high=FINITE)
 def test_an_interval_is_drawn_for_any_numbers(value, low, high):
+    """Infinite ones too, and with any label."""
     drawn(charts.interval(value, min(low, high), max(low, high), "better", EVIL))
 
 
 def test_the_dot_is_on_the_side_of_the_difference():
+    """Less is left of the middle."""
     zero = charts.WIDTH / 2
     for value, side in ((-0.1, -1), (0.1, 1)):
         root = drawn(charts.interval(value, value - 0.05, value + 0.05, "worse", "label"))
@@ -46,6 +48,7 @@ def test_the_dot_is_on_the_side_of_the_difference():
 
 @given(values=st.lists(FINITE, min_size=1, max_size=50))
 def test_a_distribution_is_drawn_for_any_values(values):
+    """No bar is higher than the picture."""
     ordered = SufficientStatistics(values).ordered()
     scale = charts.common_scale([ordered, SufficientStatistics().ordered()])
     assert scale is not None
@@ -56,6 +59,7 @@ def test_a_distribution_is_drawn_for_any_values(values):
 
 
 def test_nothing_is_drawn_without_values():
+    """Not even an empty frame."""
     nothing = SufficientStatistics().ordered()
     assert charts.common_scale([nothing]) is None
     assert charts.distribution(nothing, charts.Scale(0, 1, 1), "x") == ""
@@ -65,6 +69,7 @@ def test_nothing_is_drawn_without_values():
 
 @given(counts=st.lists(st.integers(0, 10**9), min_size=1, max_size=30))
 def test_a_sparkline_has_a_point_for_each_stretch(counts):
+    """Whatever the counts."""
     chart = charts.sparkline(counts, EVIL)
     if any(counts):
         (line,) = [e for e in drawn(chart).iter() if e.tag.endswith("polyline")]
@@ -72,12 +77,14 @@ def test_a_sparkline_has_a_point_for_each_stretch(counts):
 
 
 def test_the_development_ends_at_the_last_units():
+    """Their number is in its label."""
     points = [Point(units, 0.1, 0.1 - 1 / units, 0.1 + 1 / units) for units in (10, 100, 1000)]
     assert "1,000 units" in charts.development(points, "better", "label")
     drawn(charts.development(points, "undecided", EVIL))
 
 
 def test_a_timeline_names_its_tasks():
+    """In its label and in a title for each, escaped."""
     marks = (Mark("a.duration", 0.1, 0.5, "a.duration = 5"), Mark(EVIL, 2.0, 0.0, EVIL))
     shown = Timeline("s", "session", EVIL, 0, 10.0, "ended", (1, 0), marks)
     root = drawn(charts.timeline(shown))
@@ -97,10 +104,12 @@ def test_a_timeline_names_its_tasks():
     ],
 )
 def test_numbers_are_short(value, text):
+    """Four digits, thousands apart."""
     assert charts.number(value) == text
 
 
 def test_shares_are_percent_with_a_sign_where_they_are_differences():
+    """With a real minus sign."""
     assert charts.percent(0.1234) == "12.3 %"
     assert charts.percent(-0.1234, sign=True) == f"{MINUS}12.3 %"
     assert charts.percent(2.5, sign=True) == "+250 %"

@@ -66,6 +66,7 @@ def test_the_last_point_is_the_comparison_of_all_units(server, fields):
 
 
 def test_there_is_none_for_percentiles_and_for_very_few_units(server):
+    """A line through two points says nothing."""
     server.define(analysisType="percentile", percentileValue=90)
     for i in range(40):
         server.post(exposure(f"u{i}", i % 2), event(f"u{i}", float(i)))

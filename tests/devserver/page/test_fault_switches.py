@@ -20,6 +20,7 @@ def on(switches: FaultSwitches) -> list[str]:
 
 @pytest.mark.parametrize("name", SWITCHES)
 def test_each_makes_faults_for_its_routes_and_takes_them_away(faults, name):
+    """One switch may stand for several routes."""
     switches = FaultSwitches(faults)
     switches.switch(name, on=True)
     assert on(switches) == [name]
@@ -30,6 +31,7 @@ def test_each_makes_faults_for_its_routes_and_takes_them_away(faults, name):
 
 
 def test_one_that_is_on_is_not_doubled_and_the_others_stay(faults):
+    """Each is on or off by itself."""
     switches = FaultSwitches(faults)
     for name in ("events-503", "flags-503", "events-503"):
         switches.switch(name, on=True)
@@ -40,6 +42,7 @@ def test_one_that_is_on_is_not_doubled_and_the_others_stay(faults):
 
 
 def test_faults_that_are_cleared_elsewhere_switch_it_off(faults):
+    """What the page shows is what is there."""
     switches = FaultSwitches(faults)
     switches.switch("events-slow", on=True)
     faults.clear()
@@ -47,6 +50,7 @@ def test_faults_that_are_cleared_elsewhere_switch_it_off(faults):
 
 
 def test_an_unknown_one_is_not_found(faults):
+    """With 404."""
     with pytest.raises(RefusedRequest) as refused:
         FaultSwitches(faults).switch("everything", on=True)
     assert refused.value.status == 404

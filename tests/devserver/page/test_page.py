@@ -97,6 +97,7 @@ def test_a_person_sees_numbers_arrive_and_nothing_is_executed(ld, http, metric, 
 
 
 def test_the_experiment_comes_first_with_its_verdicts(ld, won_experiment, open_page):
+    """In words, in a chart and in the text of that chart."""
     page = open_page()
     page.goto(ld.url)
     better = page.get_by_role("region", name="answer.duration")
@@ -119,6 +120,7 @@ def test_the_experiment_comes_first_with_its_verdicts(ld, won_experiment, open_p
 
 
 def test_a_broken_split_is_said_before_the_numbers(ld, http, metric, open_page):
+    """Nobody should read differences of lost units."""
     metric(key="answer.duration", eventKey="answer.duration", eventDefault={"disabled": True})
     lost = [
         event for event in won("new-prompt") if event["kind"] == "custom" or event["variation"] == 0
@@ -134,6 +136,7 @@ def test_a_broken_split_is_said_before_the_numbers(ld, http, metric, open_page):
 def test_a_telephone_shows_all_of_it_without_scrolling_sideways(
     ld, won_experiment, open_page, scheme
 ):
+    """In both colour schemes."""
     page = open_page(390, color_scheme=scheme)
     page.goto(ld.url)
     width, height = page.evaluate(
@@ -162,6 +165,7 @@ def test_pictures_of_the_page(ld, won_experiment, open_page, tmp_path):
 
 
 def test_without_script_it_is_read_searched_and_changed(ld, won_experiment, open_page):
+    """Forms and links are enough."""
     page = open_page(java_script_enabled=False)
     page.goto(ld.url)
     assert "better" in page.get_by_role("region", name="answer.duration").inner_text()
@@ -178,6 +182,7 @@ def test_without_script_it_is_read_searched_and_changed(ld, won_experiment, open
 
 
 def test_a_flag_edited_in_the_page_reaches_a_connected_sdk(ld, sdk, open_page):
+    """A new value, and the default once it is deleted."""
     client = sdk()
     page = open_page()
     page.goto(ld.url)
@@ -194,6 +199,7 @@ def test_a_flag_edited_in_the_page_reaches_a_connected_sdk(ld, sdk, open_page):
 
 
 def test_an_edit_keeps_what_the_form_does_not_show(ld, http):
+    """Rules, salt and availability."""
     rule = {"id": "r", "variation": 1, "clauses": []}
     available = {"usingMobileKey": False, "usingEnvironmentId": False}
     flag = {**experiment_flag("f", ["a", "b"]), "rules": [rule]}
@@ -219,6 +225,7 @@ def test_an_edit_keeps_what_the_form_does_not_show(ld, http):
     ],
 )
 def test_a_form_that_makes_no_flag_is_refused(ld, http, form):
+    """And nothing is kept."""
     assert http("POST", "/dev/forms/flag", data=form).status_code == 400
     assert ld.database.document("flag", "", "f") is None
 
@@ -239,6 +246,7 @@ def test_faults_are_switched_by_keyboard(ld, http, open_page):
 
 
 def test_every_fault_has_a_switch_that_works(ld, http):
+    """On and off again."""
     for switch in ld_switches(http):
         for do in ("on", "off"):
             answer = http("POST", "/dev/forms/fault", data={"name": switch, "do": do})
@@ -279,6 +287,7 @@ def test_what_is_open_stays_open_and_nobody_is_interrupted(ld, http, won_experim
 
 
 def test_events_are_searched_while_typing(ld, won_experiment, open_page):
+    """Contexts too."""
     page = open_page()
     page.goto(ld.url)
     page.locator("#events input[type=search]").press_sequentially("visitor-77")
@@ -289,6 +298,7 @@ def test_events_are_searched_while_typing(ld, won_experiment, open_page):
 
 
 def test_iterations_are_started_and_stopped_in_the_page(ld, won_experiment, open_page):
+    """By the two buttons of an experiment."""
     page = open_page()
     page.goto(ld.url)
     page.get_by_role("button", name="New iteration").click()
@@ -354,6 +364,7 @@ def test_a_metric_that_says_nothing_shows_what_the_doctor_finds(
 
 
 def test_the_reset_forgets_and_the_flags_are_those_of_the_start(ld, http, open_page):
+    """Behind a second click."""
     http("POST", "/bulk", json=traffic())
     page = open_page()
     page.goto(ld.url)
@@ -366,6 +377,7 @@ def test_the_reset_forgets_and_the_flags_are_those_of_the_start(ld, http, open_p
 
 
 def test_forms_of_other_origins_change_nothing(ld, http):
+    """A site that a developer visits cannot post to the server."""
     for path in ("flag", "flag/delete", "iteration", "fault", "visits", "reset"):
         for headers in ({"Origin": "https://evil.test"}, {"Sec-Fetch-Site": "cross-site"}):
             answer = http("POST", f"/dev/forms/{path}", data={"key": "new-prompt"}, headers=headers)
@@ -374,6 +386,7 @@ def test_forms_of_other_origins_change_nothing(ld, http):
 
 
 def test_the_page_names_its_own_sources_only(http):
+    """It works without a network and runs nobody's script."""
     answer = http("GET", "/")
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
     assert "unsafe" not in answer.headers["Content-Security-Policy"]

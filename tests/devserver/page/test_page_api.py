@@ -10,6 +10,7 @@ from ..traffic import EVIL, traffic, won
 
 
 def test_events_can_be_followed_by_their_id(http):
+    """An event is neither skipped nor shown twice."""
     for i in range(5):
         http(
             "POST",
@@ -34,6 +35,7 @@ def test_events_can_be_followed_by_their_id(http):
 
 
 def test_the_read_out_as_json_is_the_read_out(ld, http, metric):
+    """Of the Python interface, number by number."""
     metric(eventDefault={"disabled": True})
     http("POST", "/bulk", json=traffic())
     said = http("GET", "/dev/readout").json()
@@ -55,6 +57,7 @@ def test_the_read_out_as_json_is_the_read_out(ld, http, metric):
 
 
 def test_flags_can_be_changed_from_another_process(ld, http):
+    """Each change is a new version; what is no flag is refused."""
     path = "/dev/flags/some-flag"
     assert http("PUT", path, json=simple_flag("some-flag", [1, 2])).json()["version"] == 1
     assert http("PUT", path, json=experiment_flag("some-flag", [1, 2])).json()["version"] == 2

@@ -16,6 +16,7 @@ QUIET = {"events": 3, "posts": 2, "duplicates": 0, "refused": 0, "faults": 0}
 
 
 def test_contexts_are_found_by_a_part_of_their_key_the_newest_exposure_first():
+    """Wildcards of SQL are plain text."""
     server = Server()
     server.post(exposure("Ana", 0, 5), exposure("Ben", 1, 9), exposure("100%_", 1, 2))
     server.reader.read()
@@ -28,6 +29,7 @@ def test_contexts_are_found_by_a_part_of_their_key_the_newest_exposure_first():
 
 
 def test_activity_counts_the_custom_events_of_each_key():
+    """In steps of time; exposures are none."""
     server = Server()
     assert activity(server.database) == {}
     server.post(event("a"), event("a"), event("a", key="other"), exposure("a"))
@@ -41,6 +43,7 @@ def test_activity_counts_the_custom_events_of_each_key():
 
 
 def test_health_is_one_line_that_names_only_what_there_is():
+    """Zeros are not worth a word."""
     assert health_words(QUIET, 0, 0) == "3 events, 2 POSTs"
     totals = {**QUIET, "events": 1_000, "duplicates": 1, "refused": 2, "faults": 3}
     words = health_words(totals, 4, 5)

@@ -16,6 +16,7 @@ def custom(key: str, at: int, value: float | None = None, unit: str = "u", **dat
 
 
 def test_tasks_of_the_same_context_in_its_time_are_in_a_session():
+    """Others' and earlier ones are not."""
     events = [
         custom("task.duration", 50, 10.0),
         custom("task.duration", 50, 10.0, unit="somebody else"),
@@ -32,11 +33,13 @@ def test_tasks_of_the_same_context_in_its_time_are_in_a_session():
 
 
 def test_a_session_without_a_duration_is_shown_without():
+    """Its other numbers are known."""
     (session,) = timelines([custom("session.interactions", 5, 0.0, sessionId="s")])
     assert (session.milliseconds, session.marks) == (None, ())
 
 
 def test_the_newest_sessions_come_first_and_only_some():
+    """A page has an end."""
     events = [custom("session.duration", i, 1.0, sessionId=f"s{i}") for i in range(SHOWN + 5)]
     found = timelines(events)
     assert [session.id for session in found[:2]] == [f"s{SHOWN + 4}", f"s{SHOWN + 3}"]
@@ -44,6 +47,7 @@ def test_the_newest_sessions_come_first_and_only_some():
 
 
 def test_strange_events_are_no_sessions():
+    """And stop nothing."""
     strange = [
         '{"kind": "custom", "data": 7}',
         '{"kind": "custom", "data": {"sessionId": 3}}',

@@ -43,6 +43,7 @@ def test_better_and_worse_are_by_the_metrics_own_direction(server):
 
 
 def test_what_is_decided_comes_before_what_is_not_and_the_own_metrics_first(server):
+    """Own are those that the experiment names."""
     server.define(key="a.same", eventKey="same")
     server.define(key="b.faster", eventKey="faster")
     answers(server, "same", 1.0)
@@ -56,6 +57,7 @@ def test_what_is_decided_comes_before_what_is_not_and_the_own_metrics_first(serv
 
 
 def test_a_comparison_names_difference_interval_chance_and_whose_formulas(server):
+    """In words that need no legend."""
     server.define()
     answers(server, "latency", 0.8)
     (metric,) = view_of(server).metrics
@@ -72,6 +74,7 @@ def test_a_comparison_names_difference_interval_chance_and_whose_formulas(server
 
 
 def test_a_broken_split_is_said_and_an_allocated_one_too(server):
+    """What was allocated stands beside what came."""
     server.define()
     for i in range(300):
         server.post(exposure(f"u{i}", int(i % 4 == 0), 1 + i), event(f"u{i}", 1.0 + i % 7, 500))
@@ -82,6 +85,7 @@ def test_a_broken_split_is_said_and_an_allocated_one_too(server):
 
 
 def test_a_metric_that_says_nothing_names_the_reason_and_the_command(server):
+    """The command to find out more."""
     server.define(analysisUnits=["request"])
     server.post(exposure("a"), event("a"))
     (missing,) = view_of(server).missing
@@ -90,6 +94,7 @@ def test_a_metric_that_says_nothing_names_the_reason_and_the_command(server):
 
 
 def test_what_was_made_for_a_read_out_is_made_once(server):
+    """The next read-out has its own."""
     server.define()
     server.post(exposure("a"))
     views, readout = ExperimentViews(server.database, server.reader), server.reader.read()

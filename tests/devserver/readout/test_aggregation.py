@@ -97,6 +97,7 @@ def test_pieces_smaller_than_a_post_come_to_the_same(monkeypatch):
 
 
 def test_a_fold_that_is_cut_short_goes_on_later(server):
+    """And ends with the same numbers."""
     server.post(*(exposure(f"u{i}") for i in range(30)))
     server.post(*(event(f"u{i}") for i in range(30)))
     assert server.reader.aggregation.fold(seconds=0) is False
@@ -124,6 +125,7 @@ def test_a_database_file_is_read_out_as_before(tmp_path):
 
 
 def test_events_count_ninety_days_from_the_exposure(server):
+    """One millisecond later is too late."""
     ninety_days = 7_776_000_000
     server.post(exposure("a", at=1000))
     server.post(event("a", 1, at=999 + ninety_days), event("a", 100, at=1000 + ninety_days))
@@ -131,11 +133,13 @@ def test_events_count_ninety_days_from_the_exposure(server):
 
 
 def test_an_event_at_the_very_moment_of_the_exposure_counts(server):
+    """One before it does not."""
     server.post(event("a", 7, at=5), event("a", 100, at=4), exposure("a", at=5))
     assert (server.row().events, server.row().mean) == (1, 7.0)
 
 
 def test_iterations_have_exposures_and_events_of_their_own(server):
+    """What comes between two counts in neither."""
     server.post(exposure("a", 0, at=10), event("a", 1, at=20))
     server.reader.start_iteration("f", at=100)
     server.post(exposure("a", 1, at=110), event("a", 5, at=120))
@@ -177,6 +181,7 @@ def test_filters_choose_events_of_data_and_context(server):
 
 
 def test_values_beyond_the_winsor_percentile_are_cut(server):
+    """In the metric that asks for it only."""
     server.define(key="cut", winsorUpperPercentile=90)
     for i in range(10):
         unit = f"u{i}"
@@ -188,6 +193,7 @@ def test_values_beyond_the_winsor_percentile_are_cut(server):
 
 
 def test_a_metric_whose_kind_was_never_exposed_has_rows_with_the_reason(server):
+    """Instead of rows that are missing."""
     server.define(key="per-request", analysisUnits=["request"])
     server.post(exposure("a"), event("a", 1))
     row = server.row(metric="per-request")

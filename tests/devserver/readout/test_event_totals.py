@@ -21,6 +21,7 @@ def _server():
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 1_001])
 def test_percentiles_are_those_of_the_values(server, count):
+    """Equal values included."""
     rng = random.Random(count)
     values = [rng.choice([rng.uniform(-5, 5), 3.0]) for _ in range(count)]
     server.post(*[event("u", value) for value in values])
@@ -35,6 +36,7 @@ def test_percentiles_are_those_of_the_values(server, count):
 
 
 def test_only_the_newest_values_make_the_percentiles(server, monkeypatch):
+    """The mean is that of all."""
     monkeypatch.setattr(event_totals, "TOTALS_OF", 3)
     server.post(*[event("u", float(value)) for value in (1000, 1, 2, 3)])
     total = server.reader.read().total("latency")
@@ -42,6 +44,7 @@ def test_only_the_newest_values_make_the_percentiles(server, monkeypatch):
 
 
 def test_a_key_without_new_values_is_not_sorted_again(server, monkeypatch):
+    """Sorting is what costs."""
     server.post(event("u", 1.0), event("u", 2.0, key="other"))
     totals = server.reader.totals
     asked: list[str] = []
@@ -54,6 +57,7 @@ def test_a_key_without_new_values_is_not_sorted_again(server, monkeypatch):
 
 
 def test_events_without_numbers_have_no_percentiles(server):
+    """They are counted all the same."""
     server.post(event("u", "seven"))
     total = server.reader.read().total("latency")
     assert (total.events, total.values, total.mean) == (1, 0, None)

@@ -23,6 +23,7 @@ def test_what_has_arrived_is_counted_before_anybody_asks(ld, http, metric):
 
 
 def test_it_goes_on_until_nothing_is_left_and_begins_again_with_the_next_post():
+    """On its own thread."""
     left, asked, done = [3], [], threading.Event()
 
     def fold(seconds: float) -> bool:
@@ -46,6 +47,7 @@ def test_it_goes_on_until_nothing_is_left_and_begins_again_with_the_next_post():
 
 
 def test_a_piece_of_work_waits_for_a_post_and_not_for_ever(monkeypatch):
+    """A POST that hangs cannot stop the read-out."""
     background = BackgroundFolding(lambda seconds: True)
     monkeypatch.setattr(folding, "WAIT_SECONDS", 30.0)
     with background.post():

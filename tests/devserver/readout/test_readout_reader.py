@@ -173,6 +173,7 @@ def one(metric, kind, units, first, events):
 @settings(max_examples=300, deadline=None)
 @given(events=st.lists(EXPOSURE | TRACKED, max_size=25))
 def test_every_row_is_what_a_count_by_hand_gives(events):
+    """For generated traffic."""
     readout = read_out(filled(events))
     wanted = expected(events)
     found = {(row.metric, row.flag, row.variation): row for row in readout.rows}
@@ -202,6 +203,7 @@ def test_every_row_is_what_a_count_by_hand_gives(events):
 @settings(max_examples=100, deadline=None)
 @given(events=st.lists(EXPOSURE | TRACKED, max_size=25))
 def test_totals_count_every_event_whoever_was_exposed(events):
+    """For generated traffic."""
     totals = {total.event_key: total for total in read_out(filled(events)).totals}
     for key in EVENT_KEYS:
         tracked = [event[4] for event in events if event[0] == "custom" and event[3] == key]
@@ -235,6 +237,7 @@ def test_order_of_arrival_does_not_matter():
 
 
 def test_the_randomization_unit_goes_before_the_first_listed_one():
+    """Where a metric allows several units."""
     events = [("feature", 1, {"user": "a", "request": "r"}, "f1", 0, True)]
     store = filled(events)
     store.put(
@@ -249,6 +252,7 @@ def test_the_randomization_unit_goes_before_the_first_listed_one():
 
 
 def test_archived_metrics_and_unknown_rows():
+    """Neither has a row."""
     store = filled([("feature", 1, {"user": "a"}, "f1", 0, True)])
     store.put(
         "metric",

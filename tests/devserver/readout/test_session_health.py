@@ -23,6 +23,7 @@ def _server():
 
 
 def test_time_before_the_exposure_dilutes(server):
+    """The share of that time is said; other metrics have none."""
     assert dilution(server.database, "session.duration").startswith(
         "12 of 12 sessions that count were active before their exposure, for 50% of their time"
     )

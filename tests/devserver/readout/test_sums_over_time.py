@@ -24,6 +24,7 @@ def test_steps_stay_few_and_nothing_is_lost():
 
 
 def test_what_is_taken_out_leaves_nothing():
+    """Sums come back to zero."""
     over_time = SumsOverTime()
     for first in range(1_000):
         over_time.add(first, 0, 3.0)
@@ -33,6 +34,7 @@ def test_what_is_taken_out_leaves_nothing():
 
 
 def test_two_of_them_are_read_at_the_coarser_steps_of_them_in_the_order_of_time():
+    """No unit and no value is lost in it."""
     exposed, valued = SumsOverTime(), SumsOverTime()
     for first in range(MOST_STEPS * 4):
         exposed.add(first, first % 2, 0.0)
