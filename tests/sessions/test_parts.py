@@ -14,12 +14,6 @@ ANA, BEN = {"user": "ana"}, {"user": "ben"}
 EMPTY = Segment({}, 1, 2, (1, 2, 3, 4), (), 0.0, None, False)
 
 
-def test_a_segment_can_do_without_its_interactions() -> None:
-    """Where somebody else counts them; the rest stays, and so does the segment itself."""
-    assert EMPTY.without_tallies() == EMPTY.replace(tallies=(0, 0, 0, 0))
-    assert EMPTY.tallies == (1, 2, 3, 4)
-
-
 def test_exposures_of_the_present_and_of_earlier_identities_are_told() -> None:
     """By name, with their dates; those of other people and other kinds are not."""
     for flag, context in (
