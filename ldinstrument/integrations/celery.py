@@ -16,12 +16,11 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from .. import sdk
 from ..diagnostics import guard
 from ..errors import missing_extra
 from ..sessions.accounts import DEFAULT_METRICS
 from ..sessions.baggage import HEADER as BAGGAGE
-from ..sessions.clients import Tracker
+from ..sessions.clients import Tracker, restart_clients
 from ..sessions.contexts import kinds
 from ..sessions.current import current_session
 from ..sessions.outcomes import Outcome
@@ -145,11 +144,8 @@ class Runs:
 
     # -- the worker's life -------------------------------------------------------------------------
     def forked(self, **_: Any) -> None:
-        """Restart the client that a pool process inherited: its threads are gone."""
-        client = self._sessions.client or sdk.singleton_client()
-        postfork = getattr(client, "postfork", None)
-        if postfork is not None:
-            postfork(START_SECONDS)
+        """Restart the clients that a pool process inherited: their threads are gone."""
+        restart_clients(START_SECONDS, self._sessions.client)
 
     def stop_process(self, **_: Any) -> None:
         """End and flush everything in a pool process that is about to exit."""

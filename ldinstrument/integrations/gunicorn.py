@@ -13,22 +13,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import sdk
 from ..delivery.flushing import flush
 from ..diagnostics import guard
+from ..sessions.clients import restart_clients
 from ..sessions.registry import end_open_sessions
 from ..settings import disabled
 
 EXIT_TIMEOUT = 2.0
+START_SECONDS = 1.0
+"""How long a worker waits for the flags of each client."""
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Restart the preloaded `ldclient` singleton in a worker: its flags, its hooks, its events."""
-    client = None if disabled() else sdk.singleton_client()
-    if client is None or not hasattr(client, "postfork"):
-        return
-    with guard("gunicorn post_fork"):
-        client.postfork(start_wait=1)
+    """Restart the preloaded clients in a worker: the `ldclient` singleton, and each that has our
+    `Plugin` or was given to `attach`.
+    """
+    if not disabled():
+        restart_clients(START_SECONDS)
 
 
 def worker_exit(server: Any, worker: Any) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from .. import sdk
 from ..diagnostics import guard, warn_once
+from .clock import clock
 
 if TYPE_CHECKING:
     from ldclient import Context
@@ -62,6 +63,22 @@ def known_clients() -> list[Any]:
     """Return the known clients that still take events, oldest first."""
     found = [reference() for reference in list(_known)]
     return [client for client in found if client is not None and not sdk.has_ended(client)]
+
+
+def restart_clients(start_wait: float, given: Any = None) -> None:
+    """Restart the clients that a forked child has inherited: their flags, hooks and events.
+
+    Args:
+        start_wait: seconds that all of them together may wait for their flags.
+        given: one that need not be known here.
+    """
+    latest = clock() + start_wait
+    found = [client_for(given), sdk.singleton_client(), *known_clients()]
+    for client in {id(client): client for client in found}.values():
+        postfork = getattr(client, "postfork", None)
+        if postfork is not None:
+            with guard("postfork"):
+                postfork(max(0.0, latest - clock()))
 
 
 def set_recorder(recorder: Tracker | None) -> Tracker | None:

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from ldinstrument import testing
+from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
 from ldinstrument.integrations import gunicorn as hooks
 from ldinstrument.sessions.opening import open_session
 
@@ -113,6 +114,61 @@ def test_gunicorn_preload(server, tmp_path, hooks):
         f"request.{number}": 1 for number in range(40)
     }
     assert keys[f"preload.{gunicorn.pid}"] == 1
+
+
+ATTACHED = """
+import os
+import ldinstrument as ld
+from ldclient import Config, Context, LDClient
+
+url = os.environ["LAUNCHDARKLY"]
+client = LDClient(Config("sdk-local", base_uri=url, stream_uri=url, events_uri=url), start_wait=10)
+ld.attach(client)
+
+def app(environ, start_response):
+    user = Context.create(environ["QUERY_STRING"])
+    with ld.session(user, client=client) as s:
+        s.conversion(40)
+        s.conversion(2)
+        client.variation("flag", user, None)
+        s.conversion(3)
+    start_response("200 OK", [("Content-Length", "0")])
+    return []
+"""
+
+
+def test_gunicorn_preload_of_a_client_that_is_attached(tmp_path):
+    """A client of one's own, no singleton, with the SDK's event processor: our hook restarts it,
+    and its exposures are seen in the worker.
+    """
+    pytest.importorskip("gunicorn")
+    (tmp_path / "application.py").write_text(ATTACHED)
+    (tmp_path / "conf.py").write_text(
+        "from ldinstrument.integrations.gunicorn import post_fork, worker_exit\n"
+    )
+    with (
+        LocalLaunchDarkly(flags=[experiment_flag("flag", ["a", "b"])]) as launchdarkly,
+        socket.create_server(("127.0.0.1", 0), backlog=64) as listening,
+        (tmp_path / "log").open("w") as log,
+    ):
+        bound = listening.fileno()
+        arguments = f"--preload -w 2 -c conf.py -b fd://{bound} --timeout 100 application:app"
+        gunicorn = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", *arguments.split()],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "LAUNCHDARKLY": launchdarkly.url},
+            stderr=log,
+            pass_fds=[bound],
+        )
+        try:
+            for number in range(10):
+                _get(f"http://127.0.0.1:{listening.getsockname()[1]}/?u-{number}")
+        finally:
+            gunicorn.send_signal(signal.SIGTERM)
+            gunicorn.wait(100)
+        launchdarkly.wait_for(lambda: launchdarkly.count(key="session.duration") == 10)
+        sums = launchdarkly.custom_events("business.conversion")
+    assert sorted(event["metricValue"] for event in sums) == [3] * 10 + [42] * 10
 
 
 def _get(url: str) -> None:
@@ -226,5 +282,7 @@ def test_what_the_hooks_do(monkeypatch):
     hooks.post_fork(None, None)
     hooks.worker_exit(None, None)
 
-    assert seen == [("postfork", 1), ("flush", hooks.EXIT_TIMEOUT)]
+    (restarted, waits), flushed = seen
+    assert (restarted, flushed) == ("postfork", ("flush", hooks.EXIT_TIMEOUT))
+    assert 0 < waits <= hooks.START_SECONDS
     assert opened.ended
