@@ -31,6 +31,8 @@ from ..sessions.rollups import Group
 from ..sessions.validation import frozen
 from .protocol import Delta, Operation
 
+compact_json = json.JSONEncoder(separators=(",", ":")).encode
+"""What `json.dumps` would return, without making an encoder for each text."""
 UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError)
 """What is raised by a line that is corrupt."""
 LONGEST_DATA = 12
@@ -171,7 +173,7 @@ def encoded(
     """
     base = segments[0].first if started is None else started
     texts = [_segment(segment, base, names, clock) for segment in segments]
-    return f"{base},{json.dumps(texts, separators=(',', ':'))}"
+    return f"{base},{compact_json(texts)}"
 
 
 def _segment(
@@ -283,7 +285,7 @@ def delta_of(part: SessionPart, *, ends: str = "", operation: Operation | None =
         names=names,
         becomes=dict(keys_of(known[-1])) if known[-1] != known[0] else {},
         metrics=() if part.metrics == DEFAULT_METRICS else part.metrics,
-        data=json.dumps(part.data, separators=(",", ":")) if part.data else "",
+        data=compact_json(part.data) if part.data else "",
         exposures={
             mark_of(name): date
             for name, date in part.exposures.items()

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .deltas import UNREADABLE, StoredSegment, encoded, keys_of
+from .deltas import UNREADABLE, StoredSegment, compact_json, encoded, keys_of
 from .protocol import Delta, Merged, Rules, today
 
 VERSION = 2
@@ -118,7 +118,7 @@ class Record:
             "y": self.accounts,
         }
         fields |= {name: value for name, value in optional.items() if value}
-        return "\n".join([json.dumps(fields, separators=(",", ":")), *self.lines])
+        return "\n".join([compact_json(fields), *self.lines])
 
     def deadline(self, rules: Rules) -> int:
         """Return when it is over if nothing more happens, in milliseconds since the epoch."""

@@ -21,7 +21,7 @@ from ..diagnostics import log_once, one_line
 from ..errors import DefinitionError
 from ..ledger import ledger
 from .compaction import compact
-from .deltas import utf8
+from .deltas import compact_json, utf8
 from .lua import scripts
 from .protocol import Delta, Ended, Holdings, Merged, Operation, Rules, Sealed, today
 from .records import MOST_LINES, readable, segments_text
@@ -450,7 +450,7 @@ def delta_text(delta: Delta) -> str:
         "e": delta.ends,
     }
     fields |= {name: value for name, value in optional.items() if value}
-    return json.dumps(fields, separators=(",", ":"))
+    return compact_json(fields)
 
 
 def _operation(operation: Operation | None) -> tuple[str, int]:

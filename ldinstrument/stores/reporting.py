@@ -140,6 +140,9 @@ def halves(payload: Sealed) -> list[Sealed]:
     return [first, replace(second, sessions=payload.sessions)]  # reported with the last of them
 
 
+_event_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
 def _text(emission: Emission, context: dict[str, Any]) -> str:
     # `kind` comes first: `delivery.payloads` recognises a custom event by it.
     event: dict[str, Any] = {"kind": "custom", "creationDate": emission.at}
@@ -148,7 +151,7 @@ def _text(emission: Emission, context: dict[str, Any]) -> str:
         event["data"] = emission.data
     if emission.value is not None:
         event["metricValue"] = emission.value
-    return json.dumps(event, separators=(",", ":"), allow_nan=False)
+    return _event_json(event)
 
 
 class Outlet(Protocol):
