@@ -18,6 +18,7 @@ from .shares import ALERT as UNEQUAL_SHARES
 
 TOLERATED_SHIFT = 0.2  # of the tail probability itself
 SKEWED = "but the values are too skewed, and the groups too unequal, for so few units"
+LEAST_SAID = 0.001
 NEAR_ZERO = 4  # standard errors
 
 
@@ -63,7 +64,7 @@ def verdict(options: AnalysisOptions, evidence: Evidence, *, higher_is_better: b
 def _by_probability(probability: Figure, threshold: float, shift: float) -> Verdict:
     if probability.value is None:
         return Verdict("too little data", probability.reason)
-    said = f"{probability.value:.1%} probability to beat the control"
+    said = f"{_chance(probability.value)} probability to beat the control"
     if threshold <= probability.value - shift:
         return Verdict("better", said)
     if probability.value + shift <= 1 - threshold:
@@ -71,6 +72,13 @@ def _by_probability(probability: Figure, threshold: float, shift: float) -> Verd
     if 1 - threshold < probability.value < threshold:
         return Verdict("undecided", f"{said}; {threshold:.0%} are asked for, either way")
     return Verdict("undecided", f"{said}, {SKEWED}")
+
+
+def _chance(probability: float) -> str:
+    """Return a probability as percent, which is never 0 or 100."""
+    if probability > 1 - LEAST_SAID:
+        return f"over {1 - LEAST_SAID:.1%}"
+    return f"under {LEAST_SAID:.1%}" if probability < LEAST_SAID else f"{probability:.1%}"
 
 
 def by_p(test: ZTest, *, higher_is_better: bool) -> Verdict:

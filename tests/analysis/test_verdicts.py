@@ -157,3 +157,12 @@ def test_a_comparison_is_broken_by_the_split_or_the_shares(mismatch, share, said
     found = broken_comparison(Figure(mismatch, "test"), share_figure)
     assert said in found
     assert bool(found) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("probability", "said"),
+    [(0.99999, "over 99.9%"), (0.998, "99.8%"), (0.002, "0.2%"), (0.0004, "under 0.1%")],
+)
+def test_a_probability_is_never_said_to_be_certain(probability, said):
+    """Neither 100 % nor 0 %."""
+    assert judged(probability, units=1000).reason.startswith(f"{said} probability")
