@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from urllib.parse import parse_qs
 
 import jinja2
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
@@ -24,14 +25,14 @@ from ..database_thread import DatabaseThread
 from ..events.programs import COLLECTION as PROGRAMS
 from ..faults import InjectedFaults
 from ..flags.environment import availability
-from ..flags.flags import experiment_flag, randomization_kinds, simple_flag
 from ..readout.health import HealthCheck
-from ..readout.readout_reader import ReadoutReader, weights_of
+from ..readout.readout_reader import ReadoutReader
 from ..request_body import read_body
 from ..responses import RefusedRequest, invalid, not_found
 from . import charts
 from .fault_switches import FaultSwitches
 from .findings import findings, of_check
+from .flag_form import Form, saved, shown
 from .page_api import GUARDS, Local, payload_counts
 from .page_tables import activity, exposed_units, health_words
 from .timelines import LOOKED_AT, timelines
@@ -45,16 +46,7 @@ RESTS = 20
 """Health checks that take long are made so seldom that they cost a twentieth of the time."""
 FEED = 30
 SEARCHED = 10_000
-EDITED = (
-    "on",
-    "variations",
-    "fallthrough",
-    "trackEventsFallthrough",
-    "experimentMetrics",
-)
-"""What the form of a flag changes; rules, targets and availability stay as they are."""
 LARGEST_FORM = 64 * 1024
-Form = Mapping[str, str]
 
 
 class Visits(Protocol):
@@ -175,19 +167,11 @@ class PageRoutes:
         return [flag for flag in found if not flag.get("deleted")]
 
     def _flag(self, flag: Document) -> Document:
-        kinds, weights = randomization_kinds(flag), weights_of(flag)
         iterations = self.local.reader.iterations.of(flag["key"])
-        values = flag.get("variations") or []
         return {
+            **shown(flag),
             "key": flag["key"],
-            "on": bool(flag.get("on")),
             "version": flag["version"],
-            "experiment": bool(kinds),
-            "kind": kinds[0] if kinds else "user",
-            "variations": ", ".join(_as_word(value) for value in values),
-            "weights": ", ".join(f"{weights.get(i, 0) / 1000:g}" for i in range(len(values))),
-            "serve": (flag.get("fallthrough") or {}).get("variation", 0),
-            "metrics": ", ".join(flag.get("experimentMetrics") or ()),
             "rules": len(flag.get("rules") or ()) + len(flag.get("targets") or ()),
             "browser": availability(flag)["usingEnvironmentId"],
             "running": bool(iterations and iterations[-1].running),
@@ -200,9 +184,13 @@ class PageRoutes:
         """Return an endpoint that reads a form, does what it says, and leads back to the page."""
 
         async def endpoint(request: Request) -> Response:
-            form = await _read_form(request)
-            # What takes long, such as a new iteration, must not make a POST of events wait.
-            await self.database_thread.read(do, form)
+            form: Form = {}
+            try:
+                form = await _read_form(request)
+                # What takes long, such as a new iteration, must not make a POST of events wait.
+                await self.database_thread.read(do, form)
+            except RefusedRequest as refused:
+                return _refusal(refused, form.get("back", ""))
             return RedirectResponse(f"/#{form.get('back', '')}", status_code=303)
 
         return endpoint
@@ -213,10 +201,7 @@ class PageRoutes:
             raise invalid("a flag needs a key")
         known = self.local.database.document("flag", "", key) or {}
         known = {} if known.get("deleted") else known
-        made = _flag_of(key, form)
-        changed = {name: value for name, value in made.items() if name in EDITED or not known}
-        kept = {name: value for name, value in known.items() if name != "version"}
-        self.local.set_flag({**kept, **changed})
+        self.local.set_flag(saved(key, form, known))
 
     def _delete_flag(self, form: Form) -> None:
         self.local.delete_flag(form.get("key", ""))
@@ -248,40 +233,6 @@ def _open_visits(visits: Visits) -> int | str:
         return visits.open()
     except Exception as error:
         return f"The store does not answer: {one_line(str(error))}"
-
-
-def _flag_of(key: str, form: Form) -> Document:
-    """Return the flag that a form describes.
-
-    Raises:
-        RefusedRequest: 400, too few variations, or weights that are none.
-    """
-    values = [_as_value(part.strip()) for part in form.get("variations", "").split(",")]
-    values = [value for value in values if value != ""]
-    on = "on" in form
-    try:
-        if form.get("mode") != "experiment":
-            serve = min(int(form.get("serve") or 0), max(len(values) - 1, 0))
-            return simple_flag(key, values, max(serve, 0), on=on)
-        weights = [float(part) for part in form.get("weights", "").split(",") if part.strip()]
-        metrics = [part.strip() for part in form.get("metrics", "").split(",") if part.strip()]
-        kind = form.get("kind", "").strip() or "user"
-        flag = experiment_flag(key, values, kind, weights or None, metrics=metrics)
-    except ValueError as error:
-        raise invalid(f"{key}: {error}") from None
-    return {**flag, "on": on, "experimentMetrics": metrics}
-
-
-def _as_value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _as_word(value: Any) -> str:
-    plain = isinstance(value, str) and value == _as_value(value) and "," not in value
-    return value if plain else json.dumps(value)
 
 
 def _feed(texts: list[tuple[int, str, str, int]], search: str) -> list[Document]:
@@ -329,6 +280,21 @@ def _who(context: Any) -> str:
         return f"{context.get('kind', 'user')}:{context.get('key')}"
     parts = [(kind, part) for kind, part in context.items() if isinstance(part, dict)]
     return " ".join(f"{kind}:{part.get('key')}" for kind, part in parts)
+
+
+REFUSAL = Markup(
+    '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Not saved</title>'
+    '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    '<link rel="stylesheet" href="/dev/page.css"></head><body><main><section><h1>Not saved</h1>'
+    '<p class="bad" role="alert">{}</p><p><a href="/#{}">Back to the page</a></p>'
+    "</section></main></body></html>"
+)
+
+
+def _refusal(refused: RefusedRequest, back: str) -> Response:
+    """Say in a page of its own why a form was refused; the browser's way back keeps its fields."""
+    content = REFUSAL.format(refused.message, back).encode("utf-8", "replace")
+    return Response(content, refused.status, media_type="text/html", headers=GUARDS)
 
 
 async def _read_form(request: Request) -> dict[str, str]:
