@@ -108,7 +108,7 @@ class OwnedRecorder(SampleRecorder):
         elif context.fully_qualified_key == known.fully_qualified_key:
             if self._context is not None and context != known and knows_more(context):
                 self._context = united(known, context)
-        elif self._is_widened_by(context, known):
+        elif (context.multiple or known.multiple) and self._is_widened_by(context, known):
             self.become(united(known, context))
 
     def _is_widened_by(self, context: Context, known: Context) -> bool:
