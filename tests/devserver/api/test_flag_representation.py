@@ -50,7 +50,7 @@ def test_a_flag_that_was_not_made_over_rest_has_everything_a_client_expects() ->
     assert local == staging
     (rule,) = local["rules"]
     assert (rule["_id"], rule["trackEvents"], "id" in rule) == ("r-1", True, False)
-    assert rule["clauses"][0]["_id"] == "c-1"
+    assert (rule["clauses"][0]["_id"], "id" in rule["clauses"][0]) == ("c-1", False)
     assert rule["clauses"][0]["negate"] is False
 
 

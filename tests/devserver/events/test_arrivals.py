@@ -65,12 +65,13 @@ def test_events_are_asked_for_by_place_kind_and_key(server, asked, expected):
     )
 
 
-def test_more_posts_than_are_read_at_once_lose_none(server):
-    """Bodies are read some at a time."""
+@pytest.mark.parametrize("size", [1, 2])
+def test_more_posts_than_are_read_at_once_lose_none(server, size):
+    """Bodies are read some at a time, whether they hold one event or several."""
     for number in range(40):
-        server.post(event(f"u{number}"), event(f"v{number}"))
+        server.post(*(event(f"u{number}") for _ in range(size)))
     found = server.traffic.arrivals.events(since=3)
-    assert [one.id for one in found] == list(range(4, 81))
+    assert [one.id for one in found] == list(range(4, 40 * size + 1))
 
 
 @pytest.mark.parametrize(
