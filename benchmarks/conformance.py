@@ -43,6 +43,7 @@ NPM_PACKAGES = (
     "react@18",
     "react-dom@18",
     "launchdarkly-api-typescript@17",
+    "@launchdarkly/mcp-server@0.6",
     "esbuild",
 )
 
@@ -197,6 +198,39 @@ with api.ApiClient(configuration) as client:
     if made.key == "k" and listed == "n" and projects and flags:
         print("REST")
 """
+# LaunchDarkly's MCP server is asked over stdin for its tools, which call the REST API.
+MCP = """
+import json, subprocess, sys
+command = ["node", "node_modules/.bin/mcp", "start", "--api-key", "api-token", "--server-url"]
+server = subprocess.Popen([*command, sys.argv[1]], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True)
+def send(method, **message):
+    server.stdin.write(json.dumps({"jsonrpc": "2.0", "method": method, **message}) + "\\n")
+    server.stdin.flush()
+def ask(id, method, params):
+    send(method, id=id, params=params)
+    for line in server.stdout:
+        answer = json.loads(line)
+        if answer.get("id") == id:
+            return answer["result"]
+def tool(name, **request):
+    known = {"projectKey": "default", **request}
+    answer = ask(name, "tools/call", {"name": name, "arguments": {"request": known}})
+    assert not answer.get("isError"), answer
+    return answer["content"] and json.loads(answer["content"][0]["text"])
+ask(0, "initialize", {"protocolVersion": "2025-03-26", "capabilities": {},
+                      "clientInfo": {"name": "conformance", "version": "1"}})
+send("notifications/initialized", params={})
+tool("create-feature-flag", FeatureFlagBody={"key": "m", "name": "M"})
+patch = [{"op": "replace", "path": "/environments/local/on", "value": True}]
+tool("update-feature-flag", featureFlagKey="m", PatchWithComment={"patch": patch})
+on = tool("get-feature-flag", featureFlagKey="m")["environments"]["local"]["on"]
+listed = [flag["key"] for flag in tool("list-feature-flags")["items"]]
+tool("delete-feature-flag", featureFlagKey="m")
+left = [flag["key"] for flag in tool("list-feature-flags")["items"]]
+print("REST" if on and "m" in listed and "m" not in left else "")
+server.kill()
+"""
 BROWSER_4 = """
 import { createClient } from '@launchdarkly/js-client-sdk';
 const client = createClient('env-id', { kind: 'user', key: 'u' },
@@ -325,6 +359,12 @@ def node(source: str, package: str, name: str) -> Outcome:
     return program(["node", str(path)])
 
 
+def mcp() -> Outcome:
+    if not (FOLDER / "node_modules" / ".bin" / "mcp").exists():
+        return "not installed"
+    return program([sys.executable, "-c", MCP])
+
+
 def browser(source: str, package: str) -> Outcome:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     bundler = FOLDER / "node_modules" / ".bin" / "esbuild"
@@ -397,6 +437,7 @@ CLIENTS: tuple[tuple[str, Callable[[], Outcome]], ...] = (
         "launchdarkly-api-typescript",
         lambda: node(TYPESCRIPT, "launchdarkly-api-typescript", "typescript"),
     ),
+    ("LaunchDarkly's MCP server", mcp),
 )
 
 
@@ -412,7 +453,8 @@ def install() -> None:
         target = ["--target", str(FOLDER / "python"), "-q", "--no-warn-conflicts"]
         command = [sys.executable, "-m", "pip", "install", *target, *PYTHON_PACKAGES]
         subprocess.run(command, capture_output=True, timeout=300)
-    if shutil.which("npm") and not (FOLDER / "node_modules" / "esbuild").exists():
+    installed = FOLDER / "node_modules" / "@launchdarkly" / "mcp-server"
+    if shutil.which("npm") and not installed.exists():
         options = ["--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(FOLDER)]
         subprocess.run(
             ["npm", "install", *options, *NPM_PACKAGES], capture_output=True, timeout=300

@@ -78,7 +78,7 @@ def health_words(totals: Mapping[str, int], failed: int, pending: int) -> str:
         if totals[name]:
             parts.append(f"{totals[name]:,} {text}")
     if failed:
-        parts.append(f"{failed} finding{'' if failed == 1 else 's'} to look at")
+        parts.append(f"{failed} finding{'' if failed == 1 else 's'}")
     if pending:
         parts.append("still counting what has arrived")
     return ", ".join(parts)

@@ -265,7 +265,7 @@ def _split_words(mismatch: float | None, units: int) -> str:
             f"the split is not the allocated one (probability of a mismatch {percent(mismatch)}): "
             "do not trust the differences"
         )
-    told = f"probability of a mismatch {percent(mismatch)}, alarm from 99 % on"
+    told = f"chance of a mismatch {percent(mismatch)}: it begins at 50 %, the alarm is at 99 %"
     return f"{counted(units, 'unit')}, split as allocated ({told})"
 
 

@@ -49,5 +49,5 @@ def test_health_is_one_line_that_names_only_what_there_is():
     words = health_words(totals, 4, 5)
     assert words == (
         "1,000 events, 2 POSTs, 1 sent twice and counted once, 2 refused, 3 spoilt on purpose, "
-        "4 findings to look at, still counting what has arrived"
+        "4 findings, still counting what has arrived"
     )
