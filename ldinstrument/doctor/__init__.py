@@ -101,6 +101,14 @@ def _existence(
             why,
             "ldinstrument apply",
         )
+    if key in _standard_keys():
+        return None, Finding(
+            "metric",
+            "broken",
+            f"{key} is one of ldinstrument's, and neither LaunchDarkly nor the code has it",
+            f"{why}; apply makes it from the module that records it, which was not looked at",
+            "ldinstrument apply",
+        )
     close = _similar(key, api, wanted)
     hint = f"ldinstrument doctor {close[0]}" if close else f"ldinstrument metrics create {key} ..."
     meant = f"; did you mean {close[0]}?" if close else ""
@@ -113,10 +121,15 @@ def _existence(
     )
 
 
+def _standard_keys() -> list[str]:
+    return [metric.key for metric in (*STANDARD_METRICS, *session_metrics())]
+
+
 def _similar(key: str, api: MetricsAPI, wanted: Iterable[str]) -> list[str]:
     """Return the metric that *key* may have been meant for: of the code, ours, the project's."""
-    ours = [metric.key for metric in (*STANDARD_METRICS, *session_metrics())]
-    known = dict.fromkeys([*wanted, *ours, *(metric.key for metric in api.list(limit=MOST_LISTED))])
+    known = dict.fromkeys(
+        [*wanted, *_standard_keys(), *(metric.key for metric in api.list(limit=MOST_LISTED))]
+    )
     by_case = [other for other in known if other.lower() == key.lower()]
     return by_case or get_close_matches(key, list(known), n=1)
 

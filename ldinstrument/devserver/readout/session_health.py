@@ -36,6 +36,14 @@ SELECT coalesce(sum(k.events), 0) FROM posts p JOIN post_keys k ON k.post = p.id
 WHERE k.kind = 'custom' AND k.key = ? AND NOT p.duplicate AND p.wrapper = ''
   AND (p.agent LIKE 'PythonClient/%' OR p.agent LIKE 'PythonAsyncClient/%')
 """
+UNWATCHED_SESSIONS = """
+SELECT b.first_event, b.body, '' FROM bodies b WHERE b.post IN (SELECT p.id FROM posts p
+  JOIN post_keys k ON k.post = p.id WHERE k.kind = 'custom' AND p.wrapper = ''
+  AND (p.agent LIKE 'PythonClient/%' OR p.agent LIKE 'PythonAsyncClient/%')
+  AND (k.key LIKE '%.duration' OR k.key LIKE '%.interactions' OR k.key LIKE '%.success_rate'))
+  AND b.first_event < ? ORDER BY b.first_event DESC LIMIT ?
+"""
+"""Bodies of a client without our `Plugin` that seem to have the totals of sessions in them."""
 ELSEWHERE = """
 SELECT b.first_event, b.body, p.agent FROM bodies b JOIN posts p ON p.id = b.post
 WHERE NOT (p.agent LIKE 'Python%' AND p.wrapper <> '')
@@ -171,14 +179,17 @@ def _session_events(
 
 
 def _is_of_session(event: dict[str, Any], event_key: str) -> bool:
-    data = event.get("data")
     return (
         event.get("kind") == "custom"
         and event.get("key") == event_key
         and type(event.get("creationDate")) is int
-        and isinstance(data, dict)
-        and isinstance(data.get("sessionId"), str)
+        and _has_session(event)
     )
+
+
+def _has_session(event: dict[str, Any]) -> bool:
+    data = event.get("data")
+    return isinstance(data, dict) and isinstance(data.get("sessionId"), str)
 
 
 def changed_keys(database: Database, event_key: str) -> str:
@@ -200,14 +211,23 @@ def changed_keys(database: Database, event_key: str) -> str:
 
 
 def unwatched(database: Database, event_key: str) -> str:
-    """Say how many events of sessions came from a client whose exposures nobody sees.
+    """Say how many events came from a client whose exposures nobody sees, where sessions come from
+    such a client, too: who only tracks by hand needs nobody to see them.
 
     Empty for none.
     """
     (count,) = database.rows(UNWATCHED, (event_key,))[0]
-    if not count or next(_session_events(database, event_key), None) is None:
+    if not count or not _has_unwatched_sessions(database):
         return ""
-    return f"{count} events of sessions came from a client without ldinstrument's Plugin"
+    return f"{count} events came from a client of sessions without ldinstrument's Plugin"
+
+
+def _has_unwatched_sessions(database: Database) -> bool:
+    return any(
+        isinstance(event, dict) and _has_session(event)
+        for body, _ in _newest_bodies(database, UNWATCHED_SESSIONS)
+        for event in json.loads(body)
+    )
 
 
 def exposed_elsewhere(database: Database, event_key: str) -> str:

@@ -65,8 +65,8 @@ def warned(run: Callable[..., Ran], metric: str, check: str) -> str:
 HEALTHY = """
     client = client_of(**ours)
     for number in range(12):
+        client.variation("new-cart", Context.create(f"u-{number}"), False)
         with ld.session(f"u-{number}", client=client) as s:
-            client.variation("new-cart", Context.create(f"u-{number}"), False)
             s.interaction()
             s.conversion(3.0)
     client.close()
@@ -94,13 +94,37 @@ def test_a_client_without_our_plugin(play: Callable[..., None], run: Callable[..
             expose(client, f"u-{number}")
             with ld.session(f"u-{number}", client=client) as s:
                 s.interaction()
+                s.conversion(3.0)
         client.flush()
         client.close()
     """)
 
-    told = warned(run, "session.duration", "client")
+    for metric in ("session.duration", "business.conversion"):
+        assert warned(run, metric, "client") == (
+            "3 events came from a client of sessions without ldinstrument's Plugin"
+        )
 
-    assert told == "3 events of sessions came from a client without ldinstrument's Plugin"
+
+def test_a_client_that_only_tracks_needs_no_plugin(
+    play: Callable[..., None], run: Callable[..., Ran]
+) -> None:
+    """Beside a program with sessions whose client is known."""
+    play("""
+        plain, client = client_of(), client_of(**ours)
+        for number in range(3):
+            user = Context.create(f"u-{number}")
+            with ld.session(user, client=client) as s:
+                expose(client, f"u-{number}")
+                s.conversion(3.0)
+            plain.track("business.conversion", user, None, 3.0)
+        for closing in (plain, client):
+            closing.flush()
+            closing.close()
+    """)
+
+    told = run("doctor", "business.conversion", "--json").out
+    assert "6 events" in told
+    assert "without ldinstrument" not in told
 
 
 @pytest.mark.parametrize("parts", ["plugins=[ld.Plugin()]", "**ours", "attach"])

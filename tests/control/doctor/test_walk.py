@@ -32,6 +32,14 @@ def test_a_typing_error_is_recognised(ld: LocalLaunchDarkly, api: MetricsAPI) ->
     assert "did you mean cart.value?" in broken(examine("cart.vlaue", api, [])).what
 
 
+def test_a_metric_of_ours_that_nobody_uses_yet(api: MetricsAPI) -> None:
+    """It is not taken for a typing error of itself."""
+    found = broken(examine("revenue.impact", api, [VALUE]))
+
+    assert "one of ldinstrument's" in found.what
+    assert found.command == "ldinstrument apply"
+
+
 def test_all_metrics_at_once(ld: LocalLaunchDarkly, api: MetricsAPI, latency: Metric) -> None:
     """For each the warnings and the first broken link; nothing for those that are well."""
     ld.set_flag(experiment_flag("new-cart", [False, True]))
