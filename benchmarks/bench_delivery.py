@@ -194,7 +194,7 @@ def serialisation(events: int, context: Any) -> float:
         for place in range(events)
     ]
     began = time.perf_counter()
-    json.dumps([formatter.make_output_event(one) for one in inputs], separators=(",", ":"))
+    json.dumps([formatter.make_output_event(event) for event in inputs], separators=(",", ":"))
     return time.perf_counter() - began
 
 

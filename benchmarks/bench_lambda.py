@@ -87,17 +87,20 @@ def responses(rounds: int) -> None:
             event["data"]["sessionId"]: event["received"]
             for event in intake.events("invocation.duration")
         }
-    bare = statistics.median(one.response_ms for one in done["bare handler"][WARM_UP:])
+    bare = statistics.median(
+        invocation.response_ms for invocation in done["bare handler"][WARM_UP:]
+    )
     print(
         f"{'response, ms':<20} {'median':>8} {'p99':>8} {'added':>8} {'held after':>11} {'before freeze':>14}"
     )
     for variant, invocations in done.items():
         warm = invocations[WARM_UP:]
-        times = sorted(one.response_ms for one in warm)
+        times = sorted(invocation.response_ms for invocation in warm)
         median, p99 = statistics.median(times), times[max(0, round(0.99 * len(times)) - 1)]
-        held = statistics.median(one.held_ms for one in warm)
+        held = statistics.median(invocation.held_ms for invocation in warm)
         in_time = sum(
-            arrived.get(one.request_id, float("inf")) <= (one.frozen or 0.0) for one in warm
+            arrived.get(invocation.request_id, float("inf")) <= (invocation.frozen or 0.0)
+            for invocation in warm
         )
         said = "-" if variant == "bare handler" else f"{in_time} of {len(warm)}"
         print(

@@ -123,8 +123,8 @@ def round_trips(server: Any) -> float:
     def commands() -> int:
         stats = counter.info("commandstats")
         return sum(
-            one["calls"]
-            for name, one in stats.items()
+            command["calls"]
+            for name, command in stats.items()
             if name in ("cmdstat_evalsha", "cmdstat_eval")
         )
 

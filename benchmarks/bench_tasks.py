@@ -72,8 +72,8 @@ def measure(candidates: list[Candidate], rounds: int, target: float = 0.004) -> 
         gc.collect()
         gc.disable()
         try:
-            for one in order:
-                one.time_once(target)
+            for candidate in order:
+                candidate.time_once(target)
         finally:
             gc.enable()
 
@@ -82,22 +82,22 @@ def report(
     title: str, candidates: list[Candidate], bare: str, unit: str, wanted: dict[str, str]
 ) -> None:
     """Print overheads and ratios; *unit* names the candidate whose overhead is 1.0."""
-    by_name = {one.name: one for one in candidates}
+    by_name = {candidate.name: candidate for candidate in candidates}
     base, scale = by_name[bare], by_name[unit]
     print(f"\n{title}\n{'':32}{'ns':>9}{'overhead':>10}{'x two clocks':>14}   middle half   wanted")
-    for one in candidates:
+    for candidate in candidates:
         ratios = sorted(
             (mine - low) / max(whole - low, 1e-12)
-            for mine, low, whole in zip(one.seconds, base.seconds, scale.seconds, strict=True)
+            for mine, low, whole in zip(candidate.seconds, base.seconds, scale.seconds, strict=True)
         )
         quarter = len(ratios) // 4
         middle = f"{ratios[quarter]:.2f}-{ratios[-quarter - 1]:.2f}"
-        spent, floor = min(one.seconds) * 1e9, min(base.seconds) * 1e9
+        spent, floor = min(candidate.seconds) * 1e9, min(base.seconds) * 1e9
         above = spent - floor
-        ratio = "" if one is base else f"{above / (min(scale.seconds) * 1e9 - floor):.2f}"
+        ratio = "" if candidate is base else f"{above / (min(scale.seconds) * 1e9 - floor):.2f}"
         middle = middle if ratio else ""
         print(
-            f"{one.name:32}{spent:9.0f}{above:10.0f}{ratio:>14}   {middle:13} {wanted.get(one.name, '')}"
+            f"{candidate.name:32}{spent:9.0f}{above:10.0f}{ratio:>14}   {middle:13} {wanted.get(candidate.name, '')}"
         )
 
 
@@ -319,10 +319,10 @@ def bench_generator(rounds: int) -> None:
     measure(candidates, rounds)
     print(f"\nA generator of {count} items, per item\n{'':32}{'ns':>9}   x yield from   wanted")
     base = candidates[1].seconds
-    for one in candidates:
-        ratio = min(one.seconds) / min(base)
+    for candidate in candidates:
+        ratio = min(candidate.seconds) / min(base)
         print(
-            f"{one.name:32}{min(one.seconds) * 1e9:9.1f}{ratio:15.2f}   {'<= 1.1' if one.name == 'track_task' else ''}"
+            f"{candidate.name:32}{min(candidate.seconds) * 1e9:9.1f}{ratio:15.2f}   {'<= 1.1' if candidate.name == 'track_task' else ''}"
         )
 
 

@@ -58,7 +58,8 @@ def test_what_is_no_session_id_is_said_in_one_line(
             assert tracker.end_session(given) is None
 
     assert [
-        f"give a text, not a {type(given).__name__}" in one.getMessage() for one in caplog.records
+        f"give a text, not a {type(given).__name__}" in record.getMessage()
+        for record in caplog.records
     ] == [True]
 
 

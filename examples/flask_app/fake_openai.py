@@ -28,7 +28,9 @@ UNKNOWN = "I know tents, sleeping bags, headlamps and stoves. What is the trip l
 def answer_to(messages: list[dict[str, Any]]) -> str:
     """The answer to a conversation in OpenAI's form."""
     question = str(messages[-1]["content"]).lower()
-    system = " ".join(str(one["content"]) for one in messages if one["role"] == "system")
+    system = " ".join(
+        str(message["content"]) for message in messages if message["role"] == "system"
+    )
     advice = next((text for word, text in ADVICE.items() if word in question), UNKNOWN)
     return (
         f"What a lovely trip that will be! {advice} Shall I put one into your cart?"
@@ -40,7 +42,7 @@ def answer_to(messages: list[dict[str, Any]]) -> str:
 def usage_of(messages: list[dict[str, Any]], answer: str) -> dict[str, int]:
     """Tokens, counted as words."""
     prompt, completion = (
-        sum(len(str(one["content"]).split()) for one in messages),
+        sum(len(str(message["content"]).split()) for message in messages),
         len(answer.split()),
     )
     return {

@@ -44,14 +44,15 @@ class Run:
     @property
     def lost(self) -> int:
         """Invocations whose events never arrived."""
-        return sum(one.request_id not in self.arrived for one in self.invocations)
+        return sum(invocation.request_id not in self.arrived for invocation in self.invocations)
 
     @property
     def in_time(self) -> int:
         """Invocations whose events were in the server's hands before the sandbox froze."""
         return sum(
-            one.frozen is not None and self.arrived.get(one.request_id, float("inf")) <= one.frozen
-            for one in self.invocations
+            invocation.frozen is not None
+            and self.arrived.get(invocation.request_id, float("inf")) <= invocation.frozen
+            for invocation in self.invocations
         )
 
 
@@ -89,7 +90,8 @@ def row(result: Run) -> str:
     """One line of the table; the first invocation is cold, so it is not in the medians."""
     warm = result.invocations[1:] or result.invocations
     response, held = (
-        statistics.median(getattr(one, name) for one in warm) for name in ("response_ms", "held_ms")
+        statistics.median(getattr(invocation, name) for invocation in warm)
+        for name in ("response_ms", "held_ms")
     )
     return (
         f"{result.mode:<16} {len(result.invocations):>11} {result.lost:>5} {result.in_time:>13} "

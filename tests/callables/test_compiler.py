@@ -77,8 +77,9 @@ def test_every_argument_arrives_where_it_belongs(
     assert noted == [()]
     assert inspect.signature(made) == inspect.signature(fn)
     own = inspect.signature(made, follow_wrapped=False).parameters.values()
-    assert [(one.name, one.kind, one.default) for one in own] == [
-        (one.name, one.kind, one.default) for one in inspect.signature(fn).parameters.values()
+    assert [(parameter.name, parameter.kind, parameter.default) for parameter in own] == [
+        (parameter.name, parameter.kind, parameter.default)
+        for parameter in inspect.signature(fn).parameters.values()
     ]
     assert (made.__name__, made.__doc__, made.__wrapped__) == (fn.__name__, fn.__doc__, fn)
     assert made.__globals__ is fn.__globals__

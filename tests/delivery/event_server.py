@@ -277,7 +277,8 @@ def _head(stream: object) -> dict[str, str]:
             return {}
         lines.append(line.decode("latin-1"))
     return {
-        name.lower(): value.strip() for name, _, value in (one.partition(":") for one in lines[1:])
+        name.lower(): value.strip()
+        for name, _, value in (line.partition(":") for line in lines[1:])
     }
 
 

@@ -192,7 +192,7 @@ def test_a_signal_handler_flushes_what_it_has_interrupted(server, warm):
         outside = flush(2.0, warm)
     finally:
         signal.signal(signal.SIGALRM, before)
-    assert [one.delivered for one in inside] == [1]
+    assert [report.delivered for report in inside] == [1]
     assert outside.delivered == 1
     assert ledger.stats().events.delivered == 2
     assert sorted(server.posts_per_payload().values()) == [1, 2]

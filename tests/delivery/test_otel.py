@@ -32,9 +32,9 @@ def test_the_ledger_as_opentelemetry_counters(server):
     flush(30.0, client)
     data = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
     seen = {
-        (one.name, *point.attributes.values()): point.value
-        for one in data
-        for point in one.data.data_points
+        (metric.name, *point.attributes.values()): point.value
+        for metric in data
+        for point in metric.data.data_points
     }
     assert seen == {
         ("ldinstrument.events.emitted",): 2,

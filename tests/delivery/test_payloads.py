@@ -28,11 +28,11 @@ def test_a_split_loses_nothing_and_makes_new_ids(zipped):
         if not heirs:
             leaves.append(one)
     keys = [
-        json.loads(gzip.decompress(one.body) if zipped else one.body)[0]["key"] for one in leaves
+        json.loads(gzip.decompress(leaf.body) if zipped else leaf.body)[0]["key"] for leaf in leaves
     ]
     assert keys == [f"e.{n}" for n in range(5)]
-    assert len({one.id for one in [payload, *leaves]}) == 6
-    assert [one.custom for one in leaves] == [1] * 5
+    assert len({leaf.id for leaf in [payload, *leaves]}) == 6
+    assert [leaf.custom for leaf in leaves] == [1] * 5
 
 
 def test_halves_are_as_old_as_what_they_were():

@@ -339,8 +339,9 @@ def test_headers_are_the_sdks(server, make):
     client.track("a", BARE)
     flush(30.0, client)
     assert [post.key for post in server.posts] == ["sdk-good"]
-    assert [(one.payload_id, one.custom, one.status, one.attempts) for one in receipts] == [
-        (server.posts[0].payload_id, 1, 202, 1)
-    ]
+    assert [
+        (receipt.payload_id, receipt.custom, receipt.status, receipt.attempts)
+        for receipt in receipts
+    ] == [(server.posts[0].payload_id, 1, 202, 1)]
     assert receipts[0].size == len(server.posts[0].body)
     assert receipts[0].delivered

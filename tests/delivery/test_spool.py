@@ -66,7 +66,7 @@ def test_drafts_are_sealed_by_whoever_comes_next(tmp_path):
     assert found.custom == 3
     assert _taken(heir, 10**6, 60) == []
     heir.end()
-    assert [one.id for one in _taken(Spool(tmp_path, "here"), 10**6, 60)] == [found.id]
+    assert [payload.id for payload in _taken(Spool(tmp_path, "here"), 10**6, 60)] == [found.id]
 
 
 def test_what_is_settled_is_forgotten(tmp_path):
@@ -89,7 +89,7 @@ def test_a_split_payload_is_replaced_in_one_step(tmp_path):
     spool.replace(payload, halves)
     spool.end()
     found = _taken(Spool(tmp_path, "here"), 10**6, 60)
-    assert sorted(one.id for one in found) == sorted(heir.id for heir in halves)
+    assert sorted(payload.id for payload in found) == sorted(heir.id for heir in halves)
 
 
 def test_a_living_process_keeps_its_own(tmp_path):
@@ -327,9 +327,11 @@ def test_a_payload_that_does_not_fit_does_not_hold_up_the_others(tmp_path):
     large.sealed_at = small.sealed_at - 1
     _left_behind(tmp_path, large, small)
     heir = Spool(tmp_path, "here")
-    assert [one.id for one in _taken(heir, len(small.body), 60)] == [small.id]
+    assert [payload.id for payload in _taken(heir, len(small.body), 60)] == [small.id]
     assert _taken(heir, len(small.body), 60) == []
-    assert [one.id for one in _taken(heir, len(small.body), 60, one_at_least=True)] == [large.id]
+    assert [payload.id for payload in _taken(heir, len(small.body), 60, one_at_least=True)] == [
+        large.id
+    ]
     heir.end()
 
 

@@ -199,7 +199,7 @@ def test_any_answer_that_is_http_is_understood(client_of, answer):
     for _ in range(3):
         client.track("a", CONTEXT)
         assert flush(20.0, client) == FlushReport(delivered=1)
-    assert {one.status // 100 for one in receipts} == {2}
+    assert {receipt.status // 100 for receipt in receipts} == {2}
 
 
 def test_an_answer_that_is_not_http_is_a_failure(client_of):
@@ -210,7 +210,7 @@ def test_an_answer_that_is_not_http_is_a_failure(client_of):
     client.track("a", CONTEXT)
     assert _until(lambda: flush(1.0, client) and ledger.stats().events.delivered == 1)
     assert (receipts[0].status, receipts[0].error) == (0, "ProtocolError")
-    assert len({one.payload_id for one in receipts}) == 1
+    assert len({receipt.payload_id for receipt in receipts}) == 1
     raw.close()
 
 
@@ -255,7 +255,7 @@ def test_a_connection_that_the_server_has_closed_is_not_used_again(server, make)
         assert flush(20.0, client).delivered == 1
         server.vanish()
         server.listen()
-    assert [(one.status, one.attempts) for one in receipts] == [(202, 1)] * 3
+    assert [(receipt.status, receipt.attempts) for receipt in receipts] == [(202, 1)] * 3
 
 
 @pytest.mark.parametrize("address", ["events.example.test", "ftp://events.example.test"])

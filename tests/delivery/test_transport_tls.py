@@ -91,7 +91,7 @@ def test_a_confirmed_flush_over_tls_from_afar(far, certificate):
         client.track(f"e.{number}", CONTEXT)
         assert flush(30.0, client) == FlushReport(delivered=1)
         assert far.keys()[f"e.{number}"] == 1
-    assert [one.seconds >= 0.04 for one in receipts] == [True] * 3
+    assert [receipt.seconds >= 0.04 for receipt in receipts] == [True] * 3
     client.close()
 
 

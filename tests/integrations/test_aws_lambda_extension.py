@@ -101,13 +101,13 @@ def _leave_no_thread() -> Iterator[None]:
     Extension.__init__ = remember  # type: ignore[method-assign]
     yield
     Extension.__init__ = original  # type: ignore[method-assign]
-    for one in made:
-        one._identifier = None
+    for extension in made:
+        extension._identifier = None
     assert eventually(lambda: not extension_threads())
 
 
 def extension_threads() -> list[threading.Thread]:
-    return [one for one in threading.enumerate() if one.name == "ldinstrument-lambda"]
+    return [thread for thread in threading.enumerate() if thread.name == "ldinstrument-lambda"]
 
 
 def eventually(condition: Callable[[], object], seconds: float = 10.0) -> bool:

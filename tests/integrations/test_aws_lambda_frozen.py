@@ -42,7 +42,7 @@ def handler(event, context):
 
     done = invoke(function, *range(10))
 
-    assert [one.outcome for one in done] == ["ok"] * 10
+    assert [invocation.outcome for invocation in done] == ["ok"] * 10
     assert sum(before_the_freeze(intake, done)) < 5
 
 
@@ -98,11 +98,12 @@ def test_nothing_of_a_hundred_invocations_is_lost(mode: str) -> None:
 
     result = run_local.run(mode, 100, 0.04)
 
-    assert [one.outcome for one in result.invocations] == ["ok"] * 100
+    assert [invocation.outcome for invocation in result.invocations] == ["ok"] * 100
     assert (result.lost, result.in_time, result.duplicates) == (0, 100, 0)
     assert result.log == ""
     waited = sum(
-        result.arrived[one.request_id] <= (one.responded or 0.0) for one in result.invocations
+        result.arrived[invocation.request_id] <= (invocation.responded or 0.0)
+        for invocation in result.invocations
     )
     # Which of two things came first, not how long they took. A stalled machine may now and then
     # turn it round.
@@ -141,10 +142,13 @@ def test_an_outage_is_made_up_for(mode: str, deploy: Deploy, tmp_path: Path) -> 
         )
         function = deploy(module, mode, environment=environment)
         done = invoke(function, *range(5))
-        while set(arrivals(intake)) != {one.request_id for one in done} and len(done) < 200:
+        while (
+            set(arrivals(intake)) != {invocation.request_id for invocation in done}
+            and len(done) < 200
+        ):
             done += invoke(function, {})
-        assert set(arrivals(intake)) == {one.request_id for one in done}
-        assert {one.outcome for one in done} == {"ok"}
+        assert set(arrivals(intake)) == {invocation.request_id for invocation in done}
+        assert {invocation.outcome for invocation in done} == {"ok"}
         assert intake.duplicates == 0
         assert len(intake.events("invocation.duration")) == len(done)
 
@@ -183,11 +187,11 @@ def test_a_connection_that_died_silently_loses_nothing(deploy: Deploy, intake: I
     done = invoke(function, 0)
     assert intake.way is not None
     intake.way.forget()
-    while set(arrivals(intake)) != {one.request_id for one in done} or len(done) < 3:
+    while set(arrivals(intake)) != {invocation.request_id for invocation in done} or len(done) < 3:
         done += invoke(function, len(done))
         assert len(done) < 50
 
-    assert {one.outcome for one in done} == {"ok"}
+    assert {invocation.outcome for invocation in done} == {"ok"}
     assert len(intake.events("invocation.duration")) == len(done)
 
 
@@ -244,7 +248,7 @@ def handler(event, context):
 
     done = invoke(function, 0, 1)
 
-    assert [one.response for one in done] == [0, 0]
+    assert [invocation.response for invocation in done] == [0, 0]
     assert before_the_freeze(intake, done) == [True, True]
     assert sorted(event["metricValue"] for event in intake.events("business.conversion")) == [
         1.0,
@@ -269,7 +273,7 @@ def handler(event, context):
 
     done = invoke(function, {}, {})
 
-    assert [one.outcome for one in done] == ["error", "error"]
+    assert [invocation.outcome for invocation in done] == ["error", "error"]
     assert (done[0].error["errorType"], done[0].error["errorMessage"]) == (
         "LookupError",
         "no cart 7",

@@ -58,7 +58,9 @@ def handler(event, context): return 1
 
     done = invoke(function, {}, {})
 
-    assert [(one.outcome, one.response) for one in done] == [("timed out", 1)] * 2
+    assert [(invocation.outcome, invocation.response) for invocation in done] == [
+        ("timed out", 1)
+    ] * 2
     assert function.cold_starts == 2
 
 
@@ -102,8 +104,8 @@ def handler(event, context):
 
     done = invoke(function, 0, 1, 1, 0)
 
-    assert [one.response for one in done] == ["fresh", "cached", "cached", "fresh"]
-    assert ({one.outcome for one in done}, function.cold_starts) == ({"ok"}, 1)
+    assert [invocation.response for invocation in done] == ["fresh", "cached", "cached", "fresh"]
+    assert ({invocation.outcome for invocation in done}, function.cold_starts) == ({"ok"}, 1)
     assert before_the_freeze(intake, done) == [True, False, False, True]
 
 
@@ -124,7 +126,10 @@ def handler(event, context):
     done = invoke(function, *range(3))
 
     assert before_the_freeze(intake, done) == [True] * 3
-    assert all(arrivals(intake)[one.request_id] <= (one.responded or 0.0) for one in done)
+    assert all(
+        arrivals(intake)[invocation.request_id] <= (invocation.responded or 0.0)
+        for invocation in done
+    )
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.6])
@@ -147,7 +152,9 @@ def handler(event, context):
 
     arrived = [event["received"] for event in intake.events("invocation.duration")]
     assert len(arrived) == 3
-    assert all(at <= (one.responded or 0.0) for at, one in zip(arrived, done, strict=True))
+    assert all(
+        at <= (invocation.responded or 0.0) for at, invocation in zip(arrived, done, strict=True)
+    )
 
 
 @pytest.mark.parametrize("extractor", ["context", "data"])
@@ -170,8 +177,10 @@ def handler(event, context):
 
     done = invoke(function, *range(2))
 
-    assert [(one.outcome, one.response) for one in done] == [("ok", "exit")] * 2
-    assert all(one.held_ms < 30_000 for one in done)
+    assert [(invocation.outcome, invocation.response) for invocation in done] == [
+        ("ok", "exit")
+    ] * 2
+    assert all(invocation.held_ms < 30_000 for invocation in done)
 
 
 def test_a_slow_extractor_is_part_of_the_handler(deploy: Deploy, far: Intake) -> None:
@@ -216,8 +225,8 @@ def handler(event, context):
 
     done = invoke(function, *range(3))
 
-    assert [(one.outcome, one.response) for one in done] == [("ok", 1)] * 3
-    assert all(one.held_ms < 15_000 for one in done)
+    assert [(invocation.outcome, invocation.response) for invocation in done] == [("ok", 1)] * 3
+    assert all(invocation.held_ms < 15_000 for invocation in done)
     assert before_the_freeze(intake, done) == [True] * 3
 
 
@@ -241,7 +250,10 @@ def handler(event, context):
     done = invoke(function, *range(3))
 
     assert before_the_freeze(intake, done) == [True] * 3
-    assert all(arrivals(intake)[one.request_id] <= (one.responded or 0.0) for one in done)
+    assert all(
+        arrivals(intake)[invocation.request_id] <= (invocation.responded or 0.0)
+        for invocation in done
+    )
     log = function.log()
     assert log.count("deliver='after_response' is not possible here") == 1
     assert "403 Extension.RegistrationClosed" in log
@@ -292,9 +304,11 @@ def handler(event, context):
 
     done = invoke(function, 0, 1, 0)
 
-    assert [one.response for one in done] == ["first", "second", "first"]
+    assert [invocation.response for invocation in done] == ["first", "second", "first"]
     assert function.sandbox is not None
-    assert [one.name for one in function.sandbox.extensions.values()] == ["ldinstrument"]
+    assert [extension.name for extension in function.sandbox.extensions.values()] == [
+        "ldinstrument"
+    ]
     assert function.sandbox.refusals == []
     assert before_the_freeze(intake, done) == [True] * 3
 

@@ -184,7 +184,7 @@ def test_a_header_is_for_clients_without_cookies_beside_those_with() -> None:
         ]
 
         assert (opened_by_browser, store.holdings().open) == (1, 2)
-    assert [one is not None for one in told] == [True, False, False]
+    assert [token is not None for token in told] == [True, False, False]
     assert [answer.headers.get("X-Visitor") for answer in repeated] == [None] * 3
     assert [answer.headers.get("Set-Cookie") for answer in repeated] == [None] * 3
 

@@ -131,7 +131,7 @@ def seen(place: Any, chromium: Any) -> list[Seen]:
     launchdarkly.wait_for(
         lambda: len(launchdarkly.custom_events("business.conversion")) >= buyers, 60
     )
-    requests = sum(one.requests for one in done)
+    requests = sum(visitor.requests for visitor in done)
     launchdarkly.wait_for(lambda: total(launchdarkly, "session.interactions") >= requests, 60)
     return done
 
@@ -142,11 +142,11 @@ def test_what_visitors_did_is_what_launchdarkly_reads(place: Any, seen: list[See
     """
     launchdarkly = place.launchdarkly
     by_prompt = exposures(launchdarkly)
-    assert Counter(one.friendly for one in seen) == Counter(
+    assert Counter(visitor.friendly for visitor in seen) == Counter(
         value == "friendly" for value in by_prompt.values()
     )
     for prompt in ("brief", "friendly"):
-        mine = [one for one in seen if one.friendly == (prompt == "friendly")]
+        mine = [visitor for visitor in seen if visitor.friendly == (prompt == "friendly")]
 
         def values(key: str, prompt: str = prompt) -> list[float]:
             """By visitor: a page that a busy machine brings in long after the leave is a visit of
@@ -159,9 +159,11 @@ def test_what_visitors_did_is_what_launchdarkly_reads(place: Any, seen: list[See
                     found[who] = found.get(who, 0.0) + event["metricValue"]
             return sorted(found.values())
 
-        assert sorted(float(one.requests) for one in mine) == values("session.interactions")
-        assert sorted(one.bought for one in mine if one.bought) == values("business.conversion")
-        assert sorted({"up": 100.0, "down": 0.0}[one.thumb] for one in mine) == values(
+        assert sorted(float(visitor.requests) for visitor in mine) == values("session.interactions")
+        assert sorted(visitor.bought for visitor in mine if visitor.bought) == values(
+            "business.conversion"
+        )
+        assert sorted({"up": 100.0, "down": 0.0}[visitor.thumb] for visitor in mine) == values(
             "user.satisfaction"
         )
         assert (
@@ -170,7 +172,7 @@ def test_what_visitors_did_is_what_launchdarkly_reads(place: Any, seen: list[See
     assert {100.0} == {
         event["metricValue"] for event in launchdarkly.custom_events("session.success_rate")
     }
-    assert Counter(one["total_tokens"] for one in place.openai.served) == Counter(
+    assert Counter(usage["total_tokens"] for usage in place.openai.served) == Counter(
         int(event["metricValue"])
         for event in launchdarkly.custom_events("assistant.answer.tokens.total")
     )

@@ -131,8 +131,9 @@ def before_the_freeze(intake: Intake, invocations: list[Invocation]) -> list[boo
     """For each invocation, whether its events were in the server's hands when its sandbox froze."""
     arrived = arrivals(intake)
     return [
-        one.frozen is not None and arrived.get(one.request_id, float("inf")) <= one.frozen
-        for one in invocations
+        invocation.frozen is not None
+        and arrived.get(invocation.request_id, float("inf")) <= invocation.frozen
+        for invocation in invocations
     ]
 
 
@@ -142,5 +143,6 @@ def answered_first(intake: Intake, invocations: list[Invocation]) -> int:
     """
     arrived = arrivals(intake)
     return sum(
-        one.responded is not None and one.responded < arrived[one.request_id] for one in invocations
+        invocation.responded is not None and invocation.responded < arrived[invocation.request_id]
+        for invocation in invocations
     )

@@ -161,10 +161,10 @@ def test_the_same_tool_again_is_another_run(ld_events: RecordingClient) -> None:
     tasks = SpanTasks("k")
     with ld.session("u-1"):
         spans = [span("execute_tool t", 1), span("execute_tool t", 2)]
-        for one in spans:
-            tasks.started(one, is_agent=False)
-        for one in reversed(spans):
-            tasks.ended(one)
+        for nested in spans:
+            tasks.started(nested, is_agent=False)
+        for nested in reversed(spans):
+            tasks.ended(nested)
         assert ld.current_session().summary().tasks["k.tool"].successes == 2
         tasks.started(span("execute_tool t", 3, scope="y"), is_agent=False)
         tasks.ended(span("execute_tool t", 3, scope="y"))

@@ -61,16 +61,16 @@ def test_a_stand_in_is_taken_for_what_it_stands_for_now() -> None:
 
     client = RecordingClient()
     for proxy in (local.LocalProxy, functional.SimpleLazyObject):
-        for one in ("u-1", Context.builder("u-2").kind("user").name("Ana").build()):
-            now[:] = [one]
+        for who in ("u-1", Context.builder("u-2").kind("user").name("Ana").build()):
+            now[:] = [who]
             with ld.session(proxy(current), client=client):
                 now[:] = [None]
     with ld.session(Tier.FREE, client=client):
         pass
 
     contexts = [event.context for event in client.of("session.duration")]
-    assert [type(one) for one in contexts] == [Context] * 5
-    assert [(type(one.key), one.key, one.name) for one in contexts] == [
+    assert [type(context) for context in contexts] == [Context] * 5
+    assert [(type(context.key), context.key, context.name) for context in contexts] == [
         (str, "u-1", None),
         (str, "u-2", "Ana"),
         (str, "u-1", None),

@@ -38,8 +38,8 @@ def test_held_events_leave_before_the_one_that_finds_a_client(
     monkeypatch.setattr(sdk, "singleton_client", lambda: singleton)
     emit(event("late"), USER, None)
 
-    assert [one.key for one in named] == ["named"]
-    assert [one.key for one in singleton] == ["early", "late"]
+    assert [event.key for event in named] == ["named"]
+    assert [event.key for event in singleton] == ["early", "late"]
 
 
 def test_what_waits_for_a_client_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +50,7 @@ def test_what_waits_for_a_client_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     late = RecordingClient()
     emission.release_held(late)
 
-    assert [one.key for one in late] == ["area.2", "area.3", "area.4"]
+    assert [event.key for event in late] == ["area.2", "area.3", "area.4"]
     assert dict(ledger.stats().values.discarded) == {"no_client": 2}
 
 
@@ -65,7 +65,7 @@ def test_what_waits_in_a_parent_is_not_sent_by_its_child() -> None:
         emit(event("childs"), USER, None)
         late = RecordingClient()
         emission.release_held(late)
-        os.write(writer, " ".join(one.key for one in late).encode())
+        os.write(writer, " ".join(event.key for event in late).encode())
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as answer:
@@ -73,7 +73,7 @@ def test_what_waits_in_a_parent_is_not_sent_by_its_child() -> None:
     os.waitpid(child, 0)
     late = RecordingClient()
     emission.release_held(late)
-    assert [one.key for one in late] == ["parents"]
+    assert [event.key for event in late] == ["parents"]
 
 
 def test_a_key_from_outside_makes_no_log_line_of_its_own(

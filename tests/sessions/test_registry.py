@@ -64,7 +64,7 @@ def test_open_sessions_are_capped(
     monkeypatch.setattr(registry, "MAX_OPEN", 3)
     held = [open_session(f"u-{n}") for n in range(5)]
 
-    assert [True, True, False, False, False] == [one.ended for one in held]
+    assert [True, True, False, False, False] == [session.ended for session in held]
     assert stats().evicted_sessions == 2
 
 

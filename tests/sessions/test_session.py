@@ -107,7 +107,7 @@ def test_names_made_up_at_run_time_do_not_fill_the_catalog(
         pass
 
     assert len([metric for metric in ld.catalog if metric.key.startswith(("chat", "step"))]) == 8
-    assert ["step.1"] == [one.message.partition(":")[0] for one in caplog.records]
+    assert ["step.1"] == [record.message.partition(":")[0] for record in caplog.records]
     assert [1.0] * 5 == [
         value for n in range(5) for value in ld_events.values(f"step.{n}.success_rate")
     ]
@@ -270,7 +270,7 @@ def test_values_that_wait_for_an_identity_are_bounded(
 
     assert [15, 16, 17, 18, 19] == ld_events.values("r.each")
     assert stats().values.discarded == {"no_context": 15}
-    assert ["call identify()" in one.getMessage() for one in caplog.records] == [True]
+    assert ["call identify()" in record.getMessage() for record in caplog.records] == [True]
     assert adds_up()
 
 

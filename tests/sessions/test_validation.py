@@ -480,7 +480,7 @@ def test_a_wrong_call_is_said_in_one_line(caplog: pytest.LogCaptureFixture) -> N
         s.conversion(1, value=2)  # type: ignore[misc]
         s.revenue()  # type: ignore[call-arg]
 
-    assert [False, False] == [bool(one.exc_info) for one in caplog.records]
+    assert [False, False] == [bool(record.exc_info) for record in caplog.records]
     assert "conversion() got multiple values for argument 'value'" in caplog.text
     assert "revenue() missing 1 required positional argument: 'value'" in caplog.text
 
@@ -512,7 +512,7 @@ def test_whole_numbers_beyond_64_bits_travel_as_floats() -> None:
         for number in (2**62, 2**80, -(2**80)):
             s.record("in.value", number)
 
-    assert [(type(one), one) for one in client.values("in.value")] == [
+    assert [(type(value), value) for value in client.values("in.value")] == [
         (int, 2**62),
         (float, 2.0**80),
         (float, -(2.0**80)),

@@ -70,8 +70,8 @@ def make_store(request, tmp_path) -> Iterator[MakeStore]:
         return store
 
     yield make
-    for one in made:
-        one.close()
+    for opened in made:
+        opened.close()
 
 
 @pytest.fixture
@@ -84,8 +84,8 @@ def keep() -> Iterator[Callable[..., SessionStore]]:
         return made[-1]
 
     yield make
-    for one in made:
-        one.close()
+    for opened in made:
+        opened.close()
 
 
 @pytest.fixture(scope="module", name="server")

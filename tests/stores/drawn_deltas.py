@@ -71,8 +71,8 @@ def made(drawn, id="s", now=NOW, **fields):
 def merged(deltas, now=NOW):
     """The record that the deltas make, in this order."""
     text = None
-    for one in deltas:
-        result = merge(text, one, now, Rules())
+    for change in deltas:
+        result = merge(text, change, now, Rules())
         assert result.ended is None
         text = result.record.text()
     return readable(text)

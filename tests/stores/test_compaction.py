@@ -20,15 +20,15 @@ def test_compacting_changes_no_event(drawn, data):
     """A long visit is folded on the way: together, the parts are what it would have been."""
     fresh = data.draw(st.booleans())
     deltas = []
-    for number, one in enumerate(drawn):
+    for number, change in enumerate(drawn):
         context = {"user": "ana", "request": f"r-{number}"} if fresh else {"user": "ana"}
         age = 1000 * (len(drawn) - number)
         groups = {
             key: (*group[:2], NOW - age, NOW - age, *group[4:])
-            for key, group in one["groups"].items()
+            for key, group in change["groups"].items()
         }
         changed = {"context": context, "ages": (age, age), "groups": groups}
-        deltas.append(made(one | changed))
+        deltas.append(made(change | changed))
     whole, long = merged(deltas), merged(deltas)
     parts = compact(long)
     again = readable(long.text())

@@ -36,7 +36,7 @@ def test_a_visit_is_one_session_over_many_merges(make_store):
     third = store.merge(KEY, delta("s-3", tallies=(0, 0, 0, 0), started_ago=9000, last_ago=8000))
     assert end(store, KEY, "logout") is not None
 
-    assert [(one.id, one.opened) for one in (first, second, third)] == [
+    assert [(visit.id, visit.opened) for visit in (first, second, third)] == [
         ("s-1", True),
         ("s-1", False),
         ("s-1", False),
@@ -159,7 +159,7 @@ def test_what_began_before_the_end_joins_while_that_waits_to_be_sealed(make_stor
     again = store.merge(KEY, delta("s-4", started_ago=60_000, ends="another"))
     after = store.merge(KEY, delta("s-5"))
 
-    assert [(one.id, one.opened) for one in (late, again)] == [("s-1", False)] * 2
+    assert [(visit.id, visit.opened) for visit in (late, again)] == [("s-1", False)] * 2
     assert (after.id, after.previous_id, after.opened) == ("s-5", "s-1", True)
     (record,) = ended(store)
     assert (record.id, record.reason, tallies_of(record)) == ("s-1", "logout", [4, 0, 0, 0])
@@ -196,7 +196,7 @@ def test_a_late_page_finds_its_visit_also_behind_the_next_one(make_store):
     too_late = store.merge(KEY, delta("s-5", started_ago=7000))
     after = store.merge(KEY, delta("s-6"))
 
-    assert [(one.id, one.opened) for one in (late, too_late, after)] == [
+    assert [(visit.id, visit.opened) for visit in (late, too_late, after)] == [
         ("s-1", False),
         ("s-3", False),
         ("s-3", False),
@@ -220,7 +220,7 @@ def test_a_late_page_of_who_was_there_before_ends_nobodys_session(make_store):
     end(store, KEY, "logout")
 
     assert (late.id, his.id) == ("s-1", "s-2")
-    assert sorted((one.id, tallies_of(one)[0], one.reason) for one in ended(store)) == [
+    assert sorted((record.id, tallies_of(record)[0], record.reason) for record in ended(store)) == [
         ("s-1", 2, "identified"),
         ("s-2", 2, "logout"),
     ]
@@ -247,7 +247,8 @@ def test_a_sweeper_cannot_seal_what_has_grown_since_its_claim(make_store):
         store.merge(f"session:{visitor}", delta(f"s-{visitor}", ends="logout"))
 
     places = {
-        readable(one.text).id: one.place for one in store.claim(10, 60.0, "first", early=True)
+        readable(session.text).id: session.place
+        for session in store.claim(10, 60.0, "first", early=True)
     }
     assert store.merge("session:v-1", delta("late", started_ago=60_000)).id == "s-v-1"
 
@@ -267,12 +268,12 @@ def test_a_session_that_fell_silent_goes_on_with_a_request_that_began_in_time(ma
     store = make_store(idle=60.0)
 
     store.merge(KEY, delta("s-1", started_ago=70_000, last_ago=60_500))
-    claimed = [one.place for one in store.claim(10, 60.0, "first", early=True)]
+    claimed = [session.place for session in store.claim(10, 60.0, "first", early=True)]
     slow = store.merge(KEY, delta("s-2", started_ago=50_000))
     next_one = store.merge(KEY, delta("s-3"))
 
     assert len(claimed) == 1
-    assert [(one.id, one.opened) for one in (slow, next_one)] == [("s-1", False)] * 2
+    assert [(visit.id, visit.opened) for visit in (slow, next_one)] == [("s-1", False)] * 2
     assert (store.holdings().open, store.holdings().ended) == (1, 0)
     assert store.seal(claimed, [Sealed("p-1", b"[]", 0)], 60.0, "first") == claimed
     assert end(store, KEY, "logout") is not None
@@ -334,7 +335,8 @@ def test_those_who_are_long_gone_do_not_hold_up_a_sweep(make_store):
     silent()
 
     assert [
-        one.text and readable(one.text).id for one in store.claim(10, 60.0, "the-test", early=True)
+        session.text and readable(session.text).id
+        for session in store.claim(10, 60.0, "the-test", early=True)
     ] == ["s-1"]
 
 
@@ -437,8 +439,8 @@ def test_no_fold_crosses_an_exposure(make_store):
     ]
     for order in (deltas, deltas[::-1]):
         store = make_store()
-        for one in order:
-            store.merge(KEY, one)
+        for change in order:
+            store.merge(KEY, change)
         end(store, KEY)
         (record,) = ended(store)
 
@@ -670,15 +672,15 @@ def test_a_lease_lasts_for_as_long_as_it_was_given(make_store):
     found = []
 
     began = time.monotonic()
-    (place,) = [one.place for one in store.claim(10, 0.3, "first", early=True)]
+    (place,) = [session.place for session in store.claim(10, 0.3, "first", early=True)]
     until(lambda: found.extend(store.claim(10, 60.0, "second", early=True)) or found, 10.0)
     assert time.monotonic() - began > 0.28
-    assert [one.place for one in found] == [place]
+    assert [session.place for session in found] == [place]
     store.seal([place], [Sealed("p-1", b"[]", 0)], 0.3, "second")
     began, found = time.monotonic(), []
     until(lambda: found.extend(store.claim_sealed(10, 60.0, "third")) or found, 10.0)
     assert time.monotonic() - began > 0.28
-    assert [one.id for one in found] == ["p-1"]
+    assert [payload.id for payload in found] == ["p-1"]
 
 
 def test_sealing_is_all_or_nothing(make_store):
@@ -690,7 +692,7 @@ def test_sealing_is_all_or_nothing(make_store):
         store.merge(f"session:{number}", delta())
         end(store, f"session:{number}", "ended")
     (taken,) = store.claim(1, 0.0, "first", early=True)
-    places = [one.place for one in store.claim(3, 60.0, "second", early=True)]
+    places = [session.place for session in store.claim(3, 60.0, "second", early=True)]
     assert taken.place in places
     store.seal([taken.place], [], 60.0, "second")
 
@@ -707,7 +709,7 @@ def test_a_sealed_payload_comes_back_with_the_same_id_and_bytes_until_it_is_ackn
     store = make_store()
     store.merge(KEY, delta())
     end(store, KEY, "ended")
-    places = [one.place for one in store.claim(10, 60.0, "first", early=True)]
+    places = [session.place for session in store.claim(10, 60.0, "first", early=True)]
     body = bytes(range(256))
 
     store.seal(places, [Sealed("p-1", body, 3, True)], 60.0, "first")
@@ -725,7 +727,7 @@ def test_a_sealed_payload_comes_back_with_the_same_id_and_bytes_until_it_is_ackn
     assert 0 <= again.age < 60
     assert store.claim_sealed(10, 60.0, "third") == []
     store.postpone("p-1", 0.0)
-    assert [one.attempts for one in store.claim_sealed(10, 60.0, "third")] == [3]
+    assert [payload.attempts for payload in store.claim_sealed(10, 60.0, "third")] == [3]
     store.acknowledge("p-1")
     store.acknowledge("p-1")
     store.postpone("p-1", 0.0)
@@ -737,13 +739,13 @@ def test_a_payload_that_is_too_large_is_replaced_by_halves(make_store):
     store = make_store()
     store.merge(KEY, delta())
     end(store, KEY, "ended")
-    places = [one.place for one in store.claim(10, 60.0, "first", early=True)]
+    places = [session.place for session in store.claim(10, 60.0, "first", early=True)]
     store.seal(places, [Sealed("p-1", b"[1,2]", 2)], 60.0, "first")
 
     store.replace("p-1", [Sealed("p-2", b"[1]", 1), Sealed("p-3", b"[2]", 1)])
     store.replace("p-1", [Sealed("p-4", b"[1]", 1)])
 
-    assert sorted(one.id for one in store.claim_sealed(10, 60.0, "first")) == ["p-2", "p-3"]
+    assert sorted(payload.id for payload in store.claim_sealed(10, 60.0, "first")) == ["p-2", "p-3"]
 
 
 def test_claims_are_bounded_and_disjoint(make_store):
@@ -758,7 +760,7 @@ def test_claims_are_bounded_and_disjoint(make_store):
         while claimed := store.claim(7, 60.0, owner, early=True):
             assert len(claimed) <= 7
             with lock:
-                seen.extend(readable(one.text).id for one in claimed)
+                seen.extend(readable(session.text).id for session in claimed)
 
     threads = [threading.Thread(target=sweep, args=(f"owner-{number}",)) for number in range(4)]
     for thread in threads:

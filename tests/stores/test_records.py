@@ -23,7 +23,7 @@ from ldinstrument.stores.session_store import key_of
 @given(st.lists(DELTAS, min_size=1, max_size=6), st.randoms(use_true_random=False))
 def test_the_order_does_not_matter(drawn, dice):
     """Whichever request reaches the store first, the events are the same."""
-    drawn = [one | {"context": {"user": "ana"}} for one in drawn]
+    drawn = [change | {"context": {"user": "ana"}} for change in drawn]
     shuffled = list(drawn)
     dice.shuffle(shuffled)
 
@@ -35,15 +35,15 @@ def test_a_session_is_what_its_requests_were(drawn):
     """Dates and tallies against a model that knows nothing of segments."""
     record = merged(map(made, drawn))
 
-    assert record.opened_at + record.started == NOW - max(max(one["ages"]) for one in drawn)
-    assert record.opened_at + record.last == NOW - min(min(one["ages"]) for one in drawn)
+    assert record.opened_at + record.started == NOW - max(max(change["ages"]) for change in drawn)
+    assert record.opened_at + record.last == NOW - min(min(change["ages"]) for change in drawn)
     assert tallies_of(record) == [
-        sum(column) for column in zip(*(one["tallies"] for one in drawn), strict=True)
+        sum(column) for column in zip(*(change["tallies"] for change in drawn), strict=True)
     ]
-    assert record.keys == {kind: key for one in drawn for kind, key in one["context"].items()}
+    assert record.keys == {kind: key for change in drawn for kind, key in change["context"].items()}
     for mark, date in record.exposures.items():
         assert date == min(
-            made(one).exposures[mark] for one in drawn if mark in made(one).exposures
+            made(change).exposures[mark] for change in drawn if mark in made(change).exposures
         )
 
 
@@ -85,7 +85,7 @@ def test_a_delta_that_waited_is_the_same_delta(drawn, waited):
 @given(st.lists(DELTAS, min_size=1, max_size=5), st.integers(-(10**7), 10**7))
 def test_the_stores_clock_dates_no_event(drawn, ahead):
     """Dates are the worker's, which dates the exposures; a server's clock may be elsewhere."""
-    drawn = [one | {"context": {"user": "ana"}} for one in drawn]
+    drawn = [change | {"context": {"user": "ana"}} for change in drawn]
 
     assert events(merged(map(made, drawn), NOW + ahead)) == events(merged(map(made, drawn)))
 

@@ -190,7 +190,7 @@ def test_a_payload_that_has_waited_for_a_day_is_dropped_and_counted(make_store, 
     raw = make_store()
     store = keep(raw, client=client)
     over(raw, 1)
-    places = [one.place for one in raw.claim(10, 60.0, "long ago", early=True)]
+    places = [session.place for session in raw.claim(10, 60.0, "long ago", early=True)]
     raw.seal(places, [Sealed("p-old", b"[{}]", 1, age=MAX_AGE + 60)], 0.0, "long ago")
 
     report = sweep(store)
@@ -273,10 +273,10 @@ def test_a_sweeper_that_slept_through_its_lease_sends_nothing_of_anothers(make_s
 
     taken = raw.claim(100, 0.0, "slow", early=True)
     report = Sweep(raw, Slow(client._config), raw.rules, "quick").run()
-    lost = raw.seal([one.place for one in taken], [], 60.0, "slow")
+    lost = raw.seal([session.place for session in taken], [], 60.0, "slow")
 
     assert report.complete
-    assert sorted(lost) == sorted(one.place for one in taken)
+    assert sorted(lost) == sorted(session.place for session in taken)
     assert reported(ld) == {f"s-{number}": 1 for number in range(5)}
 
 

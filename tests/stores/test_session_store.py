@@ -77,7 +77,7 @@ def test_a_visit_of_many_requests_is_reported_once(make_store, keep, ld, client)
         "endReason": "ended",
         "sessionId": refs[0].session_id,
     }
-    assert [one["metricValue"] for one in ld.custom_events("session.success_rate")] == [75.0]
+    assert [event["metricValue"] for event in ld.custom_events("session.success_rate")] == [75.0]
     (money,) = ld.custom_events("revenue.impact")
     assert (money["metricValue"], money["data"]) == (6.0, {"source": "shop"})
     ld.wait_for(lambda: len(ld.custom_events("user.satisfaction")) == 4)
@@ -157,7 +157,7 @@ def test_a_with_block_goes_on_in_the_store(make_store, keep, ld, client):
 
     assert totals(ld)["conv-9"]["metricValue"] == 3
     assert totals(ld)[unnamed.id]["metricValue"] == 1
-    assert [one["metricValue"] for one in ld.custom_events("business.conversion")] == [6.0]
+    assert [event["metricValue"] for event in ld.custom_events("business.conversion")] == [6.0]
 
 
 def test_names_keep_apart(make_store, keep, ld, client):
@@ -171,8 +171,8 @@ def test_names_keep_apart(make_store, keep, ld, client):
     end_session(store, "v-1")
     sweep(store)
 
-    assert [one["metricValue"] for one in ld.custom_events("chat.interactions")] == [1]
-    assert [one["metricValue"] for one in ld.custom_events("session.interactions")] == [2]
+    assert [event["metricValue"] for event in ld.custom_events("chat.interactions")] == [1]
+    assert [event["metricValue"] for event in ld.custom_events("session.interactions")] == [2]
 
 
 def test_a_visitor_who_becomes_known_takes_along_what_came_before(make_store, keep, ld, client):
@@ -232,9 +232,9 @@ def test_every_rollup_survives_the_store(make_store, keep, ld, client):
     sweep(store)
     client.flush()
 
-    assert [one["metricValue"] for one in ld.custom_events("the.gauge")] == [6.0]
-    assert [one["metricValue"] for one in ld.custom_events("the.mean")] == [6.0]
-    assert [one.get("metricValue") for one in ld.custom_events("the.sight")] == [None, None]
+    assert [event["metricValue"] for event in ld.custom_events("the.gauge")] == [6.0]
+    assert [event["metricValue"] for event in ld.custom_events("the.mean")] == [6.0]
+    assert [event.get("metricValue") for event in ld.custom_events("the.sight")] == [None, None]
     ld.wait_for(lambda: len(ld.custom_events("the.clicks")) == 6)
     stats = ledger.stats()
     assert stats.values.recorded == stats.values.emitted + sum(stats.values.discarded.values())
@@ -345,8 +345,8 @@ def test_the_tracker_ends_anothers_session_of_the_same_id(make_store, keep, ld, 
     sweep(store)
 
     found = {
-        one["context"]["key"]: one["metricValue"]
-        for one in ld.custom_events("session.interactions")
+        event["context"]["key"]: event["metricValue"]
+        for event in ld.custom_events("session.interactions")
     }
     assert found == {"ana": 1, "ben": 0}
 

@@ -370,7 +370,7 @@ class Interleavings(RuleBasedStateMachine):
 
     def inside(self, data: st.DataObject) -> tuple[int | None, ld.Session | None]:
         """Choose a session that is open, or none."""
-        still_open = [index for index, one in enumerate(self.sessions) if not one.ended]
+        still_open = [index for index, session in enumerate(self.sessions) if not session.ended]
         chosen = data.draw(st.sampled_from([None, *still_open]))
         return chosen, None if chosen is None else self.sessions[chosen]
 
@@ -475,10 +475,10 @@ class Interleavings(RuleBasedStateMachine):
         if not hasattr(self, "sessions"):
             return
         set_current(None)
-        for index, one in enumerate(self.running):
-            self.running[index] = (None, one[1])
-            self.count(one[1], "abandoned")
-        one = None  # type: ignore[assignment]
+        for index, run in enumerate(self.running):
+            self.running[index] = (None, run[1])
+            self.count(run[1], "abandoned")
+        run = None  # type: ignore[assignment]
         gc.collect(0)
         for session in self.sessions:
             session.end()

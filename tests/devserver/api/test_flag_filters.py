@@ -26,7 +26,7 @@ FLAGS = [
 def passing(**asked: str) -> list[str]:
     """The keys of the flags that pass what is asked for."""
     tests = filters(asked)
-    return [one["key"] for one in FLAGS if all(test(one) for test in tests)]
+    return [flag["key"] for flag in FLAGS if all(test(flag) for test in tests)]
 
 
 @pytest.mark.parametrize(

@@ -119,8 +119,8 @@ def test_new_variations_have_ids_and_the_old_ones_keep_theirs() -> None:
     after = {**seen, "variations": [*seen["variations"], {"value": 7, "name": "Seven"}]}
     found = flag_of(before, seen, after)
     assert found["variations"] == [False, True, 7]
-    ids = [one["_id"] for one in found[REST]["variations"]]
-    assert ids[:2] == [one["_id"] for one in seen["variations"]]
+    ids = [variation["_id"] for variation in found[REST]["variations"]]
+    assert ids[:2] == [variation["_id"] for variation in seen["variations"]]
     assert len(set(ids)) == 3
 
 

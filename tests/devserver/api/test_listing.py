@@ -104,7 +104,7 @@ def metric_document(key: str, **fields: Any) -> dict[str, Any]:
 def passing(text: str, *metrics: dict[str, Any], used: tuple[str, ...] = ()) -> list[str]:
     """The keys of the metrics that pass a filter."""
     tests = filters(text, used)
-    return [one["key"] for one in metrics if all(test(one) for test in tests)]
+    return [metric["key"] for metric in metrics if all(test(metric) for test in tests)]
 
 
 def test_no_filter_lets_everything_through():
@@ -153,9 +153,9 @@ def test_names_are_sorted_whatever_their_case():
         metric_document("b", name="B"),
         metric_document("a", name="Z"),
     ]
-    assert [one["key"] for one in sorted_by(listed, "name")] == ["b", "c", "a"]
-    assert [one["key"] for one in sorted_by(listed, "-name")] == ["a", "c", "b"]
-    assert [one["key"] for one in sorted_by(listed, "-createdAt")] == ["a", "b", "c"]
+    assert [metric["key"] for metric in sorted_by(listed, "name")] == ["b", "c", "a"]
+    assert [metric["key"] for metric in sorted_by(listed, "-name")] == ["a", "c", "b"]
+    assert [metric["key"] for metric in sorted_by(listed, "-createdAt")] == ["a", "b", "c"]
     with pytest.raises(RefusedRequest, match="sort must be"):
         sorted_by(listed, "key")
 

@@ -16,7 +16,7 @@ def _server():
 
 def letters(found) -> str:
     """The context keys of events, in order."""
-    return "".join(one["context"]["key"] for one in found)
+    return "".join(event["context"]["key"] for event in found)
 
 
 def test_events_are_listed_in_the_order_of_their_arrival(server):
@@ -25,7 +25,7 @@ def test_events_are_listed_in_the_order_of_their_arrival(server):
     server.post(event("c", key="other"))
     found = server.traffic.arrivals.events()
     assert letters(found) == "abc"
-    assert [(one.id, one.payload_id, one.received) for one in found] == [
+    assert [(event.id, event.payload_id, event.received) for event in found] == [
         (1, "p1", 99),
         (2, "p1", 99),
         (3, "p2", 99),
@@ -58,10 +58,10 @@ def test_events_are_asked_for_by_place_kind_and_key(server, asked, expected):
     found = server.traffic.arrivals.events(**asked)
     assert letters(found) == expected
     texts = server.traffic.arrivals.event_texts(**asked)
-    assert [id for id, *_ in texts] == [one.id for one in found]
+    assert [id for id, *_ in texts] == [event.id for event in found]
     assert all(
-        f'"{one["context"]["key"]}"' in text
-        for one, (_, text, *_) in zip(found, texts, strict=True)
+        f'"{event["context"]["key"]}"' in text
+        for event, (_, text, *_) in zip(found, texts, strict=True)
     )
 
 
@@ -71,7 +71,7 @@ def test_more_posts_than_are_read_at_once_lose_none(server, size):
     for number in range(40):
         server.post(*(event(f"u{number}") for _ in range(size)))
     found = server.traffic.arrivals.events(since=3)
-    assert [one.id for one in found] == list(range(4, 40 * size + 1))
+    assert [event.id for event in found] == list(range(4, 40 * size + 1))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,9 @@ def _server():
 def checked(server: Server, **options) -> dict[tuple[str, str], HealthCheck]:
     """The checks by subject and name."""
     server.reader.aggregation.fold()
-    return {(one.subject, one.check): one for one in health_checks(server.database, **options)}
+    return {
+        (check.subject, check.check): check for check in health_checks(server.database, **options)
+    }
 
 
 def test_a_metric_that_is_well_has_no_warning(server):
@@ -34,7 +36,7 @@ def test_a_metric_that_is_well_has_no_warning(server):
         "numeric value",
         "exposure",
     }
-    assert all(one.ok and not one.warning for one in found.values())
+    assert all(check.ok and not check.warning for check in found.values())
 
 
 def test_an_event_that_never_came_is_looked_for_under_other_spellings(server):
@@ -134,7 +136,7 @@ def test_events_that_no_metric_reads_are_listed(server):
     server.define()
     for key in ("latency", "b.stray", "a.stray", "$ld:ai:tokens", "otel.http"):
         server.post(event("a", key=key))
-    stray = [one.subject for one in checked(server).values() if one.check == "definition"]
+    stray = [check.subject for check in checked(server).values() if check.check == "definition"]
     assert stray == ["a.stray", "b.stray"]
 
 

@@ -32,7 +32,10 @@ def test_a_start_stops_the_one_that_runs(server):
     first = iterations.start("f", 10)
     second = iterations.start("f", 20)
     assert (first.number, second.number) == (1, 2)
-    assert [(one.started, one.stopped) for one in iterations.of("f")] == [(10, 20), (20, None)]
+    assert [(iteration.started, iteration.stopped) for iteration in iterations.of("f")] == [
+        (10, 20),
+        (20, None),
+    ]
     assert iterations.flags() == ["f", "g"]
 
 
@@ -43,7 +46,7 @@ def test_a_stop_ends_the_one_that_runs_once(server):
     stopped = iterations.stop("f", 30)
     assert (stopped.number, stopped.stopped, stopped.running) == (1, 30, False)
     assert iterations.stop("f", 40) is None
-    assert [one.stopped for one in iterations.of("f")] == [30]
+    assert [iteration.stopped for iteration in iterations.of("f")] == [30]
     assert iterations.start("f", 50).number == 2
 
 

@@ -35,7 +35,7 @@ def test_an_experiment_is_told_with_its_variations_and_metrics(server):
     (experiment,) = found["experiments"]
     assert (experiment["flag"], experiment["iteration"], experiment["running"]) == ("f", 1, True)
     assert experiment["kinds"] == ["user"]
-    assert [one["value"] for one in experiment["variations"]] == ["v0", "v1"]
+    assert [variation["value"] for variation in experiment["variations"]] == ["v0", "v1"]
     (metric,) = experiment["metrics"]
     assert (metric["metric"], metric["project"], metric["unit"]) == ("latency", "default", "ms")
     assert (metric["statistic"], metric["higherIsBetter"], metric["reason"]) == ("mean", False, "")
@@ -59,7 +59,7 @@ def test_a_metric_without_an_analysis_says_why(server):
     server.define(key="per-request", analysisUnits=["request"])
     server.post(exposure("a"), event("a"))
     (experiment,) = document(server)["experiments"]
-    found = next(one for one in experiment["metrics"] if one["metric"] == "per-request")
+    found = next(metric for metric in experiment["metrics"] if metric["metric"] == "per-request")
     assert found["result"] is None
     assert "nobody was exposed as request" in found["reason"]
 

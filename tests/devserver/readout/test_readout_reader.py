@@ -393,5 +393,7 @@ def test_the_control_comes_first_and_what_has_a_share_is_listed():
     flag = experiment_flag("f1", ["x", "y", "z"])
     store.put("flag", "", "f1", {**flag, "experimentControl": 2})
     (experiment,) = read_out(store).experiments
-    found = [(one.index, one.value, one.units) for one in experiment.variations]
+    found = [
+        (variation.index, variation.value, variation.units) for variation in experiment.variations
+    ]
     assert found == [(2, "z", 0), (0, "x", 0), (1, "v1", 1)]
