@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -306,3 +307,15 @@ def test_the_public_api_is_one_sorted_list() -> None:
 def test_there_is_no_drawer_for_odds_and_ends() -> None:
     """A file is a noun."""
     assert not {"utils", "helpers", "common", "base", "misc"} & {path.stem for path in FILES}
+
+
+def test_a_loop_names_the_thing() -> None:
+    """`for one in events` says less than `for event in events`; in tests, too."""
+    nameless = [
+        f"{path.name}: {found}"
+        for folder in (ROOT, Path(__file__).parent)
+        for path in folder.rglob("*.py")
+        for found in re.findall(r"\bfor (?:\w+, )*one in \S+", path.read_text(encoding="utf-8"))
+        if path != Path(__file__)
+    ]
+    assert nameless == []
