@@ -27,14 +27,7 @@ def work(user: str, seconds: float = 0.0) -> None:
 
 rq_job = ld.session(context=lambda user, seconds=0.0: user, name="job")(work)
 
-if QUEUE == "arq":
-
-    @ld.session(context=lambda ctx, user, seconds=0.0: user, name="job")
-    async def arq_job(ctx: object, user: str, seconds: float = 0.0) -> None:
-        """Do the work, as arq calls it."""
-        work(user, seconds)
-
-elif QUEUE == "dramatiq":
+if QUEUE == "dramatiq":
     import dramatiq
     from dramatiq.brokers.redis import RedisBroker
 

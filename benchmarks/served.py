@@ -200,15 +200,6 @@ import os, redis, rq
 connection = redis.Redis.from_url(os.environ["JOBS_REDIS"])
 rq.%s([rq.Queue(connection=connection)], connection=connection).work(logging_level="CRITICAL")
 """
-ARQ = """
-import os, queued_jobs
-from arq import run_worker
-from arq.connections import RedisSettings
-class Settings:
-    functions = [queued_jobs.arq_job]
-    redis_settings = RedisSettings.from_dsn(os.environ["JOBS_REDIS"])
-run_worker(Settings)
-"""
 CELERY_NEEDS = "`integrations.celery.instrument(app)`"
 
 SERVERS = (
@@ -261,5 +252,4 @@ SERVERS = (
         "huey",
         *("huey_consumer", "queued_jobs.huey", "-w", "2", "-k", "process"),
     ),
-    Server("arq", "arq", ("{folder}/serve.py",), files=(("serve.py", ARQ),), jobs=True),
 )

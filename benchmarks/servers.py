@@ -237,22 +237,7 @@ def _huey_sender(redis_url: str) -> Callable[..., Any]:
     return send
 
 
-def _arq_sender(redis_url: str) -> Callable[..., Any]:
-    import asyncio
-
-    from arq import create_pool
-    from arq.connections import RedisSettings
-
-    async def send(*args: object) -> None:
-        pool = await create_pool(RedisSettings.from_dsn(redis_url))
-        await pool.enqueue_job("arq_job", *args)
-        await pool.aclose()
-
-    return lambda *args: asyncio.run(send(*args))
-
-
 _SENDERS: dict[str, Callable[[str], Callable[..., Any]]] = {
-    "arq": _arq_sender,
     "celery": _celery_sender,
     "dramatiq": _dramatiq_sender,
     "huey": _huey_sender,
