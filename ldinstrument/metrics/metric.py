@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any, Literal, cast, get_args
 
 from ..diagnostics import caller_depth
@@ -73,6 +74,12 @@ RESERVED_PREFIXES = ("$ld:", "otel.")
 
 class MetricWarning(UserWarning):
     """A definition that works, but perhaps not as meant."""
+
+
+is_repeated: ContextVar[bool] = ContextVar("ldinstrument_repeated_definition", default=False)
+"""Whether what is defined was defined before, and is read from its source now: its author has been
+warned already.
+"""
 
 
 class Limit(Frozen):
@@ -226,6 +233,8 @@ class Metric(Frozen):
         return DefinitionError(f"Metric {self.key!r}: {field}: {fix}")
 
     def _warn(self, message: str) -> None:
+        if is_repeated.get():
+            return
         warnings.warn(f"Metric {self.key!r}: {message}", MetricWarning, stacklevel=caller_depth())
 
     def _check_choice(self, field: str, value: object, choices: tuple[str, ...]) -> None:

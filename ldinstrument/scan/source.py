@@ -17,7 +17,7 @@ from types import FunctionType, ModuleType
 from typing import Any, Literal
 
 from ..errors import DefinitionError
-from ..metrics.metric import Metric
+from ..metrics.metric import Metric, is_repeated
 from ..metrics.model_calls import DEFAULT_AI_METRICS
 from ..metrics.standard import DEFAULT_SESSION_METRICS, DEFAULT_TASK_METRICS
 from .values import Constants, is_a
@@ -394,11 +394,14 @@ class _Reader(ast.NodeVisitor):
         except (ValueError, TypeError, SyntaxError):
             self._dynamic("Metric", node, _argument(node, 0, "key"))
             return
+        before = is_repeated.set(True)
         try:
             metric = Metric(*args, **named)
         except (DefinitionError, TypeError) as error:
             self._add("invalid", str(error), node)
             return
+        finally:
+            is_repeated.reset(before)
         self._add("metric", metric.key, node, metric=metric)
 
     def _dynamic(

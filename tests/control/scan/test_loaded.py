@@ -45,6 +45,22 @@ def test_modules_that_are_not_loaded_do_not_count(tmp_path: Path) -> None:
     assert used == "[]"
 
 
+def test_a_definition_is_warned_of_once(tmp_path: Path) -> None:
+    """Reading its source warns nobody again, and nothing fails where warnings are errors."""
+    program = tmp_path / "app.py"
+    program.write_text(
+        "import ldinstrument as ld, warnings\n"
+        "warnings.simplefilter('error')\n"
+        "try: ld.Metric('cart.size', unit='items', success_criteria='HigherThanBaseline', rollup='sum')\n"
+        "except UserWarning as told: print(type(told).__name__)\n"
+        "from ldinstrument.scan.loaded import standard_metrics_in_use\n"
+        "print(standard_metrics_in_use())\n"
+    )
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60)
+
+    assert (done.stdout.split(), done.stderr) == (["MetricWarning", "set()"], "")
+
+
 def test_a_program_without_source_is_not_judged() -> None:
     """Typed at a prompt, frozen, compiled: then every metric is needed."""
     program = (
