@@ -26,6 +26,18 @@ _forked_by_thread = False
 _child_of_thread = False
 
 
+def start_thread(name: str, work: Hook) -> threading.Thread | None:
+    """Start a daemon thread called `ldinstrument.<name>`; return None where none can start: at the
+    interpreter's exit (Python 3.12 and newer), or at the process's limit.
+    """
+    thread = threading.Thread(target=work, name=f"ldinstrument.{name}", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        return None
+    return thread
+
+
 def on_exit(hook: Hook) -> None:
     """Call *hook* when the interpreter exits, the latest registered first; registering twice is
     once.

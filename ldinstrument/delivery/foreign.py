@@ -12,6 +12,7 @@ from typing import Any
 
 from .. import sdk
 from ..diagnostics import guard
+from ..process import start_thread
 
 
 def left(deadline: float) -> float:
@@ -48,8 +49,8 @@ def _flush_client(client: Any, deadline: float) -> bool:
             client.flush()
         done.release()
 
-    threading.Thread(target=work, name="ldinstrument.delivery.flush", daemon=True).start()
-    return done.acquire(timeout=left(deadline))
+    # Without a thread nobody would keep the deadline, and nothing of it is known.
+    return start_thread("delivery.flush", work) is not None and done.acquire(timeout=left(deadline))
 
 
 def _has_nothing_to_wait_for(client: Any) -> bool:
@@ -82,7 +83,8 @@ async def _flush_client_async(client: Any, deadline: float) -> bool:
         except RuntimeError:  # the loop has been closed in the meantime
             return
 
-    threading.Thread(target=work, name="ldinstrument.delivery.flush", daemon=True).start()
+    if start_thread("delivery.flush", work) is None:
+        return False
     return await set_in_time(done, deadline) and in_time == [True]
 
 

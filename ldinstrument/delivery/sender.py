@@ -18,6 +18,7 @@ from .. import sdk
 from ..backoff import Backoff, Disposition, disposition, retry_after
 from ..diagnostics import log_internal_error, log_once
 from ..ledger import ledger
+from ..process import start_thread
 from .flush_report import Receipt
 from .options import Options
 from .payloads import UNSETTLED, Payload
@@ -266,9 +267,7 @@ class Sender:
     def _start_poster(self) -> bool:
         with self.lock:
             self._posters += 1
-        try:
-            start_thread("post", self._post_all)
-        except RuntimeError:
+        if start_thread("delivery.post", self._post_all) is None:
             with self.lock:
                 self._posters -= 1
             return False
@@ -529,14 +528,3 @@ def _halves(payload: Payload) -> tuple[Payload, ...] | None:
         return payload.halves()
     except (ValueError, OSError):
         return None
-
-
-def start_thread(name: str, work: Callable[[], None]) -> threading.Thread:
-    """Start a daemon thread of delivery's.
-
-    Raises:
-        RuntimeError: no thread can be started, as at exit.
-    """
-    started = threading.Thread(target=work, name=f"ldinstrument.delivery.{name}", daemon=True)
-    started.start()
-    return started

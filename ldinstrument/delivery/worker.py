@@ -29,11 +29,12 @@ from typing import Any
 from .. import sdk
 from ..diagnostics import guard
 from ..ledger import ledger
+from ..process import start_thread
 from ..sessions import emission
 from .event_queue import EventQueue
 from .options import Options, flush_interval
 from .payloads import Payload
-from .sender import NEVER, Flush, Sender, start_thread
+from .sender import NEVER, Flush, Sender
 from .spool_writes import SpoolWrites
 from .undelivered import origin_of, undelivered
 
@@ -90,11 +91,9 @@ class DeliveryWorker:
         self._renew()
         with self._sender.lock:
             if self.thread is None and not self.closed:
-                try:
-                    self.thread = start_thread("worker", self._run)
-                except RuntimeError:  # at exit no thread can start
-                    return
-                self._on_start()
+                self.thread = start_thread("delivery.worker", self._run)
+                if self.thread is not None:
+                    self._on_start()
 
     def forked(self) -> None:
         """Note, in a forked child, that everything here is the parent's; takes no lock."""

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
+from ..process import start_thread
 from .credentials import Host, Token
 
 API_VERSION = "20240415"
@@ -112,8 +113,9 @@ class HttpClient:
             over.set()
 
         # No time-out of requests holds for a name that does not resolve, or for headers that drip
-        # in byte by byte: only a thread can be left behind.
-        threading.Thread(target=work, name="ldinstrument-rest", daemon=True).start()
+        # in byte by byte: only a thread can be left behind. At exit there is none any more.
+        if start_thread("rest", work) is None:
+            work()
         if over.wait(seconds + GRACE_SECONDS):
             return done[0]
         self._http = self._session()

@@ -16,7 +16,7 @@ from ..metrics.standard import STANDARD_METRICS
 from ..plans.applying import carry_out, refuse_errors
 from ..plans.changes import Change, Plan
 from ..plans.comparing import places, plan
-from ..process import on_exit, on_fork
+from ..process import on_exit, on_fork, start_thread
 from ..rest import MetricsAPI
 from ..rest.credentials import Token
 from ..settings import disabled
@@ -165,10 +165,7 @@ class _Background:
             if self._running:
                 return
             self._running = True
-        work = threading.Thread(target=self._work, name="ldinstrument-bootstrap", daemon=True)
-        with contextlib.suppress(RuntimeError):  # the interpreter is going: no new threads
-            work.start()
-            self._thread = work
+        self._thread = start_thread("bootstrap", self._work) or self._thread
 
     def _used(self) -> None:
         """Create a standard metric that is used, and that the modules loaded before did not

@@ -321,10 +321,8 @@ class SessionStore:
             return
         with self._lock:
             if self._sweeper is None:
-                try:
-                    self._sweeper = Sweeper(self)
-                except RuntimeError:  # the interpreter is going: no new threads
-                    self._sweeps = False
+                sweeper = Sweeper(self)
+                self._sweeper = sweeper if sweeper.runs else None
         on_exit_of_multiprocessing_child(close_all, priority=20)
         watch_forking_thread()
 

@@ -12,6 +12,7 @@ import weakref
 from typing import Protocol
 
 from ..diagnostics import guard
+from ..process import start_thread
 from .protocol import Rules
 from .reporting import SweepReport
 
@@ -47,6 +48,9 @@ class Sweeper:
 
     Args:
         swept: held weakly; a store that is forgotten takes its sweeper with it.
+
+    Attributes:
+        runs: whether the thread could be started.
     """
 
     def __init__(self, swept: Swept) -> None:
@@ -56,10 +60,7 @@ class Sweeper:
         self._stopped = False
         self._due = time.monotonic() + _jittered(swept.interval)
         self._window = swept.rules.window
-        self._thread = threading.Thread(
-            target=self._run, name="ldinstrument.stores.sweeper", daemon=True
-        )
-        self._thread.start()
+        self.runs = start_thread("stores.sweeper", self._run) is not None
 
     def sweep_soon(self) -> None:
         """Sweep when the window is over in which a session has just ended."""

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from ..diagnostics import guard
-from ..process import on_fork
+from ..process import on_fork, start_thread
 from ..sessions.clock import clock
 
 _LONGEST_SLEEP = 3600.0
@@ -78,10 +78,7 @@ class Deadlines:
         self._forked()
 
     def _start(self) -> None:
-        thread = threading.Thread(target=self._work, name="ldinstrument-within", daemon=True)
-        with guard("within"):  # no thread can start while the interpreter ends
-            thread.start()
-            self._thread = thread
+        self._thread = start_thread("within", self._work)
 
     def _work(self) -> None:
         while True:

@@ -110,6 +110,22 @@ def test_a_foreign_flush_that_blocks_costs_the_deadline_only(server):
     client.close()
 
 
+def test_without_a_thread_a_foreign_flush_is_not_waited_for(server, monkeypatch, caplog):
+    """None can start at exit, or at the process's limit: nobody would keep the deadline."""
+    client = client_of(server, use_ldd=True, event_processor_class=Foreign)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", _no_thread)
+        report = flush(20.0, client)
+        awaited = asyncio.run(aflush(20.0, client))
+    assert report == awaited == FlushReport(timed_out=True, confirmed=False)
+    assert "bug" not in caplog.text
+    client.close()
+
+
+def _no_thread(thread):
+    raise RuntimeError("can't start new thread")
+
+
 def test_a_closed_client_of_the_sdks_own_has_nothing_to_wait_for(server):
     """Closed is done; what became of its events it cannot tell."""
     client = client_of(server, use_ldd=True)

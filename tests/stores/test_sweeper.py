@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 from stores_builders import (
@@ -84,3 +85,18 @@ def test_sweepers_do_not_come_in_step():
 
     assert len(waits) > 1
     assert all(5.0 <= wait <= 15.0 for wait in waits)
+
+
+def test_a_sweeper_without_a_thread_is_started_later(make_store, keep, monkeypatch):
+    """A process at its limit of threads may have one again with the next request."""
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    store = keep(make_store(), sweep=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert visit(store, client=RecordingClient()).stored
+        assert store._sweeper is None
+    visit(store, client=RecordingClient())
+    assert store._sweeper.runs

@@ -160,6 +160,26 @@ def test_finished_runs_do_not_pile_up() -> None:
     assert sum(len(queue) for queue in deadlines.open_queues()) <= 2
 
 
+def test_without_a_thread_runs_count_when_they_end(
+    ld_events: RecordingClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """None can start at exit, or at the process's limit; the next run tries again."""
+    monkeypatch.setattr(deadlines, "_thread", None)
+    work = ld.track_task("k", within=SOON)(lambda: None)
+    with ld.session("u"):
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", _no_thread)
+            work()
+        work()
+    assert [event.value for event in ld_events.of("k.within")] == [1, 1]
+    assert "bug" not in caplog.text
+    assert deadlines._thread is not None
+
+
+def _no_thread(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_waits_for_its_own_runs(ld_events: RecordingClient) -> None:
     """The parent's thread is not there, and its open runs are the parent's."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from ...diagnostics import guard, log_internal_error
 from ...errors import StrictError
+from ...process import start_thread
 
 
 class Watchdog:
@@ -35,9 +36,7 @@ class Watchdog:
 
     def _start(self) -> None:
         # The process may have no thread left; the handler shall run all the same.
-        with guard("watchdog"):
-            threading.Thread(target=self._run, name="ldinstrument-watchdog", daemon=True).start()
-            self._started = True
+        self._started = start_thread("watchdog", self._run) is not None
 
     def disarm(self, action: Callable[[], object]) -> None:
         """Forget the alarm of *action*; one that is due at this very moment still runs."""

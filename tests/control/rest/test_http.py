@@ -163,6 +163,23 @@ def test_an_html_error_page_is_a_server_error_without_the_html(script: Any, toke
     assert caught.value.status == 502
 
 
+def test_without_a_thread_it_asks_all_the_same(
+    ld: LocalLaunchDarkly, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None can start while the interpreter ends, when `bootstrap(wait=False)` may be at work."""
+
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "ldinstrument.rest":
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with MetricsAPI("default", token=token, base_uri=ld.url) as api:
+        assert api.count() == 0
+
+
 def test_nobody_listens(token: str) -> None:
     """A refused connection says so, and what to start."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -379,7 +379,7 @@ def wait_until(done: Any, seconds: float = 30) -> None:
 
 
 def bootstrap_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "ldinstrument-bootstrap"]
+    return [thread for thread in threading.enumerate() if thread.name == "ldinstrument.bootstrap"]
 
 
 def test_at_start_up_it_returns_at_once_and_works_behind(
