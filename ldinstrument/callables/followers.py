@@ -106,8 +106,8 @@ def _held_by_attribute() -> int:
 
 
 @functools.cache
-def _compiled(template: str, *, awaitable: bool) -> Callable[[Any, Any], Any]:
-    """Compile *template* when the first such thing is returned: few programs return any."""
+def compiled(template: str, *, awaitable: bool) -> Callable[[Any, Any], Any]:
+    """Compile *template* when the first such thing is returned, or a client appears."""
     return follower_shaped(template, awaitable=awaitable)
 
 
@@ -116,7 +116,7 @@ def generator(inner: Any, watcher: Watcher) -> Any:
     iterated.
     """
     flags = getattr(getattr(inner, "gi_code", None), "co_flags", 0)
-    follower = _compiled(GENERATOR, awaitable=bool(flags & inspect.CO_ITERABLE_COROUTINE))
+    follower = compiled(GENERATOR, awaitable=bool(flags & inspect.CO_ITERABLE_COROUTINE))
     return named(follower(inner, watcher), inner)
 
 
@@ -124,7 +124,7 @@ def async_generator(inner: Any, watcher: Watcher) -> Any:
     """Return *inner*, watched, with the whole async generator protocol; nothing is heard when it is
     never iterated.
     """
-    return named(_compiled(ASYNC_GENERATOR, awaitable=False)(inner, watcher), inner)
+    return named(compiled(ASYNC_GENERATOR, awaitable=False)(inner, watcher), inner)
 
 
 # -- iterators of the standard library -------------------------------------------------------------
@@ -134,7 +134,7 @@ def lazy_iterator(inner: Any, watcher: Watcher) -> Any:
     """Return an iterator of the same type, or of a subclass where Python's own cannot be made from
     items, which ends as *inner* ends.
     """
-    steps = _compiled(GENERATOR, awaitable=False)(_steps(inner), watcher)
+    steps = compiled(GENERATOR, awaitable=False)(_steps(inner), watcher)
     kind = _reads.get(type(inner), type(inner))
     remake = _REMAKE.get(kind)
     return _reading(kind, steps) if remake is None else remake(steps)

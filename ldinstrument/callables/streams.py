@@ -25,6 +25,7 @@ from .followers import (
     Follower,
     Watcher,
     async_generator,
+    compiled,
     future,
     generator,
     holders,
@@ -35,7 +36,7 @@ from .followers import (
 )
 from .responses import RESPONSES
 from .stream_objects import is_stream_type, stream_object
-from .templates import COROUTINE
+from .templates import ASYNC_GENERATOR, COROUTINE, GENERATOR
 
 _PLAIN: tuple[type, ...] = (
     type(None),
@@ -184,8 +185,16 @@ def settle(result: Any, watcher: Watcher, *, awaited: bool, fresh: bool) -> Any:
 
 @functools.lru_cache(maxsize=1)
 def _compiled() -> Callable[[Any, Any], Any]:
-    """Compile the follower when the first coroutine is returned: few programs return any."""
+    """Compile the follower when the first coroutine is returned, or a client appears."""
     return follower_shaped(COROUTINE, {"_settle": settled_awaited})
+
+
+def compile_followers() -> None:
+    """Compile what follows coroutines and generators now, so that no call has to wait for it."""
+    holders_when_fresh()
+    _compiled()
+    for template, awaitable in ((GENERATOR, False), (GENERATOR, True), (ASYNC_GENERATOR, False)):
+        compiled(template, awaitable=awaitable)
 
 
 def coroutine(inner: Any, watcher: Watcher) -> Any:

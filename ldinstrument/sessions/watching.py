@@ -7,6 +7,7 @@ import weakref
 from typing import Any
 
 from .. import sdk
+from ..callables.streams import compile_followers
 from ..diagnostics import guard
 from . import scopes  # noqa: F401 - with a client come sessions: no request waits for their import
 from .clients import register
@@ -38,6 +39,7 @@ def watch(client: Any, hook: Any = None) -> None:
 
         client.add_hook(ExposureHook(reference))
     sdk.name_wrapper(client)
+    compile_followers()
     register(client, exposures_seen=seen)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import weakref
 
 from laboratory import laboratory
@@ -84,3 +86,41 @@ def test_a_client_is_kept_alive_by_nobody() -> None:
     del lab
     gc.collect()
     assert known() is None
+
+
+READY = """
+import builtins, sys
+from ldclient import Config, LDClient
+import ldinstrument as ld
+
+@ld.track_task("a.plain")
+def plain():
+    async def made():
+        return 1
+    return made()
+
+@ld.track_task("a.generator")
+def generator():
+    return (number for number in [1])
+
+uris = dict.fromkeys(("base_uri", "events_uri", "stream_uri"), "http://127.0.0.1:9")
+parts = {"plugins": [ld.Plugin()], "event_processor_class": ld.EventProcessor}
+client = LDClient(Config("sdk-key", use_ldd=True, flush_interval=3600, **parts, **uris))
+loaded, compile, compiled = set(sys.modules), builtins.compile, []
+builtins.compile = lambda *given, **named: compiled.append(given[1]) or compile(*given, **named)
+with ld.session("u-1", client=client):
+    plain().close()
+    list(generator())
+names = sorted(set(sys.modules) - loaded)
+print([name for name in names if name.startswith("ldinstrument")], compiled)
+sys.stdout.flush()
+import os
+os._exit(0)
+"""
+
+
+def test_no_call_waits_for_imports_once_there_is_a_client() -> None:
+    """The first session, coroutine and generator load no module of ours and compile nothing."""
+    done = subprocess.run([sys.executable, "-c", READY], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[] []"
