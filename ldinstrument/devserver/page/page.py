@@ -107,7 +107,8 @@ class PageRoutes:
         """Return the whole page.
 
         Args:
-            asked: the query: `q` searches events, `who` contexts.
+            asked: the query: `q` searches events, `who` contexts, `all` names the flag of the
+                experiment whose metrics are all shown in full.
         """
         local, search = self.local, asked.get("q", "")
         readout = local.reader.current(seconds=PATIENCE_SECONDS)
@@ -117,7 +118,7 @@ class PageRoutes:
         programs = local.database.documents(PROGRAMS)
         payloads = payload_counts(local.database)
         return self.template.render(
-            experiments=self.views.of(readout),
+            experiments=self.views.of(readout, asked.get("all", "")),
             pending=readout.pending,
             health=health_words(payloads, len(failed), readout.pending),
             failed=failed,

@@ -16,6 +16,9 @@ from . import charts
 from .charts import chance, counted, number, percent
 from .development import development
 
+SHOWN_IN_FULL = 10
+"""So many metrics of an experiment are shown in full, those of the experiment and those with a
+verdict first; the others in a line each, unless all of them are asked for."""
 MISMATCH = 0.99
 """The probability of a sample ratio mismatch from which on LaunchDarkly warns."""
 
@@ -76,8 +79,21 @@ class MissingView:
 
 
 @dataclass(frozen=True, slots=True)
+class BriefView:
+    """A metric in one line: for each treatment its name, the verdict, the difference and the chance
+    to beat the control.
+    """
+
+    key: str
+    about: str
+    comparisons: tuple[tuple[str, str, str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ExperimentView:
-    """One experiment: its iterations, its split, its metrics, and those that say nothing."""
+    """One experiment: its iterations, its split, its metrics, those in brief, and those that say
+    nothing.
+    """
 
     flag: str
     number: int
@@ -91,6 +107,7 @@ class ExperimentView:
     split_ok: bool
     variations: tuple[tuple[str, str, str], ...]
     metrics: tuple[MetricView, ...]
+    others: tuple[BriefView, ...]
     missing: tuple[MissingView, ...]
 
 
@@ -100,23 +117,31 @@ class ExperimentViews:
     def __init__(self, database: Database, reader: ReadoutReader):
         self.database = database
         self.reader = reader
-        self._made: tuple[Readout | None, list[ExperimentView]] = (None, [])
+        self._made: tuple[Readout | None, str, list[ExperimentView]] = (None, "", [])
 
-    def of(self, readout: Readout) -> list[ExperimentView]:
-        """Return the experiments of a read-out, those with most units first."""
-        if self._made[0] is not readout:
-            self._made = readout, self._views(readout)
-        return self._made[1]
+    def of(self, readout: Readout, whole: str = "") -> list[ExperimentView]:
+        """Return the experiments of a read-out, those with most units first.
 
-    def _views(self, readout: Readout) -> list[ExperimentView]:
-        views = [self._experiment(experiment) for experiment in readout.experiments]
+        Args:
+            readout: what is shown.
+            whole: the flag of the experiment whose metrics are all shown in full.
+        """
+        if self._made[0] is not readout or self._made[1] != whole:
+            self._made = readout, whole, self._views(readout, whole)
+        return self._made[2]
+
+    def _views(self, readout: Readout, whole: str) -> list[ExperimentView]:
+        views = [
+            self._experiment(experiment, whole=experiment.flag == whole)
+            for experiment in readout.experiments
+        ]
         units = {
             experiment.flag: sum(each.units for each in experiment.variations)
             for experiment in readout.experiments
         }
         return sorted(views, key=lambda view: -units[view.flag])
 
-    def _experiment(self, found: ExperimentReadout) -> ExperimentView:
+    def _experiment(self, found: ExperimentReadout, *, whole: bool) -> ExperimentView:
         total = sum(each.units for each in found.variations)
         weights = sum(each.weight for each in found.variations) or 1.0
         shares = [
@@ -126,7 +151,9 @@ class ExperimentViews:
         told = [metric for metric in found.metrics if _tells(metric)]
         mismatch = next((m.result.sample_ratio.value for m in told if m.result is not None), None)
         iteration = found.iteration
-        own = self.database.document("flag", "", found.flag) or {}
+        own = (self.database.document("flag", "", found.flag) or {}).get("experimentMetrics") or ()
+        ordered = sorted(told, key=lambda metric: _order(metric, own))
+        in_full = len(ordered) if whole else SHOWN_IN_FULL
         return ExperimentView(
             flag=found.flag,
             number=iteration.number,
@@ -142,16 +169,10 @@ class ExperimentViews:
                 (_name(each.value), f"{each.units:,}", f"{percent(is_)} of {percent(wanted)}")
                 for each, (is_, wanted) in zip(found.variations, shares, strict=True)
             ),
-            metrics=tuple(self._metrics(found, told, own.get("experimentMetrics") or ())),
+            metrics=tuple(self._metric(found, metric, own) for metric in ordered[:in_full]),
+            others=tuple(_brief(metric) for metric in ordered[in_full:]),
             missing=tuple(_missing(metric) for metric in found.metrics if not _tells(metric)),
         )
-
-    def _metrics(
-        self, experiment: ExperimentReadout, told: Sequence[MetricReadout], own: Sequence[str]
-    ) -> list[MetricView]:
-        """Return the experiment's own metrics first, then those with a verdict, then the others."""
-        views = [self._metric(experiment, metric, own) for metric in told]
-        return sorted(views, key=lambda view: (not view.own, not _is_decided(view)))
 
     def _metric(
         self, experiment: ExperimentReadout, found: MetricReadout, own: Sequence[str]
@@ -194,12 +215,8 @@ class ExperimentViews:
         name = found.result.treatment(comparison.treatment).name
         figure, word = comparison.relative_difference.figure, comparison.verdict.word
         chart = over_time = Markup("")
-        text = ""
+        text = _difference(comparison)
         if figure.value is not None and figure.lower is not None and figure.upper is not None:
-            text = (
-                f"{percent(figure.value, sign=True)} ({percent(figure.lower, sign=True)} to "
-                f"{percent(figure.upper, sign=True)})"
-            )
             label = f"{found.metric['key']}, {name} against the control: {text}, {word}"
             chart = charts.interval(figure.value, figure.lower, figure.upper, word, label)
             exposed = self._exposed(experiment, found)
@@ -239,8 +256,39 @@ def _tells(found: MetricReadout) -> bool:
     return found.result is not None and any(row.measured for row in found.rows)
 
 
-def _is_decided(view: MetricView) -> bool:
-    return any(comparison.word in ("better", "worse") for comparison in view.comparisons)
+def _order(found: MetricReadout, own: Sequence[str]) -> tuple[bool, bool]:
+    """Return what puts the experiment's own metrics first, then those with a verdict."""
+    comparisons = found.result.comparisons if found.result else ()
+    decided = any(each.verdict.word in ("better", "worse") for each in comparisons)
+    return found.metric["key"] not in own, not decided
+
+
+def _brief(found: MetricReadout) -> BriefView:
+    comparisons = found.result.comparisons if found.result else ()
+    return BriefView(
+        found.metric["key"],
+        _about(found),
+        tuple(
+            (
+                found.result.treatment(each.treatment).name if found.result else "",
+                each.verdict.word,
+                _difference(each),
+                chance(each.probability_to_beat_control.value),
+            )
+            for each in comparisons
+        ),
+    )
+
+
+def _difference(comparison: Comparison) -> str:
+    """Return the relative difference and its interval in words; empty without one."""
+    figure = comparison.relative_difference.figure
+    if figure.value is None or figure.lower is None or figure.upper is None:
+        return ""
+    return (
+        f"{percent(figure.value, sign=True)} ({percent(figure.lower, sign=True)} to "
+        f"{percent(figure.upper, sign=True)})"
+    )
 
 
 def _missing(found: MetricReadout) -> MissingView:

@@ -27,9 +27,9 @@ from .sums_over_time import SumsOverTime
 
 WINDOW_MS = 90 * 86_400_000
 """Events count up to 90 days after the exposure."""
-CHUNK = 4_000
-MEASUREMENTS = 10_000
-"""Rows in one piece: at most 25 ms of the writer's lock on an idle machine. The more at once, the
+CHUNK = 3_000
+MEASUREMENTS = 7_000
+"""Rows in one piece: at most 20 ms of the writer's lock on an idle machine. The more at once, the
 less of the same unit is counted in several pieces."""
 LATE_CHUNK = 10_000
 POSTS = 16

@@ -25,6 +25,7 @@ class Cell:
         events: by variation, the events (of a numeric metric those with a value).
         totals: by variation, the sum of the events' values.
         over_time: the values of units by the time of their exposure.
+        changes: how often anything was counted.
     """
 
     metric: Document
@@ -34,6 +35,7 @@ class Cell:
     events: dict[int, int] = field(default_factory=dict)
     totals: dict[int, float] = field(default_factory=dict)
     over_time: SumsOverTime = field(default_factory=SumsOverTime)
+    changes: int = 0
 
     def of(self, variation: int) -> SufficientStatistics:
         """Return the statistics of one variation."""
@@ -48,6 +50,7 @@ class Cell:
             old: what was counted.
             new: what is counted now.
         """
+        self.changes += 1
         measure = measure_of(self.metric)
         aggregation = self.metric["unitAggregationType"]
         before, now = (

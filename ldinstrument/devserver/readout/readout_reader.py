@@ -44,6 +44,8 @@ from .readout import (
     VariationResult,
 )
 
+Place = tuple[int, str, str, str]
+"""Iteration, project, metric and context kind."""
 SHARES = (50, 90, 95, 99)
 
 
@@ -64,6 +66,7 @@ class ReadoutReader:
         self.aggregation = Aggregation(database, traffic.log, traffic.filtered)
         self.totals = EventTotals(database)
         self._prepared: tuple[int, list[list[Iteration]]] = (-1, [])
+        self._known: dict[Place, tuple[Any, MetricReadout]] = {}
         self._current: dict[str | None, tuple[int, Readout]] = {}
 
     def current(self, project: str | None = None, seconds: float | None = None) -> Readout:
@@ -109,6 +112,16 @@ class ReadoutReader:
         pending = self.aggregation.pending()
         totals = tuple(self.totals.of(metrics, settled=not pending))
         return Readout(tuple(experiments), totals, pending)
+
+    def analysed(self, place: Place, state: Any) -> MetricReadout | None:
+        """Return what a metric said when it was in this state; None in another one."""
+        known = self._known.get(place)
+        return known[1] if known is not None and known[0] == state else None
+
+    def keep(self, place: Place, state: Any, found: MetricReadout) -> MetricReadout:
+        """Remember what a metric says as long as its state is this, and return it."""
+        self._known[place] = state, found
+        return found
 
     def keep_up(self, seconds: float) -> bool:
         """Fold for so long, for a read-out that comes later; return whether nothing is left.
@@ -219,9 +232,18 @@ class _MetricReader:
             return MetricReadout(metric, project, rows, None, reason, None)
         aggregation = self.reader.aggregation
         cell = aggregation.cell(self.iteration.id, project, metric, series_of(metric), kind)
+        exposed = [cell.of(each.index).exposed for each in self.variations]
+        state = (cell.changes, exposed, list(self.variations))
+        place = (self.iteration.id, project, metric["key"], kind)
+        known = self.reader.analysed(place, state)
+        if known is None or known.cell is not cell:
+            known = self.reader.keep(place, state, self._analysed(project, metric, cell))
+        return known
+
+    def _analysed(self, project: str, metric: Document, cell: Cell) -> MetricReadout:
         analysed = AnalysedMetric.from_document(metric)
         result, reason = self._analysis(analysed, cell)
-        aggregation.give_way()
+        self.reader.aggregation.give_way()
         rows = tuple(self._row(project, metric, analysed, cell, each) for each in self.variations)
         return MetricReadout(metric, project, rows, result, reason, cell)
 

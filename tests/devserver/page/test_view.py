@@ -8,7 +8,7 @@ import pytest
 
 from ldinstrument.analysis import Figure
 from ldinstrument.devserver.page.charts import MINUS
-from ldinstrument.devserver.page.view import ExperimentViews, close_call
+from ldinstrument.devserver.page.view import SHOWN_IN_FULL, ExperimentViews, close_call
 
 from ..recorded_events import Server, event, exposure
 
@@ -128,3 +128,26 @@ def test_what_a_metric_compares_is_said_in_words(server, fields, words):
     server.define(**fields)
     answers(server, "latency", 0.8)
     assert view_of(server).metrics[0].about == words
+
+
+def test_of_many_metrics_ten_are_shown_in_full_unless_all_are_asked_for(server):
+    """The experiment's own first, then those with a verdict; the others have a line each."""
+    for number in range(12):
+        server.define(key=f"same.{number}", eventKey="same")
+    server.define(key="won", eventKey="won")
+    flag = {"key": "f", "version": 1, "variations": ["v0", "v1"], "experimentMetrics": ["same.11"]}
+    server.database.put("flag", "", "f", flag)
+    answers(server, "same", 1.0, units=100)
+    answers(server, "won", 0.8, units=100)
+    readout = server.reader.read()
+    views = ExperimentViews(server.database, server.reader)
+    (brief,) = views.of(readout)
+    assert [metric.key for metric in brief.metrics][:3] == ["same.11", "won", "same.0"]
+    assert len(brief.metrics) == SHOWN_IN_FULL
+    assert [metric.key for metric in brief.others] == ["same.8", "same.9", "same.10"]
+    ((name, word, difference, chance),) = brief.others[0].comparisons
+    assert (name, word) == ("v1", "undecided")
+    assert "%" in difference
+    assert "%" in chance
+    (whole,) = views.of(readout, "f")
+    assert (len(whole.metrics), whole.others) == (13, ())

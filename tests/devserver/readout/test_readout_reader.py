@@ -18,9 +18,13 @@ from ldinstrument.devserver.events.batches import batch_of
 from ldinstrument.devserver.events.bodies import parse_array
 from ldinstrument.devserver.events.received import Post
 from ldinstrument.devserver.events.traffic import Traffic
+from ldinstrument.devserver.readout import readout_reader
 from ldinstrument.devserver.readout.readout import Readout
 from ldinstrument.devserver.readout.readout_reader import ReadoutReader, analysis_unit, weights_of
 from ldinstrument.devserver.server import SCHEMA
+
+from .. import recorded_events
+from ..recorded_events import Server, exposure
 
 FLAGS = ["f1", "f2"]
 KINDS = ["user", "request"]
@@ -397,3 +401,33 @@ def test_the_control_comes_first_and_what_has_a_share_is_listed():
         (variation.index, variation.value, variation.units) for variation in experiment.variations
     ]
     assert found == [(2, "z", 0), (0, "x", 0), (1, "v1", 1)]
+
+
+def test_only_metrics_that_something_came_for_are_analysed_anew(monkeypatch):
+    """The others say what they said; a unit more or another definition changes it."""
+    server = Server()
+    server.define(key="busy", eventKey="busy")
+    server.define(key="quiet", eventKey="quiet")
+    server.post(*(exposure(f"u{i}", i % 2) for i in range(40)))
+    server.post(
+        *(
+            recorded_events.event(f"u{i}", float(i), key=key)
+            for i in range(40)
+            for key in ("busy", "quiet")
+        )
+    )
+    server.reader.read()
+    analysed = []
+    real = readout_reader.analyse
+    monkeypatch.setattr(
+        readout_reader, "analyse", lambda *given: analysed.append(given[0].key) or real(*given)
+    )
+    server.post(recorded_events.event("u1", 5.0, key="busy"))
+    server.reader.read()
+    assert analysed == ["busy"]
+    server.post(exposure("u99", 1))
+    server.reader.read()
+    assert sorted(analysed) == ["busy", "busy", "quiet"]
+    server.define(key="quiet", eventKey="quiet", successCriteria="HigherThanBaseline")
+    server.reader.read()
+    assert sorted(analysed) == ["busy", "busy", "quiet", "quiet"]
