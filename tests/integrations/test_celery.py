@@ -201,7 +201,7 @@ from celery_shop import break_down, flaky, pack
 with ld.session("ada"):
     sent = [pack.delay(number) for number in range(6)]
     broken, flaky = break_down.delay(), flaky.delay()
-print("packed", len([one.get(timeout=100) for one in sent]))
+print("packed", len([result.get(timeout=100) for result in sent]))
 broken.get(timeout=100, propagate=False)
 print(flaky.get(timeout=100))
 """

@@ -257,7 +257,7 @@ def work(number):
             tmp_path,
             server,
             "import tasks\nresults = [tasks.work.delay(number) for number in range(10)]\n"
-            "assert [one.get(timeout=100) for one in results] == [1] * 10\n",
+            "assert [result.get(timeout=100) for result in results] == [1] * 10\n",
         )
     finally:
         worker.send_signal(signal.SIGTERM)

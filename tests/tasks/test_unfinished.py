@@ -95,7 +95,7 @@ def test_unfinished_may_be_a_failure(ld_events: RecordingClient) -> None:
 
 
 def test_more_than_a_few_that_no_metric_tells_are_said(caplog: pytest.LogCaptureFixture) -> None:
-    """Once, with what to do; not for one in a thousand."""
+    """Once, with what to do; not for a single one of a thousand."""
     often, seldom = ld.track_task("often")(numbers), ld.track_task("seldom")(numbers)
     with ld.session("u"):
         for _ in range(20):
