@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 from ...analysis import OrderedValues
-from .timelines import Timeline
+from .timelines import Mark, Timeline
 
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 WIDTH = 320
 BINS = 32
+LANE, MOST_LANES, LEAST_BAR, LETTER = 16, 6, 2.0, 6
+"""The rows of a timeline: their height, how many, the narrowest bar, and the width of a letter."""
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -210,21 +212,55 @@ def split(shares: Sequence[tuple[float, float]], label: str) -> Markup:
 
 
 def timeline(shown: Timeline) -> Markup:
-    """Draw a session from its start to its end, with its tasks where they ran."""
+    """Draw a session from its start to its end, with its tasks where they ran; those that ran at
+    the same time stand below each other. What took no time is a tick on the axis.
+    """
     if shown.milliseconds is None:
         return Markup("")
-    height = 22
-    marks = Markup("").join(
-        Markup(
-            '<rect class="task" x="{}" y="4" width="{}" height="14" rx="2"><title>{}</title></rect>'
-        ).format(
-            round(4 + mark.start * (WIDTH - 8), 1),
-            round(max(mark.length * (WIDTH - 8), 2.0), 1),
-            mark.text,
-        )
-        for mark in shown.marks
-    )
-    line = f'<line class="axis" x1="4" x2="{WIDTH - 4}" y1="11" y2="11"/>'
+    lanes = _lanes([mark for mark in shown.marks if mark.length])
+    height = LANE * max(len(lanes), 1) + 8
+    bars = Markup("").join(_bar(mark, place) for place, lane in enumerate(lanes) for mark in lane)
+    ticks = Markup("").join(_tick(mark, height) for mark in shown.marks if not mark.length)
+    line = f'<line class="axis" x1="4" x2="{WIDTH - 4}" y1="{height - 3}" y2="{height - 3}"/>'
     tasks = ", ".join(mark.text for mark in shown.marks[:12])
     label = f"{shown.name} of {shown.who}, {number(shown.milliseconds)} ms: {tasks or 'no task'}"
-    return _svg(line + marks, label, WIDTH, height, "timeline")
+    return _svg(line + bars + ticks, label, WIDTH, height, "timeline")
+
+
+def _lanes(marks: Sequence[Mark]) -> list[list[Mark]]:
+    """Return the marks in as few rows as it takes for none to cover another, six at most."""
+    lanes: list[list[Mark]] = []
+    for mark in sorted(marks, key=lambda mark: (mark.start, -mark.length)):
+        free = [lane for lane in lanes if _end(lane[-1]) <= mark.start]
+        if free:
+            free[0].append(mark)
+        elif len(lanes) < MOST_LANES:
+            lanes.append([mark])
+        else:
+            lanes[-1].append(mark)
+    return lanes
+
+
+def _end(mark: Mark) -> float:
+    return mark.start + max(mark.length, LEAST_BAR / (WIDTH - 8))
+
+
+def _tick(mark: Mark, height: int) -> Markup:
+    rect = Markup('<rect class="task" x="{}" y="{}" width="2" height="6"><title>{}</title></rect>')
+    return rect.format(round(4 + mark.start * (WIDTH - 8), 1), height - 6, mark.text)
+
+
+def _bar(mark: Mark, lane: int) -> Markup:
+    """Draw a task as a bar, with its name in it where that fits."""
+    x, y = 4 + mark.start * (WIDTH - 8), LANE * lane + 2
+    width = max(mark.length * (WIDTH - 8), LEAST_BAR)
+    name = mark.key.removesuffix(".duration")
+    written = (
+        Markup('<text class="name" x="{}" y="{}">{}</text>').format(round(x + 4, 1), y + 10, name)
+        if len(name) * LETTER + 8 <= width
+        else ""
+    )
+    rect = Markup(
+        '<rect class="task" x="{}" y="{}" width="{}" height="{}" rx="2"><title>{}</title></rect>'
+    )
+    return rect.format(round(x, 1), y, round(width, 1), LANE - 3, mark.text) + written

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -131,8 +131,9 @@ class ExperimentViews:
         return self._made[2]
 
     def _views(self, readout: Readout, whole: str) -> list[ExperimentView]:
+        arrived = {total.event_key for total in readout.totals}
         views = [
-            self._experiment(experiment, whole=experiment.flag == whole)
+            self._experiment(experiment, arrived, whole=experiment.flag == whole)
             for experiment in readout.experiments
         ]
         units = {
@@ -141,7 +142,9 @@ class ExperimentViews:
         }
         return sorted(views, key=lambda view: -units[view.flag])
 
-    def _experiment(self, found: ExperimentReadout, *, whole: bool) -> ExperimentView:
+    def _experiment(
+        self, found: ExperimentReadout, arrived: Collection[str], *, whole: bool
+    ) -> ExperimentView:
         total = sum(each.units for each in found.variations)
         weights = sum(each.weight for each in found.variations) or 1.0
         shares = [
@@ -171,7 +174,9 @@ class ExperimentViews:
             ),
             metrics=tuple(self._metric(found, metric, own) for metric in ordered[:in_full]),
             others=tuple(_brief(metric) for metric in ordered[in_full:]),
-            missing=tuple(_missing(metric) for metric in found.metrics if not _tells(metric)),
+            missing=tuple(
+                _missing(metric, arrived) for metric in found.metrics if not _tells(metric)
+            ),
         )
 
     def _metric(
@@ -291,9 +296,13 @@ def _difference(comparison: Comparison) -> str:
     )
 
 
-def _missing(found: MetricReadout) -> MissingView:
-    reason = found.reason or "none of its events came from an exposed unit after its exposure"
-    key = found.metric["key"]
+def _missing(found: MetricReadout, arrived: Collection[str]) -> MissingView:
+    key, event_key = found.metric["key"], found.metric["eventKey"]
+    reason = found.reason
+    if event_key not in arrived:
+        reason = f"no event {event_key} has arrived"
+    elif not reason:
+        reason = "none of its events came from an exposed unit after its exposure"
     return MissingView(key, reason, f"ldinstrument doctor {key}")
 
 

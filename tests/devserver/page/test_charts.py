@@ -114,3 +114,23 @@ def test_shares_are_percent_with_a_sign_where_they_are_differences():
     assert charts.percent(-0.1234, sign=True) == f"{MINUS}12.3 %"
     assert charts.percent(2.5, sign=True) == "+250 %"
     assert charts.percent(None) == charts.DASH
+
+
+def test_tasks_that_ran_at_the_same_time_stand_below_each_other():
+    """A task within another one is seen; what took no time is a tick on the axis."""
+    marks = (
+        Mark("answer.duration", 0.0, 0.9, "answer.duration = 90"),
+        Mark("search.duration", 0.1, 0.4, "search.duration = 40"),
+        Mark("rerank.duration", 0.6, 0.2, "rerank.duration = 20"),
+        Mark("answer.tokens", 0.9, 0.0, "answer.tokens = 7"),
+    )
+    shown = Timeline("s", "session", "user:u", 100, 100.0, "ended", (1, 0), marks)
+    bars = drawn(charts.timeline(shown)).findall(".//{*}rect")
+    rows = [bar.get("y") for bar in bars]
+    assert rows[1] == rows[2] != rows[0]
+    assert bars[3].get("width") == "2"
+    assert [text.text for text in drawn(charts.timeline(shown)).findall(".//{*}text")] == [
+        "answer",
+        "search",
+        "rerank",
+    ]
