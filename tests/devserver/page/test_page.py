@@ -148,6 +148,24 @@ def test_a_telephone_shows_all_of_it_without_scrolling_sideways(
     assert (min(map(int, re.findall(r"\d+", ground))) > 200) == (scheme == "light")
 
 
+def test_unfolded_it_is_no_wider_than_the_telephone(ld, metric, won_experiment, open_page):
+    """Long keys without a result, the forms of flags, and the findings."""
+    long = "assistant.answer.time_to_the_very_first_token_of_the_second_attempt"
+    metric(key=long, eventKey=long)
+    page = open_page(390)
+    page.goto(ld.url)
+    for summary in page.locator("summary").all():
+        if summary.is_visible():
+            summary.click()
+    assert page.locator(".missing tbody tr", has_text=long).is_visible()
+    wide = page.evaluate(
+        "[...document.querySelectorAll('main *')].filter(part => part.getBoundingClientRect().right"
+        " > innerWidth + 1).map(part => part.outerHTML.slice(0, 160))"
+    )
+    assert wide == []
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
 def test_pictures_of_the_page(ld, won_experiment, open_page, tmp_path):
     """The pictures of the README, made by this test."""
     folder = Path(__file__).parents[3] / (os.environ.get("SCREENSHOTS") or tmp_path)
