@@ -92,7 +92,7 @@ simulations: $(VENV)/.test  ## experiments without and with an effect, of every 
 faults: $(VENV)/.test  ## the table of faults in docs/reliability.md, measured anew (about 8 minutes)
 	@$(BIN)/python benchmarks/faults.py --scale 30 --write
 
-servers:  ## what real servers and queues lose in each way of stopping; writes docs/web.md (15 minutes; ARGS="--only uvicorn")
+servers:  ## what real servers and queues lose in each way of stopping; writes docs/web.md (20 minutes; ARGS="--only uvicorn")
 	@$(MAKE) --no-print-directory .venv-servers/.servers VENV=.venv-servers
 	@.venv-servers/bin/python -m pip install -q uwsgi 2>/dev/null || echo "uWSGI does not install here"
 	@[ -e /usr/lib/apache2/modules/mod_wsgi.so ] || apt-get install -qq -y --no-install-recommends \

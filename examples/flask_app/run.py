@@ -69,20 +69,22 @@ def serving(port: int = 0, launchdarkly_port: int = 0, workers: int = 2) -> Iter
             shop.wait()
 
 
-def main() -> int:
+def main() -> int | str:
     options = parsed()
     # An exception out of the handler ends the shop and its servers in order, as Ctrl-C does. A
     # terminal that is closed sends SIGHUP, by which gunicorn itself would not end.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(0))
-    with serving(options.port, options.launchdarkly_port, options.workers) as place:
-        print(f"The shop:         {place.url}")
-        print(f"LaunchDarkly has: {place.launchdarkly.url}")
-        print("Ctrl-C ends it.", flush=True)
-        try:
+    try:
+        with serving(options.port, options.launchdarkly_port, options.workers) as place:
+            print(f"The shop:         {place.url}")
+            print(f"LaunchDarkly has: {place.launchdarkly.url}")
+            print("Ctrl-C ends it.", flush=True)
             return place.shop.wait()
-        except KeyboardInterrupt:
-            return 0
+    except KeyboardInterrupt:
+        return 0
+    except OSError as error:
+        return f"error: {error.strerror}; try --port 0 --launchdarkly-port 0"
 
 
 def parsed() -> argparse.Namespace:
