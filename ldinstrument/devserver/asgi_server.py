@@ -69,7 +69,7 @@ class ServerRun:
             *self.delivery.routes(),
             *MetricRoutes(calls, metrics).routes(),
             *MetricGroupRoutes(calls, metrics).routes(),
-            *ExperimentRoutes(calls, metrics, local.flags, local.reader).routes(),
+            *ExperimentRoutes(calls, metrics, local, local.reader).routes(),
             *FlagRestRoutes(calls, projects, local).routes(),
             *ProjectRoutes(calls, projects).routes(),
             *self.browser.routes(),
