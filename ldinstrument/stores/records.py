@@ -133,14 +133,21 @@ class Record:
         spoke = self.over or self.part
         return place_of(now if spoke else min(now, self.deadline(rules)), number, rules)
 
-    def refuses(self, began: int, context: Mapping[str, str], rules: Rules) -> str:
-        """Return why activity that began at *began* does not belong to it; empty when it does."""
+    def refuses(self, began: int, delta: Delta, rules: Rules) -> str:
+        """Return why *delta*, which began at *began*, does not belong to it; empty when it does."""
         if began > self.opened_at + self.last + int(rules.idle * 1000):
             return "idle"
         if began > self.opened_at + self.started + int(rules.maximum * 1000):
             return "maximum"
+        # A request that became somebody may come after one of theirs that it overlapped.
+        others = {**delta.context, **delta.becomes}
+        is_other = self._contradicts(delta.context) and self._contradicts(others)
+        return "identified" if is_other else ""
+
+    def _contradicts(self, context: Mapping[str, str]) -> bool:
+        """Tell whether *context* has other keys for all kinds that are known here."""
         same = [self.keys[kind] == key for kind, key in context.items() if kind in self.keys]
-        return "identified" if same and not any(same) else ""
+        return bool(same) and not any(same)
 
     def take(self, delta: Delta, now: int, *, ends: bool = True) -> None:
         """Add *delta*; with *ends*, also the end that it may bring."""
@@ -336,7 +343,7 @@ def merge(
 def _merge_open(record: Record | None, delta: Delta, now: int, rules: Rules) -> MergeResult | None:
     """Merge *delta* into an open session, or end that and open the next one."""
     began = now - delta.started_ago
-    reason = "" if record is None else record.refuses(began, delta.context, rules)
+    reason = "" if record is None else record.refuses(began, delta, rules)
     if record is not None and not reason:
         return _merged(record, delta, now)
     if delta.joins:
@@ -413,7 +420,7 @@ def _late(
         return None
     if record.reason and began >= over.at - ROUNDING:
         return None
-    return None if record.refuses(began, delta.context, rules) else record
+    return None if record.refuses(began, delta, rules) else record
 
 
 def close(

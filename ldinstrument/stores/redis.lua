@@ -83,15 +83,23 @@ if ARGV[9] ~= '' then
   end
 end
 local began = now - delta.a
-local function refused(one)
-  if began > one.h + one.l + idle then return 'idle' end
-  if began > one.h + one.s + maximum then return 'maximum' end
+local function contradicts(one, becomes)
   local differs, agrees = false, false
   for kind, whose in pairs(delta.c or {}) do
     local known = one.c and one.c[kind]
+    whose = becomes and becomes[kind] or whose
     if known == whose then agrees = true elseif known then differs = true end
   end
-  return differs and not agrees and 'identified'
+  for kind, whose in pairs(becomes or {}) do
+    local known = one.c and one.c[kind]
+    if known == whose then agrees = true elseif known then differs = true end
+  end
+  return differs and not agrees
+end
+local function refused(one)
+  if began > one.h + one.l + idle then return 'idle' end
+  if began > one.h + one.s + maximum then return 'maximum' end
+  return contradicts(one) and contradicts(one, delta.k) and 'identified'
 end
 local function over(one)
   return one.h + math.min(one.l + idle, one.s + maximum)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
+import pytest
 from stores_builders import delta, end, ended, revenue, tallies_of, today, until, values_of
 
 from ldinstrument.stores.protocol import Operation, Sealed
@@ -400,6 +402,26 @@ def test_identity_widens_and_somebody_else_is_another_session(make_store):
         4,
         widened.context,
     )
+
+
+@pytest.mark.parametrize("device", [{}, {"device": "d-1"}], ids=["user", "user and device"])
+def test_a_request_that_became_somebody_may_come_after_one_of_theirs(make_store, device):
+    """Ana's request logs Ben in; a request of Ben's that it overlaps is merged first."""
+    store = make_store()
+    becomes = {"user": "ben", **device}
+
+    store.merge(KEY, delta("s-1", context=becomes))
+    late = store.merge(
+        KEY, replace(delta("s-2", context={"user": "ana"}, started_ago=500), becomes=becomes)
+    )
+    other = store.merge(
+        KEY, replace(delta("s-3", context={"user": "ana"}), becomes={"user": "eve"})
+    )
+
+    assert (late.id, late.context, late.opened) == ("s-1", becomes, False)
+    assert (other.id, other.previous_id) == ("s-3", "s-1")
+    (record,) = ended(store)
+    assert (record.id, record.reason, record.keys) == ("s-1", "identified", becomes)
 
 
 def test_a_key_that_changes_beside_one_that_stays_is_the_same_visit(make_store):
