@@ -425,11 +425,13 @@ class Accumulator:
             exposed=bool(boundary),
         )
 
-    def empty_segment(self) -> Segment:
-        """Make a segment of the present identity in which nothing has happened."""
-        now = clock()
-        date = self.date(now)
-        return Segment(self.keys, date, date, NO_TALLIES, (), now, None, exposed=False)
+    def empty_segment(self, at: float | None = None) -> Segment:
+        """Make a segment of the present identity in which nothing has happened: *at* a clock
+        reading, or now.
+        """
+        began = clock() if at is None else at
+        date = self.date(began)
+        return Segment(self.keys, date, date, NO_TALLIES, (), began, None, exposed=False)
 
     def touch(self, at: float) -> None:
         """Note activity that leaves no sample."""

@@ -248,6 +248,8 @@ class Session(OwnedRecorder):
             return [(new, waiting + self._fold())]
         events = self._fold() + self._last_events()
         self._note_left(units_of(old))
+        if self.store is not None:
+            self._keep_account_of(old, after)
         self._held.belong_to(new)
         self._note_left(self._held.units)
         outgoing: list[Batch] = [(old, events)]
@@ -261,6 +263,16 @@ class Session(OwnedRecorder):
                 if account.last is not None or self._was_exposed(account, old)
             ]
         return outgoing
+
+    def _keep_account_of(self, old: Context, after: Mapping[str, str]) -> None:
+        """Tell the store of *old* even if nothing has happened to them, where an experiment may
+        miss that, and where a key of theirs gives way to one of *after*.
+        """
+        keys = self._held.keys
+        known = any(segment.keys == keys for segment in self._segments)
+        ends = any(after.get(kind, key) != key for kind, key in keys.items())
+        if ends and not known and exposures.of(units_of(old)):
+            self._segments += (self._held.empty_segment(self._held.started),)
 
     def _was_exposed(self, account: SessionAccount, context: Context) -> bool:
         """Whether an experiment may miss the events of an account to which nothing has happened."""

@@ -51,10 +51,14 @@ EXACT = {
     "p.run.success_rate": ("sum", "average", "occurrence", "count"),
     "p.run.unfinished": ("sum", "average", "occurrence", "count"),
     "session.interactions": ("sum",),
+    "session.successes": ("sum",),
     "session.success_rate": ("sum", "average", "occurrence", "count"),
+    "session.unfinished": ("sum", "average", "occurrence", "count"),
+    "session.duration": ("occurrence", "count"),
     "business.conversion": ("sum", "occurrence"),
 }
 """By event key, the aggregations that its rollup keeps exact."""
+METRICS = ("duration", "success_rate", "interactions", "successes", "unfinished")
 ANALYSES = {
     "mean": np.mean,
     **{
@@ -102,6 +106,10 @@ class Journal:
         return {(flag, *unit) for _, flag, keys in self.exposures for unit in keys.items()}
 
 
+Accounts = dict[tuple[str, str], tuple[int, int]]
+"""Successes and failures by kind and key."""
+
+
 @dataclass
 class Open:
     """A session of the program: what it is called here, and what is pending without a name."""
@@ -110,7 +118,7 @@ class Open:
     session: Any
     keys: dict[str, str] = field(default_factory=dict)
     unnamed: list[tuple[int, str, float]] = field(default_factory=list)
-    accounts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    accounts: Accounts = field(default_factory=dict)
     nobodys: tuple[int, int] = (0, 0)
     visitor: str | None = None
 
@@ -192,7 +200,11 @@ class Program:
         stored = self.store is not None and not self.open and self.random.random() < 0.7
         visitor = f"{self.name}-v{self.journal.now}" if stored else None
         scope = ld.session(
-            who, client=self.lab.client, store=self.store if stored else None, id=visitor
+            who,
+            client=self.lab.client,
+            store=self.store if stored else None,
+            id=visitor,
+            metrics=METRICS,
         )
         session = scope.__enter__()
         self.note(f"enter {who and who.fully_qualified_key}")
@@ -226,6 +238,8 @@ class Program:
             succeeded = self.random.random() < 0.6
             known.session.interaction(succeeded)
             self.add(known, "session.interactions", 1.0)
+            if succeeded:
+                self.add(known, "session.successes", 1.0)
             self.tally(known, succeeded)
         elif what == "run":
             task, now = declared_task("p.task", False, ("duration",)), clock()
@@ -309,20 +323,23 @@ class Program:
         os.waitpid(child, 0)
         before, after = amounts
         now = self.journal.now
-        for key, value in (("p.sum", before), ("p.each", before), ("p.seen", 1.0)):
+        recorded = ("p.seen", 1.0), ("session.interactions", 1.0)
+        for key, value in (("p.sum", before), ("p.each", before), *recorded):
             self.journal.values.append((now, key, {"user": user}, float(value)))
         self.journal.now += 1
         self.exposed(flag, Context.create(user))
         self.journal.now += 1
-        for key, value in (("p.sum", after), ("p.each", after), ("p.seen", 1.0)):
+        for key, value in (("p.sum", after), ("p.each", after), *recorded):
             self.journal.values.append((self.journal.now, key, {"user": user}, float(value)))
 
     def be_the_child(self, user: str, flag: str, amounts: list[int]) -> None:
         """Record, expose, record; naively, too."""
         client, who = self.lab.client, Context.create(user)
         client.postfork(start_wait=10)
-        with ld.session(who, client=client) as s:
+        with ld.session(who, client=client, metrics=("interactions",)) as s:
             for number, amount in enumerate(amounts):
+                s.interaction()
+                client.track("naive.session.interactions", who, None, 1.0)
                 for key in ("p.sum", "p.each"):
                     s.record(key, amount)
                     client.track(f"naive.{key}", who, None, amount)
@@ -371,9 +388,9 @@ class Program:
 
     def tally(self, known: Open, succeeded: bool) -> None:
         keys = current_keys(known)
-        for kind in keys:
-            successes, failures = known.accounts.get(kind, (0, 0))
-            known.accounts[kind] = (successes + succeeded, failures + (not succeeded))
+        for pair in keys.items():
+            successes, failures = known.accounts.get(pair, (0, 0))
+            known.accounts[pair] = (successes + succeeded, failures + (not succeeded))
         if not keys:
             successes, failures = known.nobodys
             known.nobodys = (successes + succeeded, failures + (not succeeded))
@@ -382,6 +399,8 @@ class Program:
         """Look whose each session is now; another key ends an account."""
         for known in self.open:
             keys = current_keys(known)
+            for pair in keys.items():
+                known.accounts.setdefault(pair, (0, 0))
             if keys == known.keys:
                 continue
             for kind, key in known.keys.items():
@@ -396,7 +415,7 @@ class Program:
             self.journal.values.append((at, key, keys, value))
         known.unnamed.clear()
         if known.nobodys != (0, 0):
-            known.accounts = dict.fromkeys(keys, known.nobodys)
+            known.accounts = dict.fromkeys(keys.items(), known.nobodys)
 
     def settle(self, known: Open) -> None:
         """End the accounts of a session that ends."""
@@ -404,14 +423,13 @@ class Program:
             self.end_account(known, kind, key)
 
     def end_account(self, known: Open, kind: str, key: str) -> None:
-        successes, failures = known.accounts.pop(kind, (0, 0))
+        successes, failures = known.accounts.pop((kind, key), (0, 0))
+        values = {"session.unfinished": 0.0, "session.duration": 1.0}
         if successes + failures:
-            rate = 100.0 * successes / (successes + failures)
-            self.journal.values.append(
-                (self.journal.now, "session.success_rate", {kind: key}, rate)
-            )
-            whose = Context.create(key, kind)
-            self.lab.client.track("naive.session.success_rate", whose, None, rate)
+            values["session.success_rate"] = 100.0 * successes / (successes + failures)
+        for name, value in values.items():
+            self.journal.values.append((self.journal.now, name, {kind: key}, value))
+            self.lab.client.track(f"naive.{name}", Context.create(key, kind), None, value)
 
 
 @dataclass
@@ -420,7 +438,7 @@ class Visit:
 
     visitor: str
     who: Context
-    accounts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    accounts: Accounts = field(default_factory=dict)
     requests: int = 0
 
 
@@ -433,10 +451,6 @@ class Visits(Program):
         self.of: dict[int, Visit] = {}
         """By the identity of a request's session, the visit that it belongs to."""
 
-    def context(self, *, fresh: bool = False) -> Context:
-        """Somebody, and nothing beside: what widens a request widens the visit, at another time."""
-        return Context.create(keys(super().context(fresh=fresh))["user"])
-
     def enter(self) -> None:
         if len(self.open) >= 4:
             return
@@ -448,7 +462,7 @@ class Visits(Program):
             self.visits.append(Visit(name, who))
         visit = self.random.choice(self.visits)
         self.note(f"request of {visit.visitor} {visit.who.fully_qualified_key}")
-        session = open_session(visit.who, client=self.lab.client, store=self.store)
+        session = open_session(visit.who, client=self.lab.client, store=self.store, metrics=METRICS)
         self.open.append(Open(None, session, visitor=visit.visitor, accounts=visit.accounts))
         self.of[id(session)] = visit
         visit.requests += 1
@@ -468,7 +482,7 @@ class Visits(Program):
     def end(self, visit: Visit) -> None:
         self.note(f"end of {visit.visitor}")
         self.visits.remove(visit)
-        for kind, key in keys(visit.who).items():
+        for kind, key in list(visit.accounts):
             self.end_account(Open(None, None, accounts=visit.accounts), kind, key)
         end_session(self.store, visit.visitor)
 
