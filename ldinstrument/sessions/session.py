@@ -292,10 +292,10 @@ class Session(OwnedRecorder):
                 hold = HELD_RUNS if self.fold_at > 1 else 0
                 events += self._last_events() if self.ended else self._held.take_loose(hold=hold)
                 late = self._held.values if self.ended else 0
-                context = self.context
+                outgoing = [(self.context, events), *(self._counted("late") if self.ended else ())]
             if late:
                 ledger.late(late)
-            self._send([(context, events)])
+            self._send(outgoing)
 
     def _fold(
         self, *, at_last: bool = False, for_store: bool = False
@@ -326,7 +326,7 @@ class Session(OwnedRecorder):
                 exposures.note_left(self._held.units, segment.last)
                 self._segments += (segment,)
             return []
-        if not self._silent and self.store is None:
+        if not self._silent and (self.store is None or self.ended):
             self._accounts_of(segment.keys).add(segment)
         return emission.events_of(segment.groups) if segment.groups else []
 
@@ -396,13 +396,16 @@ class Session(OwnedRecorder):
         """
         if self._partial and self.store is None and not self.ended:
             with self._lock:
-                context = self.context
-                outgoing: list[Batch] = [(context, self._fold() + self._last_events())]
-                if context is not None:
-                    accounts = self._accounts_of(self._held.keys).open
-                    outgoing += [self._totals(account, context, "forked") for account in accounts]
-                    self._accounts = None
+                events = self._fold() + self._last_events()
+                outgoing = [(self.context, events), *self._counted("forked")]
             self._send(outgoing)
+
+    def _counted(self, reason: str) -> list[Batch]:
+        """Return what adds up of what is no longer, or not here, told as a whole."""
+        context, accounts, self._accounts = self.context, self._accounts, None
+        if context is None or accounts is None:
+            return []
+        return [self._totals(account, context, reason) for account in accounts.open]
 
     def _end(self, reason: str) -> list[Batch]:
         context = self.context
@@ -420,9 +423,8 @@ class Session(OwnedRecorder):
         return outgoing
 
     def _totals(self, account: SessionAccount, context: Context | None, reason: str) -> Batch:
-        """Make the `session.*` events of *account*, which is over now.
-
-        A forked child tells its part of what adds up: the rest is of the parent's session.
+        """Make the `session.*` events of *account*, which is over now; of what comes late, and in a
+        forked child, only what adds up: the session is told elsewhere.
         """
         held, now = self._held, clock()
         last = self._stopped_at or account.last or now
@@ -432,7 +434,8 @@ class Session(OwnedRecorder):
             if context is not None:
                 context = only_kinds(context, account.keys)
                 units = units_of(context)
-        if self._partial:
+        is_part = self._partial or self.ended
+        if is_part:
             metrics = tuple([suffix for suffix in metrics if suffix in SUMS])
         elif context is not None:
             known, length = exposures.of(units), (last - account.began) * 1000
@@ -450,7 +453,7 @@ class Session(OwnedRecorder):
             held.date(now),
             totals_data(self.id, account.tallies, self._data, reason),
         )
-        if self._partial:
+        if is_part:
             events = [event for event in events if event.value]
         ledger.recorded(len(events))
         return context, list(events)
@@ -460,6 +463,7 @@ class Session(OwnedRecorder):
         # What comes late comes one by one.
         self.ended = self.detour = self._held.limited = True
         self.fold_at = 0
+        self._accounts = None
         registry.forget(self)
         if self.outer is not None:
             self.outer._held.touch(self._held.last)

@@ -362,10 +362,13 @@ class Program:
     def late(self) -> None:
         if self.ended and self.ended[-1].keys and self.store is None:
             self.note("late")
-            session = self.ended[-1].session
+            session, keys_then = self.ended[-1].session, self.ended[-1].keys
             session.record("p.each", 7)
-            self.lab.client.track("naive.p.each", session.context, None, 7.0)
-            self.journal.values.append((self.journal.now, "p.each", self.ended[-1].keys, 7.0))
+            session.interaction(True)
+            values = {"p.each": 7.0, "session.interactions": 1.0, "session.successes": 1.0}
+            for key, value in values.items():
+                self.lab.client.track(f"naive.{key}", session.context, None, value)
+                self.journal.values.append((self.journal.now, key, keys_then, value))
 
     def set_clock(self) -> None:
         self.offset += self.random.choice([3600.0, -3600.0, 5.0, -5.0])

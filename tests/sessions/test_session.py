@@ -13,10 +13,12 @@ from ldinstrument.metrics import catalogs
 from ldinstrument.metrics.metric import Metric
 from ldinstrument.sessions import accumulator
 from ldinstrument.sessions import session as sessions
+from ldinstrument.sessions.accounts import SUMS
 from ldinstrument.sessions.clock import clock
 from ldinstrument.sessions.current import current_session
 from ldinstrument.sessions.opening import open_session
 from ldinstrument.sessions.registry import stats
+from ldinstrument.stores import open_store
 from ldinstrument.testing import RecordingClient
 
 # -- the three metrics -----------------------------------------------------------------------------
@@ -158,6 +160,32 @@ def test_late_values_leave_at_once_and_are_counted(ld_events: RecordingClient) -
 
     assert [3] == ld_events.values("area.a")
     assert stats().late == 1
+    assert adds_up()
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_late_interactions_are_counted_and_change_no_rate(
+    ld_events: RecordingClient, stored: bool
+) -> None:
+    """Those that end after their session, as in a background thread; the session is told once."""
+    with (
+        open_store("memory:", client=ld_events, sweep=False) as store,
+        ld.session(
+            "u-1", store=store if stored else None, metrics=("success_rate", *SUMS)
+        ) as session,
+    ):
+        session.interaction(False)
+    before = len(ld_events)
+    for succeeded in (True, False):
+        session.interaction(succeeded)
+
+    late = [(event.key, event.value, event.data["endReason"]) for event in list(ld_events)[before:]]
+    assert late == [
+        ("session.interactions", 1, "late"),
+        ("session.successes", 1, "late"),
+        ("session.interactions", 1, "late"),
+    ]
+    assert ld_events.values("session.success_rate") == ([] if stored else [0])
     assert adds_up()
 
 
