@@ -17,7 +17,7 @@ from ..diagnostics import log_once
 from ..errors import DefinitionError
 from ..ledger import ledger
 from ..process import on_exit
-from ..sessions import clients
+from ..sessions import clients, recipes, threads
 from ..sessions.current_event import current_event
 from ..sessions.evaluations import see
 from ..settings import disabled, scanning
@@ -33,6 +33,9 @@ from .local_server import use_local_server
 from .options import Options
 from .registry import register
 from .worker import DeliveryWorker
+
+IN_HAND = (recipes, threads)
+"""What a program may first call when no file can be opened any more, and nothing be imported."""
 
 if TYPE_CHECKING:
     from ldclient.interfaces import AsyncEventProcessor

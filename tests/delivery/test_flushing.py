@@ -345,6 +345,8 @@ try:
 except OSError:
     pass
 client.track("a", faults.CONTEXT)
+ld.track_conversion(1.0, context=faults.CONTEXT, client=client)
+assert ld.current_session() is None and ld.identify("u") is None and ld.propagate(len)("x") == 1
 reports = [ld.flush(0.3, client), ld.flush(0.3)]
 for file in taken:
     os.close(file)
@@ -369,5 +371,5 @@ def test_no_file_descriptor_left(server, tmp_path, spool):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "[0, 0] 1"
-    assert server.keys() == {"a": 1}
+    assert done.stdout.strip() == "[0, 0] 2"
+    assert server.keys() == {"a": 1, "business.conversion": 1}
