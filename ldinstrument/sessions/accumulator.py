@@ -204,6 +204,9 @@ class Accumulator:
     # -- folding ---------------------------------------------------------------------------------
     def _divided(self, samples: list[Sample], *, folds: bool) -> list[Segment]:
         """Fold *samples*, divided at the exposures that were made meanwhile."""
+        if self.limited and samples and self._since == self.started:
+            # One run, which was over before its session was opened for it.
+            self._since = min(self._since, *map(_when, samples))
         boundaries = self._boundaries()
         uncertain = exposures.forgotten if exposures.forgotten > self._consulted else 0.0
         self._consulted = clock()

@@ -114,6 +114,32 @@ def test_an_exposure_elsewhere_in_the_process_divides_too(lab: Laboratory, where
     assert lab.counted("e.seen", "u-1") == [None]
 
 
+def test_without_a_session_a_run_counts_from_its_exposure_on(lab: Laboratory) -> None:
+    """It has a session of its own, which is opened when it is over."""
+
+    @ld.track_task("e.task", context="u-1", record={"e.each": lambda result: result})
+    def work(result: int) -> int:
+        if not result:
+            raise ValueError
+        return result
+
+    def record(value: int) -> None:
+        work(value)
+        ld.track_conversion(value, context="u-1")
+
+    record(1)
+    lab.expose("u-1")
+    record(2)
+    with pytest.raises(ValueError):
+        work(0)
+    record(3)
+    lab.flush()
+
+    assert lab.counted("e.task.success_rate", "u-1") == [1.0, 0.0, 1.0]
+    assert lab.counted("e.each", "u-1") == [2, 3]
+    assert lab.counted("business.conversion", "u-1") == [2, 3]
+
+
 def test_a_prerequisites_exposure_divides_and_gives_identity() -> None:
     """An experiment that is met only as a prerequisite of another flag is exposed by its event."""
     prerequisite = experiment_flag("inner", ["a", "b"], weights=[1, 0])
