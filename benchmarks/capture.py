@@ -20,12 +20,18 @@ from typing import Any
 
 TESTS = Path(__file__).parent.parent / "tests" / "ai"
 INSTRUMENTORS = {
-    "OpenTelemetry": ["opentelemetry.instrumentation.openai_v2:OpenAIInstrumentor"],
+    "OpenTelemetry": [
+        "opentelemetry.instrumentation.genai.openai:OpenAIInstrumentor",
+        "opentelemetry.instrumentation.genai.anthropic:AnthropicInstrumentor",
+    ],
     "OpenLLMetry": [
         "opentelemetry.instrumentation.openai:OpenAIInstrumentor",
         "opentelemetry.instrumentation.anthropic:AnthropicInstrumentor",
     ],
-    "OpenInference": ["openinference.instrumentation.openai:OpenAIInstrumentor"],
+    "OpenInference": [
+        "openinference.instrumentation.openai:OpenAIInstrumentor",
+        "openinference.instrumentation.anthropic:AnthropicInstrumentor",
+    ],
 }
 OURS = "track_ai"
 

@@ -11,23 +11,28 @@ from typing import TYPE_CHECKING
 from ..imports import public_names
 
 if TYPE_CHECKING:
+    from .agents_traces import AgentsTraces, install_agents_traces
     from .bridge import SpanBridge, install_bridge
     from .propagation import SessionPropagator, install_propagator
     from .session_spans import SpanObserver, install_observer
 
 __all__ = [
+    "AgentsTraces",
     "SessionPropagator",
     "SpanBridge",
     "SpanObserver",
+    "install_agents_traces",
     "install_bridge",
     "install_observer",
     "install_propagator",
 ]
 
 _HOMES = {
+    "AgentsTraces": "agents_traces",
     "SessionPropagator": "propagation",
     "SpanBridge": "bridge",
     "SpanObserver": "session_spans",
+    "install_agents_traces": "agents_traces",
     "install_bridge": "bridge",
     "install_observer": "session_spans",
     "install_propagator": "propagation",

@@ -14,20 +14,37 @@ from __future__ import annotations
 
 import threading
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..ai.calls import Call, current_call
 from ..ai.decorators import track_ai
 from ..ai.usage import Generation
 from ..diagnostics import guard, warn_once
 from ..sessions.current import current_session
+from .conventions import FINISHED
 from .span_processor import OURS, SpanListener, scope_of
-from .span_reading import aggregated, failure_of, first_chunk_of, generation_of, kind_of
+from .span_reading import aggregated, broken_off, failure_of, first_chunk_of, generation_of, kind_of
 from .span_tasks import SpanTasks, adopt_conversation, note_model_call
 
 MOST_OPEN = 10_000
-_NATIVE_SCOPES = ("com.anthropic.", "launchdarkly", "pydantic-ai", "gcp.vertex.agent")
+_NATIVE_SCOPES = (
+    "com.anthropic.",
+    "launchdarkly",
+    "pydantic-ai",
+    "gcp.vertex.agent",
+    "openai.agents",
+)
 _TELL_RETRIES = ("com.anthropic.",)
+
+
+class _Told(NamedTuple):
+    """What one span said at its end."""
+
+    native: bool
+    known: Generation
+    first_chunk: float | None
+    failure: str | None
+    finished: bool
 
 
 class _SpanCall:
@@ -41,7 +58,7 @@ class _SpanCall:
         self.is_agent = is_agent
         self.members: set[int] = set()
         self.scopes: set[str] = set()
-        self.told: list[tuple[bool, Generation, float | None, str | None]] = []
+        self.told: list[_Told] = []
         self.seen_model = False
         self.settled = False
 
@@ -144,7 +161,9 @@ class SpanBridge(SpanListener):
             known = aggregated(attributes)
         else:
             known = generation_of(attributes, retries_told=scope.startswith(_TELL_RETRIES))
-        record.told.append((native, known, first_chunk_of(attributes), failure_of(span)))
+        first, failure = first_chunk_of(attributes), failure_of(span)
+        finished = bool(attributes.get(FINISHED))
+        record.told.append(_Told(native, known, first, failure, finished))
         record.members.discard(span.context.span_id)
         # Some instrumentors never end the span of a stream that was closed: the SDK's own is
         # enough.
@@ -156,29 +175,36 @@ class SpanBridge(SpanListener):
         if record.settled:
             return
         record.settled = True
-        record.told.sort(key=lambda told: not told[0])
-        known, failure = Generation(), None
-        first = next((told[2] for told in record.told if told[2] is not None), None)
-        for _, told, _, failed in record.told:
-            known, failure = _completed(known, told), failure or failed
+        record.told.sort(key=lambda told: not told.native)
+        known = Generation()
+        for told in record.told:
+            known = _completed(known, told.known)
         if record.is_agent and record.seen_model:  # its model calls have told already
             known = Generation()
             if record.own:
                 record.call.unstarted()
                 return
-        if not record.own:
-            record.call.read_span(known)
-            return
         record.call.read_span(known)
-        if first is not None:
-            record.call.first_token_after(first)
-        if failure is not None:
-            record.call.fail(failure)
-            record.call.returned(None)
-        elif known.finish_reason is None and (known.usage is None or known.usage.output is None):
-            record.call.raised(GeneratorExit())  # neither an end nor an output: it broke off
-        else:
-            record.call.returned(None)
+        if record.own:
+            _end_call(record.call, known, record.told)
+
+
+def _end_call(call: Call, known: Generation, told: list[_Told]) -> None:
+    """End a call of the bridge's own as its spans say that it ended."""
+    first = next((span.first_chunk for span in told if span.first_chunk is not None), None)
+    if first is not None:
+        call.first_token_after(first)
+    failure = next((span.failure for span in told if span.failure is not None), None)
+    error = broken_off(failure)
+    answered = known.finish_reason or (known.usage is not None and known.usage.output is not None)
+    if failure is None and not (answered or any(span.finished for span in told)):
+        error = GeneratorExit()  # neither an end nor an output: it broke off
+    if error is not None:
+        call.raised(error)
+        return
+    if failure is not None:
+        call.fail(failure)
+    call.returned(None)
 
 
 def _warn_doubled(record: _SpanCall, scope: str) -> None:

@@ -81,6 +81,10 @@ CONVERSATION_ID = ("gen_ai.conversation.id", "session.id")
 RESENT = "http.request.resend_count"
 FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"
 AGGREGATED = "gen_ai.aggregated_usage."
+FINISHED = "ldinstrument.finished"
+"""Never on a span: told inside by what is no span and knows that the model has answered."""
+BROKEN_OFF = ("CancelledError", "asyncio.exceptions.CancelledError", "GeneratorExit")
+"""Kinds of errors that are nobody's failure."""
 
 # -- what is written -------------------------------------------------------------------------------
 

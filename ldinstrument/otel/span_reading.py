@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -92,6 +93,17 @@ def failure_of(span: Any) -> str | None:
     if getattr(status, "name", "") != "ERROR":
         return None
     return str((span.attributes or {}).get(names.ERROR_TYPE) or "error")
+
+
+def broken_off(failure: str | None) -> BaseException | None:
+    """Return the exception of a span that nobody's failure has ended; None for the others."""
+    if failure not in names.BROKEN_OFF:
+        return None
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None or failure == "GeneratorExit":
+        return GeneratorExit()
+    cancelled: BaseException = asyncio.CancelledError()
+    return cancelled
 
 
 def _with_total(usage: Usage) -> Usage:

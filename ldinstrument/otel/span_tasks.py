@@ -18,7 +18,14 @@ from ..sessions.task_definition import TaskDefinition, declared_task
 from ..tasks.options import PLAIN
 from ..tasks.runs import Run
 from .span_processor import scope_of
-from .span_reading import Attributes, agent_of, conversation_of, failure_of, tool_of
+from .span_reading import (
+    Attributes,
+    agent_of,
+    broken_off,
+    conversation_of,
+    failure_of,
+    tool_of,
+)
 
 MOST_OPEN = 10_000
 COUNTS = ("inference_calls", "tool_calls")
@@ -104,8 +111,8 @@ class SpanTasks:
     def _end(self, found: SpanTask) -> None:
         data = {"agent" if found.is_agent else "tool": found.name} if found.name else {}
         found.run.add_data(**data)
-        if found.failure in _BROKEN_OFF:
-            found.run.raised(GeneratorExit())
+        if (error := broken_off(found.failure)) is not None:
+            found.run.raised(error)
             return
         if found.failure is not None:
             found.run.fail(found.failure)
@@ -127,9 +134,6 @@ class SpanTasks:
         """Let go of what has not ended."""
         with self._lock:
             self._by_span.clear()
-
-
-_BROKEN_OFF = ("CancelledError", "asyncio.exceptions.CancelledError", "GeneratorExit")
 
 
 def note_model_call() -> None:
