@@ -24,9 +24,9 @@ from ..tasks.options import TaskOptions
 from ..tasks.runs import begin_run
 from .call_slots import Slot, call_in, current_slot, innermost_slot, live
 from .call_values import CallValues, append_times, data_of, routing_of, times_of, values_of
-from .config_runs import CallEnd, ConfigRun, note_run, run_from
+from .config_runs import CallEnd, ConfigRun, note_run, run_from, run_told_by
 from .fields import field
-from .judges import track_judge
+from .judges import track_judges_of
 from .readings import CallOptions, Reading, StreamPart
 from .results import boto_attempts, read_error
 from .usage import Generation
@@ -238,17 +238,15 @@ class Call:
             self._stream.complete = True
         if result is not None or self._stream is None:
             self._guarded(self._reading.result, result)
-        if self._config_run is None and isinstance(field(result, "track_data"), dict):
-            self.bind(result)
-            self._usage_sent = True
+        self._guarded(self._bind_result, result)
         self._guarded(self._reading.warn_of_untold_usage)
         end = self._totals(broken_off=False)
         self._run.add_data(**end.data)
         self._run.describe(end.described)
         self._run.returned(result)
         self._record(end)
-        if self._session is not None and isinstance(field(result, "judge_results"), dict):
-            track_judge(result, session=self._session)
+        if self._session is not None:
+            track_judges_of(result, self._session)
         self._settle(end, self._run.outcome or Outcome.SUCCESS)
 
     def raised(self, error: BaseException) -> None:
@@ -322,6 +320,18 @@ class Call:
         """Be over, and nobody's current call any more, wherever it was made that."""
         self._over = True
         self.slot[1] = None
+
+    def _bind_result(self, result: Any) -> None:
+        """Bind it to the run that *result* tells, of which LaunchDarkly's SDK has sent the events:
+        a managed call of the old one is a run of its own, whatever `config=` has begun.
+        """
+        run = run_told_by(result)
+        if run is None and self._config_run is None:
+            told = isinstance(field(result, "track_data"), dict)
+            run = run_from(result) if told else None
+        if run is not None:
+            self.bind_run(run)
+            self._usage_sent = True
 
     def _heard_nothing(self) -> bool:
         """Tell whether nothing but the run and its times is known."""

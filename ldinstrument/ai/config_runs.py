@@ -25,7 +25,7 @@ from ..sessions.emission import emit
 from ..sessions.outcomes import Outcome
 from ..sessions.rollups import Emission
 from ..sessions.session import Session
-from .fields import field
+from .fields import field, path
 from .usage import Generation
 
 _SCALARS = (str, int, float, bool)
@@ -101,6 +101,12 @@ def run_from(given: Any) -> ConfigRun | None:
         return _run_of_tracker(given, None)
     data = given if isinstance(given, Mapping) else field(given, "track_data")
     return run_of(data) if isinstance(data, Mapping) else None
+
+
+def run_told_by(result: Any) -> ConfigRun | None:
+    """Return the run that a managed call of the old SDK was, which has sent its events itself."""
+    token = path(result, "metrics", "resumption_token")
+    return run_of(_resumed(token)) if type(token) is str else None
 
 
 def run_of(data: Mapping[str, Any], context: Any = None) -> ConfigRun | None:

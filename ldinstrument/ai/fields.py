@@ -21,6 +21,7 @@ KNOWN_PACKAGES = frozenset(
         "langchain",
         "langchain_core",
         "langgraph",
+        "ldai",
         "litellm",
         "openai",
         "pydantic_ai",

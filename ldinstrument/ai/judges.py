@@ -7,6 +7,7 @@ judge ran later, in another process.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,7 +20,7 @@ from ..sessions.contexts import as_context
 from ..sessions.current import current_session
 from ..sessions.opening import open_session
 from ..sessions.session import Session
-from .fields import field, text
+from .fields import field, package_of, text
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -56,6 +57,24 @@ def track_judge(
         if own is not None:
             own.end()
     return len(found)
+
+
+def track_judges_of(result: Any, session: Session) -> None:
+    """Record the scores that come with *result*, a response of either SDK, now or once they are
+    there: the old one's judges run in a task of their own.
+    """
+    if isinstance(field(result, "judge_results"), dict):
+        track_judge(result, session=session)
+    task = field(result, "evaluations")
+    if task is not None and package_of(type(result)) == "ldai":
+        with guard("track_judge"):
+            task.add_done_callback(functools.partial(_judged, session))
+
+
+def _judged(session: Session, task: Any) -> None:
+    with guard("track_judge", strict=False):
+        if not task.cancelled() and task.exception() is None:
+            track_judge(task.result(), session=session)
 
 
 def _metric(name: str) -> str:

@@ -293,6 +293,19 @@ def _pydantic_run(result: Any) -> Generation | None:
     )
 
 
+def _managed(result: Any) -> Generation | None:
+    """Return a managed call of LaunchDarkly's `ldai`: its summary, and what the SDK inside said."""
+    if package_of(type(result)) != "ldai":
+        return None
+    usage = read_usage(path(result, "metrics", "tokens"))
+    said = read(field(result, "raw")) or Generation()
+    calls = items(result, "metrics", "tool_calls")
+    told = Generation(usage=usage, tool_calls=len(calls) or None)
+    if said.usage is not None or told == Generation():
+        return None if said == Generation() else said
+    return said + told
+
+
 def _flat(result: Any) -> Generation | None:
     """Return a dictionary or an object of the user's: `usage` beside other fields, or the figures
     themselves.
@@ -335,6 +348,7 @@ _READERS: tuple[Reader, ...] = (
     _raw_response,
     _agent_run,
     _pydantic_run,
+    _managed,
     message,
     _messages,
     _responses,

@@ -130,5 +130,6 @@ def install_agents_traces(key: str = "gen_ai", *, cost: Any = None) -> AgentsTra
     import agents
 
     processor = AgentsTraces(key, cost=cost)
-    agents.add_trace_processor(processor)
+    as_theirs: Any = processor
+    agents.add_trace_processor(as_theirs)
     return processor

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 import ldclient
 import pytest
 from ldai.client import LDAIClient
-from ldai.models import AICompletionConfigDefault, ModelConfig, ProviderConfig
-from ldai.providers.types import LDAIMetrics
+from ldai.evaluator import Evaluator
+from ldai.judge import Judge
+from ldai.managed_agent_graph import ManagedAgentGraph
+from ldai.managed_model import ManagedModel
+from ldai.models import AICompletionConfigDefault, AIJudgeConfig, ModelConfig, ProviderConfig
+from ldai.providers.types import AgentGraphRunnerResult, AIGraphMetrics, LDAIMetrics, RunnerResult
 from ldai.tracker import TokenUsage
 from ldclient.integrations.test_data import TestData
 
@@ -46,9 +51,10 @@ class Sent:
 
     def __init__(self) -> None:
         self.events: list[tuple[str, Any, Any, Any]] = []
+        self.flags = TestData.data_source()
         config = ldclient.Config(
             "sdk-key",
-            update_processor_class=TestData.data_source(),
+            update_processor_class=self.flags,
             event_processor_class=lambda config: Kept(self.events),
         )
         self.client = ldclient.LDClient(config)
@@ -255,3 +261,116 @@ def test_nobodys_keys_are_defined() -> None:
     """LaunchDarkly's own keys are never declared as metrics of ours."""
     ld.track_ai("k", config=None)
     assert not [metric.key for metric in ld.catalog if metric.key.startswith("$ld:")]
+
+
+# -- managed calls, judges and graphs of the old SDK -----------------------------------------------
+
+
+class Answering:
+    """A runner of a model, as LaunchDarkly's provider packages make them."""
+
+    def __init__(self, *, score: float | None = None, pause: float = 0.0) -> None:
+        self.score = score
+        self.pause = pause
+
+    async def run(self, input: Any, output_type: Any = None) -> Any:
+        await asyncio.sleep(self.pause)
+        parsed = None if self.score is None else {"score": self.score, "reasoning": "fine"}
+        metrics = LDAIMetrics(success=True, tokens=TokenUsage(26, 20, 6))
+        return RunnerResult(content="Tents.", metrics=metrics, parsed=parsed)
+
+
+def managed(sent: Sent, config: Any, judge: Any = None) -> Any:
+    """A managed model, judged by *judge* where there is one."""
+    if judge is not None:
+        judged = AIJudgeConfig(
+            key="accuracy", enabled=True, create_tracker=config.create_tracker,
+            evaluation_metric_key="$ld:ai:judge:accuracy",
+        )  # fmt: skip
+        config = replace(config, evaluator=Evaluator([Judge(judged, judge)]))
+    return ManagedModel(config, Answering())
+
+
+async def in_a_session(sent: Sent, ask: Any) -> Any:
+    async with ld.session("u-1", client=sent.client):
+        result = await ask("Will it rain?")
+    if getattr(result, "evaluations", None) is not None:
+        await result.evaluations
+        await asyncio.sleep(0)
+    return result
+
+
+@pytest.mark.parametrize("with_config", [False, True])
+def test_a_managed_call_is_a_run_of_its_own(sent: Sent, config: Any, with_config: bool) -> None:
+    """Its events are its own tracker's, once, also where `config=` is given too; ours carry them."""
+    given = {"config": config} if with_config else {}
+    ask = ld.track_ai("k", **given)(managed(sent, config).run)
+    asyncio.run(in_a_session(sent, ask))
+    assert sent.kinds() == sorted([DURATION, SUCCESS, *TOKENS])
+    assert sent.values("k.tokens.total") == [26]
+    assert run_data(sent, "k.tokens.total") == run_data(sent, "$ld:ai:duration:total")
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.05])
+def test_judges_that_run_in_a_task(sent: Sent, config: Any, pause: float) -> None:
+    """Their scores are values of the session that was judged, also when it has ended."""
+    ask = ld.track_ai("k")(managed(sent, config, Answering(score=0.8, pause=pause)).run)
+    asyncio.run(in_a_session(sent, ask))
+    assert sent.values("judge.accuracy") == [0.8]
+    whose = {context.key for key, context, *_ in sent.events if key == "judge.accuracy"}
+    assert whose == {"u-1"}
+
+
+def graph(sent: Sent) -> Any:
+    """A graph of two agents."""
+    meta = {"enabled": True, "variationKey": "v-1", "version": 1}
+    for key in ("planner", "booker"):
+        agent = {"_ldMeta": {**meta, "mode": "agent"}, "model": {"name": "gpt-4o-mini"}}
+        sent.flags.update(sent.flags.flag(key).variations(agent).variation_for_all(0))
+    topology = {"_ldMeta": meta, "root": "planner", "edges": {"planner": [{"key": "booker"}]}}
+    sent.flags.update(sent.flags.flag("trip").variations(topology).variation_for_all(0))
+    return LDAIClient(sent.client).agent_graph("trip", ldclient.Context.create("u-1"))
+
+
+def test_a_graph_that_is_traversed(models: Any, sdks: ModuleType, sent: Sent) -> None:
+    """Each node is a run of its own config, within the graph; the graph's own tracker is theirs."""
+    found = graph(sent)
+    tracker = found.create_tracker()
+
+    def visit(node: Any, _: Any) -> Any:
+        ask = ld.track_ai("k", config=node.get_config())
+        return ask(lambda: sdks.openai_chat(models.url))()
+
+    with ld.session("u-1", client=sent.client):
+        tracker.track_path(["planner", "booker"])
+        found.traverse(visit)
+        tracker.track_invocation_success()
+    assert sent.kinds().count(DURATION) == 2
+    ours = [data for key, _, data, _ in sent.events if key == "k.success_rate"]
+    assert [data["configKey"] for data in ours] == ["planner", "booker"]
+    assert {data["graphKey"] for data in ours} == {"trip"}
+    assert len({data["runId"] for data in ours}) == 2
+    assert "graph:invocation_success" in sent.kinds()
+
+
+def test_a_managed_graph_passes_through(sent: Sent) -> None:
+    """It sends what it sends without us, and its tokens are a call's."""
+
+    class Runner:
+        async def run(self, input: str) -> Any:
+            node = LDAIMetrics(success=True, tokens=TokenUsage(26, 20, 6))
+            metrics = AIGraphMetrics(
+                success=True, path=["planner"], duration_ms=5, tokens=TokenUsage(26, 20, 6),
+                node_metrics={"planner": node},
+            )  # fmt: skip
+            return AgentGraphRunnerResult(content="Norway", raw=None, metrics=metrics)
+
+    made = ManagedAgentGraph(graph(sent), Runner())
+    bare = asyncio.run(in_a_session(sent, made.run))
+    theirs = sent.kinds()
+    sent.events.clear()
+    tracked = asyncio.run(in_a_session(sent, ld.track_ai("k")(made.run)))
+    assert tracked.content == bare.content
+    assert sent.kinds() == theirs
+    assert sent.values("k.success_rate") == [1]
+    assert sent.values("k.tokens.total") == [26]
