@@ -1,15 +1,12 @@
 """Where the code that runs finds the call of a model that it runs in, made or not made yet.
 
-A call is made when somebody asks for it: until then its slot holds what that takes. The slot is
-found in a `ContextVar`, which asyncio's tasks inherit, or in the frames below: a `ContextVar` that
-is set and set back costs a call as much as all the rest of its measuring.
+A call is made when somebody asks for it: until then its slot holds what that takes. The slot is in
+a `ContextVar`, which asyncio's tasks inherit, and threads that are given a context.
 """
 
 from __future__ import annotations
 
-import sys
 from contextvars import ContextVar
-from types import FrameType
 from typing import Any
 
 from ..callables.context_variables import pickle_by_name
@@ -20,15 +17,6 @@ for it, and the slot around it. Without `make` the call is over, and the one aro
 """
 current_slot: ContextVar[Slot | None] = ContextVar("ldinstrument_call", default=None)
 pickle_by_name(current_slot, __name__, "current_slot")
-_OURS = "<ldinstrument "
-
-
-def innermost_slot() -> Slot | None:
-    """Return the slot of the innermost call that the caller of our caller runs in."""
-    slot = current_slot.get()
-    here = _slot_of_frames(sys._getframe(2))
-    # Nobody has entered another call since: then the function on the stack is further inside.
-    return here if here is not None and here[4] is slot else live(slot)
 
 
 def live(slot: Slot | None) -> Slot | None:
@@ -36,17 +24,6 @@ def live(slot: Slot | None) -> Slot | None:
     while slot is not None and slot[1] is None:
         slot = slot[4]
     return slot
-
-
-def _slot_of_frames(frame: FrameType | None) -> Slot | None:
-    """Return the slot of the innermost tracked function on this thread's stack."""
-    while frame is not None:
-        code = frame.f_code
-        if code.co_filename.startswith(_OURS) and "_here" in code.co_varnames:
-            found: Slot | None = frame.f_locals.get("_here")
-            return found
-        frame = frame.f_back
-    return None
 
 
 def call_in(slot: Slot) -> Any:

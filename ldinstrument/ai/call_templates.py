@@ -1,10 +1,10 @@
 """The functions that `track_ai` compiles, one template per kind of callable.
 
 As those of `callables/templates.py`, but a call is made late: when somebody asks for it, or when
-the function gives something that may be a model's answer. Until then a slot holds what that takes:
-`_here`, which `current_call` finds in the frames below it, or `_slot`, which asyncio's tasks
-inherit. What a generator yields is counted in its own loop as long as it is texts and other plain
-values, and nothing of ours is called for it.
+the function gives something that may be a model's answer. Until then a slot holds what that takes
+(`call_slots.py`). A function does not take its slot back from the `ContextVar`, which would cost as
+much again: a slot that is over is passed over. What a generator yields is counted in its own loop
+as long as it is texts and other plain values, and nothing of ours is called for it.
 """
 
 from __future__ import annotations
@@ -25,36 +25,53 @@ WATCHED = {
 
 # -- late -----------------------------------------------------------------------------------------
 
+_ENTERED = """
+    _outer = _inside()
+    while _outer is not None and _outer[1] is None:
+        _outer = _outer[4]
+    _started = _now()
+    _slot = [None, _make, _session, _started, _outer]
+    _enter(_slot)
+"""
 _ENDED = """
+    if _slot[0] is not None or _session is None or _type(_result) not in _silent_types:
+        return _settle(_result, _slot)
+    _slot[1] = _slot[2] = None
     _entries = _session.entries
     _entries.append((_task, _success, _started, _now(), _told))
     if _len(_entries) >= _session.fold_at:
         _session.fold_up()
     return _result
 """
+_RESUMED = """
+        _outer = _inside()
+        while _outer is not None and _outer[1] is None:
+            _outer = _outer[4]
+        _slot[4] = _outer
+        _enter(_slot)
+"""
+
+
+def _with_slot(template: str) -> str:
+    return template.replace("\n<entered>\n", _ENTERED).replace("\n<ended>", _ENDED)
+
+
 _OBSERVED = (("_begin({given})", "_make(_session, _now())"), ("_settle(", "_settle_watched("))
-_CALL = (
-    """
+_CALL = _with_slot("""
 def run({params}):
     _session = _current()
     if _session is not None and _session.detour:
         _session = _open_session()
         if _session is not None and _session.observer is not None:
             <watched>
-    _started = _now()
-    _here = [None, _make, _session, _started, _inside()]
+<entered>
     try:
         _result = _fn({args})
     except _BaseException as _error:
-        _raised(_here, _error)
+        _raised(_slot, _error)
         raise
-    if _here[0] is not None or _session is None or _type(_result) not in _silent_types:
-        return _settle(_result, _here)
-"""
-    + _ENDED
-)
-_COROUTINE = (
-    """
+<ended>""")
+_COROUTINE = _with_slot("""
 async def run({params}):
     _session = _current()
     if _session is not None and _session.detour:
@@ -62,23 +79,13 @@ async def run({params}):
         if _session is not None and _session.observer is not None:
             <watched>
     _coroutine = {inner}
-    _outer = _inside()
-    while _outer is not None and _outer[1] is None:
-        _outer = _outer[4]
-    _started = _now()
-    _slot = [None, _make, _session, _started, _outer]
-    _enter(_slot)
+<entered>
     try:
         _result = await _coroutine
     except _BaseException as _error:
         _raised(_slot, _error)
         raise
-    if _slot[0] is not None or _session is None or _type(_result) not in _silent_types:
-        return _settle(_result, _slot)
-    _slot[1] = _slot[2] = None
-"""
-    + _ENDED
-)
+<ended>""")
 
 _BEGUN = """
     _session = _open_session()
@@ -100,18 +107,21 @@ _COUNTED = """
 _GENERATOR_LOOP = (
     """
     _next = _step = _inner.__next__
-    _here, _pieces, _first, _last = _slot, 0, 0.0, 0.0
+    _pieces, _first, _last = 0, 0.0, 0.0
     while True:
-        _here[4] = _inside()
+<resumed>
         try:
             _item = _step()
         except _StopIteration as _stop:
+            _enter(_slot[4])
             _returned(_slot, _stop.value, _pieces, _first, _last)
             return _stop.value
         except _BaseException as _error:
             _step = None
+            _enter(_slot[4])
             _stopped(_slot, _error, _pieces, _first, _last)
             raise
+        _enter(_slot[4])
 """
     + _COUNTED
     + """
@@ -125,12 +135,16 @@ _GENERATOR_LOOP = (
         else:
             _step = _next if _sent is None else _partial(_inner.send, _sent)
         if _exit is not None:
+            _slot[4] = _inside()
+            _enter(_slot)
             try:
                 _value = _close_of(_inner)()
             except _BaseException as _error:
                 _exit = None
+                _enter(_slot[4])
                 _stopped(_slot, _error, _pieces, _first, _last)
                 raise
+            _enter(_slot[4])
             _stopped(_slot, _exit, _pieces, _first, _last)
             if _value is not None:
                 return _value
@@ -139,17 +153,13 @@ _GENERATOR_LOOP = (
             finally:
                 _exit = None
 """
-)
+).replace("\n<resumed>\n", _RESUMED)
 _ASYNC_GENERATOR_LOOP = (
     """
     _step = _first_step(_inner)
     _consumer, _pieces, _first, _last = _current_task(), 0, 0.0, 0.0
     while True:
-        _outer = _inside()
-        while _outer is not None and _outer[1] is None:
-            _outer = _outer[4]
-        _slot[4] = _outer
-        _enter(_slot)
+<resumed>
         try:
             _item = await _step
         except _StopAsyncIteration:
@@ -191,7 +201,7 @@ _ASYNC_GENERATOR_LOOP = (
             finally:
                 _exit = None
 """
-)
+).replace("\n<resumed>\n", _RESUMED)
 LATE = {
     "call": with_detour(_CALL, CALL, *_OBSERVED),
     "coroutine": with_detour(_COROUTINE, COROUTINE, *_OBSERVED),

@@ -22,7 +22,7 @@ from ..sessions.task_definition import TaskDefinition
 from ..settings import disabled
 from ..tasks.options import TaskOptions
 from ..tasks.runs import begin_run
-from .call_slots import Slot, call_in, current_slot, innermost_slot, live
+from .call_slots import Slot, call_in, current_slot, live
 from .call_values import CallValues, append_times, data_of, routing_of, times_of, values_of
 from .config_runs import CallEnd, ConfigRun, note_run, run_from, run_told_by
 from .fields import field
@@ -30,6 +30,9 @@ from .judges import track_judges_of
 from .readings import CallOptions, Reading, StreamPart
 from .results import boto_attempts, read_error
 from .usage import Generation
+
+FAILED = "failed"
+"""The finish reason of a response that OpenAI answers instead of raising."""
 
 
 class Call:
@@ -43,6 +46,7 @@ class Call:
         "_expected",
         "_first",
         "_heard",
+        "_judged",
         "_last",
         "_options",
         "_over",
@@ -70,6 +74,7 @@ class Call:
         self._task = task
         self._options = options
         self._expected = run_options.expected
+        self._judged = run_options.success is not None
         # Without a session, `context=` makes one of this call alone.
         self._own = None
         if session is None and who is not None:
@@ -116,7 +121,7 @@ class Call:
 
     def attempt(self) -> None:
         """Count one request to the provider, where you retry by yourself."""
-        self._reading.attempts(1)
+        self._reading.count_attempt()
 
     def bind(self, given: Any) -> Any:
         """Bind it to a run of an AI config, and return the tracker of that run, if it has one.
@@ -241,6 +246,8 @@ class Call:
         self._guarded(self._bind_result, result)
         self._guarded(self._reading.warn_of_untold_usage)
         end = self._totals(broken_off=False)
+        if end.end.known.finish_reason == FAILED and not self._judged:
+            self._run.fail(FAILED)
         self._run.add_data(**end.data)
         self._run.describe(end.described)
         self._run.returned(result)
@@ -446,5 +453,5 @@ def _leaving(error: BaseException | None) -> GeneratorExit:
 
 def current_call() -> Call | None:
     """Return the innermost call that this code runs in, or None."""
-    slot = innermost_slot()
+    slot = live(current_slot.get())
     return None if slot is None else call_in(slot)

@@ -143,6 +143,20 @@ class ChatChunks:
         return replace(self._known, tool_calls=len(self._tools))
 
 
+class ChatHelperEvents(ChatChunks):
+    """The events of OpenAI's `chat.completions.stream()`: each chunk, and what is derived of it."""
+
+    @staticmethod
+    def fits(event: Any) -> bool:
+        """Tell whether *event* holds a chunk of a chat completion."""
+        return text(event, "type") == "chunk" and ChatChunks.fits(field(event, "chunk"))
+
+    def add(self, event: Any) -> str | None:
+        """Take one event."""
+        chunk = field(event, "chunk")
+        return None if chunk is None else super().add(chunk)
+
+
 # -- OpenAI's responses, and the events of its agents ----------------------------------------------
 
 
@@ -384,6 +398,21 @@ class AIMessageChunks:
         return None if known is None else replace(known, tool_calls=len(self._tools))
 
 
+class RunEvents(AIMessageChunks):
+    """The events of LangChain's `astream_events()`: those of its models hold the chunks."""
+
+    @staticmethod
+    def fits(event: Any) -> bool:
+        """Tell whether *event* is one of a run."""
+        return (text(event, "event") or "").startswith("on_") and "run_id" in event
+
+    def add(self, event: Any) -> str | None:
+        """Take one event."""
+        if text(event, "event") != "on_chat_model_stream":
+            return None
+        return super().add(path(event, "data", "chunk"))
+
+
 class GraphStates:
     """LangGraph's `values` and `updates`: states and parts of states, whose messages repeat."""
 
@@ -504,12 +533,14 @@ def _is_state(state: Any) -> bool:
 
 _KINDS: tuple[tuple[Callable[[Any], bool], Callable[[], ChunkReader]], ...] = (
     (ChatChunks.fits, ChatChunks),
+    (ChatHelperEvents.fits, ChatHelperEvents),
     (ResponseEvents.fits, ResponseEvents),
     (MessageEvents.fits, MessageEvents),
     (GoogleChunks.fits, GoogleChunks),
     (ConverseEvents.fits, ConverseEvents),
     (HandlerEvents.fits, HandlerEvents),
     (AIMessageChunks.fits, AIMessageChunks),
+    (RunEvents.fits, RunEvents),
     (GraphStates.fits, GraphStates),
     (WholeAnswers.fits, WholeAnswers),
 )

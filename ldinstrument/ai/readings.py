@@ -78,6 +78,7 @@ class Reading:
     __slots__ = (
         "_answers",
         "_attempts",
+        "_counted",
         "_estimate",
         "_key",
         "_known",
@@ -95,7 +96,8 @@ class Reading:
         self._known: list[Generation] = []
         self._parts: list[StreamPart] = []
         self._spans: list[Generation] = []
-        self._attempts: int | None = None
+        self._attempts: list[int | None] = []
+        self._counted: int | None = None
         self._names = options.model, options.provider
         self._prices, self._estimate = options.prices, options.estimate
 
@@ -136,15 +138,18 @@ class Reading:
         """Note what the spans of one model call say."""
         self._spans.append(known)
 
+    def count_attempt(self) -> None:
+        """Count one request that the user says was made: then only what they count is counted."""
+        self._counted = (self._counted or 0) + 1
+
     def attempts(self, attempts: int | None) -> None:
-        """Add so many requests; None: it is not known how many."""
-        if attempts is not None:
-            self._attempts = (self._attempts or 0) + attempts
+        """Note how many requests one model call took; None: it is not known."""
+        self._attempts.append(attempts)
 
     def attempts_of_error(self, attempts: int | None) -> None:
         """Take what an error tells, unless the stream that it came out of has told already."""
-        if self._attempts is None:
-            self._attempts = attempts
+        if not self._attempts:
+            self._attempts.append(attempts)
 
     def request_of(self, stream: Any) -> None:
         """Read from an SDK's stream how many requests it took to get it."""
@@ -174,7 +179,8 @@ class Reading:
 
         Spans count where the answers told nothing, or more model calls ran than answers were read.
         """
-        found = self._known + [self._read_from(part) for part in self._parts]
+        read = [self._read_from(part) for part in self._parts]
+        found = self._known + [known for known in read if known != Generation()]
         told = sum(1 for known in found if known.usage is not None)
         if self._spans and (not told or len(self._spans) > len(found)):
             found = self._spans
@@ -188,9 +194,18 @@ class Reading:
     def total(self, *, broken_off: bool = False) -> Generation:
         """Return all of them as one operation; of one that was *broken_off*, usage is partial."""
         total = total_of(self.generations()) or self._named(Generation())
-        if self._attempts is not None:
-            total = replace(total, attempts=self._attempts)
+        total = replace(total, attempts=self._total_attempts())
         return total.broken_off() if broken_off else total
+
+    def _total_attempts(self) -> int | None:
+        """Return how many requests were made; None where a single one is not known of."""
+        if self._counted is not None:
+            return self._counted
+        told = [*self._attempts, *(known.attempts for known in self._known)]
+        if not told and self._spans:
+            told = [known.attempts for known in self._spans]
+        known = [attempts for attempts in told if attempts is not None]
+        return sum(known) if known and len(known) == len(told) else None
 
     def cost(self) -> Cost | None:
         """Return what it cost; None when one of the calls has no known price."""

@@ -293,6 +293,13 @@ def _pydantic_run(result: Any) -> Generation | None:
     )
 
 
+def _structured(result: Any) -> Generation | None:
+    """Return what LangChain's `with_structured_output(include_raw=True)` was parsed from."""
+    if type(result) is not dict or not {"raw", "parsed"} <= result.keys():
+        return None
+    return message(result["raw"])
+
+
 def _managed(result: Any) -> Generation | None:
     """Return a managed call of LaunchDarkly's `ldai`: its summary, and what the SDK inside said."""
     if package_of(type(result)) != "ldai":
@@ -313,6 +320,8 @@ def _flat(result: Any) -> Generation | None:
     usage = read_usage(field(result, "usage") or field(result, "usage_metadata")) or read_usage(
         result
     )
+    if usage is not None and usage.output is None and is_known(type(result)):
+        usage = read_usage(field(result, "usage"))  # what `count_tokens` returns was not used
     return None if usage is None else _fields_of(result, usage)
 
 
@@ -349,6 +358,7 @@ _READERS: tuple[Reader, ...] = (
     _agent_run,
     _pydantic_run,
     _managed,
+    _structured,
     message,
     _messages,
     _responses,

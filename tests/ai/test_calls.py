@@ -493,3 +493,20 @@ def test_suspended(ld_events: RecordingClient) -> None:
     with ld.session("u-1"), pytest.raises(GraphInterrupt):
         ask()
     assert values(ld_events) == {}
+
+
+@pytest.mark.parametrize("judged", [False, True])
+def test_a_response_that_failed(ld_events: RecordingClient, judged: bool) -> None:
+    """OpenAI answers a response that failed instead of raising: a failure, unless `success=` says
+    otherwise.
+    """
+    from openai.types.responses import Response
+
+    failed = Response.construct(
+        id="r-1", object="response", model="m", status="failed", output=[], usage=None
+    )
+    options: Any = {"success": lambda result: True} if judged else {}
+    with ld.session("u-1"):
+        ld.track_ai("k", **options)(lambda: failed)()
+    assert ld_events.values("k.success_rate") == [int(judged)]
+    assert data(ld_events)["finishReason"] == "failed"

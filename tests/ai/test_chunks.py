@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from types import ModuleType
 from typing import Any
@@ -145,3 +146,38 @@ def test_only_the_needed_memory(models: Any, sdks: ModuleType) -> None:
     for chunk in itertools.islice(sdks.openai_chat_stream(models.url), 3):
         reader.add(chunk)
     assert reader.text is None
+
+
+def test_helper_of_chat_completions(models: Any, sdks: ModuleType) -> None:
+    """The events of `chat.completions.stream()` hold the chunks: each is read once."""
+    models.behave(tool_call=True)
+    for written, calls in ((1, 1), (4, 0)):
+        reader = StreamReader()
+        asked = sdks.openai_client(models.url).chat.completions.stream(
+            model="m", messages=sdks.ASK, stream_options={"include_usage": True}
+        )
+        with asked as events:
+            assert sum(reader.add(event) for event in events) == written
+        known = reader.generation(complete=True)
+        assert known is not None
+        assert known.usage is not None
+        assert (known.usage.total, known.tool_calls, known.model) == (26, calls, "m")
+        models.behave()
+
+
+def test_events_of_langchain(models: Any, sdks: ModuleType) -> None:
+    """`astream_events()` tells of chains and models: the models' chunks are read."""
+
+    async def events() -> list[Any]:
+        client = sdks.async_openai_client(models.url)
+        model = sdks.chat_openai(models.url, async_client=client.chat.completions)
+        found = [event async for event in model.astream_events("Will it rain?", version="v2")]
+        await client.close()
+        return found
+
+    reader = StreamReader()
+    assert sum(reader.add(event) for event in asyncio.run(events())) == 4
+    known = reader.generation(complete=True)
+    assert known is not None
+    assert known.usage is not None
+    assert (known.usage.total, known.finish_reason) == (26, "stop")

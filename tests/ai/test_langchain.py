@@ -87,3 +87,10 @@ def test_outside_of_a_call(models: Any, sdks: ModuleType, ld_events: RecordingCl
     with ld.session("u-1"):
         chain(sdks, models.url).invoke("Will it rain?")
     assert not [key for key in ld_events.keys() if "tokens" in key]  # noqa: SIM118
+
+
+def test_threads_of_a_chain(models: Any, sdks: ModuleType, ld_events: RecordingClient) -> None:
+    """LangChain's threads are given the context of the call, and what they read is the call's."""
+    with ld.session("u-1"):
+        ld.track_ai("k")(lambda: chain(sdks, models.url).batch(["a", "b", "c"]))()
+    assert ld_events.values("k.tokens.total") == [78]

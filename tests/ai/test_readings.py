@@ -202,3 +202,47 @@ def test_an_estimate_that_fails_is_logged_once(caplog: pytest.LogCaptureFixture)
     assert one.total().usage is None
     assert one.total().usage is None
     assert caplog.text.count("estimate= of k") == 1
+
+
+def test_attempts_of_several_calls(
+    models: Any, sdks: ModuleType, ld_events: RecordingClient
+) -> None:
+    """Attempts are told where each model call tells its own: a plain answer does not, so the
+    error after it tells of a part only.
+    """
+
+    def ask(*calls: Any) -> None:
+        for call in calls:
+            current_call().read(call(models.url))  # type: ignore[union-attr]
+        models.behave(refuse=99)
+        sdks.openai_chat(models.url)
+
+    with ld.session("u-1"):
+        for key, calls in (("plain", [sdks.openai_chat]), ("aws", [sdks.bedrock_converse] * 2)):
+            models.behave()
+            with pytest.raises(Exception, match="slow down"):
+                ld.track_ai(key)(lambda *given: ask(*given))(*calls)
+    assert "attempts" not in values(ld_events, "plain")
+    assert values(ld_events, "aws")["attempts"] == [5]
+
+
+def test_attempts_that_the_user_counts(ld_events: RecordingClient) -> None:
+    """Who retries by themselves counts by themselves, whatever the answers tell beside it."""
+    with ld.session("u-1"), ld.track_ai("k") as call:
+        for _ in range(3):
+            call.attempt()
+        call.read({"input": 1, "output": 2, "model": "m"})
+    assert values(ld_events)["attempts"] == [3]
+
+
+def test_texts_that_say_nothing_cost_nothing(ld_events: RecordingClient) -> None:
+    """A stream of which only texts are seen is no model call without a price."""
+    prices = PriceTable({"m": Price(input=1, output=1)})
+
+    def words() -> Any:
+        yield {"type": "strange"}
+        current_call().read({"input": 1, "output": 2, "model": "m"})  # type: ignore[union-attr]
+
+    with ld.session("u-1"):
+        list(ld.track_ai("k", cost=prices)(words)())
+    assert values(ld_events)["cost"] == [3e-06]

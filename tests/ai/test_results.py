@@ -237,3 +237,23 @@ def test_pydantic_run_warns_nobody(models: Any, sdks: ModuleType, recwarn: Any) 
     recwarn.clear()
     read(result)
     assert not recwarn.list
+
+
+def test_counted_tokens_are_not_used_ones() -> None:
+    """What `count_tokens` returns was asked for, and used by nobody."""
+    from anthropic.types import MessageTokensCount
+    from google.genai.types import CountTokensResponse
+
+    assert read(MessageTokensCount(input_tokens=2095)) is None
+    assert read(CountTokensResponse(total_tokens=31)) is None
+
+
+def test_what_langchain_parsed(models: Any, sdks: ModuleType) -> None:
+    """`include_raw=True` keeps the message beside what was parsed from it."""
+    model = sdks.chat_openai(models.url)
+    asked = model.with_structured_output(
+        {"title": "Answer", "type": "object", "properties": {}},
+        method="json_mode", include_raw=True,
+    )  # fmt: skip
+    known = read(asked.invoke("Will it rain?"))
+    assert figures(known) == figures(read(model.invoke("Will it rain?")))
