@@ -8,7 +8,7 @@ import pytest
 
 import ldinstrument as ld
 from ldinstrument.ai import current_call
-from ldinstrument.ai.call_slots import Slot, call_in, current_slot, innermost_slot, leave, live
+from ldinstrument.ai.call_slots import Slot, call_in, current_slot, leave, live
 from ldinstrument.testing import RecordingClient
 
 
@@ -39,20 +39,21 @@ def test_a_call_that_is_over_is_in_nobodys_way() -> None:
     assert live(inner) is live(None) is None
 
 
-def test_the_innermost_slot_is_the_one_that_was_entered_last() -> None:
-    """Without a tracked function on the stack it is that of the context."""
+def test_the_current_call_is_that_of_the_context() -> None:
+    """The innermost one that was entered there and is not over."""
     entered = slot("entered")
     token = current_slot.set(entered)
     try:
-        assert (lambda: innermost_slot())() is entered
+        found: Any = current_call()
+        assert found == "entered session 1.5"
         leave(entered)
-        assert (lambda: innermost_slot())() is None
+        assert current_call() is None
     finally:
         current_slot.reset(token)
 
 
-def test_a_function_on_the_stack_is_further_inside(ld_events: RecordingClient) -> None:
-    """It enters nothing: it is found by its frame, until something inside it is entered."""
+def test_a_function_is_the_current_call(ld_events: RecordingClient) -> None:
+    """While it runs; the one around it afterwards."""
     seen: list[Any] = []
 
     def key() -> str | None:
