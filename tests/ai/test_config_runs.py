@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
@@ -116,6 +117,57 @@ def test_stream(models: Any, sdks: ModuleType, sent: Sent, config: Any) -> None:
     with ld.session("u-1", client=sent.client):
         list(ld.track_ai("k", config=config)(sdks.openai_chat_stream)(models.url))
     assert sent.kinds() == sorted([DURATION, SUCCESS, TTF, *TOKENS])
+
+
+def test_no_usage_told(models: Any, sdks: ModuleType, sent: Sent, config: Any) -> None:
+    """Nobody invents tokens."""
+    models.behave(usage=False)
+    with ld.session("u-1", client=sent.client):
+        ld.track_ai("k", config=config)(sdks.openai_chat)(models.url)
+    assert sent.kinds() == sorted([DURATION, SUCCESS])
+
+
+@pytest.mark.parametrize("sdk", ["openai", "anthropic"])
+def test_stream_that_fails(
+    models: Any, sdks: ModuleType, sent: Sent, config: Any, sdk: str
+) -> None:
+    """Cut off: duration, error, time to first token; input tokens alone are no token event."""
+    models.behave(cut_after=5)
+    stream = {"openai": sdks.openai_chat_stream, "anthropic": sdks.anthropic_stream}[sdk]
+    with ld.session("u-1", client=sent.client), pytest.raises(Exception):
+        list(ld.track_ai("k", config=config)(stream)(models.url))
+    assert sent.kinds() == sorted([DURATION, ERROR, TTF])
+    assert sent.values("k.success_rate") == [0]
+
+
+@pytest.mark.parametrize("way", ["dropped", "cancelled"])
+def test_streams_that_break_off(
+    models: Any, sdks: ModuleType, sent: Sent, config: Any, way: str
+) -> None:
+    """Dropped, or the consumer cancelled in the middle: time to first token, and our own key."""
+    models.behave(pause=0.1)
+
+    async def read(stream: Any) -> None:
+        async for _ in stream:
+            pass
+
+    async def main() -> None:
+        async with sdks.async_openai_client(models.url) as client:
+            ask = ld.track_ai("k", config=config)(client.chat.completions.create)
+            async with ld.session("u-1", client=sent.client):
+                stream = await ask(model="m", messages=sdks.ASK, stream=True)
+                if way == "cancelled":
+                    with pytest.raises(asyncio.TimeoutError):
+                        await asyncio.wait_for(read(stream), 0.35)
+                else:
+                    await anext(stream)
+                    await anext(stream)
+                del stream
+                gc.collect()
+
+    asyncio.run(main())
+    assert sent.kinds() == [TTF]
+    assert sent.values("k.unfinished") == [1]
 
 
 def test_tracked_by_the_user(models: Any, sdks: ModuleType, sent: Sent, config: Any) -> None:

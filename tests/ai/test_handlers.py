@@ -6,6 +6,7 @@ It needs Python 3.12: where the default is older, `make test` runs this file in 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 from collections.abc import Iterator
 from types import ModuleType
@@ -131,9 +132,10 @@ def handler(
     return ai.ProviderHandler(answer, ("OpenAI", "messages"), stream)
 
 
-def configured(sent: Sent, made: Any, **options: Any) -> Any:
-    """The AI config with the measured handler."""
-    return ai.config(key="support", handler=ld.track_ai("k")(made), **options)
+def configured(sent: Sent, made: Any, *, bare: bool = False, **options: Any) -> Any:
+    """The AI config with the measured handler, or the handler as it is."""
+    handler = made if bare else ld.track_ai("k")(made)
+    return ai.config(key="support", handler=handler, **options)
 
 
 async def invoke(sent: Sent, made: Any, timeout: float = 30.0, **options: Any) -> Any:
@@ -144,11 +146,11 @@ async def invoke(sent: Sent, made: Any, timeout: float = 30.0, **options: Any) -
         )
 
 
-async def consume(sent: Sent, made: Any, chunks: int = 99) -> list[Any]:
+async def consume(sent: Sent, made: Any, chunks: int = 99, **options: Any) -> list[Any]:
     """One streamed call in a session; left after so many chunks."""
     found = []
     async with ld.session("u-1", client=sent.client):
-        stream = configured(sent, made).stream("Will it rain?", USER)
+        stream = configured(sent, made, **options).stream("Will it rain?", USER)
         async for event in stream:
             found.append(event)
             if len(found) == chunks:
@@ -158,6 +160,37 @@ async def consume(sent: Sent, made: Any, chunks: int = 99) -> list[Any]:
 
 
 # -- how a call ends x what their SDK sends x what we add -----------------------------------------
+
+
+ROWS: dict[str, tuple[Any, dict[str, Any], list[str], list[str]]] = {
+    "answered": (invoke, {}, [DURATION, SUCCESS, *TOKENS], []),
+    "answered, no usage told": (invoke, {"usage": None}, [DURATION, SUCCESS], []),
+    "streamed to its end": (consume, {}, [DURATION, SUCCESS, *TOKENS], [TTF]),
+    "failed": (invoke, {"error": ValueError("no")}, [DURATION, ERROR], []),
+    "stream that failed": (consume, {"error": ValueError("no")}, [DURATION, ERROR], [TTF]),
+    "timed out": (invoke, {"pause": 5.0, "timeout": 0.1}, [], []),
+    "cancelled": (invoke, {"error": asyncio.CancelledError()}, [], []),
+    "stream abandoned": (consume, {"chunks": 2}, [], [TTF]),
+    "stream timed out": (consume, {"pause": 0.1, "timeout": 0.25}, [], [TTF]),
+}
+"""How a call ends: what their SDK sends of it by itself, and what we add."""
+
+
+@pytest.mark.parametrize("bare", [True, False])
+@pytest.mark.parametrize("row", ROWS)
+def test_how_a_call_ends(sent: Sent, row: str, bare: bool) -> None:
+    """The table in docs/ai.md: their own events are the same with us and without."""
+    run, given, theirs, ours = ROWS[row]
+    options = {name: given[name] for name in given.keys() & {"timeout", "chunks"}}
+    made = handler(**{name: given[name] for name in given.keys() - options.keys()})
+    timeout = options.pop("timeout", 30.0)
+    with contextlib.suppress(ValueError, asyncio.TimeoutError, asyncio.CancelledError):
+        asyncio.run(asyncio.wait_for(run(sent, made, bare=bare, **options), timeout))
+    assert sent.kinds() == sorted(theirs if bare else theirs + ours)
+    unfinished = [] if bare else [0 if DURATION in theirs else 1]
+    assert sent.values("k.unfinished") == unfinished
+    if not bare:
+        assert {config for _, config, _ in sent.runs("k.unfinished")} == {"support"}
 
 
 def test_answered(sent: Sent) -> None:

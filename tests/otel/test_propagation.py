@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -116,6 +119,65 @@ def test_asgi(ld_events: RecordingClient) -> None:
     }
     asyncio.run(AsgiSessions(application, context="u-1")(scope, receive, send))
     assert ld_events.only("request.duration").data["sessionId"] == "visit-7"
+
+
+def test_flask(ld_events: RecordingClient) -> None:
+    """The same in a Flask application; what is no id is none."""
+    flask = pytest.importorskip("flask")
+    from ldinstrument.integrations.flask import instrument
+
+    app = flask.Flask("shop")
+    instrument(app, context=lambda request: "u-1")
+    app.get("/shop")(lambda: "done")
+    for header in (HEADER, "session.id=%0d%0a<script>", "nothing"):
+        app.test_client().get("/shop", headers={"baggage": header}, buffered=True)
+    ids = [event.data["sessionId"] for event in ld_events.of("request.duration")]
+    assert ids[0] == "visit-7"
+    assert all(re.fullmatch("[0-9a-f-]+", id) for id in ids[1:])
+
+
+DJANGO = """
+import asyncio, sys, django
+from django.conf import settings
+from django.http import HttpResponse, StreamingHttpResponse
+from django.urls import path
+
+streamed, header = sys.argv[1] == "streamed", sys.argv[2]
+OURS = "ldinstrument.integrations.django.SessionMiddleware"
+settings.configure(
+    ROOT_URLCONF=__name__, SECRET_KEY="x", ALLOWED_HOSTS=["*"], MIDDLEWARE=[OURS],
+    LDINSTRUMENT={"context": lambda request: "u-1"},
+)
+django.setup()
+urlpatterns = [
+    path("shop", lambda request: StreamingHttpResponse(["done"]) if streamed else HttpResponse("done"))
+]
+
+from django.test import AsyncClient, Client
+from ldinstrument.testing import recording
+
+async def page():
+    response = await AsyncClient().get("/shop", headers={"baggage": header})
+    return [part async for part in response] if streamed else response.content
+
+with recording() as events:
+    response = Client().get("/shop", headers={"baggage": header})
+    b"".join(response)
+    response.close()
+    asyncio.run(page())
+print(sorted(event.data["sessionId"] for event in events.of("request.duration")))
+"""
+
+
+@pytest.mark.parametrize("way", ["whole", "streamed"])
+def test_django(way: str) -> None:
+    """The same under Django's middleware, sync and async, a whole response and a streamed one."""
+    pytest.importorskip("django")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", DJANGO, way, HEADER],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "['visit-7', 'visit-7']"
 
 
 def test_lambda(ld_events: RecordingClient) -> None:
