@@ -18,13 +18,16 @@ from typing import Any, Literal
 
 from ..errors import DefinitionError
 from ..metrics.metric import Metric, is_repeated
-from ..metrics.model_calls import DEFAULT_AI_METRICS
+from ..metrics.model_calls import AGENT_METRICS, DEFAULT_AI_METRICS
 from ..metrics.standard import DEFAULT_SESSION_METRICS, DEFAULT_TASK_METRICS
 from .values import Constants, is_a
 
 Kind = Literal["task", "session", "requests", "event", "pattern", "metric", "dynamic", "invalid"]
 ROOT = "ldinstrument"
 TASKS = ("track_task", "track_interaction", "track_ai")
+BRIDGES = ("install_bridge", "SpanBridge", "install_agents_traces", "AgentsTraces")
+"""What of `otel` turns spans of model calls, agents and tools into tasks."""
+_BRIDGE_KEY = "gen_ai"
 _DEFAULTS = {**DEFAULT_TASK_METRICS, "track_ai": DEFAULT_AI_METRICS}
 PATTERNS: Mapping[str, str] = {
     "track_conversion": "conversion",
@@ -224,6 +227,8 @@ class _Reader(ast.NodeVisitor):
         last = self._last(node.func)
         if last in TASKS:
             self._task(node, last)
+        elif last in BRIDGES:
+            self._bridge(node, last)
         elif last == "session":
             self._session(node, "session")
         elif last == "SessionMetricsTracker":
@@ -293,6 +298,18 @@ class _Reader(ast.NodeVisitor):
                 self._event(entry, node)
         elif record is not None:
             self._dynamic(f"{last}(record=...)", node)
+
+    def _bridge(self, node: ast.Call, last: str) -> None:
+        given = _argument(node, 0, "key")
+        key = _BRIDGE_KEY if given is None else self._values.text(given)
+        if key is None:
+            self._dynamic(last, node, given)
+            return
+        which = _fed(DEFAULT_AI_METRICS, _argument(node, None, "cost"))
+        self._add("task", key, node, metrics=which)
+        self._add("task", f"{key}.agent", node, metrics=AGENT_METRICS)
+        tool = DEFAULT_TASK_METRICS["track_interaction"]
+        self._add("task", f"{key}.tool", node, metrics=tool)
 
     def _session(self, node: ast.Call, default: str) -> None:
         given = _argument(node, None, "name")

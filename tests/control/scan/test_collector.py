@@ -189,3 +189,33 @@ def test_model_calls(package: Callable[..., str]) -> None:
         "rerank.success_rate",
         "rerank.tokens.total",
     }
+
+
+def test_bridges_of_spans(package: Callable[..., str]) -> None:
+    """What feeds model calls, agents and tools from spans: the metrics of each of the three tasks."""
+    found = scan(
+        package(
+            a="""
+            import ldinstrument.otel
+            from ldinstrument.otel import install_agents_traces, install_bridge
+
+            KEY = "shop.agents"
+
+            def setup(key):
+                install_bridge()
+                install_agents_traces(key=KEY, cost=False)
+                ldinstrument.otel.SpanBridge(key)
+            """,
+        )
+    )
+    assert {
+        "gen_ai.tokens.total",
+        "gen_ai.cost",
+        "gen_ai.agent.inference_calls",
+        "gen_ai.agent.tool_calls",
+        "gen_ai.tool.unfinished",
+        "shop.agents.success_rate",
+        "shop.agents.tool.duration",
+    } <= keys(found)
+    assert "shop.agents.cost" not in keys(found)
+    assert len(found.dynamic) == 1
