@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .feedback import FeedbackToken, read_feedback_token, redeem_feedback_token
     from .judges import track_judge
     from .langchain import capture_langchain
-    from .readings import estimate_tokens
+    from .options import estimate_tokens
     from .usage import Generation, Usage
 
 __all__ = [
@@ -60,7 +60,7 @@ _HOMES = {
     "Usage": "usage",
     "capture_langchain": "langchain",
     "current_call": "calls",
-    "estimate_tokens": "readings",
+    "estimate_tokens": "options",
     "read_feedback_token": "feedback",
     "redeem_feedback_token": "feedback",
     "track_judge": "judges",

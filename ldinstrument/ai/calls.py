@@ -27,7 +27,8 @@ from .call_values import CallValues, append_times, data_of, routing_of, times_of
 from .config_runs import CallEnd, ConfigRun, note_run, run_from, run_told_by
 from .fields import field
 from .judges import track_judges_of
-from .readings import CallOptions, Reading, StreamPart
+from .options import CallOptions
+from .readings import Reading, StreamPart
 from .results import boto_attempts, read_error
 from .usage import Generation
 

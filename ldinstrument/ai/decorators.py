@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..callables.decorating import ScopeDecorator, rebuilt
 from ..errors import DefinitionError
-from ..metrics.catalogs import catalog
 from ..metrics.metric import check_key
-from ..metrics.model_calls import AI_METRICS, DEFAULT_AI_METRICS, ai_metrics
-from ..metrics.standard import TASK_METRICS
 from ..sessions.entry_stack import BlockScope
 from ..sessions.task_definition import TaskDefinition, declared_task
 from ..tasks.options import (
     Expected,
     Extractor,
     TaskOptions,
-    checked_metrics,
     checked_options,
     checked_unfinished,
 )
 from ..tasks.tracked_functions import key_from_name, note_function
 from .calls import Call
-from .cost import prices_of
 from .handlers import bound_handler, is_handler
-from .readings import CallOptions, Estimate, estimate_tokens
+from .options import CallOptions, Estimate, ModelOptions, checked_suffixes
 from .wrapper import CallWrapper, follow_events
 
 if TYPE_CHECKING:
@@ -48,19 +42,19 @@ class CallScope(BlockScope[Call]):
         wanted: TaskOptions,
         metrics: tuple[str, ...],
         fails: bool,
-        given: Mapping[str, Any],
+        asked: ModelOptions,
     ) -> None:
         super().__init__()
         self._key = key
         self._wanted = wanted
         self._metrics = metrics
         self._fails = fails
-        self._given = given
+        self._asked = asked
         self._wrapper = None if key is None else self._wrapper_for(check_key(_WHAT, key))
 
     def _wrapper_for(self, key: str) -> CallWrapper:
-        task = declared_task(key, self._given["interaction"], self._metrics, self._fails)
-        return CallWrapper(task, self._wanted, _call_options(key, self._metrics, self._given))
+        task = declared_task(key, self._asked.interaction, self._metrics, self._fails)
+        return CallWrapper(task, self._wanted, self._asked.of_key(key, self._metrics))
 
     def __call__(self, fn: F) -> F:
         """Decorate *fn*; it keeps its type."""
@@ -91,29 +85,7 @@ class CallScope(BlockScope[Call]):
         return self._wrapper.begin()
 
     def __reduce__(self) -> Any:
-        return CallScope, (self._key, self._wanted, self._metrics, self._fails, self._given)
-
-
-def _call_options(key: str, metrics: tuple[str, ...], given: Mapping[str, Any]) -> CallOptions:
-    """Return the options of the calls of *key*, and declare what they feed."""
-    prices = prices_of(given["cost"])
-    suffixes = [
-        suffix
-        for suffix in AI_METRICS
-        if suffix in metrics and (suffix != "cost" or prices is not None)
-    ]
-    fed = {suffix: f"{key}.{suffix}" for suffix in suffixes}
-    catalog.declare_implied(key, fed.values(), lambda: ai_metrics(key, suffixes).values())
-    estimate = given["estimate"]
-    return CallOptions(
-        fed,
-        given["model"],
-        given["provider"],
-        prices,
-        given["extract"],
-        estimate_tokens if estimate is True else estimate or None,
-        given["config"],
-    )
+        return CallScope, (self._key, self._wanted, self._metrics, self._fails, self._asked)
 
 
 def _call_scope(
@@ -177,49 +149,10 @@ def _call_scope(
         context=context,
         within=within,
     )
-    given = {
-        "model": model,
-        "provider": provider,
-        "config": config,
-        "interaction": bool(interaction),
-        "cost": cost,
-        "extract": extract,
-        "estimate": estimate,
-    }
-    _check_given(given)
-    prices_of(cost)
-    suffixes = _checked_suffixes(metrics, within)
+    asked = ModelOptions(model, provider, config, bool(interaction), cost, extract, estimate)
+    suffixes = checked_suffixes(metrics, within)
     fails = checked_unfinished(_WHAT, unfinished)
-    return CallScope(target, options, suffixes, fails, given)
+    return CallScope(target, options, suffixes, fails, asked)
 
 
 track_ai = ScopeDecorator("track_ai", _call_scope)
-
-
-def _check_given(given: Mapping[str, Any]) -> None:
-    for name in ("model", "provider"):
-        if given[name] is not None and not isinstance(given[name], str):
-            raise DefinitionError(f"{_WHAT}: {name}: give a name, not {given[name]!r:.60}")
-    for name in ("extract", "estimate"):
-        function = given[name]
-        if function is None or (name == "estimate" and isinstance(function, bool)):
-            continue
-        if not callable(function) or inspect.iscoroutinefunction(function):
-            raise DefinitionError(f"{_WHAT}: {name}: give a plain function, not {function!r:.60}")
-
-
-def _checked_suffixes(metrics: Iterable[str] | None, within: float | None) -> tuple[str, ...]:
-    if metrics is None:
-        metrics = DEFAULT_AI_METRICS
-    names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-    unknown = [name for name in names if name not in (*TASK_METRICS, *AI_METRICS)]
-    if unknown:
-        raise DefinitionError(
-            f"{_WHAT}: metrics: {unknown[0]!r} is not one of "
-            f"{', '.join((*TASK_METRICS, *AI_METRICS))}"
-        )
-    of_task = [name for name in names if name in TASK_METRICS]
-    return (
-        *checked_metrics(_WHAT, of_task, within),
-        *(name for name in names if name in AI_METRICS),
-    )

@@ -2,61 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
 from ..diagnostics import warn_once, warn_user_code
 from .chunks import StreamReader
-from .cost import Cost, Prices, warn_unpriced
+from .cost import Cost, warn_unpriced
+from .options import CallOptions
 from .results import read_each, read_fields, request_attempts
 from .usage import Generation, Usage, total_of
 
-Estimate = Callable[[str], int]
-CHARACTERS_PER_TOKEN = 4
 MOST_ANSWERS = 10_000
-
-
-def estimate_tokens(written: str) -> int:
-    """Return about how many tokens an English text has: one for four characters."""
-    return -(-len(written) // CHARACTERS_PER_TOKEN)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CallOptions:
-    """What was asked of the model calls of one key beside what a task has.
-
-    Args:
-        metrics: event key by suffix, of `AI_METRICS`.
-        model, provider: where the answers do not name them.
-        prices: knows what tokens cost; None: nobody.
-        extract: a function of the result that returns what is to be read instead of it.
-        estimate: estimates the tokens of what a broken-off stream had written.
-        config: an AI config or tracker that each call is bound to, or a function of the call's
-            arguments that returns one.
-    """
-
-    metrics: Mapping[str, str]
-    model: str | None = None
-    provider: str | None = None
-    prices: Prices | None = None
-    extract: Callable[[Any], Any] | None = None
-    estimate: Estimate | None = None
-    config: Any = None
-
-    named: dict[str, Any] | None = field(init=False, default=None)
-    """The data that a call has of which nothing is read; None: none."""
-
-    def __post_init__(self) -> None:
-        found = {"model": self.model, "provider": self.provider}
-        known = {name: value for name, value in found.items() if value}
-        object.__setattr__(self, "named", known or None)
-
-    @property
-    def silent(self) -> bool:
-        """Whether a call of which nothing is read has nothing to tell."""
-        return not (self.named or self.extract or self.config)
 
 
 @dataclass(slots=True)

@@ -28,7 +28,7 @@ from .call_slots import Slot, call_in, current_slot, leave
 from .call_templates import FOLLOWED, LATE, WATCHED
 from .call_values import append_times, times_of
 from .calls import Call
-from .readings import CallOptions
+from .options import CallOptions
 
 _SILENT_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray})
 _TEXTS = frozenset({str, bytes, bytearray})

@@ -12,7 +12,8 @@ from recorded_calls import data, values
 import ldinstrument as ld
 from ldinstrument.ai.calls import current_call
 from ldinstrument.ai.cost import Cost, Price, PriceTable
-from ldinstrument.ai.readings import CallOptions, Reading, estimate_tokens
+from ldinstrument.ai.options import CallOptions, estimate_tokens
+from ldinstrument.ai.readings import Reading
 from ldinstrument.ai.usage import Generation, Usage
 from ldinstrument.testing import RecordingClient
 
@@ -166,10 +167,11 @@ def test_nothing_is_known_of_an_operation_that_was_not_read() -> None:
     """No usage, no cost, no number of calls; requests that were counted stay known."""
     one = reading(prices=PriceTable({"": Price(1, 1)}))
     assert (one.total(), one.cost(), one.inference_calls()) == (Generation(), None, None)
-    one.attempts(None)
     one.attempts(2)
     one.attempts_of_error(9)
     assert one.total() == Generation(attempts=2)
+    one.attempts(None)
+    assert one.total() == Generation()
 
 
 def test_a_cost_is_whole_or_none() -> None:
