@@ -452,6 +452,43 @@ class GraphStates:
         return total_of(self._messages.values())
 
 
+class GraphModes:
+    """LangGraph's stream of several modes, or of subgraphs: each part says which mode it is of, and
+    before that whose. Chunks of messages count; without them, the messages of states.
+    """
+
+    def __init__(self) -> None:
+        self._chunks = AIMessageChunks()
+        self._states = GraphStates()
+
+    @staticmethod
+    def fits(part: Any) -> bool:
+        """Tell whether *part* is one of several modes, or of a subgraph."""
+        if type(part) is not tuple or len(part) not in (2, 3):
+            return False
+        return part[-2] in _GRAPH_MODES if type(part[-2]) is str else type(part[0]) is tuple
+
+    def add(self, part: Any) -> str | None:
+        """Take one part."""
+        chunk = part[-1]
+        if type(chunk) is dict:
+            self._states.add(chunk)
+            return None
+        return self._chunks.add(chunk)
+
+    @property
+    def finished(self) -> bool:
+        """Tell nothing: a graph says that it is done by ending."""
+        return False
+
+    def generation(self) -> Generation | None:
+        """Return what is known so far."""
+        return self._chunks.generation() or self._states.generation()
+
+
+_GRAPH_MODES = ("messages", "updates", "values", "custom", "debug", "checkpoints", "tasks")
+
+
 # -- handlers of LaunchDarkly's AI SDK -------------------------------------------------------------
 
 
@@ -542,5 +579,6 @@ _KINDS: tuple[tuple[Callable[[Any], bool], Callable[[], ChunkReader]], ...] = (
     (AIMessageChunks.fits, AIMessageChunks),
     (RunEvents.fits, RunEvents),
     (GraphStates.fits, GraphStates),
+    (GraphModes.fits, GraphModes),
     (WholeAnswers.fits, WholeAnswers),
 )

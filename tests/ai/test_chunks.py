@@ -181,3 +181,23 @@ def test_events_of_langchain(models: Any, sdks: ModuleType) -> None:
     assert known is not None
     assert known.usage is not None
     assert (known.usage.total, known.finish_reason) == (26, "stop")
+
+
+@pytest.mark.parametrize("subgraphs", [False, True])
+@pytest.mark.parametrize(
+    "mode", [["messages", "updates"], ["values", "messages"], ["values", "updates"]]
+)
+def test_several_modes_of_a_graph(
+    models: Any, sdks: ModuleType, mode: list[str], subgraphs: bool
+) -> None:
+    """Each part says its mode: what several of them tell counts once."""
+    models.behave(tool_call=True)
+    asked = {"messages": [("user", "Will it rain?")]}
+    stream = sdks.graph(models.url).stream(asked, stream_mode=mode, subgraphs=subgraphs)
+    reader = StreamReader()
+    written = sum(reader.add(part) for part in stream)
+    known = reader.generation(complete=True)
+    assert known is not None
+    assert known.usage is not None
+    assert (known.usage.total, known.finish_reason) == (52, "stop")
+    assert written == (5 if "messages" in mode else 0)
