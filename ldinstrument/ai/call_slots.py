@@ -26,6 +26,18 @@ def live(slot: Slot | None) -> Slot | None:
     return slot
 
 
+def surround(slot: Slot, outer: Slot | None) -> None:
+    """Note that *slot* is entered inside *outer*: in a generator that may be another one each time,
+    but never one that is inside *slot* itself.
+    """
+    around = outer
+    while around is not None:
+        if around is slot:
+            return
+        around = around[4]
+    slot[4] = outer
+
+
 def call_in(slot: Slot) -> Any:
     """Return the call in *slot*, made now if it was not before."""
     if slot[0] is None:

@@ -33,9 +33,13 @@ _ENTERED = """
     _slot = [None, _make, _session, _started, _outer]
     _enter(_slot)
 """
+# Where a recursion runs away, none of ours can be called any more: whatever happens, it is over.
 _ENDED = """
     if _slot[0] is not None or _session is None or _type(_result) not in _silent_types:
-        return _settle(_result, _slot)
+        try:
+            return _settle(_result, _slot)
+        finally:
+            _slot[1] = None
     _slot[1] = _slot[2] = None
     _entries = _session.entries
     _entries.append((_task, _success, _started, _now(), _told))
@@ -45,9 +49,8 @@ _ENDED = """
 """
 _RESUMED = """
         _outer = _inside()
-        while _outer is not None and _outer[1] is None:
-            _outer = _outer[4]
-        _slot[4] = _outer
+        if _outer is not _slot[4]:
+            _surround(_slot, _outer)
         _enter(_slot)
 """
 
@@ -68,7 +71,10 @@ def run({params}):
     try:
         _result = _fn({args})
     except _BaseException as _error:
-        _raised(_slot, _error)
+        try:
+            _raised(_slot, _error)
+        finally:
+            _slot[1] = None
         raise
 <ended>""")
 _COROUTINE = _with_slot("""
@@ -83,7 +89,10 @@ async def run({params}):
     try:
         _result = await _coroutine
     except _BaseException as _error:
-        _raised(_slot, _error)
+        try:
+            _raised(_slot, _error)
+        finally:
+            _slot[1] = None
         raise
 <ended>""")
 
@@ -113,15 +122,15 @@ _GENERATOR_LOOP = (
         try:
             _item = _step()
         except _StopIteration as _stop:
-            _enter(_slot[4])
+            _enter(_outer)
             _returned(_slot, _stop.value, _pieces, _first, _last)
             return _stop.value
         except _BaseException as _error:
             _step = None
-            _enter(_slot[4])
+            _enter(_outer)
             _stopped(_slot, _error, _pieces, _first, _last)
             raise
-        _enter(_slot[4])
+        _enter(_outer)
 """
     + _COUNTED
     + """
@@ -135,16 +144,18 @@ _GENERATOR_LOOP = (
         else:
             _step = _next if _sent is None else _partial(_inner.send, _sent)
         if _exit is not None:
-            _slot[4] = _inside()
+            _outer = _inside()
+            if _outer is not _slot[4]:
+                _surround(_slot, _outer)
             _enter(_slot)
             try:
                 _value = _close_of(_inner)()
             except _BaseException as _error:
                 _exit = None
-                _enter(_slot[4])
+                _enter(_outer)
                 _stopped(_slot, _error, _pieces, _first, _last)
                 raise
-            _enter(_slot[4])
+            _enter(_outer)
             _stopped(_slot, _exit, _pieces, _first, _last)
             if _value is not None:
                 return _value
@@ -163,15 +174,15 @@ _ASYNC_GENERATOR_LOOP = (
         try:
             _item = await _step
         except _StopAsyncIteration:
-            _enter(_slot[4])
+            _enter(_outer)
             _returned(_slot, None, _pieces, _first, _last)
             return
         except _BaseException as _error:
             _step = None
-            _enter(_slot[4])
+            _enter(_outer)
             _stopped(_slot, _error, _pieces, _first, _last, _consumer)
             raise
-        _enter(_slot[4])
+        _enter(_outer)
 """
     + _COUNTED
     + """
@@ -185,16 +196,18 @@ _ASYNC_GENERATOR_LOOP = (
         else:
             _step = _inner.__anext__() if _sent is None else _inner.asend(_sent)
         if _exit is not None:
-            _slot[4] = _inside()
+            _outer = _inside()
+            if _outer is not _slot[4]:
+                _surround(_slot, _outer)
             _enter(_slot)
             try:
                 await _inner.aclose()
             except _BaseException as _error:
                 _exit = None
-                _enter(_slot[4])
+                _enter(_outer)
                 _stopped(_slot, _error, _pieces, _first, _last, _consumer)
                 raise
-            _enter(_slot[4])
+            _enter(_outer)
             _stopped(_slot, _exit, _pieces, _first, _last, _consumer)
             try:
                 raise _exit

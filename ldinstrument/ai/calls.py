@@ -22,7 +22,7 @@ from ..sessions.task_definition import TaskDefinition
 from ..settings import disabled
 from ..tasks.options import TaskOptions
 from ..tasks.runs import begin_run
-from .call_slots import Slot, call_in, current_slot, live
+from .call_slots import Slot, call_in, current_slot, live, surround
 from .call_values import CallValues, append_times, data_of, routing_of, times_of, values_of
 from .config_runs import CallEnd, ConfigRun, note_run, run_from, run_told_by
 from .fields import field
@@ -183,7 +183,7 @@ class Call:
     # -- the watcher of its run --------------------------------------------------------------------
     def resume(self) -> None:
         """Make it the current call: the user's code is about to run."""
-        self.slot[4] = live(current_slot.get())
+        surround(self.slot, current_slot.get())
         current_slot.set(self.slot)
         self._run.resume()
 

@@ -24,7 +24,7 @@ from ..sessions.outcomes import Outcome, current_task
 from ..sessions.session import Session
 from ..sessions.task_definition import TaskDefinition
 from ..tasks.options import TaskOptions
-from .call_slots import Slot, call_in, current_slot, leave
+from .call_slots import Slot, call_in, current_slot, leave, surround
 from .call_templates import FOLLOWED, LATE, WATCHED
 from .call_values import append_times, times_of
 from .calls import Call
@@ -127,6 +127,7 @@ class CallWrapper:
             "_silent_types": _SILENT_TYPES,
             "_stopped": _stopped,
             "_success": Outcome.SUCCESS,
+            "_surround": surround,
             "_task": self.task,
             "_texts": _TEXTS,
             "_told": self.options.named,
@@ -286,6 +287,7 @@ _OF_STREAMS = {
     "_silent_types": _SILENT_TYPES,
     "_slot_of": lambda call: call.slot,
     "_stopped": _stopped,
+    "_surround": surround,
     "_texts": _TEXTS,
 }
 _FOLLOWERS = {

@@ -8,7 +8,7 @@ import pytest
 
 import ldinstrument as ld
 from ldinstrument.ai import current_call
-from ldinstrument.ai.call_slots import Slot, call_in, current_slot, leave, live
+from ldinstrument.ai.call_slots import Slot, call_in, current_slot, leave, live, surround
 from ldinstrument.testing import RecordingClient
 
 
@@ -74,3 +74,17 @@ def test_a_function_is_the_current_call(ld_events: RecordingClient) -> None:
         seen.append(key())
     assert seen == ["around", "function", "block", "function", "around"]
     assert key() is None
+
+
+def test_a_slot_is_never_inside_itself() -> None:
+    """A task that a generator has started may ask that very generator for more."""
+    outer, inner, other = slot("outer"), slot("inner"), slot("other")
+    surround(inner, outer)
+    surround(outer, inner)
+    surround(outer, outer)
+    assert (inner[4], outer[4]) == (outer, None)
+    surround(inner, other)
+    assert inner[4] is other
+    for over in (inner, outer, other):
+        leave(over)
+        assert live(over) is None or live(over) is not over
