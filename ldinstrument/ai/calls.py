@@ -287,8 +287,9 @@ class Call:
         stream = result.get("stream") if type(result) is dict else result
         if stream is None or not streams.follow(stream, self):
             return False
-        self._reading.request_of(stream)
-        if stream is not result:
+        if stream is result:
+            self._reading.request_of(stream)
+        else:
             self._reading.attempts(boto_attempts(result))
         return True
 
