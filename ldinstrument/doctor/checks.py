@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from ..errors import Forbidden, NotFound
 from ..metrics.catalogs import event_routing
 from ..metrics.metric import RESERVED_PREFIXES, Metric
+from ..metrics.model_calls import AI_METRICS
 from ..plans import incompatible
 from ..rest import Difference, differences, metric_body
 from .comparability import comparable
@@ -18,6 +19,7 @@ from .received import seen_locally
 
 STALE_DAYS = 14
 """LaunchDarkly's own check of analysis units looks back so far."""
+_NOT_OF_EVERY_CALL = tuple(f".{suffix}" for suffix in AI_METRICS)
 _LATENCY_WORDS = ("latency", "duration", "time", "tokens", "score")
 
 
@@ -201,6 +203,8 @@ def _never_received(subject: Subject) -> Finding:
     what = f"LaunchDarkly has never received {subject.found.event_key!r}"
     if _may_never_happen(subject):
         return Finding("last seen", "unknown", f"{what}; perhaps it never happened")
+    if subject.key.endswith(_NOT_OF_EVERY_CALL):
+        return Finding("last seen", "unknown", f"{what}; not every call of a model tells it")
     return Finding(
         "last seen",
         "broken",

@@ -12,6 +12,7 @@ from traffic_and_findings import VALUE, broken, statuses
 from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.doctor import examine
 from ldinstrument.metrics.metric import Metric
+from ldinstrument.metrics.model_calls import ai_metrics
 from ldinstrument.rest import MetricsAPI
 
 
@@ -139,11 +140,12 @@ def test_long_ago(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
 
 
 def test_what_may_never_happen_is_not_broken(api: MetricsAPI) -> None:
-    """No answer of 5xx, no negative feedback, no websocket: all may be well."""
+    """No answer of 5xx, no negative feedback, no websocket, no cached tokens: all may be well."""
     bad = Metric("user.negative_feedback", "occurrence", success_criteria="LowerThanBaseline")
     good = Metric("cart.filled", "occurrence")
     socket = Metric("websocket.duration", unit="milliseconds", success_criteria="LowerThanBaseline")
-    wanted = [bad, good, socket]
+    cached = ai_metrics("answer")["tokens.cached"]
+    wanted = [bad, good, socket, cached]
     for metric in wanted:
         api.create(metric)
 
@@ -151,4 +153,9 @@ def test_what_may_never_happen_is_not_broken(api: MetricsAPI) -> None:
         metric.key: statuses(examine(metric.key, api, wanted))["last seen"] for metric in wanted
     }
 
-    assert seen == {bad.key: "unknown", good.key: "broken", socket.key: "unknown"}
+    assert seen == {
+        bad.key: "unknown",
+        good.key: "broken",
+        socket.key: "unknown",
+        cached.key: "unknown",
+    }
