@@ -91,13 +91,12 @@ class RowsBuilder:
 
 @dataclass(slots=True)
 class KeyCounts:
-    """The events of one key in a POST: how many, those with a value, the sum of the values, and how
-    many by the context kinds that they carry (joined by a comma).
+    """The events of one key in a POST: how many, the values of those that have one, and how many by
+    the context kinds that they carry (joined by a comma).
     """
 
     events: int = 0
-    valued: int = 0
-    total: float = 0.0
+    values: list[float] = field(default_factory=list)
     kinds: dict[str, int] = field(default_factory=dict)
 
 
@@ -205,8 +204,7 @@ def _add_measurement(batch: Batch, event: ParsedEvent, key: str) -> None:
     known.events += 1
     known.kinds[kinds] = known.kinds.get(kinds, 0) + 1
     if value is not None:
-        known.valued += 1
-        known.total += value
+        known.values.append(value)
 
 
 def _add_exposure(batch: Batch, event: ParsedEvent, flag: str) -> None:

@@ -16,6 +16,7 @@ from .filtered_series import TABLES as SERIES_TABLES
 from .filtered_series import FilteredSeries
 from .measurement_log import TABLES as LOG_TABLES
 from .measurement_log import MeasurementLog
+from .newest_values import NewestValues
 from .received import Post
 
 MAX_BODY_BYTES = 1024**3
@@ -71,6 +72,7 @@ class Traffic:
         self.log = MeasurementLog(database)
         self.arrivals = Arrivals(database)
         self.filtered = FilteredSeries(database, self.log, self.arrivals)
+        self.newest = NewestValues(database)
         (self._body_bytes,) = database.rows("SELECT coalesce(sum(length(body)), 0) FROM bodies")[0]
 
     def filters(self) -> Filters:
@@ -113,7 +115,7 @@ class Traffic:
             "events = events + excluded.events, valued = valued + excluded.valued, "
             "total = total + excluded.total, last_seen = max(last_seen, excluded.last_seen)",
             (
-                (key, counted.events, counted.valued, counted.total, received)
+                (key, counted.events, len(counted.values), sum(counted.values), received)
                 for key, counted in batch.keys.items()
             ),
         )
@@ -137,6 +139,7 @@ class Traffic:
             ((flag, variation, value) for (flag, variation), value in batch.variations.items()),
         )
         self.log.keep(connection, batch.builder.rows)
+        self.newest.add({key: counted.values for key, counted in batch.keys.items()})
 
     def _insert_body(self, connection: sqlite3.Connection, post: int, batch: Batch) -> None:
         if not batch.events:
@@ -166,6 +169,7 @@ class Traffic:
                 connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
             self.log.forget()
             self.filtered.forget()
+            self.newest.forget()
             self._body_bytes = 0
 
 

@@ -146,7 +146,7 @@ class EventTotal:
     """All events of one key, whoever was exposed to what.
 
     `events` counts them, `values` those with a numeric value, `sum` adds these up, `distribution`
-    is of the single values (of the newest 50,000 where there are more), `metrics` names the metrics
+    is of the single values (of the newest 5,000 where there are more), `metrics` names the metrics
     that read this event key, `last_seen` is in epoch milliseconds.
     """
 

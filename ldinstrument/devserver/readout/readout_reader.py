@@ -64,7 +64,7 @@ class ReadoutReader:
         self.traffic = traffic
         self.iterations = Iterations(database, traffic.log)
         self.aggregation = Aggregation(database, traffic.log, traffic.filtered)
-        self.totals = EventTotals(database)
+        self.totals = EventTotals(database, traffic.newest)
         self._prepared: tuple[int, list[list[Iteration]]] = (-1, [])
         self._known: dict[Place, tuple[Any, MetricReadout]] = {}
         self._current: dict[str | None, tuple[int, Readout]] = {}
@@ -110,7 +110,7 @@ class ReadoutReader:
             for found in _chosen(self.iterations.of(flag), iteration)
         ]
         pending = self.aggregation.pending()
-        totals = tuple(self.totals.of(metrics, settled=not pending))
+        totals = tuple(self.totals.of(metrics))
         return Readout(tuple(experiments), totals, pending)
 
     def analysed(self, place: Place, state: Any) -> MetricReadout | None:

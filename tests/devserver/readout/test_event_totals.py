@@ -7,7 +7,7 @@ import statistics
 
 import pytest
 
-from ldinstrument.devserver.readout import event_totals
+from ldinstrument.devserver.events import newest_values
 
 from ..recorded_events import Server, event
 
@@ -37,8 +37,9 @@ def test_percentiles_are_those_of_the_values(server, count):
 
 def test_only_the_newest_values_make_the_percentiles(server, monkeypatch):
     """The mean is that of all."""
-    monkeypatch.setattr(event_totals, "TOTALS_OF", 3)
-    server.post(*[event("u", float(value)) for value in (1000, 1, 2, 3)])
+    monkeypatch.setattr(newest_values, "KEPT", 3)
+    server.post(*[event("u", float(value)) for value in (1000, 1)])
+    server.post(*[event("u", float(value)) for value in (2, 3)])
     total = server.reader.read().total("latency")
     assert (total.distribution.p50, total.mean) == (2.0, 251.5)
 
@@ -46,10 +47,10 @@ def test_only_the_newest_values_make_the_percentiles(server, monkeypatch):
 def test_a_key_without_new_values_is_not_sorted_again(server, monkeypatch):
     """Sorting is what costs."""
     server.post(event("u", 1.0), event("u", 2.0, key="other"))
-    totals = server.reader.totals
+    newest = server.reader.totals.newest
     asked: list[str] = []
-    quantiles = totals._quantiles
-    monkeypatch.setattr(totals, "_quantiles", lambda key: asked.append(key) or quantiles(key))
+    of = newest.of
+    monkeypatch.setattr(newest, "of", lambda key: asked.append(key) or of(key))
     server.reader.read()
     server.post(event("u", 3.0, key="other"))
     assert server.reader.read().total("other").distribution.p50 == 2.5
