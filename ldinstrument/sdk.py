@@ -13,7 +13,7 @@ import json
 import sys
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from types import FunctionType
 from typing import Any
@@ -282,8 +282,41 @@ class _Aside:
         self.how = how
 
 
-as_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-"""One encoder for all: making one takes as long as a small event."""
+_encoder = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
+
+def _quick_encode() -> Callable[[Any, int], Iterable[str]] | None:
+    """Return what `JSONEncoder.encode` makes anew for each value, which takes as long as writing a
+    small one; None where the interpreter has it not.
+    """
+    make: Any = getattr(json.encoder, "c_make_encoder", None)
+    string = json.encoder.encode_basestring_ascii
+    with contextlib.suppress(TypeError):  # of another version of Python
+        if make is not None:
+            made: Callable[[Any, int], Iterable[str]] = make(
+                None, _encoder.default, string, None, ":", ",", False, False, False
+            )
+            return made
+    return None
+
+
+_encode = _quick_encode()
+
+
+def as_json(value: Any) -> str:
+    """Return *value* as JSON, without white space.
+
+    Raises:
+        TypeError: it cannot be JSON.
+        ValueError: it holds a number that JSON has not, or itself.
+        RecursionError: it is nested too deep.
+    """
+    try:
+        if _encode is not None:
+            return "".join(_encode(value, 0))
+    except RecursionError:  # too deep, or a circle: the other one tells which
+        pass
+    return _encoder.encode(value)
 
 
 class Intake:

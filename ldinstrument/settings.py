@@ -9,15 +9,24 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
+from typing import Any
 from urllib.parse import urlsplit
 
 from .errors import DefinitionError
 
 ON = ("1", "true", "yes", "on")
 LOCAL_URL = "LDINSTRUMENT_URL"
+DISABLED = "LDINSTRUMENT_DISABLED"
+DEBUG = "LDINSTRUMENT_DEBUG"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 _scans: list[bool] = []
+_environ = os.environ
+_table: Mapping[Any, Any] | None = vars(os.environ).get("_data")
+"""What `os.environ` looks its names up in, encoded: it tells in a tenth of the time that a name is
+not set.
+"""
+_encoded = {name: os.environ.encodekey(name) for name in (DISABLED, DEBUG)}
 
 
 def variable(name: str, environ: Mapping[str, str] | None = None) -> str | None:
@@ -27,13 +36,16 @@ def variable(name: str, environ: Mapping[str, str] | None = None) -> str | None:
 
 def switch(name: str) -> bool:
     """Tell whether *name* is one of `1`, `true`, `yes`, `on`, in any case."""
+    known = _encoded.get(name)
+    if known is not None and _table is not None and os.environ is _environ and known not in _table:
+        return False
     value = os.environ.get(name)
     return value is not None and value.strip().lower() in ON
 
 
 def disabled() -> bool:
     """Tell whether `LDINSTRUMENT_DISABLED`, or a scan, makes everything inert."""
-    return bool(_scans) or switch("LDINSTRUMENT_DISABLED")
+    return bool(_scans) or switch(DISABLED)
 
 
 def scanning() -> bool:
@@ -53,7 +65,7 @@ def scan_in_progress() -> Iterator[None]:
 
 def debug() -> bool:
     """Tell whether `LDINSTRUMENT_DEBUG` asks for a log line per event."""
-    return switch("LDINSTRUMENT_DEBUG")
+    return switch(DEBUG)
 
 
 def local_url(environ: Mapping[str, str] | None = None) -> str | None:

@@ -163,3 +163,17 @@ def test_an_index_event_has_the_context_that_is_known():
         known = json.loads(intake.text(index, (context, '"known"')) or "")
         assert known == (written | {"context": "known"} if context is CONTEXT else written)
         assert json.loads(intake.text(index, (Context.create("u-2"), '"known"')) or "") == written
+
+
+def test_what_cannot_be_json_is_refused_by_its_kind():
+    """A circle as such, not as a depth; and what follows it is written all the same."""
+    circle: dict = {}
+    circle["self"] = circle
+    for refused in (circle, {"value": float("nan")}):
+        with pytest.raises(ValueError, match=r"Circular|JSON compliant"):
+            sdk.as_json(refused)
+    with pytest.raises(TypeError):
+        sdk.as_json({"value": object()})
+    assert sdk.as_json({"a": [1, 2.5, None, True], "\xe9": "\u2028"}) == (
+        '{"a":[1,2.5,null,true],"\\u00e9":"\\u2028"}'
+    )

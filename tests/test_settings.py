@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from ldinstrument import settings
@@ -83,3 +85,21 @@ def test_a_blank_variable_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.variable("LAUNCHDARKLY_SDK_KEY") is None
     with pytest.raises(DefinitionError, match="no SDK key"):
         launchdarkly_config()
+
+
+def test_a_switch_is_read_anew_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when it is set, changed and taken away while the program runs, or when somebody puts
+    another mapping in the place of the environment.
+    """
+    monkeypatch.delenv("LDINSTRUMENT_DEBUG", raising=False)
+    assert not settings.debug()
+    monkeypatch.setenv("LDINSTRUMENT_DEBUG", " Yes ")
+    assert settings.debug()
+    monkeypatch.setenv("LDINSTRUMENT_DEBUG", "0")
+    assert not settings.debug()
+    monkeypatch.delenv("LDINSTRUMENT_DEBUG")
+    assert not settings.debug()
+
+    monkeypatch.setattr(os, "environ", {"LDINSTRUMENT_DEBUG": "1"})
+    assert settings.debug()
+    assert not settings.disabled()

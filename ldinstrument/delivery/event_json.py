@@ -117,22 +117,29 @@ class EventJson:
         """Return the texts of *entries* among *runs*.
 
         What stays the same from one run to the next is made once: the events of the task, and those
-        with their date in them, for as long as runs end within one millisecond.
+        with their date in them, for as long as runs end within one millisecond. What lies between
+        two durations of those is one text, by which they are joined.
         """
         out: list[str] = []
+        durations: list[str] = []
         offset_ms, events, at = runs.offset_ms, 0, 0
+        head = tail = ""
         current = ended_so = None
         for task, outcome, started, ended, data in entries:
-            if task is not current or outcome is not ended_so or data is not None:
-                before, after, timed, count = self._cut(runs, task, outcome, data, end)
-                current, ended_so, at = None if data is not None else task, outcome, 0
             date = int(ended * 1000 + offset_ms)
-            if date != at:
+            if date != at or task is not current or outcome is not ended_so or data is not None:
+                if durations:
+                    out += (head, (tail + head).join(durations), tail)
+                    durations = []
+                if task is not current or outcome is not ended_so or data is not None:
+                    before, after, timed, count = self._cut(runs, task, outcome, data, end)
+                    current, ended_so = None if data is not None else task, outcome
                 at, written = date, str(date)
                 head, tail = written.join(before), written.join(after)
             events += count
             nanoseconds = int((ended - started) * 1e9 + 0.5) if ended > started else 0
-            out += (head, f"{nanoseconds}e-6" if timed else "", tail)
+            durations.append(str(nanoseconds) if timed else "")
+        out += (head, (tail + head).join(durations), tail)
         out[0] = out[0][1:]  # the comma
         return "".join(out), events, int(entries[0][3] * 1000 + offset_ms)
 
@@ -163,7 +170,7 @@ class EventJson:
             pieces.append(text + head)
             text = f"{before_data}{_DATA if with_data else ''}{before_value}"
             if value is _DURATION_MARK:
-                before, pieces, text = (*pieces, text), [], ""
+                before, pieces, text = (*pieces, text), [], "e-6"
             else:
                 text += repr(value)
             text += f"{tail}{_CONTEXT},"

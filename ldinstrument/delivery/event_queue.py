@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
 
 EARLY_BATCH = 1000
-EARLY_BYTES = 2**20
-"""A POST takes as long as writing 500 runs of a task: it is worth waiting for more of them."""
+EARLY_BYTES = 2**19
+"""A POST takes as long as writing 500 runs of a task: it is worth waiting for more of them. But a
+process that holds more is given more memory, page by page, which costs as much as writing.
+"""
 FEW = 100
 FEW_BYTES = 2**18
 LINGER = 0.01
@@ -44,7 +46,7 @@ YIELD = 0.0001
 
 Known: TypeAlias = tuple[Any, str]
 """A context, and how custom events have it in JSON."""
-Recorded: TypeAlias = tuple["str | None", int, Any, bool, "Known | None"]
+Recorded: TypeAlias = tuple["bytes | None", int, Any, bool, "Known | None"]
 """What waits to be batched: custom events as JSON, or None for one that is not written yet; how
 many `track` events it is; the SDK's event that its dispatcher has yet to see, or None where it
 would only pass the text on; whether a session of ours emitted it; and its context, if it is known
@@ -140,7 +142,9 @@ class EventQueue:
             if reason:
                 self._lose(reason, sum(events for _, events, _ in texts))
                 return
-        for text, events, at in texts:
+        for written, events, at in texts:
+            # Text that waits is long-lived memory: one copy of it, made while it is in a cache.
+            text = written.encode()
             event = known = None
             if self._last[0] is not context or not self._last[1]:
                 # The dispatcher sees one event of the batch, for its context.
@@ -154,10 +158,10 @@ class EventQueue:
         except Exception:  # noqa: S110
             pass
 
-    def _text(self, event: Any) -> str | None:
+    def _text(self, event: Any) -> bytes | None:
         if event.sampling_ratio is None:
             try:
-                return self._text_of(event)
+                return self._text_of(event).encode()
             except Exception:  # it is refused, with its name, when it is batched
                 return None
         return None
@@ -292,7 +296,7 @@ class EventQueue:
         self.pass_on()
         try:
             if (summary := self._dispatcher.summary_text()) is not None:
-                self._place(summary, 0)
+                self._place(summary.encode(), 0)
         except Exception as error:
             self._refuse(None, 0, error)
         for payload in self._open:
@@ -317,7 +321,7 @@ class EventQueue:
         with self._sender.lock:
             for _ in range(min(SLICE, len(self._recorded))):
                 taken.append(self._recorded.popleft())
-        passed: list[tuple[str, int]] = []
+        passed: list[tuple[bytes, int]] = []
         for entry in taken:
             text, events, event, _, _ = entry
             if event is not None:
@@ -329,7 +333,8 @@ class EventQueue:
             self._taken = []
         self._bytes -= sum([OTHER if text is None else len(text) for text, _, _, _, _ in taken])
         if self._spool is not None:
-            self._spool.add(lambda spool: spool.draft(placed))
+            drafts = [(payload, text.decode()) for payload, text in placed]
+            self._spool.add(lambda spool: spool.draft(drafts))
 
     def _recover(self) -> None:
         """Put back what a signal handler's exception kept from being passed on."""
@@ -338,7 +343,7 @@ class EventQueue:
             self._taken = []
             self.forget_contexts()
 
-    def _place(self, text: str, events: int) -> str:
+    def _place(self, text: bytes, events: int) -> str:
         """Add a text to the open payload, or to a new one; return the payload's id."""
         if not self._open or not self._open[-1].add(text, events):
             self._open.append(Payload())
@@ -348,14 +353,14 @@ class EventQueue:
 
     # -- the SDK's dispatcher ----------------------------------------------------------------------
     def _dispatched(
-        self, text: str | None, events: int, event: Any, ours: bool, known: Known | None
-    ) -> list[tuple[str, int]]:
+        self, text: bytes | None, events: int, event: Any, ours: bool, known: Known | None
+    ) -> list[tuple[bytes, int]]:
         """Return what the SDK makes of *event*: nothing, itself, an index or a debug event too.
 
         Returns:
             JSON texts, and how many `track` events each is.
         """
-        passed: list[tuple[str, int]] = []
+        passed: list[tuple[bytes, int]] = []
         try:
             for out in self._dispatcher.passed(event, ours=ours):
                 if out is event and text is not None:
@@ -368,16 +373,18 @@ class EventQueue:
             self._refuse(event, events, error)
         return passed
 
-    def _written(self, event: Any, events: int, known: Known | None) -> str | None:
+    def _written(self, event: Any, events: int, known: Known | None) -> bytes | None:
         """Return an event out of the dispatcher as JSON; None for a kind that has no shape."""
         try:
             text = self._dispatcher.text(event, known)
         except Exception as error:
             self._refuse(event, events, error)
             return None
-        if text is not None and (exposures := exposures_among([text])):
+        if text is None:
+            return None
+        if exposures := exposures_among([text]):
             ledger.exposures_emitted(exposures)
-        return text
+        return text.encode()
 
     def _refuse(self, event: Any, events: int, error: Exception) -> None:
         key = "summary" if event is None else str(getattr(event, "key", "") or type(event).__name__)

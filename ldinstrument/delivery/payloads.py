@@ -80,7 +80,7 @@ class Payload:
         age_from: float | None = None,
         exposures: int = 0,
     ) -> None:
-        self._texts: list[str] = []
+        self._texts: list[bytes] = []
         self._size = 0
         self.body = body
         self.events = events
@@ -96,8 +96,12 @@ class Payload:
         """Whether a spool holds it."""
 
     # -- while it is open ------------------------------------------------------------------------
-    def add(self, text: str, custom: int) -> bool:
+    def add(self, text: bytes, custom: int) -> bool:
         """Add *custom* `track` events *text*, or one event of another kind where that is 0.
+
+        Args:
+            text: JSON, as this package writes it, in UTF-8.
+            custom: how many events, with commas in between.
 
         Returns:
             False when it is sealed or full: then nothing was added.
@@ -110,13 +114,13 @@ class Payload:
         self.events, self._size = events, size
         self.custom += custom
         if not custom:
-            self.exposures += exposures_among([text])
+            self.exposures += text.startswith(_FEATURE.encode())
         return True
 
     def seal(self, zipped: bool) -> None:
         """Fix its bytes, once."""
         if self.state == "open":
-            self.body, self.zipped = body_of(self._texts, zipped), zipped
+            self.body, self.zipped = _body(self._texts, zipped), zipped
             self.sealed_at, self.age_from = time.time(), time.monotonic()
             self.state, self._texts = "waiting", []
 
@@ -192,9 +196,14 @@ def join_drafts(texts: list[str], id: str | None) -> Payload:
 
 def body_of(texts: list[str], zipped: bool) -> bytes:
     """Return the body of a POST of the events *texts*, each JSON as this package writes it."""
-    pieces = [","] * (2 * len(texts) + 1)
-    pieces[0], pieces[-1], pieces[1::2] = "[", "]", texts
-    body = "".join(pieces).encode()
+    return _body([text.encode() for text in texts], zipped)
+
+
+def _body(texts: list[bytes], zipped: bool) -> bytes:
+    # One copy of the whole: each is written into pages that the process has to be given anew.
+    pieces = [b","] * (2 * len(texts) + 1)
+    pieces[0], pieces[-1], pieces[1::2] = b"[", b"]", texts
+    body = b"".join(pieces)
     return gzip.compress(body, GZIP_LEVEL) if zipped else body
 
 

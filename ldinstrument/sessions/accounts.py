@@ -290,10 +290,13 @@ def session_totals(
     values: dict[str, float | int | None] = {
         "duration": None if abandoned else max(0.0, duration_ms),
         "success_rate": None if abandoned or not interactions else 100 * successes / interactions,
-        "interactions": interactions - sum([piece.interactions for piece in pieces]),
-        "successes": successes - sum([piece.successes for piece in pieces]),
+        "interactions": interactions,
+        "successes": successes,
         "unfinished": int(abandoned),
     }
+    if pieces:
+        values["interactions"] = interactions - sum([piece.interactions for piece in pieces])
+        values["successes"] = successes - sum([piece.successes for piece in pieces])
     events = []
     for suffix in metrics:
         key, value = f"{name}.{suffix}", values[suffix]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from itertools import groupby
-from operator import itemgetter
+from operator import itemgetter, sub
 from typing import TYPE_CHECKING, Any
 
 from ..diagnostics import warn_once
@@ -51,6 +51,9 @@ class Accumulator:
     """Samples, folds and tallies of one session. Its owner holds the session's lock.
 
     Args:
+        entries: where the samples come; a new list when None.
+        started: its start, a clock reading; now when None.
+        offset: what dates a clock reading, in milliseconds; the present one when None.
         limited: each value is subject to its metric's `limit`.
         single: so many entries get a segment of their own, whatever exposures are known: an
             exposure in another process, which only a store hears of, may lie between any two.
@@ -66,7 +69,6 @@ class Accumulator:
         "_groups",
         "_loose",
         "_low",
-        "_offset",
         "_runs",
         "_segment_tallies",
         "_since",
@@ -76,6 +78,7 @@ class Accumulator:
         "keys",
         "last",
         "limited",
+        "offset",
         "started",
         "tallies",
         "tasks",
@@ -83,8 +86,16 @@ class Accumulator:
         "values",
     )
 
-    def __init__(self, *, limited: bool = False, single: int = 0) -> None:
-        self.entries: list[Sample] = []
+    def __init__(
+        self,
+        entries: list[Sample] | None = None,
+        *,
+        started: float | None = None,
+        offset: float | None = None,
+        limited: bool = False,
+        single: int = 0,
+    ) -> None:
+        self.entries: list[Sample] = [] if entries is None else entries
         self.limited = limited
         self._single = single
         self.keys: dict[str, str] = {}
@@ -92,8 +103,9 @@ class Accumulator:
         self.units: tuple[str, ...] = ()
         self.tallies: Tallies = NO_TALLIES
         self.tasks: dict[str, list[float]] = {}
-        self.started = self.last = self._since = self._consulted = clock()
-        self._offset = wall_offset()
+        self.started = clock() if started is None else started
+        self.last = self._since = self._consulted = self.started
+        self.offset = wall_offset() if offset is None else offset
         self._low = 0
         self._waiting: list[Sample] = []
         self._folding = False
@@ -119,11 +131,7 @@ class Accumulator:
     # -- dates -----------------------------------------------------------------------------------
     def date(self, reading: float) -> int:
         """Return the date of a clock reading, never before an exposure that lies before it."""
-        return max(self._low, int(reading * 1000 + self._offset))
-
-    def date_not_before(self, other: Accumulator) -> None:
-        """Date nothing earlier than *other*, which is around this one, would."""
-        self._offset = max(self._offset, other._offset)
+        return max(self._low, int(reading * 1000 + self.offset))
 
     # -- taking ----------------------------------------------------------------------------------
     def fold(
@@ -145,7 +153,7 @@ class Accumulator:
             return []
         self._folding = True
         try:
-            self._offset = forward_offset(self._offset)
+            self.offset = forward_offset(self.offset)
             samples = self._taken()
             if self._waiting:
                 samples, self._waiting = self._waiting + samples, []
@@ -172,7 +180,8 @@ class Accumulator:
         return taken
 
     def _count_runs(self, task: TaskDefinition, runs: list[Sample]) -> None:
-        found = _counted(runs)
+        _, outcomes, started, ended, _ = zip(*runs, strict=True)
+        found = _counted(outcomes)
         self.values += task.count(found)
         counted = task.tallied(found)
         if task.interaction:
@@ -182,7 +191,10 @@ class Accumulator:
         tally = self.tasks.setdefault(task.key, [0, 0, 0, 0, 0.0])
         for place, count in enumerate(counted):
             tally[place] += count
-        took = sum([run[3] - run[2] for run in runs if run[1] in FINISHED])
+        if found.keys() <= FINISHED:
+            took = sum(map(sub, ended, started))
+        else:
+            took = sum([run[3] - run[2] for run in runs if run[1] in FINISHED])
         tally[4] += max(0.0, took * 1000)
 
     def _without_surplus(self, samples: list[Sample]) -> list[Sample]:
@@ -264,11 +276,12 @@ class Accumulator:
         """
         if self._single:
             return self._fold_singly(samples, folds_after, before)
-        if samples and min(map(_when, samples)) < self._since:
-            samples = self._without_late(samples)
         if not samples:
             return ()
-        first, last = min(map(_when, samples)), max(map(_when, samples))
+        dates = list(map(_when, samples))
+        first, last = min(dates), max(dates)
+        if first < self._since:
+            return self._fold(self._without_late(samples), folds_after)
         self._first = first if self._first is None else min(first, self._first)
         self._active = last if self._active is None else max(last, self._active)
         for what, group in groupby(samples, _what):
@@ -300,7 +313,11 @@ class Accumulator:
             self._tally(task, runs)
         plan = task.plan()
         # Where the wall clock was set back since an exposure, their own dates would lie before it.
-        if plan.plain and not self.limited and self._low <= self._since * 1000 + self._offset:
+        if plan.plain and not self.limited and self._low <= self._since * 1000 + self.offset:
+            found = _counted([run[1] for run in runs])
+            if found.keys() <= FINISHED:
+                self._hold(task, plan, runs)
+                return
             self._hold(task, plan, [run for run in runs if run[1] in FINISHED])
             runs = [run for run in runs if run[1] not in FINISHED]
         for _, outcome, started, ended, data in runs:
@@ -312,18 +329,18 @@ class Accumulator:
         held = self._runs
         if (
             held is None
-            or held.offset_ms != self._offset
+            or held.offset_ms != self.offset
             or held.plans.setdefault(task, plan) is not plan
         ):
             if held is not None and held.entries:
                 self._loose.append(held)
-            held = self._runs = FinishedRuns(self._offset)
+            held = self._runs = FinishedRuns(self.offset)
             held.plans[task] = plan
         held.entries += runs
         held.values += len(runs) * plan.worth
 
     def _tally(self, task: TaskDefinition, runs: Sequence[Sample]) -> None:
-        counted = task.tallied(_counted(runs))
+        counted = task.tallied(_counted([run[1] for run in runs]))
         self._segment_tallies = added(self._segment_tallies, counted)
 
     def _fold_value(
@@ -356,7 +373,7 @@ class Accumulator:
 
     def _let_go(self, routing: EventRouting, value: Any, data: Any, at: float) -> None:
         if not self.limited or within_rate(routing):
-            date = min(int(at * 1000 + self._offset), self._low - 1)
+            date = min(int(at * 1000 + self.offset), self._low - 1)
             self._loose += loose_value(routing, value, data, date)
 
     def _fold_of(self, routing: EventRouting) -> Fold:
@@ -378,7 +395,7 @@ class Accumulator:
         self._date_before(boundary.date)
         segment = self.close(boundary.read, boundary.date, once=False)
         self._low = max(self._low, boundary.date)
-        self._offset = max(self._offset, boundary.date - boundary.read * 1000)
+        self.offset = max(self.offset, boundary.date - boundary.read * 1000)
         return segment
 
     def _date_before(self, date: int) -> None:
@@ -466,7 +483,10 @@ class Accumulator:
         self._segment_tallies = NO_TALLIES
 
 
-def _counted(runs: Sequence[Sample]) -> dict[Outcome, int]:
-    """Count *runs* by outcome; nearly always there is one."""
-    outcomes = [run[1] for run in runs]
+def _counted(outcomes: Sequence[Outcome]) -> dict[Outcome, int]:
+    """Count *outcomes*, of which there are some; nearly always all are the same."""
+    first = outcomes[0]
+    same = outcomes.count(first)
+    if same == len(outcomes):
+        return {first: same}
     return {outcome: outcomes.count(outcome) for outcome in set(outcomes)}

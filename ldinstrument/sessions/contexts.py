@@ -7,6 +7,7 @@ contradict.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -25,13 +26,12 @@ def as_context(who: object) -> Context | None:
     """
     if who is None:
         return None
-    from ldclient import Context
-
-    plain = Context.create(who) if type(who) is str else who
-    if type(plain) is Context and plain.valid:
+    kind = _context_class()
+    plain = kind.create(who) if type(who) is str else who
+    if type(plain) is kind and plain.valid:
         return plain
     try:
-        context = _built(Context, who)
+        context = _built(kind, who)
     except Exception as error:  # a dict that is no context
         context, reason = None, f"{type(error).__name__}: {error}"
     else:
@@ -46,6 +46,14 @@ def as_context(who: object) -> Context | None:
         "go to nobody",
     )
     return None
+
+
+@functools.cache
+def _context_class() -> type[Context]:
+    """Return the SDK's class; an import statement, each time, costs more than the rest."""
+    from ldclient import Context
+
+    return Context
 
 
 def _built(kind: type[Context], who: object) -> Context | None:
@@ -67,7 +75,16 @@ def keys_of(context: Context) -> dict[str, str]:
 
 def units_of(context: Context) -> tuple[str, ...]:
     """Return the units that *context* names: the fully qualified key of each of its kinds."""
-    return tuple(part.fully_qualified_key for part in kinds(context).values())
+    global _last_units
+    known, units = _last_units
+    if known is not context:  # a session asks three times in a row
+        parts = kinds(context).values() if context.multiple else (context,)
+        units = tuple([part.fully_qualified_key for part in parts])
+        _last_units = context, units
+    return units
+
+
+_last_units: tuple[Any, tuple[str, ...]] = (None, ())
 
 
 def only_kinds(context: Context, wanted: Iterable[str]) -> Context:
@@ -101,8 +118,10 @@ def is_function(given: object) -> bool:
     """Tell whether *given* is to be called: a context or a key is not, though a framework's
     stand-in for one can be.
     """
+    if not callable(given):
+        return False
     context = getattr(sys.modules.get("ldclient"), "Context", str)
-    return callable(given) and not isinstance(given, (str, Mapping, context))
+    return not isinstance(given, (str, Mapping, context))
 
 
 def kinds(context: Context) -> dict[str, Context]:

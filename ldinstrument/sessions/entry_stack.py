@@ -12,38 +12,34 @@ from .outcomes import current_task
 T = TypeVar("T")
 
 
-class EntryStack(Generic[T]):
+class EntryStack(list[tuple[int, Any, T]]):
     """What was entered and not left yet, each with the thread and task that entered it.
 
     It takes no lock: a thread that finds an entry taken by another one looks again.
     """
 
-    __slots__ = ("_entries",)
-
-    def __init__(self) -> None:
-        self._entries: list[tuple[int, Any, T]] = []
+    __slots__ = ()
 
     def push(self, entered: T) -> None:
         """Note that this thread and task entered *entered*."""
-        self._entries.append((threading.get_ident(), current_task(), entered))
+        self.append((threading.get_ident(), current_task(), entered))
 
-    def pop(self, preferred: Callable[[T], bool] | None = None) -> T | None:
+    def pop(  # type: ignore[override]
+        self, preferred: Callable[[T], bool] | None = None
+    ) -> T | None:
         """Take out what is left here: the innermost that this thread and task entered, else any.
 
         Args:
             preferred: tells which to take before others, of those entered here and elsewhere.
         """
-        while latest := self._entries[::-1]:
+        while latest := self[::-1]:
             found = latest[0] if len(latest) == 1 else _best(latest, preferred)
             try:
-                self._entries.remove(found)
+                self.remove(found)
             except ValueError:  # another thread left it meanwhile
                 continue
             return found[2]
         return None
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
 
 def _best(

@@ -198,13 +198,13 @@ class ExposureTable:
         """Return the exposures of *units*, oldest first; with *lost*, also those that count for no
         experiment.
         """
-        found = [
-            exposure
-            for unit in units
-            for exposure in self._young.get(unit) or self._old.get(unit) or ()
-            if lost or not exposure.lost
-        ]
-        found.sort(key=_read)
+        found: list[Exposure] = []
+        for unit in units:
+            noted = self._young.get(unit) or self._old.get(unit)
+            if noted:
+                found += [exposure for exposure in noted if lost or not exposure.lost]
+        if len(found) > 1:
+            found.sort(key=_read)
         return found
 
 

@@ -31,6 +31,7 @@ class OwnedRecorder(SampleRecorder):
         "_context",
         "_inheriting",
         "_lock",
+        "_named",
         "_said",
         "_seen_client",
         "ended",
@@ -41,9 +42,9 @@ class OwnedRecorder(SampleRecorder):
         self._lock = threading.RLock()
         self.ended = False
         self.outer: Any = outer
-        self._context = context
+        self._context = self._named = context
         self._said: Collection[str] = ()
-        """The kinds of its context that the program has named; others were adopted."""
+        """The kinds of its context that the program has named since; others were adopted."""
         self._inheriting: tuple[weakref.ref[OwnedRecorder], ...] = ()
         self._seen_client: weakref.ref[Any] | None = None
         if outer is not None and context is None:
@@ -120,7 +121,7 @@ class OwnedRecorder(SampleRecorder):
     def said_kinds(self) -> Collection[str]:
         """Return the kinds of its context that the program has named; others were adopted."""
         if self._context is not None or self.outer is None:
-            return self._said
+            return self._said if self._named is None else {*self._said, *kinds(self._named)}
         return cast("Collection[str]", self.outer.said_kinds())
 
     def become(self, new: Context) -> None:

@@ -21,23 +21,29 @@ class _Seen:
 
 
 _seen: dict[str, _Seen] = {}
+settled: set[str] = set()
+"""The keys of metrics of which nothing more is to be found out: ask here before each value."""
 
 
 def check_magnitude(metric: Metric, value: float) -> None:
     """Look at the first values of *metric*; say it once if they seem to be in another unit."""
     seen = _seen.get(metric.key)
+    if metric.key in settled:
+        return
     if seen is None:
         if len(_seen) >= MOST_METRICS:
             return
         seen = _seen[metric.key] = _Seen()
         if not is_confusable(metric.key, metric.unit):
-            seen.count = LOOKED_AT
-    if seen.count >= LOOKED_AT:
-        return
+            settled.add(metric.key)
+            return
     seen.count += 1
     seen.greatest = max(seen.greatest, abs(value))
     seen.fractions += value != round(value)
-    if seen.count == LOOKED_AT and seen.fractions:
+    if seen.count < LOOKED_AT:
+        return
+    settled.add(metric.key)
+    if seen.fractions:
         unit = other_unit(metric.unit, seen.greatest)
         if unit:
             warn_once(
@@ -52,3 +58,4 @@ def check_magnitude(metric: Metric, value: float) -> None:
 def forget() -> None:
     """Forget what was seen (tests)."""
     _seen.clear()
+    settled.clear()

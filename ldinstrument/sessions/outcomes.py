@@ -166,7 +166,8 @@ def _closed(exit: GeneratorExit) -> Outcome:
 def current_task() -> Any:
     """Return the running asyncio task, or None; asks only where asyncio is in use."""
     asyncio = sys.modules.get("asyncio")
-    if asyncio is None or not hasattr(asyncio, "current_task"):
+    running_loop = getattr(asyncio, "_get_running_loop", None)
+    if asyncio is None or running_loop is None or running_loop() is None:
         return None
     try:
         return asyncio.current_task()

@@ -28,6 +28,10 @@ class OpenSession(Protocol):
     store: Any
     outer: Any
 
+    @property
+    def id(self) -> str:
+        """Its id, which is made when it is first asked for."""
+
     def end(self, reason: str = "ended") -> None:
         """End it and emit its metrics."""
 
@@ -137,6 +141,12 @@ def _at_exit() -> None:
         log.disabled = before
 
 
+def _name_open_sessions() -> None:
+    """Let each open session have its id before a fork: the child tells its part of the same one."""
+    for session in open_sessions():
+        _ = session.id
+
+
 def _after_fork() -> None:
     global _lock
     _lock = threading.RLock()
@@ -149,4 +159,4 @@ def _after_fork() -> None:
             session.forked()
 
 
-on_fork(in_child=_after_fork)
+on_fork(before=_name_open_sessions, in_child=_after_fork)

@@ -400,10 +400,10 @@ def session(
 
 
 def _is_decorated(target: Any) -> bool:
+    if not callable(target):
+        return isinstance(target, (classmethod, property, functools.cached_property))
     if getattr(target, "__name__", "") == "<lambda>":
         raise DefinitionError(
             "session: a lambda that says whose session it is goes in as context=lambda ...: ..."
         )
-    if isinstance(target, (classmethod, staticmethod, property, functools.cached_property)):
-        return True
-    return is_function(target)
+    return isinstance(target, (classmethod, staticmethod)) or is_function(target)

@@ -7,7 +7,7 @@ Nothing here raises into the host, and no event leaves while a lock of ours is h
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..diagnostics import guard, never_raises, warn_user_code
@@ -24,7 +24,7 @@ from .accounts import (
 )
 from .accumulator import FOLD_AT, HELD_RUNS, Accumulator, Sample
 from .clients import Tracker, check_client, client_for, exposures_are_seen, warn_unwatched
-from .clock import clock
+from .clock import clock, forward_offset, wall_offset
 from .contexts import context_of_keys, keys_of, only_kinds, units_of
 from .dilution import EndedSession, note_ended
 from .exposures import exposures
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 MAX_WAITING = 10_000
 MOST_SINGLE = 32
 """Entries of a stored session that are kept apart, for exposures in other processes."""
+
+_NO_DATA: dict[str, Any] = {}
+"""Of a session that has none: never changed."""
 
 Batch = tuple["Context | None", list["Emission | FinishedRuns"]]
 """Whose events these are, and the events."""
@@ -71,10 +74,13 @@ class Session(OwnedRecorder):
     __slots__ = (
         "__weakref__",
         "_accounts",
+        "_accumulator",
+        "_began",
         "_data",
         "_given_id",
-        "_held",
+        "_id",
         "_metrics",
+        "_offset",
         "_partial",
         "_segments",
         "_silent",
@@ -84,7 +90,6 @@ class Session(OwnedRecorder):
         "detour",
         "entries",
         "fold_at",
-        "id",
         "name",
         "observer",
         "store",
@@ -104,35 +109,53 @@ class Session(OwnedRecorder):
         metrics: tuple[str, ...] = DEFAULT_METRICS,
     ) -> None:
         check_client(client)
-        self.id = random_id() if id is None else session_id(id)
+        self._id = None if id is None else session_id(id)
         self.name = name
         self.client = client
         self.store = store
         self._given_id = id
         self._silent = silent
         self._metrics = metrics
-        self._data = {} if data is None else copied(data, f"{name}.*") or {}
+        self._data = _NO_DATA if data is None else copied(data, f"{name}.*") or _NO_DATA
         self.observer: SessionObserver | None = None
         # Runs take the short way but where it has ended, or where somebody observes them.
         self.detour = False
-        # Outside a session, one call becomes a session of its own: no session.* metrics, but the
-        # rate limit holds.
-        self._held = Accumulator(limited=silent, single=0 if store is None else MOST_SINGLE)
-        self.entries = self._held.entries
+        self._began, self._offset = clock(), wall_offset()
+        self._accumulator: Accumulator | None = None
+        self.entries: list[Sample] = []
         self._accounts: Accounts | None = None
         self._segments: tuple[Segment, ...] = ()
-        self._waiting: list[Emission | FinishedRuns] = []
+        self._waiting: Sequence[Emission | FinishedRuns] = ()
         self._partial = False
         self._stopped_at: float | None = None
         super().__init__(context, outer)
         self.fold_at = FOLD_AT if self.is_watched() else 1
-        if outer is not None:
-            self._held.date_not_before(outer._held)
-        whose = self.context
-        if whose is not None:
-            self._held.belong_to(whose)
-            if whose is context:
-                self._said = self._held.keys
+        if outer is not None:  # it dates nothing earlier than the one around it would
+            around = outer._accumulator
+            self._offset = max(self._offset, outer._offset if around is None else around.offset)
+
+    @property
+    def _held(self) -> Accumulator:
+        """What it has been given, made when that is first asked for: many sessions are given
+        nothing.
+        """
+        if self._accumulator is not None:
+            return self._accumulator
+        with self._lock:
+            if self._accumulator is None:
+                # Outside a session, one call becomes a session of its own: no session.* metrics,
+                # but the rate limit holds. What comes late comes one by one.
+                held = Accumulator(
+                    self.entries,
+                    started=self._began,
+                    offset=self._offset,
+                    limited=self._silent or self.ended,
+                    single=0 if self.store is None else MOST_SINGLE,
+                )
+                if (whose := self.context) is not None:
+                    held.belong_to(whose)
+                self._accumulator = held
+            return self._accumulator
 
     # -- samples ---------------------------------------------------------------------------------
     def append(self, entry: Sample) -> None:
@@ -162,7 +185,7 @@ class Session(OwnedRecorder):
         added = copied(data, f"{self.name}.*")
         if added:
             with self._lock:
-                self._data.update(added)
+                self._data = {**self._data, **added}
 
     def touch(self) -> None:
         """Note that the session is active now; its duration counts to here."""
@@ -181,6 +204,14 @@ class Session(OwnedRecorder):
         self.observer, self.detour = observer, True
 
     @property
+    def id(self) -> str:
+        """What it is called in its events: as given, else random."""
+        if self._id is None:
+            with self._lock:
+                self._id = self._id or random_id()
+        return self._id
+
+    @property
     def silent(self) -> bool:
         """Whether it is one call's alone, without metrics of its own."""
         return self._silent
@@ -195,16 +226,20 @@ class Session(OwnedRecorder):
         that the program gave stays, and a stored visit keeps its own.
         """
         if self._given_id is None and self.store is None:
-            self.id = session_id(id)
+            self._id = session_id(id)
 
     def date_now(self) -> int:
         """Return the date of this moment, on the session's own time, which never runs backwards."""
-        return self._held.date(clock())
+        return self._date(clock())
+
+    def _date(self, reading: float) -> int:
+        held = self._accumulator
+        return int(reading * 1000 + self._offset) if held is None else held.date(reading)
 
     @property
     def started_at(self) -> float:
         """Its start, in seconds since the epoch."""
-        return self._held.date(self._held.started) / 1000
+        return self._date(self._began if self._accumulator is None else self._held.started) / 1000
 
     @property
     def visitor_key(self) -> str:
@@ -240,18 +275,20 @@ class Session(OwnedRecorder):
         before, after = {} if old is None else keys_of(old), keys_of(new)
         if before == after:
             return []
+        if old is not None:  # what comes before is its, also where nothing was held yet
+            self._held.belong_to(old)
         if old is None:  # what waited for an identity is the new one's, from the start
             self._held.belong_to(new)
-            waiting, self._waiting = self._waiting, []
+            waiting, self._waiting = self._waiting, ()
             if not self._silent and self.store is None:
                 self._accounts_of(after).identify(after, self._held.started)
-            return [(new, waiting + self._fold())]
+            return [(new, [*waiting, *self._fold()])]
         events = self._fold() + self._last_events()
-        self._note_left(units_of(old))
+        exposures.note_left(units_of(old), self.date_now())
         if self.store is not None:
             self._keep_account_of(old, after)
         self._held.belong_to(new)
-        self._note_left(self._held.units)
+        exposures.note_left(self._held.units, self.date_now())
         outgoing: list[Batch] = [(old, events)]
         if self.store is not None:
             self._segments += (self._held.empty_segment(),)  # tells the store when it was
@@ -341,16 +378,11 @@ class Session(OwnedRecorder):
             if not events:
                 continue
             if context is not None:
-                known = context is self._context
-                self._note_left(self._held.units if known else units_of(context))
+                exposures.note_left(units_of(context), self._date(clock()))
             if context is None and (heir := self._may_learn_who()) is not None:
                 heir._wait(events)
             else:
                 emission.emit_all(events, context, self.client, self._seen_client)
-
-    def _note_left(self, units: Iterable[str]) -> None:
-        """Note that something of *units* has left by now: no exposure may be dated before it."""
-        exposures.note_left(units, self.date_now())
 
     def _may_learn_who(self) -> Session | None:
         """Who may still learn whose values these are: this session, or after its end one around it,
@@ -363,7 +395,7 @@ class Session(OwnedRecorder):
 
     def _wait(self, events: list[Emission | FinishedRuns]) -> None:
         with self._lock:
-            waiting = self._waiting + events
+            waiting = [*self._waiting, *events]
             surplus, self._waiting = waiting[:-MAX_WAITING], waiting[-MAX_WAITING:]
         if surplus:
             ledger.discarded("no_context", sum(event.values for event in surplus))
@@ -409,9 +441,15 @@ class Session(OwnedRecorder):
 
     def _end(self, reason: str) -> list[Batch]:
         context = self.context
-        events = self._waiting + self._fold(at_last=True) + self._last_events()
-        self._waiting = []
-        outgoing: list[Batch] = [(context, events)]
+        if self._is_untouched(context):
+            self._offset = forward_offset(self._offset)
+            account = SessionAccount({}, self._began)
+            outgoing = [] if self._silent else [self._totals(account, context, reason)]
+            self._stop()
+            return outgoing
+        events = [*self._waiting, *self._fold(at_last=True), *self._last_events()]
+        self._waiting = ()
+        outgoing = [(context, events)]
         if not self._silent:
             for account in self._accounts_of(self._held.keys).open:
                 whose, totals = self._totals(account, context, reason)
@@ -422,36 +460,36 @@ class Session(OwnedRecorder):
         self._stop()
         return outgoing
 
+    def _is_untouched(self, context: Context | None) -> bool:
+        """Tell whether nothing was recorded in it, and nothing else happened to it."""
+        if self._accumulator is not None or self.entries or self._waiting:
+            return False
+        return context is None or not exposures.of(units_of(context), lost=True)
+
     def _totals(self, account: SessionAccount, context: Context | None, reason: str) -> Batch:
-        """Make the `session.*` events of *account*, which is over now; of what comes late, and in a
-        forked child, only what adds up: the session is told elsewhere.
+        """Make the `session.*` events of *account*, which is over now, for the kinds it is of.
+
+        Of what comes late, and in a forked child, only what adds up: the session is told elsewhere.
         """
-        held, now = self._held, clock()
-        last = self._stopped_at or account.last or now
-        metrics, units = self._metrics, held.units
-        if account.keys.keys() != held.keys.keys():
-            metrics = fed_metrics(self.name, metrics, account.keys, held.keys)
-            if context is not None:
-                context = only_kinds(context, account.keys)
-                units = units_of(context)
+        now, metrics = clock(), self._metrics
+        if account.keys and account.keys.keys() != (keys := self._held.keys).keys():
+            metrics = fed_metrics(self.name, metrics, account.keys, keys)
+            context = None if context is None else only_kinds(context, account.keys)
+        length = ((self._stopped_at or account.last or now) - account.began) * 1000
         is_part = self._partial or self.ended
         if is_part:
             metrics = tuple([suffix for suffix in metrics if suffix in SUMS])
         elif context is not None:
-            known, length = exposures.of(units), (last - account.began) * 1000
+            known = exposures.of(units_of(context))
             if account.before is None or (known and known[0].read <= account.began):
                 # Exposed before it began, or not in it: nothing of it lies before that.
                 ledger.session_ended(self.name, bool(known), length)
             else:
                 note_ended(EndedSession(self.name, bool(known), length, account.before_ms))
+        data = totals_data(self.id, account.tallies, self._data, reason)
+        over = self._date(now)
         events = session_totals(
-            self.name,
-            metrics,
-            account.tallies,
-            (last - account.began) * 1000,
-            account.pieces,
-            held.date(now),
-            totals_data(self.id, account.tallies, self._data, reason),
+            self.name, metrics, account.tallies, length, account.pieces, over, data
         )
         if is_part:
             events = [event for event in events if event.value]
@@ -460,13 +498,15 @@ class Session(OwnedRecorder):
 
     def _stop(self) -> None:
         """Take no more; what is around was active as long as this one was."""
-        # What comes late comes one by one.
-        self.ended = self.detour = self._held.limited = True
+        self.ended = self.detour = True
+        held = self._accumulator
+        if held is not None:
+            held.limited = True
         self.fold_at = 0
         self._accounts = None
         registry.forget(self)
         if self.outer is not None:
-            self.outer._held.touch(self._held.last)
+            self.outer._held.touch(self._began if held is None else held.last)
 
     # -- a stay in a store -----------------------------------------------------------------------
     def hand_over(self) -> SessionPart | None:
@@ -479,7 +519,7 @@ class Session(OwnedRecorder):
         with self._lock:
             if self.ended:
                 return None
-            loose = self._waiting + self._fold(at_last=True, for_store=True)
+            loose = [*self._waiting, *self._fold(at_last=True, for_store=True)]
             segments, last = self._segments, self._held.close()
             if self.store is None and self._accounts is not None:
                 segments = self._accounts.past(self._held.date)
@@ -517,7 +557,7 @@ class Session(OwnedRecorder):
             id: of the session that it was merged into; its own, when the store did not answer.
             keys: whose that is, by context kind, as far as the store knows.
         """
-        self.id = id
+        self._id = id
         exposures.note_left(self._held.units, part.over)
         if part.loose:
             whose = context_of_keys(keys) if part.context is None else part.context
@@ -552,8 +592,10 @@ class Session(OwnedRecorder):
     def forked(self) -> None:
         """Begin afresh in a forked child: what the parent recorded is the parent's to send."""
         self._lock = threading.RLock()
-        self._held.clear()
-        self._waiting, self._segments = [], ()
+        if self._accumulator is not None:
+            self._accumulator.clear()
+        self.entries.clear()
+        self._waiting, self._segments = (), ()
         self._accounts = None
         self._partial = True
         self.fold_at = min(self.fold_at, 1)

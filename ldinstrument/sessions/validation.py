@@ -18,7 +18,7 @@ from ..errors import StrictError
 from ..ledger import ledger
 from ..metrics.catalogs import EventRouting, catalog
 from ..metrics.metric import RESERVED_PREFIXES, Metric, is_key
-from .magnitudes import check_magnitude
+from .magnitudes import check_magnitude, settled
 
 MAX_COUNT = 10_000
 
@@ -56,7 +56,7 @@ def measurement(
         return None
     if kind == "count" and checked == 0:
         return None
-    if known is not None and checked is not None:
+    if known is not None and checked is not None and known.key not in settled:
         check_magnitude(known, checked)
     return routing, checked, data if data is None else copied(data, routing.event_key)
 

@@ -70,6 +70,24 @@ def test_open_sessions_are_capped(
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_fork_leaves_a_session_its_id(ld_events: RecordingClient) -> None:
+    """Also one that nobody had asked for: parent and child tell their parts of one session."""
+    opened = open_session("u-1")
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, opened.id.encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reading, 100).decode() == opened.id
+    opened.end()
+    assert ld_events.only("session.duration").data["sessionId"] == opened.id
+    os.close(reading)
+    os.close(writing)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("locked", ["ledger", "catalog"])
 def test_a_fork_while_another_thread_holds_a_lock_hangs_nobody(locked: str) -> None:
     """The child gets locks of its own; the thread that held them is not in it."""
