@@ -120,7 +120,7 @@ class Payload:
     def seal(self, zipped: bool) -> None:
         """Fix its bytes, once."""
         if self.state == "open":
-            self.body, self.zipped = _body(self._texts, zipped), zipped
+            self.body, self.zipped = body_of(self._texts, zipped), zipped
             self.sealed_at, self.age_from = time.time(), time.monotonic()
             self.state, self._texts = "waiting", []
 
@@ -180,12 +180,14 @@ def join(texts: list[str], zipped: bool, id: str | None = None) -> Payload:
     """
     custom = custom_among(texts)
     exposures = exposures_among(texts) if custom < len(texts) else 0
-    return Payload(body_of(texts, zipped), len(texts), custom, zipped, id, exposures=exposures)
+    return Payload(
+        body_of(map(str.encode, texts), zipped), len(texts), custom, zipped, id, exposures=exposures
+    )
 
 
 def join_drafts(texts: list[str], id: str | None) -> Payload:
     """Make one payload of *texts*, each of them one event or several with commas in between."""
-    body = body_of(texts, zipped=False)
+    body = body_of(map(str.encode, texts), zipped=False)
     try:
         kinds = [event.get("kind") for event in json.loads(body)]
     except (ValueError, AttributeError):  # damaged: LaunchDarkly will say so
@@ -194,15 +196,15 @@ def join_drafts(texts: list[str], id: str | None) -> Payload:
     return Payload(body, len(kinds), kinds.count("custom"), False, id, exposures=exposures)
 
 
-def body_of(texts: list[str], zipped: bool) -> bytes:
-    """Return the body of a POST of the events *texts*, each JSON as this package writes it."""
-    return _body([text.encode() for text in texts], zipped)
-
-
-def _body(texts: list[bytes], zipped: bool) -> bytes:
-    # One copy of the whole: each is written into pages that the process has to be given anew.
-    pieces = [b","] * (2 * len(texts) + 1)
-    pieces[0], pieces[-1], pieces[1::2] = b"[", b"]", texts
+def body_of(texts: Iterable[bytes], zipped: bool) -> bytes:
+    """Return the body of a POST of the events *texts*, each JSON as this package writes it, in
+    UTF-8.
+    """
+    # One copy of the whole: it is written into pages that the process has to be given anew.
+    pieces = [b"["]
+    for text in texts:
+        pieces += (text, b",")
+    pieces[-1] = b"]"
     body = b"".join(pieces)
     return gzip.compress(body, GZIP_LEVEL) if zipped else body
 

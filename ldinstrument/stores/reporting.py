@@ -124,7 +124,7 @@ class Report:
 
 def sealed(texts: list[str], zipped: bool, id: str) -> Sealed:
     """Return the payload *id* of the events *texts*, each JSON."""
-    return Sealed(id, body_of(texts, zipped), len(texts), zipped)
+    return Sealed(id, body_of(map(str.encode, texts), zipped), len(texts), zipped)
 
 
 def halves(payload: Sealed) -> list[Sealed]:
