@@ -177,7 +177,8 @@ def _is_web_page(response: Any) -> bool:
     response.release_conn()
     if not 200 <= response.status < 300 or response.status == 202:
         return False
-    html = "html" in (response.headers.get("Content-Type") or "").lower()
+    kind = response.headers.get("Content-Type")  # some portals leave it out
+    html = not kind or "html" in kind.lower()
     return html and opening.lstrip()[:1] in (b"<", b"\x1f")  # a tag, or gzip
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from ..diagnostics import log_once
+from ..errors import DefinitionError
 from .compaction import compact
 from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed
 from .records import (
@@ -291,7 +292,16 @@ class SqliteStore:
         return 0
 
     def check(self) -> None:
-        """Do nothing: a file is opened when it is first used."""
+        """Look into a file that is there; it is opened when it is first used.
+
+        Raises:
+            DefinitionError: it is somebody else's.
+        """
+        if tables := self._file.foreign_tables():
+            raise DefinitionError(
+                f"sqlite: {self._file.path} is another program's database (it has a table "
+                f"{tables[0]:.60}): give the sessions a file of their own"
+            )
 
     def refuses(self, error: Exception) -> bool:
         """Tell whether *error* is about what was given: a busy, full or broken file may recover."""

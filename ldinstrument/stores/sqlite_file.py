@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,8 +28,8 @@ class SqliteFile:
             being run again.
         timeout: seconds that one `transaction` waits for other threads and processes in all.
         version: of the schema. A file of another version, or one that is corrupt, is set aside
-            under a name that says why, and a new one takes its place. None: the file is taken as
-            it is.
+            under a name that says why, and a new one takes its place; one with the tables of
+            somebody else is left as it is, and refused. None: the file is taken as it is.
         on_set_aside: called with the reason and the new path of a file that was set aside.
         on_moved: called when the file was moved, deleted or replaced while it is open here.
     """
@@ -45,6 +46,7 @@ class SqliteFile:
     ) -> None:
         self.path = path
         self._schema = schema
+        self._tables = frozenset(re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", schema))
         self._version = version
         self._on_set_aside = on_set_aside
         self._on_moved = on_moved
@@ -125,6 +127,35 @@ class SqliteFile:
                 self.path.with_name(self.path.name + suffix).rename(f"{aside}{suffix}")
         self._on_set_aside(reason, aside)
 
+    def foreign_tables(self, deadline: float | None = None) -> list[str]:
+        """Return the names of tables that are somebody else's; empty when the file is ours, absent,
+        or cannot be read.
+        """
+        import sqlite3
+
+        if not self.path.is_file():
+            return []
+        try:
+            # Read-only, and no journal is begun: it may be another program's.
+            left = self._timeout if deadline is None else max(0.001, deadline - time.monotonic())
+            address = f"{self.path.absolute().as_uri()}?mode=ro"
+            reading = sqlite3.connect(address, uri=True, timeout=left)
+        except sqlite3.Error:
+            return []
+        try:
+            return self._foreign_tables(reading)
+        except sqlite3.Error:
+            return []
+        finally:
+            reading.close()
+
+    def _foreign_tables(self, connection: sqlite3.Connection) -> list[str]:
+        query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
+        tables = {name for (name,) in connection.execute(query)}
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        is_later = version and tables >= self._tables
+        return [] if is_later else sorted(tables - self._tables)
+
     def _check_version(self, connection: sqlite3.Connection) -> None:
         """Set the version of a new file.
 
@@ -140,6 +171,8 @@ class SqliteFile:
     def _connected(self, deadline: float) -> sqlite3.Connection:
         import sqlite3
 
+        if self._version is not None and (tables := self.foreign_tables(deadline)):
+            raise sqlite3.OperationalError(f"holds tables of another program: {tables[0]:.60}")
         _create(self.path)
         connection = sqlite3.connect(
             self.path,

@@ -128,7 +128,9 @@ def _store(address: str, rules: Rules, bounds: dict[str, Any]) -> Store:
         from .sqlite import SqliteStore
 
         path, timeout = _path(address, scheme)
-        return SqliteStore(path, rules, timeout=timeout)
+        sqlite = SqliteStore(path, rules, timeout=timeout)
+        sqlite.check()
+        return sqlite
     raise DefinitionError(f"{scheme}: is no session store; use {_ADDRESSES}")
 
 

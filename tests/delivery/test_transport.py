@@ -275,13 +275,20 @@ def test_an_address_that_is_none_goes_nowhere_near_this_machine(address, monkeyp
     assert not {"", "localhost", "127.0.0.1"} & set(asked)
 
 
-@pytest.mark.parametrize("status", [b"200 OK", b"203 Portal"])
-def test_a_web_page_is_no_answer_of_launchdarklys(client_of, status):
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (b"200 OK", b"Content-Type: text/html; charset=utf-8\r\n"),
+        (b"203 Portal", b"Content-Type: application/xhtml+xml\r\n"),
+        (b"200 OK", b""),
+    ],
+)
+def test_a_web_page_is_no_answer_of_launchdarklys(client_of, status, kind):
     """A captive portal says 200 to everything: the payload is kept, and sent again with its id."""
     page = b"\n<!DOCTYPE html><html>Please log in</html>"
-    head = b"HTTP/1.1 %b\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: %d\r\n\r\n"
+    head = b"HTTP/1.1 %b\r\n%bContent-Length: %d\r\n\r\n"
     receipts: list[Receipt] = []
-    raw = Raw(head % (status, len(page)) + page)
+    raw = Raw(head % (status, kind, len(page)) + page)
     client = client_of(raw, on_receipt=receipts.append)
     client.track("a", CONTEXT)
     assert _until(lambda: flush(1.0, client) and ledger.stats().events.delivered == 1)

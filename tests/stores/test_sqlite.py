@@ -7,6 +7,7 @@ import sys
 import threading
 from types import SimpleNamespace
 
+import pytest
 from stores_builders import (
     delta,
     end,
@@ -17,11 +18,10 @@ from stores_builders import (
     visit,
 )
 
-from ldinstrument.stores import (
-    Rules,
-    SqliteStore,
-)
+from ldinstrument.errors import DefinitionError
+from ldinstrument.stores import Rules, SqliteStore, open_store
 from ldinstrument.stores.records import readable
+from ldinstrument.stores.sqlite import VERSION
 from ldinstrument.testing import RecordingClient
 
 
@@ -103,6 +103,30 @@ def test_a_file_of_another_version_is_set_aside(keep, tmp_path, caplog):
             path.unlink()
 
     assert caplog.text.count("version 99") == 1
+
+
+@pytest.mark.parametrize("version", [0, VERSION])
+def test_another_programs_database_is_left_as_it_is(keep, tmp_path, version):
+    """An address with a slip in it must not move the customers away: refused when it is opened, and
+    not touched by a store that was made before they came.
+    """
+    store = keep(SqliteStore(tmp_path / "app.db"), client=RecordingClient())
+    theirs = sqlite3.connect(tmp_path / "app.db")
+    theirs.execute("CREATE TABLE customers (id INTEGER)")
+    theirs.execute("CREATE TABLE visitors (id INTEGER)")
+    theirs.execute(f"PRAGMA user_version = {version}")
+    theirs.commit()
+    before = (tmp_path / "app.db").read_bytes()
+
+    with pytest.raises(DefinitionError, match=r"another program's.*customers"):
+        open_store(f"sqlite:///{tmp_path}/app.db")
+    ref = visit(store)
+
+    theirs.close()
+    assert not ref.stored
+    assert store.waiting == 1
+    assert (tmp_path / "app.db").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["app.db"]
 
 
 def test_workers_that_begin_together_set_one_file_aside(tmp_path):
