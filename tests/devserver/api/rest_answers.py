@@ -1,4 +1,4 @@
-"""Bodies of metrics that REST takes, and answers that refuse one."""
+"""Bodies of metrics and flags that REST takes, and answers that refuse one."""
 
 from __future__ import annotations
 
@@ -44,3 +44,17 @@ def patch(http, key, *operations, **headers):
 
 def replace(path, value):
     return {"op": "replace", "path": path, "value": value}
+
+
+COLOURS = {
+    "key": "colour",
+    "name": "Colour of the button",
+    "tags": ["web", "button"],
+    "variations": [
+        {"value": "red", "name": "Red"},
+        {"value": "green", "description": "as grass"},
+        {"value": "blue"},
+    ],
+    "defaults": {"onVariation": 1, "offVariation": 2},
+    "clientSideAvailability": {"usingEnvironmentId": True, "usingMobileKey": False},
+}

@@ -1,111 +1,17 @@
-"""What a flag may be, over REST: made and changed by LaunchDarkly's own client while an SDK is
-connected.
-"""
+"""What a flag may be: what a POST defines, and what is refused of it and of a change."""
 
 from __future__ import annotations
 
-import time
-
-import launchdarkly_api as api
-import ldclient
 import pytest
-from launchdarkly_api import exceptions
 
-SEMANTIC = "application/json; domain-model=launchdarkly.semanticpatch"
-COLOURS = {
-    "key": "colour",
-    "name": "Colour of the button",
-    "tags": ["web", "button"],
-    "variations": [
-        {"value": "red", "name": "Red"},
-        {"value": "green", "description": "as grass"},
-        {"value": "blue"},
-    ],
-    "defaults": {"onVariation": 1, "offVariation": 2},
-    "clientSideAvailability": {"usingEnvironmentId": True, "usingMobileKey": False},
-}
-USER = ldclient.Context.create("user-1")
+from ldinstrument.devserver.api.flag_rules import checked, evaluable, new_flag
+from ldinstrument.devserver.flags.environment import REST
+from ldinstrument.devserver.flags.flags import simple_flag
+from ldinstrument.devserver.responses import RefusedRequest
 
+from .rest_answers import COLOURS
 
-@pytest.fixture(name="flags")
-def _flags(ld):
-    configuration = api.Configuration(host=ld.url, api_key={"ApiKey": "api-token"})
-    with api.ApiClient(configuration) as client:
-        yield api.FeatureFlagsApi(client)
-
-
-@pytest.fixture(name="semantic")
-def _semantic(http):
-    """`semantic("colour", {"kind": ...}, ...)`: a semantic patch in the environment `local`."""
-
-    def patch(key, *instructions, environment="local", **options):
-        body = {"environmentKey": environment, "instructions": list(instructions)}
-        return http(
-            "PATCH",
-            f"/api/v2/flags/default/{key}",
-            json=body,
-            headers={"Content-Type": SEMANTIC},
-            **options,
-        )
-
-    return patch
-
-
-def colours(**fields) -> api.FeatureFlagBody:
-    return api.FeatureFlagBody.from_dict({**COLOURS, **fields})
-
-
-def served(client, key: str, wanted) -> None:
-    """Wait until an SDK that streams serves a value."""
-    deadline = time.monotonic() + 60
-    while (found := client.variation(key, USER, "unknown")) != wanted:
-        assert time.monotonic() < deadline, found
-        time.sleep(0.01)
-
-
-def test_a_flag_is_made_changed_and_deleted_while_an_sdk_is_connected(flags, sdk, http):
-    """Each change over REST reaches the SDK's stream."""
-    client = sdk()
-    made = flags.post_feature_flag("default", colours())
-    assert (made.key, made.name, made.kind, made.tags, made.temporary) == (
-        "colour",
-        "Colour of the button",
-        "multivariate",
-        ["web", "button"],
-        True,
-    )
-    assert [(each.value, each.name, each.description) for each in made.variations] == [
-        ("red", "Red", None),
-        ("green", None, "as grass"),
-        ("blue", None, None),
-    ]
-    assert made.environments["local"].on is False
-    served(client, "colour", "blue")
-    turn_on = [api.PatchOperation(op="replace", path="/environments/local/on", value=True)]
-    changed = flags.patch_feature_flag("default", "colour", api.PatchWithComment(patch=turn_on))
-    assert changed.version > made.version
-    served(client, "colour", "green")
-    flags.delete_feature_flag("default", "colour")
-    served(client, "colour", "unknown")
-    with pytest.raises(exceptions.NotFoundException):
-        flags.get_feature_flag("default", "colour")
-
-
-def test_a_flag_without_variations_is_boolean_and_off(flags):
-    """The defaults are LaunchDarkly's: true and false, off, the last one served while off."""
-    made = flags.post_feature_flag("default", api.FeatureFlagBody(key="plain", name="Plain"))
-    assert (made.kind, [each.value for each in made.variations]) == ("boolean", [True, False])
-    assert (made.defaults.on_variation, made.defaults.off_variation) == (0, 1)
-    assert made.environments["local"].off_variation == 1
-
-
-def test_a_taken_key_is_a_conflict_until_the_flag_is_deleted(flags):
-    """A key is free again after its flag was deleted, and the version goes on."""
-    first = flags.post_feature_flag("default", colours())
-    with pytest.raises(exceptions.ConflictException):
-        flags.post_feature_flag("default", colours())
-    flags.delete_feature_flag("default", "colour")
-    assert flags.post_feature_flag("default", colours()).version > first.version
+NOBODY = {"usingEnvironmentId": False, "usingMobileKey": False}
 
 
 @pytest.mark.parametrize(
@@ -167,128 +73,85 @@ def test_what_is_no_flag_is_refused(http, ld, fields):
         7,
     ],
 )
-def test_a_patch_that_leaves_no_flag_is_refused(http, flags, ld, patch):
+def test_a_patch_that_leaves_no_flag_is_refused(http, ld, patch):
     """What an SDK could not evaluate does not get to one."""
-    flags.post_feature_flag("default", colours())
+    http("POST", "/api/v2/flags/default", json=COLOURS)
     before = ld.flags.all()["colour"]
     answer = http("PATCH", "/api/v2/flags/default/colour", json=patch)
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request"), answer.text
     assert ld.flags.all()["colour"] == before
 
 
-def test_json_and_merge_patches_change_what_they_name(flags, http, ld):
-    """A JSON patch, a merge patch, and one that changes nothing and makes no version."""
-    flags.post_feature_flag("default", colours())
-    http(
-        "PATCH",
-        "/api/v2/flags/default/colour",
-        json=[
-            {"op": "replace", "path": "/name", "value": "Hue"},
-            {"op": "add", "path": "/variations/-", "value": {"value": "teal", "name": "Teal"}},
-            {
-                "op": "add",
-                "path": "/environments/local/rules/-",
-                "value": {
-                    "variation": 3,
-                    "clauses": [{"attribute": "country", "op": "in", "values": ["nz"]}],
-                },
-            },
-        ],
+def test_a_new_flag_is_what_an_sdk_evaluates():
+    """What only REST knows is kept beside it; null counts as absent."""
+    flag = checked(new_flag({**COLOURS, "maintainerId": None, "foo": 1}, NOBODY))
+    assert (flag["key"], flag["variations"], flag["on"]) == (
+        "colour",
+        ["red", "green", "blue"],
+        False,
     )
-    merged = http(
-        "PATCH",
-        "/api/v2/flags/default/colour",
-        json={"description": "of a button", "tags": ["one"]},
-        headers={"Content-Type": "application/merge-patch+json"},
-    ).json()
-    assert (merged["name"], merged["description"], merged["tags"]) == (
-        "Hue",
-        "of a button",
-        ["one"],
+    assert (flag["fallthrough"], flag["offVariation"]) == ({"variation": 1}, 2)
+    assert flag["clientSideAvailability"] == COLOURS["clientSideAvailability"]
+    rest = flag[REST]
+    assert (rest["name"], rest["tags"], rest["temporary"]) == (
+        COLOURS["name"],
+        COLOURS["tags"],
+        True,
     )
-    assert [each["value"] for each in merged["variations"]] == ["red", "green", "blue", "teal"]
-    assert len({each["_id"] for each in merged["variations"]}) == 4
-    (rule,) = merged["environments"]["local"]["rules"]
-    assert (rule["variation"], bool(rule["_id"]), rule["clauses"][0]["op"]) == (3, True, "in")
-    same = [{"op": "replace", "path": "/name", "value": "Hue"}]
-    again = http("PATCH", "/api/v2/flags/default/colour", json=same).json()
-    assert again["_version"] == merged["_version"]
-    assert "restFields" not in ld.flags.all()["colour"]
+    assert not {"maintainerId", "foo", "key"} & rest.keys()
 
 
-def test_a_semantic_patch_says_what_it_is_and_names_its_environment(flags, http, semantic):
-    """Without its content type, or the environment that it needs, it is refused."""
-    flags.post_feature_flag("default", colours())
-    body = {"environmentKey": "local", "instructions": [{"kind": "turnFlagOn"}]}
-    bare = http("PATCH", "/api/v2/flags/default/colour", json=body)
-    assert bare.status_code == 400
-    assert "domain-model" in bare.json()["message"]
-    assert semantic("colour", {"kind": "turnFlagOn"}, environment="nowhere").status_code == 400
-    answer = semantic("colour", {"kind": "turnFlagOn"})
-    assert answer.json()["environments"]["local"]["on"] is True
-    assert semantic("colour", {"kind": "updateName", "value": "Hue"}, environment=None).ok
-    assert semantic("nowhere", {"kind": "turnFlagOn"}).status_code == 404
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, (False, True)),
+        ({"includeInSnippet": True}, (True, True)),
+        ({"clientSideAvailability": {"usingMobileKey": False}}, (False, False)),
+        ({"includeInSnippet": True, "clientSideAvailability": NOBODY}, (False, False)),
+    ],
+)
+def test_the_project_says_who_sees_a_flag_that_does_not(given, expected):
+    """The older field counts where the newer one says nothing."""
+    project = {"usingEnvironmentId": False, "usingMobileKey": True}
+    found = new_flag({"key": "f", "name": "F", **given}, project)["clientSideAvailability"]
+    assert (found["usingEnvironmentId"], found["usingMobileKey"]) == expected
 
 
-def test_a_dry_run_shows_the_flag_and_changes_nothing(flags, semantic, ld):
-    """`dryRun` is a preview."""
-    flags.post_feature_flag("default", colours())
-    before = ld.flags.all()["colour"]
-    answer = semantic("colour", {"kind": "turnFlagOn"}, params={"dryRun": "true"})
-    assert answer.json()["environments"]["local"]["on"] is True
-    assert ld.flags.all()["colour"] == before
+def split(*weights: object) -> dict[str, object]:
+    shares = [{"variation": place, "weight": weight} for place, weight in enumerate(weights)]
+    return {"fallthrough": {"rollout": {"variations": shares}}}
 
 
-def test_an_archived_flag_leaves_the_sdks_and_the_list_and_comes_back(flags, sdk, semantic):
-    """An archived flag is as good as deleted to an SDK, and can be restored."""
-    client = sdk()
-    flags.post_feature_flag("default", colours(isFlagOn=True))
-    served(client, "colour", "green")
-    archived = semantic("colour", {"kind": "archiveFlag"}).json()
-    assert archived["archived"] is True
-    assert archived["archivedDate"] > 0
-    served(client, "colour", "unknown")
-    assert "colour" not in [flag.key for flag in flags.get_feature_flags("default").items]
-    found = flags.get_feature_flags("default", filter="state:archived").items
-    assert [flag.key for flag in found] == ["colour"]
-    assert semantic("colour", {"kind": "restoreFlag"}).json()["archived"] is False
-    served(client, "colour", "green")
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (split(50_000, 49_999), "add up to 100000"),
+        (split(150_000, -50_000), "0 or more"),
+        (split(True, 99_999), "must be an integer"),
+        (split(50_000, 25_000, 25_000), "no variation 2"),
+        ({"fallthrough": {"rollout": {"variations": 3}}}, "must be a list of objects"),
+        ({"fallthrough": None}, "fallthrough must be an object"),
+        ({"fallthrough": {"variation": True}}, "no variation True"),
+        ({"offVariation": -1}, "no variation -1"),
+        ({"rules": [{"variation": 0, "clauses": [{"op": "in"}]}]}, "needs op and values"),
+        ({"targets": [{"variation": 0, "values": [1]}]}, "list of strings"),
+        ({"contextTargets": [{"variation": 2, "values": []}]}, "no variation 2"),
+        ({"prerequisites": [{"key": "g"}]}, "the key of a flag, and a variation"),
+        ({"trackEvents": 1}, "trackEvents must be true or false"),
+        ({"clientSideAvailability": {"usingMobileKey": 0}}, "each must be true or false"),
+    ],
+)
+def test_what_no_sdk_can_evaluate_is_refused(fields, said):
+    """With the field."""
+    with pytest.raises(RefusedRequest, match=said):
+        evaluable({**simple_flag("f", ["a", "b"]), **fields})
 
 
-def test_a_prerequisite_of_another_flag_cannot_be_archived(flags, semantic):
-    """LaunchDarkly refuses it, as that flag would serve something else."""
-    made = flags.post_feature_flag("default", colours())
-    required = {"key": "colour", "variationId": made.variations[0].id}
-    body = api.FeatureFlagBody.from_dict(
-        {"key": "outer", "name": "Outer", "initialPrerequisites": [required]}
-    )
-    outer = flags.post_feature_flag("default", body)
-    assert [(each.key, each.variation) for each in outer.environments["local"].prerequisites] == [
-        ("colour", 0)
-    ]
-    assert semantic("colour", {"kind": "archiveFlag"}).status_code == 400
-
-
-def test_a_list_is_filtered_and_has_environments_where_it_asks_for_them(flags):
-    """By words, tags and key; with the environments that are named."""
-    flags.post_feature_flag("default", colours())
-    named = ("query:BUTTON", "tags:web+button", "key:colour")
-    for wanted in named:
-        found = flags.get_feature_flags("default", filter=wanted).items
-        assert [flag.key for flag in found] == ["colour"], wanted
-    assert flags.get_feature_flags("default", filter="tags:web+none").items == []
-    assert flags.get_feature_flags("default").items[0].environments is None
-    (listed,) = flags.get_feature_flags("default", filter="key:colour,filterEnv:local").items
-    assert list(listed.environments) == ["local"]
-    with pytest.raises(exceptions.BadRequestException):
-        flags.get_feature_flags("default", filter="mood:good")
-
-
-def test_an_edit_in_the_page_keeps_what_rest_knows_of_a_flag(flags, ld, http):
-    """The name and tags of a flag outlive the page's form, and so do its variations' names."""
-    flags.post_feature_flag("default", colours())
-    form = {"key": "colour", "variations": "red, green, blue", "mode": "serve", "serve": "0"}
-    assert http("POST", "/dev/forms/flag", data={**form, "on": "on"}).ok
-    found = flags.get_feature_flag("default", "colour")
-    assert (found.name, found.variations[0].name) == ("Colour of the button", "Red")
-    assert found.environments["local"].on is True
+def test_an_sdk_evaluates_more_than_rest_takes():
+    """Equal values, values of several types and one alone are REST's own rules."""
+    assert evaluable({**simple_flag("f", ["a", "b"]), **split(99_999, 1), "offVariation": None})
+    for values in (["a"], ["a", "a"], [1, "a"], [0, False]):
+        assert evaluable(simple_flag("f", values))
+        with pytest.raises(RefusedRequest, match="variations: "):
+            checked(simple_flag("f", values))
+    assert checked(simple_flag("f", [1, 2.5]))
