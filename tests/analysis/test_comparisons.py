@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 from analysed_units import converted, pair, spread
 
-from ldinstrument.analysis import AnalysedMetric, AnalysisOptions, analyse, z_test
+from ldinstrument.analysis import (
+    AnalysedMetric,
+    AnalysisOptions,
+    SufficientStatistics,
+    analyse,
+    z_test,
+)
 from ldinstrument.analysis.comparisons import Comparer
 from ldinstrument.analysis.estimation import estimate
 
@@ -109,3 +115,11 @@ def test_a_comparison_that_is_broken_claims_nothing():
     found = comparer(spread(100), spread(120), broken="the split is broken").compare(1)
     assert found.probability_to_beat_control.value > 0.99
     assert (found.verdict.word, found.verdict.reason) == ("not comparable", "the split is broken")
+
+
+def test_variations_without_values_are_compared_by_nothing():
+    """Every figure says why, and so does the verdict."""
+    found = comparer(SufficientStatistics(), SufficientStatistics()).compare(1)
+    assert (found.frequentist.p_value, found.probability_to_beat_control.value) == (None, None)
+    assert found.frequentist.p_two_sided.reason
+    assert found.verdict.word == "too little data"

@@ -14,6 +14,7 @@ from ldinstrument.analysis import (
     analyse,
     measured_share_test,
 )
+from ldinstrument.analysis.special import load_numpy
 from ldinstrument.errors import MissingExtra
 
 
@@ -54,3 +55,11 @@ def test_importing_loads_neither_scipy_nor_numpy():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_numpy_comes_with_scipy(without):
+    """Without it the same line names the same extra."""
+    assert load_numpy().median([1, 2, 9]) == 2
+    without("numpy")
+    with pytest.raises(MissingExtra, match=r"ldinstrument\[stats\]"):
+        load_numpy()

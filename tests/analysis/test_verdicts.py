@@ -19,7 +19,7 @@ from ldinstrument.analysis import (
     analyse,
     z_test,
 )
-from ldinstrument.analysis.frequentist import error_skewness
+from ldinstrument.analysis.frequentist import error_skewness, no_test
 from ldinstrument.analysis.verdicts import (
     Evidence,
     broken_comparison,
@@ -166,3 +166,9 @@ def test_a_comparison_is_broken_by_the_split_or_the_shares(mismatch, share, said
 def test_a_probability_is_never_said_to_be_certain(probability, said):
     """Neither 100 % nor 0 %."""
     assert judged(probability, units=1000).reason.startswith(f"{said} probability")
+
+
+def test_what_was_not_tested_is_too_little_data():
+    """With the reason of the test."""
+    found = by_p(no_test("nobody came", 0.05), higher_is_better=True)
+    assert found == Verdict("too little data", "nobody came")

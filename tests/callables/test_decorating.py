@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -160,3 +162,11 @@ def test_a_partial_of_a_method_that_is_decorated_once() -> None:
     tracked = ld.track_task("k")(bound)
     assert tracked.func is method
     assert tracked(3) == 3
+
+
+@pytest.mark.parametrize("decorator", [ld.track_task, ld.track_ai])
+def test_a_decorator_travels_by_its_name(decorator: Any) -> None:
+    """It is pickled as what it is called, and says so."""
+    assert pickle.loads(pickle.dumps(decorator)) is decorator
+    assert copy.deepcopy(decorator) is decorator
+    assert repr(decorator) == f"<decorator {decorator.__name__}>"

@@ -229,3 +229,14 @@ def test_a_program_that_is_only_read_sends_nothing(server, own):
         client.flush()
         client.close()
     assert server.posts == []
+
+
+def test_a_flush_without_a_client_reaches_one_with_the_plugin(server):
+    """Whoever delivers its events."""
+    client = client_of(
+        server, update_processor_class=_exposing(), plugins=[Plugin()], diagnostic_opt_out=True
+    )
+    client.track("k", CONTEXT)
+    flush(30.0)
+    assert server.keys() == {"k": 1}
+    client.close()

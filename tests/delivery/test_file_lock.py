@@ -79,3 +79,15 @@ def test_a_forked_child_lets_go_of_its_copy_only(tmp_path):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert is_free(path) is False
     lock.release()
+
+
+def test_a_lock_that_was_let_go_holds_no_file_open(tmp_path):
+    """A program may take and leave it for years."""
+    held = FileLock(tmp_path / "a.lock")
+    first = os.open(tmp_path, os.O_RDONLY)  # the lowest number that is free
+    os.close(first)
+    held.acquire()
+    held.release()
+    second = os.open(tmp_path, os.O_RDONLY)
+    os.close(second)
+    assert second == first

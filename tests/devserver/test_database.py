@@ -82,13 +82,19 @@ def test_a_key_is_taken_once_and_free_again_when_it_was_removed(database):
     assert database.add("flag", "", "f", {"v": 2})
 
 
-def test_everything_is_forgotten_but_what_is_kept(database):
-    """By collection."""
+def test_everything_is_forgotten_but_what_is_kept(tmp_path):
+    """By collection, and in the file, too."""
+    database = Database(str(tmp_path / "x.db"), SCHEMA)
     for collection in ("flag", "metric", "settings"):
         database.put(collection, "", "k", {})
     database.forget_documents(keep=("flag",))
     assert database.document("flag", "", "k") == {}
     assert database.documents("metric") == database.documents("settings") == []
+    database.close()
+    again = Database(str(tmp_path / "x.db"), SCHEMA)
+    assert again.document("flag", "", "k") == {}
+    assert again.documents("metric") == again.documents("settings") == []
+    again.close()
 
 
 def test_a_file_of_an_older_version_keeps_its_documents_only(tmp_path):

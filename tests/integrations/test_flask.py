@@ -267,3 +267,14 @@ def test_a_secret_of_ones_own_means_a_cookie_of_its_own() -> None:
     with stores.open_store("memory:", sweep=False) as store:
         answer = get(shop(store=store, secret="other", cookie="visit"), "/items/1")
     assert answer.headers["Set-Cookie"].startswith("visit=")
+
+
+def test_without_a_store_nothing_is_kept_of_a_visitor() -> None:
+    """Flask's session stays empty, and there is no cookie."""
+    app = shop()
+    app.secret_key = "s"
+    client = app.test_client()
+    with client.get("/items/1", buffered=True) as answer:
+        assert "Set-Cookie" not in answer.headers
+    with client.session_transaction() as kept:
+        assert list(kept) == []

@@ -15,7 +15,7 @@ from ldclient import Context
 import ldinstrument as ld
 from ldinstrument import testing
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
-from ldinstrument.integrations.request_metrics import request_context
+from ldinstrument.integrations.request_metrics import declare_request_metrics, request_context
 from ldinstrument.integrations.wsgi import SessionMiddleware
 
 KEYS = ("http.request.duration_ms", "http.response.4xx", "http.response.5xx")
@@ -149,3 +149,14 @@ def test_the_session_metrics_of_a_boundary_may_be_chosen(
     assert ld_events.keys() == ["shop.successes", "shop.unfinished"]
     assert (ld_events.values("shop.successes"), ld_events.values("shop.unfinished")) == ([1], [0])
     assert {"shop.successes", "shop.unfinished"} <= {metric.key for metric in ld.catalog}
+
+
+def test_the_metrics_of_requests_are_declared_but_for_ones_own() -> None:
+    """A program may define one of them otherwise."""
+    ld.catalog.clear()
+    own = ld.Metric(KEYS[0], unit="milliseconds", success_criteria="LowerThanBaseline")
+    ld.catalog.add(own)
+    declare_request_metrics()
+    declare_request_metrics()
+    assert {metric.key for metric in ld.catalog} == set(KEYS)
+    assert ld.catalog.get(KEYS[0]) == own

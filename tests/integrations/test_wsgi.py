@@ -316,9 +316,17 @@ def test_work_in_close_belongs_to_the_session(events: testing.RecordingClient) -
     assert events.only("business.conversion").context.key == "ada"
 
 
-def test_a_body_that_nobody_closes_ends_when_it_is_dropped(events: testing.RecordingClient) -> None:
+def streaming(environ: Any, start_response: Any) -> Iterator[bytes]:
+    start_response("200 OK", [])
+    yield b"body"
+
+
+@pytest.mark.parametrize("app", [plain, streaming])
+def test_a_body_that_nobody_closes_ends_when_it_is_dropped(
+    events: testing.RecordingClient, app: Any
+) -> None:
     """Test clients do that; what was read to its end is a success all the same."""
-    call(plain, close=False)
+    call(app, close=False)
     gc.collect()
     emission.settle()
 

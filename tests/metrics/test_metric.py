@@ -100,7 +100,7 @@ def test_defaults_keep_launchdarklys_analysis(
 def test_a_rollup_that_changes_the_statistic_says_so(rollup: str) -> None:
     """The warning points at the line that defines the metric."""
     with pytest.warns(MetricWarning, match="changes the statistic") as caught:
-        value(rollup=rollup)
+        assert value(rollup=rollup).rollup == rollup
 
     assert caught[0].filename == __file__
 

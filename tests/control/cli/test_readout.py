@@ -135,3 +135,18 @@ def test_numbers_are_short() -> None:
     shown = [readout.number(value) for value in (0.123456, 1234.5, 12345.678, None, 7)]
 
     assert shown == ["0.1235", "1,234", "12,346", "", "7"]
+
+
+@pytest.mark.parametrize(
+    ("figure", "expected"),
+    [
+        ({"value": 0.5, "lower": 0.25, "upper": 0.75}, "<0.5> [<0.25>, <0.75>]"),
+        ({"value": 0.0, "lower": None}, "<0.0>"),
+        ({"value": 0.5}, "<0.5>"),
+        ({"value": None, "reason": "nobody came"}, "nobody came"),
+        ({}, "no number yet"),
+    ],
+)
+def test_a_figure_has_its_interval_or_its_reason(figure: dict[str, object], expected: str) -> None:
+    """A number may be known without the interval."""
+    assert readout.interval(figure, "<{}>".format) == expected

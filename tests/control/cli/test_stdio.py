@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,3 +103,23 @@ def test_output_is_escaped_where_the_encoding_is_poor(
         assert (listed.returncode, "renkorb" in listed.stdout) == (0, True), listed.stderr
         (metric,) = json.loads(shell("metrics", "list", "--json", env=env).stdout)
         assert metric["name"].startswith("Wärenkorb")
+
+
+def test_a_program_that_goes_on_has_its_stdout_back() -> None:
+    """Prints, bare writes and children's alike; what came in between went to stderr."""
+    program = (
+        "import os, sys\n"
+        "from ldinstrument.cli import stdio\n"
+        "stdio.keep_for_answers()\n"
+        "print('kept out', flush=True)\n"
+        "print('answer', file=stdio.answers())\n"
+        "stdio.give_back()\n"
+        "stdio.give_back()\n"
+        "print('printed', flush=True)\n"
+        "os.write(1, b'written')\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ran.stdout.split(), ran.stderr.split()) == (
+        ["answer", "printed", "written"],
+        ["kept", "out"],
+    )

@@ -87,3 +87,18 @@ def test_control_characters_do_not_reach_the_terminal(
         assert shown.code == 0
         assert not {"\x1b", "\x07"} & set(shown.out + shown.err)
     assert "[bold]" in run("metrics", "update", "odd.name", 'name="[bold]"').out
+
+
+def test_ctrl_c_is_the_ordinary_end(capsys: pytest.CaptureFixture[str]) -> None:
+    """Any other exception passes."""
+    called: list[type[BaseException]] = []
+
+    def fails(error: type[BaseException]) -> None:
+        called.append(error)
+        raise error
+
+    terminal.guarded(lambda: fails(KeyboardInterrupt))
+    with pytest.raises(ZeroDivisionError):
+        terminal.guarded(lambda: fails(ZeroDivisionError))
+    assert called == [KeyboardInterrupt, ZeroDivisionError]
+    assert "Traceback" not in capsys.readouterr().err

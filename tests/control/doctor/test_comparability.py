@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from traffic_and_findings import VALUE, broken, client_of, send, user
 
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
 from ldinstrument.doctor import examine
+from ldinstrument.doctor.comparability import comparable
+from ldinstrument.doctor.findings import Subject
 from ldinstrument.rest import MetricsAPI
 
 
@@ -25,3 +30,36 @@ def test_a_broken_split_is_no_comparison(ld: LocalLaunchDarkly, api: MetricsAPI)
 
     assert finding.check == "comparison"
     assert "sample ratio mismatch" in finding.what
+
+
+def analysed(*words: str) -> dict[str, Any]:
+    comparisons = [{"verdict": {"word": word, "reason": f"because {word}"}} for word in words]
+    return {"metric": VALUE.key, "result": {"ldinstrument": {"comparisons": comparisons}}}
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        (analysed("better", "undecided"), [("ok", "f: better, because better")]),
+        (analysed("better", "not comparable"), [("broken", "f: because not comparable")]),
+        (analysed("not comparable", "not comparable"), [("broken", "f: because not comparable")]),
+        (analysed(), []),
+        (
+            {"metric": VALUE.key, "result": None, "reason": "nobody came"},
+            [("warning", "f: nobody came")],
+        ),
+        ({**analysed("better"), "metric": "another"}, []),
+    ],
+)
+def test_each_experiment_has_one_finding(
+    api: MetricsAPI, metric: dict[str, Any], expected: list[tuple[str, str]]
+) -> None:
+    """The verdict, or that there is none; what is broken once, and then nothing is well."""
+    experiments = ({"flag": "f", "metrics": [metric]},)
+    found = comparable(Subject(VALUE.key, api, {}, api.create(VALUE), experiments=experiments))
+    assert [(finding.status, finding.what) for finding in found] == expected
+
+
+def test_without_a_read_out_nothing_is_said(api: MetricsAPI) -> None:
+    """LaunchDarkly's own is not asked."""
+    assert list(comparable(Subject(VALUE.key, api, {}, api.create(VALUE)))) == []

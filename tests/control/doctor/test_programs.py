@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -72,3 +73,13 @@ def test_this_process_is_asked_too(api: MetricsAPI) -> None:
     warn_once("not_a_number", "cart.value", "is no number")
     (finding,) = said_here(Subject("cart.value", api, {}, api.create(VALUE)))
     assert (finding.check, finding.what) == ("this process", "not a number (2x)")
+
+
+def test_warnings_go_by_the_event_of_a_metric(api: MetricsAPI) -> None:
+    """Which may be called otherwise; a click has none, and goes by its own key."""
+    found = api.create(P95)
+    said = ({"pid": 7, "warnings": [["rate_limited", "cart.value", 5]]},)
+    (finding,) = said_by_programs(Subject("cart.slow", api, {}, found, programs=said))
+    assert finding.status == "warning"
+    clicked = dataclasses.replace(found, event_key="")
+    assert not list(said_by_programs(Subject("cart.slow", api, {}, clicked, programs=said)))

@@ -12,6 +12,7 @@ from traffic_and_findings import VALUE, broken, send, user
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
 from ldinstrument.diagnostics import warn_once
 from ldinstrument.doctor import Finding, examine, examine_all
+from ldinstrument.doctor.received import MOST_NAMED, unread_events
 from ldinstrument.metrics.metric import Metric
 from ldinstrument.metrics.model_calls import ai_metrics
 from ldinstrument.metrics.standard import task_metrics
@@ -217,3 +218,23 @@ def test_unfinished_runs_that_no_metric_tells_are_a_warning(api: MetricsAPI) -> 
     ]
 
     assert told == ["metrics=('success_rate', 'duration', 'unfinished') on the task"]
+
+
+def unread(*keys: str) -> list[dict[str, object]]:
+    return [{"check": "definition", "subject": key, "ok": False} for key in keys]
+
+
+@pytest.mark.parametrize("extra", [0, 1, 7])
+def test_the_first_unread_events_are_named(api: MetricsAPI, extra: int) -> None:
+    """The first five, and how many more there are."""
+    keys = [f"key.{number}" for number in range(MOST_NAMED + extra)]
+    (finding,) = unread_events(api, [*unread(*keys), {"check": "other", "subject": "all.well"}])
+    assert (finding.check, finding.status) == ("events", "warning")
+    more = f" and {extra} more" if extra else ""
+    assert finding.what.endswith(f"reads {', '.join(keys[:MOST_NAMED])}{more}")
+
+
+@pytest.mark.parametrize("health", [None, [], [{"check": "other", "subject": "all.well"}]])
+def test_without_unread_events_there_is_nothing_to_say(api: MetricsAPI, health: object) -> None:
+    """Nor where no local LaunchDarkly runs."""
+    assert list(unread_events(api, health)) == []

@@ -39,3 +39,18 @@ def test_a_row_tells_its_distribution(readout):
     """The mean and four percentiles of its units."""
     row = readout.row("latency", "f", 0)
     assert (row.mean, row.p50, row.p90, row.p95, row.p99) == (3.0,) * 5
+
+
+def test_a_result_is_found_by_metric_and_flag():
+    """Where nobody was exposed it says so."""
+    server = Server()
+    server.define()
+    server.define(key="per-request", analysisUnits=["request"])
+    server.post(exposure("a"), exposure("b", 1), event("a", 3.0), event("b", 5.0))
+    readout = server.reader.read()
+    assert readout.result("latency", "f").treatment("1").data_mean.value == 5.0
+    with pytest.raises(KeyError, match=r"per-request by f: .*nobody was exposed as request"):
+        readout.result("per-request", "f")
+    with pytest.raises(KeyError):
+        readout.result("latency", "g")
+    server.database.close()
