@@ -17,6 +17,7 @@ _MEASURED = (
     ".success_rate",
     ".time_to_first_token",
     ".time_to_first_item",
+    ".time_per_chunk",
 )
 """How the keys end of what ldinstrument measures itself: those values may well be small."""
 

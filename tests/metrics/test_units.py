@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from ldinstrument.metrics.model_calls import ai_metrics
+from ldinstrument.metrics.standard import (
+    REQUEST_METRICS,
+    TASK_METRICS,
+    session_metrics,
+    task_metrics,
+)
 from ldinstrument.metrics.units import is_confusable, other_unit
 
 
@@ -33,3 +40,16 @@ def test_only_values_recorded_by_hand_are_easily_confused() -> None:
         assert not is_confusable(key, "milliseconds")
     for unit in ("dollars", "", None):
         assert not is_confusable("answer.latency", unit)
+
+
+def test_nothing_that_ldinstrument_measures_is_easily_confused() -> None:
+    """Neither of sessions, tasks, requests nor of a model's calls."""
+    measured = [
+        *session_metrics(),
+        *task_metrics("answer", TASK_METRICS).values(),
+        *REQUEST_METRICS,
+        *ai_metrics("answer").values(),
+    ]
+
+    assert len(measured) > 15
+    assert [metric.key for metric in measured if is_confusable(metric.key, metric.unit)] == []
