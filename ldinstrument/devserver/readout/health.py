@@ -5,7 +5,7 @@ can see.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ...analysis import measure_of
@@ -19,12 +19,12 @@ LOOKED_AT = 200_000
 """So many of the newest measurements are looked at for exposures."""
 EXPOSED = """
 WITH newest AS (SELECT * FROM measurements WHERE id > (SELECT max(id) FROM measurements) - ?),
-  seen AS (SELECT m.unit, max(m.created) AS last, count(*) AS events FROM newest m
-    JOIN units u ON u.id = m.unit AND u.kind IN ({marks})
-    WHERE m.series = (SELECT id FROM names WHERE space = 'series' AND name = ?) GROUP BY m.unit),
-  timed AS (SELECT last, events,
-    (SELECT min(first) FROM exposures x WHERE x.unit = seen.unit) AS first FROM seen)
-SELECT count(*), count(first), coalesce(sum(last >= first), 0), coalesce(sum(events), 0) FROM timed
+  seen AS (SELECT series, unit, max(created) AS last FROM newest GROUP BY series, unit),
+  timed AS (SELECT s.series, u.kind, s.last,
+    (SELECT min(first) FROM exposures x WHERE x.unit = s.unit) AS first
+    FROM seen s JOIN units u ON u.id = s.unit)
+SELECT n.name, t.kind, count(*), count(t.first), coalesce(sum(t.last >= t.first), 0)
+FROM timed t JOIN names n ON n.id = t.series GROUP BY t.series, t.kind
 """
 OTHERS = """
 SELECT count(DISTINCT e.unit) FROM exposure_log e
@@ -38,9 +38,10 @@ SELECT DISTINCT u.key FROM newest m JOIN units u ON u.id = m.unit AND u.kind IN 
 WHERE m.series = (SELECT id FROM names WHERE space = 'series' AND name = ?) LIMIT 50
 """
 VALUES = """
-SELECT count(value), coalesce(sum(value = round(value)), 0), coalesce(max(abs(value)), 0)
-FROM (SELECT value FROM measurements WHERE id > (SELECT max(id) FROM measurements) - ?
-  AND series = (SELECT id FROM names WHERE space = 'series' AND name = ?))
+SELECT n.name, count(m.value), coalesce(sum(m.value = round(m.value)), 0),
+  coalesce(max(abs(m.value)), 0)
+FROM measurements m JOIN names n ON n.id = m.series
+WHERE m.id > (SELECT max(id) FROM measurements) - ? GROUP BY m.series
 """
 GENERATED = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{16,}|[0-9]{13,}")
 """A UUID, a long hexadecimal number, a time in milliseconds or less."""
@@ -80,12 +81,45 @@ def health_checks(database: Database, project: str | None = None) -> list[Health
         for key, events, valued in database.rows("SELECT key, events, valued FROM event_keys")
     }
     custom = [metric for metric in metrics if metric["kind"] == "custom"]
-    checked = [check for metric in custom for check in _of_metric(database, metric, seen)]
+    looked = _Looked.at(database) if custom else _Looked({}, {})
+    checked = [check for metric in custom for check in _of_metric(database, metric, seen, looked)]
     return [*checked, *_undeclared(custom, seen)]
 
 
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """What the newest measurements show, looked through once for all metrics.
+
+    Args:
+        exposed: by event key and context kind how many units have events, how many of them were
+            exposed, and how many before their last event.
+        values: by event key how many values, how many of them whole, and the greatest.
+    """
+
+    exposed: Mapping[str, Mapping[str, tuple[int, int, int]]]
+    values: Mapping[str, tuple[int, int, float]]
+
+    @classmethod
+    def at(cls, database: Database) -> _Looked:
+        """Look through the newest measurements."""
+        exposed: dict[str, dict[str, tuple[int, int, int]]] = {}
+        for name, kind, *counted in database.rows(EXPOSED, (LOOKED_AT,)):
+            exposed.setdefault(name, {})[kind] = (counted[0], counted[1], counted[2])
+        values = {
+            name: (count, whole, greatest)
+            for name, count, whole, greatest in database.rows(VALUES, (LOOKED_AT,))
+        }
+        return cls(exposed, values)
+
+    def units(self, metric: Document) -> tuple[int, ...]:
+        """Return the counts of units, of the kinds that a metric is analysed by."""
+        by_kind = self.exposed.get(f"={metric['eventKey']}", {})
+        found = [by_kind.get(kind, (0, 0, 0)) for kind in metric["analysisUnits"]]
+        return tuple(map(sum, zip(*found, strict=True))) if found else (0, 0, 0)
+
+
 def _of_metric(
-    database: Database, metric: Document, seen: dict[str, tuple[int, int]]
+    database: Database, metric: Document, seen: dict[str, tuple[int, int]], looked: _Looked
 ) -> Iterator[HealthCheck]:
     subject, key = metric["key"], metric["eventKey"]
     events, valued = seen.get(key, (0, 0))
@@ -97,8 +131,8 @@ def _of_metric(
     if measure_of(metric) == "value":
         detail = f"{valued} of {events} events carry a number"
         yield HealthCheck(subject, "numeric value", valued == events, detail)
-        yield from _magnitude_check(database, metric)
-    yield _exposure_check(database, metric)
+        yield from _magnitude_check(looked, metric)
+    yield _exposure_check(database, looked, metric)
     yield from _session_checks(database, metric)
 
 
@@ -118,7 +152,7 @@ def _unit_check(database: Database, metric: Document, events: int) -> HealthChec
     return HealthCheck(metric["key"], "analysis unit", usable == events, detail)
 
 
-def _magnitude_check(database: Database, metric: Document) -> Iterator[HealthCheck]:
+def _magnitude_check(looked: _Looked, metric: Document) -> Iterator[HealthCheck]:
     """Find seconds under a metric in milliseconds, and shares under one in percent.
 
     Only where people record by hand: the durations of sessions and tasks are measured by
@@ -127,8 +161,7 @@ def _magnitude_check(database: Database, metric: Document) -> Iterator[HealthChe
     unit = str(metric.get("unit", ""))
     if not is_confusable(metric["key"], unit):
         return
-    series = f"={metric['eventKey']}"
-    count, integers, greatest = database.rows(VALUES, (LOOKED_AT, series))[0]
+    count, integers, greatest = looked.values.get(f"={metric['eventKey']}", (0, 0, 0.0))
     if count < FEW or integers == count:
         return
     other = other_unit(unit, greatest)
@@ -140,12 +173,12 @@ def _magnitude_check(database: Database, metric: Document) -> Iterator[HealthChe
     yield HealthCheck(metric["key"], "magnitude", True, detail, warning=True)
 
 
-def _exposure_check(database: Database, metric: Document) -> HealthCheck:
+def _exposure_check(database: Database, looked: _Looked, metric: Document) -> HealthCheck:
     """Say how many units an experiment saw, and saw in time: other events count for nothing."""
     kinds = tuple(metric["analysisUnits"])
     marks = ", ".join("?" * len(kinds))
     parameters = (LOOKED_AT, *kinds, f"={metric['eventKey']}")
-    units, exposed, after, _ = database.rows(EXPOSED.replace("{marks}", marks), parameters)[0]
+    units, exposed, after = looked.units(metric)
     detail = (
         f"{exposed} of {units} units with events were exposed to an experiment, {after} before "
         "their last event"
