@@ -41,7 +41,8 @@ class Database:
         schema: the tables of whoever shares the database, as SQL.
 
     Raises:
-        DefinitionError: the file cannot be opened, or is no database.
+        DefinitionError: the file cannot be opened, is no database, or is another program's, which
+            is not touched.
     """
 
     def __init__(self, path: str | None = None, schema: str = ""):
@@ -69,12 +70,24 @@ class Database:
 
     def _prepare(self, schema: str) -> None:
         """Create the tables; those of an older version are dropped but for the documents."""
+        self._check_owner()
         self._writer.execute("PRAGMA journal_mode=WAL")
         (known,) = self._writer.execute("PRAGMA user_version").fetchone()
         if known not in (0, SCHEMA_VERSION) or (known == 0 and self._has_older_tables()):
             self._drop_traffic()
         self._writer.executescript(DOCUMENTS + schema)
         self._writer.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+    def _check_owner(self) -> None:
+        """Raise DefinitionError for a file with tables but not with our documents."""
+        columns = self._writer.execute("SELECT name FROM pragma_table_info('documents')")
+        is_ours = [name for (name,) in columns] == ["collection", "project", "key", "body"]
+        if not is_ours and (tables := self._tables()):
+            self._writer.close()
+            raise DefinitionError(
+                f"{self.path}: this is another program's database (it has a table "
+                f"{tables[0]:.60}); give the local LaunchDarkly a file of its own"
+            )
 
     def _tables(self) -> list[str]:
         found = self._writer.execute("SELECT name FROM sqlite_master WHERE type = 'table'")

@@ -122,6 +122,24 @@ def test_a_file_that_is_no_database_is_named(tmp_path):
         Database(str(path), SCHEMA)
 
 
+@pytest.mark.parametrize("table", ["customers", "documents"])
+def test_another_programs_database_is_not_touched(tmp_path, table):
+    """Its tables are no older ones of ours, to be dropped."""
+    path = tmp_path / "app.db"
+    theirs = sqlite3.connect(path)
+    theirs.execute(f"CREATE TABLE {table} (id INTEGER)")
+    theirs.execute("CREATE TABLE orders (id INTEGER)")
+    theirs.commit()
+    theirs.close()
+    before = path.read_bytes()
+
+    with pytest.raises(DefinitionError, match="another program's database"):
+        Database(str(path))
+
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == ["app.db"]
+
+
 def test_a_temporary_one_leaves_no_file():
     """Closing twice is fine."""
     database = Database(None, SCHEMA)
