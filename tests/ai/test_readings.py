@@ -12,7 +12,7 @@ from recorded_calls import data, values
 import ldinstrument as ld
 from ldinstrument.ai.calls import current_call
 from ldinstrument.ai.cost import Cost, Price, PriceTable
-from ldinstrument.ai.options import CallOptions, estimate_tokens
+from ldinstrument.ai.options import CallOptions
 from ldinstrument.ai.readings import Reading
 from ldinstrument.ai.usage import Generation, Usage
 from ldinstrument.testing import RecordingClient
@@ -127,12 +127,6 @@ def test_extract_of_a_stream(
 
 def reading(**options: Any) -> Reading:
     return Reading("k", CallOptions({}, **options))
-
-
-@pytest.mark.parametrize(("written", "tokens"), [("", 0), ("a", 1), ("four", 1), ("fives", 2)])
-def test_four_characters_are_about_one_token(written: str, tokens: int) -> None:
-    """A part of a token is one; nothing is none."""
-    assert estimate_tokens(written) == tokens
 
 
 def test_names_of_the_user_stand_in_for_missing_ones() -> None:
