@@ -67,7 +67,7 @@ REASONING_TOKENS = (
     "llm.token_count.completion_details.reasoning",
 )
 MODEL = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name")
-PROVIDER = ("gen_ai.provider.name", "gen_ai.system", "llm.provider")
+PROVIDER = ("gen_ai.provider.name", "gen_ai.system", "llm.provider", "llm.system")
 FINISH_REASONS = (
     "gen_ai.response.finish_reasons",
     "anthropic.message.stop_reason",
@@ -80,6 +80,7 @@ TOOL_NAME = ("gen_ai.tool.name", "traceloop.entity.name", "tool.name")
 CONVERSATION_ID = ("gen_ai.conversation.id", "session.id")
 RESENT = "http.request.resend_count"
 FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"
+EXCEPTION_TYPE = "exception.type"
 AGGREGATED = "gen_ai.aggregated_usage."
 FINISHED = "ldinstrument.finished"
 """Never on a span: told inside by what is no span and knows that the model has answered."""

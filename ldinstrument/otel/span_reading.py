@@ -92,7 +92,15 @@ def failure_of(span: Any) -> str | None:
     status = getattr(getattr(span, "status", None), "status_code", None)
     if getattr(status, "name", "") != "ERROR":
         return None
-    return str((span.attributes or {}).get(names.ERROR_TYPE) or "error")
+    told = (span.attributes or {}).get(names.ERROR_TYPE) or _recorded_exception(span)
+    return str(told or "error")
+
+
+def _recorded_exception(span: Any) -> Any:
+    """Return the kind of the last exception among the events of *span*."""
+    events = reversed(getattr(span, "events", None) or ())
+    recorded = (event.attributes or {} for event in events if event.name == "exception")
+    return next(recorded, {}).get(names.EXCEPTION_TYPE)
 
 
 def broken_off(failure: str | None) -> BaseException | None:

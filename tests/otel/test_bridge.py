@@ -370,3 +370,17 @@ def test_no_provider_yet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCapt
     with caplog.at_level(logging.WARNING, "ldinstrument"):
         assert install_bridge(provider=trace.NoOpTracerProvider()) is None
     assert "no tracer provider is set up yet" in caplog.text
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, ValueError])
+def test_a_model_call_that_was_cancelled_has_not_failed(
+    provider: TracerProvider, bridge: SpanBridge, ld_events: RecordingClient, error: Any
+) -> None:
+    """Its span says ERROR, as of any exception: by its kind it is unfinished, not failed."""
+    tracer = provider.get_tracer("an.instrumentor")
+    with ld.session("u-1"), pytest.raises(error), model_span(tracer):
+        raise error
+    found = values(ld_events)
+    cancelled = error is not ValueError
+    assert found["unfinished"] == [int(cancelled)]
+    assert found.get("success_rate") == (None if cancelled else [0])

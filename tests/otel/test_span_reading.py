@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ from ldinstrument.ai.usage import Generation, Usage
 from ldinstrument.otel.span_reading import (
     agent_of,
     aggregated,
+    broken_off,
     conversation_of,
     failure_of,
     first_chunk_of,
@@ -149,3 +151,34 @@ def test_a_failure_is_one_by_its_status(status: str, attributes: Any, failure: s
     code = SimpleNamespace(status_code=SimpleNamespace(name=status))
     assert failure_of(SimpleNamespace(status=code, attributes=attributes)) == failure
     assert failure_of(SimpleNamespace(attributes=attributes)) is None
+
+
+def test_an_exception_that_was_recorded_names_the_failure() -> None:
+    """Where the span has no `error.type` (OpenInference's have none), the last one counts."""
+    code = SimpleNamespace(status_code=SimpleNamespace(name="ERROR"))
+    events = [
+        SimpleNamespace(name="exception", attributes={"exception.type": "ValueError"}),
+        SimpleNamespace(name="exception", attributes={"exception.type": "KeyError"}),
+        SimpleNamespace(name="retry", attributes=None),
+    ]
+    span = SimpleNamespace(status=code, attributes={}, events=events)
+    assert failure_of(span) == "KeyError"
+    span.attributes = {"error.type": "TimeoutError"}
+    assert failure_of(span) == "TimeoutError"
+    assert failure_of(SimpleNamespace(status=code, attributes={}, events=events[2:])) == "error"
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind"),
+    [
+        (None, None),
+        ("ValueError", None),
+        ("GeneratorExit", GeneratorExit),
+        ("CancelledError", asyncio.CancelledError),
+        ("asyncio.exceptions.CancelledError", asyncio.CancelledError),
+    ],
+)
+def test_who_leaves_has_not_failed(failure: str | None, kind: Any) -> None:
+    """A span that a cancellation or a consumer has ended is nobody's failure."""
+    error = broken_off(failure)
+    assert error is None if kind is None else isinstance(error, kind)
