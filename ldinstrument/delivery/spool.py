@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -34,6 +35,8 @@ CREATE TABLE IF NOT EXISTS payloads (
 );
 """
 _LEFT = "left"
+_OURS = re.compile(rf"((?:\d+-\d*|{_LEFT})-\w+\.events)(-wal|-shm|-journal)?")
+"""Our names, and SQLite's beside them: a folder may hold files of others that end in `.events`."""
 
 
 class Spool:
@@ -105,10 +108,15 @@ class Spool:
         """
         found: list[Payload] = []
         expired: list[Payload] = []
-        for log in self._folder.glob("*.events-*"):
-            if not log.with_name(log.name.rpartition("-")[0]).exists():
+        ours = [
+            (path, name)
+            for path in sorted(self._folder.glob("*.events*"))
+            if (name := _OURS.fullmatch(path.name))
+        ]
+        for log, name in ours:
+            if name[2] and not log.with_name(name[1]).exists():
                 log.unlink(missing_ok=True)
-        for path in sorted(self._folder.glob("*.events")) if self._folder.is_dir() else ():
+        for path in [path for path, name in ours if not name[2]]:
             if path != self._path and not _writer_lives(path):
                 left = room - sum(len(payload.body) for payload in found)
                 taken, old = self._empty(path, left, max_age, one_at_least and not found)

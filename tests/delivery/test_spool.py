@@ -150,6 +150,15 @@ def test_what_is_no_database_is_put_aside(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["left-1.broken"]
 
 
+def test_files_of_others_in_the_folder_stay(tmp_path):
+    """Whatever they are called that is not one of our names."""
+    theirs = ("audit.events", "2025.events-backup", "app-1.events", "1.events-wal")
+    for name in theirs:
+        (tmp_path / name).write_text("mine")
+    assert _taken(Spool(tmp_path, "here"), 10**6, 60) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(theirs)
+
+
 def test_only_the_owner_may_read_the_folder_and_no_key_is_inside(server, tmp_path):
     """Events are personal data, and the SDK key is nobody's business."""
     folder = tmp_path / "spool"
