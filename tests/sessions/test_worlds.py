@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from ldclient import Context
 from scipy import stats
 from worlds import SimulatedTime, World, simulated_time
 
@@ -222,6 +223,28 @@ def late(world: World, session: Any, unit: str, arm: int) -> None:
     session.conversion(amount)
 
 
+def logging_in(world: World, session: Any, unit: str, arm: int) -> None:
+    """Under b people log in: the unit, such as their device, stays, and somebody joins it."""
+    use(world, session, 0, 2)
+    world.expose(unit)
+    use(world, session)
+    if arm:
+        account = Context.create(f"account of {unit}", "account")
+        session.identify(Context.create_multi(Context.create(unit), account))
+    use(world, session)
+
+
+def socket_beside(world: World, session: Any, unit: str, arm: int) -> None:
+    """Under b a socket of theirs is open beside the visit, longer than that, and hears things."""
+    world.expose(unit)
+    with ld.session(unit, client=world.sink, name="socket") as socket:
+        for _ in range(5 * arm):
+            socket.interaction()
+        use(world, session)
+        session.end()
+        world.clock.wait(30.0)
+
+
 EQUAL: list[tuple[Behaviour, tuple[str, ...]]] = [
     (alike, DEFAULTS),
     (second_flag, DEFAULTS),
@@ -240,6 +263,8 @@ EQUAL: list[tuple[Behaviour, tuple[str, ...]]] = [
     (leaving_more, (*RATES, "session.unfinished")),
     (hanging, DEFAULTS),
     (late, DEFAULTS),
+    (logging_in, DEFAULTS),
+    (socket_beside, DEFAULTS),
 ]
 
 

@@ -20,6 +20,7 @@ from scipy import stats
 import ldinstrument as ld
 from ldinstrument.sessions import clock as steady
 from ldinstrument.sessions import evaluations
+from ldinstrument.sessions.contexts import keys_of
 from ldinstrument.sessions.current_event import current_event
 from ldinstrument.sessions.outcomes import Outcome
 from ldinstrument.sessions.task_definition import declared_task
@@ -74,7 +75,8 @@ class Sink:
 
     def track(self, key: str, context: Any, data: Any = None, value: Any = None) -> None:
         assert current_event.emission is not None
-        self.events.append((key, context.key, current_event.emission.at, value or 0.0))
+        for unit in keys_of(context).values():
+            self.events.append((key, unit, current_event.emission.at, value or 0.0))
 
 
 class World:
