@@ -234,11 +234,7 @@ class Call:
             return
         self._leave()
         if result is None and self._heard_nothing():
-            self._run.returned(None)
-            if self._session is not None:
-                metrics = self._options.metrics
-                append_times(self._session, self._task.key, metrics, self._times(), None)
-            self._end_own()
+            self._end_unread()
             return
         if self._stream is not None:
             self._stream.complete = True
@@ -246,6 +242,19 @@ class Call:
             self._guarded(self._reading.result, result)
         self._guarded(self._bind_result, result)
         self._guarded(self._reading.warn_of_untold_usage)
+        self._end_read(result)
+
+    def _end_unread(self) -> None:
+        """End a call that returned, of which nothing but the run and its times is known."""
+        times = self._times()
+        self._run.describe(times)
+        self._run.returned(None)
+        if self._session is not None:
+            append_times(self._session, self._task.key, self._options.metrics, times, None)
+        self._end_own()
+
+    def _end_read(self, result: Any) -> None:
+        """End a call that returned, with what is known of it."""
         end = self._totals(broken_off=False)
         if end.end.known.finish_reason == FAILED and not self._judged:
             self._run.fail(FAILED)
