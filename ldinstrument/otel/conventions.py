@@ -84,6 +84,11 @@ EXCEPTION_TYPE = "exception.type"
 AGGREGATED = "gen_ai.aggregated_usage."
 FINISHED = "ldinstrument.finished"
 """Never on a span: told inside by what is no span and knows that the model has answered."""
+BROKEN_OFF_BY = {
+    "launchdarkly.run.cancelled": "CancelledError",
+    "launchdarkly.stream.abandoned": "GeneratorExit",
+}
+"""What LaunchDarkly's AI SDK says of a run that broke off, whose span is no error."""
 BROKEN_OFF = ("CancelledError", "asyncio.exceptions.CancelledError", "GeneratorExit")
 """Kinds of errors that are nobody's failure."""
 

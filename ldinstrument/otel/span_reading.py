@@ -23,7 +23,10 @@ def kind_of(name: str, attributes: Attributes) -> Kind:
     operation = _text(attributes, names.OPERATION)
     if operation is not None:
         return names.KIND_OF_OPERATION.get(operation, "other")
-    return next((kind for prefix, kind in names.KIND_OF_PREFIX if name.startswith(prefix)), "other")
+    named = f"{name} "  # LaunchDarkly's `invoke_agent` names no agent
+    return next(
+        (kind for prefix, kind in names.KIND_OF_PREFIX if named.startswith(prefix)), "other"
+    )
 
 
 def generation_of(attributes: Attributes, *, retries_told: bool = False) -> Generation:
@@ -42,7 +45,7 @@ def generation_of(attributes: Attributes, *, retries_told: bool = False) -> Gene
     )
     resent = _figure(attributes, (names.RESENT,))
     return Generation(
-        usage=None if usage.input is None and usage.output is None else _with_total(usage),
+        usage=None if usage.empty else _with_total(usage),
         model=_text(attributes, names.MODEL),
         provider=_text(attributes, names.PROVIDER),
         finish_reason=_finish_reason(attributes),
@@ -89,6 +92,9 @@ def conversation_of(attributes: Attributes) -> str | None:
 
 def failure_of(span: Any) -> str | None:
     """Return the kind of error that a span ended with; None when it did not."""
+    for name, failure in names.BROKEN_OFF_BY.items():
+        if (span.attributes or {}).get(name) is True:
+            return failure
     status = getattr(getattr(span, "status", None), "status_code", None)
     if getattr(status, "name", "") != "ERROR":
         return None

@@ -26,6 +26,8 @@ from ldinstrument.otel.span_reading import (
     ("name", "attributes", "kind"),
     [
         ("x", {"openinference.span.kind": "LLM"}, "model"),
+        ("invoke_agent", {"launchdarkly.operation.type": "gen_ai"}, "agent"),
+        ("chatter m", {}, "other"),
         ("chat m", {"openinference.span.kind": "CHAIN"}, "other"),
         ("x", {"gen_ai.operation.name": "generate_content"}, "model"),
         ("x", {"gen_ai.operation.name": "invoke_agent"}, "agent"),
@@ -153,6 +155,19 @@ def test_a_failure_is_one_by_its_status(status: str, attributes: Any, failure: s
     assert failure_of(SimpleNamespace(attributes=attributes)) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "failure"),
+    [
+        ("launchdarkly.run.cancelled", "CancelledError"),
+        ("launchdarkly.stream.abandoned", "GeneratorExit"),
+    ],
+)
+def test_launchdarkly_says_what_broke_off(name: str, failure: str) -> None:
+    """By an attribute, on a span that is no error."""
+    assert failure_of(SimpleNamespace(attributes={name: True})) == failure
+    assert failure_of(SimpleNamespace(attributes={name: False})) is None
+
+
 def test_an_exception_that_was_recorded_names_the_failure() -> None:
     """Where the span has no `error.type` (OpenInference's have none), the last one counts."""
     code = SimpleNamespace(status_code=SimpleNamespace(name="ERROR"))
@@ -182,3 +197,10 @@ def test_who_leaves_has_not_failed(failure: str | None, kind: Any) -> None:
     """A span that a cancellation or a consumer has ended is nobody's failure."""
     error = broken_off(failure)
     assert error is None if kind is None else isinstance(error, kind)
+
+
+def test_no_tokens_at_all_are_unknown_ones() -> None:
+    """0 and 0 is how some say that nothing was told."""
+    told = {"gen_ai.usage.input_tokens": 0, "gen_ai.usage.output_tokens": 0}
+    assert generation_of(told).usage is None
+    assert generation_of({**told, "gen_ai.usage.output_tokens": 3}).usage is not None
