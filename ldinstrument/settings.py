@@ -22,11 +22,13 @@ PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY"
 
 _scans: list[bool] = []
 _environ = os.environ
-_table: Mapping[Any, Any] | None = vars(os.environ).get("_data")
+_table: Mapping[Any, Any] | None = getattr(os.environ, "_data", None)
 """What `os.environ` looks its names up in, encoded: it tells in a tenth of the time that a name is
-not set.
+not set. None where somebody had put another mapping in its place.
 """
-_encoded = {name: os.environ.encodekey(name) for name in (DISABLED, DEBUG)}
+_encoded: Mapping[str, Any] = (
+    {} if _table is None else {name: os.environ.encodekey(name) for name in (DISABLED, DEBUG)}
+)
 
 
 def variable(name: str, environ: Mapping[str, str] | None = None) -> str | None:

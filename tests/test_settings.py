@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -103,3 +105,16 @@ def test_a_switch_is_read_anew_each_time(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(os, "environ", {"LDINSTRUMENT_DEBUG": "1"})
     assert settings.debug()
     assert not settings.disabled()
+
+
+def test_another_mapping_may_be_there_from_the_start() -> None:
+    """A program that replaces `os.environ` before it imports us is read all the same."""
+    program = (
+        "import os; os.environ = dict(os.environ, LDINSTRUMENT_DISABLED='1')\n"
+        "from ldinstrument import settings; print(settings.disabled(), settings.debug())"
+    )
+    environ = {name: value for name, value in os.environ.items() if name != "LDINSTRUMENT_DEBUG"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environ
+    )
+    assert done.stdout.split() == ["True", "False"]
