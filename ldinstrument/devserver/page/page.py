@@ -20,6 +20,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from ...diagnostics import one_line
+from ..api.experiment_rules import begun
 from ..database import Document
 from ..database_thread import DatabaseThread
 from ..events.programs import COLLECTION as PROGRAMS
@@ -209,12 +210,15 @@ class PageRoutes:
 
     def _change_iteration(self, form: Form) -> None:
         flag = form.get("key", "")
-        if self.local.database.document("flag", "", flag) is None:
+        known = self.local.database.document("flag", "", flag)
+        if known is None:
             raise not_found()
         if form.get("do") == "stop":
             self.local.reader.stop_iteration(flag)
-        else:
-            self.local.reader.start_iteration(flag)
+            return
+        if begun(known) is not known:
+            self.local.set_flag(begun(known))  # an experiment that was drafted over REST
+        self.local.reader.start_iteration(flag)
 
     def _switch_fault(self, form: Form) -> None:
         self.switches.switch(form.get("name", ""), on=form.get("do") == "on")

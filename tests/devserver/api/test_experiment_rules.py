@@ -165,3 +165,11 @@ def test_thirds_add_up(ids, http, ld):
     http("PATCH", f"{BASE}/exp", json=patch, headers={"Content-Type": SEMANTIC})
     shares = ld.flags.all()["f"]["fallthrough"]["rollout"]["variations"]
     assert sum(share["weight"] for share in shares) == 100_000
+
+
+def test_the_page_starts_a_draft_too(ids, http, ld):
+    """By its button, as REST does."""
+    assert http("POST", BASE, json=body(ids)).status_code == 201
+    http("POST", "/dev/forms/iteration", data={"key": "f", "do": "start"})
+    assert "rollout" in ld.flags.all()["f"]["fallthrough"]
+    assert http("GET", f"{BASE}/exp").json()["currentIteration"]["status"] == "running"
