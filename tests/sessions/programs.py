@@ -323,7 +323,8 @@ class Program:
         os.waitpid(child, 0)
         before, after = amounts
         now = self.journal.now
-        recorded = ("p.seen", 1.0), ("session.interactions", 1.0)
+        counted = "p.seen", "session.interactions", "session.successes"
+        recorded = [(key, 1.0) for key in counted]
         for key, value in (("p.sum", before), ("p.each", before), *recorded):
             self.journal.values.append((now, key, {"user": user}, float(value)))
         self.journal.now += 1
@@ -336,10 +337,11 @@ class Program:
         """Record, expose, record; naively, too."""
         client, who = self.lab.client, Context.create(user)
         client.postfork(start_wait=10)
-        with ld.session(who, client=client, metrics=("interactions",)) as s:
+        with ld.session(who, client=client, metrics=("interactions", "successes")) as s:
             for number, amount in enumerate(amounts):
                 s.interaction()
-                client.track("naive.session.interactions", who, None, 1.0)
+                for key in ("session.interactions", "session.successes"):
+                    client.track(f"naive.{key}", who, None, 1.0)
                 for key in ("p.sum", "p.each"):
                     s.record(key, amount)
                     client.track(f"naive.{key}", who, None, amount)
