@@ -232,7 +232,7 @@ class _Reader(ast.NodeVisitor):
         elif last == "session":
             self._session(node, "session")
         elif last == "SessionMetricsTracker":
-            self._add_session("session", node, None)
+            self._add_session("session", node, node)
         elif last in PATTERNS:
             self._add("pattern", PATTERNS[last], node)
         elif last == "Metric":

@@ -241,6 +241,10 @@ CHOSEN = {
         "def f():\n    with ld.session(name='visit', metrics=('successes', 'unfinished')): ...",
         {"visit.successes", "visit.unfinished"},
     ),
+    "a tracker with metrics of its own": (
+        "def f():\n    return ld.SessionMetricsTracker(metrics=('successes',))",
+        {"session.successes"},
+    ),
     "a boundary with metrics of its own": (
         "app.add_middleware(asgi.SessionMiddleware, metrics=['duration'], websocket=None)",
         {"request.duration"},
