@@ -263,6 +263,11 @@ class Ledger:
             key = key or "(an interaction)"
             self._suspended[_bounded(key, self._suspended)] += runs
 
+    def suspended_runs(self) -> dict[str, int]:
+        """Return how many runs went on elsewhere, by task key."""
+        with self.lock:
+            return dict(self._suspended)
+
     def unfinished(self, key: str, runs: int = 1) -> None:
         """Count *runs* runs of the task *key* that did not finish and that no metric tells of."""
         with self.lock:

@@ -1,4 +1,5 @@
-"""Tell the local LaunchDarkly what this process has warned about, so that its doctor knows, too.
+"""Tell the local LaunchDarkly what this process has warned about, and which runs of tasks were
+suspended, so that its doctor knows, too.
 
 Only a server on this machine is told, and only one that asks for it in its answer to events;
 LaunchDarkly never does. A program without warnings tells nothing.
@@ -13,6 +14,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from ..diagnostics import diagnostics
+from ..ledger import ledger
 from ..sessions.ids import random_id
 from ..settings import is_loopback
 
@@ -47,7 +49,8 @@ class ProgramWarnings:
         place = answer.get(ASKED_BY) if self._local else None
         if place is None:
             return
-        warnings = diagnostics.counts()
+        suspended = {("suspended", key): runs for key, runs in ledger.suspended_runs().items()}
+        warnings = {**diagnostics.counts(), **suspended}
         state = os.getpid(), {entry: count.bit_length() for entry, count in warnings.items()}
         if not warnings or state == self._told:
             return

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..diagnostics import diagnostics, one_line
+from ..ledger import ledger
 from ..metrics.advice import OF_WARNINGS, concerns
 from .findings import Finding, Subject
 
@@ -19,7 +20,8 @@ def said_here(subject: Subject) -> Iterator[Finding]:
     """Yield what this very process has warned about, for a doctor called from inside the
     program.
     """
-    yield from _of_metric(subject, diagnostics.counts(), "this process")
+    suspended = {("suspended", key): runs for key, runs in ledger.suspended_runs().items()}
+    yield from _of_metric(subject, {**diagnostics.counts(), **suspended}, "this process")
 
 
 def said_by_programs(subject: Subject) -> Iterator[Finding]:
@@ -44,3 +46,6 @@ def _of_metric(subject: Subject, warnings: _Warnings, who: str) -> Iterator[Find
         if cause in OF_WARNINGS and concerns(what, about):
             told = f"{cause.replace('_', ' ')} ({count}x)"
             yield Finding(who, "warning", told, *OF_WARNINGS[cause])
+        elif cause == "suspended" and concerns(what, about):
+            told = f"{count} runs were suspended: they went on elsewhere, and are in no metric"
+            yield Finding(who, "ok", told)

@@ -10,6 +10,7 @@ import pytest
 
 from ldinstrument.delivery.program_warnings import ASKED_BY, MOST_WARNINGS, SECONDS, ProgramWarnings
 from ldinstrument.diagnostics import warn_once
+from ldinstrument.ledger import ledger
 
 LOCAL = "http://127.0.0.1:5100/bulk"
 ASKING = {ASKED_BY: "/ldinstrument/programs"}
@@ -44,6 +45,14 @@ def test_new_warnings_are_told_where_the_answer_asks_for_them(pool):
     (told,) = pool.told()
     assert told["pid"] == os.getpid()
     assert told["warnings"] == [["spool", "full", 1]]
+
+
+def test_runs_that_were_suspended_are_told(pool):
+    """By task: they are in no metric, which nobody but the program knows."""
+    ledger.suspended("job.retry", 3)
+    ProgramWarnings(pool, LOCAL).tell(ASKING, {})
+    (told,) = pool.told()
+    assert told["warnings"] == [["suspended", "job.retry", 3]]
 
 
 @pytest.mark.parametrize("uri", ["https://events.launchdarkly.com/bulk", "http://relay.test/bulk"])

@@ -45,6 +45,12 @@ def test_a_warning_about_the_metric_is_told(told: Any, what: str) -> None:
     assert "limit=" in finding.command
 
 
+def test_runs_that_were_suspended_are_told_and_no_fault(told: Any) -> None:
+    """A retry or a rerun goes on elsewhere: its numbers come from there."""
+    (finding,) = told(["suspended", "cart", 3], ["suspended", "till", 2])
+    assert (finding.status, finding.what[:24]) == ("ok", "3 runs were suspended: t")
+
+
 @pytest.mark.parametrize(
     "warning",
     [["rate_limited", "cart.count", 5], ["rate_limited", "car", 5], ["unheard_of", "", 1]],
