@@ -164,7 +164,7 @@ class ExposureTable:
     def _forget_left(self, full: dict[str, int]) -> None:
         with self._lock:
             if self._left is full:  # no other thread was faster
-                forgotten = self._left_before.values()
+                forgotten = list(self._left_before.values())  # a thread may still add to it
                 self._left_by_others = max(self._left_by_others, *forgotten, 0)
                 self._left_before, self._left = full, {}
 

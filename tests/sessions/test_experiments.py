@@ -374,6 +374,26 @@ def test_a_clock_set_back_between_sessions_loses_nothing(
     assert len(lab.counted("session.duration", "u-1")) == 1
 
 
+def test_a_clock_set_back_moves_nobody_elses_exposure(
+    lab: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the program tracks itself is dated by that clock: it comes after the exposure, too."""
+    real = time.time
+    with ld.session("u-1", client=lab.client) as s:
+        s.conversion(1)
+    monkeypatch.setattr(time, "time", lambda: real() - 3600)
+    user = Context.create("u-2")
+    with ld.session(user, client=lab.client) as s:
+        s.conversion(100)
+        lab.expose(user)
+        s.conversion(10)
+        lab.client.track("by.hand", user, None, 3)
+    lab.flush()
+
+    assert lab.counted("business.conversion", "u-2") == [10]
+    assert lab.counted("by.hand", "u-2") == [3]
+
+
 # -- rule 6: identity  ---
 
 
