@@ -142,9 +142,13 @@ def _at_exit() -> None:
 
 
 def _name_open_sessions() -> None:
-    """Let each open session have its id before a fork: the child tells its part of the same one."""
-    for session in open_sessions():
-        _ = session.id
+    """Let each open session have its id before a fork: the child tells its part of the same one.
+
+    No lock is waited for whose holder may wait for one that other hooks hold by now.
+    """
+    for reference in list(_open):
+        if (session := reference()) is not None:
+            _ = session.id
 
 
 def _after_fork() -> None:

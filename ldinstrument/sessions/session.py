@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..diagnostics import guard, never_raises, warn_user_code
 from ..ledger import ledger
+from ..process import on_fork
 from . import emission, registry
 from .accounts import (
     DEFAULT_METRICS,
@@ -50,6 +51,18 @@ _NO_DATA: dict[str, Any] = {}
 
 Batch = tuple["Context | None", list["Emission | FinishedRuns"]]
 """Whose events these are, and the events."""
+
+
+_naming = threading.RLock()
+"""Held while a session gets its id, and nothing else is waited for."""
+
+
+def _renew_naming() -> None:
+    global _naming
+    _naming = threading.RLock()
+
+
+on_fork(in_child=_renew_naming)
 
 
 def session_id(given: Any) -> str:
@@ -207,7 +220,8 @@ class Session(OwnedRecorder):
     def id(self) -> str:
         """What it is called in its events: as given, else random."""
         if self._id is None:
-            with self._lock:
+            # Not by its own lock: whoever holds that may wait for one that a fork holds meanwhile.
+            with _naming:
                 self._id = self._id or random_id()
         return self._id
 

@@ -88,6 +88,32 @@ def test_a_fork_leaves_a_session_its_id(ld_events: RecordingClient) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_fork_waits_for_no_session(ld_events: RecordingClient) -> None:
+    """Who holds the lock of one may wait for a lock that is held over the fork."""
+    opened = open_session("u-1")
+    held, forked = threading.Event(), threading.Event()
+    in_time: list[bool] = []
+
+    def hold() -> None:
+        with opened._lock:
+            held.set()
+            in_time.append(forked.wait(10))
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    forked.set()
+    os.waitpid(child, 0)
+    thread.join()
+    opened.end()
+    assert in_time == [True]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("locked", ["ledger", "catalog"])
 def test_a_fork_while_another_thread_holds_a_lock_hangs_nobody(locked: str) -> None:
     """The child gets locks of its own; the thread that held them is not in it."""
