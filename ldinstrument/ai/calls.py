@@ -44,15 +44,14 @@ class Call:
     __slots__ = (
         "_chunks",
         "_config_run",
-        "_expected",
         "_first",
         "_heard",
-        "_judged",
         "_last",
         "_options",
         "_over",
         "_own",
         "_run",
+        "_run_options",
         "_session",
         "_started",
         "_stream",
@@ -74,8 +73,7 @@ class Call:
     ) -> None:
         self._task = task
         self._options = options
-        self._expected = run_options.expected
-        self._judged = run_options.success is not None
+        self._run_options = run_options
         # Without a session, `context=` makes one of this call alone.
         self._own = None
         if session is None and who is not None:
@@ -256,7 +254,7 @@ class Call:
     def _end_read(self, result: Any) -> None:
         """End a call that returned, with what is known of it."""
         end = self._totals(broken_off=False)
-        if end.end.known.finish_reason == FAILED and not self._judged:
+        if end.end.known.finish_reason == FAILED and self._run_options.success is None:
             self._run.fail(FAILED)
         self._run.add_data(**end.data)
         self._run.describe(end.described)
@@ -271,7 +269,7 @@ class Call:
         if self._over:
             return
         self._leave()
-        outcome = outcome_of(error, self._expected)
+        outcome = outcome_of(error, self._run_options.expected)
         if outcome is Outcome.SUSPENDED:  # it goes on elsewhere, and is one call there
             self._run.raised(error)
             self._end_own()

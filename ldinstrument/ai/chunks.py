@@ -542,13 +542,12 @@ class WholeAnswers:
 
     @staticmethod
     def fits(chunk: Any) -> bool:
-        """Tell whether *chunk* says what a model call used."""
-        known = read(chunk)
-        return known is not None and known.usage is not None
+        """Tell whether *chunk* says what a model call read and wrote."""
+        return _bill(chunk) is not None
 
     def add(self, chunk: Any) -> str | None:
         """Take one chunk."""
-        if (known := read(chunk)) is not None:
+        if (known := _bill(chunk)) is not None:
             self._known[known.id] = known
         return text(chunk, "text", "content", "delta")
 
@@ -560,6 +559,16 @@ class WholeAnswers:
     def generation(self) -> Generation | None:
         """Return what is known so far."""
         return total_of(self._known.values())
+
+
+def _bill(chunk: Any) -> Generation | None:
+    """Return what *chunk* says of a model call, with both its figures: `{"input": 3}` alone may be
+    anything.
+    """
+    known = read(chunk)
+    usage = None if known is None else known.usage
+    whole = usage is not None and usage.input is not None and usage.output is not None
+    return known if whole else None
 
 
 def _is_state(state: Any) -> bool:

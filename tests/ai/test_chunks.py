@@ -201,3 +201,20 @@ def test_several_modes_of_a_graph(
     assert known.usage is not None
     assert (known.usage.total, known.finish_reason) == (52, "stop")
     assert written == (5 if "messages" in mode else 0)
+
+
+def test_answers_among_the_items_of_a_generator() -> None:
+    """Figures told with each item are those so far; two answers are two; half a bill is none."""
+    reader = StreamReader()
+    for item in (
+        {"step": 1, "input": 7},
+        {"text": "Tents", "usage": {"input_tokens": 20, "output_tokens": 1}},
+        {"text": " dry", "usage": {"input_tokens": 20, "output_tokens": 6}},
+        {"id": "another", "usage": {"input_tokens": 3, "output_tokens": 1}},
+        {"step": 2, "output": 9},
+    ):
+        reader.add(item)
+    known = reader.generation(complete=True)
+    assert known is not None
+    assert known.usage is not None
+    assert (known.usage.input, known.usage.output) == (23, 7)
