@@ -440,7 +440,7 @@ class Session(OwnedRecorder):
         """Note that a block which had joined it is over: in a forked child, where nothing else may
         end it, what it counted leaves.
         """
-        if self._partial and self.store is None and not self.ended:
+        if self._partial and not self.ended:
             with self._lock:
                 events = self._fold() + self._last_events()
                 outgoing = [(self.context, events), *self._counted("forked")]
@@ -612,6 +612,7 @@ class Session(OwnedRecorder):
         self._waiting, self._segments = (), ()
         self._accounts = None
         self._partial = True
+        self.store = None  # whose visit it is part of, only the parent's boundary knows
         self.fold_at = min(self.fold_at, 1)
         self.observer = None
         self.detour = self.ended

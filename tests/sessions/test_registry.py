@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import weakref
+from pathlib import Path
 
 import pytest
 from session_values import adds_up, value
@@ -18,6 +19,7 @@ from ldinstrument.sessions import registry
 from ldinstrument.sessions import session as sessions
 from ldinstrument.sessions.opening import open_session
 from ldinstrument.sessions.registry import stats
+from ldinstrument.stores import end_request, open_store
 from ldinstrument.testing import RecordingClient
 
 
@@ -247,3 +249,31 @@ def test_a_forked_child_may_end_without_a_word(ld_events: RecordingClient, named
         )
     if named:
         assert ld_events.values("session.interactions") == [1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_child_ends_no_visit_and_opens_none(
+    ld_events: RecordingClient, tmp_path: Path
+) -> None:
+    """Which visitor a request is of, its boundary knows, and that is the parent's: the child's
+    copy adds to the counts, and leaves the store alone.
+    """
+    reader, writer = os.pipe()
+    with open_store(f"sqlite:///{tmp_path}/s.db", client=ld_events, sweep=False) as store:
+        session = open_session("u-1", store=store)
+        session.interaction()
+        child = os.fork()
+        if child == 0:
+            ld_events.clear()
+            session.interaction()
+            session.end("abandoned")
+            os.write(writer, repr([(event.key, event.value) for event in ld_events]).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert store.store.holdings().open == 0
+        end_request(session, store, "visitor-1")
+        assert store.store.holdings().open == 1
+    os.close(writer)
+    with os.fdopen(reader) as answer:
+        assert answer.read() == "[('session.interactions', 1)]"
