@@ -112,6 +112,8 @@ class SpanBridge(SpanListener):
     def _started(self, span: Any, *, is_agent: bool) -> None:
         scope = scope_of(span)
         opened = self._still_open()
+        if any(span.context.span_id in record.members for record in opened):
+            return  # another bridge has it
         record = None if is_agent else _without(opened, scope)
         if record is None:
             record = self._begun(is_agent)

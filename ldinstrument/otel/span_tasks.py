@@ -77,6 +77,8 @@ class SpanTasks:
     def started(self, span: Any, *, is_agent: bool) -> None:
         """Begin a run of an agent or a tool, or note a second span of one."""
         attributes, opened = span.attributes or {}, _still_open()
+        if any(span.context.span_id in task.members for task in opened):
+            return  # another bridge has it
         name = (agent_of if is_agent else tool_of)(span.name, attributes)
         found = _twin(opened, name, scope_of(span), is_agent=is_agent)
         if found is None:

@@ -384,3 +384,23 @@ def test_a_model_call_that_was_cancelled_has_not_failed(
     cancelled = error is not ValueError
     assert found["unfinished"] == [int(cancelled)]
     assert found.get("success_rate") == (None if cancelled else [0])
+
+
+def test_two_bridges_count_once(
+    provider: TracerProvider, bridge: SpanBridge, ld_events: RecordingClient
+) -> None:
+    """Installed twice, by two libraries of a program, say, each span is still one call or task."""
+    install_bridge("second")
+    tracer = provider.get_tracer("an.instrumentor")
+    with ld.session("u-1"):
+        agent = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "planner"}
+        with tracer.start_as_current_span("invoke_agent planner", attributes=agent):
+            with model_span(tracer) as span:
+                told(span)
+            tool = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "search"}
+            with tracer.start_as_current_span("execute_tool search", attributes=tool):
+                pass
+    assert values(ld_events)["tokens.total"] == [26]
+    assert values(ld_events)["agent.inference_calls"] == [1]
+    assert values(ld_events)["agent.tool_calls"] == [1]
+    assert not values(ld_events, "second")
