@@ -181,11 +181,11 @@ class SpanBridge(SpanListener):
         known = Generation()
         for told in record.told:
             known = _completed(known, told.known)
-        if record.is_agent and record.seen_model:  # its model calls have told already
-            known = Generation()
+        if record.is_agent and (record.seen_model or known.usage is None):
+            # Its model calls have told already, or there was none that anybody knows of.
             if record.own:
                 record.call.unstarted()
-                return
+            return
         record.call.read_span(known)
         if record.own:
             _end_call(record.call, known, record.told)

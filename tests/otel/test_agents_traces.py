@@ -162,3 +162,20 @@ def test_never_raises(traces: AgentsTraces) -> None:
             hear(strange)
     traces.force_flush()
     traces.shutdown()
+
+
+def test_no_model_was_asked(
+    models: Any, sdks: ModuleType, ld_events: RecordingClient, traces: Any
+) -> None:
+    """A guardrail stops the agent before its model is asked: the agent has failed, no model call."""
+
+    @agents.input_guardrail
+    async def never(context: Any, agent: Any, given: Any) -> Any:
+        return agents.GuardrailFunctionOutput(output_info=None, tripwire_triggered=True)
+
+    agent = sdks.agents_agent(models.url).clone(input_guardrails=[never])
+    with pytest.raises(agents.InputGuardrailTripwireTriggered):
+        asyncio.run(run(agent))
+    assert not models.requests
+    assert values(ld_events, AGENT)["success_rate"] == [0]
+    assert "success_rate" not in values(ld_events, MODEL)
