@@ -28,6 +28,7 @@ from ldclient import LDClient
 from ldclient.config import Config
 
 import ldinstrument as ld
+from ldinstrument.delivery.program_warnings import ProgramWarnings
 from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.integrations.wsgi import SessionMiddleware
 from ldinstrument.stores import open_store
@@ -50,7 +51,7 @@ class CallTrace:
         sys.setprofile(self._profile)
 
     def _profile(self, frame: FrameType, event: str, _: Any) -> None:
-        if event == "call" and self._entered is not None:
+        if event == "call" and self._entered is not None and not is_asked_locally(frame):
             self._entered.add(frame.f_code)
 
     def of(self, work: Callable[[], None]) -> set[CodeType]:
@@ -65,6 +66,14 @@ class CallTrace:
         """Stop tracing."""
         sys.setprofile(None)
         threading.setprofile(None)
+
+
+def is_asked_locally(frame: FrameType) -> bool:
+    """Tell whether it runs because the answer came from a local LaunchDarkly, which asks what a
+    program has warned about; LaunchDarkly's own answer ends that at once.
+    """
+    caller = frame.f_back
+    return caller is not None and caller.f_code is ProgramWarnings.tell.__code__
 
 
 def is_ours(code: CodeType) -> bool:
