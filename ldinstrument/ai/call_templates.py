@@ -105,9 +105,10 @@ _BEGUN = """
 """
 # An item that is no plain value may be a model's, and is read; an empty text says nothing.
 _COUNTED = """
-        if _type(_item) not in _silent_types:
+        _kind = _type(_item)
+        if _kind is not _str and _kind not in _silent_types:
             _read(_slot, _item)
-        elif _item or _type(_item) not in _texts:
+        elif _item or _kind not in _texts:
             _last = _now()
             if not _pieces:
                 _first = _last

@@ -181,8 +181,10 @@ class Call:
     # -- the watcher of its run --------------------------------------------------------------------
     def resume(self) -> None:
         """Make it the current call: the user's code is about to run."""
-        surround(self.slot, current_slot.get())
-        current_slot.set(self.slot)
+        slot, outer = self.slot, current_slot.get()
+        if outer is not slot[4]:
+            surround(slot, outer)
+        current_slot.set(slot)
         self._run.resume()
 
     def pause(self) -> None:
@@ -245,11 +247,13 @@ class Call:
     def _end_unread(self) -> None:
         """End a call that returned, of which nothing but the run and its times is known."""
         times = self._times()
-        self._run.describe(times)
+        if times:
+            self._run.describe(times)
         self._run.returned(None)
-        if self._session is not None:
+        if times and self._session is not None:
             append_times(self._session, self._task.key, self._options.metrics, times, None)
-        self._end_own()
+        if self._own is not None:
+            self._own.end()
 
     def _end_read(self, result: Any) -> None:
         """End a call that returned, with what is known of it."""

@@ -48,16 +48,15 @@ class CallOptions:
 
     named: dict[str, Any] | None = field(init=False, default=None)
     """The data that a call has of which nothing is read; None: none."""
+    silent: bool = field(init=False, default=True)
+    """Whether a call of which nothing is read has nothing to tell."""
 
     def __post_init__(self) -> None:
         found = {"model": self.model, "provider": self.provider}
-        known = {name: value for name, value in found.items() if value}
-        object.__setattr__(self, "named", known or None)
-
-    @property
-    def silent(self) -> bool:
-        """Whether a call of which nothing is read has nothing to tell."""
-        return not (self.named or self.extract or self.config)
+        known = {name: value for name, value in found.items() if value} or None
+        object.__setattr__(self, "named", known)
+        told = known is not None or self.extract is not None or self.config is not None
+        object.__setattr__(self, "silent", not told)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

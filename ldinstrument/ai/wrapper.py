@@ -95,7 +95,7 @@ class CallWrapper:
         """Return a function that watches a coroutine or generator that nobody has started yet."""
         return stream_shaped(self._template(kind), self._names(kind))
 
-    def _is_late(self, kind: str) -> bool:
+    def is_late(self, kind: str) -> bool:
         """Tell whether nothing was asked for that takes a call from its start."""
         options = self.options
         late = self.run_options.plain and options.extract is None and options.config is None
@@ -106,7 +106,7 @@ class CallWrapper:
         return late
 
     def _template(self, kind: str) -> str:
-        return (LATE if self._is_late(kind) else WATCHED)[kind]
+        return (LATE if self.is_late(kind) else WATCHED)[kind]
 
     def _names(self, kind: str) -> dict[str, Any]:
         streams.notice_frameworks()
@@ -121,11 +121,12 @@ class CallWrapper:
             "_open_session": current_session,
             "_raised": _raised,
             "_read": _read,
-            "_returned": self._returned,
-            "_settle": _SETTLE[self._is_late(kind), kind == "coroutine"],
+            "_returned": self.returned,
+            "_settle": _SETTLE[self.is_late(kind), kind == "coroutine"],
             "_settle_watched": _SETTLE[False, kind == "coroutine"],
             "_silent_types": _SILENT_TYPES,
             "_stopped": _stopped,
+            "_str": str,
             "_success": Outcome.SUCCESS,
             "_surround": surround,
             "_task": self.task,
@@ -133,7 +134,7 @@ class CallWrapper:
             "_told": self.options.named,
         }
 
-    def _returned(self, slot: Slot, result: Any, pieces: int, first: float, last: float) -> None:
+    def returned(self, slot: Slot, result: Any, pieces: int, first: float, last: float) -> None:
         """End a stream that has nothing more, which wrote so many *pieces*. Never raises."""
         call, _, session, started, _ = slot
         if call is not None or session is None or type(result) not in _SILENT_TYPES:
@@ -182,6 +183,18 @@ def _finished(slot: Slot, result: Any, pieces: int, first: float, last: float) -
     leave(slot)
 
 
+def _slot_of(followed: Call | Slot) -> Slot:
+    """Return the slot of a call, made or not."""
+    return followed if isinstance(followed, list) else followed.slot
+
+
+def _followed_to_its_end(slot: Slot, result: Any, pieces: int, first: float, last: float) -> None:
+    """End a stream that a plain function returned. Never raises."""
+    wrapper = getattr(slot[1], "__self__", None)
+    end = _finished if wrapper is None else wrapper.returned
+    end(slot, result, pieces, first, last)
+
+
 def _stopped(
     slot: Slot,
     error: BaseException,
@@ -221,6 +234,10 @@ def settled_awaited(result: Any, call: Call) -> Any:
 def settled_late(result: Any, slot: Slot) -> Any:
     """Return the same for a call that may have to be made now."""
     fresh = holders(result) <= holders_when_fresh()
+    kind = _STREAMS.get(type(result)) if fresh and slot[0] is None else None
+    if kind is not None and slot[1].__self__.is_late(kind) and not _is_awaitable(result):
+        # The slot is over with the function; its stream goes on in one of its own.
+        return named(_FOLLOWERS[kind](result, [None, *slot[1:4], None]), result)
     return _settled(result, _taken(slot), awaited=False, fresh=fresh)
 
 
@@ -262,14 +279,27 @@ def _read_running(result: Any, call: Call, *, awaited: bool) -> Any:
     if isinstance(result, types.AsyncGeneratorType):
         return follow_events(result, call)
     if isinstance(result, types.GeneratorType):
-        awaitable = result.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE
-        return None if awaitable else named(_FOLLOWERS["generator"](result, call), result)
+        return (
+            None if _is_awaitable(result) else named(_FOLLOWERS["generator"](result, call), result)
+        )
     unstarted = (
         inspect.iscoroutine(result) and inspect.getcoroutinestate(result) == inspect.CORO_CREATED
     )
     if unstarted and not awaited:
         return named(_FOLLOWERS["coroutine"](Unawaited(result), call), result)
     return None
+
+
+_STREAMS = {
+    types.GeneratorType: "generator",
+    types.AsyncGeneratorType: "async_generator",
+}
+
+
+def _is_awaitable(stream: Any) -> bool:
+    """Tell whether a generator is a coroutine of old."""
+    code = getattr(stream, "gi_code", None)
+    return code is not None and bool(code.co_flags & inspect.CO_ITERABLE_COROUTINE)
 
 
 def follow_events(events: Any, call: Call) -> Any:
@@ -283,10 +313,11 @@ _OF_STREAMS = {
     "_inside": current_slot.get,
     "_now": clock,
     "_read": _read,
-    "_returned": _finished,
+    "_returned": _followed_to_its_end,
     "_silent_types": _SILENT_TYPES,
-    "_slot_of": lambda call: call.slot,
+    "_slot_of": _slot_of,
     "_stopped": _stopped,
+    "_str": str,
     "_surround": surround,
     "_texts": _TEXTS,
 }
