@@ -439,12 +439,15 @@ class Program:
 
 @dataclass
 class Visit:
-    """A stored session: whose it is, its accounts, and how many requests of it are open."""
+    """A stored session: whose it is, its accounts, how many requests of it are open, and which of
+    them has become somebody else.
+    """
 
     visitor: str
     who: Context
     accounts: Accounts = field(default_factory=dict)
     requests: int = 0
+    changing: Any = None
 
 
 class Visits(Program):
@@ -466,6 +469,8 @@ class Visits(Program):
                 who = Context.create_multi(who, Context.create(name, "device"))
             self.visits.append(Visit(name, who))
         visit = self.random.choice(self.visits)
+        if visit.changing is not None:
+            return  # who ends first then decides: two sessions, as docs/sessions.md says
         self.note(f"request of {visit.visitor} {visit.who.fully_qualified_key}")
         session = open_session(visit.who, client=self.lab.client, store=self.store, metrics=METRICS)
         self.open.append(Open(None, session, visitor=visit.visitor, accounts=visit.accounts))
@@ -480,6 +485,8 @@ class Visits(Program):
         self.note(f"end of a request of {visit.visitor}")
         end_request(known.session, self.store, visit.visitor)
         visit.requests -= 1
+        if visit.changing is known.session:
+            visit.changing = None
         self.ended.append(known)
         if not visit.requests and (not self.open or self.random.random() < 0.5):
             self.end(visit)
@@ -500,7 +507,8 @@ class Visits(Program):
             self.users.append(who.key)
             self.note(f"identify {who.fully_qualified_key} in {self.open.index(known)}")
             known.session.identify(who)
-            self.of[id(known.session)].who = known.session.context
+            visit = self.of[id(known.session)]
+            visit.who, visit.changing = known.session.context, known.session
 
     def run(self, length: int) -> None:
         super().run(length)

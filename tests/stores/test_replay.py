@@ -308,3 +308,27 @@ def test_an_occurrence_counts_whenever_its_exposure_was(make_store, keep, lab):
 
     assert len(values(lab, "user.negative_feedback")[user]) == 2
     assert len(lab.counted("user.negative_feedback", user)) == 1
+
+
+def test_a_login_that_is_heard_of_late_makes_two_sessions(make_store, keep, lab):
+    """A request of Ben's began after his login in another one, and ended before that: what
+    docs/sessions.md says. Nobody's interactions are lost, or counted twice.
+    """
+    store, run = keep(make_store(), client=lab.client), time.time_ns()
+    ana, ben = (Context.create(f"{name}-{run}") for name in ("ana", "ben"))
+
+    page, login = (open_session(ana, client=lab.client, store=store) for _ in range(2))
+    page.interaction()
+    end_request(page, store, "v")
+    login.interaction()
+    login.identify(ben)
+    login.interaction()
+    his = open_session(ben, client=lab.client, store=store)
+    his.interaction()
+    end_request(his, store, "v")
+    end_request(login, store, "v")
+    report(lab, store, "v")
+
+    counts = values(lab, "session.interactions")
+    assert {who: sum(found) for who, found in counts.items()} == {ana.key: 2, ben.key: 2}
+    assert len(values(lab, "session.duration")[ben.key]) == 2
