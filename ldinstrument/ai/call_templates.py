@@ -109,19 +109,20 @@ _COUNTED = """
         if _kind is not _str and _kind not in _silent_types:
             _read(_slot, _item)
         elif _item or _kind not in _texts:
-            _last = _now()
             if not _pieces:
-                _first = _last
+                _first = _last = _now()
+            elif _timed:
+                _last = _now()
             _pieces += 1
 """
 _GENERATOR_LOOP = (
     """
-    _next = _step = _inner.__next__
+    _step = _exit = None
     _pieces, _first, _last = 0, 0.0, 0.0
     while True:
 <resumed>
         try:
-            _item = _step()
+            _item = _next(_inner) if _step is None else _step()
         except _StopIteration as _stop:
             _enter(_outer)
             _returned(_slot, _stop.value, _pieces, _first, _last)
@@ -135,7 +136,6 @@ _GENERATOR_LOOP = (
 """
     + _COUNTED
     + """
-        _exit = None
         try:
             _sent = yield _item
         except _GeneratorExit as _error:
@@ -143,7 +143,7 @@ _GENERATOR_LOOP = (
         except _BaseException as _error:
             _step = _partial(_throw_of(_inner), _bare(_error))
         else:
-            _step = _next if _sent is None else _partial(_inner.send, _sent)
+            _step = None if _sent is None else _partial(_inner.send, _sent)
         if _exit is not None:
             _outer = _inside()
             if _outer is not _slot[4]:

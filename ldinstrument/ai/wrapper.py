@@ -117,6 +117,7 @@ class CallWrapper:
             "_enter": current_slot.set,
             "_inside": current_slot.get,
             "_make": self._make,
+            "_next": next,
             "_now": clock,
             "_open_session": current_session,
             "_raised": _raised,
@@ -130,6 +131,7 @@ class CallWrapper:
             "_success": Outcome.SUCCESS,
             "_surround": surround,
             "_task": self.task,
+            "_timed": "time_per_chunk" in self.options.metrics,
             "_texts": _TEXTS,
             "_told": self.options.named,
         }
@@ -311,6 +313,7 @@ _OF_STREAMS = {
     "_current_task": current_task,
     "_enter": current_slot.set,
     "_inside": current_slot.get,
+    "_next": next,
     "_now": clock,
     "_read": _read,
     "_returned": _followed_to_its_end,
@@ -320,6 +323,7 @@ _OF_STREAMS = {
     "_str": str,
     "_surround": surround,
     "_texts": _TEXTS,
+    "_timed": True,
 }
 _FOLLOWERS = {
     "generator": follower_shaped(FOLLOWED["generator"], _OF_STREAMS),
