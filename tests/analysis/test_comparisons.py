@@ -123,3 +123,12 @@ def test_variations_without_values_are_compared_by_nothing():
     assert (found.frequentist.p_value, found.probability_to_beat_control.value) == (None, None)
     assert found.frequentist.p_two_sided.reason
     assert found.verdict.word == "too little data"
+
+
+def test_percentiles_without_spread_are_compared_by_nothing():
+    """The order of equal values says nothing; the test says the same."""
+    equal = SufficientStatistics([1.0] * 40)
+    found = analyse(AnalysedMetric("m", percentile=95), pair(equal, equal)).comparison("t")
+    assert found.frequentist.p_value is None
+    assert found.frequentist.p_two_sided.reason == found.probability_to_beat_control.reason
+    assert found.frequentist.p_two_sided.reason
