@@ -334,6 +334,16 @@ def test_a_body_that_nobody_closes_ends_when_it_is_dropped(
     assert registry.open_sessions() == []
 
 
+def test_a_stream_that_is_dropped_unread_is_abandoned(events: testing.RecordingClient) -> None:
+    """As if the client had left."""
+    call(streaming, read=False, close=False)
+    gc.collect()
+    emission.settle()
+
+    assert events.only("request.interactions").data["abandoned"] == 1
+    assert registry.open_sessions() == []
+
+
 def test_the_inner_of_two_middlewares_leaves_the_request_alone(
     events: testing.RecordingClient,
 ) -> None:
