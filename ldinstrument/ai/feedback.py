@@ -100,7 +100,7 @@ def feedback_token(
 
     Returns:
         The token; None, said once, when it is not known whose answer it is, when there is no
-        secret, or when itsdangerous is not installed.
+        secret, or when the extra `ai` is not installed.
     """
     session = session or current_session()
     whose = as_context(context)
@@ -148,7 +148,7 @@ def read_feedback_token(
         client: whose SDK key is the secret where none is given.
 
     Raises:
-        MissingExtra: itsdangerous is not installed.
+        MissingExtra: itsdangerous or cryptography is not installed.
         DefinitionError: there is no secret.
         ForgedFeedbackToken: it was not signed with this secret, or changed since.
         ExpiredFeedbackToken: its time is over.

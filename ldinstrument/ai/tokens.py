@@ -1,25 +1,28 @@
 """Sealed tokens: a payload that only who has the secret can make or read, safe in a URL.
 
 `<body>.<signature>`: the body is a nonce and the payload, JSON, compressed where that is shorter,
-combined with a key stream: SHAKE-256 of a key and the nonce. The signature over the body is
-itsdangerous's. The payload is sealed first and signed then, each with a key of its own that is
-derived from the secret; a nonce is never used twice, so no key stream is.
+encrypted by AES-256-GCM of `cryptography`. The signature over the body is itsdangerous's, so that a
+changed token is told from one of another secret. Each has a key of its own, derived from the
+secret.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 import secrets
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import missing_extra
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 _SALT = "ldinstrument.feedback"
-_NONCE = 16
+_NONCE = 12
+"""Bytes: what AES-GCM takes."""
 
 
 class Forged(Exception):  # noqa: N818 - what it says of the token
@@ -30,14 +33,14 @@ def token_of(payload: Mapping[str, Any], known: Sequence[str]) -> str:
     """Return a token of *payload*, sealed and signed with the first of the *known* secrets.
 
     Raises:
-        MissingExtra: itsdangerous is not installed.
+        MissingExtra: itsdangerous or cryptography is not installed.
     """
     signer = _signer(known[0])
     nonce = secrets.token_bytes(_NONCE)
     plain = json.dumps(payload, separators=(",", ":")).encode()
     packed = zlib.compress(plain, 9)
     plain = b"z" + packed if len(packed) < len(plain) else b"j" + plain
-    body = _encoded(nonce + _combined(plain, known[0], nonce))
+    body = _encoded(nonce + _cipher(known[0]).encrypt(nonce, plain, None))
     return str(signer.sign(body).decode())
 
 
@@ -45,7 +48,7 @@ def read_token(token: str, known: Sequence[str]) -> tuple[str, Any]:
     """Return the id of *token*, which is in it and no two have, and its payload.
 
     Raises:
-        MissingExtra: itsdangerous is not installed.
+        MissingExtra: itsdangerous or cryptography is not installed.
         Forged: none of the *known* secrets has signed it.
     """
     for secret in known:
@@ -69,21 +72,27 @@ def _signed_body(token: str, secret: str) -> bytes | None:
 
 
 def _opened(body: bytes, secret: str) -> tuple[str, Any]:
-    nonce, sealed = body[:_NONCE], body[_NONCE:]
-    plain = _combined(sealed, secret, nonce)
+    from cryptography.exceptions import InvalidTag
+
+    nonce = body[:_NONCE]
     try:
+        plain = _cipher(secret).decrypt(nonce, body[_NONCE:], None)
         packed, text = plain[:1], plain[1:]
         payload = json.loads(zlib.decompress(text) if packed == b"z" else text)
-    except (ValueError, zlib.error) as error:
+    except (ValueError, InvalidTag, zlib.error) as error:
         raise Forged from error
     return _encoded(nonce).decode(), payload
 
 
-def _combined(data: bytes, secret: str, nonce: bytes) -> bytes:
-    """Return *data* sealed, or what was sealed opened: the same operation."""
-    key = hmac.digest(secret.encode(), f"{_SALT}.seal".encode(), "sha256")
-    stream = hashlib.shake_256(key + nonce).digest(len(data))
-    return bytes(byte ^ key_byte for byte, key_byte in zip(data, stream, strict=True))
+def _cipher(secret: str) -> AESGCM:
+    try:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        from cryptography.hazmat.primitives.hashes import SHA256
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+    except ImportError:
+        raise missing_extra("ai", "cryptography") from None
+    key = HKDF(SHA256(), 32, salt=None, info=_SALT.encode())
+    return AESGCM(key.derive(secret.encode()))
 
 
 def _signer(secret: str) -> Any:

@@ -220,12 +220,16 @@ def test_secret_of_a_client_that_is_no_singleton(monkeypatch: pytest.MonkeyPatch
     assert feedback.read_feedback_token(token, secret="sdk-its-own").context == {"user": "u-1"}
 
 
+@pytest.mark.parametrize("missing", ["itsdangerous", "cryptography.hazmat.primitives.ciphers.aead"])
 def test_not_installed(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, ld_events: RecordingClient
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    ld_events: RecordingClient,
+    missing: str,
 ) -> None:
-    """Without itsdangerous it is said what to install, and nothing is raised."""
+    """Without the extra it is said what to install, and nothing is raised."""
     token = token_of()
-    monkeypatch.setitem(sys.modules, "itsdangerous", None)
+    monkeypatch.setitem(sys.modules, missing, None)
     assert ld.feedback_token(context="u-1") is None
     assert not ld.track_feedback(True, token=token)
     assert "pip install 'ldinstrument[ai]'" in caplog.text
