@@ -319,3 +319,27 @@ def test_a_loop_names_the_thing() -> None:
         if path != Path(__file__)
     ]
     assert nameless == []
+
+
+# Protocols alone: nothing in it can be wrong.
+UNTESTED = {"sessions.observers"}
+TESTS = Path(__file__).parent
+
+
+def places_of_tests(module: str) -> list[Path]:
+    """Where the tests of *module* may lie."""
+    *folders, name = module.split(".")
+    places = [TESTS.joinpath(*folders), TESTS.joinpath("control", *folders)]
+    files = [place / f"test_{name}.py" for place in places]
+    if len(folders) == 2:  # a small folder in a folder, such as integrations/aws_lambda
+        files.append(TESTS / folders[0] / f"test_{folders[1]}_{name}.py")
+    return files
+
+
+@pytest.mark.parametrize(
+    "module",
+    sorted(dotted(path) for path in FILES if path.name not in ("__init__.py", "__main__.py")),
+)
+def test_the_tests_of_a_module_have_its_name(module: str) -> None:
+    """So that who changes a module finds what holds it."""
+    assert module in UNTESTED or any(file.is_file() for file in places_of_tests(module))
