@@ -13,7 +13,7 @@ with LocalLaunchDarkly(flags=[experiment_flag("new-prompt", [False, True])]) as 
 
 from __future__ import annotations
 
-from .flags.flags import experiment_flag, simple_flag
+from .flags import experiment_flag, simple_flag
 from .server import LocalLaunchDarkly
 from .serving import serve
 
