@@ -14,6 +14,7 @@ import secrets
 import threading
 import time
 import weakref
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 INTERVAL = 15.0
 MAX_WAITING = 10_000
+MOST_KNOWN = 10_000
+"""Open sessions of which a process remembers whose they are, before it forgets them all."""
 LONGEST_KEY = 128
 
 
@@ -147,6 +150,7 @@ class SessionStore:
         )
         self._outlet: tuple[Any, Outlet | None] = (None, None)
         self._sweeper: Sweeper | None = None
+        self._whose: dict[str, Mapping[str, str]] = {}
 
     # -- what requests do: bounded, and never an exception -----------------------------------------
     def end_request(
@@ -198,12 +202,17 @@ class SessionStore:
         if delta.operation is None:
             operation = Operation(self._worker, next(self._numbers))
             delta = replace(delta, id=_utf8(delta.id), operation=operation)
-        pending = PendingMerge(key_of(delta.name, visitor), time.monotonic(), delta)
+        key = key_of(delta.name, visitor)
+        pending = PendingMerge(key, time.monotonic(), delta)
         if later and self._sweeper is not None:
             self._breaker.keep(pending)
             self._sweeper.wake()
             return None
         found: Merged | None = self._breaker.attempt(pending)
+        if found is not None:
+            if len(self._whose) >= MOST_KNOWN:
+                self._whose.clear()
+            self._whose[key] = found.context
         if delta.ends and self._sweeper is not None:
             self._sweeper.sweep_soon()
         return found
@@ -228,7 +237,7 @@ class SessionStore:
         if self._sweeper is None and self._sweeps:
             self._start_sweeper()
         key = key_of(name, visitor)
-        over = today()
+        over = self._present(key)
         pending = PendingMerge(key, time.monotonic(), reason=reason, over=over, active=active)
         ended: Record | None = self._breaker.attempt(pending)
         if ended is not None and (whose := context_of_keys(ended.keys)) is not None:
@@ -236,6 +245,14 @@ class SessionStore:
         if ended is not None and self._sweeper is not None:
             self._sweeper.sweep_soon()
         return ended
+
+    def _present(self, key: str) -> int:
+        """Return the date of this moment for the session of *key*: not before an exposure of whom
+        it is known to belong to, for the wall clock may have been set back since.
+        """
+        whose = context_of_keys(self._whose.pop(key, {}))
+        known = [] if whose is None else exposures.of(units_of(whose), lost=True)
+        return max([today(), *(exposure.date for exposure in known)])
 
     # -- a store that fails ------------------------------------------------------------------------
     @property

@@ -17,6 +17,7 @@ from stores_builders import delta, end, in_child, tallies_of, until, visit
 from ldinstrument import Metric, SessionMetricsTracker, catalog, session
 from ldinstrument.delivery import Plugin
 from ldinstrument.ledger import ledger
+from ldinstrument.sessions.exposures import exposures
 from ldinstrument.sessions.opening import open_session
 from ldinstrument.stores import (
     MemoryStore,
@@ -26,8 +27,10 @@ from ldinstrument.stores import (
     aend_request,
     end_request,
     end_session,
+    session_store,
     sweep,
 )
+from ldinstrument.stores.protocol import today
 from ldinstrument.stores.records import readable
 from ldinstrument.testing import RecordingClient
 
@@ -349,6 +352,38 @@ def test_the_tracker_ends_anothers_session_of_the_same_id(make_store, keep, ld, 
         for event in ld.custom_events("session.interactions")
     }
     assert found == {"ana": 1, "ben": 0}
+
+
+def test_an_end_under_a_clock_that_was_set_back_counts_for_who_was_exposed(
+    make_store, keep, ld, client, monkeypatch
+):
+    """Exposed after the last request of the visit and before its end, which is dated after that."""
+    store = keep(make_store(), client=client)
+    ref = request(store, client, "v-1")
+    request(store, client, "v-2", user="ben")
+    time.sleep(0.01)
+    date = exposures.note("flag", 1, Context.create("ana"), today())
+    monkeypatch.setattr(session_store, "today", lambda: today() - 3_600_000)
+
+    for visitor in ("v-1", "v-2"):
+        end_session(store, visitor)
+    sweep(store)
+
+    found = totals(ld)
+    assert found.pop(ref.session_id)["creationDate"] >= date
+    (other,) = found.values()
+    assert other["creationDate"] < date
+
+
+def test_whose_sessions_are_is_remembered_within_a_bound(make_store, keep, client, monkeypatch):
+    """Forgotten all at once, they end all the same."""
+    monkeypatch.setattr(session_store, "MOST_KNOWN", 2)
+    store = keep(make_store(), client=client)
+    for number in range(5):
+        request(store, client, f"v-{number}")
+        assert len(store._whose) <= 2
+    assert all(end_session(store, f"v-{number}") for number in range(5))
+    assert not store._whose
 
 
 def test_a_recording_client_gets_what_launchdarkly_would(make_store, keep):
