@@ -3,6 +3,9 @@
 `sum(numerator) / sum(denominator)` over units: a unit with many interactions weighs more. Treating
 the interactions as independent would make the interval far too narrow; units are independent.
 LaunchDarkly has ratio metrics only in warehouses; these are ours.
+
+The interval is narrow where few units have most of the interactions: with denominators without a
+finite variance (Pareto, 1.8) and 400 units, 7 to 8 % of A/A tests are significant at 5 %.
 """
 
 from __future__ import annotations
