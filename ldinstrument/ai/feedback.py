@@ -32,6 +32,7 @@ from ..sessions.contexts import as_context, kinds
 from ..sessions.current import current_session
 from ..sessions.session import Session
 from ..stores.protocol import Store
+from ..values import above_zero
 from .config_runs import ConfigRun, latest_run
 from .tokens import Forged, read_token, token_of
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from ldclient import Context
 
 LIFETIME = 30 * 24 * 3600.0
+LONGEST_LIFETIME = 100 * 365 * 24 * 3600.0
+"""Seconds; what is longer, such as infinity, is this."""
 SECRET = "LDINSTRUMENT_FEEDBACK_SECRET"  # noqa: S105 - the name of a variable
 LONGEST_TOKEN = 4096
 
@@ -100,8 +103,22 @@ def feedback_token(
 
     Returns:
         The token; None, said once, when it is not known whose answer it is, when there is no
-        secret, or when the extra `ai` is not installed.
+        secret, when an argument is none of these, or when the extra `ai` is not installed.
     """
+    try:
+        return _token(session, context, run, expires, secret)
+    except (MissingExtra, DefinitionError) as error:
+        warn_once("feedback_token", str(error), f"feedback_token: {error}")
+        return None
+
+
+def _token(
+    session: Session | None, context: Any, run: ConfigRun | None, expires: float, secret: Secret
+) -> str | None:
+    """Do what `feedback_token` does; raise DefinitionError for an argument of another type."""
+    _of_type("session=", session, Session)
+    _of_type("run=", run, ConfigRun)
+    above_zero("expires=", expires)
     session = session or current_session()
     whose = as_context(context)
     if whose is None and session is not None and context is None:
@@ -116,17 +133,19 @@ def feedback_token(
         return None
     keys = {kind: part.key for kind, part in kinds(whose).items()}
     payload = _payload(keys, session, run or latest_run(session), expires)
-    try:
-        return token_of(payload, _secrets(secret, session and session.client))
-    except (MissingExtra, DefinitionError) as error:
-        warn_once("feedback_token", "setup", f"feedback_token: {error}")
-        return None
+    return token_of(payload, _secrets(secret, session and session.client))
+
+
+def _of_type(what: str, given: object, wanted: type) -> None:
+    if given is not None and not isinstance(given, wanted):
+        raise DefinitionError(f"{what} is a {wanted.__name__}, not {type(given).__name__}")
 
 
 def _payload(
     keys: Mapping[str, str], session: Session | None, run: ConfigRun | None, expires: float
 ) -> dict[str, Any]:
-    payload: dict[str, Any] = {"c": keys, "x": int(time.time() + max(expires, 1.0))}
+    seconds = max(1.0, min(expires, LONGEST_LIFETIME))
+    payload: dict[str, Any] = {"c": keys, "x": int(time.time() + seconds)}
     if session is not None:
         payload["s"] = session.id
     if run is not None:
@@ -213,6 +232,8 @@ _stores_lock = threading.Lock()
 
 def _store(given: Stores) -> Any:
     if given is not None and not isinstance(given, (str, Path)):
+        if not callable(getattr(given, "once", None)):
+            raise DefinitionError(f"store= is a store or its address, not {type(given).__name__}")
         return given
     from ..stores.urls import open_store
 
@@ -228,7 +249,8 @@ def _secrets(given: Secret, client: Any) -> list[str]:
     if given is None:
         found = settings.variable(SECRET)
         given = found.split() if found else _sdk_key(client)
-    known = [given] if isinstance(given, str) else list(given or ())
+    one = isinstance(given, str) or not isinstance(given, Sequence)
+    known: list[Any] = [given] if one else list(given or ())
     if not known or not all(isinstance(part, str) and part for part in known):
         raise DefinitionError(
             f"no secret to sign feedback tokens with: set {SECRET}, or LAUNCHDARKLY_SDK_KEY, the "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import math
 import subprocess
 import sys
 import threading
@@ -233,6 +234,48 @@ def test_not_installed(
     assert ld.feedback_token(context="u-1") is None
     assert not ld.track_feedback(True, token=token)
     assert "pip install 'ldinstrument[ai]'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"expires": math.nan},
+        {"expires": "soon"},
+        {"expires": None},
+        {"expires": -1},
+        {"expires": True},
+        {"secret": 1},
+        {"secret": b"bytes"},
+        {"session": 3},
+        {"run": "r-1"},
+        {"context": 3.5},
+    ],
+    ids=str,
+)
+def test_an_argument_of_another_kind_makes_no_token(
+    caplog: pytest.LogCaptureFixture, wrong: dict[str, Any]
+) -> None:
+    """It is said which one, once, and nothing is raised into a handler."""
+    for _ in range(2):
+        assert ld.feedback_token(**{"context": "u-1", **wrong}) is None
+    assert len([record for record in caplog.records if "feedback_token" in record.message]) == 1
+    assert "bug" not in caplog.text
+
+
+def test_a_token_may_last_for_ever() -> None:
+    """Or for as long as a date can say."""
+    assert feedback.read_feedback_token(token_of(expires=math.inf)).context == {"user": "u-1"}
+
+
+@pytest.mark.parametrize("wrong", [{"secret": 1}, {"store": 3}], ids=str)
+def test_a_wrong_argument_redeems_nothing(
+    caplog: pytest.LogCaptureFixture, ld_events: RecordingClient, wrong: dict[str, Any]
+) -> None:
+    """It is no bug of ours, and the token is not used up."""
+    token = token_of()
+    assert not ld.track_feedback(True, token=token, **wrong)
+    assert "bug" not in caplog.text
+    assert ld.track_feedback(True, token=token)
 
 
 def test_nobody_is_known(caplog: pytest.LogCaptureFixture) -> None:
