@@ -21,9 +21,8 @@ from .. import sdk
 from ..diagnostics import guard, log_once, on_event_loop
 from ..ledger import ledger
 from ..sessions.evaluations import lost
-from .event_json import EventJson, EventTexts
+from .event_json import EventJson, EventTexts, Payload, exposures_among
 from .options import Options
-from .payloads import Payload, exposures_among
 from .sender import Sender
 from .spool_writes import SpoolWrites
 

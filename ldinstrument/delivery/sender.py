@@ -19,9 +19,9 @@ from ..backoff import Backoff, Disposition, disposition, retry_after
 from ..diagnostics import log_internal_error, log_once
 from ..ledger import ledger
 from ..process import start_thread
+from .event_json import UNSETTLED, Payload
 from .flush_report import Receipt
 from .options import Options
-from .payloads import UNSETTLED, Payload
 from .spool_writes import SpoolWrites
 from .transport import CONNECTIONS, PAYLOAD_ID, PostResult, transport_of
 from .undelivered import origin_of, undelivered

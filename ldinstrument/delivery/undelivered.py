@@ -9,7 +9,7 @@ import hashlib
 import threading
 from collections.abc import Callable
 
-from .payloads import Payload
+from .event_json import Payload
 
 MOST_BYTES = 32 * 2**20
 

@@ -31,9 +31,9 @@ from ..diagnostics import guard
 from ..ledger import ledger
 from ..process import start_thread
 from ..sessions import emission
+from .event_json import Payload
 from .event_queue import EventQueue
 from .options import Options, flush_interval
-from .payloads import Payload
 from .sender import NEVER, Flush, Sender
 from .spool_writes import SpoolWrites
 from .undelivered import origin_of, undelivered

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypedDict
 
 from .. import sdk
 from ..backoff import Disposition, disposition, retry_delay
-from ..delivery.payloads import body_of, texts_of
+from ..delivery.event_json import body_of, texts_of
 from ..delivery.transport import PAYLOAD_ID, PostResult, Transport, transport_of
 from ..delivery.worker import worker_of
 from ..diagnostics import log_once
@@ -144,7 +144,7 @@ _event_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 def _text(emission: Emission, context: dict[str, Any]) -> str:
-    # `kind` comes first: `delivery.payloads` recognises a custom event by it.
+    # `kind` comes first: `delivery.event_json` recognises a custom event by it.
     event: dict[str, Any] = {"kind": "custom", "creationDate": emission.at}
     event |= {"key": emission.event_key, "context": context}
     if emission.data is not None:

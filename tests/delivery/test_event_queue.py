@@ -19,8 +19,8 @@ from ldinstrument.delivery import (
     FlushReport,
     flush,
 )
+from ldinstrument.delivery.event_json import MAX_BYTES, Payload
 from ldinstrument.delivery.event_queue import FEW_BYTES, EventQueue
-from ldinstrument.delivery.payloads import MAX_BYTES, Payload
 from ldinstrument.ledger import ledger
 
 BARE = Context.create("u-1")

@@ -18,8 +18,8 @@ from ldinstrument.delivery import (
     Receipt,
     flush,
 )
+from ldinstrument.delivery.event_json import Payload
 from ldinstrument.delivery.options import Options
-from ldinstrument.delivery.payloads import Payload
 from ldinstrument.delivery.sender import Sender
 from ldinstrument.delivery.transport import PostResult
 from ldinstrument.ledger import ledger

@@ -18,7 +18,7 @@ import pytest
 from ldclient import Context, LDClient
 
 from ldinstrument.delivery import flush
-from ldinstrument.delivery.payloads import Payload, join
+from ldinstrument.delivery.event_json import Payload, join
 from ldinstrument.delivery.spool import Spool
 from ldinstrument.delivery.undelivered import origin_of
 from ldinstrument.ledger import ledger
@@ -381,7 +381,7 @@ FULL = """
 import resource, signal, sys
 sys.path[:0] = [{here!r}]
 import faults
-from ldinstrument.delivery.payloads import join
+from ldinstrument.delivery.event_json import join
 from ldinstrument.delivery.spool import Spool
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

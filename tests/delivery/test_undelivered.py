@@ -5,7 +5,7 @@ from __future__ import annotations
 from ldclient import Context
 
 from ldinstrument.delivery import flush
-from ldinstrument.delivery.payloads import Payload
+from ldinstrument.delivery.event_json import Payload
 from ldinstrument.delivery.undelivered import UndeliveredPayloads, origin_of
 from ldinstrument.ledger import ledger
 

@@ -19,8 +19,8 @@ from ldinstrument.delivery import (
     EventProcessor,
     flush,
 )
+from ldinstrument.delivery.event_json import Payload
 from ldinstrument.delivery.event_queue import EventQueue
-from ldinstrument.delivery.payloads import Payload
 from ldinstrument.delivery.worker import DeliveryWorker
 from ldinstrument.ledger import ledger
 
