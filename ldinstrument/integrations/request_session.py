@@ -261,6 +261,7 @@ class RequestSession:
 
     Attributes:
         ask_context: when set, called at the end of the request if the context is still unknown.
+        inside: what is current in the application's code: its session, or one that it has entered.
         ends_visit: whether the visit ends with this request (logout).
         read_visitor: who the visitor is by the request's cookie or header, where ids are sent.
         visitor: the visitor's id, where one is known.
@@ -271,7 +272,6 @@ class RequestSession:
         "__weakref__",
         "_began",
         "_ended",
-        "_inside",
         "_outcome",
         "_outside",
         "_reason",
@@ -279,6 +279,7 @@ class RequestSession:
         "complete_at",
         "ends_visit",
         "identified",
+        "inside",
         "method",
         "read_visitor",
         "route",
@@ -308,7 +309,7 @@ class RequestSession:
         self.status = 0
         self.identified = False
         self.complete_at: float | None = None
-        self._inside = session
+        self.inside = session
         self._outside: Session | None = None
         self._began = clock()
         self._outcome: Outcome | None = None
@@ -324,13 +325,13 @@ class RequestSession:
     # -- in and out of the application's code: the `Watcher` of a streamed body, too ---------------
     def resume(self) -> None:
         """Make this request's session the current one (None, too), and remember what was."""
-        self._outside = set_current(self._inside)
+        self._outside = set_current(self.inside)
 
     def pause(self) -> None:
         """Restore what was current outside, and remember what is inside: the application may have
         entered a session of its own.
         """
-        self._inside = set_current(self._outside)
+        self.inside = set_current(self._outside)
 
     def first(self) -> None:
         """Do nothing at the first chunk of a body."""
@@ -394,42 +395,33 @@ class RequestSession:
 
     def end(self) -> None:
         """End the session, or merge what this request adds into its visit; harmless twice."""
-        session = self._finalize()
-        if session is None:
+        session, store = self.session, self.store
+        if self._ended or session is None:
             return
-        if self.store is None:
-            session.end(self._reason)
-        else:
-            self.store.end_request(session, self.visitor, ends="ended" if self.ends_visit else "")
-
-    async def aend(self) -> None:
-        """Do the same on an event loop, which does not wait for a store."""
-        if self.store is None or not self.store.store.shared:  # one in memory answers at once
-            self.end()
-            return
-        session = self._finalize()
-        if session is not None:
-            from ..stores import aend_request
-
-            ends = "ended" if self.ends_visit else ""
-            await aend_request(session, self.store, self.visitor, ends=ends)
-
-    def _finalize(self) -> Session | None:
-        """Return the session, the first time; its clock stopped, and told what the request was."""
-        if self._ended or self.session is None:
-            return None
         self._ended = True
         if self.ask_context is not None and not self.identified:
             self.identify(self.ask_context())
-        with guard("the end of a request"):
-            if self.store is None:  # one request's route would say nothing of a visit
-                self.session.merge_data(self._facts())
-            if self.complete_at is not None:
-                # What the user waited for ends there, not with work in the background.
-                self.session.stop_clock(self.complete_at)
+
+        # What the user waited for ends there, not with work in the background.
+        if self.complete_at is not None:
+            session.stop_clock(self.complete_at)
         if self.unit is not None:
             self._emit_unit(self.unit)
-        return self.session
+
+        if store is not None:  # one request's route would say nothing of a visit
+            store.end_request(session, self.visitor, ends="ended" if self.ends_visit else "")
+            return
+        session.merge_data(self._facts())
+        session.end(self._reason)
+
+    async def aend(self) -> None:
+        """Do the same on an event loop, which does not wait for a store."""
+        if self._ended or self.store is None or not self.store.store.shared:
+            self.end()  # a store in memory answers at once
+            return
+        import asyncio
+
+        await asyncio.get_running_loop().run_in_executor(None, self.end)
 
     def _emit_unit(self, unit: RequestUnit) -> None:
         complete = self._outcome is not None and self._outcome.finished

@@ -88,7 +88,7 @@ class Visitors:
             if found is not None:
                 return found
         fresh = secrets.token_urlsafe(16)
-        return Visitor(fresh, self._token(fresh), is_new=True)
+        return Visitor(fresh, _signed(self._keys[0], fresh, f"{int(self._clock()):x}"), is_new=True)
 
     def response_headers(
         self, visitor: Visitor, *, secure: bool, cache_control: str = ""
@@ -122,23 +122,23 @@ class Visitors:
                 yield value.strip()
 
     def _visitor(self, token: str) -> Visitor | None:
-        signed, _, signature = token.rpartition(".")
-        visitor_id, _, issued = signed.rpartition(".")
-        if not visitor_id or not self._is_signed(signed, signature.encode("utf-8", "replace")):
+        rest, _, _ = token.rpartition(".")
+        visitor_id, _, issued = rest.rpartition(".")
+        if not visitor_id or not self._is_signed(token, visitor_id, issued):
             return None
-        age = self._clock() - int(issued, 16)
+        now = int(self._clock())
+        age = now - int(issued, 16)
         if age > MAX_AGE + REFRESH_AFTER:  # browsers drop it earlier
             return None
-        return Visitor(visitor_id, self._token(visitor_id) if age > REFRESH_AFTER else None)
+        renewed = _signed(self._keys[0], visitor_id, f"{now:x}") if age > REFRESH_AFTER else None
+        return Visitor(visitor_id, renewed)
 
-    def _is_signed(self, signed: str, signature: bytes) -> bool:
+    def _is_signed(self, token: str, visitor_id: str, issued: str) -> bool:
+        given = token.encode("utf-8", "replace")
         return any(
-            hmac.compare_digest(_signature(key, signed).encode(), signature) for key in self._keys
+            hmac.compare_digest(_signed(key, visitor_id, issued).encode("utf-8", "replace"), given)
+            for key in self._keys
         )
-
-    def _token(self, visitor_id: str) -> str:
-        signed = f"{visitor_id}.{int(self._clock()):x}"
-        return f"{signed}.{_signature(self._keys[0], signed)}"
 
 
 ADVICE = (
@@ -184,9 +184,11 @@ def _key(secret: str | bytes) -> bytes:
     return hashlib.sha256(b"ldinstrument.visitor\0" + raw).digest()
 
 
-def _signature(key: bytes, signed: str) -> str:
+def _signed(key: bytes, visitor_id: str, issued: str) -> str:
+    """Return the token of *visitor_id*, which was *issued* then (a hexadecimal date)."""
+    signed = f"{visitor_id}.{issued}"
     digest = hmac.digest(key, signed.encode("utf-8", "replace"), "sha256")
-    return base64.urlsafe_b64encode(digest[:16]).decode().rstrip("=")
+    return f"{signed}.{base64.urlsafe_b64encode(digest[:16]).decode().rstrip('=')}"
 
 
 def _check_name(cookie: str) -> None:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..callables.followers import WatchedIterator
+from ..sessions.current import set_current
 from ..sessions.postponed import postpone
 from .request_metrics import request_context
 from .request_session import (
@@ -59,15 +60,15 @@ class SessionMiddleware:
         if REQUEST in environ:
             return self.app(environ, start_response)
         request = environ[REQUEST] = _begin(self.sessions, environ)
-        request.resume()
+        outside = set_current(request.inside)
         try:
             body = self.app(environ, partial(self._start, request, environ, start_response))
         except BaseException as error:
-            request.pause()
+            set_current(outside)
             _raised(request, error)
             request.end()
             raise
-        request.pause()
+        request.inside = set_current(outside)
         if type(body) in (list, tuple):
             return SizedBody(body, request)
         return _watched_body(body, request, environ)

@@ -6,10 +6,14 @@ SQLite's.
 
 from __future__ import annotations
 
+import math
+import os
+import re
 import sqlite3
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -19,15 +23,14 @@ from .compaction import compact
 from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed
 from .records import (
     MOST_LINES,
+    PLACES_PER_WINDOW,
     Record,
     Tombstone,
-    batch_end,
     close,
     merge,
     place_of,
     readable,
 )
-from .sqlite_file import SqliteFile
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS visitors (
@@ -122,6 +125,7 @@ class SqliteStore:
             result = merge(held, delta, now, self.rules, partial(_waiting_at, file))
             if result is None:
                 return None
+
             if result.ended is not None:
                 result.follow(self._add_ended(file, result.ended, now), began)
             if result.keeps_place:
@@ -129,20 +133,17 @@ class SqliteStore:
                 query = "UPDATE ended SET due = 0, owner = '', text = ? WHERE place = ?"
                 file.execute(query, (result.record.text(), result.place))
                 return result.answer
+
             if result.place:
                 file.execute("DELETE FROM ended WHERE place = ?", (result.place,))
-            self._put(file, key, result.record, now, began)
+            record = result.record
+            if record.reason:
+                self._add_ended(file, record, now, key, began)
+                return result.answer
+            for part in compact(record) if record.length > MOST_LINES else ():
+                self._add_ended(file, part, now)
+            file.execute(_PUT, (key, 0, record.deadline(self.rules), record.text()))
         return result.answer
-
-    def _put(
-        self, file: sqlite3.Connection, key: str, record: Record, now: int, began: int
-    ) -> None:
-        if record.reason:
-            self._move_on(file, key, record, now, began=began)
-            return
-        for part in compact(record) if record.length > MOST_LINES else ():
-            self._add_ended(file, part, now)
-        file.execute(_PUT, (key, 0, record.deadline(self.rules), record.text()))
 
     def end(
         self, key: str, reason: str, *, over: int | None = None, active: bool = False
@@ -152,28 +153,34 @@ class SqliteStore:
             row = file.execute(_HELD, (key,)).fetchone()
             record, was_open = close(row and row[0], now, reason, over, active, self.rules)
             if record is not None:
-                self._move_on(file, key, record, now)
+                self._add_ended(file, record, now, key)
         return record.text() if record is not None and was_open else None
 
-    def _move_on(
+    def _add_ended(
         self,
         file: sqlite3.Connection,
-        key: str,
         record: Record,
         now: int,
-        *,
+        key: str | None = None,
         began: int | None = None,
-    ) -> None:
-        place = str(self._add_ended(file, record, now))
-        text = Tombstone(record.id, now if began is None else began, place).text()
-        file.execute(_PUT, (key, 1, now + int(self.rules.remember * 1000), text))
+    ) -> int:
+        """Let *record* wait to be sealed; return its place.
 
-    def _add_ended(self, file: sqlite3.Connection, record: Record, now: int) -> int:
+        Args:
+            file: inside a transaction.
+            record: of a session that has ended, or of a part that leaves early.
+            now: the time.
+            key: whose session it is that ends: a tombstone takes its place.
+            began: when the end began, if that was earlier.
+        """
         file.execute("UPDATE counters SET places = places + 1")
         (number,) = file.execute("SELECT places FROM counters").fetchone()
         place = record.place(number, now, self.rules)
         query = "INSERT INTO ended (place, due, owner, text) VALUES (?, 0, '', ?)"
         file.execute(query, (place, record.text()))
+        if key is not None:
+            text = Tombstone(record.id, now if began is None else began, str(place)).text()
+            file.execute(_PUT, (key, 1, now + int(self.rules.remember * 1000), text))
         return place
 
     # -- ended sessions --------------------------------------------------------------------------
@@ -182,13 +189,22 @@ class SqliteStore:
         seconds.
         """
         with self._writing() as (file, now, _):
-            self._retire(file, limit, now)
-            end = place_of(now, 0, self.rules)
-            end = batch_end(end) if early else end
-            first = file.execute(_FIRST_ENDED, (now, end)).fetchone()
-            if first[0] is None:
+            # Forget tombstones that are too old, and move on what has fallen silent.
+            file.execute(_FORGET, (now,))
+            for key, text in file.execute(_SILENT, (now, limit)).fetchall():
+                record = readable(text)
+                if record is None:
+                    file.execute("DELETE FROM visitors WHERE key = ?", (key,))
+                else:
+                    self._add_ended(file, record, now, key)
+
+            # Of the oldest batch there is; that of the current window may still grow.
+            window = place_of(now, 0, self.rules)
+            end = window + PLACES_PER_WINDOW if early else window
+            (first,) = file.execute(_FIRST_ENDED, (now, end)).fetchone()
+            if first is None:
                 return []
-            end = min(end, batch_end(first[0]))
+            end = min(end, first - first % PLACES_PER_WINDOW + PLACES_PER_WINDOW)
             rows = file.execute(_ENDED, (now, end, limit)).fetchall()
             until = now + int(lease * 1000)
             file.executemany(
@@ -196,16 +212,6 @@ class SqliteStore:
                 [(until, owner, place) for place, _ in rows],
             )
         return [Ended(str(place), text) for place, text in rows]
-
-    def _retire(self, file: sqlite3.Connection, limit: int, now: int) -> None:
-        """Forget tombstones that are too old, and move on what has fallen silent."""
-        file.execute(_FORGET, (now,))
-        for key, text in file.execute(_SILENT, (now, limit)).fetchall():
-            record = readable(text)
-            if record is None:
-                file.execute("DELETE FROM visitors WHERE key = ?", (key,))
-            else:
-                self._move_on(file, key, record, now)
 
     def end_silent(self) -> int:
         """End every session that is over by these rules; return how many."""
@@ -216,7 +222,7 @@ class SqliteStore:
                 for key, text in rows:
                     record = readable(text)
                     if record is not None and record.deadline(self.rules) <= now:
-                        self._move_on(file, key, record, now)
+                        self._add_ended(file, record, now, key)
                         ended += 1
             if not rows:
                 return ended
@@ -327,11 +333,23 @@ class SqliteStore:
 
     @contextmanager
     def _writing(self) -> Iterator[tuple[sqlite3.Connection, int, int]]:
-        """Run one transaction; lend its time, and the milliseconds that it waited for others."""
+        """Run one transaction; lend its time, and the milliseconds that it waited for others.
+
+        The time is SQLite's. Set back by somebody, it goes on from where it was: else what is idle
+        or leased would stay so for as long as the clock was set back.
+        """
         asked = time.monotonic()
         with self._file.connection(writing=True) as file:
             waited = int((time.monotonic() - asked) * 1000)
-            yield file, _now(file), waited
+            wall, clock, correction = file.execute(_NOW).fetchone()
+            now: int = wall + correction
+            if now < clock - CLOCK_PRECISION:
+                now = clock
+            known = clock - CLOCK_PRECISION <= now < clock + CLOCK_PRECISION
+            if not known or now - wall != correction:
+                query = "UPDATE counters SET clock = ?, correction = ?"
+                file.execute(query, (now, now - wall))
+            yield file, now, waited
 
 
 def _waiting_at(file: sqlite3.Connection, place: str) -> str | None:
@@ -357,21 +375,6 @@ def _say_moved() -> None:
     )
 
 
-def _now(file: sqlite3.Connection) -> int:
-    """Return SQLite's time; set back by somebody, it goes on from where it was.
-
-    Else what is idle or leased would stay so for as long as the clock was set back.
-    """
-    wall, clock, correction = file.execute(_NOW).fetchone()
-    now: int = wall + correction
-    if now < clock - CLOCK_PRECISION:
-        now = clock
-    if not clock - CLOCK_PRECISION <= now < clock + CLOCK_PRECISION or now - wall != correction:
-        query = "UPDATE counters SET clock = ?, correction = ?"
-        file.execute(query, (now, now - wall))
-    return now
-
-
 def _keep(file: sqlite3.Connection, payloads: Sequence[Sealed], now: int, lease: float) -> None:
     until = now + int(lease * 1000)
     rows = [
@@ -386,3 +389,243 @@ def _keep(file: sqlite3.Connection, payloads: Sequence[Sealed], now: int, lease:
         for payload in payloads
     ]
     file.executemany(_KEEP, rows)
+
+
+# -- the file --------------------------------------------------------------------------------------
+
+
+class SqliteFile:
+    """A file that is opened when it is first used. Safe for several threads.
+
+    Args:
+        path: made when it is absent, with its folder; readable by its owner only.
+        schema: SQL statements that make the tables, each ended by a semicolon; they must not mind
+            being run again.
+        timeout: seconds that one `transaction` waits for other threads and processes in all.
+        version: of the schema. A file of another version, or one that is corrupt, is set aside
+            under a name that says why, and a new one takes its place; one with the tables of
+            somebody else is left as it is, and refused. None: the file is taken as it is.
+        on_set_aside: called with the reason and the new path of a file that was set aside.
+        on_moved: called when the file was moved, deleted or replaced while it is open here.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        schema: str,
+        *,
+        timeout: float = 0.25,
+        version: int | None = None,
+        on_set_aside: Callable[[str, Path], None] = lambda reason, path: None,
+        on_moved: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.path = path
+        self._schema = schema
+        self._tables = frozenset(re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", schema))
+        self._version = version
+        self._on_set_aside = on_set_aside
+        self._on_moved = on_moved
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._inode: tuple[int, int] | None = None
+        self._patience = 0
+        """Milliseconds that the connection waits for other processes, as SQLite was told last."""
+
+    @contextmanager
+    def connection(self, *, writing: bool = False) -> Iterator[sqlite3.Connection]:
+        """Lend the open connection to one thread.
+
+        Args:
+            writing: run the block as one write transaction: all of it or nothing.
+
+        Raises:
+            TimeoutError: other threads keep it busy.
+            sqlite3.Error, OSError: the file cannot be opened, or is busy.
+        """
+        deadline = time.monotonic() + self._timeout
+        if not self._lock.acquire(timeout=self._timeout):
+            raise TimeoutError("other threads keep the SQLite file busy")
+        try:
+            connection = self._connection
+            if connection is None:
+                connection = self._connection = self._opened(deadline)
+                self._inode = _inode(self.path)
+            elif self._inode != _inode(self.path):
+                self._on_moved()
+            # Other processes are waited for until the same deadline.
+            patience = max(1, math.ceil((deadline - time.monotonic()) * 1000))
+            if patience != self._patience:
+                connection.execute(f"PRAGMA busy_timeout = {patience}")
+                self._patience = patience
+
+            if writing:
+                connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            if writing:
+                connection.execute("COMMIT")
+        except BaseException as error:
+            self._undo(error)
+            raise
+        finally:
+            self._lock.release()
+
+    def _undo(self, error: BaseException) -> None:
+        if self._connection is not None and self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+        if self._version is not None and _is_corrupt(error):
+            self._close()
+            self._set_aside("corrupt", self._inode)
+
+    def _opened(self, deadline: float) -> sqlite3.Connection:
+        before = _inode(self.path)
+        try:
+            return self._connected(deadline)
+        except _OtherVersionError as error:
+            self._set_aside(f"version-{error}", before)
+        except Exception as error:
+            if self._version is None or not _is_corrupt(error):
+                raise
+            self._set_aside("corrupt", before)
+        return self._connected(deadline)
+
+    def _set_aside(self, reason: str, expected: tuple[int, int] | None) -> None:
+        """Rename the file, unless another process has done so already."""
+        if expected is None or _inode(self.path) != expected:
+            return
+        aside = self.path.with_name(f"{self.path.name}.{reason}-{time.time_ns() // 1_000_000}")
+        for suffix in ("-wal", "-shm", ""):
+            with suppress(FileNotFoundError):
+                self.path.with_name(self.path.name + suffix).rename(f"{aside}{suffix}")
+        self._on_set_aside(reason, aside)
+
+    def foreign_tables(self, deadline: float | None = None) -> list[str]:
+        """Return the names of tables that are somebody else's; empty when the file is ours, absent,
+        or cannot be read.
+        """
+        if not self.path.is_file():
+            return []
+        try:
+            # Read-only, and no journal is begun: it may be another program's.
+            left = self._timeout if deadline is None else max(0.001, deadline - time.monotonic())
+            address = f"{self.path.absolute().as_uri()}?mode=ro"
+            reading = sqlite3.connect(address, uri=True, timeout=left)
+        except sqlite3.Error:
+            return []
+        try:
+            return self._foreign_tables(reading)
+        except sqlite3.Error:
+            return []
+        finally:
+            reading.close()
+
+    def _foreign_tables(self, connection: sqlite3.Connection) -> list[str]:
+        query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
+        tables = {name for (name,) in connection.execute(query)}
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        is_later = version and tables >= self._tables
+        return [] if is_later else sorted(tables - self._tables)
+
+    def _check_version(self, connection: sqlite3.Connection) -> None:
+        """Set the version of a new file.
+
+        Raises:
+            _OtherVersionError: the file is not new, and has another version.
+        """
+        (found,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if found != self._version and tables:
+            raise _OtherVersionError(found)
+        connection.execute(f"PRAGMA user_version = {self._version}")
+
+    def _connected(self, deadline: float) -> sqlite3.Connection:
+        if self._version is not None and (tables := self.foreign_tables(deadline)):
+            raise sqlite3.OperationalError(f"holds tables of another program: {tables[0]:.60}")
+        _create(self.path)
+        connection = sqlite3.connect(
+            self.path,
+            timeout=max(0.001, deadline - time.monotonic()),
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            self._patience = 0
+            _write_ahead(connection, deadline)
+            # A commit survives `kill -9` without a sync; only a power cut may cost the last ones,
+            # and never the file.
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("BEGIN IMMEDIATE")
+            if self._version is not None:
+                self._check_version(connection)
+            for statement in filter(str.strip, self._schema.split(";")):
+                connection.execute(statement)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def pause(self) -> None:
+        """Close before a fork: SQLite's connections must never be in two processes.
+
+        Holds the lock until `resume` (in the parent) or `forked` (in the child).
+        """
+        self._lock.acquire()
+        self._close()
+
+    def resume(self) -> None:
+        """Go on in the parent after a fork; the next use opens the file again."""
+        self._lock.release()
+
+    def forked(self) -> None:
+        """Go on in the child after a fork."""
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class _OtherVersionError(Exception):
+    """A file has tables of another version of their schema."""
+
+
+def _is_corrupt(error: BaseException) -> bool:
+    """Tell whether SQLite says that a file is damaged, or no database; it has no class for that."""
+    return type(error) is sqlite3.DatabaseError
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    """Return which file is at *path*, whatever it is called; None when there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _create(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Only when new: closing a descriptor would drop this process's locks on the file.
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+def _write_ahead(connection: sqlite3.Connection, deadline: float) -> None:
+    """Turn on write-ahead logging; for this SQLite does not wait by itself for another process that
+    does the same.
+    """
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.002)
