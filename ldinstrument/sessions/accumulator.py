@@ -426,17 +426,18 @@ class Accumulator:
         for fold in self._folds.values():
             groups += fold.take_groups(once=once)
         tallies, self._segment_tallies = self._segment_tallies, NO_TALLIES
-        first, active, began = self._first, self._active, self._since
+        first, active, since = self._first, self._active, self._since
         self._first = self._active = None
-        self._since = max(clock() if until is None else until, began)
+        self._since = max(clock() if until is None else until, since)
         if not groups and active is None and tallies is NO_TALLIES and not boundary:
             return None
-        last = self.date(began if active is None else active)
+        began = since if first is None else first
+        last = self.date(since if active is None else active)
         if boundary:
             last = max(self._low, min(last, boundary - 1))
         return Segment(
             keys=self.keys,
-            first=min(last, self.date(began if first is None else first)),
+            first=min(last, self.date(began)),
             last=last,
             tallies=tallies,
             groups=tuple(groups),

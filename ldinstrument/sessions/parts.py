@@ -35,7 +35,7 @@ class Segment(Fields):
         groups: its folded values, each with the routing of its event key. The rollup `once` is not
             divided at exposures, only by identity: its groups are in the last segment of their
             identity, and reach back.
-        began: when it began, in clock seconds of this process.
+        began: its first entry, else when it began, in clock seconds of this process.
         active: its last activity, in clock seconds of this process; None when there was none.
         exposed: whether an exposure ends it; else a change of identity, or the end.
     """
@@ -83,6 +83,9 @@ class SessionPart(Fields):
         started: the date of its start.
         last: the date of its last activity.
         over: the date at which this was made.
+        age, idle: milliseconds from its start, and from its last activity, to `over`; no clock that
+            was set meanwhile is in them.
+        offset: what dates a clock reading of this process as `over` is dated, in milliseconds.
         context: whose it is at the end, with attributes.
         data: goes with the `session.*` events; checked and copied already.
         exposures: the dates by name (flag, its version, unit) of the exposures of its units that
@@ -99,6 +102,9 @@ class SessionPart(Fields):
         "started",
         "last",
         "over",
+        "age",
+        "idle",
+        "offset",
         "context",
         "data",
         "exposures",
@@ -115,6 +121,9 @@ class SessionPart(Fields):
         started: int,
         last: int,
         over: int,
+        age: int,
+        idle: int,
+        offset: float,
         context: Context | None,
         data: Mapping[str, Any],
         exposures: Mapping[str, int],
@@ -128,6 +137,9 @@ class SessionPart(Fields):
         self.started = started
         self.last = last
         self.over = over
+        self.age = age
+        self.idle = idle
+        self.offset = offset
         self.context = context
         self.data = data
         self.exposures = exposures

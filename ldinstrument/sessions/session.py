@@ -548,6 +548,8 @@ class Session(OwnedRecorder):
     ) -> SessionPart:
         held, now, context = self._held, clock(), self.context
         last = self._stopped_at or (held.last if held.last > held.started else now)
+        over = held.date(now)
+        offset = max(held.offset, over - now * 1000)
         return SessionPart(
             id=self.id,
             given_id=self._given_id,
@@ -555,7 +557,10 @@ class Session(OwnedRecorder):
             metrics=self._metrics,
             started=held.date(held.started),
             last=held.date(last),
-            over=held.date(now),
+            over=over,
+            age=over - int(held.started * 1000 + offset),
+            idle=over - int(last * 1000 + offset),
+            offset=offset,
             context=context,
             data=self._data,
             exposures=dates_of_exposures(held.units, held.keys, segments),

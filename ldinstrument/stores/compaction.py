@@ -161,7 +161,7 @@ def _part(
 
 def _line(segments: list[StoredSegment], names: dict[str, str]) -> str:
     """Return a line that holds *segments*, which may come from several workers."""
-    return line(0, encoded(segments, names, clock=True))
+    return line(0, encoded(segments, names))
 
 
 def _forget(record: Record, segments: list[StoredSegment]) -> None:

@@ -6,9 +6,9 @@ milliseconds, *base* a date that the others are counted from, at which the first
 active already. A segment is `[keys, first, length, tallies, groups]`, trailing zeros left out: keys
 by context kind, the dates of its first and last entry, interactions by outcome, and folded values
 by the mark of their group key: `[total, count, first date, last date, first value, last value]`, of
-which what follows from the segment is left out; a total alone stands by itself. A line that comes
-from several workers has *offset* 0, and ends each segment with its start and end by the store's
-clock.
+which what follows from the segment is left out; a total alone stands by itself. Where the store's
+clock says something else than these dates and *offset*, two more fields say it, counted from
+*base*: the worker's clock was set meanwhile, or the line comes from several workers (*offset* 0).
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ REFERENCE = "#"
 """What stands before the mark of data in a group key; data as JSON begins with a brace."""
 Keys: TypeAlias = "tuple[tuple[str, str], ...]"
 """A context: `(kind, key)` pairs, sorted."""
+ROUNDING = 1
+"""Milliseconds by which two readings of one clock, rounded, may differ."""
 OLDEST_EXPOSURE = 24 * 3_600_000
 """Milliseconds: what was exposed earlier than a session may last divides none."""
 
@@ -54,7 +56,8 @@ class StoredSegment:
         first, last: the dates of its first and last entry, by the worker's clock.
         tallies: its interactions.
         values: folded values by group key.
-        started, ended: the same as *first* and *last* by the store's clock.
+        started, ended: the same as *first* and *last* by the store's clock; of a request, by the
+            clock that the worker had at its end. Until they are known, 0.
         line: the number of its line.
     """
 
@@ -158,27 +161,23 @@ def encoded(
     names: MutableMapping[str, str],
     *,
     started: int | None = None,
-    clock: bool = False,
 ) -> str:
     """Return *segments* as the part of a line that follows its offset.
 
     Args:
         segments: at least one.
         names: the group keys that they mention are added, by their marks.
-        started: the date at which the first one's keys were active already.
-        clock: write start and end by the store's clock, too.
+        started: when the first one's keys were active already, by the clock of `started`.
 
     Raises:
         TypeError: a folded value is no number.
     """
     base = segments[0].first if started is None else started
-    texts = [_segment(segment, base, names, clock) for segment in segments]
+    texts = [_segment(segment, base, names) for segment in segments]
     return f"{base},{compact_json(texts)}"
 
 
-def _segment(
-    segment: StoredSegment, base: int, names: MutableMapping[str, str], clock: bool
-) -> list[Any]:
+def _segment(segment: StoredSegment, base: int, names: MutableMapping[str, str]) -> list[Any]:
     groups = {}
     for key, group in segment.values.items():
         groups[named(key, names)] = _group(group, segment, base)
@@ -187,7 +186,8 @@ def _segment(
         tallies.pop()
     dates = segment.first - base, segment.last - segment.first
     fields = [dict(segment.keys), *dates, tallies, groups or 0]
-    if clock:
+    differs = segment.started - segment.first, segment.ended - segment.last
+    if segment.ended and not -ROUNDING <= min(differs) <= max(differs) <= ROUNDING:
         return [*fields, segment.started - base, segment.ended - base]
     while fields and not fields[-1]:
         fields.pop()
@@ -221,10 +221,9 @@ def decoded(line: str, names: Mapping[str, str], number: int = 0) -> Iterable[St
     for at, fields in enumerate(segments):
         segment = _segment_of(fields, offset, base, names)
         segment.line = number
-        if not at and segment.first > base and len(fields) <= len(_ABSENT):
-            yield StoredSegment(
-                segment.keys, base, base, started=base + offset, ended=base + offset, line=number
-            )
+        if not at and segment.first != base and segment.started > (began := base + offset):
+            date = segment.first - (segment.started - began)
+            yield StoredSegment(segment.keys, date, date, started=began, ended=began, line=number)
         yield segment
 
 
@@ -238,8 +237,8 @@ def _segment_of(
         first,
         last,
         (*tallies, *NO_TALLIES[len(tallies) :]),
-        started=base + clock[0] if clock else first + offset,
-        ended=base + clock[1] if clock else last + offset,
+        started=offset + (base + clock[0] if clock else first),
+        ended=offset + (base + clock[1] if clock else last),
     )
     for name, values in (groups or {}).items():
         segment.values[key_named(name, names)] = _group_of(values, segment, base)
@@ -274,14 +273,16 @@ def delta_of(part: SessionPart, *, ends: str = "", operation: Operation | None =
     if not known:
         known = [{} if part.context is None else keys_by_kind(part.context)]
     names: dict[str, str] = {}
+    segments = _segments(part, known[0], known[-1])
     return Delta(
         id=part.id,
         name=part.name,
         context=dict(keys_of(known[0])),
-        started_ago=max(0, part.over - part.started),
-        last_ago=max(0, part.over - part.last),
+        started_ago=part.age,
+        last_ago=part.idle,
         now=part.over,
-        segments=encoded(_segments(part, known[0], known[-1]), names, started=part.started),
+        shift=max(0, segments[0].started - segments[0].first),
+        segments=encoded(segments, names, started=part.over - part.age),
         names=names,
         becomes=dict(keys_of(known[-1])) if known[-1] != known[0] else {},
         metrics=() if part.metrics == DEFAULT_METRICS else part.metrics,
@@ -308,13 +309,19 @@ def _segments(
             segment.last,
             segment.tallies,
             {_key(routing, group): _folded(routing, group) for routing, group in segment.groups},
+            int(segment.began * 1000 + part.offset),
+            int((segment.active or segment.began) * 1000 + part.offset),
         )
         for segment in part.segments
     ]
+    at = part.over - part.age
     if not found:
-        found.append(StoredSegment(keys_of(first), part.started, part.started))
-    if part.last > found[-1].last:
-        found.append(StoredSegment(keys_of(last), part.last, part.last))
+        found.append(
+            StoredSegment(keys_of(first), part.started, part.started, started=at, ended=at)
+        )
+    at = part.over - part.idle
+    if at > found[-1].ended:
+        found.append(StoredSegment(keys_of(last), part.last, part.last, started=at, ended=at))
     return found
 
 

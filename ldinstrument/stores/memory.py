@@ -176,7 +176,7 @@ class MemoryStore:
             key = next(iter(self._open))
             record = readable(self._open.pop(key))
             if record is not None:
-                record.reason, record.over = "abandoned", today()
+                record.end("abandoned", today())
                 self._move_on(key, record, now)
             ledger.evicted()
             warn_once(

@@ -81,6 +81,7 @@ class Delta:
         tallies: its interactions, if it has no *segments*: successes, failures, cancelled,
             abandoned.
         now: the date at which it is looked at.
+        shift: milliseconds by which the worker's clock was set forward since its start.
         segments: what was recorded, as JSON text (see `deltas`); by default one segment from
             start to last activity with *tallies*.
         names: the group keys that *segments* mention, by mark.
@@ -101,6 +102,7 @@ class Delta:
     last_ago: int = 0
     tallies: tuple[int, int, int, int] = (0, 0, 0, 0)
     now: int = field(default_factory=today)
+    shift: int = 0
     segments: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
     becomes: Mapping[str, str] = field(default_factory=dict)
@@ -111,6 +113,11 @@ class Delta:
     joins: bool = False
     ends: str = ""
     operation: Operation | None = None
+
+    @property
+    def began(self) -> int:
+        """The date of its start, by the clock that the worker had then."""
+        return self.now - self.started_ago - self.shift
 
     def aged(self, milliseconds: int) -> Delta:
         """Return the same delta, looked at *milliseconds* later."""

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .deltas import UNREADABLE, StoredSegment, compact_json, encoded, keys_of
+from .deltas import ROUNDING, UNREADABLE, StoredSegment, compact_json, encoded, keys_of
 from .protocol import Delta, Merged, Rules, today
 
 VERSION = 2
@@ -32,8 +32,6 @@ MOST_LINES = 32
 """Lines after which a record is compacted."""
 LINE_BYTES = 512
 """What counts as one line; a longer one counts as several."""
-ROUNDING = 1
-"""Milliseconds by which whole ones may date a beginning too early."""
 OLD_EXPOSURE = 300_000
 """Milliseconds before a visit: what was exposed earlier hardly divides a part that comes late."""
 TOMBSTONE_MARK = "-"
@@ -159,20 +157,26 @@ class Record:
         self.last = max(self.last, last)
         self.keys |= {**delta.context, **delta.becomes}
         self.metrics = delta.metrics or self.metrics
-        oldest = self.opened_at + self.started - (now - delta.now) - OLD_EXPOSURE
+        oldest = self.opened_at + self.started - (now - delta.now) - delta.shift - OLD_EXPOSURE
         for mark, date in delta.exposures.items():
             if date > oldest:
                 self.exposures[mark] = min(date, self.exposures.get(mark, date))
         self.names |= delta.names
         self.lines.append(line(now - delta.now, delta.segments or segments_text(delta)))
         if ends and delta.ends:
-            self.reason, self.over = delta.ends, delta.now
+            self.end(delta.ends, delta.now)
 
     @property
     def length(self) -> int:
         """How many lines it has, long ones and what they mention counted by their bytes."""
         size = sum(map(len, self.lines)) + sum(map(len, self.names.values()))
         return max(len(self.lines), size // LINE_BYTES)
+
+    def end(self, reason: str, date: int) -> None:
+        """End it for *reason* at *date*, and never before an exposure that it knows already, which
+        the clock of another worker may have dated.
+        """
+        self.reason, self.over = reason, max([date, *self.exposures.values()])
 
     def touch(self, now: int, date: int) -> None:
         """Note activity at *date*, which is *now* by the store's clock."""
@@ -352,7 +356,7 @@ def _merge_open(record: Record | None, delta: Delta, now: int, rules: Rules) -> 
         return _open_next(delta, now)
     record.reason = reason
     # That it is somebody else's is known to date.
-    record.over = delta.now - delta.started_ago if reason == "identified" else 0
+    record.over = delta.began if reason == "identified" else 0
     return _open_next(delta, now, before=record.id, ended=record)
 
 
@@ -446,5 +450,5 @@ def close(
     date = today() if over is None else over
     if active:
         record.touch(now, date)
-    record.reason, record.over = reason, date
+    record.end(reason, date)
     return record, True

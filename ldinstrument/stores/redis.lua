@@ -54,6 +54,10 @@ local function wait(text, at)
   put(place, text)
   return place
 end
+local function finish(one, reason, date) -- not before an exposure that is known already
+  one.r, one.o = reason, date
+  for _, exposed in pairs(one.x or {}) do one.o = math.max(one.o, exposed) end
+end
 local function move_on(key, id, text, remember, began, at)
   local tombstone = '-' .. wait(text, at) .. ' ' .. whole(began) .. ' ' .. id
   redis.call('SET', prefix .. 'v' .. key, tombstone, 'PX', remember)
@@ -157,8 +161,9 @@ for _, keys in ipairs({delta.c or {}, delta.k or {}}) do
     record.c[kind] = whose
   end
 end
+local shift = delta.o - delta.a - delta.b
 for mark, date in pairs(delta.x or {}) do
-  if date > record.h + record.s - (now - delta.o) - OLD_EXPOSURE then
+  if date > record.h + record.s - (now - delta.o) - shift - OLD_EXPOSURE then
     record.x = record.x or {}
     record.x[mark] = math.min(date, record.x[mark] or date)
   end
@@ -169,7 +174,7 @@ for mark, name in pairs(delta.g or {}) do
 end
 record.u = record.u + 1
 lines = lines .. '\n[' .. whole(now - delta.o) .. ',' .. segments .. ']'
-if delta.e and not keeps_place then record.r, record.o = delta.e, delta.o end
+if delta.e and not keeps_place then finish(record, delta.e, delta.o) end
 local text = joined(record, lines)
 if keeps_place then
   put(place, text)
@@ -197,7 +202,7 @@ if now <= deadline then
     record.l, record.u = math.max(record.l, now - record.h), record.u + 1
     lines = lines .. '\n[' .. whole(now - date) .. ',' .. date .. ',[[]]]'
   end
-  record.r, record.o = reason, tonumber(date)
+  finish(record, reason, tonumber(date))
 end
 local text = joined(record, lines)
 move_on(key, record.i, text, remember, now, at)

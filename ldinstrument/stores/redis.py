@@ -438,7 +438,7 @@ def delta_text(delta: Delta) -> str:
     """Return all of a delta but its segments as the script reads it; what is empty is left out."""
     fields: dict[str, Any] = {"i": delta.id, "n": delta.name, "o": delta.now}
     fields |= {"a": delta.started_ago, "l": delta.last_ago}
-    fields["b"] = delta.now - delta.started_ago
+    fields["b"] = delta.began
     optional: dict[str, Any] = {
         "m": ",".join(delta.metrics),
         "c": utf8(delta.context),

@@ -30,36 +30,41 @@ from ldinstrument.stores.deltas import (
 )
 from ldinstrument.testing import RecordingClient
 
+HOUR = 3_600_000
 SEGMENTS = st.lists(
     st.builds(
-        lambda ages, key, tallies, groups: StoredSegment(
+        lambda ages, key, tallies, groups, shift: StoredSegment(
             keys_of({"user": key} if key else {}),
             NOW - max(ages),
             NOW - min(ages),
             tallies,
             {name: Group(None, *fields) for name, fields in groups.items()},
-            NOW - max(ages) + 7,
-            NOW - min(ages) + 7,
+            NOW - max(ages) + shift,
+            NOW - min(ages) + shift,
         ),
         st.tuples(AGES, AGES),
         st.text(max_size=3),
         st.tuples(*[st.integers(0, 9)] * 4),
         st.dictionaries(GROUP_KEYS, GROUPS, max_size=3),
+        st.sampled_from([0, 5, -5, HOUR, -HOUR]),
     ),
     min_size=1,
     max_size=4,
 )
 
 
-@given(SEGMENTS, st.booleans())
-def test_what_is_read_is_what_was_written(segments, clock):
-    """Dates, keys, tallies and folded values; dates by the store's clock with the offset."""
+@given(SEGMENTS, st.sampled_from([0, 7, -7]))
+def test_what_is_read_is_what_was_written(segments, offset):
+    """Dates, keys, tallies and folded values; what the store's clock says is moved by the offset,
+    also where the worker's was set meanwhile.
+    """
     names: dict[str, str] = {}
-    text = encoded(segments, names, clock=clock)
-    read = list(decoded(f"[{0 if clock else 7},{text}]", names, 3))
+    read = list(decoded(f"[{offset},{encoded(segments, names)}]", names, 3))
     assert {segment.line for segment in read} == {3}
     for segment in read:
         segment.line = 0
+        segment.started -= offset
+        segment.ended -= offset
     assert read == segments
 
 
@@ -82,6 +87,17 @@ def test_keys_that_were_active_before_the_first_entry_are_told():
     assert (before.keys, before.first, before.started) == (segment.keys, NOW - 500, NOW - 490)
     assert (before.tallies, before.values) == ((0, 0, 0, 0), {})
     assert (same.first, same.tallies) == (NOW, (1, 0, 0, 0))
+
+
+def test_a_beginning_is_dated_by_the_clock_that_held_then():
+    """A worker's clock that was set forward by an hour after the first entry moves its age to no
+    other date.
+    """
+    segment = StoredSegment((), NOW, NOW, started=NOW + HOUR, ended=NOW + HOUR)
+    line = f"[10,{encoded([segment], {}, started=NOW + HOUR - 500)}]"
+    before, same = decoded(line, {})
+    assert (before.first, before.started) == (NOW - 500, NOW + HOUR - 490)
+    assert (same.first, same.started, same.ended) == (NOW, NOW + HOUR + 10, NOW + HOUR + 10)
 
 
 @pytest.mark.parametrize(
@@ -158,8 +174,15 @@ def part_of_two_identities():
     session.revenue(7)
     part = session.hand_over()
     (ana,) = part.segments
-    ben = ana.replace(keys={"user": "ben"}, first=part.over - 900, last=part.over - 500, groups=())
-    return part.replace(started=part.over - 2000, last=part.over - 500, segments=(ana, ben))
+    ben = ana.replace(
+        keys={"user": "ben"},
+        first=part.over - 900,
+        last=part.over - 500,
+        began=ana.began - 0.9,
+        active=ana.began - 0.5,
+        groups=(),
+    )
+    return part.replace(age=2000, idle=500, segments=(ana, ben))
 
 
 def test_a_part_becomes_a_delta():

@@ -601,6 +601,34 @@ def test_an_exposure_between_two_requests_divides_them(make_store):
     assert values_of(record, "revenue.impact", store.rules) == [(1.0, long_ago), (2.0, now)]
 
 
+def test_an_exposure_of_a_request_whose_clock_was_set_forward_is_kept(make_store):
+    """Dated an hour before the beginning of the visit, as its clock says at the end."""
+    store, now, hour = make_store(), today(), 3_600_000
+    store.merge(
+        KEY,
+        delta(exposures={"a": now - hour - 100}, started_ago=1000, now=now, shift=hour),
+    )
+    end(store, KEY)
+
+    (record,) = ended(store)
+    assert list(record.exposures.values()) == [now - hour - 100]
+
+
+@pytest.mark.parametrize("ends", ["", "logout"])
+def test_an_end_is_not_before_an_exposure_that_is_known(make_store, ends):
+    """A worker whose clock is behind that of another one ends the visit: everybody counts."""
+    store, now = make_store(), today()
+    ahead = now + 600_000
+    store.merge(KEY, delta(context={"user": "ana"}, exposures={"a": ahead}, now=ahead))
+    store.merge(KEY, delta(context={"user": "ana"}, now=now, ends=ends))
+    if not ends:
+        end(store, KEY)
+
+    (record,) = ended(store)
+    ((_, at),) = values_of(record, "session.duration", store.rules)
+    assert at >= ahead
+
+
 def test_workers_whose_clocks_differ_make_one_visit(make_store):
     """Minutes apart: each worker's events carry its own dates, and the visit lasted what it did."""
     store, now, skew = make_store(), today(), 600_000

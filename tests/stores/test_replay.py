@@ -278,6 +278,37 @@ def test_requests_that_overlap_keep_their_accounts(make_store, keep, lab):
     assert values(lab, "session.interactions") == {f"ana-{run}": [6]}
 
 
+@pytest.mark.parametrize("seconds", [5, 600, -600])
+def test_a_clock_that_is_set_ages_nothing(make_store, keep, lab, monkeypatch, seconds):
+    """A request becomes Ben's while one of Ana's is open, and the wall clock is set before both
+    end: she had one session, he has one, and they lasted no longer than that.
+    """
+    store, run = keep(make_store(), client=lab.client), time.time_ns()
+    ana, ben = (Context.create(f"{name}-{run}") for name in ("ana", "ben"))
+    real = time.time
+
+    login, page = (open_session(ana, client=lab.client, store=store) for _ in range(2))
+    login.interaction()
+    time.sleep(0.002)
+    page.interaction()
+    lab.expose(ana)
+    end_request(page, store, "v")
+    login.identify(ben)
+    login.interaction()
+    monkeypatch.setattr(time, "time", lambda: real() + seconds)
+    lab.expose(ben)
+    login.revenue(5)
+    end_request(login, store, "v")
+    report(lab, store, "v")
+
+    durations = values(lab, "session.duration")
+    assert {who: len(found) for who, found in durations.items()} == {ana.key: 1, ben.key: 1}
+    assert all(0 <= value < 5000 for found in durations.values() for value in found)
+    assert lab.counted("session.interactions", ana.key) == [0]
+    assert lab.counted("session.interactions", ben.key) == [0]
+    assert lab.counted("revenue.impact", ben.key) == [5]
+
+
 def test_wanted_metrics_are_kept(make_store, keep, lab):
     """`metrics=` of a stored session decides which events its visit becomes."""
     store, user = keep(make_store(), client=lab.client), f"ana-{time.time_ns()}"
