@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ..sessions.outcomes import NO_TALLIES
-from .deltas import UNREADABLE, Keys, StoredSegment, encoded, named
-from .records import LINE_BYTES, Record, line
+from .records import LINE_BYTES, UNREADABLE, Keys, Record, StoredSegment, encoded, named
 from .replay import Boundaries, segments_of
 
 KEEP_LINES = 16
@@ -161,7 +160,7 @@ def _part(
 
 def _line(segments: list[StoredSegment], names: dict[str, str]) -> str:
     """Return a line that holds *segments*, which may come from several workers."""
-    return line(0, encoded(segments, names))
+    return f"[0,{encoded(segments, names)}]"
 
 
 def _forget(record: Record, segments: list[StoredSegment]) -> None:

@@ -16,9 +16,9 @@ from .compaction import compact
 from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed, today
 from .records import (
     MOST_LINES,
+    PLACES_PER_WINDOW,
     Record,
     Tombstone,
-    batch_end,
     close,
     merge,
     place_of,
@@ -194,14 +194,15 @@ class MemoryStore:
         with self._lock:
             now = self._clock()
             self._retire(limit, now)
-            end = place_of(now, 0, self.rules)
-            end = batch_end(end) if early else end
+            window = place_of(now, 0, self.rules)
+            end = window + PLACES_PER_WINDOW if early else window
             due = sorted(
                 number
                 for place, held in self._ended.items()
                 if held.due <= now and (number := int(place)) < end
             )
-            claimed = [str(place) for place in due if place < batch_end(due[0])][:limit]
+            first = due[0] // PLACES_PER_WINDOW if due else 0
+            claimed = [str(place) for place in due if place // PLACES_PER_WINDOW == first][:limit]
             for place in claimed:
                 self._ended[place].due = now + int(lease * 1000)
                 self._ended[place].owner = owner

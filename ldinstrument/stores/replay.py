@@ -27,16 +27,16 @@ from ..sessions.dilution import EndedSession
 from ..sessions.exposures import exposures
 from ..sessions.outcomes import NO_TALLIES, Tallies, added
 from ..sessions.rollups import Emission, Group
-from .deltas import (
+from .protocol import Rules
+from .records import (
     Keys,
+    Record,
     StoredSegment,
     decoded,
     group_parts,
     mark_of,
     merged,
 )
-from .protocol import Rules
-from .records import Record
 
 _in_order = attrgetter("started", "ended")
 
