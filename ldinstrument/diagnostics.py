@@ -184,11 +184,30 @@ class guard:  # noqa: N801 - used as a statement: with guard("flush"): ...
         if self._strict and isinstance(error, StrictError):
             return False
         self.failed = True
-        try:
-            log_internal_error(self._where, error)
-        except Exception:  # noqa: S110 - at the limit of a recursion nothing of ours may work
-            pass
+        withhold(self._where, error, strict=False)
         return True
+
+
+def withhold(where: str, error: Exception, *, strict: bool = True) -> None:
+    """Keep a caught *error* of ours from the host, as `guard` does.
+
+    For `except Exception as error:` on the ways that every value goes: entering and leaving a
+    `guard` costs three calls.
+
+    Args:
+        where: it happened.
+        error: what was caught.
+        strict: whether `StrictError` passes, as with `guard`.
+
+    Raises:
+        StrictError: it is one.
+    """
+    if strict and isinstance(error, StrictError):
+        raise error
+    try:
+        log_internal_error(where, error)
+    except Exception:  # noqa: S110 - at the limit of a recursion nothing of ours may work
+        pass
 
 
 def never_raises(method: Callable[P, None]) -> Callable[P, None]:

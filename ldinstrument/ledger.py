@@ -220,7 +220,8 @@ class Ledger:
             self._suspended: Counter[str] = Counter()
             self._unfinished: Counter[str] = Counter()
             self._sessions: dict[str, list[float]] = {}
-            self._told = 0
+            self.newly_unconfirmed = 0
+            """Events handed to clients that cannot tell, since a flush took them last."""
 
     def forked(self) -> None:
         """In a forked child: the parent's counts are the parent's, and its threads may have held
@@ -291,7 +292,7 @@ class Ledger:
                 it was not active before that.
         """
         with self.lock:
-            found = self._of_sessions(name)
+            found = self._sessions.get(name) or self._of_sessions(name)
             found[0] += 1
             if exposed:
                 whole = max(0.0, milliseconds)
@@ -330,21 +331,25 @@ class Ledger:
         with self.lock:
             self._events["emitted"] += count
 
-    def delivered(self, count: int) -> None:
-        """Move *count* events from pending to delivered (LaunchDarkly answered 202)."""
+    def delivered(self, count: int, exposures: int = 0) -> None:
+        """Move *count* events, and *exposures* evaluations, from pending to delivered (LaunchDarkly
+        answered 202).
+        """
         with self.lock:
             self._events["delivered"] += count
+            self._exposures["delivered"] += exposures
 
     def unconfirmed(self, count: int = 1) -> None:
         """Move *count* events from pending to unconfirmed: handed to a client that cannot tell."""
         with self.lock:
             self._events["unconfirmed"] += count
+            self.newly_unconfirmed += count
 
-    def newly_unconfirmed(self) -> int:
-        """Events handed to clients that cannot tell, since this was asked last."""
+    def take_newly_unconfirmed(self) -> int:
+        """Return `newly_unconfirmed`, and begin anew."""
         with self.lock:
-            told, self._told = self._told, self._events["unconfirmed"]
-            return self._told - told
+            count, self.newly_unconfirmed = self.newly_unconfirmed, 0
+            return count
 
     def dropped(self, reason: str, count: int = 1) -> None:
         """Move *count* events from pending to `dropped[reason]`."""
@@ -358,11 +363,6 @@ class Ledger:
         """
         with self.lock:
             self._exposures["emitted"] += count
-
-    def exposures_delivered(self, count: int) -> None:
-        """Move *count* evaluations from pending to delivered."""
-        with self.lock:
-            self._exposures["delivered"] += count
 
     def exposures_dropped(self, reason: str, count: int) -> None:
         """Move *count* evaluations from pending to `dropped[reason]`."""

@@ -130,9 +130,9 @@ def batch_taker(client: Any) -> Any | None:
     """Return what takes a session's events for *client* at once, or None where `track` must be
     called.
 
-    That is the `take_batch` of our event processor, and only for a client whose `track` would do
-    nothing but give it one event: an `LDClient` or `AsyncLDClient` itself, which nobody has
-    subclassed, wrapped or patched, and which sends events.
+    That is the `take_batch` of our event processor's queue, and only for a client whose `track`
+    would do nothing but give it one event: an `LDClient` or `AsyncLDClient` itself, and our event
+    processor itself, which nobody has subclassed, wrapped or patched so that it looks at each.
     """
     cls = type(client)
     original = _TRACKS.get(cls) or _original_track(cls)
@@ -144,7 +144,14 @@ def batch_taker(client: Any) -> Any | None:
     check_forked = getattr(client, "_check_forked", None)
     if check_forked is not None:  # the SDK warns, as its `track` does, after a fork
         check_forked()
-    return getattr(members.get("_event_processor"), "take_batch", None)
+    processor: Any = members.get("_event_processor")
+    kind: Any = type(processor)
+    own = getattr(kind, "own_send_event", None)  # of ours only
+    if own is None or kind.send_event is not own or "send_event" in vars(processor):
+        return None
+    if processor.worker.thread is None:  # not at work yet, or a forked child
+        processor.worker.start()
+    return processor.worker.events.take_batch
 
 
 def _original_track(cls: type) -> Any | None:

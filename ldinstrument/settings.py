@@ -26,8 +26,8 @@ _table: Mapping[Any, Any] | None = getattr(os.environ, "_data", None)
 """What `os.environ` looks its names up in, encoded: it tells in a tenth of the time that a name is
 not set. None where somebody had put another mapping in its place.
 """
-_encoded: Mapping[str, Any] = (
-    {} if _table is None else {name: os.environ.encodekey(name) for name in (DISABLED, DEBUG)}
+_disabled, _debug = (
+    None if _table is None else os.environ.encodekey(name) for name in (DISABLED, DEBUG)
 )
 
 
@@ -38,15 +38,15 @@ def variable(name: str, environ: Mapping[str, str] | None = None) -> str | None:
 
 def switch(name: str) -> bool:
     """Tell whether *name* is one of `1`, `true`, `yes`, `on`, in any case."""
-    known = _encoded.get(name)
-    if known is not None and _table is not None and os.environ is _environ and known not in _table:
-        return False
     value = os.environ.get(name)
     return value is not None and value.strip().lower() in ON
 
 
 def disabled() -> bool:
     """Tell whether `LDINSTRUMENT_DISABLED`, or a scan, makes everything inert."""
+    # Asked for each session: what is mostly true is found out in one call.
+    if _table is not None and os.environ is _environ and _disabled not in _table:
+        return bool(_scans)
     return bool(_scans) or switch(DISABLED)
 
 
@@ -67,6 +67,8 @@ def scan_in_progress() -> Iterator[None]:
 
 def debug() -> bool:
     """Tell whether `LDINSTRUMENT_DEBUG` asks for a log line per event."""
+    if _table is not None and os.environ is _environ and _debug not in _table:
+        return False
     return switch(DEBUG)
 
 

@@ -22,7 +22,7 @@ COUNTS: dict[str, Callable[[Ledger, int], None]] = {
     "unconfirmed": lambda ledger, count: ledger.unconfirmed(count),
     "dropped": lambda ledger, count: ledger.dropped("too_old", count),
     "exposures emitted": lambda ledger, count: ledger.exposures_emitted(count),
-    "exposures delivered": lambda ledger, count: ledger.exposures_delivered(count),
+    "exposures delivered": lambda ledger, count: ledger.delivered(0, count),
     "exposures dropped": lambda ledger, count: ledger.exposures_dropped("closed", count),
 }
 

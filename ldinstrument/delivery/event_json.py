@@ -25,6 +25,7 @@ from ..sdk import Writer, as_json
 from ..sessions.ids import random_uuid
 from ..sessions.outcomes import Outcome
 from ..sessions.rollups import Emission, FinishedRuns
+from ..sessions.task_definition import TaskPlan
 
 MOST_TEMPLATES = 4096
 LARGEST_TEXT = 2**18
@@ -35,13 +36,15 @@ _DURATION_MARK = float("inf")  # an object of its own, compared by identity
 _CONTEXT = "\0"
 _DATA = "\1"
 
-EventTexts: TypeAlias = tuple[str, int, int]
+EventTexts: TypeAlias = tuple[bytes, int, int]
 """Several custom events of one context: as JSON with commas in between, how many they are, and the
 date of the first, in milliseconds since the epoch.
+
+Text that waits is long-lived memory: bytes are one copy of it, made while it is in a cache.
 """
-_Cut: TypeAlias = tuple[tuple[str, ...], tuple[str, ...], bool, int]
-"""The events of a run: the pieces before its duration and after it, between which its date belongs;
-whether it has a duration; and how many events it is.
+_Cut: TypeAlias = tuple[TaskPlan, list[str], list[str], bool, int]
+"""The events of a run by a plan of its task: the pieces before its duration and after it, between
+which its date belongs; whether it has a duration; and how many events it is.
 """
 
 MAX_EVENTS = 5000
@@ -69,7 +72,7 @@ class EventJson:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._templates: dict[tuple[str, bool, bool], tuple[str, ...]] = {}
-        self._cuts: dict[Any, tuple[Any, _Cut]] = {}
+        self._cuts: dict[tuple[Any, Outcome, bool], _Cut] = {}
 
     def write(
         self, batch: Iterable[Emission | FinishedRuns], context: Any
@@ -85,49 +88,44 @@ class EventJson:
         """
         end = self._writer.context_text(context) + "}"
         written: list[EventTexts] = []
-        emissions: list[Emission] = []
-        values = 0
-        for element in batch:
-            if isinstance(element, Emission):
-                emissions.append(element)
-                values += element.values
-                continue
-            if emissions:
-                self._write_emissions(emissions, end, written)
-                emissions = []
-            entries = element.entries
-            for start in range(0, len(entries), MOST_RUNS):
-                written.append(self._write_runs(element, entries[start : start + MOST_RUNS], end))
-                values += written[-1][1]
-        if emissions:
-            self._write_emissions(emissions, end, written)
-        return written, values
-
-    def _write_emissions(
-        self, emissions: Iterable[Emission], end: str, written: list[EventTexts]
-    ) -> None:
         texts: list[str] = []
-        size = at = 0
+        values = size = at = 0
         known, data = None, ""
-        for emission in emissions:
-            if emission.data is not known:
-                known = emission.data
+        for element in batch:
+            if isinstance(element, FinishedRuns):
+                if texts:
+                    written.append((",".join(texts).encode(), len(texts), at))
+                    texts, size = [], 0
+                entries = element.entries
+                for start in range(0, len(entries), MOST_RUNS):
+                    written.append(
+                        self._write_runs(element, entries[start : start + MOST_RUNS], end)
+                    )
+                    values += written[-1][1]
+                continue
+
+            # Events of a session often share their data, too.
+            if element.data is not known:
+                known = element.data
                 data = "" if known is None else as_json(known)
-            value = emission.value
+            value = element.value
             plain = type(value) is float or type(value) is int
             number = "" if value is None else repr(value) if plain else as_json(value)
-            kind = (emission.event_key, known is not None, value is not None)
+            kind = (element.event_key, known is not None, value is not None)
             head, before_data, before_value, tail = self._templates.get(kind) or self._template(
                 kind
             )
-            at = at if texts else emission.at
-            texts.append(f"{head}{emission.at}{before_data}{data}{before_value}{number}{tail}{end}")
+            texts.append(f"{head}{element.at}{before_data}{data}{before_value}{number}{tail}{end}")
+            at = at if len(texts) > 1 else element.at
+            values += element.values
             size += len(texts[-1])
             if size > LARGEST_TEXT:
-                written.append((",".join(texts), len(texts), at))
+                written.append((",".join(texts).encode(), len(texts), at))
                 texts, size = [], 0
+
         if texts:
-            written.append((",".join(texts), len(texts), at))
+            written.append((",".join(texts).encode(), len(texts), at))
+        return written, values
 
     def _template(self, kind: tuple[str, bool, bool]) -> tuple[str, ...]:
         if len(self._templates) >= MOST_TEMPLATES:
@@ -155,8 +153,17 @@ class EventJson:
                     out += (head, (tail + head).join(durations), tail)
                     durations = []
                 if task is not current or outcome is not ended_so or data is not None:
-                    before, after, timed, count = self._cut(runs, task, outcome, data, end)
-                    current, ended_so = None if data is not None else task, outcome
+                    cut = self._cuts.get((task, outcome, data is not None))
+                    if cut is None or cut[0] is not runs.plans[task]:
+                        cut = self._cut(runs.plans[task], task, outcome, data is not None)
+                    _, before, after, timed, count = cut
+                    before = [piece.replace(_CONTEXT, end) for piece in before]
+                    after = [piece.replace(_CONTEXT, end) for piece in after]
+                    current, ended_so = task, outcome
+                    if data is not None:
+                        current, text = None, as_json(data)
+                        before = [piece.replace(_DATA, text) for piece in before]
+                        after = [piece.replace(_DATA, text) for piece in after]
                 at, written = date, str(date)
                 head, tail = written.join(before), written.join(after)
             events += count
@@ -164,28 +171,22 @@ class EventJson:
             durations.append(str(nanoseconds) if timed else "")
         out += (head, (tail + head).join(durations), tail)
         out[0] = out[0][1:]  # the comma
-        return "".join(out), events, int(entries[0][3] * 1000 + offset_ms)
+        return "".join(out).encode(), events, int(entries[0][3] * 1000 + offset_ms)
 
-    def _cut(self, runs: FinishedRuns, task: Any, outcome: Outcome, data: Any, end: str) -> _Cut:
+    def _cut(self, plan: TaskPlan, task: Any, outcome: Outcome, with_data: bool) -> _Cut:
         """Return the events of one run of *task*, cut where its date and its duration belong."""
-        plan, kind = runs.plans[task], (task, outcome, data is not None)
-        known = self._cuts.get(kind)
-        if known is None or known[0] is not plan:
-            if len(self._cuts) >= MOST_TEMPLATES:
-                self._cuts.clear()
-            values = plan.finished(1.0 if outcome is _SUCCESS else 0.0, _DURATION_MARK)
-            known = self._cuts[kind] = (plan, self._cut_events(values, data is not None))
-        before, after, timed, count = known[1]
-        if data is not None:
-            text = as_json(data)
-            before = tuple([piece.replace(_DATA, text) for piece in before])
-            after = tuple([piece.replace(_DATA, text) for piece in after])
-        before = tuple([piece.replace(_CONTEXT, end) for piece in before])
-        return before, tuple([piece.replace(_CONTEXT, end) for piece in after]), timed, count
+        if len(self._cuts) >= MOST_TEMPLATES:
+            self._cuts.clear()
+        values = plan.finished(1.0 if outcome is _SUCCESS else 0.0, _DURATION_MARK)
+        cut = (plan, *self._cut_events(values, with_data))
+        self._cuts[task, outcome, with_data] = cut
+        return cut
 
-    def _cut_events(self, values: Sequence[tuple[Any, float]], with_data: bool) -> _Cut:
+    def _cut_events(
+        self, values: Sequence[tuple[Any, float]], with_data: bool
+    ) -> tuple[list[str], list[str], bool, int]:
         pieces: list[str] = []
-        before: tuple[str, ...] | None = None
+        before: list[str] | None = None
         text = ","
         for routing, value in values:
             kind = (routing.event_key, with_data, True)
@@ -193,14 +194,14 @@ class EventJson:
             pieces.append(text + head)
             text = f"{before_data}{_DATA if with_data else ''}{before_value}"
             if value is _DURATION_MARK:
-                before, pieces, text = (*pieces, text), [], "e-6"
+                before, pieces, text = [*pieces, text], [], "e-6"
             else:
                 text += repr(value)
             text += f"{tail}{_CONTEXT},"
         pieces.append(text[:-1])
         if before is None:
-            return tuple(pieces), ("",), False, len(values)
-        return before, tuple(pieces), True, len(values)
+            return pieces, [""], False, len(values)
+        return before, pieces, True, len(values)
 
 
 # -- payloads -----------------------------------------------------------------------------------

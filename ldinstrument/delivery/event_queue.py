@@ -1,7 +1,8 @@
 """The queue between the threads that track and the payloads that leave.
 
-Tracking threads append to it without a lock. Whoever batches, the worker's thread mostly, passes
-the events through the SDK's own dispatcher and into payloads, which it gives to the sender.
+Tracking threads append to it without a lock. Whoever batches, the worker's thread or one that
+flushes, passes the events through the SDK's own dispatcher and into payloads, which it gives to the
+sender.
 
 Its bounds are bytes, not counts, and a burst never meets a full queue while LaunchDarkly answers: a
 thread that finds it filling up helps to batch.
@@ -13,17 +14,18 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .. import sdk
-from ..diagnostics import guard, log_once, on_event_loop
+from ..diagnostics import log_once, on_event_loop, withhold
 from ..ledger import ledger
 from ..sessions.evaluations import lost
-from .event_json import EventJson, EventTexts, Payload, exposures_among
+from ..sessions.rollups import Emission, FinishedRuns
+from .event_json import EventJson, Payload, exposures_among
 from .options import Options
-from .sender import Sender
+from .sender import Flush, Sender
 from .spool_writes import SpoolWrites
 
 if TYPE_CHECKING:
@@ -89,7 +91,7 @@ class EventQueue:
         """Whether payloads are made without compressing them or writing them to a disk."""
         writer = sdk.Writer(config)
         self._text_of, self._context_text = writer.text, writer.context_text
-        self.write = EventJson(writer).write
+        self._write = EventJson(writer).write
         self._recorded: deque[Recorded] = deque()
         self._last: tuple[Any, bool] = (None, False)
         self._bytes = 0
@@ -97,6 +99,8 @@ class EventQueue:
         self._taken: list[Recorded] = []
         self._open: list[Payload] = []
         self._open_bytes = 0
+        self._may_sum_up = False
+        """Whether the dispatcher has seen what it may have a summary of."""
         self.batching = threading.Lock()
         """Held while events become payloads; the methods that say so need it."""
         self._wakeup = wakeup
@@ -132,30 +136,56 @@ class EventQueue:
         except Exception:  # noqa: S110 - too deep a recursion: it is queued, and found later
             pass
 
-    def take_batch(self, texts: Iterable[EventTexts], context: Any) -> None:
-        """Queue events of ours, all of one *context* and written by `write`, or drop them by name;
-        never waits.
+    def take_batch(self, batch: Iterable[Emission | FinishedRuns], context: Any) -> bool:
+        """Take events of ours, all of one *context*, as `EventProcessor.send_event` would one by
+        one, or drop them by name; waits only as `wait_when_full` allows.
+
+        Args:
+            batch: in order.
+            context: of all of them.
+
+        Returns:
+            False when it takes none: the caller then tracks each. One cannot be written as JSON,
+            perhaps.
         """
-        if self._sender.closed or self._bytes >= self._crowded:
-            reason = self._refusal()
-            if reason:
-                self._lose(reason, sum(events for _, events, _ in texts))
-                return
-        for written, events, at in texts:
-            # Text that waits is long-lived memory: one copy of it, made while it is in a cache.
-            text = written.encode()
-            event = known = None
-            if self._last[0] is not context or not self._last[1]:
-                # The dispatcher sees one event of the batch, for its context.
-                event = sdk.custom_event("", context, at, None, None)
-                known = context, self._context_text(context)
-            self._recorded.append((text, events, event, True, known))
-            self._last = (context, True)  # now another thread's text may rely on it
-            self._bytes += len(text)
         try:
-            self._announce()
-        except Exception:  # noqa: S110
-            pass
+            if not context.valid:
+                return False
+            texts, values = self._write(batch, context)
+        except Exception:  # `track` tells which
+            return False
+        count = sum([events for _, events, _ in texts])
+        ledger.handed_over(count, values)
+        try:
+            if self._sender.closed or self._bytes >= self._crowded:
+                reason = self._refusal()
+                if reason:
+                    self._lose(reason, count)
+                    return True
+
+            event = known = None
+            rich = context.multiple or context.name is not None or [*context.custom_attributes]
+            if rich and texts and (self._last[0] is not context or not self._last[1]):
+                # The dispatcher sees one event of the batch, for its context. It never indexes one
+                # of ours that tells no more than a key.
+                event = sdk.custom_event("", context, texts[0][2], None, None)
+                known = context, self._context_text(context)
+            for text, events, _ in texts:
+                self._recorded.append((text, events, event, True, known))
+                self._last = (context, True)  # now another thread's text may rely on it
+                self._bytes += len(text)
+                event = known = None
+
+            try:
+                much = self._bytes >= EARLY_BYTES or len(self._recorded) >= self._early
+                if self.finished or (not self._woken and (much or self._spool is not None)):
+                    self._announce()
+            except Exception:  # noqa: S110 - too deep a recursion: it is queued, and found later
+                pass
+        except BaseException:
+            ledger.dropped("internal", count)
+            raise
+        return True
 
     def _text(self, event: Any) -> bytes | None:
         if event.sampling_ratio is None:
@@ -205,7 +235,7 @@ class EventQueue:
 
     def _help(self) -> bool:
         """Batch on the thread that tracks."""
-        if not self._is_cheap or self._sender.is_crowded or not self._try_to_batch():
+        if not self._is_cheap or self._sender.is_crowded or not self.batch(0):
             return False
         self._sender.start_posters(here=False)
         return True
@@ -269,71 +299,100 @@ class EventQueue:
         self._woken = False  # whoever records from now on wakes it again
         return batch
 
+    # -- flushing ----------------------------------------------------------------------------------
+    def open_flush(self, wake: Callable[[], object], deadline: float) -> Flush:
+        """Ask for everything to be sent now. A few events are batched on the thread that flushes,
+        which saves waking another one first.
+
+        Args:
+            wake: called when there is nothing left to wait for; must not wait.
+            deadline: `time.monotonic` seconds.
+        """
+        flush = Flush(wake, deadline)
+        self._sender.open_flush(flush)
+        if not self._sender.closed:
+            few = len(self._recorded) <= FEW and self._bytes + self._open_bytes < FEW_BYTES
+            batched = few and self._is_cheap and self.batch(0)
+            if not batched or self._sender.is_short:
+                self.wake(batch=not batched)
+        return flush
+
     # -- batching ----------------------------------------------------------------------------------
-    def batch_here(self) -> bool:
-        """Batch a few events on the thread that flushes, which saves waking another one first.
+    def batch(self, patience: float = -1) -> bool:
+        """Make payloads of everything recorded so far.
+
+        Args:
+            patience: seconds to wait for another thread that batches; -1 waits for ever.
 
         Returns:
             Whether it was done.
         """
-        few = len(self._recorded) <= FEW and self._bytes + self._open_bytes < FEW_BYTES
-        return few and self._is_cheap and self._try_to_batch()
-
-    def _try_to_batch(self) -> bool:
-        if not self.batching.acquire(blocking=False):
+        if not self.batching.acquire(timeout=patience):
             return False
         try:
-            with guard("delivery") as batching:
-                self.batch()
-            return not batching.failed
+            flushes = list(self._sender.flushes)
+            self.pass_on()
+            if self._may_sum_up:
+                self._sum_up()
+                self.pass_on()
+            for payload in self._open:
+                payload.seal(self._zipped)
+            if self._spool is not None and self._open:
+                self._spool.add(partial(_seal, self._open))
+                self._spool.run()
+            with self._sender.lock:
+                self._sender.add(self._open, flushes)
+                self._open, self._open_bytes = [], 0
+            if self._spool is not None or self._sender.calls.queued:
+                self._sender.run_deferred()
+        except Exception as error:
+            withhold("delivery", error)
+            return False
         finally:
             self.batching.release()
-
-    def batch(self) -> None:
-        """Make payloads of everything recorded so far; with `batching` held."""
-        flushes = list(self._sender.flushes)
-        self.pass_on()
-        try:
-            if (summary := self._dispatcher.summary_text()) is not None:
-                self._place(summary.encode(), 0)
-        except Exception as error:
-            self._refuse(None, 0, error)
-        for payload in self._open:
-            payload.seal(self._zipped)
-        if self._spool is not None and self._open:
-            self._spool.add(partial(_seal, self._open))
-            self._spool.run()
-        with self._sender.lock:
-            self._sender.add(self._open, flushes)
-            self._open, self._open_bytes = [], 0
-        self._sender.run_deferred()
+        return True
 
     def pass_on(self) -> None:
         """Let everything recorded so far wait in payloads, and on disk; with `batching` held."""
         if self._taken:
             self._recover()
         for _ in range(len(self._recorded) // SLICE + 1):
-            self._pass_on_slice()
+            taken = self._taken
+            with self._sender.lock:
+                for _ in range(min(SLICE, len(self._recorded))):
+                    taken.append(self._recorded.popleft())
 
-    def _pass_on_slice(self) -> None:
-        taken = self._taken
-        with self._sender.lock:
-            for _ in range(min(SLICE, len(self._recorded))):
-                taken.append(self._recorded.popleft())
-        passed: list[tuple[bytes, int]] = []
-        for entry in taken:
-            text, events, event, _, _ = entry
-            if event is not None:
-                passed += self._dispatched(*entry)
-            elif text is not None:
-                passed.append((text, events))
-        with self._sender.lock:
-            placed = [(self._place(text, events), text) for text, events in passed]
-            self._taken = []
-        self._bytes -= sum([OTHER if text is None else len(text) for text, _, _, _, _ in taken])
-        if self._spool is not None:
-            drafts = [(payload, text.decode()) for payload, text in placed]
-            self._spool.add(lambda spool: spool.draft(drafts))
+            passed: list[tuple[bytes, int]] = []
+            for entry in taken:
+                text, events, event, _, _ = entry
+                if event is not None:
+                    passed += self._dispatched(*entry)
+                elif text is not None:
+                    passed.append((text, events))
+
+            drafts = []
+            with self._sender.lock:
+                for text, events in passed:
+                    if not self._open or not self._open[-1].add(text, events):
+                        self._open.append(Payload())
+                        self._open[-1].add(text, events)
+                    self._open_bytes += len(text)
+                    if self._spool is not None:
+                        drafts.append((self._open[-1].id, text.decode()))
+                self._taken = []
+            self._bytes -= sum([OTHER if text is None else len(text) for text, _, _, _, _ in taken])
+            if self._spool is not None:
+                self._spool.add(partial(_draft, drafts))
+
+    def _sum_up(self) -> None:
+        """Queue the summary of the evaluations since the last one, if there were any."""
+        try:
+            if (summary := self._dispatcher.summary_text()) is not None:
+                self._recorded.append((summary.encode(), 0, None, False, None))
+                self._bytes += len(summary)
+        except Exception as error:
+            self._refuse(None, 0, error)
+        self._may_sum_up = False
 
     def _recover(self) -> None:
         """Put back what a signal handler's exception kept from being passed on."""
@@ -341,14 +400,6 @@ class EventQueue:
             self._recorded.extendleft(reversed(self._taken))
             self._taken = []
             self.forget_contexts()
-
-    def _place(self, text: bytes, events: int) -> str:
-        """Add a text to the open payload, or to a new one; return the payload's id."""
-        if not self._open or not self._open[-1].add(text, events):
-            self._open.append(Payload())
-            self._open[-1].add(text, events)
-        self._open_bytes += len(text)
-        return self._open[-1].id
 
     # -- the SDK's dispatcher ----------------------------------------------------------------------
     def _dispatched(
@@ -360,6 +411,7 @@ class EventQueue:
             JSON texts, and how many `track` events each is.
         """
         passed: list[tuple[bytes, int]] = []
+        self._may_sum_up = True
         try:
             for out in self._dispatcher.passed(event, ours=ours):
                 if out is event and text is not None:
@@ -405,6 +457,10 @@ class EventQueue:
         """Count the `track` events that are in no payload yet; with the sender's lock."""
         recorded = sum([events for _, events, _, _, _ in [*self._taken, *list(self._recorded)]])
         return recorded + sum([payload.custom for payload in self._open])
+
+
+def _draft(drafts: list[tuple[str, str]], spool: Spool) -> None:
+    spool.draft(drafts)
 
 
 def _seal(payloads: list[Payload], spool: Spool) -> None:

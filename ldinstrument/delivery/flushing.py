@@ -9,21 +9,22 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .. import settings
-from ..diagnostics import guard, log, log_once
+from .. import sdk, settings
+from ..diagnostics import guard, log, log_once, withhold
 from ..ledger import ledger
 from ..process import (
     on_exit_of_multiprocessing_child,
     on_exit_of_rq_work_horse,
     watch_forking_thread,
 )
-from ..sessions import emission
+from ..sessions import emission, postponed
 from ..sessions.registry import end_open_sessions
 from .flush_report import FlushReport
 from .foreign import flush_foreign_clients, flush_foreign_clients_async, set_in_time
 from .registry import all_workers, foreign_clients, running_workers
 from .sender import Flush
-from .worker import DeliveryWorker, worker_of
+from .undelivered import undelivered
+from .worker import DeliveryWorker
 
 LONGEST = 3600.0
 EXIT_TIMEOUT = 2.0
@@ -45,13 +46,15 @@ def flush(timeout: float = 2.0, client: Any | None = None) -> FlushReport:
     Returns:
         The report. This function never raises.
     """
-    if not settings.disabled():
-        with guard("flush"):
+    try:
+        if not settings.disabled():
             deadline = deadline_of(timeout)
             workers, others = _targets(client)
             counts = flush_workers(workers, deadline)
             late = bool(others) and flush_foreign_clients(others, deadline)
             return _report(counts, late, workers, others)
+    except Exception as error:
+        withhold("flush", error)
     return FlushReport(confirmed=False)
 
 
@@ -65,13 +68,15 @@ async def aflush(timeout: float = 2.0, client: Any | None = None) -> FlushReport
     Returns:
         The report. Only cancellation raises.
     """
-    if not settings.disabled():
-        with guard("aflush"):
+    try:
+        if not settings.disabled():
             deadline = deadline_of(timeout)
             workers, others = _targets(client)
             counts = await flush_workers_async(workers, deadline)
             late = await flush_foreign_clients_async(others, deadline)
             return _report(counts, late, workers, others)
+    except Exception as error:
+        withhold("aflush", error)
     return FlushReport(confirmed=False)
 
 
@@ -85,14 +90,16 @@ def flush_workers(workers: Iterable[DeliveryWorker], deadline: float) -> Counter
     counts: Counter[str] = Counter()
     waits: list[tuple[DeliveryWorker, Flush, threading.Lock]] = []
     for worker in workers:
+        if worker.thread is None or undelivered.left:
+            worker.prepare_flush()
         # Not an Event: its own lock may be held by what a signal handler has interrupted.
         done = threading.Lock()
         done.acquire()
-        waits.append((worker, worker.open_flush(done.release, deadline), done))
+        waits.append((worker, worker.events.open_flush(done.release, deadline), done))
     for worker, waiting, done in waits:
         in_time = done.acquire(timeout=max(0.0, deadline - time.monotonic()))
         counts["timed_out"] += not in_time
-        worker.close_flush(waiting, counts)
+        worker.sender.close_flush(waiting, counts, worker.events.unbatched)
     return counts
 
 
@@ -103,15 +110,17 @@ async def flush_workers_async(workers: Iterable[DeliveryWorker], deadline: float
     loop = asyncio.get_running_loop()
     waits: list[tuple[DeliveryWorker, Flush, asyncio.Event]] = []
     for worker in workers:
+        if worker.thread is None or undelivered.left:
+            worker.prepare_flush()
         done = asyncio.Event()
-        waits.append((worker, worker.open_flush(_setter(loop, done), deadline), done))
+        waits.append((worker, worker.events.open_flush(_setter(loop, done), deadline), done))
     counts: Counter[str] = Counter()
     try:
         for _, _, done in waits:
             counts["timed_out"] += not await set_in_time(done, deadline)
     finally:
         for worker, waiting, _ in waits:
-            worker.close_flush(waiting, counts)
+            worker.sender.close_flush(waiting, counts, worker.events.unbatched)
     return counts
 
 
@@ -140,23 +149,24 @@ def _targets(client: Any | None) -> tuple[list[DeliveryWorker], list[Any]]:
 
     Sessions hand over before what they still hold.
     """
-    with guard("settle"):
-        emission.settle()
+    if emission.held_events or postponed.later:
+        with guard("settle"):
+            emission.settle()
     if client is None:
         return running_workers(), foreign_clients()
-    worker = worker_of(client)
-    return ([worker], []) if worker is not None else ([], [client])
+    worker = getattr(sdk.event_processor_of(client), "worker", None)
+    return ([worker], []) if isinstance(worker, DeliveryWorker) else ([], [client])
 
 
 def _report(
     counts: Counter[str], late: bool, workers: list[DeliveryWorker], others: list[Any]
 ) -> FlushReport:
-    unconfirmed = ledger.newly_unconfirmed()
+    unconfirmed = ledger.take_newly_unconfirmed() if ledger.newly_unconfirmed else 0
     return FlushReport(
         delivered=counts["delivered"],
         failed=counts["failed"],
         dropped=counts["dropped"],
-        pending=counts["waiting"] + counts["in_flight"] + emission.held(),
+        pending=counts["waiting"] + counts["in_flight"] + len(emission.held_events),
         unconfirmed=unconfirmed,
         others=counts["others"],
         timed_out=bool(counts["timed_out"]) or late,

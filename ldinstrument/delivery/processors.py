@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ldclient.interfaces import EventProcessor as EventProcessorInterface
@@ -126,40 +125,13 @@ class EventProcessor(_EitherProcessor):
                 ledger.dropped("internal")
             raise
 
+    own_send_event = send_event
+    """The same; `sdk.batch_taker` sees by it whether somebody has put another in its place."""
+
     @property
     def _closed(self) -> bool:
         """Whether it takes no more, under the name that the SDK's own processor has for it."""
         return self.worker.closed
-
-    def take_batch(self, batch: Sequence[Any], context: Any) -> bool:
-        """Take events of ours, all of one *context*, as `send_event` would one by one.
-
-        Args:
-            batch: see `EventJson.write`.
-            context: of all of them.
-
-        Returns:
-            False when it takes none: the caller then tracks each. One cannot be written as JSON,
-            perhaps, or somebody looks at each event, in a subclass or a patch.
-        """
-        looked_at = type(self).send_event is not _SEND_EVENT or "send_event" in vars(self)
-        if looked_at or not context.valid:
-            return False
-        if self.worker.thread is None:
-            self.worker.start()
-        queue = self.worker.events
-        try:
-            texts, values = queue.write(batch, context)
-        except Exception:  # `track` tells which
-            return False
-        events = sum([count for _, count, _ in texts])
-        ledger.handed_over(events, values)
-        try:
-            queue.take_batch(texts, context)
-        except BaseException:
-            ledger.dropped("internal", events)
-            raise
-        return True
 
     def flush(self) -> None:
         """Send soon; does not wait. `ldinstrument.flush` does."""
@@ -181,9 +153,6 @@ class EventProcessor(_EitherProcessor):
 def _left(ends: float) -> float:
     """Return the seconds left for the threads to end; a moment, where delivery took them all."""
     return max(0.2, ends - time.monotonic())
-
-
-_SEND_EVENT = EventProcessor.send_event
 
 
 class _AsyncEventProcessor(EventProcessor):

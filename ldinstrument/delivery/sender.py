@@ -85,7 +85,8 @@ class Sender:
         # Re-entrant: a signal handler may flush what it has interrupted.
         self.lock = threading.RLock()
         self._work = threading.Condition(self.lock)
-        self._calls = UnlockedCalls()
+        self.calls = UnlockedCalls()
+        """What `run_deferred` has to do."""
         self._waiting: deque[Payload] = deque()
         self._bytes = 0
         self._in_flight: set[Payload] = set()
@@ -153,7 +154,11 @@ class Sender:
                 self._drop_expired()
             for payload in payloads:
                 payload.state = "waiting"
-                self._queue(payload)
+                self._waiting.append(payload)
+                self._bytes += len(payload.body)
+                if self._bytes > self._options.max_bytes:
+                    self._drop_surplus()
+
             for flush in self.flushes:
                 if not flush.batched:
                     flush.payloads += payloads
@@ -161,16 +166,11 @@ class Sender:
                 flush.batched = True
             if self.closed:
                 self._leave()
-            self._review()
-            self._work.notify(len(self._waiting))
-            self.is_short = len(self._waiting) > self._idle or not self._backoff.healthy
+            self.calls.queued.extend(self._over())
 
-    def _queue(self, payload: Payload, *, first: bool = False) -> None:
-        """Let *payload* wait; where more waits than may, the oldest are dropped."""
-        (self._waiting.appendleft if first else self._waiting.append)(payload)
-        self._bytes += len(payload.body)
-        if self._bytes > self._options.max_bytes:
-            self._drop_surplus()
+            waiting = len(self._waiting)
+            self._work.notify(waiting)
+            self.is_short = waiting > self._idle or not self._backoff.healthy
 
     def _drop_surplus(self) -> None:
         gone = []
@@ -198,7 +198,8 @@ class Sender:
 
     def run_deferred(self) -> None:
         """Make the calls that were queued under the lock; the caller must not hold it."""
-        self._calls.run()
+        if self.calls.queued:
+            self.calls.run()
         if self._spool is not None:
             self._spool.run()
 
@@ -212,29 +213,38 @@ class Sender:
             self.flushes.append(flush)
             if self.closed:  # nobody batches, nobody posts any more
                 flush.batched = True
-                self._review()
+                self.calls.queued.extend(self._over())
         if self.closed:
             self.run_deferred()
 
-    def close_flush(self, flush: Flush, counts: Counter[str]) -> None:
-        """Stop waiting, and add the events of *flush* to *counts*. With the lock.
+    def close_flush(self, flush: Flush, counts: Counter[str], unbatched: Callable[[], int]) -> None:
+        """Stop waiting, and add the events of *flush* to *counts*.
 
         Those from `track` by the state of their payload, those of other kinds that are not
         delivered under `others`, and under `dropped` what was dropped since the last report. (The
         halves of a payload that was split are among those of the flush, too.)
-        """
-        if flush in self.flushes:  # not after a fork
-            self.flushes.remove(flush)
-        for payload in flush.payloads:
-            if payload.state in _REPORTED:
-                counts[payload.state] += payload.custom
-            if payload.state not in ("delivered", "split"):
-                counts["others"] += payload.events - payload.custom
-        counts["dropped"] += self._dropped
-        self._dropped = 0
 
-    def _review(self) -> None:
-        """Wake the flushes for which nothing more can happen before their deadline."""
+        Args:
+            flush: is over, or has waited long enough.
+            counts: by state.
+            unbatched: returns how many events are in no payload yet; called with the lock.
+        """
+        with self.lock:
+            if flush in self.flushes:  # not after a fork
+                self.flushes.remove(flush)
+            for payload in flush.payloads:
+                if payload.state in _REPORTED:
+                    counts[payload.state] += payload.custom
+                if payload.state not in ("delivered", "split"):
+                    counts["others"] += payload.events - payload.custom
+            if not flush.batched:
+                counts["waiting"] += unbatched()
+            counts["dropped"] += self._dropped
+            self._dropped = 0
+
+    def _over(self) -> list[Callable[[], object]]:
+        """Return what wakes the flushes for which nothing more can happen before their deadline."""
+        wakes: list[Callable[[], object]] = []
         next_attempt = 0.0 if self._backoff.healthy else self._ready_at()
         if self.closed:
             next_attempt = NEVER
@@ -243,7 +253,8 @@ class Sender:
             goes_on = left and ("in_flight" in left or next_attempt <= flush.deadline)
             if flush.batched and not flush.over and not goes_on:
                 flush.over = True
-                self._calls.add(flush.wake)
+                wakes.append(flush.wake)
+        return wakes
 
     # -- payloads leave ----------------------------------------------------------------------------
     def start_posters(self, *, here: bool = True) -> None:
@@ -258,11 +269,8 @@ class Sender:
             self._work.notify(wanted)
             missing = min(wanted - self._idle, CONNECTIONS - self._posters)
         for _ in range(missing):
-            if not self._start_poster() and here:
-                with self.lock:
-                    payload = self._next_ready()
-                if payload is not None:
-                    self._attempt(payload)
+            if not self._start_poster() and here and (payload := self._next(0)) is not None:
+                self._attempt(payload)
 
     def _start_poster(self) -> bool:
         with self.lock:
@@ -284,12 +292,24 @@ class Sender:
             with self.lock:
                 self._posters -= 1
 
-    def _next(self) -> Payload | None:
-        """Wait for a payload that may leave now; None when idle for long, or closed."""
-        idle_until = time.monotonic() + IDLE_POSTER
+    def _next(self, patience: float = IDLE_POSTER) -> Payload | None:
+        """Take the payload that may leave now, one at a time while the server fails.
+
+        Args:
+            patience: how many seconds to wait for one.
+
+        Returns:
+            None when there was none, or nothing may be sent any more.
+        """
+        idle_until = time.monotonic() + patience
         with self.lock:
             while not self.closed:
-                if self._waiting and (payload := self._next_ready()) is not None:
+                if self._waiting and (self._backoff.healthy or self._may_try()):
+                    payload = self._waiting.popleft()
+                    self._bytes -= len(payload.body)
+                    payload.state = "in_flight"
+                    payload.attempts += 1
+                    self._in_flight.add(payload)
                     return payload
                 left = idle_until - time.monotonic()
                 if left <= 0:
@@ -298,17 +318,6 @@ class Sender:
                 self._work.wait(left)
                 self._idle -= 1
         return None
-
-    def _next_ready(self) -> Payload | None:
-        """Take the payload that may leave now; one at a time while the server fails."""
-        if not self._waiting or not (self._backoff.healthy or self._may_try()):
-            return None
-        payload = self._waiting.popleft()
-        self._bytes -= len(payload.body)
-        payload.state = "in_flight"
-        payload.attempts += 1
-        self._in_flight.add(payload)
-        return payload
 
     def _may_try(self) -> bool:
         """Tell whether a server that fails may be tried again now."""
@@ -337,37 +346,39 @@ class Sender:
 
     # -- answers come ------------------------------------------------------------------------------
     def _settle(self, payload: Payload, result: PostResult, key: str) -> None:
+        """Note what became of *payload*, and wake the flushes that have waited for it."""
         try:
             if self._options.on_receipt is not None:
                 self._give_receipt(payload, result)
         finally:  # the host's callback may end its thread, not our count
             if result.accepted:
-                self._accept(payload, result)
+                # The ledger knows before a flush is woken, and without our lock: a signal handler
+                # that has interrupted the ledger may wait for it.
+                self._on_accepted(result)
+                ledger.delivered(payload.custom, payload.exposures)
             else:
                 self._reject(payload, result, key)
+
             with self.lock:
+                if result.accepted:
+                    self._in_flight.discard(payload)
+                    payload.state = "delivered"
+                    if not self._backoff.healthy:
+                        self._backoff.succeeded()
+                    if self._spool is not None:
+                        self._spool.add(partial(_forget, [payload]))
                 if self.closed:
                     self._leave()
                 elif self._waiting or self.ending:
                     self._wake()  # the worker's thread keeps the time of the next attempt
-                self._review()
-            self.run_deferred()
-
-    def _accept(self, payload: Payload, result: PostResult) -> None:
-        """Note that LaunchDarkly has *payload*: the ledger knows before a flush is woken, and
-        without our lock, for a signal handler that has interrupted the ledger may wait for it.
-        """
-        self._on_accepted(result)
-        ledger.delivered(payload.custom)
-        if payload.exposures:
-            ledger.exposures_delivered(payload.exposures)
-        with self.lock:
-            self._in_flight.discard(payload)
-            payload.state = "delivered"
-            if not self._backoff.healthy:
-                self._backoff.succeeded()
-            if self._spool is not None:
-                self._spool.add(partial(_forget, [payload]))
+                wakes = self._over()
+                if self.calls.queued or self.calls.running.locked():  # the ledger waits for them
+                    self.calls.queued.extend(wakes)
+                    wakes = []
+            for wake in wakes:
+                wake()
+            if self.calls.queued or self._spool is not None:
+                self.run_deferred()
 
     def _reject(self, payload: Payload, result: PostResult, key: str) -> None:
         payload.bad_requests += result.status == 400
@@ -388,7 +399,9 @@ class Sender:
         else:
             self._back_off(result)
         payload.state = "failed"
-        self._queue(payload)
+        self._waiting.append(payload)
+        self._bytes += len(payload.body)
+        self._drop_surplus()
 
     def _back_off(self, result: PostResult) -> None:
         asked = retry_after(result.headers.get("Retry-After"))
@@ -399,7 +412,7 @@ class Sender:
                 f"LaunchDarkly does not take events ({what}): they are kept within bounds and sent "
                 "again; check events_uri (LAUNCHDARKLY_EVENTS_URI), the network and the proxy"
             )
-            self._calls.add(partial(log_once, "outage", what, message))
+            self.calls.add(partial(log_once, "outage", what, message))
 
     def _refuse_key(self, status: int, key: str) -> None:
         self._backoff.refused(key)
@@ -409,7 +422,7 @@ class Sender:
             f"LaunchDarkly refuses the SDK key (HTTP {status}): nothing is sent until the key "
             "changes; check LAUNCHDARKLY_SDK_KEY"
         )
-        self._calls.add(partial(log_once, "refused", str(status), message))
+        self.calls.add(partial(log_once, "refused", str(status), message))
 
     def _split(self, payload: Payload, halves: tuple[Payload, ...] | None) -> None:
         if halves is None:
@@ -421,15 +434,16 @@ class Sender:
                     flush.payloads += halves
             if self._spool is not None:
                 self._spool.add(lambda spool: spool.replace(payload, halves))
-            for half in reversed(halves):
-                self._queue(half, first=True)
+            self._waiting.extendleft(reversed(halves))
+            self._bytes += sum([len(half.body) for half in halves])
+            self._drop_surplus()
         else:
             key = payload.first_key()
             message = (
                 f"{key}: an event is too large for LaunchDarkly (HTTP 413) and was dropped; give "
                 "it less data"
             )
-            self._calls.add(partial(log_once, "too_large", key, message))
+            self.calls.add(partial(log_once, "too_large", key, message))
             self._drop("too_large", [payload])
 
     def drop(self, reason: str, payloads: Iterable[Payload]) -> None:
@@ -448,13 +462,13 @@ class Sender:
         for payload in gone:
             payload.state = "dropped"
             self._dropped += payload.custom
-            self._calls.add(partial(_count_dropped, reason, payload))
+            self.calls.add(partial(_count_dropped, reason, payload))
         if (why := self._bound(reason)) is not None:
             message = (
                 f"events are dropped: {why}; stats().events.dropped and stats().exposures.dropped "
                 "count them"
             )
-            self._calls.add(partial(log_once, reason, "", message))
+            self.calls.add(partial(log_once, reason, "", message))
 
     def _bound(self, reason: str) -> str | None:
         if reason == "too_old":
@@ -486,7 +500,7 @@ class Sender:
         """Leave what waits to the spool, or to the next processor for the same place."""
         with self.lock:
             self._leave()
-            self._review()
+            self.calls.queued.extend(self._over())
         self.run_deferred()
 
     def _leave(self) -> None:
@@ -496,7 +510,7 @@ class Sender:
         for payload in left:
             if payload.stored:
                 # No longer this process's to count; whoever takes it over counts it as emitted.
-                self._calls.add(partial(_count_dropped, "spooled", payload))
+                self.calls.add(partial(_count_dropped, "spooled", payload))
             else:
                 in_memory.append(payload)
         if in_memory:
@@ -504,7 +518,7 @@ class Sender:
             uri = self._config.events_uri
             gone = undelivered.add(self.origin, uri, refused, in_memory)
             self._drop("backlog_full", gone)
-            self._calls.add(undelivered.notify)
+            self.calls.add(undelivered.notify)
 
     def close(self) -> None:
         """Close idle connections."""

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from .. import sdk
 from ..diagnostics import guard
-from .program_warnings import ProgramWarnings
+from .program_warnings import ASKED_BY, ProgramWarnings
 
 CONNECTIONS = 4
 LONGEST_BODY = 2**20
@@ -119,7 +119,7 @@ class PoolTransport:
         self._pool = pool
         self._pool.pool_classes_by_scheme = _bounded_pools(pool.pool_classes_by_scheme)
         self._url = config.events_uri
-        self._report = ProgramWarnings(pool, config.events_uri)
+        self._warnings = ProgramWarnings(pool, config.events_uri)
         self._timeout = urllib3.Timeout(
             connect=config.http.connect_timeout, read=config.http.read_timeout
         )
@@ -140,7 +140,15 @@ class PoolTransport:
                 redirect=False,
                 preload_content=False,
             )
-            page = _is_web_page(response)
+            # To its end, so that the connection can be used again; a long one ends it instead.
+            opening = chunk = response.read(READ, decode_content=False)
+            most = LONGEST_BODY
+            while chunk and most > 0:
+                chunk = response.read(READ, decode_content=False)
+                most -= len(chunk)
+            if chunk:
+                response.close()
+            response.release_conn()
         except Exception as error:
             return PostResult(
                 0,
@@ -149,35 +157,30 @@ class PoolTransport:
                 lost=isinstance(error, self._lost),
             )
         seconds = time.monotonic() - began
-        if page:
+        status, answer = response.status, response.headers
+        if 200 <= status < 300 and status != 202 and _is_web_page(answer, opening):
             return PostResult(0, seconds=seconds, error="WebPage")
-        with guard("program_warnings"), contextlib.suppress(OSError, self._failure):
-            self._report.tell(response.headers, headers)
-        return PostResult(response.status, response.headers, seconds)
+        if ASKED_BY in answer:
+            with guard("program_warnings"), contextlib.suppress(OSError, self._failure):
+                self._warnings.tell(answer, headers)
+        return PostResult(status, answer, seconds)
 
     def close(self) -> None:
         """Close idle connections."""
         self._pool.clear()
 
 
-def _is_web_page(response: Any) -> bool:
-    """Tell whether a page takes the place of LaunchDarkly's answer, and read the body to its end,
-    so that the connection can be used again; one longer than `LONGEST_BODY` ends it.
+def _is_web_page(headers: Mapping[str, str], opening: bytes) -> bool:
+    """Tell whether a page takes the place of LaunchDarkly's answer.
 
     LaunchDarkly answers 202 with an empty body. A captive portal, or a proxy that wants a login,
     answers 200 with a page: nothing was delivered.
+
+    Args:
+        headers: of the answer.
+        opening: of its body, as it came.
     """
-    opening = chunk = response.read(READ, decode_content=False)
-    most = LONGEST_BODY
-    while chunk and most > 0:
-        chunk = response.read(READ, decode_content=False)
-        most -= len(chunk)
-    if chunk:
-        response.close()
-    response.release_conn()
-    if not 200 <= response.status < 300 or response.status == 202:
-        return False
-    kind = response.headers.get("Content-Type")  # some portals leave it out
+    kind = headers.get("Content-Type")  # some portals leave it out
     html = not kind or "html" in kind.lower()
     return html and opening.lstrip()[:1] in (b"<", b"\x1f")  # a tag, or gzip
 

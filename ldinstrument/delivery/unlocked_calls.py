@@ -25,19 +25,21 @@ class UnlockedCalls:
 
     def __init__(self, wait: float = 0.0) -> None:
         self._wait = wait
-        self._calls: deque[Callable[[], object]] = deque()
-        self._running = threading.Lock()
-        self.add = self._calls.append
+        self.queued: deque[Callable[[], object]] = deque()
+        """The calls that `run` has not begun."""
+        self.running = threading.Lock()
+        """Held while `run` makes calls."""
+        self.add = self.queued.append
         """Queue a call."""
 
     def run(self) -> None:
         """Make the queued calls; what one of them raises is logged."""
-        while self._running.acquire(timeout=self._wait):
+        while self.running.acquire(timeout=self._wait):
             try:
-                while self._calls:
+                while self.queued:
                     with guard("delivery"):
-                        self._calls.popleft()()
+                        self.queued.popleft()()
             finally:
-                self._running.release()
-            if not self._calls:
+                self.running.release()
+            if not self.queued:
                 return

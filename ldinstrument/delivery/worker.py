@@ -21,7 +21,6 @@ import os
 import queue
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -34,7 +33,7 @@ from ..sessions import emission
 from .event_json import Payload
 from .event_queue import EventQueue
 from .options import Options, flush_interval
-from .sender import NEVER, Flush, Sender
+from .sender import NEVER, Sender
 from .spool_writes import SpoolWrites
 from .undelivered import origin_of, undelivered
 
@@ -70,9 +69,10 @@ class DeliveryWorker:
         self._wakeup: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._spool = SpoolWrites(options.spool, origin) if options.spool else None
         wake = partial(self._wakeup.put, False)
-        self._sender = Sender(config, options, self._spool, dispatcher.hear, wake)
+        self.sender = Sender(config, options, self._spool, dispatcher.hear, wake)
+        """What posts payloads."""
         self.events = EventQueue(
-            config, options, dispatcher, self._sender, self._spool, self._wakeup
+            config, options, dispatcher, self.sender, self._spool, self._wakeup
         )
         """What takes events."""
         self.thread: threading.Thread | None = None
@@ -84,12 +84,12 @@ class DeliveryWorker:
     @property
     def closed(self) -> bool:
         """Whether nothing is taken, and no POST begun, any more."""
-        return self._sender.closed
+        return self.sender.closed
 
     def start(self) -> None:
         """Start the worker's thread unless it runs; in a forked child, begin everything afresh."""
         self._renew()
-        with self._sender.lock:
+        with self.sender.lock:
             if self.thread is None and not self.closed:
                 self.thread = start_thread("delivery.worker", self._run)
                 if self.thread is not None:
@@ -119,7 +119,7 @@ class DeliveryWorker:
                     self._take_over()
                 take_over_at = time.monotonic() + TAKE_OVER_EVERY
             wait_until = min(flush_at, forget_at, take_over_at, self._ends_at)
-            batch = self.events.wait(min(wait_until, self._sender.next_attempt()))
+            batch = self.events.wait(min(wait_until, self.sender.next_attempt()))
             now = time.monotonic()
             if now >= forget_at:
                 self._forget_contexts()
@@ -135,14 +135,13 @@ class DeliveryWorker:
     def _work(self, batch: bool) -> None:
         with guard("delivery"):
             if batch:
-                with self.events.batching:
-                    self.events.batch()
+                self.events.batch()
             elif self._spool is not None:  # what was recorded is on disk long before it is sent
                 with self.events.batching:
                     self.events.pass_on()
                     self._spool.run()
         with guard("delivery"):
-            self._sender.start_posters()
+            self.sender.start_posters()
         if self._abandoned and self._may_end():
             self.close()
 
@@ -162,7 +161,7 @@ class DeliveryWorker:
         self._take_undelivered()
         if self._spool is None:
             return
-        room, idle = self._sender.room, self._sender.is_idle
+        room, idle = self.sender.room, self.sender.is_idle
         taken: list[tuple[list[Payload], list[Payload]]] = []
         self._spool.add(
             lambda spool: taken.append(
@@ -174,45 +173,24 @@ class DeliveryWorker:
             for payload in [*found, *expired]:
                 ledger.emitted(payload.custom)
                 ledger.exposures_emitted(payload.exposures)
-            self._sender.drop("too_old", expired)
+            self.sender.drop("too_old", expired)
             self._receive(found)
 
     def _take_undelivered(self) -> None:
         if undelivered.left and not self.closed:
-            self._receive(undelivered.take(self._sender.origin, self.config.events_uri))
+            self._receive(undelivered.take(self.sender.origin, self.config.events_uri))
 
     def _receive(self, payloads: list[Payload]) -> None:
         if payloads:
-            self._sender.add(payloads)
-            self._sender.run_deferred()
+            self.sender.add(payloads)
+            self.sender.run_deferred()
             self._wakeup.put(False)
 
     # -- flushing ----------------------------------------------------------------------------------
-    def open_flush(self, wake: Callable[[], object], deadline: float) -> Flush:
-        """Ask for everything to be sent now.
-
-        Args:
-            wake: called when there is nothing left to wait for; must not wait.
-            deadline: `time.monotonic` seconds.
-        """
-        if self.thread is None:
-            self.start()
-        if undelivered.left:
-            self._take_undelivered()
-        flush = Flush(wake, deadline)
-        self._sender.open_flush(flush)
-        if not self._sender.closed:
-            batched = self.events.batch_here()
-            if not batched or self._sender.is_short:
-                self.events.wake(batch=not batched)
-        return flush
-
-    def close_flush(self, flush: Flush, counts: Counter[str]) -> None:
-        """Stop waiting; add the events of *flush* to *counts* by state."""
-        with self._sender.lock:
-            self._sender.close_flush(flush, counts)
-            if not flush.batched:
-                counts["waiting"] += self.events.unbatched()
+    def prepare_flush(self) -> None:
+        """Begin in a process where it has not yet begun, and take what others have left."""
+        self.start()
+        self._take_undelivered()
 
     def request_flush(self) -> None:
         """Ask for everything to be sent now; does not wait."""
@@ -228,7 +206,7 @@ class DeliveryWorker:
         by itself.
         """
         self._renew()
-        self._sender.stop()
+        self.sender.stop()
         self._wakeup.put(False)
         if self.thread is None:
             self._finish()
@@ -237,18 +215,13 @@ class DeliveryWorker:
 
     def _finish(self) -> None:
         """Do the last work, on the last thread: batch what came since, and leave what remains."""
-        # Not for ever: a signal handler may have interrupted whoever holds it.
-        if self.events.batching.acquire(timeout=0.2):
-            try:
-                with guard("delivery"):
-                    self.events.batch()
-            finally:
-                self.events.batching.release()
-        self._sender.leave()
+        # Not for ever: a signal handler may have interrupted whoever batches.
+        self.events.batch(0.2)
+        self.sender.leave()
         self.events.finished = True
         self.events.lose_all("closed")
         with guard("delivery"):
-            self._sender.close()
+            self.sender.close()
         if self._spool is not None:
             self._spool.add(lambda spool: spool.end())
             self._spool.run()
@@ -266,12 +239,12 @@ class DeliveryWorker:
         """
         if self._pid == os.getpid() and self.thread is not None:
             self._ends_at = time.monotonic() + self.options.close_timeout
-            self._abandoned = self._sender.ending = True
+            self._abandoned = self.sender.ending = True
             self._wakeup.put(True)
 
     def _may_end(self) -> bool:
-        with self._sender.lock:
-            left = self.events.unbatched() or self._sender.busy
+        with self.sender.lock:
+            left = self.events.unbatched() or self.sender.busy
         return not left or time.monotonic() >= self._ends_at
 
     def pause(self) -> None:

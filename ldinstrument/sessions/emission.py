@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 HELD_EVENTS = 10_000
 
 
-_held: deque[tuple[Emission, Context]] = deque()
-"""The events that wait for a client."""
+held_events: deque[tuple[Emission, Context]] = deque()
+"""Events that wait for a client, and whose they are."""
 
 
 def emit(emission: Emission, context: Context | None, client: Tracker | None) -> None:
@@ -60,7 +60,7 @@ def emit_all(
     if taker is None:
         _hold(expanded(emissions), context)
         return
-    if _held and client is None:
+    if held_events and client is None:
         # What waits was meant for whichever client is found, not for one that somebody names.
         release_held()
     _hand_over(emissions, context, taker)
@@ -93,9 +93,9 @@ def _refuse(emissions: Sequence[Emission | FinishedRuns], reason: str, advice: s
 
 def _hold(emissions: Iterable[Emission], context: Context) -> None:
     for emission in emissions:
-        while len(_held) >= HELD_EVENTS:
-            ledger.discarded("no_client", _held.popleft()[0].values)
-        _held.append((emission, context))
+        while len(held_events) >= HELD_EVENTS:
+            ledger.discarded("no_client", held_events.popleft()[0].values)
+        held_events.append((emission, context))
     warn_once(
         "no_client",
         "",
@@ -105,11 +105,6 @@ def _hold(emissions: Iterable[Emission], context: Context) -> None:
     )
 
 
-def held() -> int:
-    """Return how many events wait for a client."""
-    return len(_held)
-
-
 def release_held(client: Tracker | None = None) -> None:
     """Hand over what was recorded before there was a client."""
     if recorder() is not None:
@@ -117,9 +112,9 @@ def release_held(client: Tracker | None = None) -> None:
     taker = client if client is not None else client_for(None)
     if taker is None or taker is AMBIGUOUS or sdk.discards_everything(taker):
         return
-    while _held:
+    while held_events:
         try:
-            emission, context = _held.popleft()
+            emission, context = held_events.popleft()
         except IndexError:  # another thread took the last one
             return
         _hand_over([emission], context, taker)
@@ -129,7 +124,7 @@ def settle() -> None:
     """Run what finalizers left behind, and hand over held events when a client has appeared."""
     if postponed.later:
         postponed.run_postponed()
-    if _held:
+    if held_events:
         release_held()
 
 
@@ -140,7 +135,7 @@ def forget() -> None:
     rate_limit.forget()
     magnitudes.forget()
     postponed.forget()
-    _held.clear()
+    held_events.clear()
 
 
 # -- handing over --------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from ldinstrument.delivery import (
     flush,
 )
 from ldinstrument.delivery.event_json import MAX_BYTES, Payload
-from ldinstrument.delivery.event_queue import FEW_BYTES, EventQueue
+from ldinstrument.delivery.event_queue import FEW_BYTES
 from ldinstrument.ledger import ledger
 
 BARE = Context.create("u-1")
@@ -89,20 +89,19 @@ def test_an_interrupt_in_the_middle_of_batching_loses_nothing(
     worker = client._event_processor.worker
     client.track("warm", BARE)
     assert flush(20.0, client).delivered == 1
-    place, interrupted = EventQueue._place, []
+    add, interrupted = Payload.add, []
 
-    def once(self: EventQueue, text: str, events: int) -> str:
-        if not interrupted:
+    def once(self: Payload, text: bytes, custom: int) -> bool:
+        if not interrupted and threading.current_thread() is threading.main_thread():
             interrupted.append(1)
             raise KeyboardInterrupt
-        return place(self, text, events)
+        return add(self, text, custom)
 
-    monkeypatch.setattr(EventQueue, "_place", once)
-    worker.events.batching.acquire()  # so that it is this thread which batches
-    client.track("a", BARE, {"n": 1})
-    with pytest.raises(KeyboardInterrupt):
-        worker.events.batch()
-    worker.events.batching.release()
+    monkeypatch.setattr(Payload, "add", once)
+    with worker.events.batching:  # so that it is this thread which batches
+        client.track("a", BARE, {"n": 1})
+        with pytest.raises(KeyboardInterrupt):
+            worker.events.pass_on()
     assert flush(20.0, client).delivered == 1
     assert server.keys() == {"warm": 1, "a": 1}
     assert ledger.stats().events.pending == 0

@@ -117,14 +117,14 @@ def test_no_depth_of_recursion_leaves_an_event_pending(server, client):
 @pytest.fixture(name="stuck")
 def _stuck(monkeypatch) -> Iterator[threading.Event]:
     """The worker's thread is kept from batching, as a starved one is, until the event is set."""
-    batch, begun, go = EventQueue.batch, threading.Event(), threading.Event()
+    pass_on, begun, go = EventQueue.pass_on, threading.Event(), threading.Event()
 
     def slow(self: EventQueue) -> None:
         begun.set()
         assert go.wait(60)
-        batch(self)
+        pass_on(self)
 
-    monkeypatch.setattr(EventQueue, "batch", slow)
+    monkeypatch.setattr(EventQueue, "pass_on", slow)
     yield begun
     go.set()
 
