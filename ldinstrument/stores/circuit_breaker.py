@@ -67,6 +67,11 @@ class CircuitBreaker:
         max_pending: how many merges may wait.
         on_failure: called after each failure.
         watched: whether somebody calls `catch_up` when it is time.
+
+    Attributes:
+        backoff: knows of failures since the store answered last.
+        pending: what waits. While nothing does, and nothing has failed, the store may be asked
+            without the breaker, which only needs to know of a failure (`missed`).
     """
 
     def __init__(
@@ -77,32 +82,36 @@ class CircuitBreaker:
         self._on_failure = on_failure
         self._watched = watched
         self._lock = threading.Lock()
-        self._backoff = Backoff(first_pause=0.5, longest_pause=30.0)
+        self.backoff = Backoff(first_pause=0.5, longest_pause=30.0)
         self._probing = False
-        self._pending: deque[PendingMerge] = deque()
+        self.pending: deque[PendingMerge] = deque()
 
     def __len__(self) -> int:
-        return len(self._pending)
+        return len(self.pending)
 
     def attempt(self, merge: PendingMerge) -> Any:
         """Ask the store now, unless it failed a moment ago; return its answer, None if *merge* has
         to wait.
         """
-        if self._backoff.failures and not self._may_try():
+        if self.backoff.failures and not self._may_try():
             self.keep(merge)
             return None
         try:
             answer = merge.into(self._store)
         except Exception as error:
-            if not self._refused(merge, error):
-                self._failed(error)
-                self.keep(merge)
+            self.missed(merge, error)
             return None
-        if self._backoff.failures:
+        if self.backoff.failures:
             self._succeeded()
-        if self._pending and not self._watched:  # nobody else would: a few at a time
+        if self.pending and not self._watched:  # nobody else would: a few at a time
             self.catch_up(10)
         return answer
+
+    def missed(self, merge: PendingMerge, error: Exception) -> None:
+        """Take note that the store raised *error* for *merge*, and let that wait."""
+        if not self._refused(merge, error):
+            self._failed(error)
+            self.keep(merge)
 
     def _refused(self, merge: PendingMerge, error: Exception) -> bool:
         """Tell whether the store is well and only this merge is lost."""
@@ -118,23 +127,23 @@ class CircuitBreaker:
         time, when the back-off allows it.
         """
         with self._lock:
-            if not self._backoff.failures:
+            if not self.backoff.failures:
                 return True
-            if self._probing or self._backoff.ready_at("") > time.monotonic():
+            if self._probing or self.backoff.ready_at("") > time.monotonic():
                 return False
             self._probing = True
             return True
 
     def _succeeded(self) -> None:
         with self._lock:
-            self._backoff.succeeded()
+            self.backoff.succeeded()
             self._probing = False
 
     def _failed(self, error: Exception) -> None:
         with self._lock:
             # Callers that fail at the same time have seen one failure, not several in a row.
-            if self._probing or not self._backoff.failures:
-                self._backoff.failed()
+            if self._probing or not self.backoff.failures:
+                self.backoff.failed()
             self._probing = False
         log_once(
             "store_down",
@@ -147,9 +156,9 @@ class CircuitBreaker:
     def keep(self, merge: PendingMerge) -> None:
         """Let *merge* wait; what no longer fits is lost and counted."""
         with self._lock:
-            self._pending.append(merge)
-            surplus = len(self._pending) - self._max_pending
-            lost = [self._pending.popleft() for _ in range(surplus)]
+            self.pending.append(merge)
+            surplus = len(self.pending) - self._max_pending
+            lost = [self.pending.popleft() for _ in range(surplus)]
         self._give_up(lost)
 
     def _give_up(self, lost: list[PendingMerge]) -> None:
@@ -188,15 +197,15 @@ class CircuitBreaker:
 
     def _oldest(self) -> PendingMerge | None:
         with self._lock:
-            return self._pending.popleft() if self._pending else None
+            return self.pending.popleft() if self.pending else None
 
     def _put_back(self, merge: PendingMerge) -> None:
         with self._lock:
-            self._pending.appendleft(merge)
+            self.pending.appendleft(merge)
 
     def next_attempt(self) -> float:
         """Return the seconds until it makes sense to `catch_up`; infinity when nothing waits."""
-        if not self._pending:
+        if not self.pending:
             return float("inf")
         with self._lock:
-            return max(0.05, self._backoff.ready_at("") - time.monotonic())
+            return max(0.05, self.backoff.ready_at("") - time.monotonic())

@@ -189,7 +189,7 @@ class Sealed:
         zipped: whether *body* is gzip.
         attempts: how often it was claimed.
         age: seconds since it was sealed, by the store's clock.
-        sessions: the digests of the sessions inside; only Redis keeps them.
+        sessions: the digests of the sessions inside, see `reporting`; only Redis keeps them.
     """
 
     id: str

@@ -340,11 +340,6 @@ class Record:
         """The same text for the same session, whatever was lost of it; see `reporting`."""
         return f"{self.id} {self.opened_at} {self.opened_by} {self.part}"
 
-    @property
-    def digest(self) -> str:
-        """What stands for the session where it is known to be reported; as in `redis.lua`."""
-        return hashlib.sha1(self.identity.encode(), usedforsecurity=False).hexdigest()[:16]
-
     def text(self) -> str:
         """Return the record as it is stored."""
         fields: dict[str, Any] = {"v": VERSION, "i": self.id, "h": self.opened_at}

@@ -143,11 +143,14 @@ def accounts_of(
     record: Record, segments: list[StoredSegment], boundaries: Boundaries, rules: Rules
 ) -> list[StoredAccount]:
     """Return the accounts of a session; equal ones are one, of a context of several kinds."""
-    whose = segments[0].keys
-    if not record.part and all(segment.keys == whose for segment in segments):
-        account = _account(whose, segments, boundaries)
+    first = segments[0]
+    if not record.part and all(segment.keys == first.keys for segment in segments):
+        account = StoredAccount(first.keys, first.started, first.ended, first.first, first.last)
+        for segment in segments:
+            account.add(segment, boundaries.region(segment.first))
         account.reason, account.over = end_of(record, account, rules)
         return [account]
+
     found: list[StoredAccount] = []
     for kind in sorted({kind for segment in segments for kind, _ in segment.keys}):
         ours = _accounts_of_kind(kind, segments, boundaries)
@@ -157,15 +160,6 @@ def accounts_of(
     return _united(
         account for account in found if not record.part or account.keys[0] in record.accounts
     )
-
-
-def _account(keys: Keys, segments: list[StoredSegment], boundaries: Boundaries) -> StoredAccount:
-    """Return the account of *keys*, whose are all *segments*."""
-    first = segments[0]
-    account = StoredAccount(keys, first.started, first.ended, first.first, first.last)
-    for segment in segments:
-        account.add(segment, boundaries.region(segment.first))
-    return account
 
 
 def _accounts_of_kind(
@@ -266,8 +260,8 @@ class RecordEvents:
         unseen: how many exposures lie within values that had folded before they were known.
     """
 
-    values: list[tuple[Emission, Keys]]
-    totals: list[tuple[Emission, Keys]]
+    values: list[tuple[Emission, Keys]] = field(default_factory=list)
+    totals: list[tuple[Emission, Keys]] = field(default_factory=list)
     ended: list[EndedSession] = field(default_factory=list)
     unseen: int = 0
 
@@ -276,25 +270,23 @@ def events_of(record: Record, rules: Rules) -> RecordEvents:
     """Return the events that *record* becomes."""
     segments = segments_of(record)
     boundaries = Boundaries(_dates_of_exposures(record.exposures, segments))
-    accounts = accounts_of(record, segments, boundaries, rules)
-    return RecordEvents(
-        value_events(segments, boundaries),
-        [
-            (event, account.keys)
-            for account in accounts
-            for event in totals_of(record, account, boundaries)
-        ],
-        [_ended(record, account, boundaries) for account in accounts if account.keys],
-        boundaries.within(segments) if boundaries.dates else 0,
-    )
+    found = RecordEvents()
+    if any(segment.values for segment in segments):
+        found.values = value_events(segments, boundaries)
+    if boundaries.dates:
+        found.unseen = boundaries.within(segments)
 
-
-def _ended(record: Record, account: StoredAccount, boundaries: Boundaries) -> EndedSession:
-    """Return what is counted of *account*: which part of it lies before its first exposure."""
-    exposed = boundaries.region(account.over) > 0
-    end = account.ends.get(0) if exposed else None
-    before = None if end is None else float(end - account.started)
-    return EndedSession(record.name, exposed, float(account.ended - account.started), before)
+    for account in accounts_of(record, segments, boundaries, rules):
+        events = totals_of(record, account, boundaries)
+        found.totals += [(event, account.keys) for event in events]
+        if account.keys:
+            # Which part of it lies before its first exposure?
+            exposed = boundaries.region(account.over) > 0
+            end = account.ends.get(0) if exposed else None
+            before = None if end is None else float(end - account.started)
+            length = float(account.ended - account.started)
+            found.ended.append(EndedSession(record.name, exposed, length, before))
+    return found
 
 
 def _dates_of_exposures(told: Mapping[str, int], segments: Iterable[StoredSegment]) -> list[int]:
@@ -302,7 +294,8 @@ def _dates_of_exposures(told: Mapping[str, int], segments: Iterable[StoredSegmen
     has noted, which no part may have told (a tracker's).
     """
     found = dict(told)
-    for kind, key in {pair for segment in segments for pair in segment.keys}:
+    known = {pair for segment in segments for pair in segment.keys} if exposures.changes else ()
+    for kind, key in known:
         context = context_of_keys({kind: key})
         for exposure in () if context is None else exposures.of(units_of(context)):
             mark = mark_of(exposure.name)

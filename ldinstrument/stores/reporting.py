@@ -5,6 +5,7 @@ Sweep: seal, send, acknowledge.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 import uuid
@@ -23,7 +24,7 @@ from ..ledger import ledger
 from ..sessions import clients
 from ..sessions.contexts import json_of_keys
 from ..sessions.dilution import EndedSession, note_ended, note_unseen
-from ..sessions.rollups import Emission, finite
+from ..sessions.rollups import finite
 from .circuit_breaker import describe_failure
 from .protocol import Ended, Rules, Sealed, Store
 from .records import UNREADABLE, readable
@@ -64,10 +65,11 @@ class Report:
         self._digests: list[str] = []
         for session in ended:
             self._add(session.text)
-        id = str(uuid.uuid5(_PAYLOADS, "\n".join(sorted(self._identities))))
-        payload = sealed(self._texts, zipped, id)
-        payload = replace(payload, sessions=tuple(self._digests))
-        self.payloads = [payload] if self._texts else []
+        self.payloads: list[Sealed] = []
+        if self._texts:
+            id = str(uuid.uuid5(_PAYLOADS, "\n".join(sorted(self._identities))))
+            payload = sealed(self._texts, zipped, id)
+            self.payloads.append(replace(payload, sessions=tuple(self._digests)))
 
     def _add(self, text: str) -> None:
         """Add the events of one session."""
@@ -79,20 +81,32 @@ class Report:
         if record is None or events is None:
             self.dropped["unreadable"] += 1
             return
-        self._identities.append(record.identity)
-        self._digests.append(record.digest)
+        identity = record.identity
+        self._identities.append(identity)
+        # What stands for the session where it is known to be reported; as in `redis.lua`.
+        digest = hashlib.sha1(identity.encode(), usedforsecurity=False).hexdigest()
+        self._digests.append(digest[:16])
         self.totals += len(events.totals)
         self._ended += events.ended
         if events.unseen:
             self._unseen[record.name] += events.unseen
-        for event, keys in [*events.values, *events.totals]:
+
+        sums = [(event, keys) for event, keys in events.values if finite(event)]
+        if len(sums) < len(events.values):
+            self.dropped["not_a_number"] += len(events.values) - len(sums)
+        for event, keys in [*sums, *events.totals]:
             context = json_of_keys(dict(keys))
-            if not finite(event):
-                self.dropped["not_a_number"] += 1
-            elif context is None:
+            if context is None:
                 self.dropped["no_context"] += 1
-            else:
-                self._texts.append(_text(event, context))
+                continue
+            # `kind` comes first: `delivery` recognises a custom event by it.
+            fields: dict[str, Any] = {"kind": "custom", "creationDate": event.at}
+            fields |= {"key": event.event_key, "context": context}
+            if event.data is not None:
+                fields["data"] = event.data
+            if event.value is not None:
+                fields["metricValue"] = event.value
+            self._texts.append(_event_json(fields))
 
     def count(self) -> None:
         """Tell the ledger; what was dropped is also logged."""
@@ -140,17 +154,6 @@ def halves(payload: Sealed) -> list[Sealed]:
 
 
 _event_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-
-
-def _text(emission: Emission, context: dict[str, Any]) -> str:
-    # `kind` comes first: `delivery.event_json` recognises a custom event by it.
-    event: dict[str, Any] = {"kind": "custom", "creationDate": emission.at}
-    event |= {"key": emission.event_key, "context": context}
-    if emission.data is not None:
-        event["data"] = emission.data
-    if emission.value is not None:
-        event["metricValue"] = emission.value
-    return _event_json(event)
 
 
 class Outlet(Protocol):
@@ -315,7 +318,13 @@ class Sweep:
         try:
             if self.own_rules:
                 self.store.end_silent()
-            self._send_all(limit)
+            while self._send_leftovers() and (limit is None or self.report.sessions < limit):
+                started = time.monotonic()
+                if not self._batch():
+                    self.report.complete = not self.report.error
+                    break
+                if self.pause is not None and not self.pause(time.monotonic() - started):
+                    break
         except Exception as error:
             self.report.error = type(error).__name__
             log_once(
@@ -325,17 +334,6 @@ class Sweep:
                 "later",
             )
         return self.report
-
-    def _send_all(self, limit: int | None) -> None:
-        while self._send_leftovers():
-            if limit is not None and self.report.sessions >= limit:
-                return
-            started = time.monotonic()
-            if not self._batch():
-                self.report.complete = not self.report.error
-                return
-            if self.pause is not None and not self.pause(time.monotonic() - started):
-                return
 
     def _send_leftovers(self) -> bool:
         """Send what was sealed earlier; tell whether everything that was due has left."""
@@ -371,13 +369,15 @@ class Sweep:
             return True
         answer = self.outlet.post(sealed)
         self.report.posts += 1
-        meaning = disposition(answer.status, sealed.attempts)
-        if meaning is Disposition.DELIVERED:
+        if answer.accepted:
             self.store.acknowledge(sealed.id)
             self.report.delivered += sealed.events
             ledger.emitted(sealed.events)
             ledger.delivered(sealed.events)
-        elif meaning is Disposition.SPLIT:
+            return True
+
+        meaning = disposition(answer.status, sealed.attempts)
+        if meaning is Disposition.SPLIT:
             self._split(sealed)
         elif meaning is Disposition.DROP:
             self._drop("http_400", sealed)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import sdk, settings
 from ..diagnostics import guard, log_once, on_event_loop
+from ..ledger import ledger
 from ..metrics.catalogs import EventRouting
 from ..process import (
     on_exit,
@@ -171,26 +172,22 @@ class SessionStore:
         self, session: Session, visitor: str | None = None, *, ends: str = ""
     ) -> VisitRef:
         """End *session* by merging it into that of *visitor*; see the function `end_request`."""
-        found = VisitRef(visitor or session.visitor_key, session.id)
+        whose, answer = visitor or session.visitor_key, None
         with guard("the end of a stored session"):
             part = session.hand_over()
-            if part is None:
-                return found
-            if self._preferred is None:
-                self._preferred = session.client
-            operation = Operation(self._worker, next(self._numbers))
-            delta = delta_of(part, ends=ends, operation=operation)
-            # A session that ends on an event loop without `aend_request` must not stop the loop.
-            later = self.store.shared and on_event_loop()
-            answer = self.merge(found.visitor, delta, later=later)
-            if answer is None:
-                session.merged_into(part, part.id, {})
-            else:
-                session.merged_into(part, answer.id, answer.context)
-                found = VisitRef(
-                    found.visitor, answer.id, answer.previous_id, answer.opened, stored=True
-                )
-        return found
+            if part is not None:
+                if self._preferred is None:
+                    self._preferred = session.client
+                operation = Operation(self._worker, next(self._numbers))
+                delta = delta_of(part, ends=ends, operation=operation)
+                # A session that ends on an event loop without `aend_request` must not stop it.
+                later = self.store.shared and on_event_loop()
+                answer = self.merge(whose, delta, later=later)
+                known = (part.id, {}) if answer is None else (answer.id, answer.context)
+                session.merged_into(part, *known)
+        if answer is None:
+            return VisitRef(whose, session.id)
+        return VisitRef(whose, answer.id, answer.previous_id, answer.opened, stored=True)
 
     def prefer(self, client: Any | None) -> None:
         """Report by the connections of *client*, unless one was given or preferred before."""
@@ -216,13 +213,24 @@ class SessionStore:
         if delta.operation is None:
             operation = Operation(self._worker, next(self._numbers))
             delta = replace(delta, id=_utf8(delta.id), operation=operation)
-        key = key_of(delta.name, visitor)
-        pending = PendingMerge(key, time.monotonic(), delta)
+        key, asked, breaker = key_of(delta.name, visitor), time.monotonic(), self._breaker
         if later and self._sweeper is not None:
-            self._breaker.keep(pending)
+            breaker.keep(PendingMerge(key, asked, delta))
             self._sweeper.wake()
             return None
-        found: Merged | None = self._breaker.attempt(pending)
+
+        found: Merged | None = None
+        if breaker.backoff.failures or breaker.pending:  # it fails, or did a moment ago
+            found = breaker.attempt(PendingMerge(key, asked, delta))
+        else:
+            try:
+                found = self.store.merge(key, delta)
+            except Exception as error:
+                breaker.missed(PendingMerge(key, asked, delta), error)
+            else:
+                if delta.values:
+                    ledger.emitted_values(delta.values)
+
         if found is not None:
             if len(self._whose) >= MOST_KNOWN:
                 self._whose.clear()
