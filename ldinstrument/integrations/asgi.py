@@ -123,14 +123,10 @@ class SessionMiddleware:
             await finish()
 
     def _with_visitor_headers(self, scope: Scope, request: RequestSession, send: Send) -> Send:
-        """Read the visitor's id; return a `send` that adds what the response has to carry."""
-        visitors = self.sessions.visitors
-        if visitors is None or request.session is None:
+        """Return a `send` that adds what the response has to carry of the visitor's id."""
+        visitors, visitor = self.sessions.visitors, request.read_visitor
+        if visitors is None or visitor is None:
             return send
-        headers = _headers(scope)
-        header = headers.get(visitors.header.lower()) if visitors.header else None
-        visitor = visitors.read(headers.get("cookie", ""), header)
-        request.visitor = visitor.id
         secure = scope.get("scheme") in ("https", "wss")
 
         async def adding(message: Message) -> None:
@@ -175,6 +171,8 @@ async def _begin(sessions: RequestSessionFactory, scope: Scope) -> RequestSessio
         method,
         who=who,
         baggage=headers.get("baggage"),
+        cookies=headers.get("cookie", ""),
+        header=headers.get(sessions.visitors.header_name) if sessions.visitors else None,
         attributes=partial(_attributes, scope, headers),
     )
 

@@ -150,11 +150,7 @@ class SessionMiddleware:
             return outer
         current = request._ldinstrument = self._opened(request)
         getattr(request, "scope", {}).get(OPEN_REQUESTS, set()).add(current)
-        visitors = self.sessions.visitors
-        if visitors is not None and current.session is not None:
-            header = request.headers.get(visitors.header) if visitors.header else None
-            visitor = visitors.read(request.META.get("HTTP_COOKIE", ""), header)
-            request._ldinstrument_visitor, current.visitor = visitor, visitor.id
+        request._ldinstrument_visitor = current.read_visitor
         return current
 
     def _opened(self, request: Any) -> RequestSession:
@@ -166,9 +162,12 @@ class SessionMiddleware:
             preflight=method == "OPTIONS" and "Access-Control-Request-Method" in headers,
         ):
             return RequestSession(None)
+        visitors, find = self.sessions.visitors, request.META.get
         return self.sessions.open(
             method,
-            baggage=request.META.get("HTTP_BAGGAGE"),
+            baggage=find("HTTP_BAGGAGE"),
+            cookies=find("HTTP_COOKIE", ""),
+            header=find(visitors.environ_name) if visitors is not None else None,
             attributes=partial(_attributes, request),
         )
 

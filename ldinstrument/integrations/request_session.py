@@ -179,6 +179,8 @@ class RequestSessionFactory:
         *,
         who: Any = None,
         baggage: Any = None,
+        cookies: str = "",
+        header: str | None = None,
         attributes: Callable[[], Mapping[str, Any]] | None = None,
     ) -> RequestSession:
         """Open the session of a request; when that fails, which is logged, return one without.
@@ -187,6 +189,8 @@ class RequestSessionFactory:
             method: the HTTP method, or `WEBSOCKET`; empty for what is no request.
             who: whose session it is; None when that is not known yet.
             baggage: the `baggage` header of the request, where there is one.
+            cookies: its `Cookie` header, for the visitor's id.
+            header: the header that `visitors` names, likewise.
             attributes: makes those of the request's own context, where requests are measured.
         """
         with guard("opening the session of a request"):
@@ -211,6 +215,9 @@ class RequestSessionFactory:
                 store=self.store,
             )
             request.identified = session.context is not None
+            if self.visitors is not None:
+                visitor = request.read_visitor = self.visitors.read(cookies, header)
+                request.visitor, request.visitor_is_new = visitor.id, visitor.is_new
             if self._open is not None:
                 self._open.add(request)
             if self.measures_requests and attributes is not None and method != WEBSOCKET:
@@ -366,7 +373,7 @@ class RequestSession:
     # -- how it ends: the first to say so is right -------------------------------------------------
     def returned(self, result: Any = None) -> None:
         """Note that the last byte of the response is out."""
-        self.set_outcome(Outcome.FAILURE if self.status >= 500 else Outcome.SUCCESS, "ended")
+        self.set_outcome()
 
     def raised(self, error: BaseException) -> None:
         """Note that the application raised *error*: what that means says the table of outcomes.
@@ -384,10 +391,15 @@ class RequestSession:
         """Note that the client left before the end: abandoned, neither success nor failure."""
         self.set_outcome(Outcome.ABANDONED, "abandoned")
 
-    def set_outcome(self, outcome: Outcome, reason: str) -> None:
-        """Count the interaction, and stop the clock; *reason* becomes the session's `endReason`."""
+    def set_outcome(self, outcome: Outcome | None = None, reason: str = "ended") -> None:
+        """Count the interaction, and stop the clock; *reason* becomes the session's `endReason`.
+
+        Without an *outcome* it is that of a complete response: a failure from 500.
+        """
         if self.complete_at is not None:
             return
+        if outcome is None:
+            outcome = Outcome.FAILURE if self.status >= 500 else Outcome.SUCCESS
         self.complete_at = now = clock()
         self._outcome, self._reason = outcome, reason
         if self.session is not None:

@@ -73,7 +73,10 @@ class Visitors:
             raise DefinitionError(f"store=: a visitor's id needs a signature: {ADVICE}")
         self.cookie = cookie
         self.header = header
+        self.header_name = header.lower() if header else ""
+        """What ASGI calls the header."""
         self.environ_name = f"HTTP_{header.upper().replace('-', '_')}" if header else ""
+        """What WSGI does."""
         self._clock = clock
         if cookie is not None:
             _check_name(cookie)

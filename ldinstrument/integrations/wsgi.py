@@ -59,7 +59,9 @@ class SessionMiddleware:
         """Serve one request."""
         if REQUEST in environ:
             return self.app(environ, start_response)
-        request = environ[REQUEST] = _begin(self.sessions, environ)
+        request = environ[REQUEST] = self._opened(environ)
+
+        # Our session is current in the application's code, and nowhere else.
         outside = set_current(request.inside)
         try:
             body = self.app(environ, partial(self._start, request, environ, start_response))
@@ -72,6 +74,33 @@ class SessionMiddleware:
         if type(body) in (list, tuple):
             return SizedBody(body, request)
         return _watched_body(body, request, environ)
+
+    def _opened(self, environ: Environ) -> RequestSession:
+        """Open the session of a request: for whom, and of which visitor."""
+        sessions, find = self.sessions, environ.get
+        source, visitors = sessions.source, sessions.visitors
+        method = find("REQUEST_METHOD", "GET")
+        if find("HTTP_UPGRADE", "").lower() == "websocket":
+            method = WEBSOCKET
+        if not sessions.takes(
+            path=find("SCRIPT_NAME", "") + find("PATH_INFO", ""),
+            method=method,
+            agent=find("HTTP_USER_AGENT", ""),
+            preflight=method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ,
+        ):
+            return RequestSession(None)
+
+        request = sessions.open(
+            method,
+            who=source.ask(environ, last=False),
+            baggage=find("HTTP_BAGGAGE"),
+            cookies=find("HTTP_COOKIE", ""),
+            header=find(visitors.environ_name) if visitors is not None else None,
+            attributes=partial(_attributes, environ) if sessions.measures_requests else None,
+        )
+        if source.may_answer_later and not request.identified:
+            request.ask_context = partial(source.ask, environ)
+        return request
 
     def _start(
         self,
@@ -97,34 +126,6 @@ class SessionMiddleware:
                 *visitors.response_headers(visitor, secure=secure, cache_control=cache_control),
             ]
         return start_response(status, headers, *exc_info)
-
-
-def _begin(sessions: RequestSessionFactory, environ: Environ) -> RequestSession:
-    """Open the session of a request: for whom, and of which visitor."""
-    method = environ.get("REQUEST_METHOD", "GET")
-    if environ.get("HTTP_UPGRADE", "").lower() == "websocket":
-        method = WEBSOCKET
-    if not sessions.takes(
-        path=environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""),
-        method=method,
-        agent=environ.get("HTTP_USER_AGENT", ""),
-        preflight=method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ,
-    ):
-        return RequestSession(None)
-    source, visitors = sessions.source, sessions.visitors
-    who = source.ask(environ, last=False)
-    attributes = partial(_attributes, environ) if sessions.measures_requests else None
-    request = sessions.open(
-        method, who=who, baggage=environ.get("HTTP_BAGGAGE"), attributes=attributes
-    )
-    if source.may_answer_later and not request.identified:
-        request.ask_context = partial(source.ask, environ)
-    if visitors is not None and request.session is not None:
-        header = environ.get(visitors.environ_name) if visitors.header else None
-        visitor = visitors.read(environ.get("HTTP_COOKIE", ""), header)
-        request.read_visitor, request.visitor = visitor, visitor.id
-        request.visitor_is_new = visitor.is_new
-    return request
 
 
 def _attributes(environ: Environ) -> dict[str, Any]:
@@ -276,7 +277,10 @@ class SizedBody:
             return
         self._closed = True
         request = self._request
-        (request.returned if self._is_read or request.bodiless else request.disconnected)()
+        if self._is_read or request.bodiless:
+            request.set_outcome()
+        else:
+            request.disconnected()
         close = getattr(self._inner, "close", None)
         if close is None:
             request.end()

@@ -15,13 +15,12 @@ from ..ledger import ledger
 from .compaction import compact
 from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed, today
 from .records import (
-    MOST_LINES,
     PLACES_PER_WINDOW,
+    MergeResult,
     Record,
     Tombstone,
     close,
     merge,
-    place_of,
     readable,
 )
 from .replay import events_of
@@ -105,20 +104,21 @@ class MemoryStore:
                 return result.answer
             if result.place:
                 del self._ended[result.place]
-            self._put(key, result.record, now, began)
+            self._put(key, result, now, began)
             return result.answer
 
     def _waiting_at(self, place: str) -> str | None:
         waiting = self._ended.get(place)
         return None if waiting is None else waiting.text
 
-    def _put(self, key: str, record: Record, now: int, began: int) -> None:
+    def _put(self, key: str, result: MergeResult, now: int, began: int) -> None:
+        record = result.record
         # Out, and in again at the end: the order is that of the last activity.
         self._open.pop(key, None)
         if record.reason:
             self._move_on(key, record, now, began=began)
             return
-        for part in compact(record) if record.length > MOST_LINES else ():
+        for part in compact(record) if result.is_long else ():
             self._add_ended(part, now)
         self._open[key] = record.text()
         self._gone.pop(key, None)
@@ -194,7 +194,7 @@ class MemoryStore:
         with self._lock:
             now = self._clock()
             self._retire(limit, now)
-            window = place_of(now, 0, self.rules)
+            window = now // int(self.rules.window * 1000) * PLACES_PER_WINDOW
             end = window + PLACES_PER_WINDOW if early else window
             due = sorted(
                 number

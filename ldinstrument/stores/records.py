@@ -52,7 +52,7 @@ OLDEST_EXPOSURE = 24 * 3_600_000
 TOMBSTONE_MARK = "-"
 """The first character of a `Tombstone`."""
 PLACES_PER_WINDOW = 100_000
-"""Places of a batch, of which there is one per window, are in a row of so many."""
+"""Places of a batch are in a row: those from the number of its window times this."""
 
 
 compact_json = json.JSONEncoder(separators=(",", ":")).encode
@@ -335,11 +335,6 @@ class Record:
     before: str = ""
     opened_by: str = ""
 
-    @property
-    def identity(self) -> str:
-        """The same text for the same session, whatever was lost of it; see `reporting`."""
-        return f"{self.id} {self.opened_at} {self.opened_by} {self.part}"
-
     def text(self) -> str:
         """Return the record as it is stored."""
         fields: dict[str, Any] = {"v": VERSION, "i": self.id, "h": self.opened_at}
@@ -374,7 +369,9 @@ class Record:
         ended *now* by the store's clock, unless it fell silent before.
         """
         spoke = self.over or self.part
-        return place_of(now if spoke else min(now, self.deadline(rules)), number, rules)
+        ended_at = now if spoke else min(now, self.deadline(rules))
+        window = ended_at // int(rules.window * 1000)
+        return window * PLACES_PER_WINDOW + number % PLACES_PER_WINDOW
 
     def refuses(self, began: int, delta: Delta, rules: Rules) -> str:
         """Return why *delta*, which began at *began*, does not belong to it; empty when it does."""
@@ -392,8 +389,13 @@ class Record:
         same = [self.keys[kind] == key for kind, key in context.items() if kind in self.keys]
         return bool(same) and not any(same)
 
-    def take(self, delta: Delta, now: int, *, ends: bool = True) -> None:
-        """Add *delta*; with *ends*, also the end that it may bring."""
+    def take(self, delta: Delta, now: int, *, ends: bool = True) -> bool:
+        """Add *delta*; with *ends*, also the end that it may bring.
+
+        Returns:
+            Whether it has become long: by its lines, of which long ones, and what they mention,
+            count by their bytes.
+        """
         there = now - self.opened_at
         last = there - delta.last_ago
         if delta.data and (last >= self.last or not self.data):
@@ -410,12 +412,8 @@ class Record:
         self.lines.append(f"[{now - delta.now},{delta.segments or segments_text(delta)}]")
         if ends and delta.ends:
             self.end(delta.ends, delta.now)
-
-    @property
-    def length(self) -> int:
-        """How many lines it has, long ones and what they mention counted by their bytes."""
         size = sum(map(len, self.lines)) + sum(map(len, self.names.values()))
-        return max(len(self.lines), size // LINE_BYTES)
+        return max(len(self.lines), size // LINE_BYTES) > MOST_LINES
 
     def end(self, reason: str, date: int) -> None:
         """End it for *reason* at *date*, and never before an exposure that it knows already, which
@@ -506,14 +504,6 @@ def tombstone(held: str | None, began: int) -> Tombstone | None:
     return Tombstone(record.previous, int(at), place) if began < int(at) - ROUNDING else None
 
 
-def place_of(ended_at: int, number: int, rules: Rules) -> int:
-    """Return the place of the *number*-th session that ended, at *ended_at*; places of a window are
-    a batch.
-    """
-    window = ended_at // int(rules.window * 1000)
-    return window * PLACES_PER_WINDOW + number % PLACES_PER_WINDOW
-
-
 # -- merging ---------------------------------------------------------------------------------------
 
 
@@ -527,6 +517,7 @@ class MergeResult:
         answer: to the merge.
         ended: the session before it, if that has ended now.
         place: where the record waited to be sealed, if it did.
+        is_long: the record is to be compacted.
         keeps_place: the record had ended and goes back there; what the key holds does not change.
             Else it had only fallen silent and goes on: it leaves that place.
     """
@@ -534,6 +525,7 @@ class MergeResult:
     record: Record
     answer: Merged
     ended: Record | None = None
+    is_long: bool = False
     place: str = ""
     keeps_place: bool = False
 
@@ -594,8 +586,9 @@ def merge(
             before=waits if before else "",
             opened_by=by,
         )
-    record.take(delta, now)
-    return MergeResult(record, Merged(record.id, record.previous, opens, {**record.keys}), ended)
+    is_long = record.take(delta, now)
+    answer = Merged(record.id, record.previous, opens, dict(record.keys))
+    return MergeResult(record, answer, ended, is_long)
 
 
 def _look_back(
@@ -613,9 +606,9 @@ def _look_back(
     record = None if over is None else _late(over, waiting, delta, began, rules)
     if over is not None and record is not None:
         keeps_place = bool(record.reason) or not dead
-        record.take(delta, now, ends=not keeps_place)
+        is_long = record.take(delta, now, ends=not keeps_place)
         answer = Merged(record.id, record.previous, context=dict(record.keys))
-        return MergeResult(record, answer, place=over.place, keeps_place=keeps_place), "", ""
+        return MergeResult(record, answer, None, is_long, over.place, keeps_place), "", ""
     if over is None or not dead:
         return None, "", ""
     return None, over.id, "" if waiting is None else f"{over.place} {over.at}"

@@ -269,7 +269,8 @@ class RecordEvents:
 def events_of(record: Record, rules: Rules) -> RecordEvents:
     """Return the events that *record* becomes."""
     segments = segments_of(record)
-    boundaries = Boundaries(_dates_of_exposures(record.exposures, segments))
+    exposed = record.exposures or exposures.changes
+    boundaries = Boundaries(_dates_of_exposures(record.exposures, segments) if exposed else [])
     found = RecordEvents()
     if any(segment.values for segment in segments):
         found.values = value_events(segments, boundaries)
@@ -281,11 +282,11 @@ def events_of(record: Record, rules: Rules) -> RecordEvents:
         found.totals += [(event, account.keys) for event in events]
         if account.keys:
             # Which part of it lies before its first exposure?
-            exposed = boundaries.region(account.over) > 0
-            end = account.ends.get(0) if exposed else None
+            is_exposed = bool(boundaries.dates) and boundaries.region(account.over) > 0
+            end = account.ends.get(0) if is_exposed else None
             before = None if end is None else float(end - account.started)
             length = float(account.ended - account.started)
-            found.ended.append(EndedSession(record.name, exposed, length, before))
+            found.ended.append(EndedSession(record.name, is_exposed, length, before))
     return found
 
 
@@ -294,8 +295,7 @@ def _dates_of_exposures(told: Mapping[str, int], segments: Iterable[StoredSegmen
     has noted, which no part may have told (a tracker's).
     """
     found = dict(told)
-    known = {pair for segment in segments for pair in segment.keys} if exposures.changes else ()
-    for kind, key in known:
+    for kind, key in {pair for segment in segments for pair in segment.keys}:
         context = context_of_keys({kind: key})
         for exposure in () if context is None else exposures.of(units_of(context)):
             mark = mark_of(exposure.name)

@@ -68,8 +68,9 @@ class Report:
         self.payloads: list[Sealed] = []
         if self._texts:
             id = str(uuid.uuid5(_PAYLOADS, "\n".join(sorted(self._identities))))
-            payload = sealed(self._texts, zipped, id)
-            self.payloads.append(replace(payload, sessions=tuple(self._digests)))
+            body = body_of(map(str.encode, self._texts), zipped)
+            digests = tuple(self._digests)
+            self.payloads.append(Sealed(id, body, len(self._texts), zipped, sessions=digests))
 
     def _add(self, text: str) -> None:
         """Add the events of one session."""
@@ -81,7 +82,8 @@ class Report:
         if record is None or events is None:
             self.dropped["unreadable"] += 1
             return
-        identity = record.identity
+        # The same text for the same session, whatever was lost of it.
+        identity = f"{record.id} {record.opened_at} {record.opened_by} {record.part}"
         self._identities.append(identity)
         # What stands for the session where it is known to be reported; as in `redis.lua`.
         digest = hashlib.sha1(identity.encode(), usedforsecurity=False).hexdigest()
@@ -113,7 +115,10 @@ class Report:
         ledger.recorded(self.totals)
         ledger.emitted_values(self.totals)
         for session in self._ended:
-            note_ended(session)
+            if session.before is None:
+                ledger.session_ended(session.name, session.exposed, session.milliseconds)
+            else:
+                note_ended(session)
         for name, exposures in self._unseen.items():
             note_unseen(name, exposures)
         for reason, events in self.dropped.items():
@@ -135,11 +140,6 @@ class Report:
             )
 
 
-def sealed(texts: list[str], zipped: bool, id: str) -> Sealed:
-    """Return the payload *id* of the events *texts*, each JSON."""
-    return Sealed(id, body_of(map(str.encode, texts), zipped), len(texts), zipped)
-
-
 def halves(payload: Sealed) -> list[Sealed]:
     """Return two payloads with half of the events each; none if it holds a single one."""
     if payload.events < 2:
@@ -147,7 +147,12 @@ def halves(payload: Sealed) -> list[Sealed]:
     texts = texts_of(payload.body, payload.zipped)
     middle = len(texts) // 2
     first, second = (
-        sealed(part, payload.zipped, str(uuid.uuid5(_PAYLOADS, f"{payload.id} {number}")))
+        Sealed(
+            str(uuid.uuid5(_PAYLOADS, f"{payload.id} {number}")),
+            body_of(map(str.encode, part), payload.zipped),
+            len(part),
+            payload.zipped,
+        )
         for number, part in enumerate((texts[:middle], texts[middle:]))
     )
     return [first, replace(second, sessions=payload.sessions)]  # reported with the last of them
@@ -318,13 +323,20 @@ class Sweep:
         try:
             if self.own_rules:
                 self.store.end_silent()
-            while self._send_leftovers() and (limit is None or self.report.sessions < limit):
+            while True:
+                # What was sealed earlier, here or by another worker, goes first.
+                while found := self.store.claim_sealed(4, self.lease, self.owner):
+                    if not all(map(self._deliver, found)):
+                        return self.report
+                if limit is not None and self.report.sessions >= limit:
+                    return self.report
+
                 started = time.monotonic()
                 if not self._batch():
                     self.report.complete = not self.report.error
-                    break
+                    return self.report
                 if self.pause is not None and not self.pause(time.monotonic() - started):
-                    break
+                    return self.report
         except Exception as error:
             self.report.error = type(error).__name__
             log_once(
@@ -333,15 +345,7 @@ class Sweep:
                 f"a sweep of the session store failed ({describe_failure(error)}): it is repeated "
                 "later",
             )
-        return self.report
-
-    def _send_leftovers(self) -> bool:
-        """Send what was sealed earlier; tell whether everything that was due has left."""
-        while found := self.store.claim_sealed(4, self.lease, self.owner):
-            for sealed in found:
-                if not self._deliver(sealed):
-                    return False
-        return True
+            return self.report
 
     def _batch(self) -> int:
         """Claim, seal, send; return how many sessions, 0 when there were none or sending failed.

@@ -213,7 +213,9 @@ class SessionStore:
         if delta.operation is None:
             operation = Operation(self._worker, next(self._numbers))
             delta = replace(delta, id=_utf8(delta.id), operation=operation)
-        key, asked, breaker = key_of(delta.name, visitor), time.monotonic(), self._breaker
+        key, asked, breaker = f"{delta.name}:{visitor}", time.monotonic(), self._breaker
+        if len(key) > LONGEST_KEY or not key.isascii():
+            key = key_of(delta.name, visitor)
         if later and self._sweeper is not None:
             breaker.keep(PendingMerge(key, asked, delta))
             self._sweeper.wake()

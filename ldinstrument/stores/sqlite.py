@@ -22,13 +22,11 @@ from ..errors import DefinitionError
 from .compaction import compact
 from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed
 from .records import (
-    MOST_LINES,
     PLACES_PER_WINDOW,
     Record,
     Tombstone,
     close,
     merge,
-    place_of,
     readable,
 )
 
@@ -140,7 +138,7 @@ class SqliteStore:
             if record.reason:
                 self._add_ended(file, record, now, key, began)
                 return result.answer
-            for part in compact(record) if record.length > MOST_LINES else ():
+            for part in compact(record) if result.is_long else ():
                 self._add_ended(file, part, now)
             file.execute(_PUT, (key, 0, record.deadline(self.rules), record.text()))
         return result.answer
@@ -199,7 +197,7 @@ class SqliteStore:
                     self._add_ended(file, record, now, key)
 
             # Of the oldest batch there is; that of the current window may still grow.
-            window = place_of(now, 0, self.rules)
+            window = now // int(self.rules.window * 1000) * PLACES_PER_WINDOW
             end = window + PLACES_PER_WINDOW if early else window
             (first,) = file.execute(_FIRST_ENDED, (now, end)).fetchone()
             if first is None:
