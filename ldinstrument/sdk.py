@@ -374,13 +374,13 @@ class Intake:
             outbox._events = []
         return found
 
-    def text(self, event: Any, known: tuple[Any, str] | None = None) -> str | None:
+    def text(self, event: Any, known: tuple[Any, str, int] | None = None) -> str | None:
         """Return an event out of `passed` as JSON; None for a kind that LaunchDarkly does not read.
 
         Args:
             event: one of them.
-            known: a context, and how custom events have it in JSON. Its index event has it in the
-                same way, but for what is anonymous.
+            known: a context, how custom events have it in JSON, and a date. Its index event has it
+                in the same way, but for what is anonymous.
 
         Raises:
             Exception: it cannot be JSON.
@@ -389,6 +389,20 @@ class Intake:
             return f'{{"kind":"index","creationDate":{event.timestamp},"context":{known[1]}}}'
         out: dict[str, Any] | None = self._formatter.make_output_event(event)
         return None if out is None else as_json(out)
+
+    def index_text(self, context: Any, text: str, at: int) -> str | None:
+        """Return the index event of *context* as JSON; None when LaunchDarkly has had it.
+
+        It is what `passed` and `text` make of a custom event of this context, without one.
+
+        Args:
+            context: of one kind and not anonymous; more than its key is known.
+            text: how custom events have it in JSON.
+            at: milliseconds since the epoch.
+        """
+        found: list[Any] = []
+        self._index(_Aside(context), found.append)
+        return f'{{"kind":"index","creationDate":{at},"context":{text}}}' if found else None
 
     def summary_text(self) -> str | None:
         """Return the summary of evaluations since the last one as JSON; None when there is none.

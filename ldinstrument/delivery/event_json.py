@@ -143,16 +143,18 @@ class EventJson:
         """
         out: list[str] = []
         durations: list[str] = []
-        offset_ms, events, at = runs.offset_ms, 0, 0
+        offset_ms, events, count, timed = runs.offset_ms, 0, 0, False
+        since = until = 0.0
         head = tail = ""
         current = ended_so = None
         for task, outcome, started, ended, data in entries:
-            date = int(ended * 1000 + offset_ms)
-            if date != at or task is not current or outcome is not ended_so or data is not None:
-                if durations:
-                    out += (head, (tail + head).join(durations), tail)
-                    durations = []
-                if task is not current or outcome is not ended_so or data is not None:
+            other = task is not current or outcome is not ended_so or data is not None
+            if other or not since < ended < until:
+                out += (head, (tail + head).join(durations), tail)
+                events += count * len(durations)
+                durations = []
+
+                if other:
                     cut = self._cuts.get((task, outcome, data is not None))
                     if cut is None or cut[0] is not runs.plans[task]:
                         cut = self._cut(runs.plans[task], task, outcome, data is not None)
@@ -164,14 +166,18 @@ class EventJson:
                         current, text = None, as_json(data)
                         before = [piece.replace(_DATA, text) for piece in before]
                         after = [piece.replace(_DATA, text) for piece in after]
-                at, written = date, str(date)
+
+                date = int(ended * 1000 + offset_ms)
+                written = str(date)
                 head, tail = written.join(before), written.join(after)
-            events += count
+                # Within a microsecond of another date, each run is asked for its own.
+                since = (date - offset_ms) / 1000 + 1e-6
+                until = since + 0.001 - 2e-6
             nanoseconds = int((ended - started) * 1e9 + 0.5) if ended > started else 0
             durations.append(str(nanoseconds) if timed else "")
         out += (head, (tail + head).join(durations), tail)
-        out[0] = out[0][1:]  # the comma
-        return "".join(out).encode(), events, int(entries[0][3] * 1000 + offset_ms)
+        events += count * len(durations)
+        return "".join(out)[1:].encode(), events, int(entries[0][3] * 1000 + offset_ms)  # a comma
 
     def _cut(self, plan: TaskPlan, task: Any, outcome: Outcome, with_data: bool) -> _Cut:
         """Return the events of one run of *task*, cut where its date and its duration belong."""

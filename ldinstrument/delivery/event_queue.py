@@ -45,13 +45,13 @@ OTHER = 500
 SLICE = 256
 YIELD = 0.0001
 
-Known: TypeAlias = tuple[Any, str]
-"""A context, and how custom events have it in JSON."""
+Known: TypeAlias = tuple[Any, str, int]
+"""A context, how custom events have it in JSON, and a date."""
 Recorded: TypeAlias = tuple["bytes | None", int, Any, bool, "Known | None"]
 """What waits to be batched: custom events as JSON, or None for one that is not written yet; how
 many `track` events it is; the SDK's event that its dispatcher has yet to see, or None where it
-would only pass the text on; whether a session of ours emitted it; and its context, if it is known
-in JSON.
+would only pass the text on, after the index event of its context; whether a session of ours emitted
+it; and its context, if it is new and known in JSON.
 """
 
 
@@ -166,10 +166,11 @@ class EventQueue:
             event = known = None
             rich = context.multiple or context.name is not None or [*context.custom_attributes]
             if rich and texts and (self._last[0] is not context or not self._last[1]):
-                # The dispatcher sees one event of the batch, for its context. It never indexes one
-                # of ours that tells no more than a key.
-                event = sdk.custom_event("", context, texts[0][2], None, None)
-                known = context, self._context_text(context)
+                # LaunchDarkly has to learn of this context; of one that tells no more than a key,
+                # never by a session.
+                known = context, self._context_text(context), texts[0][2]
+                if context.multiple or context.anonymous:
+                    event = sdk.custom_event("", context, texts[0][2], None, None)
             for text, events, _ in texts:
                 self._recorded.append((text, events, event, True, known))
                 self._last = (context, True)  # now another thread's text may rely on it
@@ -364,10 +365,13 @@ class EventQueue:
 
             passed: list[tuple[bytes, int]] = []
             for entry in taken:
-                text, events, event, _, _ = entry
+                text, events, event, _, known = entry
                 if event is not None:
                     passed += self._dispatched(*entry)
                 elif text is not None:
+                    if known is not None:
+                        index = self._dispatcher.index_text(*known)
+                        passed += [] if index is None else [(index.encode(), 0)]
                     passed.append((text, events))
 
             drafts = []
