@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from ..metrics.catalogs import EventRouting
 from ..values import Fields
 from .contexts import context_of_keys, units_of
-from .exposures import exposures
 from .outcomes import Tallies
 from .rollups import Emission, FinishedRuns, Group
 
@@ -147,18 +146,10 @@ class SessionPart(Fields):
         self.loose = loose
 
 
-def dates_of_exposures(
-    units: Iterable[str], keys: Mapping[str, str], segments: Iterable[Segment]
-) -> dict[str, int]:
-    """Return the dates by name of the exposures of *units* and of those of earlier identities.
-
-    Args:
-        units: of the present identity.
-        keys: of the present identity.
-        segments: those of another one name further units.
-    """
-    wanted = set(units)
+def units_in(segments: Iterable[Segment], units: Iterable[str]) -> set[str]:
+    """Return *units*, those of the present identity, with those of the identities of *segments*."""
+    found = set(units)
     for segment in segments:
-        if segment.keys != keys and (bare := context_of_keys(segment.keys)) is not None:
-            wanted.update(units_of(bare))
-    return {exposure.name: exposure.date for exposure in exposures.of(wanted)}
+        if (bare := context_of_keys(segment.keys)) is not None:
+            found.update(units_of(bare))
+    return found

@@ -31,7 +31,7 @@ from .dilution import EndedSession, note_ended
 from .exposures import exposures
 from .identity import OwnedRecorder
 from .ids import random_id
-from .parts import Segment, SessionPart, dates_of_exposures
+from .parts import Segment, SessionPart, units_in
 from .postponed import postpone
 from .rollups import Emission, FinishedRuns
 from .summaries import Summary, summarised
@@ -533,40 +533,43 @@ class Session(OwnedRecorder):
         with self._lock:
             if self.ended:
                 return None
+            held = self._held
             loose = [*self._waiting, *self._fold(at_last=True, for_store=True)]
-            segments, last = self._segments, self._held.close()
+            segments, last_segment = self._segments, held.close()
             if self.store is None and self._accounts is not None:
-                segments = self._accounts.past(self._held.date)
-            part = self._part(
-                segments if last is None else (*segments, last), loose + self._held.take_loose()
+                segments = self._accounts.past(held.date)
+            if last_segment is not None:
+                segments = (*segments, last_segment)
+            loose += held.take_loose()
+
+            # Whoever it belonged to before may have been exposed, too.
+            known = exposures.of(held.units)
+            if any(segment.keys != held.keys for segment in segments):
+                known = exposures.of(units_in(segments, held.units))
+
+            now = clock()
+            last = self._stopped_at or (held.last if held.last > held.started else now)
+            over = held.date(now)
+            offset = max(held.offset, over - now * 1000)
+            part = SessionPart(
+                id=self.id,
+                given_id=self._given_id,
+                name=self.name,
+                metrics=self._metrics,
+                started=held.date(held.started),
+                last=held.date(last),
+                over=over,
+                age=over - int(held.started * 1000 + offset),
+                idle=over - int(last * 1000 + offset),
+                offset=offset,
+                context=self.context,
+                data=self._data,
+                exposures={exposure.name: exposure.date for exposure in known},
+                segments=segments,
+                loose=tuple(loose),
             )
             self._stop()
         return part
-
-    def _part(
-        self, segments: tuple[Segment, ...], loose: list[Emission | FinishedRuns]
-    ) -> SessionPart:
-        held, now, context = self._held, clock(), self.context
-        last = self._stopped_at or (held.last if held.last > held.started else now)
-        over = held.date(now)
-        offset = max(held.offset, over - now * 1000)
-        return SessionPart(
-            id=self.id,
-            given_id=self._given_id,
-            name=self.name,
-            metrics=self._metrics,
-            started=held.date(held.started),
-            last=held.date(last),
-            over=over,
-            age=over - int(held.started * 1000 + offset),
-            idle=over - int(last * 1000 + offset),
-            offset=offset,
-            context=context,
-            data=self._data,
-            exposures=dates_of_exposures(held.units, held.keys, segments),
-            segments=segments,
-            loose=tuple(loose),
-        )
 
     def merged_into(self, part: SessionPart, id: str, keys: Mapping[str, str]) -> None:
         """Go on as a part of the stored session *id*, and emit what does not fold.

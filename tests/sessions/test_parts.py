@@ -7,7 +7,7 @@ from session_values import expose, multi
 
 from ldinstrument.sessions.exposures import exposures
 from ldinstrument.sessions.opening import open_session
-from ldinstrument.sessions.parts import Segment, dates_of_exposures
+from ldinstrument.sessions.parts import Segment, units_in
 from ldinstrument.testing import RecordingClient
 
 ANA, BEN = {"user": "ana"}, {"user": "ben"}
@@ -16,6 +16,8 @@ EMPTY = Segment({}, 1, 2, (1, 2, 3, 4), (), 0.0, None, False)
 
 def test_exposures_of_the_present_and_of_earlier_identities_are_told() -> None:
     """By name, with their dates; those of other people and other kinds are not."""
+    session = open_session("ana", client=RecordingClient(), store=object())
+    session.interaction()
     for flag, context in (
         ("now", Context.create("ben")),
         ("before", Context.create("ana")),
@@ -23,13 +25,20 @@ def test_exposures_of_the_present_and_of_earlier_identities_are_told() -> None:
         ("org", Context.create("acme", "org")),
     ):
         expose(flag, context)
-    segments = [EMPTY.replace(keys=ANA), EMPTY.replace(keys=BEN), EMPTY]
-    found = dates_of_exposures(["ben"], BEN, segments)
-    assert found == {
+    session.identify("ben")
+    part = session.hand_over()
+    assert part is not None
+    assert part.exposures == {
         exposure.name: exposure.date for unit in ("ana", "ben") for exposure in exposures.of([unit])
     }
-    assert len(found) == 2
-    assert dates_of_exposures(["ben"], BEN, []).keys() < found.keys()
+    assert len(part.exposures) == 2
+
+
+def test_units_of_a_stay_are_those_of_all_its_identities() -> None:
+    """A segment of nobody names none."""
+    segments = [EMPTY.replace(keys=ANA), EMPTY.replace(keys=BEN), EMPTY]
+    assert units_in(segments, ["ben", "org:acme"]) == {"ana", "ben", "org:acme"}
+    assert units_in([], ["ben"]) == {"ben"}
 
 
 def test_a_part_tells_what_a_stay_was() -> None:
