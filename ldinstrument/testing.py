@@ -23,14 +23,15 @@ from .sessions import clients, emission
 from .sessions import clock as clocks
 from .sessions.current import current_session, set_current
 from .sessions.exposures import exposures
-from .sessions.opening import observe_sessions
 from .sessions.outcomes import forget_exceptions
-from .sessions.registry import OpenSession, forget_open_sessions, open_sessions, stats
+from .sessions.registry import forget_open_sessions, observe_sessions, open_sessions, stats
 from .sessions.unattached import forget_unattached_runs
 from .tasks.tracked_functions import forget_functions
 
 if TYPE_CHECKING:
     from ldclient import Context
+
+    from .sessions.session import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ def fresh_recording() -> Iterator[RecordingClient]:
         set_current(current_before)
 
 
-def _forget_all_but(kept: list[OpenSession]) -> None:
+def _forget_all_but(kept: list[Session]) -> None:
     held = stats().values.open if kept else 0
     strict = diagnostics.strict  # the other fixture's, whichever of the two comes first
     forget_everything(keeping=kept)
@@ -223,7 +224,7 @@ def _replace_everywhere(old: Any, new: Any) -> None:
 _PACKAGE = f"{__package__}."
 
 
-def forget_everything(keeping: Collection[OpenSession] = ()) -> None:
+def forget_everything(keeping: Collection[Session] = ()) -> None:
     """Forget open sessions, runs without one, held events and the ledger; the catalog stays.
 
     Args:

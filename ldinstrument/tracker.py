@@ -17,7 +17,7 @@ from .sessions.accounts import DEFAULT_METRICS, declared_metrics
 from .sessions.clients import Tracker
 from .sessions.contexts import as_context, context_of_keys, kinds, same, units_of
 from .sessions.exposures import exposures
-from .sessions.opening import open_session
+from .sessions.registry import open_session
 from .sessions.session import Session
 from .stores.protocol import Delta, Merged
 from .stores.records import OLDEST_EXPOSURE, mark_of

@@ -14,9 +14,9 @@ from ..diagnostics import log_internal_error
 from ..errors import StrictError
 from ..metrics.catalogs import catalog
 from ..sessions.clock import clock
-from ..sessions.opening import open_session
 from ..sessions.outcomes import Outcome, is_closing, outcome_of
 from ..sessions.postponed import postpone
+from ..sessions.registry import open_session
 from ..sessions.session import Session
 from ..sessions.task_definition import TaskDefinition
 from ..settings import disabled

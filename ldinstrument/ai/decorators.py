@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from ..callables.decorating import ScopeDecorator, rebuilt
 from ..errors import DefinitionError
 from ..metrics.metric import check_key
-from ..sessions.entry_stack import BlockScope
+from ..sessions.current import BlockScope
 from ..sessions.task_definition import TaskDefinition, declared_task
 from ..tasks.options import (
     Expected,

@@ -21,9 +21,8 @@ from ..sessions.baggage import adopt
 from ..sessions.clock import clock
 from ..sessions.contexts import as_context
 from ..sessions.current import current_session, set_current
-from ..sessions.opening import open_session
 from ..sessions.outcomes import Outcome, outcome_of
-from ..sessions.registry import OpenSession, open_sessions
+from ..sessions.registry import open_session, open_sessions
 from ..sessions.session import Session
 from .options import check_options, ignored_paths, store_of, visitors_of
 from .request_metrics import RequestUnit, declare_request_metrics
@@ -242,7 +241,7 @@ def end_requests(requests: Iterable[RequestSession]) -> None:
     """End *requests* as abandoned, the sessions inside theirs first."""
     ending = {request.session for request in requests if not request.ended}
     for session in reversed(open_sessions()):
-        around: OpenSession | None = session
+        around: Session | None = session
         while around is not None and around not in ending:
             around = around.outer
         if around is not None:

@@ -21,9 +21,9 @@ from opentelemetry import metrics, trace
 
 from ..diagnostics import guard, warn_once
 from ..sessions.clock import clock
-from ..sessions.opening import observe_sessions
 from ..sessions.outcomes import Outcome
 from ..sessions.postponed import postpone
+from ..sessions.registry import observe_sessions
 from .conventions import (
     CHAT,
     ERROR_TYPE,

@@ -1,4 +1,4 @@
-"""The sessions that are open in this process: known weakly, capped, ended at exit, begun afresh in
+"""The sessions that are open in this process: opened, found, capped, ended at exit, begun afresh in
 a forked child.
 """
 
@@ -8,64 +8,95 @@ import functools
 import itertools
 import threading
 import weakref
-from collections.abc import Collection
-from typing import Any, Protocol
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any
 
 from ..diagnostics import diagnostics, log, warn_once
 from ..ledger import Stats, ledger
 from ..process import on_exit, on_fork
+from ..settings import disabled
 from . import clients, emission
+from .contexts import as_context, same
 from .exposures import exposures
+from .inert import InertSession
+from .session import Session, open_references, session_id
 from .unattached import count_unattached_runs
 
+if TYPE_CHECKING:
+    from ldclient import Context
 
-class OpenSession(Protocol):
-    """What the registry asks of a session."""
-
-    name: str
-    ended: bool
-    detour: bool
-    store: Any
-    outer: Any
-
-    @property
-    def id(self) -> str:
-        """Its id, which is made when it is first asked for."""
-
-    def end(self, reason: str = "ended") -> None:
-        """End it and emit its metrics."""
-
-    def summary(self) -> object:
-        """Fold what it holds, so that it is counted."""
-
-    def forget(self) -> None:
-        """End it without a word."""
-
-    def forked(self) -> None:
-        """Begin afresh in a forked child."""
-
+    from .clients import Tracker
+    from .observers import SessionObserver
 
 MAX_OPEN = 10_000
 
 _lock = threading.RLock()
-_open: dict[weakref.ref[OpenSession], None] = {}
 
 
-def remember(opened: OpenSession) -> None:
-    """Note that *opened* is open; when that is one too many, the oldest ends as abandoned."""
+# -- opening ---------------------------------------------------------------------------------------
+
+
+def open_session(context: Any = None, *, id: str | None = None, **options: Any) -> Session:
+    """Open a session without making it current; somebody must `end()` it.
+
+    Args:
+        context: whose; anything that `as_context` takes.
+        id: of the session; random when None.
+        options: of `Session`.
+    """
+    if disabled():
+        return InertSession(None, id=id, name=options.get("name", "session"))
+    return opened(as_context(context), id=id, **options)
+
+
+def opened(context: Context | None, **options: Any) -> Session:
+    """Open a session of a *context* that is known to be valid; when that is one too many, the
+    oldest ends as abandoned.
+    """
+    emission.settle()
+    session = Session(context, **options)
     _watch_exit()
-    with _lock:
-        _open[weakref.ref(opened)] = None
-        surplus = len(_open) - MAX_OPEN
-    if surplus > 0:
-        _evict(surplus)
+    open_references[weakref.ref(session)] = None
+    if len(open_references) > MAX_OPEN:
+        _evict(len(open_references) - MAX_OPEN)
+    for make in _observing:
+        session.observe(make(session))
+    return session
+
+
+_observing: list[Callable[[Session], SessionObserver]] = []
+
+
+def observe_sessions(make: Callable[[Session], SessionObserver] | None) -> None:
+    """Let *make* give each session that is opened from now on its observer; None: none."""
+    _observing[:] = [] if make is None else [make]
+
+
+def joinable(
+    around: Session, name: str, context: Context | None, id: str | None, client: Tracker | None
+) -> Session | None:
+    """Return the open session, *around* or around that, which one of this *name* and *context*
+    joins; None when there is none.
+    """
+    found: Session | None = around
+    while found is not None:
+        if (
+            found.name == name
+            and not found.ended
+            and (id is None or session_id(id) == found.id)
+            and (client is None or client is found.client)
+            and (context is None or found.context is None or same(found.context, context))
+        ):
+            return found
+        found = found.outer
+    return None
 
 
 def _evict(surplus: int) -> None:
     with _lock:
-        oldest = list(itertools.islice(_open, surplus))
+        oldest = list(itertools.islice(open_references, surplus))
         for reference in oldest:
-            del _open[reference]
+            open_references.pop(reference, None)
     for reference in oldest:
         stale = reference()
         if stale is None:
@@ -79,16 +110,13 @@ def _evict(surplus: int) -> None:
         stale.end("abandoned")
 
 
-def forget(ended: OpenSession) -> None:
-    """Note that *ended* is open no more."""
-    with _lock:
-        _open.pop(weakref.ref(ended), None)
+# -- what is open ---------------------------------------------------------------------------------
 
 
-def open_sessions() -> list[OpenSession]:
+def open_sessions() -> list[Session]:
     """Return the sessions that are open now, oldest first."""
     with _lock:
-        found = [reference() for reference in list(_open)]
+        found = [reference() for reference in list(open_references)]
     return [session for session in found if session is not None and not session.ended]
 
 
@@ -111,16 +139,16 @@ def stats() -> Stats:
     return ledger.stats().replace(warnings=diagnostics.counts())
 
 
-def forget_open_sessions(keeping: Collection[OpenSession] = ()) -> None:
+def forget_open_sessions(keeping: Collection[Session] = ()) -> None:
     """Forget the open sessions but those in *keeping*: nothing of theirs is emitted (tests)."""
     kept = {id(session) for session in keeping}
     with _lock:
         for session in open_sessions():
             if id(session) not in kept:
                 session.ended = session.detour = True
-        for reference in list(_open):
+        for reference in list(open_references):
             if id(reference()) not in kept:
-                del _open[reference]
+                open_references.pop(reference, None)
 
 
 @functools.lru_cache(maxsize=1)
@@ -146,7 +174,7 @@ def _name_open_sessions() -> None:
 
     No lock is waited for whose holder may wait for one that other hooks hold by now.
     """
-    for reference in list(_open):
+    for reference in list(open_references):
         if (session := reference()) is not None:
             _ = session.id
 
@@ -157,7 +185,7 @@ def _after_fork() -> None:
     emission.forget()
     clients.forked()
     exposures.forked()
-    for reference in list(_open):
+    for reference in list(open_references):
         session = reference()
         if session is not None:
             session.forked()

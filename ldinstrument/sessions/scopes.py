@@ -19,12 +19,11 @@ from ..settings import disabled
 from .accounts import DEFAULT_METRICS, declared_metrics
 from .clients import Tracker
 from .contexts import as_context, is_function
-from .current import current_session, current_variable, set_current
-from .entry_stack import EntryStack
+from .current import EntryStack, current_session, current_variable, set_current
 from .inert import InertSession
-from .opening import joinable, opened
 from .outcomes import Outcome, is_closing, outcome_of
 from .postponed import postpone
+from .registry import joinable, opened
 from .session import Session
 
 if TYPE_CHECKING:

@@ -7,13 +7,14 @@ Nothing here raises into the host, and no event leaves while a lock of ours is h
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..diagnostics import guard, never_raises, warn_user_code
 from ..ledger import ledger
 from ..process import on_fork
-from . import emission, registry
+from . import emission
 from .accounts import (
     DEFAULT_METRICS,
     SUMS,
@@ -29,10 +30,10 @@ from .clock import clock, forward_offset, wall_offset
 from .contexts import context_of_keys, keys_of, only_kinds, units_of
 from .dilution import EndedSession, note_ended
 from .exposures import exposures
-from .identity import OwnedRecorder
 from .ids import random_id
 from .parts import Segment, SessionPart, units_in
 from .postponed import postpone
+from .recording import OwnedRecorder
 from .rollups import Emission, FinishedRuns
 from .summaries import Summary, summarised
 from .validation import copied
@@ -52,6 +53,9 @@ _NO_DATA: dict[str, Any] = {}
 Batch = tuple["Context | None", list["Emission | FinishedRuns"]]
 """Whose events these are, and the events."""
 
+
+open_references: dict[weakref.ref[Session], None] = {}
+"""The sessions that are open in this process, oldest first; `registry` looks after them."""
 
 _naming = threading.RLock()
 """Held while a session gets its id, and nothing else is waited for."""
@@ -518,7 +522,7 @@ class Session(OwnedRecorder):
             held.limited = True
         self.fold_at = 0
         self._accounts = None
-        registry.forget(self)
+        open_references.pop(weakref.ref(self), None)
         if self.outer is not None:
             self.outer._held.touch(self._began if held is None else held.last)
 

@@ -15,8 +15,7 @@ from ..errors import DefinitionError
 from ..metrics.metric import check_key
 from ..metrics.standard import DEFAULT_TASK_METRICS
 from ..sessions.clock import clock
-from ..sessions.current import current_session
-from ..sessions.entry_stack import BlockScope
+from ..sessions.current import BlockScope, current_session
 from ..sessions.task_definition import TaskDefinition, declared_task
 from .options import (
     Expected,

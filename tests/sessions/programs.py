@@ -27,8 +27,8 @@ from ldinstrument.devserver import experiment_flag
 from ldinstrument.sessions import evaluations
 from ldinstrument.sessions.clock import clock
 from ldinstrument.sessions.current import entered
-from ldinstrument.sessions.opening import open_session
 from ldinstrument.sessions.outcomes import Outcome
+from ldinstrument.sessions.registry import open_session
 from ldinstrument.sessions.task_definition import declared_task
 from ldinstrument.stores import end_request, end_session
 

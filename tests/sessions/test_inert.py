@@ -7,8 +7,7 @@ from session_values import USER, expose
 
 import ldinstrument as ld
 from ldinstrument.sessions.current import current_session
-from ldinstrument.sessions.opening import open_session
-from ldinstrument.sessions.registry import stats
+from ldinstrument.sessions.registry import open_session, stats
 from ldinstrument.testing import RecordingClient
 
 

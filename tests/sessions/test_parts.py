@@ -6,8 +6,8 @@ from ldclient import Context
 from session_values import expose, multi
 
 from ldinstrument.sessions.exposures import exposures
-from ldinstrument.sessions.opening import open_session
 from ldinstrument.sessions.parts import Segment, units_in
+from ldinstrument.sessions.registry import open_session
 from ldinstrument.testing import RecordingClient
 
 ANA, BEN = {"user": "ana"}, {"user": "ben"}

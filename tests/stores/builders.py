@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter
 
-from ldinstrument.sessions.opening import open_session
+from ldinstrument.sessions.registry import open_session
 from ldinstrument.sessions.rollups import Group
 from ldinstrument.stores import Delta, MemoryStore, Rules, end_request
 from ldinstrument.stores.protocol import today
