@@ -320,14 +320,16 @@ class Session(OwnedRecorder):
         return outgoing
 
     def _keep_account_of(self, old: Context, after: Mapping[str, str]) -> None:
-        """Tell the store of *old* even if nothing has happened to them, where an experiment may
-        miss that, and where a key of theirs gives way to one of *after*.
+        """Tell the store of *old*, a key of whom gives way to one of *after*, even if nothing has
+        happened to them: of whom an experiment may miss, else of the kinds that stay.
         """
         keys = self._held.keys
-        known = any(segment.keys == keys for segment in self._segments)
-        ends = any(after.get(kind, key) != key for kind, key in keys.items())
-        if ends and not known and exposures.of(units_of(old)):
-            self._segments += (self._held.empty_segment(self._held.started),)
+        staying = {kind: key for kind, key in keys.items() if after.get(kind, key) == key}
+        if staying == keys or any(segment.keys == keys for segment in self._segments):
+            return
+        if told := keys if exposures.of(units_of(old)) else staying:
+            began = self._held.empty_segment(self._held.started)
+            self._segments += (began.replace(keys=told),)
 
     def _was_exposed(self, account: SessionAccount, context: Context) -> bool:
         """Whether an experiment may miss the events of an account to which nothing has happened."""

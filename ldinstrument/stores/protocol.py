@@ -86,6 +86,8 @@ class Delta:
             start to last activity with *tallies*.
         names: the group keys that *segments* mention, by mark.
         becomes: the keys that it ended with; empty when they are the same.
+        overlap: milliseconds after the session's last activity within which somebody else's is
+            taken for one that overlaps a login, and joins.
         metrics: which `<name>.*` metrics it feeds, by suffix; empty for the default ones.
         data: the session's own data as JSON text; empty when there is none.
         exposures: the date of each exposure of its units that the worker knows, by `mark_of`.
@@ -106,6 +108,7 @@ class Delta:
     segments: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
     becomes: Mapping[str, str] = field(default_factory=dict)
+    overlap: int = 0
     metrics: tuple[str, ...] = ()
     data: str = ""
     exposures: Mapping[str, int] = field(default_factory=dict)

@@ -47,6 +47,8 @@ LINE_BYTES = 512
 """What counts as one line; a longer one counts as several."""
 OLD_EXPOSURE = 300_000
 """Milliseconds before a visit: what was exposed earlier hardly divides a part that comes late."""
+OVERLAP = 60_000
+"""Milliseconds for which a request may go on, unheard of, after others of its visit have ended."""
 OLDEST_EXPOSURE = 24 * 3_600_000
 """Milliseconds: what was exposed earlier than a session may last divides none."""
 TOMBSTONE_MARK = "-"
@@ -379,15 +381,11 @@ class Record:
             return "idle"
         if began > self.opened_at + self.started + int(rules.maximum * 1000):
             return "maximum"
-        # A request that became somebody may come after one of theirs that it overlapped.
-        others = {**delta.context, **delta.becomes}
-        is_other = self._contradicts(delta.context) and self._contradicts(others)
-        return "identified" if is_other else ""
-
-    def _contradicts(self, context: Mapping[str, str]) -> bool:
-        """Tell whether *context* has other keys for all kinds that are known here."""
-        same = [self.keys[kind] == key for kind, key in context.items() if kind in self.keys]
-        return bool(same) and not any(same)
+        if began < self.opened_at + self.last + delta.overlap:
+            return ""  # a login may lie between them whose request is still open, or was
+        # Other keys for all kinds that are known here: somebody else.
+        same = [self.keys[kind] == key for kind, key in delta.context.items() if kind in self.keys]
+        return "identified" if same and not any(same) else ""
 
     def take(self, delta: Delta, now: int, *, ends: bool = True) -> bool:
         """Add *delta*; with *ends*, also the end that it may bring.
@@ -398,11 +396,15 @@ class Record:
         """
         there = now - self.opened_at
         last = there - delta.last_ago
-        if delta.data and (last >= self.last or not self.data):
-            self.data = delta.data
+        known = {**delta.context, **delta.becomes}
+        if last >= self.last:
+            self.data = delta.data or self.data
+            self.keys |= known
+        else:
+            self.data = self.data or delta.data
+            self.keys = known | self.keys
         self.started = min(self.started, there - delta.started_ago)
         self.last = max(self.last, last)
-        self.keys |= {**delta.context, **delta.becomes}
         self.metrics = delta.metrics or self.metrics
         oldest = self.opened_at + self.started - (now - delta.now) - delta.shift - OLD_EXPOSURE
         for mark, date in delta.exposures.items():

@@ -87,23 +87,16 @@ if ARGV[9] ~= '' then
   end
 end
 local began = now - delta.a
-local function contradicts(one, becomes)
-  local differs, agrees = false, false
-  for kind, whose in pairs(delta.c or {}) do
-    local known = one.c and one.c[kind]
-    whose = becomes and becomes[kind] or whose
-    if known == whose then agrees = true elseif known then differs = true end
-  end
-  for kind, whose in pairs(becomes or {}) do
-    local known = one.c and one.c[kind]
-    if known == whose then agrees = true elseif known then differs = true end
-  end
-  return differs and not agrees
-end
 local function refused(one)
   if began > one.h + one.l + idle then return 'idle' end
   if began > one.h + one.s + maximum then return 'maximum' end
-  return contradicts(one) and contradicts(one, delta.k) and 'identified'
+  if began < one.h + one.l + (delta.v or 0) then return false end
+  local differs, agrees = false, false
+  for kind, whose in pairs(delta.c or {}) do
+    local known = one.c and one.c[kind]
+    if known == whose then agrees = true elseif known then differs = true end
+  end
+  return differs and not agrees and 'identified'
 end
 local function over(one)
   return one.h + math.min(one.l + idle, one.s + maximum)
@@ -151,16 +144,16 @@ if not record then
   if ARGV[9] ~= '' then record.g = ARGV[9] .. ':' .. ARGV[10] end
 end
 local last = now - record.h - delta.l
+local known = delta.c or {}
+for kind, whose in pairs(delta.k or {}) do known[kind] = whose end
+for kind, whose in pairs(known) do
+  record.c = record.c or {}
+  if last >= record.l or not record.c[kind] then record.c[kind] = whose end
+end
 if delta.d and (last >= record.l or not record.d) then record.d = delta.d end
 record.s = math.min(record.s, now - record.h - delta.a)
 record.l = math.max(record.l, last)
 record.m = delta.m or record.m
-for _, keys in ipairs({delta.c or {}, delta.k or {}}) do
-  for kind, whose in pairs(keys) do
-    record.c = record.c or {}
-    record.c[kind] = whose
-  end
-end
 local shift = delta.o - delta.a - delta.b
 for mark, date in pairs(delta.x or {}) do
   if date > record.h + record.s - (now - delta.o) - shift - OLD_EXPOSURE then

@@ -442,6 +442,7 @@ def delta_text(delta: Delta) -> str:
         "m": ",".join(delta.metrics),
         "c": utf8(delta.context),
         "k": utf8(delta.becomes),
+        "v": delta.overlap,
         "d": delta.data,
         "x": delta.exposures,
         "g": delta.names,

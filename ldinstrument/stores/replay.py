@@ -167,45 +167,24 @@ def _accounts_of_kind(
 ) -> list[StoredAccount]:
     """Return the accounts of one context kind, in the order in which they began.
 
-    Another key ends an account, and a key that comes back opens a new one; a request that overlaps
-    one of another key does not.
+    Another key ends an account, and a key that comes back opens a new one. Requests overlap, so
+    what counts is the order in which they began, or became somebody else: one that goes on with its
+    key beside one of another key adds to the account that it began with.
     """
     accounts: list[StoredAccount] = []
-    open_ones: dict[tuple[str, str], _OpenAccount] = {}
+    of_lines: dict[int, StoredAccount] = {}
     for segment in segments:
         for pair in segment.keys:
             if pair[0] != kind:
                 continue
-            _interrupt(open_ones, pair, segment.line)
-            if pair not in open_ones:
-                made = StoredAccount(
-                    (pair,), segment.started, segment.ended, segment.first, segment.last
-                )
-                accounts.append(made)
-                open_ones[pair] = _OpenAccount(made, segment.line)
-            open_ones[pair].line = segment.line
-            open_ones[pair].account.add(segment, boundaries.region(segment.first))
+            account = of_lines.get(segment.line)
+            if account is None or account.keys != (pair,):
+                if not accounts or accounts[-1].keys != (pair,):
+                    dates = segment.started, segment.ended, segment.first, segment.last
+                    accounts.append(StoredAccount((pair,), *dates))
+                account = of_lines[segment.line] = accounts[-1]
+            account.add(segment, boundaries.region(segment.first))
     return accounts
-
-
-@dataclass(slots=True)
-class _OpenAccount:
-    """An account, the line that added to it last, and whether another key has come since."""
-
-    account: StoredAccount
-    line: int
-    interrupted: bool = False
-
-
-def _interrupt(
-    open_ones: dict[tuple[str, str], _OpenAccount], pair: tuple[str, str], line: int
-) -> None:
-    """Close the accounts that end with a segment of *pair* in *line*."""
-    for other, found in list(open_ones.items()):
-        found.interrupted = found.interrupted or other != pair
-        came_back = other == pair and found.interrupted and found.line != line
-        if came_back or (other != pair and found.line == line):
-            del open_ones[other]
 
 
 def _end(

@@ -43,6 +43,7 @@ from .circuit_breaker import CircuitBreaker, PendingMerge
 from .protocol import Delta, Holdings, Merged, Operation, Rules, Store, VisitRef, today
 from .records import (
     OLDEST_EXPOSURE,
+    OVERLAP,
     Record,
     StoredSegment,
     compact_json,
@@ -483,6 +484,8 @@ def delta_of(part: SessionPart, *, ends: str = "", operation: Operation | None =
         for segment in part.segments
     ]
     began, active = part.over - part.age, part.over - part.idle
+    if segments and part.segments[0].active is None and not part.segments[0].groups:
+        began = segments[0].started  # nothing had happened when they came: they began here
     if not segments:
         segments.append(
             StoredSegment(first, part.started, part.started, started=began, ended=began)
@@ -502,6 +505,7 @@ def delta_of(part: SessionPart, *, ends: str = "", operation: Operation | None =
         segments=encoded(segments, names, started=began),
         names=names,
         becomes=dict(last) if last != first else {},
+        overlap=OVERLAP,
         metrics=() if part.metrics == DEFAULT_METRICS else part.metrics,
         data=compact_json(part.data) if part.data else "",
         exposures={

@@ -215,7 +215,7 @@ def test_a_late_page_of_who_was_there_before_ends_nobodys_session(make_store):
     """
     store = make_store()
 
-    store.merge(KEY, delta("s-1", context={"user": "ana"}, started_ago=9000))
+    store.merge(KEY, delta("s-1", context={"user": "ana"}, started_ago=9000, last_ago=8000))
     store.merge(KEY, delta("s-2", context={"user": "ben"}, started_ago=5000))
     late = store.merge(KEY, delta("s-3", context={"user": "ana"}, started_ago=7000))
     his = store.merge(KEY, delta("s-4", context={"user": "ben"}))
@@ -226,6 +226,24 @@ def test_a_late_page_of_who_was_there_before_ends_nobodys_session(make_store):
         ("s-1", 2, "identified"),
         ("s-2", 2, "logout"),
     ]
+
+
+@pytest.mark.parametrize(("ago", "overlap"), [(1000, 0), (9000, 0), (0, 2000)])
+def test_somebody_elses_request_that_may_overlap_joins(make_store, ago, overlap):
+    """It began before the last activity, or so soon after it that a login may still be open: both
+    have their account in one session, and the latest says whose it is.
+    """
+    store, at = make_store(), today()
+    ana, ben = {"user": "ana"}, {"user": "ben"}
+    store.merge(KEY, delta("s-1", context=ana, started_ago=5000, last_ago=500, now=at))
+    his = delta("s-2", context=ben, started_ago=ago, last_ago=min(ago, 600), now=at)
+    joined = store.merge(KEY, replace(his, overlap=overlap))
+    end(store, KEY)
+
+    (record,) = ended(store)
+    assert (joined.id, record.keys) == ("s-1", ana if ago else ben)
+    keys = [account for _, account in events_of(record, store.rules).totals]
+    assert set(keys) == {(("user", "ana"),), (("user", "ben"),)}
 
 
 def test_what_comes_after_the_sealing_is_the_next_session(make_store):
@@ -292,8 +310,9 @@ def test_a_late_request_of_somebody_else_is_a_session_of_its_own(make_store):
     store.merge("session:silent", delta("s-3", started_ago=90_000, last_ago=90_000))
     assert len(store.claim(10, 0.0, "first", early=True)) == 1
     too_late = store.merge("session:silent", delta("s-4", started_ago=20_000))
-    store.merge(KEY, delta("s-1", context={"user": "ana"}, ends="logout"))
-    other = store.merge(KEY, delta("s-2", context={"user": "ben"}, started_ago=1000))
+    ana, ben = {"user": "ana"}, {"user": "ben"}
+    store.merge(KEY, delta("s-1", context=ana, started_ago=2000, last_ago=2000, ends="logout"))
+    other = store.merge(KEY, delta("s-2", context=ben, started_ago=1000))
 
     assert (other.id, other.previous_id) == ("s-2", "s-1")
     assert (too_late.id, too_late.previous_id) == ("s-4", "s-3")
