@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from ..diagnostics import guard
 from ..metrics.catalogs import catalog
@@ -68,7 +68,7 @@ class RequestUnit:
 
     def attach(self, session: Session) -> None:
         """Let `request_context` find it in *session* and in what is opened inside."""
-        _units[session] = self
+        _units[session] = ref(self)
 
     def emit(self, status: int, seconds: float | None, data: Mapping[str, Any]) -> None:
         """Emit what the request was.
@@ -87,7 +87,8 @@ class RequestUnit:
             session.end()
 
 
-_units: WeakKeyDictionary[Session, RequestUnit] = WeakKeyDictionary()
+_units: WeakKeyDictionary[Session, ref[RequestUnit]] = WeakKeyDictionary()
+"""The unit of each session that has one; its request keeps it alive."""
 
 
 def request_context() -> Context | None:
@@ -98,7 +99,7 @@ def request_context() -> Context | None:
     """
     session = current_session()
     while session is not None:
-        if (unit := _units.get(session)) is not None:
+        if (found := _units.get(session)) is not None and (unit := found()) is not None:
             return unit.context
         session = session.outer
     return None

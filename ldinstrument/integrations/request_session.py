@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import translate
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 from ..diagnostics import guard, warn_user_code
 from ..errors import StrictError
@@ -308,7 +308,7 @@ class RequestSession:
         self.ends_visit = False
         self.ask_context: Callable[[], Any] | None = None
         if session is not None and store is not None:
-            _requests_of_visits[session] = self
+            _requests_of_visits[session] = ref(self)
         self.unit: RequestUnit | None = None
         self.method = method
         self.route: str | None = None
@@ -410,14 +410,17 @@ class RequestSession:
         if self._ended or session is None:
             return
         self._ended = True
-        if self.ask_context is not None and not self.identified:
-            self.identify(self.ask_context())
+        # What these know of the request holds this object: nobody should have to look for that.
+        ask, self.ask_context = self.ask_context, None
+        unit, self.unit = self.unit, None
+        if ask is not None and not self.identified:
+            self.identify(ask())
 
         # What the user waited for ends there, not with work in the background.
         if self.complete_at is not None:
             session.stop_clock(self.complete_at)
-        if self.unit is not None:
-            self._emit_unit(self.unit)
+        if unit is not None:
+            self._emit_unit(unit)
 
         if store is not None:  # one request's route would say nothing of a visit
             store.end_request(session, self.visitor, ends="ended" if self.ends_visit else "")
@@ -451,7 +454,8 @@ class RequestSession:
         return facts
 
 
-_requests_of_visits: WeakKeyDictionary[Session, RequestSession] = WeakKeyDictionary()
+_requests_of_visits: WeakKeyDictionary[Session, ref[RequestSession]] = WeakKeyDictionary()
+"""The request of each session that is part of a visit; what serves the request keeps it alive."""
 
 
 def request_of_visit(session: Session | None) -> RequestSession | None:
@@ -459,7 +463,7 @@ def request_of_visit(session: Session | None) -> RequestSession | None:
     while session is not None:
         found = _requests_of_visits.get(session)
         if found is not None:
-            return found
+            return found()
         session = session.outer
     return None
 

@@ -9,6 +9,7 @@ import io
 import logging
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from typing import Any
 from wsgiref.util import FileWrapper, setup_testing_defaults
@@ -18,6 +19,7 @@ import pytest
 import ldinstrument as ld
 from ldinstrument import stores, testing
 from ldinstrument.errors import DefinitionError
+from ldinstrument.integrations.request_session import REQUEST
 from ldinstrument.integrations.wsgi import SessionMiddleware, end_session
 from ldinstrument.sessions import emission, registry
 
@@ -529,3 +531,36 @@ builtins.kept = middleware({"REQUEST_METHOD": "GET"}, lambda *arguments: None)
     )
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("options", [{}, {"request_metrics": True}])
+def test_nothing_of_a_request_outlives_it(
+    options: Any, events: testing.RecordingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its session, nor what is kept beside that for a visit and for request metrics: the
+    last reference is the server's, and no garbage collector is needed.
+    """
+    monkeypatch.setenv("LDINSTRUMENT_SECRET", "only for tests")
+    found: list[weakref.ref[Any]] = []
+
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        session = ld.current_session()
+        found.extend(weakref.ref(thing) for thing in (session, environ[REQUEST]))
+        return plain(environ, start_response)
+
+    with stores.open_store("memory:", client=events, sweep=False) as store:
+        # Whose it is remains open to the end: the middleware has to ask again.
+        app = SessionMiddleware(application, context=lambda environ: None, store=store, **options)
+        gc.disable()
+        try:
+            environ: dict[str, Any] = {}
+            setup_testing_defaults(environ)
+            body: Any = app(environ, lambda *_: None)
+            list(body)
+            body.close()
+            del environ, body
+            left = [thing() for thing in found]
+        finally:
+            gc.enable()
+
+    assert left == [None, None]
