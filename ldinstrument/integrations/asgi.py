@@ -25,7 +25,7 @@ from ..sessions.current import add_finder, set_current
 from ..sessions.registry import open_session
 from ..sessions.session import Session
 from .asgi_lifespan import Application, Lifespan, LifespanMiddleware, Message, Receive, Scope, Send
-from .asgi_messages import HTTPMessages, WebSocketMessages
+from .asgi_messages import HTTPMessages, Marking, WebSocketMessages
 from .request_metrics import request_context
 from .request_session import (
     REQUEST,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .options import RequestOptions
+    from .visitors import Visitor, Visitors
 
 __all__ = [
     "LifespanMiddleware",
@@ -88,27 +89,21 @@ class SessionMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, or the server's life."""
-        if scope["type"] == "lifespan":
+        kind = scope["type"]
+        if kind == "lifespan":
             await self._lifespan().run(scope, receive, send)
-        elif REQUEST in scope or scope["type"] not in ("http", "websocket"):
+            return
+        if REQUEST in scope or kind not in ("http", "websocket"):
             await self.app(scope, receive, send)
-        else:
-            await self._serve(scope, receive, send)
+            return
 
-    def _lifespan(self) -> Lifespan:
-        store, end_open = self.sessions.store, self.sessions.end_open
-        if store is None:
-            return Lifespan(self.app, end_open, None, self.flush_timeout)
-        return Lifespan(self.app, end_open, store.release, self.flush_timeout, store.hold)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = scope[REQUEST] = await _begin(self.sessions, scope)
-        sending = self._with_visitor_headers(scope, request, send)
         finish = partial(_finish, self.sessions.source, request, scope)
+        mark = self._marking(request, scope)
         messages = (
-            WebSocketMessages(request, receive, sending)
-            if scope["type"] == "websocket"
-            else HTTPMessages(request, receive, sending, finish)
+            HTTPMessages(request, receive, send, mark, finish)
+            if kind == "http"
+            else WebSocketMessages(request, receive, send, mark)
         )
         before = set_current(request.session)
         try:
@@ -122,24 +117,29 @@ class SessionMiddleware:
             set_current(before)
             await finish()
 
-    def _with_visitor_headers(self, scope: Scope, request: RequestSession, send: Send) -> Send:
-        """Return a `send` that adds what the response has to carry of the visitor's id."""
+    def _lifespan(self) -> Lifespan:
+        store, end_open = self.sessions.store, self.sessions.end_open
+        if store is None:
+            return Lifespan(self.app, end_open, None, self.flush_timeout)
+        return Lifespan(self.app, end_open, store.release, self.flush_timeout, store.hold)
+
+    def _marking(self, request: RequestSession, scope: Scope) -> Marking | None:
+        """Return what adds the visitor's id to the message that begins a response; None where it
+        need not carry one.
+        """
         visitors, visitor = self.sessions.visitors, request.read_visitor
-        if visitors is None or visitor is None:
-            return send
-        secure = scope.get("scheme") in ("https", "wss")
+        if visitors is None or visitor is None or visitor.token is None:
+            return None
+        return partial(_marked, visitors, visitor, scope.get("scheme") in ("https", "wss"))
 
-        async def adding(message: Message) -> None:
-            if message["type"] in ("http.response.start", "websocket.accept"):
-                given = list(message.get("headers") or ())
-                added = visitors.response_headers(
-                    visitor, secure=secure, cache_control=_cache_control(given)
-                )
-                given += [(name.lower().encode(), value.encode()) for name, value in added]
-                message = {**message, "headers": given}
-            await send(message)
 
-        return adding
+def _marked(visitors: Visitors, visitor: Visitor, secure: bool, message: Message) -> Message:
+    """Return *message*, which begins a response, with what it has to carry of the visitor's id."""
+    given = list(message.get("headers") or ())
+    cache_control = _cache_control(given)
+    added = visitors.response_headers(visitor, secure=secure, cache_control=cache_control)
+    given += [(name.lower().encode(), value.encode()) for name, value in added]
+    return {**message, "headers": given}
 
 
 def _headers(scope: Scope) -> dict[str, str]:
@@ -166,14 +166,16 @@ async def _begin(sessions: RequestSessionFactory, scope: Scope) -> RequestSessio
         preflight=method == "OPTIONS" and "access-control-request-method" in headers,
     ):
         return RequestSession(None)
-    who = await sessions.source.ask_async(scope, last=False)
+    who = sessions.source.ask(scope, last=False)
+    if inspect.isawaitable(who):
+        who = await sessions.source.answer(who, last=False)
     return sessions.open(
         method,
         who=who,
         baggage=headers.get("baggage"),
         cookies=headers.get("cookie", ""),
         header=headers.get(sessions.visitors.header_name) if sessions.visitors else None,
-        attributes=partial(_attributes, scope, headers),
+        attributes=partial(_attributes, scope, headers) if sessions.measures_requests else None,
     )
 
 
@@ -197,7 +199,10 @@ async def _finish(source: ContextSource, request: RequestSession, scope: Scope) 
         if source.is_asked_again(request):
             request.identify(await source.ask_async(scope))
     finally:
-        await request.aend()
+        if request.waits_for_store:
+            await request.aend()
+        else:
+            request.end()
 
 
 def route_of(scope: Scope) -> str | None:

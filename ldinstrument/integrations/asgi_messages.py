@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 from ..sessions.control_flow import SERVER_ERRORS
 from .asgi_lifespan import Message, Receive, Send
 from .request_session import RequestSession
+
+Marking: TypeAlias = Callable[[Message], Message]
+"""Returns the message that begins a response with the headers that it has to carry, too."""
+
+_BODY = ("http.response.body", "http.response.zerocopysend")
+_WHOLE_BODY = "http.response.pathsend"
 
 
 class HTTPMessages:
@@ -16,6 +23,7 @@ class HTTPMessages:
         request: notes the status and the outcome.
         receive: the server's.
         send: the server's.
+        mark: see `Marking`; None where there is nothing to carry.
         finish: ends the session; called just before the last byte of a logout.
     """
 
@@ -24,11 +32,13 @@ class HTTPMessages:
         request: RequestSession,
         receive: Receive,
         send: Send,
+        mark: Marking | None,
         finish: Callable[[], Awaitable[None]],
     ) -> None:
         self._request = request
         self._receive = receive
         self._send = send
+        self._mark = mark
         self._finish = finish
 
     async def receive(self) -> Message:
@@ -40,19 +50,23 @@ class HTTPMessages:
 
     async def send(self, message: Message) -> None:
         """Send a message of the application."""
-        if message["type"] == "http.response.start":
-            self._request.status = int(message["status"])
-        if self._request.ends_visit and _is_last(message):
+        request, kind = self._request, message["type"]
+        if kind == "http.response.start":
+            request.status = int(message["status"])
+            if self._mark is not None:
+                message = self._mark(message)
+        is_last = kind == _WHOLE_BODY or (kind in _BODY and not message.get("more_body", False))
+        if is_last and request.ends_visit:
             # Whoever has read it, and asks for a page, begins the next visit.
-            self._request.returned()
+            request.set_outcome()
             await self._finish()
         try:
             await self._send(message)
         except OSError:  # how a server says that nobody reads any more
             self._disconnected()
             raise
-        if _is_last(message):
-            self._request.returned()
+        if is_last:
+            request.set_outcome()
 
     def _disconnected(self) -> None:
         """Note that the client has left; after the last byte that changes nothing."""
@@ -68,13 +82,6 @@ class HTTPMessages:
         self._request.aborted()
 
 
-def _is_last(message: Message) -> bool:
-    kind = message["type"]
-    if kind in ("http.response.body", "http.response.zerocopysend"):
-        return not message.get("more_body", False)
-    return bool(kind == "http.response.pathsend")
-
-
 class WebSocketMessages:
     """The messages of one websocket.
 
@@ -82,12 +89,16 @@ class WebSocketMessages:
         request: notes the status and the outcome.
         receive: the server's.
         send: the server's.
+        mark: see `Marking`; None where there is nothing to carry.
     """
 
-    def __init__(self, request: RequestSession, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, request: RequestSession, receive: Receive, send: Send, mark: Marking | None
+    ) -> None:
         self._request = request
         self._receive = receive
         self._send = send
+        self._mark = mark
 
     async def receive(self) -> Message:
         """Receive a message for the application."""
@@ -98,12 +109,14 @@ class WebSocketMessages:
 
     async def send(self, message: Message) -> None:
         """Send a message of the application."""
+        kind = message["type"]
+        if self._mark is not None and kind == "websocket.accept":
+            message = self._mark(message)
         try:
             await self._send(message)
         except OSError:
             self._request.returned()
             raise
-        kind = message["type"]
         if kind == "websocket.accept":
             self._request.status = 101
         elif kind == "websocket.http.response.start":

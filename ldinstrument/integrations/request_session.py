@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from fnmatch import translate
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet, ref
@@ -99,8 +99,10 @@ class ContextSource:
     async def ask_async(self, request: Any, *, last: bool = True) -> Any:
         """Return the same, awaited where it is an awaitable."""
         found = self.ask(request, last=last)
-        if not inspect.isawaitable(found):
-            return found
+        return await self.answer(found, last=last) if inspect.isawaitable(found) else found
+
+    async def answer(self, found: Awaitable[Any], *, last: bool = True) -> Any:
+        """Return what *found*, as `ask` returned it, comes to."""
         try:
             return await found
         except Exception as error:
@@ -272,6 +274,7 @@ class RequestSession:
         read_visitor: who the visitor is by the request's cookie or header, where ids are sent.
         visitor: the visitor's id, where one is known.
         visitor_is_new: whether this request has made the visitor's id.
+        waits_for_store: whether its end waits for an answer; a store in memory answers at once.
     """
 
     __slots__ = (
@@ -295,6 +298,7 @@ class RequestSession:
         "unit",
         "visitor",
         "visitor_is_new",
+        "waits_for_store",
     )
 
     delegates = False
@@ -315,6 +319,7 @@ class RequestSession:
         self.status = 0
         self.identified = False
         self.complete_at: float | None = None
+        self.waits_for_store: bool = store is not None and store.store.shared
         self.inside = session
         self._outside: Session | None = None
         self._began = clock()
@@ -430,8 +435,8 @@ class RequestSession:
 
     async def aend(self) -> None:
         """Do the same on an event loop, which does not wait for a store."""
-        if self._ended or self.store is None or not self.store.store.shared:
-            self.end()  # a store in memory answers at once
+        if self._ended or not self.waits_for_store:
+            self.end()
             return
         import asyncio
 
