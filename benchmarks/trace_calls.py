@@ -3,14 +3,16 @@
     python benchmarks/trace_calls.py            # the figures
     python benchmarks/trace_calls.py --list     # and each function, by file
 
-A call trace over all threads of two warm runs against a local LaunchDarkly:
+A call trace over all threads of two warm runs, against a server that answers as LaunchDarkly does:
 
 * `task`: open a session, run one tracked function, record one value, end, flush;
 * `request`: one request through the WSGI middleware with a SQLite store, then the sweep that
   reports the visit.
 
-Prints the different functions of ldinstrument and the files that they are in. Importing the module
-does nothing; `measured()` returns the figures.
+Prints the different functions of ldinstrument and the files that they are in. Left out, and printed
+as left out, is what a dataclass would have generated: constructors and comparisons of values, which
+`values.Fields` spares an import. Importing the module does nothing; `measured()` returns the
+figures.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -28,15 +31,33 @@ from ldclient import LDClient
 from ldclient.config import Config
 
 import ldinstrument as ld
-from ldinstrument.delivery.program_warnings import ProgramWarnings
-from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.integrations.wsgi import SessionMiddleware
 from ldinstrument.stores import open_store
 from ldinstrument.values import Fields
 
 PACKAGE = str(Path(ld.__file__).resolve().parent)
-# What stands in for LaunchDarkly is not on the way.
-NOT_ON_THE_WAY = tuple(str(Path(PACKAGE, name)) for name in ("devserver", "cli", "values.py"))
+VALUES = str(Path(PACKAGE, "values.py"))
+
+
+class Server(ThreadingHTTPServer):
+    """Takes every POST, as LaunchDarkly does."""
+
+    daemon_threads = True
+
+    class RequestHandlerClass(BaseHTTPRequestHandler):
+        """Answers 202 with an empty body."""
+
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            """Read the body and answer."""
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(202)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Print nothing."""
 
 
 class CallTrace:
@@ -51,7 +72,7 @@ class CallTrace:
         sys.setprofile(self._profile)
 
     def _profile(self, frame: FrameType, event: str, _: Any) -> None:
-        if event == "call" and self._entered is not None and not is_asked_locally(frame):
+        if event == "call" and self._entered is not None:
             self._entered.add(frame.f_code)
 
     def of(self, work: Callable[[], None]) -> set[CodeType]:
@@ -68,26 +89,18 @@ class CallTrace:
         threading.setprofile(None)
 
 
-def is_asked_locally(frame: FrameType) -> bool:
-    """Tell whether it runs because the answer came from a local LaunchDarkly, which asks what a
-    program has warned about; LaunchDarkly's own answer ends that at once.
-    """
-    caller = frame.f_back
-    return caller is not None and caller.f_code is ProgramWarnings.tell.__code__
-
-
 def is_ours(code: CodeType) -> bool:
-    """Tell whether *code* is a function of the package that a value passes.
+    """Tell whether *code* is a function of the package.
 
-    Comprehensions are none: Python 3.12 runs most of them inside their function. Neither is what
-    makes or compares a value, as a dataclass's generated methods are none.
+    Comprehensions are none: Python 3.12 runs most of them inside their function.
     """
-    name = code.co_filename
-    if code.co_name in ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"):
-        return False
-    if code in constructors(Fields):
-        return False
-    return name.startswith(PACKAGE) and not name.startswith(NOT_ON_THE_WAY)
+    inlined = code.co_name in ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
+    return code.co_filename.startswith(PACKAGE) and not inlined
+
+
+def is_of_a_value(code: CodeType) -> bool:
+    """Tell whether *code* makes or compares a value, as a dataclass's generated methods do."""
+    return code.co_filename == VALUES or code in constructors(Fields)
 
 
 def constructors(kind: type) -> set[CodeType]:
@@ -134,21 +147,33 @@ def request(app: Any, cookie: str = "") -> None:
 
 
 def measured() -> dict[str, set[CodeType]]:
-    """Return the functions on each way: `task` and `request`."""
+    """Return the functions on each way, `task` and `request`, without those of values."""
+    return {
+        name: {code for code in codes if not is_of_a_value(code)}
+        for name, codes in traced().items()
+    }
+
+
+def traced() -> dict[str, set[CodeType]]:
+    """Return all functions of the package that are entered on each way."""
+    server = Server(("127.0.0.1", 0), Server.RequestHandlerClass)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     trace = CallTrace()
     try:
-        with LocalLaunchDarkly() as local, tempfile.TemporaryDirectory() as folder:
-            return ways(trace, local.url, folder)
+        with tempfile.TemporaryDirectory() as folder:
+            return ways(trace, f"http://127.0.0.1:{server.server_address[1]}", folder)
     finally:
         trace.close()
+        server.shutdown()
+        server.server_close()
 
 
 def ways(trace: CallTrace, url: str, folder: str) -> dict[str, set[CodeType]]:
-    """Trace both ways against the local LaunchDarkly at *url*."""
+    """Trace both ways against the server at *url*."""
     ld.catalog.add(ld.Metric("cart.size", unit="items", success_criteria="HigherThanBaseline"))
     addresses = {"base_uri": url, "events_uri": url, "stream_uri": url}
     parts: dict[str, Any] = {"plugins": [ld.Plugin()], "event_processor_class": ld.EventProcessor}
-    client = LDClient(Config("sdk-trace", **addresses, **parts, flush_interval=3600))
+    client = LDClient(Config("sdk-trace", use_ldd=True, **addresses, **parts, flush_interval=3600))
     found = {"task": trace.of(lambda: session_with_a_task(client))}
     store = open_store(f"sqlite:///{folder}/sessions.db", idle=0.001, client=client, sweep=False)
     app = SessionMiddleware(
@@ -166,19 +191,28 @@ def ways(trace: CallTrace, url: str, folder: str) -> dict[str, set[CodeType]]:
     return found
 
 
+def by_file(codes: Iterable[CodeType]) -> dict[str, list[str]]:
+    """Return the names of *codes* by file, sorted."""
+    found: dict[str, list[str]] = {}
+    for code in codes:
+        name = code.co_qualname if sys.version_info >= (3, 11) else code.co_name
+        found.setdefault(code.co_filename.removeprefix(PACKAGE)[1:], []).append(name)
+    return {file: sorted(names) for file, names in sorted(found.items())}
+
+
 def main() -> None:
     """Print the figures."""
-    for name, codes in measured().items():
-        files = {code.co_filename for code in codes}
-        print(f"{name:8} {len(codes):4} functions in {len(files):3} files")
+    for way, codes in traced().items():
+        files = by_file(code for code in codes if not is_of_a_value(code))
+        values = by_file(filter(is_of_a_value, codes))
+        count = sum(map(len, files.values()))
+        left_out = sum(map(len, values.values()))
+        print(f"{way:8} {count:4} functions in {len(files):3} files; {left_out} of values left out")
         if "--list" in sys.argv:
-            for file in sorted(files):
-                names = sorted(
-                    c.co_qualname if sys.version_info >= (3, 11) else c.co_name
-                    for c in codes
-                    if c.co_filename == file
-                )
-                print(f"    {file.removeprefix(PACKAGE)[1:]}: {', '.join(names)}")
+            for file, names in files.items():
+                print(f"    {file}: {', '.join(names)}")
+            for file, names in values.items():
+                print(f"    left out, {file}: {', '.join(names)}")
 
 
 if __name__ == "__main__":
