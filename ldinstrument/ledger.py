@@ -210,11 +210,11 @@ class Ledger:
     def clear(self) -> None:
         """Forget every count (tests, and a forked child)."""
         with self.lock:
-            self._values: Counter[str] = Counter()
+            self._recorded = self._emitted_values = self._late = self._evicted = 0
+            self._emitted = self._delivered = self._unconfirmed = 0
+            self._exposures_emitted = self._exposures_delivered = 0
             self._discarded: Counter[str] = Counter()
-            self._events: Counter[str] = Counter()
             self._dropped: Counter[str] = Counter()
-            self._exposures: Counter[str] = Counter()
             self._exposures_dropped: Counter[str] = Counter()
             self._without_session: Counter[str] = Counter()
             self._suspended: Counter[str] = Counter()
@@ -230,17 +230,36 @@ class Ledger:
         self.lock = threading.RLock()
         self.clear()
 
+    # -- the rows that no reason divides ---------------------------------------------------------
+    def count(
+        self,
+        *,
+        recorded: int = 0,
+        emitted_values: int = 0,
+        emitted: int = 0,
+        delivered: int = 0,
+        exposures_emitted: int = 0,
+        exposures_delivered: int = 0,
+    ) -> None:
+        """Add to several rows at once.
+
+        Args:
+            recorded: values; they are open until emitted or discarded.
+            emitted_values: values that move from open to emitted.
+            emitted: events; they are pending until their fate is known.
+            delivered: events that move from pending to delivered: LaunchDarkly answered 202.
+            exposures_emitted: flag evaluations with full data; they are pending, too.
+            exposures_delivered: evaluations that move from pending to delivered.
+        """
+        with self.lock:
+            self._recorded += recorded
+            self._emitted_values += emitted_values
+            self._emitted += emitted
+            self._delivered += delivered
+            self._exposures_emitted += exposures_emitted
+            self._exposures_delivered += exposures_delivered
+
     # -- values ----------------------------------------------------------------------------------
-    def recorded(self, count: int = 1) -> None:
-        """Count *count* values as recorded; they are open until emitted or discarded."""
-        with self.lock:
-            self._values["recorded"] += count
-
-    def emitted_values(self, count: int) -> None:
-        """Move *count* values from open to emitted."""
-        with self.lock:
-            self._values["emitted"] += count
-
     def discarded(self, reason: str, count: int = 1) -> None:
         """Move *count* values from open to `discarded[reason]`."""
         with self.lock:
@@ -249,13 +268,13 @@ class Ledger:
     def late(self, count: int = 1) -> None:
         """Count values that came after the end of their session."""
         with self.lock:
-            self._values["late"] += count
+            self._late += count
 
     def without_session(self, key: str, runs: int, values: int) -> None:
         """Count *runs* of the task *key* that no session received, worth *values* values."""
         with self.lock:
             self._without_session[_bounded(key, self._without_session)] += runs
-            self._values["recorded"] += values
+            self._recorded += values
             self._discarded["no_session"] += values
 
     def suspended(self, key: str, runs: int = 1) -> None:
@@ -277,7 +296,7 @@ class Ledger:
     def evicted(self) -> None:
         """Count a session that was ended because too many were open."""
         with self.lock:
-            self._values["evicted"] += 1
+            self._evicted += 1
 
     def session_ended(
         self, name: str, exposed: bool, milliseconds: float, before: float | None = None
@@ -319,30 +338,11 @@ class Ledger:
             known = self._sessions.setdefault(name, [0, 0, 0, 0.0, 0.0, 0])
         return known
 
-    def handed_over(self, events: int, values: int) -> None:
-        """Count *events* as emitted, and the *values* that they stand for."""
-        with self.lock:
-            self._values["emitted"] += values
-            self._events["emitted"] += events
-
     # -- events ----------------------------------------------------------------------------------
-    def emitted(self, count: int = 1) -> None:
-        """Count *count* events as emitted; they are pending until their fate is known."""
-        with self.lock:
-            self._events["emitted"] += count
-
-    def delivered(self, count: int, exposures: int = 0) -> None:
-        """Move *count* events, and *exposures* evaluations, from pending to delivered (LaunchDarkly
-        answered 202).
-        """
-        with self.lock:
-            self._events["delivered"] += count
-            self._exposures["delivered"] += exposures
-
     def unconfirmed(self, count: int = 1) -> None:
         """Move *count* events from pending to unconfirmed: handed to a client that cannot tell."""
         with self.lock:
-            self._events["unconfirmed"] += count
+            self._unconfirmed += count
             self.newly_unconfirmed += count
 
     def take_newly_unconfirmed(self) -> int:
@@ -357,13 +357,6 @@ class Ledger:
             self._dropped[reason] += count
 
     # -- exposures -------------------------------------------------------------------------------
-    def exposures_emitted(self, count: int) -> None:
-        """Count *count* flag evaluations with full data; they are pending until their fate is
-        known.
-        """
-        with self.lock:
-            self._exposures["emitted"] += count
-
     def exposures_dropped(self, reason: str, count: int) -> None:
         """Move *count* evaluations from pending to `dropped[reason]`."""
         with self.lock:
@@ -373,20 +366,21 @@ class Ledger:
     def stats(self) -> Stats:
         """One consistent reading."""
         with self.lock:
-            values = self._values
-            still_open = values["recorded"] - values["emitted"] - sum(self._discarded.values())
+            still_open = self._recorded - self._emitted_values - sum(self._discarded.values())
             return Stats(
-                Values(values["recorded"], values["emitted"], still_open, _frozen(self._discarded)),
-                _events(self._events, self._dropped),
-                late=values["late"],
+                Values(self._recorded, self._emitted_values, still_open, _frozen(self._discarded)),
+                _events(self._emitted, self._delivered, self._unconfirmed, self._dropped),
+                late=self._late,
                 without_session=_frozen(self._without_session),
                 suspended=_frozen(self._suspended),
                 unfinished=_frozen(self._unfinished),
-                evicted_sessions=values["evicted"],
+                evicted_sessions=self._evicted,
                 sessions=MappingProxyType(
                     {name: _sessions(counts) for name, counts in self._sessions.items()}
                 ),
-                exposures=_events(self._exposures, self._exposures_dropped),
+                exposures=_events(
+                    self._exposures_emitted, self._exposures_delivered, 0, self._exposures_dropped
+                ),
             )
 
 
@@ -400,9 +394,7 @@ def _bounded(key: str, counter: Counter[str]) -> str:
     return key if key in counter or len(counter) < MOST_KEYS else "..."
 
 
-def _events(counts: Counter[str], dropped: Counter[str]) -> Events:
-    emitted, delivered = counts["emitted"], counts["delivered"]
-    unconfirmed = counts["unconfirmed"]
+def _events(emitted: int, delivered: int, unconfirmed: int, dropped: Counter[str]) -> Events:
     pending = emitted - delivered - unconfirmed - sum(dropped.values())
     return Events(emitted, delivered, pending, unconfirmed, _frozen(dropped))
 

@@ -157,7 +157,7 @@ def _forget_all_but(kept: list[Session]) -> None:
     strict = diagnostics.strict  # the other fixture's, whichever of the two comes first
     forget_everything(keeping=kept)
     diagnostics.strict = strict
-    ledger.recorded(held)
+    ledger.count(recorded=held)
 
 
 class FakeClock:

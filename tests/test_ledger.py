@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from ldinstrument.ledger import MOST_KEYS, Events, Ledger, Values
 
 COUNTS: dict[str, Callable[[Ledger, int], None]] = {
-    "recorded": lambda ledger, count: ledger.recorded(count),
-    "emitted values": lambda ledger, count: ledger.emitted_values(count),
+    "recorded": lambda ledger, count: ledger.count(recorded=count),
+    "emitted values": lambda ledger, count: ledger.count(emitted_values=count),
     "discarded": lambda ledger, count: ledger.discarded("nan", count),
     "without session": lambda ledger, count: ledger.without_session("ai.answer", count, 2 * count),
-    "handed over": lambda ledger, count: ledger.handed_over(count, 3 * count),
-    "emitted": lambda ledger, count: ledger.emitted(count),
-    "delivered": lambda ledger, count: ledger.delivered(count),
+    "handed over": lambda ledger, count: ledger.count(emitted=count, emitted_values=3 * count),
+    "emitted": lambda ledger, count: ledger.count(emitted=count),
+    "delivered": lambda ledger, count: ledger.count(delivered=count),
     "unconfirmed": lambda ledger, count: ledger.unconfirmed(count),
     "dropped": lambda ledger, count: ledger.dropped("too_old", count),
-    "exposures emitted": lambda ledger, count: ledger.exposures_emitted(count),
-    "exposures delivered": lambda ledger, count: ledger.delivered(0, count),
+    "exposures emitted": lambda ledger, count: ledger.count(exposures_emitted=count),
+    "exposures delivered": lambda ledger, count: ledger.count(exposures_delivered=count),
     "exposures dropped": lambda ledger, count: ledger.exposures_dropped("closed", count),
 }
 
@@ -111,11 +111,11 @@ def test_a_session_that_lasted_counts_where_it_was_exposed() -> None:
 def test_a_forked_child_begins_at_zero() -> None:
     """With a lock of its own: a thread of the parent may hold the other for ever."""
     ledger = Ledger()
-    ledger.emitted(3)
+    ledger.count(emitted=3)
     held = ledger.lock
     with held:
         ledger.forked()
-        other = threading.Thread(target=ledger.emitted)
+        other = threading.Thread(target=lambda: ledger.count(emitted=1))
         other.start()
         other.join(30)
 

@@ -64,7 +64,7 @@ class ConfigRun:
     def send(self, key: str, value: float, context: Any = None, client: Any = None) -> None:
         """Send one event of LaunchDarkly's own with this run's data."""
         whose = context if context is not None else as_context(self.context)
-        ledger.recorded()
+        ledger.count(recorded=1)
         event = Emission(key, value, dict(self.data), int(time.time() * 1000))
         emit(event, whose, client if client is not None else _client_of_the_new_sdk())
 

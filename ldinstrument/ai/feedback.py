@@ -347,7 +347,7 @@ def _redeem_and_track(
 
 
 def _refused(reason: str, why: str) -> bool:
-    ledger.recorded()
+    ledger.count(recorded=1)
     ledger.discarded(reason)
     warn_once("feedback_token", reason, f"track_feedback: {why}")
     return False

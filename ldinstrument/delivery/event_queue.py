@@ -155,7 +155,7 @@ class EventQueue:
         except Exception:  # `track` tells which
             return False
         count = sum([events for _, events, _ in texts])
-        ledger.handed_over(count, values)
+        ledger.count(emitted=count, emitted_values=values)
         try:
             if self._sender.closed or self._bytes >= self._crowded:
                 reason = self._refusal()
@@ -274,7 +274,7 @@ class EventQueue:
         if events:
             self._sender.count_dropped(reason, events)
         elif sdk.is_exposure(event):
-            ledger.exposures_emitted(1)
+            ledger.count(exposures_emitted=1)
             ledger.exposures_dropped(reason, 1)
 
     # -- the worker's thread waits -----------------------------------------------------------------
@@ -438,7 +438,7 @@ class EventQueue:
         if text is None:
             return None
         if exposures := exposures_among([text]):
-            ledger.exposures_emitted(exposures)
+            ledger.count(exposures_emitted=exposures)
         return text.encode()
 
     def _refuse(self, event: Any, events: int, error: Exception) -> None:

@@ -106,7 +106,7 @@ class EventProcessor(_EitherProcessor):
         if sdk.is_custom(event):
             at = current_event.take(event)
             if at is None:
-                ledger.emitted()
+                ledger.count(emitted=1)
             else:
                 ours, event.timestamp = True, at
         else:

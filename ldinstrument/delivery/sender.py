@@ -355,7 +355,7 @@ class Sender:
                 # The ledger knows before a flush is woken, and without our lock: a signal handler
                 # that has interrupted the ledger may wait for it.
                 self._on_accepted(result)
-                ledger.delivered(payload.custom, payload.exposures)
+                ledger.count(delivered=payload.custom, exposures_delivered=payload.exposures)
             else:
                 self._reject(payload, result, key)
 

@@ -171,8 +171,7 @@ class DeliveryWorker:
         self._spool.run()
         for found, expired in taken:
             for payload in [*found, *expired]:
-                ledger.emitted(payload.custom)
-                ledger.exposures_emitted(payload.exposures)
+                ledger.count(emitted=payload.custom, exposures_emitted=payload.exposures)
             self.sender.drop("too_old", expired)
             self._receive(found)
 

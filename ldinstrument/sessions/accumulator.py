@@ -176,7 +176,7 @@ class Accumulator:
         if taken:
             self.last = max(self.last, max(map(_when, taken)))
         if self.values:
-            ledger.recorded(self.values)
+            ledger.count(recorded=self.values)
         return taken
 
     def _count_runs(self, task: TaskDefinition, runs: list[Sample]) -> None:

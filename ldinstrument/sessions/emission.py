@@ -183,7 +183,7 @@ def _tracked(
         _refuse(emissions, gone, f"meets a client that sends nothing ({setting}): {advice}")
         return False
     events = expanded(emissions)
-    ledger.handed_over(len(events), sum(emission.values for emission in events))
+    ledger.count(emitted=len(events), emitted_values=sum([emission.values for emission in events]))
     _track_all(events, context, client)
     return True
 

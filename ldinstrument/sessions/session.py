@@ -513,7 +513,7 @@ class Session(OwnedRecorder):
         )
         if is_part:
             events = [event for event in events if event.value]
-        ledger.recorded(len(events))
+        ledger.count(recorded=len(events))
         return context, list(events)
 
     def _stop(self) -> None:

@@ -123,7 +123,7 @@ def _shown(value: Any) -> str:
 
 def discard(event_key: str, reason: str, advice: str) -> None:
     """Count one value as discarded and say once why."""
-    ledger.recorded()
+    ledger.count(recorded=1)
     ledger.discarded(reason)
     warn_once(reason, event_key, f"{event_key}: {advice}; this value is left out")
 

@@ -47,7 +47,7 @@ class PendingMerge:
         waited = int((time.monotonic() - self.since) * 1000)
         answer = store.merge(self.key, self.delta.aged(waited) if waited else self.delta)
         if self.delta.values:
-            ledger.emitted_values(self.delta.values)
+            ledger.count(emitted_values=self.delta.values)
         return answer
 
 

@@ -162,7 +162,7 @@ class MemoryStore:
         if record is not None:
             lost = events_of(record, self.rules)
             events = len(lost.values) + len(lost.totals)
-        ledger.emitted(events)
+        ledger.count(emitted=events)
         ledger.dropped("store_full", events)
         warn_once(
             "store_full",

@@ -403,7 +403,7 @@ def _say_evicted(sessions: int, events: int) -> None:
     """Count what the server threw away: *sessions* not yet sealed, *events* in sealed payloads."""
     for _ in range(sessions):
         ledger.evicted()
-    ledger.emitted(events)
+    ledger.count(emitted=events)
     ledger.dropped("store_evicted", events)
     log_once(
         "evicted",

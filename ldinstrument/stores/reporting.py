@@ -112,8 +112,7 @@ class Report:
 
     def count(self) -> None:
         """Tell the ledger; what was dropped is also logged."""
-        ledger.recorded(self.totals)
-        ledger.emitted_values(self.totals)
+        ledger.count(recorded=self.totals, emitted_values=self.totals)
         for session in self._ended:
             if session.before is None:
                 ledger.session_ended(session.name, session.exposed, session.milliseconds)
@@ -122,7 +121,7 @@ class Report:
         for name, exposures in self._unseen.items():
             note_unseen(name, exposures)
         for reason, events in self.dropped.items():
-            ledger.emitted(events)
+            ledger.count(emitted=events)
             ledger.dropped(reason, events)
         if self.dropped["no_context"]:
             log_once(
@@ -376,8 +375,7 @@ class Sweep:
         if answer.accepted:
             self.store.acknowledge(sealed.id)
             self.report.delivered += sealed.events
-            ledger.emitted(sealed.events)
-            ledger.delivered(sealed.events)
+            ledger.count(emitted=sealed.events, delivered=sealed.events)
             return True
 
         meaning = disposition(answer.status, sealed.attempts)
@@ -411,7 +409,7 @@ class Sweep:
     def _drop(self, reason: str, sealed: Sealed) -> None:
         self.store.acknowledge(sealed.id)
         self.report.dropped += sealed.events
-        ledger.emitted(sealed.events)
+        ledger.count(emitted=sealed.events)
         ledger.dropped(reason, sealed.events)
         log_once(
             reason,

@@ -232,7 +232,7 @@ class SessionStore:
                 breaker.missed(PendingMerge(key, asked, delta), error)
             else:
                 if delta.values:
-                    ledger.emitted_values(delta.values)
+                    ledger.count(emitted_values=delta.values)
 
         if found is not None:
             if len(self._whose) >= MOST_KNOWN:

@@ -118,7 +118,7 @@ def test_a_body_that_is_no_json_does_not_stay_in_the_air(server, make):
     worker = client._event_processor.worker
     client.track("a", BARE)
     flush(0.0, client)
-    ledger.emitted(2)
+    ledger.count(emitted=2)
     worker._receive([Payload(b"no json", 2, 2)])
     until_settled(client)
     stats = ledger.stats().events
