@@ -13,7 +13,7 @@ from fnmatch import translate
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
-from ..diagnostics import guard, warn_user_code
+from ..diagnostics import warn_user_code, withhold
 from ..errors import StrictError
 from ..metrics.metric import check_key
 from ..sessions.accounts import DEFAULT_METRICS, checked_metrics, declare_session_metrics
@@ -24,6 +24,7 @@ from ..sessions.current import current_session, set_current
 from ..sessions.outcomes import Outcome, outcome_of
 from ..sessions.registry import open_session, open_sessions
 from ..sessions.session import Session
+from ..sessions.task_definition import INTERACTION
 from .options import check_options, ignored_paths, store_of, visitors_of
 from .request_metrics import RequestUnit, declare_request_metrics
 
@@ -194,7 +195,7 @@ class RequestSessionFactory:
             header: the header that `visitors` names, likewise.
             attributes: makes those of the request's own context, where requests are measured.
         """
-        with guard("opening the session of a request"):
+        try:
             name = self.name
             if method == WEBSOCKET and self.websocket_name is not None:
                 name = self.websocket_name
@@ -210,21 +211,22 @@ class RequestSessionFactory:
             )
             if baggage and self._adopts:
                 adopt(session, baggage)
-            request = RequestSession(
-                session,
-                method=method if method in METHODS else "OTHER" if method else "",
-                store=self.store,
-            )
+
+            known = method if method in METHODS else "OTHER" if method else ""
+            request = RequestSession(session, method=known, store=self.store)
             request.identified = session.context is not None
             if self.visitors is not None:
                 visitor = request.read_visitor = self.visitors.read(cookies, header)
                 request.visitor, request.visitor_is_new = visitor.id, visitor.is_new
+
             if self._open is not None:
                 self._open.add(request)
             if self.measures_requests and attributes is not None and method != WEBSOCKET:
                 request.measure(RequestUnit(attributes, self.client))
             return request
-        return RequestSession(None)
+        except Exception as error:
+            withhold("opening the session of a request", error)
+            return RequestSession(None)
 
     def remember_open(self) -> None:
         """Remember from now on which sessions are open, for `end_open`."""
@@ -407,7 +409,7 @@ class RequestSession:
         self.complete_at = now = clock()
         self._outcome, self._reason = outcome, reason
         if self.session is not None:
-            self.session.interaction(outcome, at=now)
+            self.session.append((INTERACTION, outcome, now, now, None))
 
     def end(self) -> None:
         """End the session, or merge what this request adds into its visit; harmless twice."""
@@ -423,7 +425,7 @@ class RequestSession:
 
         # What the user waited for ends there, not with work in the background.
         if self.complete_at is not None:
-            session.stop_clock(self.complete_at)
+            session.stopped_at = self.complete_at
         if unit is not None:
             self._emit_unit(unit)
 

@@ -101,7 +101,6 @@ class Session(OwnedRecorder):
         "_partial",
         "_segments",
         "_silent",
-        "_stopped_at",
         "_waiting",
         "client",
         "detour",
@@ -109,6 +108,7 @@ class Session(OwnedRecorder):
         "fold_at",
         "name",
         "observer",
+        "stopped_at",
         "store",
     )
 
@@ -144,7 +144,8 @@ class Session(OwnedRecorder):
         self._segments: tuple[Segment, ...] = ()
         self._waiting: Sequence[Emission | FinishedRuns] = ()
         self._partial = False
-        self._stopped_at: float | None = None
+        self.stopped_at: float | None = None
+        """A reading of `time.perf_counter` at which its time has ended, whatever comes later."""
         super().__init__(context, outer)
         self.fold_at = FOLD_AT if self.is_watched() else 1
         if outer is not None:  # it dates nothing earlier than the one around it would
@@ -208,12 +209,6 @@ class Session(OwnedRecorder):
         """Note that the session is active now; its duration counts to here."""
         with self._lock:
             self._held.touch(clock())
-
-    def stop_clock(self, at: float) -> None:
-        """Let the session's time end *at* this reading of `time.perf_counter`, whatever was
-        recorded later.
-        """
-        self._stopped_at = at
 
     # -- who observes it -------------------------------------------------------------------------
     def observe(self, observer: SessionObserver) -> None:
@@ -495,7 +490,7 @@ class Session(OwnedRecorder):
         if account.keys and account.keys.keys() != (keys := self._held.keys).keys():
             metrics = fed_metrics(self.name, metrics, account.keys, keys)
             context = None if context is None else only_kinds(context, account.keys)
-        length = ((self._stopped_at or account.last or now) - account.began) * 1000
+        length = ((self.stopped_at or account.last or now) - account.began) * 1000
         is_part = self._partial or self.ended
         if is_part:
             metrics = tuple([suffix for suffix in metrics if suffix in SUMS])
@@ -554,7 +549,7 @@ class Session(OwnedRecorder):
                 known = exposures.of(units_in(segments, held.units))
 
             now = clock()
-            last = self._stopped_at or (held.last if held.last > held.started else now)
+            last = self.stopped_at or (held.last if held.last > held.started else now)
             over = held.date(now)
             offset = max(held.offset, over - now * 1000)
             part = SessionPart(

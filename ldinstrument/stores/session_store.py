@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .. import sdk, settings
-from ..diagnostics import guard, log_once, on_event_loop
+from ..diagnostics import guard, log_once, on_event_loop, withhold
 from ..ledger import ledger
 from ..metrics.catalogs import EventRouting
 from ..process import (
@@ -174,18 +174,21 @@ class SessionStore:
     ) -> VisitRef:
         """End *session* by merging it into that of *visitor*; see the function `end_request`."""
         whose, answer = visitor or session.visitor_key, None
-        with guard("the end of a stored session"):
+        try:
             part = session.hand_over()
             if part is not None:
                 if self._preferred is None:
                     self._preferred = session.client
                 operation = Operation(self._worker, next(self._numbers))
                 delta = delta_of(part, ends=ends, operation=operation)
+
                 # A session that ends on an event loop without `aend_request` must not stop it.
                 later = self.store.shared and on_event_loop()
                 answer = self.merge(whose, delta, later=later)
                 known = (part.id, {}) if answer is None else (answer.id, answer.context)
                 session.merged_into(part, *known)
+        except Exception as error:
+            withhold("the end of a stored session", error)
         if answer is None:
             return VisitRef(whose, session.id)
         return VisitRef(whose, answer.id, answer.previous_id, answer.opened, stored=True)

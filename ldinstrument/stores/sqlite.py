@@ -427,7 +427,7 @@ class SqliteFile:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
-        self._patience = 0
+        self._busy_timeout = 0
         """Milliseconds that the connection waits for other processes, as SQLite was told last."""
 
     @contextmanager
@@ -452,10 +452,10 @@ class SqliteFile:
             elif self._inode != _inode(self.path):
                 self._on_moved()
             # Other processes are waited for until the same deadline.
-            patience = max(1, math.ceil((deadline - time.monotonic()) * 1000))
-            if patience != self._patience:
-                connection.execute(f"PRAGMA busy_timeout = {patience}")
-                self._patience = patience
+            busy_timeout = max(1, math.ceil((deadline - time.monotonic()) * 1000))
+            if busy_timeout != self._busy_timeout:
+                connection.execute(f"PRAGMA busy_timeout = {busy_timeout}")
+                self._busy_timeout = busy_timeout
 
             if writing:
                 connection.execute("BEGIN IMMEDIATE")
@@ -547,7 +547,7 @@ class SqliteFile:
             check_same_thread=False,
         )
         try:
-            self._patience = 0
+            self._busy_timeout = 0
             _write_ahead(connection, deadline)
             # A commit survives `kill -9` without a sync; only a power cut may cost the last ones,
             # and never the file.

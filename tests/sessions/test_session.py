@@ -86,7 +86,7 @@ def test_a_stopped_clock_dates_the_end(ld_events: RecordingClient) -> None:
     with ld.session("u-1") as s:
         began = clock()
         s.interaction(at=began)
-        s.stop_clock(began + 0.25)
+        s.stopped_at = began + 0.25
         s.add_data(status=200)
 
     assert ld_events.only("session.duration").value == pytest.approx(250, abs=20)
