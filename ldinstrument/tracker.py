@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from .sessions.contexts import as_context, context_of_keys, kinds, same, units_o
 from .sessions.exposures import exposures
 from .sessions.registry import open_session
 from .sessions.session import Session
-from .stores.protocol import Delta, Merged
+from .stores.protocol import Delta, today
 from .stores.records import OLDEST_EXPOSURE, mark_of
 from .stores.replay import summary_of
 from .values import whole_above_zero
@@ -194,38 +193,44 @@ class _SessionsInStore:
 
     def start(self, context: Context | None, session_id: str) -> None:
         known = {} if context is None else {kind: part.key for kind, part in kinds(context).items()}
-        self._keys.pop(session_id, None)  # perhaps another user's
-        delta = Delta(session_id, context=known, metrics=self._metrics)
-        self._remember(session_id, self._store.merge(session_id, delta))
+        before = self._keys.pop(session_id, {})  # perhaps another user's, whose session ends here
+        self._merge(self._delta(session_id, known, before, context=known, metrics=self._metrics))
 
     def track(self, session_id: str, success: bool) -> None:
         tallies = (int(success), int(not success), 0, 0)
-        seen = self._exposures(session_id)
-        delta = Delta(session_id, tallies=tallies, joins=True, exposures=seen)
-        self._remember(session_id, self._store.merge(session_id, delta))
+        whose = self._keys.get(session_id, {})
+        self._merge(self._delta(session_id, whose, tallies=tallies, joins=True))
 
-    def _remember(self, session_id: str, merged: Merged | None) -> None:
-        if merged is None or not merged.context:
+    def _delta(self, session_id: str, *whose: Mapping[str, str], **fields: Any) -> Delta:
+        """Return what happens now in a session of *whose* keys, with the exposures of theirs that
+        this process has seen: another one may report the session.
+
+        It is dated not before one of them, for the wall clock may have been set back since.
+        """
+        contexts = [context for keys in whose if (context := context_of_keys(keys)) is not None]
+        units = [unit for context in contexts for unit in units_of(context)]
+        known = exposures.of(units, lost=True)
+        now = max([today(), *(seen.date for seen in known)])
+        told = {
+            mark_of(seen.name): seen.date
+            for seen in known
+            if seen.date > now - OLDEST_EXPOSURE and not seen.lost
+        }
+        return Delta(session_id, now=now, exposures=told, **fields)
+
+    def _merge(self, delta: Delta) -> None:
+        merged = self._store.merge(delta.id, delta)
+        if merged is None or (whose := context_of_keys(merged.context)) is None:
             return
-        self._keys[session_id] = merged.context
+        exposures.note_left(units_of(whose), delta.now)
+        self._keys[delta.id] = merged.context
         if len(self._keys) > MAX_SESSIONS:
             self._keys.popitem(last=False)
 
-    def _exposures(self, session_id: str) -> dict[str, int]:
-        """Return the exposures that this process has seen of the session's units, by their marks:
-        another process may report the session.
-        """
-        context = context_of_keys(self._keys.get(session_id, {}))
-        if context is None:
-            return {}
-        oldest = time.time() * 1000 - OLDEST_EXPOSURE
-        found = exposures.of(units_of(context))
-        return {mark_of(seen.name): seen.date for seen in found if seen.date > oldest}
-
     def end(self, session_id: str) -> dict[str, Any] | None:
-        if seen := self._exposures(session_id):  # the end itself tells none
-            self._store.merge(session_id, Delta(session_id, joins=True, exposures=seen))
-        self._keys.pop(session_id, None)
+        last = self._delta(session_id, self._keys.pop(session_id, {}), joins=True)
+        if last.exposures:  # the end itself tells none
+            self._store.merge(session_id, last)
         ended = self._store.end(session_id, active=True)
         if ended is None:
             return None

@@ -240,7 +240,9 @@ class SessionStore:
         if found is not None:
             if len(self._whose) >= MOST_KNOWN:
                 self._whose.clear()
-            self._whose[key] = found.context
+            before, self._whose[key] = self._whose.get(key), found.context
+            if before and before != found.context:  # theirs may have ended here
+                self._note_left(before, delta.now)
         if delta.ends and self._sweeper is not None:
             self._sweeper.sweep_soon()
         return found
@@ -268,11 +270,17 @@ class SessionStore:
         over = self._present(key)
         pending = PendingMerge(key, time.monotonic(), reason=reason, over=over, active=active)
         ended: Record | None = self._breaker.attempt(pending)
-        if ended is not None and (whose := context_of_keys(ended.keys)) is not None:
-            exposures.note_left(units_of(whose), over)
+        if ended is not None:
+            self._note_left(ended.keys, ended.over)
         if ended is not None and self._sweeper is not None:
             self._sweeper.sweep_soon()
         return ended
+
+    @staticmethod
+    def _note_left(keys: Mapping[str, str], date: int) -> None:
+        """Note that events of *keys* are dated *date*: an exposure that follows comes after it."""
+        if (whose := context_of_keys(keys)) is not None:
+            exposures.note_left(units_of(whose), date)
 
     def _present(self, key: str) -> int:
         """Return the date of this moment for the session of *key*: not before an exposure of whom

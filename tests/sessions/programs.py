@@ -570,6 +570,64 @@ class Visits(Program):
         """Nothing: what comes after the end of a request is still of its visit."""
 
 
+class Trackers(Program):
+    """Plays calls of a tracker: sessions by ids, which others may take over."""
+
+    def __init__(self, lab: Laboratory, seed: int, **options: Any) -> None:
+        super().__init__(lab, seed, **options)
+        self.tracker = ld.SessionMetricsTracker(lab.client, self.store, metrics=METRICS)
+        self.of: dict[str, tuple[str, list[int]]] = {}
+        """By the id of a session, its user, successes and failures."""
+
+    def some_id(self) -> str:
+        return self.random.choice([f"{self.name}-a", f"{self.name}-b"])
+
+    def enter(self) -> None:
+        session, user = self.some_id(), self.random.choice(self.users)
+        self.note(f"start {session} {user}")
+        if session in self.of and self.of[session][0] != user:
+            self.tell_end(session)
+        self.tracker.start_session(user, session)
+        self.of.setdefault(session, (user, [0, 0]))
+
+    def record(self) -> None:
+        session, success = self.some_id(), self.random.random() < 0.6
+        self.note(f"{'success' if success else 'failure'} of {session}")
+        self.tracker.track_interaction(session, success)
+        if session in self.of:
+            user, tallies = self.of[session]
+            tallies[not success] += 1
+            self.tell(user, "session.interactions", 1.0)
+            if success:
+                self.tell(user, "session.successes", 1.0)
+
+    def leave(self) -> None:
+        session = self.some_id()
+        self.note(f"end {session}")
+        self.tracker.end_session(session)
+        if session in self.of:
+            self.tell_end(session)
+
+    def tell_end(self, session: str) -> None:
+        user, tallies = self.of.pop(session)
+        for name, value in totals(*tallies).items():
+            self.tell(user, name, value)
+
+    def tell(self, user: str, key: str, value: float) -> None:
+        self.journal.values.append((self.journal.now, key, {"user": user}, value))
+        self.lab.client.track(f"naive.{key}", Context.create(user), None, value)
+
+    def run(self, length: int) -> None:
+        super().run(length)
+        while self.of:
+            self.step(self.leave)
+
+    def identify(self) -> None:
+        """Nothing: a session of a tracker has one user."""
+
+    run_task = late = identify
+
+
 class LostExposure:
     """An event of the SDK that was dropped."""
 

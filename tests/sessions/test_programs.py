@@ -14,7 +14,15 @@ from typing import Any
 
 import pytest
 from laboratory import Laboratory, laboratory
-from programs import Arrived, Program, Visits, declare, differences, of_variations
+from programs import (
+    Arrived,
+    Program,
+    Trackers,
+    Visits,
+    declare,
+    differences,
+    of_variations,
+)
 
 from ldinstrument.devserver import experiment_flag, simple_flag
 from ldinstrument.stores import SessionStore, open_store
@@ -109,6 +117,16 @@ def test_what_is_counted_is_what_came_after_the_exposure(
 ) -> None:
     """Nested sessions, threads, prerequisites, identities, late values, lost exposures."""
     check(lab, played(Program, lab, clocks=clocks, changes=changes))
+
+
+@pytest.mark.parametrize("clocks", [False, True], ids=["steady", "clocks set"])
+def test_a_trackers_sessions_count_the_same(
+    lab: Laboratory, store: SessionStore, clocks: bool
+) -> None:
+    """By ids, in a store: each call is one by itself."""
+    programs = played(Trackers, lab, store=store, changes=True, clocks=clocks)
+    assert store.sweep().complete
+    check(lab, programs)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
