@@ -85,7 +85,7 @@ class EventQueue:
         self._sender = sender
         self._spool = spool
         self._early = max(1, min(EARLY_BATCH, config.events_max_pending // 2))
-        self._crowded = options.max_bytes // 4
+        self._help_from = options.max_bytes // 4
         self._zipped = bool(config.enable_event_compression)
         self._is_cheap = not self._zipped and spool is None
         """Whether payloads are made without compressing them or writing them to a disk."""
@@ -116,7 +116,7 @@ class EventQueue:
             Exception: nothing of ours, only what leaves no room for the call itself; then nothing
                 was queued.
         """
-        if self._sender.closed or self._bytes >= self._crowded:
+        if self._sender.closed or self._bytes >= self._help_from:
             reason = self._refusal()
             if reason:
                 self._lose_event(reason, event)
@@ -157,7 +157,7 @@ class EventQueue:
         count = sum([events for _, events, _ in texts])
         ledger.count(emitted=count, emitted_values=values)
         try:
-            if self._sender.closed or self._bytes >= self._crowded:
+            if self._sender.closed or self._bytes >= self._help_from:
                 reason = self._refusal()
                 if reason:
                     self._lose(reason, count)
@@ -236,7 +236,7 @@ class EventQueue:
 
     def _help(self) -> bool:
         """Batch on the thread that tracks."""
-        if not self._is_cheap or self._sender.is_crowded or not self.batch(0):
+        if not self._is_cheap or self._sender.is_half_full or not self.batch(0):
             return False
         self._sender.start_posters(here=False)
         return True
@@ -319,16 +319,16 @@ class EventQueue:
         return flush
 
     # -- batching ----------------------------------------------------------------------------------
-    def batch(self, patience: float = -1) -> bool:
+    def batch(self, timeout: float = -1) -> bool:
         """Make payloads of everything recorded so far.
 
         Args:
-            patience: seconds to wait for another thread that batches; -1 waits for ever.
+            timeout: seconds to wait for another thread that batches; -1 waits for ever.
 
         Returns:
             Whether it was done.
         """
-        if not self.batching.acquire(timeout=patience):
+        if not self.batching.acquire(timeout=timeout):
             return False
         try:
             flushes = list(self._sender.flushes)

@@ -48,8 +48,7 @@ def flush(timeout: float = 2.0, client: Any | None = None) -> FlushReport:
     """
     try:
         if not settings.disabled():
-            deadline = deadline_of(timeout)
-            workers, others = _targets(client)
+            deadline, workers, others = _targets(timeout, client)
             counts = flush_workers(workers, deadline)
             late = bool(others) and flush_foreign_clients(others, deadline)
             return _report(counts, late, workers, others)
@@ -70,8 +69,7 @@ async def aflush(timeout: float = 2.0, client: Any | None = None) -> FlushReport
     """
     try:
         if not settings.disabled():
-            deadline = deadline_of(timeout)
-            workers, others = _targets(client)
+            deadline, workers, others = _targets(timeout, client)
             counts = await flush_workers_async(workers, deadline)
             late = await flush_foreign_clients_async(others, deadline)
             return _report(counts, late, workers, others)
@@ -132,8 +130,29 @@ def _setter(loop: Any, done: Any) -> Callable[[], None]:
     return set_done
 
 
+def _targets(timeout: float, client: Any | None) -> tuple[float, list[DeliveryWorker], list[Any]]:
+    """Return the deadline (`time.monotonic`), the workers to flush, and the clients that cannot
+    tell.
+
+    Sessions hand over before what they still hold.
+    """
+    if type(timeout) is float and 0.0 <= timeout <= LONGEST:
+        deadline = time.monotonic() + timeout
+    else:
+        deadline = deadline_of(timeout)
+    if emission.held_events or postponed.later:
+        with guard("settle"):
+            emission.settle()
+    if client is None:
+        return deadline, running_workers(), foreign_clients()
+    worker = getattr(sdk.event_processor_of(client), "worker", None)
+    if isinstance(worker, DeliveryWorker):
+        return deadline, [worker], []
+    return deadline, [], [client]
+
+
 def deadline_of(timeout: float) -> float:
-    """Return when a flush of *timeout* seconds ends (`time.monotonic`)."""
+    """Return when a flush of *timeout* seconds, whatever that is, ends (`time.monotonic`)."""
     if not isinstance(timeout, (int, float)) or timeout != timeout:
         log_once(
             "bad_timeout",
@@ -142,20 +161,6 @@ def deadline_of(timeout: float) -> float:
         )
         timeout = 2.0
     return time.monotonic() + min(max(0.0, timeout), LONGEST)
-
-
-def _targets(client: Any | None) -> tuple[list[DeliveryWorker], list[Any]]:
-    """Return the workers to flush, and the clients that cannot tell.
-
-    Sessions hand over before what they still hold.
-    """
-    if emission.held_events or postponed.later:
-        with guard("settle"):
-            emission.settle()
-    if client is None:
-        return running_workers(), foreign_clients()
-    worker = getattr(sdk.event_processor_of(client), "worker", None)
-    return ([worker], []) if isinstance(worker, DeliveryWorker) else ([], [client])
 
 
 def _report(

@@ -14,7 +14,6 @@ from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from .. import sdk
 from ..backoff import Backoff, Disposition, disposition, retry_after
 from ..diagnostics import log_internal_error, log_once
 from ..ledger import ledger
@@ -23,7 +22,7 @@ from .event_json import UNSETTLED, Payload
 from .flush_report import Receipt
 from .options import Options
 from .spool_writes import SpoolWrites
-from .transport import CONNECTIONS, PAYLOAD_ID, PostResult, transport_of
+from .transport import CONNECTIONS, PostHeaders, PostResult, transport_of
 from .undelivered import origin_of, undelivered
 from .unlocked_calls import UnlockedCalls
 
@@ -95,7 +94,7 @@ class Sender:
         self._dropped = 0
         self._posters = self._idle = 0
         self._transport = (options.transport or transport_of)(config)
-        self._headers: dict[tuple[str, bool], dict[str, str]] = {}
+        self._headers = PostHeaders(config)
         self.is_short = False
         """Whether more waits than there are threads that wait for it."""
         self.closed = False
@@ -124,7 +123,7 @@ class Sender:
         return self._options.max_bytes - self._bytes
 
     @property
-    def is_crowded(self) -> bool:
+    def is_half_full(self) -> bool:
         """Whether more than half of what may wait does, though LaunchDarkly answers."""
         return self._backoff.healthy and self._bytes > self._options.max_bytes // 2
 
@@ -292,16 +291,16 @@ class Sender:
             with self.lock:
                 self._posters -= 1
 
-    def _next(self, patience: float = IDLE_POSTER) -> Payload | None:
+    def _next(self, timeout: float = IDLE_POSTER) -> Payload | None:
         """Take the payload that may leave now, one at a time while the server fails.
 
         Args:
-            patience: how many seconds to wait for one.
+            timeout: how many seconds to wait for one.
 
         Returns:
             None when there was none, or nothing may be sent any more.
         """
-        idle_until = time.monotonic() + patience
+        idle_until = time.monotonic() + timeout
         with self.lock:
             while not self.closed:
                 if self._waiting and (self._backoff.healthy or self._may_try()):
@@ -328,21 +327,12 @@ class Sender:
         key = self._config.sdk_key
         result = None
         try:
-            standing = self._headers.get((key, payload.zipped)) or self._standing_headers(payload)
-            result = self._transport.post(payload, {**standing, PAYLOAD_ID: payload.id})
+            result = self._transport.post(payload, self._headers.of(payload.id, payload.zipped))
         except Exception as error:
             log_internal_error("delivery", error)
             result = PostResult(0, error=type(error).__name__)
         finally:  # also when a signal handler raises in here: nothing may stay in flight for ever
             self._settle(payload, result or PostResult(0, error="interrupted", lost=True), key)
-
-    def _standing_headers(self, payload: Payload) -> dict[str, str]:
-        """Return the headers that all payloads share, with the key that the configuration has."""
-        headers = sdk.event_headers(self._config)
-        if payload.zipped:
-            headers["Content-Encoding"] = "gzip"
-        self._headers = {(self._config.sdk_key, payload.zipped): headers}
-        return headers
 
     # -- answers come ------------------------------------------------------------------------------
     def _settle(self, payload: Payload, result: PostResult, key: str) -> None:

@@ -27,6 +27,28 @@ PAYLOAD_ID = "X-LaunchDarkly-Payload-ID"
 """LaunchDarkly counts a payload once, however often its id arrives."""
 
 
+class PostHeaders:
+    """The headers of POSTs of events by one configuration. Safe for several threads at once.
+
+    Args:
+        config: the SDK's; its key is read anew for each POST.
+    """
+
+    def __init__(self, config: Any) -> None:
+        self._config = config
+        self._standing: tuple[str | None, dict[str, str]] = (None, {})
+
+    def of(self, payload_id: str, zipped: bool) -> dict[str, str]:
+        """Return the headers of the POST of one payload."""
+        key, standing = self._standing
+        if key != self._config.sdk_key:
+            key, standing = self._standing = self._config.sdk_key, sdk.event_headers(self._config)
+        headers = {**standing, PAYLOAD_ID: payload_id}
+        if zipped:
+            headers["Content-Encoding"] = "gzip"
+        return headers
+
+
 class PostResult:
     """What came back from one POST.
 

@@ -197,11 +197,11 @@ class DeliveryWorker:
         self.events.wake()
 
     # -- ending ------------------------------------------------------------------------------------
-    def close(self, patience: float = 0.2) -> None:
+    def close(self, timeout: float = 0.2) -> None:
         """End the threads; what is in flight ends by itself, what is left waits for another
         processor.
 
-        A thread that is busy for longer than *patience* seconds, at a slow disk perhaps, finishes
+        A thread that is busy for longer than *timeout* seconds, at a slow disk perhaps, finishes
         by itself.
         """
         self._renew()
@@ -210,7 +210,7 @@ class DeliveryWorker:
         if self.thread is None:
             self._finish()
         elif self.thread is not threading.current_thread():
-            self.thread.join(patience)
+            self.thread.join(timeout)
 
     def _finish(self) -> None:
         """Do the last work, on the last thread: batch what came since, and leave what remains."""

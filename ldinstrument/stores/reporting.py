@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypedDict
 from .. import sdk
 from ..backoff import Disposition, disposition, retry_delay
 from ..delivery.event_json import body_of, texts_of
-from ..delivery.transport import PAYLOAD_ID, PostResult, Transport, transport_of
+from ..delivery.transport import PostHeaders, PostResult, Transport, transport_of
 from ..delivery.worker import worker_of
 from ..diagnostics import log_once
 from ..ledger import ledger
@@ -181,16 +181,13 @@ class WireOutlet:
 
     def __init__(self, config: Any, transport: Transport | None = None) -> None:
         self.zipped = bool(config.enable_event_compression)
-        self._config = config
+        self._headers = PostHeaders(config)
         self._transport = transport or transport_of(config)
 
     def post(self, payload: Sealed) -> PostResult:
         """Send it once and wait for the answer."""
         try:
-            headers = sdk.event_headers(self._config) | {PAYLOAD_ID: payload.id}
-            if payload.zipped:
-                headers["Content-Encoding"] = "gzip"
-            return self._transport.post(payload, headers)
+            return self._transport.post(payload, self._headers.of(payload.id, payload.zipped))
         except Exception as error:
             return PostResult(0, error=type(error).__name__)
 

@@ -25,7 +25,7 @@ from ldinstrument.delivery import (
     Receipt,
     flush,
 )
-from ldinstrument.delivery.transport import PoolTransport, transport_of
+from ldinstrument.delivery.transport import PAYLOAD_ID, PoolTransport, PostHeaders, transport_of
 from ldinstrument.ledger import ledger
 
 CONTEXT = Context.create("u-1")
@@ -365,3 +365,16 @@ def test_a_codec_that_could_not_be_loaded_once(server):
     )
     assert done.returncode == 0, done.stderr
     assert server.keys() == {"a": 1}
+
+
+def test_the_headers_have_the_key_of_the_moment():
+    """`ldclient.set_config` may bring another key; what is compressed is called so."""
+    config = Config("sdk-first")
+    headers = PostHeaders(config)
+    first = headers.of("p-1", zipped=False)
+    config._Config__sdk_key = "sdk-second"
+    second = headers.of("p-2", zipped=True)
+
+    assert (first["Authorization"], first[PAYLOAD_ID]) == ("sdk-first", "p-1")
+    assert (second["Authorization"], second[PAYLOAD_ID]) == ("sdk-second", "p-2")
+    assert (first.get("Content-Encoding"), second["Content-Encoding"]) == (None, "gzip")
