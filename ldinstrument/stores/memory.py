@@ -16,7 +16,6 @@ from .compaction import compact
 from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed, today
 from .records import (
     PLACES_PER_WINDOW,
-    MergeResult,
     Record,
     Tombstone,
     close,
@@ -92,10 +91,14 @@ class MemoryStore:
             _warn_several_workers()
         with self._lock:
             now = self._clock()
-            held, began = self._open.get(key) or self._remembered(key, now), now - delta.started_ago
+            held, began = self._open.get(key), now - delta.started_ago
+            if held is None and key in self._gone:
+                text, until = self._gone[key]
+                held = text if until > now else None
             result = merge(held, delta, now, self.rules, self._waiting_at)
             if result is None:
                 return None
+
             if result.ended is not None:
                 result.follow(self._add_ended(result.ended, now), began)
             if result.keeps_place:
@@ -104,25 +107,24 @@ class MemoryStore:
                 return result.answer
             if result.place:
                 del self._ended[result.place]
-            self._put(key, result, now, began)
+
+            # Out, and in again at the end: the order is that of the last activity.
+            self._open.pop(key, None)
+            record = result.record
+            if record.reason:
+                self._add_ended(record, now, key, began)
+                return result.answer
+            for part in compact(record) if result.is_long else ():
+                self._add_ended(part, now)
+            self._open[key] = record.text()
+            self._gone.pop(key, None)
+            if len(self._open) > self._max:
+                self._evict(now)
             return result.answer
 
     def _waiting_at(self, place: str) -> str | None:
         waiting = self._ended.get(place)
         return None if waiting is None else waiting.text
-
-    def _put(self, key: str, result: MergeResult, now: int, began: int) -> None:
-        record = result.record
-        # Out, and in again at the end: the order is that of the last activity.
-        self._open.pop(key, None)
-        if record.reason:
-            self._move_on(key, record, now, began=began)
-            return
-        for part in compact(record) if result.is_long else ():
-            self._add_ended(part, now)
-        self._open[key] = record.text()
-        self._gone.pop(key, None)
-        self._evict(now)
 
     def end(
         self, key: str, reason: str, *, over: int | None = None, active: bool = False
@@ -132,26 +134,30 @@ class MemoryStore:
             now, held = self._clock(), self._open.pop(key, None)
             record, was_open = close(held, now, reason, over, active, self.rules)
             if record is not None:
-                self._move_on(key, record, now)
+                self._add_ended(record, now, key)
             return record.text() if record is not None and was_open else None
 
-    def _remembered(self, key: str, now: int) -> str | None:
-        text, until = self._gone.get(key, (None, 0))
-        return text if until > now else None
+    def _add_ended(
+        self, record: Record, now: int, key: str | None = None, began: int | None = None
+    ) -> str:
+        """Let *record* wait to be sealed; return its place.
 
-    def _move_on(self, key: str, record: Record, now: int, *, began: int | None = None) -> None:
-        place = self._add_ended(record, now)
-        text = Tombstone(record.id, now if began is None else began, place).text()
-        self._gone.pop(key, None)
-        self._gone[key] = (text, now + int(self.rules.remember * 1000))
-        for oldest in list(islice(self._gone, max(0, len(self._gone) - MAX_REMEMBERED))):
-            del self._gone[oldest]
-
-    def _add_ended(self, record: Record, now: int) -> str:
+        Args:
+            record: of a session that has ended, or of a part that leaves early.
+            now: the time.
+            key: whose session it is that ends: a tombstone takes its place.
+            began: when the end began, if that was earlier.
+        """
         place = str(record.place(next(self._places), now, self.rules))
         self._ended[place] = _Waiting(0, record.text())
         while len(self._ended) > self._max:
             self._lose(readable(self._ended.pop(next(iter(self._ended))).text))
+        if key is not None:
+            text = Tombstone(record.id, now if began is None else began, place).text()
+            self._gone.pop(key, None)
+            self._gone[key] = (text, now + int(self.rules.remember * 1000))
+            for oldest in list(islice(self._gone, max(0, len(self._gone) - MAX_REMEMBERED))):
+                del self._gone[oldest]
         return place
 
     def _lose(self, record: Record | None) -> None:
@@ -177,7 +183,7 @@ class MemoryStore:
             record = readable(self._open.pop(key))
             if record is not None:
                 record.end("abandoned", today())
-                self._move_on(key, record, now)
+                self._add_ended(record, now, key)
             ledger.evicted()
             warn_once(
                 "evicted",
@@ -221,7 +227,7 @@ class MemoryStore:
         for key, record in silent:
             del self._open[key]
             if record is not None:
-                self._move_on(key, record, now)
+                self._add_ended(record, now, key)
 
     def end_silent(self) -> int:
         """End every session that is over; return how many."""

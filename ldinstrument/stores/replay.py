@@ -147,7 +147,7 @@ def accounts_of(
     if not record.part and all(segment.keys == first.keys for segment in segments):
         account = StoredAccount(first.keys, first.started, first.ended, first.first, first.last)
         for segment in segments:
-            account.add(segment, boundaries.region(segment.first))
+            account.add(segment, boundaries.region(segment.first) if boundaries.dates else 0)
         account.reason, account.over = end_of(record, account, rules)
         return [account]
 
@@ -309,12 +309,14 @@ def _emissions(key: str, group: Group, last_at: int) -> list[Emission]:
 
 def totals_of(record: Record, account: StoredAccount, boundaries: Boundaries) -> list[Emission]:
     """Return the `<name>.*` events of an account."""
-    over_region = boundaries.region(account.over)
-    pieces = [
-        Piece(tallies[0] + tallies[1], tallies[0], boundaries.date(region, last))
-        for region, (tallies, last) in sorted(account.pieces.items())
-        if region != over_region and tallies[0] + tallies[1]
-    ]
+    pieces: list[Piece] = []
+    if boundaries.dates:
+        over_region = boundaries.region(account.over)
+        pieces = [
+            Piece(tallies[0] + tallies[1], tallies[0], boundaries.date(region, last))
+            for region, (tallies, last) in sorted(account.pieces.items())
+            if region != over_region and tallies[0] + tallies[1]
+        ]
     own = json.loads(record.data) if record.data else {}
     data = totals_data(record.id, account.tallies, own, account.reason, record.previous)
     return session_totals(

@@ -484,7 +484,7 @@ def delta_of(part: SessionPart, *, ends: str = "", operation: Operation | None =
     # Its start and its last activity may lie outside of its segments.
     segments = [
         StoredSegment(
-            keys_of(segment.keys),
+            first if segment.keys is known[0] else keys_of(segment.keys),
             segment.first,
             segment.last,
             segment.tallies,
