@@ -44,6 +44,7 @@ from .protocol import Delta, Holdings, Merged, Operation, Rules, Store, VisitRef
 from .records import (
     OLDEST_EXPOSURE,
     OVERLAP,
+    Keys,
     Record,
     StoredSegment,
     compact_json,
@@ -480,29 +481,7 @@ def delta_of(part: SessionPart, *, ends: str = "", operation: Operation | None =
     first = last = keys_of(known[0])
     if known[-1] is not known[0]:
         last = keys_of(known[-1])
-
-    # Its start and its last activity may lie outside of its segments.
-    segments = [
-        StoredSegment(
-            first if segment.keys is known[0] else keys_of(segment.keys),
-            segment.first,
-            segment.last,
-            segment.tallies,
-            {_key(routing, group): _folded(routing, group) for routing, group in segment.groups},
-            int(segment.began * 1000 + part.offset),
-            int((segment.active or segment.began) * 1000 + part.offset),
-        )
-        for segment in part.segments
-    ]
-    began, active = part.over - part.age, part.over - part.idle
-    if segments and part.segments[0].active is None and not part.segments[0].groups:
-        began = segments[0].started  # nothing had happened when they came: they began here
-    if not segments:
-        segments.append(
-            StoredSegment(first, part.started, part.started, started=began, ended=began)
-        )
-    if active > segments[-1].ended:
-        segments.append(StoredSegment(last, part.last, part.last, started=active, ended=active))
+    segments, began = _stored_segments(part, first, last)
 
     names: dict[str, str] = {}
     return Delta(
@@ -528,6 +507,38 @@ def delta_of(part: SessionPart, *, ends: str = "", operation: Operation | None =
         ends=ends,
         operation=operation,
     )
+
+
+def _stored_segments(part: SessionPart, first: Keys, last: Keys) -> tuple[list[StoredSegment], int]:
+    """Return the segments of *part*, whose start and last activity may lie outside of them.
+
+    Args:
+        part: what a request recorded.
+        first, last: whom it began and ended with.
+
+    Returns:
+        The segments, at least one, and when *first* were active already.
+    """
+    found = [
+        StoredSegment(
+            keys_of(segment.keys),
+            segment.first,
+            segment.last,
+            segment.tallies,
+            {_key(routing, group): _folded(routing, group) for routing, group in segment.groups},
+            int(segment.began * 1000 + part.offset),
+            int((segment.active or segment.began) * 1000 + part.offset),
+        )
+        for segment in part.segments
+    ]
+    began, active = part.over - part.age, part.over - part.idle
+    if not found:
+        found.append(StoredSegment(first, part.started, part.started, started=began, ended=began))
+    elif part.segments[0].active is None and not part.segments[0].groups:
+        began = found[0].started  # nothing had happened when they came: they began here
+    if active > found[-1].ended:
+        found.append(StoredSegment(last, part.last, part.last, started=active, ended=active))
+    return found, began
 
 
 def _key(routing: EventRouting, group: Group) -> str:
