@@ -314,7 +314,7 @@ class EventQueue:
         if not self._sender.closed:
             few = len(self._recorded) <= FEW and self._bytes + self._open_bytes < FEW_BYTES
             batched = few and self._is_cheap and self.batch(0)
-            if not batched or self._sender.is_short:
+            if not batched or self._sender.needs_posters:
                 self.wake(batch=not batched)
         return flush
 

@@ -95,7 +95,7 @@ class Sender:
         self._posters = self._idle = 0
         self._transport = (options.transport or transport_of)(config)
         self._headers = PostHeaders(config)
-        self.is_short = False
+        self.needs_posters = False
         """Whether more waits than there are threads that wait for it."""
         self.closed = False
         self.ending = False
@@ -169,7 +169,7 @@ class Sender:
 
             waiting = len(self._waiting)
             self._work.notify(waiting)
-            self.is_short = waiting > self._idle or not self._backoff.healthy
+            self.needs_posters = waiting > self._idle or not self._backoff.healthy
 
     def _drop_surplus(self) -> None:
         gone = []

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import functools
 import http.client
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from .. import sdk
@@ -138,12 +138,22 @@ class PoolTransport:
     def __init__(self, config: Any, pool: Any) -> None:
         import urllib3
 
-        self._pool = pool
-        self._pool.pool_classes_by_scheme = _bounded_pools(pool.pool_classes_by_scheme)
-        self._url = config.events_uri
+        pool.pool_classes_by_scheme = _bounded_pools(pool.pool_classes_by_scheme)
         self._warnings = ProgramWarnings(pool, config.events_uri)
-        self._timeout = urllib3.Timeout(
+        send: Any = partial(pool.request, "POST", config.events_uri)
+        self._close: Any = pool.clear
+        if getattr(pool, "proxy", None) is None:
+            # The manager would look its only pool up anew, which is a fifth of a POST's cost.
+            with contextlib.suppress(urllib3.exceptions.HTTPError):  # each POST says what is wrong
+                only = pool.connection_from_url(config.events_uri)
+                path = urllib3.util.parse_url(config.events_uri).request_uri
+                send = partial(only.urlopen, "POST", path, assert_same_host=False)
+                self._close = only.close
+        timeout = urllib3.Timeout(
             connect=config.http.connect_timeout, read=config.http.read_timeout
+        )
+        self._send = partial(
+            send, timeout=timeout, retries=False, redirect=False, preload_content=False
         )
         self._failure = urllib3.exceptions.HTTPError
         self._lost = (urllib3.exceptions.ProtocolError, ConnectionError)
@@ -152,16 +162,7 @@ class PoolTransport:
         """Send once and wait for the answer."""
         began = time.monotonic()
         try:
-            response = self._pool.request(
-                "POST",
-                self._url,
-                body=payload.body,
-                headers=headers,
-                timeout=self._timeout,
-                retries=False,
-                redirect=False,
-                preload_content=False,
-            )
+            response = self._send(body=payload.body, headers=headers)
             # To its end, so that the connection can be used again; a long one ends it instead.
             opening = chunk = response.read(READ, decode_content=False)
             most = LONGEST_BODY
@@ -189,7 +190,7 @@ class PoolTransport:
 
     def close(self) -> None:
         """Close idle connections."""
-        self._pool.clear()
+        self._close()
 
 
 def _is_web_page(headers: Mapping[str, str], opening: bytes) -> bool:
@@ -227,7 +228,7 @@ class BoundedResponse(http.client.HTTPResponse):
         timeout = sock.gettimeout()
         if timeout is not None:
             raw: Any = self.fp.raw
-            raw.readinto = functools.partial(_read_by, time.monotonic() + timeout, sock)
+            raw.readinto = partial(_read_by, time.monotonic() + timeout, sock)
 
 
 def _read_by(deadline: float, sock: Any, buffer: Any) -> Any:
