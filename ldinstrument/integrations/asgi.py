@@ -153,7 +153,7 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 def _cache_control(headers: list[tuple[bytes, bytes]]) -> str:
     values = [value for name, value in headers if name.lower() == b"cache-control"]
-    return b",".join(values).decode("latin-1")
+    return b",".join(values).decode("latin-1") if values else ""
 
 
 async def _begin(sessions: RequestSessionFactory, scope: Scope) -> RequestSession:
@@ -167,7 +167,7 @@ async def _begin(sessions: RequestSessionFactory, scope: Scope) -> RequestSessio
     ):
         return RequestSession(None)
     who = sessions.source.ask(scope, last=False)
-    if inspect.isawaitable(who):
+    if who is not None and inspect.isawaitable(who):
         who = await sessions.source.answer(who, last=False)
     return sessions.open(
         method,
@@ -194,7 +194,8 @@ def _attributes(scope: Scope, headers: dict[str, str]) -> dict[str, Any]:
 async def _finish(source: ContextSource, request: RequestSession, scope: Scope) -> None:
     if request.ended:
         return
-    request.route = request.route or route_of(scope)
+    if request.tells_route:
+        request.route = request.route or route_of(scope)
     try:
         if source.is_asked_again(request):
             request.identify(await source.ask_async(scope))

@@ -367,6 +367,11 @@ class RequestSession:
             self.session.observer.here(self.session)
 
     @property
+    def tells_route(self) -> bool:
+        """Tell whether its route is said anywhere; one request's would say nothing of a visit."""
+        return self.store is None or self.unit is not None
+
+    @property
     def ended(self) -> bool:
         """Tell whether its session has ended, or has been merged into the visit."""
         return self._ended
@@ -429,7 +434,7 @@ class RequestSession:
         if unit is not None:
             self._emit_unit(unit)
 
-        if store is not None:  # one request's route would say nothing of a visit
+        if store is not None:
             store.end_request(session, self.visitor, ends="ended" if self.ends_visit else "")
             return
         session.merge_data(self._facts())
