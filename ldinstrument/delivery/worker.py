@@ -174,15 +174,17 @@ class DeliveryWorker:
                 ledger.count(emitted=payload.custom, exposures_emitted=payload.exposures)
             self.sender.drop("too_old", expired)
             self._receive(found)
+        self.sender.run_deferred()
 
     def _take_undelivered(self) -> None:
         if undelivered.left and not self.closed:
-            self._receive(undelivered.take(self.sender.origin, self.config.events_uri))
+            with self.sender.lock:  # no flush meanwhile, which would find it in neither place
+                self._receive(undelivered.take(self.sender.origin, self.config.events_uri))
+            self.sender.run_deferred()
 
     def _receive(self, payloads: list[Payload]) -> None:
         if payloads:
             self.sender.add(payloads)
-            self.sender.run_deferred()
             self._wakeup.put(False)
 
     # -- flushing ----------------------------------------------------------------------------------
