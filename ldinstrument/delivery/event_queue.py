@@ -370,8 +370,7 @@ class EventQueue:
                     passed += self._dispatched(*entry)
                 elif text is not None:
                     if known is not None:
-                        index = self._dispatcher.index_text(*known)
-                        passed += [] if index is None else [(index.encode(), 0)]
+                        passed += self._indexed(known)
                     passed.append((text, events))
 
             drafts = []
@@ -427,6 +426,15 @@ class EventQueue:
         except Exception as error:
             self._refuse(event, events, error)
         return passed
+
+    def _indexed(self, known: Known) -> list[tuple[bytes, int]]:
+        """Return the index event of a context, unless LaunchDarkly has had it; as `_dispatched`."""
+        try:
+            text = self._dispatcher.index_text(*known)
+        except Exception as error:
+            withhold("delivery", error)
+            return []
+        return [] if text is None else [(text.encode(), 0)]
 
     def _written(self, event: Any, events: int, known: Known | None) -> bytes | None:
         """Return an event out of the dispatcher as JSON; None for a kind that has no shape."""
