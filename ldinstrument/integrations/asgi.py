@@ -105,6 +105,7 @@ class SessionMiddleware:
             if kind == "http"
             else WebSocketMessages(request, receive, send, mark)
         )
+
         before = set_current(request.session)
         try:
             await self.app(scope, messages.receive, messages.send)

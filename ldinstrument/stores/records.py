@@ -406,6 +406,7 @@ class Record:
         self.started = min(self.started, there - delta.started_ago)
         self.last = max(self.last, last)
         self.metrics = delta.metrics or self.metrics
+
         oldest = self.opened_at + self.started - (now - delta.now) - delta.shift - OLD_EXPOSURE
         for mark, date in delta.exposures.items():
             if date > oldest:
@@ -414,6 +415,7 @@ class Record:
         self.lines.append(f"[{now - delta.now},{delta.segments or segments_text(delta)}]")
         if ends and delta.ends:
             self.end(delta.ends, delta.now)
+
         size = sum(map(len, self.lines)) + sum(map(len, self.names.values()))
         return max(len(self.lines), size // LINE_BYTES) > MOST_LINES
 
@@ -558,7 +560,7 @@ def merge(
         waiting_at: returns the record at a place, while it waits there to be sealed.
     """
     record = ended = None
-    before = waits = ""
+    before = waits = ""  # the id of the session before, and where that waits to be sealed
     if held is not None and (held.startswith(TOMBSTONE_MARK) or '"z":"' in held):
         late, before, waits = _look_back(held, delta, now, rules, waiting_at)
         if late is not None:
@@ -572,6 +574,7 @@ def merge(
             return None
         record.reason, record.over = reason, delta.began if reason == "identified" else 0
         ended, before, record = record, record.id, None
+
     opens = record is None
     if record is None:
         if delta.joins:
@@ -588,6 +591,7 @@ def merge(
             before=waits if before else "",
             opened_by=by,
         )
+
     is_long = record.take(delta, now)
     answer = Merged(record.id, record.previous, opens, dict(record.keys))
     return MergeResult(record, answer, ended, is_long)

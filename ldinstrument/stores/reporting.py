@@ -82,6 +82,7 @@ class Report:
         if record is None or events is None:
             self.dropped["unreadable"] += 1
             return
+
         # The same text for the same session, whatever was lost of it.
         identity = f"{record.id} {record.opened_at} {record.opened_by} {record.part}"
         self._identities.append(identity)
