@@ -7,6 +7,7 @@ exposures that are made in it.
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 from ..diagnostics import guard
@@ -15,12 +16,15 @@ from .current import current_session, current_variable
 from .exposures import exposures
 
 _NEVER = float("inf")
+_random = Random()
 
 
 def see(event: Any, client: Any = None) -> None:
     """Note an event of the SDK, on the thread that evaluates, if it is an exposure.
 
     It is dated anew where the wall clock was set back: not before an earlier exposure of its unit.
+    Whether it leaves, where its flag has a `samplingRatio`, is decided here instead of later by the
+    SDK: what does not only tells who it is.
 
     Args:
         event: as the SDK hands it to an event processor; also of a prerequisite.
@@ -33,9 +37,19 @@ def see(event: Any, client: Any = None) -> None:
         unit = getattr(context, "fully_qualified_key", "")
         noted = exposures.noted.get((event.key, version, unit), _NEVER)
         session = current_variable.get()
+        ratio = getattr(event, "sampling_ratio", None)
+        leaves = ratio is None or ratio == 1 or _leaves(event, ratio)
         if noted <= event.timestamp and (session is None or session.has_seen(context, client)):
             return
-        event.timestamp = exposed(event.key, version, context, event.timestamp, client)
+        date = event.timestamp
+        event.timestamp = exposed(event.key, version, context, date, client, counts=leaves)
+
+
+def _leaves(event: Any, ratio: Any) -> bool:
+    """Draw whether *event* leaves, of which one in *ratio* does, and tell the SDK."""
+    leaves = type(ratio) is int and ratio > 0 and _random.random() * ratio < 1
+    event.sampling_ratio = int(leaves)
+    return leaves
 
 
 def lost(event: Any) -> None:
@@ -46,7 +60,15 @@ def lost(event: Any) -> None:
             exposures.lost(event.key, getattr(event.flag, "version", 0), event.context)
 
 
-def exposed(flag_key: str, version: int, context: Any, date: int, client: Any = None) -> int:
+def exposed(
+    flag_key: str,
+    version: int,
+    context: Any,
+    date: int,
+    client: Any = None,
+    *,
+    counts: bool = True,
+) -> int:
     """Note that *context* was exposed to a flag here and now.
 
     Args:
@@ -55,6 +77,7 @@ def exposed(flag_key: str, version: int, context: Any, date: int, client: Any = 
         context: whom it was evaluated for.
         date: of the exposure's event, in milliseconds since the epoch.
         client: a weak reference to the client that evaluated.
+        counts: whether an experiment hears of it.
 
     Returns:
         The date that the event should carry.
@@ -64,10 +87,11 @@ def exposed(flag_key: str, version: int, context: Any, date: int, client: Any = 
         if seen is None:
             return date
         session = current_session()
-        # What waits in it for an identity is dated already.
-        waits = session is not None and session.context is None
-        present = session.date_now() if session is not None and waits else 0
-        date = exposures.note(flag_key, version, seen, date, client, present)
+        if counts:
+            # What waits in it for an identity is dated already.
+            waits = session is not None and session.context is None
+            present = session.date_now() if session is not None and waits else 0
+            date = exposures.note(flag_key, version, seen, date, client, present)
         while session is not None:
             knew = session.knows_who
             session.see_exposure(seen, client)

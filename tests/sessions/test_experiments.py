@@ -61,6 +61,31 @@ def test_an_evaluation_is_no_activity(lab: Laboratory) -> None:
 # -- rule 2: what is held when an exposure happens leaves dated before it  ---
 
 
+def test_an_exposure_that_is_sampled_out_divides_nothing(lab: Laboratory) -> None:
+    """Of a flag with a `samplingRatio`, the first exposure that leaves is the first that counts;
+    the others tell who it is all the same.
+    """
+    lab.change(experiment_flag("flag", ["a", "b"]) | {"samplingRatio": 3})
+    recorded: dict[str, list[tuple[float, float]]] = {}
+    for number in range(30):
+        user = f"u-{number}"
+        with ld.session(client=lab.client) as s:
+            for turn in range(5):
+                s.conversion(10.0**turn)
+                recorded.setdefault(user, []).append((time.time() * 1000, 10.0**turn))
+                lab.expose(user)
+    lab.flush()
+
+    exposed = {keys_of(event)["user"] for event in lab.server.events("feature")}
+    assert 30 < len(lab.server.events("feature")) < 120
+    for user in exposed:
+        first = lab.exposed_at(user)
+        after = sum(amount for at, amount in recorded[user] if at > first)
+        assert sum(lab.counted("business.conversion", user)) == after
+    known = {keys_of(event)["user"] for event in lab.server.custom_events("business.conversion")}
+    assert known == recorded.keys()
+
+
 def test_sums_are_divided_at_an_exposure(lab: Laboratory) -> None:
     """Interactions and successes too: only what came after the exposure counts."""
     metrics = ("interactions", "successes")
