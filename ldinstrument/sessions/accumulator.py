@@ -8,27 +8,26 @@ one are folded apart from those after it.
 from __future__ import annotations
 
 from bisect import bisect_left
-from itertools import groupby
+from itertools import compress, groupby
 from operator import itemgetter, sub
 from typing import TYPE_CHECKING, Any
 
 from ..diagnostics import warn_once
 from ..ledger import ledger
-from ..metrics.catalogs import EventRouting
-from .clock import clock, forward_offset, wall_offset
+from ..metrics.catalogs import EventRouting, catalog
+from .clock import STEP, clock, forward_offset, wall_offset
 from .contexts import kinds
 from .exposures import Exposure, exposures
-from .outcomes import FINISHED, NO_TALLIES, Tallies, added
+from .outcomes import FINISHED, NO_TALLIES, Outcome, Tallies, added
 from .parts import Segment
 from .rate_limit import within_rate
 from .rollups import Emission, FinishedRuns, Fold, Group, expanded, loose_value, unfolded
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from ldclient import Context
 
-    from .outcomes import Outcome
     from .task_definition import TaskDefinition, TaskPlan
 
 _NEVER = float("inf")
@@ -45,6 +44,7 @@ Sample = tuple[Any, Any, Any, Any, Any]
 """
 
 _what, _when = itemgetter(0), itemgetter(3)
+_SUCCESS, _FAILURE = Outcome.SUCCESS, Outcome.FAILURE
 
 
 class Accumulator:
@@ -123,9 +123,13 @@ class Accumulator:
     # -- whose it is -----------------------------------------------------------------------------
     def belong_to(self, context: Context) -> None:
         """Fold for *context* from now on; what waited for an identity is its, too."""
-        parts = kinds(context)
-        self.keys = {kind: part.key for kind, part in parts.items()}
-        self.units = tuple([part.fully_qualified_key for part in parts.values()])
+        if context.multiple:
+            parts = kinds(context)
+            self.keys = {kind: part.key for kind, part in parts.items()}
+            self.units = tuple([part.fully_qualified_key for part in parts.values()])
+        else:
+            self.keys = {context.kind: context.key}
+            self.units = (context.fully_qualified_key,)
         self._changes = -1
 
     # -- dates -----------------------------------------------------------------------------------
@@ -153,49 +157,106 @@ class Accumulator:
             return []
         self._folding = True
         try:
-            self.offset = forward_offset(self.offset)
-            samples = self._taken()
-            if self._waiting:
-                samples, self._waiting = self._waiting + samples, []
-            if not self.units and not at_last:
-                self._waiting = self._without_surplus(samples)
-                return []
-            return self._divided(samples, folds=folds and (for_store or bool(self.units)))
+            if wall_offset() - self.offset >= STEP:
+                self.offset = forward_offset(self.offset)
+            samples = self.entries[:]
+            del self.entries[: len(samples)]
+
+            # By what was measured; nearly always all are runs of one task.
+            groups: list[tuple[list[Sample], list[tuple[Any, ...]]]] = []
+            if samples:
+                columns = list(zip(*samples, strict=True))
+                whats, _, _, dates, _ = columns
+                first, last = min(dates), max(dates)
+                self.last = max(self.last, last)
+                same = whats[0] is whats[-1] and whats.count(whats[0]) == len(samples)
+                groups = [(samples, columns)] if same else _grouped(samples)
+
+            # Mostly no exposure lies between any of them, and they fold at once.
+            folds = folds and (for_store or bool(self.units))
+            waits = not (self.units or at_last)
+            boundaries: list[Exposure] | None = None
+            whole = False
+            apart = self._single and (len(samples) > 1 or self._active is not None)
+            if folds and not (waits or apart or self._waiting or self.limited):
+                boundaries = [] if self._changes == exposures.changes else self._boundaries()
+                late = samples and first < self._since
+                whole = not (boundaries or late or exposures.forgotten > self._consulted)
+                if whole:
+                    self._consulted = clock()
+
+            for runs, (whats, outcomes, started, ended, _) in groups:
+                what = whats[0]
+                if type(what) is not EventRouting:
+                    self._take_runs(what, runs, outcomes, map(sub, ended, started), whole)
+                    continue
+                self.values += len(runs)
+                if whole:
+                    for _, value, data, at, _ in runs:
+                        self._fold_value(what, value, data, at, 0.0)
+
+            if self.values:
+                ledger.count(recorded=self.values)
+            if not whole:
+                return self._fold_apart(samples, boundaries, folds=folds, waits=waits)
+            if samples:
+                self._first = first if self._first is None else min(first, self._first)
+                self._active = last if self._active is None else max(last, self._active)
+            return []
         finally:
             self._folding = False
 
-    def _taken(self) -> list[Sample]:
-        """Take the samples that have come, and count them."""
-        taken = self.entries[:]
-        del self.entries[: len(taken)]
-        for what, samples in groupby(taken, _what):
-            if type(what) is EventRouting:
-                self.values += len(list(samples))
-            else:
-                self._count_runs(what, list(samples))
-        if taken:
-            self.last = max(self.last, max(map(_when, taken)))
-        if self.values:
-            ledger.count(recorded=self.values)
-        return taken
+    def _take_runs(
+        self,
+        task: TaskDefinition,
+        runs: Sequence[Sample],
+        outcomes: tuple[Outcome, ...],
+        seconds: Iterable[float],
+        whole: bool,
+    ) -> None:
+        """Count *runs* of one *task*; fold them, too, where all samples fold as a *whole*.
 
-    def _count_runs(self, task: TaskDefinition, runs: list[Sample]) -> None:
-        _, outcomes, started, ended, _ = zip(*runs, strict=True)
-        found = _counted(outcomes)
-        self.values += task.count(found)
-        counted = task.tallied(found)
+        Args:
+            task: whose runs.
+            runs: in order, at least one.
+            outcomes: how each ended.
+            seconds: how long each took.
+            whole: whether no exposure lies between any samples.
+        """
+        plan = task.latest_plan
+        if plan is None or plan.version != catalog.version:
+            plan = task.plan()
+        successes = outcomes.count(_SUCCESS)
+        failures = 0 if successes == len(runs) else outcomes.count(_FAILURE)
+        finished = successes + failures == len(runs)
+        if finished:
+            counted: Tallies = (successes, failures, 0, 0)
+            if task.key:
+                task.runs += len(runs)
+                self.values += len(runs) * plan.worth
+        else:
+            found = {outcome: outcomes.count(outcome) for outcome in set(outcomes)}
+            self.values += task.count(found)
+            counted = task.tallied(found)
+            seconds = compress(seconds, [outcome in FINISHED for outcome in outcomes])
+
         if task.interaction:
             self.tallies = added(self.tallies, counted)
-        if not task.key:
-            return
-        tally = self.tasks.setdefault(task.key, [0, 0, 0, 0, 0.0])
-        for place, count in enumerate(counted):
-            tally[place] += count
-        if found.keys() <= FINISHED:
-            took = sum(map(sub, ended, started))
-        else:
-            took = sum([run[3] - run[2] for run in runs if run[1] in FINISHED])
-        tally[4] += max(0.0, took * 1000)
+        if task.key:
+            tally = self.tasks.setdefault(task.key, [0, 0, 0, 0, 0.0])
+            for place, count in enumerate(counted):
+                tally[place] += count
+            tally[4] += max(0.0, sum(seconds) * 1000)
+
+        if whole:
+            if task.interaction:
+                self._segment_tallies = added(self._segment_tallies, counted)
+            # Where the wall clock was set back since an exposure, the dates of runs as they are
+            # would lie before it.
+            if finished and plan.plain and self._low <= self._since * 1000 + self.offset:
+                self._hold(task, plan, runs)
+            elif plan.worth:
+                self._fold_runs(task, runs, 0.0)
 
     def _without_surplus(self, samples: list[Sample]) -> list[Sample]:
         """Return the latest samples, as many as may wait for an identity."""
@@ -214,12 +275,35 @@ class Accumulator:
         return samples[-MAX_WAITING:]
 
     # -- folding ---------------------------------------------------------------------------------
-    def _divided(self, samples: list[Sample], *, folds: bool) -> list[Segment]:
-        """Fold *samples*, divided at the exposures that were made meanwhile."""
+    def _fold_apart(
+        self,
+        samples: list[Sample],
+        boundaries: list[Exposure] | None,
+        *,
+        folds: bool,
+        waits: bool,
+    ) -> list[Segment]:
+        """Fold *samples*, divided at the exposures that were made meanwhile.
+
+        Args:
+            samples: as they came, counted.
+            boundaries: those exposures; None where nobody has looked yet.
+            folds: whether values fold.
+            waits: whether they wait for an identity instead.
+
+        Returns:
+            The segments that have ended.
+        """
+        if self._waiting:
+            samples, self._waiting = self._waiting + samples, []
+        if waits:
+            self._waiting = self._without_surplus(samples)
+            return []
         if self.limited and samples and self._since == self.started:
             # One run, which was over before its session was opened for it.
             self._since = min(self._since, *map(_when, samples))
-        boundaries = self._boundaries()
+        if boundaries is None:
+            boundaries = self._boundaries()
         uncertain = exposures.forgotten if exposures.forgotten > self._consulted else 0.0
         self._consulted = clock()
         folds_after = uncertain if folds else _NEVER
@@ -289,7 +373,10 @@ class Accumulator:
                 for _, value, data, at, _ in group:
                     self._fold_value(what, value, data, at, folds_after)
             else:
-                self._fold_runs(what, list(group), folds_after)
+                runs = list(group)
+                if what.interaction:
+                    self._tally(what, runs)
+                self._fold_runs(what, runs, folds_after)
         return ()
 
     def _fold_singly(
@@ -308,9 +395,7 @@ class Accumulator:
         self._single = single
         return ended
 
-    def _fold_runs(self, task: TaskDefinition, runs: list[Sample], folds_after: float) -> None:
-        if task.interaction:
-            self._tally(task, runs)
+    def _fold_runs(self, task: TaskDefinition, runs: Sequence[Sample], folds_after: float) -> None:
         plan = task.plan()
         # Where the wall clock was set back since an exposure, their own dates would lie before it.
         if plan.plain and not self.limited and self._low <= self._since * 1000 + self.offset:
@@ -324,7 +409,7 @@ class Accumulator:
             for routing, value in plan.values(outcome, max(0.0, (ended - started) * 1000)):
                 self._fold_value(routing, value, data, ended, folds_after)
 
-    def _hold(self, task: TaskDefinition, plan: TaskPlan, runs: list[Sample]) -> None:
+    def _hold(self, task: TaskDefinition, plan: TaskPlan, runs: Sequence[Sample]) -> None:
         """Keep *runs*, whose values become an event each, as they are."""
         held = self._runs
         if (
@@ -350,10 +435,14 @@ class Accumulator:
             return
         if at <= folds_after:
             routing = unfolded(routing)
-        if routing.rollup == "each":
-            self._loose += loose_value(routing, value, data, self.date(at))
+        date = max(self._low, int(at * 1000 + self.offset))
+        if routing.rollup != "each":
+            self._fold_of(routing).add(value, data, date)
+        elif routing.counted:
+            self._loose += loose_value(routing, value, data, date)
         else:
-            self._fold_of(routing).add(value, data, self.date(at))
+            shown = value if routing.numeric else None
+            self._loose.append(Emission(routing.event_key, shown, data, date))
 
     def _without_late(self, samples: Sequence[Sample]) -> list[Sample]:
         """Let go of what another thread appended late: its segment has been folded already."""
@@ -472,6 +561,30 @@ class Accumulator:
             loose += fold.take_loose()
         return loose
 
+    def finish(
+        self,
+    ) -> tuple[
+        list[tuple[EventRouting, Group]], list[Emission | FinishedRuns], Tallies, float | None
+    ]:
+        """End the last segment, and with it the session.
+
+        Returns:
+            The folded values, those that do not fold, the interactions and the last activity of the
+            segment (None when there was none).
+        """
+        groups, loose = self._groups, self._loose
+        for fold in self._folds.values():
+            groups += fold.take_groups(once=True)
+        if self._runs is not None and self._runs.entries:
+            loose.insert(0, self._runs)
+        for fold in self._folds.values():
+            loose += fold.take_loose()
+        tallies, active = self._segment_tallies, self._active
+        self._groups, self._loose, self._runs, self._segment_tallies = [], [], None, NO_TALLIES
+        self._first = self._active = None
+        self._since = max(clock(), self._since)
+        return groups, loose, tallies, active
+
     def clear(self) -> None:
         """Forget what is held (a forked child: its parent sends it)."""
         self._folding = False
@@ -482,6 +595,12 @@ class Accumulator:
         self._loose.clear()
         self._runs = None
         self._segment_tallies = NO_TALLIES
+
+
+def _grouped(samples: list[Sample]) -> list[tuple[list[Sample], list[tuple[Any, ...]]]]:
+    """Return *samples* by what was measured, as long as that is the same; each with its columns."""
+    parts = [list(part) for _, part in groupby(samples, _what)]
+    return [(part, list(zip(*part, strict=True))) for part in parts]
 
 
 def _counted(outcomes: Sequence[Outcome]) -> dict[Outcome, int]:

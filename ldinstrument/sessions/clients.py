@@ -44,6 +44,11 @@ _known: list[weakref.ref[Any]] = []
 _seen: weakref.WeakSet[Any] = weakref.WeakSet()
 _recorder: Tracker | None = None
 
+direct: dict[int, weakref.ref[Any]] = {}
+"""By `id()`, the clients that take themselves what is meant for them, and whose exposures are seen.
+Look here before asking `client_for` and `exposures_are_seen`; it is empty while a test records.
+"""
+
 
 def register(client: Any, *, exposures_seen: bool) -> None:
     """Note that *client* exists.
@@ -57,6 +62,13 @@ def register(client: Any, *, exposures_seen: bool) -> None:
         _known.append(weakref.ref(client))
         if exposures_seen:
             _seen.add(client)
+        _find_direct()
+
+
+def _find_direct() -> None:
+    direct.clear()
+    if _recorder is None:
+        direct.update({id(client): weakref.ref(client) for client in list(_seen)})
 
 
 def known_clients() -> list[Any]:
@@ -87,6 +99,7 @@ def set_recorder(recorder: Tracker | None) -> Tracker | None:
     """
     global _recorder
     before, _recorder = _recorder, recorder
+    _find_direct()
     return before
 
 
@@ -179,6 +192,7 @@ def forget() -> None:
     with _lock:
         _known.clear()
         _seen.clear()
+        direct.clear()
 
 
 def forked() -> None:

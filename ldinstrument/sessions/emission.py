@@ -14,11 +14,11 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import sdk, settings
-from ..diagnostics import guard, log, log_internal_error, one_line, warn_once
+from ..diagnostics import guard, log, log_internal_error, one_line, warn_once, withhold
 from ..ledger import ledger
 from ..metrics.catalogs import EventRouting, catalog
 from . import magnitudes, postponed, rate_limit
-from .clients import AMBIGUOUS, Tracker, client_for, recorder
+from .clients import AMBIGUOUS, Tracker, client_for, direct, recorder
 from .contexts import kinds
 from .current_event import current_event
 from .rollups import Emission, FinishedRuns, Group, expanded, finite
@@ -56,7 +56,8 @@ def emit_all(
     if context is None:
         _refuse(emissions, "no_context", "has no context: say whose it is, ld.session(context)")
         return
-    taker = client_for(client, seen)
+    known = direct.get(id(client))
+    taker = client if known is not None and known() is client else client_for(client, seen)
     if taker is None:
         _hold(expanded(emissions), context)
         return
@@ -149,9 +150,11 @@ def _hand_over(
     processor, gets one `track` per event.
     """
     taken = False
-    with guard("take_batch"):
+    try:
         take = sdk.batch_taker(client)
         taken = take is not None and take(emissions, context)
+    except Exception as error:
+        withhold("take_batch", error)
     if not taken and not _tracked(emissions, context, client):
         return
     if settings.debug():

@@ -19,6 +19,7 @@ from . import clients, emission
 from .contexts import as_context, same
 from .exposures import exposures
 from .inert import InertSession
+from .postponed import later
 from .session import Session, open_references, session_id
 from .unattached import count_unattached_runs
 
@@ -53,7 +54,8 @@ def opened(context: Context | None, **options: Any) -> Session:
     """Open a session of a *context* that is known to be valid; when that is one too many, the
     oldest ends as abandoned.
     """
-    emission.settle()
+    if later or emission.held_events:
+        emission.settle()
     session = Session(context, **options)
     _watch_exit()
     open_references[weakref.ref(session)] = None

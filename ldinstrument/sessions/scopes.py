@@ -130,8 +130,14 @@ class SessionScope:
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         entry = self._entries.pop(Entry.is_current)
-        if entry is not None:
-            entry.leave()
+        if entry is None:
+            return
+        session = entry.session
+        if current_variable.get() is session:  # else a foreign context, to be left alone
+            current_variable.set(entry.before)
+        if error is None and not entry.joined:
+            session.end()
+        else:
             entry.end(error)
 
     async def __aenter__(self) -> Session:
@@ -144,8 +150,20 @@ class SessionScope:
         """Join the session that this one is part of, or open it."""
         if disabled():
             return Entry(InertSession(None, id=self._id, name=self._name))
-        context = self._who(args, kwargs)
-        around = current_session()
+        try:
+            who = self._context
+            if callable(who) and is_function(who):
+                who = who(*args, **kwargs)
+            context = as_context(who)
+        except StrictError:
+            raise
+        except Exception as error:
+            consequence = "the session has no identity until identify()"
+            warn_user_code("context= of a session", error, consequence)
+            context = None
+        around = current_variable.get()
+        if around is not None:
+            around = current_session()
         if around is not None and (entry := self._joining(around, context)) is not None:
             return entry
         session = opened(
@@ -170,21 +188,6 @@ class SessionScope:
         if self._data is not None:
             found.merge_data(self._data)
         return Entry(found, joined=True)
-
-    def _who(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Context | None:
-        if self._context is None or type(self._context) is str:
-            return as_context(self._context)
-        try:
-            return as_context(
-                self._context(*args, **kwargs) if is_function(self._context) else self._context
-            )
-        except StrictError:
-            raise
-        except Exception as error:
-            warn_user_code(
-                "context= of a session", error, "the session has no identity until identify()"
-            )
-            return None
 
     if not TYPE_CHECKING:  # where it would allow every name
 

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..diagnostics import guard, never_raises, warn_user_code
+from ..diagnostics import never_raises, warn_user_code, withhold
 from ..ledger import ledger
 from ..process import on_fork
 from . import emission
@@ -25,14 +25,21 @@ from .accounts import (
     totals_data,
 )
 from .accumulator import FOLD_AT, HELD_RUNS, Accumulator, Sample
-from .clients import Tracker, check_client, client_for, exposures_are_seen, warn_unwatched
+from .clients import (
+    Tracker,
+    check_client,
+    client_for,
+    direct,
+    exposures_are_seen,
+    warn_unwatched,
+)
 from .clock import clock, forward_offset, wall_offset
 from .contexts import context_of_keys, keys_of, only_kinds, units_of
 from .dilution import EndedSession, note_ended
 from .exposures import exposures
 from .ids import random_id
 from .parts import Segment, SessionPart, units_in
-from .postponed import postpone
+from .postponed import later, postpone
 from .recording import OwnedRecorder
 from .rollups import Emission, FinishedRuns
 from .summaries import Summary, summarised
@@ -46,6 +53,8 @@ if TYPE_CHECKING:
 MAX_WAITING = 10_000
 MOST_SINGLE = 32
 """Entries of a stored session that are kept apart, for exposures in other processes."""
+
+_identity = id  # which in a signature is a session's
 
 _NO_DATA: dict[str, Any] = {}
 """Of a session that has none: never changed."""
@@ -102,6 +111,7 @@ class Session(OwnedRecorder):
         "_segments",
         "_silent",
         "_waiting",
+        "_watched",
         "client",
         "detour",
         "entries",
@@ -125,7 +135,10 @@ class Session(OwnedRecorder):
         store: Any = None,
         metrics: tuple[str, ...] = DEFAULT_METRICS,
     ) -> None:
-        check_client(client)
+        known = direct.get(_identity(client))
+        self._watched = known is not None and known() is client
+        if not self._watched:
+            check_client(client)
         self._id = None if id is None else session_id(id)
         self.name = name
         self.client = client
@@ -147,7 +160,7 @@ class Session(OwnedRecorder):
         self.stopped_at: float | None = None
         """A reading of `time.perf_counter` at which its time has ended, whatever comes later."""
         super().__init__(context, outer)
-        self.fold_at = FOLD_AT if self.is_watched() else 1
+        self.fold_at = FOLD_AT if self._watched or self.is_watched() else 1
         if outer is not None:  # it dates nothing earlier than the one around it would
             around = outer._accumulator
             self._offset = max(self._offset, outer._offset if around is None else around.offset)
@@ -338,16 +351,22 @@ class Session(OwnedRecorder):
     # -- folding ---------------------------------------------------------------------------------
     def fold_up(self) -> None:
         """Fold the entries; emit what came late, or what has become too much to hold."""
-        with guard("fold"):
+        try:
             with self._lock:
-                events = self._fold(at_last=self.ended)
-                hold = HELD_RUNS if self.fold_at > 1 else 0
-                events += self._last_events() if self.ended else self._held.take_loose(hold=hold)
-                late = self._held.values if self.ended else 0
-                outgoing = [(self.context, events), *(self._counted("late") if self.ended else ())]
-            if late:
-                ledger.late(late)
-            self._send(outgoing)
+                if self.ended:
+                    events = self._fold(at_last=True) + self._last_events()
+                    outgoing = [(self.context, events), *self._counted("late")]
+                    if self._held.values:
+                        ledger.late(self._held.values)
+                else:
+                    events = self._fold()
+                    hold = HELD_RUNS if self.fold_at > 1 else 0
+                    events += self._held.take_loose(hold=hold)
+                    outgoing = [(self.context, events)] if events else []
+            if outgoing:
+                self._send(outgoing)
+        except Exception as error:
+            withhold("fold", error)
 
     def _fold(
         self, *, at_last: bool = False, for_store: bool = False
@@ -355,11 +374,14 @@ class Session(OwnedRecorder):
         """Fold; returns what exposures have divided off. The lock is held."""
         # Where nobody sees exposures, no value may wait: it is dated to when it leaves. Nor in a
         # forked child, which may end without a word.
-        folds = self.is_watched() and not self._partial
+        folds = (self._watched or self.is_watched()) and not self._partial
         if not self.ended:
             self.fold_at = FOLD_AT if folds else 1
-        ended = self._held.fold(folds=folds, at_last=at_last, for_store=for_store)
-        return [event for segment in ended for event in self._absorb(segment)]
+        held = self._accumulator or self._held
+        segments = held.fold(folds=folds, at_last=at_last, for_store=for_store)
+        return (
+            [event for segment in segments for event in self._absorb(segment)] if segments else []
+        )
 
     def is_watched(self) -> bool:
         """Tell whether the exposures that its client makes are seen."""
@@ -393,11 +415,13 @@ class Session(OwnedRecorder):
             if not events:
                 continue
             if context is not None:
-                exposures.note_left(units_of(context), self._date(clock()))
-            if context is None and (heir := self._may_learn_who()) is not None:
+                held = self._accumulator
+                now = clock() * 1000 + self._offset if held is None else held.date(clock())
+                exposures.note_left(units_of(context), int(now))
+            elif (heir := self._may_learn_who()) is not None:
                 heir._wait(events)
-            else:
-                emission.emit_all(events, context, self.client, self._seen_client)
+                continue
+            emission.emit_all(events, context, self.client, self._seen_client)
 
     def _may_learn_who(self) -> Session | None:
         """Who may still learn whose values these are: this session, or after its end one around it,
@@ -421,7 +445,7 @@ class Session(OwnedRecorder):
 
         Its `session.*` events are dated to now; its duration counts to the last activity.
         """
-        with guard("end"):
+        try:
             if self.store is not None:  # the session goes on in there; this was one stay
                 self.store.end_request(self)
                 return
@@ -431,11 +455,14 @@ class Session(OwnedRecorder):
                     return
                 outgoing = self._end(reason)
             self._send(outgoing)
-            if self.entries:
+            if self.entries:  # another thread was late
                 self.fold_up()
-            emission.settle()
+            if later or emission.held_events:
+                emission.settle()
             if self.observer is not None:
                 self.observer.ended(self, reason)
+        except Exception as error:
+            withhold("end", error)
 
     def leave(self) -> None:
         """Note that a block which had joined it is over: in a forked child, where nothing else may
@@ -455,31 +482,35 @@ class Session(OwnedRecorder):
         return [self._totals(account, context, reason) for account in accounts.open]
 
     def _end(self, reason: str) -> list[Batch]:
+        """Stop, and return the events that are left. The lock is held."""
         context = self.context
-        if self._is_untouched(context):
+        events: list[Emission | FinishedRuns] = []
+        if self._accumulator is None and not self.entries and not self._waiting:
+            untouched = context is None or not exposures.of(units_of(context), lost=True)
+        else:
+            untouched = False
+        accounts = [SessionAccount({}, self._began)]
+        if untouched:
             self._offset = forward_offset(self._offset)
-            account = SessionAccount({}, self._began)
-            outgoing = [] if self._silent else [self._totals(account, context, reason)]
-            self._stop()
-            return outgoing
-        events = [*self._waiting, *self._fold(at_last=True), *self._last_events()]
-        self._waiting = ()
+        else:
+            events = [*self._waiting, *self._fold(at_last=True)]
+            self._waiting = ()
+            if self._accounts is None:  # nobody else, and no exposure in the middle
+                groups, loose, accounts[0].tallies, accounts[0].last = self._held.finish()
+                events += emission.events_of(groups) + loose if groups else loose
+            else:
+                events += self._last_events()
+                accounts = self._accounts.open
+
         outgoing = [(context, events)]
-        if not self._silent:
-            for account in self._accounts_of(self._held.keys).open:
-                whose, totals = self._totals(account, context, reason)
-                if whose is context:
-                    events += totals
-                else:
-                    outgoing.append((whose, totals))
+        for account in () if self._silent else accounts:
+            whose, totals = self._totals(account, context, reason)
+            if whose is context:
+                events += totals
+            else:
+                outgoing.append((whose, totals))
         self._stop()
         return outgoing
-
-    def _is_untouched(self, context: Context | None) -> bool:
-        """Tell whether nothing was recorded in it, and nothing else happened to it."""
-        if self._accumulator is not None or self.entries or self._waiting:
-            return False
-        return context is None or not exposures.of(units_of(context), lost=True)
 
     def _totals(self, account: SessionAccount, context: Context | None, reason: str) -> Batch:
         """Make the `session.*` events of *account*, which is over now, for the kinds it is of.

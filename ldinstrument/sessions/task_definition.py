@@ -27,7 +27,15 @@ class TaskDefinition:
         unfinished_fails: count a run that was cancelled or abandoned as a failure.
     """
 
-    __slots__ = ("_plan", "_runs", "_untold", "interaction", "key", "metrics", "unfinished_fails")
+    __slots__ = (
+        "_untold",
+        "interaction",
+        "key",
+        "latest_plan",
+        "metrics",
+        "runs",
+        "unfinished_fails",
+    )
 
     def __init__(
         self,
@@ -41,14 +49,15 @@ class TaskDefinition:
         self.interaction = interaction
         self.metrics = metrics
         self.unfinished_fails = unfinished_fails
-        self._plan: TaskPlan | None = None
-        self._runs = self._untold = 0
+        self.latest_plan: TaskPlan | None = None
+        """What `plan` returned last; it is good for one version of the catalog."""
+        self.runs = self._untold = 0
 
     def plan(self) -> TaskPlan:
         """Return which values a run is worth, as the catalog is now."""
-        plan = self._plan
+        plan = self.latest_plan
         if plan is None or plan.version != catalog.version:
-            plan = self._plan = TaskPlan(self)
+            plan = self.latest_plan = TaskPlan(self)
         return plan
 
     def values_of(self, outcome: Outcome) -> int:
@@ -67,7 +76,7 @@ class TaskDefinition:
             if outcome is Outcome.SUSPENDED:
                 ledger.suspended(self.key, runs)
             elif self.key:
-                self._runs += runs
+                self.runs += runs
                 if outcome in FINISHED:
                     values += runs * plan.worth
                     continue
@@ -87,11 +96,11 @@ class TaskDefinition:
         """Count unfinished runs that no metric tells of; warn once they are more than a few."""
         self._untold += runs
         ledger.unfinished(self.key, runs)
-        if self._untold >= FEW_UNFINISHED and self._untold >= self._runs * UNFINISHED_SHARE:
+        if self._untold >= FEW_UNFINISHED and self._untold >= self.runs * UNFINISHED_SHARE:
             warn_once(
                 "unfinished",
                 self.key,
-                f"task {self.key!r}: {self._untold} of {self._runs} runs were cancelled or "
+                f"task {self.key!r}: {self._untold} of {self.runs} runs were cancelled or "
                 f"abandoned and are in no metric, which hides a variation that people leave; add "
                 f"metrics=('success_rate', 'duration', 'unfinished')",
             )
