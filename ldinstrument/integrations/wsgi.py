@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..callables.followers import WatchedIterator
-from ..sessions.current import set_current
+from ..sessions.current import current_variable
 from ..sessions.postponed import postpone
 from .request_metrics import request_context
 from .request_session import (
@@ -62,15 +62,17 @@ class SessionMiddleware:
         request = environ[REQUEST] = self._opened(environ)
 
         # Our session is current in the application's code, and nowhere else.
-        outside = set_current(request.inside)
+        outside = current_variable.get()
+        current_variable.set(request.inside)
         try:
             body = self.app(environ, partial(self._start, request, environ, start_response))
         except BaseException as error:
-            set_current(outside)
+            current_variable.set(outside)
             _raised(request, error)
             request.end()
             raise
-        request.inside = set_current(outside)
+        request.inside = current_variable.get()
+        current_variable.set(outside)
         if type(body) in (list, tuple):
             return SizedBody(body, request)
         return _watched_body(body, request, environ)

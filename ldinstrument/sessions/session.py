@@ -618,7 +618,8 @@ class Session(OwnedRecorder):
             emission.emit_all(part.loose, whose, self.client, self._seen_client)
         if self.entries:
             self.fold_up()
-        emission.settle()
+        if later or emission.held_events:
+            emission.settle()
         if self.observer is not None:
             self.observer.ended(self, "merged")
 

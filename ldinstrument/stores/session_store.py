@@ -357,12 +357,15 @@ class SessionStore:
 
         It is kept, because its connections are worth keeping.
         """
-        if clients.recorder() is not None:  # a test's, and not to be kept
-            return outlet_of(None)
         candidates = client, self.client, self._preferred
         given = next((found for found in candidates if found is not None), None)
         wanted = given if given is not None else sdk.singleton_client()
         known, outlet = self._outlet
+        if outlet is not None and known is wanted and id(wanted) in clients.direct:
+            return outlet
+
+        if clients.recorder() is not None:  # a test's, and not to be kept
+            return outlet_of(None)
         if wanted is None or known is not wanted or outlet is None:
             outlet = outlet_of(wanted)
             self._outlet = (wanted, outlet)
