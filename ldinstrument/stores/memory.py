@@ -17,7 +17,6 @@ from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed, today
 from .records import (
     PLACES_PER_WINDOW,
     Record,
-    Tombstone,
     close,
     merge,
     readable,
@@ -148,14 +147,14 @@ class MemoryStore:
             key: whose session it is that ends: a tombstone takes its place.
             began: when the end began, if that was earlier.
         """
-        place = str(record.place(next(self._places), now, self.rules))
+        number, tombstone = record.place_and_tombstone(next(self._places), now, self.rules, began)
+        place = str(number)
         self._ended[place] = _Waiting(0, record.text())
         while len(self._ended) > self._max:
             self._lose(readable(self._ended.pop(next(iter(self._ended))).text))
         if key is not None:
-            text = Tombstone(record.id, now if began is None else began, place).text()
             self._gone.pop(key, None)
-            self._gone[key] = (text, now + int(self.rules.remember * 1000))
+            self._gone[key] = (tombstone, now + int(self.rules.remember * 1000))
             for oldest in list(islice(self._gone, max(0, len(self._gone) - MAX_REMEMBERED))):
                 del self._gone[oldest]
         return place

@@ -366,14 +366,24 @@ class Record:
             self.last + int(rules.idle * 1000), self.started + int(rules.maximum * 1000)
         )
 
-    def place(self, number: int, now: int, rules: Rules) -> int:
-        """Return its place as the *number*-th session that ended, which begins with its window: it
-        ended *now* by the store's clock, unless it fell silent before.
+    def place_and_tombstone(
+        self, number: int, now: int, rules: Rules, began: int | None = None
+    ) -> tuple[int, str]:
+        """Return where it waits to be sealed, as the *number*-th session that ended, and the
+        `Tombstone` that its key holds then.
+
+        Args:
+            number: counts what has ended in this store.
+            now: the store's clock; the session ended now, unless it fell silent before, and its
+                place is in the window of that moment.
+            rules: when a session is over.
+            began: when its end began, if not now.
         """
         spoke = self.over or self.part
         ended_at = now if spoke else min(now, self.deadline(rules))
         window = ended_at // int(rules.window * 1000)
-        return window * PLACES_PER_WINDOW + number % PLACES_PER_WINDOW
+        place = window * PLACES_PER_WINDOW + number % PLACES_PER_WINDOW
+        return place, f"{TOMBSTONE_MARK}{place} {now if began is None else began} {self.id}"
 
     def refuses(self, began: int, delta: Delta, rules: Rules) -> str:
         """Return why *delta*, which began at *began*, does not belong to it; empty when it does."""
@@ -469,7 +479,7 @@ def readable(text: str) -> Record | None:
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """What a key holds once its session is over.
+    """What a key holds once its session is over: after the mark place, time and id, with spaces.
 
     Args:
         id: of the session.
@@ -481,10 +491,6 @@ class Tombstone:
     id: str
     at: int
     place: str
-
-    def text(self) -> str:
-        """Return the tombstone as it is stored."""
-        return f"{TOMBSTONE_MARK}{self.place} {self.at} {self.id}"
 
 
 def tombstone(held: str | None, began: int) -> Tombstone | None:

@@ -24,7 +24,6 @@ from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed
 from .records import (
     PLACES_PER_WINDOW,
     Record,
-    Tombstone,
     close,
     merge,
     readable,
@@ -173,12 +172,11 @@ class SqliteStore:
         """
         file.execute("UPDATE counters SET places = places + 1")
         (number,) = file.execute("SELECT places FROM counters").fetchone()
-        place = record.place(number, now, self.rules)
+        place, tombstone = record.place_and_tombstone(number, now, self.rules, began)
         query = "INSERT INTO ended (place, due, owner, text) VALUES (?, 0, '', ?)"
         file.execute(query, (place, record.text()))
         if key is not None:
-            text = Tombstone(record.id, now if began is None else began, str(place)).text()
-            file.execute(_PUT, (key, 1, now + int(self.rules.remember * 1000), text))
+            file.execute(_PUT, (key, 1, now + int(self.rules.remember * 1000), tombstone))
         return place
 
     # -- ended sessions --------------------------------------------------------------------------
