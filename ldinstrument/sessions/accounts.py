@@ -235,32 +235,6 @@ def fed_metrics(
     )
 
 
-def totals_data(
-    id: str, tallies: Tallies, data: Mapping[str, Any], reason: str, previous: str = ""
-) -> dict[str, Any]:
-    """Return the data of a session's `session.*` events.
-
-    Args:
-        id: the session's.
-        tallies: its interactions.
-        data: its own data.
-        reason: why it ended.
-        previous: the id of the visitor's session before it, where a store knows it.
-    """
-    successes, failures, cancelled, abandoned = tallies
-    return {
-        **data,
-        "sessionId": id,
-        **({"previousId": previous} if previous else {}),
-        "interactions": successes + failures,
-        "successes": successes,
-        "failures": failures,
-        "cancelled": cancelled,
-        "abandoned": abandoned,
-        "endReason": reason,
-    }
-
-
 def session_totals(
     name: str,
     metrics: Iterable[str],
@@ -268,7 +242,11 @@ def session_totals(
     duration_ms: float,
     pieces: Sequence[Piece],
     over: int,
-    data: dict[str, Any],
+    *,
+    id: str,
+    data: Mapping[str, Any],
+    reason: str,
+    previous: str = "",
 ) -> list[Emission]:
     """Make the `session.*` events of one account.
 
@@ -283,10 +261,19 @@ def session_totals(
         duration_ms: from its start to its last activity.
         pieces: interactions before the last exposure.
         over: the date at which it was over.
-        data: see `totals_data`; it names the reason of the end.
+        id: the session's.
+        data: its own data, to which theirs adds.
+        reason: why it ended.
+        previous: the id of the visitor's session before it, where a store knows it.
     """
-    successes, failures, *_ = tallies
-    interactions, abandoned = successes + failures, data["endReason"] == "abandoned"
+    successes, failures, cancelled, left_off = tallies
+    interactions, abandoned = successes + failures, reason == "abandoned"
+    told = {**data, "sessionId": id}
+    if previous:
+        told["previousId"] = previous
+    told |= {"interactions": interactions, "successes": successes, "failures": failures}
+    told |= {"cancelled": cancelled, "abandoned": left_off, "endReason": reason}
+
     values: dict[str, float | int | None] = {
         "duration": None if abandoned else max(0.0, duration_ms),
         "success_rate": None if abandoned or not interactions else 100 * successes / interactions,
@@ -302,7 +289,7 @@ def session_totals(
         key, value = f"{name}.{suffix}", values[suffix]
         if pieces and suffix in SUMS:
             parts = [(getattr(piece, suffix), piece.at) for piece in pieces]
-            events += [Emission(key, part, data, at) for part, at in parts if part]
+            events += [Emission(key, part, told, at) for part, at in parts if part]
         if value is not None:
-            events.append(Emission(key, value, data, over))
+            events.append(Emission(key, value, told, over))
     return events

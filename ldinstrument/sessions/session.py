@@ -22,7 +22,6 @@ from .accounts import (
     SessionAccount,
     fed_metrics,
     session_totals,
-    totals_data,
 )
 from .accumulator import FOLD_AT, HELD_RUNS, Accumulator, Sample
 from .clients import (
@@ -532,10 +531,16 @@ class Session(OwnedRecorder):
                 ledger.session_ended(self.name, bool(known), length)
             else:
                 note_ended(EndedSession(self.name, bool(known), length, account.before_ms))
-        data = totals_data(self.id, account.tallies, self._data, reason)
-        over = self._date(now)
         events = session_totals(
-            self.name, metrics, account.tallies, length, account.pieces, over, data
+            self.name,
+            metrics,
+            account.tallies,
+            length,
+            account.pieces,
+            self._date(now),
+            id=self.id,
+            data=self._data,
+            reason=reason,
         )
         if is_part:
             events = [event for event in events if event.value]

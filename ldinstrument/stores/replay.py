@@ -20,7 +20,6 @@ from ..sessions.accounts import (
     DEFAULT_METRICS,
     Piece,
     session_totals,
-    totals_data,
 )
 from ..sessions.contexts import context_of_keys, units_of
 from ..sessions.dilution import EndedSession
@@ -317,8 +316,6 @@ def totals_of(record: Record, account: StoredAccount, boundaries: Boundaries) ->
             for region, (tallies, last) in sorted(account.pieces.items())
             if region != over_region and tallies[0] + tallies[1]
         ]
-    own = json.loads(record.data) if record.data else {}
-    data = totals_data(record.id, account.tallies, own, account.reason, record.previous)
     return session_totals(
         record.name,
         record.metrics or DEFAULT_METRICS,
@@ -326,7 +323,10 @@ def totals_of(record: Record, account: StoredAccount, boundaries: Boundaries) ->
         float(account.ended - account.started),
         pieces,
         account.over,
-        data,
+        id=record.id,
+        data=json.loads(record.data) if record.data else {},
+        reason=account.reason,
+        previous=record.previous,
     )
 
 

@@ -10,7 +10,6 @@ from ldinstrument.sessions.accounts import (
     Piece,
     checked_metrics,
     session_totals,
-    totals_data,
 )
 from ldinstrument.sessions.outcomes import Tallies
 from ldinstrument.sessions.parts import Segment
@@ -25,8 +24,9 @@ def segment(tallies: Tallies, last: int, *, exposed: bool = False) -> Segment:
 def told(
     metrics: tuple[str, ...], tallies: Tallies, pieces: list[Piece], reason: str
 ) -> list[object]:
-    data = totals_data("s-1", tallies, {}, reason)
-    events = session_totals("chat", metrics, tallies, 250.0, pieces, 900, data)
+    events = session_totals(
+        "chat", metrics, tallies, 250.0, pieces, 900, id="s-1", data={}, reason=reason
+    )
     return [(event.event_key.removeprefix("chat."), event.value, event.at) for event in events]
 
 
