@@ -77,7 +77,7 @@ _OUTBOX = (
     "WHERE due <= ? ORDER BY due LIMIT ?"
 )
 _KEEP = (
-    "INSERT INTO outbox (id, due, body, events, zipped, attempts, sealed_at) "
+    "INSERT INTO outbox (id, body, events, zipped, due, attempts, sealed_at) "
     "VALUES (?, ?, ?, ?, ?, 1, ?)"
 )
 VERSION = 2
@@ -237,7 +237,10 @@ class SqliteStore:
             if not lost:
                 numbers = [(int(place),) for place in places]
                 file.executemany("DELETE FROM ended WHERE place = ?", numbers)
-                _keep(file, sealed, now, lease)
+                until = now + int(lease * 1000)
+                for payload in sealed:
+                    kept = payload.id, payload.body, payload.events, payload.zipped, until
+                    file.execute(_KEEP, (*kept, now - int(payload.age * 1000)))
         return lost
 
     # -- sealed payloads -------------------------------------------------------------------------
@@ -270,7 +273,9 @@ class SqliteStore:
         """Put *halves* in the place of a payload that was too large."""
         with self._writing() as (file, now, _):
             if file.execute("DELETE FROM outbox WHERE id = ?", (payload_id,)).rowcount:
-                _keep(file, halves, now, 0.0)
+                for half in halves:
+                    kept = half.id, half.body, half.events, half.zipped, now
+                    file.execute(_KEEP, (*kept, now - int(half.age * 1000)))
 
     # -- what may happen once --------------------------------------------------------------------
     def once(self, key: str, ttl: float) -> bool:
@@ -369,22 +374,6 @@ def _say_moved() -> None:
         "the SQLite file of the session store was moved, deleted or replaced while it is in use: "
         "restart all workers; until then they do not share their sessions",
     )
-
-
-def _keep(file: sqlite3.Connection, payloads: Sequence[Sealed], now: int, lease: float) -> None:
-    until = now + int(lease * 1000)
-    rows = [
-        (
-            payload.id,
-            until,
-            payload.body,
-            payload.events,
-            int(payload.zipped),
-            now - int(payload.age * 1000),
-        )
-        for payload in payloads
-    ]
-    file.executemany(_KEEP, rows)
 
 
 # -- the file --------------------------------------------------------------------------------------
