@@ -299,7 +299,12 @@ class Ledger:
             self._evicted += 1
 
     def session_ended(
-        self, name: str, exposed: bool, milliseconds: float, before: float | None = None
+        self,
+        name: str,
+        exposed: bool,
+        milliseconds: float,
+        before: float | None = None,
+        recorded: int = 0,
     ) -> None:
         """Count a session whose events have been made.
 
@@ -309,8 +314,10 @@ class Ledger:
             milliseconds: how long it lasted.
             before: the part of that up to its last activity before its first exposure; None when
                 it was not active before that.
+            recorded: how many values were recorded by its events; they are open.
         """
         with self.lock:
+            self._recorded += recorded
             found = self._sessions.get(name) or self._of_sessions(name)
             found[0] += 1
             if exposed:

@@ -24,7 +24,8 @@ from .sessions import clock as clocks
 from .sessions.current import current_session, set_current
 from .sessions.exposures import exposures
 from .sessions.outcomes import forget_exceptions
-from .sessions.registry import forget_open_sessions, observe_sessions, open_sessions, stats
+from .sessions.registry import forget_open_sessions, open_sessions, stats
+from .sessions.scopes import observe_sessions
 from .sessions.unattached import forget_unattached_runs
 from .tasks.tracked_functions import forget_functions
 

@@ -16,7 +16,7 @@ from .sessions.accounts import DEFAULT_METRICS, declared_metrics
 from .sessions.clients import Tracker
 from .sessions.contexts import as_context, context_of_keys, kinds, same, units_of
 from .sessions.exposures import exposures
-from .sessions.registry import open_session
+from .sessions.scopes import open_session
 from .sessions.session import Session
 from .stores.protocol import Delta, today
 from .stores.records import OLDEST_EXPOSURE, mark_of

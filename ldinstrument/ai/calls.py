@@ -16,7 +16,7 @@ from ..metrics.catalogs import catalog
 from ..sessions.clock import clock
 from ..sessions.outcomes import Outcome, is_closing, outcome_of
 from ..sessions.postponed import postpone
-from ..sessions.registry import open_session
+from ..sessions.scopes import open_session
 from ..sessions.session import Session
 from ..sessions.task_definition import TaskDefinition
 from ..settings import disabled

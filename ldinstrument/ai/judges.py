@@ -18,7 +18,7 @@ from ..metrics.metric import Metric
 from ..sessions.clients import Tracker
 from ..sessions.contexts import as_context
 from ..sessions.current import current_session
-from ..sessions.registry import open_session
+from ..sessions.scopes import open_session
 from ..sessions.session import Session
 from .fields import field, package_of, text
 

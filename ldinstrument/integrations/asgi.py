@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import missing_extra
 from ..sessions.clients import Tracker
 from ..sessions.current import add_finder, set_current
-from ..sessions.registry import open_session
+from ..sessions.scopes import open_session
 from ..sessions.session import Session
 from .asgi_lifespan import Application, Lifespan, LifespanMiddleware, Message, Receive, Scope, Send
 from .asgi_messages import HTTPMessages, Marking, WebSocketMessages

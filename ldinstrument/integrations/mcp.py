@@ -27,7 +27,7 @@ from ..sessions.clock import clock
 from ..sessions.contexts import as_context
 from ..sessions.current import current_session, entered
 from ..sessions.inert import InertSession
-from ..sessions.registry import open_session
+from ..sessions.scopes import open_session
 from ..sessions.session import Session
 from ..sessions.validation import measurement
 from ..settings import disabled

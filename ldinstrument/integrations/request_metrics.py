@@ -23,7 +23,7 @@ from ..metrics.catalogs import catalog
 from ..metrics.standard import REQUEST_METRICS
 from ..sessions.clients import Tracker
 from ..sessions.current import current_session
-from ..sessions.registry import open_session
+from ..sessions.scopes import open_session
 
 if TYPE_CHECKING:
     from ldclient import Context

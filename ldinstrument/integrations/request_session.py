@@ -22,7 +22,8 @@ from ..sessions.clock import clock
 from ..sessions.contexts import as_context
 from ..sessions.current import current_session, set_current
 from ..sessions.outcomes import Outcome, outcome_of
-from ..sessions.registry import open_session, open_sessions
+from ..sessions.registry import open_sessions
+from ..sessions.scopes import open_session
 from ..sessions.session import Session
 from ..sessions.task_definition import INTERACTION
 from .options import check_options, ignored_paths, store_of, visitors_of

@@ -23,7 +23,7 @@ from ..diagnostics import guard, warn_once
 from ..sessions.clock import clock
 from ..sessions.outcomes import Outcome
 from ..sessions.postponed import postpone
-from ..sessions.registry import observe_sessions
+from ..sessions.scopes import observe_sessions
 from .conventions import (
     CHAT,
     ERROR_TYPE,

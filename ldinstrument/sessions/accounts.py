@@ -1,4 +1,4 @@
-"""Accounts: what the `session.*` events of one identity tell, and which events there are.
+"""Accounts: what the `session.*` events of one identity tell, and which of them are wanted.
 
 An account belongs to context kinds and their keys. Another key of a kind ends that kind's account
 and opens one; the accounts of kinds that stay go on. Kinds that began together share an account.
@@ -6,7 +6,7 @@ and opens one; the accounts of kinds that stay go on. Kinds that began together 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..errors import DefinitionError
@@ -16,7 +16,6 @@ from ..metrics.standard import DEFAULT_SESSION_METRICS, SESSION_METRICS, session
 from ..values import Fields
 from .outcomes import NO_TALLIES, Tallies, added
 from .parts import Segment
-from .rollups import Emission
 
 DEFAULT_METRICS = DEFAULT_SESSION_METRICS
 SUMS = ("interactions", "successes")
@@ -233,63 +232,3 @@ def fed_metrics(
         for suffix in metrics
         if not (wanted := units[suffix]) or not wanted.isdisjoint(keys) or wanted.isdisjoint(others)
     )
-
-
-def session_totals(
-    name: str,
-    metrics: Iterable[str],
-    tallies: Tallies,
-    duration_ms: float,
-    pieces: Sequence[Piece],
-    over: int,
-    *,
-    id: str,
-    data: Mapping[str, Any],
-    reason: str,
-    previous: str = "",
-) -> list[Emission]:
-    """Make the `session.*` events of one account.
-
-    Whether they count must not depend on what happened after an exposure, so all are dated to
-    when the session was over; only what folds as a sum leaves apart where an exposure divides it.
-    An abandoned session has neither duration nor rate, which would be cut short.
-
-    Args:
-        name: the prefix of the metrics.
-        metrics: which are wanted, by suffix.
-        tallies: its interactions.
-        duration_ms: from its start to its last activity.
-        pieces: interactions before the last exposure.
-        over: the date at which it was over.
-        id: the session's.
-        data: its own data, to which theirs adds.
-        reason: why it ended.
-        previous: the id of the visitor's session before it, where a store knows it.
-    """
-    successes, failures, cancelled, left_off = tallies
-    interactions, abandoned = successes + failures, reason == "abandoned"
-    told = {**data, "sessionId": id}
-    if previous:
-        told["previousId"] = previous
-    told |= {"interactions": interactions, "successes": successes, "failures": failures}
-    told |= {"cancelled": cancelled, "abandoned": left_off, "endReason": reason}
-
-    values: dict[str, float | int | None] = {
-        "duration": None if abandoned else max(0.0, duration_ms),
-        "success_rate": None if abandoned or not interactions else 100 * successes / interactions,
-        "interactions": interactions,
-        "successes": successes,
-        "unfinished": int(abandoned),
-    }
-    if pieces:
-        values["interactions"] = interactions - sum([piece.interactions for piece in pieces])
-        values["successes"] = successes - sum([piece.successes for piece in pieces])
-    events = []
-    for suffix in metrics:
-        key, value = f"{name}.{suffix}", values[suffix]
-        if pieces and suffix in SUMS:
-            parts = [(getattr(piece, suffix), piece.at) for piece in pieces]
-            events += [Emission(key, part, told, at) for part, at in parts if part]
-        if value is not None:
-            events.append(Emission(key, value, told, over))
-    return events

@@ -412,17 +412,18 @@ class Accumulator:
     def _hold(self, task: TaskDefinition, plan: TaskPlan, runs: Sequence[Sample]) -> None:
         """Keep *runs*, whose values become an event each, as they are."""
         held = self._runs
+        worth = len(runs) * plan.worth
         if (
-            held is None
-            or held.offset_ms != self.offset
-            or held.plans.setdefault(task, plan) is not plan
+            held is not None
+            and held.offset_ms == self.offset
+            and held.plans.setdefault(task, plan) is plan
         ):
-            if held is not None and held.entries:
-                self._loose.append(held)
-            held = self._runs = FinishedRuns(self.offset)
-            held.plans[task] = plan
-        held.entries += runs
-        held.values += len(runs) * plan.worth
+            held.entries += runs
+            held.values += worth
+            return
+        if held is not None and held.entries:
+            self._loose.append(held)
+        self._runs = FinishedRuns(list(runs), self.offset, {task: plan}, worth)
 
     def _tally(self, task: TaskDefinition, runs: Sequence[Sample]) -> None:
         counted = task.tallied(_counted([run[1] for run in runs]))

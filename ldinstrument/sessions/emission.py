@@ -1,4 +1,4 @@
-"""From values to `track`: to which client, for whom, dated when, and counted where.
+"""From values to `track`: which events, to which client, for whom, dated when, counted where.
 
 No function here raises into the host, and none waits: without a client, events are held (bounded)
 until one appears. Events of one session come as one batch, so that what is true of all of them is
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import sdk, settings
@@ -18,9 +18,11 @@ from ..diagnostics import guard, log, log_internal_error, one_line, warn_once, w
 from ..ledger import ledger
 from ..metrics.catalogs import EventRouting, catalog
 from . import magnitudes, postponed, rate_limit
+from .accounts import SUMS, Piece
 from .clients import AMBIGUOUS, Tracker, client_for, direct, recorder
 from .contexts import kinds
 from .current_event import current_event
+from .outcomes import Tallies
 from .rollups import Emission, FinishedRuns, Group, expanded, finite
 
 if TYPE_CHECKING:
@@ -75,6 +77,66 @@ def events_of(groups: Iterable[tuple[EventRouting, Group]]) -> list[Emission]:
         return found
     _refuse(infinite, "not_a_number", "summed up to infinity; record smaller numbers")
     return [event for event in found if finite(event)]
+
+
+def session_totals(
+    name: str,
+    metrics: Iterable[str],
+    tallies: Tallies,
+    duration_ms: float,
+    pieces: Sequence[Piece],
+    over: int,
+    *,
+    id: str,
+    data: Mapping[str, Any],
+    reason: str,
+    previous: str = "",
+) -> list[Emission]:
+    """Make the `session.*` events of one account.
+
+    Whether they count must not depend on what happened after an exposure, so all are dated to
+    when the session was over; only what folds as a sum leaves apart where an exposure divides it.
+    An abandoned session has neither duration nor rate, which would be cut short.
+
+    Args:
+        name: the prefix of the metrics.
+        metrics: which are wanted, by suffix.
+        tallies: its interactions.
+        duration_ms: from its start to its last activity.
+        pieces: interactions before the last exposure.
+        over: the date at which it was over.
+        id: the session's.
+        data: its own data, to which theirs adds.
+        reason: why it ended.
+        previous: the id of the visitor's session before it, where a store knows it.
+    """
+    successes, failures, cancelled, given_up = tallies
+    interactions, abandoned = successes + failures, reason == "abandoned"
+    told = {**data, "sessionId": id}
+    if previous:
+        told["previousId"] = previous
+    told |= {"interactions": interactions, "successes": successes, "failures": failures}
+    told |= {"cancelled": cancelled, "abandoned": given_up, "endReason": reason}
+
+    values = {
+        "duration": None if abandoned else max(0.0, duration_ms),
+        "success_rate": None if abandoned or not interactions else 100 * successes / interactions,
+        "interactions": interactions,
+        "successes": successes,
+        "unfinished": int(abandoned),
+    }
+    if pieces:
+        values["interactions"] = interactions - sum([piece.interactions for piece in pieces])
+        values["successes"] = successes - sum([piece.successes for piece in pieces])
+    events = []
+    for suffix in metrics:
+        if pieces and suffix in SUMS:
+            parts = [(getattr(piece, suffix), piece.at) for piece in pieces]
+            events += [Emission(f"{name}.{suffix}", part, told, at) for part, at in parts if part]
+        value = values[suffix]
+        if value is not None:
+            events.append(Emission(f"{name}.{suffix}", value, told, over))
+    return events
 
 
 def _refuse(emissions: Sequence[Emission | FinishedRuns], reason: str, advice: str) -> None:

@@ -15,7 +15,7 @@ from ..diagnostics import guard
 from .clients import Tracker
 from .contexts import as_context, same
 from .current import current_session
-from .registry import open_session
+from .scopes import open_session
 from .session import Session
 
 

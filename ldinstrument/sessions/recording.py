@@ -10,7 +10,8 @@ import weakref
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from ..diagnostics import guard, never_raises
+from ..diagnostics import never_raises, withhold
+from ..metrics.catalogs import catalog
 from ..metrics.metric import Metric
 from ..metrics.standard import (
     BUSINESS_CONVERSION,
@@ -22,12 +23,16 @@ from ..metrics.standard import (
 from .accumulator import Sample
 from .clock import clock
 from .contexts import as_context, keys_of, kinds, knows_more, united
+from .magnitudes import settled
 from .outcomes import Outcome
 from .task_definition import INTERACTION
-from .validation import discard, measurement, number
+from .validation import MAX_INT, discard, measurement, measures, number
 
 if TYPE_CHECKING:
     from ldclient import Context
+
+
+_UNKNOWN: tuple[int, Any, Any] = (-1, None, None)
 
 
 class SampleRecorder:
@@ -50,10 +55,25 @@ class SampleRecorder:
                 nothing for an `occurrence`. A bad value is dropped, counted, and logged once.
             data: goes with the event; JSON types, at most 16 KiB, copied now.
         """
-        with guard("record"):
+        try:
+            # Mostly a number for a metric that has got many.
+            key = metric.key if type(metric) is Metric else metric if type(metric) is str else ""
+            version, known, routing = measures.get(key, _UNKNOWN)
+            if (
+                version == catalog.version
+                and (known is metric or type(metric) is str)
+                and (type(value) is float or type(value) is int)
+                and -MAX_INT <= value <= MAX_INT
+                and data is None
+                and key in settled
+            ):
+                self.append((routing, value, None, clock(), None))
+                return
             measured = measurement(metric, value, data)
             if measured is not None:
                 self.append((*measured, clock(), None))
+        except Exception as error:
+            withhold("record", error)
 
     @never_raises
     def interaction(self, success: bool | Outcome = True, *, at: float | None = None) -> None:

@@ -1,5 +1,5 @@
-"""The sessions that are open in this process: opened, found, capped, ended at exit, begun afresh in
-a forked child.
+"""The sessions that are open in this process: capped, ended at exit, begun afresh in a forked
+child.
 """
 
 from __future__ import annotations
@@ -7,94 +7,23 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
-import weakref
-from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection
 
 from ..diagnostics import diagnostics, log, warn_once
 from ..ledger import Stats, ledger
 from ..process import on_exit, on_fork
-from ..settings import disabled
 from . import clients, emission
-from .contexts import as_context, same
 from .exposures import exposures
-from .inert import InertSession
-from .postponed import later
-from .session import Session, open_references, session_id
+from .session import Session, open_references
 from .unattached import count_unattached_runs
-
-if TYPE_CHECKING:
-    from ldclient import Context
-
-    from .clients import Tracker
-    from .observers import SessionObserver
 
 MAX_OPEN = 10_000
 
 _lock = threading.RLock()
 
 
-# -- opening ---------------------------------------------------------------------------------------
-
-
-def open_session(context: Any = None, *, id: str | None = None, **options: Any) -> Session:
-    """Open a session without making it current; somebody must `end()` it.
-
-    Args:
-        context: whose; anything that `as_context` takes.
-        id: of the session; random when None.
-        options: of `Session`.
-    """
-    if disabled():
-        return InertSession(None, id=id, name=options.get("name", "session"))
-    return opened(as_context(context), id=id, **options)
-
-
-def opened(context: Context | None, **options: Any) -> Session:
-    """Open a session of a *context* that is known to be valid; when that is one too many, the
-    oldest ends as abandoned.
-    """
-    if later or emission.held_events:
-        emission.settle()
-    session = Session(context, **options)
-    _watch_exit()
-    open_references[weakref.ref(session)] = None
-    if len(open_references) > MAX_OPEN:
-        _evict(len(open_references) - MAX_OPEN)
-    for make in _observing:
-        session.observe(make(session))
-    return session
-
-
-_observing: list[Callable[[Session], SessionObserver]] = []
-
-
-def observe_sessions(make: Callable[[Session], SessionObserver] | None) -> None:
-    """Let *make* give each session that is opened from now on its observer; None: none."""
-    _observing[:] = [] if make is None else [make]
-
-
-def joinable(
-    around: Session, name: str, context: Context | None, id: str | None, client: Tracker | None
-) -> Session | None:
-    """Return the open session, *around* or around that, which one of this *name* and *context*
-    joins; None when there is none.
-    """
-    found: Session | None = around
-    while found is not None:
-        if (
-            found.name == name
-            and not found.ended
-            and (id is None or session_id(id) == found.id)
-            and (client is None or client is found.client)
-            and (context is None or found.context is None or same(found.context, context))
-        ):
-            return found
-        found = found.outer
-    return None
-
-
-def _evict(surplus: int) -> None:
+def evict(surplus: int) -> None:
+    """End the *surplus* oldest open sessions as abandoned."""
     with _lock:
         oldest = list(itertools.islice(open_references, surplus))
         for reference in oldest:
@@ -154,7 +83,7 @@ def forget_open_sessions(keeping: Collection[Session] = ()) -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _watch_exit() -> None:
+def watch_exit() -> None:
     """End what is open at exit, also where no event processor of ours would: before a client is
     closed that was there before the first session.
     """

@@ -55,23 +55,31 @@ class Emission(Fields):
         self.at = _before(self.at, boundary, earliest)
 
 
-class FinishedRuns:
+class FinishedRuns(Fields):
     """Finished runs of tasks as they were recorded, each to become the events of its task's plan.
 
     They stay the tuples that they are until they are written; see `delivery.event_json`.
 
     Args:
+        entries: the runs, in order.
         offset_ms: what turns a clock reading in milliseconds into a date.
+        plans: what a run of each task is worth, as the catalog was when it was folded.
+        values: how many values all of them are worth.
     """
 
     __slots__ = ("entries", "offset_ms", "plans", "values")
 
-    def __init__(self, offset_ms: float) -> None:
-        self.entries: list[Any] = []
+    def __init__(
+        self,
+        entries: list[Any],
+        offset_ms: float,
+        plans: dict[TaskDefinition, TaskPlan],
+        values: int,
+    ) -> None:
+        self.entries = entries
         self.offset_ms = offset_ms
-        self.plans: dict[TaskDefinition, TaskPlan] = {}
-        """What a run of each task is worth, as the catalog was when it was folded."""
-        self.values = 0
+        self.plans = plans
+        self.values = values
 
     def expanded(self) -> list[Emission]:
         """Return the events one by one."""

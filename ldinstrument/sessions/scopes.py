@@ -5,6 +5,7 @@ session.
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -16,23 +17,87 @@ from ..callables.templates import TEMPLATES
 from ..diagnostics import warn_user_code
 from ..errors import DefinitionError, StrictError
 from ..settings import disabled
+from . import emission, registry
 from .accounts import DEFAULT_METRICS, declared_metrics
 from .clients import Tracker
-from .contexts import as_context, is_function
+from .contexts import as_context, is_function, same
 from .current import EntryStack, current_session, current_variable, set_current
 from .inert import InertSession
 from .outcomes import Outcome, is_closing, outcome_of
-from .postponed import postpone
-from .registry import joinable, opened
-from .session import Session
+from .postponed import later, postpone
+from .session import Session, open_references, session_id
 
 if TYPE_CHECKING:
     from ldclient import Context
 
     from ..callables.decorating import Decorated
+    from .observers import SessionObserver
 
 
 F = TypeVar("F", bound="Decorated")
+
+
+# -- opening ---------------------------------------------------------------------------------------
+
+
+def open_session(context: Any = None, *, id: str | None = None, **options: Any) -> Session:
+    """Open a session without making it current; somebody must `end()` it.
+
+    Args:
+        context: whose; anything that `as_context` takes.
+        id: of the session; random when None.
+        options: of `Session`.
+    """
+    if disabled():
+        return InertSession(None, id=id, name=options.get("name", "session"))
+    return opened(as_context(context), id=id, **options)
+
+
+def opened(context: Context | None, **options: Any) -> Session:
+    """Open a session of a *context* that is known to be valid; when that is one too many, the
+    oldest ends as abandoned.
+    """
+    if later or emission.held_events:
+        emission.settle()
+    session = Session(context, **options)
+    registry.watch_exit()
+    open_references[weakref.ref(session)] = None
+    if len(open_references) > registry.MAX_OPEN:
+        registry.evict(len(open_references) - registry.MAX_OPEN)
+    for make in _observing:
+        session.observe(make(session))
+    return session
+
+
+_observing: list[Callable[[Session], SessionObserver]] = []
+
+
+def observe_sessions(make: Callable[[Session], SessionObserver] | None) -> None:
+    """Let *make* give each session that is opened from now on its observer; None: none."""
+    _observing[:] = [] if make is None else [make]
+
+
+def joinable(
+    around: Session, name: str, context: Context | None, id: str | None, client: Tracker | None
+) -> Session | None:
+    """Return the open session, *around* or around that, which one of this *name* and *context*
+    joins; None when there is none.
+    """
+    found: Session | None = around
+    while found is not None:
+        if (
+            found.name == name
+            and not found.ended
+            and (id is None or session_id(id) == found.id)
+            and (client is None or client is found.client)
+            and (context is None or found.context is None or same(found.context, context))
+        ):
+            return found
+        found = found.outer
+    return None
+
+
+# -- scopes ----------------------------------------------------------------------------------------
 
 
 class Entry:

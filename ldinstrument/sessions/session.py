@@ -21,7 +21,6 @@ from .accounts import (
     Accounts,
     SessionAccount,
     fed_metrics,
-    session_totals,
 )
 from .accumulator import FOLD_AT, HELD_RUNS, Accumulator, Sample
 from .clients import (
@@ -524,28 +523,25 @@ class Session(OwnedRecorder):
         is_part = self._partial or self.ended
         if is_part:
             metrics = tuple([suffix for suffix in metrics if suffix in SUMS])
-        elif context is not None:
-            known = exposures.of(units_of(context))
-            if account.before is None or (known and known[0].read <= account.began):
-                # Exposed before it began, or not in it: nothing of it lies before that.
-                ledger.session_ended(self.name, bool(known), length)
-            else:
-                note_ended(EndedSession(self.name, bool(known), length, account.before_ms))
-        events = session_totals(
-            self.name,
-            metrics,
-            account.tallies,
-            length,
-            account.pieces,
-            self._date(now),
-            id=self.id,
-            data=self._data,
-            reason=reason,
-        )
+        over = self._date(now)
+        events = emission.session_totals(
+            self.name, metrics, account.tallies, length, account.pieces, over,
+            id=self._id or self.id, data=self._data, reason=reason,
+        )  # fmt: skip
         if is_part:
             events = [event for event in events if event.value]
-        ledger.count(recorded=len(events))
-        return context, list(events)
+        if is_part or context is None:
+            ledger.count(recorded=len(events))
+            return context, [*events]
+
+        known = exposures.of(units_of(context))
+        if account.before is None or (known and known[0].read <= account.began):
+            # Exposed before it began, or not in it: nothing of it lies before that.
+            ledger.session_ended(self.name, bool(known), length, recorded=len(events))
+        else:
+            ledger.count(recorded=len(events))
+            note_ended(EndedSession(self.name, bool(known), length, account.before_ms))
+        return context, [*events]
 
     def _stop(self) -> None:
         """Take no more; what is around was active as long as this one was."""

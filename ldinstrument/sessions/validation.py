@@ -21,6 +21,13 @@ from ..metrics.metric import RESERVED_PREFIXES, Metric, is_key
 from .magnitudes import check_magnitude, settled
 
 MAX_COUNT = 10_000
+MAX_INT = 2**63 - 1
+MOST_MEASURES = 10_000
+
+measures: dict[str, tuple[int, Metric, EventRouting]] = {}
+"""By key, `value` metrics of which `measurement` has taken a value: the version of the catalog that
+this holds for, the metric, and its routing. Any number of at most `MAX_INT` is taken by them.
+"""
 
 
 def measurement(
@@ -34,6 +41,7 @@ def measurement(
     if not isinstance(metric, (str, Metric)) or not metric:
         discard("(no key)", "bad_key", f"give a Metric or its key, not {type(metric).__name__}")
         return None
+    version = catalog.version
     known = catalog.get(metric) if type(metric) is str else _known(metric)
     # An enum member is the string it stands for.
     key = known.event if known else str.__str__(metric)
@@ -56,8 +64,11 @@ def measurement(
         return None
     if kind == "count" and checked == 0:
         return None
-    if known is not None and checked is not None and known.key not in settled:
-        check_magnitude(known, checked)
+    if known is not None and checked is not None:
+        if known.key not in settled:
+            check_magnitude(known, checked)
+        if kind == "value" and known.key in settled and len(measures) < MOST_MEASURES:
+            measures[known.key] = version, known, routing
     return routing, checked, data if data is None else copied(data, routing.event_key)
 
 
@@ -131,7 +142,6 @@ def discard(event_key: str, reason: str, advice: str) -> None:
 MAX_BYTES = 16_384
 MAX_DEPTH = 20
 MAX_VALUES = 2_000
-MAX_INT = 2**63 - 1
 
 
 def copied(data: Mapping[str, Any] | None, event_key: str) -> dict[str, Any] | None:

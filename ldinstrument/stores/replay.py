@@ -16,13 +16,10 @@ from operator import attrgetter
 
 from ..metrics.catalogs import EventRouting
 from ..metrics.metric import Rollup
-from ..sessions.accounts import (
-    DEFAULT_METRICS,
-    Piece,
-    session_totals,
-)
+from ..sessions.accounts import DEFAULT_METRICS, Piece
 from ..sessions.contexts import context_of_keys, units_of
 from ..sessions.dilution import EndedSession
+from ..sessions.emission import session_totals
 from ..sessions.exposures import exposures
 from ..sessions.outcomes import NO_TALLIES, Tallies, added
 from ..sessions.rollups import Emission, Group

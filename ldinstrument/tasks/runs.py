@@ -210,7 +210,7 @@ class Run:
             postpone(lambda: self._deliver_alone(outcome, ended, _MISSING))
 
     def _own_session(self) -> Session:
-        from ..sessions.registry import open_session  # late: a decorated function needs no session
+        from ..sessions.scopes import open_session  # late: a decorated function needs no session
 
         return open_session(self._who(), name="task", silent=True)
 

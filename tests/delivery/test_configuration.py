@@ -15,7 +15,7 @@ from ldinstrument.delivery import EventProcessor, Plugin, aflush, attach, flush,
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
 from ldinstrument.errors import DefinitionError
 from ldinstrument.sessions.current import entered
-from ldinstrument.sessions.registry import open_session
+from ldinstrument.sessions.scopes import open_session
 from ldinstrument.settings import scan_in_progress
 
 CONTEXT = Context.builder("u-1").name("Ana").build()

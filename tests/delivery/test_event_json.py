@@ -36,7 +36,7 @@ BATCH = [
 
 
 def _runs(entries: list[Any], offset_ms: float) -> FinishedRuns:
-    runs = FinishedRuns(offset_ms)
+    runs = FinishedRuns([], offset_ms, {}, 0)
     runs.entries = entries
     runs.plans = {entry[0]: entry[0].plan() for entry in entries}
     return runs

@@ -124,7 +124,7 @@ def test_exit_delivers_and_is_silent(server, tmp_path):
     program.write_text(
         "import ldclient, sys\n"
         "from ldinstrument.delivery import launchdarkly_config\n"
-        "from ldinstrument.sessions.registry import open_session\n"
+        "from ldinstrument.sessions.scopes import open_session\n"
         "ldclient.set_config(launchdarkly_config('sdk-key', events_only=True))\n"
         "client = ldclient.get()\n"
         "session = open_session(ldclient.Context.create('u-1'), client=client)\n"

@@ -15,7 +15,7 @@ from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.integrations.asgi import SessionMiddleware
 from ldinstrument.integrations.asgi_lifespan import OPEN_REQUESTS, Lifespan, LifespanMiddleware
 from ldinstrument.integrations.request_session import RequestSessionFactory
-from ldinstrument.sessions.registry import open_session
+from ldinstrument.sessions.scopes import open_session
 
 
 @pytest.fixture

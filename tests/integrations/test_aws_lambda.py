@@ -23,7 +23,7 @@ from ldinstrument.errors import DefinitionError
 from ldinstrument.integrations import aws_lambda
 from ldinstrument.integrations.aws_lambda import invocations, lambda_handler
 from ldinstrument.sessions.current import entered
-from ldinstrument.sessions.registry import open_session
+from ldinstrument.sessions.scopes import open_session
 from ldinstrument.testing import RecordingClient, recording
 
 

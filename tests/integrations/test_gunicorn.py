@@ -21,7 +21,7 @@ import pytest
 from ldinstrument import testing
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
 from ldinstrument.integrations import gunicorn as hooks
-from ldinstrument.sessions.registry import open_session
+from ldinstrument.sessions.scopes import open_session
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
 ROOT = Path(__file__).parent.parent.parent
@@ -37,7 +37,7 @@ APPLICATION = """
 import os, threading
 import ldclient
 from ldinstrument.delivery import launchdarkly_config
-from ldinstrument.sessions.registry import open_session
+from ldinstrument.sessions.scopes import open_session
 
 ldclient.set_config(launchdarkly_config("sdk-key", events_only=True, flush_interval=3600))
 client = ldclient.get()

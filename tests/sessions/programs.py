@@ -28,7 +28,7 @@ from ldinstrument.sessions import evaluations
 from ldinstrument.sessions.clock import clock
 from ldinstrument.sessions.current import entered
 from ldinstrument.sessions.outcomes import Outcome
-from ldinstrument.sessions.registry import open_session
+from ldinstrument.sessions.scopes import open_session
 from ldinstrument.sessions.task_definition import declared_task
 from ldinstrument.stores import end_request, end_session
 

@@ -9,8 +9,8 @@ from ldinstrument.sessions.accounts import (
     Accounts,
     Piece,
     checked_metrics,
-    session_totals,
 )
+from ldinstrument.sessions.emission import session_totals
 from ldinstrument.sessions.outcomes import Tallies
 from ldinstrument.sessions.parts import Segment
 

@@ -20,7 +20,7 @@ from ldinstrument.sessions.current import (
     entered,
     identify,
 )
-from ldinstrument.sessions.registry import open_session
+from ldinstrument.sessions.scopes import open_session
 from ldinstrument.testing import RecordingClient
 
 

@@ -7,7 +7,8 @@ from session_values import USER, expose
 
 import ldinstrument as ld
 from ldinstrument.sessions.current import current_session
-from ldinstrument.sessions.registry import open_session, stats
+from ldinstrument.sessions.registry import stats
+from ldinstrument.sessions.scopes import open_session
 from ldinstrument.testing import RecordingClient
 
 

@@ -7,7 +7,7 @@ from session_values import expose, multi
 
 from ldinstrument.sessions.exposures import exposures
 from ldinstrument.sessions.parts import Segment, units_in
-from ldinstrument.sessions.registry import open_session
+from ldinstrument.sessions.scopes import open_session
 from ldinstrument.testing import RecordingClient
 
 ANA, BEN = {"user": "ana"}, {"user": "ben"}

@@ -22,7 +22,8 @@ import ldinstrument as ld
 from ldinstrument.sessions import registry
 from ldinstrument.sessions import session as sessions
 from ldinstrument.sessions.current import current_session
-from ldinstrument.sessions.registry import observe_sessions, open_session, stats
+from ldinstrument.sessions.registry import stats
+from ldinstrument.sessions.scopes import observe_sessions, open_session
 from ldinstrument.stores import end_request, open_store
 from ldinstrument.testing import RecordingClient
 

@@ -16,7 +16,8 @@ from ldinstrument.sessions import session as sessions
 from ldinstrument.sessions.accounts import SUMS
 from ldinstrument.sessions.clock import clock
 from ldinstrument.sessions.current import current_session
-from ldinstrument.sessions.registry import open_session, stats
+from ldinstrument.sessions.registry import stats
+from ldinstrument.sessions.scopes import open_session
 from ldinstrument.stores import open_store
 from ldinstrument.testing import RecordingClient
 

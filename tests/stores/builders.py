@@ -7,8 +7,8 @@ import os
 import time
 from collections import Counter
 
-from ldinstrument.sessions.registry import open_session
 from ldinstrument.sessions.rollups import Group
+from ldinstrument.sessions.scopes import open_session
 from ldinstrument.stores import Delta, MemoryStore, Rules, end_request
 from ldinstrument.stores.protocol import today
 from ldinstrument.stores.records import StoredSegment, encoded, keys_of, mark_of, readable

@@ -48,7 +48,7 @@ def worker(address: str, events: str, skew: float) -> None:
     from ldclient.config import Config, HTTPConfig
 
     from ldinstrument.delivery import Plugin
-    from ldinstrument.sessions.registry import open_session
+    from ldinstrument.sessions.scopes import open_session
     from ldinstrument.stores import end_request, end_session, open_store
 
     client = LDClient(

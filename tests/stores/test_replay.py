@@ -17,7 +17,7 @@ from stores_builders import today
 from ldinstrument import session, stats
 from ldinstrument.devserver import experiment_flag
 from ldinstrument.sessions.current import entered
-from ldinstrument.sessions.registry import open_session
+from ldinstrument.sessions.scopes import open_session
 from ldinstrument.stores import MemoryStore, Rules, end_request, end_session, open_store, sweep
 from ldinstrument.stores.sqlite import SqliteStore
 

@@ -18,7 +18,7 @@ from ldinstrument import Metric, SessionMetricsTracker, catalog, session
 from ldinstrument.delivery import Plugin
 from ldinstrument.ledger import ledger
 from ldinstrument.sessions.exposures import exposures
-from ldinstrument.sessions.registry import open_session
+from ldinstrument.sessions.scopes import open_session
 from ldinstrument.stores import (
     MemoryStore,
     Rules,

@@ -13,7 +13,7 @@ from stores_builders import (
     visit,
 )
 
-from ldinstrument.sessions.registry import open_session
+from ldinstrument.sessions.scopes import open_session
 from ldinstrument.stores import (
     end_request,
     end_session,

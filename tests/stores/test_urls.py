@@ -198,7 +198,7 @@ def test_the_end_of_the_interpreter_reports_what_memory_holds(tmp_path):
         import sys, ldclient
         from ldclient.config import Config
         from ldinstrument.delivery import Plugin
-        from ldinstrument.sessions.registry import open_session
+        from ldinstrument.sessions.scopes import open_session
         from ldinstrument.stores import end_request, open_store
         url = sys.argv[1]
         ldclient.set_config(Config("sdk-test", base_uri=url, events_uri=url, stream_uri=url,

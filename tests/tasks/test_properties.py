@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import ldinstrument as ld
 from ldinstrument import testing
 from ldinstrument.sessions.current import current_session, entered, set_current
-from ldinstrument.sessions.registry import open_session
+from ldinstrument.sessions.scopes import open_session
 from ldinstrument.testing import RecordingClient
 
 QUICK = settings(

@@ -22,7 +22,7 @@ from ...sessions.clock import clock
 from ...sessions.contexts import as_context
 from ...sessions.current import current_session
 from ...sessions.outcomes import Outcome, outcome_of
-from ...sessions.registry import open_session
+from ...sessions.scopes import open_session
 from ...sessions.session import Session
 from ...settings import disabled
 from .extension import Extension

@@ -10,7 +10,7 @@ import pytest
 from ldinstrument.cli.store_visits import StoreVisits
 from ldinstrument.devserver import LocalLaunchDarkly
 from ldinstrument.errors import DefinitionError
-from ldinstrument.sessions.registry import open_session
+from ldinstrument.sessions.scopes import open_session
 from ldinstrument.stores import end_request, open_store
 from ldinstrument.testing import RecordingClient
 
