@@ -523,6 +523,9 @@ class Accumulator:
             return None
         began = since if first is None else first
         last = self.date(since if active is None else active)
+        if active is None and groups:
+            # Occurrences of before the exposures since: these are no activity.
+            began, last = self.last, max([group.last_at for _, group in groups])
         if boundary:
             last = max(self._low, min(last, boundary - 1))
         return Segment(

@@ -310,11 +310,11 @@ class Session(OwnedRecorder):
         events = self._fold() + self._last_events()
         exposures.note_left(units_of(old), self.date_now())
         if self.store is not None:
-            self._keep_account_of(old, after)
+            goes_on = self._keep_account_of(old, after)
         self._held.belong_to(new)
         exposures.note_left(self._held.units, self.date_now())
         outgoing: list[Batch] = [(old, events)]
-        if self.store is not None:
+        if self.store is not None and (self._segments or not goes_on):
             self._segments += (self._held.empty_segment(),)  # tells the store when it was
         if not self._silent and self.store is None:
             ended = self._accounts_of(before).identify(after, clock())
@@ -325,17 +325,22 @@ class Session(OwnedRecorder):
             ]
         return outgoing
 
-    def _keep_account_of(self, old: Context, after: Mapping[str, str]) -> None:
+    def _keep_account_of(self, old: Context, after: Mapping[str, str]) -> bool:
         """Tell the store of *old*, a key of whom gives way to one of *after*, even if nothing has
         happened to them: of whom an experiment may miss, else of the kinds that stay.
+
+        Returns:
+            Whether all of their keys stay: others only join them.
         """
         keys = self._held.keys
         staying = {kind: key for kind, key in keys.items() if after.get(kind, key) == key}
-        if staying == keys or any(segment.keys == keys for segment in self._segments):
-            return
-        if told := keys if exposures.of(units_of(old)) else staying:
+        if staying == keys:
+            return True
+        told = keys if exposures.of(units_of(old)) else staying
+        if told and all(segment.keys != keys for segment in self._segments):
             began = self._held.empty_segment(self._held.started)
             self._segments += (began.replace(keys=told),)
+        return False
 
     def _was_exposed(self, account: SessionAccount, context: Context) -> bool:
         """Whether an experiment may miss the events of an account to which nothing has happened."""

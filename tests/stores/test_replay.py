@@ -342,6 +342,46 @@ def test_an_occurrence_counts_whenever_its_exposure_was(make_store, keep, lab):
     assert len(lab.counted("user.negative_feedback", user)) == 1
 
 
+def test_an_exposure_after_an_occurrence_is_no_activity(make_store, keep, lab):
+    """An occurrence is told whole at the end; what it lies before makes the visit no longer."""
+    store, user = keep(make_store(), client=lab.client), f"ana-{time.time_ns()}"
+
+    with session(user, id="v", store=store, client=lab.client) as visit:
+        time.sleep(0.002)
+        visit.satisfaction(10)
+        time.sleep(0.3)
+        lab.expose(user)
+    report(lab, store, "v")
+
+    (duration,) = lab.counted("session.duration", user)
+    assert duration < 250
+    assert lab.counted("user.negative_feedback", user) == []
+
+
+def test_a_request_that_learns_of_another_kind_was_theirs_from_the_start(make_store, keep, lab):
+    """Nothing was recorded in it yet, and it began before Ben came: Ana has one session."""
+    store, run = keep(make_store(), client=lab.client), time.time_ns()
+    ana, ben = f"ana-{run}", f"ben-{run}"
+
+    page, other, login = (open_session(ana, client=lab.client, store=store) for _ in range(3))
+    other.interaction()
+    time.sleep(0.002)
+    login.interaction()
+    login.identify(ben)
+    time.sleep(0.002)
+    page.identify(
+        Context.create_multi(Context.create(ana), Context.create(f"device-{run}", "device"))
+    )
+    for request in (login, other, page):
+        end_request(request, store, "v")
+    report(lab, store, "v")
+
+    assert {who: len(found) for who, found in values(lab, "session.duration").items()} == {
+        ana: 1,
+        ben: 1,
+    }
+
+
 def test_a_login_makes_one_session_of_each_whatever_overlaps_it(make_store, keep, lab):
     """Two of Ana's requests go on beside the one in which she becomes Ben, and one of his begins
     meanwhile: whichever ends first, each has one session.
