@@ -251,9 +251,9 @@ def reset() -> None:
     forget_functions()
     forget_exceptions()
     observe_sessions(None)
-    undelivered = sys.modules.get("ldinstrument.delivery.undelivered")
-    if undelivered is not None:
-        undelivered.undelivered.clear()
-    catalog.forget_listeners()
+    memory_spool = sys.modules.get("ldinstrument.delivery.memory_spool")
+    if memory_spool is not None:
+        memory_spool.memory_spool.clear()
+    catalog.forget_callbacks()
     catalog.clear()
     catalog.add(*STANDARD_METRICS)

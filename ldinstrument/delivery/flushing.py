@@ -21,9 +21,9 @@ from ..sessions import emission, postponed
 from ..sessions.registry import end_open_sessions
 from .flush_report import FlushReport
 from .foreign import flush_foreign_clients, flush_foreign_clients_async, set_in_time
+from .memory_spool import memory_spool
 from .registry import all_workers, foreign_clients, running_workers
 from .sender import Flush
-from .undelivered import undelivered
 from .worker import DeliveryWorker
 
 LONGEST = 3600.0
@@ -88,7 +88,7 @@ def flush_workers(workers: Iterable[DeliveryWorker], deadline: float) -> Counter
     counts: Counter[str] = Counter()
     waits: list[tuple[DeliveryWorker, Flush, threading.Lock]] = []
     for worker in workers:
-        if worker.thread is None or undelivered.left:
+        if worker.thread is None or memory_spool.left:
             worker.prepare_flush()
         # Not an Event: its own lock may be held by what a signal handler has interrupted.
         done = threading.Lock()
@@ -108,7 +108,7 @@ async def flush_workers_async(workers: Iterable[DeliveryWorker], deadline: float
     loop = asyncio.get_running_loop()
     waits: list[tuple[DeliveryWorker, Flush, asyncio.Event]] = []
     for worker in workers:
-        if worker.thread is None or undelivered.left:
+        if worker.thread is None or memory_spool.left:
             worker.prepare_flush()
         done = asyncio.Event()
         waits.append((worker, worker.events.open_flush(_setter(loop, done), deadline), done))

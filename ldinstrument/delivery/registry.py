@@ -10,7 +10,7 @@ from ..diagnostics import diagnostics
 from ..ledger import ledger
 from ..process import on_fork
 from . import worker as worker_module
-from .undelivered import undelivered
+from .memory_spool import memory_spool
 from .worker import DeliveryWorker, worker_of
 
 _workers: weakref.WeakSet[DeliveryWorker] = weakref.WeakSet()
@@ -22,7 +22,7 @@ _held: list[Any] = []
 def register(worker: DeliveryWorker) -> None:
     """Let flushes without a client, forks and the interpreter's exit reach *worker*."""
     _workers.add(worker)
-    undelivered.notify = _wake_all
+    memory_spool.notify = _wake_all
 
 
 def _wake_all() -> None:
@@ -83,7 +83,7 @@ def _after_fork_in_child() -> None:
     worker_module.forked()
     for worker in list(_workers):
         worker.forked()
-    undelivered.clear()
+    memory_spool.clear()
     ledger.clear()
     diagnostics.clear()
     _release_held()

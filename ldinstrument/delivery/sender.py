@@ -20,10 +20,10 @@ from ..ledger import ledger
 from ..process import start_thread
 from .event_json import UNSETTLED, Payload
 from .flush_report import Receipt
+from .memory_spool import memory_spool, origin_of
 from .options import Options
 from .spool_writes import SpoolWrites
 from .transport import CONNECTIONS, PostHeaders, PostResult, transport_of
-from .undelivered import origin_of, undelivered
 from .unlocked_calls import UnlockedCalls
 
 if TYPE_CHECKING:
@@ -506,9 +506,9 @@ class Sender:
         if in_memory:
             refused = self._backoff.refused_key == self._config.sdk_key
             uri = self._config.events_uri
-            gone = undelivered.add(self.origin, uri, refused, in_memory)
+            gone = memory_spool.add(self.origin, uri, refused, in_memory)
             self._drop("backlog_full", gone)
-            self.calls.add(undelivered.notify)
+            self.calls.add(memory_spool.notify)
 
     def close(self) -> None:
         """Close idle connections."""

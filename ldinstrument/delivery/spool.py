@@ -46,7 +46,7 @@ class Spool:
 
     Args:
         folder: made when it is absent, for its owner only.
-        origin: a digest of where its events belong, see `undelivered.origin_of`.
+        origin: a digest of where its events belong, see `memory_spool.origin_of`.
     """
 
     def __init__(self, folder: str | Path, origin: str) -> None:

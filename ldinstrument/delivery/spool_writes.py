@@ -23,7 +23,7 @@ class SpoolWrites:
 
     Args:
         folder: the spool's folder.
-        origin: where the events belong, see `undelivered.origin_of`.
+        origin: where the events belong, see `memory_spool.origin_of`.
     """
 
     def __init__(self, folder: str | Path, origin: str) -> None:

@@ -9,8 +9,8 @@ Lock order, from the first taken to the last:
    spool by the worker's own thread. A thread that tracks or flushes takes it only when it is free.
 2. `Sender.lock`: the payloads, the flushes that wait, and who has which event. Re-entrant, held for
    microseconds, never while calling anything of the host's, the disk or the network.
-3. The lock of `undelivered`, of the ledger, of diagnostics, of the spool: none of these is waited
-   for while `Sender.lock` is held, but `undelivered`'s; see `unlocked_calls` for how and why.
+3. The lock of `memory_spool`, of the ledger, of diagnostics, of the spool: none of these is waited
+   for while `Sender.lock` is held, but `memory_spool`'s; see `unlocked_calls` for how and why.
 
 Fork hooks take the locks of diagnostics and ledger, and pause the spool; a child begins afresh.
 """
@@ -32,10 +32,10 @@ from ..process import start_thread
 from ..sessions import emission
 from .event_json import Payload
 from .event_queue import EventQueue
+from .memory_spool import memory_spool, origin_of
 from .options import Options, flush_interval
 from .sender import NEVER, Sender
 from .spool_writes import SpoolWrites
-from .undelivered import origin_of, undelivered
 
 TAKE_OVER_EVERY = 30.0
 
@@ -177,9 +177,9 @@ class DeliveryWorker:
         self.sender.run_deferred()
 
     def _take_undelivered(self) -> None:
-        if undelivered.left and not self.closed:
+        if memory_spool.left and not self.closed:
             with self.sender.lock:  # no flush meanwhile, which would find it in neither place
-                self._receive(undelivered.take(self.sender.origin, self.config.events_uri))
+                self._receive(memory_spool.take(self.sender.origin, self.config.events_uri))
             self.sender.run_deferred()
 
     def _receive(self, payloads: list[Payload]) -> None:
@@ -226,7 +226,7 @@ class DeliveryWorker:
         if self._spool is not None:
             self._spool.add(lambda spool: spool.end())
             self._spool.run()
-        undelivered.notify()
+        memory_spool.notify()
 
     def wait_for_end(self, timeout: float) -> None:
         """Wait for a worker that closes itself; harmless for any other."""

@@ -22,7 +22,7 @@ from .app import build
 from .database import Database, Document
 from .database_thread import DatabaseThread
 from .events.intake import IntakeRoutes, faulted_post, is_intake
-from .events.programs import ProgramRoutes
+from .events.program_warnings import ProgramRoutes
 from .faults import FaultMiddleware
 from .flags.client_side import ClientSideRoutes
 from .flags.environment import Flags
@@ -30,7 +30,7 @@ from .flags.flag_changes import FlagChange, FlagChanges
 from .flags.flag_delivery import FlagRoutes
 from .page.page import PageRoutes, Shown
 from .page.page_api import PageDataRoutes
-from .readout.folding import BackgroundFolding
+from .readout.aggregation_thread import AggregationThread
 from .tokens import Access
 
 
@@ -51,19 +51,19 @@ class ServerRun:
 
     def __init__(self, local: Served, listener: socket.socket):
         self.listener = listener
-        self.traffic = local.traffic
+        self.event_log = local.event_log
         self.database_thread = DatabaseThread()
-        intake = IntakeRoutes(self.database_thread, local.traffic, local)
+        intake = IntakeRoutes(self.database_thread, local.event_log, local)
         self.delivery = FlagRoutes(self.database_thread, local.flags, intake)
         self.browser = ClientSideRoutes(self.database_thread, local.flags, intake)
         page = PageRoutes(self.database_thread, local)
         self.data = PageDataRoutes(self.database_thread, local)
-        self.aggregation = local.reader.aggregation
-        self.folding = BackgroundFolding(local.reader.keep_up)
-        intake.receiving = self.folding.post
+        self.unit_values = local.reader.unit_values
+        self.aggregation = AggregationThread(local.reader.keep_up)
+        intake.receiving = self.aggregation.post
         calls = RestCalls(self.database_thread, local, local.rate_limit)
         projects = Projects(local.database, local.projects, local.context_kinds)
-        metrics = Metrics(local.database, projects, local.traffic)
+        metrics = Metrics(local.database, projects, local.event_log)
         routes = [
             *intake.routes(),
             *self.delivery.routes(),
@@ -95,8 +95,8 @@ class ServerRun:
         """
         self.database_thread.open()
         self._thread.start()
-        self.aggregation.give_way = self.folding.give_way
-        self.folding.start()
+        self.unit_values.give_way = self.aggregation.give_way
+        self.aggregation.start()
         if not self.server.up.wait(timeout) or self._failure is not None:
             self.stop()
             raise RuntimeError("the local LaunchDarkly did not start") from self._failure
@@ -105,8 +105,8 @@ class ServerRun:
         """End the streams, the connections, the loop, the threads."""
         self.server.end()
         self._thread.join()
-        self.folding.stop()
-        self.aggregation.give_way = lambda: None
+        self.aggregation.stop()
+        self.unit_values.give_way = lambda: None
         self.database_thread.close()
         self.browser.evaluations.close()
         self.listener.close()
@@ -144,7 +144,7 @@ class ServerRun:
     def _keep_fault(
         self, path: str, headers: dict[str, str], body: bytes, status: int, label: str
     ) -> None:
-        self.traffic.record(faulted_post(path, headers, body, status, label))
+        self.event_log.record(faulted_post(path, headers, body, status, label))
 
 
 def _config(app: Any) -> uvicorn.Config:

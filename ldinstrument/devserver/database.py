@@ -51,7 +51,7 @@ class Database:
         self._lock = threading.RLock()
         self._read_lock = threading.RLock()
         self._folder = None if path else tempfile.TemporaryDirectory(prefix="ldinstrument-dev-")
-        self.path = path or str(Path(self._folder.name if self._folder else "") / "traffic.sqlite")
+        self.path = path or str(Path(self._folder.name if self._folder else "") / "events.sqlite")
         try:
             self._writer = self._open()
             self._prepare(schema)

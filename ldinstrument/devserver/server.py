@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any
 from ..errors import missing_extra
 from ..settings import is_loopback
 from .database import Database, Document
+from .events.event_log import SCHEMA as TRAFFIC
+from .events.event_log import EventLog
 from .events.filtered_series import SCHEMA as SERIES
 from .events.measurement_log import SCHEMA as LOG
 from .events.received import Post, ReceivedEvent
-from .events.traffic import SCHEMA as TRAFFIC
-from .events.traffic import Traffic
 from .faults import InjectedFault, InjectedFaults
 from .flags.environment import Flags, is_archived
 from .flags.flags import FlagList, read_flags
-from .readout.aggregation import SCHEMA as AGGREGATION
 from .readout.health import HealthCheck, health_checks
 from .readout.iterations import SCHEMA as ITERATIONS
 from .readout.iterations import Iteration
 from .readout.readout import Readout
 from .readout.readout_reader import ReadoutReader
+from .readout.unit_values import SCHEMA as AGGREGATION
 
 if TYPE_CHECKING:
     from .asgi_server import ServerRun
@@ -107,8 +107,8 @@ class LocalLaunchDarkly:
         self.database = Database(str(db) if db is not None else None, SCHEMA)
         self._finalizer = weakref.finalize(self, self.database.close)
         self._finalizer.atexit = False  # a forked child may have inherited the database's lock
-        self.traffic = Traffic(self.database)
-        self.reader = ReadoutReader(self.database, self.traffic)
+        self.event_log = EventLog(self.database)
+        self.reader = ReadoutReader(self.database, self.event_log)
         self.flags = Flags(self.database)
         self.flags.add_missing(self._given)
         self.flags.add_missing(self._given.segments, "segment")
@@ -199,25 +199,25 @@ class LocalLaunchDarkly:
         """
         return [
             event
-            for event in self.traffic.arrivals.events(kind=kind)
+            for event in self.event_log.reader.events(kind=kind)
             if not str(event["kind"]).startswith("diagnostic")
         ]
 
     def custom_events(self, key: str | None = None) -> list[ReceivedEvent]:
         """Return the `track` events, of one event key or of all."""
-        return self.traffic.arrivals.events(kind="custom", key=key)
+        return self.event_log.reader.events(kind="custom", key=key)
 
     def count(self, kind: str | None = "custom", key: str | None = None) -> int:
         """How many events were accepted, without reading them: of one kind (None: of all) and one
         event key.
         """
-        return self.traffic.arrivals.count(kind, key)
+        return self.event_log.reader.count(kind, key)
 
     def diagnostics(self) -> list[ReceivedEvent]:
         """Return what SDKs said about themselves."""
         return [
             event
-            for event in self.traffic.arrivals.events()
+            for event in self.event_log.reader.events()
             if str(event["kind"]).startswith("diagnostic")
         ]
 
@@ -228,7 +228,7 @@ class LocalLaunchDarkly:
         Args:
             route: a path with wildcards; without it all but diagnostics.
         """
-        wanted = self.traffic.arrivals.posts()
+        wanted = self.event_log.reader.posts()
         if route is None:
             return [post for post in wanted if "diagnostic" not in post.route]
         return [post for post in wanted if fnmatchcase(post.route, route)]
@@ -252,7 +252,7 @@ class LocalLaunchDarkly:
 
     def health(self, project: str | None = None) -> list[HealthCheck]:
         """LaunchDarkly's metric health checks over what has arrived; see `health.health_checks`."""
-        self.reader.aggregation.fold()
+        self.reader.unit_values.aggregate()
         return health_checks(self.database, project)
 
     def wait_for(self, predicate: Callable[[], Any], timeout: float = 30.0) -> Any:
@@ -278,8 +278,8 @@ class LocalLaunchDarkly:
         start.
         """
         self.faults.clear()
-        self.traffic.forget()
-        self.reader.aggregation.forget()
+        self.event_log.forget()
+        self.reader.unit_values.forget()
         self.database.forget_documents(keep=("flag", "segment"))
         self._restore("flag", self.flags.all(), self._given)
         self._restore("segment", self.flags.segments(), self._given.segments)

@@ -14,7 +14,7 @@ from ..rest import Difference, differences, metric_body
 from .comparability import comparable
 from .experiments import used
 from .findings import Finding, Status, Subject, ago
-from .programs import said_by_programs, said_here
+from .program_warnings import said_by_programs, said_here
 from .received import seen_locally
 
 STALE_DAYS = 14

@@ -97,8 +97,8 @@ class Catalog:
         self._places: dict[str, str] = {}
         self._routings: dict[str, EventRouting] = {}
         self._implied = 0
-        self._listeners: list[Callable[[], object]] = []
-        self._use_listeners: list[Callable[[], object]] = []
+        self._change_callbacks: list[Callable[[], object]] = []
+        self._use_callbacks: list[Callable[[], object]] = []
         self.names_units = False  # whether any metric says by which context kind it is analysed
         self.version = 0  # counts every change: a plan made of routings is good for one version
         self.add(*metrics)
@@ -147,29 +147,29 @@ class Catalog:
         self.names_units = self.names_units or bool(metric.analysis_units)
         self.version += 1
         self._routings.pop(metric.event, None)
-        for listener in self._listeners:
-            listener()
+        for callback in self._change_callbacks:
+            callback()
 
-    def on_change(self, listener: Callable[[], object]) -> None:
-        """Call *listener* whenever a metric is declared; it must neither wait nor raise."""
-        if listener not in self._listeners:
-            self._listeners.append(listener)
+    def on_change(self, callback: Callable[[], object]) -> None:
+        """Call *callback* whenever a metric is declared; it must neither wait nor raise."""
+        if callback not in self._change_callbacks:
+            self._change_callbacks.append(callback)
 
-    def on_use(self, listener: Callable[[], object]) -> None:
-        """Call *listener* when a declared event key is first used; it must neither wait nor
+    def on_use(self, callback: Callable[[], object]) -> None:
+        """Call *callback* when a declared event key is first used; it must neither wait nor
         raise.
         """
-        if listener not in self._use_listeners:
-            self._use_listeners.append(listener)
+        if callback not in self._use_callbacks:
+            self._use_callbacks.append(callback)
 
     def in_use(self, metric: Metric) -> bool:
         """Tell whether the events of *metric* have been asked for since it was declared."""
         return metric.event in self._routings
 
-    def forget_listeners(self) -> None:
+    def forget_callbacks(self) -> None:
         """Tell nobody of later changes (tests)."""
-        self._listeners.clear()
-        self._use_listeners.clear()
+        self._change_callbacks.clear()
+        self._use_callbacks.clear()
 
     def declare_implied(
         self, name: str, keys: Iterable[str], made: Callable[[], Iterable[Metric]]
@@ -233,8 +233,8 @@ class Catalog:
                 # Keys that nobody declared may come from outside.
                 if feeding or len(self._routings) < MAX_ROUTINGS:
                     self._routings[event_key] = found
-                for listener in self._use_listeners if feeding else ():
-                    listener()
+                for callback in self._use_callbacks if feeding else ():
+                    callback()
         return found
 
     def __getitem__(self, key: str) -> Metric:

@@ -22,7 +22,7 @@ from ..ai.usage import Generation
 from ..diagnostics import guard, warn_once
 from ..sessions.current import current_session
 from .conventions import FINISHED
-from .span_processor import OURS, SpanListener, scope_of
+from .span_processor import OURS, SpanHandler, scope_of
 from .span_reading import aggregated, broken_off, failure_of, first_chunk_of, generation_of, kind_of
 from .span_tasks import SpanTasks, adopt_conversation, note_model_call
 
@@ -66,7 +66,7 @@ class _SpanCall:
 _open: ContextVar[tuple[_SpanCall, ...]] = ContextVar("ldinstrument_span_calls", default=())
 
 
-class SpanBridge(SpanListener):
+class SpanBridge(SpanHandler):
     """A span processor for `TracerProvider.add_span_processor`; `install_bridge` adds one.
 
     Args:

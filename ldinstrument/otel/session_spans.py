@@ -34,7 +34,7 @@ from .conventions import (
     Conventions,
     conventions,
 )
-from .span_processor import OURS, SpanListener, scope_of
+from .span_processor import OURS, SpanHandler, scope_of
 from .span_reading import kind_of
 
 OUTCOME = "ldinstrument.outcome"
@@ -267,7 +267,7 @@ def _in_seconds(values: Mapping[str, Any]) -> dict[str, float]:
     return {name: values[name] / 1000 for name in timed if values.get(name) is not None}
 
 
-class _ModelSpans(SpanListener):
+class _ModelSpans(SpanHandler):
     """Hears when somebody else makes spans of model calls: then ours says nothing of them."""
 
     def on_start(self, span: Any, parent_context: Any = None) -> None:

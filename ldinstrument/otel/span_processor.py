@@ -11,7 +11,7 @@ OURS = "ldinstrument"
 """The instrumentation scope of spans that we make ourselves."""
 
 
-class SpanListener:
+class SpanHandler:
     """A span processor that hears of spans and exports nothing."""
 
     def on_start(self, span: Any, parent_context: Any = None) -> None:

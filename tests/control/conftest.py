@@ -45,7 +45,7 @@ def _clean_globals() -> Iterator[None]:
     catalog.clear()
     catalog.add(*STANDARD_METRICS)
     yield
-    catalog.forget_listeners()
+    catalog.forget_callbacks()
     catalog.clear()
     catalog.add(*metrics)
     ledger.clear()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ldclient import LDClient
 
-from ldinstrument.delivery.undelivered import undelivered
+from ldinstrument.delivery.memory_spool import memory_spool
 from ldinstrument.diagnostics import diagnostics
 from ldinstrument.ledger import ledger
 from ldinstrument.sessions import emission
@@ -34,12 +34,12 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ledger.clear()
     diagnostics.clear()
     emission.forget()
-    undelivered.clear()
+    memory_spool.clear()
     yield
     ledger.clear()
     diagnostics.clear()
     emission.forget()
-    undelivered.clear()
+    memory_spool.clear()
 
 
 @pytest.fixture(name="server")

@@ -181,8 +181,8 @@ def test_a_batch_with_a_spool_is_on_disk(server, tmp_path):
 
     import faults
 
+    from ldinstrument.delivery.memory_spool import origin_of
     from ldinstrument.delivery.spool import Spool
-    from ldinstrument.delivery.undelivered import origin_of
 
     server.answer(status=503)
     config = faults.config(server.url, spool=tmp_path, flush_interval=3600, close_timeout=0.1)

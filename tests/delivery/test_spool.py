@@ -19,8 +19,8 @@ from ldclient import Context, LDClient
 
 from ldinstrument.delivery import flush
 from ldinstrument.delivery.event_json import Payload, join
+from ldinstrument.delivery.memory_spool import origin_of
 from ldinstrument.delivery.spool import Spool
-from ldinstrument.delivery.undelivered import origin_of
 from ldinstrument.ledger import ledger
 
 CONTEXT = Context.create("u-1")

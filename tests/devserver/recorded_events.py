@@ -6,10 +6,10 @@ import json
 
 from ldinstrument.devserver.api.metric_rules import checked
 from ldinstrument.devserver.database import Database
-from ldinstrument.devserver.events.batches import batch_of
 from ldinstrument.devserver.events.bodies import parse_array
+from ldinstrument.devserver.events.event_log import EventLog
+from ldinstrument.devserver.events.post_rows import rows_of_post
 from ldinstrument.devserver.events.received import Post
-from ldinstrument.devserver.events.traffic import Traffic
 from ldinstrument.devserver.readout.readout_reader import ReadoutReader
 from ldinstrument.devserver.server import SCHEMA
 
@@ -29,8 +29,8 @@ class Server:
 
     def __init__(self, path: str | None = None):
         self.database = Database(path, SCHEMA)
-        self.traffic = Traffic(self.database)
-        self.reader = ReadoutReader(self.database, self.traffic)
+        self.event_log = EventLog(self.database)
+        self.reader = ReadoutReader(self.database, self.event_log)
         self.posts = 0
 
     def define(self, **fields: object) -> dict:
@@ -41,8 +41,8 @@ class Server:
     def post(self, *events: dict) -> None:
         self.posts += 1
         body = json.dumps(events).encode()
-        batch = batch_of(body, parse_array(body), 99, self.traffic.filters())
-        self.traffic.record(Post("/bulk", f"p{self.posts}", 202, 0, len(events), False, 99), batch)
+        rows = rows_of_post(body, parse_array(body), 99, self.event_log.filters())
+        self.event_log.record(Post("/bulk", f"p{self.posts}", 202, 0, len(events), False, 99), rows)
 
     def row(self, variation: int = 0, metric: str = "latency", iteration: int | None = None):
         return self.reader.read(iteration=iteration).row(metric, "f", variation)

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
-from ldinstrument.otel.span_processor import SpanListener, scope_of
+from ldinstrument.otel.span_processor import SpanHandler, scope_of
 
 
 def test_everything_that_the_sdk_may_call_is_there() -> None:
     """Also what newer SDKs call of their own processors; other names are not ours."""
-    listener = SpanListener()
+    listener = SpanHandler()
     for name in dir(SpanProcessor):
         if not name.startswith("__"):
             assert callable(getattr(listener, name)), name
@@ -27,7 +27,7 @@ def test_a_listener_hears_of_each_span(provider: TracerProvider) -> None:
     """In a real provider, with nothing exported."""
     heard: list[str] = []
 
-    class Listener(SpanListener):
+    class Listener(SpanHandler):
         def on_start(self, span: Any, parent_context: Any = None) -> None:
             heard.append(f"start {span.name}")
 

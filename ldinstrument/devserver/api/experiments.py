@@ -127,7 +127,7 @@ class ExperimentRoutes:
             for found in experiment.metrics:
                 if experiment.flag == flag["key"] and found.metric["key"] == metric["key"]:
                     if found.result is not None:
-                        last_seen = self.metrics.traffic.arrivals.last_seen(metric["eventKey"])
+                        last_seen = self.metrics.event_log.reader.last_seen(metric["eventKey"])
                         document = result_document(found.result, last_seen)
                         return JSONResponse(_by_variation(document, _ids(flag)))
                     raise not_found(found.reason)

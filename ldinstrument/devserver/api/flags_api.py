@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ..database import Database, Document
-from ..events.traffic import Traffic
+from ..events.event_log import EventLog
 from ..flags.environment import REST
 from ..responses import RefusedRequest, invalid, not_found, now_ms
 from .flag_filters import filter_fields, filters
@@ -34,7 +34,7 @@ class FlagKeeper(Protocol):
     """The server whose flags are made and changed, so that its connected SDKs hear of it."""
 
     database: Database
-    traffic: Traffic
+    event_log: EventLog
 
     def set_flag(self, flag: Document) -> None:
         """Create or change a flag."""
@@ -219,7 +219,7 @@ class FlagRestRoutes:
         return JSONResponse({"key": key, "environments": found, "_links": links})
 
     def _status_of(self, key: str) -> Document:
-        last = self.keeper.traffic.arrivals.last_evaluated(key)
+        last = self.keeper.event_log.reader.last_evaluated(key)
         found: Document = {"name": _status_name(last)}
         if last is not None:
             moment = datetime.datetime.fromtimestamp(last / 1000, datetime.timezone.utc)

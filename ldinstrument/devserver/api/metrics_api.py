@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ..database import Database, Document
-from ..events.traffic import Traffic
+from ..events.event_log import EventLog
 from ..responses import RefusedRequest, invalid, not_found, now_ms
 from .listing import DEFAULT_LIMIT, MAX_LIMIT, filters, page_links, sorted_by, whole_number
 from .metric_rules import checked
@@ -36,10 +36,10 @@ DETAILS = ("experiments", "metricGroups")
 class Metrics:
     """The metric definitions of all projects."""
 
-    def __init__(self, database: Database, projects: Projects, traffic: Traffic):
+    def __init__(self, database: Database, projects: Projects, event_log: EventLog):
         self.database = database
         self.projects = projects
-        self.traffic = traffic
+        self.event_log = event_log
 
     def get(self, project: str, key: str) -> Document:
         """One metric as it is stored.
@@ -207,7 +207,7 @@ class MetricRoutes:
             "type": "text/html",
         }
         seen = (
-            self.metrics.traffic.arrivals.last_seen(metric["eventKey"])
+            self.metrics.event_log.reader.last_seen(metric["eventKey"])
             if metric.get("eventKey")
             else None
         )

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator
 
 from ..database import Database, Document
-from .arrivals import Arrivals, numbered
-from .batches import Filters, Rows, RowsBuilder, measure_item, series_name
+from .event_reader import EventReader, numbered
 from .measurement_log import MeasurementLog
 from .metric_filters import Predicate, predicate
+from .post_rows import Filters, Rows, RowsBuilder, measure_item, series_name
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS fills (
@@ -21,10 +21,10 @@ TABLES = ("fills",)
 class FilteredSeries:
     """Knows which filtered series metrics ask for, and fills a new one from what has arrived."""
 
-    def __init__(self, database: Database, log: MeasurementLog, arrivals: Arrivals):
+    def __init__(self, database: Database, log: MeasurementLog, reader: EventReader):
         self.database = database
         self.log = log
-        self.arrivals = arrivals
+        self.reader = reader
         self._filters: Filters = {}
         self._revision = -1
 
@@ -59,7 +59,7 @@ class FilteredSeries:
             sql = "SELECT 1 FROM names WHERE space = 'series' AND name = ?"
             if not connection.execute(sql, (series,)).fetchone():
                 self.log.name_id(connection, "series", series)
-                row = (series, key, 0, self.arrivals.last_event())
+                row = (series, key, 0, self.reader.last_event())
                 connection.execute("INSERT INTO fills VALUES (?, ?, ?, ?)", row)
 
     def waiting(self) -> int:
@@ -70,7 +70,7 @@ class FilteredSeries:
         """Measure one more body for a series that is new; return whether any waits."""
         found = self.database.rows("SELECT series, key, next, until FROM fills LIMIT 1")
         for series, key, after, until in found:
-            body = next(iter(self.arrivals.bodies(after, key, None)), None)
+            body = next(iter(self.reader.bodies(after, key, None)), None)
             passes = dict(self.filters().get(key, ())).get(series)
             if body is None or body[0] > until or passes is None:
                 self._note(series, None)

@@ -15,11 +15,11 @@ from starlette.routing import Route
 from ..database_thread import DatabaseThread
 from ..responses import RefusedRequest, invalid, now_ms, too_large
 from ..tokens import Access, require_token
-from .batches import batch_of
 from .bodies import parse_array, parse_object, unpacked
+from .event_log import EventLog
 from .parsing import ParsedEvent, parsed
+from .post_rows import rows_of_post
 from .received import Post
-from .traffic import Traffic
 
 UNAUTHORIZED = "Invalid SDK key"
 DIAGNOSTIC = re.compile(r"diagnostic(/[^/]*)?$")
@@ -51,14 +51,14 @@ class IntakeRoutes:
 
     Args:
         database_thread: where the database work is done.
-        traffic: what records the POSTs.
+        event_log: what records the POSTs.
         access: SDK keys and client-side ids (None accepts all that are not empty), REST tokens for
             the import API, and the size above which a body is answered with 413.
     """
 
-    def __init__(self, database_thread: DatabaseThread, traffic: Traffic, access: Access):
+    def __init__(self, database_thread: DatabaseThread, event_log: EventLog, access: Access):
         self.database_thread = database_thread
-        self.traffic = traffic
+        self.event_log = event_log
         self.access = access
         self.receiving: Callable[[], AbstractContextManager[None]] = nullcontext
 
@@ -123,20 +123,20 @@ class IntakeRoutes:
             await self.database_thread.run(self._accept, post, raw, encoding, limit)
         except RefusedRequest as refused:
             refusal = replace(post, status=refused.status, error=refused.message)
-            await self.database_thread.run(self.traffic.record, refusal)
+            await self.database_thread.run(self.event_log.record, refusal)
             raise
 
     def _accept(self, post: Post, raw: bytes, encoding: str, limit: int) -> None:
         body = unpacked(raw, encoding, limit)
         if is_diagnostic(post.route):
             items = [parsed(parse_object(body))]
-            batch = batch_of(b"[" + body + b"]", items, post.received)
+            batch = rows_of_post(b"[" + body + b"]", items, post.received)
         else:
             items = parse_array(body)
             if post.route.startswith(IMPORT):
                 _check_custom(items)
-            batch = batch_of(body, items, post.received, self.traffic.filters())
-        self.traffic.record(replace(post, events=len(items)), batch)
+            batch = rows_of_post(body, items, post.received, self.event_log.filters())
+        self.event_log.record(replace(post, events=len(items)), batch)
 
 
 async def _body(request: Request, limit: int) -> tuple[bytes, bool]:

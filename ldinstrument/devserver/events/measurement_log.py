@@ -13,8 +13,8 @@ from operator import itemgetter
 import msgspec
 
 from ..database import Database, insert_rows, places
-from .batches import Rows
 from .parsing import Unit
+from .post_rows import Rows
 
 KNOWN_UNITS = 200_000
 ASKED_AT_ONCE = 500

@@ -48,12 +48,12 @@ def development(
         treatment: the variation that is compared.
         control: the one that it is compared with.
     """
-    if found.cell is None or found.metric.get("analysisType") == "percentile":
+    if found.statistics is None or found.metric.get("analysisType") == "percentile":
         return []
     fills = AnalysedMetric.from_document(found.metric).fills_zeros
     sums = {control: _Sums(), treatment: _Sums()}
     points: list[Point] = []
-    for _ in _grown(sums, exposed, found.cell.over_time):
+    for _ in _grown(sums, exposed, found.statistics.over_time):
         points += _point(sums[control], sums[treatment], zero_fill=fills)
     return points
 

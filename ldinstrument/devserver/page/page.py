@@ -23,7 +23,7 @@ from ...diagnostics import one_line
 from ..api.experiment_rules import begun
 from ..database import Document
 from ..database_thread import DatabaseThread
-from ..events.programs import COLLECTION as PROGRAMS
+from ..events.program_warnings import COLLECTION as PROGRAMS
 from ..faults import InjectedFaults
 from ..flags.environment import availability
 from ..readout.health import HealthCheck
@@ -113,7 +113,7 @@ class PageRoutes:
         """
         local, search = self.local, asked.get("q", "")
         readout = local.reader.current(seconds=PATIENCE_SECONDS)
-        texts = local.traffic.arrivals.newest(LOOKED_AT)
+        texts = local.event_log.reader.newest(LOOKED_AT)
         checks = self._health(readout.pending)
         failed = [of_check(check) for check in checks if not check.ok or check.warning]
         programs = local.database.documents(PROGRAMS)
@@ -129,7 +129,7 @@ class PageRoutes:
             visits=None if local.visits is None else _open_visits(local.visits),
             units=exposed_units(local.database, asked.get("who", "")),
             who=asked.get("who", ""),
-            feed=_feed(local.traffic.arrivals.newest(SEARCHED) if search else texts, search),
+            feed=_feed(local.event_log.reader.newest(SEARCHED) if search else texts, search),
             search=search,
             totals=readout.totals,
             metrics=self._metrics(),
@@ -156,7 +156,7 @@ class PageRoutes:
             {
                 **metric,
                 "project": project,
-                "last_seen": local.traffic.arrivals.last_seen(metric["eventKey"]),
+                "last_seen": local.event_log.reader.last_seen(metric["eventKey"]),
                 "spark": charts.sparkline(
                     counts.get(metric["eventKey"], ()), f"events of {metric['eventKey']}"
                 ),

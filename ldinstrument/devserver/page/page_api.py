@@ -16,7 +16,7 @@ from ..api.flag_rules import evaluable
 from ..api.listing import whole_number
 from ..database import Database, Document
 from ..database_thread import DatabaseThread
-from ..events.traffic import Traffic
+from ..events.event_log import EventLog
 from ..flags.flag_changes import sse
 from ..flags.flags import simple_flag
 from ..readout.health import HealthCheck
@@ -43,7 +43,7 @@ class Local(Protocol):
     """What the page may do to the server that it shows."""
 
     database: Database
-    traffic: Traffic
+    event_log: EventLog
     reader: ReadoutReader
 
     def health(self, project: str | None = None) -> list[HealthCheck]:
@@ -115,12 +115,12 @@ class PageDataRoutes:
         return {**document, "otherProjects": [name for name in others if name != project]}
 
     def _metrics(self, request: Request) -> list[Document]:
-        database, traffic = self.local.database, self.local.traffic
+        database, event_log = self.local.database, self.local.event_log
         return [
             {
                 **metric,
                 "project": project,
-                "lastSeen": traffic.arrivals.last_seen(metric.get("eventKey", "")),
+                "lastSeen": event_log.reader.last_seen(metric.get("eventKey", "")),
             }
             for project in database.projects("metric")
             for metric in database.documents("metric", project)
@@ -138,14 +138,14 @@ class PageDataRoutes:
         values it has.
         """
         limit = whole_number(request.query_params, "limit", 100, 1, 10_000)
-        key, traffic = request.query_params.get("key"), self.local.traffic.arrivals
+        key, event_log = request.query_params.get("key"), self.local.event_log.reader
         if "since" in request.query_params:
             since = whole_number(request.query_params, "since", 0, 0, 999_999_999)
-            rows = traffic.event_texts(since=since, limit=limit, key=key)
+            rows = event_log.event_texts(since=since, limit=limit, key=key)
             last = rows[-1][0] if rows else since
         else:
-            rows = traffic.newest(limit, key)
-            last = traffic.last_event()
+            rows = event_log.newest(limit, key)
+            last = event_log.last_event()
         items = (
             f'{json.dumps({"id": i, "payloadId": p, "received": at})[:-1]}, "event": {text}}}'
             for i, text, p, at in rows

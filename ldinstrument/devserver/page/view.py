@@ -185,7 +185,9 @@ class ExperimentViews:
         key, rows = found.metric["key"], found.rows
         fills = found.result is not None and found.result.metric.fills_zeros
         ordered = [
-            found.cell.of(row.variation).ordered(zero_fill=fills) for row in rows if found.cell
+            found.statistics.of(row.variation).ordered(zero_fill=fills)
+            for row in rows
+            if found.statistics
         ]
         scale = charts.common_scale(ordered)
         variations = []
@@ -209,8 +211,8 @@ class ExperimentViews:
         )
 
     def _exposed(self, experiment: ExperimentReadout, found: MetricReadout) -> SumsOverTime:
-        kind = found.cell.kind if found.cell is not None else ""
-        return self.reader.aggregation.over_time(experiment.iteration.id, kind)
+        kind = found.statistics.kind if found.statistics is not None else ""
+        return self.reader.unit_values.over_time(experiment.iteration.id, kind)
 
     def _comparison(
         self, experiment: ExperimentReadout, found: MetricReadout, comparison: Comparison
@@ -353,7 +355,7 @@ def _unit(unit: str, measure: str) -> str:
 def _about(found: MetricReadout) -> str:
     metric = found.metric
     better = "lower" if metric.get("successCriteria") == "LowerThanBaseline" else "higher"
-    kind = found.cell.kind if found.cell else "unit"
+    kind = found.statistics.kind if found.statistics else "unit"
     filtered = ", of events that pass its filter" if metric.get("filters") else ""
     return f"{_statistic(metric, kind)}{filtered}; {better} is better"
 

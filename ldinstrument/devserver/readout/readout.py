@@ -7,8 +7,8 @@ from typing import Any
 
 from ...analysis import MetricResult
 from ..database import Document
-from .cells import Cell
 from .iterations import Iteration
+from .metric_statistics import MetricStatistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class MetricReadout:
         rows: one per variation.
         result: the analysis; None when *reason* says why.
         reason: why there is no analysis; empty when there is one.
-        cell: the statistics behind it; None without a context kind in common.
+        statistics: the statistics behind it; None without a context kind in common.
     """
 
     metric: Document
@@ -119,7 +119,7 @@ class MetricReadout:
     rows: tuple[VariationResult, ...]
     result: MetricResult | None
     reason: str
-    cell: Cell | None
+    statistics: MetricStatistics | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class ExperimentReadout:
 
 
 @dataclass(frozen=True, slots=True)
-class EventTotal:
+class EventKeyTotal:
     """All events of one key, whoever was exposed to what.
 
     `events` counts them, `values` those with a numeric value, `sum` adds these up, `distribution`
@@ -169,7 +169,7 @@ class Readout:
     """`experiments` by flag, `totals` by event key, and how many rows were still `pending`."""
 
     experiments: tuple[ExperimentReadout, ...]
-    totals: tuple[EventTotal, ...]
+    totals: tuple[EventKeyTotal, ...]
     pending: int = 0
 
     @property
@@ -204,7 +204,7 @@ class Readout:
                     return found.result
         raise KeyError((metric, flag))
 
-    def total(self, event_key: str) -> EventTotal:
+    def total(self, event_key: str) -> EventKeyTotal:
         """Return the total of one event key.
 
         Raises:

@@ -27,13 +27,12 @@ from typing import Any
 from ...analysis import AnalysedMetric, MetricResult, OrderedValues, Treatment, analyse, measure_of
 from ...errors import MissingExtra
 from ..database import Database, Document
+from ..events.event_log import EventLog
 from ..events.filtered_series import series_of
-from ..events.traffic import Traffic
 from ..flags.flags import randomization_kinds
-from .aggregation import Aggregation
-from .cells import Cell
-from .event_totals import EventTotals
+from .event_key_totals import EventKeyTotals
 from .iterations import Iteration, Iterations
+from .metric_statistics import MetricStatistics
 from .readout import (
     NOTHING,
     Distribution,
@@ -43,6 +42,7 @@ from .readout import (
     Variation,
     VariationResult,
 )
+from .unit_values import UnitValues
 
 Place = tuple[int, str, str, str]
 """Iteration, project, metric and context kind."""
@@ -59,12 +59,12 @@ def distribution(values: OrderedValues, mean: float | None) -> Distribution:
 class ReadoutReader:
     """Computes read-outs of what has arrived until now."""
 
-    def __init__(self, database: Database, traffic: Traffic):
+    def __init__(self, database: Database, event_log: EventLog):
         self.database = database
-        self.traffic = traffic
-        self.iterations = Iterations(database, traffic.log)
-        self.aggregation = Aggregation(database, traffic.log, traffic.filtered)
-        self.totals = EventTotals(database, traffic.newest)
+        self.event_log = event_log
+        self.iterations = Iterations(database, event_log.log)
+        self.unit_values = UnitValues(database, event_log.log, event_log.filtered)
+        self.totals = EventKeyTotals(database, event_log.newest)
         self._prepared: tuple[int, list[list[Iteration]]] = (-1, [])
         self._known: dict[Place, tuple[Any, MetricReadout]] = {}
         self._current: dict[str | None, tuple[int, Readout]] = {}
@@ -88,18 +88,18 @@ class ReadoutReader:
         iteration: int | None = None,
         seconds: float | None = None,
     ) -> Readout:
-        """Fold what is new, and return the read-out.
+        """Aggregate what is new, and return the read-out.
 
         Args:
             project: only the metrics of this project; None takes all.
             iteration: the number of the iteration, 1 for the first; None takes the latest of each
                 experiment.
-            seconds: fold for so long at most; then the read-out is of what was folded, and its
-                `pending` is not 0. None folds all.
+            seconds: aggregate for so long at most; then the read-out lacks the rest, and its
+                `pending` is not 0. None aggregates all.
         """
-        self.traffic.filters()  # a filtered metric that is new is measured from the bodies
-        with self.aggregation.reading():
-            self.aggregation.fold(seconds)
+        self.event_log.filters()  # a filtered metric that is new is measured from the bodies
+        with self.unit_values.reading():
+            self.unit_values.aggregate(seconds)
             return self._read(project, iteration)
 
     def _read(self, project: str | None, iteration: int | None) -> Readout:
@@ -109,7 +109,7 @@ class ReadoutReader:
             for flag in self.iterations.flags()
             for found in _chosen(self.iterations.of(flag), iteration)
         ]
-        pending = self.aggregation.pending()
+        pending = self.unit_values.pending()
         totals = tuple(self.totals.of(metrics))
         return Readout(tuple(experiments), totals, pending)
 
@@ -124,17 +124,17 @@ class ReadoutReader:
         return found
 
     def keep_up(self, seconds: float) -> bool:
-        """Fold for so long, for a read-out that comes later; return whether nothing is left.
+        """Aggregate for so long, for a read-out that comes later; return whether nothing is left.
 
         The statistics of every metric are made as soon as an experiment begins, when that costs
         nothing, and grow from then on.
         """
-        self.traffic.filters()
-        done = self.aggregation.fold_unless_read(seconds)
+        self.event_log.filters()
+        done = self.unit_values.aggregate_unless_read(seconds)
         flags = self.iterations.flags()
         state = (self.database.documents_revision, [self.iterations.of(flag) for flag in flags])
         if state != self._prepared:
-            with self.aggregation.reading():
+            with self.unit_values.reading():
                 self._read(None, None)
             self._prepared = state
         return done
@@ -146,18 +146,18 @@ class ReadoutReader:
             flag: the flag's key.
             at: epoch milliseconds; now without.
         """
-        self.aggregation.fold()  # exposures until now begin the first iteration
+        self.unit_values.aggregate()  # exposures until now begin the first iteration
         made = self.iterations.start(flag, at)
         for before in self.iterations.of(flag)[-2:-1]:
-            self.aggregation.end_iteration(before.id, made.started)
+            self.unit_values.end_iteration(before.id, made.started)
         return made
 
     def stop_iteration(self, flag: str, at: int | None = None) -> Iteration | None:
         """Stop the iteration that runs; None when none does."""
-        self.aggregation.fold()
+        self.unit_values.aggregate()
         found = self.iterations.stop(flag, at)
         if found is not None and found.stopped is not None:
-            self.aggregation.end_iteration(found.id, found.stopped)
+            self.unit_values.end_iteration(found.id, found.stopped)
         return found
 
     def metrics(self, project: str | None = None) -> list[tuple[str, Document]]:
@@ -174,7 +174,7 @@ class ReadoutReader:
         self, flag: str, iteration: Iteration, metrics: Sequence[tuple[str, Document]]
     ) -> ExperimentReadout:
         document = self.database.document("flag", "", flag) or {}
-        exposed = self.aggregation.exposed(iteration.id)
+        exposed = self.unit_values.exposed(iteration.id)
         kinds = tuple(randomization_kinds(document)) or tuple(exposed)[:1]
         variations = self._variations(flag, document, exposed)
         own = list(document.get("experimentMetrics") or ())
@@ -230,22 +230,31 @@ class _MetricReader:
             reason = self._no_kind(metric)
             rows = tuple(self._empty(project, metric, each, reason) for each in self.variations)
             return MetricReadout(metric, project, rows, None, reason, None)
-        aggregation = self.reader.aggregation
-        cell = aggregation.cell(self.iteration.id, project, metric, series_of(metric), kind)
-        exposed = [cell.of(each.index).exposed for each in self.variations]
-        state = (cell.changes, exposed, list(self.variations))
+        unit_values = self.reader.unit_values
+        metric_statistics = unit_values.statistics_of(
+            self.iteration.id, project, metric, series_of(metric), kind
+        )
+        exposed = [metric_statistics.of(each.index).exposed for each in self.variations]
+        state = (metric_statistics.changes, exposed, list(self.variations))
         place = (self.iteration.id, project, metric["key"], kind)
         known = self.reader.analysed(place, state)
-        if known is None or known.cell is not cell:
-            known = self.reader.keep(place, state, self._analysed(project, metric, cell))
+        if known is None or known.statistics is not metric_statistics:
+            known = self.reader.keep(
+                place, state, self._analysed(project, metric, metric_statistics)
+            )
         return known
 
-    def _analysed(self, project: str, metric: Document, cell: Cell) -> MetricReadout:
+    def _analysed(
+        self, project: str, metric: Document, metric_statistics: MetricStatistics
+    ) -> MetricReadout:
         analysed = AnalysedMetric.from_document(metric)
-        result, reason = self._analysis(analysed, cell)
-        self.reader.aggregation.give_way()
-        rows = tuple(self._row(project, metric, analysed, cell, each) for each in self.variations)
-        return MetricReadout(metric, project, rows, result, reason, cell)
+        result, reason = self._analysis(analysed, metric_statistics)
+        self.reader.unit_values.give_way()
+        rows = tuple(
+            self._row(project, metric, analysed, metric_statistics, each)
+            for each in self.variations
+        )
+        return MetricReadout(metric, project, rows, result, reason, metric_statistics)
 
     def _no_kind(self, metric: Document) -> str:
         wanted = " or ".join(metric["analysisUnits"])
@@ -256,14 +265,16 @@ class _MetricReader:
             f"with that kind in the context, or analyse by {' or '.join(sorted(self.exposed))}"
         )
 
-    def _analysis(self, analysed: AnalysedMetric, cell: Cell) -> tuple[MetricResult | None, str]:
+    def _analysis(
+        self, analysed: AnalysedMetric, metric_statistics: MetricStatistics
+    ) -> tuple[MetricResult | None, str]:
         treatments = [
             Treatment(
                 str(each.index),
-                cell.of(each.index),
+                metric_statistics.of(each.index),
                 _name(each.value),
                 each.weight,
-                event_values_sum=cell.totals.get(each.index, 0.0),
+                event_values_sum=metric_statistics.totals.get(each.index, 0.0),
             )
             for each in self.variations
         ]
@@ -277,10 +288,10 @@ class _MetricReader:
         project: str,
         metric: Document,
         analysed: AnalysedMetric,
-        cell: Cell,
+        metric_statistics: MetricStatistics,
         variation: Variation,
     ) -> VariationResult:
-        statistics = cell.of(variation.index)
+        statistics = metric_statistics.of(variation.index)
         fills = analysed.fills_zeros
         values = statistics.ordered(zero_fill=fills)
         mean = statistics.moments(zero_fill=fills).mean if values.count else None
@@ -291,14 +302,14 @@ class _MetricReader:
             project=project,
             flag=self.flag,
             iteration=self.iteration.number,
-            context_kind=cell.kind,
+            context_kind=metric_statistics.kind,
             variation=variation.index,
             value=variation.value,
             measure=measure_of(metric),
             unit=metric.get("unit", ""),
             units=statistics.exposed,
             measured=statistics.measured,
-            events=cell.events.get(variation.index, 0),
+            events=metric_statistics.events.get(variation.index, 0),
             estimate=estimate,
             distribution=distribution(values, mean),
             reason="" if estimate is not None else "no exposed unit has a value yet",

@@ -233,7 +233,7 @@ def _has_unwatched_sessions(database: Database) -> bool:
 def exposed_elsewhere(database: Database, event_key: str) -> str:
     """Say how many of the units of *event_key* a client has exposed that ldinstrument does not see.
 
-    Empty for none, and where the events themselves come from such a client: they fold nothing.
+    Empty for none, and where the events themselves come from such a client: they aggregate nothing.
     """
     bodies = _newest_bodies(database, ELSEWHERE)
     newest = next(bodies, None)

@@ -34,16 +34,16 @@ def test_metrics_of_the_same_filters_read_one_series():
 
 def test_events_are_tested_for_the_filters_that_metrics_ask_for(server):
     """By event key, each filter once, asked for anew when a metric changes."""
-    assert server.traffic.filters() == {}
+    assert server.event_log.filters() == {}
     server.define(key="books", filters=BOOKS)
     server.define(key="more-books", filters=BOOKS)
     server.define(key="toys", filters=TOYS)
-    ((key, found),) = server.traffic.filters().items()
+    ((key, found),) = server.event_log.filters().items()
     assert key == "latency"
     assert len(found) == 2
-    assert server.traffic.filters() is server.traffic.filters()
+    assert server.event_log.filters() is server.event_log.filters()
     server.database.remove("metric", "default", "toys")
-    assert [len(filters) for filters in server.traffic.filters().values()] == [1]
+    assert [len(filters) for filters in server.event_log.filters().values()] == [1]
 
 
 def test_what_arrived_before_a_metric_was_made_is_measured_for_it(server):
@@ -52,8 +52,8 @@ def test_what_arrived_before_a_metric_was_made_is_measured_for_it(server):
     for _ in range(3):
         server.post(bought("a", "books"), bought("b", "toys"))
     metric = server.define(key="books", filters=BOOKS, unitAggregationType="sum")
-    filtered = server.traffic.filtered
-    server.traffic.filters()
+    filtered = server.event_log.filtered
+    server.event_log.filters()
     assert filtered.waiting() == 1
     server.post(bought("a", "books", 10.0))
     steps = 0
@@ -69,16 +69,16 @@ def test_a_series_that_is_known_is_not_filled_again(server):
     """Nor one of a metric that is gone by then."""
     server.define(key="books", filters=BOOKS)
     server.post(bought("a", "books"))
-    server.traffic.filters()
-    while server.traffic.filtered.fill():
+    server.event_log.filters()
+    while server.event_log.filtered.fill():
         pass
     server.database.remove("metric", "default", "books")
     server.define(key="books-again", filters=BOOKS)
-    server.traffic.filters()
-    assert server.traffic.filtered.waiting() == 0
+    server.event_log.filters()
+    assert server.event_log.filtered.waiting() == 0
     server.post(bought("a", "toys"))
     server.define(key="toys", filters=TOYS)
-    server.traffic.filters()
+    server.event_log.filters()
     server.database.remove("metric", "default", "toys")
-    assert server.traffic.filtered.fill()
-    assert not server.traffic.filtered.fill()
+    assert server.event_log.filtered.fill()
+    assert not server.event_log.filtered.fill()

@@ -355,7 +355,7 @@ def test_no_event_breaks_the_intake_or_what_reads_it(http, ld, events):
     kept = [
         event for event in events if isinstance(event, dict) and isinstance(event.get("kind"), str)
     ]
-    assert [dict(event) for event in ld.traffic.arrivals.events()[-len(kept) :]] == kept or not kept
+    assert [dict(event) for event in ld.event_log.reader.events()[-len(kept) :]] == kept or not kept
 
 
 def test_browsers_may_post_from_any_origin(http):

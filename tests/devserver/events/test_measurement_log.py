@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ldinstrument.devserver.events.batches import RowsBuilder
 from ldinstrument.devserver.events.measurement_log import MeasurementLog
+from ldinstrument.devserver.events.post_rows import RowsBuilder
 
 from ..recorded_events import Server
 
@@ -37,7 +37,7 @@ def written(server: Server) -> list[tuple]:
 def test_pieces_come_to_the_rows_that_were_kept_in_their_order(server):
     """Whatever the size of a piece."""
     rows = [("=a", f"u{i % 3}", i, float(i)) for i in range(10)]
-    log = server.traffic.log
+    log = server.event_log.log
     keep(log, *rows[:6], exposures=(("f", "u0", 1, 5), ("f", "u9", 0, 6)))
     keep(log, *rows[6:])
     assert log.packed() == 2
@@ -54,7 +54,7 @@ def test_pieces_come_to_the_rows_that_were_kept_in_their_order(server):
 
 def test_a_post_that_gets_the_number_of_an_earlier_one_is_read_itself(server):
     """SQLite gives the number of a deleted row again."""
-    log = server.traffic.log
+    log = server.event_log.log
     for unit in ("a", "b", "c"):
         keep(log, ("=k", unit, 1, None))
         assert log.unpack(10) is not None
@@ -64,7 +64,7 @@ def test_a_post_that_gets_the_number_of_an_earlier_one_is_read_itself(server):
 def test_units_that_were_forgotten_keep_their_numbers(server, monkeypatch):
     """What is known in memory is bounded; the database knows the rest."""
     monkeypatch.setattr("ldinstrument.devserver.events.measurement_log.KNOWN_UNITS", 2)
-    log = server.traffic.log
+    log = server.event_log.log
     for unit in ("a", "b", "c", "d", "a", "b"):
         keep(log, ("=k", unit, 1, None), ("=k", "a", 1, None))
         log.unpack(10)
@@ -73,7 +73,7 @@ def test_units_that_were_forgotten_keep_their_numbers(server, monkeypatch):
 
 
 def test_a_post_without_units_is_not_kept(server):
-    """There is nothing to fold in it."""
-    keep(server.traffic.log)
-    assert server.traffic.log.packed() == 0
-    assert server.traffic.log.unpack(10) is None
+    """There is nothing to aggregate in it."""
+    keep(server.event_log.log)
+    assert server.event_log.log.packed() == 0
+    assert server.event_log.log.unpack(10) is None

@@ -11,7 +11,7 @@ def test_the_newest_of_each_key_are_kept_in_order_of_size(monkeypatch):
     """Over many POSTs."""
     monkeypatch.setattr(newest_values, "KEPT", 3)
     server = Server()
-    newest = server.traffic.newest
+    newest = server.event_log.newest
     newest.add({"a": [9.0, 1.0], "b": [5.0]})
     newest.add({"a": [4.0, 2.0]})
     assert (newest.of("a"), newest.of("b"), newest.of("c")) == ([1.0, 2.0, 4.0], [5.0], [])
@@ -24,7 +24,7 @@ def test_keys_beyond_the_most_have_none(monkeypatch):
     monkeypatch.setattr(newest_values, "MOST_KEYS", 2)
     server = Server()
     server.post(*[event("u", float(i), key=f"k{i}") for i in range(4)])
-    assert [server.traffic.newest.of(f"k{i}") for i in range(4)] == [[0.0], [1.0], [], []]
+    assert [server.event_log.newest.of(f"k{i}") for i in range(4)] == [[0.0], [1.0], [], []]
 
 
 def test_a_database_that_is_opened_again_has_them_still(tmp_path):
@@ -39,7 +39,7 @@ def test_a_database_that_is_opened_again_has_them_still(tmp_path):
     server.reader.read()
     server.database.close()
     again = Server(path)
-    assert again.traffic.newest.of("latency") == [1.0, 2.0]
+    assert again.event_log.newest.of("latency") == [1.0, 2.0]
     again.database.close()
 
 
@@ -49,4 +49,4 @@ def test_what_is_sent_twice_counts_once():
     server.post(event("u", 1.0))
     server.posts -= 1
     server.post(event("u", 1.0))
-    assert server.traffic.newest.of("latency") == [1.0]
+    assert server.event_log.newest.of("latency") == [1.0]

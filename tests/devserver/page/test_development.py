@@ -22,7 +22,7 @@ def _server():
 def points_of(server: Server) -> list:
     (experiment,) = server.reader.read().experiments
     (metric,) = experiment.metrics
-    exposed = server.reader.aggregation.over_time(experiment.iteration.id, "user")
+    exposed = server.reader.unit_values.over_time(experiment.iteration.id, "user")
     return development(metric, exposed, 1, 0)
 
 

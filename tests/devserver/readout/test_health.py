@@ -18,7 +18,7 @@ def _server():
 
 def checked(server: Server, **options) -> dict[tuple[str, str], HealthCheck]:
     """The checks by subject and name."""
-    server.reader.aggregation.fold()
+    server.reader.unit_values.aggregate()
     return {
         (check.subject, check.check): check for check in health_checks(server.database, **options)
     }

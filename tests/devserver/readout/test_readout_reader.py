@@ -14,10 +14,10 @@ from ldclient import Context
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
 from ldinstrument.devserver.api.metric_rules import checked
 from ldinstrument.devserver.database import Database
-from ldinstrument.devserver.events.batches import batch_of
 from ldinstrument.devserver.events.bodies import parse_array
+from ldinstrument.devserver.events.event_log import EventLog
+from ldinstrument.devserver.events.post_rows import rows_of_post
 from ldinstrument.devserver.events.received import Post
-from ldinstrument.devserver.events.traffic import Traffic
 from ldinstrument.devserver.readout import readout_reader
 from ldinstrument.devserver.readout.readout import Readout
 from ldinstrument.devserver.readout.readout_reader import ReadoutReader, analysis_unit, weights_of
@@ -103,20 +103,20 @@ def as_event(event: tuple) -> dict:
 def filled(events: list[tuple]) -> Database:
     """A database with metrics and these events, in posts of three."""
     store = Database(schema=SCHEMA)
-    traffic = Traffic(store)
+    event_log = EventLog(store)
     for metric in METRICS:
         store.put("metric", "default", metric["key"], checked(metric, KINDS))
     for start in range(0, len(events), 3):
         items = [as_event(event) for event in events[start : start + 3]]
         post = Post("/bulk", f"p{start}", 202, 0, len(items), False, 99)
         body = json.dumps(items).encode()
-        batch = batch_of(body, parse_array(body), 99, traffic.filters())
-        traffic.record(post, batch)
+        batch = rows_of_post(body, parse_array(body), 99, event_log.filters())
+        event_log.record(post, batch)
     return store
 
 
 def read_out(database: Database, project: str | None = None) -> Readout:
-    return ReadoutReader(database, Traffic(database)).read(project)
+    return ReadoutReader(database, EventLog(database)).read(project)
 
 
 def expected(events: list[tuple]) -> dict:
@@ -177,7 +177,7 @@ def one(metric, kind, units, first, events):
 @settings(max_examples=300, deadline=None)
 @given(events=st.lists(EXPOSURE | TRACKED, max_size=25))
 def test_every_row_is_what_a_count_by_hand_gives(events):
-    """For generated traffic."""
+    """For generated event_log."""
     readout = read_out(filled(events))
     wanted = expected(events)
     found = {(row.metric, row.flag, row.variation): row for row in readout.rows}
@@ -207,7 +207,7 @@ def test_every_row_is_what_a_count_by_hand_gives(events):
 @settings(max_examples=100, deadline=None)
 @given(events=st.lists(EXPOSURE | TRACKED, max_size=25))
 def test_totals_count_every_event_whoever_was_exposed(events):
-    """For generated traffic."""
+    """For generated event_log."""
     totals = {total.event_key: total for total in read_out(filled(events)).totals}
     for key in EVENT_KEYS:
         tracked = [event[4] for event in events if event[0] == "custom" and event[3] == key]
@@ -315,18 +315,18 @@ def test_real_traffic_of_the_sdk_reads_out_as_it_was(ld: LocalLaunchDarkly, sdk,
 
 
 def test_what_was_reset_is_not_read_out_again():
-    """The POSTs of the next traffic have the numbers of those before."""
+    """The POSTs after a reset have the numbers of those before."""
     events = [("custom", 5, {"user": key}, "buy", 1.0, False) for key in "abc"]
     store = filled(events)
-    traffic = Traffic(store)
-    reader = ReadoutReader(store, traffic)
+    event_log = EventLog(store)
+    reader = ReadoutReader(store, event_log)
     reader.read()
-    traffic.forget()
-    reader.aggregation.forget()
+    event_log.forget()
+    reader.unit_values.forget()
     items = [as_event(("custom", 6, {"user": "z"}, "buy", 2.0, False))]
     body = json.dumps(items).encode()
-    batch = batch_of(body, parse_array(body), 99, traffic.filters())
-    traffic.record(Post("/bulk", "q", 202, 0, 1, False, 99), batch)
+    batch = rows_of_post(body, parse_array(body), 99, event_log.filters())
+    event_log.record(Post("/bulk", "q", 202, 0, 1, False, 99), batch)
 
     assert reader.read().total("buy").sum == 2.0
     assert store.rows("SELECT key FROM units") == [("z",)]
@@ -382,8 +382,8 @@ def test_a_metric_is_analysed_by_a_unit_that_was_exposed(units, exposed, randomi
 def test_a_read_out_is_computed_once_for_each_state():
     """Until something arrives or is defined; per project."""
     store = filled([("feature", 1, {"user": "a"}, "f1", 0, True)])
-    traffic = Traffic(store)
-    reader = ReadoutReader(store, traffic)
+    event_log = EventLog(store)
+    reader = ReadoutReader(store, event_log)
     first = reader.current()
     assert reader.current() is first
     assert reader.current("default") is not first

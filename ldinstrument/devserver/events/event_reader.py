@@ -25,8 +25,8 @@ WITH_KEY = "AND b.post IN (SELECT post FROM post_keys WHERE key = ?)"
 WITH_KIND = "AND b.post IN (SELECT post FROM post_keys WHERE kind = ?)"
 
 
-class Arrivals:
-    """Lists and counts what `traffic` has recorded."""
+class EventReader:
+    """Lists and counts what `EventLog` has recorded."""
 
     def __init__(self, database: Database):
         self.database = database

@@ -101,7 +101,7 @@ class KeyCounts:
 
 
 @dataclass(slots=True)
-class Batch:
+class PostRows:
     """What the events of one POST become.
 
     Args:
@@ -125,44 +125,46 @@ class Batch:
     variations: dict[tuple[str, int], str] = field(default_factory=dict)
 
 
-def batch_of(body: bytes, items: list[Any], received: int, filters: Filters | None = None) -> Batch:
+def rows_of_post(
+    body: bytes, items: list[Any], received: int, filters: Filters | None = None
+) -> PostRows:
     """Return the rows of a POST.
 
     Items that are no events (no object, no kind) are left out, as an intake that accepts whatever
     is well-formed would; everything else is kept, with strange values as they are.
     """
-    batch = Batch(body, received)
+    rows = PostRows(body, received)
     for event in items:
         if type(event) is ParsedEvent and isinstance(event.kind, str):
-            _add(batch, event)
-    if filters and any(key in filters for key in batch.keys):
-        _add_filtered(batch, filters)
-    return batch
+            _add(rows, event)
+    if filters and any(key in filters for key in rows.keys):
+        _add_filtered(rows, filters)
+    return rows
 
 
-def _add(batch: Batch, event: ParsedEvent) -> None:
-    batch.events += 1
+def _add(rows: PostRows, event: ParsedEvent) -> None:
+    rows.events += 1
     kind, key = plain_text(event.kind), plain_text(event.key)
     place = (kind, key)
-    batch.counts[place] = batch.counts.get(place, 0) + 1
+    rows.counts[place] = rows.counts.get(place, 0) + 1
     if kind == "custom":
-        _add_measurement(batch, event, key)
+        _add_measurement(rows, event, key)
     elif kind in ("feature", "debug"):
-        _add_evaluation(batch, key, date_of(event, batch.received))
+        _add_evaluation(rows, key, date_of(event, rows.received))
         if kind == "feature":
-            _add_exposure(batch, event, key)
+            _add_exposure(rows, event, key)
     elif kind == "summary" and isinstance(event.features, dict):
         for flag in event.features:
-            _add_evaluation(batch, text_of(flag), whole_of(event.endDate, batch.received))
+            _add_evaluation(rows, text_of(flag), whole_of(event.endDate, rows.received))
 
 
-def _add_filtered(batch: Batch, filters: Filters) -> None:
+def _add_filtered(rows: PostRows, filters: Filters) -> None:
     """Measure the events that pass the filters of metrics; they look at all of an event."""
-    for item in parse_items(batch.body):
+    for item in parse_items(rows.body):
         if is_event(item) and item["kind"] == "custom":
             for series, passes in filters.get(plain_text(item.get("key")), ()):
                 if passes(item):
-                    measure_item(batch.builder, item, series, batch.received)
+                    measure_item(rows.builder, item, series, rows.received)
 
 
 def measure_item(builder: RowsBuilder, item: Document, series: str, received: int) -> None:
@@ -181,8 +183,8 @@ def _measure_units(
     return [kind for kind, _ in units]
 
 
-def _add_evaluation(batch: Batch, flag: str, at: int) -> None:
-    batch.evaluated[flag] = max(at, batch.evaluated.get(flag, at))
+def _add_evaluation(rows: PostRows, flag: str, at: int) -> None:
+    rows.evaluated[flag] = max(at, rows.evaluated.get(flag, at))
 
 
 def series_name(event_key: str, filter_text: str = "") -> str:
@@ -190,34 +192,34 @@ def series_name(event_key: str, filter_text: str = "") -> str:
     return f"~{filter_text}~{event_key}" if filter_text else f"={event_key}"
 
 
-def _add_measurement(batch: Batch, event: ParsedEvent, key: str) -> None:
-    value, created = measured(event), date_of(event, batch.received)
+def _add_measurement(rows: PostRows, event: ParsedEvent, key: str) -> None:
+    value, created = measured(event), date_of(event, rows.received)
     unit, series = only_unit(event), "=" + key
     if unit is None:
-        kinds = ",".join(_measure_units(batch.builder, event, series, created, value))
+        kinds = ",".join(_measure_units(rows.builder, event, series, created, value))
     else:
-        batch.builder.measure(series, unit, created, value, 1)
+        rows.builder.measure(series, unit, created, value, 1)
         kinds = unit[0]
-    known = batch.keys.get(key)
+    known = rows.keys.get(key)
     if known is None:
-        known = batch.keys[key] = KeyCounts()
+        known = rows.keys[key] = KeyCounts()
     known.events += 1
     known.kinds[kinds] = known.kinds.get(kinds, 0) + 1
     if value is not None:
         known.values.append(value)
 
 
-def _add_exposure(batch: Batch, event: ParsedEvent, flag: str) -> None:
+def _add_exposure(rows: PostRows, event: ParsedEvent, flag: str) -> None:
     variation, reason = event.variation, event.reason
     if type(variation) is not int or not 0 <= variation <= BIGGEST:
         return
     if not isinstance(reason, dict) or reason.get("inExperiment") is not True:
         return
-    if (flag, variation) not in batch.variations:
-        batch.variations[flag, variation] = _variation_text(event.value)
-    created = date_of(event, batch.received)
+    if (flag, variation) not in rows.variations:
+        rows.variations[flag, variation] = _variation_text(event.value)
+    created = date_of(event, rows.received)
     for unit in units_of(event).items():
-        batch.builder.expose(flag, unit, variation, created)
+        rows.builder.expose(flag, unit, variation, created)
 
 
 def _variation_text(value: Any) -> str:

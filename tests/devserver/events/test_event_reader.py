@@ -23,14 +23,14 @@ def test_events_are_listed_in_the_order_of_their_arrival(server):
     """With ids that grow by one over all POSTs, each with its POST's payload id."""
     server.post(event("a"), exposure("b"))
     server.post(event("c", key="other"))
-    found = server.traffic.arrivals.events()
+    found = server.event_log.reader.events()
     assert letters(found) == "abc"
     assert [(event.id, event.payload_id, event.received) for event in found] == [
         (1, "p1", 99),
         (2, "p1", 99),
         (3, "p2", 99),
     ]
-    assert server.traffic.arrivals.last_event() == 3
+    assert server.event_log.reader.last_event() == 3
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,9 @@ def test_events_are_asked_for_by_place_kind_and_key(server, asked, expected):
     """Also in the middle of a POST; the texts are those of the same events."""
     server.post(event("a"), event("b"), exposure("c"))
     server.post(event("d", key="other"), event("e"))
-    found = server.traffic.arrivals.events(**asked)
+    found = server.event_log.reader.events(**asked)
     assert letters(found) == expected
-    texts = server.traffic.arrivals.event_texts(**asked)
+    texts = server.event_log.reader.event_texts(**asked)
     assert [id for id, *_ in texts] == [event.id for event in found]
     assert all(
         f'"{event["context"]["key"]}"' in text
@@ -70,7 +70,7 @@ def test_more_posts_than_are_read_at_once_lose_none(server, size):
     """Bodies are read some at a time, whether they hold one event or several."""
     for number in range(40):
         server.post(*(event(f"u{number}") for _ in range(size)))
-    found = server.traffic.arrivals.events(since=3)
+    found = server.event_log.reader.events(since=3)
     assert [event.id for event in found] == list(range(4, 40 * size + 1))
 
 
@@ -88,24 +88,24 @@ def test_the_newest_are_found_from_the_end(server, limit, key, expected):
     """Oldest of them first."""
     server.post(event("a"), event("b"), exposure("c"))
     server.post(event("d", key="other"), event("e"))
-    assert [id for id, *_ in server.traffic.arrivals.newest(limit, key)] == expected
+    assert [id for id, *_ in server.event_log.reader.newest(limit, key)] == expected
 
 
 def test_events_are_counted_by_kind_and_key(server):
     """Of a key that nobody sent there are none."""
     server.post(event("a"), event("b", key="other"), exposure("c"))
-    counts = server.traffic.arrivals.count
+    counts = server.event_log.reader.count
     assert (counts(), counts("custom"), counts("custom", "other"), counts(key="f")) == (3, 2, 1, 1)
     assert (counts("index"), counts(key="nobodys")) == (0, 0)
 
 
 def test_dates_of_the_last_event_and_evaluation_are_known(server):
     """By the time of receipt and that of the evaluation; None where there was none."""
-    arrivals = server.traffic.arrivals
-    assert (arrivals.last_event(), arrivals.last_seen("latency")) == (0, None)
-    assert arrivals.last_evaluated("f") is None
+    reader = server.event_log.reader
+    assert (reader.last_event(), reader.last_seen("latency")) == (0, None)
+    assert reader.last_evaluated("f") is None
     server.post(event("a"), exposure("b", at=7), exposure("b", at=5))
-    assert (arrivals.last_seen("latency"), arrivals.last_evaluated("f")) == (99, 7)
+    assert (reader.last_seen("latency"), reader.last_evaluated("f")) == (99, 7)
 
 
 def test_every_post_is_listed(server):
@@ -113,6 +113,6 @@ def test_every_post_is_listed(server):
     server.post(event("a"))
     server.posts = 0
     server.post(event("a"))
-    first, again = server.traffic.arrivals.posts()
+    first, again = server.event_log.reader.posts()
     assert (first.payload_id, first.duplicate, again.duplicate) == ("p1", False, True)
-    assert letters(server.traffic.arrivals.events()) == "a"
+    assert letters(server.event_log.reader.events()) == "a"

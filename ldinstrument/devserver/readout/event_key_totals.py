@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ..database import Database, Document
 from ..events.newest_values import NewestValues
-from .readout import NOTHING, Distribution, EventTotal
+from .readout import NOTHING, Distribution, EventKeyTotal
 
 SHARES = (0.5, 0.9, 0.95, 0.99)
 
 
-class EventTotals:
+class EventKeyTotals:
     """Totals by event key; the percentiles of a key are found anew only when it has new values.
 
     Args:
@@ -24,7 +24,7 @@ class EventTotals:
         self.newest = newest
         self._known: dict[str, tuple[tuple[int, float], Distribution]] = {}
 
-    def of(self, metrics: Iterable[tuple[str, Document]]) -> Iterator[EventTotal]:
+    def of(self, metrics: Iterable[tuple[str, Document]]) -> Iterator[EventKeyTotal]:
         """Yield the total of each event key.
 
         Args:
@@ -36,7 +36,7 @@ class EventTotals:
         for key, events, valued, total, last_seen in self.database.rows(
             "SELECT key, events, valued, total, last_seen FROM event_keys ORDER BY key"
         ):
-            yield EventTotal(
+            yield EventKeyTotal(
                 event_key=key,
                 events=events,
                 values=valued,

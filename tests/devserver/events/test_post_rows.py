@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 
-from ldinstrument.devserver.events.batches import Batch, batch_of
 from ldinstrument.devserver.events.bodies import parse_array
+from ldinstrument.devserver.events.post_rows import PostRows, rows_of_post
 
 from ..recorded_events import event, exposure
 
 
-def batch(*events: object, filters=None) -> Batch:
+def batch(*events: object, filters=None) -> PostRows:
     body = json.dumps(events).encode()
-    return batch_of(body, parse_array(body), 99, filters)
+    return rows_of_post(body, parse_array(body), 99, filters)
 
 
-def measurements(found: Batch) -> list[tuple]:
+def measurements(found: PostRows) -> list[tuple]:
     rows = found.builder.rows
     return [
         (rows.series[series], rows.units[unit], *rest)

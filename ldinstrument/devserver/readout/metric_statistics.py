@@ -1,4 +1,4 @@
-"""Cells: the statistics of one metric in one iteration, kept up to date unit by unit."""
+"""The statistics of one metric in one iteration, kept up to date unit by unit."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Counted = tuple[int, int, float]
 
 
 @dataclass(slots=True)
-class Cell:
+class MetricStatistics:
     """The statistics of one metric in one iteration, by variation.
 
     Args:
         metric: the definition they are of.
         series: the number of its event series.
         kind: the context kind of the units.
-        statistics: by variation.
+        by_variation: the statistics of each variation.
         events: by variation, the events (of a numeric metric those with a value).
         totals: by variation, the sum of the events' values.
         over_time: the values of units by the time of their exposure.
@@ -31,7 +31,7 @@ class Cell:
     metric: Document
     series: int
     kind: str
-    statistics: dict[int, SufficientStatistics] = field(default_factory=dict)
+    by_variation: dict[int, SufficientStatistics] = field(default_factory=dict)
     events: dict[int, int] = field(default_factory=dict)
     totals: dict[int, float] = field(default_factory=dict)
     over_time: SumsOverTime = field(default_factory=SumsOverTime)
@@ -39,7 +39,7 @@ class Cell:
 
     def of(self, variation: int) -> SufficientStatistics:
         """Return the statistics of one variation."""
-        return self.statistics.setdefault(variation, SufficientStatistics())
+        return self.by_variation.setdefault(variation, SufficientStatistics())
 
     def change(self, variation: int, first: int, old: Counted, new: Counted) -> None:
         """Take what was counted of a unit out, and put what is counted now in.

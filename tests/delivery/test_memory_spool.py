@@ -6,7 +6,7 @@ from ldclient import Context
 
 from ldinstrument.delivery import flush
 from ldinstrument.delivery.event_json import Payload
-from ldinstrument.delivery.undelivered import UndeliveredPayloads, origin_of
+from ldinstrument.delivery.memory_spool import MemorySpool, origin_of
 from ldinstrument.ledger import ledger
 
 BARE = Context.create("u-1")
@@ -14,7 +14,7 @@ BARE = Context.create("u-1")
 
 def test_payloads_go_to_their_own_place_only():
     """Same address and same key; or, once the key was refused, same address."""
-    left = UndeliveredPayloads()
+    left = MemorySpool()
     here, elsewhere = origin_of("http://a/bulk", "k1"), origin_of("http://a/bulk", "k2")
     kept, refused = Payload(b"x", 1, 1), Payload(b"y", 1, 1)
     left.add(here, "http://a/bulk", False, [kept])

@@ -18,7 +18,7 @@ def _nothing() -> None:
     return
 
 
-class UndeliveredPayloads:
+class MemorySpool:
     """Keep what closed event processors left, by where it belongs.
 
     Like a spool's files, what belongs to one environment is taken for another only after
@@ -64,7 +64,7 @@ class UndeliveredPayloads:
         self.left = []
 
 
-undelivered = UndeliveredPayloads()
+memory_spool = MemorySpool()
 
 
 def origin_of(events_uri: str, sdk_key: str) -> str:

@@ -1,12 +1,12 @@
 """From measurements and exposures to the values of units, and to statistics of them.
 
-Intake only appends. Here the rows are folded, in pieces that hold the writer's lock for some
+Intake only appends. Here the rows are aggregated, in pieces that hold the writer's lock for some
 milliseconds each: exposures first (the earliest of a unit in an iteration decides its variation),
 then measurements, added to the unit's events, events with a value and their total. A unit that is
-exposed only after its events were folded is computed anew from the log, in pieces as well.
+exposed only after its events were aggregated is computed anew from the log, in pieces as well.
 
-The statistics of a cell (iteration, metric, context kind) are kept up to date: a unit's old value
-is taken out and its new one put in.
+The statistics of a metric in an iteration, for a context kind, are kept up to date: the old value
+of a unit is taken out and the new one put in.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..database import Database, Document, insert_rows
 from ..events.filtered_series import FilteredSeries
 from ..events.measurement_log import MeasurementLog
 from ..events.parsing import BIGGEST
-from .cells import Cell, Counted
+from .metric_statistics import Counted, MetricStatistics
 from .sums_over_time import SumsOverTime
 
 WINDOW_MS = 90 * 86_400_000
@@ -49,9 +49,9 @@ CREATE TABLE IF NOT EXISTS late_jobs (
 CREATE TABLE IF NOT EXISTS late_units (
   unit INTEGER NOT NULL, iteration INTEGER NOT NULL, job INTEGER NOT NULL,
   PRIMARY KEY (unit, iteration)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS folded (
+CREATE TABLE IF NOT EXISTS aggregated (
   id INTEGER PRIMARY KEY CHECK (id = 1), exposures INTEGER NOT NULL, measurements INTEGER NOT NULL);
-INSERT OR IGNORE INTO folded VALUES (1, 0, 0);
+INSERT OR IGNORE INTO aggregated VALUES (1, 0, 0);
 """
 NO_EVENTS: Counted = (0, 0, 0.0)
 TABLES = ("exposures", "unit_values", "late_jobs", "late_units")
@@ -103,8 +103,8 @@ WHERE iteration = ? AND series = ? AND kind = ?
 """
 
 
-class Aggregation:
-    """Folds what has arrived, and keeps the statistics of the cells that are read.
+class UnitValues:
+    """Aggregates what has arrived, and keeps the statistics that are read.
 
     `give_way` is called between pieces: whoever serves POSTs may let it wait for them.
     """
@@ -116,8 +116,8 @@ class Aggregation:
         self.give_way: Callable[[], None] = lambda: None
         self._lock = threading.RLock()
         self._waiting: list[None] = []
-        self._cells: dict[tuple[int, str, str, str], Cell] = {}
-        self._readers: dict[tuple[int, int, str], list[Cell]] = {}
+        self._cells: dict[tuple[int, str, str, str], MetricStatistics] = {}
+        self._readers: dict[tuple[int, int, str], list[MetricStatistics]] = {}
         self._measured = bytearray()
         self._unpacked_units: set[int] = set()
         self._exposed: dict[tuple[int, str], dict[int, int]] = {}
@@ -132,11 +132,11 @@ class Aggregation:
             "SELECT iteration, kind, variation, first FROM exposures"
         ):
             self._count_exposure((iteration, kind), variation, first, 1)
-        folded = self._positions()[1]
+        aggregated = self._positions()[1]
         self._measured = bytearray()
         self._unpacked_units = set()
         sql = "SELECT DISTINCT unit FROM measurements WHERE id <= ?"
-        self._mark_measured([unit for (unit,) in self.database.rows(sql, (folded,))])
+        self._mark_measured([unit for (unit,) in self.database.rows(sql, (aggregated,))])
 
     def _count_exposure(self, place: tuple[int, str], variation: int, first: int, by: int) -> None:
         if place not in self._exposed:
@@ -153,11 +153,11 @@ class Aggregation:
             marked[unit] = 1
 
     def _positions(self) -> tuple[int, int]:
-        found = self.database.rows("SELECT exposures, measurements FROM folded")
+        found = self.database.rows("SELECT exposures, measurements FROM aggregated")
         return int(found[0][0]), int(found[0][1])
 
     def pending(self) -> int:
-        """Return how many POSTs and rows are still to be folded; 0 when all is counted."""
+        """Return how many POSTs and rows are still to be aggregated; 0 when all is counted."""
         exposures, measurements = self._positions()
         newest = self._newest()
         rows = newest[0] - exposures + newest[1] - measurements
@@ -172,11 +172,11 @@ class Aggregation:
         )
         return int(found[0][0]), int(found[0][1])
 
-    def fold(self, seconds: float | None = None) -> bool:
-        """Fold what has arrived until now, in pieces; return whether all of it is folded.
+    def aggregate(self, seconds: float | None = None) -> bool:
+        """Aggregate what has arrived until now, in pieces; return whether all of it is aggregated.
 
         Args:
-            seconds: stop after about so long, and go on with the next call; None folds all.
+            seconds: stop after about so long, and go on with the next call; None aggregates all.
         """
         deadline = time.monotonic() + (BIGGEST if seconds is None else seconds)
         with self._lock:
@@ -186,8 +186,11 @@ class Aggregation:
                     return False
         return True
 
-    def fold_unless_read(self, seconds: float) -> bool:
-        """Fold for so long, but end at once when somebody wants to read; return as `fold` does."""
+    def aggregate_unless_read(self, seconds: float) -> bool:
+        """Aggregate for so long, but end at once when somebody wants to read.
+
+        Return as `aggregate` does.
+        """
         deadline = time.monotonic() + seconds
         with self._lock:
             for _ in self._pieces():
@@ -219,23 +222,25 @@ class Aggregation:
     def _unpacked_pieces(self) -> Iterator[None]:
         newest, done = self._newest(), self._positions()
         for start in range(done[0], newest[0], CHUNK):
-            self._fold_exposures(start, min(start + CHUNK, newest[0]), done[1])
+            self._aggregate_exposures(start, min(start + CHUNK, newest[0]), done[1])
             yield
         while self._compute_late():
             yield
         self._mark_measured(self._unpacked_units)
         self._unpacked_units.clear()
         for start in range(done[1], newest[1], MEASUREMENTS):
-            self._fold_measurements(start, min(start + MEASUREMENTS, newest[1]))
+            self._aggregate_measurements(start, min(start + MEASUREMENTS, newest[1]))
             yield
 
-    def _fold_exposures(self, after: int, until: int, folded: int, since: int = -BIGGEST) -> None:
+    def _aggregate_exposures(
+        self, after: int, until: int, aggregated: int, since: int = -BIGGEST
+    ) -> None:
         """Take exposures of the log into the iterations that they fall into.
 
         Args:
             after: the row after which it begins.
             until: the row that is the last.
-            folded: the last measurement that was counted.
+            aggregated: the last measurement that was counted.
             since: only exposures from this date on.
         """
         with self.database.changing(quietly=True) as connection:
@@ -256,8 +261,8 @@ class Aggregation:
             late = [place for place in changed if self._was_measured(place[0])]
             if late:
                 first = min(exposure[2] for exposure in changed.values())
-                self._begin_late(connection, late, first, folded)
-            connection.execute("UPDATE folded SET exposures = ?", (until,))
+                self._begin_late(connection, late, first, aggregated)
+            connection.execute("UPDATE aggregated SET exposures = ?", (until,))
         for (_, iteration), (kind, variation, first, before, known) in changed.items():
             self._count_exposure((iteration, kind), variation, first, 1)
             if before is not None:
@@ -280,13 +285,17 @@ class Aggregation:
                     self._begin_late(connection, late, at if first is None else first, measurements)
             for _, kind, variation, first in gone:
                 self._count_exposure((iteration, kind), variation, first, -1)
-            self._fold_exposures(0, exposures, measurements, since=at)
+            self._aggregate_exposures(0, exposures, measurements, since=at)
 
     def _was_measured(self, unit: int) -> bool:
         return unit < len(self._measured) and bool(self._measured[unit])
 
     def _begin_late(
-        self, connection: sqlite3.Connection, late: list[tuple[int, int]], first: int, folded: int
+        self,
+        connection: sqlite3.Connection,
+        late: list[tuple[int, int]],
+        first: int,
+        aggregated: int,
     ) -> None:
         """Begin to compute units that turn out to be exposed (earlier) after their events."""
         for unit, iteration in late:
@@ -294,12 +303,16 @@ class Aggregation:
                 FORGET_VALUES, (iteration, unit)
             ).fetchall():
                 known = (counted[0], counted[1], counted[2])
-                self._change_cells((iteration, series, kind), variation, exposed, known, NO_EVENTS)
+                self._change_statistics(
+                    (iteration, series, kind), variation, exposed, known, NO_EVENTS
+                )
         (start,) = connection.execute(
             "SELECT min(first_measurement) - 1 FROM stretches WHERE latest >= ?", (first,)
         ).fetchone()
-        if start is not None and start < folded:
-            job = connection.execute("INSERT INTO late_jobs VALUES (NULL, ?, ?)", (start, folded))
+        if start is not None and start < aggregated:
+            job = connection.execute(
+                "INSERT INTO late_jobs VALUES (NULL, ?, ?)", (start, aggregated)
+            )
             connection.executemany(
                 "INSERT OR REPLACE INTO late_units VALUES (?, ?, ?)",
                 [(*place, job.lastrowid) for place in late],
@@ -321,23 +334,23 @@ class Aggregation:
         self._count(added)
         return True
 
-    def _fold_measurements(self, after: int, until: int) -> None:
+    def _aggregate_measurements(self, after: int, until: int) -> None:
         with self.database.changing(quietly=True) as connection:
             added = connection.execute(ADD_ALL, (after, until)).fetchall()
-            connection.execute("UPDATE folded SET measurements = ?", (until,))
+            connection.execute("UPDATE aggregated SET measurements = ?", (until,))
         self._count(added)
 
     def _count(self, added: Iterable[tuple[Any, ...]]) -> None:
-        """Bring the changed values of units into the cells."""
+        """Bring the changed values of units into the statistics."""
         for iteration, series, kind, variation, first, *counted in added:
             old, new = tuple(counted[:3]), tuple(counted[3:])
-            self._change_cells((iteration, series, kind), variation, first, old, new)
+            self._change_statistics((iteration, series, kind), variation, first, old, new)
 
-    def _change_cells(
+    def _change_statistics(
         self, place: tuple[int, int, str], variation: int, first: int, old: Counted, new: Counted
     ) -> None:
-        for cell in self._readers.get(place, ()):
-            cell.change(variation, first, old, new)
+        for metric_statistics in self._readers.get(place, ()):
+            metric_statistics.change(variation, first, old, new)
 
     def exposed(self, iteration: int) -> Mapping[str, Mapping[int, int]]:
         """Return how many units were exposed, by context kind and variation."""
@@ -353,7 +366,9 @@ class Aggregation:
         with self._lock:
             return self._over_time.get((iteration, kind)) or SumsOverTime()
 
-    def cell(self, iteration: int, project: str, metric: Document, series: str, kind: str) -> Cell:
+    def statistics_of(
+        self, iteration: int, project: str, metric: Document, series: str, kind: str
+    ) -> MetricStatistics:
         """Return the statistics of a metric; made when first asked for, then kept up to date."""
         place = (iteration, project, metric["key"], kind)
         with self._lock:
@@ -361,29 +376,31 @@ class Aggregation:
             if known is None or known.metric != metric:
                 if known is not None:
                     self._readers[iteration, known.series, kind].remove(known)
-                known = self._cells[place] = self._new_cell(iteration, metric, series, kind)
+                known = self._cells[place] = self._new_statistics(iteration, metric, series, kind)
                 self._readers.setdefault((iteration, known.series, kind), []).append(known)
             for variation, units in self._exposed.get((iteration, kind), {}).items():
                 known.of(variation).exposed = units
             return known
 
-    def _new_cell(self, iteration: int, metric: Document, series: str, kind: str) -> Cell:
+    def _new_statistics(
+        self, iteration: int, metric: Document, series: str, kind: str
+    ) -> MetricStatistics:
         self.filtered.filters()  # asks for a new series, while its name is still unknown
         with self.database.changing(quietly=True) as connection:
             number = self.log.name_id(connection, "series", series)
-        cell = Cell(metric, number, kind)
+        metric_statistics = MetricStatistics(metric, number, kind)
         found = self.database.rows(CELL, (iteration, number, kind))
         for done, (variation, first, *counted) in enumerate(found):
-            cell.change(variation, first, NO_EVENTS, tuple(counted))
+            metric_statistics.change(variation, first, NO_EVENTS, tuple(counted))
             if done % CHUNK == 0:
                 self.give_way()
-        return cell
+        return metric_statistics
 
     def forget(self) -> None:
-        """Forget everything, as the traffic is forgotten."""
+        """Forget everything, as the event log does."""
         with self._lock:
             with self.database.changing(quietly=True) as connection:
                 for table in (*TABLES, "iterations"):
                     connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
-                connection.execute("UPDATE folded SET exposures = 0, measurements = 0")
+                connection.execute("UPDATE aggregated SET exposures = 0, measurements = 0")
             self._load()

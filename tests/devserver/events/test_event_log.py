@@ -7,10 +7,10 @@ import json
 import pytest
 
 from ldinstrument.devserver.database import Database
-from ldinstrument.devserver.events.batches import batch_of
 from ldinstrument.devserver.events.bodies import parse_array
+from ldinstrument.devserver.events.event_log import EventLog
+from ldinstrument.devserver.events.post_rows import rows_of_post
 from ldinstrument.devserver.events.received import Post
-from ldinstrument.devserver.events.traffic import Traffic
 from ldinstrument.devserver.server import SCHEMA
 
 from ..recorded_events import Server, event, exposure
@@ -23,35 +23,35 @@ def _server():
     server.database.close()
 
 
-def record(traffic: Traffic, payload_id: str, *events: dict, received: int = 99) -> bool:
+def record(event_log: EventLog, payload_id: str, *events: dict, received: int = 99) -> bool:
     body = json.dumps(events).encode()
-    batch = batch_of(body, parse_array(body), received, traffic.filters())
-    return traffic.record(Post("/bulk", payload_id, 202, 0, len(events), False, received), batch)
+    batch = rows_of_post(body, parse_array(body), received, event_log.filters())
+    return event_log.record(Post("/bulk", payload_id, 202, 0, len(events), False, received), batch)
 
 
 def test_a_payload_counts_once(server):
     """However often it arrives, and whatever else is in it then; one without an id each time."""
-    assert not record(server.traffic, "p", event("a"))
-    assert record(server.traffic, "p", event("a"), event("b"))
-    assert not record(server.traffic, "", event("c"))
-    assert not record(server.traffic, "", event("c"))
-    assert server.traffic.arrivals.count() == 3
-    assert len(server.traffic.arrivals.posts()) == 4
+    assert not record(server.event_log, "p", event("a"))
+    assert record(server.event_log, "p", event("a"), event("b"))
+    assert not record(server.event_log, "", event("c"))
+    assert not record(server.event_log, "", event("c"))
+    assert server.event_log.reader.count() == 3
+    assert len(server.event_log.reader.posts()) == 4
 
 
 def test_a_post_without_events_is_a_post(server):
     """A refused one, or an empty list: its payload id is free for the next try."""
-    server.traffic.record(Post("/bulk", "p", 400, 5, 0, False, 99, error="no array"))
-    assert not record(server.traffic, "p", event("a"))
-    assert [post.status for post in server.traffic.arrivals.posts()] == [400, 202]
-    record(server.traffic, "q")
-    assert server.traffic.arrivals.last_event() == 1
+    server.event_log.record(Post("/bulk", "p", 400, 5, 0, False, 99, error="no array"))
+    assert not record(server.event_log, "p", event("a"))
+    assert [post.status for post in server.event_log.reader.posts()] == [400, 202]
+    record(server.event_log, "q")
+    assert server.event_log.reader.last_event() == 1
 
 
 def test_totals_by_key_grow_with_each_post(server):
     """Events, those with a number, their sum, the last receipt, and the kinds of their contexts."""
-    record(server.traffic, "p", event("a", 2.0), event("a", "no number"), received=50)
-    record(server.traffic, "q", event("b", 3.0), exposure("b", 1, at=4), received=40)
+    record(server.event_log, "p", event("a", 2.0), event("a", "no number"), received=50)
+    record(server.event_log, "q", event("b", 3.0), exposure("b", 1, at=4), received=40)
     rows = server.database.rows
     assert rows("SELECT * FROM event_keys") == [("latency", 3, 2, 5.0, 50)]
     assert rows("SELECT kinds, events FROM key_kinds WHERE key = 'latency'") == [("user", 3)]
@@ -65,15 +65,15 @@ def test_the_oldest_bodies_go_and_the_numbers_stay():
     """A quarter at once; the newest is always kept."""
     database = Database(schema=SCHEMA)
     one = len(json.dumps([event("u-00")]).encode())
-    traffic = Traffic(database, max_body_bytes=8 * one)
+    event_log = EventLog(database, max_body_bytes=8 * one)
     for number in range(9):
-        record(traffic, f"p{number}", event(f"u-{number:02}"))
-    kept = [found["context"]["key"] for found in traffic.arrivals.events()]
+        record(event_log, f"p{number}", event(f"u-{number:02}"))
+    kept = [found["context"]["key"] for found in event_log.reader.events()]
     assert kept == [f"u-{number:02}" for number in range(3, 9)]
-    assert traffic.arrivals.count("custom") == 9
-    record(traffic, "large", *[event(f"v-{number:02}") for number in range(20)])
-    assert len(traffic.arrivals.events()) == 20
-    assert traffic.arrivals.last_event() == 29
+    assert event_log.reader.count("custom") == 9
+    record(event_log, "large", *[event(f"v-{number:02}") for number in range(20)])
+    assert len(event_log.reader.events()) == 20
+    assert event_log.reader.last_event() == 29
     database.close()
 
 
@@ -83,18 +83,18 @@ def test_a_database_that_was_filled_before_knows_its_size(tmp_path):
     one = len(json.dumps([event("u-0")]).encode())
     for process in range(2):
         database = Database(path, SCHEMA)
-        traffic = Traffic(database, max_body_bytes=4 * one)
+        event_log = EventLog(database, max_body_bytes=4 * one)
         for number in range(3):
-            record(traffic, f"{process}-{number}", event(f"u-{number}"))
-        size = sum(len(body) for _, body, *_ in traffic.arrivals.bodies(0, None, None))
+            record(event_log, f"{process}-{number}", event(f"u-{number}"))
+        size = sum(len(body) for _, body, *_ in event_log.reader.bodies(0, None, None))
         assert size <= 4 * one
         database.close()
 
 
 def test_forgetting_leaves_nothing(server):
     """Events get the ids of a fresh start, and a payload id is free again."""
-    record(server.traffic, "p", event("a"), exposure("a"))
-    server.traffic.forget()
-    assert (server.traffic.arrivals.count(), server.traffic.arrivals.posts()) == (0, [])
-    assert not record(server.traffic, "p", event("b"))
-    assert [found.id for found in server.traffic.arrivals.events()] == [1]
+    record(server.event_log, "p", event("a"), exposure("a"))
+    server.event_log.forget()
+    assert (server.event_log.reader.count(), server.event_log.reader.posts()) == (0, [])
+    assert not record(server.event_log, "p", event("b"))
+    assert [found.id for found in server.event_log.reader.events()] == [1]

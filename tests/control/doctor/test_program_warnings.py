@@ -10,7 +10,7 @@ from traffic_and_findings import VALUE
 
 from ldinstrument.diagnostics import warn_once
 from ldinstrument.doctor.findings import Finding, Subject
-from ldinstrument.doctor.programs import said_by_programs, said_here
+from ldinstrument.doctor.program_warnings import said_by_programs, said_here
 from ldinstrument.metrics.metric import Metric
 from ldinstrument.rest import MetricsAPI
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ldinstrument.analysis import SufficientStatistics
 from ldinstrument.devserver.events.filtered_series import series_of
-from ldinstrument.devserver.readout import aggregation
+from ldinstrument.devserver.readout import unit_values
 
 from ..recorded_events import Server, event, exposure
 
@@ -74,7 +74,7 @@ def cell_of(server: Server) -> list[tuple]:
 
 
 def statistics_of(metric, variation: int) -> SufficientStatistics | None:
-    return metric.cell.of(variation).copy() if metric.cell else None
+    return metric.statistics.of(variation).copy() if metric.statistics else None
 
 
 def test_pieces_smaller_than_a_post_come_to_the_same(monkeypatch):
@@ -84,9 +84,9 @@ def test_pieces_smaller_than_a_post_come_to_the_same(monkeypatch):
     events += [event(f"u{rng.randrange(20)}", rng.random(), rng.randrange(10)) for _ in range(60)]
     found = []
     for chunk in (1, 7, 4_000):
-        monkeypatch.setattr(aggregation, "CHUNK", max(chunk, 2))
-        monkeypatch.setattr(aggregation, "MEASUREMENTS", max(chunk, 2))
-        monkeypatch.setattr(aggregation, "LATE_CHUNK", max(chunk, 2))
+        monkeypatch.setattr(unit_values, "CHUNK", max(chunk, 2))
+        monkeypatch.setattr(unit_values, "MEASUREMENTS", max(chunk, 2))
+        monkeypatch.setattr(unit_values, "LATE_CHUNK", max(chunk, 2))
         server = Server()
         server.define()
         server.post(*events[:50])
@@ -100,10 +100,10 @@ def test_a_fold_that_is_cut_short_goes_on_later(server):
     """And ends with the same numbers."""
     server.post(*(exposure(f"u{i}") for i in range(30)))
     server.post(*(event(f"u{i}") for i in range(30)))
-    assert server.reader.aggregation.fold(seconds=0) is False
-    assert server.reader.aggregation.pending() > 0
-    assert server.reader.aggregation.fold() is True
-    assert server.reader.aggregation.pending() == 0
+    assert server.reader.unit_values.aggregate(seconds=0) is False
+    assert server.reader.unit_values.pending() > 0
+    assert server.reader.unit_values.aggregate() is True
+    assert server.reader.unit_values.pending() == 0
     assert server.row().measured == 30
 
 
@@ -220,31 +220,31 @@ def test_the_analysis_is_that_of_the_units(server):
 def test_unit_values_are_remembered_without_their_bodies():
     """What is too much to keep goes, oldest first; the numbers stay."""
     server = Server()
-    server.traffic.max_body_bytes = 2_000
+    server.event_log.max_body_bytes = 2_000
     server.define()
     server.post(exposure("a"))
     for i in range(50):
         server.post(event("a", i))
-    assert len(server.traffic.arrivals.events()) < 30
-    assert server.traffic.arrivals.events()[-1]["metricValue"] == 49
-    assert (server.row().events, server.traffic.arrivals.count("custom")) == (50, 50)
+    assert len(server.event_log.reader.events()) < 30
+    assert server.event_log.reader.events()[-1]["metricValue"] == 49
+    assert (server.row().events, server.event_log.reader.count("custom")) == (50, 50)
     server.database.close()
 
 
 def test_an_exposure_that_becomes_earlier_while_a_late_one_is_computed(monkeypatch):
     """Each of the unit's events counts once, however many pieces the computation takes."""
-    monkeypatch.setattr(aggregation, "LATE_CHUNK", 3)
+    monkeypatch.setattr(unit_values, "LATE_CHUNK", 3)
     server = Server()
     server.define()
     server.post(*[event("a", 1.0, at) for at in range(10, 30)])
     server.reader.read()
     server.post(exposure("a", 0, 20))
-    assert not server.reader.aggregation.fold(seconds=0)  # unpacked
-    assert not server.reader.aggregation.fold(seconds=0)  # exposed, late
-    assert not server.reader.aggregation.fold(seconds=0)  # some of the late ones
+    assert not server.reader.unit_values.aggregate(seconds=0)  # unpacked
+    assert not server.reader.unit_values.aggregate(seconds=0)  # exposed, late
+    assert not server.reader.unit_values.aggregate(seconds=0)  # some of the late ones
     server.post(exposure("a", 1, 11))
     assert server.row(1).events == 19
-    assert server.reader.aggregation.pending() == 0
+    assert server.reader.unit_values.pending() == 0
     server.database.close()
 
 
@@ -259,9 +259,9 @@ def test_a_filtered_metric_that_is_new_is_filled_from_many_bodies_in_pieces():
     server.reader.read()
     filters = {"type": "eventProperty", "attribute": "plan", "op": "in", "values": ["pro"]}
     server.define(key="pro", filters=filters)
-    server.traffic.filters()
-    assert not server.reader.aggregation.fold(seconds=0)
-    assert server.reader.aggregation.pending() > 0
+    server.event_log.filters()
+    assert not server.reader.unit_values.aggregate(seconds=0)
+    assert server.reader.unit_values.pending() > 0
     server.post(event("u1", 1.0, 90, plan="pro"))
     assert (server.row(0, "pro").measured, server.row(0, "pro").events) == (40, 41)
     server.database.close()
@@ -299,12 +299,12 @@ def test_a_running_iteration_that_is_stopped_twice_stays_as_it_was(server):
 
 
 def test_a_filtered_metric_is_measured_whoever_meets_it_first(server):
-    """Its cell may be made before anybody asked which filters there are."""
+    """Its statistics may be made before anybody asked which filters there are."""
     server.post(exposure("u", at=1), event("u", 1.0, channel="web"), event("u", 2.0, channel="app"))
     server.row()
     wanted = {"type": "eventProperty", "attribute": "channel", "op": "in", "values": ["web"]}
     metric = server.define(key="web", filters=wanted)
     (iteration,) = server.reader.iterations.of("f")
     place = (iteration.id, "default", metric, series_of(metric), "user")
-    server.reader.aggregation.cell(*place)
+    server.reader.unit_values.statistics_of(*place)
     assert server.row(metric="web").events == 1

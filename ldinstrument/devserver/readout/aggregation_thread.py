@@ -1,4 +1,4 @@
-"""Folding in the background: what has arrived is counted at once, a moment at a time."""
+"""Aggregating in the background: what has arrived is counted at once, a moment at a time."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ WAIT_SECONDS = 0.05
 """So long, at most, does one piece of work wait for POSTs: they go first, and starve nobody."""
 
 
-class BackgroundFolding:
-    """A thread that folds what has arrived, and lets POSTs go first.
+class AggregationThread:
+    """A thread that aggregates what has arrived, and lets POSTs go first.
 
     Args:
-        fold: folds for so many seconds; returns whether nothing is left.
+        aggregate: aggregates for so many seconds; returns whether nothing is left.
     """
 
-    def __init__(self, fold: Callable[[float], bool]):
-        self.fold = fold
+    def __init__(self, aggregate: Callable[[float], bool]):
+        self.aggregate = aggregate
         self._posts = 0
         self._no_post = threading.Event()
         self._no_post.set()
         self._arrived = threading.Event()
         self._stopped = False
         self._thread = threading.Thread(
-            target=self._run, name="ldinstrument-devserver-folding", daemon=True
+            target=self._run, name="ldinstrument-devserver-aggregation", daemon=True
         )
 
     def start(self) -> None:
-        """Begin; what an earlier run has left is folded first."""
+        """Begin; what an earlier run has left is aggregated first."""
         self._arrived.set()
         self._thread.start()
 
@@ -48,7 +48,7 @@ class BackgroundFolding:
 
     @contextmanager
     def post(self) -> Iterator[None]:
-        """Hold the folding up while a POST is received; on the loop."""
+        """Hold the aggregation up while a POST is received; on the loop."""
         self._posts += 1
         self._no_post.clear()
         try:
@@ -67,13 +67,14 @@ class BackgroundFolding:
         while not self._stopped:
             self._arrived.wait()
             self._arrived.clear()
-            while not self._stopped and not self._fold():
+            while not self._stopped and not self._aggregate():
                 time.sleep(PAUSE_SECONDS)
 
-    def _fold(self) -> bool:
-        """Fold for a moment; after an error wait for what arrives next: the thread goes on, and
-        whoever reads meets the error.
+    def _aggregate(self) -> bool:
+        """Aggregate for a moment; after an error wait for the next POST.
+
+        The thread goes on; whoever reads meets the error.
         """
         with guard("count what a local LaunchDarkly received"):
-            return self.fold(SLICE_SECONDS)
+            return self.aggregate(SLICE_SECONDS)
         return True

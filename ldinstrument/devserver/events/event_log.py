@@ -1,8 +1,8 @@
 """Record what arrives: POSTs with their bodies, counts by key, and their rows, packed.
 
-Recording only appends. `measurement_log` unpacks the rows later and in small pieces, `aggregation`
+Recording only appends. `measurement_log` unpacks the rows later and in small pieces, `unit_values`
 makes what the read-out needs. Bodies are kept up to a number of bytes: then the oldest go, and with
-them what `arrivals` can list; the numbers stay.
+them what `event_reader` can list; the numbers stay.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import sqlite3
 
 from ..database import Database
-from .arrivals import LAST_EVENT, Arrivals
-from .batches import Batch, Filters
+from .event_reader import LAST_EVENT, EventReader
 from .filtered_series import TABLES as SERIES_TABLES
 from .filtered_series import FilteredSeries
 from .measurement_log import TABLES as LOG_TABLES
 from .measurement_log import MeasurementLog
 from .newest_values import NewestValues
+from .post_rows import Filters, PostRows
 from .received import Post
 
 MAX_BODY_BYTES = 1024**3
@@ -58,7 +58,7 @@ TABLES = (
 )
 
 
-class Traffic:
+class EventLog:
     """Records POSTs and their events; its parts log their rows, and list what has arrived.
 
     Args:
@@ -70,8 +70,8 @@ class Traffic:
         self.database = database
         self.max_body_bytes = max_body_bytes
         self.log = MeasurementLog(database)
-        self.arrivals = Arrivals(database)
-        self.filtered = FilteredSeries(database, self.log, self.arrivals)
+        self.reader = EventReader(database)
+        self.filtered = FilteredSeries(database, self.log, self.reader)
         self.newest = NewestValues(database)
         (self._body_bytes,) = database.rows("SELECT coalesce(sum(length(body)), 0) FROM bodies")[0]
 
@@ -79,7 +79,7 @@ class Traffic:
         """Return the filtered series that the events of a POST are tested for."""
         return self.filtered.filters()
 
-    def record(self, post: Post, batch: Batch | None = None) -> bool:
+    def record(self, post: Post, post_rows: PostRows | None = None) -> bool:
         """Keep one POST and its events, in one transaction.
 
         A payload id that was accepted before makes it a duplicate: the POST is counted, its events
@@ -89,10 +89,10 @@ class Traffic:
             Whether it was a duplicate.
         """
         with self.database.changing() as connection:
-            duplicate = batch is not None and self._is_known(connection, post.payload_id)
+            duplicate = post_rows is not None and self._is_known(connection, post.payload_id)
             post_id = _insert_post(connection, post, duplicate)
-            if batch is not None and not duplicate:
-                self._insert(connection, post_id, batch, post.received)
+            if post_rows is not None and not duplicate:
+                self._insert(connection, post_id, post_rows, post.received)
             return duplicate
 
     @staticmethod
@@ -103,12 +103,12 @@ class Traffic:
         return added.rowcount == 0
 
     def _insert(
-        self, connection: sqlite3.Connection, post: int, batch: Batch, received: int
+        self, connection: sqlite3.Connection, post: int, post_rows: PostRows, received: int
     ) -> None:
-        self._insert_body(connection, post, batch)
+        self._insert_body(connection, post, post_rows)
         connection.executemany(
             "INSERT INTO post_keys VALUES (?, ?, ?, ?)",
-            ((kind, key, post, events) for (kind, key), events in batch.counts.items()),
+            ((kind, key, post, events) for (kind, key), events in post_rows.counts.items()),
         )
         connection.executemany(
             "INSERT INTO event_keys VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
@@ -116,7 +116,7 @@ class Traffic:
             "total = total + excluded.total, last_seen = max(last_seen, excluded.last_seen)",
             (
                 (key, counted.events, len(counted.values), sum(counted.values), received)
-                for key, counted in batch.keys.items()
+                for key, counted in post_rows.keys.items()
             ),
         )
         connection.executemany(
@@ -124,31 +124,32 @@ class Traffic:
             "ON CONFLICT DO UPDATE SET events = events + excluded.events",
             (
                 (key, kinds, events)
-                for key, counted in batch.keys.items()
+                for key, counted in post_rows.keys.items()
                 for kinds, events in counted.kinds.items()
             ),
         )
         connection.executemany(
             "INSERT INTO evaluations VALUES (?, ?) "
             "ON CONFLICT DO UPDATE SET last = max(last, excluded.last)",
-            batch.evaluated.items(),
+            post_rows.evaluated.items(),
         )
         connection.executemany(
             "INSERT INTO variations VALUES (?, ?, ?) "
             "ON CONFLICT DO UPDATE SET value = excluded.value",
-            ((flag, variation, value) for (flag, variation), value in batch.variations.items()),
+            ((flag, variation, value) for (flag, variation), value in post_rows.variations.items()),
         )
-        self.log.keep(connection, batch.builder.rows)
-        self.newest.add({key: counted.values for key, counted in batch.keys.items()})
+        self.log.keep(connection, post_rows.builder.rows)
+        self.newest.add({key: counted.values for key, counted in post_rows.keys.items()})
 
-    def _insert_body(self, connection: sqlite3.Connection, post: int, batch: Batch) -> None:
-        if not batch.events:
+    def _insert_body(self, connection: sqlite3.Connection, post: int, post_rows: PostRows) -> None:
+        if not post_rows.events:
             return
         (last,) = connection.execute(LAST_EVENT).fetchone() or (0,)
         connection.execute(
-            "INSERT INTO bodies VALUES (?, ?, ?, ?)", (last + 1, batch.events, post, batch.body)
+            "INSERT INTO bodies VALUES (?, ?, ?, ?)",
+            (last + 1, post_rows.events, post, post_rows.body),
         )
-        self._body_bytes += len(batch.body)
+        self._body_bytes += len(post_rows.body)
         if self._body_bytes > self.max_body_bytes:
             self._drop_oldest(connection, last + 1)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ldinstrument.delivery.program_warnings import ASKED_BY
-from ldinstrument.devserver.events import programs
-from ldinstrument.devserver.events.programs import MOST_BYTES
+from ldinstrument.devserver.events import program_warnings
+from ldinstrument.devserver.events.program_warnings import MOST_BYTES
 
 TOLD = {"id": "p-1", "pid": 7, "warnings": [["rate_limited", "cart.value", 3]]}
 
@@ -65,7 +65,7 @@ def test_a_program_without_a_key_or_with_too_much_is_refused(http, place):
 
 def test_only_the_newest_programs_are_known(http, place, monkeypatch):
     """One that is restarted all day is many."""
-    monkeypatch.setattr(programs, "MOST_PROGRAMS", 2)
+    monkeypatch.setattr(program_warnings, "MOST_PROGRAMS", 2)
     for number in range(4):
         http("POST", place, json={**TOLD, "id": f"p-{number}"})
     assert len(http("GET", "/dev/programs").json()) == 2
