@@ -308,14 +308,16 @@ class Session(OwnedRecorder):
                 self._accounts_of(after).identify(after, self._held.started)
             return [(new, [*waiting, *self._fold()])]
         events = self._fold() + self._last_events()
-        exposures.note_left(units_of(old), self.date_now())
         if self.store is not None:
             goes_on = self._keep_account_of(old, after)
         self._held.belong_to(new)
-        exposures.note_left(self._held.units, self.date_now())
+        began = self._held.empty_segment()
+        exposures.note_left({*units_of(old), *self._held.units}, began.first)
         outgoing: list[Batch] = [(old, events)]
-        if self.store is not None and (self._segments or not goes_on):
-            self._segments += (self._held.empty_segment(),)  # tells the store when it was
+        # Tells a store when the new keys came; those that stay were not active.
+        came = {kind: key for kind, key in after.items() if before.get(kind) != key}
+        if came and self.store is not None and (self._segments or not goes_on):
+            self._segments += (began.replace(keys=came),)
         if not self._silent and self.store is None:
             ended = self._accounts_of(before).identify(after, clock())
             outgoing += [
@@ -337,7 +339,7 @@ class Session(OwnedRecorder):
         if staying == keys:
             return True
         told = keys if exposures.of(units_of(old)) else staying
-        if told and all(segment.keys != keys for segment in self._segments):
+        if told and not self._segments:
             began = self._held.empty_segment(self._held.started)
             self._segments += (began.replace(keys=told),)
         return False

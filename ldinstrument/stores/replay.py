@@ -127,7 +127,9 @@ class StoredAccount:
         self.ends[region] = max(segment.ended, self.ends.get(region, segment.ended))
         if segment.started < self.started:
             self.started, self.began = segment.started, segment.first
-        if segment.ended >= self.ended:
+        if segment.ended == self.ended:
+            self.last = max(self.last, segment.last)
+        elif segment.ended > self.ended:
             self.ended, self.last = segment.ended, segment.last
         self.tallies = added(self.tallies, segment.tallies)
         if any(segment.tallies):

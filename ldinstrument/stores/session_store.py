@@ -482,8 +482,8 @@ def delta_of(part: SessionPart, *, ends: str = "", operation: Operation | None =
     if not known:
         known = [{} if part.context is None else keys_by_kind(part.context)]
     first = last = keys_of(known[0])
-    if known[-1] is not known[0]:
-        last = keys_of(known[-1])
+    if known[-1] is not known[0]:  # others came, of some kinds at least
+        last = keys_of({kind: key for keys in known for kind, key in keys.items()})
     segments, began = _stored_segments(part, first, last)
 
     names: dict[str, str] = {}
