@@ -29,7 +29,7 @@ ATTRIBUTES = f"HttpOnly; Max-Age={MAX_AGE}; Path=/; SameSite=Lax"
 SECRET = "LDINSTRUMENT_SECRET"  # noqa: S105 - the variable's name
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Visitor:
     """Who makes a request.
 

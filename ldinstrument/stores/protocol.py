@@ -11,6 +11,9 @@ A session lives in three places, one after the other, and in exactly one of them
 Whoever dies holding a lease loses nothing: when it has run out, the next one is handed the same
 thing.
 
+Values are never changed by whom they were given to. Those that each request makes are not frozen:
+setting the fields of a frozen one by calls cost an eighth of a request.
+
 There are two clocks. The store's own decides what is idle, leased or due, and how long a session
 lasted; for it, workers only say how long ago something was. Events are dated by the clock of the
 worker that recorded them, because that one also dates the exposures.
@@ -21,7 +24,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 def today() -> int:
@@ -52,7 +55,7 @@ class Rules:
     window: float = 5.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Operation:
     """The name of one merge, so that repeating it after a time-out cannot count twice.
 
@@ -65,7 +68,7 @@ class Operation:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Delta:
     """What one request (block, call) adds to a session. Two deltas in either order make the same
     session.
@@ -132,7 +135,7 @@ class Delta:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Merged:
     """The session that a delta went into: the store says which.
 
@@ -150,8 +153,7 @@ class Merged:
     context: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class VisitRef:
+class VisitRef(NamedTuple):
     """Which session a request was part of.
 
     Args:
@@ -170,7 +172,7 @@ class VisitRef:
     stored: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ended:
     """A session that is over, handed out under a lease: *text* is its record (see `records`).
 

@@ -120,9 +120,9 @@ def merged(mine: Group | None, more: Group) -> Group:
 
 def keys_of(keys: Mapping[str, str]) -> Keys:
     """Return *keys* in their order, without lone surrogates, which no store can carry."""
-    return tuple(
-        sorted([(kind, key.encode("utf-8", "replace").decode()) for kind, key in keys.items()])
-    )
+    if all(map(str.isascii, keys.values())):
+        return tuple(sorted(keys.items()))
+    return tuple(sorted(utf8(keys).items()))
 
 
 def utf8(keys: Mapping[str, str]) -> dict[str, str]:
