@@ -12,7 +12,7 @@ Whoever dies holding a lease loses nothing: when it has run out, the next one is
 thing.
 
 Values are never changed by whom they were given to. Those that each request makes are not frozen:
-setting the fields of a frozen one by calls cost an eighth of a request.
+setting the fields of frozen ones, by calls, cost a tenth of a request.
 
 There are two clocks. The store's own decides what is idle, leased or due, and how long a session
 lasted; for it, workers only say how long ago something was. Events are dated by the clock of the

@@ -131,10 +131,12 @@ class StoredAccount:
             self.last = max(self.last, segment.last)
         elif segment.ended > self.ended:
             self.ended, self.last = segment.ended, segment.last
-        self.tallies = added(self.tallies, segment.tallies)
-        if any(segment.tallies):
-            tallies, last = self.pieces.get(region, (NO_TALLIES, segment.last))
-            self.pieces[region] = added(tallies, segment.tallies), max(last, segment.last)
+        more = segment.tallies
+        if not any(more):
+            return
+        self.tallies = more if self.tallies == NO_TALLIES else added(self.tallies, more)
+        known, last = self.pieces.get(region, (None, segment.last))
+        self.pieces[region] = more if known is None else added(known, more), max(last, segment.last)
 
 
 def accounts_of(
