@@ -223,7 +223,7 @@ class EventQueue:
         return None if self._has_room() or self._wait_for_room() else "queue_full"
 
     def _has_room(self) -> bool:
-        return self._bytes + self._open_bytes < self._options.max_bytes
+        return self.size < self._options.max_bytes
 
     def _wait_for_room(self) -> bool:
         self.wake()
@@ -236,7 +236,7 @@ class EventQueue:
 
     def _help(self) -> bool:
         """Batch on the thread that tracks."""
-        if not self._is_cheap or self._sender.is_half_full or not self.batch(0):
+        if not self._is_cheap or not self._sender.takes(self.size) or not self.batch(0):
             return False
         self._sender.start_posters(here=False)
         return True
@@ -465,6 +465,11 @@ class EventQueue:
         self._dispatcher.forget_contexts()
 
     # -- reading -----------------------------------------------------------------------------------
+    @property
+    def size(self) -> int:
+        """About how many bytes wait here."""
+        return self._bytes + self._open_bytes
+
     def unbatched(self) -> int:
         """Count the `track` events that are in no payload yet; with the sender's lock."""
         recorded = sum([events for _, events, _, _, _ in [*self._taken, *list(self._recorded)]])

@@ -98,8 +98,8 @@ class Sender:
         self.needs_posters = False
         """Whether more waits than there are threads that wait for it."""
         self.closed = False
-        self.ending = False
-        """Whether the worker wants to know when the last payload has left."""
+        self.tells_each_answer = False
+        """Whether the worker is woken by every answer, not only while other payloads wait."""
 
     # -- what there is -----------------------------------------------------------------------------
     @property
@@ -122,10 +122,12 @@ class Sender:
         """How many bytes may still wait."""
         return self._options.max_bytes - self._bytes
 
-    @property
-    def is_half_full(self) -> bool:
-        """Whether more than half of what may wait does, though LaunchDarkly answers."""
-        return self._backoff.healthy and self._bytes > self._options.max_bytes // 2
+    def takes(self, size: int) -> bool:
+        """Tell whether payloads of *size* bytes push no others out, nor what is tracked while they
+        are made; they may once LaunchDarkly does not answer.
+        """
+        fits = self._bytes + size <= self._options.max_bytes // 2
+        return fits or not self._waiting or not self._backoff.healthy
 
     def next_attempt(self) -> float:
         """Return when a payload that waits may leave (`time.monotonic`); infinity when none waits
@@ -359,7 +361,7 @@ class Sender:
                         self._spool.add(partial(_forget, [payload]))
                 if self.closed:
                     self._leave()
-                elif self._waiting or self.ending:
+                elif self._waiting or self.tells_each_answer:
                     self._wake()  # the worker's thread keeps the time of the next attempt
                 wakes = self._over()
                 if self.calls.queued or self.calls.running.locked():  # the ledger waits for them

@@ -77,7 +77,7 @@ class DeliveryWorker:
         """What takes events."""
         self.thread: threading.Thread | None = None
         """None until `start`, also in a forked child."""
-        self._abandoned = self._taking_over = False
+        self._abandoned = self._taking_over = self._batches_later = False
         self._ends_at = NEVER
         self._pid = os.getpid()
 
@@ -134,7 +134,7 @@ class DeliveryWorker:
 
     def _work(self, batch: bool) -> None:
         with guard("delivery"):
-            if batch:
+            if (batch or self._batches_later) and not self._has_to_wait():
                 self.events.batch()
             elif self._spool is not None:  # what was recorded is on disk long before it is sent
                 with self.events.batching:
@@ -144,6 +144,15 @@ class DeliveryWorker:
             self.sender.start_posters()
         if self._abandoned and self._may_end():
             self.close()
+
+    def _has_to_wait(self) -> bool:
+        """Tell whether more payloads would push others out, though LaunchDarkly answers: then
+        events are better off in the queue, where whoever tracks slows down.
+        """
+        self.sender.tells_each_answer = True  # first: the last one may come now
+        self._batches_later = not self.sender.takes(self.events.size)
+        self.sender.tells_each_answer = self._batches_later or self._abandoned
+        return self._batches_later
 
     def _forget_contexts(self) -> None:
         with self.events.batching:
@@ -240,7 +249,7 @@ class DeliveryWorker:
         """
         if self._pid == os.getpid() and self.thread is not None:
             self._ends_at = time.monotonic() + self.options.close_timeout
-            self._abandoned = self.sender.ending = True
+            self._abandoned = self.sender.tells_each_answer = True
             self._wakeup.put(True)
 
     def _may_end(self) -> bool:

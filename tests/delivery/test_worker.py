@@ -158,6 +158,19 @@ def test_a_burst_into_a_small_queue_loses_nothing(server, make, pending):
     assert server.keys() == {f"e.{number}": 1 for number in range(2000)}
 
 
+def test_a_burst_faster_than_the_answers_loses_nothing(server, make):
+    """LaunchDarkly answers, but not at once: five times what may wait is tracked, and waits in the
+    queue, where whoever tracks slows down, instead of among the payloads, where the oldest go.
+    """
+    server.answer(late=0.005)
+    client = make(pending=10, max_bytes=200_000, flush_interval=3600, wait_when_full=60.0)
+    for number in range(2500):
+        client.track(f"e.{number}", BARE, {"text": "x" * 400})
+    until_settled(client, 60)
+    assert ledger.stats().events.dropped == {}
+    assert server.keys() == {f"e.{number}": 1 for number in range(2500)}
+
+
 @pytest.mark.parametrize("spool", [False, True], ids=["memory", "spool"])
 def test_a_burst_beside_a_starved_worker_loses_nothing(server, make, monkeypatch, tmp_path, spool):
     """Its thread gets no turn, as beside a host that makes a system call per event: ten times what
