@@ -63,6 +63,8 @@ INTERVAL = 15.0
 MAX_WAITING = 10_000
 MOST_KNOWN = 10_000
 """Open sessions of which a process remembers whose they are, before it forgets them all."""
+MOST_IDENTITIES = 4
+"""Identities of one of them that it remembers."""
 LONGEST_KEY = 128
 
 
@@ -167,7 +169,8 @@ class SessionStore:
         )
         self._outlet: tuple[Any, Outlet | None] = (None, None)
         self._sweeper: Sweeper | None = None
-        self._whose: dict[str, Mapping[str, str]] = {}
+        self._whose: dict[str, tuple[Mapping[str, str], ...]] = {}
+        """The latest identities of open sessions, by their keys in the store."""
 
     # -- what requests do: bounded, and never an exception -----------------------------------------
     def end_request(
@@ -241,9 +244,11 @@ class SessionStore:
         if found is not None:
             if len(self._whose) >= MOST_KNOWN:
                 self._whose.clear()
-            before, self._whose[key] = self._whose.get(key), found.context
-            if before and before != found.context:  # theirs may have ended here
-                self._note_left(before, delta.now)
+            before = self._whose.get(key, ())
+            if found.context not in before:
+                self._whose[key] = (*before[1 - MOST_IDENTITIES :], found.context)
+                if before:  # theirs may have ended here
+                    self._note_left(before[-1], delta.now)
         if delta.ends and self._sweeper is not None:
             self._sweeper.sweep_soon()
         return found
@@ -287,9 +292,12 @@ class SessionStore:
         """Return the date of this moment for the session of *key*: not before an exposure of whom
         it is known to belong to, for the wall clock may have been set back since.
         """
-        whose = context_of_keys(self._whose.pop(key, {}))
-        known = [] if whose is None else exposures.of(units_of(whose), lost=True)
-        return max([today(), *(exposure.date for exposure in known)])
+        over = today()
+        for keys in self._whose.pop(key, ()):
+            if (whose := context_of_keys(keys)) is not None:
+                known = exposures.of(units_of(whose), lost=True)
+                over = max([over, *(exposure.date for exposure in known)])
+        return over
 
     # -- a store that fails ------------------------------------------------------------------------
     @property
