@@ -161,6 +161,11 @@ def one_of(what: str, value: T, choices: tuple[T, ...]) -> T:
     return value
 
 
+def without_surrogates(text: str) -> str:
+    """Return *text* with a question mark for each lone surrogate, which UTF-8 cannot carry."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def _refused(what: str, wanted: str, value: object) -> DefinitionError:
     # A number may be shown; anything else could be somebody's data.
     given = repr(value) if is_number(value) else type(value).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from ..errors import missing_extra
@@ -13,11 +14,7 @@ def scipy_special() -> Any:
     Raises:
         MissingExtra: scipy is not installed; the message is the command that installs it.
     """
-    try:
-        from scipy import special
-    except ImportError as error:
-        raise missing_extra("stats", "scipy") from error
-    return special
+    return _load("scipy.special")
 
 
 def load_numpy() -> Any:
@@ -26,11 +23,14 @@ def load_numpy() -> Any:
     Raises:
         MissingExtra: as `scipy_special` does.
     """
+    return _load("numpy")
+
+
+def _load(module: str) -> Any:
     try:
-        import numpy as np
+        return importlib.import_module(module)
     except ImportError as error:
         raise missing_extra("stats", "scipy") from error
-    return np
 
 
 def load_statistics() -> None:

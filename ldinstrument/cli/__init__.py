@@ -10,9 +10,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from ..diagnostics import one_line
 from ..errors import LDInstrumentError, missing_extra
 from . import stdio as streams
 
+LONGEST_REASON = 10_000
 READER_GONE = 141
 """What a shell calls the end of a program whose reader has gone (128 + SIGPIPE)."""
 
@@ -56,9 +58,5 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _failed(reason: str) -> int:
-    line = " ".join(reason.split())
-    print(
-        f"error: {''.join(character if character.isprintable() else '?' for character in line)}",
-        file=sys.stderr,
-    )
+    print(f"error: {one_line(' '.join(reason.split()), LONGEST_REASON)}", file=sys.stderr)
     return 1

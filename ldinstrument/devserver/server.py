@@ -98,11 +98,12 @@ class LocalLaunchDarkly:
         self.context_kinds = context_kinds
         self.rate_limit = rate_limit
         self.max_payload_bytes = max_payload_bytes
-        self.allowed_hosts = (
-            allowed_hosts if allowed_hosts is not None else LOOPBACK if host in LOOPBACK else None
-        )
+        local = is_loopback(host)
+        if allowed_hosts is None and local:
+            allowed_hosts = (*LOOPBACK, host.lower())
+        self.allowed_hosts = allowed_hosts
         self.visits = visits
-        self.token = None if is_loopback(host) else secrets.token_urlsafe(16)
+        self.token = None if local else secrets.token_urlsafe(16)
         self._given = given_flags(flags, segments)
         self.database = Database(str(db) if db is not None else None, SCHEMA)
         self._finalizer = weakref.finalize(self, self.database.close)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ..backoff import exponential
 from ..errors import ApiError, Conflict, PlanError
 from ..rest import MetricsAPI, RemoteMetric
 from .changes import Change, Plan, Progress
@@ -154,7 +155,7 @@ def _create(change: Change, api: MetricsAPI) -> Change:
         if other is not None:
             return _created_by(other, change)
         # "Try again later" is LaunchDarkly's own advice for a 409 behind which there is nothing.
-        time.sleep(0.1 * 2**attempt)
+        time.sleep(exponential(attempt + 1, 0.1))
     raise conflict
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..diagnostics import never_raises, warn_user_code, withhold
 from ..ledger import ledger
 from ..process import on_fork
+from ..values import without_surrogates
 from . import emission
 from .accounts import (
     DEFAULT_METRICS,
@@ -83,7 +84,7 @@ def session_id(given: Any) -> str:
     if given is None:
         return random_id()
     try:
-        text = str(given).encode("utf-8", "replace").decode("utf-8")[:256]
+        text = without_surrogates(str(given))[:256]
     except Exception as error:
         warn_user_code(
             f"id= of a session, a {type(given).__name__},", error, "the session gets a random id"

@@ -18,6 +18,7 @@ from ..errors import StrictError
 from ..ledger import ledger
 from ..metrics.catalogs import EventRouting, catalog
 from ..metrics.metric import RESERVED_PREFIXES, Metric, is_key
+from ..values import without_surrogates
 from .magnitudes import check_magnitude, settled
 
 MAX_COUNT = 10_000
@@ -305,7 +306,7 @@ def _plain(value: int | float) -> int | float:
 
 def _text(value: str) -> str:
     """Return the text without lone surrogates, which UTF-8 cannot carry."""
-    return str.__str__(value).encode("utf-8", "replace").decode("utf-8")
+    return without_surrogates(str.__str__(value))
 
 
 def _capped(safe: dict[str, Any], event_key: str) -> dict[str, Any] | None:

@@ -148,6 +148,14 @@ def test_a_foreign_page_can_neither_read_nor_reset(ld, http):
     assert ld.events() == []
 
 
+def test_every_loopback_address_refuses_foreign_host_headers():
+    """A page whose name was rebound to 127.0.0.2 gets nothing; the address itself is served."""
+    with LocalLaunchDarkly(host="127.0.0.2") as ld:
+        foreign = requests.get(f"{ld.url}/dev/events", headers={"Host": "evil.test"}, timeout=5)
+        assert foreign.status_code == 403
+        assert requests.get(f"{ld.url}/dev/events", timeout=5).status_code == 200
+
+
 def test_other_names_are_allowed_on_purpose():
     """Such as that of a proxy."""
     with LocalLaunchDarkly(allowed_hosts={"proxy.test"}) as ld:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from ...values import without_surrogates
 from ..database import Document
 
 BIGGEST = 2**63 - 1
@@ -129,7 +130,7 @@ def text_of(value: Any) -> str:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        return value.encode("utf-8", "replace").decode("utf-8")
+        return without_surrogates(value)
     return value
 
 
