@@ -26,6 +26,7 @@ from ..sessions.ids import random_uuid
 from ..sessions.outcomes import Outcome
 from ..sessions.rollups import Emission, FinishedRuns
 from ..sessions.task_definition import TaskPlan
+from .transport import body_of, texts_of
 
 MOST_TEMPLATES = 4096
 LARGEST_TEXT = 2**18
@@ -50,8 +51,6 @@ which its date belongs; whether it has a duration; and how many events it is.
 MAX_EVENTS = 5000
 MAX_BYTES = 4 * 2**20
 """Joining and splitting hold the interpreter's lock: 4 MiB keep others waiting a few ms."""
-GZIP_LEVEL = 3
-"""Level 9 takes twelve times as long as level 3 for a quarter fewer bytes."""
 State = Literal["open", "waiting", "in_flight", "failed", "delivered", "dropped", "split"]
 UNSETTLED = ("open", "waiting", "in_flight", "failed")
 
@@ -379,26 +378,3 @@ def join_drafts(texts: list[str], id: str | None) -> Payload:
         return join(texts, zipped=False, id=id)
     exposures = kinds.count("feature")
     return Payload(body, len(kinds), kinds.count("custom"), False, id, exposures=exposures)
-
-
-def body_of(texts: Iterable[bytes], zipped: bool) -> bytes:
-    """Return the body of a POST of the events *texts*, each JSON as this package writes it, in
-    UTF-8.
-    """
-    # One copy of the whole: it is written into pages that the process has to be given anew.
-    pieces = [b"["]
-    for text in texts:
-        pieces += (text, b",")
-    pieces[-1] = b"]"
-    body = b"".join(pieces)
-    return gzip.compress(body, GZIP_LEVEL) if zipped else body
-
-
-def texts_of(body: bytes, zipped: bool) -> list[str]:
-    """Return the events of the *body* of a POST, each as JSON text.
-
-    Raises:
-        ValueError: it is not JSON.
-        OSError: it is not gzip.
-    """
-    return [as_json(event) for event in json.loads(gzip.decompress(body) if zipped else body)]

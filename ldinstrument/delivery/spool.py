@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from ..diagnostics import log_once
-from .event_json import Payload, exposures_among, join_drafts, texts_of
+from .event_json import Payload, exposures_among, join_drafts
 from .file_lock import FileLock, is_free
+from .transport import texts_of
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (origin TEXT, refused INTEGER);

@@ -16,8 +16,14 @@ from typing import Any, Protocol, TypedDict
 
 from .. import sdk
 from ..backoff import Disposition, disposition, retry_delay
-from ..delivery.event_json import body_of, texts_of
-from ..delivery.transport import PostHeaders, PostResult, Transport, transport_of
+from ..delivery.transport import (
+    PostHeaders,
+    PostResult,
+    Transport,
+    body_of,
+    texts_of,
+    transport_of,
+)
 from ..delivery.worker import worker_of
 from ..diagnostics import log_once
 from ..ledger import ledger
