@@ -222,7 +222,10 @@ def _published_prices(*, asked: bool) -> PublishedPrices | None:
             _published.append(PublishedPrices() if found else None)
         except Exception as error:  # a broken installation is not the host's problem
             warn_once(
-                "prices", "", f"genai-prices cannot be used ({type(error).__name__}): no cost"
+                "prices",
+                "",
+                f"genai-prices cannot be used ({type(error).__name__}), so no cost is "
+                "recorded: install it anew, or give cost=",
             )
             _published.append(None)
     if _published[0] is None and asked:

@@ -244,7 +244,8 @@ def _put_aside(path: Path) -> None:
     log_once(
         "spool_broken",
         "",
-        f"a spool file could not be read and its events are lost; it is kept as {broken}",
+        f"a spool file could not be read and its events are lost; it is kept as {broken}: "
+        "delete it, or report it",
     )
 
 

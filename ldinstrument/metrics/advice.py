@@ -90,7 +90,7 @@ OF_WARNINGS: Mapping[str, Advice] = {
         "metrics=('success_rate', 'duration', 'unfinished') on the task",
     ),
     "no_session": Advice(
-        "its numbers go nowhere", "run it inside session(...), or give it context="
+        "its numbers are in no metric", "run it inside session(...), or give it context="
     ),
     "no_context": Advice(
         "an event needs a context", "session(context), or identify() before the end"

@@ -259,7 +259,7 @@ def install_bridge(
         warn_once(
             "span_bridge",
             "",
-            "otel.install_bridge: no tracer provider is set up yet, so no span can be heard: call "
+            "otel.install_bridge: no tracer provider is set up yet, so no span is read: call "
             "it after trace.set_tracer_provider(...)",
         )
         return None
@@ -280,6 +280,6 @@ def _warn_sampled(provider: Any, key: str) -> None:
         warn_once(
             "sampled_spans",
             key,
-            f"{key}: the tracer provider samples ({root.partition(',')[0]}), so the bridge hears "
-            "of a part of the model calls only: decorate them with track_ai, which needs no spans",
+            f"{key}: the tracer provider samples ({root.partition(',')[0]}), so the bridge sees "
+            "a part of the model calls only: decorate them with track_ai, which needs no spans",
         )

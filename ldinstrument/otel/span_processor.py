@@ -12,7 +12,7 @@ OURS = "ldinstrument"
 
 
 class SpanHandler:
-    """A span processor that hears of spans and exports nothing."""
+    """A span processor that reads spans and exports nothing."""
 
     def on_start(self, span: Any, parent_context: Any = None) -> None:
         """Hear of a span that starts."""

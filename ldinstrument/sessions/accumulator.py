@@ -270,7 +270,8 @@ class Accumulator:
             warn_once(
                 "no_context",
                 "",
-                "too many values of one session wait for an identity; call identify()",
+                f"more than {MAX_WAITING} values of one session wait for an identity: the "
+                "oldest are dropped; call identify(), or give the session context=",
             )
         return samples[-MAX_WAITING:]
 

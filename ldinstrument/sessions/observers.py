@@ -45,7 +45,7 @@ class SessionObserver(Protocol):
     """Hears of one session. It must not hold the session."""
 
     def begin_run(self, session: Any, key: str) -> RunObserver:
-        """Return what hears of a run of the task *key*, which begins now."""
+        """Return the observer of a run of the task *key*, which begins now."""
 
     def here(self, session: Any) -> None:
         """Note that the session's work goes on in what is current here."""

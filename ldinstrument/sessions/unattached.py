@@ -77,7 +77,7 @@ class UnattachedRuns:
         warn_once(
             "no_session",
             self._key,
-            f"task {self._key!r} ran without a session, so its numbers go nowhere: "
+            f"task {self._key!r} ran without a session, so its numbers are in no metric: "
             "run it inside ld.session(...), or give it context=; stats().without_session counts "
             "all such tasks",
             once_per_cause=True,  # a program, or a test of one, may have no session at all

@@ -149,7 +149,8 @@ class CircuitBreaker:
             "store_down",
             type(self._store).__name__,
             f"the session store does not answer ({describe_failure(error)}): the numbers of up to "
-            f"{self._max_pending} requests wait in memory, and requests go on without it",
+            f"{self._max_pending} requests wait in memory, and requests go on without it; "
+            "check its address, and that it runs",
         )
         self._on_failure()
 
@@ -168,7 +169,8 @@ class CircuitBreaker:
             warn_once(
                 "store_lost",
                 "",
-                "the session store was away for too long: the oldest waiting numbers are lost",
+                "the session store did not answer for too long: the oldest numbers that wait in "
+                "memory are dropped; bring it back",
             )
 
     def catch_up(self, limit: int | None = None) -> None:

@@ -393,7 +393,7 @@ def _say_policy(memory: dict[str, Any]) -> None:
         log_once(
             "eviction_policy",
             policy,
-            "the Redis server throws keys away when its memory is full, sessions and their reports "
+            "the Redis server evicts keys when its memory is full, sessions and their reports "
             f"too (maxmemory-policy {policy}); set noeviction, so that it refuses instead and the "
             "workers' numbers wait",
         )
@@ -408,7 +408,7 @@ def _say_evicted(sessions: int, events: int) -> None:
     log_once(
         "evicted",
         "RedisStore",
-        "the Redis server has thrown sessions away before they were reported; give it more memory, "
+        "the Redis server has evicted sessions before they were reported; give it more memory, "
         "or maxmemory-policy noeviction, so that it refuses instead and the workers' numbers wait",
     )
 
@@ -427,7 +427,7 @@ def _say_found(entries: int) -> None:
     log_once(
         "index_evicted",
         "RedisStore",
-        f"the Redis server has thrown away an index of ours: {entries} sessions and payloads that "
+        f"the Redis server has evicted an index of ours: {entries} sessions and payloads that "
         "nobody would have reported are found again; set maxmemory-policy noeviction, so that it "
         "refuses instead",
     )

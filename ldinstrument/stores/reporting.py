@@ -419,5 +419,5 @@ class Sweep:
             reason,
             "store",
             f"LaunchDarkly will not take a payload of ended sessions ({reason}): dropped and "
-            "counted",
+            "counted; please report this",
         )

@@ -341,7 +341,8 @@ class SessionStore:
             log_once(
                 "no_client",
                 "store",
-                "no LaunchDarkly client that sends: ended sessions wait in the store",
+                "no LaunchDarkly client that sends: ended sessions wait in the store; make one "
+                "in this process, or run ldinstrument sweep",
             )
             return SweepReport(error="no client")
         with self._sweeping:
