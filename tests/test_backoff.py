@@ -11,6 +11,7 @@ from ldinstrument.backoff import (
     Backoff,
     Disposition,
     disposition,
+    exponential,
     rest_pause,
     retry_after,
     retry_delay,
@@ -132,3 +133,9 @@ def test_a_flush_shortens_a_pause_but_not_the_servers_wish() -> None:
 
     assert 0.4 <= ours.not_before - time.monotonic() <= 0.5
     assert asked.not_before - time.monotonic() > 99
+
+
+def test_processes_that_failed_together_come_back_apart():
+    """The pause is drawn between half of itself and the whole."""
+    pauses = {exponential(3, 1.0, 60.0) for _ in range(200)}
+    assert 4.0 <= min(pauses) < 5.5 < 6.5 < max(pauses) <= 8.0

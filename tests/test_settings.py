@@ -118,3 +118,22 @@ def test_another_mapping_may_be_there_from_the_start() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environ
     )
     assert done.stdout.split() == ["True", "False"]
+
+
+@pytest.mark.parametrize(
+    ("excepted", "after"),
+    [
+        ("a.test, 127.0.0.1", "a.test, 127.0.0.1"),
+        ("*", "*"),
+        ("a.test", "a.test,127.0.0.1"),
+        ("127.0.0.10", "127.0.0.10,127.0.0.1"),
+    ],
+)
+def test_the_local_host_is_added_to_no_proxy_once(
+    monkeypatch: pytest.MonkeyPatch, excepted: str, after: str
+) -> None:
+    """White space after a comma hides no entry."""
+    monkeypatch.setenv("http_proxy", "http://proxy.test:3128")
+    monkeypatch.setenv("no_proxy", excepted)
+    settings.bypass_proxy("http://127.0.0.1:8030")
+    assert os.environ["no_proxy"] == after

@@ -72,6 +72,15 @@ def test_unknown_model(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+def test_contradicting_figures_are_no_missing_price(caplog: pytest.LogCaptureFixture) -> None:
+    """More cached tokens than input tokens, if only by one: no price would help."""
+    with caplog.at_level(logging.WARNING, "ldinstrument"):
+        costs.warn_unpriced("answer", TABLE, generation("nobody's", cached=1001))
+        assert not caplog.records
+        costs.warn_unpriced("answer", TABLE, generation("nobody's", cached=1000))
+    assert "no price is known for model nobody's" in caplog.text
+
+
 @pytest.mark.parametrize("price", ["x", None, -1, float("nan"), float("inf"), True])
 def test_price_that_is_none(price: Any) -> None:
     """A price that is no amount of money is refused where it is written."""

@@ -74,7 +74,7 @@ def test_too_little_is_a_reason():
     assert "no ratio" in sample_ratio_mismatch([50, 0], [1, 0]).reason
 
 
-@pytest.mark.parametrize("weights", [[1], [0, 0], [1, -1]])
+@pytest.mark.parametrize("weights", [[1], [0, 0], [1, -1], [2, -1]])
 def test_wrong_weights_are_refused(weights):
     """One weight of 0 or more per variation."""
     with pytest.raises(ValueError, match="weight"):

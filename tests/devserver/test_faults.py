@@ -36,6 +36,14 @@ def test_a_lasting_fault_ends_when_it_is_told(ld, http):
     assert http("POST", "/bulk", json=[EVENT]).status_code == 202
 
 
+@pytest.mark.parametrize("status", [204, 304])
+def test_an_answer_that_has_no_body_announces_none(ld, http, status):
+    """A length beside such a status confuses clients."""
+    ld.fault("/bulk", status=status)
+    answer = http("POST", "/bulk", json=[EVENT])
+    assert (answer.status_code, answer.headers.get("Content-Length")) == (status, None)
+
+
 @pytest.mark.parametrize("drop", [True, "early"])
 def test_a_dropped_connection_brings_no_answer_at_all(ld, http, drop):
     """The next request is served."""

@@ -124,18 +124,20 @@ def test_never_received(api: MetricsAPI) -> None:
     assert "postfork" in finding.why
 
 
-def test_long_ago(ld: LocalLaunchDarkly, api: MetricsAPI) -> None:
-    """An event that stopped coming is a warning."""
+@pytest.mark.parametrize(("days", "status"), [(13, "ok"), (15, "warning"), (30, "warning")])
+def test_long_ago(ld: LocalLaunchDarkly, api: MetricsAPI, days: int, status: str) -> None:
+    """An event that has not come for two weeks is a warning."""
     api.create(VALUE)
     body = {
         **api.get(VALUE.key).raw,
-        "lastSeen": int((time.time() - 30 * 86400) * 1000),
+        "lastSeen": int((time.time() - days * 86400) * 1000),
         "experiments": [],
     }
     ld.fault("/api/v2/metrics/default/cart.value", status=200, body=json.dumps(body), times=None)
     ld.fault("/dev/health", status=404, times=None)
     walked = examine(VALUE.key, api, [VALUE])
-    assert next(finding for finding in walked if finding.check == "last seen").what == "30 days ago"
+    found = next(finding for finding in walked if finding.check == "last seen")
+    assert (found.status, found.what) == (status, f"{days} days ago")
     assert statuses(walked)["exposure"] == "unknown"
 
 

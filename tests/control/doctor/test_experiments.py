@@ -160,6 +160,12 @@ def test_guarded_rollouts_use_metrics_too(far: Any) -> None:
     )
 
 
+def test_no_guarded_rollout_uses_no_metric(far: Any) -> None:
+    """A count of 0 is none: nothing uses the metric."""
+    walked = far(experiments=[], experimentCount=0, guardedRolloutCount=0)
+    assert statuses(walked)["experiments"] == "warning"
+
+
 def test_the_experiments_api_is_asked_as_beta_when_it_must_be(
     ld: LocalLaunchDarkly, api: MetricsAPI
 ) -> None:

@@ -152,3 +152,10 @@ def test_units_that_are_removed_go_under_both_names():
     more = patched(units, [{"op": "add", "path": "/analysisUnits/-", "value": "request"}])
     assert more["randomizationUnits"] == ["user", "request"]
     assert more["randomizationUnits"] is not more["analysisUnits"]
+
+
+@pytest.mark.parametrize("op", ["add", "replace", "test"])
+def test_a_value_must_be_given(op):
+    """A test without one does not test for null."""
+    with pytest.raises(RefusedRequest, match="value is required"):
+        operations([{"op": op, "path": "/description"}])

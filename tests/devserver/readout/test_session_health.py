@@ -37,3 +37,17 @@ def test_only_so_much_of_the_newest_bodies_is_read(server, monkeypatch):
     monkeypatch.setattr(session_health, "MOST_BYTES", 1_500)
     found = dilution(server.database, "session.duration")
     assert found.partition(" of ")[0] in map(str, range(5, 12))
+
+
+def test_a_session_that_ends_as_it_is_exposed_lies_before_the_exposure():
+    """All of its time does; one that was over before is none that counts."""
+    server = Server()
+    for i in range(6):
+        over = 10_000 if i else 9_999
+        server.post(exposure(f"u{i}", at=10_000))
+        server.post(event(f"u{i}", 8_000.0, over, key="session.duration", sessionId=f"s{i}"))
+    server.reader.read()
+    assert dilution(server.database, "session.duration").startswith(
+        "5 of 5 sessions that count were active before their exposure, for 100% of their time"
+    )
+    server.database.close()
