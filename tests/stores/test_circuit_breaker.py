@@ -159,6 +159,18 @@ def test_without_a_thread_the_next_merge_brings_in_what_waited(keep):
     assert tallies_of(readable(end(raw, "session:v-1", "ended")))[0] == len(refs)
 
 
+def test_a_catch_up_waits_as_long_as_the_pause_after_the_failure(keep):
+    """A thread that tries again sooner would only be turned away; without work it never wakes."""
+    raw = Failing()
+    store = keep(raw, client=RecordingClient())
+    breaker = store._breaker
+    assert breaker.next_attempt() == float("inf")
+    raw.away = True
+    visit(store)
+    breaker.backoff.failed(retry_after=30.0)
+    assert 25.0 < breaker.next_attempt() <= 30.0
+
+
 def test_an_end_that_could_not_be_said_is_said_later(keep):
     """A logout while the store is away happens when it is back, after the merges before it."""
     raw = Failing()

@@ -110,6 +110,6 @@ def test_an_unfinished_run_is_a_failure_when_the_word_is_said() -> None:
     """No other word is taken for it."""
     assert checked_unfinished("track_task", "failure")
     assert not checked_unfinished("track_task", None)
-    for word in (True, "fail", ""):
+    for word in ("success", True, "fail", ""):
         with pytest.raises(DefinitionError, match="unfinished= is 'failure' or None"):
             checked_unfinished("track_task", word)

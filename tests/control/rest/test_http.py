@@ -116,6 +116,32 @@ def test_answers_that_are_none(script: Any, token: str, answer: bytes, words: st
             api.get("a.b")
 
 
+def test_half_an_answer_is_noticed_without_the_librarys_help(
+    script: Any, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """urllib3 1.26 does not compare what it read with what was announced."""
+    monkeypatch.setattr("urllib3.response.HTTPResponse._init_length", lambda *_: None)
+    server = script(
+        b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\nConnection: close\r\n\r\n{"key": "a.b"}'
+    )
+    with MetricsAPI(
+        "default", token=token, base_uri=server.url, budget=5, sleep=lambda _: None
+    ) as api:
+        with pytest.raises(Unreachable, match="broke off"):
+            api.get("a.b")
+
+
+def test_an_answer_beyond_the_bound_is_not_read_to_its_end(
+    script: Any, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A byte too many is too many."""
+    monkeypatch.setattr("ldinstrument.rest.http._BODY_CAP", 99)
+    server = script(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + b" " * 100)
+    with MetricsAPI("default", token=token, base_uri=server.url, budget=5) as api:
+        with pytest.raises(Unreachable, match="too large"):
+            api.get("a.b")
+
+
 @pytest.mark.parametrize("errors", [7, {"a": 1}, [5, {"attribute": None}, None], "text"])
 def test_errors_of_any_shape_stay_typed(script: Any, token: str, errors: Any) -> None:
     """What a proxy or a later LaunchDarkly calls `errors` need not be a list of objects."""
