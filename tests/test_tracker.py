@@ -18,7 +18,7 @@ from ldinstrument.ledger import ledger
 from ldinstrument.sessions.exposures import exposures
 from ldinstrument.stores import open_store
 from ldinstrument.testing import RecordingClient
-from ldinstrument.tracker import SessionMetricsTracker
+from ldinstrument.tracker import SessionMetricsTracker, _SessionsInStore
 
 
 class Recorder:
@@ -313,3 +313,12 @@ def test_a_store_is_told_the_exposures_that_a_tracker_sees(
 
     interactions = [event.value for event in ld_events if event.key == "session.interactions"]
     assert interactions == [1, int(later)]
+
+
+def test_the_keys_of_stored_sessions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that starts sessions which others end forgets the oldest."""
+    monkeypatch.setattr("ldinstrument.tracker.MAX_SESSIONS", 2)
+    stored = _SessionsInStore(None, open_store("memory:", sweep=False), ())
+    for number in range(5):
+        stored.start(Context.create(f"u-{number}"), f"s-{number}")
+    assert list(stored._keys) == ["s-3", "s-4"]

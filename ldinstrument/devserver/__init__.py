@@ -15,6 +15,6 @@ from __future__ import annotations
 
 from .flags import experiment_flag, simple_flag
 from .server import LocalLaunchDarkly
-from .serving import serve
+from .standalone import serve
 
 __all__ = ["LocalLaunchDarkly", "experiment_flag", "serve", "simple_flag"]

@@ -31,8 +31,8 @@ from .readout.readout_reader import ReadoutReader
 from .readout.unit_values import SCHEMA as AGGREGATION
 
 if TYPE_CHECKING:
-    from .asgi_server import ServerRun
     from .page.page import Visits
+    from .server_run import ServerRun
 
 
 SCHEMA = TRAFFIC + LOG + SERIES + ITERATIONS + AGGREGATION
@@ -385,7 +385,7 @@ def given_flags(flags: Iterable[Document] | str | Path, segments: Iterable[Docum
 def _server_run_class() -> type[ServerRun]:
     """Starlette and uvicorn load with the first start."""
     try:
-        from .asgi_server import ServerRun
+        from .server_run import ServerRun
     except ImportError as error:
         if error.name and error.name.split(".")[0] in (
             "starlette",

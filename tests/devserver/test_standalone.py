@@ -7,7 +7,7 @@ import threading
 
 import requests
 
-from ldinstrument.devserver import serving
+from ldinstrument.devserver import standalone
 from ldinstrument.devserver.server import LocalLaunchDarkly
 
 
@@ -21,8 +21,8 @@ def test_it_serves_until_it_is_told_to_end_and_leaves_the_process_as_it_was():
         seen["flags"] = requests.get(f"{local.url}/dev/flags", timeout=20).json()
         ended.set()
 
-    serving.serve(port=0, experiments=["new-prompt=short,long"], ready=ready, until=ended)
-    assert seen["interval"] == serving.SWITCH_SECONDS
+    standalone.serve(port=0, experiments=["new-prompt=short,long"], ready=ready, until=ended)
+    assert seen["interval"] == standalone.SWITCH_SECONDS
     assert seen["loaded"]
     assert [flag["key"] for flag in seen["flags"]] == ["new-prompt"]
     assert sys.getswitchinterval() == before

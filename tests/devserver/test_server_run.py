@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from ldinstrument.devserver import LocalLaunchDarkly, simple_flag
-from ldinstrument.devserver.asgi_server import ServerRun
+from ldinstrument.devserver.server_run import ServerRun
 
 from .served_events import EVENT, HEADERS, note_threads_of_others, ours, send
 
