@@ -476,12 +476,13 @@ class SqliteFile:
 
     def _set_aside(self, reason: str, expected: tuple[int, int] | None) -> None:
         """Rename the file, unless another process has done so already."""
-        if expected is None or _inode(self.path) != expected:
-            return
         aside = self.path.with_name(f"{self.path.name}.{reason}-{time.time_ns() // 1_000_000}")
-        for suffix in ("-wal", "-shm", ""):
-            with suppress(FileNotFoundError):
-                self.path.with_name(self.path.name + suffix).rename(f"{aside}{suffix}")
+        with _locked(self.path):
+            if expected is None or _inode(self.path) != expected:
+                return
+            for suffix in ("-wal", "-shm", ""):
+                with suppress(FileNotFoundError):
+                    self.path.with_name(self.path.name + suffix).rename(f"{aside}{suffix}")
         self._on_set_aside(reason, aside)
 
     def foreign_tables(self, deadline: float | None = None) -> list[str]:
@@ -593,6 +594,23 @@ def _inode(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Lock the file at *path*, whatever it is called afterwards: of several workers that find it
+    broken, only one may set it aside; another one's rename would hit the new file.
+    """
+    try:
+        import fcntl
+
+        file = path.open("rb")
+    except (ImportError, OSError):  # Windows; or it is gone
+        yield
+        return
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _create(path: Path) -> None:

@@ -332,3 +332,28 @@ def test_a_fork_leaves_each_process_a_connection_of_its_own(file):
 
     assert os.waitpid(child, 0)[1] == 0
     assert sorted(words(file)) == ["before", "child", "parent"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no flock")
+def test_a_file_that_somebody_sets_aside_is_left_to_them(tmp_path):
+    """Whoever has found it broken, too, waits, and then uses the new one instead of moving that."""
+    import fcntl
+
+    path = tmp_path / "x.db"
+    path.write_bytes(b"no database" * 1000)
+    late, first = SqliteStore(path), SqliteStore(path)
+    thread = threading.Thread(target=lambda: late.merge("session:late", delta("s-1")))
+    with path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        thread.start()
+        thread.join(0.3)
+        path.rename(tmp_path / "x.db.corrupt-0")
+        first.merge("session:first", delta("s-2"))
+    thread.join(10)
+    found = [aside.name for aside in tmp_path.glob("x.db.corrupt-*")]
+    holdings = first.holdings()
+    first.close()
+    late.close()
+
+    assert found == ["x.db.corrupt-0"]
+    assert holdings.open == 2
