@@ -109,12 +109,18 @@ def _successors(
 
 
 def _folded(segments: list[StoredSegment], boundaries: Boundaries) -> list[StoredSegment]:
-    """Return *segments* with those of the same keys and between the same exposures in one."""
+    """Return *segments* with those of the same keys and between the same exposures in one.
+
+    Those of the same keys begin together, so that no others come between them.
+    """
     folds: dict[tuple[Keys, int], StoredSegment] = {}
     for segment in (piece for whole in segments for piece in _pieces(whole)):
         place = segment.keys, boundaries.region(segment.first)
         folds[place] = folds[place].merge(segment) if place in folds else segment
-    return list(folds.values())
+    began: dict[Keys, int] = {}
+    for (keys, _), segment in folds.items():
+        began[keys] = min(segment.started, began.get(keys, segment.started))
+    return [replace(segment, started=began[segment.keys]) for segment in folds.values()]
 
 
 def _pieces(segment: StoredSegment) -> Iterable[StoredSegment]:

@@ -896,3 +896,28 @@ def test_once_for_a_while(make_store):
     silent(0.05)
     assert store.once("feedback:a", 60.0)
     assert not store.once("feedback:a", 60.0)
+
+
+def test_a_long_visit_has_one_session_of_each_who_overlapped(make_store):
+    """Ana's slow requests go on beside Ben's, with an exposure in them: folded as older lines, they
+    are one session of hers all the same.
+    """
+    store, now = make_store(), today()
+    groups = revenue(1.0, at=now - 9000) | {
+        "s1late\n": (1.0, 1, now - 2000, now - 2000, None, None)
+    }
+    ana = {"context": {"user": "ana"}, "exposures": {"a": now - 3000}, "groups": groups}
+    store.merge(KEY, delta("s-1", started_ago=10_000, last_ago=1000, now=now, **ana))
+    store.merge(KEY, delta(context={"user": "ben"}, started_ago=5000, last_ago=900, now=now))
+    for _ in range(MOST_LINES):
+        store.merge(KEY, delta(context={"user": "ben"}, started_ago=800, last_ago=700, now=now))
+        store.merge(KEY, delta(context={"user": "ana"}, started_ago=9500, last_ago=1000, now=now))
+    end(store, KEY)
+
+    told = [
+        account
+        for record in ended(store)
+        for event, account in events_of(record, store.rules).totals
+        if event.event_key == "session.duration"
+    ]
+    assert sorted(told) == [(("user", "ana"),), (("user", "ben"),)]
