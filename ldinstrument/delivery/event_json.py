@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
 from ..sdk import Writer, as_json
-from ..sessions.ids import random_uuid
+from ..sessions.ids import random_bits
 from ..sessions.outcomes import Outcome
 from ..sessions.rollups import Emission, FinishedRuns
 from ..sessions.task_definition import TaskPlan
@@ -271,7 +271,7 @@ class Payload:
         self.custom = custom
         self.exposures = exposures
         self.zipped = zipped
-        self.id = id or random_uuid()
+        self.id = id or str(uuid.UUID(int=random_bits(128), version=4))
         self.sealed_at = time.time() if sealed_at is None else sealed_at
         self.age_from = time.monotonic() if age_from is None else age_from
         self.attempts = self.bad_requests = 0

@@ -58,18 +58,18 @@ def declared_metrics(name: str, metrics: Iterable[str]) -> tuple[str, ...]:
     Raises:
         DefinitionError: there is no such metric, or *name* cannot prefix one.
     """
-    if metrics is DEFAULT_METRICS and _declared.get(name) == catalog.version:
+    if metrics is DEFAULT_METRICS and declared.get(name) == catalog.version:
         return DEFAULT_METRICS
     check_key("session name", name)
     wanted = checked_metrics(metrics)
     declare_session_metrics(name, wanted)
-    if wanted == DEFAULT_METRICS and len(_declared) < MOST_DECLARED:
-        _declared[name] = catalog.version
+    if wanted == DEFAULT_METRICS and len(declared) < MOST_DECLARED:
+        declared[name] = catalog.version
     return wanted
 
 
 MOST_DECLARED = 1_000
-_declared: dict[Any, int] = {}
+declared: dict[Any, int] = {}
 """With which version of the catalog the default metrics of sessions of a name were declared."""
 
 

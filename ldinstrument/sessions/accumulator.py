@@ -241,7 +241,8 @@ class Accumulator:
             seconds = compress(seconds, [outcome in FINISHED for outcome in outcomes])
 
         if task.interaction:
-            self.tallies = added(self.tallies, counted)
+            so_far = self.tallies
+            self.tallies = counted if so_far is NO_TALLIES else added(so_far, counted)
         if task.key:
             tally = self.tasks.setdefault(task.key, [0, 0, 0, 0, 0.0])
             for place, count in enumerate(counted):
@@ -250,7 +251,8 @@ class Accumulator:
 
         if whole:
             if task.interaction:
-                self._segment_tallies = added(self._segment_tallies, counted)
+                so_far = self._segment_tallies
+                self._segment_tallies = counted if so_far is NO_TALLIES else added(so_far, counted)
             # Where the wall clock was set back since an exposure, the dates of runs as they are
             # would lie before it.
             if finished and plan.plain and self._low <= self._since * 1000 + self.offset:

@@ -7,26 +7,15 @@ threads of a process then starve, for a thread that is woken in vain waits its 5
 from __future__ import annotations
 
 import random
-import uuid
 
 from ..process import on_fork
 
 _source = random.Random()  # seeded by the kernel
-
-
-def _renew() -> None:
-    global _source
-    _source = random.Random()
-
-
-on_fork(in_child=_renew)
+random_bits = _source.getrandbits
+"""Return so many random bits, as a number from 0 on: an id has 128 of them."""
+on_fork(in_child=_source.seed)
 
 
 def random_id() -> str:
     """Return 32 random hexadecimal digits."""
-    return f"{_source.getrandbits(128):032x}"
-
-
-def random_uuid() -> str:
-    """Return a random UUID, version 4."""
-    return str(uuid.UUID(int=_source.getrandbits(128), version=4))
+    return f"{random_bits(128):032x}"

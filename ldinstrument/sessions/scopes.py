@@ -16,9 +16,10 @@ from ..callables.streams import notice_frameworks, settled, settled_awaited
 from ..callables.templates import TEMPLATES
 from ..diagnostics import warn_user_code
 from ..errors import DefinitionError, StrictError
+from ..metrics.catalogs import catalog
 from ..settings import disabled
 from . import emission, registry
-from .accounts import DEFAULT_METRICS, declared_metrics
+from .accounts import DEFAULT_METRICS, declared, declared_metrics
 from .clients import Tracker
 from .contexts import as_context, is_function, same
 from .current import EntryStack, current_session, current_variable, set_current
@@ -181,7 +182,9 @@ class SessionScope:
         self._data = data
         self._client = client
         self._store = store if store is None else _checked_store(store)
-        self._metrics = declared_metrics(name, metrics)
+        if metrics is not DEFAULT_METRICS or declared.get(name) != catalog.version:
+            metrics = declared_metrics(name, metrics)
+        self._metrics = tuple(metrics)
         self._entries: EntryStack[Entry] = EntryStack()
         self._rebinder: Rebinder | None = None
 

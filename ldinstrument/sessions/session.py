@@ -36,7 +36,7 @@ from .clock import clock, forward_offset, wall_offset
 from .contexts import context_of_keys, keys_of, only_kinds, units_of
 from .dilution import EndedSession, note_ended
 from .exposures import exposures
-from .ids import random_id
+from .ids import random_bits, random_id
 from .parts import Segment, SessionPart, units_in
 from .postponed import later, postpone
 from .recording import OwnedRecorder
@@ -233,7 +233,7 @@ class Session(OwnedRecorder):
         if self._id is None:
             # Not by its own lock: whoever holds that may wait for one that a fork holds meanwhile.
             with _naming:
-                self._id = self._id or random_id()
+                self._id = self._id or f"{random_bits(128):032x}"
         return self._id
 
     @property

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import uuid
 from typing import Any
 
 import pytest
@@ -267,6 +268,14 @@ def test_a_split_loses_nothing_and_makes_new_ids(zipped):
     assert keys == [f"e.{n}" for n in range(5)]
     assert len({leaf.id for leaf in [payload, *leaves]}) == 6
     assert [leaf.custom for leaf in leaves] == [1] * 5
+
+
+def test_the_id_of_a_payload_is_a_uuid_of_version_4():
+    """Its variant is the usual one, so that LaunchDarkly takes it as a payload id."""
+    made = [uuid.UUID(Payload().id) for _ in range(1000)]
+
+    assert {(id.version, id.variant) for id in made} == {(4, uuid.RFC_4122)}
+    assert len(set(made)) == 1000
 
 
 def test_halves_are_as_old_as_what_they_were():
