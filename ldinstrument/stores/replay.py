@@ -17,6 +17,7 @@ from operator import attrgetter
 from ..metrics.catalogs import EventRouting
 from ..metrics.metric import Rollup
 from ..sessions.accounts import DEFAULT_METRICS, Piece
+from ..sessions.clock import STEP
 from ..sessions.contexts import context_of_keys, units_of
 from ..sessions.dilution import EndedSession
 from ..sessions.emission import session_totals
@@ -50,6 +51,11 @@ def segments_of(record: Record) -> list[StoredSegment]:
         for number, text in enumerate(record.lines)
         for segment in decoded(text, record.names, number)
     ]
+    if len(record.lines) > 1:
+        late = _delays(record.lines)
+        for segment in found if any(late) else ():
+            segment.started -= late[segment.line]
+            segment.ended -= late[segment.line]
     found.sort(key=_in_order)
     first = next((segment.keys for segment in found if segment.keys), ())
     current = dict(first)
@@ -57,6 +63,23 @@ def segments_of(record: Record) -> list[StoredSegment]:
         current |= dict(segment.keys)
         segment.keys = segment.keys or tuple(sorted(current.items()))
     return found
+
+
+def _delays(lines: Iterable[str]) -> list[int]:
+    """Return how many milliseconds later than need be each of *lines* has reached the store.
+
+    A line is dated when it arrives. Offsets that differ by less than a clock that was set would are
+    of one clock, and the least is of the line that waited least: by that, requests that overlap
+    keep the order in which they began.
+    """
+    offsets = [int(text[1 : text.index(",")]) for text in lines]
+    least: dict[int, int] = {}
+    lowest = min(offsets)
+    for offset in sorted(set(offsets)):
+        if offset - lowest > STEP:
+            lowest = offset
+        least[offset] = lowest
+    return [offset - least[offset] for offset in offsets]
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,5 +377,6 @@ def summary_of(record: Record) -> StoredSummary:
     tallies = NO_TALLIES
     for segment in segments:
         tallies = added(tallies, segment.tallies)
-    duration = max(0, record.last - record.started)
+    last = max(segment.ended for segment in segments)
+    duration = max(0, last - segments[0].started)
     return StoredSummary(record.keys, segments[0].first, duration, tallies)

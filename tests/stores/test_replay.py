@@ -19,6 +19,8 @@ from ldinstrument.devserver import experiment_flag
 from ldinstrument.sessions.current import entered
 from ldinstrument.sessions.scopes import open_session
 from ldinstrument.stores import MemoryStore, Rules, end_request, end_session, open_store, sweep
+from ldinstrument.stores.records import Record, StoredSegment, encoded
+from ldinstrument.stores.replay import events_of
 from ldinstrument.stores.sqlite import SqliteStore
 
 
@@ -308,6 +310,31 @@ def test_a_clock_that_is_set_ages_nothing(make_store, keep, lab, monkeypatch, se
     assert lab.counted("session.interactions", ana.key) == [0]
     assert lab.counted("session.interactions", ben.key) == [0]
     assert lab.counted("revenue.impact", ben.key) == [5]
+
+
+@pytest.mark.parametrize("waited", [1, 80, 3_600_000])
+def test_a_request_that_waited_for_the_store_keeps_its_place(waited):
+    """It is dated when it arrives: one of Ana's, as old as the login in which she became Ben, began
+    before that. Where an offset differs by as much as a clock that was set, it is believed.
+    """
+    ana, ben = (("user", "ana"),), (("user", "ben"),)
+    began = 1_700_000_000_000
+    login = [StoredSegment(ana, began, began + 10), StoredSegment(ben, began + 20, began + 30)]
+    lines = [
+        f"[{offset},{encoded(segments, {})}]"
+        for offset, segments in ((5, login), (5 + waited, [StoredSegment(ana, began, began + 300)]))
+    ]
+    record = Record("s-1", "", "session", began, 0, 300, lines=lines)
+
+    found = [
+        (keys, event.value)
+        for event, keys in events_of(record, Rules()).totals
+        if event.event_key == "session.duration"
+    ]
+    if waited < 3_600_000:
+        assert sorted(found) == [(ana, 300.0), (ben, 10.0)]
+    else:
+        assert sorted(keys for keys, _ in found) == [ana, ana, ben]
 
 
 def test_wanted_metrics_are_kept(make_store, keep, lab):
