@@ -38,6 +38,7 @@ from typing import Any, TypeAlias
 
 from ..sessions.outcomes import NO_TALLIES, Tallies, added
 from ..sessions.rollups import Group
+from ..values import without_surrogates
 from .protocol import Delta, Merged, Rules, today
 
 VERSION = 2
@@ -127,7 +128,7 @@ def keys_of(keys: Mapping[str, str]) -> Keys:
 
 def utf8(keys: Mapping[str, str]) -> dict[str, str]:
     """Return *keys* without lone surrogates, which no store can carry."""
-    return {kind: key.encode("utf-8", "replace").decode() for kind, key in keys.items()}
+    return {kind: without_surrogates(key) for kind, key in keys.items()}
 
 
 # -- group keys ------------------------------------------------------------------------------------

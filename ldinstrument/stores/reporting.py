@@ -388,14 +388,14 @@ class Sweep:
         elif meaning is Disposition.DROP:
             self._drop("http_400", sealed)
         else:
-            self._try_later(sealed, answer)
+            self._try_later(sealed, answer, meaning)
             return False
         return True
 
-    def _try_later(self, sealed: Sealed, answer: PostResult) -> None:
+    def _try_later(self, sealed: Sealed, answer: PostResult, meaning: Disposition) -> None:
         self.store.postpone(sealed.id, retry_delay(sealed.attempts, answer.headers))
         self.report.error = str(answer.status or answer.error or "no answer")
-        if answer.status in (401, 403):
+        if meaning is Disposition.REFUSED_KEY:
             log_once(
                 "refused",
                 f"store {answer.status}",

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 from .. import sdk, settings
 from ..diagnostics import guard, log_once, on_event_loop, withhold
 from ..ledger import ledger
-from ..metrics.catalogs import EventRouting
 from ..process import (
     on_exit,
     on_exit_of_multiprocessing_child,
@@ -30,28 +29,16 @@ from ..process import (
     watch_forking_thread,
 )
 from ..sessions import clients
-from ..sessions.accounts import DEFAULT_METRICS
 from ..sessions.contexts import context_of_keys, units_of
-from ..sessions.contexts import keys_of as keys_by_kind
 from ..sessions.exposures import exposures
-from ..sessions.parts import SessionPart
 from ..sessions.registry import open_sessions
-from ..sessions.rollups import Group
 from ..sessions.session import Session
-from ..sessions.validation import frozen
+from ..values import without_surrogates
 from .circuit_breaker import CircuitBreaker, PendingMerge
+from .deltas import delta_of
 from .protocol import Delta, Holdings, Merged, Operation, Rules, Store, VisitRef, today
 from .records import (
-    OLDEST_EXPOSURE,
-    OVERLAP,
-    Keys,
     Record,
-    StoredSegment,
-    compact_json,
-    encoded,
-    group_key,
-    keys_of,
-    mark_of,
 )
 from .reporting import LEASE, Outlet, Sweep, SweepOptions, SweepReport, outlet_of
 from .sweeper import Sweeper
@@ -220,7 +207,7 @@ class SessionStore:
             self._start_sweeper()
         if delta.operation is None:
             operation = Operation(self._worker, next(self._numbers))
-            delta = replace(delta, id=_utf8(delta.id), operation=operation)
+            delta = replace(delta, id=without_surrogates(delta.id), operation=operation)
         key, asked, breaker = f"{delta.name}:{visitor}", time.monotonic(), self._breaker
         if len(key) > LONGEST_KEY or not key.isascii():
             key = key_of(delta.name, visitor)
@@ -468,100 +455,7 @@ def key_of(name: str, visitor: str) -> str:
     if len(text) > LONGEST_KEY:
         text = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()
     key = f"{name}:{text}"
-    return key if key.isascii() else _utf8(key)
-
-
-def _utf8(text: str) -> str:
-    """Return *text* without lone surrogates, which no store can carry."""
-    return text.encode("utf-8", "replace").decode()
-
-
-# -- what a request adds ---------------------------------------------------------------------------
-
-
-def delta_of(part: SessionPart, *, ends: str = "", operation: Operation | None = None) -> Delta:
-    """Return what *part* adds to a stored session.
-
-    Args:
-        part: what a request recorded.
-        ends: the reason with which it ends the session, too; empty when it goes on.
-        operation: names the merge.
-    """
-    known = [segment.keys for segment in part.segments if segment.keys]
-    if not known:
-        known = [{} if part.context is None else keys_by_kind(part.context)]
-    first = last = keys_of(known[0])
-    if known[-1] is not known[0]:  # others came, of some kinds at least
-        last = keys_of({kind: key for keys in known for kind, key in keys.items()})
-    segments, began = _stored_segments(part, first, last)
-
-    names: dict[str, str] = {}
-    return Delta(
-        id=part.id,
-        name=part.name,
-        context=dict(first),
-        started_ago=part.age,
-        last_ago=part.idle,
-        now=part.over,
-        shift=max(0, segments[0].started - segments[0].first),
-        segments=encoded(segments, names, started=began),
-        names=names,
-        becomes=dict(last) if last != first else {},
-        overlap=OVERLAP,
-        metrics=() if part.metrics == DEFAULT_METRICS else part.metrics,
-        data=compact_json(part.data) if part.data else "",
-        exposures={
-            mark_of(name): date
-            for name, date in part.exposures.items()
-            if date > part.over - OLDEST_EXPOSURE
-        },
-        values=sum([group.count for segment in part.segments for _, group in segment.groups]),
-        ends=ends,
-        operation=operation,
-    )
-
-
-def _stored_segments(part: SessionPart, first: Keys, last: Keys) -> tuple[list[StoredSegment], int]:
-    """Return the segments of *part*, whose start and last activity may lie outside of them.
-
-    Args:
-        part: what a request recorded.
-        first, last: whom it began and ended with.
-
-    Returns:
-        The segments, at least one, and when *first* were active already.
-    """
-    found = [
-        StoredSegment(
-            keys_of(segment.keys),
-            segment.first,
-            segment.last,
-            segment.tallies,
-            {_key(routing, group): _folded(routing, group) for routing, group in segment.groups},
-            int(segment.began * 1000 + part.offset),
-            int((segment.active or segment.began) * 1000 + part.offset),
-        )
-        for segment in part.segments
-    ]
-    began, active = part.over - part.age, part.over - part.idle
-    if not found:
-        found.append(StoredSegment(first, part.started, part.started, started=began, ended=began))
-    elif part.segments[0].active is None and not part.segments[0].groups:
-        began = found[0].started  # nothing had happened when they came: they began here
-    if active > found[-1].ended:
-        found.append(StoredSegment(last, part.last, part.last, started=active, ended=active))
-    return found, began
-
-
-def _key(routing: EventRouting, group: Group) -> str:
-    return group_key(routing.event_key, routing.rollup, routing.numeric, frozen(group.data))
-
-
-def _folded(routing: EventRouting, group: Group) -> Group:
-    # Only `last` (and a numeric `once`) reports single values; the others would store them in vain.
-    if routing.rollup in ("last", "once") and routing.numeric:
-        return group
-    return group.replace(first=None, last=None)
+    return key if key.isascii() else without_surrogates(key)
 
 
 # -- forks and the end -----------------------------------------------------------------------------
