@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from operator import attrgetter
+from itertools import accumulate
+from operator import attrgetter, sub
 
 from ..metrics.catalogs import EventRouting
 from ..metrics.metric import Rollup
@@ -65,21 +66,18 @@ def segments_of(record: Record) -> list[StoredSegment]:
     return found
 
 
-def _delays(lines: Iterable[str]) -> list[int]:
+def _delays(lines: Sequence[str]) -> list[int]:
     """Return how many milliseconds later than need be each of *lines* has reached the store.
 
-    A line is dated when it arrives. Offsets that differ by less than a clock that was set would are
-    of one clock, and the least is of the line that waited least: by that, requests that overlap
-    keep the order in which they began.
+    A line is dated when it arrives. Where lines that came before it and lines that came after it
+    have a lower offset, it has waited; from a clock that was set on, all have another one. So
+    requests that overlap keep the order in which they began.
     """
     offsets = [int(text[1 : text.index(",")]) for text in lines]
-    least: dict[int, int] = {}
-    lowest = min(offsets)
-    for offset in sorted(set(offsets)):
-        if offset - lowest > STEP:
-            lowest = offset
-        least[offset] = lowest
-    return [offset - least[offset] for offset in offsets]
+    before = list(accumulate(offsets, min))
+    after = list(accumulate(reversed(offsets), min))[::-1]
+    delays = map(sub, offsets, map(max, before, after))
+    return [delay if delay <= STEP else 0 for delay in delays]
 
 
 @dataclass(frozen=True, slots=True)
