@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
-from operator import attrgetter, sub
+from operator import attrgetter
 
 from ..metrics.catalogs import EventRouting
 from ..metrics.metric import Rollup
 from ..sessions.accounts import DEFAULT_METRICS, Piece
-from ..sessions.clock import STEP
 from ..sessions.contexts import context_of_keys, units_of
 from ..sessions.dilution import EndedSession
 from ..sessions.emission import session_totals
@@ -52,11 +50,6 @@ def segments_of(record: Record) -> list[StoredSegment]:
         for number, text in enumerate(record.lines)
         for segment in decoded(text, record.names, number)
     ]
-    if len(record.lines) > 1:
-        late = _delays(record.lines)
-        for segment in found if any(late) else ():
-            segment.started -= late[segment.line]
-            segment.ended -= late[segment.line]
     found.sort(key=_in_order)
     first = next((segment.keys for segment in found if segment.keys), ())
     current = dict(first)
@@ -64,20 +57,6 @@ def segments_of(record: Record) -> list[StoredSegment]:
         current |= dict(segment.keys)
         segment.keys = segment.keys or tuple(sorted(current.items()))
     return found
-
-
-def _delays(lines: Sequence[str]) -> list[int]:
-    """Return how many milliseconds later than need be each of *lines* has reached the store.
-
-    A line is dated when it arrives. Where lines that came before it and lines that came after it
-    have a lower offset, it has waited; from a clock that was set on, all have another one. So
-    requests that overlap keep the order in which they began.
-    """
-    offsets = [int(text[1 : text.index(",")]) for text in lines]
-    before = list(accumulate(offsets, min))
-    after = list(accumulate(reversed(offsets), min))[::-1]
-    delays = map(sub, offsets, map(max, before, after))
-    return [delay if delay <= STEP else 0 for delay in delays]
 
 
 @dataclass(frozen=True, slots=True)

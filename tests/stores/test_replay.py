@@ -19,8 +19,6 @@ from ldinstrument.devserver import experiment_flag
 from ldinstrument.sessions.current import entered
 from ldinstrument.sessions.scopes import open_session
 from ldinstrument.stores import MemoryStore, Rules, end_request, end_session, open_store, sweep
-from ldinstrument.stores.records import Record, StoredSegment, encoded
-from ldinstrument.stores.replay import events_of, segments_of
 from ldinstrument.stores.sqlite import SqliteStore
 
 
@@ -310,53 +308,6 @@ def test_a_clock_that_is_set_ages_nothing(make_store, keep, lab, monkeypatch, se
     assert lab.counted("session.interactions", ana.key) == [0]
     assert lab.counted("session.interactions", ben.key) == [0]
     assert lab.counted("revenue.impact", ben.key) == [5]
-
-
-@pytest.mark.parametrize("waited", [1, 80, 3_600_000])
-def test_a_request_that_waited_for_the_store_keeps_its_place(waited):
-    """It is dated when it arrives: one of Ana's, as old as the login in which she became Ben, began
-    before that. Where an offset differs by as much as a clock that was set, it is believed.
-    """
-    found = durations_of([5, 5 + waited, 5])
-    if waited < 3_600_000:
-        assert found == [("ana", 300.0), ("ben", 30.0)]
-    else:
-        assert [who for who, _ in found] == ["ana", "ana", "ben"]
-
-
-@pytest.mark.parametrize("offsets", [[5, 5, 5], [0, 5, 5], [0, 0, 5], [9, 5, 5]])
-def test_a_clock_that_is_set_by_little_is_no_delay(offsets):
-    """From then on every line has another offset: each is believed."""
-    assert [who for who, _ in durations_of(offsets)] == ["ana", "ben"]
-    over = max(segment.ended for segment in segments_of(overlapping(offsets)))
-    assert over == 1_700_000_000_300 + offsets[1]
-
-
-def overlapping(offsets):
-    """A visit in which Ana becomes Ben beside another of her requests, and he makes one more; the
-    lines have these offsets.
-    """
-    ana, ben = (("user", "ana"),), (("user", "ben"),)
-    began = 1_700_000_000_000
-    login = [StoredSegment(ana, began, began + 10), StoredSegment(ben, began + 20, began + 30)]
-    slow, his = (
-        StoredSegment(ana, began, began + 300),
-        StoredSegment(ben, began + 40, began + 50),
-    )
-    lines = [
-        f"[{offset},{encoded(segments, {})}]"
-        for offset, segments in zip(offsets, (login, [slow], [his]), strict=True)
-    ]
-    return Record("s-1", "", "session", began, 0, 300, lines=lines)
-
-
-def durations_of(offsets):
-    """Whose sessions such a visit becomes, and how long they are, in order."""
-    return sorted(
-        (keys[0][1], event.value)
-        for event, keys in events_of(overlapping(offsets), Rules()).totals
-        if event.event_key == "session.duration"
-    )
 
 
 def test_wanted_metrics_are_kept(make_store, keep, lab):
