@@ -419,9 +419,35 @@ class RequestSession:
 
     def end(self) -> None:
         """End the session, or merge what this request adds into its visit; harmless twice."""
-        session, store = self.session, self.store
-        if self._ended or session is None:
+        session, store = self._finish(), self.store
+        if session is None:
             return
+        if store is not None:
+            store.end_request(session, self.visitor, ends="ended" if self.ends_visit else "")
+            return
+        session.merge_data(self._facts())
+        session.end(self._reason)
+
+    async def aend(self) -> None:
+        """Do the same on an event loop, which does not wait for a store."""
+        if not self.waits_for_store:
+            self.end()
+            return
+        session, store = self._finish(), self.store
+        if session is not None and store is not None:
+            from ..stores import aend_request
+
+            ends = "ended" if self.ends_visit else ""
+            await aend_request(session, store, self.visitor, ends=ends)
+
+    def _finish(self) -> Session | None:
+        """Return the session, the first time: whose it is, and when it was over, is settled then.
+
+        From here on the request has ended, also while its visit waits for a store.
+        """
+        session = self.session
+        if self._ended or session is None:
+            return None
         self._ended = True
         # What these know of the request holds this object: nobody should have to look for that.
         ask, self.ask_context = self.ask_context, None
@@ -434,21 +460,7 @@ class RequestSession:
             session.stopped_at = self.complete_at
         if unit is not None:
             self._emit_unit(unit)
-
-        if store is not None:
-            store.end_request(session, self.visitor, ends="ended" if self.ends_visit else "")
-            return
-        session.merge_data(self._facts())
-        session.end(self._reason)
-
-    async def aend(self) -> None:
-        """Do the same on an event loop, which does not wait for a store."""
-        if self._ended or not self.waits_for_store:
-            self.end()
-            return
-        import asyncio
-
-        await asyncio.get_running_loop().run_in_executor(None, self.end)
+        return session
 
     def _emit_unit(self, unit: RequestUnit) -> None:
         complete = self._outcome is not None and self._outcome.finished

@@ -223,7 +223,7 @@ class Accumulator:
             seconds: how long each took.
             whole: whether no exposure lies between any samples.
         """
-        plan = task.latest_plan
+        plan = task.latest_plan  # mostly what `plan()` would return
         if plan is None or plan.version != catalog.version:
             plan = task.plan()
         successes = outcomes.count(_SUCCESS)
@@ -235,7 +235,7 @@ class Accumulator:
                 task.runs += len(runs)
                 self.values += len(runs) * plan.worth
         else:
-            found = {outcome: outcomes.count(outcome) for outcome in set(outcomes)}
+            found = _counted(outcomes)
             self.values += task.count(found)
             counted = task.tallied(found)
             seconds = compress(seconds, [outcome in FINISHED for outcome in outcomes])
@@ -580,11 +580,10 @@ class Accumulator:
             segment (None when there was none).
         """
         groups, loose = self._groups, self._loose
-        for fold in self._folds.values():
-            groups += fold.take_groups(once=True)
         if self._runs is not None and self._runs.entries:
             loose.insert(0, self._runs)
         for fold in self._folds.values():
+            groups += fold.take_groups(once=True)
             loose += fold.take_loose()
         tallies, active = self._segment_tallies, self._active
         self._groups, self._loose, self._runs, self._segment_tallies = [], [], None, NO_TALLIES

@@ -4,7 +4,7 @@ entered a scope.
 The variable is set by value, never by token: a token is bound to the `Context` it was made in, and
 generators are resumed, closed and collected in others.
 
-Decorating a function needs this module, and no session: those load with `registry`.
+Decorating a function needs this module, and no session: those load with `scopes`.
 """
 
 from __future__ import annotations

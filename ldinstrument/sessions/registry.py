@@ -46,8 +46,7 @@ def evict(surplus: int) -> None:
 
 def open_sessions() -> list[Session]:
     """Return the sessions that are open now, oldest first."""
-    with _lock:
-        found = [reference() for reference in list(open_references)]
+    found = [reference() for reference in list(open_references)]
     return [session for session in found if session is not None and not session.ended]
 
 

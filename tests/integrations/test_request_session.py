@@ -4,17 +4,24 @@ it ends.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from ldinstrument.integrations.request_session import RequestSession, end_requests
 from ldinstrument.sessions import registry
+from ldinstrument.sessions.scopes import open_session
+from ldinstrument.stores import open_store
+from ldinstrument.testing import RecordingClient
 
 
 def outcome(event: Any) -> tuple[int, int, int]:
@@ -250,3 +257,29 @@ def test_a_websocket_is_one_session_of_its_own_name(
     assert expected == outcome(done)
     assert done.context.key == "ada"
     assert events.recorder.of("request.interactions") == []
+
+
+def test_a_request_that_waits_for_a_thread_to_end_has_ended(tmp_path: Path) -> None:
+    """Whoever ends what is open meanwhile (a shutdown) leaves it to its visit."""
+
+    async def ends_while_all_threads_are_busy() -> str:
+        threads, busy = ThreadPoolExecutor(1), threading.Event()
+        asyncio.get_running_loop().set_default_executor(threads)
+        threads.submit(busy.wait)
+        ending = asyncio.ensure_future(request.aend())
+        await asyncio.sleep(0)
+        end_requests([request])
+        busy.set()
+        await ending
+        record = store.end("visitor-1")
+        return "" if record is None else record.id
+
+    store = open_store(f"sqlite:///{tmp_path}/sessions.db", client=RecordingClient(), sweep=False)
+    session = open_session("ana", store=store, client=RecordingClient())
+    request = RequestSession(session, method="GET", store=store)
+    request.visitor = "visitor-1"
+    request.set_outcome()
+    try:
+        assert asyncio.run(ends_while_all_threads_are_busy()) == session.id
+    finally:
+        store.close()
