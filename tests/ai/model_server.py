@@ -30,6 +30,7 @@ class Behaviour:
         refuse: answer so many requests with 429 first.
         cut_after: break the connection after so many frames of a stream.
         pause: seconds between the frames of a stream, or before a plain answer.
+        ends_after: the last frame of a stream waits for this, and then as long as two pauses.
         tool_call: the model asks for a tool first; once it has the tool's result, it answers.
         usage: tell the figures; OpenAI's streams tell them only when asked.
     """
@@ -37,6 +38,7 @@ class Behaviour:
     refuse: int = 0
     cut_after: int | None = None
     pause: float = 0.0
+    ends_after: threading.Event | None = None
     tool_call: bool = False
     usage: bool = True
 
@@ -118,10 +120,13 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         try:
-            for number, frame in enumerate(frames):
+            for number, frame in enumerate(frames := list(frames)):
                 if behaviour.cut_after is not None and number >= behaviour.cut_after:
                     self.close_connection = True
                     return
+                if behaviour.ends_after is not None and number == len(frames) - 1:
+                    behaviour.ends_after.wait(60)
+                    time.sleep(2 * behaviour.pause)
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(frame), frame))
                 self.wfile.flush()
                 time.sleep(behaviour.pause)

@@ -112,9 +112,14 @@ def test_read_to_the_end(
     models: Any, sdks: ModuleType, ld_events: RecordingClient, framework: str
 ) -> None:
     """The client reads everything: whole duration, time to first token, all tokens."""
-    models.behave(pause=PAUSE)
+    models.behave(pause=PAUSE, ends_after=(has_begun := threading.Event()))
     with APPS[framework](models, sdks) as url:
-        assert httpx.get(f"{url}/ask", timeout=30).text == "Tents keep you dry."
+        with httpx.stream("GET", f"{url}/ask", timeout=90) as response:
+            read = []
+            for text in response.iter_text():
+                read.append(text)
+                has_begun.set()
+        assert "".join(read) == "Tents keep you dry."
         until(lambda: ld_events.of("k.unfinished"))
     assert ld_events.values("k.success_rate") == [1]
     assert ld_events.values("k.tokens.output") == [6]
