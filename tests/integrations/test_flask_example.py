@@ -96,8 +96,8 @@ def visit(browser: Any, url: str, thumb: str, products: list[str]) -> Seen:
     page.click(f"[data-thumb={thumb}]")
     page.wait_for_selector("#thanks:has-text('Thank you')")
     for product in products:
-        page.click(f"button[value={product}]")
-        page.wait_for_load_state()
+        with page.expect_navigation():
+            page.click(f"button[value={product}]")
     if products:
         assert f"${sum(PRICES[product] for product in products):.2f}" in page.inner_text("#cart")
         page.click("#checkout")

@@ -188,13 +188,15 @@ def test_without_script_it_is_read_searched_and_changed(ld, won_experiment, open
     page.goto(ld.url)
     assert "better" in page.get_by_role("region", name="answer.duration").inner_text()
     page.locator("#events input[type=search]").fill("visitor-599")
-    page.locator("#events button").click()
+    with page.expect_navigation():  # a click returns before the new document is read
+        page.locator("#events button").click()
     assert set(page.locator("#feed tbody td:nth-child(4)").all_inner_texts()) == {
         "user:visitor-599"
     }
     page.locator("#new-flag > summary").click()
     page.locator("#new-flag input[name=key]").fill("made-here")
-    page.locator("#new-flag button").click()
+    with page.expect_navigation():
+        page.locator("#new-flag button").click()
     assert page.locator("#f-made-here").is_visible()
     assert ld.database.document("flag", "", "made-here")["variations"] == ["short", "long"]
 
@@ -209,7 +211,8 @@ def test_a_flag_edited_in_the_page_reaches_a_connected_sdk(ld, sdk, open_page):
     form.locator("input[name=variations]").fill("short, long, 3")
     form.locator("input[value=serve]").check()
     form.locator("input[name=serve]").fill("2")
-    form.get_by_role("button").click()
+    with page.expect_navigation():
+        form.get_by_role("button").click()
     ld.wait_for(lambda: client.variation("new-prompt", Context.create("u"), None) == 3)
     page.locator("#f-new-prompt > summary").click()
     page.get_by_role("button", name="Delete").click()
@@ -254,7 +257,8 @@ def test_faults_are_switched_by_keyboard(ld, http, open_page):
     page.goto(ld.url)
     switch = page.get_by_role("switch", name="events are answered 503")
     switch.focus()
-    page.keyboard.press("Enter")
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
     page.wait_for_selector("#faults [aria-checked=true]")
     assert http("POST", "/bulk", json=[]).status_code == 503
     page.get_by_role("switch", name="events are answered 503").focus()
@@ -390,8 +394,8 @@ def test_the_reset_forgets_and_the_flags_are_those_of_the_start(ld, http, open_p
     page.locator("#health summary:text('Reset')").click()
     page.get_by_role("button", name="Forget all").click()
     page.wait_for_selector("#feed .none")
+    page.wait_for_selector("#f-new-prompt", state="attached")
     assert ld.events() == []
-    assert page.locator("#f-new-prompt").count() == 1
 
 
 def test_forms_of_other_origins_change_nothing(ld, http):
