@@ -20,15 +20,18 @@ DISABLED = "LDINSTRUMENT_DISABLED"
 DEBUG = "LDINSTRUMENT_DEBUG"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
-_scans: list[bool] = []
-_environ = os.environ
-_table: Mapping[Any, Any] | None = getattr(os.environ, "_data", None)
-"""What `os.environ` looks its names up in, encoded: it tells in a tenth of the time that a name is
-not set. None where somebody had put another mapping in its place.
+scans: list[bool] = []
+"""One entry per program that is only being read now."""
+
+# Who asks for every session or event looks at these in line, and mostly enters no function:
+#     if (scans or DISABLED_KEY in encoded or os.environ is not environ) and disabled(): ...
+#     if (DEBUG_KEY in encoded or os.environ is not environ) and debug(): ...
+environ = os.environ
+DISABLED_KEY, DEBUG_KEY = map(getattr(environ, "encodekey", str), (DISABLED, DEBUG))
+encoded: Mapping[Any, Any] = getattr(environ, "_data", {DISABLED_KEY: "", DEBUG_KEY: ""})
+"""What `environ` looks its names up in, encoded as those keys are: it tells in a tenth of the time
+that a name is not set. Where somebody had put another mapping in its place, both may be.
 """
-_disabled, _debug = (
-    None if _table is None else os.environ.encodekey(name) for name in (DISABLED, DEBUG)
-)
 
 
 def variable(name: str, environ: Mapping[str, str] | None = None) -> str | None:
@@ -44,31 +47,28 @@ def switch(name: str) -> bool:
 
 def disabled() -> bool:
     """Tell whether `LDINSTRUMENT_DISABLED`, or a scan, makes everything inert."""
-    # Asked for each session: what is mostly true is found out in one call.
-    if _table is not None and os.environ is _environ and _disabled not in _table:
-        return bool(_scans)
-    return bool(_scans) or switch(DISABLED)
+    if DISABLED_KEY not in encoded and os.environ is environ:  # mostly, and cheap to find out
+        return bool(scans)
+    return bool(scans) or switch(DISABLED)
 
 
 def scanning() -> bool:
     """Tell whether a program is only being read: clients that it makes must send nothing."""
-    return bool(_scans)
+    return bool(scans)
 
 
 @contextlib.contextmanager
 def scan_in_progress() -> Iterator[None]:
     """Make everything inert meanwhile, on every thread: importing a program runs its top level."""
-    _scans.append(True)
+    scans.append(True)
     try:
         yield
     finally:
-        _scans.pop()
+        scans.pop()
 
 
 def debug() -> bool:
     """Tell whether `LDINSTRUMENT_DEBUG` asks for a log line per event."""
-    if _table is not None and os.environ is _environ and _debug not in _table:
-        return False
     return switch(DEBUG)
 
 

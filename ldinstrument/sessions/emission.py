@@ -8,6 +8,7 @@ asked once.
 from __future__ import annotations
 
 import logging
+import os
 import weakref
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -219,7 +220,8 @@ def _hand_over(
         withhold("take_batch", error)
     if not taken and not _tracked(emissions, context, client):
         return
-    if settings.debug():
+    asked = settings.DEBUG_KEY in settings.encoded or os.environ is not settings.environ
+    if asked and settings.debug():
         _debug(expanded(emissions), context)
     if catalog.names_units:
         _check_units(emissions, context)

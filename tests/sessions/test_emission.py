@@ -86,3 +86,16 @@ def test_a_key_from_outside_makes_no_log_line_of_its_own(
     (line,) = (record.getMessage() for record in caplog.records)
     assert line.startswith("event bought")
     assert line.isprintable()
+
+
+def test_a_line_per_event_may_be_asked_for_at_any_time(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also by another mapping in the place of `os.environ`."""
+    monkeypatch.delenv("LDINSTRUMENT_DEBUG", raising=False)
+    context = Context.create("u")
+    emit(event("bought"), context, RecordingClient())
+    monkeypatch.setattr(os, "environ", {"LDINSTRUMENT_DEBUG": "1"})
+    emit(event("sold"), context, RecordingClient())
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line.startswith("event sold")

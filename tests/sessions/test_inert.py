@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from session_values import USER, expose
 
 import ldinstrument as ld
+from ldinstrument import settings
 from ldinstrument.sessions.current import current_session
+from ldinstrument.sessions.inert import InertSession
 from ldinstrument.sessions.registry import stats
 from ldinstrument.sessions.scopes import open_session
 from ldinstrument.testing import RecordingClient
@@ -37,6 +41,23 @@ def test_disabled_makes_everything_inert(
     assert len(ld_events) == 0
     assert stats().values.recorded == 0
     assert stats().warnings == {}
+
+
+def test_what_makes_it_inert_may_come_and_go(
+    ld_events: RecordingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each session asks anew: the environment, whatever stands for it by now, and scans."""
+    with settings.scan_in_progress(), ld.session("u-1"):
+        assert type(open_session("u-1")) is InertSession
+    monkeypatch.setattr(os, "environ", {**os.environ, "LDINSTRUMENT_DISABLED": "1"})
+    with ld.session("u-1"):
+        assert type(open_session("u-1")) is InertSession
+    assert len(ld_events) == 0
+
+    monkeypatch.setattr(os, "environ", {})
+    with ld.session("u-1"):
+        pass
+    assert len(ld_events.of("session.duration")) == 1
 
 
 def test_an_inert_session_lives_and_ends_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
