@@ -30,7 +30,7 @@ def test_a_text_that_somebody_else_put_there_stops_nobody(tmp_path, keep, server
     for raw in (sqlite, redis):
         for visitor in ("v-1", "v-2", "v-3"):
             raw.merge(f"session:{visitor}", delta("s", context={"user": "ana"}))
-    with sqlite._writing() as (file, _, _):
+    with sqlite._transaction() as (file, _, _):
         file.execute("UPDATE visitors SET text = '{\"odd\"' WHERE key != 'session:v-3'")
     for visitor in ("v-1", "v-2"):
         redis._client.set(f"{{{prefix}}}:vsession:{visitor}", '{"odd"')

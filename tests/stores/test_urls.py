@@ -226,7 +226,7 @@ def test_a_sqlite_address_says_how_long_a_request_waits(tmp_path):
     for query in ("?timeout=0.05", ""):
         with open_store(f"sqlite:///{tmp_path}/x.db{query}", sweep=False) as store:
             store.merge("v", delta("s"))
-            with store.store._file.connection() as file:
+            with store.store._transaction() as (file, _, _):
                 waits += file.execute("PRAGMA busy_timeout").fetchone()
 
     assert waits[0] <= 50 < waits[1] <= 250
