@@ -104,10 +104,11 @@ class Report:
         if len(sums) < len(events.values):
             self.dropped["not_a_number"] += len(events.values) - len(sums)
         for event, keys in [*sums, *events.totals]:
-            context = json_of_keys(dict(keys))
-            if context is None:
+            if not keys:
                 self.dropped["no_context"] += 1
                 continue
+            kind, key = keys[0]
+            context = {"kind": kind, "key": key} if len(keys) == 1 else json_of_keys(dict(keys))
             # `kind` comes first: `delivery` recognises a custom event by it.
             fields: dict[str, Any] = {"kind": "custom", "creationDate": event.at}
             fields |= {"key": event.event_key, "context": context}

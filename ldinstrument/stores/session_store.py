@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import secrets
+import sys
 import threading
 import time
 import weakref
@@ -19,8 +21,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .. import sdk, settings
-from ..diagnostics import guard, log_once, on_event_loop, withhold
+from .. import sdk
+from ..diagnostics import guard, log_once, withhold
 from ..ledger import ledger
 from ..process import (
     on_exit,
@@ -33,13 +35,12 @@ from ..sessions.contexts import context_of_keys, units_of
 from ..sessions.exposures import exposures
 from ..sessions.registry import open_sessions
 from ..sessions.session import Session
+from ..settings import DISABLED_KEY, disabled, encoded, environ, scans
 from ..values import without_surrogates
 from .circuit_breaker import CircuitBreaker, PendingMerge
 from .deltas import delta_of
 from .protocol import Delta, Holdings, Merged, Operation, Rules, Store, VisitRef, today
-from .records import (
-    Record,
-)
+from .records import Record
 from .reporting import LEASE, Outlet, Sweep, SweepOptions, SweepReport, outlet_of
 from .sweeper import Sweeper
 
@@ -173,8 +174,10 @@ class SessionStore:
                 operation = Operation(self._worker, next(self._numbers))
                 delta = delta_of(part, ends=ends, operation=operation)
 
-                # A session that ends on an event loop without `aend_request` must not stop it.
-                later = self.store.shared and on_event_loop()
+                # A session that ends on an event loop without `aend_request` must not stop it
+                # (`on_event_loop`, in line).
+                asyncio = sys.modules.get("asyncio") if self.store.shared else None
+                later = asyncio is not None and asyncio._get_running_loop() is not None
                 answer = self.merge(whose, delta, later=later)
                 known = (part.id, {}) if answer is None else (answer.id, answer.context)
                 session.merged_into(part, *known)
@@ -201,7 +204,7 @@ class SessionStore:
             The session that it went into; None when the store does not answer, and the delta waits,
             or when there was nothing to join.
         """
-        if settings.disabled():
+        if (scans or DISABLED_KEY in encoded or os.environ is not environ) and disabled():
             return None
         if self._sweeper is None and self._sweeps:
             self._start_sweeper()
@@ -255,7 +258,7 @@ class SessionStore:
             The session as it was; None when there was none, or the store does not answer (it ends
             when it does).
         """
-        if settings.disabled():
+        if disabled():
             return None
         if self._sweeper is None and self._sweeps:
             self._start_sweeper()
