@@ -235,8 +235,9 @@ class SessionStore:
             if len(self._whose) >= MOST_KNOWN:
                 self._whose.clear()
             before = self._whose.get(key, ())
-            if found.context not in before:
-                self._whose[key] = (*before[1 - MOST_IDENTITIES :], found.context)
+            if before[-1:] != (found.context,):
+                others = [keys for keys in before if keys != found.context]
+                self._whose[key] = (*others[1 - MOST_IDENTITIES :], found.context)
                 if before:  # theirs may have ended here
                     self._note_left(before[-1], delta.now)
         if delta.ends and self._sweeper is not None:

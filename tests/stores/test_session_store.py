@@ -375,6 +375,17 @@ def test_an_end_under_a_clock_that_was_set_back_counts_for_who_was_exposed(
     assert other["creationDate"] < date
 
 
+def test_an_exposure_under_a_clock_that_was_set_back_comes_after_who_took_over(make_store, keep):
+    """Also after somebody whom the visit belonged to before, and belongs to again."""
+    store = keep(make_store(), sweep=False)
+    for user in ("ana", "ben", "ana"):
+        time.sleep(0.005)
+        latest = delta(f"of-{user}", context={"user": user})
+        store.merge("v-1", latest)
+    set_back = today() - 3_600_000
+    assert exposures.note("flag", 1, Context.create("ben"), set_back) > latest.now
+
+
 def test_whose_sessions_are_is_remembered_within_a_bound(make_store, keep, client, monkeypatch):
     """Forgotten all at once, they end all the same."""
     monkeypatch.setattr(session_store, "MOST_KNOWN", 2)
