@@ -321,9 +321,9 @@ def test_other_processes_at_the_same_time(
     context and run; and none does later.
     """
     if kind == "redis":
-        store = f"{request.getfixturevalue('redis_server').url}?prefix=test-{token_of()[:12]}"
+        store = f"{request.getfixturevalue('redis_server').url}?timeout=10&prefix=test-{token_of()[:12]}"
     else:
-        store = f"sqlite:///{tmp_path}/f.db"
+        store = f"sqlite:///{tmp_path}/f.db?timeout=10"
     token, start = token_of(run=RUN), time.time() + 1.5
     command = [sys.executable, "-c", PROGRAM, token, store, str(start)]
     running = [

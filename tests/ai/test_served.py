@@ -96,7 +96,7 @@ def fastapi_app(models: Any, sdks: ModuleType) -> Iterator[str]:
         thread.join(5)
 
 
-def until(true: Any, seconds: float = 10.0) -> None:
+def until(true: Any, seconds: float = 60.0) -> None:
     """Wait until *true* says so."""
     deadline = time.monotonic() + seconds
     while not true():

@@ -17,13 +17,17 @@ def test_the_share_before_the_exposure_is_counted(
     lab: Laboratory, caplog: pytest.LogCaptureFixture
 ) -> None:
     """By the name of the session; said once when effects show much thinner."""
+    before = whole = 0.0
     for number in range(22):
         with ld.session(f"u-{number}", client=lab.client, name="visit") as s:
+            began = time.perf_counter()
             s.interaction()
             time.sleep(0.01)
             s.interaction()
+            before += time.perf_counter() - began
             lab.expose(f"u-{number}")
             s.interaction()
+            whole += time.perf_counter() - began
     for number in range(3):  # exposed before it began, and never
         with ld.session(f"u-{number}", client=lab.client) as s:
             s.interaction()
@@ -33,7 +37,7 @@ def test_the_share_before_the_exposure_is_counted(
     sessions = ld.stats().sessions
     visits, others = sessions["visit"], sessions["session"]
     assert (visits.ended, visits.exposed, visits.diluted) == (22, 22, 22)
-    assert 0.3 < visits.share_before < 0.9
+    assert visits.share_before == pytest.approx(before / whole, abs=0.05)
     assert (others.ended, others.exposed, others.diluted, others.share_before) == (4, 3, 0, 0.0)
     assert ("diluted", "visit") in ld.stats().warnings
     assert (

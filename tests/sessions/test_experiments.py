@@ -48,14 +48,16 @@ def test_totals_count_for_who_did_nothing_after_the_exposure(lab: Laboratory) ->
 def test_an_evaluation_is_no_activity(lab: Laboratory) -> None:
     """A variation that evaluates more flags does not last longer for it."""
     lab.server.set_flag(experiment_flag("second", ["a", "b"]))
+    began = time.perf_counter()
     with ld.session("u-1", client=lab.client) as s:
         s.interaction()
+        lasted = (time.perf_counter() - began) * 1000
         time.sleep(0.05)
         lab.expose("u-1")
         lab.expose("u-1", "second")
     lab.flush()
 
-    assert lab.counted("session.duration", "u-1")[0] < 40
+    assert lab.counted("session.duration", "u-1")[0] <= lasted
 
 
 # -- rule 2: what is held when an exposure happens leaves dated before it  ---
@@ -192,8 +194,8 @@ def test_an_experiment_that_starts_or_restarts_meanwhile_divides() -> None:
             lab.expose("u-1")
             s.conversion(10)
             restarted = experiment_flag("flag", ["a", "b"], seed=7)
-            lab.server.set_flag(restarted)
-            time.sleep(0.3)
+            lab.change(restarted)
+            time.sleep(0.003)
             second = int(time.time() * 1000)
             lab.expose("u-1")
             s.conversion(100)
@@ -244,15 +246,14 @@ def test_a_forked_child_sees_its_exposures_after_postfork(attached: bool) -> Non
         child = os.fork()
         if child == 0:
             try:
-                lab.client.postfork(start_wait=5)
+                lab.client.postfork(start_wait=60)
                 with ld.session("u-1", client=lab.client) as s:
                     s.conversion(1)
                     s.conversion(99)
                     lab.expose("u-1")
                     s.conversion(10)
-                ld.flush(5, client=lab.client)
-                lab.client.flush()
-                time.sleep(0.5)
+                ld.flush(60, client=lab.client)
+                lab.client.close()  # the SDK's own processor says only here when it has sent all
             finally:
                 os._exit(0)
         os.waitpid(child, 0)

@@ -202,7 +202,7 @@ def test_a_payload_that_has_waited_for_a_day_is_dropped_and_counted(make_store, 
 
 def test_a_large_backlog_is_swept_in_batches(make_store, keep, ld, client):
     """Many sessions per POST, few enough for one; a limit ends the sweep after a whole batch."""
-    raw = make_store()
+    raw = make_store(window=60.0)
     store = keep(raw, client=client)
     over(raw, BATCH * 2 + 50)
 

@@ -347,7 +347,7 @@ BUILDERS = _builders()
 def store_address(kind: str, request: pytest.FixtureRequest, tmp_path) -> str:
     if kind == "sqlite":
         return f"sqlite:///{tmp_path}/visits.sqlite"
-    return f"{request.getfixturevalue('redis_server').url}?prefix=page-{tmp_path.name}"
+    return f"{request.getfixturevalue('redis_server').url}?timeout=10&prefix=page-{tmp_path.name}"
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "redis"])
