@@ -106,9 +106,10 @@ def test_a_delay_holds_the_answer_and_then_it_comes(ld, http):
 def test_an_answer_later_than_the_client_waits(ld, http):
     """The event was kept all the same."""
     ld.fault("/bulk", delay=0.5, after=True)
+    headers = {"Authorization": "sdk"}
     with requests.Session() as session, pytest.raises(requests.ReadTimeout):
-        session.post(ld.url + "/bulk", json=[EVENT], headers={"Authorization": "sdk"}, timeout=0.1)
-    assert ld.custom_events("k") == [EVENT]
+        session.post(ld.url + "/bulk", json=[EVENT], headers=headers, timeout=(60, 0.1))
+    assert ld.wait_for(lambda: ld.custom_events("k")) == [EVENT]
 
 
 def test_method_skip_and_when_choose_the_requests(ld, http):

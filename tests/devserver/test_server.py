@@ -55,14 +55,14 @@ def test_a_database_file_survives_the_process(tmp_path):
     first = LocalLaunchDarkly(db=path, flags=[experiment_flag("exp")])
     with first:
         send(first, EVENT)
-        version = requests.get(first.url + "/sdk/latest-all", headers=HEADERS, timeout=5).json()[
+        version = requests.get(first.url + "/sdk/latest-all", headers=HEADERS, timeout=60).json()[
             "flags"
         ]["exp"]["version"]
     first.close()
     second = LocalLaunchDarkly(db=path, flags=[experiment_flag("exp")])
     with second:
         assert second.custom_events() == [EVENT]
-        flags = requests.get(second.url + "/sdk/latest-all", headers=HEADERS, timeout=5).json()[
+        flags = requests.get(second.url + "/sdk/latest-all", headers=HEADERS, timeout=60).json()[
             "flags"
         ]
         assert flags["exp"]["version"] == version
@@ -93,7 +93,7 @@ def test_reset_forgets_traffic_metrics_and_faults_and_restores_flags():
         token = {"Authorization": "api-t"}
         assert (
             requests.post(
-                ld.url + "/api/v2/metrics/default", json=body, headers=token, timeout=5
+                ld.url + "/api/v2/metrics/default", json=body, headers=token, timeout=60
             ).status_code
             == 201
         )
@@ -101,12 +101,14 @@ def test_reset_forgets_traffic_metrics_and_faults_and_restores_flags():
         assert send(ld, EVENT).status_code == 202
         assert ld.custom_events() == [EVENT]
         assert (
-            requests.get(ld.url + "/api/v2/metrics/default", headers=token, timeout=5).json()[
+            requests.get(ld.url + "/api/v2/metrics/default", headers=token, timeout=60).json()[
                 "totalCount"
             ]
             == 0
         )
-        flags = requests.get(ld.url + "/sdk/latest-all", headers=HEADERS, timeout=5).json()["flags"]
+        flags = requests.get(ld.url + "/sdk/latest-all", headers=HEADERS, timeout=60).json()[
+            "flags"
+        ]
         assert list(flags) == ["kept"]
         assert flags["kept"]["fallthrough"] == {"variation": 0}
         assert flags["kept"]["version"] == 3
@@ -132,7 +134,7 @@ def test_serve_runs_until_it_is_told_to_end(tmp_path):
 
     def ready(ld: LocalLaunchDarkly) -> None:
         seen.append(
-            requests.get(ld.url + "/sdk/latest-all", headers=HEADERS, timeout=5).json()["flags"][
+            requests.get(ld.url + "/sdk/latest-all", headers=HEADERS, timeout=60).json()["flags"][
                 "f"
             ]["variations"]
         )

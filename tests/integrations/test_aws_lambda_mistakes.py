@@ -114,11 +114,14 @@ def test_a_slow_decorator_above_ours_loses_nothing(deploy: Deploy, intake: Intak
     function = deploy(
         OURS
         + """
+from ldinstrument.integrations.aws_lambda import _shared_extension
 @lambda_handler(context="u", deliver=MODE)
 def inner(event, context):
     return 1
 def handler(event, context):
-    time.sleep(0.6)
+    extension = _shared_extension()
+    while not (extension._seen == context.aws_request_id and extension._asking):
+        time.sleep(0.01)
     return inner(event, context)
 """
     )

@@ -18,7 +18,7 @@ from ldinstrument.testing import RecordingClient
 SOON = 0.05
 
 
-def until(true: Callable[[], bool], seconds: float = 20) -> None:
+def until(true: Callable[[], bool], seconds: float = 60) -> None:
     """Wait for another thread."""
     end = time.monotonic() + seconds
     while not true() and time.monotonic() < end:
