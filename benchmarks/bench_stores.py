@@ -26,8 +26,8 @@ from typing import Any
 from ldinstrument.delivery.transport import PostResult
 from ldinstrument.sessions.rollups import Group
 from ldinstrument.stores import Delta, MemoryStore, RedisStore, Rules, SessionStore, SqliteStore
+from ldinstrument.stores.deltas import StoredSegment, encoded, group_key, keys_of
 from ldinstrument.stores.protocol import today
-from ldinstrument.stores.records import StoredSegment, encoded, group_key, keys_of
 from ldinstrument.stores.redis_client import connect
 
 LIMIT = 1152

@@ -18,8 +18,8 @@ from .sessions.contexts import as_context, context_of_keys, kinds, same, units_o
 from .sessions.exposures import exposures
 from .sessions.scopes import open_session
 from .sessions.session import Session
+from .stores.deltas import OLDEST_EXPOSURE, mark_of
 from .stores.protocol import Delta, today
-from .stores.records import OLDEST_EXPOSURE, mark_of
 from .stores.replay import summary_of
 from .values import whole_above_zero
 

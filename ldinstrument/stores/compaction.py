@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ..sessions.outcomes import NO_TALLIES
-from .records import LINE_BYTES, UNREADABLE, Keys, Record, StoredSegment, encoded, named
+from .deltas import UNREADABLE, Keys, StoredSegment, encoded, named
+from .records import LINE_BYTES, Record
 from .replay import Boundaries, segments_of
 
 KEEP_LINES = 16

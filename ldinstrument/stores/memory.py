@@ -14,13 +14,7 @@ from ..diagnostics import log_once, warn_once
 from ..ledger import ledger
 from .compaction import compact
 from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed, today
-from .records import (
-    PLACES_PER_WINDOW,
-    Record,
-    close,
-    merge,
-    readable,
-)
+from .records import PLACES_PER_WINDOW, Record, close, merge, readable
 from .replay import events_of
 
 MAX_SESSIONS = 10_000

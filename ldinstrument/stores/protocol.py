@@ -85,7 +85,7 @@ class Delta:
             abandoned.
         now: the date at which it is looked at.
         shift: milliseconds by which the worker's clock was set forward since its start.
-        segments: what was recorded, as JSON text (see `records`); by default one segment from
+        segments: what was recorded, as JSON text (see `deltas`); by default one segment from
             start to last activity with *tallies*.
         names: the group keys that *segments* mention, by mark.
         becomes: the keys that it ended with; empty when they are the same.

@@ -1,8 +1,8 @@
-r"""A session as a store keeps it: text, and how a delta is merged into it.
+"""A session as a store keeps it: text, and how a delta is merged into it.
 
-The text is a header, one line of JSON, and a line per delta. Merging reads and writes the header
-only and adds a line, which is all that `redis.lua` has to do on a Redis server; what the lines
-amount to is worked out when the session is reported (see `replay`).
+The text is a header, one line of JSON, and a line per delta (see `deltas`). Merging reads and
+writes the header only and adds a line, which is all that `redis.lua` has to do on a Redis server;
+what the lines amount to is worked out when the session is reported (see `replay`).
 
 The header's fields, empty ones left out:
     v version of this format        i id                    p id of the session before
@@ -14,31 +14,16 @@ The header's fields, empty ones left out:
     w parts that left early         q number of this part
     y accounts that a part reports, [kind, key]
     k group keys by their marks
-
-A line is `[offset, base, [segment, ...]]`: *offset* is the store's clock minus the worker's, in
-milliseconds, *base* a date that the others are counted from, at which the first segment's keys were
-active already. A segment is `[keys, first, length, tallies, groups]`, trailing zeros left out: keys
-by context kind, the dates of its first and last entry, interactions by outcome, and folded values
-by the mark of their group key: `[total, count, first date, last date, first value, last value]`, of
-which what follows from the segment is left out; a total alone stands by itself. Where the store's
-clock says something else than these dates and *offset*, two more fields say it, counted from
-*base*: the worker's clock was set meanwhile, or the line comes from several workers (*offset* 0).
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-import zlib
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any
 
-from ..sessions.outcomes import NO_TALLIES, Tallies, added
-from ..sessions.rollups import Group
-from ..values import without_surrogates
+from .deltas import ROUNDING, UNREADABLE, compact_json, segments_text
 from .protocol import Delta, Merged, Rules, today
 
 VERSION = 2
@@ -48,248 +33,10 @@ LINE_BYTES = 512
 """What counts as one line; a longer one counts as several."""
 OLD_EXPOSURE = 300_000
 """Milliseconds before a visit: what was exposed earlier hardly divides a part that comes late."""
-OVERLAP = 60_000
-"""Milliseconds for which a request may go on, unheard of, after others of its visit have ended."""
-OLDEST_EXPOSURE = 24 * 3_600_000
-"""Milliseconds: what was exposed earlier than a session may last divides none."""
 TOMBSTONE_MARK = "-"
 """The first character of a `Tombstone`."""
 PLACES_PER_WINDOW = 100_000
 """Places of a batch are in a row: those from the number of its window times this."""
-
-
-compact_json = json.JSONEncoder(separators=(",", ":")).encode
-"""What `json.dumps` would return, without making an encoder for each text."""
-UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError)
-"""What is raised by a line that is corrupt."""
-LONGEST_DATA = 12
-"""Characters of data that a group key holds itself."""
-REFERENCE = "#"
-"""What stands before the mark of data in a group key; data as JSON begins with a brace."""
-Keys: TypeAlias = "tuple[tuple[str, str], ...]"
-"""A context: `(kind, key)` pairs, sorted."""
-ROUNDING = 1
-"""Milliseconds by which two readings of one clock, rounded, may differ."""
-
-
-@dataclass(slots=True)
-class StoredSegment:
-    """What was recorded between two boundaries.
-
-    Args:
-        keys: whose it is; empty when nobody was known.
-        first, last: the dates of its first and last entry, by the worker's clock.
-        tallies: its interactions.
-        values: folded values by group key.
-        started, ended: the same as *first* and *last* by the store's clock; of a request, by the
-            clock that the worker had at its end. Until they are known, 0.
-        line: the number of its line.
-    """
-
-    keys: Keys
-    first: int
-    last: int
-    tallies: Tallies = NO_TALLIES
-    values: dict[str, Group] = field(default_factory=dict)
-    started: int = 0
-    ended: int = 0
-    line: int = 0
-
-    def merge(self, other: StoredSegment) -> StoredSegment:
-        """Return both in one."""
-        values = dict(self.values)
-        for key, more in other.values.items():
-            values[key] = merged(values.get(key), more)
-        return StoredSegment(
-            self.keys,
-            min(self.first, other.first),
-            max(self.last, other.last),
-            added(self.tallies, other.tallies),
-            values,
-            min(self.started, other.started),
-            max(self.ended, other.ended),
-        )
-
-
-def merged(mine: Group | None, more: Group) -> Group:
-    """Return both in one, and leave both as they are."""
-    whole = more.replace()
-    if mine is not None:
-        whole.merge(mine)
-    return whole
-
-
-def keys_of(keys: Mapping[str, str]) -> Keys:
-    """Return *keys* in their order, without lone surrogates, which no store can carry."""
-    if all(map(str.isascii, keys.values())):
-        return tuple(sorted(keys.items()))
-    return tuple(sorted(utf8(keys).items()))
-
-
-def utf8(keys: Mapping[str, str]) -> dict[str, str]:
-    """Return *keys* without lone surrogates, which no store can carry."""
-    return {kind: without_surrogates(key) for kind, key in keys.items()}
-
-
-# -- group keys ------------------------------------------------------------------------------------
-
-
-def group_key(event_key: str, rollup: str, numeric: bool, data: str) -> str:
-    """Return the key under which equal values fold; a sweeper needs no catalog to read it."""
-    return f"{rollup[0]}{int(numeric)}{event_key}\n{data}"
-
-
-def group_parts(key: str) -> tuple[str, bool, str, str]:
-    """Return `(rollup's initial, numeric, event key, data)` of a group key.
-
-    Data as JSON never holds a raw newline.
-    """
-    event_key, _, data = key[2:].rpartition("\n")
-    return key[0], key[1] == "1", event_key, data
-
-
-@lru_cache(maxsize=4096)
-def mark_of_text(text: str) -> str:
-    """Return five characters, 30 bits, that stand for *text* within one record."""
-    digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=4).digest()
-    return base64.urlsafe_b64encode(digest)[:5].decode()
-
-
-def named(key: str, names: MutableMapping[str, str]) -> str:
-    """Return the mark of a group key, and note in *names* what it stands for.
-
-    Values of several events often have the same data, so that has a mark of its own.
-    """
-    mark, (head, _, data) = mark_of_text(key), key.rpartition("\n")
-    if len(data) > LONGEST_DATA:
-        names[mark_of_text(data)] = data
-        key = f"{head}\n{REFERENCE}{mark_of_text(data)}"
-    names[mark] = key
-    return mark
-
-
-def key_named(mark: str, names: Mapping[str, str]) -> str:
-    """Return the group key that *mark* stands for.
-
-    Raises:
-        KeyError: *names* does not know it.
-    """
-    head, _, data = names[mark].rpartition("\n")
-    return f"{head}\n{names[data[1:]] if data.startswith(REFERENCE) else data}"
-
-
-# -- lines -----------------------------------------------------------------------------------------
-
-
-def encoded(
-    segments: Sequence[StoredSegment],
-    names: MutableMapping[str, str],
-    *,
-    started: int | None = None,
-) -> str:
-    """Return *segments* as the part of a line that follows its offset.
-
-    Args:
-        segments: at least one.
-        names: the group keys that they mention are added, by their marks.
-        started: when the first one's keys were active already, by the clock of `started`.
-
-    Raises:
-        TypeError: a folded value is no number.
-    """
-    base = segments[0].first if started is None else started
-    texts = []
-    for segment in segments:
-        groups = {
-            named(key, names): _group(group, segment, base) for key, group in segment.values.items()
-        }
-        tallies = list(segment.tallies)
-        while tallies and not tallies[-1]:
-            tallies.pop()
-        first, last = segment.first, segment.last
-        fields = [dict(segment.keys), first - base, last - first, tallies, groups or 0]
-
-        differs = segment.started - first, segment.ended - last
-        if segment.ended and not -ROUNDING <= min(differs) <= max(differs) <= ROUNDING:
-            fields += [segment.started - base, segment.ended - base]
-        else:
-            while fields and not fields[-1]:
-                fields.pop()
-        texts.append(fields)
-    return f"{base},{compact_json(texts)}"
-
-
-def _group(group: Group, segment: StoredSegment, base: int) -> list[Any] | float:
-    values = (group.total, group.first, group.last)
-    if not all(value is None or isinstance(value, (int, float)) for value in values):
-        raise TypeError("a folded value is a number")
-    dates = [group.first_at - base, group.last_at - base]
-    if group.first is not None or group.last is not None:
-        return [group.total, group.count, *dates, group.first, group.last]
-    if (group.first_at, group.last_at) != (segment.first, segment.last):
-        return [group.total, group.count, *dates]
-    return group.total if group.count == 1 else [group.total, group.count]
-
-
-def decoded(line: str, names: Mapping[str, str], number: int = 0) -> Iterable[StoredSegment]:
-    """Yield the segments of a line.
-
-    Args:
-        line: the text.
-        names: group keys by their marks.
-        number: of the line.
-
-    Raises:
-        One of `UNREADABLE`: it is not the text of a line.
-    """
-    offset, base, segments = json.loads(line)
-    began = base + offset
-    for at, fields in enumerate(segments):
-        keys, first, length, tallies, groups, *clock = fields + _ABSENT[len(fields) :]
-        first, last = base + first, base + first + length
-        started, ended = (
-            (began + clock[0], began + clock[1]) if clock else (first + offset, last + offset)
-        )
-        whose = tuple(sorted(keys.items()))
-        tallies = (*tallies, *NO_TALLIES[len(tallies) :])
-        segment = StoredSegment(whose, first, last, tallies, {}, started, ended, number)
-        for name, values in (groups or {}).items():
-            segment.values[key_named(name, names)] = _group_of(values, segment, base)
-
-        if not at and first != base and started > began:  # its keys were active before
-            date = first - (started - began)
-            yield StoredSegment(whose, date, date, started=began, ended=began, line=number)
-        yield segment
-
-
-_ABSENT: list[Any] = [{}, 0, 0, [], 0]
-
-
-def _group_of(fields: list[Any] | float, segment: StoredSegment, base: int) -> Group:
-    if not isinstance(fields, list):
-        return Group(None, fields, 1, segment.first, segment.last)
-    total, count = fields[0], fields[1] if len(fields) > 1 else 1
-    if len(fields) < 4:
-        return Group(None, total, count, segment.first, segment.last)
-    first, last = fields[4:6] if len(fields) > 4 else (None, None)
-    return Group(None, total, count, base + fields[2], base + fields[3], first, last)
-
-
-def segments_text(delta: Delta) -> str:
-    """Return the only segment of a *delta* that names none, as the part of a line that follows its
-    offset.
-    """
-    first, last = delta.now - delta.started_ago, delta.now - delta.last_ago
-    segment = StoredSegment(keys_of(delta.context), first, last, delta.tallies)
-    return encoded([segment], {})
-
-
-def mark_of(exposure: str) -> str:
-    """Return the mark of an exposure, short and the same in every process."""
-    return f"{zlib.crc32(exposure.encode('utf-8', 'replace')) & 0xFFFFFF:06x}"
-
-
-# -- the record ------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -307,7 +54,7 @@ class Record:
         data: its own data, as JSON text.
         exposures: the date of each exposure known to it, by mark.
         names: the group keys of its values, by mark.
-        lines: what was merged, each line JSON; see `records`.
+        lines: what was merged, each line JSON; see `deltas`.
         reason: why it ended; empty while it is open.
         over: the date of that end by the clock of the worker that said so; 0 if it fell silent.
         part: 0, or the number of a part that left early while the session goes on.

@@ -21,9 +21,10 @@ from ..diagnostics import log_once, one_line
 from ..errors import DefinitionError
 from ..ledger import ledger
 from .compaction import compact
+from .deltas import compact_json, segments_text, utf8
 from .lua import scripts
 from .protocol import Delta, Ended, Holdings, Merged, Operation, Rules, Sealed, today
-from .records import MOST_LINES, compact_json, readable, segments_text, utf8
+from .records import MOST_LINES, readable
 from .redis_client import LazyCluster, decodes, is_cluster
 
 SHARDS_OF_A_CLUSTER = 16

@@ -23,16 +23,9 @@ from ..sessions.emission import session_totals
 from ..sessions.exposures import exposures
 from ..sessions.outcomes import NO_TALLIES, Tallies, added
 from ..sessions.rollups import Emission, Group
+from .deltas import Keys, StoredSegment, decoded, group_parts, mark_of, merged
 from .protocol import Rules
-from .records import (
-    Keys,
-    Record,
-    StoredSegment,
-    decoded,
-    group_parts,
-    mark_of,
-    merged,
-)
+from .records import Record
 
 _in_order = attrgetter("started", "ended")
 
@@ -256,8 +249,20 @@ def events_of(record: Record, rules: Rules) -> RecordEvents:
     if boundaries.dates:
         found.unseen = boundaries.within(segments)
 
+    data = json.loads(record.data) if record.data else {}
     for account in accounts_of(record, segments, boundaries, rules):
-        events = totals_of(record, account, boundaries)
+        events = session_totals(
+            record.name,
+            record.metrics or DEFAULT_METRICS,
+            account.tallies,
+            float(account.ended - account.started),
+            _pieces(account, boundaries) if boundaries.dates else [],
+            account.over,
+            id=record.id,
+            data=data,
+            reason=account.reason,
+            previous=record.previous,
+        )
         found.totals += [(event, account.keys) for event in events]
         if account.keys:
             # Which part of it lies before its first exposure?
@@ -307,28 +312,14 @@ def _emissions(key: str, group: Group, last_at: int) -> list[Emission]:
     return group.replace(data=data, last_at=last_at).events(routing)
 
 
-def totals_of(record: Record, account: StoredAccount, boundaries: Boundaries) -> list[Emission]:
-    """Return the `<name>.*` events of an account."""
-    pieces: list[Piece] = []
-    if boundaries.dates:
-        over_region = boundaries.region(account.over)
-        pieces = [
-            Piece(tallies[0] + tallies[1], tallies[0], boundaries.date(region, last))
-            for region, (tallies, last) in sorted(account.pieces.items())
-            if region != over_region and tallies[0] + tallies[1]
-        ]
-    return session_totals(
-        record.name,
-        record.metrics or DEFAULT_METRICS,
-        account.tallies,
-        float(account.ended - account.started),
-        pieces,
-        account.over,
-        id=record.id,
-        data=json.loads(record.data) if record.data else {},
-        reason=account.reason,
-        previous=record.previous,
-    )
+def _pieces(account: StoredAccount, boundaries: Boundaries) -> list[Piece]:
+    """Return the interactions of *account* that lie before the last exposure in it."""
+    over_region = boundaries.region(account.over)
+    return [
+        Piece(tallies[0] + tallies[1], tallies[0], boundaries.date(region, last))
+        for region, (tallies, last) in sorted(account.pieces.items())
+        if region != over_region and tallies[0] + tallies[1]
+    ]
 
 
 @dataclass(frozen=True, slots=True)

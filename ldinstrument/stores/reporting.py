@@ -32,8 +32,9 @@ from ..sessions.contexts import json_of_keys
 from ..sessions.dilution import EndedSession, note_ended, note_unseen
 from ..sessions.rollups import finite
 from .circuit_breaker import describe_failure
+from .deltas import UNREADABLE
 from .protocol import Ended, Rules, Sealed, Store
-from .records import UNREADABLE, readable
+from .records import readable
 from .replay import events_of
 
 _PAYLOADS = uuid.UUID("5f0b4a0e-6f0c-4b67-9d1c-0a7d3b1f5c11")

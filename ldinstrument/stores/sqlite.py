@@ -21,13 +21,7 @@ from ..diagnostics import log_once
 from ..errors import DefinitionError
 from .compaction import compact
 from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed
-from .records import (
-    PLACES_PER_WINDOW,
-    Record,
-    close,
-    merge,
-    readable,
-)
+from .records import PLACES_PER_WINDOW, Record, close, merge, readable
 from .sqlite_file import SqliteFile, is_corrupt
 
 _SCHEMA = """

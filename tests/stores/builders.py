@@ -10,8 +10,9 @@ from collections import Counter
 from ldinstrument.sessions.rollups import Group
 from ldinstrument.sessions.scopes import open_session
 from ldinstrument.stores import Delta, MemoryStore, Rules, end_request
+from ldinstrument.stores.deltas import StoredSegment, encoded, keys_of, mark_of
 from ldinstrument.stores.protocol import today
-from ldinstrument.stores.records import StoredSegment, encoded, keys_of, mark_of, readable
+from ldinstrument.stores.records import readable
 from ldinstrument.stores.replay import events_of, segments_of
 from ldinstrument.testing import RecordingClient
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from stores_builders import delta
 
 from ldinstrument.stores import Rules
-from ldinstrument.stores.records import group_key, merge, readable
+from ldinstrument.stores.deltas import group_key
+from ldinstrument.stores.records import merge, readable
 from ldinstrument.stores.replay import events_of
 
 NOW = 1_795_000_000_000
