@@ -12,7 +12,7 @@ import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from types import CellType
+from types import CellType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from .diagnostics import diagnostics
@@ -189,20 +189,17 @@ def fake_clock() -> Iterator[FakeClock]:
     Functions that are decorated already follow it, too. Time-outs, stores and what your program
     reads by itself go by the real time.
     """
-    fake = FakeClock(clocks.clock())
-    milliseconds = clocks.wall_offset()
-
-    def wall_offset() -> float:
-        return milliseconds
-
-    real = {clocks.clock: fake, clocks.wall_offset: wall_offset}
-    for ours, replacement in real.items():
-        _replace_everywhere(ours, replacement)
+    real, fake = clocks.clock, FakeClock(clocks.clock())
+    # Half a millisecond off, so that no rounding of a date depends on how long ago the epoch is.
+    date = int(fake() * 1000 + clocks.wall_offset()) + 0.5
+    offset, wall = date / 1000 - fake(), clocks.wall
+    clocks.wall = SimpleNamespace(time=lambda: fake() + offset)
+    _replace_everywhere(real, fake)
     try:
         yield fake
     finally:
-        for ours, replacement in real.items():
-            _replace_everywhere(replacement, ours)
+        _replace_everywhere(fake, real)
+        clocks.wall = wall
 
 
 def _replace_everywhere(old: Any, new: Any) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..diagnostics import warn_once
 from ..ledger import ledger
 from ..metrics.catalogs import EventRouting, catalog
+from . import clock as clocks
 from .clock import STEP, clock, forward_offset, wall_offset
 from .contexts import kinds
 from .exposures import Exposure, exposures
@@ -52,6 +53,7 @@ class Accumulator:
 
     Args:
         entries: where the samples come; a new list when None.
+        context: whose they are, when that is known.
         started: its start, a clock reading; now when None.
         offset: what dates a clock reading, in milliseconds; the present one when None.
         limited: each value is subject to its metric's `limit`.
@@ -90,6 +92,7 @@ class Accumulator:
         self,
         entries: list[Sample] | None = None,
         *,
+        context: Context | None = None,
         started: float | None = None,
         offset: float | None = None,
         limited: bool = False,
@@ -101,6 +104,12 @@ class Accumulator:
         self.keys: dict[str, str] = {}
         """Keys by context kind; empty while nobody is known."""
         self.units: tuple[str, ...] = ()
+        self._changes = -1
+        if context is not None:
+            if context.multiple:
+                self.belong_to(context)
+            else:
+                self.keys, self.units = {context.kind: context.key}, (context.fully_qualified_key,)
         self.tallies: Tallies = NO_TALLIES
         self.tasks: dict[str, list[float]] = {}
         self.started = clock() if started is None else started
@@ -116,20 +125,15 @@ class Accumulator:
         self._segment_tallies: Tallies = NO_TALLIES
         self._first: float | None = None
         self._active: float | None = None
-        self._changes = -1
         self.values = 0
         """How many values the last `fold` took."""
 
     # -- whose it is -----------------------------------------------------------------------------
     def belong_to(self, context: Context) -> None:
         """Fold for *context* from now on; what waited for an identity is its, too."""
-        if context.multiple:
-            parts = kinds(context)
-            self.keys = {kind: part.key for kind, part in parts.items()}
-            self.units = tuple([part.fully_qualified_key for part in parts.values()])
-        else:
-            self.keys = {context.kind: context.key}
-            self.units = (context.fully_qualified_key,)
+        parts = kinds(context)
+        self.keys = {kind: part.key for kind, part in parts.items()}
+        self.units = tuple([part.fully_qualified_key for part in parts.values()])
         self._changes = -1
 
     # -- dates -----------------------------------------------------------------------------------
@@ -157,7 +161,8 @@ class Accumulator:
             return []
         self._folding = True
         try:
-            if wall_offset() - self.offset >= STEP:
+            now, changes = clock(), exposures.changes
+            if (clocks.wall.time() - now) * 1000 - self.offset >= STEP:
                 self.offset = forward_offset(self.offset)
             samples = self.entries[:]
             del self.entries[: len(samples)]
@@ -169,8 +174,10 @@ class Accumulator:
                 whats, _, _, dates, _ = columns
                 first, last = min(dates), max(dates)
                 self.last = max(self.last, last)
-                same = whats[0] is whats[-1] and whats.count(whats[0]) == len(samples)
-                groups = [(samples, columns)] if same else _grouped(samples)
+                groups = [(samples, columns)]
+                if whats[0] is not whats[-1] or whats.count(whats[0]) < len(samples):
+                    parts = [list(part) for _, part in groupby(samples, _what)]
+                    groups = [(part, list(zip(*part, strict=True))) for part in parts]
 
             # Mostly no exposure lies between any of them, and they fold at once.
             folds = folds and (for_store or bool(self.units))
@@ -179,11 +186,14 @@ class Accumulator:
             whole = False
             apart = self._single and (len(samples) > 1 or self._active is not None)
             if folds and not (waits or apart or self._waiting or self.limited):
-                boundaries = [] if self._changes == exposures.changes else self._boundaries()
+                if changes == self._changes or not exposures.of(self.units, lost=True):
+                    boundaries, self._changes = [], changes
+                else:
+                    boundaries = self._boundaries()
                 late = samples and first < self._since
                 whole = not (boundaries or late or exposures.forgotten > self._consulted)
                 if whole:
-                    self._consulted = clock()
+                    self._consulted = now
 
             for runs, (whats, outcomes, started, ended, _) in groups:
                 what = whats[0]
@@ -601,12 +611,6 @@ class Accumulator:
         self._loose.clear()
         self._runs = None
         self._segment_tallies = NO_TALLIES
-
-
-def _grouped(samples: list[Sample]) -> list[tuple[list[Sample], list[tuple[Any, ...]]]]:
-    """Return *samples* by what was measured, as long as that is the same; each with its columns."""
-    parts = [list(part) for _, part in groupby(samples, _what)]
-    return [(part, list(zip(*part, strict=True))) for part in parts]
 
 
 def _counted(outcomes: Sequence[Outcome]) -> dict[Outcome, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 
 def _own_perf_counter() -> Callable[[], float]:
@@ -28,13 +29,22 @@ clock = perf_counter = _own_perf_counter()
 """Seconds from an arbitrary origin; only differences mean something."""
 
 
+wall: Any = time
+"""Whose `time()` dates what happens, in seconds since the epoch; asked anew each time, for it may
+be frozen, or set by a test.
+
+    began = clock()
+    offset = (clocks.wall.time() - began) * 1000  # as `wall_offset`, for who needs both
+"""
+
+
 def wall_offset() -> float:
     """Return what to add to a clock reading, in milliseconds, to date it.
 
     The clock is read first: an event is rather dated late than before an exposure.
     """
     reading = clock()
-    return (time.time() - reading) * 1000
+    return float((wall.time() - reading) * 1000)
 
 
 STEP = 100.0

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from ldclient import Context
 
 
+@functools.cache
+def context_class() -> type[Context]:
+    """Return the SDK's class; an import statement, each time, costs more than the rest."""
+    from ldclient import Context
+
+    return Context
+
+
 def as_context(who: object) -> Context | None:
     """*who* as a valid `Context`: a `Context`, a key of kind `user`, or a dict in LaunchDarkly's
     JSON form.
@@ -26,7 +34,7 @@ def as_context(who: object) -> Context | None:
     """
     if who is None:
         return None
-    kind = _context_class()
+    kind = context_class()
     plain = kind.create(who) if type(who) is str else who
     if type(plain) is kind and plain.valid:
         return plain
@@ -48,14 +56,6 @@ def as_context(who: object) -> Context | None:
     return None
 
 
-@functools.cache
-def _context_class() -> type[Context]:
-    """Return the SDK's class; an import statement, each time, costs more than the rest."""
-    from ldclient import Context
-
-    return Context
-
-
 def _built(kind: type[Context], who: object) -> Context | None:
     # Frameworks hand out stand-ins (`LocalProxy`, `SimpleLazyObject`) that claim to be what they
     # stand for, and that answer only within the request: what they stand for now is what counts.
@@ -75,16 +75,8 @@ def keys_of(context: Context) -> dict[str, str]:
 
 def units_of(context: Context) -> tuple[str, ...]:
     """Return the units that *context* names: the fully qualified key of each of its kinds."""
-    global _last_units
-    known, units = _last_units
-    if known is not context:  # a session asks three times in a row
-        parts = kinds(context).values() if context.multiple else (context,)
-        units = tuple([part.fully_qualified_key for part in parts])
-        _last_units = context, units
-    return units
-
-
-_last_units: tuple[Any, tuple[str, ...]] = (None, ())
+    parts = kinds(context).values() if context.multiple else (context,)
+    return tuple([part.fully_qualified_key for part in parts])
 
 
 def only_kinds(context: Context, wanted: Iterable[str]) -> Context:

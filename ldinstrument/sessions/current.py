@@ -99,9 +99,7 @@ class EntryStack(list[tuple[int, Any, T]]):
         on_loop = asyncio is not None and asyncio._get_running_loop() is not None
         self.append((threading.get_ident(), current_task() if on_loop else None, entered))
 
-    def pop(  # type: ignore[override]
-        self, preferred: Callable[[T], bool] | None = None
-    ) -> T | None:
+    def take(self, preferred: Callable[[T], bool] | None = None) -> T | None:
         """Take out what is left here: the innermost that this thread and task entered, else any.
 
         Args:
@@ -172,7 +170,7 @@ class BlockScope(Generic[B]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        run = self._runs.pop()
+        run = self._runs.take()
         if run is None:
             return
         run.pause()

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class InertSession(Session):
     """A session that counts nothing and says nothing."""
 
+    is_inert = True
+
     __slots__ = ()
 
     def record(

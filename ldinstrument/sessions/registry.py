@@ -5,40 +5,18 @@ child.
 from __future__ import annotations
 
 import functools
-import itertools
 import threading
 from collections.abc import Collection
 
-from ..diagnostics import diagnostics, log, warn_once
+from ..diagnostics import diagnostics, log
 from ..ledger import Stats, ledger
 from ..process import on_exit, on_fork
 from . import clients, emission
 from .exposures import exposures
-from .session import Session, open_references
+from .session import Session, before_opening, open_references
 from .unattached import count_unattached_runs
 
-MAX_OPEN = 10_000
-
 _lock = threading.RLock()
-
-
-def evict(surplus: int) -> None:
-    """End the *surplus* oldest open sessions as abandoned."""
-    with _lock:
-        oldest = list(itertools.islice(open_references, surplus))
-        for reference in oldest:
-            open_references.pop(reference, None)
-    for reference in oldest:
-        stale = reference()
-        if stale is None:
-            continue
-        ledger.evicted()
-        warn_once(
-            "evicted",
-            stale.name,
-            f"more than {MAX_OPEN} open {stale.name} sessions: the oldest ended early; end yours",
-        )
-        stale.end("abandoned")
 
 
 # -- what is open ---------------------------------------------------------------------------------
@@ -99,16 +77,6 @@ def _at_exit() -> None:
         log.disabled = before
 
 
-def _name_open_sessions() -> None:
-    """Let each open session have its id before a fork: the child tells its part of the same one.
-
-    No lock is waited for whose holder may wait for one that other hooks hold by now.
-    """
-    for reference in list(open_references):
-        if (session := reference()) is not None:
-            _ = session.id
-
-
 def _after_fork() -> None:
     global _lock
     _lock = threading.RLock()
@@ -121,4 +89,5 @@ def _after_fork() -> None:
             session.forked()
 
 
-on_fork(before=_name_open_sessions, in_child=_after_fork)
+on_fork(in_child=_after_fork)
+before_opening.append(watch_exit)

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import functools
 import os
-import weakref
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ..callables.compiler import shaped, stream_shaped
@@ -19,15 +20,15 @@ from ..diagnostics import warn_user_code
 from ..errors import DefinitionError, StrictError
 from ..metrics.catalogs import catalog
 from ..settings import DISABLED_KEY, disabled, encoded, environ, scans
-from . import emission, registry
+from . import registry  # noqa: F401 - it ends at exit what is open
 from .accounts import DEFAULT_METRICS, declared, declared_metrics
 from .clients import Tracker
 from .contexts import as_context, is_function, same
 from .current import EntryStack, current_session, current_variable, set_current
 from .inert import InertSession
-from .outcomes import Outcome, is_closing, outcome_of
-from .postponed import later, postpone
-from .session import Session, open_references, session_id
+from .outcomes import Outcome, current_task, is_closing, outcome_of
+from .postponed import postpone
+from .session import Session, observers, session_id
 
 if TYPE_CHECKING:
     from ldclient import Context
@@ -52,31 +53,12 @@ def open_session(context: Any = None, *, id: str | None = None, **options: Any) 
     """
     if (scans or DISABLED_KEY in encoded or os.environ is not environ) and disabled():
         return InertSession(None, id=id, name=options.get("name", "session"))
-    return opened(as_context(context), id=id, **options)
-
-
-def opened(context: Context | None, **options: Any) -> Session:
-    """Open a session of a *context* that is known to be valid; when that is one too many, the
-    oldest ends as abandoned.
-    """
-    if later or emission.held_events:
-        emission.settle()
-    session = Session(context, **options)
-    registry.watch_exit()
-    open_references[weakref.ref(session)] = None
-    if len(open_references) > registry.MAX_OPEN:
-        registry.evict(len(open_references) - registry.MAX_OPEN)
-    for make in _observing:
-        session.observe(make(session))
-    return session
-
-
-_observing: list[Callable[[Session], SessionObserver]] = []
+    return Session(context, id=id, **options)
 
 
 def observe_sessions(make: Callable[[Session], SessionObserver] | None) -> None:
     """Let *make* give each session that is opened from now on its observer; None: none."""
-    _observing[:] = [] if make is None else [make]
+    observers[:] = [] if make is None else [make]
 
 
 def joinable(
@@ -102,42 +84,42 @@ def joinable(
 # -- scopes ----------------------------------------------------------------------------------------
 
 
-class Entry:
-    """One entry of a session: it was opened here, or joined; leaving ends it only where it was
-    opened.
-    """
+class Joined:
+    """A stay in a session that somebody else opened: leaving does not end it."""
 
-    __slots__ = ("before", "joined", "session")
+    __slots__ = ("before", "session")
 
-    def __init__(self, session: Session, *, joined: bool = False) -> None:
+    def __init__(self, session: Session) -> None:
         self.session = session
-        self.joined = joined
         self.before: Session | None = None
 
-    def is_current(self) -> bool:
-        """Tell whether its session is the current one, innermost."""
-        return current_variable.get() is self.session
 
-    def leave(self) -> None:
-        """Restore what was current; in a foreign context, where ours is not current, leave
-        everything alone.
-        """
-        if current_variable.get() is self.session:
-            current_variable.set(self.before)
+Entered = Session | Joined
+"""What is entered: a session that was opened for it, or a stay in one."""
 
-    def end(self, error: BaseException | None = None) -> None:
-        """End the session where it was opened: because *error* came out, when there is one."""
-        if self.joined:
-            self.session.leave()
-            return
-        if error is None:
-            self.session.end()
-            return
-        reason = _REASONS[outcome_of(error)]
-        if is_closing(error):  # perhaps the garbage collector's doing: emit from a safe place
-            postpone(functools.partial(self.session.end, reason))
-        else:
-            self.session.end(reason)
+
+def _session_of(entered: Entered) -> Session:
+    return entered.session if isinstance(entered, Joined) else entered
+
+
+def _is_current(entered: Entered) -> bool:
+    """Tell whether the session of *entered* is the current one, innermost."""
+    return current_variable.get() is _session_of(entered)
+
+
+def _end(entered: Entered, error: BaseException | None = None) -> None:
+    """End the session where it was opened: because *error* came out, when there is one."""
+    if isinstance(entered, Joined):
+        entered.session.leave()
+        return
+    if error is None:
+        entered.end()
+        return
+    reason = _REASONS[outcome_of(error)]
+    if is_closing(error):  # perhaps the garbage collector's doing: emit from a safe place
+        postpone(functools.partial(entered.end, reason))
+    else:
+        entered.end(reason)
 
 
 _REASONS = {
@@ -186,28 +168,38 @@ class SessionScope:
         if metrics is not DEFAULT_METRICS or declared.get(name) != catalog.version:
             metrics = declared_metrics(name, metrics)
         self._metrics = tuple(metrics)
-        self._entries: EntryStack[Entry] = EntryStack()
+        self._entries: EntryStack[Entered] = EntryStack()
         self._rebinder: Rebinder | None = None
 
     # -- with, async with ------------------------------------------------------------------------
     def __enter__(self) -> Session:
-        entry = self._begin((), {})
-        self._entries.push(entry)
-        entry.before = current_variable.get()
-        current_variable.set(entry.session)
-        return entry.session
+        entered = self._begin((), {})
+        session = entered.session if isinstance(entered, Joined) else entered
+        entered.before = current_variable.get()
+        current_variable.set(session)
+
+        # As `EntryStack.push` notes it: who asks for the task in vain pays for it.
+        asyncio = sys.modules.get("asyncio")
+        on_loop = asyncio is not None and asyncio._get_running_loop() is not None
+        self._entries.append((get_ident(), current_task() if on_loop else None, entered))
+        return session
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        entry = self._entries.pop(Entry.is_current)
-        if entry is None:
+        entries = self._entries
+        try:  # mostly there is one, and no question whose
+            entered = entries.pop(0)[2] if len(entries) == 1 else entries.take(_is_current)
+        except IndexError:  # another thread left it meanwhile
+            entered = entries.take(_is_current)
+        if entered is None:
             return
-        session = entry.session
+
+        session = entered.session if isinstance(entered, Joined) else entered
         if current_variable.get() is session:  # else a foreign context, to be left alone
-            current_variable.set(entry.before)
-        if error is None and not entry.joined:
+            current_variable.set(entered.before)
+        if error is None and entered is session:
             session.end()
         else:
-            entry.end(error)
+            _end(entered, error)
 
     async def __aenter__(self) -> Session:
         return self.__enter__()
@@ -215,28 +207,18 @@ class SessionScope:
     async def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         self.__exit__(kind, error, traceback)
 
-    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Entry:
+    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Entered:
         """Join the session that this one is part of, or open it."""
         if (scans or DISABLED_KEY in encoded or os.environ is not environ) and disabled():
-            return Entry(InertSession(None, id=self._id, name=self._name))
-        try:
-            who = self._context
-            if callable(who) and is_function(who):
-                who = who(*args, **kwargs)
-            context = as_context(who)
-        except StrictError:
-            raise
-        except Exception as error:
-            consequence = "the session has no identity until identify()"
-            warn_user_code("context= of a session", error, consequence)
-            context = None
-        around = current_variable.get()
-        if around is not None:
-            around = current_session()
-        if around is not None and (entry := self._joining(around, context)) is not None:
-            return entry
-        session = opened(
-            context,
+            return InertSession(None, id=self._id, name=self._name)
+        who, around = self._context, current_variable.get()
+        if around is not None or callable(who):
+            who, around = self._told(args, kwargs), current_session()
+            joined = None if around is None else self._joining(around, who)
+            if joined is not None:
+                return joined
+        return Session(
+            who,
             id=self._id,
             name=self._name,
             data=self._data,
@@ -245,9 +227,22 @@ class SessionScope:
             store=self._store,
             metrics=self._metrics,
         )
-        return Entry(session)
 
-    def _joining(self, around: Session, context: Context | None) -> Entry | None:
+    def _told(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Context | None:
+        """Return whose the session is; what goes wrong in a function that tells is logged."""
+        try:
+            who = self._context
+            if callable(who) and is_function(who):
+                who = who(*args, **kwargs)
+            return as_context(who)
+        except StrictError:
+            raise
+        except Exception as error:
+            consequence = "the session has no identity until identify()"
+            warn_user_code("context= of a session", error, consequence)
+            return None
+
+    def _joining(self, around: Session, context: Context | None) -> Joined | None:
         found = joinable(around, self._name, context, self._id, self._client)
         if found is None:
             return None
@@ -256,7 +251,7 @@ class SessionScope:
             found.identify(context)
         if self._data is not None:
             found.merge_data(self._data)
-        return Entry(found, joined=True)
+        return Joined(found)
 
     if not TYPE_CHECKING:  # where it would allow every name
 
@@ -354,17 +349,17 @@ class SessionWatcher:
     with it.
     """
 
-    __slots__ = ("_enter_session", "_mine", "_streaming")
+    __slots__ = ("_entered", "_mine", "_streaming")
     delegates = False
 
-    def __init__(self, entry: Entry, *, streaming: bool) -> None:
-        self._enter_session = entry
-        self._mine: Session | None = entry.session
+    def __init__(self, entered: Entered, *, streaming: bool) -> None:
+        self._entered = entered
+        self._mine: Session | None = _session_of(entered)
         self._streaming = streaming
 
     def resume(self) -> None:
         """In: remember what the consumer has, put mine in its place."""
-        self._enter_session.before = set_current(self._mine)
+        self._entered.before = set_current(self._mine)
 
     def pause(self) -> None:
         """Out: give the consumer its own back, and remember mine (the body may have entered another
@@ -374,27 +369,26 @@ class SessionWatcher:
         alone.
         """
         if self._streaming:
-            self._mine = set_current(self._enter_session.before)
-        else:
-            self._enter_session.leave()
-            self._streaming = (
-                True  # what comes now, if anything, is the stream that the call returned
-            )
+            self._mine = set_current(self._entered.before)
+            return
+        if _is_current(self._entered):
+            current_variable.set(self._entered.before)
+        self._streaming = True  # what comes now, if anything, is the stream that the call returned
 
     def first(self) -> None:
         """Nothing to note."""
 
     def unstarted(self) -> None:
         """End the session: nobody wanted the stream."""
-        self._enter_session.end()
+        _end(self._entered)
 
     def returned(self, result: Any) -> None:
         """End the session with the stream."""
-        self._enter_session.end()
+        _end(self._entered)
 
     def raised(self, error: BaseException) -> None:
         """End the session with the stream; a consumer that had enough is no error."""
-        self._enter_session.end(error)
+        _end(self._entered, error)
 
 
 if TYPE_CHECKING:  # the docstring is the implementation's

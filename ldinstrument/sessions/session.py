@@ -6,15 +6,19 @@ Nothing here raises into the host, and no event leaves while a lock of ours is h
 
 from __future__ import annotations
 
+import itertools
 import threading
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..diagnostics import never_raises, warn_user_code, withhold
+from ..diagnostics import never_raises, warn_once, warn_user_code, withhold
 from ..ledger import ledger
+from ..metrics.catalogs import catalog
+from ..metrics.metric import Metric
 from ..process import on_fork
 from ..values import without_surrogates
+from . import clock as clocks
 from . import emission
 from .accounts import (
     DEFAULT_METRICS,
@@ -32,49 +36,47 @@ from .clients import (
     exposures_are_seen,
     warn_unwatched,
 )
-from .clock import clock, forward_offset, wall_offset
-from .contexts import context_of_keys, keys_of, only_kinds, units_of
+from .clock import STEP, clock, forward_offset
+from .contexts import as_context, context_class, context_of_keys, only_kinds, units_of
 from .dilution import EndedSession, note_ended
 from .exposures import exposures
+from .identity import Batch, OwnedRecorder
 from .ids import random_bits, random_id
+from .magnitudes import settled
 from .parts import Segment, SessionPart, units_in
 from .postponed import later, postpone
-from .recording import OwnedRecorder
 from .rollups import Emission, FinishedRuns
 from .summaries import Summary, summarised
-from .validation import copied
+from .validation import MAX_INT, copied, measures
 
 if TYPE_CHECKING:
     from ldclient import Context
 
     from .observers import SessionObserver
 
-MAX_WAITING = 10_000
+MAX_OPEN = 10_000
+"""Sessions that may be open at once; beyond, the oldest end as abandoned."""
 MOST_SINGLE = 32
 """Entries of a stored session that are kept apart, for exposures in other processes."""
 
 _identity = id  # which in a signature is a session's
 
+_UNKNOWN: tuple[int, Any, Any] = (-1, None, None)
+"""What `measures` would tell of a metric, if it were known there."""
+
 _NO_DATA: dict[str, Any] = {}
 """Of a session that has none: never changed."""
-
-Batch = tuple["Context | None", list["Emission | FinishedRuns"]]
-"""Whose events these are, and the events."""
-
 
 open_references: dict[weakref.ref[Session], None] = {}
 """The sessions that are open in this process, oldest first; `registry` looks after them."""
 
-_naming = threading.RLock()
-"""Held while a session gets its id, and nothing else is waited for."""
+_evicting = threading.RLock()
 
+before_opening: list[Callable[[], None]] = []
+"""What each session calls before it opens."""
 
-def _renew_naming() -> None:
-    global _naming
-    _naming = threading.RLock()
-
-
-on_fork(in_child=_renew_naming)
+observers: list[Callable[[Session], SessionObserver]] = []
+"""What makes the observer of each session that opens; see `scopes.observe_sessions`."""
 
 
 def session_id(given: Any) -> str:
@@ -96,34 +98,33 @@ def session_id(given: Any) -> str:
 class Session(OwnedRecorder):
     """An open session; made by `session(...)`, never by hand."""
 
+    is_inert = False
+    """Whether it only looks like one: it is never open, and nothing leaves."""
+
     __slots__ = (
         "__weakref__",
-        "_accounts",
         "_accumulator",
         "_began",
         "_data",
         "_given_id",
         "_id",
         "_metrics",
+        "_number",
         "_offset",
         "_partial",
-        "_segments",
-        "_silent",
-        "_waiting",
         "_watched",
-        "client",
+        "before",
         "detour",
         "entries",
         "fold_at",
         "name",
         "observer",
         "stopped_at",
-        "store",
     )
 
     def __init__(
         self,
-        context: Context | None,
+        who: Any,
         *,
         id: str | None = None,
         name: str = "session",
@@ -134,60 +135,116 @@ class Session(OwnedRecorder):
         store: Any = None,
         metrics: tuple[str, ...] = DEFAULT_METRICS,
     ) -> None:
-        known = direct.get(_identity(client))
-        self._watched = known is not None and known() is client
-        if not self._watched:
-            check_client(client)
+        if later or emission.held_events:
+            emission.settle()
+        for prepare in before_opening:
+            prepare()
+
+        # Mostly a valid context, or a key of kind `user`; `as_context` knows what else there is.
+        kind = context_class()
+        context = kind.create(who) if type(who) is str else who
+        if context is not None and not (type(context) is kind and context.valid):
+            context = as_context(who)
+        self._context = self._named = context
+        self._said, self._inheriting = (), ()
         self._id = None if id is None else session_id(id)
-        self.name = name
-        self.client = client
-        self.store = store
+        self._number = random_bits(128)
         self._given_id = id
+        self.name = name
+        self._data = _NO_DATA if data is None else copied(data, f"{name}.*") or _NO_DATA
         self._silent = silent
         self._metrics = metrics
-        self._data = _NO_DATA if data is None else copied(data, f"{name}.*") or _NO_DATA
+        self.store = store
         self.observer: SessionObserver | None = None
         # Runs take the short way but where it has ended, or where somebody observes them.
-        self.detour = False
-        self._began, self._offset = clock(), wall_offset()
-        self._accumulator: Accumulator | None = None
+        self.ended = self.detour = False
+        self.stopped_at: float | None = None
+        """A reading of `time.perf_counter` at which its time has ended, whatever comes later."""
+
+        # What it is given: many sessions are given nothing.
+        self._lock = threading.RLock()
         self.entries: list[Sample] = []
+        self._accumulator: Accumulator | None = None
         self._accounts: Accounts | None = None
         self._segments: tuple[Segment, ...] = ()
         self._waiting: Sequence[Emission | FinishedRuns] = ()
         self._partial = False
-        self.stopped_at: float | None = None
-        """A reading of `time.perf_counter` at which its time has ended, whatever comes later."""
-        super().__init__(context, outer)
+
+        self.client = client
+        self._seen_client: weakref.ref[Any] | None = None
+        known = direct.get(_identity(client))
+        self._watched = known is not None and known() is client
+        if not self._watched:
+            check_client(client)
         self.fold_at = FOLD_AT if self._watched or self.is_watched() else 1
+
+        began = self._began = clock()
+        self._offset: float = (clocks.wall.time() - began) * 1000
+        self.before: Session | None = None
+        """What was current where a scope opened it."""
+        self.outer = outer
         if outer is not None:  # it dates nothing earlier than the one around it would
             around = outer._accumulator
             self._offset = max(self._offset, outer._offset if around is None else around.offset)
+            if context is None:
+                outer.add_inheriting(self)
+        if self.is_inert:
+            return
+        open_references[weakref.ref(self)] = None
+        if len(open_references) > MAX_OPEN:
+            evict(len(open_references) - MAX_OPEN)
+        for make in observers:
+            self.observe(make(self))
 
     @property
     def _held(self) -> Accumulator:
         """What it has been given, made when that is first asked for: many sessions are given
         nothing.
         """
-        if self._accumulator is not None:
-            return self._accumulator
         with self._lock:
             if self._accumulator is None:
                 # Outside a session, one call becomes a session of its own: no session.* metrics,
                 # but the rate limit holds. What comes late comes one by one.
                 held = Accumulator(
                     self.entries,
+                    context=self.context if self._context is None else self._context,
                     started=self._began,
                     offset=self._offset,
                     limited=self._silent or self.ended,
                     single=0 if self.store is None else MOST_SINGLE,
                 )
-                if (whose := self.context) is not None:
-                    held.belong_to(whose)
                 self._accumulator = held
             return self._accumulator
 
     # -- samples ---------------------------------------------------------------------------------
+    def record(
+        self, metric: Metric | str, value: Any = None, *, data: Mapping[str, Any] | None = None
+    ) -> None:
+        """Record a value of *metric* (a `Metric`, or the key of a declared one).
+
+        Args:
+            metric: what is measured. A `Metric` that the catalog lacks is added to it.
+            value: a finite number for a `value` metric, how many for a `count` (1 when left out),
+                nothing for an `occurrence`. A bad value is dropped, counted, and logged once.
+            data: goes with the event; JSON types, at most 16 KiB, copied now.
+        """
+        # Mostly a number for a metric that has got many.
+        key = metric.key if type(metric) is Metric else metric if type(metric) is str else ""
+        version, known, routing = measures.get(key, _UNKNOWN)
+        if (
+            version == catalog.version
+            and (known is metric or type(metric) is str)
+            and (type(value) is float or type(value) is int)
+            and -MAX_INT <= value <= MAX_INT
+            and data is None
+            and key in settled
+        ):
+            self.entries.append((routing, value, None, clock(), None))
+            if len(self.entries) >= self.fold_at:
+                self.fold_up()
+        else:
+            super().record(metric, value, data=data)
+
     def append(self, entry: Sample) -> None:
         """Take one sample; fold when there are many."""
         self.entries.append(entry)
@@ -230,11 +287,7 @@ class Session(OwnedRecorder):
     @property
     def id(self) -> str:
         """What it is called in its events: as given, else random."""
-        if self._id is None:
-            # Not by its own lock: whoever holds that may wait for one that a fork holds meanwhile.
-            with _naming:
-                self._id = self._id or f"{random_bits(128):032x}"
-        return self._id
+        return self._id or f"{self._number:032x}"
 
     @property
     def silent(self) -> bool:
@@ -273,86 +326,6 @@ class Session(OwnedRecorder):
             return self._given_id
         known = self.context
         return self.id if known is None else str(known.fully_qualified_key)
-
-    # -- another identity ------------------------------------------------------------------------
-    def become(self, new: Context) -> None:
-        """Belong to *new* from now on, and so do the sessions inside that know no better."""
-        with self._lock:
-            old, self._context = self.context, new
-            outgoing = self._change_identity(old, new)
-        self._pass_on(old, new, outgoing)
-
-    def _inherit(self, old: Context | None, new: Context) -> None:
-        """Go on as *new*, whom the session around belongs to now."""
-        with self._lock:
-            outgoing = self._change_identity(old, new)
-        self._pass_on(old, new, outgoing)
-
-    def _pass_on(self, old: Context | None, new: Context, outgoing: list[Batch]) -> None:
-        self._send(outgoing)
-        for reference in self._inheriting:
-            inner = reference()
-            if isinstance(inner, Session) and not inner.ended and not inner.knows_who:
-                inner._inherit(old, new)
-
-    def _change_identity(self, old: Context | None, new: Context) -> list[Batch]:
-        """Fold what is *old*'s, and end the accounts whose key changes. The lock is held."""
-        before, after = {} if old is None else keys_of(old), keys_of(new)
-        if before == after:
-            return []
-        if old is not None:  # what comes before is its, also where nothing was held yet
-            self._held.belong_to(old)
-        if old is None:  # what waited for an identity is the new one's, from the start
-            self._held.belong_to(new)
-            waiting, self._waiting = self._waiting, ()
-            if not self._silent and self.store is None:
-                self._accounts_of(after).identify(after, self._held.started)
-            return [(new, [*waiting, *self._fold()])]
-        events = self._fold() + self._last_events()
-        if self.store is not None:
-            goes_on = self._keep_account_of(old, after)
-        self._held.belong_to(new)
-        began = self._held.empty_segment()
-        exposures.note_left({*units_of(old), *self._held.units}, began.first)
-        outgoing: list[Batch] = [(old, events)]
-        # Tells a store when the new keys came; those that stay were not active.
-        came = {kind: key for kind, key in after.items() if before.get(kind) != key}
-        if came and self.store is not None and (self._segments or not goes_on):
-            self._segments += (began.replace(keys=came),)
-        if not self._silent and self.store is None:
-            ended = self._accounts_of(before).identify(after, clock())
-            outgoing += [
-                self._totals(account, old, "identified")
-                for account in ended
-                if account.last is not None or self._was_exposed(account, old)
-            ]
-        return outgoing
-
-    def _keep_account_of(self, old: Context, after: Mapping[str, str]) -> bool:
-        """Tell the store of *old*, a key of whom gives way to one of *after*, even if nothing has
-        happened to them: of whom an experiment may miss, else of the kinds that stay.
-
-        Returns:
-            Whether all of their keys stay: others only join them.
-        """
-        keys = self._held.keys
-        staying = {kind: key for kind, key in keys.items() if after.get(kind, key) == key}
-        if staying == keys:
-            return True
-        told = keys if exposures.of(units_of(old)) else staying
-        if told and not self._segments:
-            began = self._held.empty_segment(self._held.started)
-            self._segments += (began.replace(keys=told),)
-        return False
-
-    def _was_exposed(self, account: SessionAccount, context: Context) -> bool:
-        """Whether an experiment may miss the events of an account to which nothing has happened."""
-        return bool(exposures.of(units_of(only_kinds(context, account.keys))))
-
-    def _accounts_of(self, keys: Mapping[str, str]) -> Accounts:
-        if self._accounts is None:
-            self._accounts = Accounts(keys, self._held.started)
-        return self._accounts
 
     # -- folding ---------------------------------------------------------------------------------
     def fold_up(self) -> None:
@@ -421,29 +394,14 @@ class Session(OwnedRecorder):
             if not events:
                 continue
             if context is not None:
-                held = self._accumulator
-                now = clock() * 1000 + self._offset if held is None else held.date(clock())
-                exposures.note_left(units_of(context), int(now))
-            elif (heir := self._may_learn_who()) is not None:
-                heir._wait(events)
+                units = units_of(context) if context.multiple else (context.fully_qualified_key,)
+                held, now = self._accumulator, clock()
+                date = int(now * 1000 + self._offset) if held is None else held.date(now)
+                exposures.note_left(units, date)
+            elif (heir := self.may_learn_who()) is not None:
+                heir.wait(events)
                 continue
             emission.emit_all(events, context, self.client, self._seen_client)
-
-    def _may_learn_who(self) -> Session | None:
-        """Who may still learn whose values these are: this session, or after its end one around it,
-        for its client.
-        """
-        session: Session | None = self
-        while session is not None and (session.ended or session.client is not self.client):
-            session = session.outer
-        return session
-
-    def _wait(self, events: list[Emission | FinishedRuns]) -> None:
-        with self._lock:
-            waiting = [*self._waiting, *events]
-            surplus, self._waiting = waiting[:-MAX_WAITING], waiting[-MAX_WAITING:]
-        if surplus:
-            ledger.discarded("no_context", sum(event.values for event in surplus))
 
     # -- the end ---------------------------------------------------------------------------------
     def end(self, reason: str = "ended") -> None:
@@ -489,16 +447,15 @@ class Session(OwnedRecorder):
 
     def _end(self, reason: str) -> list[Batch]:
         """Stop, and return the events that are left. The lock is held."""
-        context = self.context
+        context = self.context if self._context is None else self._context
+        units: tuple[str, ...] = ()
+        if context is not None:
+            units = units_of(context) if context.multiple else (context.fully_qualified_key,)
+
         events: list[Emission | FinishedRuns] = []
-        if self._accumulator is None and not self.entries and not self._waiting:
-            untouched = context is None or not exposures.of(units_of(context), lost=True)
-        else:
-            untouched = False
         accounts = [SessionAccount({}, self._began)]
-        if untouched:
-            self._offset = forward_offset(self._offset)
-        else:
+        given = self._accumulator is not None or self.entries or self._waiting
+        if given or exposures.of(units, lost=True):
             events = [*self._waiting, *self._fold(at_last=True)]
             self._waiting = ()
             if self._accounts is None:  # nobody else, and no exposure in the middle
@@ -507,10 +464,14 @@ class Session(OwnedRecorder):
             else:
                 events += self._last_events()
                 accounts = self._accounts.open
+        else:  # nothing was, and none of them is exposed
+            units = ()
+            if (clocks.wall.time() - clock()) * 1000 - self._offset >= STEP:
+                self._offset = forward_offset(self._offset)
 
         outgoing = [(context, events)]
         for account in () if self._silent else accounts:
-            whose, totals = self._totals(account, context, reason)
+            whose, totals = self._totals(account, context, reason, units)
             if whose is context:
                 events += totals
             else:
@@ -518,23 +479,37 @@ class Session(OwnedRecorder):
         self._stop()
         return outgoing
 
-    def _totals(self, account: SessionAccount, context: Context | None, reason: str) -> Batch:
+    def _totals(
+        self,
+        account: SessionAccount,
+        context: Context | None,
+        reason: str,
+        units: tuple[str, ...] | None = None,
+    ) -> Batch:
         """Make the `session.*` events of *account*, which is over now, for the kinds it is of.
 
         Of what comes late, and in a forked child, only what adds up: the session is told elsewhere.
+
+        Args:
+            account: what has been counted.
+            context: whose, with all kinds of the session.
+            reason: why it is over.
+            units: of *context*, as far as they may have been exposed; all of them when None.
         """
         now, metrics = clock(), self._metrics
         if account.keys and account.keys.keys() != (keys := self._held.keys).keys():
             metrics = fed_metrics(self.name, metrics, account.keys, keys)
             context = None if context is None else only_kinds(context, account.keys)
+            units = None
         length = ((self.stopped_at or account.last or now) - account.began) * 1000
         is_part = self._partial or self.ended
         if is_part:
             metrics = tuple([suffix for suffix in metrics if suffix in SUMS])
-        over = self._date(now)
+        held = self._accumulator
+        over = int(now * 1000 + self._offset) if held is None else held.date(now)
         events = emission.session_totals(
             self.name, metrics, account.tallies, length, account.pieces, over,
-            id=self._id or self.id, data=self._data, reason=reason,
+            id=self._id or f"{self._number:032x}", data=self._data, reason=reason,
         )  # fmt: skip
         if is_part:
             events = [event for event in events if event.value]
@@ -542,7 +517,7 @@ class Session(OwnedRecorder):
             ledger.count(recorded=len(events))
             return context, [*events]
 
-        known = exposures.of(units_of(context))
+        known = exposures.of(units_of(context) if units is None else units)
         if account.before is None or (known and known[0].read <= account.began):
             # Exposed before it began, or not in it: nothing of it lies before that.
             ledger.session_ended(self.name, bool(known), length, recorded=len(events))
@@ -574,7 +549,7 @@ class Session(OwnedRecorder):
         with self._lock:
             if self.ended:
                 return None
-            held = self._held
+            held = self._accumulator or self._held
             loose = [*self._waiting, *self._fold(at_last=True, for_store=True)]
             segments, last_segment = self._segments, held.close()
             if self.store is None and self._accounts is not None:
@@ -593,7 +568,7 @@ class Session(OwnedRecorder):
             over = held.date(now)
             offset = max(held.offset, over - now * 1000)
             part = SessionPart(
-                id=self.id,
+                id=self._id or f"{self._number:032x}",
                 given_id=self._given_id,
                 name=self.name,
                 metrics=self._metrics,
@@ -603,7 +578,7 @@ class Session(OwnedRecorder):
                 age=over - int(held.started * 1000 + offset),
                 idle=over - int(last * 1000 + offset),
                 offset=offset,
-                context=self.context,
+                context=self.context if self._context is None else self._context,
                 data=self._data,
                 exposures={exposure.name: exposure.date for exposure in known},
                 segments=segments,
@@ -670,3 +645,30 @@ class Session(OwnedRecorder):
     def forget(self) -> None:
         """End without a word (tests): nothing of it is emitted."""
         self.ended = self.detour = True
+
+
+def evict(surplus: int) -> None:
+    """End the *surplus* oldest open sessions as abandoned."""
+    with _evicting:
+        oldest = list(itertools.islice(open_references, surplus))
+        for reference in oldest:
+            open_references.pop(reference, None)
+    for reference in oldest:
+        stale = reference()
+        if stale is None:
+            continue
+        ledger.evicted()
+        warn_once(
+            "evicted",
+            stale.name,
+            f"more than {MAX_OPEN} open {stale.name} sessions: the oldest ended early; end yours",
+        )
+        stale.end("abandoned")
+
+
+def _renew_lock() -> None:
+    global _evicting
+    _evicting = threading.RLock()
+
+
+on_fork(in_child=_renew_lock)

@@ -99,7 +99,7 @@ def test_the_innermost_is_left_first() -> None:
     stack: EntryStack[str] = EntryStack()
     for name in "abc":
         stack.push(name)
-    assert [stack.pop() for _ in range(4)] == ["c", "b", "a", None]
+    assert [stack.take() for _ in range(4)] == ["c", "b", "a", None]
     assert len(stack) == 0
 
 
@@ -108,8 +108,8 @@ def test_each_thread_leaves_its_own() -> None:
     stack: EntryStack[str] = EntryStack()
     stack.push("mine")
     on_a_thread(lambda: stack.push("theirs"))
-    assert stack.pop() == "mine"
-    assert stack.pop() == "theirs"
+    assert stack.take() == "mine"
+    assert stack.take() == "theirs"
 
 
 def test_each_task_leaves_its_own() -> None:
@@ -119,7 +119,7 @@ def test_each_task_leaves_its_own() -> None:
     async def visit(number: int) -> bool:
         stack.push(number)
         await asyncio.sleep(0)
-        return stack.pop() == number
+        return stack.take() == number
 
     async def all_of_them() -> list[bool]:
         return await asyncio.gather(*(visit(number) for number in range(5)))
@@ -134,7 +134,7 @@ def test_what_is_preferred_comes_first() -> None:
     stack.push("mine a")
     stack.push("mine b")
     for expected in ("mine a", "mine b", "theirs a", "theirs b"):
-        assert stack.pop(lambda entered: entered.endswith("a")) == expected
+        assert stack.take(lambda entered: entered.endswith("a")) == expected
 
 
 def test_threads_at_once_lose_nothing() -> None:
@@ -145,7 +145,7 @@ def test_threads_at_once_lose_nothing() -> None:
     def visit(number: int) -> None:
         for _ in range(300):
             stack.push(number)
-            left.append(stack.pop())
+            left.append(stack.take())
 
     threads = [threading.Thread(target=visit, args=(number,)) for number in range(4)]
     for thread in threads:

@@ -68,7 +68,7 @@ def test_open_sessions_are_capped(
     ld_events: RecordingClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest is ended as abandoned, and counted."""
-    monkeypatch.setattr(registry, "MAX_OPEN", 3)
+    monkeypatch.setattr(sessions, "MAX_OPEN", 3)
     held = [open_session(f"u-{n}") for n in range(5)]
 
     assert [True, True, False, False, False] == [session.ended for session in held]
