@@ -7,6 +7,7 @@ said of the request.
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from fnmatch import translate
@@ -26,6 +27,7 @@ from ..sessions.registry import open_sessions
 from ..sessions.scopes import open_session
 from ..sessions.session import Session
 from ..sessions.task_definition import INTERACTION
+from ..settings import DISABLED_KEY, encoded, environ, scans
 from .options import check_options, ignored_paths, store_of, visitors_of
 from .request_metrics import RequestUnit, declare_request_metrics
 
@@ -203,7 +205,8 @@ class RequestSessionFactory:
                 self.declare_websocket()
             # No outer session: whatever was current on this thread or in this task belongs to
             # somebody else.
-            session = open_session(
+            asked = scans or DISABLED_KEY in encoded or os.environ is not environ
+            session = (open_session if asked else Session)(
                 who,
                 name=name,
                 client=self.client,
@@ -215,7 +218,7 @@ class RequestSessionFactory:
 
             known = method if method in METHODS else "OTHER" if method else ""
             request = RequestSession(session, method=known, store=self.store)
-            request.identified = session.context is not None
+            request.identified = session.own_context is not None
             if self.visitors is not None:
                 visitor = request.read_visitor = self.visitors.read(cookies, header)
                 request.visitor, request.visitor_is_new = visitor.id, visitor.is_new

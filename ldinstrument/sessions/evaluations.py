@@ -93,7 +93,7 @@ def exposed(
             present = session.date_now() if session is not None and waits else 0
             date = exposures.note(flag_key, version, seen, date, client, present)
         while session is not None:
-            knew = session.knows_who
+            knew = session.own_context is not None
             session.see_exposure(seen, client)
             # A request around a chat that did not know who it is learns it, too; what knows shields
             # what is around it.

@@ -43,7 +43,6 @@ class OwnedRecorder(SampleRecorder):
 
     __slots__ = (
         "_accounts",
-        "_context",
         "_inheriting",
         "_lock",
         "_named",
@@ -55,11 +54,12 @@ class OwnedRecorder(SampleRecorder):
         "client",
         "ended",
         "outer",
+        "own_context",
         "store",
     )
 
     # `Session` sets them where it begins.
-    _context: Context | None
+    own_context: Context | None
     """Whose it is itself; None while it goes by the session around it."""
     _named: Context | None
     """Whose it was said to be when it began."""
@@ -92,15 +92,10 @@ class OwnedRecorder(SampleRecorder):
             )
 
     @property
-    def knows_who(self) -> bool:
-        """Whether it has an identity of its own, given or adopted."""
-        return self._context is not None
-
-    @property
     def context(self) -> Context | None:
         """Whose it is: as given, identified or adopted; else that of the session around it."""
-        if self._context is not None or self.outer is None:
-            return self._context
+        if self.own_context is not None or self.outer is None:
+            return self.own_context
         return cast("Context | None", self.outer.context)
 
     @never_raises
@@ -118,7 +113,7 @@ class OwnedRecorder(SampleRecorder):
 
     def has_seen(self, context: Context, client: weakref.ref[Any] | None) -> bool:
         """Tell whether an exposure of *context* by *client* would change nothing here."""
-        return self._context is context and self._seen_client is client and not self.ended
+        return self.own_context is context and self._seen_client is client and not self.ended
 
     def see_exposure(self, context: Context, client: weakref.ref[Any] | None = None) -> None:
         """Take notice of an exposure that was made in this session.
@@ -136,8 +131,8 @@ class OwnedRecorder(SampleRecorder):
         elif context is known:
             return
         elif context.fully_qualified_key == known.fully_qualified_key:
-            if self._context is not None and context != known and knows_more(context):
-                self._context = united(known, context)
+            if self.own_context is not None and context != known and knows_more(context):
+                self.own_context = united(known, context)
         elif (context.multiple or known.multiple) and self._is_widened_by(context, known):
             self.become(united(known, context))
 
@@ -149,7 +144,7 @@ class OwnedRecorder(SampleRecorder):
 
     def said_kinds(self) -> Collection[str]:
         """Return the kinds of its context that the program has named; others were adopted."""
-        if self._context is not None or self.outer is None:
+        if self.own_context is not None or self.outer is None:
             return self._said if self._named is None else {*self._said, *kinds(self._named)}
         return cast("Collection[str]", self.outer.said_kinds())
 
@@ -157,7 +152,7 @@ class OwnedRecorder(SampleRecorder):
     def become(self, new: Context) -> None:
         """Belong to *new* from now on, and so do the sessions inside that know no better."""
         with self._lock:
-            old, self._context = self.context, new
+            old, self.own_context = self.context, new
             outgoing = self._change_identity(old, new)
         self._pass_on(old, new, outgoing)
 
@@ -171,7 +166,7 @@ class OwnedRecorder(SampleRecorder):
         self._send(outgoing)
         for reference in self._inheriting:
             inner = reference()
-            if inner is not None and not inner.ended and not inner.knows_who:
+            if inner is not None and not inner.ended and inner.own_context is None:
                 inner._inherit(old, new)
 
     def _change_identity(self, old: Context | None, new: Context) -> list[Batch]:

@@ -145,7 +145,7 @@ class Session(OwnedRecorder):
         context = kind.create(who) if type(who) is str else who
         if context is not None and not (type(context) is kind and context.valid):
             context = as_context(who)
-        self._context = self._named = context
+        self.own_context = self._named = context
         self._said, self._inheriting = (), ()
         self._id = None if id is None else session_id(id)
         self._number = random_bits(128)
@@ -207,7 +207,7 @@ class Session(OwnedRecorder):
                 # but the rate limit holds. What comes late comes one by one.
                 held = Accumulator(
                     self.entries,
-                    context=self.context if self._context is None else self._context,
+                    context=self.context if self.own_context is None else self.own_context,
                     started=self._began,
                     offset=self._offset,
                     limited=self._silent or self.ended,
@@ -447,7 +447,7 @@ class Session(OwnedRecorder):
 
     def _end(self, reason: str) -> list[Batch]:
         """Stop, and return the events that are left. The lock is held."""
-        context = self.context if self._context is None else self._context
+        context = self.context if self.own_context is None else self.own_context
         units: tuple[str, ...] = ()
         if context is not None:
             units = units_of(context) if context.multiple else (context.fully_qualified_key,)
@@ -578,7 +578,7 @@ class Session(OwnedRecorder):
                 age=over - int(held.started * 1000 + offset),
                 idle=over - int(last * 1000 + offset),
                 offset=offset,
-                context=self.context if self._context is None else self._context,
+                context=self.context if self.own_context is None else self.own_context,
                 data=self._data,
                 exposures={exposure.name: exposure.date for exposure in known},
                 segments=segments,
