@@ -100,6 +100,7 @@ class SessionAccount(Fields):
         pieces: what of its interactions lies before its last exposure.
         before: its last activity before the first exposure in it; None while there was none.
         exposed: whether there was an exposure in it.
+        counted: the date of its last interactions, which another identity may have ended.
     """
 
     __slots__ = (
@@ -110,6 +111,7 @@ class SessionAccount(Fields):
         "pieces",
         "before",
         "exposed",
+        "counted",
     )
 
     def __init__(
@@ -121,6 +123,7 @@ class SessionAccount(Fields):
         pieces: Iterable[Piece] = (),
         before: float | None = None,
         exposed: bool = False,
+        counted: int = 0,
     ) -> None:
         self.keys = keys
         self.began = began
@@ -129,17 +132,22 @@ class SessionAccount(Fields):
         self.pieces = list(pieces)
         self.before = before
         self.exposed = exposed
+        self.counted = counted
 
     def add(self, segment: Segment) -> None:
         """Add *segment*, after those before it."""
         if segment.tallies is not NO_TALLIES:
             self.tallies = added(self.tallies, segment.tallies)
+            if segment.tallies[0] or segment.tallies[1]:
+                self.counted = segment.last
         if segment.active is not None:
             self.last = segment.active if self.last is None else max(self.last, segment.active)
         if segment.exposed:
             if not self.exposed:
                 self.exposed, self.before = True, self.last
-            self.divide(segment.last)
+            # Nothing may have come since the identity changed: an exposure that widened it may
+            # follow another of the same millisecond, after which no date is left before it.
+            self.divide(min(segment.last, self.counted))
 
     @property
     def before_ms(self) -> float | None:

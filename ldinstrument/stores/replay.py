@@ -194,10 +194,12 @@ def end_of(record: Record, account: StoredAccount, rules: Rules) -> tuple[str, i
     """Return why and at which date a session ended: by its own word, or by itself."""
     if record.over:
         return record.reason, max(record.over, account.last)
+    # A worker whose clock is far ahead may have dated an exposure in it after that.
+    exposed = max(record.exposures.values(), default=0)
     idle, maximum = int(rules.idle * 1000), int(rules.maximum * 1000)
     if record.started + maximum < record.last + idle:
-        return record.reason or "maximum", max(account.began + maximum, account.last)
-    return record.reason or "idle", account.last + idle
+        return record.reason or "maximum", max(account.began + maximum, account.last, exposed)
+    return record.reason or "idle", max(account.last + idle, exposed)
 
 
 def _united(accounts: Iterable[StoredAccount]) -> list[StoredAccount]:

@@ -86,6 +86,16 @@ def test_interactions_before_an_exposure_are_a_piece_of_their_own() -> None:
     ]
 
 
+def test_interactions_before_another_identity_keep_their_date_at_an_exposure() -> None:
+    """Which may have the date of the exposure that widened the identity just before."""
+    accounts = Accounts({"user": "A"}, 0.0)
+    accounts.add(segment((2, 0, 0, 0), 5))
+    accounts.identify({"user": "A", "device": "d"}, 7.0)
+    accounts.add(segment((0, 0, 0, 0), 9, exposed=True))
+
+    assert [account.pieces for account in accounts.open] == [[Piece(2, 2, 5)], []]
+
+
 def test_an_abandoned_session_has_neither_duration_nor_rate() -> None:
     """They would be cut short; counts and `unfinished` tell."""
     assert told(ALL, (1, 0, 0, 2), [], "abandoned") == [

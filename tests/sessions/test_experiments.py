@@ -183,6 +183,22 @@ def test_a_prerequisites_exposure_divides_and_gives_identity() -> None:
         assert lab.counted("business.conversion", "u-1", "inner") == [10]
 
 
+def test_a_widening_between_two_exposures_of_one_evaluation_divides_interactions() -> None:
+    """The holdout's exposure is known, and tells of a device; the experiment's is new."""
+    on_holdout = {"prerequisites": [{"key": "holdout", "variation": 0}]}
+    holdout = experiment_flag("holdout", ["in", "out"], weights=[100_000, 0])
+    user, device = Context.create("u-1"), Context.create("d-1", "device")
+    with laboratory(holdout, {**experiment_flag("flag", ["a", "b"]), **on_holdout}) as lab:
+        for _ in range(5):  # how often two exposures share a millisecond is up to the machine
+            with ld.session(user, client=lab.client) as s:
+                lab.expose(user, "holdout")
+                s.interaction()
+                lab.expose(Context.create_multi(user, device))
+            lab.flush()
+            assert sum(lab.counted("session.interactions", user.key)) == 0
+            user = Context.create(user.key + "+")
+
+
 def test_an_experiment_that_starts_or_restarts_meanwhile_divides() -> None:
     """A flag that was evaluated before it was an experiment, and a new version of one."""
     off = experiment_flag("flag", ["a", "b"]) | {"on": False}

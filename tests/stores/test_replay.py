@@ -17,6 +17,7 @@ from stores_builders import today
 from ldinstrument import session, stats
 from ldinstrument.devserver import experiment_flag
 from ldinstrument.sessions.current import entered
+from ldinstrument.sessions.exposures import exposures
 from ldinstrument.sessions.scopes import open_session
 from ldinstrument.stores import MemoryStore, Rules, end_request, end_session, open_store, sweep
 from ldinstrument.stores.sqlite import SqliteStore
@@ -188,6 +189,32 @@ def test_an_exposure_after_the_last_activity_still_counts_the_visit(lab, keep):
 
     assert len(lab.counted("session.duration", user)) == 1
     assert lab.counted("session.success_rate", user) == [100.0]
+
+
+@pytest.mark.parametrize("rules", [Rules(idle=60.0), Rules(idle=600.0, maximum=60.0)])
+def test_a_visit_ends_by_itself_after_the_exposures_of_a_worker_that_is_ahead(
+    keep, lab, monkeypatch, rules
+):
+    """Else it would count for nobody: its end is dated by the worker that was there last."""
+    ahead, real = [0.0], time.time
+    raw = MemoryStore(rules, clock=lambda: int(real() * 1000 + ahead[0]))
+    store, user = keep(raw, client=lab.client), f"ben-{time.time_ns()}"
+    for by in (0, 90, 0):
+        with monkeypatch.context() as there:
+            there.setattr(time, "time", lambda by=by: real() + by)
+            request = open_session(user, client=lab.client, store=store)
+            request.interaction()
+            if by:
+                with entered(request):
+                    lab.expose(user)
+            end_request(request, store, "v")
+        exposures.clear()  # the next worker has seen none
+    ahead[0] = 1_300_000.0
+    assert sweep(store).error == ""
+    lab.flush()
+
+    assert lab.counted("session.success_rate", user) == [100.0]
+    assert len(lab.counted("session.duration", user)) == 1
 
 
 def test_a_fresh_request_key_per_request_leaves_the_users_visit_whole(make_store, keep, lab):
