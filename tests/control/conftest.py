@@ -109,7 +109,7 @@ class Script:
             except TimeoutError:
                 continue
             with connection:
-                connection.settimeout(5)
+                connection.settimeout(60)
                 self.requests.append(_request(connection))
                 answer = self._answers[min(len(self.requests), len(self._answers)) - 1]
                 try:

@@ -65,6 +65,7 @@ class EventServer:
             self._tls.load_cert_chain(*tls)
         self._open: set[socket.socket] = set()
         self._listener: socket.socket | None = None
+        self._accepting = threading.Thread()
 
     def __enter__(self) -> EventServer:
         self.listen()
@@ -83,13 +84,13 @@ class EventServer:
         listener.listen(128)
         self.port = listener.getsockname()[1]
         self._listener = listener
-        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, args=(listener,), daemon=True)
+        self._accepting.start()
 
     def vanish(self) -> None:
         """Refuse from now on, and cut every connection."""
         if self._listener is not None:
-            self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
+            stop_accepting(self._listener, self._accepting)
             self._listener = None
         with self._lock:
             connections, self._open = list(self._open), set()
@@ -227,7 +228,8 @@ class DrippingServer:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.connections = 0
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def _accept(self) -> None:
         while True:
@@ -250,7 +252,18 @@ class DrippingServer:
 
     def close(self) -> None:
         """Take no further connection."""
-        self._listener.close()
+        stop_accepting(self._listener, self._accepting)
+
+
+def stop_accepting(listener: socket.socket, thread: threading.Thread) -> None:
+    """Close *listener* when the *thread* that accepts on it has ended.
+
+    Closed under it, the number of the file may be the next server's, and the thread, woken by a
+    signal, would take that server's connections.
+    """
+    listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    listener.close()
 
 
 def _bound(port: int) -> socket.socket:

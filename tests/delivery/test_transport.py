@@ -15,6 +15,7 @@ from typing import Any
 
 import faults
 import pytest
+from event_server import stop_accepting
 from ldclient import Config, Context, LDClient
 from ldclient.config import HTTPConfig
 
@@ -47,7 +48,8 @@ class Raw:
         self._answers = iter(answers)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def _accept(self) -> None:
         while True:
@@ -75,7 +77,7 @@ class Raw:
             connection.close()
 
     def close(self) -> None:
-        self._listener.close()
+        stop_accepting(self._listener, self._accepting)
 
 
 DRIP = [b"x"] * 100_000

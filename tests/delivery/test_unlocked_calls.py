@@ -31,10 +31,10 @@ def test_a_call_that_raises_stops_nobody(caplog):
 def in_another_call(calls: UnlockedCalls) -> tuple[threading.Thread, threading.Event]:
     """A thread in the middle of a call, which ends when the event is set."""
     begun, end = threading.Event(), threading.Event()
-    calls.add(lambda: (begun.set(), end.wait(20)))
+    calls.add(lambda: (begun.set(), end.wait(60)))
     thread = threading.Thread(target=calls.run)
     thread.start()
-    assert begun.wait(20)
+    assert begun.wait(60)
     return thread, end
 
 

@@ -28,7 +28,7 @@ class Meeting:
         self.barrier = threading.Barrier(2)
 
     def wait(self) -> None:
-        self.barrier.wait(timeout=20)
+        self.barrier.wait(timeout=60)
 
 
 meeting = Meeting()

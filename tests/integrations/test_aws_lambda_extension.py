@@ -195,7 +195,7 @@ def test_the_sandbox_is_held_between_the_response_and_the_delivery(aws: Lambda) 
     assert extension.finish(invocation.request_id, lambda: (delivering.set(), delivered.wait(20)))
     aws.respond(invocation)
 
-    assert delivering.wait(10)
+    assert delivering.wait(60)
     assert invocation.responded is not None
     assert invocation.ended is None
     delivered.set()
@@ -218,7 +218,7 @@ def test_no_handler_waits_for_a_delivery(aws: Lambda) -> None:
     extension.begin(invocation.request_id)
     assert extension.finish(invocation.request_id, lambda: (delivering.set(), delivered.wait(60)))
     aws.respond(invocation)
-    assert delivering.wait(10)
+    assert delivering.wait(60)
 
     other = threading.Thread(
         target=lambda: (extension.begin("other"), extension.finish("other", lambda: None))
@@ -238,7 +238,7 @@ def test_the_end_may_be_known_before_the_invocation_is(aws: Lambda) -> None:
     class Late(Sandbox):
         def extension_next(self, identifier: str | None) -> Invocation:
             invocation = super().extension_next(identifier)
-            assert reach.wait(10)
+            assert reach.wait(60)
             return invocation
 
     with running(Late()) as aws:
@@ -417,7 +417,7 @@ def test_what_was_handed_over_while_the_question_failed_is_delivered() -> None:
     with running(Failing()) as aws:
         extension = Extension(aws.api.address)
         extension.register()
-        assert delivered.wait(10)
+        assert delivered.wait(60)
         extension._identifier = None
 
 

@@ -146,12 +146,12 @@ def test_a_scope_shared_with_a_background_thread_leaks_nothing(ld_events: Record
     def background() -> None:
         with scope:
             inside.set()
-            go.wait(10)
+            go.wait(60)
 
     with scope as s:
         thread = threading.Thread(target=ld.propagate(background))
         thread.start()
-        assert inside.wait(10)
+        assert inside.wait(60)
     assert current_session() is None
     assert s.ended
     go.set()

@@ -70,6 +70,10 @@ def values_of(record, event_key, rules):
     ]
 
 
+ONE_WINDOW = 1_000_000.0
+"""Seconds: what ends while a test runs is one batch; no test meets the end of such a window."""
+
+
 def ended(store):
     """Everything that is over, claimed and forgotten, as records."""
     found = []

@@ -7,7 +7,17 @@ import time
 from dataclasses import replace
 
 import pytest
-from stores_builders import delta, end, ended, revenue, tallies_of, today, until, values_of
+from stores_builders import (
+    ONE_WINDOW,
+    delta,
+    end,
+    ended,
+    revenue,
+    tallies_of,
+    today,
+    until,
+    values_of,
+)
 
 from ldinstrument.stores.protocol import Operation, Sealed
 from ldinstrument.stores.records import MOST_LINES, readable
@@ -756,7 +766,7 @@ def test_sealing_is_all_or_nothing(make_store):
     """One lost session keeps the whole batch from being sealed; the rest may be sealed without
     it.
     """
-    store = make_store()
+    store = make_store(window=ONE_WINDOW)
     for number in range(3):
         store.merge(f"session:{number}", delta())
         end(store, f"session:{number}", "ended")

@@ -7,6 +7,7 @@ import time
 
 import pytest
 from stores_builders import (
+    ONE_WINDOW,
     end,
     over,
     reported,
@@ -292,7 +293,7 @@ def test_sessions_that_were_swept_in_mid_window_are_not_reported_again(
     has reported none of them, waits until it has been told.
     """
     server = servers.RedisServer(servers.redis_binary(), tmp_path)
-    rules = Rules(idle=0.5, window=60.0)
+    rules = Rules(idle=0.5, window=ONE_WINDOW)
     store, other = (
         keep(RedisStore(connect(server.url, timeout=10.0), rules), client=client, lease=1.0)
         for _ in range(2)
@@ -326,7 +327,7 @@ def test_a_redis_that_comes_back_older_is_told_by_a_worker_that_reported_nothing
 ):
     """The worker that reported is gone; every other one has heard of it from the server before."""
     server = servers.RedisServer(servers.redis_binary(), tmp_path)
-    rules = Rules(idle=0.5, window=60.0)
+    rules = Rules(idle=0.5, window=ONE_WINDOW)
     reporter, other = (
         keep(RedisStore(connect(server.url, timeout=10.0), rules), client=client, lease=0.3)
         for _ in range(2)
@@ -374,7 +375,7 @@ def _seal(store):
 
 def test_an_evicted_counter_of_places_overwrites_nothing(redis_of_its_own, keep, ld, client):
     """Places are counted anew in the same window; those that are taken are passed over."""
-    raw = RedisStore(connect(redis_of_its_own.url, timeout=10.0), Rules(window=60.0))
+    raw = RedisStore(connect(redis_of_its_own.url, timeout=10.0), Rules(window=ONE_WINDOW))
     store = keep(raw, client=client)
     with connect(redis_of_its_own.url, timeout=10.0) as server:
         for number in range(6):

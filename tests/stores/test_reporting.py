@@ -8,7 +8,7 @@ import time
 import pytest
 from ldclient import LDClient
 from ldclient.config import Config
-from stores_builders import delta, over, reported, until
+from stores_builders import ONE_WINDOW, delta, over, reported, until
 
 from ldinstrument.ledger import ledger
 from ldinstrument.stores import (
@@ -109,7 +109,7 @@ def test_what_could_not_be_sent_is_sent_again_with_the_same_id_and_bytes(
     """Whether LaunchDarkly had taken it or not: the repetition has the same payload id, so it
     counts once.
     """
-    raw = make_store()
+    raw = make_store(window=ONE_WINDOW)
     store = keep(raw, client=client)
     over(raw, 3)
 
@@ -202,7 +202,7 @@ def test_a_payload_that_has_waited_for_a_day_is_dropped_and_counted(make_store, 
 
 def test_a_large_backlog_is_swept_in_batches(make_store, keep, ld, client):
     """Many sessions per POST, few enough for one; a limit ends the sweep after a whole batch."""
-    raw = make_store(window=60.0)
+    raw = make_store(window=ONE_WINDOW)
     store = keep(raw, client=client)
     over(raw, BATCH * 2 + 50)
 
@@ -220,12 +220,12 @@ def test_a_large_backlog_is_swept_in_batches(make_store, keep, ld, client):
 def test_sweepers_of_different_limits_cut_the_same_batches(keep, ld, client, tmp_path):
     """What one has reported, another reports from an older copy under the same payload ids."""
     paths = [tmp_path / name for name in ("one.db", "two.db")]
-    raw = SqliteStore(paths[0], Rules(window=60.0))
+    raw = SqliteStore(paths[0], Rules(window=ONE_WINDOW))
     over(raw, BATCH + 20)
     raw.close()
     shutil.copy(*paths)
     for path, limit in zip(paths, (7, None), strict=True):
-        store = keep(SqliteStore(path, Rules(window=60.0)), client=client)
+        store = keep(SqliteStore(path, Rules(window=ONE_WINDOW)), client=client)
         until(lambda store=store, limit=limit: sweep(store, limit=limit).complete)
         store.close()
 
@@ -248,7 +248,7 @@ def test_a_sweeper_that_dies_loses_nothing_and_repeats_nothing(make_store, ld, c
             super().post(sealed)
             raise Killed
 
-    raw = make_store()
+    raw = make_store(window=ONE_WINDOW)
     over(raw, 5)
     if dies == "claimed":
         assert len(raw.claim(100, 0.0, "dead", early=True)) == 5

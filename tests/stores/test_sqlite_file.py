@@ -123,7 +123,7 @@ def test_a_file_that_somebody_sets_aside_is_left_to_them(tmp_path):
         thread.join(0.3)
         path.rename(tmp_path / "x.db.corrupt-0")
         first.merge("session:first", delta("s-2"))
-    thread.join(10)
+    thread.join(60)
     found = [aside.name for aside in tmp_path.glob("x.db.corrupt-*")]
     holdings = first.holdings()
     first.close()

@@ -55,7 +55,7 @@ def _together(*works: Callable[[], None]) -> None:
     barrier, errors = threading.Barrier(len(works)), []
 
     def guarded(work: Callable[[], None]) -> None:
-        barrier.wait(10)
+        barrier.wait(60)
         try:
             work()
         except BaseException as error:
@@ -192,7 +192,7 @@ def test_a_block_that_is_left_elsewhere() -> None:
             target=lambda: scope.__exit__(ValueError, ValueError("there"), None)
         )
         leaving.start()
-        leaving.join(10)
+        leaving.join(60)
         scope.__exit__(None, None, None)
 
         assert counts(s) == (0, 1, 0, 0)
@@ -360,13 +360,13 @@ def test_an_executor_with_propagate() -> None:
 
     thing = Thing()
     with ThreadPoolExecutor(2) as pool, ld.session("u") as s:
-        assert pool.submit(ld.propagate(thing.method), 1).result(10) == (1, s)
+        assert pool.submit(ld.propagate(thing.method), 1).result(60) == (1, s)
         assert list(pool.map(ld.propagate(functools.partial(thing.method)), [2, 3])) == [
             (2, s),
             (3, s),
         ]
-        assert pool.submit(ld.propagate(lambda: current_session())).result(10) is s
-        assert pool.submit(current_session).result(10) is None
+        assert pool.submit(ld.propagate(lambda: current_session())).result(60) is s
+        assert pool.submit(current_session).result(60) is None
 
 
 # -- the garbage collector -------------------------------------------------------------------------
@@ -403,11 +403,11 @@ def test_a_collected_generator_takes_no_lock_and_emits_nothing(ld_events: Record
     def holding() -> None:
         with s._lock, registry._lock, unattached._lock, sessions.ledger.lock:
             held.set()
-            released.wait(20)
+            released.wait(100)
 
     thread = threading.Thread(target=holding)
     thread.start()
-    assert held.wait(10)
+    assert held.wait(60)
     before = len(ld_events)
     done: list[str] = []
 
@@ -419,13 +419,13 @@ def test_a_collected_generator_takes_no_lock_and_emits_nothing(ld_events: Record
 
     dropper = threading.Thread(target=dropping)
     dropper.start()
-    dropper.join(10)
+    dropper.join(60)
     try:
         assert done == ["dropped"]
         assert len(ld_events) == before
     finally:
         released.set()
-        thread.join(10)
+        thread.join(60)
     emission.settle()
     assert counts(s) == (0, 0, 0, 2)
     assert ["ended", "ended"] == [

@@ -23,8 +23,10 @@ def test_sweep(
     monkeypatch.setenv("LAUNCHDARKLY_SDK_KEY", "sdk-sweep")
     address = f"sqlite:///{tmp_path}/sessions.db"
     program = (
-        "import sys, ldinstrument as ld; from ldinstrument.stores import open_store\n"
+        "import sys, time, ldinstrument as ld; from ldinstrument.stores import open_store\n"
         "store = open_store(sys.argv[1], idle=0.2, sweep=False)\n"
+        # What falls silent in the same five seconds is one batch.
+        "while not 1 < (time.time() + 0.2) % 5 < 3: time.sleep(0.01)\n"
         "for n in (1, 2):\n"
         "    with ld.session(f'u-{n}', id=f's-{n}', store=store) as s: s.interaction()\n"
         "store.close()\n"
