@@ -30,7 +30,8 @@ class Behaviour:
         refuse: answer so many requests with 429 first.
         cut_after: break the connection after so many frames of a stream.
         pause: seconds between the frames of a stream, or before a plain answer.
-        ends_after: the last frame of a stream waits for this, and then as long as two pauses.
+        goes_on: frame *waits_at* of a stream waits for this, and then as long as two pauses.
+        waits_at: the number of that frame; by default the last one.
         tool_call: the model asks for a tool first; once it has the tool's result, it answers.
         usage: tell the figures; OpenAI's streams tell them only when asked.
     """
@@ -38,7 +39,8 @@ class Behaviour:
     refuse: int = 0
     cut_after: int | None = None
     pause: float = 0.0
-    ends_after: threading.Event | None = None
+    goes_on: threading.Event | None = None
+    waits_at: int = -1
     tool_call: bool = False
     usage: bool = True
 
@@ -124,8 +126,8 @@ class Handler(BaseHTTPRequestHandler):
                 if behaviour.cut_after is not None and number >= behaviour.cut_after:
                     self.close_connection = True
                     return
-                if behaviour.ends_after is not None and number == len(frames) - 1:
-                    behaviour.ends_after.wait(60)
+                if behaviour.goes_on is not None and number == behaviour.waits_at % len(frames):
+                    behaviour.goes_on.wait(60)
                     time.sleep(2 * behaviour.pause)
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(frame), frame))
                 self.wfile.flush()

@@ -148,7 +148,7 @@ def test_async_stream(models: Any, sdks: ModuleType) -> None:
 
 def test_async_timeout(models: Any, sdks: ModuleType) -> None:
     """A consumer that is timed out cancels the stream."""
-    models.behave(pause=0.2)
+    models.behave(pause=5.0)
 
     async def stream_briefly() -> Heard:
         async with sdks.async_openai_client(models.url) as client:

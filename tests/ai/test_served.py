@@ -112,7 +112,7 @@ def test_read_to_the_end(
     models: Any, sdks: ModuleType, ld_events: RecordingClient, framework: str
 ) -> None:
     """The client reads everything: whole duration, time to first token, all tokens."""
-    models.behave(pause=PAUSE, ends_after=(has_begun := threading.Event()))
+    models.behave(pause=PAUSE, goes_on=(has_begun := threading.Event()))
     with APPS[framework](models, sdks) as url:
         with httpx.stream("GET", f"{url}/ask", timeout=90) as response:
             read = []
@@ -135,10 +135,11 @@ def test_disconnected_halfway(
     models: Any, sdks: ModuleType, ld_events: RecordingClient, framework: str
 ) -> None:
     """The client goes away after the first word: unfinished, and partial with what was told."""
-    models.behave(pause=0.3)
+    models.behave(pause=0.3, goes_on=(has_gone := threading.Event()), waits_at=3)  # the second word
     with APPS[framework](models, sdks) as url:
-        with httpx.stream("GET", f"{url}/ask", timeout=30) as response:
+        with httpx.stream("GET", f"{url}/ask", timeout=90) as response:
             next(response.iter_text())
+        has_gone.set()
         until(lambda: ld_events.of("k.unfinished"))
     assert ld_events.values("k.unfinished") == [1]
     assert ld_events.values("k.success_rate") == []

@@ -357,8 +357,9 @@ handler = lambda_handler(context="u", deliver=MODE)(lambda event, context: threa
 """
     )
 
-    done = invoke(function, *range(5))
+    done = invoke(function, *range(10))
 
-    assert before_the_freeze(intake, done) == [True] * 5
+    assert before_the_freeze(intake, done) == [True] * 10
     assert function.log() == ""
-    assert done[-1].response == done[1].response  # nor does a thread stay behind per invocation
+    # Nor does a thread stay behind per invocation; one that posts may just be ending.
+    assert abs(done[-1].response - done[1].response) <= 1

@@ -94,7 +94,7 @@ def test_refused(models: Any, sdks: ModuleType, ld_events: RecordingClient, trac
 
 def test_timed_out(models: Any, sdks: ModuleType, ld_events: RecordingClient, traces: Any) -> None:
     """A run that is cancelled is unfinished, and no failure: the model's call and the agent's."""
-    models.behave(pause=2.0)
+    models.behave(pause=5.0)
 
     async def main() -> None:
         await asyncio.wait_for(run(sdks.agents_agent(models.url)), 0.4)
