@@ -242,7 +242,7 @@ def test_async_client(server):
         client = AsyncLDClient(_async_config(server))
         await client.start(1)
         client.track("a", CONTEXT)
-        server.answer(late=0.2, times=1)
+        server.answer(late=1.0, times=1)
         ticks = 0
         waiting = asyncio.ensure_future(aflush(30.0, client))
         while not waiting.done():
