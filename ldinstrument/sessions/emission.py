@@ -113,11 +113,17 @@ def session_totals(
     """
     successes, failures, cancelled, given_up = tallies
     interactions, abandoned = successes + failures, reason == "abandoned"
-    told = {**data, "sessionId": id}
-    if previous:
-        told["previousId"] = previous
-    told |= {"interactions": interactions, "successes": successes, "failures": failures}
-    told |= {"cancelled": cancelled, "abandoned": given_up, "endReason": reason}
+    told = {
+        **data,
+        "sessionId": id,
+        **({"previousId": previous} if previous else {}),
+        "interactions": interactions,
+        "successes": successes,
+        "failures": failures,
+        "cancelled": cancelled,
+        "abandoned": given_up,
+        "endReason": reason,
+    }
 
     values = {
         "duration": None if abandoned else max(0.0, duration_ms),

@@ -65,6 +65,7 @@ def watch_exit() -> None:
     closed that was there before the first session.
     """
     on_exit(_at_exit)
+    before_opening.clear()
 
 
 def _at_exit() -> None:

@@ -135,10 +135,8 @@ class Session(OwnedRecorder):
         store: Any = None,
         metrics: tuple[str, ...] = DEFAULT_METRICS,
     ) -> None:
-        if later or emission.held_events:
+        if (later or emission.held_events) and not self.is_inert:
             emission.settle()
-        for prepare in before_opening:
-            prepare()
 
         # Mostly a valid context, or a key of kind `user`; `as_context` knows what else there is.
         kind = context_class()
@@ -155,9 +153,6 @@ class Session(OwnedRecorder):
         self._silent = silent
         self._metrics = metrics
         self.store = store
-        self.observer: SessionObserver | None = None
-        # Runs take the short way but where it has ended, or where somebody observes them.
-        self.ended = self.detour = False
         self.stopped_at: float | None = None
         """A reading of `time.perf_counter` at which its time has ended, whatever comes later."""
 
@@ -188,8 +183,14 @@ class Session(OwnedRecorder):
             self._offset = max(self._offset, outer._offset if around is None else around.offset)
             if context is None:
                 outer.add_inheriting(self)
+
+        # Runs take the short way but where it has ended, or where somebody observes them.
+        self.ended = self.detour = False
+        self.observer: SessionObserver | None = None
         if self.is_inert:
             return
+        for prepare in before_opening:
+            prepare()
         open_references[weakref.ref(self)] = None
         if len(open_references) > MAX_OPEN:
             evict(len(open_references) - MAX_OPEN)
@@ -201,6 +202,8 @@ class Session(OwnedRecorder):
         """What it has been given, made when that is first asked for: many sessions are given
         nothing.
         """
+        if self._accumulator is not None:
+            return self._accumulator
         with self._lock:
             if self._accumulator is None:
                 # Outside a session, one call becomes a session of its own: no session.* metrics,
@@ -459,7 +462,8 @@ class Session(OwnedRecorder):
             events = [*self._waiting, *self._fold(at_last=True)]
             self._waiting = ()
             if self._accounts is None:  # nobody else, and no exposure in the middle
-                groups, loose, accounts[0].tallies, accounts[0].last = self._held.finish()
+                held = self._accumulator or self._held
+                groups, loose, accounts[0].tallies, accounts[0].last = held.finish()
                 events += emission.events_of(groups) + loose if groups else loose
             else:
                 events += self._last_events()

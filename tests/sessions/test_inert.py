@@ -11,7 +11,8 @@ import ldinstrument as ld
 from ldinstrument import settings
 from ldinstrument.sessions.current import current_session
 from ldinstrument.sessions.inert import InertSession
-from ldinstrument.sessions.registry import stats
+from ldinstrument.sessions.postponed import postpone
+from ldinstrument.sessions.registry import open_sessions, stats
 from ldinstrument.sessions.scopes import open_session
 from ldinstrument.testing import RecordingClient
 
@@ -86,3 +87,17 @@ def test_tracked_functions_leave_nothing_in_it(
             work()
         assert len(s.entries) < 5000
     assert len(ld_events) == 0
+
+
+def test_it_sends_nothing_of_others(
+    ld_events: RecordingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What finalizers have left waits for a session that counts."""
+    done: list[str] = []
+    postpone(lambda: done.append("postponed"))
+    monkeypatch.setenv("LDINSTRUMENT_DISABLED", "1")
+    with ld.session("u-1"):
+        assert (done, open_sessions()) == ([], [])
+    monkeypatch.delenv("LDINSTRUMENT_DISABLED")
+    with ld.session("u-1"):
+        assert done == ["postponed"]

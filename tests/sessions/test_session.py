@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 
@@ -9,6 +10,7 @@ import pytest
 from session_values import USER, adds_up, expose, value
 
 import ldinstrument as ld
+from ldinstrument.errors import StrictError
 from ldinstrument.metrics import catalogs
 from ldinstrument.metrics.metric import Metric
 from ldinstrument.sessions import accumulator
@@ -16,10 +18,11 @@ from ldinstrument.sessions import session as sessions
 from ldinstrument.sessions.accounts import SUMS
 from ldinstrument.sessions.clock import clock
 from ldinstrument.sessions.current import current_session
-from ldinstrument.sessions.registry import stats
+from ldinstrument.sessions.postponed import later
+from ldinstrument.sessions.registry import open_sessions, stats
 from ldinstrument.sessions.scopes import open_session
 from ldinstrument.stores import open_store
-from ldinstrument.testing import RecordingClient
+from ldinstrument.testing import RecordingClient, strictly
 
 # -- the three metrics -----------------------------------------------------------------------------
 
@@ -386,3 +389,14 @@ def test_totals_are_exact_under_contention(ld_events: RecordingClient) -> None:
 
     assert sum(event.value or 0 for event in ld_events.of("r.sum")) == 16_000
     assert adds_up()
+
+
+def test_a_session_that_never_began_is_never_ended(ld_events: RecordingClient) -> None:
+    """Where strict refuses what it is given."""
+    with strictly():
+        for given in ({"who": 7}, {"who": "u-1", "client": object()}):
+            with pytest.raises(StrictError):
+                sessions.Session(**given)
+            gc.collect()
+    assert not later
+    assert open_sessions() == []
