@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 import socket
 import ssl
@@ -268,13 +269,15 @@ def stop_accepting(listener: socket.socket, thread: threading.Thread) -> None:
 
 def _bound(port: int) -> socket.socket:
     """A socket on *port*, or on one below those that the kernel gives away: nobody takes it while
-    we are gone.
+    we are gone, for each process of pytest's has ports of its own.
     """
+    process = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+    ports = range(int(process) % 10 + 22_000, 32_000, 10) if process else range(22_000, 32_000)
     while True:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind(("127.0.0.1", port or random.SystemRandom().randrange(22_000, 32_000)))
+            listener.bind(("127.0.0.1", port or random.SystemRandom().choice(ports)))
         except OSError:
             listener.close()
             if port:

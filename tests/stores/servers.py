@@ -46,11 +46,13 @@ def free_port() -> int:
     """A port that was free just now, below those that the kernel gives to outgoing connections and
     to port 0.
 
-    So nothing but another such server can take it in between. A cluster node also takes the one
-    10,000 above it.
+    So nothing but another such server of this process of pytest's can take it in between: each
+    process has ports of its own. A cluster node also takes the one 10,000 above it.
     """
+    process = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+    ports = range(int(process) % 10 + 11_000, 22_000, 10) if process else range(11_000, 22_000)
     while True:
-        port = random.SystemRandom().randrange(11_000, 22_000)
+        port = random.SystemRandom().choice(ports)
         with socket.socket() as probe, socket.socket() as bus:
             try:
                 probe.bind(("127.0.0.1", port))
