@@ -15,6 +15,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable
 from importlib import import_module
+from operator import attrgetter
 from types import FunctionType
 from typing import Any
 from urllib.parse import urlsplit
@@ -118,12 +119,28 @@ def event_processor_of(client: Any) -> Any | None:
     return getattr(client, "_event_processor", None)
 
 
+worker_in = attrgetter("_event_processor.worker")
+"""Return what delivers for a client with our event processor; AttributeError for any other."""
+
+track_path = attrgetter(
+    "__class__",
+    "track.__func__",
+    "_send_event.__func__",
+    "_event_processor.send_event.__func__",
+    "_event_processor.worker.thread",
+)
+"""Return all that `track` of a client with our event processor passes. Whoever patches, wraps or
+replaces some of it, on the object or its class, changes this, or it raises AttributeError; so do a
+fork, and `postfork()`.
+"""
+
+
 def has_ended(client: Any) -> bool:
     """Whether *client* was closed, as far as its event processor tells."""
     return getattr(event_processor_of(client), "_closed", False) is True
 
 
-_TRACKS: dict[type, Any] = {}
+_OWN_METHODS: dict[type, tuple[Any, Any]] = {}
 
 
 def batch_taker(client: Any) -> Any | None:
@@ -135,8 +152,8 @@ def batch_taker(client: Any) -> Any | None:
     processor itself, which nobody has subclassed, wrapped or patched so that it looks at each.
     """
     cls = type(client)
-    original = _TRACKS.get(cls) or _original_track(cls)
-    if original is None or cls.__dict__.get("track") is not original:
+    methods = _OWN_METHODS.get(cls) or _own_methods(cls)
+    if methods is None or methods != _methods(cls):
         return None
     members = vars(client)
     if "track" in members or "_send_event" in members:
@@ -154,19 +171,24 @@ def batch_taker(client: Any) -> Any | None:
     return processor.worker.events.take_batch
 
 
-def _original_track(cls: type) -> Any | None:
-    """Return the SDK's own `track` of *cls*; None for any other class, and when it was patched."""
+def _methods(cls: type) -> tuple[Any, Any]:
+    return cls.__dict__.get("track"), cls.__dict__.get("_send_event")
+
+
+def _own_methods(cls: type) -> tuple[Any, Any] | None:
+    """Return the SDK's own methods of *cls*; None for any other class, and when one was patched."""
     if (cls.__module__, cls.__qualname__) not in (
         ("ldclient.client", "LDClient"),
         ("ldclient.async_client", "AsyncLDClient"),
     ):
         return None
-    track = cls.__dict__.get("track")
     home = getattr(sys.modules[cls.__module__], "__file__", None)
-    if type(track) is not FunctionType or track.__code__.co_filename != home:
-        return None
-    _TRACKS[cls] = track
-    return track
+    found = _methods(cls)
+    for method in found:
+        if type(method) is not FunctionType or method.__code__.co_filename != home:
+            return None
+    _OWN_METHODS[cls] = found
+    return found
 
 
 def is_exposure(event: Any) -> bool:
@@ -184,6 +206,10 @@ def _indexes(event: Any, context: Any) -> bool:
     if type(event).__name__ != "IndexEvent" or event.context is not context:
         return False
     return not (context.multiple or context.anonymous)
+
+
+told_by = attrgetter("valid", "multiple", "anonymous", "name", "custom_attributes", "kind", "key")
+"""Return what a context tells, apart from what its attributes are."""
 
 
 class Writer:
@@ -239,6 +265,19 @@ class Writer:
             self._last = (context, text)
         return text
 
+    def bare_context(self, kind: str) -> tuple[str, str]:
+        """Return the text of a context of *kind* that tells no more than its key, cut where that
+        belongs.
+
+        Raises:
+            LookupError: this SDK writes events in another way; write them one by one.
+        """
+        specimen = _internals("ldclient").Context.create(_SPECIMEN_KEY, kind)
+        before, found, after = self.context_text(specimen).partition(as_json(_SPECIMEN_KEY))
+        if not found:
+            raise LookupError("key")
+        return before, after
+
     def template(self, event_key: str, with_data: bool, with_value: bool) -> tuple[str, ...]:
         """Return the text of a custom event, cut where its date, data, value and context belong.
 
@@ -267,6 +306,7 @@ class Writer:
         return (*pieces, rest)
 
 
+_SPECIMEN_KEY = "a specimen \N{REPLACEMENT CHARACTER} of a key"
 _SPECIMEN_DATE = 8_640_000_000_001
 _SPECIMEN_DATA = {"ldinstrument": "a specimen \N{REPLACEMENT CHARACTER}"}
 _SPECIMEN_VALUE = 8_640_000_000_002
@@ -292,9 +332,13 @@ class _Aside:
 _encoder = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
-def _quick_encode() -> Callable[[Any, int], Iterable[str]] | None:
+def _pieces(value: Any, depth: int) -> Iterable[str]:
+    return (_encoder.encode(value),)
+
+
+def _quick_encode() -> Callable[[Any, int], Iterable[str]]:
     """Return what `JSONEncoder.encode` makes anew for each value, which takes as long as writing a
-    small one; None where the interpreter has it not.
+    small one; where the interpreter has it not, that.
     """
     make: Any = getattr(json.encoder, "c_make_encoder", None)
     string = json.encoder.encode_basestring_ascii
@@ -304,10 +348,13 @@ def _quick_encode() -> Callable[[Any, int], Iterable[str]] | None:
                 None, _encoder.default, string, None, ":", ",", False, False, False
             )
             return made
-    return None
+    return _pieces
 
 
-_encode = _quick_encode()
+encode = _quick_encode()
+"""Return a value as JSON in pieces, at a depth of 0, as `as_json` does; a circle is no ValueError
+here but a RecursionError.
+"""
 
 
 def as_json(value: Any) -> str:
@@ -319,11 +366,9 @@ def as_json(value: Any) -> str:
         RecursionError: it is nested too deep.
     """
     try:
-        if _encode is not None:
-            return "".join(_encode(value, 0))
+        return "".join(encode(value, 0))
     except RecursionError:  # too deep, or a circle: the other one tells which
-        pass
-    return _encoder.encode(value)
+        return _encoder.encode(value)
 
 
 class Intake:

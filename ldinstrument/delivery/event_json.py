@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
-from ..sdk import Writer, as_json
+from ..sdk import Writer, as_json, encode, told_by
 from ..sessions.ids import random_bits
 from ..sessions.outcomes import Outcome
 from ..sessions.rollups import Emission, FinishedRuns
@@ -31,6 +31,7 @@ from .transport import body_of, texts_of
 MOST_TEMPLATES = 4096
 LARGEST_TEXT = 2**18
 MOST_RUNS = 1000
+json_string = json.encoder.encode_basestring_ascii
 _SUCCESS = Outcome.SUCCESS
 _DURATION_MARK = float("inf")  # an object of its own, compared by identity
 # JSON writes these characters in another way.
@@ -72,11 +73,14 @@ class EventJson:
         self._writer = writer
         self._templates: dict[tuple[str, bool, bool], tuple[str, ...]] = {}
         self._cuts: dict[tuple[Any, Outcome, bool], _Cut] = {}
+        self._bare: dict[str, tuple[str, str]] = {}
+        """By kind, a context that tells no more than its key, cut where that belongs."""
 
     def write(
         self, batch: Iterable[Emission | FinishedRuns], context: Any
-    ) -> tuple[list[EventTexts], int]:
-        """Return the texts of *batch*, and how many values it is worth.
+    ) -> tuple[list[EventTexts], int, str]:
+        """Return the texts of *batch*, how many values it is worth, and the text of the context
+        where that tells more than its key, which LaunchDarkly then has to learn.
 
         Args:
             batch: in order.
@@ -85,7 +89,17 @@ class EventJson:
         Raises:
             Exception: something in it cannot be written as JSON, or this SDK writes in another way.
         """
-        end = self._writer.context_text(context) + "}"
+        valid, multiple, anonymous, name, attributes, kind, key = told_by(context)
+        if not valid:
+            raise ValueError("context")
+        rich = multiple or name is not None or attributes
+        if rich or anonymous or type(key) is not str:
+            text = self._writer.context_text(context)
+        else:
+            before_key, after_key = self._bare.get(kind) or self._bare_context(kind)
+            text = f"{before_key}{json_string(key)}{after_key}"
+        end = text + "}"
+
         written: list[EventTexts] = []
         texts: list[str] = []
         values = size = at = 0
@@ -106,13 +120,13 @@ class EventJson:
             # Events of a session often share their data, too.
             if element.data is not known:
                 known = element.data
-                data = "" if known is None else as_json(known)
+                data = "" if known is None else "".join(encode(known, 0))
             value = element.value
             plain = type(value) is float or type(value) is int
             number = "" if value is None else repr(value) if plain else as_json(value)
-            kind = (element.event_key, known is not None, value is not None)
-            head, before_data, before_value, tail = self._templates.get(kind) or self._template(
-                kind
+            shape = (element.event_key, known is not None, value is not None)
+            head, before_data, before_value, tail = self._templates.get(shape) or self._template(
+                shape
             )
             texts.append(f"{head}{element.at}{before_data}{data}{before_value}{number}{tail}{end}")
             at = at if len(texts) > 1 else element.at
@@ -124,7 +138,13 @@ class EventJson:
 
         if texts:
             written.append((",".join(texts).encode(), len(texts), at))
-        return written, values
+        return written, values, text if rich else ""
+
+    def _bare_context(self, kind: str) -> tuple[str, str]:
+        if len(self._bare) >= MOST_TEMPLATES:
+            self._bare.clear()
+        found = self._bare[kind] = self._writer.bare_context(kind)
+        return found
 
     def _template(self, kind: tuple[str, bool, bool]) -> tuple[str, ...]:
         if len(self._templates) >= MOST_TEMPLATES:

@@ -90,7 +90,7 @@ class EventQueue:
         self._is_cheap = not self._zipped and spool is None
         """Whether payloads are made without compressing them or writing them to a disk."""
         writer = sdk.Writer(config)
-        self._text_of, self._context_text = writer.text, writer.context_text
+        self._text_of = writer.text
         self._write = EventJson(writer).write
         self._recorded: deque[Recorded] = deque()
         self._last: tuple[Any, bool] = (None, False)
@@ -149,9 +149,7 @@ class EventQueue:
             perhaps.
         """
         try:
-            if not context.valid:
-                return False
-            texts, values = self._write(batch, context)
+            texts, values, told = self._write(batch, context)
         except Exception:  # `track` tells which
             return False
         count = sum([events for _, events, _ in texts])
@@ -164,11 +162,10 @@ class EventQueue:
                     return True
 
             event = known = None
-            rich = context.multiple or context.name is not None or [*context.custom_attributes]
-            if rich and texts and (self._last[0] is not context or not self._last[1]):
+            if told and texts and (self._last[0] is not context or not self._last[1]):
                 # LaunchDarkly has to learn of this context; of one that tells no more than a key,
                 # never by a session.
-                known = context, self._context_text(context), texts[0][2]
+                known = context, told, texts[0][2]
                 if context.multiple or context.anonymous:
                     event = sdk.custom_event("", context, texts[0][2], None, None)
             for text, events, _ in texts:

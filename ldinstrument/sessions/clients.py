@@ -5,8 +5,10 @@ A client is known here when it carries our `Plugin` or was given to `attach`; de
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from .. import sdk
@@ -44,9 +46,20 @@ _known: list[weakref.ref[Any]] = []
 _seen: weakref.WeakSet[Any] = weakref.WeakSet()
 _recorder: Tracker | None = None
 
-direct: dict[int, weakref.ref[Any]] = {}
-"""By `id()`, the clients that take themselves what is meant for them, and whose exposures are seen.
-Look here before asking `client_for` and `exposures_are_seen`; it is empty while a test records.
+
+class DirectClient(weakref.ref[Any]):
+    """A client that takes itself what is meant for it, and whose exposures are seen."""
+
+    __slots__ = ("taken_by",)
+    taken_by: tuple[Any, Callable[..., bool] | None]
+    """What `sdk.track_path` returned of it, and what `sdk.batch_taker` did then: as long as the one
+    stays the same, the other does.
+    """
+
+
+direct: dict[int, DirectClient] = {}
+"""By `id()`: look here before asking `client_for`, `exposures_are_seen` and `batch_taker`; it is
+empty while a test records.
 """
 
 
@@ -68,7 +81,10 @@ def register(client: Any, *, exposures_seen: bool) -> None:
 def _find_direct() -> None:
     direct.clear()
     if _recorder is None:
-        direct.update({id(client): weakref.ref(client) for client in list(_seen)})
+        for client in list(_seen):
+            known = DirectClient(client)
+            known.taken_by = None, None
+            direct[id(client)] = known
 
 
 def known_clients() -> list[Any]:
@@ -148,6 +164,20 @@ def _behind_openfeature(client: Any) -> Tracker:
         if found is not None:
             return found
     return cast("Tracker", client)
+
+
+def batch_taker(client: Tracker) -> Callable[..., bool] | None:
+    """Return what takes a session's events for *client* at once, or None where each is tracked;
+    note it, where the client is one of `direct`.
+    """
+    path, known = None, direct.get(id(client))
+    if known is not None and known() is client:
+        with contextlib.suppress(AttributeError):
+            path = sdk.track_path(client)
+    take: Callable[..., bool] | None = sdk.batch_taker(client)
+    if known is not None and path is not None:
+        known.taken_by = path, take
+    return take
 
 
 def exposures_are_seen(client: Any) -> bool:

@@ -18,9 +18,10 @@ from .. import sdk, settings
 from ..diagnostics import guard, log, log_internal_error, one_line, warn_once, withhold
 from ..ledger import ledger
 from ..metrics.catalogs import EventRouting, catalog
+from ..sdk import track_path
 from . import magnitudes, postponed, rate_limit
 from .accounts import SUMS, Piece
-from .clients import AMBIGUOUS, Tracker, client_for, direct, recorder
+from .clients import AMBIGUOUS, Tracker, batch_taker, client_for, direct, recorder
 from .contexts import kinds
 from .current_event import current_event
 from .outcomes import Tallies
@@ -50,6 +51,8 @@ def emit_all(
 ) -> None:
     """Hand the events of one session to its client, or say once why not and count them.
 
+    Which of the two ways they take is decided here: all at once, or one `track` for each.
+
     Args:
         emissions: in order.
         context: whose they are.
@@ -59,15 +62,44 @@ def emit_all(
     if context is None:
         _refuse(emissions, "no_context", "has no context: say whose it is, ld.session(context)")
         return
+    taker: Tracker
     known = direct.get(id(client))
-    taker = client if known is not None and known() is client else client_for(client, seen)
-    if taker is None:
-        _hold(expanded(emissions), context)
+    if known is not None and known() is client and client is not None:
+        taker = client
+    else:
+        found = client_for(client, seen)
+        if found is None:
+            _hold(expanded(emissions), context)
+            return
+        if held_events and client is None:
+            # What waits was meant for whichever client is found, not for one that somebody names.
+            release_held()
+        taker = found
+        known = direct.get(id(taker))
+
+    # All at once where that is our event processor behind a plain client, which counts them. Who
+    # wraps, subclasses or patches a client, also after this was asked, or has another event
+    # processor, gets one `track` per event.
+    path, take = (None, None) if known is None else known.taken_by
+    try:
+        is_plain = path is not None and path == track_path(taker)
+    except AttributeError:
+        is_plain = False
+    try:
+        if not is_plain:
+            take = batch_taker(taker)
+        taken = take is not None and take(emissions, context)
+    except Exception as error:
+        withhold("take_batch", error)
+        taken = False
+    if not taken and not _tracked(emissions, context, taker):
         return
-    if held_events and client is None:
-        # What waits was meant for whichever client is found, not for one that somebody names.
-        release_held()
-    _hand_over(emissions, context, taker)
+
+    asked = settings.DEBUG_KEY in settings.encoded or os.environ is not settings.environ
+    if asked and settings.debug():
+        _debug(expanded(emissions), context)
+    if catalog.names_units:
+        _check_units(emissions, context)
 
 
 def events_of(groups: Iterable[tuple[EventRouting, Group]]) -> list[Emission]:
@@ -187,7 +219,7 @@ def release_held(client: Tracker | None = None) -> None:
             emission, context = held_events.popleft()
         except IndexError:  # another thread took the last one
             return
-        _hand_over([emission], context, taker)
+        emit_all([emission], context, taker)
 
 
 def settle() -> None:
@@ -208,29 +240,7 @@ def forget() -> None:
     held_events.clear()
 
 
-# -- handing over --------------------------------------------------------------------------------
-
-
-def _hand_over(
-    emissions: Sequence[Emission | FinishedRuns], context: Context, client: Tracker
-) -> None:
-    """Give the events to *client*: all at once where that is our event processor behind a plain
-    client, which counts them; whoever wraps, subclasses or patches a client, or has another event
-    processor, gets one `track` per event.
-    """
-    taken = False
-    try:
-        take = sdk.batch_taker(client)
-        taken = take is not None and take(emissions, context)
-    except Exception as error:
-        withhold("take_batch", error)
-    if not taken and not _tracked(emissions, context, client):
-        return
-    asked = settings.DEBUG_KEY in settings.encoded or os.environ is not settings.environ
-    if asked and settings.debug():
-        _debug(expanded(emissions), context)
-    if catalog.names_units:
-        _check_units(emissions, context)
+# -- one by one ---------------------------------------------------------------------------------
 
 
 def _tracked(

@@ -15,8 +15,8 @@ from event_server import EventServer
 from ldclient import Config, Context, LDClient
 
 from ldinstrument import sdk
-from ldinstrument.delivery import EventProcessor, flush
-from ldinstrument.delivery.event_json import Payload, join
+from ldinstrument.delivery import EventProcessor, Plugin, flush
+from ldinstrument.delivery.event_json import EventJson, Payload, join
 from ldinstrument.ledger import ledger
 from ldinstrument.sessions.emission import emit
 from ldinstrument.sessions.outcomes import Outcome
@@ -240,6 +240,77 @@ def test_a_client_that_somebody_has_a_hand_in_gets_one_track_per_event(server, m
     monkeypatch.undo()
     for client in [plain, *others[1:]]:
         client.close()
+
+
+def _looks(seen: list[Any]) -> Any:
+    def look(*arguments: Any, **more: Any) -> None:
+        seen.append(arguments)
+
+    return look
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["track", "_send_event", "_event_processor.send_event", "LDClient.track",
+     "LDClient._send_event", "EventProcessor.send_event", "_event_processor", "__class__"],
+)  # fmt: skip
+def test_who_has_a_hand_in_a_client_only_later_sees_each_event(server, monkeypatch, where):
+    """Also after a session has given its events at once; and not once they take it away again."""
+    client, seen = _client(server, plugins=[Plugin()]), []
+    emit(BATCH[0], RICH, client)
+    look = _looks(seen)
+    if where == "_event_processor":
+        monkeypatch.setattr(client, where, type("Theirs", (), {"send_event": look})())
+    elif where == "__class__":
+        client.__class__ = type("Theirs", (LDClient,), {"track": look})
+    elif "." in where:
+        owner, name = where.split(".")
+        found = {"LDClient": LDClient, "EventProcessor": EventProcessor}.get(owner)
+        monkeypatch.setattr(found or client._event_processor, name, look)
+    else:
+        monkeypatch.setattr(client, where, look)
+    emit(BATCH[0], RICH, client)
+    emit(BATCH[1], RICH, client)
+    assert len(seen) == 2
+    monkeypatch.undo()
+    client.__class__ = LDClient
+    emit(BATCH[0], RICH, client)
+    assert len(seen) == 2
+    assert flush(20.0, client).delivered == 2
+    assert [event["kind"] for event in _sent(server, 0)] == ["index", "custom", "custom"]
+    client.close()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"all_attributes_private": True}, {"private_attributes": {"key", "name"}}]
+)
+@pytest.mark.parametrize(
+    "context",
+    [
+        Context.create('say "\\" \0 \n \x7f \u2028 \xe9 \U0001f600'),
+        Context.create("half \ud83d of one"),
+        Context.create("a specimen \N{REPLACEMENT CHARACTER} of a key"),
+        Context.create("org-1", "organization"),
+        Context.builder("u-1").private("name").build(),
+        Context.builder("u-1").anonymous(True).build(),
+        Context.builder("u-1").name("").build(),
+        Context.create(17),  # type: ignore[arg-type]
+    ],
+    ids=lambda context: ascii(context.fully_qualified_key),
+)
+def test_a_context_that_tells_only_its_key_is_what_the_sdk_writes(server, options, context):
+    """Byte by byte, whatever is in its key, of any kind."""
+    client = _client(server, **options)
+    worker = client._event_processor.worker
+    writer = sdk.Writer(worker.config)
+    for _ in range(2):
+        texts, _, told = EventJson(writer).write([BATCH[0]], context)
+        (text, _, _) = texts[0]
+        at, data = BATCH[0].at, BATCH[0].data
+        event = sdk.custom_event(BATCH[0].event_key, context, at, data, BATCH[0].value)
+        assert text.decode() == sdk.Writer(worker.config).text(event)
+        assert bool(told) == (context.name is not None)
+    client.close()
 
 
 # -- payloads
