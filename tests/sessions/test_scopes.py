@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import sys
 import threading
+import time
 from collections.abc import Generator
 from typing import Any
 
@@ -158,6 +160,33 @@ def test_a_scope_shared_with_a_background_thread_leaks_nothing(ld_events: Record
     thread.join()
 
     assert len(ld_events.of("session.duration")) == 1
+
+
+def test_one_scope_in_many_threads_at_once(ld_events: RecordingClient) -> None:
+    """Each leaves the session that it opened, however their turns fall."""
+    scope, wrong = ld.session("u-1"), []
+    before = sys.getswitchinterval()
+
+    def visits() -> None:
+        for _ in range(300):
+            with scope as mine:
+                time.sleep(0)
+                if current_session() is not mine or mine.ended:
+                    wrong.append("inside")
+            if current_session() is not None or not mine.ended:
+                wrong.append("after")
+
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=visits) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(before)
+    assert wrong == []
+    assert len(ld_events.of("session.duration")) == 1200
 
 
 def test_joining_brings_what_the_inner_block_knows(ld_events: RecordingClient) -> None:
