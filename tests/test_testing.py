@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from ldinstrument import stores, testing
 from ldinstrument.devserver import LocalLaunchDarkly, experiment_flag
 from ldinstrument.errors import StrictError
 from ldinstrument.sessions import clock
+from ldinstrument.sessions.scopes import open_session
 
 
 @ld.track_interaction("quick")
@@ -56,6 +58,18 @@ def test_the_real_clock_is_back_after_the_fake_one(ld_events: testing.RecordingC
     (value,) = ld_events.values("later.duration")
     assert value is not None
     assert value >= 2.0
+
+
+def test_dates_follow_the_fake_clock_to_the_millisecond(ld_events: testing.RecordingClient) -> None:
+    """Whichever session tells them, and by the real time again afterwards."""
+    with testing.fake_clock() as fake:
+        began = open_session("u-1").date_now()
+        for milliseconds in range(1, 500):
+            fake.advance(0.001)
+            session = open_session("u-1")
+            assert session.date_now() == began + milliseconds
+            session.end()
+    assert abs(open_session("u-1").date_now() - time.time() * 1000) < 1000
 
 
 def test_a_clock_does_not_go_back() -> None:
