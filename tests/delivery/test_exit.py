@@ -23,13 +23,13 @@ from ldclient import LDClient
 
 
 def work(client=None):
-    client = client or LDClient(faults.config({url!r}, flush_interval=3600))
+    client = client or LDClient(faults.config({url!r}, flush_interval=3600, close_timeout=60.0))
     client.track("child", faults.CONTEXT)
 
 
 if __name__ == "__main__":
     context = multiprocessing.get_context({method!r})
-    given = LDClient(faults.config({url!r}, flush_interval=3600)) if {method!r} == "fork" else None
+    given = LDClient(faults.config({url!r}, flush_interval=3600, close_timeout=60.0)) if {method!r} == "fork" else None
     child = context.Process(target=work, args=(given,))
     child.start()
     child.join(60)
@@ -147,7 +147,7 @@ sys.path[:0] = [{here!r}]
 import faults
 import ldinstrument as ld
 from ldclient import LDClient
-client = LDClient(faults.config({url!r}, flush_interval=3600))
+client = LDClient(faults.config({url!r}, flush_interval=3600, close_timeout=60.0))
 def fork():
     child = os.fork()
     if child:
