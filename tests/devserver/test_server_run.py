@@ -31,7 +31,7 @@ def test_it_stops_at_once_although_streams_are_open():
         for stream in streams:
             assert next(stream.iter_lines())
         began = time.monotonic()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert not ours()
     for stream in streams:
         stream.close()
@@ -50,7 +50,7 @@ def test_it_stops_at_once_although_a_fault_holds_an_answer():
         waiting.start()
         ld.wait_for(lambda: ld.posts() and ld.posts()[0].fault == "503")
         began = time.monotonic()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     waiting.join(60)
     assert not waiting.is_alive()
 
