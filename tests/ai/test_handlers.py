@@ -254,7 +254,7 @@ def test_without_usage(sent: Sent) -> None:
 def test_timed_out(sent: Sent) -> None:
     """They send nothing; we add our own key with their run, and no duration."""
     with pytest.raises(asyncio.TimeoutError):
-        asyncio.run(invoke(sent, handler(pause=5.0), timeout=0.1))
+        asyncio.run(invoke(sent, handler(pause=60.0), timeout=2.0))
     assert sent.kinds() == []
     assert sent.values("k.unfinished") == [1]
     ((run, config, variation),) = sent.runs("k.unfinished")
