@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from enum import Enum
+from types import FrameType
 from typing import Any
 
 from ..errors import DefinitionError
@@ -61,6 +62,8 @@ _WORST_FIRST = (
     Outcome.SUSPENDED,
     Outcome.SUCCESS,
 )
+CO_VARARGS = 4
+"""The flag of a code object that takes `*args` (`inspect.CO_VARARGS`)."""
 _added: dict[type[BaseException], Outcome] = {}
 
 
@@ -92,9 +95,10 @@ def forget_exceptions() -> None:
 def outcome_of(error: BaseException, expected: tuple[type[BaseException], ...] = ()) -> Outcome:
     """Tell how a task ended that raised *error*; an *expected* exception is a success.
 
-    `SystemExit` with 0 is a success, `KeyboardInterrupt` a cancellation, and so is what is no
-    `Exception` and known to nobody: a library stops a run from outside by such a class, past the
-    program's `except Exception`. A group is as bad as the worst of its members.
+    `SystemExit` with 0 is a success where the run itself leaves by it, and a cancellation where a
+    signal's handler does, as `KeyboardInterrupt` is, and so is what is no `Exception` and known to
+    nobody: a library stops a run from outside by such a class, past the program's `except
+    Exception`. A group is as bad as the worst of its members.
     """
     if expected and isinstance(error, expected):
         return Outcome.SUCCESS
@@ -107,7 +111,9 @@ def outcome_of(error: BaseException, expected: tuple[type[BaseException], ...] =
     if known is not None:
         return Outcome(known)
     if isinstance(error, SystemExit):
-        return Outcome.SUCCESS if error.code in (None, 0) else Outcome.FAILURE
+        if error.code not in (None, 0):
+            return Outcome.FAILURE
+        return Outcome.CANCELLED if _came_by_a_signal(error) else Outcome.SUCCESS
     members = getattr(error, "exceptions", None)
     if isinstance(members, tuple) and members and isinstance(error, _group_type()):
         outcomes = {outcome_of(member, expected) for member in members}
@@ -119,6 +125,27 @@ def _declared_outcome(error: BaseException) -> Outcome | None:
     if not _added:
         return None
     return next((_added[kind] for kind in type(error).__mro__ if kind in _added), None)
+
+
+def _came_by_a_signal(error: BaseException) -> bool:
+    """Tell whether a signal's handler raised *error*: it was handed the very frame that it
+    interrupted. A run that hangs until the program is stopped has not succeeded.
+    """
+    trace, interrupted = error.__traceback__, None
+    while trace is not None:
+        if interrupted is not None and _was_handed(trace.tb_frame, interrupted):
+            return True
+        trace, interrupted = trace.tb_next, trace.tb_frame
+    return False
+
+
+def _was_handed(frame: FrameType, other: FrameType) -> bool:
+    """Tell whether *other* is an argument of *frame*, perhaps one of `*args`."""
+    code = frame.f_code
+    count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & CO_VARARGS)
+    given = [frame.f_locals.get(name) for name in code.co_varnames[:count]]
+    variadic = [values[:2] for values in given if type(values) is tuple]
+    return any(value is other for values in (given, *variadic) for value in values)
 
 
 def _group_type() -> type[BaseException]:

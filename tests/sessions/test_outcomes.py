@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import builtins
 import concurrent.futures
+import functools
+import os
+import signal
 import sys
+import time
 from typing import Any
 
 import pytest
 
+import ldinstrument as ld
 from ldinstrument.sessions.outcomes import (
     FINISHED,
     OUTCOMES,
@@ -20,6 +25,7 @@ from ldinstrument.sessions.outcomes import (
     is_closing,
     outcome_of,
 )
+from ldinstrument.testing import RecordingClient
 
 
 class CancelledError(Exception):
@@ -47,6 +53,54 @@ def test_the_table(error: BaseException, outcome: Outcome) -> None:
     namesake.
     """
     assert outcome_of(error) is outcome
+
+
+class Stopper:
+    """What programs do about SIGTERM, as a bound method."""
+
+    def stop(self, number: int, frame: object) -> None:
+        sys.exit()
+
+
+def _stop(number: int, frame: object) -> None:
+    sys.exit(0)
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [_stop, Stopper().stop, functools.partial(_stop), lambda *_: sys.exit(0)],
+    ids=["function", "method", "partial", "lambda"],
+)
+def test_a_run_that_a_signals_handler_ends_is_no_success(
+    handler: Any, ld_events: RecordingClient
+) -> None:
+    """It hung, perhaps, until the program was stopped: unfinished, and so is its session."""
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with (
+            pytest.raises(SystemExit),
+            ld.session("u-1", metrics=("unfinished",)),
+            ld.track_interaction("hang"),
+        ):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ld_events.values("hang.unfinished") == [1]
+    assert ld_events.values("hang.success_rate") == []
+    assert ld_events.values("session.unfinished") == [1]
+
+
+def test_another_exit_code_of_a_signals_handler_is_a_failure() -> None:
+    """As a server says it that stops a worker because it does not answer."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    except SystemExit as error:
+        assert outcome_of(error) is Outcome.FAILURE
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_generator_closed_by_a_cancelled_consumer() -> None:
