@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 MOST_NOTED = 20_000
 """Exposures noted before those of units that were not exposed lately are forgotten."""
 MOST_PER_UNIT = 1_000
+READING = 2.0
+"""Milliseconds by which two readings of one moment differ: of clock and wall clock, rounded."""
 MOST_LEFT = 2_000
 """Units of which something left that are remembered at least; twice as many at most."""
 
@@ -118,20 +120,20 @@ class ExposureTable:
         known = self.noted.get(whole) or self._noted_before.get(whole)
         if known is not None:
             return known if known > date else date
-        read = _reading_of(date)
+        read, lag = _reading_of(date)
         with self._lock:
             if len(self.noted) >= self._most:
                 self._forget_old(read)
             units = units_of(context)
             latest = max(self._latest_left(units), present)
-            given, set_back = date, latest - date > STEP
+            given, set_back = date, latest - date > lag + READING
             if set_back:  # the wall clock was: what has left must stay before this exposure
                 date = latest + 1
             for exposure in self.of(units, lost=True):
                 # Never before an earlier exposure, nor before what was recorded since.
                 expected = exposure.date + int((read - exposure.read) * 1000) + set_back
                 date = max(date, exposure.date)
-                if set_back or expected - given > STEP:
+                if set_back or expected - given > READING:
                     date = max(date, expected)
             for unit in units:
                 self._note_unit(flag, version, unit, read, date, client)
@@ -208,14 +210,14 @@ class ExposureTable:
         return found
 
 
-def _reading_of(date: int) -> float:
-    """Return the clock reading at *date*, which was a moment ago.
+def _reading_of(date: int) -> tuple[float, float]:
+    """Return the clock reading at *date*, which was a moment ago, and how many milliseconds ago.
 
     This thread may have been interrupted since the event was dated.
     """
     reading = clock()
     lag = time.time() * 1000 - date
-    return reading - (lag - 1) / 1000 if 1 < lag < STEP else reading
+    return (reading - (lag - 1) / 1000, lag) if 1 < lag < STEP else (reading, 0.0)
 
 
 def _read(exposure: Exposure) -> float:

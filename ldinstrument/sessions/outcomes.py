@@ -131,11 +131,11 @@ def _came_by_a_signal(error: BaseException) -> bool:
     """Tell whether a signal's handler raised *error*: it was handed the very frame that it
     interrupted. A run that hangs until the program is stopped has not succeeded.
     """
-    trace, interrupted = error.__traceback__, None
-    while trace is not None:
-        if interrupted is not None and _was_handed(trace.tb_frame, interrupted):
+    trace = error.__traceback__
+    while trace is not None and (inner := trace.tb_next) is not None:
+        if _was_handed(inner.tb_frame, trace.tb_frame):
             return True
-        trace, interrupted = trace.tb_next, trace.tb_frame
+        trace = inner
     return False
 
 

@@ -367,7 +367,7 @@ def test_an_exposure_in_another_service_divides_no_sum(lab: Laboratory) -> None:
 # -- rule 5: clocks  ---
 
 
-@pytest.mark.parametrize("step", [+3600.0, -3600.0])
+@pytest.mark.parametrize("step", [+3600.0, -3600.0, +0.06, -0.06])
 @pytest.mark.parametrize("seen", [True, False])
 def test_a_corrected_wall_clock_moves_nothing_across_an_exposure(
     lab: Laboratory, monkeypatch: pytest.MonkeyPatch, step: float, seen: bool
@@ -414,6 +414,29 @@ def test_a_clock_set_back_between_sessions_loses_nothing(
     assert lab.counted("business.conversion", "u-1") == [10]
     assert lab.counted("e.each", "u-1") == [3]
     assert len(lab.counted("session.duration", "u-1")) == 1
+
+
+def test_a_clock_set_back_by_little_keeps_what_has_left_before_an_exposure(
+    lab: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Less than a time server corrects at once; also between two exposures of a user."""
+    real, by = time.time, 0.0
+    monkeypatch.setattr(time, "time", lambda: real() - by)
+    lab.server.set_flag(experiment_flag("second", ["a", "b"]))
+    lab.until_served("second")
+    with ld.session("u-1", client=lab.client) as s:
+        s.record("e.each", 1)
+    by = 0.06
+    lab.expose("u-1")
+    with ld.session("u-1", client=lab.client) as s:
+        s.record("e.each", 2)
+        by = 0.12
+        lab.elsewhere(lambda: lab.expose("u-1", "second"))
+        s.record("e.each", 3)
+    lab.flush()
+
+    assert lab.counted("e.each", "u-1") == [2, 3]
+    assert lab.counted("e.each", "u-1", "second") == [3]
 
 
 def test_a_clock_set_back_moves_nobody_elses_exposure(
