@@ -275,14 +275,15 @@ def test_dropped_stream(sent: Sent) -> None:
     """A stream that nobody holds any more, likewise."""
 
     async def main() -> None:
-        async with ld.session("u-1", client=sent.client):
+        async with ld.session("u-1", client=sent.client) as session:
             stream = configured(sent, handler()).stream("Will it rain?", USER)
             await stream.__anext__()
             del stream
             gc.collect()
-            await asyncio.sleep(0.05)
+            while not session.summary().abandoned:  # the event loop closes it
+                await asyncio.sleep(0.01)
 
-    asyncio.run(main())
+    asyncio.run(asyncio.wait_for(main(), 60))
     assert sent.values("k.unfinished") == [1]
 
 
