@@ -208,7 +208,16 @@ def _indexes(event: Any, context: Any) -> bool:
     return not (context.multiple or context.anonymous)
 
 
-told_by = attrgetter("valid", "multiple", "anonymous", "name", "custom_attributes", "kind", "key")
+told_by = attrgetter(
+    "valid",
+    "multiple",
+    "anonymous",
+    "name",
+    "custom_attributes",
+    "private_attributes",
+    "kind",
+    "key",
+)
 """Return what a context tells, apart from what its attributes are."""
 
 
@@ -265,18 +274,20 @@ class Writer:
             self._last = (context, text)
         return text
 
-    def bare_context(self, kind: str) -> tuple[str, str]:
-        """Return the text of a context of *kind* that tells no more than its key, cut where that
-        belongs.
+    def plain_context(self, kind: str, *, named: bool) -> tuple[str, str, str, bool]:
+        """Return the text of a context of *kind* that tells no more than its key, and its name when
+        it is *named*: cut where those belong, and whether the name is in it, which may be private.
 
         Raises:
             LookupError: this SDK writes events in another way; write them one by one.
         """
-        specimen = _internals("ldclient").Context.create(_SPECIMEN_KEY, kind)
-        before, found, after = self.context_text(specimen).partition(as_json(_SPECIMEN_KEY))
+        builder = _internals("ldclient").Context.builder(_SPECIMEN_KEY).kind(kind)
+        specimen = builder.name(_SPECIMEN_NAME if named else None).build()
+        before, found, rest = self.context_text(specimen).partition(as_json(_SPECIMEN_KEY))
         if not found:
             raise LookupError("key")
-        return before, after
+        between, name, after = rest.partition(as_json(_SPECIMEN_NAME))
+        return before, between, after, bool(name)
 
     def template(self, event_key: str, with_data: bool, with_value: bool) -> tuple[str, ...]:
         """Return the text of a custom event, cut where its date, data, value and context belong.
@@ -307,6 +318,7 @@ class Writer:
 
 
 _SPECIMEN_KEY = "a specimen \N{REPLACEMENT CHARACTER} of a key"
+_SPECIMEN_NAME = "a specimen \N{REPLACEMENT CHARACTER} of a name"
 _SPECIMEN_DATE = 8_640_000_000_001
 _SPECIMEN_DATA = {"ldinstrument": "a specimen \N{REPLACEMENT CHARACTER}"}
 _SPECIMEN_VALUE = 8_640_000_000_002

@@ -73,8 +73,10 @@ class EventJson:
         self._writer = writer
         self._templates: dict[tuple[str, bool, bool], tuple[str, ...]] = {}
         self._cuts: dict[tuple[Any, Outcome, bool], _Cut] = {}
-        self._bare: dict[str, tuple[str, str]] = {}
-        """By kind, a context that tells no more than its key, cut where that belongs."""
+        self._plain: dict[tuple[str, bool], tuple[str, str, str, bool]] = {}
+        """By kind, and whether it has a name: a context that tells no more than its key and name,
+        cut where those belong, and whether its name is told.
+        """
 
     def write(
         self, batch: Iterable[Emission | FinishedRuns], context: Any
@@ -89,15 +91,18 @@ class EventJson:
         Raises:
             Exception: something in it cannot be written as JSON, or this SDK writes in another way.
         """
-        valid, multiple, anonymous, name, attributes, kind, key = told_by(context)
+        valid, multiple, anonymous, name, attributes, private, kind, key = told_by(context)
         if not valid:
             raise ValueError("context")
-        rich = multiple or name is not None or attributes
-        if rich or anonymous or type(key) is not str:
+        named = name is not None
+        rich = multiple or named or attributes
+        strange = type(key) is not str or (named and (private or type(name) is not str))
+        if multiple or attributes or anonymous or strange:
             text = self._writer.context_text(context)
         else:
-            before_key, after_key = self._bare.get(kind) or self._bare_context(kind)
-            text = f"{before_key}{json_string(key)}{after_key}"
+            shape = kind, named
+            before, between, after, tells = self._plain.get(shape) or self._plain_context(*shape)
+            text = f"{before}{json_string(key)}{between}{json_string(name) if tells else ''}{after}"
         end = text + "}"
 
         written: list[EventTexts] = []
@@ -124,9 +129,9 @@ class EventJson:
             value = element.value
             plain = type(value) is float or type(value) is int
             number = "" if value is None else repr(value) if plain else as_json(value)
-            shape = (element.event_key, known is not None, value is not None)
-            head, before_data, before_value, tail = self._templates.get(shape) or self._template(
-                shape
+            of_event = (element.event_key, known is not None, value is not None)
+            head, before_data, before_value, tail = self._templates.get(of_event) or self._template(
+                of_event
             )
             texts.append(f"{head}{element.at}{before_data}{data}{before_value}{number}{tail}{end}")
             at = at if len(texts) > 1 else element.at
@@ -140,10 +145,10 @@ class EventJson:
             written.append((",".join(texts).encode(), len(texts), at))
         return written, values, text if rich else ""
 
-    def _bare_context(self, kind: str) -> tuple[str, str]:
-        if len(self._bare) >= MOST_TEMPLATES:
-            self._bare.clear()
-        found = self._bare[kind] = self._writer.bare_context(kind)
+    def _plain_context(self, kind: str, named: bool) -> tuple[str, str, str, bool]:
+        if len(self._plain) >= MOST_TEMPLATES:
+            self._plain.clear()
+        found = self._plain[kind, named] = self._writer.plain_context(kind, named=named)
         return found
 
     def _template(self, kind: tuple[str, bool, bool]) -> tuple[str, ...]:

@@ -282,7 +282,13 @@ def test_who_has_a_hand_in_a_client_only_later_sees_each_event(server, monkeypat
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"all_attributes_private": True}, {"private_attributes": {"key", "name"}}]
+    "options",
+    [
+        {},
+        {"all_attributes_private": True},
+        {"private_attributes": {"key", "name"}},
+        {"private_attributes": {"/name/first", "kind"}},
+    ],
 )
 @pytest.mark.parametrize(
     "context",
@@ -294,12 +300,20 @@ def test_who_has_a_hand_in_a_client_only_later_sees_each_event(server, monkeypat
         Context.builder("u-1").private("name").build(),
         Context.builder("u-1").anonymous(True).build(),
         Context.builder("u-1").name("").build(),
+        Context.builder("named").kind("org").name('say "\\" \0 \xe9 \U0001f600').build(),
+        Context.builder("a specimen \N{REPLACEMENT CHARACTER} of a name").name("Ana").build(),
+        Context.builder("hidden").name("Ana").private("name").build(),
+        Context.builder("nobody").name("Ana").anonymous(True).build(),
+        Context.builder("more").name("Ana").set("plan", "pro").build(),
+        Context.create_multi(
+            Context.builder("u-1").name("Ana").build(), Context.create("o", "org")
+        ),
         Context.create(17),  # type: ignore[arg-type]
     ],
     ids=lambda context: ascii(context.fully_qualified_key),
 )
-def test_a_context_that_tells_only_its_key_is_what_the_sdk_writes(server, options, context):
-    """Byte by byte, whatever is in its key, of any kind."""
+def test_a_context_that_tells_little_is_what_the_sdk_writes(server, options, context):
+    """Byte by byte, whatever is in its key and its name, of any kind, and private or not."""
     client = _client(server, **options)
     worker = client._event_processor.worker
     writer = sdk.Writer(worker.config)
@@ -309,7 +323,7 @@ def test_a_context_that_tells_only_its_key_is_what_the_sdk_writes(server, option
         at, data = BATCH[0].at, BATCH[0].data
         event = sdk.custom_event(BATCH[0].event_key, context, at, data, BATCH[0].value)
         assert text.decode() == sdk.Writer(worker.config).text(event)
-        assert bool(told) == (context.name is not None)
+        assert bool(told) == (context.multiple or context.name is not None)
     client.close()
 
 
