@@ -451,7 +451,7 @@ def session(
         raise DefinitionError(
             "session: give the context once, as the first argument or as context="
         )
-    decorated = target is not None and type(target) is not str and _is_decorated(target)
+    decorated = (callable(target) or isinstance(target, _DESCRIPTORS)) and _is_decorated(target)
     scope = SessionScope(
         context if decorated or target is None else target,
         id=id,
@@ -464,11 +464,12 @@ def session(
     return scope(target) if decorated else scope
 
 
+_DESCRIPTORS = (classmethod, property, functools.cached_property)
+
+
 def _is_decorated(target: Any) -> bool:
-    if not callable(target):
-        return isinstance(target, (classmethod, property, functools.cached_property))
     if getattr(target, "__name__", "") == "<lambda>":
         raise DefinitionError(
             "session: a lambda that says whose session it is goes in as context=lambda ...: ..."
         )
-    return isinstance(target, (classmethod, staticmethod)) or is_function(target)
+    return isinstance(target, (staticmethod, *_DESCRIPTORS)) or is_function(target)

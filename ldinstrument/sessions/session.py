@@ -521,7 +521,9 @@ class Session(OwnedRecorder):
             ledger.count(recorded=len(events))
             return context, [*events]
 
-        known = exposures.of(units_of(context) if units is None else units)
+        if units is None:
+            units = units_of(context)
+        known = exposures.of(units) if units else []
         if account.before is None or (known and known[0].read <= account.began):
             # Exposed before it began, or not in it: nothing of it lies before that.
             ledger.session_ended(self.name, bool(known), length, recorded=len(events))
