@@ -36,14 +36,7 @@ class SampleRecorder:
     def record(
         self, metric: Metric | str, value: Any = None, *, data: Mapping[str, Any] | None = None
     ) -> None:
-        """Record a value of *metric* (a `Metric`, or the key of a declared one).
-
-        Args:
-            metric: what is measured. A `Metric` that the catalog lacks is added to it.
-            value: a finite number for a `value` metric, how many for a `count` (1 when left out),
-                nothing for an `occurrence`. A bad value is dropped, counted, and logged once.
-            data: goes with the event; JSON types, at most 16 KiB, copied now.
-        """
+        """Record a value of *metric*, of any kind; see `Session.record`."""
         try:
             measured = measurement(metric, value, data)
             if measured is not None:

@@ -1,4 +1,4 @@
-"""The sessions that are open in this process: capped, ended at exit, begun afresh in a forked
+"""The sessions that are open in this process: counted, ended at exit, begun afresh in a forked
 child.
 """
 
@@ -13,7 +13,8 @@ from ..ledger import Stats, ledger
 from ..process import on_exit, on_fork
 from . import clients, emission
 from .exposures import exposures
-from .session import Session, before_opening, open_references
+from .open_table import before_opening, open_references
+from .session import Session
 from .unattached import count_unattached_runs
 
 _lock = threading.RLock()

@@ -25,10 +25,11 @@ from .accounts import DEFAULT_METRICS, declared, declared_metrics
 from .clients import Tracker
 from .contexts import as_context, is_function, same
 from .current import EntryStack, current_session, current_variable, set_current
+from .ids import session_id
 from .inert import InertSession
 from .outcomes import Outcome, current_task, is_closing, outcome_of
 from .postponed import postpone
-from .session import Session, observers, session_id
+from .session import Session, observers
 
 if TYPE_CHECKING:
     from ldclient import Context

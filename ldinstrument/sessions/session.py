@@ -6,20 +6,17 @@ Nothing here raises into the host, and no event leaves while a lock of ours is h
 
 from __future__ import annotations
 
-import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..diagnostics import never_raises, warn_once, warn_user_code, withhold
+from ..diagnostics import never_raises, withhold
 from ..ledger import ledger
 from ..metrics.catalogs import catalog
 from ..metrics.metric import Metric
-from ..process import on_fork
-from ..values import without_surrogates
 from . import clock as clocks
-from . import emission
+from . import emission, open_table
 from .accounts import (
     DEFAULT_METRICS,
     SUMS,
@@ -41,8 +38,9 @@ from .contexts import as_context, context_class, context_of_keys, only_kinds, un
 from .dilution import EndedSession, note_ended
 from .exposures import exposures
 from .identity import Batch, OwnedRecorder
-from .ids import random_bits, random_id
+from .ids import random_bits, session_id
 from .magnitudes import settled
+from .open_table import before_opening, open_references
 from .parts import Segment, SessionPart, units_in
 from .postponed import later, postpone
 from .rollups import Emission, FinishedRuns
@@ -54,8 +52,6 @@ if TYPE_CHECKING:
 
     from .observers import SessionObserver
 
-MAX_OPEN = 10_000
-"""Sessions that may be open at once; beyond, the oldest end as abandoned."""
 MOST_SINGLE = 32
 """Entries of a stored session that are kept apart, for exposures in other processes."""
 
@@ -67,32 +63,8 @@ _UNKNOWN: tuple[int, Any, Any] = (-1, None, None)
 _NO_DATA: dict[str, Any] = {}
 """Of a session that has none: never changed."""
 
-open_references: dict[weakref.ref[Session], None] = {}
-"""The sessions that are open in this process, oldest first; `registry` looks after them."""
-
-_evicting = threading.RLock()
-
-before_opening: list[Callable[[], None]] = []
-"""What each session calls before it opens."""
-
 observers: list[Callable[[Session], SessionObserver]] = []
 """What makes the observer of each session that opens; see `scopes.observe_sessions`."""
-
-
-def session_id(given: Any) -> str:
-    """Return *given* as a session's id: a text of at most 256 characters; a random one when there
-    is none, or none usable.
-    """
-    if given is None:
-        return random_id()
-    try:
-        text = without_surrogates(str(given))[:256]
-    except Exception as error:
-        warn_user_code(
-            f"id= of a session, a {type(given).__name__},", error, "the session gets a random id"
-        )
-        text = ""
-    return text or random_id()
 
 
 class Session(OwnedRecorder):
@@ -192,8 +164,8 @@ class Session(OwnedRecorder):
         for prepare in before_opening:
             prepare()
         open_references[weakref.ref(self)] = None
-        if len(open_references) > MAX_OPEN:
-            evict(len(open_references) - MAX_OPEN)
+        if len(open_references) > open_table.MAX_OPEN:
+            open_table.evict()
         for make in observers:
             self.observe(make(self))
 
@@ -651,30 +623,3 @@ class Session(OwnedRecorder):
     def forget(self) -> None:
         """End without a word (tests): nothing of it is emitted."""
         self.ended = self.detour = True
-
-
-def evict(surplus: int) -> None:
-    """End the *surplus* oldest open sessions as abandoned."""
-    with _evicting:
-        oldest = list(itertools.islice(open_references, surplus))
-        for reference in oldest:
-            open_references.pop(reference, None)
-    for reference in oldest:
-        stale = reference()
-        if stale is None:
-            continue
-        ledger.evicted()
-        warn_once(
-            "evicted",
-            stale.name,
-            f"more than {MAX_OPEN} open {stale.name} sessions: the oldest ended early; end yours",
-        )
-        stale.end("abandoned")
-
-
-def _renew_lock() -> None:
-    global _evicting
-    _evicting = threading.RLock()
-
-
-on_fork(in_child=_renew_lock)

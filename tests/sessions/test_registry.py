@@ -64,17 +64,6 @@ def test_a_session_that_is_open_at_exit_is_abandoned() -> None:
     assert done.stderr.count("\n") == 1  # of identify(5)
 
 
-def test_open_sessions_are_capped(
-    ld_events: RecordingClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The oldest is ended as abandoned, and counted."""
-    monkeypatch.setattr(sessions, "MAX_OPEN", 3)
-    held = [open_session(f"u-{n}") for n in range(5)]
-
-    assert [True, True, False, False, False] == [session.ended for session in held]
-    assert stats().evicted_sessions == 2
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_fork_leaves_a_session_its_id(ld_events: RecordingClient) -> None:
