@@ -413,6 +413,8 @@ class EventQueue:
         passed: list[tuple[bytes, int]] = []
         self._may_sum_up = True
         try:
+            if (answer := self._sender.last_accepted) is not None:
+                self._dispatcher.hear(answer)
             for out in self._dispatcher.passed(event, ours=ours):
                 if out is event and text is not None:
                     passed.append((text, events))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .. import sdk, settings
+from .. import sdk
 from ..diagnostics import guard, log, log_once, withhold
 from ..ledger import ledger
 from ..process import (
@@ -19,6 +20,7 @@ from ..process import (
 )
 from ..sessions import emission, postponed
 from ..sessions.registry import end_open_sessions
+from ..settings import DISABLED_KEY, disabled, encoded, environ, scans
 from .flush_report import FlushReport
 from .foreign import flush_foreign_clients, flush_foreign_clients_async, set_in_time
 from .memory_spool import memory_spool
@@ -47,14 +49,15 @@ def flush(timeout: float = 2.0, client: Any | None = None) -> FlushReport:
         The report. This function never raises.
     """
     try:
-        if not settings.disabled():
-            deadline, workers, others = _targets(timeout, client)
-            counts = flush_workers(workers, deadline)
-            late = bool(others) and flush_foreign_clients(others, deadline)
-            return _report(counts, late, workers, others)
+        if (scans or DISABLED_KEY in encoded or os.environ is not environ) and disabled():
+            return FlushReport(confirmed=False)
+        deadline, workers, others = _targets(timeout, client)
+        counts = flush_workers(workers, deadline)
+        late = bool(others) and flush_foreign_clients(others, deadline)
+        return _report(counts, late, workers, others)
     except Exception as error:
         withhold("flush", error)
-    return FlushReport(confirmed=False)
+        return FlushReport(confirmed=False)
 
 
 async def aflush(timeout: float = 2.0, client: Any | None = None) -> FlushReport:
@@ -68,7 +71,7 @@ async def aflush(timeout: float = 2.0, client: Any | None = None) -> FlushReport
         The report. Only cancellation raises.
     """
     try:
-        if not settings.disabled():
+        if not disabled():
             deadline, workers, others = _targets(timeout, client)
             counts = await flush_workers_async(workers, deadline)
             late = await flush_foreign_clients_async(others, deadline)
@@ -145,7 +148,10 @@ def _targets(timeout: float, client: Any | None) -> tuple[float, list[DeliveryWo
             emission.settle()
     if client is None:
         return deadline, running_workers(), foreign_clients()
-    worker = getattr(sdk.event_processor_of(client), "worker", None)
+    try:
+        worker = sdk.worker_in(client)
+    except AttributeError:  # of another event processor
+        worker = None
     if isinstance(worker, DeliveryWorker):
         return deadline, [worker], []
     return deadline, [], [client]

@@ -1,7 +1,8 @@
-"""The sender: payloads that wait or are in flight, when they may leave, the threads that post them.
+"""Post payloads, and post them again later, until LaunchDarkly takes them or a bound drops them.
 
-Nobody else opens a connection: name resolution cannot be interrupted, so whoever flushes waits for
-these threads, with a deadline.
+Here they wait or are in flight; here is decided when they may leave, and here are the threads that
+post them. Nobody else opens a connection: name resolution cannot be interrupted, so whoever flushes
+waits for these threads, with a deadline.
 """
 
 from __future__ import annotations
@@ -64,7 +65,6 @@ class Sender:
         config: the SDK's configuration; its key is read anew for each POST.
         options: bounds and seams.
         spool: keeps payloads on disk; None without one.
-        on_accepted: called with each 2xx `PostResult`; must not raise or wait.
         wake: asks the worker's thread to look after what waits; must not wait.
     """
 
@@ -73,13 +73,11 @@ class Sender:
         config: Any,
         options: Options,
         spool: SpoolWrites | None,
-        on_accepted: Callable[[PostResult], None],
         wake: Callable[[], None],
     ) -> None:
         self._config = config
         self._options = options
         self._spool = spool
-        self._on_accepted = on_accepted
         self._wake = wake
         # Re-entrant: a signal handler may flush what it has interrupted.
         self.lock = threading.RLock()
@@ -95,6 +93,8 @@ class Sender:
         self._posters = self._idle = 0
         self._transport = (options.transport or transport_of)(config)
         self._headers = PostHeaders(config)
+        self.last_accepted: PostResult | None = None
+        """LaunchDarkly's last answer that it took a payload: its date bounds debug events."""
         self.needs_posters = False
         """Whether more waits than there are threads that wait for it."""
         self.closed = False
@@ -346,7 +346,7 @@ class Sender:
             if result.accepted:
                 # The ledger knows before a flush is woken, and without our lock: a signal handler
                 # that has interrupted the ledger may wait for it.
-                self._on_accepted(result)
+                self.last_accepted = result
                 ledger.count(delivered=payload.custom, exposures_delivered=payload.exposures)
             else:
                 self._reject(payload, result, key)

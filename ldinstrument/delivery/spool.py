@@ -1,4 +1,5 @@
 """The spool: undelivered events in a folder that outlive the process, one file per event processor.
+Nothing is sent from here: `sender.py` posts, and posts again later.
 
 A file is written by one process only, which holds a lock as long as it lives, also across forks and
 containers. When its writer is dead another one takes the payloads over, bytes and payload ids

@@ -69,7 +69,7 @@ class DeliveryWorker:
         self._wakeup: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._spool = SpoolWrites(options.spool, origin) if options.spool else None
         wake = partial(self._wakeup.put, False)
-        self.sender = Sender(config, options, self._spool, dispatcher.hear, wake)
+        self.sender = Sender(config, options, self._spool, wake)
         """What posts payloads."""
         self.events = EventQueue(
             config, options, dispatcher, self.sender, self._spool, self._wakeup

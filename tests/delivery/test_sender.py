@@ -273,7 +273,7 @@ def test_too_much_waiting_is_dropped_by_name(server, make):
 def _sender() -> Sender:
     """A sender whose payloads stay: it has no threads."""
     options = Options(max_bytes=25, max_age=10.0, transport=lambda config: Failing())
-    return Sender(Config("sdk-key"), options, None, lambda result: None, lambda: None)
+    return Sender(Config("sdk-key"), options, None, lambda: None)
 
 
 def test_the_oldest_payloads_go_first(sender):
