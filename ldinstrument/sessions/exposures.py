@@ -83,11 +83,17 @@ class ExposureTable:
             self.forgotten = float("-inf")
             """Exposures up to this clock reading may have been forgotten."""
             self._filled_since = float("-inf")
+            self.forked_at = float("-inf")
+            """The clock reading of the latest fork: exposures in its child are not noted here."""
             self.noted: dict[tuple[str, int, str], int] = {}
             """The date of the first exposure by flag, version and whole context or unit."""
             self._noted_before: dict[tuple[str, int, str], int] = {}
             self._young: dict[str, list[Exposure]] = {}
             self._old: dict[str, list[Exposure]] = {}
+
+    def note_fork(self) -> None:
+        """Note that this process has just forked."""
+        self.forked_at = clock()
 
     def forked(self) -> None:
         """Begin with a lock of one's own in a forked child; what is known stays true."""

@@ -91,5 +91,5 @@ def _after_fork() -> None:
             session.forked()
 
 
-on_fork(in_child=_after_fork)
+on_fork(in_child=_after_fork, in_parent=exposures.note_fork)
 before_opening.append(watch_exit)

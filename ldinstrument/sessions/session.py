@@ -327,8 +327,9 @@ class Session(OwnedRecorder):
     ) -> list[Emission | FinishedRuns]:
         """Fold; returns what exposures have divided off. The lock is held."""
         # Where nobody sees exposures, no value may wait: it is dated to when it leaves. Nor in a
-        # forked child, which may end without a word.
-        folds = (self._watched or self.is_watched()) and not self._partial
+        # forked child, which may end without a word, nor in its parent, which hears of none there.
+        alone = not self._partial and exposures.forked_at < self._began
+        folds = alone and (self._watched or self.is_watched())
         if not self.ended:
             self.fold_at = FOLD_AT if folds else 1
         held = self._accumulator or self._held

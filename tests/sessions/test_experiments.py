@@ -252,6 +252,29 @@ class _Exposure:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_parent_folds_nothing_across_an_exposure_of_its_child(lab: Laboratory) -> None:
+    """Of which it hears nothing: what it records in an open session leaves value by value."""
+    with ld.session("u-1", client=lab.client) as s:
+        s.conversion(100)
+        child = os.fork()
+        if child == 0:  # pragma: no cover - not measured there
+            try:
+                lab.client.postfork()
+                lab.expose("u-1")
+                ld.flush(5, client=lab.client)
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        s.conversion(10)
+        s.conversion(1)
+    with ld.session("u-1", client=lab.client) as s:  # opened later: as in any other worker
+        s.conversion(5)
+        s.conversion(5)
+    lab.flush()
+
+    assert sorted(lab.counted("business.conversion", "u-1")) == [1, 10, 10]
+
+
 @pytest.mark.parametrize("attached", [False, True])
 def test_a_forked_child_sees_its_exposures_after_postfork(attached: bool) -> None:
     """`postfork()` drops hooks that were added; they are restored with the next session."""
