@@ -7,9 +7,9 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ..callables.compiler import shaped, stream_shaped
@@ -182,7 +182,7 @@ class SessionScope:
         # As `EntryStack.push` notes it: who asks for the task in vain pays for it.
         asyncio = sys.modules.get("asyncio")
         on_loop = asyncio is not None and asyncio._get_running_loop() is not None
-        self._entries.append((get_ident(), current_task() if on_loop else None, entered))
+        self._entries.append((threading.get_ident(), current_task() if on_loop else None, entered))
         return session
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
