@@ -9,6 +9,8 @@ by the mark of their group key: `[total, count, first date, last date, first val
 which what follows from the segment is left out; a total alone stands by itself. Where the store's
 clock says something else than these dates and *offset*, two more fields say it, counted from
 *base*: the worker's clock was set meanwhile, or the line comes from several workers (*offset* 0).
+Two more, of the first segment of a request's line, say what a monotonic clock read at *base*, in
+milliseconds, and on which host: a line is dated when it arrives, which may be late (see `replay`).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import socket
 import zlib
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +47,9 @@ ROUNDING = 1
 """Milliseconds by which two readings of one clock, rounded, may differ."""
 UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError)
 """What is raised by a line that is corrupt."""
+
+HOST = f"{zlib.crc32(socket.gethostname().encode('utf-8', 'replace')) & 0xFFFF:04x}"
+"""Stands for this host, whose processes have one monotonic clock."""
 
 Keys: TypeAlias = "tuple[tuple[str, str], ...]"
 """A context: `(kind, key)` pairs, sorted."""
@@ -80,7 +86,7 @@ def delta_of(part: SessionPart, *, ends: str = "", operation: Operation | None =
         last_ago=part.idle,
         now=part.over,
         shift=max(0, segments[0].started - segments[0].first),
-        segments=encoded(segments, names, started=began),
+        segments=encoded(segments, names, started=began, offset=int(part.offset)),
         names=names,
         becomes=dict(last) if last != first else {},
         overlap=OVERLAP,
@@ -155,6 +161,9 @@ class StoredSegment:
         started, ended: the same as *first* and *last* by the store's clock; of a request, by the
             clock that the worker had at its end. Until they are known, 0.
         line: the number of its line.
+        host: that the line comes from; empty when that is not known.
+        ahead: milliseconds by which the store's clock was ahead of the host's monotonic one when
+            the line arrived: more, by so much, where it has waited.
     """
 
     keys: Keys
@@ -165,6 +174,8 @@ class StoredSegment:
     started: int = 0
     ended: int = 0
     line: int = 0
+    host: str = ""
+    ahead: int = 0
 
     def merge(self, other: StoredSegment) -> StoredSegment:
         """Return both in one."""
@@ -257,6 +268,7 @@ def encoded(
     names: MutableMapping[str, str],
     *,
     started: int | None = None,
+    offset: int | None = None,
 ) -> str:
     """Return *segments* as the part of a line that follows its offset.
 
@@ -264,6 +276,8 @@ def encoded(
         segments: at least one.
         names: the group keys that they mention are added, by their marks.
         started: when the first one's keys were active already, by the clock of `started`.
+        offset: what dates a reading of this host's monotonic clock, in milliseconds; None where
+            they come from elsewhere, too.
 
     Raises:
         TypeError: a folded value is no number.
@@ -281,7 +295,9 @@ def encoded(
         fields = [dict(segment.keys), first - base, last - first, tallies, groups or 0]
 
         differs = segment.started - first, segment.ended - last
-        if segment.ended and not -ROUNDING <= min(differs) <= max(differs) <= ROUNDING:
+        if offset is not None and not texts:
+            fields += [segment.started - base, segment.ended - base, base - offset, HOST]
+        elif segment.ended and not -ROUNDING <= min(differs) <= max(differs) <= ROUNDING:
             fields += [segment.started - base, segment.ended - base]
         else:
             while fields and not fields[-1]:
@@ -314,22 +330,28 @@ def decoded(line: str, names: Mapping[str, str], number: int = 0) -> Iterable[St
         One of `UNREADABLE`: it is not the text of a line.
     """
     offset, base, segments = json.loads(line)
-    began = base + offset
+    began, host, ahead = base + offset, "", 0
     for at, fields in enumerate(segments):
         keys, first, length, tallies, groups, *clock = fields + _ABSENT[len(fields) :]
+        if len(clock) > 2:
+            host, ahead = clock[3], began - clock[2]
         first, last = base + first, base + first + length
         started, ended = (
             (began + clock[0], began + clock[1]) if clock else (first + offset, last + offset)
         )
         whose = tuple(sorted(keys.items()))
         tallies = (*tallies, *NO_TALLIES[len(tallies) :])
-        segment = StoredSegment(whose, first, last, tallies, {}, started, ended, number)
+        segment = StoredSegment(
+            whose, first, last, tallies, {}, started, ended, number, host, ahead
+        )
         for name, values in (groups or {}).items():
             segment.values[key_named(name, names)] = _group_of(values, segment, base)
 
         if not at and first != base and started > began:  # its keys were active before
             date = first - (started - began)
-            yield StoredSegment(whose, date, date, started=began, ended=began, line=number)
+            yield StoredSegment(
+                whose, date, date, NO_TALLIES, {}, began, began, number, host, ahead
+            )
         yield segment
 
 

@@ -23,12 +23,14 @@ from ..sessions.emission import session_totals
 from ..sessions.exposures import exposures
 from ..sessions.outcomes import NO_TALLIES, Tallies, added
 from ..sessions.rollups import Emission, Group
-from .deltas import Keys, StoredSegment, decoded, group_parts, mark_of, merged
+from .deltas import OVERLAP, Keys, StoredSegment, decoded, group_parts, mark_of, merged
 from .protocol import Rules
 from .records import Record
 
 _in_order = attrgetter("started", "ended")
 
+LONGEST_WAIT = 1000
+"""Milliseconds that a line may have waited; beyond, a clock was set, or the host slept."""
 ROLLUPS: dict[str, Rollup] = {"s": "sum", "m": "mean", "l": "last", "o": "once", "e": "each"}
 
 
@@ -43,6 +45,8 @@ def segments_of(record: Record) -> list[StoredSegment]:
         for number, text in enumerate(record.lines)
         for segment in decoded(text, record.names, number)
     ]
+    if len(record.lines) > 1:
+        _take_off_waiting(found)
     found.sort(key=_in_order)
     first = next((segment.keys for segment in found if segment.keys), ())
     current = dict(first)
@@ -50,6 +54,31 @@ def segments_of(record: Record) -> list[StoredSegment]:
         current |= dict(segment.keys)
         segment.keys = segment.keys or tuple(sorted(current.items()))
     return found
+
+
+def _take_off_waiting(segments: list[StoredSegment]) -> None:
+    """Date what was recorded as if its line had waited for the store as little as any other line of
+    its host about then: a line is dated when it arrives, and a request that waits for longer than
+    others would seem to begin after a login that it began before.
+
+    By the host's monotonic clock, which nobody sets; so what comes from one host keeps its order.
+    """
+    lines = {segment.line: segment for segment in segments if segment.host}
+    waited = {
+        number: line.ahead
+        - min(
+            other.ahead
+            for other in lines.values()
+            if other.host == line.host
+            and abs(other.ended - line.ended) <= OVERLAP
+            and line.ahead - other.ahead <= LONGEST_WAIT
+        )
+        for number, line in lines.items()
+    }
+    for segment in segments:
+        late = waited.get(segment.line, 0)
+        segment.started -= late
+        segment.ended -= late
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,9 @@ from ldinstrument.sessions.current import entered
 from ldinstrument.sessions.exposures import exposures
 from ldinstrument.sessions.scopes import open_session
 from ldinstrument.stores import MemoryStore, Rules, end_request, end_session, open_store, sweep
+from ldinstrument.stores.deltas import HOST, StoredSegment, encoded
+from ldinstrument.stores.records import Record
+from ldinstrument.stores.replay import events_of
 from ldinstrument.stores.sqlite import SqliteStore
 
 
@@ -450,3 +453,78 @@ def test_a_login_makes_one_session_of_each_whatever_overlaps_it(make_store, keep
     assert len(told) == 48
     assert {tuple(found) for who, found in interactions.items() if "ana" in who} == {(3,)}
     assert {tuple(found) for who, found in interactions.items() if "ben" in who} == {(2,)}
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(["login", "page", "his"])])
+@pytest.mark.parametrize("late", ["login", "page", "his"])
+def test_a_request_that_waits_for_the_store_keeps_its_place(
+    make_store, keep, lab, monkeypatch, order, late
+):
+    """One of three requests around a login waits for a busy store ten times longer than they are
+    apart: Ana's began before Ben came, and each has one session.
+    """
+    store, run = keep(make_store(), client=lab.client), time.time_ns()
+    ana, ben = f"ana-{run}", Context.create(f"ben-{run}")
+    opened = {name: open_session(ana, client=lab.client, store=store) for name in ("page", "login")}
+    for request in opened.values():
+        request.interaction()
+    time.sleep(0.005)
+    opened["login"].identify(ben)
+    time.sleep(0.005)
+    opened["his"] = open_session(ben, client=lab.client, store=store)
+    for request in opened.values():
+        request.interaction()
+
+    merge = store.store.merge
+
+    def merge_late(key, delta):
+        time.sleep(0.05)
+        return merge(key, delta)
+
+    for name in order:
+        with monkeypatch.context() as patch:
+            if name == late:
+                patch.setattr(store.store, "merge", merge_late)
+            end_request(opened[name], store, "v")
+    report(lab, store, "v")
+
+    told = values(lab, "session.interactions")
+    assert {who: sorted(found) for who, found in told.items()} == {ana: [3], ben.key: [2]}
+
+
+@pytest.mark.parametrize(
+    ("hosts", "late", "split"),
+    [
+        (("a", "a", "a"), 80, False),
+        (("a", "a", "a"), 3_600_000, True),  # the store's clock was set, or the host slept
+        (("a", "b", "a"), 80, True),  # what monotonic clocks of two hosts say compares nothing
+        (("", "", ""), 80, True),
+    ],
+)
+def test_only_lines_of_one_host_tell_which_of_them_waited(hosts, late, split):
+    """In a visit where Ana becomes Ben beside another request of hers, which arrives *late*."""
+    ana, ben = (("user", "ana"),), (("user", "ben"),)
+    began, read = 1_700_000_000_000, 5_000
+    requests = (
+        [StoredSegment(ana, began, began + 10), StoredSegment(ben, began + 20, began + 30)],
+        [StoredSegment(ana, began, began + 300)],
+        [StoredSegment(ben, began + 40, began + 50)],
+    )
+    lines = []
+    for host, offset, segments in zip(hosts, (5, 5 + late, 5), requests, strict=True):
+        for segment in segments:
+            segment.started, segment.ended = segment.first, segment.last
+        text = encoded(segments, {}, offset=began - read if host else None)
+        lines.append(f"[{offset},{text.replace(HOST, host)}]")
+    record = Record("s-1", "", "session", began, 0, 300, lines=lines)
+
+    durations = [
+        (keys[0][1], event.value)
+        for event, keys in events_of(record, Rules()).totals
+        if event.event_key == "session.duration"
+    ]
+
+    if split:
+        assert sorted(who for who, _ in durations) == ["ana", "ana", "ben"]
+    else:
+        assert sorted(durations) == [("ana", 300.0), ("ben", 30.0)]
