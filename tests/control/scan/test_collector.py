@@ -201,8 +201,8 @@ def test_bridges_of_spans(package: Callable[..., str]) -> None:
 
             KEY = "shop.agents"
 
-            def setup(key):
-                install_bridge()
+            def setup(key, prices):
+                install_bridge(cost=prices)
                 install_agents_traces(key=KEY, cost=False)
                 ldinstrument.otel.SpanBridge(key)
             """,
