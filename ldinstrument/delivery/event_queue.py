@@ -152,6 +152,8 @@ class EventQueue:
             texts, values, told = self._write(batch, context)
         except Exception:  # `track` tells which
             return False
+
+        # Counted before it can be delivered; from here on it is queued, or dropped by name.
         count = sum([events for _, events, _ in texts])
         ledger.count(emitted=count, emitted_values=values)
         try:
@@ -168,6 +170,7 @@ class EventQueue:
                 known = context, told, texts[0][2]
                 if context.multiple or context.anonymous:
                     event = sdk.custom_event("", context, texts[0][2], None, None)
+
             for text, events, _ in texts:
                 self._recorded.append((text, events, event, True, known))
                 self._last = (context, True)  # now another thread's text may rely on it
