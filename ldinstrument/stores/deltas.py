@@ -283,7 +283,7 @@ def encoded(
         TypeError: a folded value is no number.
     """
     base = segments[0].first if started is None else started
-    texts = []
+    texts: list[list[object]] = []
     for segment in segments:
         groups = {
             named(key, names): _group(group, segment, base) for key, group in segment.values.items()
