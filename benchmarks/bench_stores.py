@@ -60,12 +60,13 @@ def visit(number: int, turn: int = 0) -> tuple[str, Delta]:
         for key in METRICS
     }
     segments = [
-        StoredSegment(keys_of(context), last, last, (1, 0, 0, 0), values),
+        StoredSegment(keys_of(context), last, last, (1, 0, 0, 0), values, last, last),
     ]
     exposures = dict.fromkeys(("0a1b2c", "3d4e5f", "6a7b8c"), now - 86000000)
     return f"session:{number:032x}", Delta(
         id=f"{number * 7919:032x}", context=context, started_ago=now - started, last_ago=3, now=now,
-        segments=encoded(segments, names, started=started), names=names, exposures=exposures,
+        segments=encoded(segments, names, started=started, offset=now - 86_400_000), names=names,
+        exposures=exposures,
     )  # fmt: skip
 
 
