@@ -84,7 +84,7 @@ bench-all: bench  ## that, and the benchmarks of each part (about 20 minutes)
 
 proof: $(VENV)/.test  ## random programs and worlds against an independent computation, long (about 15 minutes)
 	@PROGRAMS=$(or $(PROGRAMS),2000) TRIALS=$(or $(TRIALS),400) $(BIN)/python -m pytest tests/sessions/test_programs.py \
-		tests/sessions/test_worlds.py -n 2 -q -p no:cacheprovider
+		tests/sessions/test_worlds.py -n 4 -q -p no:cacheprovider
 
 simulations: $(VENV)/.test  ## experiments without and with an effect, of every default metric, ten times the suite's (about 10 minutes)
 	@SIMULATIONS=$(or $(SIMULATIONS),10) $(BIN)/python -m pytest tests/analysis/test_simulations.py -n 2 -q -p no:cacheprovider

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from functools import partial
 
 import pytest
@@ -136,7 +137,14 @@ def test_an_async_client_tells_sessions_of_exposures(caplog, plugged):
 
     with LocalLaunchDarkly(flags=[experiment_flag("exp", ["old", "new"])]) as local:
         assert asyncio.run(main(local.url)) == "u-1"
-    assert [record.getMessage() for record in caplog.records if record.levelname != "INFO"] == []
+    complaints = [
+        record.getMessage()
+        for record in caplog.records
+        if record.levelname != "INFO"
+        # A stock client of another test may still post on a thread of the SDK's.
+        and (record.name.startswith("ldinstrument") or record.thread == threading.get_ident())
+    ]
+    assert complaints == []
 
 
 def test_disabled_is_inert(monkeypatch, server):
