@@ -43,6 +43,8 @@ AMBIGUOUS: Tracker = _Ambiguous()
 
 _lock = threading.RLock()
 _known: list[weakref.ref[Any]] = []
+_environments: dict[Any, int] = {}
+"""In the order in which they became known; one per SDK key and address."""
 _seen: weakref.WeakSet[Any] = weakref.WeakSet()
 _recorder: Tracker | None = None
 
@@ -57,6 +59,9 @@ class DirectClient(weakref.ref[Any]):
     """
 
 
+foreign: dict[int, str] = {}
+"""By `id()` of the clients of all environments but the first that was known in this process, what
+tells exposures that are made there from those of a flag of the same name elsewhere."""
 direct: dict[int, DirectClient] = {}
 """By `id()`: look here before asking `client_for`, `exposures_are_seen` and `batch_taker`; it is
 empty while a test records.
@@ -75,7 +80,15 @@ def register(client: Any, *, exposures_seen: bool) -> None:
         _known.append(weakref.ref(client))
         if exposures_seen:
             _seen.add(client)
+        _find_foreign(client)
         _find_direct()
+
+
+def _find_foreign(client: Any) -> None:
+    number = _environments.setdefault(sdk.environment_of(client), len(_environments))
+    foreign.pop(id(client), None)  # of one that is gone
+    if number:
+        foreign[id(client)] = f"{number}:"
 
 
 def _find_direct() -> None:
@@ -223,6 +236,8 @@ def forget() -> None:
         _known.clear()
         _seen.clear()
         direct.clear()
+        foreign.clear()
+        _environments.clear()
 
 
 def forked() -> None:

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 from ..diagnostics import guard
+from .clients import foreign
 from .contexts import evaluated_context
 from .current import current_session, current_variable
 from .exposures import exposures
@@ -35,14 +36,20 @@ def see(event: Any, client: Any = None) -> None:
         version, context = getattr(event.flag, "version", 0), event.context
         # Nearly all are repetitions: noted already, and nothing new to the session.
         unit = getattr(context, "fully_qualified_key", "")
-        noted = exposures.noted.get((event.key, version, unit), _NEVER)
+        flag = _flag_of(event.key, client) if foreign else event.key
+        noted = exposures.noted.get((flag, version, unit), _NEVER)
         session = current_variable.get()
         ratio = getattr(event, "sampling_ratio", None)
         leaves = ratio is None or ratio == 1 or _leaves(event, ratio)
         if noted <= event.timestamp and (session is None or session.has_seen(context, client)):
             return
         date = event.timestamp
-        event.timestamp = exposed(event.key, version, context, date, client, counts=leaves)
+        event.timestamp = exposed(flag, version, context, date, client, counts=leaves)
+
+
+def _flag_of(key: str, client: Any) -> str:
+    """Name a flag so that one of another environment is another one."""
+    return foreign.get(id(client() if client is not None else None), "") + key
 
 
 def _leaves(event: Any, ratio: Any) -> bool:
@@ -57,7 +64,9 @@ def lost(event: Any) -> None:
     reason = getattr(event, "reason", None)
     if type(reason) is dict and reason.get("inExperiment") is True:
         with guard("exposure"):
-            exposures.lost(event.key, getattr(event.flag, "version", 0), event.context)
+            for environment in ("", *set(foreign.values())):
+                flag = environment + event.key
+                exposures.lost(flag, getattr(event.flag, "version", 0), event.context)
 
 
 def exposed(

@@ -539,6 +539,18 @@ def test_the_client_whose_exposure_was_seen_takes_the_events() -> None:
             other.close()
 
 
+def test_an_exposure_in_another_environment_is_another_one(lab: Laboratory) -> None:
+    """The flags have one key and one version, and the user was exposed to the other one before."""
+    lab.expose("u-1")
+    with laboratory() as other:
+        with ld.session("u-1", client=other.client) as s:
+            s.conversion(100)
+            other.expose("u-1")
+            s.conversion(10)
+        other.flush()
+        assert other.counted("business.conversion", "u-1") == [10]
+
+
 def test_several_environments_and_no_exposure_are_ambiguous() -> None:
     """Never one environment's events to another: they are discarded by name, and it is said."""
     with LocalLaunchDarkly() as first, laboratory() as second:
