@@ -10,7 +10,7 @@ as long as it is texts and other plain values, and nothing of ours is called for
 from __future__ import annotations
 
 from ..callables.compiler import reserve
-from ..callables.templates import ASYNC_GENERATOR, CALL, COROUTINE, GENERATOR, with_detour
+from ..callables.templates import ASYNC_GENERATOR, CALL, COROUTINE, GENERATOR, with_watched
 
 # -- watched: whatever was asked for, and where somebody observes the session ---------------------
 
@@ -63,7 +63,7 @@ _OBSERVED = (("_begin({given})", "_make(_session, _now())"), ("_settle(", "_sett
 _CALL = _with_slot("""
 def run({params}):
     _session = _current()
-    if _session is not None and _session.detour:
+    if _session is not None and _session.open_entries is None:
         _session = _open_session()
         if _session is not None and _session.observer is not None:
             <watched>
@@ -80,7 +80,7 @@ def run({params}):
 _COROUTINE = _with_slot("""
 async def run({params}):
     _session = _current()
-    if _session is not None and _session.detour:
+    if _session is not None and _session.open_entries is None:
         _session = _open_session()
         if _session is not None and _session.observer is not None:
             <watched>
@@ -217,12 +217,12 @@ _ASYNC_GENERATOR_LOOP = (
 """
 ).replace("\n<resumed>\n", _RESUMED)
 LATE = {
-    "call": with_detour(_CALL, CALL, *_OBSERVED),
-    "coroutine": with_detour(_COROUTINE, COROUTINE, *_OBSERVED),
-    "generator": with_detour(
+    "call": with_watched(_CALL, CALL, *_OBSERVED),
+    "coroutine": with_watched(_COROUTINE, COROUTINE, *_OBSERVED),
+    "generator": with_watched(
         "\ndef run({params}):" + _BEGUN + _GENERATOR_LOOP, WATCHED["generator"], *_OBSERVED
     ),
-    "async_generator": with_detour(
+    "async_generator": with_watched(
         "\nasync def run({params}):" + _BEGUN + _ASYNC_GENERATOR_LOOP,
         WATCHED["async_generator"],
         *_OBSERVED,

@@ -56,26 +56,11 @@ _PLAIN: tuple[type, ...] = (
 _KNOWN_CAP = 4096
 
 
-class PlainTypes(set[type]):
-    """Types whose objects are plain values: the hot path is one look-up.
-
-    It pickles by name: a tracked function that is sent to another process finds the set of there.
-    """
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        super().__init__(_PLAIN)
-        self.name = name
-
-    def __reduce__(self) -> str:
-        return self.name
-
-
-# Filled as types are seen. The second is for results of an `await`: another awaitable that comes
-# out of it is a value like any other.
-plain_types = PlainTypes("plain_types")
-plain_awaited_types = PlainTypes("plain_awaited_types")
+# Types whose objects are plain values: the hot path is one look-up. Filled as types are seen. The
+# second is for results of an `await`: another awaitable that comes out of it is a value like any
+# other.
+plain_types: set[type] = set(_PLAIN)
+plain_awaited_types: set[type] = set(_PLAIN)
 _followers: dict[type, Follower] = {}
 
 

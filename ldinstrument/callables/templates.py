@@ -145,118 +145,132 @@ async def run({params}):
 """
 
 # -- the same for a task that wants nothing but clock and outcome: this is what the host pays most
-# often; where somebody observes the session, it runs the watched one instead ---
+# often. Where somebody observes the session, it runs the watched one instead. Every variable that a
+# function closes over costs each call of it, so what is seldom needed is asked of `_rare` -
 
-_DETOUR = "<watched>"
-_OBSERVED = ("_begin({given})", "_plain_run(_task, _session, _now())")
+_WATCHED = "<watched>"
+_OBSERVED = (
+    ("_begin({given})", "_rare.run(_task, _session, _now())"),
+    ("_settle(", "_rare.settle("),
+    ("_BaseException", "_rare.BaseException"),
+)
 
 
-def with_detour(template: str, watched: str, *names: tuple[str, str]) -> str:
+def with_watched(template: str, watched: str, *names: tuple[str, str]) -> str:
     """Return *template* with the body of *watched* in its place, each of *names* replaced there."""
     body = watched.strip().partition("\n")[2].replace("    ", "", 1)
     for name, instead in names:
         body = body.replace(name, instead)
-    margin = template.partition(_DETOUR)[0].rpartition("\n")[2]
-    return template.replace(_DETOUR, body.replace("\n    ", f"\n{margin}"))
+    margin = template.partition(_WATCHED)[0].rpartition("\n")[2]
+    return template.replace(_WATCHED, body.replace("\n    ", f"\n{margin}"))
 
 
-TASK_CALL = with_detour(
+TASK_CALL = with_watched(
     """
 def run({params}):
     _session = _current()
-    if _session is not None and _session.detour:
-        _session = _open_session()
-        if _session is not None and _session.observer is not None:
+    if _session is None or (_entries := _session.open_entries) is None:
+        if _session is not None:
+            _session = _rare.open_session()
+        if _session is None:
+            try:
+                _result = _fn({args})
+            except _rare.BaseException as _error:
+                _rare.raised(_task, None, 0.0, _error)
+                raise
+            if _type(_result) not in _rare.plain_types:
+                return _rare.settle(_result, _rare.run(_task, None, 0.0))
+            try:
+                _rare.take()
+            except _rare.IndexError:
+                _rare.refill()
+            return _result
+        if _session.observer is not None:
             <watched>
-    if _session is None:
-        try:
-            _result = _fn({args})
-        except _BaseException as _error:
-            _raised(_task, None, 0.0, _error)
-            raise
-        if _type(_result) not in _plain_types:
-            return _settle(_result, _plain_run(_task, None, 0.0))
-        try:
-            _take()
-        except _IndexError:
-            _refill()
-        return _result
+        _entries = _session.entries
     _started = _now()
     try:
         _result = _fn({args})
-    except _BaseException as _error:
-        _raised(_task, _session, _started, _error)
+    except _rare.BaseException as _error:
+        _rare.raised(_task, _session, _started, _error)
         raise
-    if _type(_result) not in _plain_types:
-        return _settle(_result, _plain_run(_task, _session, _started))
-    _entries = _session.entries
+    if _type(_result) is not _rare.usual_type:
+        if _type(_result) not in _rare.plain_types:
+            return _rare.settle(_result, _rare.run(_task, _session, _started))
+        if _type(_result) is not _rare.tuple:
+            _rare.usual_type = _type(_result)
     _entries.append((_task, _success, _started, _now(), None))
     if _len(_entries) >= _session.fold_at:
         _session.fold_up()
     return _result
 """,
     CALL,
-    _OBSERVED,
+    *_OBSERVED,
 )
 
-TASK_COROUTINE = with_detour(
+TASK_COROUTINE = with_watched(
     """
 async def run({params}):
     _session = _current()
-    if _session is not None and _session.detour:
-        _session = _open_session()
-        if _session is not None and _session.observer is not None:
+    if _session is None or (_entries := _session.open_entries) is None:
+        if _session is not None:
+            _session = _rare.open_session()
+        if _session is None:
+            _coroutine = {inner}
+            try:
+                _result = await _coroutine
+            except _rare.BaseException as _error:
+                _rare.raised(_task, None, 0.0, _error)
+                raise
+            if _type(_result) not in _rare.plain_types:
+                return _rare.settle(_result, _rare.run(_task, None, 0.0))
+            try:
+                _rare.take()
+            except _rare.IndexError:
+                _rare.refill()
+            return _result
+        if _session.observer is not None:
             <watched>
+        _entries = _session.entries
     _coroutine = {inner}
-    if _session is None:
-        try:
-            _result = await _coroutine
-        except _BaseException as _error:
-            _raised(_task, None, 0.0, _error)
-            raise
-        if _type(_result) not in _plain_types:
-            return _settle(_result, _plain_run(_task, None, 0.0))
-        try:
-            _take()
-        except _IndexError:
-            _refill()
-        return _result
     _started = _now()
     try:
         _result = await _coroutine
-    except _BaseException as _error:
-        _raised(_task, _session, _started, _error)
+    except _rare.BaseException as _error:
+        _rare.raised(_task, _session, _started, _error)
         raise
-    if _type(_result) not in _plain_types:
-        return _settle(_result, _plain_run(_task, _session, _started))
-    _entries = _session.entries
+    if _type(_result) is not _rare.usual_type:
+        if _type(_result) not in _rare.plain_types:
+            return _rare.settle(_result, _rare.run(_task, _session, _started))
+        if _type(_result) is not _rare.tuple:
+            _rare.usual_type = _type(_result)
     _entries.append((_task, _success, _started, _now(), None))
     if _len(_entries) >= _session.fold_at:
         _session.fold_up()
     return _result
 """,
     COROUTINE,
-    _OBSERVED,
+    *_OBSERVED,
 )
 
-TASK_GENERATOR = with_detour(
+TASK_GENERATOR = with_watched(
     """
 def run({params}):
-    _session = _open_session()
+    _session = _rare.open_session()
     if _session is not None and _session.observer is not None:
         <watched>
     _inner = {inner}
     _started = _now()
     try:
         _result = yield from _inner
-    except _BaseException as _error:
-        _raised(_task, _session, _started, _error)
+    except _rare.BaseException as _error:
+        _rare.raised(_task, _session, _started, _error)
         raise
-    _returned(_task, _session, _started)
+    _rare.returned(_task, _session, _started)
     return _result
 """,
     GENERATOR,
-    _OBSERVED,
+    *_OBSERVED,
 )
 
 PASSING = """

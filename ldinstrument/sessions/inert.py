@@ -54,12 +54,12 @@ class InertSession(Session):
 
     def hand_over(self) -> SessionPart | None:
         """Have nothing for a store."""
-        self.ended = self.detour = True
+        self.ended, self.open_entries = True, None
         return None
 
     def end(self, reason: str = "ended") -> None:
         """End without a word."""
-        self.ended = self.detour = True
+        self.ended, self.open_entries = True, None
 
     def summary(self) -> Summary:
         """Tell of nothing."""

@@ -54,7 +54,7 @@ def forget_open_sessions(keeping: Collection[Session] = ()) -> None:
     with _lock:
         for session in open_sessions():
             if id(session) not in kept:
-                session.ended = session.detour = True
+                session.ended, session.open_entries = True, None
         for reference in list(open_references):
             if id(reference()) not in kept:
                 open_references.pop(reference, None)

@@ -86,11 +86,11 @@ class Session(OwnedRecorder):
         "_partial",
         "_watched",
         "before",
-        "detour",
         "entries",
         "fold_at",
         "name",
         "observer",
+        "open_entries",
         "stopped_at",
     )
 
@@ -131,6 +131,8 @@ class Session(OwnedRecorder):
         # What it is given: many sessions are given nothing.
         self._lock = threading.RLock()
         self.entries: list[Sample] = []
+        # Those that a run may append to without asking: None once it has ended, or is observed.
+        self.open_entries: list[Sample] | None = self.entries
         self._accumulator: Accumulator | None = None
         self._accounts: Accounts | None = None
         self._segments: tuple[Segment, ...] = ()
@@ -157,7 +159,7 @@ class Session(OwnedRecorder):
                 outer.add_inheriting(self)
 
         # Runs take the short way but where it has ended, or where somebody observes them.
-        self.ended = self.detour = False
+        self.ended = False
         self.observer: SessionObserver | None = None
         if self.is_inert:
             return
@@ -257,7 +259,7 @@ class Session(OwnedRecorder):
     # -- who observes it -------------------------------------------------------------------------
     def observe(self, observer: SessionObserver) -> None:
         """Let *observer* hear of its runs, and of its end."""
-        self.observer, self.detour = observer, True
+        self.observer, self.open_entries = observer, None
 
     @property
     def id(self) -> str:
@@ -507,7 +509,7 @@ class Session(OwnedRecorder):
 
     def _stop(self) -> None:
         """Take no more; what is around was active as long as this one was."""
-        self.ended = self.detour = True
+        self.ended, self.open_entries = True, None
         held = self._accumulator
         if held is not None:
             held.limited = True
@@ -619,8 +621,8 @@ class Session(OwnedRecorder):
         self.store = None  # whose visit it is part of, only the parent's boundary knows
         self.fold_at = min(self.fold_at, 1)
         self.observer = None
-        self.detour = self.ended
+        self.open_entries = None if self.ended else self.entries
 
     def forget(self) -> None:
         """End without a word (tests): nothing of it is emitted."""
-        self.ended = self.detour = True
+        self.ended, self.open_entries = True, None

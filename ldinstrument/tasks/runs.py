@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..callables.streams import plain_awaited_types, plain_types, settled, settled_awaited
 from ..diagnostics import guard, warn_user_code
 from ..metrics.catalogs import catalog
 from ..metrics.metric import Metric
@@ -19,7 +20,7 @@ from ..sessions.current import current_session
 from ..sessions.outcomes import Outcome, current_task, is_cancelling, is_closing, outcome_of
 from ..sessions.postponed import postpone
 from ..sessions.task_definition import TaskDefinition
-from ..sessions.unattached import count_unattached, pending_from_finalizers
+from ..sessions.unattached import count_unattached, pending_from_finalizers, unattached_runs_of
 from ..sessions.validation import copied
 from ..settings import disabled
 from .deadlines import Deadline, deadline_of
@@ -360,7 +361,7 @@ def _takes_no_value(key: Any) -> bool:
     return metric is None or metric.measure == "occurrence"
 
 
-# -- what the compiled wrappers of plain tasks call off their fast path ----------------------------
+# -- what the compiled wrappers of plain tasks ask for where a call is not the common one ----------
 
 
 def plain_returned(task: TaskDefinition, session: Session | None, started: float) -> None:
@@ -383,6 +384,40 @@ def plain_raised(
 def plain_run(task: TaskDefinition, session: Session | None, started: float) -> Run:
     """Return the run of a task without options: its result is still running, or its type new."""
     return begin_run(task, PLAIN, session, started if session is not None else clock())
+
+
+class RareCases:
+    """What a compiled wrapper of a plain task asks for where a call is not the common one.
+
+    It pickles as that of the same task on the other side.
+
+    Args:
+        task: whose runs they are.
+        awaited: what comes back is the result of an `await`.
+    """
+
+    __slots__ = ("_awaited", "_task", "plain_types", "refill", "settle", "take", "usual_type")
+
+    BaseException = BaseException
+    IndexError = IndexError
+    tuple = tuple
+    open_session = staticmethod(current_session)
+    raised = staticmethod(plain_raised)
+    returned = staticmethod(plain_returned)
+    run = staticmethod(plain_run)
+
+    def __init__(self, task: TaskDefinition, awaited: bool) -> None:
+        self._task = task
+        self._awaited = awaited
+        self.plain_types = plain_awaited_types if awaited else plain_types
+        # The latest plain type that came back; never `tuple`, which ceases to be plain with Flask.
+        self.usual_type: type = type(None)
+        self.settle = settled_awaited if awaited else settled
+        unattached = unattached_runs_of(task)
+        self.take, self.refill = unattached.take, unattached.refill
+
+    def __reduce__(self) -> Any:
+        return RareCases, (self._task, self._awaited)
 
 
 def begin_run(

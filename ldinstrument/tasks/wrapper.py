@@ -10,20 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 from ..callables.compiler import shaped, stream_shaped
-from ..callables.streams import (
-    notice_frameworks,
-    plain_awaited_types,
-    plain_types,
-    settled,
-    settled_awaited,
-)
+from ..callables.streams import notice_frameworks, settled, settled_awaited
 from ..callables.templates import TASK_TEMPLATES, TEMPLATES
 from ..sessions.clock import clock
 from ..sessions.contexts import is_function
-from ..sessions.current import current_session, current_variable
+from ..sessions.current import current_variable
 from ..sessions.outcomes import Outcome
 from ..sessions.task_definition import TaskDefinition
-from ..sessions.unattached import unattached_runs_of
 from . import runs
 from .options import TaskOptions
 
@@ -71,19 +64,13 @@ class TaskWrapper:
 
     def _names(self, kind: str, options: TaskOptions) -> dict[str, Any]:
         notice_frameworks()
-        awaited, unattached = kind == "coroutine", unattached_runs_of(self.task)
+        awaited = kind == "coroutine"
         return {
             "_begin": runs.beginning(self.task, options),
             "_current": current_variable.get,
             "_now": clock,
-            "_open_session": current_session,
-            "_plain_run": runs.plain_run,
-            "_plain_types": plain_awaited_types if awaited else plain_types,
-            "_raised": runs.plain_raised,
-            "_refill": unattached.refill,
-            "_returned": runs.plain_returned,
+            "_rare": runs.RareCases(self.task, awaited),
             "_settle": settled_awaited if awaited else settled,
             "_success": Outcome.SUCCESS,
-            "_take": unattached.take,
             "_task": self.task,
         }

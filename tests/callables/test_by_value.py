@@ -150,4 +150,4 @@ def test_a_wrapper_by_value_counts_with_the_others() -> None:
         function()
     assert dict(ld.stats().without_session) == {"by.value": 4}
     for function in copies:
-        assert closed_over(function, "_plain_types") is plain_types
+        assert closed_over(function, "_rare").plain_types is plain_types

@@ -81,22 +81,21 @@ def test_both_templates_count_the_same_holders() -> None:
     def run() -> object:
         return object()
 
-    common = {"_settle": settle, "_begin": lambda: Nobody()}
-    task = {
-        "_current": lambda: None,
-        "_open_session": None,
-        "_raised": None,
-        "_plain_types": set(),
-        "_plain_run": lambda *args: None,
-        "_take": None,
-        "_refill": None,
-        "_now": None,
-        "_success": None,
-        "_task": None,
-    }
-    shaped(CALL, run, common)()
-    shaped(TASK_CALL, run, {**common, **task})()
-    assert seen == [holders_when_fresh()] * 2
+    class Rare:
+        """As `RareCases`."""
+
+        usual_type = plain_types = ()
+
+        def run(self, *args: Any) -> None: ...
+
+    rare: Any = Rare()
+    rare.settle = settle
+    shaped(CALL, run, {"_settle": settle, "_begin": lambda: Nobody()})()
+    session = types.SimpleNamespace(open_entries=[])
+    for found in (None, session):
+        names = {"_current": lambda found=found: found, "_now": lambda: 0.0, "_rare": rare}
+        shaped(TASK_CALL, run, {**names, "_success": None, "_task": None})()
+    assert seen == [holders_when_fresh()] * 3
 
 
 class Nobody:

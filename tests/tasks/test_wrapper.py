@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import ldinstrument as ld
+from ldinstrument.callables import streams
 from ldinstrument.sessions.task_definition import declared_task
 from ldinstrument.tasks.options import PLAIN, TaskOptions
 from ldinstrument.tasks.wrapper import TaskWrapper
@@ -152,3 +153,83 @@ def test_a_coroutine_out_of_a_coroutine_is_a_value() -> None:
             assert s.summary().tasks["area.made"].successes == 2
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["call", "coroutine"])
+def test_what_comes_back_may_change_its_type(kind: str) -> None:
+    """The latest plain type is remembered: a stream after it is followed, to its end, all the same,
+    and so is the next one.
+    """
+    task = declared_task("area.changing", False, ("success_rate",))
+
+    def give(make: Callable[[], Any]) -> Any:
+        return make()
+
+    async def give_later(make: Callable[[], Any]) -> Any:
+        return make()
+
+    wrapped = TaskWrapper(task, PLAIN).wrap(give if kind == "call" else give_later, kind)
+
+    def called(make: Callable[[], Any]) -> Any:
+        return wrapped(make) if kind == "call" else asyncio.run(wrapped(make))
+
+    with ld.session("u-1") as s:
+
+        def successes() -> int:
+            return s.summary().tasks["area.changing"].successes
+
+        for result in (3, 4, None, "x", None):
+            assert called(lambda result=result: result) == result
+        assert successes() == 5
+        for expected in (6, 7):
+            stream = called(lambda: iter_of(2))
+            assert successes() == expected - 1
+            assert list(stream) == [0, 1]
+            assert successes() == expected
+        assert called(lambda: 5) == 5
+        assert successes() == 8
+
+
+def iter_of(count: int) -> Iterator[int]:
+    yield from range(count)
+
+
+def test_a_tuple_before_flask_hides_no_later_one() -> None:
+    """A function that returned tuples before Flask was there is looked into once it is."""
+    flask = pytest.importorskip("flask")
+    task = declared_task("area.view", False, ("success_rate",))
+    known = streams.plain_types
+    before, followers = set(known), dict(streams._followers)
+    try:
+        known.add(tuple)
+        view = TaskWrapper(task, PLAIN).wrap(lambda make: (make(), 200), "call")
+        known.add(tuple)
+        with ld.session("u-1") as s, flask.Flask(__name__).test_request_context():
+            assert view(str) == view(str) == ("", 200)
+            streams.notice_frameworks()
+            body, _ = view(lambda: iter_of(2))
+            assert s.summary().tasks["area.view"].successes == 2
+            assert list(body) == [0, 1]
+            assert s.summary().tasks["area.view"].successes == 3
+    finally:
+        known.clear()
+        known.update(before)
+        streams._followers.clear()
+        streams._followers.update(followers)
+
+
+def test_an_observed_session_and_one_that_ended_take_no_run_unasked() -> None:
+    """What a run appends to is there as long as the session is open and nobody observes it."""
+
+    class Observer:
+        def begin_run(self, session: Any, key: str) -> Any: ...
+
+        def ended(self, session: Any, reason: str) -> None: ...
+
+    with ld.session("u-1") as s:
+        assert s.open_entries is s.entries
+        s.observe(Observer())  # type: ignore[arg-type]
+        assert s.open_entries is None
+    with ld.session("u-2") as s:
+        pass
+    assert s.open_entries is None
