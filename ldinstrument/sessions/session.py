@@ -158,7 +158,6 @@ class Session(OwnedRecorder):
             if context is None:
                 outer.add_inheriting(self)
 
-        # Runs take the short way but where it has ended, or where somebody observes them.
         self.ended = False
         self.observer: SessionObserver | None = None
         if self.is_inert:
