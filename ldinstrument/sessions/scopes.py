@@ -452,7 +452,9 @@ def session(
         raise DefinitionError(
             "session: give the context once, as the first argument or as context="
         )
-    decorated = (callable(target) or isinstance(target, _DESCRIPTORS)) and _is_decorated(target)
+    decorated = (callable(target) or issubclass(type(target), _DESCRIPTORS)) and _is_decorated(
+        target
+    )
     scope = SessionScope(
         context if decorated or target is None else target,
         id=id,

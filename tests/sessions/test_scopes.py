@@ -302,3 +302,20 @@ def test_a_scope_that_is_entered_in_two_contexts_is_left_in_each(
     assert other.run(current_session) is second
     other.run(scope.__exit__, None, None, None)
     assert second.ended
+
+
+def test_a_stand_in_that_cannot_say_what_it_is_opens_a_session_of_nobody(
+    ld_events: RecordingClient,
+) -> None:
+    """Frameworks' lazy objects compute `__class__`, and may fail in it."""
+
+    class Lazy:
+        @property
+        def __class__(self) -> type:
+            raise RuntimeError("the database is away")
+
+    with ld.session(Lazy()) as opened:
+        assert opened.context is None
+        opened.identify("u-1")
+        opened.conversion(3)
+    assert [event.value for event in ld_events.of("business.conversion")] == [3]
