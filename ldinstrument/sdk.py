@@ -208,7 +208,7 @@ def _indexes(event: Any, context: Any) -> bool:
     return not (context.multiple or context.anonymous)
 
 
-told_by = attrgetter(
+context_fields = attrgetter(
     "valid",
     "multiple",
     "anonymous",
@@ -218,7 +218,7 @@ told_by = attrgetter(
     "kind",
     "key",
 )
-"""Return what a context tells, apart from what its attributes are."""
+"""Return the fields of a context; of its attributes, their names."""
 
 
 class Writer:
@@ -349,8 +349,8 @@ def _pieces(value: Any, depth: int) -> Iterable[str]:
 
 
 def _quick_encode() -> Callable[[Any, int], Iterable[str]]:
-    """Return what `JSONEncoder.encode` makes anew for each value, which takes as long as writing a
-    small one; where the interpreter has it not, that.
+    """Return the C encoder that `JSONEncoder.encode` makes anew for each value, which takes as long
+    as writing a small one; `_pieces` where the interpreter has none.
     """
     make: Any = getattr(json.encoder, "c_make_encoder", None)
     string = json.encoder.encode_basestring_ascii
@@ -364,8 +364,8 @@ def _quick_encode() -> Callable[[Any, int], Iterable[str]]:
 
 
 encode = _quick_encode()
-"""Return a value as JSON in pieces, at a depth of 0, as `as_json` does; a circle is no ValueError
-here but a RecursionError.
+"""`encode(value, 0)` returns a value as JSON in pieces, those of `as_json`. A value that contains
+itself raises RecursionError here, not ValueError.
 """
 
 

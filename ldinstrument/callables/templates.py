@@ -165,8 +165,44 @@ def with_watched(template: str, watched: str, *names: tuple[str, str]) -> str:
     return template.replace(_WATCHED, body.replace("\n    ", f"\n{margin}"))
 
 
+# How a call ends without a session, and with one: what follows `_result = ...` in a `try`.
+_COUNTED = """\
+except _rare.BaseException as _error:
+    _rare.raised(_task, None, 0.0, _error)
+    raise
+if _type(_result) not in _rare.plain_types:
+    return _rare.settle(_result, _rare.run(_task, None, 0.0))
+try:
+    _rare.take()
+except _rare.IndexError:
+    _rare.refill()
+return _result
+"""
+_RECORDED = """\
+except _rare.BaseException as _error:
+    _rare.raised(_task, _session, _started, _error)
+    raise
+if _type(_result) is not _rare.usual_type:
+    if _type(_result) not in _rare.plain_types:
+        return _rare.settle(_result, _rare.run(_task, _session, _started))
+    if _type(_result) is not _rare.tuple:
+        _rare.usual_type = _type(_result)
+_entries.append((_task, _success, _started, _now(), None))
+if _len(_entries) >= _session.fold_at:
+    _session.fold_up()
+return _result
+"""
+
+
+def _with_ends(template: str) -> str:
+    for name, lines, margin in (("counted", _COUNTED, 12), ("recorded", _RECORDED, 4)):
+        indented = lines.rstrip().replace("\n", "\n" + " " * margin)
+        template = template.replace(f"<{name}>", indented)
+    return template
+
+
 TASK_CALL = with_watched(
-    """
+    _with_ends("""
 def run({params}):
     _session = _current()
     if _session is None or (_entries := _session.open_entries) is None:
@@ -175,41 +211,21 @@ def run({params}):
         if _session is None:
             try:
                 _result = _fn({args})
-            except _rare.BaseException as _error:
-                _rare.raised(_task, None, 0.0, _error)
-                raise
-            if _type(_result) not in _rare.plain_types:
-                return _rare.settle(_result, _rare.run(_task, None, 0.0))
-            try:
-                _rare.take()
-            except _rare.IndexError:
-                _rare.refill()
-            return _result
+            <counted>
         if _session.observer is not None:
             <watched>
         _entries = _session.entries
     _started = _now()
     try:
         _result = _fn({args})
-    except _rare.BaseException as _error:
-        _rare.raised(_task, _session, _started, _error)
-        raise
-    if _type(_result) is not _rare.usual_type:
-        if _type(_result) not in _rare.plain_types:
-            return _rare.settle(_result, _rare.run(_task, _session, _started))
-        if _type(_result) is not _rare.tuple:
-            _rare.usual_type = _type(_result)
-    _entries.append((_task, _success, _started, _now(), None))
-    if _len(_entries) >= _session.fold_at:
-        _session.fold_up()
-    return _result
-""",
+    <recorded>
+"""),
     CALL,
     *_OBSERVED,
 )
 
 TASK_COROUTINE = with_watched(
-    """
+    _with_ends("""
 async def run({params}):
     _session = _current()
     if _session is None or (_entries := _session.open_entries) is None:
@@ -219,16 +235,7 @@ async def run({params}):
             _coroutine = {inner}
             try:
                 _result = await _coroutine
-            except _rare.BaseException as _error:
-                _rare.raised(_task, None, 0.0, _error)
-                raise
-            if _type(_result) not in _rare.plain_types:
-                return _rare.settle(_result, _rare.run(_task, None, 0.0))
-            try:
-                _rare.take()
-            except _rare.IndexError:
-                _rare.refill()
-            return _result
+            <counted>
         if _session.observer is not None:
             <watched>
         _entries = _session.entries
@@ -236,19 +243,8 @@ async def run({params}):
     _started = _now()
     try:
         _result = await _coroutine
-    except _rare.BaseException as _error:
-        _rare.raised(_task, _session, _started, _error)
-        raise
-    if _type(_result) is not _rare.usual_type:
-        if _type(_result) not in _rare.plain_types:
-            return _rare.settle(_result, _rare.run(_task, _session, _started))
-        if _type(_result) is not _rare.tuple:
-            _rare.usual_type = _type(_result)
-    _entries.append((_task, _success, _started, _now(), None))
-    if _len(_entries) >= _session.fold_at:
-        _session.fold_up()
-    return _result
-""",
+    <recorded>
+"""),
     COROUTINE,
     *_OBSERVED,
 )

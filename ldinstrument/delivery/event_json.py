@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
-from ..sdk import Writer, as_json, encode, told_by
+from ..sdk import Writer, as_json, context_fields, encode
 from ..sessions.ids import random_bits
 from ..sessions.outcomes import Outcome
 from ..sessions.rollups import Emission, FinishedRuns
@@ -91,7 +91,7 @@ class EventJson:
         Raises:
             Exception: something in it cannot be written as JSON, or this SDK writes in another way.
         """
-        valid, multiple, anonymous, name, attributes, private, kind, key = told_by(context)
+        valid, multiple, anonymous, name, attributes, private, kind, key = context_fields(context)
         if not valid:
             raise ValueError("context")
         named = name is not None
@@ -101,8 +101,10 @@ class EventJson:
             text = self._writer.context_text(context)
         else:
             shape = kind, named
-            before, between, after, tells = self._plain.get(shape) or self._plain_context(*shape)
-            text = f"{before}{json_string(key)}{between}{json_string(name) if tells else ''}{after}"
+            before, between, after, has_name = self._plain.get(shape) or self._plain_context(*shape)
+            text = (
+                f"{before}{json_string(key)}{between}{json_string(name) if has_name else ''}{after}"
+            )
         end = text + "}"
 
         written: list[EventTexts] = []

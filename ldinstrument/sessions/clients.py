@@ -59,11 +59,12 @@ class DirectClient(weakref.ref[Any]):
     """
 
 
-foreign: dict[int, str] = {}
-"""By `id()` of the clients of all environments but the first that was known in this process, what
-tells exposures that are made there from those of a flag of the same name elsewhere."""
+flag_prefixes: dict[int, str] = {}
+"""By `id()` of a client: what stands before its flags' keys in the table of exposures. Clients of
+the first environment that was known in this process have none.
+"""
 direct: dict[int, DirectClient] = {}
-"""By `id()`: look here before asking `client_for`, `exposures_are_seen` and `batch_taker`; it is
+"""By `id()`: look here before asking `client_for`, `exposures_are_seen` and `find_taker`; it is
 empty while a test records.
 """
 
@@ -80,15 +81,15 @@ def register(client: Any, *, exposures_seen: bool) -> None:
         _known.append(weakref.ref(client))
         if exposures_seen:
             _seen.add(client)
-        _find_foreign(client)
+        _find_flag_prefix(client)
         _find_direct()
 
 
-def _find_foreign(client: Any) -> None:
+def _find_flag_prefix(client: Any) -> None:
     number = _environments.setdefault(sdk.environment_of(client), len(_environments))
-    foreign.pop(id(client), None)  # of one that is gone
+    flag_prefixes.pop(id(client), None)  # of one that is gone
     if number:
-        foreign[id(client)] = f"{number}:"
+        flag_prefixes[id(client)] = f"{number}:"
 
 
 def _find_direct() -> None:
@@ -179,7 +180,7 @@ def _behind_openfeature(client: Any) -> Tracker:
     return cast("Tracker", client)
 
 
-def batch_taker(client: Tracker) -> Callable[..., bool] | None:
+def find_taker(client: Tracker) -> Callable[..., bool] | None:
     """Return what takes a session's events for *client* at once, or None where each is tracked;
     note it, where the client is one of `direct`.
     """
@@ -236,7 +237,7 @@ def forget() -> None:
         _known.clear()
         _seen.clear()
         direct.clear()
-        foreign.clear()
+        flag_prefixes.clear()
         _environments.clear()
 
 

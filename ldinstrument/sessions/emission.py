@@ -21,7 +21,7 @@ from ..metrics.catalogs import EventRouting, catalog
 from ..sdk import track_path
 from . import magnitudes, postponed, rate_limit
 from .accounts import SUMS, Piece
-from .clients import AMBIGUOUS, Tracker, batch_taker, client_for, direct, recorder
+from .clients import AMBIGUOUS, Tracker, client_for, direct, find_taker, recorder
 from .contexts import kinds
 from .current_event import current_event
 from .outcomes import Tallies
@@ -87,7 +87,7 @@ def emit_all(
         is_plain = False
     try:
         if not is_plain:
-            take = batch_taker(taker)
+            take = find_taker(taker)
         taken = take is not None and take(emissions, context)
     except Exception as error:
         withhold("take_batch", error)

@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from ..diagnostics import guard
-from .clients import foreign
+from .clients import flag_prefixes
 from .contexts import evaluated_context
 from .current import current_session, current_variable
 from .exposures import exposures
@@ -36,7 +36,7 @@ def see(event: Any, client: Any = None) -> None:
         version, context = getattr(event.flag, "version", 0), event.context
         # Nearly all are repetitions: noted already, and nothing new to the session.
         unit = getattr(context, "fully_qualified_key", "")
-        flag = _flag_of(event.key, client) if foreign else event.key
+        flag = _flag_of(event.key, client) if flag_prefixes else event.key
         noted = exposures.noted.get((flag, version, unit), _NEVER)
         session = current_variable.get()
         ratio = getattr(event, "sampling_ratio", None)
@@ -48,8 +48,8 @@ def see(event: Any, client: Any = None) -> None:
 
 
 def _flag_of(key: str, client: Any) -> str:
-    """Name a flag so that one of another environment is another one."""
-    return foreign.get(id(client() if client is not None else None), "") + key
+    """Return the key under which exposures to a flag of *client* are noted."""
+    return flag_prefixes.get(id(client() if client is not None else None), "") + key
 
 
 def _leaves(event: Any, ratio: Any) -> bool:
@@ -64,9 +64,8 @@ def lost(event: Any) -> None:
     reason = getattr(event, "reason", None)
     if type(reason) is dict and reason.get("inExperiment") is True:
         with guard("exposure"):
-            for environment in ("", *set(foreign.values())):
-                flag = environment + event.key
-                exposures.lost(flag, getattr(event.flag, "version", 0), event.context)
+            for prefix in {"", *flag_prefixes.values()}:  # whose client made it is not told
+                exposures.lost(prefix + event.key, getattr(event.flag, "version", 0), event.context)
 
 
 def exposed(

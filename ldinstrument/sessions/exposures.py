@@ -35,7 +35,8 @@ class Exposure(Fields):
     Args:
         read: the clock reading, in seconds of `time.perf_counter`.
         date: milliseconds since the epoch, as the exposure's own event carries it.
-        name: of flag, version and unit, the same in every process.
+        name: of flag, version and unit; where clients are of one environment, the same in every
+            process.
         client: a weak reference to the client that evaluated; None when unknown.
         lost: whether its event was dropped, so that no experiment knows of it. What was recorded
             since is dated after it all the same, and so must be the exposure that follows.

@@ -22,7 +22,7 @@ open_references: dict[weakref.ref[Any], None] = {}
 """The open sessions, oldest first."""
 
 before_opening: list[Callable[[], None]] = []
-"""What each session calls before it enters."""
+"""What the first session calls before it enters: `registry` watches the exit from then on."""
 
 _evicting = threading.RLock()
 

@@ -46,7 +46,7 @@ def segments_of(record: Record) -> list[StoredSegment]:
         for segment in decoded(text, record.names, number)
     ]
     if len(record.lines) > 1:
-        _take_off_waiting(found)
+        _subtract_waits(found)
     found.sort(key=_in_order)
     first = next((segment.keys for segment in found if segment.keys), ())
     current = dict(first)
@@ -56,7 +56,7 @@ def segments_of(record: Record) -> list[StoredSegment]:
     return found
 
 
-def _take_off_waiting(segments: list[StoredSegment]) -> None:
+def _subtract_waits(segments: list[StoredSegment]) -> None:
     """Date what was recorded as if its line had waited for the store as little as any other line of
     its host about then: a line is dated when it arrives, and a request that waits for longer than
     others would seem to begin after a login that it began before.
