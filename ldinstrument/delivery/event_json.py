@@ -5,7 +5,7 @@ the SDK's, a dictionary and a JSON encoder costs ten times what their text costs
 writes them by joining pieces of text that were cut out of the SDK's own output. The texts are the
 same, but for how a duration is spelled. This is only done for a client whose `track` would do
 nothing else (see `sdk.batch_taker`): whoever wraps, subclasses or patches a client gets one `track`
-per event.
+per event. Runs of tasks without data stay numbers until they are batched.
 
 A payload is one POST, whose bytes and payload id are fixed before it is tried first. LaunchDarkly
 counts a payload id once, so a repetition cannot count twice.
@@ -19,18 +19,20 @@ import json
 import time
 import uuid
 from collections.abc import Iterable, Sequence
+from struct import unpack, unpack_from
 from typing import Any, Literal, TypeAlias
 
 from ..sdk import Writer, as_json, context_fields, encode
 from ..sessions.ids import random_bits
-from ..sessions.outcomes import Outcome
+from ..sessions.outcomes import FINISHED, Outcome
 from ..sessions.rollups import Emission, FinishedRuns
 from ..sessions.task_definition import TaskPlan
 from .transport import body_of, texts_of
 
 MOST_TEMPLATES = 4096
 LARGEST_TEXT = 2**18
-MOST_RUNS = 1000
+OF_A_RUN = 100
+"""About how many bytes an event of a run is, but for its context."""
 json_string = json.encoder.encode_basestring_ascii
 _SUCCESS = Outcome.SUCCESS
 _DURATION_MARK = float("inf")  # an object of its own, compared by identity
@@ -38,15 +40,15 @@ _DURATION_MARK = float("inf")  # an object of its own, compared by identity
 _CONTEXT = "\0"
 _DATA = "\1"
 
-EventTexts: TypeAlias = tuple[bytes, int, int]
-"""Several custom events of one context: as JSON with commas in between, how many they are, and the
-date of the first, in milliseconds since the epoch.
+EventTexts: TypeAlias = "tuple[bytes | UnwrittenRuns, int, int]"
+"""Several custom events of one context: as JSON with commas in between, or what that is written
+from; how many they are; and the date of the first, in milliseconds since the epoch.
 
 Text that waits is long-lived memory: bytes are one copy of it, made while it is in a cache.
 """
-_Cut: TypeAlias = tuple[TaskPlan, list[str], list[str], bool, int]
+_Cut: TypeAlias = tuple[TaskPlan, list[str], list[str], bool]
 """The events of a run by a plan of its task: the pieces before its duration and after it, between
-which its date belongs; whether it has a duration; and how many events it is.
+which its date belongs; and whether it has a duration.
 """
 
 MAX_EVENTS = 5000
@@ -62,6 +64,27 @@ _FEATURE = '{"kind":"feature",'
 # -- the events of a session --------------------------------------------------------------------
 
 
+class UnwrittenRuns:
+    """Runs of a session that whoever batches writes. Nothing in them can change any more.
+
+    Args:
+        runs: at least one, none with data.
+        end: the end of each event, from its context on.
+    """
+
+    __slots__ = ("at", "end", "events", "runs", "size")
+
+    def __init__(self, runs: FinishedRuns, end: str) -> None:
+        self.runs = runs
+        self.end = end
+        self.events = sum([count * plan.worth for _, plan, _, _, count, _, _ in runs.parts])
+        (at,) = unpack_from("d", runs.parts[0][5])
+        self.at = int(at * 1000 + runs.offset_ms)
+        """The date of the first, in milliseconds since the epoch."""
+        self.size = self.events * (OF_A_RUN + len(end))
+        """About how long their text will be."""
+
+
 class EventJson:
     """Write batches of events. Safe for several threads at once.
 
@@ -73,6 +96,8 @@ class EventJson:
         self._writer = writer
         self._templates: dict[tuple[str, bool, bool], tuple[str, ...]] = {}
         self._cuts: dict[tuple[Any, Outcome, bool], _Cut] = {}
+        self._known: dict[Any, TaskPlan] = {}
+        """The plans of tasks that can be written, as has been seen."""
         self._plain: dict[tuple[str, bool], tuple[str, str, str, bool]] = {}
         """By kind, and whether it has a name: a context that tells no more than its key and name,
         cut where those belong, and whether its name is told.
@@ -116,12 +141,10 @@ class EventJson:
                 if texts:
                     written.append((",".join(texts).encode(), len(texts), at))
                     texts, size = [], 0
-                entries = element.entries
-                for start in range(0, len(entries), MOST_RUNS):
-                    written.append(
-                        self._write_runs(element, entries[start : start + MOST_RUNS], end)
-                    )
-                    values += written[-1][1]
+                unwritten = UnwrittenRuns(element, end)
+                text_or_runs = unwritten if self._writes_later(element) else self.text_of(unwritten)
+                written.append((text_or_runs, unwritten.events, unwritten.at))
+                values += unwritten.events
                 continue
 
             # Events of a session often share their data, too.
@@ -159,51 +182,62 @@ class EventJson:
         found = self._templates[kind] = self._writer.template(*kind)
         return found
 
-    # -- runs of tasks: (task, outcome, started, ended, data) as the tracked functions leave them
-    def _write_runs(self, runs: FinishedRuns, entries: Sequence[Any], end: str) -> EventTexts:
-        """Return the texts of *entries* among *runs*.
+    # -- runs of tasks -----------------------------------------------------------------------------
+    def _writes_later(self, runs: FinishedRuns) -> bool:
+        """Tell whether *runs* are without data, once their events are known to be writable."""
+        for task, plan, _, data, _, _, _ in runs.parts:
+            if data is not None:
+                return False
+            if self._known.get(task) is not plan:
+                for outcome in FINISHED:
+                    self._cut(plan, task, outcome, False)
+                if len(self._known) >= MOST_TEMPLATES:
+                    self._known.clear()
+                self._known[task] = plan
+        return True
+
+    def text_of(self, unwritten: UnwrittenRuns) -> bytes:
+        """Write what `write` has left for later.
 
         What stays the same from one run to the next is made once: the events of the task, and those
         with their date in them, for as long as runs end within one millisecond. What lies between
         two durations of those is one text, by which they are joined.
         """
         out: list[str] = []
-        durations: list[str] = []
-        offset_ms, events, count, timed = runs.offset_ms, 0, 0, False
-        since = until = 0.0
-        head = tail = ""
-        current = ended_so = None
-        for task, outcome, started, ended, data in entries:
-            other = task is not current or outcome is not ended_so or data is not None
-            if other or not since < ended < until:
-                out += (head, (tail + head).join(durations), tail)
-                events += count * len(durations)
-                durations = []
+        runs, end = unwritten.runs, unwritten.end
+        offset_ms, of_last, head, tail = runs.offset_ms, None, "", ""
+        for task, plan, outcome, data, count, ended, seconds in runs.parts:
+            of_this = (task, plan, outcome, data is not None)
+            if of_this != of_last or data is not None:
+                cut = self._cuts.get((task, outcome, data is not None))
+                if cut is None or cut[0] is not plan:
+                    cut = self._cut(plan, task, outcome, data is not None)
+                _, before, after, timed = cut
+                before = [piece.replace(_CONTEXT, end) for piece in before]
+                after = [piece.replace(_CONTEXT, end) for piece in after]
+                if data is not None:
+                    text = as_json(data)
+                    before = [piece.replace(_DATA, text) for piece in before]
+                    after = [piece.replace(_DATA, text) for piece in after]
+                of_last, since, until = of_this, 0.0, 0.0
 
-                if other:
-                    cut = self._cuts.get((task, outcome, data is not None))
-                    if cut is None or cut[0] is not runs.plans[task]:
-                        cut = self._cut(runs.plans[task], task, outcome, data is not None)
-                    _, before, after, timed, count = cut
-                    before = [piece.replace(_CONTEXT, end) for piece in before]
-                    after = [piece.replace(_CONTEXT, end) for piece in after]
-                    current, ended_so = task, outcome
-                    if data is not None:
-                        current, text = None, as_json(data)
-                        before = [piece.replace(_DATA, text) for piece in before]
-                        after = [piece.replace(_DATA, text) for piece in after]
-
-                date = int(ended * 1000 + offset_ms)
-                written = str(date)
-                head, tail = written.join(before), written.join(after)
-                # Within a microsecond of another date, each run is asked for its own.
-                since = (date - offset_ms) / 1000 + 1e-6
-                until = since + 0.001 - 2e-6
-            nanoseconds = int((ended - started) * 1e9 + 0.5) if ended > started else 0
-            durations.append(str(nanoseconds) if timed else "")
-        out += (head, (tail + head).join(durations), tail)
-        events += count * len(durations)
-        return "".join(out)[1:].encode(), events, int(entries[0][3] * 1000 + offset_ms)  # a comma
+            layout, first = f"{count}d", 0
+            durations = [""] * count
+            if timed:
+                taken = unpack(layout, seconds)
+                durations = [str(int(took * 1e9 + 0.5)) if took > 0.0 else "0" for took in taken]
+            for place, at in enumerate(unpack(layout, ended)):
+                if not since < at < until:
+                    if place:
+                        out += (head, (tail + head).join(durations[first:place]), tail)
+                    date = int(at * 1000 + offset_ms)
+                    written = str(date)
+                    head, tail, first = written.join(before), written.join(after), place
+                    # Within a microsecond of another date, each run is asked for its own.
+                    since = (date - offset_ms) / 1000 + 1e-6
+                    until = since + 0.001 - 2e-6
+            out += (head, (tail + head).join(durations[first:]), tail)
+        return "".join(out)[1:].encode()  # a comma
 
     def _cut(self, plan: TaskPlan, task: Any, outcome: Outcome, with_data: bool) -> _Cut:
         """Return the events of one run of *task*, cut where its date and its duration belong."""
@@ -216,7 +250,7 @@ class EventJson:
 
     def _cut_events(
         self, values: Sequence[tuple[Any, float]], with_data: bool
-    ) -> tuple[list[str], list[str], bool, int]:
+    ) -> tuple[list[str], list[str], bool]:
         pieces: list[str] = []
         before: list[str] | None = None
         text = ","
@@ -232,8 +266,8 @@ class EventJson:
             text += f"{tail}{_CONTEXT},"
         pieces.append(text[:-1])
         if before is None:
-            return pieces, [""], False, len(values)
-        return before, pieces, True, len(values)
+            return pieces, [""], False
+        return before, pieces, True
 
 
 # -- payloads -----------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .. import sdk
@@ -23,7 +24,7 @@ from ..diagnostics import log_once, on_event_loop, withhold
 from ..ledger import ledger
 from ..sessions.evaluations import lost
 from ..sessions.rollups import Emission, FinishedRuns
-from .event_json import EventJson, Payload, exposures_among
+from .event_json import EventJson, Payload, UnwrittenRuns, exposures_among
 from .options import Options
 from .sender import Flush, Sender
 from .spool_writes import SpoolWrites
@@ -39,27 +40,32 @@ process that holds more is given more memory, page by page, which costs as much 
 """
 FEW = 100
 FEW_BYTES = 2**18
+HELP_BYTES = 2**16
+"""What a thread batches that finds the queue filling up, in a fraction of a millisecond."""
 LINGER = 0.01
 OTHER = 500
-"""What an event counts that is not written yet."""
+"""How many bytes an event counts that the dispatcher writes."""
 SLICE = 256
+STARVED = 2**20
 YIELD = 0.0001
 
 Known: TypeAlias = tuple[Any, str, int]
 """A context, how custom events have it in JSON, and a date."""
-Recorded: TypeAlias = tuple["bytes | None", int, Any, bool, "Known | None"]
-"""What waits to be batched: custom events as JSON, or None for one that is not written yet; how
-many `track` events it is; the SDK's event that its dispatcher has yet to see, or None where it
-would only pass the text on, after the index event of its context; whether a session of ours emitted
-it; and its context, if it is new and known in JSON.
+Recorded: TypeAlias = tuple["bytes | UnwrittenRuns | None", int, int, Any, bool, "Known | None"]
+"""What waits to be batched: custom events as JSON, or what that is written from, or None for one
+that the dispatcher writes; about how many bytes that is; how many `track` events it is; the SDK's
+event that its dispatcher has yet to see, or None where it would only pass the text on, after the
+index event of its context; whether a session of ours emitted it; and its context, if it is new and
+known in JSON.
 """
 
 
 class EventQueue:
     """Hold events until they are payloads.
 
-    Events are written when they are tracked: what the host changes later is not what it tracked,
-    and whoever flushes does not wait for it.
+    Events are written when they are tracked: what the host changes later is not what it tracked.
+    Only runs of tasks without data, in which nothing can change, are written by whoever batches: to
+    write 64 of them was what took longest of a thousand calls.
 
     Args:
         config: the SDK's configuration.
@@ -91,7 +97,7 @@ class EventQueue:
         """Whether payloads are made without compressing them or writing them to a disk."""
         writer = sdk.Writer(config)
         self._text_of = writer.text
-        self._write = EventJson(writer).write
+        self._json = EventJson(writer)
         self._recorded: deque[Recorded] = deque()
         self._last: tuple[Any, bool] = (None, False)
         self._bytes = 0
@@ -105,6 +111,8 @@ class EventQueue:
         """Held while events become payloads; the methods that say so need it."""
         self._wakeup = wakeup
         self._woken = False
+        self._yield_at = min(STARVED, self._help_from)
+        """How many bytes wait when the worker's thread seems to get no turn."""
         self.finished = False
         """Whether nobody will batch any more."""
 
@@ -116,21 +124,22 @@ class EventQueue:
             Exception: nothing of ours, only what leaves no room for the call itself; then nothing
                 was queued.
         """
-        if self._sender.closed or self._bytes >= self._help_from:
+        if self._sender.closed or self._bytes >= self._yield_at:
             reason = self._refusal()
             if reason:
                 self._lose_event(reason, event)
                 return
         custom = sdk.is_custom(event)
         text = self._text(event) if custom else None
+        size = OTHER if text is None else len(text)
         known, whose = self._last
         if text is not None and event.context is known and ours is whose:
             # The dispatcher has taken this context, or will have when it comes to this text.
-            self._recorded.append((text, 1, None, ours, None))
+            self._recorded.append((text, size, 1, None, ours, None))
         else:
-            self._recorded.append((text, int(custom), event, ours, None))
+            self._recorded.append((text, size, int(custom), event, ours, None))
             self._last = (event.context, ours)
-        self._bytes += OTHER if text is None else len(text)
+        self._bytes += size
         try:
             self._announce()
         except Exception:  # noqa: S110 - too deep a recursion: it is queued, and found later
@@ -149,7 +158,7 @@ class EventQueue:
             perhaps.
         """
         try:
-            texts, values, told = self._write(batch, context)
+            texts, values, told = self._json.write(batch, context)
         except Exception:  # `track` tells which
             return False
 
@@ -157,7 +166,7 @@ class EventQueue:
         count = sum([events for _, events, _ in texts])
         ledger.count(emitted=count, emitted_values=values)
         try:
-            if self._sender.closed or self._bytes >= self._help_from:
+            if self._sender.closed or self._bytes >= self._yield_at:
                 reason = self._refusal()
                 if reason:
                     self._lose(reason, count)
@@ -172,14 +181,16 @@ class EventQueue:
                     event = sdk.custom_event("", context, texts[0][2], None, None)
 
             for text, events, _ in texts:
-                self._recorded.append((text, events, event, True, known))
+                size = text.size if isinstance(text, UnwrittenRuns) else len(text)
+                self._recorded.append((text, size, events, event, True, known))
                 self._last = (context, True)  # now another thread's text may rely on it
-                self._bytes += len(text)
+                self._bytes += size
                 event = known = None
 
             try:
                 much = self._bytes >= EARLY_BYTES or len(self._recorded) >= self._early
-                if self.finished or (not self._woken and (much or self._spool is not None)):
+                wakes = not self._woken and (much or self._spool is not None)
+                if wakes or self.finished:
                     self._announce()
             except Exception:  # noqa: S110 - too deep a recursion: it is queued, and found later
                 pass
@@ -210,13 +221,17 @@ class EventQueue:
     def _refusal(self) -> str | None:
         """Return why no more is taken; None when there is room, perhaps after helping to batch.
 
-        The worker's thread does not keep up, or does not get its turn. Python gives a thread that
+        The worker's thread does not get its turn, or does not keep up. Python gives a thread that
         waits its turn after 5 ms without a pause of the running one; a host that pauses for
-        microseconds all the time, as for a system call, starves the others. Where this thread
-        cannot help, it lets the others have a moment.
+        microseconds all the time, as for a system call, starves the others. This thread lets them
+        have a moment, and helps where much waits.
         """
         if self._sender.closed:
             return "closed"
+        if self._bytes < self._help_from:
+            self._yield_at = min(self._bytes + STARVED, self._help_from)
+            time.sleep(YIELD)
+            return None
         if not self._help():
             self.wake()
             time.sleep(YIELD)
@@ -235,8 +250,10 @@ class EventQueue:
         return False
 
     def _help(self) -> bool:
-        """Batch on the thread that tracks."""
-        if not self._is_cheap or not self._sender.takes(self.size) or not self.batch(0):
+        """Batch a little on the thread that tracks, though more than it adds."""
+        if not self._is_cheap or not self._sender.takes(self.size):
+            return False
+        if not self.batch(0, HELP_BYTES):
             return False
         self._sender.start_posters(here=False)
         return True
@@ -246,7 +263,7 @@ class EventQueue:
         """Count everything that is still in the queue as dropped."""
         while self._recorded:
             try:
-                _, events, event, _, _ = self._recorded.popleft()
+                _, _, events, event, _, _ = self._recorded.popleft()
             except IndexError:  # another thread took the last one
                 return
             self._count_lost(reason, events, event)
@@ -319,11 +336,12 @@ class EventQueue:
         return flush
 
     # -- batching ----------------------------------------------------------------------------------
-    def batch(self, timeout: float = -1) -> bool:
+    def batch(self, timeout: float = -1, most: float = inf) -> bool:
         """Make payloads of everything recorded so far.
 
         Args:
             timeout: seconds to wait for another thread that batches; -1 waits for ever.
+            most: stop after about so many bytes, which then wait for more to leave with.
 
         Returns:
             Whether it was done.
@@ -332,8 +350,12 @@ class EventQueue:
             return False
         try:
             flushes = list(self._sender.flushes)
-            self.pass_on()
-            if self._may_sum_up:
+            self.pass_on(most)
+            if most < inf:
+                if self._open_bytes < min(EARLY_BYTES, self._help_from):
+                    return True
+                flushes = []
+            elif self._may_sum_up:
                 self._sum_up()
                 self.pass_on()
             for payload in self._open:
@@ -353,21 +375,32 @@ class EventQueue:
             self.batching.release()
         return True
 
-    def pass_on(self) -> None:
-        """Let everything recorded so far wait in payloads, and on disk; with `batching` held."""
+    def pass_on(self, most: float = inf) -> None:
+        """Let everything recorded so far wait in payloads, and on disk; with `batching` held.
+
+        Args:
+            most: stop after about so many bytes.
+        """
         if self._taken:
             self._recover()
         for _ in range(len(self._recorded) // SLICE + 1):
-            taken = self._taken
+            taken, size = self._taken, 0
             with self._sender.lock:
                 for _ in range(min(SLICE, len(self._recorded))):
-                    taken.append(self._recorded.popleft())
+                    entry = self._recorded.popleft()
+                    taken.append(entry)
+                    size += entry[1]
+                    if size >= most:
+                        break
 
             passed: list[tuple[bytes, int]] = []
             for entry in taken:
-                text, events, event, _, known = entry
+                given, _, events, event, ours, known = entry
+                text = self._runs_text(given) if isinstance(given, UnwrittenRuns) else given
+                if text is None and given is not None:
+                    continue
                 if event is not None:
-                    passed += self._dispatched(*entry)
+                    passed += self._dispatched(text, events, event, ours, known)
                 elif text is not None:
                     if known is not None:
                         passed += self._indexed(known)
@@ -383,15 +416,27 @@ class EventQueue:
                     if self._spool is not None:
                         drafts.append((self._open[-1].id, text.decode()))
                 self._taken = []
-            self._bytes -= sum([OTHER if text is None else len(text) for text, _, _, _, _ in taken])
+            self._bytes -= size
+            self._yield_at = min(STARVED, self._help_from)
+            most -= size
             if self._spool is not None:
                 self._spool.add(partial(_draft, drafts))
+            if most <= 0:
+                return
+
+    def _runs_text(self, unwritten: UnwrittenRuns) -> bytes | None:
+        """Write runs; where that fails, which has been seen not to, they are dropped by name."""
+        try:
+            return self._json.text_of(unwritten)
+        except Exception as error:
+            self._refuse(None, unwritten.events, error)
+            return None
 
     def _sum_up(self) -> None:
         """Queue the summary of the evaluations since the last one, if there were any."""
         try:
             if (summary := self._dispatcher.summary_text()) is not None:
-                self._recorded.append((summary.encode(), 0, None, False, None))
+                self._recorded.append((summary.encode(), len(summary), 0, None, False, None))
                 self._bytes += len(summary)
         except Exception as error:
             self._refuse(None, 0, error)
@@ -453,6 +498,8 @@ class EventQueue:
 
     def _refuse(self, event: Any, events: int, error: Exception) -> None:
         key = "summary" if event is None else str(getattr(event, "key", "") or type(event).__name__)
+        if event is None and events:
+            key = "runs of a task"
         self._count_lost("not_json", events, event)
         log_once(
             "not_json",
@@ -474,7 +521,7 @@ class EventQueue:
 
     def unbatched(self) -> int:
         """Count the `track` events that are in no payload yet; with the sender's lock."""
-        recorded = sum([events for _, events, _, _, _ in [*self._taken, *list(self._recorded)]])
+        recorded = sum([entry[2] for entry in [*self._taken, *list(self._recorded)]])
         return recorded + sum([payload.custom for payload in self._open])
 
 

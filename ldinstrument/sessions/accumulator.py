@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from itertools import compress, groupby
 from operator import itemgetter, sub
+from struct import pack
 from typing import TYPE_CHECKING, Any
 
 from ..diagnostics import warn_once
@@ -25,7 +26,7 @@ from .rate_limit import within_rate
 from .rollups import Emission, FinishedRuns, Fold, Group, expanded, loose_value, unfolded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from ldclient import Context
 
@@ -36,6 +37,8 @@ HELD_RUNS = 64
 """Finished runs that are held as they are before they leave."""
 FOLD_AT = 32
 """Samples that are held before they are folded; it bounds how long one call may take."""
+MOST_RUNS = 1000
+"""Finished runs that are written as one text."""
 MAX_WAITING = 10_000
 """Samples that wait for an identity; beyond, the oldest are dropped."""
 
@@ -195,10 +198,10 @@ class Accumulator:
                 if whole:
                     self._consulted = now
 
-            for runs, (whats, outcomes, started, ended, _) in groups:
-                what = whats[0]
+            for runs, columns in groups:
+                what = columns[0][0]
                 if type(what) is not EventRouting:
-                    self._take_runs(what, runs, outcomes, map(sub, ended, started), whole)
+                    self._take_runs(what, runs, columns, whole)
                     continue
                 self.values += len(runs)
                 if whole:
@@ -220,8 +223,7 @@ class Accumulator:
         self,
         task: TaskDefinition,
         runs: Sequence[Sample],
-        outcomes: tuple[Outcome, ...],
-        seconds: Iterable[float],
+        columns: Sequence[tuple[Any, ...]],
         whole: bool,
     ) -> None:
         """Count *runs* of one *task*; fold them, too, where all samples fold as a *whole*.
@@ -229,13 +231,14 @@ class Accumulator:
         Args:
             task: whose runs.
             runs: in order, at least one.
-            outcomes: how each ended.
-            seconds: how long each took.
+            columns: the same, by what they are made of.
             whole: whether no exposure lies between any samples.
         """
         plan = task.latest_plan  # mostly what `plan()` would return
         if plan is None or plan.version != catalog.version:
             plan = task.plan()
+        _, outcomes, started, ended, _ = columns
+        seconds = took = list(map(sub, ended, started))
         successes = outcomes.count(_SUCCESS)
         failures = 0 if successes == len(runs) else outcomes.count(_FAILURE)
         finished = successes + failures == len(runs)
@@ -248,7 +251,7 @@ class Accumulator:
             found = _counted(outcomes)
             self.values += task.count(found)
             counted = task.tallied(found)
-            seconds = compress(seconds, [outcome in FINISHED for outcome in outcomes])
+            took = [*compress(seconds, [outcome in FINISHED for outcome in outcomes])]
 
         if task.interaction:
             so_far = self.tallies
@@ -257,7 +260,7 @@ class Accumulator:
             tally = self.tasks.setdefault(task.key, [0, 0, 0, 0, 0.0])
             for place, count in enumerate(counted):
                 tally[place] += count
-            tally[4] += max(0.0, sum(seconds) * 1000)
+            tally[4] += max(0.0, sum(took) * 1000)
 
         if whole:
             if task.interaction:
@@ -266,7 +269,7 @@ class Accumulator:
             # Where the wall clock was set back since an exposure, the dates of runs as they are
             # would lie before it.
             if finished and plan.plain and self._low <= self._since * 1000 + self.offset:
-                self._hold(task, plan, runs)
+                self._hold(task, plan, columns, seconds)
             elif plan.worth:
                 self._fold_runs(task, runs, 0.0)
 
@@ -412,31 +415,43 @@ class Accumulator:
         plan = task.plan()
         # Where the wall clock was set back since an exposure, their own dates would lie before it.
         if plan.plain and not self.limited and self._low <= self._since * 1000 + self.offset:
-            found = _counted([run[1] for run in runs])
-            if found.keys() <= FINISHED:
-                self._hold(task, plan, runs)
+            finished = [run for run in runs if run[1] in FINISHED]
+            for start in range(0, len(finished), MOST_RUNS):
+                columns = list(zip(*finished[start : start + MOST_RUNS], strict=True))
+                self._hold(task, plan, columns, list(map(sub, columns[3], columns[2])))
+            if len(finished) == len(runs):
                 return
-            self._hold(task, plan, [run for run in runs if run[1] in FINISHED])
             runs = [run for run in runs if run[1] not in FINISHED]
         for _, outcome, started, ended, data in runs:
             for routing, value in plan.values(outcome, max(0.0, (ended - started) * 1000)):
                 self._fold_value(routing, value, data, ended, folds_after)
 
-    def _hold(self, task: TaskDefinition, plan: TaskPlan, runs: Sequence[Sample]) -> None:
-        """Keep *runs*, whose values become an event each, as they are."""
+    def _hold(
+        self,
+        task: TaskDefinition,
+        plan: TaskPlan,
+        columns: Sequence[tuple[Any, ...]],
+        seconds: list[float],
+    ) -> None:
+        """Keep finished runs, whose values become an event each, as numbers."""
         held = self._runs
-        worth = len(runs) * plan.worth
-        if (
-            held is not None
-            and held.offset_ms == self.offset
-            and held.plans.setdefault(task, plan) is plan
-        ):
-            held.entries += runs
-            held.values += worth
-            return
-        if held is not None and held.entries:
-            self._loose.append(held)
-        self._runs = FinishedRuns(list(runs), self.offset, {task: plan}, worth)
+        if held is None or held.offset_ms != self.offset or held.count >= MOST_RUNS:
+            if held is not None and held.parts:
+                self._loose.append(held)
+            held = self._runs = FinishedRuns([], self.offset)
+
+        _, outcomes, _, ended, datas = columns
+        count = len(ended)
+        if outcomes.count(outcomes[0]) == count == datas.count(None):
+            layout = f"{count}d"
+            packed = pack(layout, *ended), pack(layout, *seconds)
+            held.parts.append((task, plan, outcomes[0], None, count, *packed))
+        else:
+            held.parts += [
+                (task, plan, outcome, data, 1, pack("d", at), pack("d", took))
+                for outcome, data, at, took in zip(outcomes, datas, ended, seconds, strict=True)
+            ]
+        held.count += count
 
     def _tally(self, task: TaskDefinition, runs: Sequence[Sample]) -> None:
         counted = task.tallied(_counted([run[1] for run in runs]))
@@ -571,7 +586,7 @@ class Accumulator:
         """Hand over the values that do not fold, but for fewer than *hold* runs."""
         loose, self._loose = self._loose, []
         runs = self._runs
-        if runs is not None and len(runs.entries) >= max(1, hold):
+        if runs is not None and runs.parts and runs.count >= hold:
             loose.insert(0, runs)
             self._runs = None
         for fold in self._folds.values():
@@ -590,7 +605,7 @@ class Accumulator:
             segment (None when there was none).
         """
         groups, loose = self._groups, self._loose
-        if self._runs is not None and self._runs.entries:
+        if self._runs is not None and self._runs.parts:
             loose.insert(0, self._runs)
         for fold in self._folds.values():
             groups += fold.take_groups(once=True)

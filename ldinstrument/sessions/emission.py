@@ -305,7 +305,7 @@ def _check_units(emissions: Iterable[Emission | FinishedRuns], context: Context)
     event_keys: set[str] = set()
     for emission in emissions:
         if isinstance(emission, FinishedRuns):
-            for task in emission.plans:
+            for task, *_ in emission.parts:
                 event_keys.update(task.metrics.values())
         else:
             event_keys.add(emission.event_key)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from struct import unpack
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..metrics.catalogs import EventRouting
 from ..values import Fields
@@ -55,41 +56,52 @@ class Emission(Fields):
         self.at = _before(self.at, boundary, earliest)
 
 
-class FinishedRuns(Fields):
-    """Finished runs of tasks as they were recorded, each to become the events of its task's plan.
+RunsPart: TypeAlias = (
+    "tuple[TaskDefinition, TaskPlan, Outcome, dict[str, Any] | None, int, bytes, bytes]"
+)
+"""Runs of one task that ended alike, with the same data: the task; what one is worth, as the
+catalog was when it was folded; how they ended; their data; how many; when each ended, by the clock,
+and how long it took, in seconds, as `struct` packs numbers.
+"""
 
-    They stay the tuples that they are until they are written; see `delivery.event_json`.
+
+class FinishedRuns(Fields):
+    """Finished runs of tasks, each to become the events of its task's plan.
+
+    They stay numbers until they are written, on another thread perhaps (`delivery.event_json`), and
+    packed: the garbage collector looks at each tuple that waits, on a thread that calls.
 
     Args:
-        entries: the runs, in order.
+        parts: in order. A part is added whole or, where a signal handler raises, not at all.
         offset_ms: what turns a clock reading in milliseconds into a date.
-        plans: what a run of each task is worth, as the catalog was when it was folded.
-        values: how many values all of them are worth.
+        count: about how many runs.
     """
 
-    __slots__ = ("entries", "offset_ms", "plans", "values")
+    __slots__ = ("parts", "offset_ms", "count")
 
-    def __init__(
-        self,
-        entries: list[Any],
-        offset_ms: float,
-        plans: dict[TaskDefinition, TaskPlan],
-        values: int,
-    ) -> None:
-        self.entries = entries
+    def __init__(self, parts: list[RunsPart], offset_ms: float, count: int = 0) -> None:
+        self.parts = parts
         self.offset_ms = offset_ms
-        self.plans = plans
-        self.values = values
+        self.count = count
+
+    @property
+    def values(self) -> int:
+        """How many values, and events, all of them are worth."""
+        return sum([count * plan.worth for _, plan, _, _, count, _, _ in self.parts])
 
     def expanded(self) -> list[Emission]:
         """Return the events one by one."""
-        return [
-            Emission(routing.event_key, value, data, int(ended * 1000 + self.offset_ms))
-            for task, outcome, started, ended, data in self.entries
-            for routing, value in self.plans[task].finished(
-                1.0 if outcome is Outcome.SUCCESS else 0.0, max(0.0, (ended - started) * 1000)
-            )
-        ]
+        found: list[Emission] = []
+        for _, plan, outcome, data, count, ended, seconds in self.parts:
+            success = 1.0 if outcome is Outcome.SUCCESS else 0.0
+            layout = f"{count}d"
+            for at, took in zip(unpack(layout, ended), unpack(layout, seconds), strict=True):
+                date = int(at * 1000 + self.offset_ms)
+                found += [
+                    Emission(routing.event_key, value, data, date)
+                    for routing, value in plan.finished(success, max(0.0, took * 1000))
+                ]
+        return found
 
 
 def expanded(batch: Iterable[Emission | FinishedRuns]) -> list[Emission]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import gzip
 import json
 import uuid
+from struct import pack
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from ldclient import Config, Context, LDClient
 
 from ldinstrument import sdk
 from ldinstrument.delivery import EventProcessor, Plugin, flush
-from ldinstrument.delivery.event_json import EventJson, Payload, join
+from ldinstrument.delivery.event_json import EventJson, Payload, UnwrittenRuns, join
 from ldinstrument.ledger import ledger
 from ldinstrument.sessions.emission import emit
 from ldinstrument.sessions.outcomes import Outcome
@@ -37,10 +38,14 @@ BATCH = [
 
 
 def _runs(entries: list[Any], offset_ms: float) -> FinishedRuns:
-    runs = FinishedRuns([], offset_ms, {}, 0)
-    runs.entries = entries
-    runs.plans = {entry[0]: entry[0].plan() for entry in entries}
-    return runs
+    """Return *entries*, as sessions have them, as an accumulator holds them."""
+    return FinishedRuns(
+        [
+            (task, task.plan(), outcome, data, 1, pack("d", ended), pack("d", ended - started))
+            for task, outcome, started, ended, data in entries
+        ],
+        offset_ms,
+    )
 
 
 def _client(server: EventServer, **options: Any) -> LDClient:
@@ -164,6 +169,30 @@ def test_runs_within_one_millisecond_share_no_more_than_their_date(server):
         ("t", "success_rate", 0.0, None),
         ("t", "duration", 0.7, None),
     ]
+    client.close()
+
+
+def test_runs_without_data_are_written_when_they_are_batched(server):
+    """They cannot change; of data, what it was when it was recorded is written at once."""
+    task = declared_task("t", True, ("success_rate", "duration"))
+    client = _client(server)
+    json_of = EventJson(sdk.Writer(client._config))
+    plain = _runs([(task, Outcome.SUCCESS, 1.0, 1.0 + n / 1e4, None) for n in range(1, 65)], 0.0)
+    ((unwritten, events, at),), values, _ = json_of.write([plain], RICH)
+    assert isinstance(unwritten, UnwrittenRuns)
+    assert (events, at, values) == (128, 1000, 128)
+    text = json_of.text_of(unwritten)
+    assert [event["creationDate"] for event in json.loads(b"[%b]" % text)][::2] == [
+        int((1.0 + n / 1e4) * 1000) for n in range(1, 65)
+    ]
+    assert 0.8 < unwritten.size / len(text) < 1.25
+
+    data = {"n": 1}
+    told = _runs([(task, Outcome.FAILURE, 1.0, 2.0, data)], 0.0)
+    ((written, events, at),), values, _ = json_of.write([told], RICH)
+    assert (events, at, values) == (2, 2000, 2)
+    assert isinstance(written, bytes)
+    assert [event["data"] for event in json.loads(b"[%b]" % written)] == [{"n": 1}] * 2
     client.close()
 
 

@@ -14,13 +14,16 @@ from deadlines import until_settled
 from ldclient import Context
 from ldclient.integrations.test_data import TestData
 
+import ldinstrument as ld
 from ldinstrument.delivery import (
     EventProcessor,
     FlushReport,
+    event_queue,
     flush,
 )
-from ldinstrument.delivery.event_json import MAX_BYTES, Payload
-from ldinstrument.delivery.event_queue import FEW_BYTES
+from ldinstrument.delivery.event_json import MAX_BYTES, EventJson, Payload, UnwrittenRuns
+from ldinstrument.delivery.event_queue import FEW_BYTES, HELP_BYTES, STARVED, EventQueue
+from ldinstrument.delivery.worker import DeliveryWorker
 from ldinstrument.ledger import ledger
 
 BARE = Context.create("u-1")
@@ -116,6 +119,111 @@ def test_what_the_host_changes_after_track_is_not_what_it_tracked(server, client
     data["n"] = 2
     flush(20.0, client)
     assert [event["data"] for event in server.taken() if event["key"] == "a"] == [{"n": 1}]
+
+
+@ld.track_task("t")
+def _task() -> None:
+    pass
+
+
+def _sessions(client: Any, runs: int, *, of: int = 64) -> None:
+    """Record *runs* runs of a task without data, in sessions *of* so many."""
+    for number in range(runs // of):
+        with ld.session(f"u-{number}", client=client, metrics=()):
+            for _ in range(of):
+                _task()
+
+
+def test_runs_that_fail_to_be_written_cost_themselves_only(server, client, monkeypatch, caplog):
+    """They are dropped by name, also where their context is new; they do not come again and again,
+    and what is beside them arrives.
+    """
+    text_of = EventJson.text_of
+
+    def fails(self: EventJson, unwritten: UnwrittenRuns) -> bytes:
+        if b"u-1" in unwritten.end.encode():
+            raise MemoryError
+        return text_of(self, unwritten)
+
+    monkeypatch.setattr(EventJson, "text_of", fails)
+    _sessions(client, 12, of=4)
+    for context in (RICH, Context.create_multi(RICH, Context.create("o-1", "org"))):
+        with ld.session(context, client=client, metrics=()):
+            _task()
+    client.track("a", BARE)
+    report = flush(30.0, client)
+    assert (report.delivered, report.dropped) == (17, 12)
+    assert ledger.stats().events.dropped == {"not_json": 12}
+    assert "runs of a task" in caplog.text
+    custom = [event for event in server.taken() if event["kind"] == "custom"]
+    assert {(event["key"], event["context"]["key"]) for event in custom} == {
+        ("t.success_rate", "u-0"),
+        ("t.duration", "u-0"),
+        ("t.success_rate", "u-2"),
+        ("t.duration", "u-2"),
+        ("a", "u-1"),
+    }
+
+
+def test_whoever_helps_batches_a_little_at_a_time(server, make, monkeypatch):
+    """The worker's thread gets no turn: the one that tracks does its work, in small pieces."""
+    turn, work, batch = threading.Event(), DeliveryWorker._work, EventQueue.batch
+    here: list[int] = []
+
+    def starved(self: DeliveryWorker, all: bool) -> None:
+        turn.wait(60)
+        work(self, all)
+
+    def seen(self: EventQueue, *arguments: float) -> bool:
+        before = self._bytes
+        done = batch(self, *arguments)
+        if threading.current_thread() is threading.main_thread():
+            here.append(before - self._bytes)
+        return done
+
+    monkeypatch.setattr(DeliveryWorker, "_work", starved)
+    monkeypatch.setattr(EventQueue, "batch", seen)
+    client = make(flush_interval=3600, max_bytes=4_000_000)
+    _sessions(client, 64_000)
+    turn.set()
+    monkeypatch.undo()
+    until_settled(client)
+    assert sum(here) > 10_000_000
+    assert max(here) < HELP_BYTES + 100_000
+    events = ledger.stats().events
+    assert (events.emitted, events.delivered, events.dropped) == (128_000, 128_000, {})
+
+
+def test_a_thread_that_never_pauses_gives_the_worker_its_turn(make, monkeypatch):
+    """Once for each megabyte that waits, and not for less; interrupted in it, each event is counted
+    once.
+    """
+    pauses: list[int] = []
+
+    class Time:
+        monotonic = time.monotonic
+
+        @staticmethod
+        def sleep(seconds: float) -> None:
+            pauses.append(queue._bytes)
+            if len(pauses) == 4:
+                raise KeyboardInterrupt
+
+    client = make(flush_interval=3600)
+    queue = client._event_processor.worker.events
+    monkeypatch.setattr(event_queue, "time", Time)
+    with queue.batching:
+        _sessions(client, 3000)
+        assert pauses == []
+        _sessions(client, 10_000)
+        assert [round(waiting / STARVED) for waiting in pauses] == [1, 2, 3]
+        with pytest.raises(KeyboardInterrupt):
+            _sessions(client, 10_000)
+    monkeypatch.undo()
+    until_settled(client)
+    events = ledger.stats().events
+    assert events.dropped == {"internal": 128}
+    assert events.emitted == events.delivered + 128
 
 
 def test_a_date_nobody_can_read_costs_nothing(server, client):

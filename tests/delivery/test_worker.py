@@ -119,10 +119,10 @@ def _stuck(monkeypatch) -> Iterator[threading.Event]:
     """The worker's thread is kept from batching, as a starved one is, until the event is set."""
     pass_on, begun, go = EventQueue.pass_on, threading.Event(), threading.Event()
 
-    def slow(self: EventQueue) -> None:
+    def slow(self: EventQueue, *most: float) -> None:
         begun.set()
         assert go.wait(60)
-        pass_on(self)
+        pass_on(self, *most)
 
     monkeypatch.setattr(EventQueue, "pass_on", slow)
     yield begun
