@@ -32,7 +32,7 @@ MOST = {
     "blocks left by a session": 1,
     "modules of ours": 42,
     "modules of others": 74,  # 65 under 3.11, 71 under 3.13
-    "functions of a task": 58,  # wanted: 60
+    "functions of a task": 59,  # wanted: 60
     "files of a task": 11,  # wanted: 12
     "functions of a request": 76,  # wanted: 90
     "files of a request": 15,  # wanted: 15

@@ -31,8 +31,8 @@ from .transport import body_of, texts_of
 
 MOST_TEMPLATES = 4096
 LARGEST_TEXT = 2**18
-OF_A_RUN = 100
-"""About how many bytes an event of a run is, but for its context."""
+OF_A_RUN = 90
+"""About how many bytes an event of a run is, but for its key and its context."""
 json_string = json.encoder.encode_basestring_ascii
 _SUCCESS = Outcome.SUCCESS
 _DURATION_MARK = float("inf")  # an object of its own, compared by identity
@@ -46,9 +46,9 @@ from; how many they are; and the date of the first, in milliseconds since the ep
 
 Text that waits is long-lived memory: bytes are one copy of it, made while it is in a cache.
 """
-_Cut: TypeAlias = tuple[TaskPlan, list[str], list[str], bool]
-"""The events of a run by a plan of its task: the pieces before its duration and after it, between
-which its date belongs; and whether it has a duration.
+_Cut: TypeAlias = tuple[TaskPlan, list[str], list[str]]
+"""The events of a run by a plan of its task: the pieces before its duration, where it has one, and
+after it, between which its date belongs.
 """
 
 MAX_EVENTS = 5000
@@ -65,10 +65,10 @@ _FEATURE = '{"kind":"feature",'
 
 
 class UnwrittenRuns:
-    """Runs of a session that whoever batches writes. Nothing in them can change any more.
+    """Runs of a session that are still numbers. Without data, nothing in them can change any more.
 
     Args:
-        runs: at least one, none with data.
+        runs: at least one.
         end: the end of each event, from its context on.
     """
 
@@ -77,11 +77,14 @@ class UnwrittenRuns:
     def __init__(self, runs: FinishedRuns, end: str) -> None:
         self.runs = runs
         self.end = end
-        self.events = sum([count * plan.worth for _, plan, _, _, count, _, _ in runs.parts])
+        self.events = keys = 0
+        for _, plan, _, _, count, _, _ in runs.parts:
+            self.events += count * plan.worth
+            keys += count * plan.key_length
         (at,) = unpack_from("d", runs.parts[0][5])
         self.at = int(at * 1000 + runs.offset_ms)
         """The date of the first, in milliseconds since the epoch."""
-        self.size = self.events * (OF_A_RUN + len(end))
+        self.size = self.events * (OF_A_RUN + len(end)) + keys
         """About how long their text will be."""
 
 
@@ -104,7 +107,7 @@ class EventJson:
         """
 
     def write(
-        self, batch: Iterable[Emission | FinishedRuns], context: Any
+        self, batch: Iterable[Emission | FinishedRuns], context: Any, *, later: bool = True
     ) -> tuple[list[EventTexts], int, str]:
         """Return the texts of *batch*, how many values it is worth, and the text of the context
         where that tells more than its key, which LaunchDarkly then has to learn.
@@ -112,6 +115,7 @@ class EventJson:
         Args:
             batch: in order.
             context: the context of all of them.
+            later: leave runs for `text_of` in which nothing can change.
 
         Raises:
             Exception: something in it cannot be written as JSON, or this SDK writes in another way.
@@ -142,7 +146,9 @@ class EventJson:
                     written.append((",".join(texts).encode(), len(texts), at))
                     texts, size = [], 0
                 unwritten = UnwrittenRuns(element, end)
-                text_or_runs = unwritten if self._writes_later(element) else self.text_of(unwritten)
+                text_or_runs = (
+                    unwritten if later and self._writes_later(element) else self.text_of(unwritten)
+                )
                 written.append((text_or_runs, unwritten.events, unwritten.at))
                 values += unwritten.events
                 continue
@@ -185,8 +191,8 @@ class EventJson:
     # -- runs of tasks -----------------------------------------------------------------------------
     def _writes_later(self, runs: FinishedRuns) -> bool:
         """Tell whether *runs* are without data, once their events are known to be writable."""
-        for task, plan, _, data, _, _, _ in runs.parts:
-            if data is not None:
+        for task, plan, _, datas, _, _, _ in runs.parts:
+            if datas is not None:
                 return False
             if self._known.get(task) is not plan:
                 for outcome in FINISHED:
@@ -205,39 +211,52 @@ class EventJson:
         """
         out: list[str] = []
         runs, end = unwritten.runs, unwritten.end
-        offset_ms, of_last, head, tail = runs.offset_ms, None, "", ""
-        for task, plan, outcome, data, count, ended, seconds in runs.parts:
-            of_this = (task, plan, outcome, data is not None)
-            if of_this != of_last or data is not None:
-                cut = self._cuts.get((task, outcome, data is not None))
-                if cut is None or cut[0] is not plan:
-                    cut = self._cut(plan, task, outcome, data is not None)
-                _, before, after, timed = cut
-                before = [piece.replace(_CONTEXT, end) for piece in before]
-                after = [piece.replace(_CONTEXT, end) for piece in after]
-                if data is not None:
-                    text = as_json(data)
-                    before = [piece.replace(_DATA, text) for piece in before]
-                    after = [piece.replace(_DATA, text) for piece in after]
-                of_last, since, until = of_this, 0.0, 0.0
-
-            layout, first = f"{count}d", 0
-            durations = [""] * count
-            if timed:
+        offset_ms, head, tail = runs.offset_ms, "", ""
+        of_last: tuple[Any, TaskPlan, Outcome] | None = None
+        for task, plan, outcome, datas, count, ended, seconds in runs.parts:
+            layout = f"{count}d"
+            times, durations = unpack(layout, ended), [""] * count
+            if plan.duration is not None:
                 taken = unpack(layout, seconds)
                 durations = [str(int(took * 1e9 + 0.5)) if took > 0.0 else "0" for took in taken]
-            for place, at in enumerate(unpack(layout, ended)):
-                if not since < at < until:
-                    if place:
-                        out += (head, (tail + head).join(durations[first:place]), tail)
-                    date = int(at * 1000 + offset_ms)
-                    written = str(date)
-                    head, tail, first = written.join(before), written.join(after), place
-                    # Within a microsecond of another date, each run is asked for its own.
-                    since = (date - offset_ms) / 1000 + 1e-6
-                    until = since + 0.001 - 2e-6
-            out += (head, (tail + head).join(durations[first:]), tail)
+
+            stretches: list[tuple[int, int, Any]] = [(0, count, None)]
+            if datas is not None:
+                stretches = [(place, place + 1, data) for place, data in enumerate(datas)]
+            for first, stop, data in stretches:
+                of_this = (task, plan, outcome)
+                if of_this != of_last or data is not None:
+                    before, after = self._pieces(task, plan, outcome, data, end)
+                    of_last, since, until = of_this if data is None else None, 0.0, 0.0
+                for place in range(first, stop):
+                    at = times[place]
+                    if not since < at < until:
+                        if place > first:
+                            out += (head, (tail + head).join(durations[first:place]), tail)
+                        date = int(at * 1000 + offset_ms)
+                        written = str(date)
+                        head, tail, first = written.join(before), written.join(after), place
+                        # Within a microsecond of another date, each run is asked for its own.
+                        since = (date - offset_ms) / 1000 + 1e-6
+                        until = since + 0.001 - 2e-6
+                out += (head, (tail + head).join(durations[first:stop]), tail)
         return "".join(out)[1:].encode()  # a comma
+
+    def _pieces(
+        self, task: Any, plan: TaskPlan, outcome: Outcome, data: Any, end: str
+    ) -> tuple[list[str], list[str]]:
+        """Return the events of one run, cut at its date: up to its duration, and after it."""
+        cut = self._cuts.get((task, outcome, data is not None))
+        if cut is None or cut[0] is not plan:
+            cut = self._cut(plan, task, outcome, data is not None)
+        _, before, after = cut
+        before = [piece.replace(_CONTEXT, end) for piece in before]
+        after = [piece.replace(_CONTEXT, end) for piece in after]
+        if data is not None:
+            text = as_json(data)
+            before = [piece.replace(_DATA, text) for piece in before]
+            after = [piece.replace(_DATA, text) for piece in after]
+        return before, after
 
     def _cut(self, plan: TaskPlan, task: Any, outcome: Outcome, with_data: bool) -> _Cut:
         """Return the events of one run of *task*, cut where its date and its duration belong."""
@@ -250,7 +269,7 @@ class EventJson:
 
     def _cut_events(
         self, values: Sequence[tuple[Any, float]], with_data: bool
-    ) -> tuple[list[str], list[str], bool]:
+    ) -> tuple[list[str], list[str]]:
         pieces: list[str] = []
         before: list[str] | None = None
         text = ","
@@ -266,8 +285,8 @@ class EventJson:
             text += f"{tail}{_CONTEXT},"
         pieces.append(text[:-1])
         if before is None:
-            return pieces, [""], False
-        return before, pieces, True
+            return pieces, [""]
+        return before, pieces
 
 
 # -- payloads -----------------------------------------------------------------------------------

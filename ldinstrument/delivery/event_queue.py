@@ -45,6 +45,10 @@ HELP_BYTES = 2**16
 LINGER = 0.01
 OTHER = 500
 """How many bytes an event counts that the dispatcher writes."""
+PATIENCE = 0.2
+"""How many seconds threads pause for room since nobody batches. A LaunchDarkly that stops answering
+costs a program as much, once.
+"""
 SLICE = 256
 STARVED = 2**20
 YIELD = 0.0001
@@ -113,6 +117,8 @@ class EventQueue:
         self._woken = False
         self._yield_at = min(STARVED, self._help_from)
         """How many bytes wait when the worker's thread seems to get no turn."""
+        self._gives_up_at = 0.0
+        """When nobody pauses any more because the queue is full; 0 since somebody has batched."""
         self.finished = False
         """Whether nobody will batch any more."""
 
@@ -158,17 +164,19 @@ class EventQueue:
             perhaps.
         """
         try:
-            texts, values, told = self._json.write(batch, context)
+            later = self._bytes < self._help_from
+            texts, values, told = self._json.write(batch, context, later=later)
         except Exception:  # `track` tells which
             return False
 
         # Counted before it can be delivered; from here on it is queued, or dropped by name.
-        count = sum([events for _, events, _ in texts])
+        count = left = sum([events for _, events, _ in texts])
         ledger.count(emitted=count, emitted_values=values)
         try:
             if self._sender.closed or self._bytes >= self._yield_at:
                 reason = self._refusal()
                 if reason:
+                    left = 0
                     self._lose(reason, count)
                     return True
 
@@ -182,7 +190,9 @@ class EventQueue:
 
             for text, events, _ in texts:
                 size = text.size if isinstance(text, UnwrittenRuns) else len(text)
-                self._recorded.append((text, size, events, event, True, known))
+                entry = (text, size, events, event, True, known)
+                left -= events
+                self._recorded.append(entry)
                 self._last = (context, True)  # now another thread's text may rely on it
                 self._bytes += size
                 event = known = None
@@ -194,9 +204,11 @@ class EventQueue:
                     self._announce()
             except Exception:  # noqa: S110 - too deep a recursion: it is queued, and found later
                 pass
-        except BaseException:
-            ledger.dropped("internal", count)
-            raise
+        except BaseException as error:  # a signal handler's: what is queued is delivered
+            ledger.dropped("internal", left)
+            if not isinstance(error, Exception):
+                raise
+            withhold("delivery", error)
         return True
 
     def _text(self, event: Any) -> bytes | None:
@@ -230,12 +242,24 @@ class EventQueue:
             return "closed"
         if self._bytes < self._help_from:
             self._yield_at = min(self._bytes + STARVED, self._help_from)
-            time.sleep(YIELD)
+            _pause()
             return None
+        self._help_or_pause()
+        if self._has_room():
+            return None
+        now = time.monotonic()
+        self._gives_up_at = self._gives_up_at or now + PATIENCE
+        while now < self._gives_up_at and not on_event_loop():
+            self._help_or_pause()
+            if self._has_room():
+                return None
+            now = time.monotonic()
+        return None if self._wait_for_room() else "queue_full"
+
+    def _help_or_pause(self) -> None:
         if not self._help():
             self.wake()
-            time.sleep(YIELD)
-        return None if self._has_room() or self._wait_for_room() else "queue_full"
+            _pause()
 
     def _has_room(self) -> bool:
         return self.size < self._options.max_bytes
@@ -250,10 +274,11 @@ class EventQueue:
         return False
 
     def _help(self) -> bool:
-        """Batch a little on the thread that tracks, though more than it adds."""
+        """Batch on the thread that tracks: a little, or everything where the queue is half full."""
         if not self._is_cheap or not self._sender.takes(self.size):
             return False
-        if not self.batch(0, HELP_BYTES):
+        most = HELP_BYTES if self.size < self._options.max_bytes // 2 else inf
+        if not self.batch(0, most, if_it_fits=True):
             return False
         self._sender.start_posters(here=False)
         return True
@@ -336,12 +361,13 @@ class EventQueue:
         return flush
 
     # -- batching ----------------------------------------------------------------------------------
-    def batch(self, timeout: float = -1, most: float = inf) -> bool:
+    def batch(self, timeout: float = -1, most: float = inf, *, if_it_fits: bool = False) -> bool:
         """Make payloads of everything recorded so far.
 
         Args:
             timeout: seconds to wait for another thread that batches; -1 waits for ever.
             most: stop after about so many bytes, which then wait for more to leave with.
+            if_it_fits: no more than pushes no other payloads out, while LaunchDarkly answers.
 
         Returns:
             Whether it was done.
@@ -350,10 +376,10 @@ class EventQueue:
             return False
         try:
             flushes = list(self._sender.flushes)
-            self.pass_on(most)
-            if most < inf:
-                if self._open_bytes < min(EARLY_BYTES, self._help_from):
-                    return True
+            whole = self.pass_on(min(most, self._sender.fitting) if if_it_fits else most)
+            if most < inf and self._open_bytes < min(EARLY_BYTES, self._help_from):
+                return True
+            if not whole:
                 flushes = []
             elif self._may_sum_up:
                 self._sum_up()
@@ -373,16 +399,21 @@ class EventQueue:
             return False
         finally:
             self.batching.release()
-        return True
+        return whole or most < inf
 
-    def pass_on(self, most: float = inf) -> None:
+    def pass_on(self, most: float = inf) -> bool:
         """Let everything recorded so far wait in payloads, and on disk; with `batching` held.
 
         Args:
             most: stop after about so many bytes.
+
+        Returns:
+            Whether it was everything.
         """
         if self._taken:
             self._recover()
+        elif not self._recorded:  # what a signal handler's exception kept from being counted
+            self._bytes = 0
         for _ in range(len(self._recorded) // SLICE + 1):
             taken, size = self._taken, 0
             with self._sender.lock:
@@ -417,20 +448,25 @@ class EventQueue:
                         drafts.append((self._open[-1].id, text.decode()))
                 self._taken = []
             self._bytes -= size
-            self._yield_at = min(STARVED, self._help_from)
+            self._yield_at, self._gives_up_at = min(STARVED, self._help_from), 0.0
             most -= size
             if self._spool is not None:
                 self._spool.add(partial(_draft, drafts))
             if most <= 0:
-                return
+                return not self._recorded
+        return True
 
     def _runs_text(self, unwritten: UnwrittenRuns) -> bytes | None:
-        """Write runs; where that fails, which has been seen not to, they are dropped by name."""
-        try:
-            return self._json.text_of(unwritten)
-        except Exception as error:
-            self._refuse(None, unwritten.events, error)
-            return None
+        """Write runs; where that fails twice, which has been seen not to, they are dropped by
+        name. The first time it may be a signal handler that raises.
+        """
+        for is_last in (False, True):
+            try:
+                return self._json.text_of(unwritten)
+            except Exception as error:
+                if is_last:
+                    self._refuse(None, unwritten.events, error)
+        return None
 
     def _sum_up(self) -> None:
         """Queue the summary of the evaluations since the last one, if there were any."""
@@ -523,6 +559,14 @@ class EventQueue:
         """Count the `track` events that are in no payload yet; with the sender's lock."""
         recorded = sum([entry[2] for entry in [*self._taken, *list(self._recorded)]])
         return recorded + sum([payload.custom for payload in self._open])
+
+
+def _pause() -> None:
+    """Let other threads have their turn, where that is possible: in gevent's hub it is not."""
+    try:
+        time.sleep(YIELD)
+    except Exception:  # noqa: S110 - nothing is lost
+        pass
 
 
 def _draft(drafts: list[tuple[str, str]], spool: Spool) -> None:

@@ -39,7 +39,8 @@ class Options:
         max_age: how long it waits, in seconds; in a spool, too.
         close_timeout: how long `close()` and the interpreter's exit may take, in seconds.
         wait_when_full: how long `track` may wait for room when *max_bytes* of events wait to become
-            payloads, in seconds; never on an event loop. The default never waits.
+            payloads, in seconds, besides the fifth of a second after events last left the queue
+            that slows a burst down; never on an event loop.
         first_pause: the first pause after a failure, in seconds; it doubles.
         longest_pause: the longest one.
         on_receipt: called with each `Receipt`, on a thread of ours; must not wait.

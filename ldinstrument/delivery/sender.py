@@ -12,6 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from functools import partial
+from math import inf
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +129,13 @@ class Sender:
         """
         fits = self._bytes + size <= self._options.max_bytes // 2
         return fits or not self._waiting or not self._backoff.healthy
+
+    @property
+    def fitting(self) -> float:
+        """How many bytes of payloads push no others out, as `takes` has it."""
+        if not self._backoff.healthy:
+            return inf
+        return max(0, self._options.max_bytes // 2 - self._bytes)
 
     def next_attempt(self) -> float:
         """Return when a payload that waits may leave (`time.monotonic`); infinity when none waits

@@ -135,7 +135,9 @@ class DeliveryWorker:
     def _work(self, batch: bool) -> None:
         with guard("delivery"):
             if (batch or self._batches_later) and not self._has_to_wait():
-                self.events.batch()
+                # Whoever helped in between may have filled the room that there was.
+                if not self.events.batch(if_it_fits=True):
+                    self._batches_later = self.sender.tells_each_answer = True
             elif self._spool is not None:  # what was recorded is on disk long before it is sent
                 with self.events.batching:
                     self.events.pass_on()

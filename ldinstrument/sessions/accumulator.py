@@ -441,16 +441,16 @@ class Accumulator:
             held = self._runs = FinishedRuns([], self.offset)
 
         _, outcomes, _, ended, datas = columns
-        count = len(ended)
-        if outcomes.count(outcomes[0]) == count == datas.count(None):
-            layout = f"{count}d"
-            packed = pack(layout, *ended), pack(layout, *seconds)
-            held.parts.append((task, plan, outcomes[0], None, count, *packed))
-        else:
-            held.parts += [
-                (task, plan, outcome, data, 1, pack("d", at), pack("d", took))
-                for outcome, data, at, took in zip(outcomes, datas, ended, seconds, strict=True)
-            ]
+        count, parts, first = len(ended), [], 0
+        told = None if datas.count(None) == count else datas
+        alike = [count] if outcomes.count(outcomes[0]) == count else _lengths(outcomes)
+        for length in alike:
+            last, layout = first + length, f"{length}d"
+            packed = pack(layout, *ended[first:last]), pack(layout, *seconds[first:last])
+            data = told and told[first:last]
+            parts.append((task, plan, outcomes[first], data, length, *packed))
+            first = last
+        held.parts += parts
         held.count += count
 
     def _tally(self, task: TaskDefinition, runs: Sequence[Sample]) -> None:
@@ -626,6 +626,11 @@ class Accumulator:
         self._loose.clear()
         self._runs = None
         self._segment_tallies = NO_TALLIES
+
+
+def _lengths(outcomes: Sequence[Outcome]) -> list[int]:
+    """Return how many of *outcomes* follow one another that are the same."""
+    return [len(list(alike)) for _, alike in groupby(outcomes)]
 
 
 def _counted(outcomes: Sequence[Outcome]) -> dict[Outcome, int]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from struct import unpack
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -57,11 +58,12 @@ class Emission(Fields):
 
 
 RunsPart: TypeAlias = (
-    "tuple[TaskDefinition, TaskPlan, Outcome, dict[str, Any] | None, int, bytes, bytes]"
+    "tuple[TaskDefinition, TaskPlan, Outcome, Sequence[dict[str, Any] | None] | None, int, "
+    "bytes, bytes]"
 )
-"""Runs of one task that ended alike, with the same data: the task; what one is worth, as the
-catalog was when it was folded; how they ended; their data; how many; when each ended, by the clock,
-and how long it took, in seconds, as `struct` packs numbers.
+"""Runs of one task that ended alike: the task; what one is worth, as the catalog was when it was
+folded; how they ended; the data of each, or None where none has any; how many; when each ended, by
+the clock, and how long it took, in seconds, as `struct` packs doubles.
 """
 
 
@@ -92,10 +94,11 @@ class FinishedRuns(Fields):
     def expanded(self) -> list[Emission]:
         """Return the events one by one."""
         found: list[Emission] = []
-        for _, plan, outcome, data, count, ended, seconds in self.parts:
+        for _, plan, outcome, datas, count, ended, seconds in self.parts:
             success = 1.0 if outcome is Outcome.SUCCESS else 0.0
             layout = f"{count}d"
-            for at, took in zip(unpack(layout, ended), unpack(layout, seconds), strict=True):
+            columns = unpack(layout, ended), unpack(layout, seconds), datas or repeat(None)
+            for at, took, data in zip(*columns, strict=False):
                 date = int(at * 1000 + self.offset_ms)
                 found += [
                     Emission(routing.event_key, value, data, date)

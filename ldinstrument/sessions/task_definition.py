@@ -120,7 +120,16 @@ class TaskDefinition:
 class TaskPlan:
     """The event routings of one task's metrics, looked up once per version of the catalog."""
 
-    __slots__ = ("_fails", "duration", "plain", "success_rate", "unfinished", "version", "worth")
+    __slots__ = (
+        "_fails",
+        "duration",
+        "key_length",
+        "plain",
+        "success_rate",
+        "unfinished",
+        "version",
+        "worth",
+    )
 
     def __init__(self, task: TaskDefinition) -> None:
         self.success_rate = _routing(task, "success_rate")
@@ -130,6 +139,8 @@ class TaskPlan:
         fed = [found for found in (self.success_rate, self.duration, self.unfinished) if found]
         self.worth = len(fed)
         """How many values a finished run is worth."""
+        self.key_length = sum([len(routing.event_key) for routing in fed])
+        """How many characters the event keys of a finished run have together."""
         self.plain = bool(fed) and all(
             routing.rollup == "each" and routing.numeric for routing in fed
         )

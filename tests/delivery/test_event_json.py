@@ -41,8 +41,8 @@ def _runs(entries: list[Any], offset_ms: float) -> FinishedRuns:
     """Return *entries*, as sessions have them, as an accumulator holds them."""
     return FinishedRuns(
         [
-            (task, task.plan(), outcome, data, 1, pack("d", ended), pack("d", ended - started))
-            for task, outcome, started, ended, data in entries
+            (task, task.plan(), outcome, data and [data], 1, pack("d", at), pack("d", at - started))
+            for task, outcome, started, at, data in entries
         ],
         offset_ms,
     )
@@ -193,6 +193,18 @@ def test_runs_without_data_are_written_when_they_are_batched(server):
     assert (events, at, values) == (2, 2000, 2)
     assert isinstance(written, bytes)
     assert [event["data"] for event in json.loads(b"[%b]" % written)] == [{"n": 1}] * 2
+    client.close()
+
+
+def test_the_length_of_what_is_not_written_yet_is_known(server):
+    """Also where keys are long: it is what `max_bytes` bounds."""
+    client = _client(server)
+    json_of = EventJson(sdk.Writer(client._config))
+    for key in ("t", "checkout.payments.authorize", "k" * 200):
+        task = declared_task(key, True, ("success_rate", "duration", "unfinished"))
+        runs = [(task, Outcome.SUCCESS, 1.0, 1.0 + n / 1e4, None) for n in range(1, 65)]
+        ((unwritten, _, _),), _, _ = json_of.write([_runs(runs, 0.0)], Context.create("u-1"))
+        assert 0.8 < unwritten.size / len(json_of.text_of(unwritten)) < 1.25
     client.close()
 
 

@@ -165,6 +165,72 @@ def test_runs_that_fail_to_be_written_cost_themselves_only(server, client, monke
     }
 
 
+def test_an_exception_out_of_a_signal_handler_costs_no_runs(server, client, monkeypatch):
+    """A time-out that strikes while whoever flushes writes them does not strike twice."""
+    text_of, struck = EventJson.text_of, []
+
+    def interrupted(self: EventJson, unwritten: UnwrittenRuns) -> bytes:
+        if not struck:
+            struck.append(True)
+            raise TimeoutError
+        return text_of(self, unwritten)
+
+    monkeypatch.setattr(EventJson, "text_of", interrupted)
+    _sessions(client, 64)
+    report = flush(30.0, client)
+    assert struck
+    assert (report.delivered, report.dropped) == (128, 0)
+
+
+def test_who_cannot_pause_loses_nothing(make, monkeypatch):
+    """In gevent's hub, a sleep raises."""
+
+    class Time:
+        monotonic = time.monotonic
+
+        @staticmethod
+        def sleep(seconds: float) -> None:
+            raise RuntimeError("a blocking function in the event loop")
+
+    client = make(flush_interval=3600)
+    monkeypatch.setattr(event_queue, "time", Time)
+    with client._event_processor.worker.events.batching:
+        _sessions(client, 10_000)
+    monkeypatch.undo()
+    until_settled(client)
+    stats = ledger.stats()
+    runs = 10_000 // 64 * 64
+    assert (stats.events.emitted, stats.events.delivered) == (2 * runs, 2 * runs)
+    assert (stats.events.dropped, stats.values.open) == ({}, 0)
+
+
+def test_what_is_queued_when_a_signal_handler_raises_is_not_dropped(client, monkeypatch):
+    """It is counted once: as delivered."""
+    announce = EventQueue._announce
+
+    def interrupted(self: EventQueue) -> None:
+        announce(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(EventQueue, "_announce", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _sessions(client, 10_000)
+    monkeypatch.undo()
+    until_settled(client)
+    events = ledger.stats().events
+    assert (events.emitted, events.pending, events.dropped) == (events.delivered, 0, {})
+
+
+def test_what_nobody_has_counted_fills_no_queue(client):
+    """A signal handler's exception may come between a batch and its subtraction."""
+    client._event_processor.worker.events._bytes += 2**30
+    flush(30.0, client)
+    _sessions(client, 64)
+    flush(30.0, client)
+    events = ledger.stats().events
+    assert (events.delivered, events.dropped) == (128, {})
+
+
 def test_whoever_helps_batches_a_little_at_a_time(server, make, monkeypatch):
     """The worker's thread gets no turn: the one that tracks does its work, in small pieces."""
     turn, work, batch = threading.Event(), DeliveryWorker._work, EventQueue.batch
@@ -174,9 +240,9 @@ def test_whoever_helps_batches_a_little_at_a_time(server, make, monkeypatch):
         turn.wait(60)
         work(self, all)
 
-    def seen(self: EventQueue, *arguments: float) -> bool:
+    def seen(self: EventQueue, *arguments: float, **options: bool) -> bool:
         before = self._bytes
-        done = batch(self, *arguments)
+        done = batch(self, *arguments, **options)
         if threading.current_thread() is threading.main_thread():
             here.append(before - self._bytes)
         return done
@@ -192,6 +258,30 @@ def test_whoever_helps_batches_a_little_at_a_time(server, make, monkeypatch):
     assert max(here) < HELP_BYTES + 100_000
     events = ledger.stats().events
     assert (events.emitted, events.delivered, events.dropped) == (128_000, 128_000, {})
+
+
+def test_whoever_helps_batches_more_before_the_queue_is_full(make, monkeypatch):
+    """Others track, too, and a little at a time may be less than what they add: as much leaves as
+    has room among the payloads.
+    """
+    turn, work = threading.Event(), DeliveryWorker._work
+
+    def starved(self: DeliveryWorker, all: bool) -> None:
+        turn.wait(60)
+        work(self, all)
+
+    monkeypatch.setattr(DeliveryWorker, "_work", starved)
+    client = make(flush_interval=3600, max_bytes=4_000_000)
+    queue = client._event_processor.worker.events
+    with queue.batching:
+        _sessions(client, 12_000)
+    assert queue._bytes > 2_500_000
+    _sessions(client, 64)
+    left = queue._bytes
+    turn.set()
+    until_settled(client)
+    assert left < 1_200_000
+    assert ledger.stats().events.dropped == {}
 
 
 def test_a_thread_that_never_pauses_gives_the_worker_its_turn(make, monkeypatch):

@@ -15,12 +15,14 @@ from deadlines import NEVER, until_settled
 from ldclient import Context
 from ldclient.impl.events.types import EventInputEvaluation
 
+import ldinstrument as ld
 from ldinstrument.delivery import (
     EventProcessor,
+    event_queue,
     flush,
 )
 from ldinstrument.delivery.event_json import Payload
-from ldinstrument.delivery.event_queue import EventQueue
+from ldinstrument.delivery.event_queue import PATIENCE, EventQueue
 from ldinstrument.delivery.worker import DeliveryWorker
 from ldinstrument.ledger import ledger
 
@@ -169,6 +171,77 @@ def test_a_burst_faster_than_the_answers_loses_nothing(server, make):
     until_settled(client, 60)
     assert ledger.stats().events.dropped == {}
     assert server.keys() == {f"e.{number}": 1 for number in range(2500)}
+
+
+@ld.track_task("service.checkout.payments.authorization.provider_of_a_long_name")
+def _long() -> None:
+    pass
+
+
+def test_a_burst_of_threads_into_a_small_queue_loses_nothing(server, make):
+    """Sixteen, each with sessions of its own, many times what may wait: they slow down."""
+    client = make(max_bytes=1_000_000, flush_interval=3600)
+
+    def work() -> None:
+        for number in range(6):
+            with ld.session(f"u-{number}", client=client, metrics=()):
+                for _ in range(300):
+                    _long()
+
+    threads = [threading.Thread(target=work) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    until_settled(client, 60)
+    assert ledger.stats().events.dropped == {}
+    assert len(server.taken()) == 16 * 6 * 300 * 2
+
+
+def test_no_more_leaves_the_queue_than_has_room_among_the_payloads(server, make):
+    """Answers come late: what has just been batched is not pushed out by what comes after it."""
+    server.answer(late=0.05)
+    client = make(max_bytes=1_000_000, flush_interval=3600, wait_when_full=60.0)
+    for number in range(60):
+        with ld.session(f"u-{number}", client=client, metrics=()):
+            for _ in range(320):
+                _long()
+    until_settled(client, 60)
+    assert ledger.stats().events.dropped == {}
+    assert len(server.taken()) == 60 * 320 * 2
+
+
+def test_a_server_that_stops_answering_is_waited_for_once(server, make, monkeypatch):
+    """Not for each event that finds the queue full; what has no room is dropped and counted."""
+    now, pauses = [0.0], []
+
+    def pause() -> None:
+        now[0] += 0.01
+        pauses.append(now[0])
+
+    class Time:
+        sleep = time.sleep
+
+        @staticmethod
+        def monotonic() -> float:
+            return now[0]
+
+    server.answer(stall=True, times=50)
+    client = make(max_bytes=100_000, flush_interval=3600, read_timeout=60)
+    queue = client._event_processor.worker.events
+    with queue.batching:
+        while queue.size < 100_000:
+            client.track("filled", BARE, {"text": "x" * 400})
+        monkeypatch.setattr(event_queue, "time", Time)
+        monkeypatch.setattr(event_queue, "_pause", pause)
+        client.track("first", BARE, {"text": "x" * 400})
+        waited = len(pauses)
+        assert PATIENCE / 0.01 <= waited <= PATIENCE / 0.01 + 2
+        for number in range(100):
+            client.track(f"e.{number}", BARE, {"text": "x" * 400})
+        assert len(pauses) == waited + 100
+        monkeypatch.undo()
+    assert ledger.stats().events.dropped == {"queue_full": 101}
 
 
 @pytest.mark.parametrize("spool", [False, True], ids=["memory", "spool"])

@@ -14,7 +14,8 @@ from ldinstrument.sessions.accumulator import Accumulator
 from ldinstrument.sessions.clock import clock
 from ldinstrument.sessions.exposures import exposures
 from ldinstrument.sessions.outcomes import Outcome
-from ldinstrument.sessions.task_definition import INTERACTION
+from ldinstrument.sessions.rollups import FinishedRuns
+from ldinstrument.sessions.task_definition import INTERACTION, declared_task
 
 USER = Context.create("u-1")
 SUM = EventRouting("a.sum", True, False, "sum", None, frozenset())
@@ -51,6 +52,24 @@ def test_an_exposure_ends_a_segment(held: Accumulator) -> None:
     assert (before.tallies, before.exposed) == ((1, 0, 0, 0), True)
     assert [group.total for _, group in after.groups] == [2]
     assert (after.tallies, after.exposed) == ((0, 0, 0, 0), False)
+
+
+def test_runs_that_end_alike_are_one_part(held: Accumulator) -> None:
+    """One failure among them does not make each run a part of its own."""
+    task = declared_task("t", False, ("success_rate", "duration"))
+    for number in range(32):
+        outcome = Outcome.FAILURE if number == 16 else Outcome.SUCCESS
+        held.entries.append((task, outcome, clock(), clock(), None))
+    held.fold()
+    _, (runs,), _, _ = held.finish()
+
+    assert isinstance(runs, FinishedRuns)
+    assert [(part[2], part[4]) for part in runs.parts] == [
+        (Outcome.SUCCESS, 16),
+        (Outcome.FAILURE, 1),
+        (Outcome.SUCCESS, 15),
+    ]
+    assert [event.value for event in runs.expanded()][::2] == [1.0] * 16 + [0.0] + [1.0] * 15
 
 
 def test_a_segment_with_nothing_in_it_ends_too(held: Accumulator) -> None:
