@@ -51,6 +51,7 @@ costs a program as much, once.
 """
 SLICE = 256
 STARVED = 2**20
+"""How many bytes come while the worker's thread seems to get no turn."""
 YIELD = 0.0001
 
 Known: TypeAlias = tuple[Any, str, int]
@@ -245,16 +246,7 @@ class EventQueue:
             _pause()
             return None
         self._help_or_pause()
-        if self._has_room():
-            return None
-        now = time.monotonic()
-        self._gives_up_at = self._gives_up_at or now + PATIENCE
-        while now < self._gives_up_at and not on_event_loop():
-            self._help_or_pause()
-            if self._has_room():
-                return None
-            now = time.monotonic()
-        return None if self._wait_for_room() else "queue_full"
+        return None if self._has_room() or self._wait_for_room() else "queue_full"
 
     def _help_or_pause(self) -> None:
         if not self._help():
@@ -266,15 +258,24 @@ class EventQueue:
 
     def _wait_for_room(self) -> bool:
         self.wake()
+        if on_event_loop():
+            return False
         deadline = time.monotonic() + self._options.wait_when_full
-        while time.monotonic() < deadline and not on_event_loop():
-            time.sleep(0.001)
-            if self._has_room():
-                return True
-        return False
+        while not self._has_room():
+            now = time.monotonic()
+            gives_up_at = self._gives_up_at
+            if not gives_up_at:
+                gives_up_at = self._gives_up_at = now + PATIENCE
+            if now >= max(gives_up_at, deadline):
+                return False
+            if now < gives_up_at:
+                self._help_or_pause()
+            else:
+                _pause(0.001)
+        return True
 
     def _help(self) -> bool:
-        """Batch on the thread that tracks: a little, or everything where the queue is half full."""
+        """Batch on the thread that tracks: a little, or what fits where the queue is half full."""
         if not self._is_cheap or not self._sender.takes(self.size):
             return False
         most = HELP_BYTES if self.size < self._options.max_bytes // 2 else inf
@@ -561,10 +562,10 @@ class EventQueue:
         return recorded + sum([payload.custom for payload in self._open])
 
 
-def _pause() -> None:
+def _pause(seconds: float = YIELD) -> None:
     """Let other threads have their turn, where that is possible: in gevent's hub it is not."""
     try:
-        time.sleep(YIELD)
+        time.sleep(seconds)
     except Exception:  # noqa: S110 - nothing is lost
         pass
 
