@@ -99,8 +99,8 @@ class EventJson:
         self._writer = writer
         self._templates: dict[tuple[str, bool, bool], tuple[str, ...]] = {}
         self._cuts: dict[tuple[Any, Outcome, bool], _Cut] = {}
-        self._known: dict[Any, TaskPlan] = {}
-        """The plans of tasks that can be written, as has been seen."""
+        self._writable: dict[Any, TaskPlan] = {}
+        """By task: the plan whose events have been seen to be writable."""
         self._plain: dict[tuple[str, bool], tuple[str, str, str, bool]] = {}
         """By kind, and whether it has a name: a context that tells no more than its key and name,
         cut where those belong, and whether its name is told.
@@ -147,7 +147,7 @@ class EventJson:
                     texts, size = [], 0
                 unwritten = UnwrittenRuns(element, end)
                 text_or_runs = (
-                    unwritten if later and self._writes_later(element) else self.text_of(unwritten)
+                    unwritten if later and self._can_wait(element) else self.text_of(unwritten)
                 )
                 written.append((text_or_runs, unwritten.events, unwritten.at))
                 values += unwritten.events
@@ -189,17 +189,19 @@ class EventJson:
         return found
 
     # -- runs of tasks -----------------------------------------------------------------------------
-    def _writes_later(self, runs: FinishedRuns) -> bool:
-        """Tell whether *runs* are without data, once their events are known to be writable."""
+    def _can_wait(self, runs: FinishedRuns) -> bool:
+        """Tell whether *runs* may be written later: they have no data, and their events are
+        writable, which is tried once.
+        """
         for task, plan, _, datas, _, _, _ in runs.parts:
             if datas is not None:
                 return False
-            if self._known.get(task) is not plan:
+            if self._writable.get(task) is not plan:
                 for outcome in FINISHED:
                     self._cut(plan, task, outcome, False)
-                if len(self._known) >= MOST_TEMPLATES:
-                    self._known.clear()
-                self._known[task] = plan
+                if len(self._writable) >= MOST_TEMPLATES:
+                    self._writable.clear()
+                self._writable[task] = plan
         return True
 
     def text_of(self, unwritten: UnwrittenRuns) -> bytes:

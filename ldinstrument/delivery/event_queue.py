@@ -45,14 +45,14 @@ HELP_BYTES = 2**16
 LINGER = 0.01
 OTHER = 500
 """How many bytes an event counts that the dispatcher writes."""
+PAUSE = 0.0001
+PAUSE_EVERY = 2**20
+"""How many bytes may wait, and come between two pauses, while the worker's thread gets no turn."""
 PATIENCE = 0.2
 """How many seconds threads pause for room since nobody batches. A LaunchDarkly that stops answering
 costs a program as much, once.
 """
 SLICE = 256
-STARVED = 2**20
-"""How many bytes come while the worker's thread seems to get no turn."""
-YIELD = 0.0001
 
 Known: TypeAlias = tuple[Any, str, int]
 """A context, how custom events have it in JSON, and a date."""
@@ -116,8 +116,8 @@ class EventQueue:
         """Held while events become payloads; the methods that say so need it."""
         self._wakeup = wakeup
         self._woken = False
-        self._yield_at = min(STARVED, self._help_from)
-        """How many bytes wait when the worker's thread seems to get no turn."""
+        self._pause_at = min(PAUSE_EVERY, self._help_from)
+        """How many bytes wait when whoever records pauses."""
         self._gives_up_at = 0.0
         """When nobody pauses any more because the queue is full; 0 since somebody has batched."""
         self.finished = False
@@ -131,7 +131,7 @@ class EventQueue:
             Exception: nothing of ours, only what leaves no room for the call itself; then nothing
                 was queued.
         """
-        if self._sender.closed or self._bytes >= self._yield_at:
+        if self._sender.closed or self._bytes >= self._pause_at:
             reason = self._refusal()
             if reason:
                 self._lose_event(reason, event)
@@ -174,7 +174,7 @@ class EventQueue:
         count = left = sum([events for _, events, _ in texts])
         ledger.count(emitted=count, emitted_values=values)
         try:
-            if self._sender.closed or self._bytes >= self._yield_at:
+            if self._sender.closed or self._bytes >= self._pause_at:
                 reason = self._refusal()
                 if reason:
                     left = 0
@@ -242,7 +242,7 @@ class EventQueue:
         if self._sender.closed:
             return "closed"
         if self._bytes < self._help_from:
-            self._yield_at = min(self._bytes + STARVED, self._help_from)
+            self._pause_at = min(self._bytes + PAUSE_EVERY, self._help_from)
             _pause()
             return None
         self._help_or_pause()
@@ -449,7 +449,7 @@ class EventQueue:
                         drafts.append((self._open[-1].id, text.decode()))
                 self._taken = []
             self._bytes -= size
-            self._yield_at, self._gives_up_at = min(STARVED, self._help_from), 0.0
+            self._pause_at, self._gives_up_at = min(PAUSE_EVERY, self._help_from), 0.0
             most -= size
             if self._spool is not None:
                 self._spool.add(partial(_draft, drafts))
@@ -534,9 +534,9 @@ class EventQueue:
         return text.encode()
 
     def _refuse(self, event: Any, events: int, error: Exception) -> None:
-        key = "summary" if event is None else str(getattr(event, "key", "") or type(event).__name__)
-        if event is None and events:
-            key = "runs of a task"
+        key = "runs of a task" if events else "summary"
+        if event is not None:
+            key = str(getattr(event, "key", "") or type(event).__name__)
         self._count_lost("not_json", events, event)
         log_once(
             "not_json",
@@ -562,7 +562,7 @@ class EventQueue:
         return recorded + sum([payload.custom for payload in self._open])
 
 
-def _pause(seconds: float = YIELD) -> None:
+def _pause(seconds: float = PAUSE) -> None:
     """Let other threads have their turn, where that is possible: in gevent's hub it is not."""
     try:
         time.sleep(seconds)

@@ -127,15 +127,14 @@ class Sender:
         """Tell whether payloads of *size* bytes push no others out, nor what is tracked while they
         are made; they may once LaunchDarkly does not answer.
         """
-        fits = self._bytes + size <= self._options.max_bytes // 2
-        return fits or not self._waiting or not self._backoff.healthy
+        return size <= self.fitting or not self._waiting
 
     @property
     def fitting(self) -> float:
-        """How many bytes of payloads push no others out, as `takes` has it."""
-        if not self._backoff.healthy:
-            return inf
-        return max(0, self._options.max_bytes // 2 - self._bytes)
+        """How many bytes of payloads may come that push no others out; any, once LaunchDarkly does
+        not answer.
+        """
+        return self._options.max_bytes // 2 - self._bytes if self._backoff.healthy else inf
 
     def next_attempt(self) -> float:
         """Return when a payload that waits may leave (`time.monotonic`); infinity when none waits

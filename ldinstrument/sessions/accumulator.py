@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _NEVER = float("inf")
 HELD_RUNS = 64
-"""Finished runs that are held as they are before they leave."""
+"""Finished runs that are held before they leave."""
 FOLD_AT = 32
 """Samples that are held before they are folded; it bounds how long one call may take."""
 MOST_RUNS = 1000
@@ -442,12 +442,12 @@ class Accumulator:
 
         _, outcomes, _, ended, datas = columns
         count, parts, first = len(ended), [], 0
-        told = None if datas.count(None) == count else datas
+        has_data = datas.count(None) < count
         alike = [count] if outcomes.count(outcomes[0]) == count else _lengths(outcomes)
         for length in alike:
             last, layout = first + length, f"{length}d"
             packed = pack(layout, *ended[first:last]), pack(layout, *seconds[first:last])
-            data = told and told[first:last]
+            data = datas[first:last] if has_data else None
             parts.append((task, plan, outcomes[first], data, length, *packed))
             first = last
         held.parts += parts

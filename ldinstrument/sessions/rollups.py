@@ -70,8 +70,8 @@ the clock, and how long it took, in seconds, as `struct` packs doubles.
 class FinishedRuns(Fields):
     """Finished runs of tasks, each to become the events of its task's plan.
 
-    They stay numbers until they are written, on another thread perhaps (`delivery.event_json`), and
-    packed: the garbage collector looks at each tuple that waits, on a thread that calls.
+    They stay numbers until they are written, on another thread perhaps (`delivery.event_json`).
+    Packed ones, for the garbage collector visits every tuple that waits, on whichever thread calls.
 
     Args:
         parts: in order. A part is added whole or, where a signal handler raises, not at all.

@@ -22,7 +22,7 @@ from ldinstrument.delivery import (
     flush,
 )
 from ldinstrument.delivery.event_json import MAX_BYTES, EventJson, Payload, UnwrittenRuns
-from ldinstrument.delivery.event_queue import FEW_BYTES, HELP_BYTES, STARVED, EventQueue
+from ldinstrument.delivery.event_queue import FEW_BYTES, HELP_BYTES, PAUSE_EVERY, EventQueue
 from ldinstrument.delivery.worker import DeliveryWorker
 from ldinstrument.ledger import ledger
 
@@ -306,7 +306,7 @@ def test_a_thread_that_never_pauses_gives_the_worker_its_turn(make, monkeypatch)
         _sessions(client, 3000)
         assert pauses == []
         _sessions(client, 10_000)
-        assert [round(waiting / STARVED) for waiting in pauses] == [1, 2, 3]
+        assert [round(waiting / PAUSE_EVERY) for waiting in pauses] == [1, 2, 3]
         with pytest.raises(KeyboardInterrupt):
             _sessions(client, 10_000)
     monkeypatch.undo()
