@@ -27,7 +27,13 @@ from ldinstrument.errors import (
 from ldinstrument.testing import RecordingClient
 
 RUN = config_runs.ConfigRun(
-    {"runId": "r-1", "configKey": "support", "variationKey": "v-1", "version": 3, "modelName": "m"}
+    {
+        "runId": "run-of-tuesday",
+        "configKey": "support",
+        "variationKey": "v-1",
+        "version": 3,
+        "modelName": "m",
+    }
 )
 
 
@@ -75,7 +81,7 @@ def test_nobody_can_read_a_token() -> None:
     raw = b"".join(
         base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)) for part in token.split(".")
     )
-    for said in ("sandy", "Sandy", "user", session.id, "support", "r-1"):
+    for said in ("sandy", "Sandy", "user", session.id, "support", "run-of-tuesday"):
         assert said.encode() not in raw
         assert said not in token
     for start in range(len(raw)):
@@ -247,7 +253,7 @@ def test_not_installed(
         {"secret": 1},
         {"secret": b"bytes"},
         {"session": 3},
-        {"run": "r-1"},
+        {"run": "run-of-tuesday"},
         {"context": 3.5},
     ],
     ids=str,
