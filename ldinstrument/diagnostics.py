@@ -24,7 +24,10 @@ P = ParamSpec("P")
 MOST_WARNINGS = 1000
 LONGEST_SUBJECT = 200
 LONGEST_LINE = 600
+LONGEST_CHAIN = 20
 _PACKAGE = str(Path(__file__).resolve().parent)
+CO_VARARGS = 4
+"""The flag of a code object that takes `*args` (`inspect.CO_VARARGS`)."""
 _STANDARD_LIBRARY = str(Path(warnings.__file__).resolve().parent)
 
 log = logging.getLogger("ldinstrument")
@@ -106,8 +109,9 @@ def log_once(cause: str, subject: str, message: str) -> None:
 
 def warn_user_code(what: str, error: BaseException, consequence: str) -> None:
     """Log once, with its line, that something which the host gave us raised, and what that
-    costs.
+    costs; raises an `interruption`.
     """
+    raise_if_interrupted(error)
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -118,7 +122,10 @@ def warn_user_code(what: str, error: BaseException, consequence: str) -> None:
 
 
 def log_internal_error(where: str, error: BaseException) -> None:
-    """Log a bug of ours once per place and kind; it must never reach the host."""
+    """Log a bug of ours once per place and kind; it must never reach the host, but an
+    `interruption` does.
+    """
+    raise_if_interrupted(error)
     if diagnostics.count(f"internal:{where}", type(error).__name__):
         _log(
             logging.ERROR,
@@ -134,8 +141,8 @@ def _log(level: int, message: str, error: BaseException | None = None) -> None:
     trace = None if error is None else (type(error), _without_text(error), error.__traceback__)
     try:
         log.log(level, "%s", message, exc_info=trace)
-    except Exception:  # noqa: S110 - a filter or handler of the host's is broken: nowhere to say so
-        pass
+    except Exception as failure:  # a filter or handler of the host's is broken: nowhere to say so
+        raise_if_interrupted(failure)
 
 
 def _without_text(error: BaseException) -> BaseException:
@@ -156,11 +163,62 @@ def one_line(text: str, longest: int = LONGEST_LINE) -> str:
 # -- the guard between us and the host -------------------------------------------------------------
 
 
+def came_by_a_signal(error: BaseException) -> bool:
+    """Tell whether a signal's handler raised *error*: it was handed the very frame that it
+    interrupted.
+
+    """
+    trace = error.__traceback__
+    while trace is not None and (inner := trace.tb_next) is not None:
+        if _was_handed(inner.tb_frame, trace.tb_frame):
+            return True
+        trace = inner
+    return False
+
+
+def _was_handed(frame: FrameType, other: FrameType) -> bool:
+    """Tell whether *other* is an argument of *frame*, perhaps one of `*args`."""
+    code = frame.f_code
+    count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & CO_VARARGS)
+    given = [frame.f_locals.get(name) for name in code.co_varnames[:count]]
+    variadic = [values[:2] for values in given if type(values) is tuple]
+    return any(value is other for values in (given, *variadic) for value in values)
+
+
+def interruption(error: BaseException) -> BaseException | None:
+    """Return the host's exception that only by chance struck while ours was running; None where
+    *error* is of our own making.
+
+    That is *error* where a signal's handler raised it: time limits of Celery and RQ are made of
+    that. A library in between may have made another error of it, as sockets' callers do of a
+    `TimeoutError`: then it is what that was made of.
+    """
+    passed, trace = set(), error.__traceback__
+    while trace is not None:
+        passed.add(trace.tb_frame)
+        trace = trace.tb_next
+    link: BaseException | None = error
+    for _ in range(LONGEST_CHAIN):
+        # What the host was handling when it called us was not caught further in than here.
+        if link is None or link.__traceback__ is None or link.__traceback__.tb_frame not in passed:
+            return None
+        if came_by_a_signal(link):
+            return link
+        link = link.__cause__ or link.__context__
+    return None
+
+
+def raise_if_interrupted(error: BaseException) -> None:
+    """Raise the `interruption` behind a caught *error*, if it is one."""
+    if (struck := interruption(error)) is not None:
+        raise struck
+
+
 class guard:  # noqa: N801 - used as a statement: with guard("flush"): ...
     """Keep an exception of ours from the host: log it as a bug *where* it happened, and go on.
 
-    `StrictError` passes, and so does what is no `Exception`. With `strict=False` it does not pass:
-    another exception is on its way, which the host must see.
+    `StrictError` passes, and so do an `interruption` and what is no `Exception`. With
+    `strict=False` `StrictError` does not: another exception is on its way, which the host must see.
     """
 
     __slots__ = ("_strict", "_where", "failed")
@@ -201,13 +259,16 @@ def withhold(where: str, error: Exception, *, strict: bool = True) -> None:
 
     Raises:
         StrictError: it is one.
+        BaseException: it is an `interruption`.
     """
     if strict and isinstance(error, StrictError):
         raise error
     try:
         log_internal_error(where, error)
-    except Exception:  # noqa: S110 - at the limit of a recursion nothing of ours may work
+    except RecursionError:  # at the limit nothing of ours may work
         pass
+    except Exception as failure:
+        raise_if_interrupted(failure)
 
 
 def never_raises(method: Callable[P, None]) -> Callable[P, None]:

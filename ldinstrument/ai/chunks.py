@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ..diagnostics import raise_if_interrupted
 from .framework_chunks import (
     AIMessageChunks,
     GraphModes,
@@ -58,7 +59,8 @@ class StreamReader:
         """Take one chunk, or one text; whether the model wrote something in it."""
         try:
             written = chunk if type(chunk) is str else self._read(chunk)
-        except Exception:  # an odd object of the host's says nothing
+        except Exception as error:  # an odd object of the host's says nothing
+            raise_if_interrupted(error)
             return True
         if written and self._pieces is not None:
             self._pieces.append(written)
@@ -99,7 +101,8 @@ class StreamReader:
         """
         try:
             known = None if self._reader is None else self._reader.generation()
-        except Exception:
+        except Exception as error:
+            raise_if_interrupted(error)
             return None
         return known if known is None or complete else known.broken_off()
 

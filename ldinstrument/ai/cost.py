@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, Protocol
 
-from ..diagnostics import warn_once
+from ..diagnostics import raise_if_interrupted, warn_once
 from ..errors import DefinitionError
 from .usage import Generation, Usage
 
@@ -221,6 +221,7 @@ def _published_prices(*, asked: bool) -> PublishedPrices | None:
             found = importlib.util.find_spec("genai_prices") is not None
             _published.append(PublishedPrices() if found else None)
         except Exception as error:  # a broken installation is not the host's problem
+            raise_if_interrupted(error)
             warn_once(
                 "prices",
                 "",

@@ -12,6 +12,8 @@ import types
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ..diagnostics import raise_if_interrupted
+
 # Packages whose attributes are data: reading one of them runs no code of the host and no request.
 KNOWN_PACKAGES = frozenset(
     {
@@ -62,7 +64,10 @@ def _attribute(holder: Any, name: str) -> Any:
         return holder.get(name)
     try:
         return getattr(holder, name, None)
-    except Exception:  # an SDK's property that refuses, such as a stream's result before its end
+    except (
+        Exception
+    ) as error:  # an SDK's property that refuses, as a stream's result before its end
+        raise_if_interrupted(error)
         return None
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from ..diagnostics import warn_once, warn_user_code
+from ..diagnostics import raise_if_interrupted, warn_once, warn_user_code
 from .chunks import StreamReader
 from .cost import Cost, warn_unpriced
 from .options import CallOptions
@@ -113,8 +113,8 @@ class Reading:
         try:
             request = getattr(getattr(stream, "response", None), "request", None)
             self.attempts(request_attempts(request))
-        except Exception:  # noqa: S110 - an SDK's property that refuses says nothing
-            pass
+        except Exception as error:  # an SDK's property that refuses says nothing
+            raise_if_interrupted(error)
 
     def warn_of_untold_usage(self) -> None:
         """Say it once when a stream has told no tokens because nobody asked."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MethodType
 from typing import Any
 
+from ..diagnostics import raise_if_interrupted
 from .fields import count, field, integer, is_known, items, package_of, path, text
 from .usage import Generation, Usage, read_usage, total_of
 
@@ -35,7 +36,8 @@ def read(result: Any) -> Generation | None:
         if kind is list or kind is tuple:
             return total_of(_all(result))
         return next((found for reader in _READERS if (found := reader(result)) is not None), None)
-    except Exception:  # an odd object of the host's says nothing
+    except Exception as error:  # an odd object of the host's says nothing
+        raise_if_interrupted(error)
         return None
 
 
@@ -47,7 +49,8 @@ def read_each(result: Any) -> list[Generation]:
         return [] if found is None else [found]
     try:
         return list(_all(latest_turn(messages) if messages else result))
-    except Exception:  # an odd object of the host's says nothing
+    except Exception as error:  # an odd object of the host's says nothing
+        raise_if_interrupted(error)
         return []
 
 
@@ -381,7 +384,8 @@ def read_error(error: BaseException) -> Generation | None:
         attempts = request_attempts(getattr(error, "request", None)) or boto_attempts(
             getattr(error, "response", None)
         )
-    except Exception:  # an SDK's property that refuses, or a mock's
+    except Exception as failure:  # an SDK's property that refuses, or a mock's
+        raise_if_interrupted(failure)
         return None
     return None if attempts is None else Generation(attempts=attempts)
 

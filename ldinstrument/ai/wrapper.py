@@ -163,7 +163,8 @@ def _raised(slot: Slot, error: BaseException) -> None:
         call_in(slot).raised(error)
     except Exception as failure:
         log_internal_error("a model call", failure)
-    leave(slot)
+    finally:
+        leave(slot)
 
 
 def _read(slot: Slot, item: Any) -> None:
@@ -182,7 +183,8 @@ def _finished(slot: Slot, result: Any, pieces: int, first: float, last: float) -
         call.returned(result)
     except Exception as failure:
         log_internal_error("a model call", failure)
-    leave(slot)
+    finally:
+        leave(slot)
 
 
 def _slot_of(followed: Call | Slot) -> Slot:

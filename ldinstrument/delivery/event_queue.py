@@ -20,7 +20,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .. import sdk
-from ..diagnostics import log_once, on_event_loop, withhold
+from ..diagnostics import interruption, log_once, on_event_loop, raise_if_interrupted, withhold
 from ..ledger import ledger
 from ..sessions.evaluations import lost
 from ..sessions.rollups import Emission, FinishedRuns
@@ -149,8 +149,8 @@ class EventQueue:
         self._bytes += size
         try:
             self._announce()
-        except Exception:  # noqa: S110 - too deep a recursion: it is queued, and found later
-            pass
+        except Exception as error:  # too deep a recursion: it is queued, and found later
+            raise_if_interrupted(error)
 
     def take_batch(self, batch: Iterable[Emission | FinishedRuns], context: Any) -> bool:
         """Take events of ours, all of one *context*, as `EventProcessor.send_event` would one by
@@ -167,8 +167,11 @@ class EventQueue:
         try:
             later = self._bytes < self._help_from
             texts, values, told = self._json.write(batch, context, later=later)
-        except Exception:  # `track` tells which
-            return False
+        except BaseException as error:
+            if isinstance(error, Exception) and interruption(error) is None:
+                return False  # `track` tells which
+            self.take_batch(batch, context)  # nothing of it is queued yet
+            raise
 
         # Counted before it can be delivered; from here on it is queued, or dropped by name.
         count = left = sum([events for _, events, _ in texts])
@@ -203,8 +206,8 @@ class EventQueue:
                 wakes = not self._woken and (much or self._spool is not None)
                 if wakes or self.finished:
                     self._announce()
-            except Exception:  # noqa: S110 - too deep a recursion: it is queued, and found later
-                pass
+            except Exception as error:  # too deep a recursion: it is queued, and found later
+                raise_if_interrupted(error)
         except BaseException as error:  # a signal handler's: what is queued is delivered
             ledger.dropped("internal", left)
             if not isinstance(error, Exception):
@@ -216,8 +219,8 @@ class EventQueue:
         if event.sampling_ratio is None:
             try:
                 return self._text_of(event).encode()
-            except Exception:  # it is refused, with its name, when it is batched
-                return None
+            except Exception as error:  # it is refused, with its name, when it is batched
+                raise_if_interrupted(error)
         return None
 
     def _announce(self) -> None:
@@ -458,15 +461,11 @@ class EventQueue:
         return True
 
     def _runs_text(self, unwritten: UnwrittenRuns) -> bytes | None:
-        """Write runs; where that fails twice, which has been seen not to, they are dropped by
-        name. The first time it may be a signal handler that raises.
-        """
-        for is_last in (False, True):
-            try:
-                return self._json.text_of(unwritten)
-            except Exception as error:
-                if is_last:
-                    self._refuse(None, unwritten.events, error)
+        """Write runs; where that fails, which has been seen not to, they are dropped by name."""
+        try:
+            return self._json.text_of(unwritten)
+        except Exception as error:
+            self._refuse(None, unwritten.events, error)
         return None
 
     def _sum_up(self) -> None:
@@ -534,6 +533,7 @@ class EventQueue:
         return text.encode()
 
     def _refuse(self, event: Any, events: int, error: Exception) -> None:
+        raise_if_interrupted(error)  # then it stays where it is, and the next who batches has it
         key = "runs of a task" if events else "summary"
         if event is not None:
             key = str(getattr(event, "key", "") or type(event).__name__)
@@ -566,8 +566,8 @@ def _pause(seconds: float = PAUSE) -> None:
     """Let other threads have their turn, where that is possible: in gevent's hub it is not."""
     try:
         time.sleep(seconds)
-    except Exception:  # noqa: S110 - nothing is lost
-        pass
+    except Exception as error:  # nothing is lost
+        raise_if_interrupted(error)
 
 
 def _draft(drafts: list[tuple[str, str]], spool: Spool) -> None:

@@ -97,10 +97,13 @@ def flush_workers(workers: Iterable[DeliveryWorker], deadline: float) -> Counter
         done = threading.Lock()
         done.acquire()
         waits.append((worker, worker.events.open_flush(done.release, deadline), done))
-    for worker, waiting, done in waits:
-        in_time = done.acquire(timeout=max(0.0, deadline - time.monotonic()))
-        counts["timed_out"] += not in_time
-        worker.sender.close_flush(waiting, counts, worker.events.unbatched)
+    try:
+        for _, _, done in waits:
+            in_time = done.acquire(timeout=max(0.0, deadline - time.monotonic()))
+            counts["timed_out"] += not in_time
+    finally:
+        for worker, waiting, _ in waits:
+            worker.sender.close_flush(waiting, counts, worker.events.unbatched)
     return counts
 
 

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from .. import sdk
-from ..diagnostics import guard
+from ..diagnostics import guard, raise_if_interrupted
 from .program_warnings import ASKED_BY, ProgramWarnings
 
 CONNECTIONS = 4
@@ -200,6 +200,7 @@ class PoolTransport:
                 response.close()
             response.release_conn()
         except Exception as error:
+            raise_if_interrupted(error)
             return PostResult(
                 0,
                 seconds=time.monotonic() - began,

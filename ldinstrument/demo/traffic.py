@@ -32,7 +32,9 @@ class Account:
 
 
 class _ThreadingServer(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
+    """A thread per request; `server_close` waits for them, whose sessions may end after the answer
+    has arrived.
+    """
 
 
 class _Quiet(WSGIRequestHandler):

@@ -14,7 +14,7 @@ from fnmatch import translate
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
-from ..diagnostics import warn_user_code, withhold
+from ..diagnostics import raise_if_interrupted, warn_user_code, withhold
 from ..errors import StrictError
 from ..metrics.metric import check_key
 from ..sessions.accounts import DEFAULT_METRICS, checked_metrics, declare_session_metrics
@@ -121,6 +121,7 @@ class ContextSource:
 def _context_failed(error: Exception, last: bool) -> None:
     if isinstance(error, StrictError):
         raise error
+    raise_if_interrupted(error)
     if last:
         warn_user_code(
             "context= of a request", error, "its session has no identity from this function"

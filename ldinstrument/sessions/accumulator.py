@@ -208,16 +208,16 @@ class Accumulator:
                     for _, value, data, at, _ in runs:
                         self._fold_value(what, value, data, at, 0.0)
 
-            if self.values:
-                ledger.count(recorded=self.values)
             if not whole:
                 return self._fold_apart(samples, boundaries, folds=folds, waits=waits)
             if samples:
                 self._first = first if self._first is None else min(first, self._first)
                 self._active = last if self._active is None else max(last, self._active)
             return []
-        finally:
+        finally:  # a signal's handler may have raised: what is folded is counted all the same
             self._folding = False
+            if self.values:
+                ledger.count(recorded=self.values)
 
     def _take_runs(
         self,

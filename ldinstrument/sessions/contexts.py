@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..diagnostics import warn_once
+from ..diagnostics import raise_if_interrupted, warn_once
 
 if TYPE_CHECKING:
     from ldclient import Context
@@ -41,6 +41,7 @@ def as_context(who: object) -> Context | None:
     try:
         context = _built(kind, who)
     except Exception as error:  # a dict that is no context
+        raise_if_interrupted(error)
         context, reason = None, f"{type(error).__name__}: {error}"
     else:
         reason = "" if context is None else context.error or ""

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..diagnostics import raise_if_interrupted
+
 SUCCESS, FAILURE, CANCELLED, SUSPENDED = "success", "failure", "cancelled", "suspended"
 ORDERLY_CLOSE = (1000, 1001, 1005)
 """WebSocket close codes of an orderly end: normal, going away, and a close frame without a code."""
@@ -233,5 +235,6 @@ def _status(error: BaseException, attribute: str) -> int | None:
 def _attribute(owner: Any, name: str) -> Any:
     try:
         return getattr(owner, name, None)
-    except Exception:  # a property of the host's that raises
+    except Exception as failure:  # a property of the host's that raises
+        raise_if_interrupted(failure)
         return None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from enum import Enum
-from types import FrameType
 from typing import Any
 
+from ..diagnostics import came_by_a_signal
 from ..errors import DefinitionError
 from .control_flow import outcome_by_name
 
@@ -62,8 +62,6 @@ _WORST_FIRST = (
     Outcome.SUSPENDED,
     Outcome.SUCCESS,
 )
-CO_VARARGS = 4
-"""The flag of a code object that takes `*args` (`inspect.CO_VARARGS`)."""
 _added: dict[type[BaseException], Outcome] = {}
 
 
@@ -113,7 +111,7 @@ def outcome_of(error: BaseException, expected: tuple[type[BaseException], ...] =
     if isinstance(error, SystemExit):
         if error.code not in (None, 0):
             return Outcome.FAILURE
-        return Outcome.CANCELLED if _came_by_a_signal(error) else Outcome.SUCCESS
+        return Outcome.CANCELLED if came_by_a_signal(error) else Outcome.SUCCESS
     members = getattr(error, "exceptions", None)
     if isinstance(members, tuple) and members and isinstance(error, _group_type()):
         outcomes = {outcome_of(member, expected) for member in members}
@@ -125,27 +123,6 @@ def _declared_outcome(error: BaseException) -> Outcome | None:
     if not _added:
         return None
     return next((_added[kind] for kind in type(error).__mro__ if kind in _added), None)
-
-
-def _came_by_a_signal(error: BaseException) -> bool:
-    """Tell whether a signal's handler raised *error*: it was handed the very frame that it
-    interrupted. A run that hangs until the program is stopped has not succeeded.
-    """
-    trace = error.__traceback__
-    while trace is not None and (inner := trace.tb_next) is not None:
-        if _was_handed(inner.tb_frame, trace.tb_frame):
-            return True
-        trace = inner
-    return False
-
-
-def _was_handed(frame: FrameType, other: FrameType) -> bool:
-    """Tell whether *other* is an argument of *frame*, perhaps one of `*args`."""
-    code = frame.f_code
-    count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & CO_VARARGS)
-    given = [frame.f_locals.get(name) for name in code.co_varnames[:count]]
-    variadic = [values[:2] for values in given if type(values) is tuple]
-    return any(value is other for values in (given, *variadic) for value in values)
 
 
 def _group_type() -> type[BaseException]:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from ..diagnostics import warn_once
+from ..diagnostics import raise_if_interrupted, warn_once
 from ..errors import StrictError
 from ..ledger import ledger
 from ..metrics.catalogs import EventRouting, catalog
@@ -163,6 +163,7 @@ def copied(data: Mapping[str, Any] | None, event_key: str) -> dict[str, Any] | N
     except StrictError:
         raise
     except Exception as error:  # a hostile mapping of the host's
+        raise_if_interrupted(error)
         _complain(event_key, "", f"data raised {type(error).__name__} while it was copied")
         return None
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..backoff import Backoff
-from ..diagnostics import log_internal_error, log_once, warn_once
+from ..diagnostics import interruption, log_internal_error, log_once, warn_once
 from ..ledger import ledger
 from .protocol import Delta, Store
 from .records import readable
@@ -51,7 +51,7 @@ class PendingMerge:
         return answer
 
 
-def describe_failure(error: Exception) -> str:
+def describe_failure(error: BaseException) -> str:
     """Return what may be logged of *error*: its kind; of SQLite's the text, too, which names no
     address and no key.
     """
@@ -98,7 +98,7 @@ class CircuitBreaker:
             return None
         try:
             answer = merge.into(self._store)
-        except Exception as error:
+        except BaseException as error:
             self.missed(merge, error)
             return None
         if self.backoff.failures:
@@ -107,13 +107,28 @@ class CircuitBreaker:
             self.catch_up(10)
         return answer
 
-    def missed(self, merge: PendingMerge, error: Exception) -> None:
-        """Take note that the store raised *error* for *merge*, and let that wait."""
+    def missed(self, merge: PendingMerge, error: BaseException) -> None:
+        """Take note that the store raised *error* for *merge*, and let that wait; raises an
+        `interruption`.
+        """
+        self._let_pass(merge, error)
         if not self._refused(merge, error):
             self._failed(error)
             self.keep(merge)
 
-    def _refused(self, merge: PendingMerge, error: Exception) -> bool:
+    def _let_pass(self, merge: PendingMerge, error: BaseException) -> None:
+        """Raise an `interruption` and what is no `Exception`, which tell nothing of the store;
+        *merge*, done or not, waits to be repeated.
+        """
+        struck = interruption(error) if isinstance(error, Exception) else error
+        if struck is not None:
+            with self._lock:
+                self._probing = False
+            self._put_back(merge)
+            self._on_failure()
+            raise struck
+
+    def _refused(self, merge: PendingMerge, error: BaseException) -> bool:
         """Tell whether the store is well and only this merge is lost."""
         if not self._store.refuses(error):
             return False
@@ -139,7 +154,7 @@ class CircuitBreaker:
             self.backoff.succeeded()
             self._probing = False
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
         with self._lock:
             # Callers that fail at the same time have seen one failure, not several in a row.
             if self._probing or not self.backoff.failures:
@@ -189,7 +204,8 @@ class CircuitBreaker:
             return False
         try:
             merge.into(self._store)
-        except Exception as error:
+        except BaseException as error:
+            self._let_pass(merge, error)
             if self._refused(merge, error):
                 return True
             self._failed(error)

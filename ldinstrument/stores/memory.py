@@ -311,7 +311,7 @@ class MemoryStore:
     def check(self) -> None:
         """Do nothing: memory is always there."""
 
-    def refuses(self, error: Exception) -> bool:
+    def refuses(self, error: BaseException) -> bool:
         """Return True: what fails in memory fails again."""
         return True
 

@@ -303,7 +303,7 @@ class Store(Protocol):
             DefinitionError: the server can never serve as a store; says why.
         """
 
-    def refuses(self, error: Exception) -> bool:
+    def refuses(self, error: BaseException) -> bool:
         """Tell whether *error* says that the store is well but cannot take this, ever."""
 
     def pause(self) -> None:

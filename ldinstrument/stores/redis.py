@@ -330,7 +330,7 @@ class RedisStore:
         except NoPermissionError:
             return
 
-    def refuses(self, error: Exception) -> bool:
+    def refuses(self, error: BaseException) -> bool:
         """Tell whether *error* is about what was given, not a server that is full, read-only and
         the like.
         """

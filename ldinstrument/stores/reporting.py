@@ -25,7 +25,7 @@ from ..delivery.transport import (
     transport_of,
 )
 from ..delivery.worker import worker_of
-from ..diagnostics import log_once
+from ..diagnostics import log_once, raise_if_interrupted
 from ..ledger import ledger
 from ..sessions import clients
 from ..sessions.contexts import json_of_keys
@@ -198,6 +198,7 @@ class WireOutlet:
         try:
             return self._transport.post(payload, self._headers.of(payload.id, payload.zipped))
         except Exception as error:
+            raise_if_interrupted(error)
             return PostResult(0, error=type(error).__name__)
 
 
@@ -220,6 +221,7 @@ class TrackOutlet:
                     event["key"], context, event.get("data"), event.get("metricValue")
                 )
         except Exception as error:
+            raise_if_interrupted(error)
             return PostResult(0, error=type(error).__name__)
         return PostResult(202)
 
@@ -343,6 +345,7 @@ class Sweep:
                 if self.pause is not None and not self.pause(time.monotonic() - started):
                     return self.report
         except Exception as error:
+            raise_if_interrupted(error)
             self.report.error = type(error).__name__
             log_once(
                 "sweep",

@@ -225,7 +225,7 @@ class SessionStore:
         else:
             try:
                 found = self.store.merge(key, delta)
-            except Exception as error:
+            except BaseException as error:
                 breaker.missed(PendingMerge(key, asked, delta), error)
             else:
                 if delta.values:

@@ -305,7 +305,7 @@ class SqliteStore:
                 f"{tables[0]:.60}): give the sessions a file of their own"
             )
 
-    def refuses(self, error: Exception) -> bool:
+    def refuses(self, error: BaseException) -> bool:
         """Tell whether *error* is about what was given: a busy, full or broken file may recover."""
         return not isinstance(error, (sqlite3.Error, OSError)) or isinstance(
             error, (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError)

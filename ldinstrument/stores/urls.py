@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
+from ..diagnostics import raise_if_interrupted
 from ..errors import DefinitionError
 from ..values import above_zero, seconds_from_text
 from .protocol import Rules, Store
@@ -91,8 +91,10 @@ def sweep(
 
 def _with_open(report: SweepReport, store: SessionStore) -> SweepReport:
     """Add how many sessions are not over yet, unless the store has just failed."""
-    with suppress(Exception):
+    try:
         report.open = None if report.error else store.holdings().open
+    except Exception as error:
+        raise_if_interrupted(error)
     return report
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 from email.utils import formatdate
@@ -166,17 +167,52 @@ def test_runs_that_fail_to_be_written_cost_themselves_only(server, client, monke
 
 
 def test_an_exception_out_of_a_signal_handler_costs_no_runs(server, client, monkeypatch):
-    """A time-out that strikes while whoever flushes writes them does not strike twice."""
+    """A time limit that strikes while whoever flushes writes them: the next flush does."""
     text_of, struck = EventJson.text_of, []
 
+    def handler(*_: object) -> None:
+        struck.append(True)
+        raise TimeoutError
+
     def interrupted(self: EventJson, unwritten: UnwrittenRuns) -> bytes:
-        if not struck:
-            struck.append(True)
-            raise TimeoutError
+        if not struck and threading.current_thread() is threading.main_thread():
+            signal.raise_signal(signal.SIGUSR1)
         return text_of(self, unwritten)
 
     monkeypatch.setattr(EventJson, "text_of", interrupted)
-    _sessions(client, 64)
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with client._event_processor.worker.events.batching:  # so that it is this thread
+            _sessions(client, 64)
+            with pytest.raises(TimeoutError):
+                client._event_processor.worker.events.pass_on()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    report = flush(30.0, client)
+    assert struck
+    assert (report.delivered, report.dropped) == (128, 0)
+
+
+def test_an_exception_out_of_a_signal_handler_costs_no_batch(client, monkeypatch):
+    """One that strikes while a session's events are written: they are queued all the same."""
+    write, struck = EventJson.write, []
+
+    def handler(*_: object) -> None:
+        struck.append(True)
+        raise TimeoutError
+
+    def interrupted(self: EventJson, *given: Any, **options: Any) -> Any:
+        if not struck:
+            signal.raise_signal(signal.SIGUSR1)
+        return write(self, *given, **options)
+
+    monkeypatch.setattr(EventJson, "write", interrupted)
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(TimeoutError):
+            _sessions(client, 64)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
     report = flush(30.0, client)
     assert struck
     assert (report.delivered, report.dropped) == (128, 0)

@@ -8,6 +8,7 @@ import os
 
 import ldclient
 from celery import Celery
+from celery.exceptions import SoftTimeLimitExceeded
 
 import ldinstrument as ld
 from ldinstrument.integrations.celery import instrument
@@ -32,6 +33,16 @@ def pack(order: int) -> int:
 @app.task
 def break_down() -> None:
     raise ValueError("broken on purpose")
+
+
+@app.task(soft_time_limit=2)
+def linger() -> str:
+    ldclient.get().track("lingered", ldclient.Context.create("ada"))
+    try:
+        ld.flush(60)
+    except SoftTimeLimitExceeded:
+        return "stopped"
+    return "not stopped"
 
 
 @app.task(bind=True, max_retries=2)

@@ -126,6 +126,35 @@ def test_a_header_that_is_not_ours_costs_only_itself(header: Any) -> None:
     assert unpacked(header) == (None, None, None)
 
 
+def _sent(
+    sender: str, pool: list[str], launchdarkly: LocalLaunchDarkly, redis: Any, tmp_path: Path
+) -> tuple[subprocess.CompletedProcess[str], str]:
+    """Run *sender* beside a worker of *pool*; return how it ended, and what both said."""
+    environment = {
+        **os.environ,
+        "CELERY_SHOP_REDIS": redis.url,
+        "LDINSTRUMENT_URL": launchdarkly.url,
+        "no_proxy": "127.0.0.1",
+        "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
+    }
+    command = [sys.executable, "-m", "celery", "-A", "celery_shop", "worker", "--loglevel=WARNING"]
+    log = tmp_path / "worker.log"
+    with log.open("w") as output:
+        worker = subprocess.Popen(
+            [*command, *pool], env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        sent = subprocess.run(
+            [sys.executable, "-c", sender], env=environment, capture_output=True, text=True
+        )
+        worker.send_signal(signal.SIGTERM)
+        worker.wait()
+    finally:
+        worker.kill()
+        worker.wait()
+    return sent, f"sender: {sent.stderr}\nworker: {log.read_text()}"
+
+
 @pytest.mark.parametrize(
     "pool",
     [["--pool=solo"], ["--pool=prefork", "--concurrency=2"], ["--pool=threads", "--concurrency=2"]],
@@ -137,41 +166,7 @@ def test_a_real_worker_ends_the_session_and_delivers_it(
     """Client made at import, before the fork; every run arrives once, for the sender, also those of
     the last moment.
     """
-    environment = {
-        **os.environ,
-        "CELERY_SHOP_REDIS": redis_of_its_own.url,
-        "LDINSTRUMENT_URL": launchdarkly.url,
-        "no_proxy": "127.0.0.1",
-        "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
-    }
-    log = tmp_path / "worker.log"
-    with log.open("w") as output:
-        worker = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "celery",
-                "-A",
-                "celery_shop",
-                "worker",
-                *pool,
-                "--loglevel=WARNING",
-            ],
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        sent = subprocess.run(
-            [sys.executable, "-c", SENDER], env=environment, capture_output=True, text=True
-        )
-        worker.send_signal(signal.SIGTERM)
-        worker.wait()
-    finally:
-        worker.kill()
-        worker.wait()
-
-    told = f"sender: {sent.stderr}\nworker: {log.read_text()}"
+    sent, told = _sent(SENDER, pool, launchdarkly, redis_of_its_own, tmp_path)
     assert sent.returncode == 0, told
     assert "packed 6" in sent.stdout
     launchdarkly.wait_for(lambda: len(launchdarkly.custom_events("job.interactions")) >= 9, 60)
@@ -204,6 +199,28 @@ with ld.session("ada"):
 print("packed", len([result.get(timeout=100) for result in sent]))
 broken.get(timeout=100, propagate=False)
 print(flaky.get(timeout=100))
+"""
+
+
+def test_a_soft_time_limit_ends_a_flush_that_waits(
+    launchdarkly: LocalLaunchDarkly, redis_of_its_own: Any, tmp_path: Path
+) -> None:
+    """Celery raises it out of a signal's handler: the task must see it, and no event is lost."""
+    launchdarkly.fault("/bulk", delay=6.0, times=1)
+    pool = ["--pool=prefork", "--concurrency=1"]
+    sent, told = _sent(LINGERER, pool, launchdarkly, redis_of_its_own, tmp_path)
+    assert sent.stdout.split() == ["stopped"], told
+    launchdarkly.wait_for(lambda: len(launchdarkly.custom_events("job.interactions")) >= 1, 60)
+    (run,) = launchdarkly.custom_events("job.interactions")
+    assert outcome(run) == (1, 0, 0)
+    assert len(launchdarkly.custom_events("lingered")) == 1
+
+
+LINGERER = """
+import ldinstrument as ld
+from celery_shop import linger
+with ld.session("ada"):
+    print(linger.delay().get(timeout=100))
 """
 
 

@@ -53,7 +53,7 @@ def test_the_route_is_a_template_and_nothing_the_user_typed(running: Any, events
     not at all.
     """
     running.get("/items/7?token=typed-by-user")
-    found = events.only("request.interactions").data  # a thread may end its session after its answer
+    found = events.only("request.interactions").data  # ended before the next one
     running.get("/typed-by-user")
 
     unknown = events.of("request.interactions", 2)[1].data

@@ -57,6 +57,37 @@ def test_a_stopped_redis_is_bounded_and_exact(servers, keep, tmp_path):
         server.stop()
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no signals here")
+def test_a_time_limit_ends_the_wait_for_a_stopped_redis(servers, keep, tmp_path):
+    """The host sees the very exception of its signal's handler, although the client of Redis makes
+    a time-out of its own of it; the visit is counted once, whatever the server took.
+    """
+    limit = TimeoutError("the host's own")
+
+    def handler(*_):
+        raise limit
+
+    server = servers.RedisServer(servers.redis_binary(), tmp_path)
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        raw = RedisStore(connect(server.url, timeout=60), Rules())
+        store = keep(raw, client=RecordingClient())
+        visit(store)
+        server.signal(signal.SIGSTOP)
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        with pytest.raises(TimeoutError) as raised:
+            visit(store)
+        server.signal(signal.SIGCONT)
+        assert raised.value is limit
+        assert store.waiting == 1
+        until(lambda: store.catch_up() or store.waiting == 0)
+        assert tallies_of(readable(end(raw, "session:v-1", "ended")))[0] == 2
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        server.stop()
+
+
 def test_a_restarted_redis_keeps_its_sessions_and_its_scripts_are_loaded_again(
     servers, keep, tmp_path
 ):
