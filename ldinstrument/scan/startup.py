@@ -179,14 +179,17 @@ class _Background:
             self._run()
 
     def _work(self) -> None:
-        while self._goes_on():
-            wanted, self._wanted = self._wanted, []
-            if not wanted:
+        wanted, self._wanted = self._wanted, []
+        self._ensure_all(wanted)
+        while self._goes_on():  # also once when this thread is new: more may have come before it
+            if self._missing():
                 time.sleep(SETTLE_SECONDS)  # what one module declares is one call
-                wanted = self._missing()
-            # What fails is tried again with the next metric that is declared.
-            if wanted and _quietly(self._ensure, wanted):
-                self._ensured.update(metric.key for metric in wanted)
+                self._ensure_all(self._missing())
+
+    def _ensure_all(self, wanted: Sequence[Metric]) -> None:
+        # What fails is tried again with the next metric that is declared.
+        if wanted and _quietly(self._ensure, wanted):
+            self._ensured.update(metric.key for metric in wanted)
 
     def _missing(self) -> list[Metric]:
         return [metric for metric in self._needed() if metric.key not in self._ensured]

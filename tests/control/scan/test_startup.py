@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -422,6 +423,28 @@ def test_at_start_up_it_creates_what_was_declared_by_then_first(
     late.set()
     wait_until(lambda: not bootstrap_threads())
     assert [metric.key for metric in api.list(sort="createdAt")] == [ONCE.key, "x.later"]
+
+
+def test_at_start_up_it_creates_what_is_declared_before_the_thread_has_a_turn(
+    ld: LocalLaunchDarkly, api: MetricsAPI, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine a thread may begin after the modules that are imported next."""
+    turn, start_thread = threading.Event(), startup.start_thread
+
+    def late(name: str, work: Callable[[], None]) -> threading.Thread | None:
+        def wait_and_work() -> None:
+            assert turn.wait(60)
+            work()
+
+        return start_thread(name, wait_and_work)
+
+    monkeypatch.setattr(startup, "start_thread", late)
+    own = Catalog([ONCE])
+    bootstrap("default", token=token, base_uri=ld.url, catalog=own, wait=False)
+    own.add(Metric("x.later", measure="count"))
+    turn.set()
+    wait_until(lambda: not bootstrap_threads())
+    assert {metric.key for metric in api.list()} == {ONCE.key, "x.later"}
 
 
 @pytest.mark.parametrize("strict", [False, True])
