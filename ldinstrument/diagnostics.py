@@ -28,6 +28,8 @@ LONGEST_CHAIN = 20
 _PACKAGE = str(Path(__file__).resolve().parent)
 CO_VARARGS = 4
 """The flag of a code object that takes `*args` (`inspect.CO_VARARGS`)."""
+_CALLED_BY_NAME = ("__init__", "__new__", "__call__", "__enter__", "__exit__")
+"""Special methods that are called as others are: what they raise may be a mistake of ours."""
 _STANDARD_LIBRARY = str(Path(warnings.__file__).resolve().parent)
 
 log = logging.getLogger("ldinstrument")
@@ -115,17 +117,25 @@ def warn_user_code(what: str, error: BaseException, consequence: str) -> None:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    place = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
+    place = f" at {_place(trace)}" if trace else ""
     warn_once(
         "host", what, f"{what} raised {type(error).__name__}{place}: {consequence}; fix it there"
     )
 
 
 def log_internal_error(where: str, error: BaseException) -> None:
-    """Log a bug of ours once per place and kind; it must never reach the host, but an
-    `interruption` does.
+    """Log a bug of ours, or of an object that we were given, once per place and kind; it must never
+    reach the host, but an `interruption` does.
     """
     raise_if_interrupted(error)
+    if place := _place_in_odd_object(error):
+        log_once(
+            "host",
+            where,
+            f"{where}: an object that was given raised {type(error).__name__} at {place}: it is "
+            "left out; fix it there",
+        )
+        return
     if diagnostics.count(f"internal:{where}", type(error).__name__):
         _log(
             logging.ERROR,
@@ -133,6 +143,30 @@ def log_internal_error(where: str, error: BaseException) -> None:
             "Please report this traceback",
             error,
         )
+
+
+def _place_in_odd_object(error: BaseException) -> str:
+    """Return where a special method of an object that is not ours raised *error*, such as
+    `__bool__` of a framework's lazy one; empty where nothing of the kind did.
+    """
+    first: TracebackType | None = None
+    trace, last = error.__traceback__, error.__traceback__
+    ours = False
+    while trace is not None:
+        filename = trace.tb_frame.f_code.co_filename
+        if _is_ours(trace.tb_frame):
+            first, ours = None, True
+        elif ours and first is None and not filename.startswith((_STANDARD_LIBRARY, "<frozen")):
+            first = trace
+        trace, last = trace.tb_next, trace
+    if first is None or last is None:
+        return ""
+    name = first.tb_frame.f_code.co_name
+    return _place(last) if name.startswith("__") and name not in _CALLED_BY_NAME else ""
+
+
+def _place(trace: TracebackType) -> str:
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
 
 
 def _log(level: int, message: str, error: BaseException | None = None) -> None:
@@ -296,7 +330,7 @@ def never_raises(method: Callable[P, None]) -> Callable[P, None]:
 
 def _is_ours(frame: FrameType) -> bool:
     name = frame.f_code.co_filename
-    return name.startswith(_PACKAGE) or name == "<string>"  # "<string>": compiled wrappers
+    return name.startswith((_PACKAGE, "<ldinstrument"))  # the latter: compiled wrappers
 
 
 def caller_depth() -> int:

@@ -265,7 +265,7 @@ class Call:
         self._run.returned(result)
         self._record(end)
         if self._session is not None:
-            track_judges_of(result, self._session)
+            self._guarded(track_judges_of, result, self._session)
         self._settle(end, self._run.outcome or Outcome.SUCCESS)
 
     def raised(self, error: BaseException) -> None:

@@ -60,7 +60,7 @@ def field(holder: Any, name: str) -> Any:
 
 
 def _attribute(holder: Any, name: str) -> Any:
-    if isinstance(holder, dict):
+    if issubclass(type(holder), dict):
         return holder.get(name)
     try:
         return getattr(holder, name, None)
@@ -89,7 +89,7 @@ def _stored(holder: Any, name: str) -> Any:
 
 
 def _instance_fields(holder: Any) -> Any:
-    if isinstance(holder, dict):
+    if issubclass(type(holder), dict):
         return holder
     try:
         return object.__getattribute__(holder, "__dict__")

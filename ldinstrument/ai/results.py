@@ -44,7 +44,7 @@ def read(result: Any) -> Generation | None:
 def read_each(result: Any) -> list[Generation]:
     """Return the model calls that *result* tells of, one by one; never raises."""
     messages = items(result, "messages") if type(result) is dict else ()
-    if not isinstance(result, (list, tuple)) and not messages:
+    if not issubclass(type(result), (list, tuple)) and not messages:
         found = read(result)
         return [] if found is None else [found]
     try:

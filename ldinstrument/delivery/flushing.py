@@ -162,7 +162,7 @@ def _targets(timeout: float, client: Any | None) -> tuple[float, list[DeliveryWo
 
 def deadline_of(timeout: float) -> float:
     """Return when a flush of *timeout* seconds, whatever that is, ends (`time.monotonic`)."""
-    if not isinstance(timeout, (int, float)) or timeout != timeout:
+    if not issubclass(type(timeout), (int, float)) or timeout != timeout:
         log_once(
             "bad_timeout",
             "",

@@ -42,7 +42,7 @@ def as_context(who: object) -> Context | None:
         context = _built(kind, who)
     except Exception as error:  # a dict that is no context
         raise_if_interrupted(error)
-        context, reason = None, f"{type(error).__name__}: {error}"
+        context, reason = None, type(error).__name__
     else:
         reason = "" if context is None else context.error or ""
     if context is not None and context.valid:

@@ -30,11 +30,15 @@ def session_id(given: Any) -> str:
     """
     if given is None:
         return random_id()
+    return text_of(given, "id= of a session", "the session gets a random id") or random_id()
+
+
+def text_of(given: Any, what: str, consequence: str) -> str:
+    """Return *given* as a text of at most 256 characters; empty, which is logged, where an odd
+    object does not tell.
+    """
     try:
-        text = without_surrogates(str(given))[:256]
+        return without_surrogates(str(given))[:256]
     except Exception as error:
-        warn_user_code(
-            f"id= of a session, a {type(given).__name__},", error, "the session gets a random id"
-        )
-        text = ""
-    return text or random_id()
+        warn_user_code(f"{what}, a {type(given).__name__},", error, consequence)
+        return ""

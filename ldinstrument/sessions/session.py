@@ -38,7 +38,7 @@ from .contexts import as_context, context_class, context_of_keys, only_kinds, un
 from .dilution import EndedSession, note_ended
 from .exposures import exposures
 from .identity import Batch, OwnedRecorder
-from .ids import random_bits, session_id
+from .ids import random_bits, session_id, text_of
 from .magnitudes import settled
 from .open_table import before_opening, open_references
 from .parts import Segment, SessionPart, units_in
@@ -390,7 +390,8 @@ class Session(OwnedRecorder):
             if self.store is not None:  # the session goes on in there; this was one stay
                 self.store.end_request(self)
                 return
-            reason = str(reason)
+            if type(reason) is not str:
+                reason = text_of(reason, "reason of an end", "it is 'ended'") or "ended"
             with self._lock:
                 if self.ended:
                     return

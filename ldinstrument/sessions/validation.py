@@ -130,7 +130,7 @@ def _checked(kind: str, value: Any) -> float | int | None:
 
 def _shown(value: Any) -> str:
     """Numbers may be shown; anything else could be somebody's data."""
-    return str(value) if isinstance(value, (bool, float)) else "(a text or an object)"
+    return str(value) if issubclass(type(value), (bool, float)) else "(a text or an object)"
 
 
 def discard(event_key: str, reason: str, advice: str) -> None:
@@ -190,15 +190,17 @@ def number(value: Any) -> float | int | None:
 
     `Decimal`, `Fraction` and NumPy scalars are numbers. Whole numbers stay whole.
     """
+    plain: float | int
     if type(value) is float or type(value) is int:
-        plain: float | int = value
-    elif isinstance(value, (bool, str)) or not _is_number(value):
-        return None
+        plain = value
     else:
-        whole = isinstance(value, int) or _is(value, "numbers", "Integral")
         try:
+            if isinstance(value, (bool, str)) or not _is_number(value):
+                return None
+            whole = isinstance(value, int) or _is(value, "numbers", "Integral")
             plain = int(value) if whole else float(value)
-        except (ValueError, OverflowError, ArithmeticError):
+        except Exception as error:  # a number that is none, or an odd object of the host's
+            raise_if_interrupted(error)
             return None
     try:
         if not math.isfinite(plain):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..callables.streams import plain_awaited_types, plain_types, settled, settled_awaited
 from ..diagnostics import guard, warn_user_code
+from ..errors import StrictError
 from ..metrics.catalogs import catalog
 from ..metrics.metric import Metric
 from ..sessions.clock import clock
@@ -232,18 +233,24 @@ class Run:
         if self._failure:
             data["reason"] = self._failure
         if self._options.data is not None and result is not _MISSING:
-            extracted = self._extracted("data", self._options.data, result)
-            if isinstance(extracted, Mapping):
+            extracted = self._extracted("data", self._told_data, result)
+            if extracted is not _MISSING:
                 data.update(extracted)
-            elif extracted is not None and extracted is not _MISSING:
-                copied(extracted, self._task.key)  # says what is wrong with it
         return copied(data, self._task.key) if data else None
+
+    def _told_data(self, result: Any) -> Mapping[str, Any]:
+        assert self._options.data is not None
+        told = self._options.data(result)
+        if told is not None and not isinstance(told, Mapping):
+            copied(told, self._task.key)  # says what is wrong with it
+            return {}
+        return dict(told or {})
 
     def _record(self, session: Session, key: Any, extractor: Extractor, result: Any) -> None:
         value = self._extracted(f"record[{_name(key)!r}]", extractor, result)
         if value is _MISSING or value is None:
             return
-        if isinstance(value, bool) and _takes_no_value(key):
+        if type(value) is bool and _takes_no_value(key):
             if value:
                 session.record(key)
         else:
@@ -258,7 +265,7 @@ class Run:
     def _extracted(self, what: str, extractor: Extractor, result: Any) -> Any:
         try:
             return extractor(result)
-        except KeyboardInterrupt:  # the user's, not the extractor's
+        except (KeyboardInterrupt, StrictError):  # the user's, not the extractor's
             raise
         except BaseException as error:
             warn_user_code(f"{what}= of task {self._task.key}", error, "that value is left out")
