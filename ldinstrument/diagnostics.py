@@ -13,9 +13,10 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
-from types import FrameType, MappingProxyType, TracebackType
-from typing import ParamSpec, cast
+from types import CodeType, FrameType, MappingProxyType, TracebackType
+from typing import Any, ParamSpec, cast
 
 from .errors import StrictError
 
@@ -26,6 +27,8 @@ LONGEST_SUBJECT = 200
 LONGEST_LINE = 600
 LONGEST_CHAIN = 20
 _PACKAGE = str(Path(__file__).resolve().parent)
+SIGNALS = ("SIGALRM", "SIGUSR1", "SIGUSR2", "SIGTERM", "SIGINT", "SIGVTALRM", "SIGPROF", "SIGXCPU")
+"""Signals out of whose handlers programs raise; to ask for all would cost 0.1 ms per error."""
 CO_VARARGS = 4
 """The flag of a code object that takes `*args` (`inspect.CO_VARARGS`)."""
 _CALLED_BY_NAME = ("__init__", "__new__", "__call__", "__enter__", "__exit__")
@@ -199,24 +202,50 @@ def one_line(text: str, longest: int = LONGEST_LINE) -> str:
 
 def came_by_a_signal(error: BaseException) -> bool:
     """Tell whether a signal's handler raised *error*: it was handed the very frame that it
-    interrupted.
-
+    interrupted, or it is installed now.
     """
-    trace = error.__traceback__
+    trace, installed = error.__traceback__, None
     while trace is not None and (inner := trace.tb_next) is not None:
-        if _was_handed(inner.tb_frame, trace.tb_frame):
-            return True
+        frame = inner.tb_frame
+        count = frame.f_code.co_argcount
+        if count >= 2 or frame.f_code.co_flags & CO_VARARGS:
+            if _was_handed(frame, trace.tb_frame):
+                return True
+            # It may have deleted its arguments (`del signum, frame`).
+            installed = _installed_handlers() if installed is None else installed
+            if frame.f_code in installed:
+                return True
         trace = inner
     return False
 
 
 def _was_handed(frame: FrameType, other: FrameType) -> bool:
-    """Tell whether *other* is an argument of *frame*, perhaps one of `*args`."""
+    """Tell whether *frame* was called as a signal's handler is: with a number, then *other*. A
+    helper that is given a frame, or a trace function, has no number before it.
+    """
     code = frame.f_code
-    count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & CO_VARARGS)
-    given = [frame.f_locals.get(name) for name in code.co_varnames[:count]]
-    variadic = [values[:2] for values in given if type(values) is tuple]
-    return any(value is other for values in (given, *variadic) for value in values)
+    given = [frame.f_locals.get(name) for name in code.co_varnames[: code.co_argcount]]
+    if code.co_flags & CO_VARARGS:
+        rest = frame.f_locals.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount])
+        given += rest[:2] if type(rest) is tuple else ()
+    pairs = pairwise(given)
+    return any(value is other and issubclass(type(number), int) for number, value in pairs)
+
+
+def _installed_handlers() -> set[CodeType]:
+    """Return the code of the handlers of `SIGNALS` that are installed now."""
+    found: set[CodeType] = set()
+    signal = sys.modules.get("signal")  # not loaded: none is installed
+    for number in [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]:
+        handler: Any = signal.getsignal(number)  # type: ignore[union-attr]
+        while isinstance(handler, functools.partial):
+            handler = handler.func
+        called = getattr(handler, "__func__", handler)
+        if not hasattr(called, "__code__"):
+            called = getattr(type(called), "__call__", None)  # noqa: B004 - its code is wanted
+        if isinstance(code := getattr(called, "__code__", None), CodeType):
+            found.add(code)
+    return found
 
 
 def interruption(error: BaseException) -> BaseException | None:
@@ -238,13 +267,18 @@ def interruption(error: BaseException) -> BaseException | None:
             return None
         if came_by_a_signal(link):
             return link
-        link = link.__cause__ or link.__context__
+        # Not by `or`: an exception may have a length, or a truth of its own.
+        link = link.__context__ if link.__cause__ is None else link.__cause__
     return None
 
 
 def raise_if_interrupted(error: BaseException) -> None:
     """Raise the `interruption` behind a caught *error*, if it is one."""
-    if (struck := interruption(error)) is not None:
+    try:
+        struck = interruption(error)
+    except RecursionError:  # no room to ask
+        return
+    if struck is not None:
         raise struck
 
 

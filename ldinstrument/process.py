@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
-from .diagnostics import diagnostics, guard
+from .diagnostics import diagnostics, guard, raise_if_interrupted
 from .imports import wait_for_imports
 
 Hook = Callable[[], None]
@@ -33,7 +33,8 @@ def start_thread(name: str, work: Hook) -> threading.Thread | None:
     thread = threading.Thread(target=work, name=f"ldinstrument.{name}", daemon=True)
     try:
         thread.start()
-    except RuntimeError:
+    except RuntimeError as error:
+        raise_if_interrupted(error)
         return None
     return thread
 

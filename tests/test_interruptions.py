@@ -11,6 +11,7 @@ import functools
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -45,6 +46,11 @@ class Limiter:
 
 def _by_star(*_: object) -> None:
     _raise(0, None)
+
+
+def _deleting(number: int, frame: object) -> None:
+    del number, frame
+    raise TimeLimit
 
 
 @pytest.fixture
@@ -84,8 +90,8 @@ def _users() -> None:
 
 @pytest.mark.parametrize(
     "handler",
-    [_raise, Limiter().stop, Limiter(), functools.partial(_raise), _by_star],
-    ids=["function", "method", "object", "partial", "star"],
+    [_raise, Limiter().stop, Limiter(), functools.partial(_raise), _by_star, _deleting],
+    ids=["function", "method", "object", "partial", "star", "deleting"],
 )
 @pytest.mark.parametrize("caught", [_guarded, _withheld, _users, never_raises(strike)])
 def test_it_passes_each_of_our_guards(
@@ -129,6 +135,20 @@ def test_what_the_host_was_handling_is_not_raised_again() -> None:
     except TimeLimit:
         ours()
     assert list(diagnostics.counts()) == [("internal:here", "KeyError")]
+
+
+def test_a_helper_that_is_given_a_frame_is_no_handler() -> None:
+    """Nor is a trace function: what they raise costs what it was asked for."""
+
+    def place(frame: object, depth: int) -> int:
+        raise ValueError(depth)
+
+    def about(result: int) -> dict[str, int]:
+        return {"line": place(sys._getframe(), 1)}
+
+    with testing.recording() as events, ld.session("ada"):
+        assert ld.track_task("odd.task", data=about)(lambda: 7)() == 7
+    assert len(events.values("odd.task.duration")) == 1
 
 
 # -- on the ways that a value goes -----------------------------------------------------------------

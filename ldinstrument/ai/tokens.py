@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..diagnostics import raise_if_interrupted
 from ..errors import missing_extra
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def _signed_body(token: str, secret: str) -> bytes | None:
     except (BadSignature, UnicodeError):
         return None
     except Exception as error:  # itsdangerous's BadData: signed, yet no base64
+        raise_if_interrupted(error)
         raise Forged from error
 
 

@@ -19,6 +19,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterable, Sequence
+from copy import copy
 from struct import unpack, unpack_from
 from typing import Any, Literal, TypeAlias
 
@@ -382,6 +383,12 @@ class Payload:
         if not custom:
             self.exposures += text.startswith(_FEATURE.encode())
         return True
+
+    def copy(self) -> Payload:
+        """Return one like it, to which others may be added."""
+        made = copy(self)
+        made._texts = self._texts[:]
+        return made
 
     def seal(self, zipped: bool) -> None:
         """Fix its bytes, once."""

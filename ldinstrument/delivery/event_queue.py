@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import repeat, starmap
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -112,8 +113,10 @@ class EventQueue:
         self._open_bytes = 0
         self._may_sum_up = False
         """Whether the dispatcher has seen what it may have a summary of."""
-        self.batching = threading.Lock()
+        self.batching = threading.RLock()
         """Held while events become payloads; the methods that say so need it."""
+        self._batcher = 0
+        """The thread in `batch` (`threading.get_ident`); 0 when none is."""
         self._wakeup = wakeup
         self._woken = False
         self._pause_at = min(PAUSE_EVERY, self._help_from)
@@ -128,29 +131,36 @@ class EventQueue:
         """Queue *event*, or drop it by name; waits only as `wait_when_full` allows.
 
         Raises:
-            Exception: nothing of ours, only what leaves no room for the call itself; then nothing
-                was queued.
+            Exception: nothing of ours, only what leaves no room for the call itself, or a signal's
+                handler raised; an event that is not queued then is dropped as `internal`.
         """
-        if self._sender.closed or self._bytes >= self._pause_at:
-            reason = self._refusal()
-            if reason:
-                self._lose_event(reason, event)
-                return
-        custom = sdk.is_custom(event)
-        text = self._text(event) if custom else None
-        size = OTHER if text is None else len(text)
-        known, whose = self._last
-        if text is not None and event.context is known and ours is whose:
-            # The dispatcher has taken this context, or will have when it comes to this text.
-            self._recorded.append((text, size, 1, None, ours, None))
-        else:
-            self._recorded.append((text, size, int(custom), event, ours, None))
-            self._last = (event.context, ours)
-        self._bytes += size
+        custom = left = sdk.is_custom(event)
         try:
-            self._announce()
-        except Exception as error:  # too deep a recursion: it is queued, and found later
-            raise_if_interrupted(error)
+            if self._sender.closed or self._bytes >= self._pause_at:
+                reason = self._refusal()
+                if reason:
+                    left = False
+                    self._lose_event(reason, event)
+                    return
+            text = self._text(event) if custom else None
+            size = OTHER if text is None else len(text)
+            known, whose = self._last
+            left = False  # whatever strikes from here on, it is queued
+            if text is not None and event.context is known and ours is whose:
+                # The dispatcher has taken this context, or will have when it comes to this text.
+                self._recorded.append((text, size, 1, None, ours, None))
+            else:
+                self._recorded.append((text, size, int(custom), event, ours, None))
+                self._last = (event.context, ours)
+            self._bytes += size
+            try:
+                self._announce()
+            except RecursionError:  # it is queued, and found later
+                pass
+        except BaseException:
+            if left:
+                ledger.dropped("internal")
+            raise
 
     def take_batch(self, batch: Iterable[Emission | FinishedRuns], context: Any) -> bool:
         """Take events of ours, all of one *context*, as `EventProcessor.send_event` would one by
@@ -206,8 +216,8 @@ class EventQueue:
                 wakes = not self._woken and (much or self._spool is not None)
                 if wakes or self.finished:
                     self._announce()
-            except Exception as error:  # too deep a recursion: it is queued, and found later
-                raise_if_interrupted(error)
+            except RecursionError:  # it is queued, and found later
+                pass
         except BaseException as error:  # a signal handler's: what is queued is delivered
             ledger.dropped("internal", left)
             if not isinstance(error, Exception):
@@ -219,6 +229,8 @@ class EventQueue:
         if event.sampling_ratio is None:
             try:
                 return self._text_of(event).encode()
+            except RecursionError:
+                pass
             except Exception as error:  # it is refused, with its name, when it is batched
                 raise_if_interrupted(error)
         return None
@@ -356,12 +368,16 @@ class EventQueue:
             deadline: `time.monotonic` seconds.
         """
         flush = Flush(wake, deadline)
-        self._sender.open_flush(flush)
-        if not self._sender.closed:
-            few = len(self._recorded) <= FEW and self._bytes + self._open_bytes < FEW_BYTES
-            batched = few and self._is_cheap and self.batch(0)
-            if not batched or self._sender.needs_posters:
-                self.wake(batch=not batched)
+        try:
+            self._sender.open_flush(flush)
+            if not self._sender.closed:
+                few = len(self._recorded) <= FEW and self._bytes + self._open_bytes < FEW_BYTES
+                batched = few and self._is_cheap and self.batch(0)
+                if not batched or self._sender.needs_posters:
+                    self.wake(batch=not batched)
+        except BaseException:  # a signal's handler: nobody will wait for it
+            self._sender.forget_flush(flush)
+            raise
         return flush
 
     # -- batching ----------------------------------------------------------------------------------
@@ -376,9 +392,15 @@ class EventQueue:
         Returns:
             Whether it was done.
         """
-        if not self.batching.acquire(timeout=timeout):
+        me = threading.get_ident()
+        if self._batcher == me:  # a signal's handler has interrupted it
             return False
+        # The handler may raise when the lock has been taken, before this function knows. Whose it
+        # is, the lock can tell; no call may come before its release.
         try:
+            if not self.batching.acquire(timeout=timeout):
+                return False
+            self._batcher = me
             flushes = list(self._sender.flushes)
             whole = self.pass_on(min(most, self._sender.fitting) if if_it_fits else most)
             if most < inf and self._open_bytes < min(EARLY_BYTES, self._help_from):
@@ -394,7 +416,11 @@ class EventQueue:
                 self._spool.add(partial(_seal, self._open))
                 self._spool.run()
             with self._sender.lock:
-                self._sender.add(self._open, flushes)
+                try:
+                    self._sender.add(self._open, flushes)
+                except BaseException:
+                    self._open = self._sender.without_waiting(self._open)
+                    raise
                 self._open, self._open_bytes = [], 0
             if self._spool is not None or self._sender.calls.queued:
                 self._sender.run_deferred()
@@ -402,7 +428,12 @@ class EventQueue:
             withhold("delivery", error)
             return False
         finally:
-            self.batching.release()
+            if self._batcher == me:
+                self._batcher = 0
+            try:
+                self.batching.release()
+            except RuntimeError:  # it is another thread's
+                pass
         return whole or most < inf
 
     def pass_on(self, most: float = inf) -> bool:
@@ -419,14 +450,14 @@ class EventQueue:
         elif not self._recorded:  # what a signal handler's exception kept from being counted
             self._bytes = 0
         for _ in range(len(self._recorded) // SLICE + 1):
-            taken, size = self._taken, 0
+            taken, size, count = self._taken, 0, 0
             with self._sender.lock:
-                for _ in range(min(SLICE, len(self._recorded))):
-                    entry = self._recorded.popleft()
-                    taken.append(entry)
-                    size += entry[1]
+                for count in range(1, min(SLICE, len(self._recorded)) + 1):
+                    size += self._recorded[count - 1][1]
                     if size >= most:
                         break
+                # In one call, out of which no signal's handler raises: each is here or there.
+                taken.extend(starmap(self._recorded.popleft, repeat((), count)))
 
             passed: list[tuple[bytes, int]] = []
             for entry in taken:
@@ -441,16 +472,20 @@ class EventQueue:
                         passed += self._indexed(known)
                     passed.append((text, events))
 
-            drafts = []
+            # All of it at once: what a signal's handler interrupts is done again.
+            drafts, payloads, added = [], self._open[:], 0
+            if payloads:
+                payloads[-1] = payloads[-1].copy()
+            for text, events in passed:
+                if not payloads or not payloads[-1].add(text, events):
+                    payloads.append(Payload())
+                    payloads[-1].add(text, events)
+                added += len(text)
+                if self._spool is not None:
+                    drafts.append((payloads[-1].id, text.decode()))
             with self._sender.lock:
-                for text, events in passed:
-                    if not self._open or not self._open[-1].add(text, events):
-                        self._open.append(Payload())
-                        self._open[-1].add(text, events)
-                    self._open_bytes += len(text)
-                    if self._spool is not None:
-                        drafts.append((self._open[-1].id, text.decode()))
-                self._taken = []
+                self._open, self._taken = payloads, []
+                self._open_bytes += added
             self._bytes -= size
             self._pause_at, self._gives_up_at = min(PAUSE_EVERY, self._help_from), 0.0
             most -= size

@@ -90,14 +90,14 @@ def flush_workers(workers: Iterable[DeliveryWorker], deadline: float) -> Counter
     """
     counts: Counter[str] = Counter()
     waits: list[tuple[DeliveryWorker, Flush, threading.Lock]] = []
-    for worker in workers:
-        if worker.thread is None or memory_spool.left:
-            worker.prepare_flush()
-        # Not an Event: its own lock may be held by what a signal handler has interrupted.
-        done = threading.Lock()
-        done.acquire()
-        waits.append((worker, worker.events.open_flush(done.release, deadline), done))
     try:
+        for worker in workers:
+            if worker.thread is None or memory_spool.left:
+                worker.prepare_flush()
+            # Not an Event: its own lock may be held by what a signal handler has interrupted.
+            done = threading.Lock()
+            done.acquire()
+            waits.append((worker, worker.events.open_flush(done.release, deadline), done))
         for _, _, done in waits:
             in_time = done.acquire(timeout=max(0.0, deadline - time.monotonic()))
             counts["timed_out"] += not in_time

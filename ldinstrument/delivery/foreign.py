@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .. import sdk
-from ..diagnostics import guard
+from ..diagnostics import guard, raise_if_interrupted
 from ..process import start_thread
 
 
@@ -71,7 +71,8 @@ async def _flush_client_async(client: Any, deadline: float) -> bool:
             return bool(
                 await asyncio.wait_for(client.flush_and_wait(left(deadline)), left(deadline))
             )
-        except asyncio.TimeoutError:
+        except asyncio.TimeoutError as error:
+            raise_if_interrupted(error)
             return False
     loop, done = asyncio.get_running_loop(), asyncio.Event()
     in_time: list[bool] = []
@@ -94,6 +95,7 @@ async def set_in_time(done: Any, deadline: float) -> bool:
 
     try:
         await asyncio.wait_for(done.wait(), left(deadline))
-    except asyncio.TimeoutError:
+    except asyncio.TimeoutError as error:  # a signal's handler may raise one, too
+        raise_if_interrupted(error)
         return bool(done.is_set())
     return True

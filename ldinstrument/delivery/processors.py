@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ldclient.interfaces import EventProcessor as EventProcessorInterface
 
 from .. import sdk
-from ..diagnostics import log_once
+from ..diagnostics import log_once, raise_if_interrupted
 from ..errors import DefinitionError
 from ..ledger import ledger
 from ..process import on_exit
@@ -82,6 +82,7 @@ class EventProcessor(_EitherProcessor):
         except (TypeError, DefinitionError):
             raise  # an unknown or an odd option: say it where it is written
         except Exception as error:
+            raise_if_interrupted(error)
             log_once(
                 "seam",
                 type(error).__name__,
@@ -116,14 +117,14 @@ class EventProcessor(_EitherProcessor):
             if sdk.is_custom(event):
                 recorder.track(event.key, event.context, event.data, event.metric_value)
             return
-        try:
-            if self.worker.thread is None:
+        if self.worker.thread is None:
+            try:
                 self.worker.start()
-            self.worker.events.take(event, ours=ours)
-        except BaseException:
-            if sdk.is_custom(event):
-                ledger.dropped("internal")
-            raise
+            except BaseException:
+                if sdk.is_custom(event):
+                    ledger.dropped("internal")
+                raise
+        self.worker.events.take(event, ours=ours)
 
     own_send_event = send_event
     """The same; `sdk.batch_taker` sees by it whether somebody has put another in its place."""

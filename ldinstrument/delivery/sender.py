@@ -162,8 +162,8 @@ class Sender:
                 self._drop_expired()
             for payload in payloads:
                 payload.state = "waiting"
-                self._waiting.append(payload)
                 self._bytes += len(payload.body)
+                self._waiting.append(payload)
                 if self._bytes > self._options.max_bytes:
                     self._drop_surplus()
 
@@ -194,6 +194,11 @@ class Sender:
             self._take_out(payload)
         self._drop("too_old", gone)
 
+    def without_waiting(self, payloads: Iterable[Payload]) -> list[Payload]:
+        """Return those of *payloads* that do not wait here; with the lock."""
+        waiting = set(map(id, self._waiting))
+        return [payload for payload in payloads if id(payload) not in waiting]
+
     def _take_out(self, payload: Payload) -> None:
         self._waiting.remove(payload)
         self._bytes -= len(payload.body)
@@ -218,6 +223,9 @@ class Sender:
             if not self._backoff.healthy:
                 self._backoff.shorten()
             flush.payloads += [*self._in_flight, *self._waiting]
+            if self.flushes:  # without those that a signal's handler kept from being closed
+                open = [known for known in self.flushes if not (known.over and known.batched)]
+                self.flushes[:] = open
             self.flushes.append(flush)
             if self.closed:  # nobody batches, nobody posts any more
                 flush.batched = True
@@ -249,6 +257,12 @@ class Sender:
                 counts["waiting"] += unbatched()
             counts["dropped"] += self._dropped
             self._dropped = 0
+
+    def forget_flush(self, flush: Flush) -> None:
+        """Drop *flush*, for which nobody waits after all."""
+        with self.lock:
+            if flush in self.flushes:
+                self.flushes.remove(flush)
 
     def _over(self) -> list[Callable[[], object]]:
         """Return what wakes the flushes for which nothing more can happen before their deadline."""
@@ -371,7 +385,7 @@ class Sender:
                 elif self._waiting or self.tells_each_answer:
                     self._wake()  # the worker's thread keeps the time of the next attempt
                 wakes = self._over()
-                if self.calls.queued or self.calls.running.locked():  # the ledger waits for them
+                if self.calls.queued or self.calls.runner:  # the ledger waits for them
                     self.calls.queued.extend(wakes)
                     wakes = []
             for wake in wakes:

@@ -27,19 +27,30 @@ class UnlockedCalls:
         self._wait = wait
         self.queued: deque[Callable[[], object]] = deque()
         """The calls that `run` has not begun."""
-        self.running = threading.Lock()
-        """Held while `run` makes calls."""
+        self._running = threading.RLock()
+        self.runner = 0
+        """The thread that makes calls (`threading.get_ident`); 0 when none does."""
         self.add = self.queued.append
         """Queue a call."""
 
     def run(self) -> None:
         """Make the queued calls; what one of them raises is logged."""
-        while self.running.acquire(timeout=self._wait):
+        me = threading.get_ident()
+        while self.runner != me:  # else a signal's handler has interrupted it
+            # For the lock, see `EventQueue.batch`.
             try:
+                if not self._running.acquire(timeout=self._wait):
+                    return
+                self.runner = me
                 while self.queued:
                     with guard("delivery"):
                         self.queued.popleft()()
             finally:
-                self.running.release()
+                if self.runner == me:
+                    self.runner = 0
+                try:
+                    self._running.release()
+                except RuntimeError:
+                    pass
             if not self.queued:
                 return

@@ -177,12 +177,19 @@ class SessionScope:
         entered = self._begin((), {})
         session = entered.session if isinstance(entered, Joined) else entered
         entered.before = current_variable.get()
-        current_variable.set(session)
+        try:
+            current_variable.set(session)
 
-        # As `EntryStack.push` notes it: who asks for the task in vain pays for it.
-        asyncio = sys.modules.get("asyncio")
-        on_loop = asyncio is not None and asyncio._get_running_loop() is not None
-        self._entries.append((threading.get_ident(), current_task() if on_loop else None, entered))
+            # As `EntryStack.push` notes it: who asks for the task in vain pays for it.
+            asyncio = sys.modules.get("asyncio")
+            on_loop = asyncio is not None and asyncio._get_running_loop() is not None
+            task = current_task() if on_loop else None
+            self._entries.append((threading.get_ident(), task, entered))
+        except BaseException as error:  # a signal's handler: there will be no `__exit__`
+            current_variable.set(entered.before)
+            self._entries[:] = [entry for entry in self._entries if entry[2] is not entered]
+            _end(entered, error)
+            raise
         return session
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:

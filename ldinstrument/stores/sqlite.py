@@ -17,7 +17,7 @@ from functools import partial
 from os.path import samestat
 from pathlib import Path
 
-from ..diagnostics import log_once
+from ..diagnostics import log_once, raise_if_interrupted
 from ..errors import DefinitionError
 from .compaction import compact
 from .protocol import Delta, Ended, Holdings, Merged, Rules, Sealed
@@ -98,7 +98,9 @@ class SqliteStore:
         self.rules = rules or Rules()
         self._file = SqliteFile(Path(path), _SCHEMA, VERSION)
         self._timeout = timeout
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._user = 0
+        """The thread in a transaction (`threading.get_ident`); 0 when none is."""
         self._connection: sqlite3.Connection | None = None
         self._opened: os.stat_result
         """Which file it is, whatever it is called by now."""
@@ -325,7 +327,7 @@ class SqliteStore:
 
     def forked(self) -> None:
         """Go on in the child after a fork."""
-        self._lock = threading.Lock()
+        self._lock, self._user = threading.RLock(), 0
 
     def close(self) -> None:
         """Close the file; the next call opens it again."""
@@ -346,13 +348,20 @@ class SqliteStore:
             sqlite3.Error, OSError: the file cannot be opened, or is busy.
         """
         asked = time.monotonic()
-        if not self._lock.acquire(timeout=self._timeout):
-            raise TimeoutError("other threads keep the SQLite file busy")
+        me = threading.get_ident()
+        if self._user == me:
+            raise TimeoutError("what a signal's handler has interrupted keeps the SQLite file busy")
+        # The handler may raise when the lock has been taken, before this function knows. Whose it
+        # is, the lock can tell; no call may come before its release.
         try:
+            if not self._lock.acquire(timeout=self._timeout):
+                raise TimeoutError("other threads keep the SQLite file busy")
+            self._user = me
             file = self._connection or self._connect(asked + self._timeout)
             try:
                 moved = not samestat(self._file.path.stat(), self._opened)
-            except OSError:
+            except OSError as error:
+                raise_if_interrupted(error)
                 moved = True
             if moved:
                 _say_moved()
@@ -378,10 +387,16 @@ class SqliteStore:
             yield file, now, waited
             file.execute("COMMIT")
         except BaseException as error:
-            self._undo(error)
+            if self._user == me:
+                self._undo(error)
             raise
         finally:
-            self._lock.release()
+            if self._user == me:
+                self._user = 0
+            try:
+                self._lock.release()
+            except RuntimeError:  # it is another thread's
+                pass
 
     def _connect(self, deadline: float) -> sqlite3.Connection:
         connection = self._file.open(deadline)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from ldclient import LDClient
 
@@ -51,6 +52,26 @@ def _wait(seconds: float) -> float:
     began = time.monotonic()
     threading.Event().wait(seconds)
     return time.monotonic() - began
+
+
+@contextlib.contextmanager
+def held(lock: Any) -> Iterator[None]:
+    """Let another thread hold *lock* for as long as the block."""
+    taken, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            taken.set()
+            over.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    taken.wait()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def until_settled(client: LDClient, seconds: float = 30.0) -> None:

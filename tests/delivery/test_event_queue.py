@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from clients import client_of
-from deadlines import until_settled
+from deadlines import held, until_settled
 from ldclient import Context
 from ldclient.integrations.test_data import TestData
 
@@ -230,7 +230,7 @@ def test_who_cannot_pause_loses_nothing(make, monkeypatch):
 
     client = make(flush_interval=3600)
     monkeypatch.setattr(event_queue, "time", Time)
-    with client._event_processor.worker.events.batching:
+    with held(client._event_processor.worker.events.batching):
         _sessions(client, 10_000)
     monkeypatch.undo()
     until_settled(client)
@@ -309,7 +309,7 @@ def test_whoever_helps_batches_more_before_the_queue_is_full(make, monkeypatch):
     monkeypatch.setattr(DeliveryWorker, "_work", starved)
     client = make(flush_interval=3600, max_bytes=4_000_000)
     queue = client._event_processor.worker.events
-    with queue.batching:
+    with held(queue.batching):
         _sessions(client, 12_000)
     assert queue._bytes > 2_500_000
     _sessions(client, 64)
@@ -338,7 +338,7 @@ def test_a_thread_that_never_pauses_gives_the_worker_its_turn(make, monkeypatch)
     client = make(flush_interval=3600)
     queue = client._event_processor.worker.events
     monkeypatch.setattr(event_queue, "time", Time)
-    with queue.batching:
+    with held(queue.batching):
         _sessions(client, 3000)
         assert pauses == []
         _sessions(client, 10_000)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from deadlines import NEVER, until_settled
+from deadlines import NEVER, held, until_settled
 from ldclient import Context
 from ldclient.impl.events.types import EventInputEvaluation
 
@@ -231,7 +231,7 @@ def test_a_server_that_stops_answering_is_waited_for_once(server, make, monkeypa
     server.answer(stall=True, times=50)
     client = make(max_bytes=100_000, flush_interval=3600, read_timeout=60)
     queue = client._event_processor.worker.events
-    with queue.batching:
+    with held(queue.batching):
         while queue.size < 100_000:
             client.track("filled", BARE, {"text": "x" * 400})
         monkeypatch.setattr(event_queue, "time", Time)
