@@ -228,8 +228,9 @@ def _was_handed(frame: FrameType, other: FrameType) -> bool:
     if code.co_flags & CO_VARARGS:
         rest = frame.f_locals.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount])
         given += rest[:2] if type(rest) is tuple else ()
-    pairs = pairwise(given)
-    return any(value is other and issubclass(type(number), int) for number, value in pairs)
+    return any(
+        value is other and issubclass(type(number), int) for number, value in pairwise(given)
+    )
 
 
 def _installed_handlers() -> set[CodeType]:

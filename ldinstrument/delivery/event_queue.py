@@ -157,6 +157,8 @@ class EventQueue:
                 self._announce()
             except RecursionError:  # it is queued, and found later
                 pass
+            except Exception as error:
+                raise_if_interrupted(error)
         except BaseException:
             if left:
                 ledger.dropped("internal")

@@ -224,8 +224,8 @@ class Sender:
                 self._backoff.shorten()
             flush.payloads += [*self._in_flight, *self._waiting]
             if self.flushes:  # without those that a signal's handler kept from being closed
-                open = [known for known in self.flushes if not (known.over and known.batched)]
-                self.flushes[:] = open
+                left = [known for known in self.flushes if not (known.over and known.batched)]
+                self.flushes[:] = left
             self.flushes.append(flush)
             if self.closed:  # nobody batches, nobody posts any more
                 flush.batched = True
