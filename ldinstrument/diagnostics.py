@@ -159,7 +159,7 @@ def _place_in_odd_object(error: BaseException) -> str:
         filename = trace.tb_frame.f_code.co_filename
         if _is_ours(trace.tb_frame):
             first, ours = None, True
-        elif ours and first is None and not filename.startswith((_STANDARD_LIBRARY, "<frozen")):
+        elif ours and first is None and not _is_standard(filename):
             first = trace
         trace, last = trace.tb_next, trace
     if first is None or last is None:
@@ -365,6 +365,8 @@ def never_raises(method: Callable[P, None]) -> Callable[P, None]:
 
 def _is_ours(frame: FrameType) -> bool:
     name = frame.f_code.co_filename
+    if name == "<string>":  # what `dataclass` has written for one of ours
+        return str(frame.f_globals.get("__name__", "")).partition(".")[0] == "ldinstrument"
     return name.startswith((_PACKAGE, "<ldinstrument"))  # the latter: compiled wrappers
 
 
@@ -393,11 +395,17 @@ def caller_place() -> str:
 
 
 def _is_installed(filename: str) -> bool:
-    return (
-        filename.startswith((_STANDARD_LIBRARY, "<frozen"))
-        or "site-packages" in filename
-        or "dist-packages" in filename
-    )
+    return _is_of_a_package(filename) or _is_standard(filename)
+
+
+def _is_of_a_package(filename: str) -> bool:
+    return "site-packages" in filename or "dist-packages" in filename
+
+
+def _is_standard(filename: str) -> bool:
+    """Tell whether it is of the standard library, whose folder may hold that of packages, too."""
+    standard = filename.startswith((_STANDARD_LIBRARY, "<frozen"))
+    return standard and not _is_of_a_package(filename)
 
 
 def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:

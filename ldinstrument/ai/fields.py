@@ -59,8 +59,17 @@ def field(holder: Any, name: str) -> Any:
     return _stored(holder, name)
 
 
+def is_a(value: Any, kind: type | tuple[type, ...]) -> bool:
+    """Tell whether *value* is a *kind*, or says so as a proxy does; False where it refuses."""
+    try:
+        return isinstance(value, kind)
+    except Exception as error:  # a lazy object that cannot be made
+        raise_if_interrupted(error)
+        return False
+
+
 def _attribute(holder: Any, name: str) -> Any:
-    if issubclass(type(holder), dict):
+    if is_a(holder, dict):
         return holder.get(name)
     try:
         return getattr(holder, name, None)
@@ -89,7 +98,7 @@ def _stored(holder: Any, name: str) -> Any:
 
 
 def _instance_fields(holder: Any) -> Any:
-    if issubclass(type(holder), dict):
+    if is_a(holder, dict):
         return holder
     try:
         return object.__getattribute__(holder, "__dict__")

@@ -9,7 +9,7 @@ from types import MethodType
 from typing import Any
 
 from ..diagnostics import raise_if_interrupted
-from .fields import count, field, integer, is_known, items, package_of, path, text
+from .fields import count, field, integer, is_a, is_known, items, package_of, path, text
 from .usage import Generation, Usage, read_usage, total_of
 
 Reader = Callable[[Any], "Generation | None"]
@@ -44,7 +44,7 @@ def read(result: Any) -> Generation | None:
 def read_each(result: Any) -> list[Generation]:
     """Return the model calls that *result* tells of, one by one; never raises."""
     messages = items(result, "messages") if type(result) is dict else ()
-    if not issubclass(type(result), (list, tuple)) and not messages:
+    if not is_a(result, (list, tuple)) and not messages:
         found = read(result)
         return [] if found is None else [found]
     try:

@@ -181,10 +181,12 @@ class _Background:
     def _work(self) -> None:
         wanted, self._wanted = self._wanted, []
         self._ensure_all(wanted)
+        tried = {metric.key for metric in wanted}
         while self._goes_on():  # also once when this thread is new: more may have come before it
-            if self._missing():
+            if any(metric.key not in tried for metric in self._missing()):
                 time.sleep(SETTLE_SECONDS)  # what one module declares is one call
                 self._ensure_all(self._missing())
+            tried = set()
 
     def _ensure_all(self, wanted: Sequence[Metric]) -> None:
         # What fails is tried again with the next metric that is declared.

@@ -244,7 +244,7 @@ class Run:
         if told is not None and not isinstance(told, Mapping):
             copied(told, self._task.key)  # says what is wrong with it
             return {}
-        return dict(told or {})
+        return {} if told is None else dict(told)
 
     def _record(self, session: Session, key: Any, extractor: Extractor, result: Any) -> None:
         value = self._extracted(f"record[{_name(key)!r}]", extractor, result)

@@ -4,13 +4,17 @@ is away. They cost themselves, one line says where, and nothing reaches the prog
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import wrapt
 
 import ldinstrument as ld
-from ldinstrument.diagnostics import diagnostics
+from ldinstrument.ai.usage import Usage
+from ldinstrument.diagnostics import diagnostics, guard
 from ldinstrument.testing import RecordingClient
 
 
@@ -104,6 +108,56 @@ def test_an_odd_reason_ends_the_session_all_the_same(ld_events: RecordingClient)
 
     assert ld_events.values("revenue.impact") == [3]
     assert ld_events.only("session.duration").data["endReason"] == "ended"
+
+
+class Falsy(dict[str, Any]):
+    """Has no truth of its own, but entries."""
+
+    def __bool__(self) -> bool:
+        return False
+
+
+def test_a_mapping_without_truth_is_data_all_the_same(ld_events: RecordingClient) -> None:
+    """None and an empty one are no data."""
+    for told in (Falsy(a=1), None, {}):
+        with ld.session("ada"):
+            ld.track_task("odd.task", data=lambda result: result)(lambda told=told: told)()
+
+    assert [event.data for event in ld_events.of("odd.task.duration")] == [{"a": 1}, None, None]
+
+
+def test_an_answer_behind_a_proxy_is_read(ld_events: RecordingClient) -> None:
+    """It says that it is what it stands for."""
+    answer = {"model": "m", "usage": wrapt.ObjectProxy({"input_tokens": 3, "output_tokens": 4})}
+    for result in (wrapt.ObjectProxy(answer), wrapt.ObjectProxy([answer])):
+        with ld.session("ada"):
+            ld.track_ai("odd.call")(lambda result=result: result)()
+
+    assert ld_events.values("odd.call.tokens.output") == [4, 4]
+
+
+def test_a_mistake_in_a_class_of_ours_stays_one() -> None:
+    """What `dataclass` writes has no file of its own."""
+    made: dict[str, Any] = {}
+    file = f"{Path(ld.__file__).parent}/mistaken.py"
+    exec(compile("def mistake(usage): usage.input = 2", file, "exec"), made)
+    with guard("here"):
+        made["mistake"](Usage(input=1))
+    assert list(diagnostics.counts()) == [("internal:here", "FrozenInstanceError")]
+
+
+def test_an_odd_object_of_a_package_is_told_apart_everywhere(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Without an environment, packages lie in the folder of the standard library."""
+    file = f"{Path(warnings.__file__).parent}/site-packages/lazy/local.py"
+    made: dict[str, Any] = {}
+    source = "class Lazy:\n def __bool__(self): raise ConnectionError"
+    exec(compile(source, file, "exec"), made)
+    with ld.session("ada") as session:
+        session.interaction(made["Lazy"]())
+    (line,) = [line for line in caplog.messages if "given" in line]
+    assert file in line
 
 
 def test_where_it_raised_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -447,6 +447,20 @@ def test_at_start_up_it_creates_what_is_declared_before_the_thread_has_a_turn(
     assert {metric.key for metric in api.list()} == {ONCE.key, "x.later"}
 
 
+def test_at_start_up_what_fails_waits_for_the_next_declaration(
+    ld: LocalLaunchDarkly, token: str
+) -> None:
+    """It is not asked for again at once: LaunchDarkly has just refused."""
+    refusal = ld.fault("*", status=401, times=None)
+    own = Catalog([ONCE])
+    bootstrap("default", token=token, base_uri=ld.url, catalog=own, wait=False)
+    wait_until(lambda: not bootstrap_threads())
+    asked = refusal.hits
+    own.add(Metric("x.later", measure="count"))
+    wait_until(lambda: not bootstrap_threads())
+    assert refusal.hits == 2 * asked
+
+
 @pytest.mark.parametrize("strict", [False, True])
 def test_at_start_up_failures_are_one_line(
     token: str, caplog: pytest.LogCaptureFixture, ld: LocalLaunchDarkly, strict: bool
