@@ -52,6 +52,8 @@ def struck(act: Callable[[], object], at: int) -> bool:
 
     def look(frame: FrameType, event: str, argument: Any) -> None:
         nonlocal points
+        if event == "call" and sys.version_info < (3, 11) and frame.f_lasti >= 0:
+            return  # there, an exception out of here skips a generator's `finally`; a signal's not
         if event in ("call", "c_return") and points < at and _is_under_ours(frame):
             points += 1
             if points == at:
