@@ -31,7 +31,7 @@ SIGNALS = ("SIGALRM", "SIGUSR1", "SIGUSR2", "SIGTERM", "SIGINT", "SIGVTALRM", "S
 """Signals out of whose handlers programs raise; to ask for all would cost 0.1 ms per error."""
 CO_VARARGS = 4
 """The flag of a code object that takes `*args` (`inspect.CO_VARARGS`)."""
-_CALLED_BY_NAME = ("__init__", "__new__", "__call__", "__enter__", "__exit__")
+_CALLED_AS_OTHERS = ("__init__", "__new__", "__call__", "__enter__", "__exit__")
 """Special methods that are called as others are: what they raise may be a mistake of ours."""
 _STANDARD_LIBRARY = str(Path(warnings.__file__).resolve().parent)
 
@@ -117,10 +117,7 @@ def warn_user_code(what: str, error: BaseException, consequence: str) -> None:
     costs; raises an `interruption`.
     """
     raise_if_interrupted(error)
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = f" at {_place(trace)}" if trace else ""
+    place = f" at {_place(error)}" if error.__traceback__ else ""
     warn_once(
         "host", what, f"{what} raised {type(error).__name__}{place}: {consequence}; fix it there"
     )
@@ -152,23 +149,25 @@ def _place_in_odd_object(error: BaseException) -> str:
     """Return where a special method of an object that is not ours raised *error*, such as
     `__bool__` of a framework's lazy one; empty where nothing of the kind did.
     """
-    first: TracebackType | None = None
-    trace, last = error.__traceback__, error.__traceback__
-    ours = False
+    called, ours = "", False  # what the innermost function of ours has called
+    trace = error.__traceback__
     while trace is not None:
-        filename = trace.tb_frame.f_code.co_filename
+        code = trace.tb_frame.f_code
         if _is_ours(trace.tb_frame):
-            first, ours = None, True
-        elif ours and first is None and not _is_standard(filename):
-            first = trace
-        trace, last = trace.tb_next, trace
-    if first is None or last is None:
-        return ""
-    name = first.tb_frame.f_code.co_name
-    return _place(last) if name.startswith("__") and name not in _CALLED_BY_NAME else ""
+            called, ours = "", True
+        elif ours and not called and not _is_standard(code.co_filename):
+            called = code.co_name
+        trace = trace.tb_next
+    special = called.startswith("__") and called not in _CALLED_AS_OTHERS
+    return _place(error) if special else ""
 
 
-def _place(trace: TracebackType) -> str:
+def _place(error: BaseException) -> str:
+    """Return `file:line` of where *error* was raised, which it has been."""
+    trace = error.__traceback__
+    assert trace is not None
+    while trace.tb_next is not None:
+        trace = trace.tb_next
     return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
 
 
@@ -201,8 +200,8 @@ def one_line(text: str, longest: int = LONGEST_LINE) -> str:
 
 
 def came_by_a_signal(error: BaseException) -> bool:
-    """Tell whether a signal's handler raised *error*: it was handed the very frame that it
-    interrupted, or it is installed now.
+    """Tell whether a signal's handler raised *error*: a function in its traceback was handed the
+    very frame that it interrupted, or is a handler that is installed now.
     """
     trace, installed = error.__traceback__, None
     while trace is not None and (inner := trace.tb_next) is not None:

@@ -73,9 +73,7 @@ def _attribute(holder: Any, name: str) -> Any:
         return holder.get(name)
     try:
         return getattr(holder, name, None)
-    except (
-        Exception
-    ) as error:  # an SDK's property that refuses, as a stream's result before its end
+    except Exception as error:  # a property that refuses, as of a stream before its end
         raise_if_interrupted(error)
         return None
 

@@ -30,10 +30,10 @@ def session_id(given: Any) -> str:
     """
     if given is None:
         return random_id()
-    return text_of(given, "id= of a session", "the session gets a random id") or random_id()
+    return as_text(given, "id= of a session", "the session gets a random id") or random_id()
 
 
-def text_of(given: Any, what: str, consequence: str) -> str:
+def as_text(given: Any, what: str, consequence: str) -> str:
     """Return *given* as a text of at most 256 characters; empty, which is logged, where an odd
     object does not tell.
     """

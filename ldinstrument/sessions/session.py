@@ -38,7 +38,7 @@ from .contexts import as_context, context_class, context_of_keys, only_kinds, un
 from .dilution import EndedSession, note_ended
 from .exposures import exposures
 from .identity import Batch, OwnedRecorder
-from .ids import random_bits, session_id, text_of
+from .ids import as_text, random_bits, session_id
 from .magnitudes import settled
 from .open_table import before_opening, open_references
 from .parts import Segment, SessionPart, units_in
@@ -391,7 +391,7 @@ class Session(OwnedRecorder):
                 self.store.end_request(self)
                 return
             if type(reason) is not str:
-                reason = text_of(reason, "reason of an end", "it is 'ended'") or "ended"
+                reason = as_text(reason, "reason of an end", "it is 'ended'") or "ended"
             with self._lock:
                 if self.ended:
                     return

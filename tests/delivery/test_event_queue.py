@@ -6,6 +6,7 @@ import json
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from typing import Any
 
@@ -166,53 +167,50 @@ def test_runs_that_fail_to_be_written_cost_themselves_only(server, client, monke
     }
 
 
-def test_an_exception_out_of_a_signal_handler_costs_no_runs(server, client, monkeypatch):
-    """A time limit that strikes while whoever flushes writes them: the next flush does."""
-    text_of, struck = EventJson.text_of, []
+@pytest.fixture
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], list[bool]]]:
+    """`interrupt(name)`: let a time limit strike once, on this thread, as that method of
+    `EventJson` begins; returns a list that is not empty once it has.
+    """
+
+    def make(name: str) -> list[bool]:
+        method = getattr(EventJson, name)
+
+        def interrupted(self: EventJson, *given: Any, **options: Any) -> Any:
+            if not struck and threading.current_thread() is threading.main_thread():
+                signal.raise_signal(signal.SIGUSR1)
+            return method(self, *given, **options)
+
+        monkeypatch.setattr(EventJson, name, interrupted)
+        return struck
 
     def handler(*_: object) -> None:
         struck.append(True)
         raise TimeoutError
 
-    def interrupted(self: EventJson, unwritten: UnwrittenRuns) -> bytes:
-        if not struck and threading.current_thread() is threading.main_thread():
-            signal.raise_signal(signal.SIGUSR1)
-        return text_of(self, unwritten)
-
-    monkeypatch.setattr(EventJson, "text_of", interrupted)
+    struck: list[bool] = []
     before = signal.signal(signal.SIGUSR1, handler)
-    try:
-        with client._event_processor.worker.events.batching:  # so that it is this thread
-            _sessions(client, 64)
-            with pytest.raises(TimeoutError):
-                client._event_processor.worker.events.pass_on()
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+    yield make
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_an_exception_out_of_a_signal_handler_costs_no_runs(client, interrupt):
+    """A time limit that strikes while whoever flushes writes them: the next flush does."""
+    struck = interrupt("text_of")
+    with client._event_processor.worker.events.batching:  # so that it is this thread
+        _sessions(client, 64)
+        with pytest.raises(TimeoutError):
+            client._event_processor.worker.events.pass_on()
     report = flush(30.0, client)
     assert struck
     assert (report.delivered, report.dropped) == (128, 0)
 
 
-def test_an_exception_out_of_a_signal_handler_costs_no_batch(client, monkeypatch):
+def test_an_exception_out_of_a_signal_handler_costs_no_batch(client, interrupt):
     """One that strikes while a session's events are written: they are queued all the same."""
-    write, struck = EventJson.write, []
-
-    def handler(*_: object) -> None:
-        struck.append(True)
-        raise TimeoutError
-
-    def interrupted(self: EventJson, *given: Any, **options: Any) -> Any:
-        if not struck:
-            signal.raise_signal(signal.SIGUSR1)
-        return write(self, *given, **options)
-
-    monkeypatch.setattr(EventJson, "write", interrupted)
-    before = signal.signal(signal.SIGUSR1, handler)
-    try:
-        with pytest.raises(TimeoutError):
-            _sessions(client, 64)
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+    struck = interrupt("write")
+    with pytest.raises(TimeoutError):
+        _sessions(client, 64)
     report = flush(30.0, client)
     assert struck
     assert (report.delivered, report.dropped) == (128, 0)
