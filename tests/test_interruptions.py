@@ -140,11 +140,11 @@ def test_what_the_host_was_handling_is_not_raised_again() -> None:
 def test_a_helper_that_is_given_a_frame_is_no_handler() -> None:
     """Nor is a trace function: what they raise costs what it was asked for."""
 
-    def place(frame: object, depth: int) -> int:
-        raise ValueError(depth)
+    def place(name: str, frame: object) -> int:
+        raise ValueError(name)
 
     def about(result: int) -> dict[str, int]:
-        return {"line": place(sys._getframe(), 1)}
+        return {"line": place("line", sys._getframe())}
 
     with testing.recording() as events, ld.session("ada"):
         assert ld.track_task("odd.task", data=about)(lambda: 7)() == 7
